@@ -1,0 +1,105 @@
+# Needs GNU make and Python 3.11 or newer; everything else goes into $(VENV).
+#   make PYTHON=python3.12 VENV=.venv312 test     another interpreter, another environment
+#   make test ARGS='-k cli -x'                    anything pytest understands
+#   make V=1 test                                 show what pip says while it installs
+
+PYTHON      ?= python3
+VENV        ?= .venv
+# Empty: pip finds torch where it is set up to look. Without a GPU, name PyTorch's CPU index here:
+# that build is a tenth of the size.
+TORCH_INDEX ?=
+CPUS        := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+# Test processes: two where there are two CPUs, none beside the first otherwise.
+WORKERS     ?= $(if $(filter 1,$(CPUS)),0,2)
+ARGS        ?=
+V           ?=
+
+BIN         := $(VENV)/bin
+PIP         := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL     := $(PIP) install $(if $(V),,-q) -c constraints.txt
+PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+READY       := $(VENV)/.ready
+READY_DEV   := $(VENV)/.ready-dev
+READY_BENCH := $(VENV)/.ready-bench
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check lint fix types cov bench lock wheel clean
+
+help:                     ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gansynth needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=/path/to/python")'
+	@echo "[1/3] a new environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -f $@; echo "$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+
+# $(call install,WHAT): torch first, so that nothing that follows can replace it. Where an index is
+# named for it, that index is asked for torch and torchvision alone (the two must match).
+define install
+@$(PIP) --version >/dev/null 2>&1 || { echo "$(VENV) is not a complete environment: delete it and run make again" >&2; exit 1; }
+@echo "[2/3] torch (the largest part: the first time it takes a minute or more; make V=1 shows it)"
+@test -z "$(TORCH_INDEX)" || $(INSTALL) --retries 1 --timeout 20 --no-deps --index-url "$(TORCH_INDEX)" torch torchvision \
+  || echo "torch is not to be had from $(TORCH_INDEX); taking it from where pip usually looks"
+@$(INSTALL) torch torchvision
+@echo "[3/3] gansynth and its libraries: $(1) (the first time about a minute)"
+@$(INSTALL) -e '$(1)'
+endef
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[demo])
+	@touch $@
+
+$(READY_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev])
+	@touch $(READY) $@
+
+$(READY_BENCH): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev$(comma)bench])
+	@touch $(READY) $(READY_DEV) $@
+
+comma := ,
+
+demo: $(READY)            ## train and sample one tiny model on the CPU, into runs/demo
+	@$(BIN)/gansynth demo -o runs/demo $(ARGS)
+
+test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(READY_DEV)    ## run every test
+	@$(PYTEST) $(ARGS)
+
+check: lint types test    ## all that CI runs
+
+lint: $(READY_DEV)        ## style and import order
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+fix: $(READY_DEV)         ## repair what ruff can
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+types: $(READY_DEV)       ## check the types with mypy
+	@$(BIN)/mypy
+
+cov: $(READY_DEV)         ## run the quick tests and report what they cover
+	@$(PYTEST) -m "not slow" --cov --cov-report=term $(ARGS)
+
+bench: $(READY_BENCH)     ## run the benchmarks
+	@set -- benchmarks/bench_*.py; test -e "$$1" || { echo "no benchmarks/bench_*.py yet" >&2; exit 1; }; \
+	for b; do echo "$$b"; $(BIN)/python "$$b" $(ARGS) || exit 1; done
+
+# The comment on top stays. Build suffixes (+cpu) go; so do the CUDA libraries, which depend on the machine.
+lock: $(READY_BENCH)      ## rewrite constraints.txt from the environment
+	@$(PIP) freeze --exclude-editable > $(VENV)/freeze.txt
+	@{ grep '^#' constraints.txt; \
+	   sed -nE 's/^([A-Za-z0-9._-]+==[A-Za-z0-9.!]+)(\+[A-Za-z0-9.]+)?$$/\1/p' $(VENV)/freeze.txt \
+	   | grep -viE '^(nvidia|cuda|triton)'; } > constraints.new
+	@if cmp -s constraints.new constraints.txt; then rm constraints.new; echo "constraints.txt is up to date"; \
+	 else mv constraints.new constraints.txt; touch $(READY) $(READY_DEV) $(READY_BENCH); echo "constraints.txt rewritten"; fi
+
+wheel: $(READY)           ## build the wheel into dist/
+	@$(PIP) wheel -q --no-deps -w dist .
+
+clean:                    ## remove build products and caches (not the environment, not runs/)
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,85 @@
+"""What is packed, what is declared, and what starting the command costs."""
+
+import ast
+import os
+import resource
+import subprocess
+import sys
+import sysconfig
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHELVES = ("plugins", "adapters", "cli")
+PACKED = ("gansynth", *SHELVES)
+MODULES = sorted(path for folder in PACKED for path in (ROOT / folder).rglob("*.py"))
+
+HELP_CPU_SECONDS = 0.3
+
+
+def packages_on(*shelves: str) -> set[str]:
+    return {init.parent.name for shelf in shelves for init in (ROOT / shelf).glob("*/__init__.py")}
+
+
+@pytest.mark.parametrize("shelf", SHELVES)
+def test_shelves_are_not_packages(shelf):
+    assert (ROOT / shelf).is_dir()
+    assert not (ROOT / shelf / "__init__.py").exists()
+
+
+def test_no_module_lies_in_the_root_or_loose_on_a_shelf():
+    folders = [ROOT, *(ROOT / shelf for shelf in SHELVES)]
+    assert [path for folder in folders for path in folder.glob("*.py")] == []
+
+
+@pytest.mark.parametrize("shelf", SHELVES)
+def test_every_package_on_a_shelf_has_our_prefix(shelf):
+    packages = packages_on(shelf)
+    assert packages, f"no package on {shelf}/"
+    assert {name for name in packages if not name.startswith("gansynth_")} == set()
+
+
+def test_every_plugin_and_adapter_is_an_entry_point():
+    declared = {e.value for e in distribution("gansynth").entry_points if e.group == "gansynth"}
+    assert declared == packages_on("plugins", "adapters")
+
+
+def test_every_module_has_a_docstring():
+    assert ROOT / "gansynth" / "__init__.py" in MODULES
+    bare = [
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert bare == []
+
+
+def test_the_command_line_is_imported_without_the_heavy_libraries():
+    heavy = {"torch", "nnunetv2", "scipy", "sklearn", "matplotlib", "lightning_fabric"}
+    code = "import sys, gansynth_cli.main; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(done.stdout.split())
+    assert "gansynth_cli.main" in loaded
+    assert loaded & heavy == set()
+
+
+def test_help_costs_little_cpu_time():
+    script = Path(sysconfig.get_path("scripts")) / "gansynth"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "COVERAGE_"))}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [script, "--help"], env=environment, capture_output=True, text=True, timeout=60
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) <= HELP_CPU_SECONDS
