@@ -1,0 +1,250 @@
+"""Reading NIfTI files whole, bounded and to the last byte of their checksum."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, EnvironmentFault
+
+MAX_VOLUME_BYTES = 4 << 30
+BOMB_BYTES = 512 << 20
+"""Below this, any compression ratio is believed: an almost empty label map really has 900:1."""
+BOMB_RATIO = 200
+TRAILING_BYTES = 1 << 20
+"""Bytes after the voxels that are put up with."""
+
+_CHUNK = 1 << 20
+AGAIN = "copy it from its source again, or leave the case out"
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what can happen to a reader of a file into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataFault(f"{path}: no such file; {AGAIN}") from error
+    except EOFError as error:
+        raise DataFault(
+            f"{path}: truncated at byte {path.stat().st_size}, its gzip stream has no end; {AGAIN}"
+        ) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataFault(f"{path}: damaged, its gzip stream says {error}; {AGAIN}") from error
+    except MemoryError as error:
+        raise EnvironmentFault(f"{path}: not enough memory to read it; free some") from error
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+class Volume(NamedTuple):
+    """A NIfTI file's content.
+
+    Attributes:
+        array: voxels in the file's own axis order (x, y, z) or (x, y, z, channel), native byte
+            order; float where the header scales, else as stored.
+        affine: float64 (4, 4), voxel to mm.
+        spacing: voxel size in mm along x, y, z.
+    """
+
+    array: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+    spacing: tuple[float, float, float]
+
+
+class _Layout(NamedTuple):
+    """What a NIfTI header promises."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float | None
+    inter: float | None
+    affine: npt.NDArray[np.float64]
+    spacing: tuple[float, float, float]
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+def read_nifti(
+    path: str | Path,
+    *,
+    max_bytes: int = MAX_VOLUME_BYTES,
+    ndim: Collection[int] = (3,),
+    finite: bool = True,
+) -> Volume:
+    """Read a ``.nii`` or ``.nii.gz`` file whole, to the last byte of its checksum.
+
+    Args:
+        path: the file.
+        max_bytes: refuse a header that announces more voxels than this, before allocating.
+        ndim: numbers of axes that are accepted.
+        finite: refuse NaN and infinite voxels.
+
+    Raises:
+        DataFault: naming the file, what was found, what was expected and the way out.
+        EnvironmentFault: the file may not be read.
+    """
+    path = Path(path)
+    with reading(path), open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if not packed and path.suffix == ".gz":
+            raise DataFault(f"{path}: not a gzip file, expected one by its name; {AGAIN}")
+        if not packed:
+            return _read_stream(path, raw, None, max_bytes, ndim, finite)
+        with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+            return _read_stream(path, stream, raw, max_bytes, ndim, finite)
+
+
+def _read_stream(
+    path: Path,
+    stream: IO[bytes] | gzip.GzipFile,
+    raw: IO[bytes] | None,
+    max_bytes: int,
+    ndim: Collection[int],
+    finite: bool,
+) -> Volume:
+    size = path.stat().st_size
+    layout, done = _read_layout(path, stream)
+    if len(layout.shape) not in ndim:
+        expected = " or ".join(f"{n}D" for n in sorted(ndim))
+        raise DataFault(
+            f"{path}: image is {len(layout.shape)}D of shape {layout.shape}, expected {expected}; "
+            "write one file per channel, with three axes"
+        )
+    _refuse_absurd(path, layout, size, max_bytes, packed=raw is not None)
+    _skip(path, stream, layout.offset - done)
+    array = np.empty(layout.shape, layout.dtype, order="F")
+    _fill(path, stream, array)
+    extra = 0
+    while chunk := stream.read(_CHUNK):  # to the end: gzip compares its checksum there
+        extra += len(chunk)
+        if extra > TRAILING_BYTES:
+            raise DataFault(
+                f"{path}: holds more than the {layout.nbytes} bytes its header announces; {AGAIN}"
+            )
+    return _scaled(path, layout, array, finite)
+
+
+def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_Layout, int]:
+    """Read the header; return what it promises and how many bytes were consumed."""
+    import nibabel as nib
+    from nibabel.spatialimages import HeaderDataError
+
+    block = stream.read(348)
+    if len(block) < 348:
+        raise DataFault(f"{path}: only {len(block)} bytes, expected a NIfTI header of 348; {AGAIN}")
+    kind: Any = nib.Nifti1Header
+    if 540 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")):
+        kind = nib.Nifti2Header
+        block += stream.read(540 - 348)
+    try:
+        header = kind(block, check=False)
+        shape = tuple(int(n) for n in header.get_data_shape())
+        slope, inter = header.get_slope_inter()
+        layout = _Layout(
+            shape,
+            np.dtype(header.get_data_dtype()),
+            int(header["vox_offset"]),
+            slope,
+            inter,
+            np.asarray(header.get_best_affine(), np.float64),
+            _spacing(path, header["pixdim"]),
+        )
+    except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
+        raise DataFault(f"{path}: not a NIfTI header: {error}; {AGAIN}") from error
+    if bytes(header["magic"].item())[:2] not in (b"n+",):
+        raise DataFault(
+            f"{path}: NIfTI magic is {header['magic'].item()!r}, expected a single file (n+1 or "
+            "n+2); convert .hdr/.img pairs to .nii.gz"
+        )
+    return layout, len(block)
+
+
+def _spacing(path: Path, pixdim: npt.NDArray[Any]) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in pixdim[1:4])
+    if not (np.isfinite((x, y, z)).all() and min(x, y, z) > 0):
+        raise DataFault(
+            f"{path}: pixdim is {(x, y, z)}, expected three positive voxel sizes in mm; repair the "
+            "header"
+        )
+    return x, y, z
+
+
+def _refuse_absurd(path: Path, layout: _Layout, size: int, max_bytes: int, packed: bool) -> None:
+    affine = layout.affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise DataFault(
+            f"{path}: affine {affine.round(6).tolist()} is singular or not finite; repair the "
+            "header"
+        )
+    if layout.dtype.kind not in "iufb":
+        raise DataFault(
+            f"{path}: voxels are of type {layout.dtype}, expected numbers; convert colour or "
+            "complex images to one file per channel"
+        )
+    if not layout.shape or min(layout.shape) < 1 or layout.offset < 348:
+        raise DataFault(
+            f"{path}: header announces shape {layout.shape} from byte {layout.offset}; {AGAIN}"
+        )
+    if layout.nbytes > max_bytes:
+        raise DataFault(
+            f"{path}: header announces {layout.nbytes} bytes of voxels, expected at most "
+            f"{max_bytes}; {AGAIN}"
+        )
+    if not packed and layout.offset + layout.nbytes > size:
+        raise DataFault(
+            f"{path}: truncated at byte {size}, header announces {layout.offset + layout.nbytes}; "
+            f"{AGAIN}"
+        )
+    if packed and layout.nbytes > max(BOMB_BYTES, BOMB_RATIO * size):
+        raise DataFault(
+            f"{path}: {size} bytes announce {layout.nbytes}, expected at most {BOMB_RATIO} times "
+            f"as much: a decompression bomb? {AGAIN}"
+        )
+
+
+def _skip(path: Path, stream: IO[bytes] | gzip.GzipFile, count: int) -> None:
+    while count > 0:
+        chunk = stream.read(min(count, _CHUNK))
+        if not chunk:
+            raise DataFault(f"{path}: ends before its voxels begin; {AGAIN}")
+        count -= len(chunk)
+
+
+def _fill(path: Path, stream: IO[bytes] | gzip.GzipFile, array: npt.NDArray[Any]) -> None:
+    view = array.reshape(-1, order="F").view(np.uint8).data
+    done = 0
+    while done < len(view):
+        chunk = stream.read(min(_CHUNK, len(view) - done))
+        if not chunk:
+            raise DataFault(
+                f"{path}: truncated, {done} bytes of voxels of the {len(view)} its header "
+                f"announces; {AGAIN}"
+            )
+        view[done : done + len(chunk)] = chunk
+        done += len(chunk)
+
+
+def _scaled(path: Path, layout: _Layout, array: npt.NDArray[Any], finite: bool) -> Volume:
+    array = array.astype(layout.dtype.newbyteorder("="), copy=False)
+    if (layout.slope, layout.inter) not in ((None, None), (1.0, 0.0)):
+        wide = np.result_type(array.dtype, np.float32)
+        array = array.astype(wide) * wide.type(layout.slope or 1.0) + wide.type(layout.inter or 0.0)
+    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+        nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        raise DataFault(
+            f"{path}: {nan} NaN and {inf} infinite voxel(s), expected finite values; replace them, "
+            "or leave the case out"
+        )
+    return Volume(array, layout.affine, layout.spacing)

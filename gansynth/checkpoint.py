@@ -1,0 +1,194 @@
+"""Checkpoints of everything: safetensors for tensors, JSON for the rest, published by one rename.
+
+A checkpoint is a folder ``step-00000500`` with ``tensors.safetensors`` (networks, buffers, moving
+averages, optimiser moments, by name), ``ema.safetensors`` (what draws samples) and ``state.json``
+(step, images, settings, SHA-256 of the tensor files). It appears whole or not at all; the last two
+are kept; a damaged one is passed over for the one before, with a word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gansynth.errors import IntegrityFault
+from gansynth.integrity import publish_dir, sha256_file, write_bytes_atomic, write_json_atomic
+
+KEPT = 2
+TENSORS, EMA, STATE = "tensors.safetensors", "ema.safetensors", "state.json"
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint that was read and found whole.
+
+    Attributes:
+        folder: where it lies.
+        tensors: every tensor by name.
+        state: step, images, and what the run was.
+        passed_over: damaged checkpoints that were newer, with the reason.
+    """
+
+    folder: Path
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    passed_over: list[str]
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> Path:
+    """Publish a checkpoint below ``folder`` and drop all but the last two.
+
+    Args:
+        folder: the run's ``checkpoints`` folder.
+        step: optimiser steps done.
+        tensors: everything needed to go on.
+        ema: what draws samples, ``network/parameter`` -> tensor.
+        state: JSON-able rest.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        EnvironmentFault: if it cannot be written (disk full, read-only); the old ones stay whole.
+    """
+    from safetensors.torch import save as to_bytes
+
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".tmp-{os.getpid()}-{final.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        for name, content in ((TENSORS, tensors), (EMA, ema)):
+            plain = {k: v.detach().cpu().contiguous().clone() for k, v in content.items()}
+            write_bytes_atomic(temporary / name, to_bytes(plain))
+        hashes = {name: sha256_file(temporary / name) for name in (TENSORS, EMA)}
+        write_json_atomic(temporary / STATE, {**state, "step": step, "sha256": hashes})
+        publish_dir(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None if there has never been one.
+
+    Raises:
+        IntegrityFault: if there are checkpoints and every one of them is damaged.
+    """
+    damaged: list[str] = []
+    for candidate in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            state = json.loads((candidate / STATE).read_text(encoding="utf-8"))
+            tensors = load_tensors(candidate / TENSORS, state["sha256"][TENSORS])
+        except (IntegrityFault, OSError, ValueError, KeyError) as error:
+            damaged.append(f"{candidate.name}: {error}")
+            continue
+        return Checkpoint(candidate, tensors, state, damaged)
+    if damaged:
+        raise IntegrityFault(
+            f"{folder}: every checkpoint is damaged ({'; '.join(damaged)}); expected a whole one. "
+            "Restore one from a backup, or start a new run folder with -o"
+        )
+    return None
+
+
+def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a safetensors file whose content must have this SHA-256.
+
+    Raises:
+        IntegrityFault: if the file is missing or its content differs.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise IntegrityFault(f"{path}: missing, expected a safetensors file")
+    found = sha256_file(path)
+    if found != sha256:
+        raise IntegrityFault(f"{path}: SHA-256 is {found[:12]}..., expected {sha256[:12]}...")
+    loaded: dict[str, Tensor] = load_file(path)
+    return loaded
+
+
+def collect(
+    nets: Mapping[str, nn.Module],
+    averages: Mapping[str, Tensor],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> dict[str, Tensor]:
+    """Every tensor of a training by name: ``net/``, ``ema/`` and ``optim/`` entries."""
+    tensors = {f"net/{n}/{k}": v for n, net in nets.items() for k, v in net.state_dict().items()}
+    tensors.update({f"ema/{k}": v for k, v in averages.items()})
+    names = {id(p): f"{n}/{k}" for n, net in nets.items() for k, p in net.named_parameters()}
+    for player, optimizer in optimizers.items():
+        for parameter, moments in optimizer.state.items():
+            for key, value in moments.items():
+                as_tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+                tensors[f"optim/{player}/{names[id(parameter)]}/{key}"] = as_tensor
+    return tensors
+
+
+def restore(
+    tensors: Mapping[str, Tensor],
+    nets: Mapping[str, nn.Module],
+    averages: dict[str, Tensor],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> None:
+    """Put back what ``collect`` took; never partially.
+
+    Raises:
+        IntegrityFault: if the checkpoint is of another architecture, naming what differs.
+    """
+    wanted = {
+        f"net/{n}/{k}": v.shape for n, net in nets.items() for k, v in net.state_dict().items()
+    }
+    found = {k: v.shape for k, v in tensors.items() if k.startswith("net/")}
+    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if differing:
+        raise IntegrityFault(
+            f"checkpoint: {len(differing)} tensor(s) do not fit these networks, first "
+            f"{differing[0]}: {found.get(differing[0])} != {wanted.get(differing[0])}; expected "
+            "the run's own options"
+        )
+    for name, net in nets.items():
+        prefix = f"net/{name}/"
+        net.load_state_dict(
+            {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        )
+    for key, average in averages.items():
+        average.copy_(tensors[f"ema/{key}"])
+    for player, optimizer in optimizers.items():
+        _restore_optimizer(tensors, nets, player, optimizer)
+
+
+def _restore_optimizer(
+    tensors: Mapping[str, Tensor],
+    nets: Mapping[str, nn.Module],
+    player: str,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    parameters = {f"{n}/{k}": p for n, net in nets.items() for k, p in net.named_parameters()}
+    prefix = f"optim/{player}/"
+    for key, value in tensors.items():
+        if not key.startswith(prefix):
+            continue
+        name, _, moment = key[len(prefix) :].rpartition("/")
+        parameter = parameters[name]
+        # Adam keeps its step counter on the CPU; moments follow their parameter.
+        device = value.device if value.ndim == 0 else parameter.device
+        optimizer.state[parameter][moment] = value.to(device).clone()

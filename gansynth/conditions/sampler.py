@@ -1,0 +1,124 @@
+"""Drawing conditions: a training case, a place in it, a chain of edits, a latent seed.
+
+The i-th condition of a seed is always the same, whoever draws it and in whatever order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gansynth.conditions.base import Edit
+from gansynth.schema import OUTSIDE, Case, Condition, LabelArray, Schema
+from gansynth.sources.base import CaseSource
+from gansynth.space import Placement, Space
+
+ContextFn = Callable[[Case], LabelArray]
+
+
+class ConditionSampler:
+    """Draws conditions from the training cases of a source.
+
+    Args:
+        source: where label maps come from; only its ``train_ids`` are ever opened.
+        space: the generator's space (which crops or slices to draw).
+        edits: applied in order to each drawn label map.
+        seed: first half of every key; the second is the condition's index.
+        context: makes the context channels of a case in the generator's space; None for none.
+    """
+
+    def __init__(
+        self,
+        source: CaseSource,
+        space: Space,
+        edits: Sequence[Edit] = (),
+        *,
+        seed: int = 0,
+        context: ContextFn | None = None,
+    ) -> None:
+        self.source = source
+        self.space = space
+        self.schema = space.generator_schema(source.schema)
+        self.edits = tuple(edits)
+        self.seed = seed
+        self.context = context
+        self._cache: dict[str, Case] = {}
+
+    def draw(self, index: int) -> Condition:
+        """The ``index``-th condition of this seed: labels in the generator's space."""
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, index)))
+        ids = self.source.train_ids
+        case_id = ids[int(rng.integers(len(ids)))]
+        case = self._load(case_id)
+        placement = self.space.place(case, rng)
+        placed = self.space.to_generator(case, placement)
+        assert placed.labels is not None, f"case {case_id} has no labels to draw conditions from"
+        start = replace_ignored(placed.labels, self.schema)
+        context = self.context(placed) if self.context is not None else None
+        labels, context, steps = edit_labels(start, context, self.schema, self.edits, rng)
+        latent_seed = int(rng.integers(2**63))
+        provenance: dict[str, Any] = {
+            "dataset": self.source.name,
+            "case": case_id,
+            "placement": placement.to_json(),
+            "edits": steps,
+            "seed": self.seed,
+            "index": index,
+        }
+        return Condition(
+            labels=labels, context=context, latent_seed=latent_seed, provenance=provenance
+        )
+
+    def replay(
+        self, provenance: Mapping[str, Any], edits: Sequence[Edit] | None = None
+    ) -> LabelArray:
+        """The labels a recorded provenance stands for, from its case, place and edits alone."""
+        placement = Placement(
+            tuple(provenance["placement"]["corner"]), provenance["placement"]["slice_index"]
+        )
+        placed = self.space.to_generator(self._load(provenance["case"]), placement)
+        assert placed.labels is not None
+        labels = replace_ignored(placed.labels, self.schema)
+        by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
+        for step in provenance["edits"]:
+            labels = by_name[step["edit"]].apply(labels, self.schema, step["params"])
+        return labels
+
+    def _load(self, case_id: str) -> Case:
+        if case_id not in self._cache:
+            self._cache[case_id] = replace(self.source.load(case_id), boxes=None)
+        return self._cache[case_id]
+
+
+def edit_labels(
+    labels: LabelArray,
+    context: LabelArray | None,
+    schema: Schema,
+    edits: Sequence[Edit],
+    rng: np.random.Generator,
+) -> tuple[LabelArray, LabelArray | None, list[dict[str, Any]]]:
+    """Draw and apply edits in order; returns labels, context and the recorded steps."""
+    steps: list[dict[str, Any]] = []
+    for edit in edits:
+        params = edit.draw(labels, schema, rng)
+        if context is not None:
+            context = edit.apply_context(context, labels, schema, params)
+        labels = edit.apply(labels, schema, params)
+        steps.append({"edit": edit.name, "params": params})
+    return labels, context, steps
+
+
+def replace_ignored(labels: LabelArray, schema: Schema) -> LabelArray:
+    """Labels without the ignore value (background instead): it is never asked of a generator."""
+    if schema.ignore is None:
+        return labels
+    return np.where(labels == schema.ignore, np.int16(0), labels)
+
+
+def keep_outside(edited: LabelArray, before: LabelArray) -> LabelArray:
+    """Restore ``OUTSIDE`` exactly where it was: it can neither move, grow nor shrink."""
+    inside = np.where(edited == OUTSIDE, np.int16(0), edited)
+    return np.where(before == OUTSIDE, np.int16(OUTSIDE), inside)

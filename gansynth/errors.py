@@ -1,0 +1,48 @@
+"""Typed errors: one line for the user, one documented exit code each.
+
+A message names the file, the key, the value found, what was expected, and the way out. The command
+line prints it and exits with ``exit_code``; a traceback appears only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class GansynthError(Exception):
+    """Base of every error that is the user's to solve; a bare one would be a bug (exit 1)."""
+
+    exit_code: int = EXIT_BUG
+
+
+class UsageFault(GansynthError):
+    """A wrong option, configuration key or combination of them (exit 2)."""
+
+    exit_code = 2
+
+
+class DataFault(GansynthError):
+    """Input data that cannot be used: truncated, NaN, mismatched, mislabelled (exit 3)."""
+
+    exit_code = 3
+
+
+class EnvironmentFault(GansynthError):
+    """The machine is in the way: disk, memory, device, lock, missing package (exit 4)."""
+
+    exit_code = 4
+
+
+class TrainingFault(GansynthError):
+    """Training is ill: NaN losses, collapse, a bank that cannot deliver (exit 5)."""
+
+    exit_code = 5
+
+
+class IntegrityFault(GansynthError):
+    """Leakage between training and held-out cases, or a file not what it claims (exit 6)."""
+
+    exit_code = 6

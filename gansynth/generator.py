@@ -1,0 +1,184 @@
+"""The contract a generator plugin fulfils.
+
+A generator names its options, builds its networks, states what each player minimises, and draws
+samples. The training loop (``gansynth.training``) does the rest, the same for every GAN here.
+A generator without networks (a copy-paste baseline, say) is legal: it has no phases.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from gansynth.schema import Case, Condition, Sample, Schema
+
+
+class GeneratorOptions(BaseModel):
+    """Base of every generator's options; description and unit stand beside each field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training; progressive growing has several.
+
+    Attributes:
+        size: spatial size in voxels at this stage; None keeps the space's.
+        batch_size: samples a step; None keeps the run's.
+        images: length in images shown to the discriminator; None lasts to the end.
+        fade: images over which the stage's new layers fade in; 0 for none.
+    """
+
+    size: tuple[int, ...] | None = None
+    batch_size: int | None = None
+    images: int | None = None
+    fade: int = 0
+
+
+@dataclass
+class Batch:
+    """Real cases on the device.
+
+    Attributes:
+        image: float32 (B, C, D, H, W) or (B, C, H, W).
+        labels: int64 (B, D, H, W) or (B, H, W), values as in the schema; None if unlabelled.
+        context: int64 (B, D, H, W) or (B, H, W), intensity clusters; None if unused.
+    """
+
+    image: Tensor
+    labels: Tensor | None = None
+    context: Tensor | None = None
+
+
+@dataclass
+class Step:
+    """What a phase sees of the current step.
+
+    Attributes:
+        batch: real cases, already through ``prepare``.
+        stage: the current stage.
+        index: optimiser step, from 0.
+        images: real images shown so far.
+        rng: generator on the batch's device, keyed by seed and step; the only randomness allowed.
+        scratch: carries tensors from one phase of this step to the next (a fake image, say).
+    """
+
+    batch: Batch
+    stage: Stage
+    index: int
+    images: int
+    rng: torch.Generator
+    scratch: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimiser step of one player.
+
+    Attributes:
+        player: whose networks are stepped (a key of ``players``); the others are frozen meanwhile.
+        loss: named terms, summed for the backward pass; each a scalar tensor.
+        interval: run every so many steps (lazy regularisers).
+    """
+
+    player: str
+    loss: Callable[[Step], Mapping[str, Tensor]]
+    interval: int = 1
+
+
+class Generator(ABC):
+    """Base class of generator plugins.
+
+    Attributes:
+        name: the registered name.
+        Options: pydantic model of the generator's own options.
+        intensity: ``linear`` draws in the source's units; ``tanh`` needs a window to [-1, 1].
+        ema: networks whose exponential moving average draws the samples.
+        default_edits: condition edits used where the user names none.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[GeneratorOptions]] = GeneratorOptions
+    ema: ClassVar[tuple[str, ...]] = ("generator",)
+    default_edits: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, schema: Schema, size: Sequence[int], options: GeneratorOptions) -> None:
+        self.schema = schema
+        self.size = tuple(size)
+        self.options = options
+        self.nets: dict[str, nn.Module] = self.networks()
+        self.device = torch.device("cpu")
+
+    # -- what a plugin must say ------------------------------------------------------------------
+
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """Build the networks by name, e.g. ``generator`` and ``discriminator``; may be empty."""
+
+    @abstractmethod
+    def phases(self) -> Sequence[Phase]:
+        """What is minimised in each step, in order; empty for a generator that does not train."""
+
+    @abstractmethod
+    def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+        """Draw one sample per condition; the same seed gives the same sample at any batch size.
+
+        Args:
+            conditions: what each sample is asked to be, in the generator's space.
+            seeds: one per condition.
+
+        Returns:
+            Samples in the generator's space: image float32 (C, D, H, W) or (C, H, W), labels as
+            conditioned.
+        """
+
+    # -- what a plugin may say -------------------------------------------------------------------
+
+    @property
+    def intensity(self) -> Literal["linear", "tanh"]:
+        """Range of the images this generator draws."""
+        return "linear"
+
+    def stages(self) -> Sequence[Stage]:
+        """One stage by default; progressive growing lists several."""
+        return (Stage(),)
+
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        """Player -> the networks it steps; one player per network by default."""
+        return {name: (name,) for name in self.nets}
+
+    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of a player."""
+        return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999))
+
+    def prepare(self, batch: Batch, stage: Stage) -> Batch:
+        """Bring a batch to what this stage learns from (resize it, say)."""
+        return batch
+
+    def observe(self, cases: Iterable[Case]) -> None:  # noqa: B027 (optional, not abstract)
+        """Learn plain statistics from the training cases (generator's space) before training."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON of what ``observe`` learnt; no patient's image."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (optional)
+        """Read back ``state``."""
+
+    def context(self, case: Case) -> Any:
+        """Context channels int16 (D, H, W) of a case in the generator's space, or None."""
+        return None
+
+    def to(self, device: torch.device) -> Generator:
+        """Move every network to a device."""
+        self.device = device
+        for net in self.nets.values():
+            net.to(device)
+        return self

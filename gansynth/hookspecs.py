@@ -1,0 +1,43 @@
+"""Every extension point of gansynth, one sentence each.
+
+A plugin is a module named in the entry-point group ``gansynth``; it implements any of these hooks
+with ``@hookimpl`` and calls the ``register`` function it is handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from gansynth.adapter import Adapter
+    from gansynth.conditions.base import Edit
+    from gansynth.generator import Generator
+    from gansynth.sources.base import CaseSource, SourceRequest
+
+hookspec = pluggy.HookspecMarker("gansynth")
+hookimpl = pluggy.HookimplMarker("gansynth")
+
+
+@hookspec
+def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
+    """Offer generators: call ``register(name, load)``; ``load()`` imports and returns the class."""
+
+
+@hookspec
+def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], None]) -> None:
+    """Offer host frameworks to augment: call ``register(target, load)``."""
+
+
+@hookspec
+def register_sources(
+    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
+) -> None:
+    """Offer ways to read cases: call ``register(kind, load)``; ``load()`` returns an opener."""
+
+
+@hookspec
+def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) -> None:
+    """Offer edits of conditions: call ``register(name, load)``; ``load()`` returns the class."""

@@ -1,0 +1,213 @@
+"""Bounded, checked reading of foreign files, and atomic publishing of our own.
+
+No common reader notices a damaged ``.nii.gz``: they stop before the checksum, and some return half
+a volume without a word. Here every gzip stream is read to its CRC, nothing is allocated before the
+header has been believed, and no stream may grow past what its header announces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gansynth._nifti import MAX_VOLUME_BYTES, Volume, read_nifti, reading
+from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
+
+__all__ = [
+    "MAX_VOLUME_BYTES",
+    "Volume",
+    "disk_errors",
+    "path_inside",
+    "publish_dir",
+    "read_json",
+    "read_nifti",
+    "reading",
+    "remove_temporaries",
+    "sha256_file",
+    "temporary_beside",
+    "write_bytes_atomic",
+    "write_json_atomic",
+]
+
+MAX_JSON_BYTES = 64 << 20
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the system allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "writing is not permitted",
+    errno.EPERM: "writing is not permitted",
+    errno.ENOENT: "the folder is not there",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+def read_json(path: str | Path, *, expected: type = dict, way_out: str = "repair the file") -> Any:
+    """Read a JSON file of bounded size whose top level is of a given type.
+
+    Raises:
+        DataFault: missing, too large, not JSON, or of another type.
+    """
+    path = Path(path)
+    with reading(path):
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DataFault(f"{path}: larger than {MAX_JSON_BYTES} bytes, expected JSON; {way_out}")
+        try:
+            doc = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise DataFault(f"{path}: not valid JSON: {error}; {way_out}") from error
+    if not isinstance(doc, expected):
+        raise DataFault(
+            f"{path}: top level is a {type(doc).__name__}, expected a {expected.__name__}; "
+            f"{way_out}"
+        )
+    return doc
+
+
+def path_inside(folder: str | Path, relative: str, *, what: str) -> Path:
+    """Resolve a path named in a file, and refuse it if it leaves a folder.
+
+    Args:
+        folder: where it must stay.
+        relative: what the file says; absolute paths, ``..`` and links that lead out are refused.
+        what: file and key it stands in, for the message.
+
+    Raises:
+        IntegrityFault: if it leads out of the folder.
+    """
+    home = os.path.realpath(folder)
+    bad = "\0" in relative or os.path.isabs(relative)
+    target = home if bad else os.path.realpath(os.path.join(home, relative))
+    if bad or target == home or os.path.commonpath((home, target)) != home:
+        raise IntegrityFault(
+            f"{what}: path {relative!r} leads out of {folder}; expected a file inside it. Put the "
+            "file there, or correct the entry"
+        )
+    return Path(target)
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    path = Path(path)
+    with reading(path), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# -- publishing ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
+    """Turn what a disk can do to a writer into one line.
+
+    Args:
+        path: what is being written.
+        needed: how many bytes it takes, if known.
+
+    Raises:
+        EnvironmentFault: with the bytes needed and free, for a full or read-only disk, missing
+            permission, a vanished folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _DISK.get(error.errno or 0, error.strerror or str(error))
+        space = "" if needed is None else f" {needed} bytes needed,"
+        raise EnvironmentFault(
+            f"{path}: cannot be written: {reason};{space} {_free(Path(path))} bytes free there. "
+            "Make room, or choose another folder"
+        ) from error
+
+
+def _free(path: Path) -> int | str:
+    for folder in (path, *path.absolute().parents):
+        if folder.is_dir():
+            return shutil.disk_usage(folder).free
+    return "unknown"
+
+
+def temporary_beside(path: Path) -> Path:
+    """The name under which a file or folder is built before it is published."""
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what an interrupted writer left in a folder; nobody else may be writing there."""
+    for left in folder.glob(".*.tmp-*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+    """Write a file so that readers see all of it or none, also after a crash.
+
+    Raises:
+        EnvironmentFault: with the bytes needed and free; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = temporary_beside(path)
+    with disk_errors(path, len(data)):
+        try:
+            with open(temporary, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+
+def write_json_atomic(path: str | Path, doc: Any) -> None:
+    """Write a JSON document atomically; NaN and infinities are not JSON and a bug.
+
+    Raises:
+        EnvironmentFault: as ``write_bytes_atomic``.
+    """
+    text = json.dumps(doc, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes_atomic(path, (text + "\n").encode())
+
+
+def publish_dir(temporary: str | Path, final: str | Path) -> None:
+    """Give a finished folder its name: everything in it reaches the disk, then one rename.
+
+    Args:
+        temporary: the folder, on the same file system.
+        final: its name; must not exist, or be an empty folder.
+
+    Raises:
+        UsageFault: something with that name exists.
+        EnvironmentFault: the disk refuses.
+    """
+    temporary, final = Path(temporary), Path(final)
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise UsageFault(f"{final}: exists already; choose another name, or remove it")
+    with disk_errors(final):
+        for folder, _, names in os.walk(temporary, topdown=False):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as stream:
+                    os.fsync(stream.fileno())
+            _sync_folder(Path(folder))
+        os.replace(temporary, final)
+        _sync_folder(final.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,141 @@
+"""Which cases a generator, a filter or a bank has seen, and the guard that keeps test cases unseen.
+
+Everything here fails closed: a held-out case that shares an id, a subject or its very content with
+a training case stops the command with exit 6, and the message names the cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gansynth.errors import IntegrityFault
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """One case as lineage remembers it: its id, its subject, the SHA-256 of its arrays."""
+
+    id: str
+    subject: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a run has seen.
+
+    Attributes:
+        dataset: the source's name, e.g. ``nnunet:Dataset004_Hippocampus``.
+        fold: the fold whose *training* cases were used; ``"all"`` has no held-out cases.
+        cases: every case seen, sorted by id.
+        host: the source's space (plans, configuration, spacing ...) the cases were read in.
+    """
+
+    dataset: str
+    fold: str
+    cases: tuple[CaseRecord, ...]
+    host: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return {
+            "dataset": self.dataset,
+            "fold": self.fold,
+            "cases": [asdict(c) for c in self.cases],
+            "host": dict(self.host),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Lineage:
+        """Read what ``to_json`` wrote."""
+        return cls(
+            dataset=doc["dataset"],
+            fold=str(doc["fold"]),
+            cases=tuple(CaseRecord(**c) for c in doc["cases"]),
+            host=dict(doc["host"]),
+        )
+
+
+def guard(seen: Lineage, held_out: Iterable[CaseRecord], *, what: str = "generator") -> None:
+    """Refuse if anything seen is held out, by id, by subject, or by content.
+
+    Args:
+        seen: the lineage of the generator or bank.
+        held_out: validation and test cases of the host's fold.
+        what: how to name the culprit in the message.
+
+    Raises:
+        IntegrityFault: naming the cases (the first eight of each kind).
+    """
+    ids = {c.id for c in seen.cases}
+    subjects = {c.subject: c.id for c in seen.cases}
+    hashes = {c.sha256: c.id for c in seen.cases}
+    leaks: list[str] = []
+    for case in held_out:
+        if case.id in ids:
+            leaks.append(f"{case.id} (the case itself)")
+        elif case.sha256 in hashes:
+            leaks.append(f"{case.id} (same content as {hashes[case.sha256]})")
+        elif case.subject in subjects:
+            leaks.append(f"{case.id} (same subject as {subjects[case.subject]})")
+    if leaks:
+        raise IntegrityFault(
+            f"leakage: the {what} of {seen.dataset} fold {seen.fold} has seen {len(leaks)} "
+            f"held-out case(s): {_some(leaks)}; expected none. Fit a generator on this fold: "
+            "gansynth fit ... --fold FOLD"
+        )
+
+
+def guard_split(
+    train: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]], *, fold: str, repair: str
+) -> None:
+    """Refuse a host's split that leaks by subject.
+
+    Args:
+        train: (id, subject) of the fold's training cases.
+        held_out: (id, subject) of its validation and test cases.
+        fold: the fold's name, for the message.
+        repair: the command that repairs the split.
+
+    Raises:
+        IntegrityFault: naming the pairs that share a subject.
+    """
+    subjects = {subject: case for case, subject in train}
+    leaks = [f"{c} and {subjects[s]} (subject {s})" for c, s in held_out if s in subjects]
+    if leaks:
+        raise IntegrityFault(
+            f"split: fold {fold} has {len(leaks)} validation case(s) whose subject is also in "
+            f"training: {_some(leaks)}; expected none. Repair it: {repair}"
+        )
+
+
+def guard_host(
+    seen: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str = "generator"
+) -> None:
+    """Refuse if the generator's space is not the host's.
+
+    Args:
+        seen: the ``host`` record of the generator's lineage.
+        wanted: the ``host`` record of the adapter.
+        what: how to name the culprit in the message.
+
+    Raises:
+        IntegrityFault: naming every key that differs with both values.
+    """
+    keys = sorted(set(seen) | set(wanted))
+    differing = [
+        f"{k}: {seen.get(k)!r} != {wanted.get(k)!r}" for k in keys if seen.get(k) != wanted.get(k)
+    ]
+    if differing:
+        raise IntegrityFault(
+            f"space: the {what} was made for another data set, plans or configuration "
+            f"({'; '.join(differing[:4])}); expected the host's. Fit one with the same --data, "
+            "--plans and --configuration"
+        )
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"

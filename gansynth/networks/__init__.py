@@ -1,0 +1,6 @@
+"""Blocks that generator plugins share; every network works in 2D and 3D (``ndim``)."""
+
+from gansynth.networks.patchgan import PatchDiscriminator
+from gansynth.networks.unet import UNetGenerator
+
+__all__ = ["PatchDiscriminator", "UNetGenerator"]

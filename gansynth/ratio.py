@@ -1,0 +1,87 @@
+"""R:S, and which slot of a batch is synthetic.
+
+The ratio is exact in expectation and stratified per batch: ``n = floor(pB) + Bernoulli(frac(pB))``
+synthetic slots at random places, ``p = S / (R + S)``. Places are random because hosts treat slots
+differently (nnU-Net forces foreground into the last ones). Needs numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from gansynth.errors import UsageFault
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A real:synthetic ratio, counted in samples drawn."""
+
+    real: float
+    synthetic: float
+
+    @classmethod
+    def parse(cls, text: str) -> Ratio:
+        """Read ``"R:S"``, e.g. ``"1:1"`` or ``"2813:4000"``.
+
+        Raises:
+            UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
+        """
+        parts = text.split(":")
+        try:
+            real, synthetic = (float(p) for p in parts)
+        except ValueError:
+            raise UsageFault(
+                f"--ratio {text!r}: expected REAL:SYNTHETIC, two numbers, for example 1:1 or 2:1"
+            ) from None
+        if not (math.isfinite(real) and math.isfinite(synthetic)) or real < 0 or synthetic < 0:
+            raise UsageFault(f"--ratio {text!r}: both numbers must be finite and not negative")
+        if real + synthetic == 0:
+            raise UsageFault(f"--ratio {text!r}: at least one number must be above 0")
+        return cls(real, synthetic)
+
+    @property
+    def p(self) -> float:
+        """Probability that a drawn sample is synthetic."""
+        return self.synthetic / (self.real + self.synthetic)
+
+    def __str__(self) -> str:
+        return f"{self.real:g}:{self.synthetic:g}"
+
+
+class SlotPlanner:
+    """Decides, call by call, which slot of a batch is synthetic.
+
+    Args:
+        p: share of synthetic samples, 0 to 1.
+        batch_size: slots per batch; one call of ``next_is_synthetic`` per slot, in order.
+        rng: the caller's own generator (one per worker process).
+    """
+
+    def __init__(self, p: float, batch_size: int, rng: np.random.Generator) -> None:
+        if not 0 <= p <= 1:
+            raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
+        if batch_size < 1:
+            raise UsageFault(f"batch size is {batch_size}, expected at least 1")
+        self.p = p
+        self.batch_size = batch_size
+        self._rng = rng
+        self._slot = 0
+        self._chosen: frozenset[int] = frozenset()
+
+    def next_is_synthetic(self) -> bool:
+        """Whether the next slot is synthetic; a new batch is planned at its first slot."""
+        if self._slot == 0:
+            self._chosen = self._plan()
+        answer = self._slot in self._chosen
+        self._slot = (self._slot + 1) % self.batch_size
+        return answer
+
+    def _plan(self) -> frozenset[int]:
+        expected = self.p * self.batch_size
+        count = math.floor(expected)
+        count += int(self._rng.random() < expected - count)
+        slots = self._rng.choice(self.batch_size, size=min(count, self.batch_size), replace=False)
+        return frozenset(int(s) for s in slots)

@@ -1,0 +1,213 @@
+"""How long work tells its user where it stands: sentences, warnings, and progress with an ETA.
+
+Everything here writes to stderr (data belongs on stdout). rich is imported only where a terminal
+shows a bar; the protocol and ``NullReporter`` need nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PLAIN_SECONDS = 10.0
+"""Without a terminal a line appears after this many seconds ..."""
+PLAIN_SHARE = 0.05
+"""... or after this share of the work, but then not more than one a second."""
+
+
+class Task(Protocol):
+    """One piece of work of known length."""
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        """Report ``n`` more units as done, and values worth showing (``loss=0.31``)."""
+
+
+class Reporter(Protocol):
+    """What long functions report to; pass ``NullReporter()`` for silence."""
+
+    def say(self, text: str) -> None:
+        """Tell the user one line."""
+
+    def warn(self, text: str) -> None:
+        """Tell the user one line that should not be missed."""
+
+    def task(self, total: int, title: str) -> AbstractContextManager[Task]:
+        """Open a piece of work of ``total`` units; leaving the context closes it."""
+
+
+class NullReporter:
+    """Reports nothing."""
+
+    def say(self, text: str) -> None:
+        """Drop the line."""
+
+    def warn(self, text: str) -> None:
+        """Drop the line."""
+
+    @contextmanager
+    def task(self, total: int, title: str) -> Iterator[Task]:
+        """A task nobody watches."""
+        yield _Silent()
+
+
+class RichReporter:
+    """Progress bars on a terminal, plain lines with an ETA elsewhere.
+
+    Args:
+        stream: where to write; stderr (as it is at the time of writing) if None.
+        quiet: warnings only.
+        clock: seconds, monotonic; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._quiet = quiet
+        self._clock = clock
+        self._bars: Progress | None = None
+
+    def say(self, text: str) -> None:
+        """Write a line, unless quiet."""
+        if not self._quiet:
+            self._write(text)
+
+    def warn(self, text: str) -> None:
+        """Write a line that starts with ``warning:``, quiet or not."""
+        self._write(f"warning: {text}")
+
+    @contextmanager
+    def task(self, total: int, title: str) -> Iterator[Task]:
+        """A bar on a terminal, else a plain line now and then; nothing if quiet."""
+        if self._quiet:
+            yield _Silent()
+        elif self._target().isatty():
+            with self._bar(total, title) as task:
+                yield task
+        else:
+            yield _Plain(self._write, total, title, self._clock)
+
+    @contextmanager
+    def _bar(self, total: int, title: str) -> Iterator[Task]:
+        # Tasks may nest; rich draws one live display at a time, so the outermost owns it.
+        outermost = self._bars is None
+        bars = self._bars or _new_bars(self._target())
+        self._bars = bars
+        if outermost:
+            bars.start()
+        row = bars.add_task(title, total=total, shown="")
+        try:
+            yield _Bar(bars, row)
+        finally:
+            bars.stop_task(row)
+            if outermost:
+                bars.stop()
+                self._bars = None
+
+    def _target(self) -> TextIO:
+        return self._stream if self._stream is not None else sys.stderr
+
+    def _write(self, text: str) -> None:
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._target().write(text + "\n")
+            self._target().flush()
+
+
+class _Silent:
+    def advance(self, n: int = 1, **shown: object) -> None:
+        """Nobody looks."""
+
+
+class _Bar:
+    def __init__(self, bars: Progress, row: int) -> None:
+        self._bars, self._row = bars, row
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        from rich.progress import TaskID
+
+        row = TaskID(self._row)
+        if shown:
+            self._bars.update(row, advance=n, shown=_values(shown))
+        else:
+            self._bars.update(row, advance=n)
+
+
+class _Plain:
+    def __init__(
+        self, write: Callable[[str], None], total: int, title: str, clock: Callable[[], float]
+    ) -> None:
+        self._write, self._total, self._title, self._clock = write, total, title, clock
+        self._begun = self._last_time = clock()
+        self._done = self._last_done = 0
+        self._shown: dict[str, object] = {}
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        self._done += n
+        self._shown.update(shown)
+        now = self._clock()
+        waited, moved = now - self._last_time, self._done - self._last_done
+        due = waited >= PLAIN_SECONDS or (waited >= 1 and moved >= PLAIN_SHARE * self._total)
+        if due or self._done == self._total:
+            self._last_time, self._last_done = now, self._done
+            self._write(self._line(now - self._begun))
+
+    def _line(self, elapsed: float) -> str:
+        share = self._done / max(1, self._total)
+        left = elapsed / max(1, self._done) * max(0, self._total - self._done)
+        parts = [f"{self._title}: {self._done}/{self._total} ({share:.0%})"]
+        parts.append(f"elapsed {clock_text(elapsed)}")
+        if left:
+            parts.append(f"ETA {clock_text(left)}")
+        if self._shown:
+            parts.append(_values(self._shown))
+        return "  ".join(parts)
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds as ``M:SS`` or ``H:MM:SS``."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+
+
+def _values(shown: dict[str, object]) -> str:
+    return "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in shown.items()
+    )
+
+
+def _new_bars(stream: TextIO) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA", style="progress.remaining"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}", markup=False),
+        console=Console(file=stream),
+    )

@@ -1,0 +1,188 @@
+"""A run folder: what a fit leaves behind, and how to open it again.
+
+``config.yaml`` (resolved options), ``manifest.json`` (schema, space, lineage, hashes, versions),
+``metrics.csv``, ``samples/`` (sheets), ``checkpoints/``. Paths inside are relative: a run can be
+moved. No patient's image is in it but for the sheets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.integrity import sha256_file
+from gansynth.lineage import Lineage
+from gansynth.schema import Schema
+from gansynth.sources.base import SourceRequest
+from gansynth.space import Space
+
+if TYPE_CHECKING:
+    from gansynth.generator import Generator
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+
+@dataclass
+class Run:
+    """A finished (or at least checkpointed) run, ready to draw samples.
+
+    Attributes:
+        folder: where it lies.
+        generator: with the averaged weights loaded, on its device.
+        manifest: the whole of ``manifest.json``.
+    """
+
+    folder: Path
+    generator: Generator
+    manifest: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """Short name of the run, unique."""
+        return str(self.manifest["run_id"])
+
+    @property
+    def space(self) -> Space:
+        """The generator's space."""
+        return Space.from_json(self.manifest["space"])
+
+    @property
+    def schema(self) -> Schema:
+        """The source's schema (the generator's own is ``generator.schema``)."""
+        return Schema.from_json(self.manifest["schema"])
+
+    @property
+    def lineage(self) -> Lineage:
+        """Every case the run has seen."""
+        return Lineage.from_json(self.manifest["lineage"])
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """The condition edits it was fitted for."""
+        return tuple(self.manifest["edits"])
+
+    @property
+    def request(self) -> SourceRequest:
+        """Where its cases came from."""
+        return SourceRequest(**self.manifest["request"])
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of ``manifest.json``, which itself holds the weights' hash."""
+        return manifest_sha256(self.folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read ``manifest.json`` of a run.
+
+    Raises:
+        UsageFault: if the folder is no run.
+        IntegrityFault: if the manifest is damaged or of a later version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageFault(
+            f"{folder}: no {MANIFEST} here, expected a run folder made by: gansynth fit ... -o "
+            f"{folder}"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise IntegrityFault(
+            f"{path}: damaged ({error}), expected JSON; fit the run again"
+        ) from None
+    if manifest.get("version") != VERSION:
+        raise IntegrityFault(
+            f"{path}: key 'version' is {manifest.get('version')!r}, expected {VERSION}; "
+            "this run was made by another gansynth"
+        )
+    found: dict[str, Any] = manifest
+    return found
+
+
+def manifest_sha256(folder: Path) -> str:
+    """SHA-256 of a run's ``manifest.json``."""
+    return sha256_file(folder / MANIFEST)
+
+
+def load_run(folder: Path, device: str = "auto") -> Run:
+    """Open a run: build its generator and load the averaged weights, checked against their hash.
+
+    Raises:
+        UsageFault: no run here, or it has no weights yet.
+        IntegrityFault: weights that are not the manifest's.
+    """
+    from gansynth.checkpoint import load_tensors
+    from gansynth.precision import pick_device
+
+    manifest = read_manifest(folder)
+    generator = build_generator(manifest)
+    weights: Mapping[str, str] | None = manifest["weights"]
+    if weights is None:
+        raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
+    tensors = load_tensors(folder / weights["path"], weights["sha256"]) if generator.nets else {}
+    for name in generator.ema:
+        if name in generator.nets:
+            prefix = f"{name}/"
+            state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            generator.nets[name].load_state_dict(state, strict=False)
+    generator.load_state(manifest["state"])
+    generator.to(pick_device(device))
+    return Run(folder, generator, manifest)
+
+
+def build_generator(manifest: Mapping[str, Any]) -> Generator:
+    """The generator a manifest describes, with fresh weights."""
+    from gansynth.registry import installed
+
+    cls = installed().generator(manifest["generator"])
+    space = Space.from_json(manifest["space"])
+    schema = space.generator_schema(Schema.from_json(manifest["schema"]))
+    return cls(schema, space.size, cls.Options(**manifest["options"]))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process alone.
+
+    Raises:
+        EnvironmentFault: if another process holds it, naming its pid and since when.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{folder}: cannot be made ({error.strerror}), expected a writable place; choose "
+            "another -o"
+        ) from error
+    holder = folder / ".holder"
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise EnvironmentFault(
+            f"{folder}: locked by {who}; expected one process per run folder. Wait for it, or "
+            "choose another -o"
+        ) from None
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{folder}: cannot be locked ({error.strerror}); choose another -o"
+        ) from error
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder.write_text(f"pid {os.getpid()} since {since}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,184 @@
+"""Drawing samples from a run: conditions from its training source, images from its generator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.conditions.base import Edit
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.errors import IntegrityFault
+from gansynth.registry import installed
+from gansynth.reporting import Reporter
+from gansynth.run import Run, load_run
+from gansynth.schema import Case, Sample
+from gansynth.sources.base import CaseSource
+
+
+class SampleDrawer:
+    """Draws samples of a run in its host's space; sample ``i`` of a seed is always the same.
+
+    Args:
+        run: an opened run.
+        source: the run's training source, whose content must be what the run has seen.
+        edits: condition edits by name; None takes the run's own.
+        seed: seeds conditions and latents.
+    """
+
+    def __init__(
+        self, run: Run, source: CaseSource, edits: Sequence[str] | None = None, seed: int = 0
+    ) -> None:
+        check_source(run, source)
+        self.run = run
+        generator = run.generator
+        names = run.edits if edits is None else tuple(edits)
+        context = generator.context if generator.options.model_dump().get("context") else None
+        self.sampler = ConditionSampler(
+            source, run.space, build_edits(names), seed=seed, context=context
+        )
+
+    def draw(self, first: int, count: int) -> list[Sample]:
+        """Samples ``first`` to ``first + count - 1`` in the host's space.
+
+        Returns:
+            Samples with image float32 (C, D, H, W), labels int16 (D, H, W).
+        """
+        return [self.run.space.to_host(s) for s in self.draw_raw(first, count)]
+
+    def draw_raw(self, first: int, count: int) -> list[Sample]:
+        """The same samples in the generator's own space."""
+        conditions = [self.sampler.draw(i) for i in range(first, first + count)]
+        samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
+        stamp = {"run": self.run.run_id}
+        return [replace(s, provenance={**s.provenance, **stamp}) for s in samples]
+
+
+def build_edits(names: Sequence[str]) -> list[Edit]:
+    """Edits by registered name, with their default options."""
+    return [installed().edit(name)() for name in names]
+
+
+def check_source(run: Run, source: CaseSource) -> None:
+    """Refuse a source whose training cases are not the ones the run was fitted on.
+
+    Raises:
+        IntegrityFault: naming data set, fold or cases that differ.
+    """
+    seen = run.lineage
+    if (seen.dataset, seen.fold) != (source.name, source.fold):
+        raise IntegrityFault(
+            f"{run.folder}: fitted on {seen.dataset} fold {seen.fold}, asked to draw conditions "
+            f"from {source.name} fold {source.fold}; expected its own training source"
+        )
+    unseen = sorted(set(source.train_ids) - {c.id for c in seen.cases})
+    if unseen:
+        raise IntegrityFault(
+            f"{run.folder}: {len(unseen)} training case(s) of the source were not in the fit, "
+            f"first {unseen[0]}; the split has changed since. Fit again"
+        )
+
+
+def sample_run(
+    run: Path,
+    n: int,
+    *,
+    out: Path | None = None,
+    sheet: bool = False,
+    seed: int = 0,
+    edits: Sequence[str] | None = None,
+    device: str = "auto",
+    root: str | None = None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Draw ``n`` samples of a run and write them as NIfTI, and a sheet if asked.
+
+    Args:
+        run: run folder.
+        n: how many.
+        out: folder for ``sample-0000_0000.nii.gz`` (one file a channel) with ``_seg`` and
+            provenance JSON; ``RUN/samples/seed-S`` if None.
+        sheet: also write ``sheet.png``: samples beside real cases.
+        seed: seeds conditions and latents.
+        edits: condition edits; None takes the run's own.
+        device: ``auto``, ``cpu``, ``cuda:0``.
+        root: overrides where the source's host folders lie.
+        reporter: shows progress.
+
+    Returns:
+        A JSON-able report: files written, sheet, seconds per sample.
+    """
+    import time
+
+    opened = load_run(run, device)
+    request = opened.request if root is None else replace(opened.request, root=root)
+    source = installed().open_source(request)
+    drawer = SampleDrawer(opened, source, edits, seed)
+    out = out or run / "samples" / f"seed-{seed}"
+    out.mkdir(parents=True, exist_ok=True)
+    samples: list[Sample] = []
+    seconds = 0.0
+    with reporter.task(n, "sample") as bar:
+        for index in range(n):
+            began = time.perf_counter()
+            sample = drawer.draw(index, 1)[0]
+            seconds += time.perf_counter() - began
+            write_nifti(sample, out / f"sample-{index:04d}", source.schema.spacing)
+            samples.append(sample)
+            bar.advance(1)
+    report: dict[str, Any] = {
+        "folder": str(out),
+        "samples": n,
+        "seconds_per_sample": seconds / max(n, 1),
+    }
+    if sheet:
+        from gansynth.sheets import write_sheet
+
+        path = out / "sheet.png"
+        real = [_placed(drawer, s) for s in samples[:8]]
+        write_sheet(path, samples[:16], real, source.schema)
+        report["sheet"] = str(path)
+    return report
+
+
+def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
+    """The real case a sample's condition came from, at the same place, in the host's space."""
+    from gansynth.space import Placement
+
+    where = sample.provenance["placement"]
+    space, source = drawer.run.space, drawer.sampler.source
+    case = space.to_generator(
+        source.load(sample.provenance["case"]),
+        Placement(tuple(where["corner"]), where["slice_index"]),
+    )
+    host = space.to_host(Sample(case.image, case.labels))
+    return replace(case, image=host.image, labels=host.labels)
+
+
+def write_nifti(sample: Sample, stem: Path, spacing: Sequence[float]) -> list[Path]:
+    """Write a sample as NIfTI: one float32 file per channel, int16 labels, provenance JSON.
+
+    Args:
+        sample: image (C, D, H, W), labels (D, H, W) in the host's axes.
+        stem: path without suffix.
+        spacing: mm per axis.
+    """
+    import nibabel as nib
+
+    affine = np.diag([*spacing, 1.0])
+    files = []
+    for channel, volume in enumerate(sample.image):
+        path = stem.with_name(f"{stem.name}_{channel:04d}.nii.gz")
+        nib.save(nib.Nifti1Image(volume.astype(np.float32), affine), path)
+        files.append(path)
+    if sample.labels is not None:
+        path = stem.with_name(f"{stem.name}_seg.nii.gz")
+        nib.save(nib.Nifti1Image(sample.labels.astype(np.int16), affine), path)
+        files.append(path)
+    path = stem.with_name(f"{stem.name}.json")
+    path.write_text(json.dumps(dict(sample.provenance), indent=1), encoding="utf-8")
+    return [*files, path]

@@ -1,0 +1,64 @@
+"""``--set key=value``: which options it means, typed and checked, the nearest name on a slip."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gansynth.errors import UsageFault
+
+Loop = TypeVar("Loop", bound=BaseModel)
+Own = TypeVar("Own", bound=BaseModel)
+
+
+def split_settings(
+    settings: Mapping[str, str], loop: type[Loop], own: type[Own], *, generator: str
+) -> tuple[Loop, Own]:
+    """Sort ``--set`` values into the loop's and the generator's options.
+
+    Args:
+        settings: key -> text as typed.
+        loop: options of the training loop.
+        own: options of the generator.
+        generator: its name, for messages.
+
+    Raises:
+        UsageFault: unknown key (with the nearest one), or a value that does not fit.
+    """
+    known = {**loop.model_fields, **own.model_fields}
+    for key in settings:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UsageFault(
+                f"--set {key}={settings[key]}: {generator} has no such option, expected one of "
+                f"{', '.join(sorted(known))}.{hint}"
+            )
+    return (
+        parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
+        parse(own, {k: v for k, v in settings.items() if k in own.model_fields}),
+    )
+
+
+def parse(model: type[Own], settings: Mapping[str, str]) -> Own:
+    """Build an options model from texts; numbers, booleans and lists as YAML reads them.
+
+    Raises:
+        UsageFault: naming key, value and what was expected.
+    """
+    try:
+        return model(**{key: yaml.safe_load(value) for key, value in settings.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        field = model.model_fields.get(str(first["loc"][0]))
+        meaning = f" ({field.description})" if field is not None and field.description else ""
+        raise UsageFault(
+            f"--set {key}={settings.get(key, first['input'])}: {first['msg']}{meaning}"
+        ) from None
+    except yaml.YAMLError:
+        raise UsageFault(f"--set {dict(settings)}: a value is not readable as YAML") from None

@@ -1,0 +1,98 @@
+"""Sample sheets: what a generator draws, beside real cases, label outlines on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.schema import Case, LabelArray, Sample, Schema
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
+
+
+def write_sheet(
+    path: Path, samples: Sequence[Sample], real: Sequence[Case], schema: Schema, *, title: str = ""
+) -> Path:
+    """Write a PNG: one column per case, one row per channel, synthetic above real.
+
+    Args:
+        path: where to write; published atomically.
+        samples: synthetic samples, (C, D, H, W) or (C, H, W).
+        real: real cases of the same space, may be empty.
+        schema: names channels and labels.
+        title: printed on top.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    channels = len(schema.channels)
+    blocks: list[tuple[str, Sequence[Sample | Case]]] = [("synthetic", samples)]
+    if real:
+        blocks.append(("real", real))
+    columns = max(len(group) for _, group in blocks)
+    rows = sum(channels for _ in blocks)
+    figure = Figure(figsize=(1.5 * columns, 1.5 * rows + 0.4), dpi=110)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    windows = _windows(real or samples)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for block, (name, group) in enumerate(blocks):
+        for column, item in enumerate(group):
+            cut = middle_slice(item.labels, item.image.shape[1:])
+            for channel in range(channels):
+                axis = axes[block * channels + channel, column]
+                _draw(axis, item, cut, channel, windows[channel], schema)
+                if column == 0:
+                    axis.set_title(f"{name} {schema.channels[channel]}", fontsize=7, loc="left")
+    figure.suptitle(title, fontsize=9)
+    figure.tight_layout(pad=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
+    return path
+
+
+def middle_slice(labels: LabelArray | None, shape: Sequence[int]) -> int | None:
+    """The slice along the first axis with most foreground; None for 2D arrays."""
+    if len(shape) == 2:
+        return None
+    if labels is None or not (labels > 0).any():
+        return shape[0] // 2
+    return int((labels > 0).sum(axis=(1, 2)).argmax())
+
+
+def _windows(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:
+    stacked = [i.image.reshape(i.image.shape[0], -1) for i in items]
+    low = np.min([np.percentile(s, 1, axis=1) for s in stacked], axis=0)
+    high = np.max([np.percentile(s, 99.5, axis=1) for s in stacked], axis=0)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def _draw(
+    axis: Axes,
+    item: Sample | Case,
+    cut: int | None,
+    channel: int,
+    window: tuple[float, float],
+    schema: Schema,
+) -> None:
+    image: npt.NDArray[Any] = item.image[channel]
+    labels = item.labels
+    if cut is not None:
+        image = image[cut]
+        labels = None if labels is None else labels[cut]
+    axis.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
+    if labels is None or channel:
+        return
+    for colour, value in zip(COLOURS, schema.foreground, strict=False):
+        if (labels == value).any():
+            axis.contour(labels == value, levels=[0.5], colors=colour, linewidths=0.6)

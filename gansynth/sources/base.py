@@ -1,0 +1,122 @@
+"""The CaseSource contract: the training cases of one fold, and nothing that is held out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gansynth.errors import UsageFault
+from gansynth.lineage import CaseRecord, Lineage
+from gansynth.schema import Case, Schema, content_hash
+from gansynth.space import Space
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """What a user asked for; plain values, so that another process can open the same source.
+
+    Attributes:
+        kind: which registered source, e.g. ``nnunet``.
+        where: what follows the colon, e.g. ``004`` or a path.
+        fold: fold number as text, or ``"all"``.
+        configuration: the host's configuration (nnU-Net: ``2d``, ``3d_fullres``), if it has any.
+        plans: name of the host's plans; None for its default.
+        subjects: CSV (``case,subject`` columns) or regular expression whose first group is the
+            subject; None makes every case a subject of its own, unless the source knows better.
+        root: folder that holds the host's folders; None takes the host's own environment.
+    """
+
+    kind: str
+    where: str
+    fold: str = "0"
+    configuration: str | None = None
+    plans: str | None = None
+    subjects: str | None = None
+    root: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, **rest: Any) -> SourceRequest:
+        """Read ``kind:where``.
+
+        Raises:
+            UsageFault: if the text has no kind.
+        """
+        kind, colon, where = text.partition(":")
+        if not colon or not kind or not where:
+            raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example nnunet:004")
+        return cls(kind=kind, where=where, **rest)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document; ``SourceRequest(**doc)`` reads it back."""
+        return asdict(self)
+
+
+class CaseSource(ABC):
+    """Labelled cases of one fold, split into training and held-out ones."""
+
+    request: SourceRequest
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Stable name of the data set, e.g. ``nnunet:Dataset004_Hippocampus``."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema:
+        """What the arrays of ``load`` mean."""
+
+    @property
+    @abstractmethod
+    def space(self) -> Space:
+        """The space a generator for this source works in, with the host's record."""
+
+    @property
+    @abstractmethod
+    def train_ids(self) -> tuple[str, ...]:
+        """Cases a generator may see, sorted."""
+
+    @property
+    @abstractmethod
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Validation and test cases of the fold, sorted; a generator never sees them."""
+
+    @abstractmethod
+    def load(self, case_id: str) -> Case:
+        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
+
+        Raises:
+            DataFault: if the case cannot be read or does not fit the schema.
+        """
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to; the case itself where nothing else is known."""
+        return case_id
+
+    @property
+    def fold(self) -> str:
+        """The fold, as text."""
+        return self.request.fold
+
+    @property
+    def host(self) -> Mapping[str, Any]:
+        """The record of the source's space that must match before samples enter its host."""
+        return self.space.host
+
+    def cases(self, ids: Iterable[str] | None = None) -> Iterator[Case]:
+        """Load cases one by one; the training cases if no ids are given."""
+        for case_id in self.train_ids if ids is None else ids:
+            yield self.load(case_id)
+
+    def records(self, ids: Iterable[str]) -> tuple[CaseRecord, ...]:
+        """Lineage records (id, subject, content hash) of cases."""
+        return tuple(
+            CaseRecord(c.id, self.subject(c.id), content_hash(c.image, c.labels))
+            for c in self.cases(sorted(ids))
+        )
+
+    def lineage(self) -> Lineage:
+        """The lineage of whatever learns from this source's training cases."""
+        return Lineage(self.name, self.fold, self.records(self.train_ids), dict(self.host))

@@ -1,0 +1,264 @@
+"""How a generator's arrays relate to its source's: a grid and an intensity map, both invertible.
+
+``to_generator`` takes a source case to what a generator learns from, ``to_host`` brings a sample
+back. Random choices (which slice, where to crop) are drawn first as a ``Placement``, then applied,
+so that any draw can be recorded and replayed. Needs numpy (and scipy to resample) only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import UsageFault
+from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema
+
+Grid = Literal["native", "crop", "slice", "resample"]
+T = TypeVar("T", bound=np.generic)
+FOREGROUND_SHARE = 2 / 3
+"""Share of crops centred on a random foreground voxel; the rest fall anywhere."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One drawn position: the slice (2D grids), and the crop's first voxel (may be negative)."""
+
+    corner: tuple[int, ...] = ()
+    slice_index: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON for a sample's provenance."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A generator's space.
+
+    Attributes:
+        grid: ``native`` (as it is), ``crop`` (fixed size, padded where the case is smaller),
+            ``slice`` (one plane along the first axis, then a crop), ``resample`` (fixed shape).
+        size: spatial size in voxels of the generator's arrays; empty for ``native``.
+        window: per channel (low, high) in source units mapped to [-1, 1] and clipped; None keeps
+            the source's intensities (z-scores, say).
+        host: the source's own space (for nnU-Net: data set, plans, configuration, spacing,
+            normalisation ...). Compared before a sample may enter a host.
+    """
+
+    grid: Grid = "native"
+    size: tuple[int, ...] = ()
+    window: tuple[tuple[float, float], ...] | None = None
+    host: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.grid != "native" and (not self.size or min(self.size) < 1):
+            raise UsageFault(
+                f"space: grid {self.grid!r} needs a size of at least 1, got {self.size}"
+            )
+        for low, high in self.window or ():
+            if not low < high:
+                raise UsageFault(f"space: window ({low}, {high}) is empty, expected low < high")
+
+    def generator_schema(self, source: Schema) -> Schema:
+        """The schema of arrays in this space: 2D for ``slice``, else the source's own."""
+        schema = source
+        if self.grid == "slice":
+            schema = replace(source, axes="HW", spacing=source.spacing[1:])
+        if self.window is not None and source.outside_fill is not None:
+            fill = np.array(source.outside_fill, np.float32).reshape(-1, *[1] * schema.ndim)
+            schema = replace(schema, outside_fill=tuple(map(float, self._squash(fill).ravel())))
+        return schema
+
+    # -- drawing a place -------------------------------------------------------------------------
+
+    def place(self, case: Case, rng: np.random.Generator) -> Placement:
+        """Draw where to cut: foreground-centred for two thirds of the draws, else anywhere."""
+        if self.grid in ("native", "resample"):
+            return Placement()
+        centre = self._foreground_voxel(case.labels, rng)
+        shape: Sequence[int] = case.image.shape[1:]
+        slice_index = None
+        if self.grid == "slice":
+            slice_index = int(centre[0]) if centre is not None else int(rng.integers(shape[0]))
+            shape, centre = shape[1:], None if centre is None else centre[1:]
+        return Placement(_draw_corner(shape, self.size, centre, rng), slice_index)
+
+    def centre(self, case: Case) -> Placement:
+        """The placement in the middle of a case (no randomness)."""
+        if self.grid in ("native", "resample"):
+            return Placement()
+        shape = case.image.shape[1:]
+        slice_index = shape[0] // 2 if self.grid == "slice" else None
+        inner = shape[1:] if self.grid == "slice" else shape
+        return Placement(
+            tuple((n - s) // 2 for n, s in zip(inner, self.size, strict=True)), slice_index
+        )
+
+    @staticmethod
+    def _foreground_voxel(
+        labels: LabelArray | None, rng: np.random.Generator
+    ) -> npt.NDArray[np.int64] | None:
+        if labels is None or rng.random() >= FOREGROUND_SHARE:
+            return None
+        values = np.unique(labels)
+        values = values[values > 0]
+        if not values.size:
+            return None
+        voxels = np.argwhere(labels == rng.choice(values))
+        voxel: npt.NDArray[np.int64] = voxels[rng.integers(len(voxels))]
+        return voxel
+
+    # -- there and back --------------------------------------------------------------------------
+
+    def to_generator(self, case: Case, placement: Placement | None = None) -> Case:
+        """Bring a source case into this space.
+
+        Args:
+            case: image (C, D, H, W) with labels (D, H, W), or 2D likewise.
+            placement: what ``place`` drew; the middle of the case if None.
+
+        Returns:
+            A case of spatial shape ``size``; padding holds image 0 and label ``OUTSIDE`` (-1), as
+            nnU-Net pads.
+        """
+        placement = placement or self.centre(case)
+        image, labels = case.image, case.labels
+        if self.grid == "slice":
+            assert placement.slice_index is not None
+            image = image[:, placement.slice_index]
+            labels = None if labels is None else labels[placement.slice_index]
+        if self.grid in ("crop", "slice"):
+            image = crop_pad(image, placement.corner, self.size, 0.0)
+            labels = (
+                None if labels is None else crop_pad(labels, placement.corner, self.size, OUTSIDE)
+            )
+        elif self.grid == "resample":
+            image, labels = _resample(image, labels, self.size)
+        return replace(
+            case, image=self._squash(np.asarray(image, np.float32)), labels=labels, boxes=None
+        )
+
+    def to_host(self, sample: Sample, shape: Sequence[int] | None = None) -> Sample:
+        """Bring a sample of this space back into the source's.
+
+        Args:
+            sample: image (C, *size), labels (*size).
+            shape: spatial shape to resample back to; needed for grid ``resample`` only.
+
+        Raises:
+            UsageFault: grid ``resample`` without a shape.
+        """
+        image, labels = self._unsquash(sample.image), sample.labels
+        if self.grid == "slice":
+            image = image[:, None]
+            labels = None if labels is None else labels[None]
+        elif self.grid == "resample":
+            if shape is None:
+                raise UsageFault("space: grid 'resample' needs the host's shape to go back to")
+            image, labels = _resample(image, labels, shape)
+        return replace(sample, image=image, labels=labels)
+
+    def _squash(self, image: FloatArray) -> FloatArray:
+        if self.window is None:
+            return image
+        low, high = self._bounds(image.ndim)
+        squashed = np.clip((image - low) / (high - low) * 2 - 1, -1, 1)
+        return np.asarray(squashed, np.float32)
+
+    def _unsquash(self, image: FloatArray) -> FloatArray:
+        if self.window is None:
+            return image
+        low, high = self._bounds(image.ndim)
+        return ((image + 1) / 2 * (high - low) + low).astype(np.float32)
+
+    def _bounds(self, ndim: int) -> tuple[FloatArray, FloatArray]:
+        assert self.window is not None
+        bounds = np.array(self.window, np.float32).reshape(-1, 2, *[1] * (ndim - 1))
+        return bounds[:, 0], bounds[:, 1]
+
+    # -- recording -------------------------------------------------------------------------------
+
+    def with_window(self, cases: Iterable[Case], low: float = 0.1, high: float = 99.9) -> Space:
+        """This space with the intensity window of the training cases (percentiles per channel)."""
+        edges = [
+            np.percentile(c.image.reshape(c.image.shape[0], -1), (low, high), axis=1) for c in cases
+        ]
+        if not edges:
+            raise UsageFault("space: a window needs at least one training case")
+        lows, highs = np.min([e[0] for e in edges], axis=0), np.max([e[1] for e in edges], axis=0)
+        return replace(
+            self,
+            window=tuple(
+                (float(a), float(max(b, a + 1e-6))) for a, b in zip(lows, highs, strict=True)
+            ),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return {
+            "grid": self.grid,
+            "size": list(self.size),
+            "window": None if self.window is None else [list(w) for w in self.window],
+            "host": dict(self.host),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Space:
+        """Read what ``to_json`` wrote."""
+        window = doc["window"]
+        return cls(
+            grid=doc["grid"],
+            size=tuple(doc["size"]),
+            window=None if window is None else tuple((float(a), float(b)) for a, b in window),
+            host=dict(doc["host"]),
+        )
+
+
+def crop_pad(
+    array: npt.NDArray[T], corner: Sequence[int], size: Sequence[int], fill: float
+) -> npt.NDArray[T]:
+    """Cut ``size`` voxels from ``corner`` (last axes), padding with ``fill``; always a copy."""
+    lead = array.ndim - len(size)
+    out = np.full((*array.shape[:lead], *size), fill, dtype=array.dtype)
+    source, target = [slice(None)] * lead, [slice(None)] * lead
+    for start, length, extent in zip(corner, size, array.shape[lead:], strict=True):
+        first, last = max(start, 0), min(start + length, extent)
+        if last <= first:
+            return out
+        source.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+    out[tuple(target)] = array[tuple(source)]
+    return out
+
+
+def _draw_corner(
+    shape: Sequence[int],
+    size: Sequence[int],
+    centre: npt.NDArray[np.int64] | None,
+    rng: np.random.Generator,
+) -> tuple[int, ...]:
+    corner = []
+    for axis, (n, s) in enumerate(zip(shape, size, strict=True)):
+        low, high = min(0, n - s), max(0, n - s)
+        start = int(rng.integers(low, high + 1))
+        if centre is not None and n > s:
+            start = int(np.clip(int(centre[axis]) - s // 2, low, high))
+        corner.append(start)
+    return tuple(corner)
+
+
+def _resample(
+    image: FloatArray, labels: LabelArray | None, shape: Sequence[int]
+) -> tuple[FloatArray, LabelArray | None]:
+    from scipy.ndimage import zoom
+
+    factors = [t / s for t, s in zip(shape, image.shape[1:], strict=True)]
+    resized = np.stack([zoom(c, factors, order=1, grid_mode=True, mode="nearest") for c in image])
+    drawn = (
+        None if labels is None else zoom(labels, factors, order=0, grid_mode=True, mode="nearest")
+    )
+    return resized.astype(np.float32), drawn

@@ -1,0 +1,83 @@
+"""Context channels: intensity clusters of the surroundings, for labels that say nothing about them.
+
+A hippocampus label leaves the rest of its crop open. Clusters of smoothed intensities, fitted in
+the fold, tell the generator where bright and dark tissue lies, without showing it any texture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray
+
+SMOOTHING = 1.0
+"""Standard deviation in voxels of the blur before clustering: coarse enough to hide the grain."""
+VOXELS_PER_CASE = 2000
+
+
+class ContextClusters:
+    """K intensity clusters over all channels.
+
+    Args:
+        count: number of clusters; 0 turns everything off.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.centres: npt.NDArray[np.float64] | None = None
+
+    def fit(self, cases: Iterable[Case]) -> None:
+        """Fit the centres to background voxels of the training cases (k-means, fixed seed)."""
+        if not self.count:
+            return
+        from sklearn.cluster import KMeans
+
+        rng = np.random.default_rng(0)
+        voxels = []
+        for case in cases:
+            inside = _surroundings(case)
+            values = _smooth(case.image)[:, inside].T
+            take = rng.choice(len(values), min(VOXELS_PER_CASE, len(values)), replace=False)
+            voxels.append(values[take])
+        model = KMeans(self.count, n_init=3, random_state=0).fit(np.concatenate(voxels))
+        order = np.argsort(model.cluster_centers_.mean(axis=1))
+        self.centres = model.cluster_centers_[order].astype(np.float64)
+
+    def map(self, case: Case) -> LabelArray:
+        """Clusters 1..K of the surroundings, 0 on foreground and outside: int16 (D, H, W)."""
+        assert self.centres is not None, "context clusters are fitted by observe() first"
+        smooth = _smooth(case.image)
+        distance = np.stack(
+            [
+                np.square(smooth - c.reshape(-1, *[1] * (smooth.ndim - 1))).sum(0)
+                for c in self.centres
+            ]
+        )
+        clusters = (distance.argmin(0) + 1).astype(np.int16)
+        return np.where(_surroundings(case), clusters, np.int16(0))
+
+    def to_json(self) -> dict[str, Any]:
+        """Cluster centres per channel, in the generator's intensity units."""
+        return {"centres": None if self.centres is None else self.centres.tolist()}
+
+    def load_json(self, state: Mapping[str, Any]) -> None:
+        """Read back ``to_json``."""
+        centres = state.get("centres")
+        self.centres = None if centres is None else np.array(centres, np.float64)
+
+
+def _surroundings(case: Case) -> npt.NDArray[np.bool_]:
+    if case.labels is None:
+        return np.ones(case.image.shape[1:], bool)
+    background: npt.NDArray[np.bool_] = (case.labels == 0) & (case.labels != OUTSIDE)
+    return background
+
+
+def _smooth(image: FloatArray) -> FloatArray:
+    from scipy.ndimage import gaussian_filter
+
+    return np.stack([gaussian_filter(channel, SMOOTHING) for channel in image])
