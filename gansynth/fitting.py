@@ -16,6 +16,7 @@ import torch
 import yaml
 
 import gansynth
+from gansynth.curves import write_curves
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator, GeneratorOptions
 from gansynth.integrity import sha256_file, write_bytes_atomic, write_json_atomic
@@ -262,6 +263,8 @@ def _finish(
     for name, row in zip(job.generator.schema.channels, ratio, strict=True):
         bands = " ".join(f"{value:.2f}" for value in row)
         reporter.say(f"power spectrum synthetic/real, low to high frequency, {name}: {bands}")
+    if (out / "metrics.csv").exists():
+        write_curves(out / "metrics.csv", out / "samples" / "curves.png")
     return {
         "run": str(out),
         "run_id": manifest["run_id"],

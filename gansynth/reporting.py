@@ -159,7 +159,7 @@ class _Plain:
         now = self._clock()
         waited, moved = now - self._last_time, self._done - self._last_done
         due = waited >= PLAIN_SECONDS or (waited >= 1 and moved >= PLAIN_SHARE * self._total)
-        if due or self._done == self._total:
+        if due or (moved and self._done == self._total):
             self._last_time, self._last_done = now, self._done
             self._write(self._line(now - self._begun))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import Case, LabelArray, Sample, Schema
+from gansynth.schema import Case, FloatArray, LabelArray, Sample, Schema
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def write_sheet(
     if real:
         blocks.append(("real", real))
     columns = max(len(group) for _, group in blocks)
-    rows = sum(channels for _ in blocks)
+    rows = channels * len(blocks)
     figure = Figure(figsize=(1.5 * columns, 1.5 * rows + 0.4), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -53,6 +53,43 @@ def write_sheet(
                 if column == 0:
                     axis.set_title(f"{name} {schema.channels[channel]}", fontsize=7, loc="left")
     figure.suptitle(title, fontsize=9)
+    figure.tight_layout(pad=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
+    return path
+
+
+def write_overlays(
+    path: Path,
+    cases: Sequence[tuple[str, FloatArray, LabelArray, LabelArray]],
+    schema: Schema,
+    *,
+    channel: int = 0,
+) -> Path:
+    """Write a PNG: truth above a segmenter's prediction, one column per case.
+
+    Args:
+        path: where to write; published atomically.
+        cases: title, image (C, D, H, W), truth and prediction (D, H, W).
+        schema: names channels and labels.
+        channel: which channel to show underneath.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.2 * len(cases), 4.8), dpi=110)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(cases), squeeze=False)
+    for column, (title, image, truth, predicted) in enumerate(cases):
+        cut = middle_slice(truth, truth.shape)
+        window = _windows([Sample(image, truth)])[channel]
+        for row, (name, labels) in enumerate((("truth", truth), ("prediction", predicted))):
+            axis = axes[row, column]
+            axis.axis("off")
+            _draw_plane(axis, image[channel], labels, cut, window, schema)
+            axis.set_title(f"{title}, {name}", fontsize=7, loc="left")
     figure.tight_layout(pad=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
@@ -85,13 +122,23 @@ def _draw(
     window: tuple[float, float],
     schema: Schema,
 ) -> None:
-    image: npt.NDArray[Any] = item.image[channel]
-    labels = item.labels
+    labels = None if channel else item.labels
+    _draw_plane(axis, item.image[channel], labels, cut, window, schema)
+
+
+def _draw_plane(
+    axis: Axes,
+    image: npt.NDArray[Any],
+    labels: LabelArray | None,
+    cut: int | None,
+    window: tuple[float, float],
+    schema: Schema,
+) -> None:
     if cut is not None:
         image = image[cut]
         labels = None if labels is None else labels[cut]
     axis.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
-    if labels is None or channel:
+    if labels is None:
         return
     for colour, value in zip(COLOURS, schema.foreground, strict=False):
         if (labels == value).any():

@@ -70,8 +70,12 @@ class UNetGenerator(nn.Module):
             instance_norm(ndim, widths[-1]),
             nn.LeakyReLU(0.2, inplace=True),
         )
+        # Narrowed before it is enlarged: the costly convolution at the finer level sees half.
+        self.narrow = nn.ModuleList(
+            conv(ndim, widths[i + 1], widths[i], 1) for i in range(len(strides))
+        )
         self.up = nn.ModuleList(
-            conv(ndim, widths[i + 1] + widths[i], widths[i], 3) for i in range(len(strides))
+            conv(ndim, 2 * widths[i], widths[i], 3) for i in range(len(strides))
         )
         self.norm = nn.ModuleList(instance_norm(ndim, widths[i]) for i in range(len(strides)))
         self.noise = nn.ModuleList(NoiseInjection(ndim, w) for w in widths)
@@ -103,7 +107,7 @@ class UNetGenerator(nn.Module):
             skips.append(x)
         x = self.noise[-1](self.middle(x), noise[len(self.down)])
         for i in reversed(range(len(self.up))):
-            x = F.interpolate(x, size=skips[i].shape[2:], mode="nearest")
+            x = F.interpolate(self.narrow[i](x), size=skips[i].shape[2:], mode="nearest")
             x = self.up[i](torch.cat((x, skips[i]), dim=1))
             x = F.leaky_relu(self.norm[i](self.noise[i](x, noise[i])), 0.2)
         x = self.image(F.leaky_relu(self.head(x), 0.2)).float()

@@ -1,0 +1,104 @@
+"""Reading nnU-Net's preprocessed arrays (``.b2nd``) without trusting them.
+
+They carry no checksum: one flipped bit in five passes unnoticed. So ``prepare`` notes the hash of
+every file beside their folder, and reading compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault
+from gansynth.integrity import read_json, reading, sha256_file, write_json_atomic
+
+MAX_CASE_BYTES = 16 << 30
+"""Largest decompressed array that is believed."""
+
+
+def write_hashes(folder: Path, *, again: bool = True) -> None:
+    """Note date and SHA-256 of every array in a folder, in ``gansynth_<folder>.json`` beside it."""
+    if not again and _hashes(folder).is_file():
+        return
+    files = sorted(folder.glob("*.b2nd"))
+    doc = {file.name: [file.stat().st_mtime_ns, sha256_file(file)] for file in files}
+    write_json_atomic(_hashes(folder), doc)
+
+
+def _hashes(folder: Path) -> Path:
+    return folder.with_name(f"gansynth_{folder.name}.json")
+
+
+class CaseFiles:
+    """The arrays of one preprocessed folder.
+
+    Args:
+        folder: where they lie.
+        way_out: what to do about a damaged one, for messages.
+    """
+
+    def __init__(self, folder: Path, way_out: str) -> None:
+        self.folder = folder
+        self.way_out = way_out
+        known = _hashes(folder)
+        self._hashes: dict[str, Any] = read_json(known) if known.is_file() else {}
+
+    def open(self, name: str) -> Any:
+        """Open an array (C, D, H, W) without decompressing it.
+
+        The bytes go straight to the decoder: ``blosc2.open`` would also follow links to other
+        files and computers, and evaluate expressions, that a file may hold instead of an array.
+
+        Raises:
+            DataFault: missing, damaged, or something else than an array of numbers with four axes.
+            IntegrityFault: not what was preprocessed, although its date has not changed.
+        """
+        import blosc2
+
+        path = self.folder / name
+        with reading(path):
+            data, date = path.read_bytes(), path.stat().st_mtime_ns
+        noted = self._hashes.get(name)
+        # Another date: nnU-Net, or a copy, has written the file anew; that is its good right.
+        if noted and noted[0] == date and noted[1] != hashlib.sha256(data).hexdigest():
+            raise IntegrityFault(
+                f"{path}: its SHA-256 is not the one noted when it was preprocessed, expected the "
+                f"same; the disk or a copy has damaged it; {self.way_out}"
+            )
+        try:
+            array = blosc2.ndarray_from_cframe(data, copy=True)
+            shape, dtype = tuple(int(n) for n in array.shape), np.dtype(array.dtype)
+        except Exception as error:  # the decoder has no error class of its own for damaged bytes
+            raise self._damaged(path, error) from error
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if len(shape) != 4 or dtype.kind not in "iuf" or not 0 < size <= MAX_CASE_BYTES:
+            raise DataFault(
+                f"{path}: shape {shape} of {dtype}, expected numbers of shape (C, D, H, W), at "
+                f"most {MAX_CASE_BYTES} bytes; {self.way_out}"
+            )
+        return array
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Read an array (C, D, H, W).
+
+        Raises:
+            DataFault, IntegrityFault: as ``open``.
+            EnvironmentFault: not enough memory.
+        """
+        array = self.open(name)
+        try:
+            return np.asarray(array[...])
+        except MemoryError as error:
+            raise EnvironmentFault(
+                f"{self.folder / name}: not enough memory to read it; free some"
+            ) from error
+        except Exception as error:  # as above
+            raise self._damaged(self.folder / name, error) from error
+
+    def _damaged(self, path: Path, error: Exception) -> DataFault:
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        return DataFault(f"{path}: damaged ({words}), expected a blosc2 array; {self.way_out}")

@@ -1,0 +1,132 @@
+"""Runs the host's process: its output shown and kept, signals passed on, nobody left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from gansynth.errors import (
+    EXIT_SIGTERM,
+    DataFault,
+    EnvironmentFault,
+    GansynthError,
+    IntegrityFault,
+    TrainingFault,
+    UsageFault,
+)
+
+FAULTS: Mapping[int, type[GansynthError]] = {
+    fault.exit_code: fault
+    for fault in (UsageFault, DataFault, EnvironmentFault, TrainingFault, IntegrityFault)
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended: exit code (-N for signal N), last lines, the signal we passed on."""
+
+    code: int
+    last: tuple[str, ...]
+    passed_on: int | None
+
+
+def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
+    """Run a command, its output going to our stderr and to a log file, and wait for its end.
+
+    The child has a session of its own: Ctrl-C and SIGTERM reach it once, from here, with its
+    workers. Whatever is left of a child that failed is killed.
+    """
+    last: deque[str] = deque(maxlen=20)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("ab", buffering=0) as kept,
+        subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environ),
+            start_new_session=True,
+        ) as child,
+        _passing_on(child) as caught,
+    ):
+        # A thread reads, for workers that outlive a killed child keep the pipe open.
+        reader = threading.Thread(target=_show, args=(child.stdout, kept, last), daemon=True)
+        reader.start()
+        code = child.wait()
+        if code != 0:
+            _kill_group(child.pid)
+        reader.join(timeout=10)
+    return Ended(code, tuple(last), caught[-1] if caught else None)
+
+
+def raise_if_failed(ended: Ended, what: str) -> None:
+    """Turn how a child ended into this process's own error, quoting its last line.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C.
+        SystemExit: with 143, if this process was told to terminate.
+        GansynthError: the child's own typed fault, or TrainingFault for any other failure.
+    """
+    if ended.passed_on == signal.SIGINT:
+        raise KeyboardInterrupt
+    if ended.passed_on == signal.SIGTERM:
+        raise SystemExit(EXIT_SIGTERM)
+    if ended.code == 0:
+        return
+    line = ended.last[-1] if ended.last else "it said nothing"
+    if ended.code in FAULTS:
+        raise FAULTS[ended.code](line)
+    ending = f"exit {ended.code}"
+    if ended.code < 0:
+        ending = f"signal {signal.Signals(-ended.code).name}"
+        if -ended.code == signal.SIGKILL:
+            ending += ", as the system does when memory runs out"
+    raise TrainingFault(f"{what} failed ({ending}): {line}")
+
+
+def _show(output: IO[bytes], kept: IO[bytes], last: deque[str]) -> None:
+    """Show a child's output as it comes, keep it, and remember the last lines."""
+    for line in output:
+        kept.write(line)
+        text = line.decode("utf-8", "replace")
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        if text.strip():
+            last.append(text.strip())
+
+
+@contextlib.contextmanager
+def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Pass SIGINT and SIGTERM on to the child's group; yields those that came."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may handle signals
+        return
+
+    def pass_on(number: int, frame: object) -> None:
+        caught.append(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+
+    before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _kill_group(group: int) -> None:
+    """Kill workers that a failed child left running; nnU-Net's survive a killed parent."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)

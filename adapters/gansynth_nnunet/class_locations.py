@@ -1,0 +1,75 @@
+"""nnU-Net's ``class_locations`` as arrays a bank can hold.
+
+nnU-Net centres its foreground crops on voxels sampled beforehand, per label or region. They are
+sampled with nnU-Net's own function, before a sample enters a bank, so that drawing costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.schema import LabelArray
+
+Key = int | tuple[int, ...]
+"""A label, or a region: the labels it is made of."""
+
+PREFIX = "class_locations:"
+VOXELS = 1000
+"""Voxels kept per label (all of them where there are fewer): one is used each time a sample is
+drawn, and a sample is drawn far less often than that."""
+
+
+def location_keys(label_manager: Any) -> tuple[Key, ...]:
+    """Labels or regions whose voxels nnU-Net wants to know, from its own LabelManager.
+
+    With an ignore label, nnU-Net also asks for a region of all annotated labels.
+    """
+    regions = label_manager.has_regions
+    wanted = label_manager.foreground_regions if regions else label_manager.foreground_labels
+    keys = [_plain(key) for key in wanted]
+    if label_manager.has_ignore_label:
+        keys.append(_plain((-1, *label_manager.all_labels)))
+    return tuple(keys)
+
+
+def encode(labels: LabelArray, keys: Sequence[Key]) -> dict[str, npt.NDArray[np.int16]]:
+    """Sample voxels of each label or region.
+
+    Args:
+        labels: int16 (D, H, W).
+        keys: from ``location_keys``.
+
+    Returns:
+        Name -> int16 (N, 4): channel (always 0), then D, H, W. A key that does not occur has N 0.
+    """
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+    found = DefaultPreprocessor._sample_foreground_locations(
+        labels[None], list(keys), min_num_samples=VOXELS
+    )
+    return {_name(key): np.asarray(found[key], np.int16).reshape(-1, 4) for key in keys}
+
+
+def decode(
+    extras: Mapping[str, npt.NDArray[Any]], keys: Sequence[Key]
+) -> dict[Key, npt.NDArray[np.int64]]:
+    """What nnU-Net's loader reads: every key, with int64 (N, 4) voxels (N 0 where there are none).
+
+    A missing key would stop nnU-Net's worker with a KeyError, so each is present in any case.
+    """
+    nothing = np.zeros((0, 4), np.int64)
+    return {key: extras.get(_name(key), nothing).astype(np.int64) for key in keys}
+
+
+def _plain(key: Any) -> Key:
+    """A key of Python's integers: those of numpy have no JSON."""
+    return tuple(int(k) for k in key) if isinstance(key, list | tuple) else int(key)
+
+
+def _name(key: Key) -> str:
+    return PREFIX + json.dumps(key, separators=(",", ":"))

@@ -1,0 +1,154 @@
+"""What was really drawn: one line a draw, written by whoever draws, counted by anyone.
+
+Each process appends to a file of its own through an unbuffered O_APPEND descriptor, so that a
+killed worker loses nothing and no two processes share a file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["real", "synthetic", "fallback"]
+PATTERN = "draws-*.csv"
+logger = logging.getLogger("gansynth")
+
+
+class DrawLog:
+    """Appends draws to ``draws-<host>-<pid>.csv``; the file is opened in the process that draws.
+
+    Losing the log never ends a training: the first failure is reported, then it stays silent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pid = 0
+        self._fd = -1
+
+    def append(self, kind: Kind, sample_id: str, source: str) -> None:
+        """Record one draw.
+
+        Args:
+            kind: ``fallback`` is a real case drawn because a synthetic sample was missing.
+            sample_id: id of the synthetic sample, or of the real case.
+            source: the case a synthetic sample was conditioned on; for a fallback, the reason.
+        """
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow((kind, sample_id, " ".join(source.split())))
+        try:
+            if self._pid != os.getpid():
+                self._open()
+            if self._fd >= 0:
+                os.write(self._fd, text.getvalue().encode("utf-8", "replace"))
+        except OSError as error:
+            logger.warning("%s: draws are no longer logged: %s", self.folder, error)
+            self._fd = -1
+
+    def _open(self) -> None:
+        self._pid, self._fd = os.getpid(), -1
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"draws-{socket.gethostname()}-{self._pid}.csv"
+        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_pid": 0, "_fd": -1}
+
+    def __del__(self) -> None:
+        if self._fd >= 0 and self._pid == os.getpid():
+            os.close(self._fd)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Draws so far. The host's workers prefetch: a few more are drawn than were trained on.
+
+    Attributes:
+        real: real cases drawn, those that replaced a missing synthetic sample included.
+        synthetic: synthetic samples drawn.
+        fell_back: real cases drawn because a synthetic sample was missing.
+        distinct: different synthetic samples among those drawn.
+        reasons: why samples were missing -> how often.
+    """
+
+    real: int = 0
+    synthetic: int = 0
+    fell_back: int = 0
+    distinct: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def realised(self) -> float:
+        """Share of synthetic samples."""
+        return self.synthetic / max(1, self.real + self.synthetic)
+
+    @property
+    def reuse(self) -> float:
+        """How often a synthetic sample was drawn, on average."""
+        return self.synthetic / max(1, self.distinct)
+
+    @property
+    def missing(self) -> float:
+        """Share of the synthetic samples asked for that were missing."""
+        return self.fell_back / max(1, self.synthetic + self.fell_back)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document."""
+        return {
+            "real": self.real,
+            "synthetic": self.synthetic,
+            "fell_back": self.fell_back,
+            "distinct_synthetic": self.distinct,
+            "draws_per_synthetic": round(self.reuse, 4),
+            "realised": round(self.realised, 6),
+            "reasons": self.reasons,
+        }
+
+
+class Tally:
+    """Counts a log folder, reading only what is new since it last looked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[Path, int] = {}
+        self._kinds = {"real": 0, "synthetic": 0, "fallback": 0}
+        self._ids: set[str] = set()
+        self._reasons: dict[str, int] = {}
+
+    def update(self) -> Counts:
+        """Read new lines of every process, and return the counts."""
+        for path in sorted(self.folder.glob(PATTERN)):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]  # a line in the making waits for the next look
+            self._read[path] = self._read.get(path, 0) + len(whole)
+            for row in csv.reader(io.StringIO(whole.decode("utf-8", "replace"))):
+                self._count(row)
+        return Counts(
+            real=self._kinds["real"] + self._kinds["fallback"],
+            synthetic=self._kinds["synthetic"],
+            fell_back=self._kinds["fallback"],
+            distinct=len(self._ids),
+            reasons=dict(self._reasons),
+        )
+
+    def _count(self, row: list[str]) -> None:
+        if len(row) != 3 or row[0] not in self._kinds:
+            return
+        kind, sample_id, source = row
+        self._kinds[kind] += 1
+        if kind == "synthetic":
+            self._ids.add(sample_id)
+        elif kind == "fallback":
+            self._reasons[source] = self._reasons.get(source, 0) + 1
+
+
+def summarise(folder: Path) -> Counts:
+    """Counts of everything drawn according to a log folder."""
+    return Tally(folder).update()

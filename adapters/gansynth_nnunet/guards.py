@@ -1,0 +1,104 @@
+"""Every check between a generator or bank and one nnU-Net training; all of them fail closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.schema import OUTSIDE
+from gansynth.space import Space
+
+if TYPE_CHECKING:
+    from gansynth.bank import BankSpec
+
+
+def host_size(patch: Sequence[int]) -> tuple[int, ...]:
+    """nnU-Net's patch as (D, H, W); a 2D patch is one slice, (1, H, W)."""
+    size = tuple(int(n) for n in patch)
+    return (1, *size) if len(size) == 2 else size
+
+
+def check_run(
+    folder: Path,
+    host: Mapping[str, Any],
+    held_out: Sequence[CaseRecord],
+    patch: Sequence[int],
+) -> dict[str, Any]:
+    """Check a generator's run against the training it is to enter.
+
+    Args:
+        folder: the run.
+        host: the record of the training's own space.
+        held_out: its validation and test cases.
+        patch: its patch size in voxels, (D, H, W) or (H, W).
+
+    Returns:
+        The run's manifest.
+
+    Raises:
+        IntegrityFault: leakage, or a generator made for another data set, plans, configuration.
+        UsageFault: no run there, or its samples are smaller than a patch.
+    """
+    from gansynth.run import read_manifest
+
+    manifest = read_manifest(folder)
+    lineage = Lineage.from_json(manifest["lineage"])
+    guard_host(lineage.host, host)
+    guard(lineage, held_out)
+    check_size(folder, Space.from_json(manifest["space"]), patch)
+    return manifest
+
+
+def check_size(folder: Path, space: Space, patch: Sequence[int]) -> None:
+    """Refuse samples that nnU-Net would pad to its patch: the padding would be learnt.
+
+    Raises:
+        UsageFault: naming both sizes and the option that sets one.
+    """
+    if space.grid == "native":
+        return
+    if space.grid == "resample":
+        raise UsageFault(
+            f"{folder}: the generator draws whole cases resampled to {space.size}, which has no "
+            "way back to nnU-Net's voxels; expected grid 'crop' or 'slice'. Fit it on nnunet: data"
+        )
+    size, need = host_size(space.size), host_size(patch)
+    if space.grid == "slice":
+        size = (1, *space.size)
+    if len(size) != len(need) or any(s < n for s, n in zip(size, need, strict=True)):
+        raise UsageFault(
+            f"{folder}: samples have {size} voxels, the patch {need}; expected at least the patch "
+            "on each axis (best 4/3 of it). Fit the generator at a larger size"
+        )
+
+
+def check_bank(
+    folder: Path,
+    spec: BankSpec,
+    host: Mapping[str, Any],
+    held_out: Sequence[CaseRecord],
+) -> None:
+    """Check a bank against the training it is to enter.
+
+    Raises:
+        DataFault: other channels or labels.
+        IntegrityFault: leakage, or made for another data set, plans, configuration.
+    """
+    guard_host(spec.lineage.host, host, what="bank")
+    guard(spec.lineage, held_out, what="bank")
+    found, wanted = list(spec.schema.channels), list(host["channel_names"])
+    if found != wanted:
+        raise DataFault(
+            f"{folder}: samples have the channels {found}, the training cases {wanted}; expected "
+            "the same in the same order"
+        )
+    known = {OUTSIDE, *host["labels"].values()}
+    unknown = sorted(set(spec.schema.label_values) - known)
+    if unknown:
+        raise DataFault(
+            f"{folder}: samples may hold the label(s) {unknown}, unknown to the data set; expected "
+            f"among {sorted(known)}"
+        )

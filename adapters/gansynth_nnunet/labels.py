@@ -1,0 +1,92 @@
+"""Channels and labels as nnU-Net's ``dataset.json`` names them, with regions and ignore label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gansynth.errors import DataFault
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The integer labels behind ``dataset.json``.
+
+    Attributes:
+        values: name -> value, by increasing value, background and ignore label included. A value
+            that only occurs inside regions is called ``label_<value>``.
+        ignore: value of the ignore label, or None.
+        regions: name -> values, where the data set is trained on regions; else empty.
+    """
+
+    values: Mapping[str, int]
+    ignore: int | None
+    regions: Mapping[str, tuple[int, ...]]
+
+    @property
+    def allowed(self) -> frozenset[int]:
+        """Every value a raw label file may hold."""
+        return frozenset(self.values.values())
+
+    @property
+    def consecutive(self) -> bool:
+        """Whether the values are 0, 1, 2, ... with the ignore label last, as nnU-Net wants."""
+        values = sorted(self.allowed)
+        return values == list(range(len(values))) and self.ignore in (None, values[-1])
+
+
+def read_labels(doc: Mapping[str, Any], where: str) -> LabelTable:
+    """Read the key ``labels`` of a ``dataset.json``.
+
+    Args:
+        doc: the document.
+        where: the file, for messages.
+
+    Raises:
+        DataFault: missing, no background 0, or values that are no integers.
+    """
+    labels = doc.get("labels")
+    if not isinstance(labels, dict) or labels.get("background") != 0:
+        raise DataFault(
+            f"{where}: labels is {labels!r:.200}, expected names with values and 'background': 0"
+        )
+    table = {
+        str(name): _integers(value, f"{where}: labels: {name}") for name, value in labels.items()
+    }
+    ignore = table.get("ignore", (None,))[0]
+    names = {values[0]: name for name, values in table.items() if len(values) == 1}
+    present = sorted({value for values in table.values() for value in values})
+    return LabelTable(
+        values={names.get(value, f"label_{value}"): value for value in present},
+        ignore=ignore,
+        regions={k: v for k, v in table.items() if k not in ("background", "ignore")}
+        if any(len(values) > 1 for values in table.values())
+        else {},
+    )
+
+
+def _integers(value: Any, where: str) -> tuple[int, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in values):
+        raise DataFault(f"{where} is {value!r:.200}, expected an integer >= 0 or a list of them")
+    return tuple(values)
+
+
+def read_channels(doc: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Read the key ``channel_names`` (or the older ``modality``) of a ``dataset.json``.
+
+    Raises:
+        DataFault: missing, or not numbered 0, 1, 2, ...
+    """
+    names = doc.get("channel_names", doc.get("modality"))
+    if (
+        not isinstance(names, dict)
+        or set(names) != {str(i) for i in range(len(names))}
+        or not names
+    ):
+        raise DataFault(
+            f"{where}: channel_names is {names!r:.200}, expected names numbered from 0, for "
+            'example {"0": "MRI"}'
+        )
+    return tuple(str(names[str(i)]) for i in range(len(names)))

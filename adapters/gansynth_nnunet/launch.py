@@ -1,0 +1,174 @@
+"""``python -m gansynth_nnunet.launch DATASET CONFIGURATION FOLD [options of nnUNetv2_train]``.
+
+The process in which nnU-Net trains, started by the adapter. It calls nnU-Net's own
+``run_training`` with our trainer; nothing of nnU-Net is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from gansynth.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError, UsageFault
+from gansynth_nnunet import torchvision_cure
+from gansynth_nnunet.paths import NnunetRoot
+
+TRAINER = "nnUNetTrainerGANSynth"
+EXT_TRAINER = Path(__file__).parent / "ext_trainer"
+"""The folder for ``nnUNet_extTrainer``."""
+PARENT = "GANSYNTH_PARENT"
+"""Pid of the process that must stay alive; without it training goes on alone."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``nnUNetv2_train`` that may be passed through."""
+    parser.add_argument("-pretrained_weights", default=None)
+    parser.add_argument("-num_gpus", type=int, default=1)
+    parser.add_argument("--npz", action="store_true")
+    parser.add_argument("--c", action="store_true")
+    parser.add_argument("--val", action="store_true")
+    parser.add_argument("--val_best", action="store_true")
+    parser.add_argument("--disable_checkpointing", action="store_true")
+    parser.add_argument("-device", default="auto", choices=("auto", "cuda", "cpu", "mps"))
+
+
+class OptionParser(argparse.ArgumentParser):
+    """Raises a typed fault where argparse would leave the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the options.
+
+        Raises:
+            UsageFault: always.
+        """
+        options = "-pretrained_weights -num_gpus -device --npz --c --val --val_best"
+        raise UsageFault(
+            f"nnU-Net options: {message}; expected some of: {options} --disable_checkpointing"
+        )
+
+
+def parse_options(options: Sequence[str]) -> argparse.Namespace:
+    """Check pass-through options before anything starts.
+
+    Raises:
+        UsageFault: an unknown option, or two that exclude each other.
+    """
+    parser = OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
+    add_options(parser)
+    given = parser.parse_args(list(options))
+    if given.c and given.val:
+        raise UsageFault("nnU-Net options: --c and --val exclude each other; give one of them")
+    if given.c and given.pretrained_weights:
+        raise UsageFault("nnU-Net options: --c and -pretrained_weights exclude each other")
+    if given.val_best and given.disable_checkpointing:
+        raise UsageFault(
+            "nnU-Net options: --val_best needs checkpoints; no --disable_checkpointing"
+        )
+    return given
+
+
+def pick_device(asked: str) -> str:
+    """``auto`` is CUDA where there is one."""
+    if asked != "auto":
+        return asked
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def cpu_threads() -> int:
+    """Threads for torch on the CPU: OMP_NUM_THREADS if set, else all cores but one.
+
+    nnU-Net takes every core. One core too many is not a little slower but tens of times, and the
+    producer and nnU-Net's workers need some too.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(text) if text.isdigit() else (os.cpu_count() or 2) - 1)
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train, or validate with ``--val``, as ``nnUNetv2_train`` does.
+
+    Raises:
+        GansynthError: what our trainer refuses.
+    """
+    parser = OptionParser(prog="gansynth_nnunet.launch", allow_abbrev=False)
+    parser.add_argument("dataset")
+    parser.add_argument("configuration")
+    parser.add_argument("fold")
+    parser.add_argument("-p", dest="plans", default="nnUNetPlans")
+    parser.add_argument("-tr", dest="trainer", default=TRAINER)
+    add_options(parser)
+    given = parser.parse_args(list(arguments))
+
+    torchvision_cure.apply()
+    import torch
+    from nnunetv2.run.run_training import run_training
+
+    device = pick_device(given.device)
+    torch.set_num_threads(cpu_threads() if device == "cpu" else 1)
+    run_training(
+        given.dataset,
+        given.configuration,
+        given.fold,
+        given.trainer,
+        given.plans,
+        given.pretrained_weights,
+        given.num_gpus,
+        given.npz,
+        given.c,
+        given.val,
+        given.disable_checkpointing,
+        given.val_best,
+        device=torch.device(device),
+    )
+
+
+def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
+    """The environment with our folder among nnU-Net's external trainers."""
+    folders = [str(EXT_TRAINER)]
+    folders += [f for f in environ.get("nnUNet_extTrainer", "").split(os.pathsep) if f]
+    return {**environ, "nnUNet_extTrainer": os.pathsep.join(dict.fromkeys(folders))}
+
+
+def _leave(number: int, frame: object) -> None:
+    """On SIGTERM: unwind, so that the producer is stopped and the bank removed."""
+    raise SystemExit(EXIT_SIGTERM)
+
+
+def _follow(parent: int) -> None:
+    """Leave when the process that started us is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train; returns the exit code, the last line on stderr saying why it is not 0."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    NnunetRoot.find().activate()
+    os.environ.update(with_ext_trainer(dict(os.environ)))
+    signal.signal(signal.SIGTERM, _leave)
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdigit():
+        threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()
+    try:
+        train(arguments)
+    except GansynthError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,315 @@
+"""A Medical Segmentation Decathlon folder becomes a raw nnU-Net data set, split by person."""
+
+from __future__ import annotations
+
+import filecmp
+import gzip
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import (
+    Volume,
+    disk_errors,
+    path_inside,
+    read_json,
+    read_nifti,
+    remove_temporaries,
+    sha256_file,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from gansynth_nnunet.check import AFFINE_TOLERANCE
+from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
+from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.splits import read_subjects, write_splits
+
+MARKER = "gansynth_import.json"
+"""Beside ``dataset.json``: which MSD ``dataset.json`` the cases came from, so that an interrupted
+import goes on and another folder's cases are not mixed in."""
+_CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        dataset: full name of the nnU-Net data set.
+        folder: where it lies in ``nnUNet_raw``.
+        cases: number of cases.
+        copied: files taken over byte for byte.
+        rewritten: files split into channels, compressed or recast.
+        kept: files already there from an earlier import.
+        subjects: number of people.
+        folds: (training, validation) cases of each fold.
+    """
+
+    dataset: str
+    folder: Path
+    cases: int
+    copied: int
+    rewritten: int
+    kept: int
+    subjects: int
+    folds: tuple[tuple[int, int], ...]
+
+
+@dataclass
+class _Import:
+    """State of one import: where from, where to, what was done."""
+
+    source: Path
+    target: Path
+    channels: tuple[str, ...]
+    table: LabelTable
+    entries: Mapping[str, tuple[Path, Path]]
+    counts: dict[str, int] = field(default_factory=lambda: {"copied": 0, "rewritten": 0, "kept": 0})
+
+
+def import_msd(
+    folder: str | Path,
+    root: NnunetRoot,
+    dataset_id: int | str,
+    *,
+    subjects: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImportReport:
+    """Import an MSD task; run again after an interruption, it goes on where it stopped.
+
+    Every file is read to its checksum and checked before it is taken over.
+
+    Args:
+        folder: the MSD folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``.
+        root: nnU-Net's folders.
+        dataset_id: id the data set gets, 1 to 999.
+        subjects: CSV or regular expression naming each case's subject; None takes
+            ``<folder>/subjects.csv`` where there is one, else every case is its own subject.
+        folds: number of folds of ``splits_final.json``.
+        seed: seeds the folds.
+        progress: called as ``progress(done, cases)``.
+
+    Raises:
+        DataFault: naming the first file that cannot be used.
+        IntegrityFault: a path in ``dataset.json`` leads out of the folder.
+        UsageFault: the id is taken by another data set.
+        EnvironmentFault: the disk refuses.
+    """
+    job = _open(Path(folder), root, dataset_id)
+    ids = list(job.entries)
+    default = job.source / "subjects.csv"
+    asked = subjects if subjects is not None else str(default) if default.is_file() else None
+    subject_of = read_subjects(asked, ids) if asked is not None else {case: case for case in ids}
+    _claim(job)
+    splits = write_splits(root.preprocessed / job.target.name, ids, subject_of, folds, seed)
+    for number, case in enumerate(ids, start=1):
+        _import_case(job, case)
+        if progress is not None:
+            progress(number, len(ids))
+    _write_dataset_json(job)
+    return ImportReport(
+        dataset=job.target.name,
+        folder=job.target,
+        cases=len(ids),
+        subjects=len(set(subject_of.values())),
+        folds=tuple((len(split["train"]), len(split["val"])) for split in splits),
+        **job.counts,
+    )
+
+
+def _open(source: Path, root: NnunetRoot, dataset_id: int | str) -> _Import:
+    """Read the MSD ``dataset.json``; nothing is written yet."""
+    path = source / "dataset.json"
+    doc = read_json(path, way_out="give the folder of one MSD task, for example Task04_Hippocampus")
+    if not re.fullmatch(r"0*[1-9]\d{0,2}", str(dataset_id)):
+        raise UsageFault(f"dataset id is {dataset_id!r}, expected a number from 1 to 999")
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", str(doc.get("name") or source.resolve().name))
+    target = root.raw / f"Dataset{int(dataset_id):03d}_{name}"
+    taken = [n for n in root.datasets() if n[:10] == target.name[:10] and n != target.name]
+    if taken:
+        raise UsageFault(
+            f"{root.raw}: id {int(dataset_id):03d} is taken by {taken[0]}, expected a free one; "
+            "choose another id"
+        )
+    table = read_labels({"labels": _v2_labels(doc.get("labels"), path)}, str(path))
+    return _Import(
+        source, target, read_channels(doc, str(path)), table, _entries(source, doc, path)
+    )
+
+
+def _v2_labels(labels: Any, path: Path) -> dict[str, Any]:
+    """Turn ``{"0": "background", "1": "Anterior"}`` into ``{"background": 0, "Anterior": 1}``."""
+    if not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
+        raise DataFault(
+            f"{path}: labels is {labels!r:.200}, expected MSD's style: "
+            '{"0": "background", "1": "name"}'
+        )
+    named = {int(value): str(name) for value, name in labels.items()}
+    named[0] = "background"
+    if len(set(named.values())) != len(named):
+        raise DataFault(
+            f"{path}: labels {labels!r:.200}: a name occurs twice, expected unique names"
+        )
+    return {name: value for value, name in sorted(named.items())}
+
+
+def _entries(source: Path, doc: Mapping[str, Any], path: Path) -> dict[str, tuple[Path, Path]]:
+    """Case -> image and label file, by case; paths stay inside the folder."""
+    training = doc.get("training")
+    if not isinstance(training, list) or not training:
+        raise DataFault(f"{path}: training is {training!r:.80}, expected a list of cases")
+    entries: dict[str, tuple[Path, Path]] = {}
+    for number, entry in enumerate(training):
+        match entry:
+            case {"image": str(image), "label": str(label)}:
+                where = f"{path}: training: {number}"
+                files = (
+                    path_inside(source, image, what=where),
+                    path_inside(source, label, what=where),
+                )
+            case _:
+                raise DataFault(
+                    f"{path}: training: {number} is {entry!r:.200}, expected image and label"
+                )
+        name = re.sub(r"\.nii(\.gz)?$", "", Path(image).name)
+        if not _CASE.fullmatch(name):
+            raise DataFault(
+                f"{path}: training: {number}: file name {name!r} is unusual, expected letters, "
+                "digits, '_', '-' and '.'; rename the file"
+            )
+        if name.casefold() in {known.casefold() for known in entries}:
+            raise DataFault(
+                f"{path}: training: {number}: case {name!r} occurs twice (upper and lower case are "
+                "not told apart), expected unique names; remove one"
+            )
+        entries[name] = files
+    return dict(sorted(entries.items()))
+
+
+def _claim(job: _Import) -> None:
+    """Make the target's folders, or go on in those an earlier import of the same source made."""
+    marker = {"source_sha256": sha256_file(job.source / "dataset.json")}
+    path = job.target / MARKER
+    if path.is_file():
+        if read_json(path) != marker:
+            raise UsageFault(
+                f"{job.target}: was imported from another MSD folder (or its dataset.json has "
+                "changed since); choose another id, or remove that folder"
+            )
+    elif job.target.is_dir() and any(job.target.iterdir()):
+        raise UsageFault(
+            f"{job.target}: exists, and not from an import; choose another id, or remove it"
+        )
+    with disk_errors(job.target):
+        for part in ("imagesTr", "labelsTr"):
+            (job.target / part).mkdir(parents=True, exist_ok=True)
+            remove_temporaries(job.target / part)
+    write_json_atomic(path, marker)
+
+
+def _write_dataset_json(job: _Import) -> None:
+    """Write it last: where it is there, the cases are complete. Unchanged, it keeps its date."""
+    kept = read_json(job.source / "dataset.json")
+    about = ("description", "reference", "licence", "release")
+    doc = {
+        "name": job.target.name[11:],
+        **{key: kept[key] for key in about if isinstance(kept.get(key), str)},
+        "channel_names": {str(i): name for i, name in enumerate(job.channels)},
+        "labels": dict(job.table.values),
+        "numTraining": len(job.entries),
+        "file_ending": ".nii.gz",
+    }
+    path = job.target / "dataset.json"
+    if not path.is_file() or read_json(path) != doc:
+        write_json_atomic(path, doc)
+
+
+# -- one case ------------------------------------------------------------------------------------
+
+
+def _import_case(job: _Import, case: str) -> None:
+    image, label = job.entries[case]
+    images = [job.target / "imagesTr" / f"{case}_{c:04d}.nii.gz" for c in range(len(job.channels))]
+    labels = job.target / "labelsTr" / f"{case}.nii.gz"
+    if all(_newer(target, image) for target in images) and _newer(labels, label):
+        job.counts["kept"] += len(images) + 1
+        return
+    volume, seg = read_nifti(image, ndim=(3, 4)), read_nifti(label)
+    _check_pair(job, image, volume, label, seg)
+    if volume.array.ndim == 3:
+        _publish(job, image, volume.array, images[0])
+    else:
+        for channel, target in enumerate(images):
+            _rewrite(job, image, volume.array[..., channel], target)
+    if seg.array.dtype.kind in "iu":
+        _publish(job, label, seg.array, labels)
+    else:
+        _rewrite(
+            job, label, seg.array.astype(np.uint8 if seg.array.max() < 256 else np.int16), labels
+        )
+
+
+def _newer(target: Path, source: Path) -> bool:
+    """Whether an earlier import has published this file, and the source has not changed since."""
+    return target.is_file() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
+def _check_pair(job: _Import, image: Path, volume: Volume, label: Path, seg: Volume) -> None:
+    shape, channels = volume.array.shape[:3], len(job.channels)
+    found = volume.array.shape[3] if volume.array.ndim == 4 else 1
+    if found != channels:
+        raise DataFault(
+            f"{image}: {found} channel(s) of shape {volume.array.shape}, expected {channels} "
+            f"({', '.join(job.channels)}) by dataset.json; correct modality there"
+        )
+    if seg.array.shape != shape:
+        raise DataFault(
+            f"{label}: shape is {seg.array.shape}, but {shape} in {image.name}; expected equal; "
+            "resample one to the other, or leave the case out"
+        )
+    difference = float(np.abs(seg.affine - volume.affine).max())
+    if difference > AFFINE_TOLERANCE:
+        raise DataFault(
+            f"{label}: affine differs from that of {image.name} by up to {difference:.3g} mm, "
+            f"expected at most {AFFINE_TOLERANCE}; resample, or leave the case out"
+        )
+    values = np.unique(seg.array)
+    unknown = [v.item() for v in values if v != round(v) or int(v) not in job.table.allowed]
+    if unknown:
+        raise DataFault(
+            f"{label}: label value(s) {unknown[:8]} are not in dataset.json, expected among "
+            f"{sorted(job.table.allowed)}; correct the file or dataset.json"
+        )
+
+
+def _publish(job: _Import, source: Path, array: npt.NDArray[Any], target: Path) -> None:
+    """Take a file over byte for byte; compress it first if it is not."""
+    if source.suffix != ".gz":
+        _rewrite(job, source, array, target)
+        return
+    if target.is_file() and filecmp.cmp(source, target, shallow=False):
+        job.counts["kept"] += 1
+        return
+    write_bytes_atomic(target, source.read_bytes())
+    job.counts["copied"] += 1
+
+
+def _rewrite(job: _Import, source: Path, array: npt.NDArray[Any], target: Path) -> None:
+    """Write an array with the header of the file it comes from; the same bytes at every call."""
+    import nibabel as nib
+
+    original: Any = nib.load(source)
+    header = original.header.copy()
+    header.set_data_dtype(array.dtype)
+    image: Any = nib.Nifti1Image(np.ascontiguousarray(array), original.affine, header)
+    image.header.set_slope_inter(1, 0)
+    write_bytes_atomic(target, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+    job.counts["rewritten"] += 1

@@ -1,0 +1,274 @@
+"""Check a raw data set, then plan and preprocess it with nnU-Net's own functions."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.integrity import disk_errors
+from gansynth.sources.base import SourceRequest
+from gansynth_nnunet.cases import write_hashes
+from gansynth_nnunet.check import Finding, RawSet, check_raw, raise_on_errors, raw_cases
+from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.plans import DEFAULT_PLANS, Plans
+from gansynth_nnunet.small_plans import SmallPlans, write_small_plans
+
+__all__ = ["PrepareReport", "Progress", "SmallPlans", "prepare", "write_small_plans"]
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(step, done, total)``; steps: check, fingerprint, plan, a configuration."""
+
+_WORKERS = "nnUNet_n_proc_DA"
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What ``prepare`` did.
+
+    Attributes:
+        dataset: full name of the data set.
+        plans: names of the plans that are ready.
+        configurations: what is ready in them.
+        seconds: step -> seconds it took; 0.0 where it had been done before.
+        warnings: what the check found and did not stop for.
+    """
+
+    dataset: str
+    plans: tuple[str, ...]
+    configurations: tuple[str, ...]
+    seconds: Mapping[str, float]
+    warnings: tuple[Finding, ...]
+
+
+def prepare(
+    request: SourceRequest,
+    configurations: Sequence[str] = ("3d_fullres",),
+    *,
+    small: SmallPlans | None = None,
+    num_processes: int = 2,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> PrepareReport:
+    """Check a raw data set, then fingerprint, plan and preprocess it where that is not done yet.
+
+    nnU-Net starts its workers by spawning: a script that calls this needs
+    ``if __name__ == "__main__":``.
+
+    Args:
+        request: which data set, root and plans (only existing ones but the default can be named).
+        configurations: nnU-Net configurations to preprocess.
+        small: small plans to write as well.
+        num_processes: worker processes.
+        progress: called as work goes on.
+        force: do again what is done.
+
+    Raises:
+        DataFault: the data are not fit; the message has the first error.
+        UsageFault: the plans do not have a configuration.
+        EnvironmentFault: a worker died, or the disk refuses.
+    """
+    tell = _outspoken(progress)
+    root = NnunetRoot.find(request.root)
+    dataset = root.dataset(request.where)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "check"):
+        findings = check_raw(
+            root,
+            dataset,
+            subjects=request.subjects,
+            progress=lambda done, total: tell("check", done, total),
+        )
+        raise_on_errors(findings)
+    raw = raw_cases(root.raw / dataset)
+    job = _Job(root, dataset, raw, request.plans or DEFAULT_PLANS, num_processes, tell, seconds)
+    _plan(job, force)
+    plans = Plans.read(root.preprocessed / dataset, job.plans)
+    for configuration in configurations:
+        plans.configuration(configuration)
+    for configuration in configurations:
+        _preprocess(job, plans, configuration, force)
+    names = [job.plans]
+    if small is not None:
+        path = root.preprocessed / dataset / f"{job.plans}.json"
+        write_small_plans(path, small, configurations)
+        names.append(small.name)
+    return PrepareReport(
+        dataset,
+        tuple(names),
+        tuple(configurations),
+        seconds,
+        tuple(f for f in findings if f.level == "warning"),
+    )
+
+
+@dataclass
+class _Job:
+    root: NnunetRoot
+    dataset: str
+    raw: RawSet
+    plans: str
+    num_processes: int
+    tell: Progress
+    seconds: dict[str, float]
+
+    @property
+    def id(self) -> int:
+        return int(self.dataset[7:10])
+
+    @property
+    def folder(self) -> Path:
+        return self.root.preprocessed / self.dataset
+
+    def newest(self) -> float:
+        """When the raw files last changed."""
+        files = [f for case in self.raw.images.values() for f in case]
+        files += [*self.raw.labels.values(), self.raw.folder / "dataset.json"]
+        return max(f.stat().st_mtime for f in files)
+
+
+def _plan(job: _Job, force: bool) -> None:
+    path = job.folder / f"{job.plans}.json"
+    if path.is_file() and path.stat().st_mtime >= job.newest() and not force:
+        job.seconds.update(fingerprint=0.0, plan=0.0)
+        return
+    if job.plans != DEFAULT_PLANS:
+        raise UsageFault(
+            f"{path}: not there or older than the raw data, and only {DEFAULT_PLANS} are made "
+            "here; make it with nnUNetv2_plan_experiment"
+        )
+    with _nnunet(job):
+        from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+            extract_fingerprint_dataset,
+            plan_experiment_dataset,
+        )
+
+        job.tell("fingerprint", 0, 1)
+        with _timed(job.seconds, "fingerprint"):
+            extract_fingerprint_dataset(
+                job.id,
+                num_processes=job.num_processes,
+                clean=True,
+                verbose=False,
+                show_progress_bar=False,
+            )
+        job.tell("fingerprint", 1, 1)
+        with _timed(job.seconds, "plan"):
+            plan_experiment_dataset(job.id)
+        job.tell("plan", 1, 1)
+
+
+def _preprocess(job: _Job, plans: Plans, configuration: str, force: bool) -> None:
+    folder = plans.data_folder(configuration)
+    cases = len(job.raw.images)
+    if not force and _complete(folder, job):
+        job.seconds[configuration] = 0.0
+        write_hashes(folder, again=False)
+        return
+    with _timed(job.seconds, configuration), _nnunet(job):
+        from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+
+        with _counting(folder, lambda done: job.tell(configuration, min(done, cases), cases)):
+            preprocess_dataset(
+                job.id,
+                job.plans,
+                [configuration],
+                [job.num_processes],
+                verbose=False,
+                show_progress_bar=False,
+            )
+        write_hashes(folder)
+    job.tell(configuration, cases, cases)
+
+
+def _complete(folder: Path, job: _Job) -> bool:
+    """Whether every case is there and younger than the raw data; nnU-Net writes its .pkl last."""
+    done = {path.stem: path.stat().st_mtime for path in folder.glob("*.pkl")}
+    return set(done) == set(job.raw.images) and min(done.values()) >= job.newest()
+
+
+# -- calling nnU-Net -----------------------------------------------------------------------------
+
+
+def _outspoken(progress: Progress | None) -> Progress:
+    """Keep what a progress function prints out of the buffer that swallows nnU-Net's output."""
+    stdout = sys.stdout
+
+    def tell(step: str, done: int, total: int) -> None:
+        if progress is not None:
+            with contextlib.redirect_stdout(stdout):
+                progress(step, done, total)
+
+    return tell
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _nnunet(job: _Job) -> Iterator[None]:
+    """Quiet, with the folders set, one thread a worker, and its failures as one line."""
+    environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    if os.environ.get(_WORKERS) == "0":  # fine for training, breaks planning
+        environment[_WORKERS] = "1"
+    said = io.StringIO()
+    with (
+        disk_errors(job.folder),
+        _environment({**job.root.variables(), **environment}),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(said),
+    ):
+        warnings.simplefilter("ignore")
+        job.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except (RuntimeError, AssertionError, ValueError, KeyError) as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise EnvironmentFault(
+                f"{job.dataset}: nnU-Net failed: {words:.400}; if memory is short, use fewer "
+                "processes (-np 1)"
+            ) from error
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _counting(folder: Path, tell: Callable[[int], None]) -> Iterator[None]:
+    """Report how many cases are finished, twice a second, while nnU-Net works."""
+    stop = Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            tell(sum(1 for _ in folder.glob("*.pkl")))
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()

@@ -1,0 +1,358 @@
+"""One nnU-Net training's bank, producer, counts and record."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gansynth import __version__
+from gansynth.errors import EnvironmentFault, TrainingFault
+from gansynth.lineage import CaseRecord, Lineage
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth_nnunet.class_locations import Key
+from gansynth_nnunet.config import MixConfig
+from gansynth_nnunet.drawlog import Counts, Tally
+from gansynth_nnunet.guards import check_bank, check_run, host_size
+from gansynth_nnunet.mixed import MixedDataset, OnMissing
+
+if TYPE_CHECKING:
+    from gansynth.producer import Producer
+
+SIDECAR = "gansynth.json"
+FALLBACK_LIMIT = 0.01
+"""Share of missing synthetic samples above which a training counts as ill."""
+LIVE_FILL = 16
+SEGMENT = 16
+PATIENCE = 1800.0
+"""Seconds the bank may take to fill."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What an nnU-Net trainer knows about its training when it opens its data sets."""
+
+    dataset: str
+    configuration: str
+    plans: str
+    fold: str
+    train_ids: tuple[str, ...]
+    held_out_ids: tuple[str, ...]
+    patch: tuple[int, ...]
+    batch_size: int
+    keys: tuple[Key, ...]
+    dtype: Literal["float16", "float32"]
+    epoch: int
+    output: Path
+    rank: int
+    ranks: int
+    say: Callable[[str], None]
+
+
+class MixSession:
+    """Checks a generator or bank, makes the bank if there is none, and keeps count.
+
+    Raises:
+        IntegrityFault: leakage, or a generator or bank made for something else.
+        UsageFault, DataFault: see ``guards``.
+        TrainingFault: the bank does not fill.
+    """
+
+    def __init__(self, config: MixConfig, training: Training) -> None:
+        self.config, self.training = config, training
+        self.producer: Producer | None = None
+        self._own_bank: Path | None = None
+        self._tally: Tally | None = None
+        self._log, self._bank = training.output, config.bank
+        self._pid = os.getpid()
+        self._closed = self._warned = False
+        self._manifest: dict[str, Any] | None = None
+        self._lineage: Lineage | None = None
+        self._earlier = self._read_earlier()
+        source = self._open_source() if config.ratio.p > 0 else None
+        if source is not None:
+            self._check(source)
+        atexit.register(self.close, training.epoch)
+        try:
+            self._open(source)
+        except BaseException:
+            self.close(training.epoch)
+            raise
+
+    def _open(self, source: CaseSource | None) -> None:
+        """Start the producer on rank 0, tell the other ranks where, and wait for samples."""
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._pid}"
+        log = self.training.output / "gansynth_draws" / stamp
+        if self.training.rank == 0 and source is not None and self._bank is None:
+            self._bank = self._own_bank = self._start_producer(source)
+        self._log, self._bank = self._agree((log, self._bank))
+        if source is not None:
+            self._wait()
+        self._tally = Tally(self._log)
+        self._compare()
+
+    def wrap(self, real: Any) -> MixedDataset:
+        """The training data set with synthetic samples mixed in."""
+        on_missing: OnMissing = "real"
+        if self.config.ratio.p >= 1:
+            on_missing = "wait"
+        if self.config.strict:
+            on_missing = "stop"
+        return MixedDataset(
+            real,
+            self._bank,
+            self.config.ratio.p,
+            self.training.batch_size,
+            self.config.seed,
+            self._log,
+            keys=self.training.keys,
+            stream=(self.training.rank, self.training.epoch),
+            on_missing=on_missing,
+        )
+
+    def report(self, epoch: int) -> None:
+        """Tell the log what was drawn so far, and whether the producer still lives."""
+        self.training.say(f"gansynth: {self._sentence(self.counts())}")
+        dead = self.producer is not None and not self.producer.alive()
+        if dead and not self.config.frozen and not self._warned:
+            self._warned = True
+            self.training.say(
+                "gansynth: WARNING: the producer has ended; training goes on with the samples "
+                "there are, which are drawn again and again"
+            )
+        self._record(epoch, complete=False)
+
+    def close(self, epoch: int, complete: bool = False) -> None:
+        """Stop the producer, write the record, remove the bank if it was made here."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        if self.producer is not None:
+            self.producer.stop()
+        if self.training.rank == 0 and self._tally is not None:
+            self._record(epoch, complete)
+            self.training.say(f"gansynth: in all {self._sentence(self.counts())}")
+        if self._own_bank is not None:
+            shutil.rmtree(self._own_bank, ignore_errors=True)
+
+    def counts(self) -> Counts:
+        """What was drawn so far, by all workers and ranks."""
+        return Counts() if self._tally is None else self._tally.update()
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _open_source(self) -> CaseSource:
+        from gansynth.run import read_manifest
+        from gansynth_nnunet.source import open_nnunet
+
+        training, subjects = self.training, self.config.subjects
+        if subjects is None and self.config.generator is not None:
+            subjects = read_manifest(self.config.generator)["request"]["subjects"]
+        return open_nnunet(
+            SourceRequest(
+                kind="nnunet",
+                where=training.dataset,
+                fold=training.fold,
+                configuration=training.configuration,
+                plans=training.plans,
+                subjects=subjects,
+            )
+        )
+
+    def _check(self, source: CaseSource) -> None:
+        from gansynth.bank import BankReader
+
+        held_out = self._held_out(source)
+        if self.config.generator is not None:
+            run, patch = self.config.generator, self.training.patch
+            self._manifest = check_run(run, source.host, held_out, patch)
+            self._lineage = Lineage.from_json(self._manifest["lineage"])
+        if self.config.bank is not None:
+            spec = BankReader(self.config.bank).spec
+            check_bank(self.config.bank, spec, source.host, held_out)
+            self._lineage = spec.lineage
+        if not self.training.held_out_ids:
+            self.training.say(
+                "gansynth: fold 'all' trains on every case: nothing is held out, so nothing is "
+                "known about leakage, and the validation Dice is one on training cases"
+            )
+
+    def _held_out(self, source: CaseSource) -> tuple[CaseRecord, ...]:
+        """Records of the cases nnU-Net itself holds out, read now unless the adapter just did."""
+        known = {record.id: record for record in self.config.held_out}
+        ids = set(self.training.held_out_ids) | set(known)
+        if self.training.fold != "all":
+            ids |= set(source.held_out_ids)
+        missing = sorted(ids - set(known))
+        return (*known.values(), *source.records(missing))
+
+    # -- the bank --------------------------------------------------------------------------------
+
+    @property
+    def _fill(self) -> int:
+        """Samples to wait for before training starts."""
+        if self.config.bank is not None:
+            return 1
+        wanted = max(LIVE_FILL, self.training.batch_size)
+        return self.config.bank_samples if self.config.frozen else min(wanted, self._capacity)
+
+    @property
+    def _capacity(self) -> int:
+        """A live bank holds two segments at least, so that one can be retired."""
+        return self.config.bank_samples if self.config.frozen else max(2, self.config.bank_samples)
+
+    def _start_producer(self, source: CaseSource) -> Path:
+        from gansynth.bank import bank_folder
+        from gansynth.producer import Producer, ProducerConfig
+
+        assert self.config.generator is not None
+        assert self._manifest is not None
+        folder = bank_folder(str(self._manifest["run_id"]), self._bytes(source))
+        self.producer = Producer.start(
+            ProducerConfig(
+                run=str(self.config.generator),
+                request=source.request.to_json(),
+                target="nnunet",
+                bank=str(folder),
+                frozen=self.config.frozen,
+                capacity=self._capacity,
+                segment_samples=min(SEGMENT, max(1, self._capacity // 2)),
+                seed=self.config.seed,
+                edits=self.config.edits or None,
+                device=self.config.device,
+                parent=os.getpid(),
+                dtype=self.training.dtype,
+                temporary=True,
+            ),
+            self.training.output / "gansynth_producer.log",
+        )
+        return folder
+
+    def _bytes(self, source: CaseSource) -> int:
+        """Bytes a full bank takes, with what is being written and not yet closed by readers."""
+        assert self._manifest is not None
+        size = host_size(self._manifest["space"]["size"] or self.training.patch)
+        voxels = int(np.prod(np.maximum(size, host_size(self.training.patch))))
+        extras = 8000 * len(self.training.keys)
+        width = np.dtype(self.training.dtype).itemsize
+        sample = voxels * (width * len(source.host["channel_names"]) + 2) + extras
+        return sample * (self._capacity + 4 * SEGMENT)
+
+    def _wait(self) -> None:
+        """Return when the bank holds enough to start."""
+        from gansynth.bank import BankReader
+
+        if self.producer is not None:
+            self.training.say(f"gansynth: waiting for {self._fill} synthetic samples")
+            self.producer.wait(self._fill, PATIENCE, self._progress)
+            return
+        assert self._bank is not None
+        end = time.monotonic() + (PATIENCE if self.config.bank is None else 0)
+        while BankReader(self._bank).count() < self._fill:
+            if time.monotonic() > end:
+                raise TrainingFault(
+                    f"{self._bank}: holds no sample, expected at least {self._fill}; fill it first"
+                )
+            time.sleep(0.5)
+
+    def _progress(self, count: int) -> None:
+        self.training.say(f"gansynth: {count} of {self._fill} synthetic samples")
+
+    def _agree(self, mine: tuple[Path, Path | None]) -> tuple[Path, Path | None]:
+        """Rank 0's folders, on every rank."""
+        shared = [mine]
+        if self.training.ranks > 1:
+            import torch.distributed
+
+            torch.distributed.broadcast_object_list(shared, src=0)
+        return shared[0]
+
+    # -- the record ------------------------------------------------------------------------------
+
+    def _sentence(self, counts: Counts) -> str:
+        text = (
+            f"{counts.synthetic} of {counts.real + counts.synthetic} samples drawn were synthetic "
+            f"({counts.realised:.1%}, asked {self.config.ratio.p:.1%})"
+        )
+        if counts.synthetic:
+            text += f", {counts.distinct} different ones, each drawn {counts.reuse:.1f} times"
+        if counts.fell_back:
+            why = max(counts.reasons, key=lambda reason: counts.reasons[reason])
+            text += f"; {counts.fell_back} real ones in place of a missing synthetic one ({why})"
+        return text
+
+    def _read_earlier(self) -> list[dict[str, Any]]:
+        """Records of the sessions that this training continues."""
+        from gansynth.integrity import read_json
+
+        path = self.training.output / SIDECAR
+        if self.training.epoch == 0 or not path.is_file():
+            return []
+        sessions: list[dict[str, Any]] = read_json(path).get("sessions", [])
+        return sessions
+
+    def _compare(self) -> None:
+        """Say what has changed since the session that this one continues."""
+        if not self._earlier or self.training.rank != 0:
+            return
+        before, now = self._earlier[-1], {"ratio": str(self.config.ratio)}
+        generators = [
+            (g or {}).get("manifest_sha256") for g in (before["generator"], self._generator())
+        ]
+        changed = [f"{k}: {before[k]} before, {v} now" for k, v in now.items() if before[k] != v]
+        if generators[0] != generators[1]:
+            changed.append("another generator")
+        if changed:
+            self.training.say(f"gansynth: WARNING: since the last session: {'; '.join(changed)}")
+
+    def _generator(self) -> dict[str, Any] | None:
+        if self.config.generator is None or self._manifest is None:
+            return None
+        from gansynth.run import manifest_sha256
+
+        return {
+            "run_id": self._manifest["run_id"],
+            "name": self._manifest["generator"],
+            "folder": str(self.config.generator),
+            "manifest_sha256": manifest_sha256(self.config.generator),
+        }
+
+    def _record(self, epoch: int, complete: bool) -> None:
+        """Write ``gansynth.json`` beside nnU-Net's checkpoints, atomically."""
+        from gansynth.integrity import write_json_atomic
+
+        counts = self.counts()
+        this = {
+            "epochs": [self.training.epoch, epoch],
+            "ratio": str(self.config.ratio),
+            "frozen": self.config.frozen,
+            "bank_samples": self.config.bank_samples,
+            "edits": list(self.config.edits),
+            "seed": self.config.seed,
+            "settings": dict(self.config.settings),
+            "generator": self._generator(),
+            "lineage": None if self._lineage is None else _lineage(self._lineage),
+            "drawn": counts.to_json(),
+        }
+        sessions = [*self._earlier, this]
+        document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
+        try:
+            write_json_atomic(self.training.output / SIDECAR, document)
+        except EnvironmentFault as error:  # the training itself is not harmed
+            self.training.say(f"gansynth: WARNING: {error}")
+
+
+def _lineage(lineage: Lineage) -> dict[str, Any]:
+    return {
+        "dataset": lineage.dataset,
+        "fold": lineage.fold,
+        "cases": [asdict(case) for case in lineage.cases],
+    }

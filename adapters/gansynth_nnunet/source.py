@@ -1,0 +1,340 @@
+"""The training cases of one nnU-Net fold, read from nnU-Net's own preprocessed arrays.
+
+nnU-Net's ``.pkl`` files are left alone: nothing here unpickles. Torch is not needed either.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import read_json, write_json_atomic
+from gansynth.lineage import guard_split
+from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.space import Space
+from gansynth_nnunet.cases import CaseFiles
+from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
+from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.plans import DEFAULT_PLANS, Plans
+from gansynth_nnunet.splits import SPLITS, Split, known_subjects
+
+log = logging.getLogger("gansynth")
+
+DEFAULT_CONFIGURATION = "3d_fullres"
+MARGIN = 4 / 3
+"""Edge of the generator's arrays in patches: what nnU-Net's rotations and crops reach into."""
+STRIDE = 8
+"""The generator's edges are multiples of this, so that networks can halve them."""
+CONSTANT = 1e-4
+"""How far image values outside the body may be apart and still count as one constant."""
+_HOST_KEYS = (
+    "data_identifier",
+    "spacing",
+    "patch_size",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+)
+
+
+def open_nnunet(request: SourceRequest) -> NnunetSource:
+    """Open ``nnunet:ID``.
+
+    Raises:
+        UsageFault: unknown data set, plans, configuration or fold.
+        DataFault: not preprocessed, or cases are missing.
+        IntegrityFault: a subject is in training and in validation.
+    """
+    return NnunetSource(request)
+
+
+class NnunetSource(CaseSource):
+    """One fold of a preprocessed nnU-Net data set.
+
+    Attributes:
+        request: what was asked for.
+        root: nnU-Net's folders.
+        dataset: full name, ``Dataset004_Hippocampus``.
+        plans: the plans file.
+        configuration: name of the configuration.
+        config: its content, inheritance resolved.
+        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
+        labels: what that says about labels, regions and the ignore label.
+        folder: where the preprocessed cases lie.
+    """
+
+    def __init__(self, request: SourceRequest) -> None:
+        self.request = request
+        self.root = NnunetRoot.find(request.root)
+        self.dataset = self.root.dataset(request.where)
+        home = self.root.preprocessed / self.dataset
+        self.plans = Plans.read(home, request.plans or DEFAULT_PLANS)
+        self.configuration = request.configuration or DEFAULT_CONFIGURATION
+        self.config = self.plans.configuration(self.configuration)
+        path = home / "dataset.json"
+        self.dataset_json: Mapping[str, Any] = read_json(path, way_out=self._prepare)
+        self.labels: LabelTable = read_labels(self.dataset_json, str(path))
+        self._channels = read_channels(self.dataset_json, str(path))
+        self.folder = self.plans.data_folder(self.configuration)
+        self._files = CaseFiles(self.folder, self._again)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._ids = self._find_cases()
+        self._subjects = known_subjects(home, self._ids, request.subjects)
+        self._train, self._held_out = self._fold()
+
+    # -- what the host says ----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """``nnunet:Dataset004_Hippocampus``."""
+        return f"nnunet:{self.dataset}"
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """nnU-Net's patch in voxels: (D, H, W), or (H, W) for 2d."""
+        return tuple(int(n) for n in self.config["patch_size"])
+
+    @property
+    def batch_size(self) -> int:
+        """nnU-Net's batch size."""
+        return int(self.config["batch_size"])
+
+    @property
+    def is_2d(self) -> bool:
+        """Whether nnU-Net trains on slices along the first axis; cases are volumes all the same."""
+        return len(self.patch_size) == 2
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """Training cases of the fold, sorted."""
+        return self._train
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Validation cases of the fold, sorted; none for fold ``all``."""
+        return self._held_out
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+        return self._subjects[case_id]
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Channels, labels and spacing of the preprocessed arrays, always (D, H, W).
+
+        In 2d the slice distance is the median of the data set: nnU-Net does not resample that axis.
+        """
+        spacing = [float(s) for s in self.config["spacing"]]
+        if self.is_2d:
+            spacing.insert(0, float(self.plans.doc["original_median_spacing_after_transp"][0]))
+        return Schema(
+            channels=self._channels,
+            labels=dict(self.labels.values),
+            spacing=tuple(spacing),
+            has_outside=True,  # nnU-Net pads with it, even where no case holds any
+            outside_fill=self._outside_fill(),
+            ignore=self.labels.ignore,
+        )
+
+    @cached_property
+    def space(self) -> Space:
+        """Crops (or slices) of about 4/3 of the patch, with the host's record."""
+        shapes = [self.shape(case)[-len(self.patch_size) :] for case in self.train_ids]
+        return Space(
+            grid="slice" if self.is_2d else "crop",
+            size=generator_size(self.patch_size, np.max(shapes, axis=0).tolist()),
+            host=self._record(),
+        )
+
+    def _record(self) -> dict[str, Any]:
+        plans = self.plans.doc
+        record = {
+            "dataset": self.dataset,
+            "plans": self.plans.path.stem,
+            "configuration": self.configuration,
+            **{key: self.config.get(key) for key in _HOST_KEYS},
+            "transpose_forward": plans.get("transpose_forward"),
+            "foreground_intensity_properties_per_channel": plans.get(
+                "foreground_intensity_properties_per_channel"
+            ),
+            "channel_names": list(self._channels),
+            "labels": dict(self.labels.values),
+            "regions": {name: list(values) for name, values in self.labels.regions.items()},
+            "regions_class_order": self.dataset_json.get("regions_class_order"),
+            "ignore": self.labels.ignore,
+        }
+        stable: dict[str, Any] = json.loads(json.dumps(record))
+        return stable
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def load(self, case_id: str) -> Case:
+        """Read one preprocessed case: image float32 (C, D, H, W), labels int16 (D, H, W).
+
+        Raises:
+            DataFault: unknown, unreadable, NaN, or labels that ``dataset.json`` does not know.
+        """
+        case = Case(
+            case_id, self.subject(case_id), self._read_image(case_id), self._read_labels(case_id)
+        )
+        case.validate(self.schema)
+        return case
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Spatial shape (D, H, W) of a case; read from its labels, the smaller file."""
+        if case_id not in self._shapes:
+            found = self._files.open(f"{case_id}_seg.b2nd").shape[1:]
+            self._shapes[case_id] = tuple(int(n) for n in found)
+        return self._shapes[case_id]
+
+    def _read_image(self, case_id: str) -> FloatArray:
+        return self._files.read(f"{case_id}.b2nd").astype(np.float32, copy=False)
+
+    def _read_labels(self, case_id: str) -> LabelArray:
+        labels = self._files.read(f"{case_id}_seg.b2nd")
+        if labels.shape[0] != 1:
+            raise DataFault(
+                f"{self.folder / case_id}_seg.b2nd: shape is {labels.shape}, expected one channel; "
+                f"{self._again}"
+            )
+        drawn: LabelArray = labels[0].astype(np.int16, copy=False)
+        return drawn
+
+    def _outside_fill(self) -> tuple[float, ...] | None:
+        """What each channel holds wherever training labels are -1; None where that varies.
+
+        Padding holds zeros. So another constant counts only where nothing has to be padded.
+        """
+        low = high = None
+        for case in self.train_ids:
+            outside = self._read_labels(case) == OUTSIDE
+            if not outside.any():
+                continue
+            values = self._read_image(case)[:, outside]  # (C, N)
+            least, most = values.min(axis=1), values.max(axis=1)
+            low = least if low is None else np.minimum(low, least)
+            high = most if high is None else np.maximum(high, most)
+            if (high - low).max() > CONSTANT:
+                return None
+        if low is None or high is None or max(abs(low).max(), abs(high).max()) <= CONSTANT:
+            return (0.0,) * len(self._channels)
+        size = self.space.size
+        shapes = [self.shape(case)[-len(size) :] for case in self.train_ids]
+        if (np.min(shapes, axis=0) < size).any():
+            return None
+        return tuple(float(v) for v in (low + high) / 2)
+
+    # -- cases and folds -------------------------------------------------------------------------
+
+    @property
+    def _prepare(self) -> str:
+        return f"gansynth prepare nnunet:{self.dataset[7:10]} -c {self.configuration}"
+
+    @property
+    def _again(self) -> str:
+        return f"preprocess again: {self._prepare} --force"
+
+    def _find_cases(self) -> tuple[str, ...]:
+        names = {p.name for p in self.folder.glob("*.b2nd")} if self.folder.is_dir() else set()
+        ids = {n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd")}
+        if not ids:
+            raise DataFault(f"{self.folder}: no preprocessed cases (*.b2nd); run: {self._prepare}")
+        lacking = sorted(case for case in ids if f"{case}_seg.b2nd" not in names)
+        if lacking:
+            raise DataFault(
+                f"{self.folder}: {len(lacking)} case(s) without labels, {lacking[0]}_seg.b2nd "
+                f"first; {self._again}"
+            )
+        return tuple(sorted(ids))
+
+    def _fold(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Training and validation cases, by nnU-Net's split."""
+        if self.fold == "all":
+            return self._ids, ()
+        path = self.plans.folder / SPLITS
+        splits, made = self._splits(path)
+        if not re.fullmatch(r"0|[1-9]\d*", self.fold) or int(self.fold) >= len(splits):
+            raise UsageFault(
+                f"--fold {self.fold!r}: {path} has {len(splits)} folds, expected 0 to "
+                f"{len(splits) - 1} or 'all'"
+            )
+        split = splits[int(self.fold)]
+        train, held_out = tuple(sorted(split["train"])), tuple(sorted(split["val"]))
+        for part, ids in (("train", train), ("val", held_out)):
+            absent = sorted(set(ids) - set(self._ids))
+            if absent or not ids:
+                found = f"{absent[0]!r}, which is not preprocessed" if absent else "no case"
+                raise DataFault(
+                    f"{path}: fold {self.fold}: {part} holds {found}; expected cases in "
+                    f"{self.folder}. Run: {self._prepare}, or gansynth splits {self._id}"
+                )
+        guard_split(
+            [(case, self.subject(case)) for case in train],
+            [(case, self.subject(case)) for case in held_out],
+            fold=self.fold,
+            repair=f"gansynth splits {self._id} "
+            f"--subjects {self.request.subjects or 'SUBJECTS.csv'} --overwrite",
+        )
+        if made:
+            write_json_atomic(path, splits)
+            log.info("%s: made, with the 5 folds nnU-Net itself would make", path)
+        return train, held_out
+
+    @property
+    def _id(self) -> str:
+        return f"nnunet:{self.dataset[7:10]}"
+
+    def _splits(self, path: Path) -> tuple[Sequence[Split], bool]:
+        """The split, and whether it was made just now."""
+        if not path.is_file():
+            return self._default_splits(path), True
+        splits: list[Any] = read_json(
+            path, expected=list, way_out=f"make it again: gansynth splits {self._id} --overwrite"
+        )
+        for number, split in enumerate(splits):
+            parts = [split.get(k) for k in ("train", "val")] if isinstance(split, dict) else [None]
+            if not all(isinstance(p, list) and all(isinstance(i, str) for i in p) for p in parts):
+                raise DataFault(
+                    f"{path}: fold {number} is {split!r:.80}, expected lists of cases under train "
+                    f"and val; make it again: gansynth splits {self._id} --overwrite"
+                )
+        return splits, False
+
+    def _default_splits(self, path: Path) -> Sequence[Split]:
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+        if len(self._ids) < 5:
+            raise DataFault(
+                f"{path}: missing, and nnU-Net's five folds need 5 cases, found {len(self._ids)}; "
+                f"make fewer: gansynth splits {self._id} --folds 2"
+            )
+        splits = generate_crossval_split(sorted(self._ids), seed=12345, n_splits=5)
+        return [
+            Split(train=list(map(str, s["train"])), val=list(map(str, s["val"]))) for s in splits
+        ]
+
+
+def generator_size(patch: Sequence[int], extent: Sequence[int]) -> tuple[int, ...]:
+    """Edges of the generator's arrays: 4/3 of the patch, no larger than the cases, in eights.
+
+    Args:
+        patch: nnU-Net's patch in voxels.
+        extent: largest training case in voxels, same axes.
+    """
+    return tuple(
+        ceil(max(p, min(MARGIN * p, e)) / STRIDE) * STRIDE
+        for p, e in zip(patch, extent, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""The command line: one file a command, no logic that a Python user could not call."""

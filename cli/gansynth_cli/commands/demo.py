@@ -1,0 +1,38 @@
+"""``gansynth demo``: the whole way on phantoms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
+
+
+@click.command(
+    epilog=examples("gansynth demo -o runs/demo", "gansynth demo -o runs/demo --fast --json")
+)
+@click.option("-o", "--out", "folder", required=True, type=FOLDER, help="New folder for all of it.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seeds phantoms, weights and samples.",
+)
+@click.option(
+    "--fast", is_flag=True, help="A minute's worth: coarse phantoms, hardly any training."
+)
+@with_output
+def command(folder: Path, seed: int, fast: bool, out: Output) -> None:
+    """Run the whole way on phantoms: no data and no GPU needed.
+
+    Makes simulated brains with a simulated glioma, fits a generator on one fold of them, trains an
+    unmodified nnU-Net with its samples mixed in on the fly, and leaves pictures and a summary. What
+    it prints about phantoms proves nothing about patients.
+    """
+    from gansynth_cli.demonstration import FAST, FULL, run_demo
+
+    document = run_demo(folder, size=FAST if fast else FULL, seed=seed, reporter=out.reporter)
+    lines = [document["note"], "", *summary({k: v for k, v in document.items() if k != "note"})]
+    out.result(document, [*lines, "", f"summary: {folder / 'summary.md'}"])

@@ -1,0 +1,132 @@
+"""``gansynth prepare``: plan and preprocess a data set with its host framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gansynth.errors import UsageFault
+from gansynth_cli.common import (
+    Output,
+    counting,
+    examples,
+    nnunet_request,
+    root_option,
+    subjects_option,
+    summary,
+    with_output,
+)
+
+if TYPE_CHECKING:
+    from gansynth.reporting import Reporter
+
+
+def _whole_numbers(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise click.BadParameter(f"{text!r}: expected whole numbers of at least 1, e.g. 40,56,40")
+    return numbers
+
+
+@click.command(
+    epilog=examples(
+        "gansynth prepare nnunet:004 -c 3d_fullres",
+        "gansynth prepare nnunet:004 -c 2d -c 3d_fullres --small --patch 40,56,40",
+    )
+)
+@click.argument("data", metavar="KIND:WHERE")
+@click.option(
+    "-c",
+    "--configuration",
+    "configurations",
+    multiple=True,
+    default=("3d_fullres",),
+    show_default=True,
+    help="Configuration to preprocess; may be repeated.",
+)
+@click.option("--plans", help="Name of the host's plans; its default if not given.")
+@click.option("--small", is_flag=True, help="Also write plans for a small network (CPUs, trials).")
+@click.option("--patch", callback=_whole_numbers, metavar="N,N,N", help="Small plans: voxels.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Small plans: cases per batch.")
+@click.option(
+    "--features", callback=_whole_numbers, metavar="N,N,...", help="Small plans: per stage."
+)
+@click.option("--plans-name", help="Small plans: their name, for --plans later on.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Workers."
+)
+@click.option("--force", is_flag=True, help="Do again what is done.")
+@subjects_option
+@root_option
+@with_output
+def command(
+    data: str,
+    configurations: tuple[str, ...],
+    plans: str | None,
+    small: bool,
+    patch: tuple[int, ...] | None,
+    batch_size: int | None,
+    features: tuple[int, ...] | None,
+    plans_name: str | None,
+    processes: int,
+    force: bool,
+    subjects: str | None,
+    root: str | None,
+    out: Output,
+) -> None:
+    """Plan and preprocess a data set with its host framework.
+
+    The data set is checked first. What is done already is not done again. --small adds plans for a
+    small network on the same preprocessed cases; it changes nothing of the host's own.
+    """
+    request = nnunet_request(data, "prepare", plans=plans, subjects=subjects, root=root)
+    asked: dict[str, Any] = {
+        "patch_size": patch,
+        "batch_size": batch_size,
+        "features": features,
+        "name": plans_name,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    if given and not small:
+        raise UsageFault(
+            "--patch, --batch-size, --features and --plans-name describe small plans; add --small"
+        )
+    from gansynth_nnunet.prepare import SmallPlans, prepare
+
+    with _steps(out.reporter) as progress:
+        report = prepare(
+            request,
+            configurations,
+            small=SmallPlans(**given) if small else None,
+            num_processes=processes,
+            progress=progress,
+            force=force,
+        )
+    for finding in report.warnings:
+        out.reporter.warn(finding.message)
+    document = {**vars(report), "warnings": [vars(finding) for finding in report.warnings]}
+    out.result(document, summary({**document, "warnings": len(report.warnings)}))
+
+
+@contextmanager
+def _steps(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
+    """A ``progress(step, done, total)`` callback: a task for each step."""
+    with ExitStack() as stack:
+        begun: dict[str, Callable[[int, int], None]] = {}
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in begun:
+                begun[step] = stack.enter_context(counting(reporter, step))
+            begun[step](done, total)
+
+        yield progress

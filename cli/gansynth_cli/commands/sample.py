@@ -1,0 +1,75 @@
+"""``gansynth sample``: draw labelled samples from a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gansynth_cli.common import (
+    FOLDER,
+    Output,
+    device_option,
+    edit_option,
+    examples,
+    root_option,
+    summary,
+    with_output,
+)
+
+
+@click.command(
+    epilog=examples(
+        "gansynth sample runs/g0 -n 16 --sheet",
+        "gansynth sample runs/g0 -n 100 -o samples/ --seed 7 --edit elastic --json",
+    )
+)
+@click.argument("run", metavar="RUN", type=FOLDER)
+@click.option(
+    "-n", "--number", type=click.IntRange(min=1), default=16, show_default=True, help="Samples."
+)
+@click.option("--sheet", is_flag=True, help="Draw a contact sheet (PNG) of images and labels.")
+@click.option(
+    "-o", "--out", "folder", type=FOLDER, help="Folder for the samples. [default: in RUN]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seeds labels and latents.",
+)
+@edit_option
+@device_option
+@root_option
+@with_output
+def command(
+    run: Path,
+    number: int,
+    sheet: bool,
+    folder: Path | None,
+    seed: int,
+    edits: tuple[str, ...],
+    device: str,
+    root: str | None,
+    out: Output,
+) -> None:
+    """Draw labelled samples from a run.
+
+    RUN is a folder that gansynth fit wrote. The same seed gives the same samples.
+    """
+    from gansynth.sampling import sample_run
+
+    report: dict[str, Any] = sample_run(
+        run,
+        number,
+        out=folder,
+        sheet=sheet,
+        seed=seed,
+        edits=edits or None,
+        device=device,
+        root=root,
+        reporter=out.reporter,
+    )
+    out.result(report, summary(report))

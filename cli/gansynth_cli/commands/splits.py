@@ -1,0 +1,58 @@
+"""``gansynth splits``: write a host's folds so that no subject is split."""
+
+from __future__ import annotations
+
+import click
+
+from gansynth_cli.common import (
+    Output,
+    examples,
+    nnunet_request,
+    root_option,
+    subjects_option,
+    table,
+    with_output,
+)
+
+
+@click.command(
+    epilog=examples(
+        "gansynth splits nnunet:004 --subjects subjects.csv",
+        r"gansynth splits nnunet:004 --subjects '(patient\d+)_' --folds 3 --overwrite",
+    )
+)
+@click.argument("data", metavar="KIND:WHERE")
+@subjects_option
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Deals out the subjects.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a different split; the old one is kept.")
+@root_option
+@with_output
+def command(
+    data: str,
+    subjects: str | None,
+    folds: int,
+    seed: int,
+    overwrite: bool,
+    root: str | None,
+    out: Output,
+) -> None:
+    """Write a host's folds so that no subject is on both sides.
+
+    Who is who is kept beside the folds, and every later command goes by it.
+    """
+    request = nnunet_request(data, "splits", subjects=subjects, root=root)
+    from gansynth_nnunet.splits import make_splits
+
+    splits = make_splits(request, folds=folds, seed=seed, overwrite=overwrite)
+    rows = [
+        (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
+        for fold, split in enumerate(splits)
+    ]
+    out.result({"dataset": data, "splits": splits}, table(rows))

@@ -1,0 +1,230 @@
+"""What commands share: ``--json --quiet --debug``, ``--data`` and its friends, and how to print."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gansynth.errors import UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.reporting import Reporter, Task
+    from gansynth.sources.base import SourceRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go: data to stdout, everything else to stderr.
+
+    Attributes:
+        as_json: one JSON document instead of text.
+        quiet: no progress; warnings stay.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+
+    @functools.cached_property
+    def reporter(self) -> Reporter:
+        """Progress and warnings, on stderr."""
+        from gansynth.reporting import RichReporter
+
+        return RichReporter(quiet=self.quiet)
+
+    def result(self, document: Mapping[str, Any], lines: Iterable[str] = ()) -> None:
+        """Print a command's result: the document with ``--json``, else the lines."""
+        if self.as_json:
+            click.echo(json.dumps(document, indent=2, default=str))
+        else:
+            for line in lines:
+                click.echo(line)
+
+
+def with_output(function: F) -> F:
+    """Add ``--json``, ``--quiet`` and ``--debug``; the function gets an ``Output`` as ``out``."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
+    # The group looks at --debug itself, so that it also holds for errors before this point.
+    @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of errors.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> Any:
+        return function(*args, out=Output(as_json, quiet), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+root_option = click.option("--root", help="Folder of the host's folders, not its environment.")
+subjects_option = click.option(
+    "--subjects", help="CSV (case,subject) or regular expression with one group."
+)
+
+
+def with_source(function: F) -> F:
+    """Add ``--data`` and what says how to read it; the function gets a ``SourceRequest``."""
+
+    @click.option("--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nnunet:004.")
+    @click.option("-c", "--configuration", help="The host's configuration, e.g. 3d_fullres.")
+    @click.option("--plans", help="Name of the host's plans; its default if not given.")
+    @click.option("-f", "--fold", default="0", show_default=True, help="Fold number, or all.")
+    @subjects_option
+    @root_option
+    @functools.wraps(function)
+    def wrapped(
+        *args: Any,
+        data: str,
+        configuration: str | None,
+        plans: str | None,
+        fold: str,
+        subjects: str | None,
+        root: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        from gansynth.sources.base import SourceRequest
+
+        request = SourceRequest.parse(
+            data,
+            configuration=configuration,
+            plans=plans,
+            fold=fold,
+            subjects=subjects,
+            root=root,
+        )
+        return function(*args, request=request, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _read_settings(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{text!r}: expected KEY=VALUE, e.g. --set steps=2000")
+        if key in settings:
+            raise click.BadParameter(f"{key!r} is given twice")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_read_settings,
+    help="Change one setting; may be repeated.",
+)
+edit_option = click.option(
+    "--edit",
+    "edits",
+    multiple=True,
+    metavar="NAME",
+    help="Edit of the drawn label maps, in order; may be repeated. [default: the generator's own]",
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Check everything and print the plan; write nothing."
+)
+
+
+@contextmanager
+def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], None]]:
+    """A ``progress(done, total)`` callback that drives a reporter's task."""
+    with ExitStack() as stack:
+        tasks: list[Task] = []
+        before = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal before
+            if not tasks:
+                tasks.append(stack.enter_context(reporter.task(total, title)))
+            tasks[0].advance(done - before)
+            before = done
+
+        yield progress
+
+
+def examples(*lines: str) -> str:
+    """An epilog with the commands a user may copy."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+def table(rows: Iterable[Sequence[object]]) -> list[str]:
+    """Rows as aligned lines, two blanks between columns."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def summary(document: Mapping[str, Any]) -> list[str]:
+    """A document as aligned lines; a nested key as ``outer.inner``."""
+    return table((key, _shown(value)) for key, value in _flat(document))
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_shown, value)) or "-"
+    return "-" if value is None or value == {} else str(value)
+
+
+def refuse_unknown(settings: Iterable[str], known: Mapping[str, str], *, of: str) -> None:
+    """Refuse a ``--set`` key that is not known.
+
+    Raises:
+        UsageFault: with the key that was probably meant, and all keys.
+    """
+    for key in settings:
+        if key in known:
+            continue
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UsageFault(
+            f"--set {key}: {of} has no such setting, expected one of: "
+            f"{', '.join(sorted(known)) or 'none'}.{hint}"
+        )
+
+
+def nnunet_request(data: str, command: str, **rest: Any) -> SourceRequest:
+    """Read ``nnunet:ID`` for a command that only nnU-Net data sets have so far.
+
+    Raises:
+        UsageFault: for another kind, naming what is supported.
+    """
+    from gansynth.sources.base import SourceRequest
+
+    request = SourceRequest.parse(data, **rest)
+    if request.kind != "nnunet":
+        raise UsageFault(
+            f"{data!r}: gansynth {command} knows data sets of kind nnunet only, got "
+            f"{request.kind!r}; for example: gansynth {command} nnunet:004"
+        )
+    return request

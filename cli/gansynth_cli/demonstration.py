@@ -1,0 +1,253 @@
+"""The whole way on phantoms: no data, no GPU, a few minutes.
+
+It does what a user does, with the same functions: make a data set, prepare it, fit a generator on
+one fold, train an unmodified nnU-Net with its samples mixed in on the fly, look at the results.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.errors import UsageFault
+from gansynth.integrity import write_bytes_atomic, write_json_atomic
+from gansynth.sources.base import SourceRequest
+
+if TYPE_CHECKING:
+    from gansynth.adapter import Outcome
+    from gansynth.reporting import Reporter
+
+PHANTOM = (
+    "These are phantoms: simulated brains with a simulated glioma. The Dice below shows that the "
+    "way works from end to end; it proves nothing about patients, nor that synthetic samples help."
+)
+PLANS = "gansynthSmallPlans"
+DATASET = 999
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much work a demo does.
+
+    Attributes:
+        phantoms: cases made; a fifth of them is held out.
+        spacing_mm: isotropic voxel size of the phantoms.
+        fit: settings of the generator's fit.
+        host: settings of nnU-Net's training.
+    """
+
+    phantoms: int
+    spacing_mm: float
+    fit: Mapping[str, str]
+    host: Mapping[str, str]
+
+
+_NETWORK = {"width": "12", "d_width": "12", "levels": "4"}
+FULL = DemoSize(
+    phantoms=15,
+    spacing_mm=2.5,
+    fit={**_NETWORK, "steps": "300", "sample_every": "100", "checkpoint_every": "100"},
+    host={
+        "num_epochs": "5",
+        "num_iterations_per_epoch": "40",
+        "num_val_iterations_per_epoch": "5",
+    },
+)
+FAST = DemoSize(
+    phantoms=6,
+    spacing_mm=4.0,
+    fit={**_NETWORK, "steps": "20", "sample_every": "20", "checkpoint_every": "20"},
+    host={"num_epochs": "1", "num_iterations_per_epoch": "8", "num_val_iterations_per_epoch": "2"},
+)
+
+
+def run_demo(
+    out: Path, *, size: DemoSize = FULL, seed: int = 0, reporter: Reporter
+) -> dict[str, Any]:
+    """Run the demo and leave sheet, overlays, curves and a summary in ``out``.
+
+    Args:
+        out: new or empty folder.
+        size: how much work to do.
+        seed: of phantoms, weights and samples.
+        reporter: shows progress.
+
+    Returns:
+        The summary: realised ratio, validation Dice on held-out phantoms, seconds per part, files.
+
+    Raises:
+        UsageFault: ``out`` holds something else.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UsageFault(
+            f"-o {out}: is not empty, expected a new folder; choose another or empty it"
+        )
+    seconds: dict[str, float] = {}
+    reporter.say(PHANTOM)
+    root = out / "nnunet"
+    with _timed(seconds, "phantoms"):
+        _make_phantoms(root, size, seed, reporter)
+    request = SourceRequest(
+        "nnunet", str(DATASET), fold="0", configuration="3d_fullres", plans=PLANS, root=str(root)
+    )
+    with _timed(seconds, "prepare"):
+        _prepare(request, reporter)
+    with _timed(seconds, "fit"):
+        fitted = _fit(request, out / "run", size, seed, reporter)
+    with _timed(seconds, "augment"):
+        outcome = _augment(request, out / "run", size, seed, reporter)
+    with _timed(seconds, "pictures"):
+        files = _pictures(request, out, outcome, seed, reporter)
+    document = _summary(fitted, outcome, seconds, files)
+    write_json_atomic(out / "summary.json", document)
+    write_bytes_atomic(out / "summary.md", _markdown(document).encode())
+    return document
+
+
+def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) -> None:
+    from gansynth.phantoms import PhantomOptions, write_nnunet_raw
+
+    with reporter.task(size.phantoms, "phantoms") as bar:
+        write_nnunet_raw(
+            root / "nnUNet_raw",
+            size.phantoms,
+            seed,
+            PhantomOptions(spacing_mm=size.spacing_mm),
+            dataset_id=DATASET,
+            progress=lambda done, total: bar.advance(1),
+        )
+
+
+def _prepare(request: SourceRequest, reporter: Reporter) -> None:
+    from gansynth_cli.common import counting
+    from gansynth_nnunet.prepare import SmallPlans, prepare
+
+    with ExitStack() as stack:
+        begun: dict[str, Any] = {}
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in begun:
+                begun[step] = stack.enter_context(counting(reporter, step))
+            begun[step](done, total)
+
+        own = SourceRequest(request.kind, request.where, root=request.root)
+        prepare(own, ("3d_fullres",), small=SmallPlans(PLANS), progress=progress)
+
+
+def _fit(
+    request: SourceRequest, run: Path, size: DemoSize, seed: int, reporter: Reporter
+) -> dict[str, Any]:
+    from gansynth.fitting import fit
+
+    settings = {**size.fit, "seed": str(seed)}
+    return fit("cgan3d", request, run, settings=settings, edits=None, reporter=reporter)
+
+
+def _augment(
+    request: SourceRequest, run: Path, size: DemoSize, seed: int, reporter: Reporter
+) -> Outcome:
+    from gansynth.adapter import Injection
+    from gansynth.ratio import Ratio
+    from gansynth.registry import installed
+
+    reporter.say("training nnU-Net, half of its samples synthetic; what follows is its own log")
+    adapter = installed().adapter("nnunet")(installed().open_source(request))
+    adapter.validate()
+    return adapter.start(Injection(run, Ratio(1, 1), bank_samples=32, seed=seed), size.host, ())
+
+
+def _pictures(
+    request: SourceRequest, out: Path, outcome: Outcome, seed: int, reporter: Reporter
+) -> dict[str, str]:
+    import shutil
+
+    from gansynth.sampling import sample_run
+
+    report = sample_run(
+        out / "run", 8, out=out / "samples", sheet=True, seed=seed + 1, reporter=reporter
+    )
+    overlays = _overlays(request, outcome, out / "overlays.png")
+    files = {
+        "sample sheet": Path(report["sheet"]),
+        "overlays": overlays,
+        "GAN curves": out / "run" / "samples" / "curves.png",
+    }
+    progress = outcome.folder / "progress.png"
+    if progress.is_file():
+        files["nnU-Net curves"] = out / "nnunet_curves.png"
+        shutil.copyfile(progress, files["nnU-Net curves"])
+    return {name: str(path.relative_to(out)) for name, path in files.items()}
+
+
+def _overlays(request: SourceRequest, outcome: Outcome, path: Path) -> Path:
+    """Truth and prediction of held-out phantoms, on the FLAIR channel."""
+    import nibabel as nib
+    import numpy as np
+
+    from gansynth.registry import installed
+    from gansynth.sheets import write_overlays
+
+    assert request.root is not None
+    schema = installed().open_source(request).schema
+    raw = next((Path(request.root) / "nnUNet_raw").glob(f"Dataset{DATASET}_*"))
+    cases = []
+    for predicted in sorted((outcome.folder / "validation").glob("*.nii.gz"))[:4]:
+        name = predicted.name.removesuffix(".nii.gz")
+        files = sorted((raw / "imagesTr").glob(f"{name}_????.nii.gz"))
+        image = np.stack([_axial(nib.load(f)) for f in files]).astype(np.float32)
+        truth = _axial(nib.load(raw / "labelsTr" / predicted.name)).astype(np.int16)
+        cases.append((name, image, truth, _axial(nib.load(predicted)).astype(np.int16)))
+    return write_overlays(path, cases, schema, channel=len(schema.channels) - 1)
+
+
+def _axial(image: Any) -> Any:
+    """A NIfTI volume (x, y, z) as axial slices, front up: (z, y, x)."""
+    import numpy as np
+
+    return np.asanyarray(image.dataobj).transpose(2, 1, 0)[:, ::-1]
+
+
+def _summary(
+    fitted: Mapping[str, Any],
+    outcome: Outcome,
+    seconds: Mapping[str, float],
+    files: Mapping[str, str],
+) -> dict[str, Any]:
+    return {
+        "note": PHANTOM,
+        "training_cases": fitted["train_cases"],
+        "held_out_cases": fitted["held_out_cases"],
+        "gan_steps": fitted["steps"],
+        "spectrum_ratio": fitted["spectrum_ratio"],
+        "asked_synthetic_share": 0.5,
+        "realised_synthetic_share": round(outcome.realised, 4),
+        "drawn_real": outcome.drawn_real,
+        "drawn_synthetic": outcome.drawn_synthetic,
+        "fell_back": outcome.fell_back,
+        "validation_on_held_out_phantoms": dict(outcome.metrics),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "files": dict(files),
+    }
+
+
+def _markdown(document: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {name} | {json.dumps(value)} |"
+        for name, value in document.items()
+        if name not in ("note", "files")
+    ]
+    shown = [f"## {name}\n\n![{name}]({file})\n" for name, file in document["files"].items()]
+    head = ["# gansynth demo", "", document["note"], "", "| what | value |", "| --- | --- |"]
+    return "\n".join([*head, *rows, "", *shown])
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - began

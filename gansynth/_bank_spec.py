@@ -1,0 +1,101 @@
+"""What a bank says of itself, and the names of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.integrity import read_json
+from gansynth.lineage import Lineage
+from gansynth.schema import Schema
+
+FORMAT = 1
+SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
+
+
+@dataclass(frozen=True)
+class BankSpec:
+    """What is in a bank and how; written as ``bank.json`` when the bank is made.
+
+    Attributes:
+        schema: of the samples as stored (the host's space).
+        lineage: of the generator that drew them.
+        run_id: the generator's run.
+        generator: SHA-256 of the run's manifest.
+        frozen: finished content that is never refreshed.
+        capacity: samples the bank holds at most.
+        segment_samples: samples in a segment.
+        dtype: how images are stored.
+        seed: seeds conditions and latents.
+        edits: condition edits by name, in order.
+    """
+
+    schema: Schema
+    lineage: Lineage
+    run_id: str
+    generator: str
+    frozen: bool
+    capacity: int
+    segment_samples: int = 16
+    dtype: Literal["float16", "float32"] = "float16"
+    seed: int = 0
+    edits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1 or self.segment_samples < 1:
+            raise UsageFault(
+                f"bank: capacity is {self.capacity} and segment_samples {self.segment_samples}, "
+                "expected at least 1"
+            )
+        if self.dtype not in ("float16", "float32"):
+            raise UsageFault(f"bank: dtype is {self.dtype!r}, expected 'float16' or 'float32'")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return {
+            "format": FORMAT,
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "edits": list(self.edits),
+            "schema": self.schema.to_json(),
+            "lineage": self.lineage.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> BankSpec:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            IntegrityFault: another format, or keys missing or unknown.
+        """
+        rest = dict(doc)
+        found = rest.pop("format", None)
+        if found != FORMAT:
+            raise IntegrityFault(
+                f"bank: format is {found!r}, expected {FORMAT}; make the bank again with this "
+                "version of gansynth"
+            )
+        try:
+            schema = Schema.from_json(rest.pop("schema"))
+            lineage = Lineage.from_json(rest.pop("lineage"))
+            edits = tuple(rest.pop("edits"))
+            return cls(schema=schema, lineage=lineage, edits=edits, **rest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IntegrityFault(
+                f"bank: {SPEC} is not a bank's: {type(error).__name__}: {error}; make it again"
+            ) from error
+
+
+def load_spec(folder: Path) -> BankSpec:
+    """Read a bank's own description.
+
+    Raises:
+        UsageFault: there is no bank.
+        IntegrityFault: its description is not one.
+    """
+    path = folder / SPEC
+    if not path.is_file():
+        raise UsageFault(f"{folder}: holds no {SPEC}, expected a sample bank; name another folder")
+    return BankSpec.from_json(read_json(path, way_out="delete the bank and make it again"))

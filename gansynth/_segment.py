@@ -1,0 +1,341 @@
+"""One segment of a bank: an immutable HDF5 file, built in memory, that carries its own hash.
+
+The first 512 bytes are HDF5's user block, which HDF5 skips: one line of text with the SHA-256 of
+all bytes after the hash, and how many samples follow. So a reader learns the number of samples
+without opening HDF5, and a flipped bit anywhere in the file is found by ``check_segment``.
+
+Each field of the samples is one data set: stacked, a row per sample, where the shapes agree
+(``h5["image"][3]``); else all values end to end, with the shapes under ``shapes/``. Nothing in the
+file depends on the clock: the same samples make the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, IntegrityFault
+from gansynth.schema import Boxes, LabelArray, Sample
+
+FORMAT = 1
+HEADER_BYTES = 512
+_MAGIC = b"gansynth segment sha256 "
+_HASHED_FROM = len(_MAGIC) + 64
+_NAME = re.compile(r"segment-(\d{6,})\.h5")
+_ID = re.compile(r"(\d{6,})-(\d{2,})")
+_STORABLE = "biuf"
+"""Kinds of dtype an array may have: booleans, integers, floats."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BankSample:
+    """One sample as the bank holds it; its arrays are the caller's own copies.
+
+    Attributes:
+        id: segment and row, e.g. ``000012-03``.
+        image: float16 or float32 (C, D, H, W) or (C, H, W), as the bank's ``dtype`` says.
+        labels: int16 (D, H, W) or (H, W), or None.
+        boxes: boxes of the sample, or None.
+        extras: what the host's adapter added, by name.
+        provenance: what was asked, by what, with which seed.
+    """
+
+    id: str
+    image: Array
+    labels: LabelArray | None
+    boxes: Boxes | None
+    extras: dict[str, Array]
+    provenance: dict[str, Any]
+
+
+class Header(NamedTuple):
+    """What a segment's first bytes say: its hash, its number, its samples."""
+
+    sha256: str
+    number: int
+    samples: int
+
+
+def segment_name(number: int) -> str:
+    """File name of a segment."""
+    return f"segment-{number:06d}.h5"
+
+
+def segment_number(name: str) -> int | None:
+    """Number of a segment by its file name; None for other files."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else int(match[1])
+
+
+def sample_id(number: int, row: int) -> str:
+    """Id of a sample."""
+    return f"{number:06d}-{row:02d}"
+
+
+def parse_id(text: str) -> tuple[int, int]:
+    """Segment number and row of a sample's id.
+
+    Raises:
+        KeyError: the text is no id.
+    """
+    match = _ID.fullmatch(text)
+    if match is None:
+        raise KeyError(text)
+    return int(match[1]), int(match[2])
+
+
+def list_segments(folder: Path) -> dict[int, Path]:
+    """Segments of a folder by number, increasing; empty if there is no such folder."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return {}
+    numbers = {name: segment_number(name) for name in names}
+    found = sorted((number, name) for name, number in numbers.items() if number is not None)
+    return {number: folder / name for number, name in found}
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def encode_segment(
+    number: int, samples: Sequence[tuple[Sample, Mapping[str, Array]]], dtype: str
+) -> tuple[bytes, bytes]:
+    """Build a segment in memory.
+
+    Args:
+        number: the segment's number.
+        samples: at least one; each with what the host wants beside it. All have labels or none,
+            all have boxes or none, all have the same extras.
+        dtype: ``float16`` or ``float32``, how images are stored.
+
+    Returns:
+        The file's bytes in two parts, to be written one after the other.
+
+    Raises:
+        DataFault: a sample that cannot be stored so: its values overflow, or it has other fields
+            than the rest.
+    """
+    # In memory, because h5py leaks and crashes when it meets a full disk itself.
+    with h5py.File(
+        segment_name(number), "w", driver="core", backing_store=False, block_size=1 << 20
+    ) as file:
+        _write_samples(file, samples, np.dtype(dtype))
+        file.flush()
+        body: bytes = file.id.get_file_image()
+    facts = json.dumps({"format": FORMAT, "number": number, "samples": len(samples)})
+    tail = f"\n{facts}\n".encode().ljust(HEADER_BYTES - _HASHED_FROM, b"\0")
+    digest = hashlib.sha256(tail)
+    digest.update(body)
+    return _MAGIC + digest.hexdigest().encode() + tail, body
+
+
+def _write_samples(
+    file: h5py.File, pairs: Sequence[tuple[Sample, Mapping[str, Array]]], dtype: np.dtype[Any]
+) -> None:
+    samples = [sample for sample, _ in pairs]
+    _write_field(file, "image", [_stored_image(s.image, dtype) for s in samples], chunked=True)
+    labels = _all_or_none("labels", [s.labels for s in samples])
+    if labels:
+        _write_field(file, "labels", [np.asarray(a, np.int16) for a in labels])
+    boxes = _all_or_none("boxes", [s.boxes for s in samples])
+    if boxes:
+        _write_field(file, "boxes", [np.asarray(b.coords, np.float32) for b in boxes])
+        _write_field(file, "box_labels", [np.asarray(b.labels, np.int16) for b in boxes])
+    names = sorted(pairs[0][1])
+    for _, extras in pairs:
+        if sorted(extras) != names:
+            raise DataFault(
+                f"bank: samples of one segment have extras {names} and {sorted(extras)}, expected "
+                "the same; the adapter's finalise() must name all of them every time"
+            )
+    for name in names:
+        if "/" in name or name in ("", "."):  # HDF5 takes names for paths
+            raise DataFault(f"bank: extra {name!r}, expected a name without '/'")
+        _write_field(file, f"extras/{name}", [np.asarray(extras[name]) for _, extras in pairs])
+    file.attrs["extras"] = json.dumps(names)
+    lines = [_to_json(s.provenance) for s in samples]
+    file.create_dataset("provenance", data=np.array(lines), track_times=False)
+
+
+def _stored_image(image: Array, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(over="ignore"):  # an overflow is infinite, and found below
+        stored = np.asarray(image).astype(dtype)
+    if not np.isfinite(stored).all():
+        raise DataFault(
+            f"bank: an image reaches {np.abs(image).max():g}, which is not finite as {dtype}; "
+            "expected admitted samples. Store float32, or check the generator"
+        )
+    return stored
+
+
+def _all_or_none(name: str, values: Sequence[Any]) -> list[Any]:
+    present = [v for v in values if v is not None]
+    if present and len(present) != len(values):
+        raise DataFault(
+            f"bank: {len(present)} of {len(values)} samples of one segment have {name}, expected "
+            "all or none of them"
+        )
+    return present
+
+
+def _write_field(
+    file: h5py.File, name: str, arrays: Sequence[Array], *, chunked: bool = False
+) -> None:
+    first = arrays[0]
+    if any(a.dtype != first.dtype or a.ndim != first.ndim for a in arrays):
+        kinds = sorted({f"{a.dtype} with {a.ndim} axes" for a in arrays})
+        raise DataFault(f"bank: {name} is {' and '.join(kinds)} in one segment, expected one kind")
+    if first.dtype.kind not in _STORABLE:
+        raise DataFault(f"bank: {name} is {first.dtype}, expected booleans, integers or floats")
+    if all(a.shape == first.shape for a in arrays):
+        shape = (len(arrays), *first.shape)
+        chunks = (1, *first.shape) if chunked and first.size else None
+        data = file.create_dataset(name, shape, first.dtype, chunks=chunks, track_times=False)
+        for row, array in enumerate(arrays):
+            data[row] = array
+    else:
+        values = np.concatenate([a.ravel() for a in arrays])
+        file.create_dataset(name, data=values, track_times=False)
+        shapes = np.array([a.shape for a in arrays], np.int64)
+        file.create_dataset(f"shapes/{name}", data=shapes, track_times=False)
+
+
+def _to_json(provenance: Mapping[str, Any]) -> bytes:
+    return json.dumps(dict(provenance), sort_keys=True, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise DataFault(f"bank: provenance holds a {type(value).__name__}, expected what JSON can hold")
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def read_header(path: Path) -> Header:
+    """Read a segment's first bytes.
+
+    Raises:
+        FileNotFoundError: it was retired.
+        IntegrityFault: it is no segment.
+    """
+    with open(path, "rb") as stream:
+        return _parse_header(path, stream.read(HEADER_BYTES))
+
+
+def _parse_header(path: Path, raw: bytes) -> Header:
+    try:
+        if len(raw) < HEADER_BYTES or not raw.startswith(_MAGIC):
+            raise ValueError("its first bytes are not a segment's")
+        facts = json.loads(raw[_HASHED_FROM:].rstrip(b"\0"))
+        if facts["format"] != FORMAT:
+            raise ValueError(f"its format is {facts['format']}, expected {FORMAT}")
+        digest = raw[len(_MAGIC) : _HASHED_FROM].decode("ascii")
+        return Header(digest, int(facts["number"]), int(facts["samples"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(path, error) from error
+
+
+def check_segment(path: Path) -> Header:
+    """Hash a whole segment and compare.
+
+    Raises:
+        FileNotFoundError: it was retired.
+        IntegrityFault: it is not, to the bit, what was published under its name.
+    """
+    with open(path, "rb") as stream:
+        raw = stream.read(HEADER_BYTES)
+        digest = hashlib.sha256(raw[_HASHED_FROM:])
+        while part := stream.read(1 << 20):
+            digest.update(part)
+    header = _parse_header(path, raw)
+    if header.sha256 != digest.hexdigest():
+        raise damaged(path, f"its SHA-256 is {digest.hexdigest()}, expected {header.sha256}")
+    if header.number != segment_number(path.name):
+        raise damaged(path, f"it was published as {segment_name(header.number)}")
+    return header
+
+
+def damaged(path: Path, why: object) -> IntegrityFault:
+    """The fault of a segment that is not what it claims."""
+    return IntegrityFault(
+        f"{path}: damaged segment: {why}; expected what was published. Delete the bank's folder "
+        "and make it again"
+    )
+
+
+class SegmentFile:
+    """An open segment.
+
+    Raises:
+        OSError, KeyError, ValueError, RuntimeError: what h5py says of a file that is gone or
+            damaged; ``BankReader`` tells one from the other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.number = segment_number(path.name) or 0
+        # Without HDF5's lock: segments are immutable, and some shared file systems have no locks.
+        self._file = h5py.File(path, "r", locking=False)
+        try:
+            self._fields: dict[str, tuple[Any, Array | None, Array]] = {}
+            for name in ("image", "labels", "boxes", "box_labels"):
+                if name in self._file:
+                    self._open_field(name)
+            self._extras: list[str] = json.loads(self._file.attrs["extras"])
+            for name in self._extras:
+                self._open_field(f"extras/{name}")
+            self._provenance = self._file["provenance"]
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open_field(self, name: str) -> None:
+        shapes, ends = None, np.zeros(0, np.int64)
+        if f"shapes/{name}" in self._file:
+            shapes = self._file[f"shapes/{name}"][()]
+            ends = np.cumsum(np.prod(shapes, axis=1))
+        self._fields[name] = (self._file[name], shapes, ends)
+
+    def read(self, row: int) -> BankSample:
+        """Read one sample into fresh, writable arrays."""
+        boxes = None
+        if "boxes" in self._fields:
+            boxes = Boxes(self._read_field("boxes", row), self._read_field("box_labels", row))
+        return BankSample(
+            id=sample_id(self.number, row),
+            image=self._read_field("image", row),
+            labels=self._read_field("labels", row) if "labels" in self._fields else None,
+            boxes=boxes,
+            extras={name: self._read_field(f"extras/{name}", row) for name in self._extras},
+            provenance=json.loads(self._provenance[row]),
+        )
+
+    def _read_field(self, name: str, row: int) -> Array:
+        data, shapes, ends = self._fields[name]
+        if shapes is None:
+            # A row of a one-dimensional data set is a scalar; [()] would read everything.
+            return np.asarray(data[row]) if data.ndim > 1 else np.array(data[row])
+        shape = tuple(int(s) for s in shapes[row])
+        last = int(ends[row])
+        values: Array = data[last - int(np.prod(shape)) : last]
+        return values.reshape(shape)
+
+    def close(self) -> None:
+        """Close the file; the memory of a retired segment on a tmpfs is free from then on."""
+        self._file.close()

@@ -1,0 +1,258 @@
+"""What every edit that moves labels shares: drawing within bounds, moving, filling what is left.
+
+``classes`` None moves the foreground as a whole: what it leaves becomes background. With chosen
+classes the others stay; a chosen body overwrites what it lands on, and what it leaves is closed by
+the class it was nested in, or becomes background. Neither ever touches ``OUTSIDE``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from gansynth.conditions.base import Edit, EditOptions
+from gansynth.conditions.geometry import (
+    Mask,
+    bounding_box,
+    mask_of,
+    nearest_index,
+    pull_labels,
+)
+from gansynth.conditions.sampler import keep_outside
+from gansynth.errors import UsageFault
+from gansynth.schema import OUTSIDE, FloatArray, LabelArray, Schema
+
+KEPT_SHARE = 0.3
+"""Least share of its voxels that an edit must leave a class."""
+SHRUNK_SHARE = 0.6
+"""The same for a class asked to shrink, as a share of the volume asked for, if that is less."""
+
+
+class MoveOptions(EditOptions):
+    """What every moving edit can be told."""
+
+    classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="label values to move; None moves the whole foreground"
+    )
+
+
+class Move(Edit):
+    """An edit that is a map of space: draw it, keep every class alive, pull labels through it.
+
+    ``draw`` tries up to ``len(STRENGTHS)`` times, each at half the strength of the one before, and
+    keeps the first draw that leaves every class at least 30 % of its voxels (less only if a smaller
+    volume was asked for). If none does, it returns ``strength`` 0: no change. The other
+    parameters are final: nothing is to be multiplied by ``strength``, which is there to be read.
+    """
+
+    Options: ClassVar[type[EditOptions]] = MoveOptions
+    STRENGTHS: ClassVar[tuple[float, ...]] = tuple(0.5**k for k in range(8))
+    options: MoveOptions
+
+    @abstractmethod
+    def draw_move(
+        self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
+    ) -> dict[str, Any]:
+        """Draw the parameters of one move at a strength in (0, 1]; JSON values.
+
+        Args:
+            moved: bool (D, H, W) or (H, W), the voxels that would move; at least one.
+            schema: gives the spacing in mm.
+            rng: the only source of randomness.
+            strength: 1 draws from the whole range of the options.
+        """
+
+    @abstractmethod
+    def coordinates(
+        self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
+    ) -> FloatArray:
+        """Where each voxel of the result comes from: float32 (n, *shape), in voxels."""
+
+    def volume_factor(self, schema: Schema, params: Mapping[str, Any]) -> float:
+        """The change of volume that the move asks for; 1 unless it scales."""
+        return 1.0
+
+    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
+        """See ``Edit.draw``; the returned ``tries`` and ``strength`` say what was used.
+
+        Raises:
+            UsageFault: if the options name a class the schema lacks.
+        """
+        moved = mask_of(labels, self._classes(schema))
+        if not moved.any():
+            return {"strength": 0.0, "tries": 0}
+        for tries, strength in enumerate(self.STRENGTHS, start=1):
+            drawn = self.draw_move(moved, schema, rng, strength)
+            params = {"strength": strength, "tries": tries, **drawn}
+            after = self.apply(labels, schema, params)
+            if keeps_classes(labels, after, moved, self.volume_factor(schema, params)):
+                return params
+        return {"strength": 0.0, "tries": len(self.STRENGTHS)}
+
+    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
+        """See ``Edit.apply``."""
+        if params["strength"] == 0:
+            return labels.copy()
+        moved = mask_of(labels, self._classes(schema))
+        return move_labels(labels, moved, self.coordinates(labels.shape, schema, params), schema)
+
+    def apply_context(
+        self, context: LabelArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
+    ) -> LabelArray:
+        """Move the context: all of it with the whole foreground, else that of the chosen classes.
+
+        Whole: the nearest voxel of the old context; voxels whose source lies beyond the array or
+        in ``OUTSIDE`` keep their old value. Chosen classes: their context goes with them, and what
+        they leave takes the context of the nearest voxel that has its new label and did not move.
+        """
+        if params["strength"] == 0:
+            return context.copy()
+        pull = self.coordinates(labels.shape, schema, params)
+        if self.options.classes is None:
+            return _move_context(context, labels, labels >= 0, pull)
+        moved = mask_of(labels, self.options.classes)
+        after = move_labels(labels, moved, pull, schema)
+        return _carry_context(context, moved, labels, after, pull, self.options.classes, schema)
+
+    def _classes(self, schema: Schema) -> tuple[int, ...]:
+        chosen = self.options.classes
+        if chosen is None:
+            return schema.foreground
+        unknown = sorted(set(chosen) - set(schema.foreground))
+        if unknown:
+            raise UsageFault(
+                f"edit {self.name!r}: classes holds {unknown}, expected values among "
+                f"{list(schema.foreground)}; leave classes out to move the whole foreground"
+            )
+        return chosen
+
+
+def keeps_classes(
+    before: LabelArray, after: LabelArray, moved: Mask | None = None, factor: float = 1.0
+) -> bool:
+    """Whether every class keeps at least ``KEPT_SHARE`` of its voxels, and at least one.
+
+    Args:
+        before: labels before the edit.
+        after: labels after it.
+        moved: voxels of the classes that were asked to change their volume by ``factor``.
+        factor: those classes may fall to ``SHRUNK_SHARE`` of the volume that was asked for.
+    """
+    held = np.bincount(before[before > 0])
+    share = np.full(held.size, KEPT_SHARE)
+    if moved is not None:
+        asked = np.bincount(before[moved], minlength=held.size) > 0
+        share[asked] = min(KEPT_SHARE, SHRUNK_SHARE * factor)
+    left = np.bincount(after[after > 0], minlength=held.size)[: held.size]
+    return bool(((left >= np.maximum(share * held, 1)) | (held == 0)).all())
+
+
+def move_labels(labels: LabelArray, moved: Mask, pull: FloatArray, schema: Schema) -> LabelArray:
+    """Pull the voxels ``moved`` of a label map through a map of space; the others stay.
+
+    Args:
+        labels: int16 (D, H, W) or (H, W); not written to.
+        moved: bool of the same shape, voxels of whole classes above background.
+        pull: float32 (n, *shape), where each voxel of the result comes from.
+        schema: gives the spacing in mm.
+
+    Returns:
+        New labels. Foreground that a moved body wraps completely (a core in its oedema) keeps its
+        place unless the body itself lands on it, and no gap opens around it.
+    """
+    solid = np.where(moved, labels, np.int16(0))
+    staying = (labels > 0) & ~moved
+    if not staying.any():
+        return keep_outside(pull_labels(solid, pull), labels)
+    wrapped = _wrapped(moved) & staying
+    if wrapped.any():
+        solid = np.where(wrapped, solid[_nearest(moved, schema.spacing)], solid)
+    landed = pull_labels(solid, pull)
+    written = landed > 0
+    if wrapped.any():
+        index, within = nearest_index(pull, labels.shape)
+        written &= ~(staying & within & wrapped.ravel()[index])
+    left = _close(labels, moved, solid > 0, schema.spacing)
+    return keep_outside(np.where(written, landed, left), labels)
+
+
+def _wrapped(moved: Mask) -> Mask:
+    from scipy.ndimage import binary_fill_holes
+
+    box = bounding_box(moved)
+    out = np.zeros(moved.shape, bool)
+    out[box] = binary_fill_holes(moved[box]) & ~moved[box]
+    return out
+
+
+def _close(labels: LabelArray, moved: Mask, solid: Mask, spacing: Sequence[float]) -> LabelArray:
+    """Labels without the moved voxels: nested bodies become the nearest label that stays.
+
+    A body counts as nested if more than half of its faces touch foreground that stays; where a
+    side of it is open, background competes for being the nearest.
+    """
+    from scipy.ndimage import label
+
+    out = np.where(moved, np.int16(0), labels)
+    box = bounding_box(solid, margin=1)
+    cut, body = labels[box], label(solid[box])[0]
+    faces = np.zeros((2, int(body.max()) + 1))
+    for axis in range(cut.ndim):
+        low = (slice(None),) * axis + (slice(None, -1),)
+        high = (slice(None),) * axis + (slice(1, None),)
+        for here, there in ((low, high), (high, low)):
+            edge = (body[here] > 0) & (body[there] == 0) & (cut[there] != OUTSIDE)
+            touched = (cut[there][edge] > 0).astype(np.intp)
+            np.add.at(faces, (touched, body[here][edge]), 1)
+    nested = faces[1] > faces[0]
+    fill = nested[body] & moved[box]
+    stays = (body == 0) & (cut != OUTSIDE)
+    if fill.any():
+        out[box][fill] = cut[_nearest(stays, spacing)][fill]
+    return out
+
+
+def _nearest(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.intp], ...]:
+    """Index arrays of the voxel of ``mask`` nearest to each voxel, by distance in mm."""
+    from scipy.ndimage import distance_transform_edt
+
+    found = distance_transform_edt(
+        ~mask, sampling=spacing, return_distances=False, return_indices=True
+    )
+    return tuple(np.asarray(found, np.intp))
+
+
+def _move_context(
+    context: LabelArray, labels: LabelArray, source: Mask, pull: FloatArray
+) -> LabelArray:
+    """Context pulled to the nearest voxel where that lies in ``source``, else as it was."""
+    index, within = nearest_index(pull, labels.shape)
+    takes = within & source.ravel()[index] & (labels != OUTSIDE)
+    return np.where(takes, context.ravel()[index], context)
+
+
+def _carry_context(
+    context: LabelArray,
+    moved: Mask,
+    labels: LabelArray,
+    after: LabelArray,
+    pull: FloatArray,
+    classes: Sequence[int],
+    schema: Schema,
+) -> LabelArray:
+    index, within = nearest_index(pull, labels.shape)
+    landed = mask_of(after, classes)
+    carried = landed & within & moved.ravel()[index]
+    out = np.where(carried, context.ravel()[index], context)
+    open_ = (moved | landed) & ~carried
+    for value in np.unique(after[open_]).tolist():
+        known = (after == value) & ~open_
+        if known.any():
+            gap = open_ & (after == value)
+            out[gap] = out[_nearest(known, schema.spacing)][gap]
+    return out

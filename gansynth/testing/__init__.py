@@ -1,0 +1,12 @@
+"""What every plugin must pass, ours or a stranger's: ``check_generator`` and ``check_adapter``.
+
+Both return a report of named checks instead of stopping at the first failure;
+``report.raise_if_failed()`` is the one line a test needs.
+"""
+
+from gansynth.testing.adapters import check_adapter
+from gansynth.testing.generators import check_generator
+from gansynth.testing.report import Check, CheckReport
+from gansynth.testing.toy import ToySource
+
+__all__ = ["Check", "CheckReport", "ToySource", "check_adapter", "check_generator"]

@@ -1,0 +1,274 @@
+"""``check_adapter``: what every adapter must do, tried on its host's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.adapter import Adapter, HostArrays
+from gansynth.lineage import Lineage
+from gansynth.ratio import Ratio
+from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
+from gansynth.space import Placement, Space
+from gansynth.testing.report import Broken, CheckReport, Skip
+
+MakeDataset = Callable[[], Any]
+"""Makes the host's own training data set, real cases only."""
+Draw = Callable[[Any, int], Sequence[npt.NDArray[Any]]]
+"""(data set, slot) -> the arrays the host gets for that slot, the image (C, ...) first."""
+
+BATCHES = 150
+"""Batches of two that are drawn to count what is synthetic."""
+SIGMAS = 5.0
+TAMPER = -77
+
+
+def check_adapter(
+    adapter: Adapter,
+    *,
+    workspace: Path,
+    dataset: MakeDataset | None = None,
+    draw: Draw | None = None,
+) -> CheckReport:
+    """Check an adapter that was opened on (small) real data of its host.
+
+    Args:
+        adapter: opened on a source with at least one training case.
+        workspace: an empty folder; banks are made in it.
+        dataset: makes the host's training data set; without it ``inject`` is not checked.
+        draw: draws one slot of such a data set, as the host would.
+
+    Returns:
+        Named checks; nothing is raised.
+    """
+    report = CheckReport(adapter.name)
+    trial = _Trial(adapter, workspace, dataset, draw)
+    report.run("validates", adapter.validate)
+    report.run("split by id", trial.split_by_id)
+    report.run("split by subject", trial.split_by_subject)
+    if not report.run("loads", trial.loads):
+        return report
+    report.run("round trip", trial.round_trip)
+    report.run("sample size", trial.sample_size)
+    if not report.run("finalise", trial.finalise):
+        return report
+    for name, check in (
+        ("ratio", trial.ratio),
+        ("empty bank", trial.empty_bank),
+        ("damaged bank", partial(trial.broken_bank, "damaged")),
+        ("vanished bank", partial(trial.broken_bank, "vanished")),
+        ("copies", trial.copies),
+    ):
+        report.run(f"inject: {name}", check)
+    return report
+
+
+class _Trial:
+    """One adapter under test, and one method for each thing that must hold."""
+
+    def __init__(
+        self, adapter: Adapter, workspace: Path, dataset: MakeDataset | None, draw: Draw | None
+    ) -> None:
+        self.adapter, self.source = adapter, adapter.source
+        self.workspace, self.make_dataset, self.draw_slot = workspace, dataset, draw
+        self.case: Case
+        self.mark = 0.0
+
+    # -- the source ------------------------------------------------------------------------------
+
+    def split_by_id(self) -> None:
+        train, held_out = self.source.train_ids, self.source.held_out_ids
+        both = sorted(set(train) & set(held_out))
+        if both:
+            raise Broken(f"{both[:4]} are training and held-out cases")
+        if not train:
+            raise Broken("there is no training case")
+        if list(train) != sorted(train) or list(held_out) != sorted(held_out):
+            raise Broken("train_ids and held_out_ids must be sorted")
+
+    def split_by_subject(self) -> None:
+        train = {self.source.subject(case) for case in self.source.train_ids}
+        both = sorted(train & {self.source.subject(case) for case in self.source.held_out_ids})
+        if both:
+            raise Broken(f"subjects {both[:4]} have training and held-out cases")
+
+    def loads(self) -> None:
+        case = self.source.load(self.source.train_ids[0])
+        case.validate(self.source.schema)
+        if case.labels is None:
+            raise Broken(f"case {case.id!r} has no labels")
+        if case.image.dtype != np.float32 or case.labels.dtype != np.int16:
+            raise Broken(
+                f"case {case.id!r} is {case.image.dtype} and {case.labels.dtype}, expected float32 "
+                "and int16"
+            )
+        self.case = case
+        self.mark = float(np.ceil(np.abs(case.image).max())) + 100
+
+    # -- its space -------------------------------------------------------------------------------
+
+    def placed(self) -> tuple[Placement, Sample]:
+        """The first case at a drawn place, brought there and back."""
+        space = self.source.space
+        placement = space.place(self.case, np.random.default_rng(0))
+        inside = space.to_generator(self.case, placement)
+        return placement, space.to_host(
+            Sample(inside.image, inside.labels), self.case.image.shape[1:]
+        )
+
+    def round_trip(self) -> None:
+        placement, sample = self.placed()
+        space = self.source.space
+        image, labels = cut(self.case, space, placement)
+        if sample.labels is None or sample.image.shape != image.shape:
+            raise Broken(f"image comes back as {sample.image.shape}, expected {image.shape}")
+        sample.validate(self.source.schema)
+        if space.grid == "resample":
+            return  # its values are interpolated
+        tolerance = 0.0
+        if space.window is not None:
+            low, high = (np.array(edge).reshape(-1, *[1] * (image.ndim - 1))
+                         for edge in zip(*space.window, strict=True))  # fmt: skip
+            image, tolerance = np.clip(image, low, high), 1e-4 * float((high - low).max())
+        if not np.array_equal(sample.labels, labels):
+            raise Broken("labels come back changed")
+        if np.abs(sample.image - image).max() > tolerance:
+            raise Broken(f"intensities come back off by {np.abs(sample.image - image).max():.3g}")
+
+    def sample_size(self) -> None:
+        _, sample = self.placed()
+        size, least = sample.image.shape[1:], self.adapter.sample_size
+        if len(size) != len(least) or any(s < n for s, n in zip(size, least, strict=True)):
+            raise Broken(f"samples have {size} voxels, the host needs at least {least}")
+
+    # -- the host --------------------------------------------------------------------------------
+
+    def finalise(self) -> None:
+        _, sample = self.placed()
+        first, again = self.adapter.finalise(sample), self.adapter.finalise(sample)
+        for name, array in first.items():
+            if not isinstance(array, np.ndarray) or array.dtype == object:
+                raise Broken(f"{name!r} is {type(array).__name__}, expected a plain numpy array")
+        if first.keys() != again.keys() or any(
+            not np.array_equal(first[name], again[name]) for name in first
+        ):
+            raise Broken("the same sample gives other arrays the second time")
+
+    def ratio(self) -> None:
+        bank = self.bank("ratio", 3)
+        self._count(bank, Ratio(1, 1), exact=True)
+        self._count(bank, Ratio(2, 1), exact=False)
+
+    def _count(self, bank: Path, ratio: Ratio, *, exact: bool) -> None:
+        drawn = self.drawn(bank, ratio, 2 * BATCHES)
+        synthetic = [self.is_synthetic(arrays) for arrays in drawn]
+        wanted, spread = ratio.p * len(drawn), np.sqrt(BATCHES) / 2
+        if abs(sum(synthetic) - wanted) > (0 if exact else SIGMAS * spread):
+            raise Broken(
+                f"{sum(synthetic)} of {len(drawn)} draws are synthetic at {ratio}, expected "
+                f"{'exactly' if exact else 'about'} {wanted:g}"
+            )
+        if exact and any(sum(synthetic[i : i + 2]) != 1 for i in range(0, len(synthetic), 2)):
+            raise Broken(f"a batch of two at {ratio} has not one synthetic sample; stratify")
+
+    def empty_bank(self) -> None:
+        drawn = self.drawn(self.bank("empty", 0), Ratio(1, 1), 8)
+        if any(self.is_synthetic(arrays) for arrays in drawn):
+            raise Broken("an empty bank gave a synthetic sample")
+
+    def broken_bank(self, how: str) -> None:
+        """Draws go on, with real cases if need be, whatever happens to the bank."""
+        bank = self.bank(how, 2)
+        data = self._injected(bank, Ratio(1, 1))
+        for segment in sorted(bank.glob("segment-*")):
+            if how == "damaged":
+                segment.write_bytes(b"damaged")
+            else:
+                segment.unlink()
+        for slot in range(8):
+            self._draw(data, slot)
+
+    def copies(self) -> None:
+        data = self._injected(self.bank("copies", 1), Ratio(0, 1))
+        for array in self._draw(data, 0):
+            array[...] = TAMPER
+        if any((array == TAMPER).any() for array in self._draw(data, 1)):
+            raise Broken("the host can write into the bank: draws must be copies")
+
+    # -- tools -----------------------------------------------------------------------------------
+
+    def bank(self, name: str, samples: int) -> Path:
+        """A bank whose images are a constant beyond every real intensity."""
+        from gansynth.bank import BankSpec, BankWriter
+
+        if self.make_dataset is None or self.draw_slot is None:
+            raise Skip("no data set of the host was given")
+        folder = self.workspace / f"bank-{name}"
+        spec = BankSpec(
+            schema=self.source.schema,
+            lineage=Lineage(
+                self.source.name,
+                self.source.fold,
+                self.source.records([self.case.id]),
+                dict(self.source.host),
+            ),
+            run_id="check",
+            generator="0" * 64,
+            frozen=True,
+            capacity=max(1, samples),
+            dtype="float32",
+        )
+        writer = BankWriter.create(folder, spec)
+        if samples:
+            writer.publish([self._marked(i) for i in range(samples)])
+            writer.finish()
+        return folder
+
+    def _marked(self, number: int) -> tuple[Sample, HostArrays]:
+        _, sample = self.placed()
+        marked = Sample(
+            np.full_like(sample.image, self.mark + number), sample.labels, None, {"n": number}
+        )
+        return marked, self.adapter.finalise(marked)
+
+    def is_synthetic(self, arrays: Sequence[npt.NDArray[Any]]) -> bool:
+        return bool(np.asarray(arrays[0]).max() >= self.mark)
+
+    def drawn(self, bank: Path, ratio: Ratio, count: int) -> list[Sequence[npt.NDArray[Any]]]:
+        data = self._injected(bank, ratio)
+        return [self._draw(data, slot) for slot in range(count)]
+
+    def _injected(self, bank: Path, ratio: Ratio) -> Any:
+        assert self.make_dataset is not None, "bank() skips without one"
+        return self.adapter.inject(self.make_dataset(), bank, ratio, batch_size=2, seed=0)
+
+    def _draw(self, data: Any, slot: int) -> Sequence[npt.NDArray[Any]]:
+        assert self.draw_slot is not None, "bank() skips without one"
+        return self.draw_slot(data, slot)
+
+
+def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, LabelArray]:
+    """What a placement means, voxel by voxel, in the host's axes; independent of ``Space``.
+
+    Returns:
+        Image (C, D, H, W) or (C, H, W) and labels, padded with 0 and ``OUTSIDE``.
+    """
+    assert case.labels is not None
+    if space.grid in ("native", "resample"):
+        return case.image, case.labels
+    corner, size = placement.corner, space.size
+    if space.grid == "slice":
+        assert placement.slice_index is not None
+        corner, size = (placement.slice_index, *corner), (1, *size)
+    at = [np.arange(first, first + n) for first, n in zip(corner, size, strict=True)]
+    shape = case.labels.shape
+    there = [(i >= 0) & (i < n) for i, n in zip(at, shape, strict=True)]
+    inside = np.logical_and.reduce(np.meshgrid(*there, indexing="ij"))
+    grid = np.ix_(*(np.clip(i, 0, n - 1) for i, n in zip(at, shape, strict=True)))
+    image = np.stack([np.where(inside, channel[grid], np.float32(0)) for channel in case.image])
+    return image, np.where(inside, case.labels[grid], np.int16(OUTSIDE))

@@ -1,0 +1,137 @@
+"""A toy data set in memory: bodies with two kinds of blobs, two channels, known contrasts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.space import Space
+
+MEANS = np.array([[-0.5, 0.8, 1.8], [0.6, -0.9, 0.2]], np.float32)
+"""Mean intensity per channel (row) and label 0, 1, 2 (column)."""
+TEXTURE = 0.25
+"""Standard deviation of the smooth texture on top."""
+SIDES = {3: 16, 2: 32}
+"""Side in voxels of a toy case with 3 or 2 spatial axes."""
+
+
+class ToySource(CaseSource):
+    """Twelve training and four held-out toy cases, the same for the same arguments.
+
+    Args:
+        ndim: spatial axes, 3 (cases of 16 x 16 x 16 voxels) or 2 (32 x 32).
+        seed: draws the cases.
+    """
+
+    def __init__(self, ndim: int = 3, seed: int = 0) -> None:
+        self.request = SourceRequest("toy", str(ndim))
+        self._shape = (SIDES[ndim],) * ndim
+        self._cases = {
+            f"toy_{i:02d}": _draw(f"toy_{i:02d}", self._shape, np.random.default_rng((seed, i)))
+            for i in range(16)
+        }
+
+    @property
+    def name(self) -> str:
+        """``toy:3`` or ``toy:2``."""
+        return f"toy:{len(self._shape)}"
+
+    @property
+    def schema(self) -> Schema:
+        """Two channels; labels -1 (outside), 0, 1, 2."""
+        return Schema(
+            channels=("first", "second"),
+            labels={"background": 0, "one": 1, "two": 2},
+            spacing=(1.0,) * len(self._shape),
+            axes="DHW"[-len(self._shape) :],
+            has_outside=True,
+            outside_fill=(0.0, 0.0),
+        )
+
+    @property
+    def space(self) -> Space:
+        """A crop as large as a case."""
+        return Space("crop", self._shape)
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """The first twelve cases."""
+        return tuple(self._cases)[:12]
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """The last four cases."""
+        return tuple(self._cases)[12:]
+
+    def load(self, case_id: str) -> Case:
+        """A case; its arrays cannot be written to."""
+        return self._cases[case_id]
+
+
+def _draw(case_id: str, shape: tuple[int, ...], rng: np.random.Generator) -> Case:
+    side = shape[0]
+    middle = np.full(len(shape), (side - 1) / 2)
+    labels = np.full(shape, OUTSIDE, np.int16)
+    labels[_ellipsoid(shape, middle, rng.uniform(0.44, 0.5, len(shape)) * side)] = 0
+    for value in (1, 2):
+        centre = middle + rng.uniform(-0.2, 0.2, len(shape)) * side
+        labels[_ellipsoid(shape, centre, rng.uniform(0.14, 0.24, len(shape)) * side)] = value
+    image = MEANS[:, np.maximum(labels, 0)] + TEXTURE * smooth_noise((2, *shape), rng)
+    image[:, labels == OUTSIDE] = 0.0
+    image.setflags(write=False)
+    labels.setflags(write=False)
+    return Case(case_id, case_id, image.astype(np.float32, copy=False), labels)
+
+
+def _ellipsoid(
+    shape: Sequence[int], centre: npt.NDArray[np.float64], radii: object
+) -> npt.NDArray[np.bool_]:
+    at = np.moveaxis(np.indices(shape, np.float64), 0, -1)
+    inside: npt.NDArray[np.bool_] = (((at - centre) / np.asarray(radii)) ** 2).sum(-1) <= 1
+    return inside
+
+
+def smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+    """Noise of mean 0 and deviation 1, smooth over about two voxels of the axes after the first."""
+    noise = rng.standard_normal(shape)
+    for axis in range(1, len(shape)):
+        noise = noise + np.roll(noise, 1, axis)
+    smooth: FloatArray = (noise / noise.std()).astype(np.float32)
+    return smooth
+
+
+def label_share(images: Sequence[FloatArray], labels: Sequence[LabelArray]) -> float:
+    """Share of the variance inside the body that lies between labels (eta squared), 0 to 1.
+
+    Args:
+        images: each (C, D, H, W) or (C, H, W).
+        labels: each (D, H, W) or (H, W), in the same order.
+    """
+    values, drawn = _inside(images, labels)
+    total = values.var(axis=1)
+    means = values.mean(axis=1, keepdims=True)
+    between = np.zeros(len(values))
+    for label in np.unique(drawn):
+        part = values[:, drawn == label]
+        between += part.shape[1] / values.shape[1] * (part.mean(axis=1) - means[:, 0]) ** 2
+    return float(np.mean(between / np.maximum(total, 1e-12)))
+
+
+def contrasts(images: Sequence[FloatArray], labels: Sequence[LabelArray]) -> FloatArray:
+    """Mean of each label minus the mean of all labels' means, per channel; flat."""
+    values, drawn = _inside(images, labels)
+    means = np.stack([values[:, drawn == label].mean(axis=1) for label in np.unique(drawn)], axis=1)
+    return np.asarray((means - means.mean(axis=1, keepdims=True)).ravel(), np.float32)
+
+
+def _inside(
+    images: Sequence[FloatArray], labels: Sequence[LabelArray]
+) -> tuple[npt.NDArray[np.float64], LabelArray]:
+    body = [drawn != OUTSIDE for drawn in labels]
+    values = np.concatenate([i[:, b] for i, b in zip(images, body, strict=True)], axis=1)
+    drawn = np.concatenate([d[b] for d, b in zip(labels, body, strict=True)])
+    return values.astype(np.float64), drawn

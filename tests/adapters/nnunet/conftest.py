@@ -1,0 +1,184 @@
+"""A tiny data set, planned and preprocessed by nnU-Net itself, once per test session."""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import SimpleNamespace
+
+import filelock
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gansynth.sources.base import SourceRequest
+
+CASES = ("p1_left", "p1_right", "p2_left", "p2_right", "p3_left", "p3_right")
+SHAPE = (24, 28, 24)
+CONFIGURATIONS = ("3d_fullres", "2d")
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Where the toy data set is.
+
+    `root` holds nnUNet_raw, nnUNet_preprocessed and nnUNet_results. Six cases of three people, two
+    channels; the second is a picture of the labels. Outside the body images are 0 and labels -1.
+    """
+
+    root: Path
+    dataset: str = "Dataset501_Toy"
+    plans: str = "gansynthSmallPlans"
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "nnUNet_raw" / self.dataset
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "nnUNet_preprocessed" / self.dataset
+
+    def request(self, **changes) -> SourceRequest:
+        """nnunet:501, 3d_fullres, small plans, fold 0."""
+        asked = {"configuration": "3d_fullres", "plans": self.plans, "root": str(self.root)}
+        return SourceRequest("nnunet", "501", **{**asked, **changes})
+
+
+def toy_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image (2, X, Y, Z) float32 and labels (X, Y, Z) uint8 of one case."""
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), -1)
+    middle = np.array(SHAPE) / 2 - 0.5
+
+    def ball(centre: np.ndarray, radius: np.ndarray | float) -> np.ndarray:
+        return np.asarray((((grid - centre) / radius) ** 2).sum(-1) <= 1)
+
+    body = ball(middle, np.array((9, 11, 9)) + rng.uniform(-1, 1, 3))
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[ball(middle - [3, 0, 0] + rng.uniform(-1, 1, 3), rng.uniform(3, 4))] = 1
+    labels[ball(middle - [-3, -2, 0] + rng.uniform(-1, 1, 3), rng.uniform(2.5, 3.5))] = 2
+    labels[~body] = 0
+    image = rng.normal((100, 20), (15, 3), (*SHAPE, 2)).clip(1).transpose(3, 0, 1, 2)
+    image[1] += 40.0 * labels
+    return (image * body).astype(np.float32), labels
+
+
+def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+
+
+def write_raw(folder: Path) -> None:
+    from gansynth.integrity import write_json_atomic
+
+    rng = np.random.default_rng(0)
+    for case in CASES:
+        image, labels = toy_case(rng)
+        for channel in range(2):
+            save_nifti(folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz", image[channel])
+        save_nifti(folder / "labelsTr" / f"{case}.nii.gz", labels)
+    document = {
+        "name": "Toy",
+        "channel_names": {"0": "T1", "1": "FLAIR"},
+        "labels": {"background": 0, "organ": 1, "lesion": 2},
+        "numTraining": len(CASES),
+        "file_ending": ".nii.gz",
+    }
+    write_json_atomic(folder / "dataset.json", document)
+
+
+@contextlib.contextmanager
+def shortcuts():
+    """Let nnU-Net work in threads, each of its processes would import torch for seconds; and draw
+    fewer than a hundred million voxels for its intensity statistics.
+    """
+    import nnunetv2.utilities.utils
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
+
+    extractor = fingerprint_extractor.DatasetFingerprintExtractor
+    start = extractor.__init__
+
+    def start_modestly(self, *args, **kwargs):
+        start(self, *args, **kwargs)
+        self.num_foreground_voxels_for_intensitystats = 1e5
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extractor, "__init__", start_modestly)
+        threads = SimpleNamespace(Pool=ThreadPool)
+        patch.setattr(multiprocessing, "get_context", lambda method=None: threads)
+        patch.setattr(nnunetv2.utilities.utils, "Pool", ThreadPool)
+        yield
+
+
+@pytest.fixture(scope="session")
+def toy_nnunet(tmp_path_factory) -> Toy:
+    """The toy data set, preprocessed for 3d_fullres and 2d, with small plans. Do not change it."""
+    from gansynth_nnunet.prepare import SmallPlans, prepare
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    toy = Toy(shared / "toy_nnunet")
+    with filelock.FileLock(shared / "toy_nnunet.lock"):
+        if not (toy.root / "done").exists():
+            write_raw(toy.raw)
+            with shortcuts():
+                prepare(
+                    toy.request(plans=None),
+                    CONFIGURATIONS,
+                    small=SmallPlans(features=(4, 8, 8)),
+                    num_processes=1,
+                )
+            (toy.root / "nnUNet_results").mkdir()
+            (toy.root / "done").touch()
+    return toy
+
+
+@pytest.fixture
+def cheap_nnunet():
+    """Whatever nnU-Net plans and preprocesses in this test, it does so without processes."""
+    with shortcuts():
+        yield
+
+
+@pytest.fixture
+def toy_copy(toy_nnunet, tmp_path) -> Toy:
+    """A copy of the toy data set that a test may change."""
+    shutil.copytree(toy_nnunet.root, tmp_path / "toy")
+    return Toy(tmp_path / "toy")
+
+
+def crop_samples(adapter, n: int, seed: int = 0):
+    """Pairs of sample and host arrays: training crops with noise on them, in the host's space."""
+    from gansynth.schema import Sample
+
+    rng = np.random.default_rng(seed)
+    source, pairs = adapter.source, []
+    for index in range(n):
+        case = source.load(source.train_ids[index % len(source.train_ids)])
+        placed = source.space.to_generator(case, source.space.place(case, rng))
+        noise = rng.normal(0, 0.05, placed.image.shape).astype(np.float32)
+        sample = Sample(placed.image + noise, placed.labels, provenance={"case": case.id})
+        sample = source.space.to_host(sample)
+        pairs.append((sample, adapter.finalise(sample)))
+    return pairs
+
+
+@pytest.fixture
+def frozen_bank(toy_nnunet, tmp_path):
+    """Makes a frozen bank of training crops, as a generator would fill it: ``frozen_bank()``."""
+    from gansynth.bank import BankSpec, BankWriter
+    from gansynth_nnunet.adapter import NnunetAdapter
+    from gansynth_nnunet.source import open_nnunet
+
+    def make(name="bank", samples=6, **changes):
+        adapter = NnunetAdapter(open_nnunet(toy_nnunet.request(**changes)))
+        lineage = adapter.source.lineage()
+        spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
+        with BankWriter.create(tmp_path / name, spec) as writer:
+            writer.publish(crop_samples(adapter, samples))
+            writer.finish()
+        return tmp_path / name
+
+    return make

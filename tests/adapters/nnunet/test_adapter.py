@@ -1,0 +1,298 @@
+"""NnunetAdapter: what it promises the core, what it refuses, and the child process it runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.adapter import Injection
+from gansynth.errors import DataFault, GansynthError, IntegrityFault, TrainingFault, UsageFault
+from gansynth.ratio import Ratio
+from gansynth.schema import Sample
+from gansynth.space import Space
+from gansynth_nnunet import child, torchvision_cure
+from gansynth_nnunet.adapter import NnunetAdapter, doctor_lines
+from gansynth_nnunet.guards import check_size
+from gansynth_nnunet.launch import EXT_TRAINER, cpu_threads, parse_options
+from gansynth_nnunet.source import open_nnunet
+
+QUICK = {
+    "num_epochs": "1",
+    "num_iterations_per_epoch": "2",
+    "num_val_iterations_per_epoch": "1",
+}
+
+
+@pytest.fixture
+def adapter(toy_nnunet):
+    return NnunetAdapter(open_nnunet(toy_nnunet.request()))
+
+
+def injection(bank: Path, ratio: str = "1:1", **rest: Any) -> Injection:
+    return Injection(bank / "no-run", Ratio.parse(ratio), bank=bank, **rest)
+
+
+# -- the contract --------------------------------------------------------------------------------
+
+
+def test_a_sample_is_at_least_a_patch(adapter):
+    assert adapter.sample_size == adapter.host.patch_size
+
+
+def test_in_2d_a_sample_is_one_slice(toy_nnunet):
+    adapter = NnunetAdapter(open_nnunet(toy_nnunet.request(configuration="2d")))
+    assert adapter.sample_size == (1, *adapter.host.patch_size)
+
+
+def test_a_finalised_sample_names_the_voxels_of_each_label(adapter):
+    case = adapter.source.load(adapter.source.train_ids[0])
+    arrays = adapter.finalise(Sample(case.image, case.labels))
+    assert sorted(arrays) == ["class_locations:1", "class_locations:2"]
+    assert all(a.dtype == np.int16 and a.shape[1] == 4 for a in arrays.values())
+
+
+def test_a_sample_without_labels_is_refused(adapter):
+    with pytest.raises(DataFault, match="no labels"):
+        adapter.finalise(Sample(np.zeros((2, 8, 8, 8), np.float32)))
+
+
+def test_a_source_of_another_kind_is_refused(adapter, monkeypatch):
+    from gansynth.sources.base import CaseSource
+
+    monkeypatch.setattr(CaseSource, "__abstractmethods__", frozenset())
+    other: Any = CaseSource()  # type: ignore[abstract]
+    other.request = adapter.source.request
+    with pytest.raises(UsageFault, match="expected nnunet:ID"):
+        NnunetAdapter(other)
+
+
+def test_it_mixes_into_a_data_set_one_builds_oneself(adapter, frozen_bank):
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    real = nnUNetDatasetBlosc2(str(adapter.host.folder), list(adapter.source.train_ids))
+    mixed = adapter.inject(real, frozen_bank(), Ratio.parse("0:1"), batch_size=2, seed=0)
+    *_, properties = mixed.load_case(real.identifiers[0])
+    assert set(properties["class_locations"]) == {1, 2}
+
+
+# -- refusing before anything starts -------------------------------------------------------------
+
+
+def test_a_bank_of_another_fold_starts_nothing(adapter, frozen_bank):
+    with pytest.raises(IntegrityFault, match="leakage: the bank"):
+        adapter.start(injection(frozen_bank(fold="1")), QUICK, ())
+    assert not adapter.output_folder.exists()
+
+
+def test_a_run_that_is_none_starts_nothing(adapter, tmp_path):
+    with pytest.raises(UsageFault, match="no manifest"):
+        adapter.start(Injection(tmp_path, Ratio.parse("1:1")), QUICK, ())
+    assert not adapter.output_folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ({"num_epoch": "3"}, (), "--set num_epoch=3: unknown key"),
+        ({"num_epochs": "1.5"}, (), "--set num_epochs=1.5: expected a whole number"),
+        ({"oversample_foreground_percent": "33"}, (), "a number from 0 to 1"),
+        ({}, ("--epochs", "3"), "unrecognized arguments: --epochs 3"),
+        ({}, ("--c", "--val"), "exclude each other"),
+        ({}, ("-device", "tpu"), "tpu"),
+    ],
+)
+def test_what_nnunet_would_not_understand_is_refused(
+    adapter, frozen_bank, settings, options, message
+):
+    with pytest.raises(UsageFault) as caught:
+        adapter.start(injection(frozen_bank()), settings, options)
+    assert message in str(caught.value)
+
+
+def test_missing_preprocessing_is_named(toy_copy):
+    (toy_copy.preprocessed / "dataset_fingerprint.json").unlink()
+    with pytest.raises(DataFault, match=r"dataset_fingerprint\.json: missing.*gansynth prepare"):
+        NnunetAdapter(open_nnunet(toy_copy.request())).validate()
+
+
+@pytest.mark.parametrize(
+    ("space", "patch", "fits"),
+    [
+        (Space("crop", (32, 32, 32)), (24, 24, 32), True),
+        (Space("crop", (32, 32, 24)), (24, 24, 32), False),
+        (Space("slice", (32, 32)), (32, 24), True),
+        (Space("slice", (32, 32)), (24, 24, 24), False),
+        (Space("native"), (24, 24, 24), True),
+        (Space("resample", (64, 64, 64)), (24, 24, 24), False),
+    ],
+)
+def test_samples_smaller_than_a_patch_are_refused(space, patch, fits):
+    if fits:
+        check_size(Path("run"), space, patch)
+        return
+    with pytest.raises(UsageFault):
+        check_size(Path("run"), space, patch)
+
+
+# -- the outcome ---------------------------------------------------------------------------------
+
+
+def finished(folder: Path, real: int, synthetic: int, fell_back: int) -> None:
+    """What a training leaves behind."""
+    drawn = {"real": real, "synthetic": synthetic, "fell_back": fell_back}
+    session = {"drawn": {**drawn, "reasons": {"the bank is empty": fell_back}}}
+    (folder / "validation").mkdir(parents=True)
+    (folder / "gansynth.json").write_text(json.dumps({"sessions": [session, session]}))
+    summary = {
+        "foreground_mean": {"Dice": 0.8},
+        "mean": {"1": {"Dice": 0.8}, "2": {"Dice": float("nan")}},
+    }
+    (folder / "validation" / "summary.json").write_text(json.dumps(summary))
+
+
+def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(toy_copy):
+    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    finished(adapter.output_folder, real=30, synthetic=10, fell_back=0)
+    outcome = adapter._outcome(Ratio.parse("3:1"))
+    assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.realised) == (60, 20, 0.25)
+    assert outcome.metrics == {"dice": 0.8, "dice_per_label": {"1": 0.8, "2": None}}
+
+
+def test_more_than_one_in_a_hundred_missing_is_a_fault_with_results_kept(toy_copy):
+    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    finished(adapter.output_folder, real=102, synthetic=98, fell_back=2)
+    with pytest.raises(TrainingFault, match=r"4 of 200 synthetic samples.*the bank is empty"):
+        adapter._outcome(Ratio.parse("1:1"))
+    assert (adapter.output_folder / "validation" / "summary.json").exists()
+
+
+# -- the child process ---------------------------------------------------------------------------
+
+
+def run(code: str, log: Path) -> child.Ended:
+    return child.run([sys.executable, "-c", code], os.environ, log)
+
+
+@pytest.mark.parametrize("code", [2, 3, 4, 5, 6])
+def test_a_childs_typed_fault_is_ours(tmp_path, code):
+    ended = run(
+        f"import sys; sys.stderr.write('what and why\\n'); sys.exit({code})", tmp_path / "l"
+    )
+    with pytest.raises(GansynthError, match=r"^what and why$") as caught:
+        child.raise_if_failed(ended, "training")
+    assert caught.value.exit_code == code
+
+
+def test_any_other_failure_quotes_the_last_line(tmp_path):
+    ended = run("print('x'); raise RuntimeError('shape mismatch')", tmp_path / "log")
+    with pytest.raises(TrainingFault, match=r"failed \(exit 1\): RuntimeError: shape mismatch"):
+        child.raise_if_failed(ended, "training")
+
+
+def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
+    code = (
+        "import os, signal, subprocess, sys;"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
+        "print(p.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    began = time.monotonic()
+    ended = run(code, tmp_path / "log")
+    assert time.monotonic() - began < 20
+    with pytest.raises(TrainingFault, match="signal SIGKILL"):
+        child.raise_if_failed(ended, "training")
+    time.sleep(0.1)
+    assert not Path(f"/proc/{int(ended.last[0])}/exe").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from gansynth_nnunet import child\n"
+        "code = 'import time; print(1, flush=True); time.sleep(60)'\n"
+        "ended = child.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))\n"
+        "try:\n"
+        "    child.raise_if_failed(ended, 'training')\n"
+        "except BaseException as error:\n"
+        "    print(type(error).__name__, getattr(error, 'code', ''), ended.code)\n"
+    )
+    log = tmp_path / "log"
+    command = [sys.executable, str(script), str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.05)
+        parent.send_signal(number)
+        said = parent.communicate(timeout=20)[0].split()
+    assert said[0] == expected.__name__
+    assert said[-1] in (f"-{number.value}", "1")
+    if number == signal.SIGTERM:
+        assert said[1] == "143"
+
+
+def test_everything_a_child_says_is_kept(tmp_path):
+    run("print('one'); print('two')", tmp_path / "log")
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+
+
+# -- the environment -----------------------------------------------------------------------------
+
+
+def test_threads_follow_the_users_wish(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert cpu_threads() == 3
+
+
+def test_without_a_wish_one_core_is_left_over(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert cpu_threads() == 7
+
+
+def test_nnunets_own_options_pass():
+    given = parse_options(["--npz", "--c", "-num_gpus", "2"])
+    assert (given.npz, given.c, given.num_gpus, given.device) == (True, True, 2, "auto")
+
+
+def test_torchvision_imports_with_the_folder_for_a_cpu_torch_on_the_path():
+    environ = {**os.environ, "PYTHONPATH": str(torchvision_cure.CPU_TORCH)}
+    code = "import sys; assert 'torch' not in sys.modules; import torchvision.ops"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_that_folder_lets_another_sitecustomize_run(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.seen = True")
+    path = os.pathsep.join((str(torchvision_cure.CPU_TORCH), str(tmp_path)))
+    command = [sys.executable, "-c", "import sys; assert sys.seen"]
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode == 0
+
+
+def test_the_doctor_names_the_folder_for_nnunet():
+    lines = doctor_lines()
+    assert lines[0].startswith("nnU-Net 2.")
+    assert any(f"nnUNet_extTrainer={EXT_TRAINER}" in line for line in lines)
+
+
+# -- all of it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_whole_training_through_the_adapter(toy_copy, frozen_bank):
+    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    outcome = adapter.start(injection(frozen_bank(), seed=1), QUICK, ("-device", "cpu"))
+    assert outcome.realised == 0.5
+    assert 0 <= outcome.metrics["dice"] <= 1
+    assert (outcome.folder / "checkpoint_final.pth").exists()
+    assert "Training done." in (outcome.folder / "gansynth_launch.log").read_text()

@@ -1,0 +1,272 @@
+"""A Decathlon folder becomes a raw nnU-Net data set; what is wrong with it is named."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.integrity import read_json, read_nifti
+from gansynth_nnunet.check import check_raw
+from gansynth_nnunet.msd import ImportReport, import_msd
+from gansynth_nnunet.paths import NnunetRoot
+
+REAL = Path(__file__).parents[3] / "../shared/data/msd_task04_hippocampus"
+CASES = ("hip_001", "hip_002", "hip_004", "hip_005")
+SHAPE = (8, 9, 10)
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.fixture
+def msd(tmp_path):
+    """Four cases of three people, one channel."""
+    folder, rng = tmp_path / "Task04_Hip", np.random.default_rng(0)
+    for case in CASES:
+        save(folder / f"imagesTr/{case}.nii.gz", rng.normal(9, 2, SHAPE).astype(np.float32))
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[2:4, 2:5, 3:6], labels[4:6, 2:5, 3:6] = 1, 2
+        save(folder / f"labelsTr/{case}.nii.gz", labels)
+    document = {
+        "name": "Hip",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "training": [
+            {"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in CASES
+        ],
+    }
+    (folder / "dataset.json").write_text(json.dumps(document))
+    subjects = zip(CASES, "1123", strict=True)
+    (folder / "subjects.csv").write_text(
+        "case,subject_group\n" + "".join(f"{c},{s}\n" for c, s in subjects)
+    )
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path):
+    return NnunetRoot.find(tmp_path / "nn")
+
+
+def bring(msd: Path, root: NnunetRoot, folds: int = 3, **options: Any) -> ImportReport:
+    return import_msd(msd, root, 4, folds=folds, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# -- what comes out ------------------------------------------------------------------------------
+
+
+def test_files_are_taken_over_byte_for_byte(msd, root):
+    report = bring(msd, root)
+    assert (report.copied, report.rewritten) == (8, 0)
+    for case in CASES:
+        image = report.folder / f"imagesTr/{case}_0000.nii.gz"
+        assert image.read_bytes() == (msd / f"imagesTr/{case}.nii.gz").read_bytes()
+
+
+def test_dataset_json_is_nnunets(msd, root):
+    doc = read_json(bring(msd, root).folder / "dataset.json")
+    assert doc["channel_names"] == {"0": "MRI"}
+    assert doc["labels"] == {"background": 0, "Anterior": 1, "Posterior": 2}
+    assert (doc["numTraining"], doc["file_ending"]) == (4, ".nii.gz")
+
+
+def test_the_check_finds_nothing_in_what_was_imported(msd, root):
+    assert check_raw(root, bring(msd, root).dataset) == []
+
+
+def test_four_axes_become_channels(msd, root):
+    edit(msd, modality={"0": "T1", "1": "T2"})
+    for case in CASES:
+        path = msd / f"imagesTr/{case}.nii.gz"
+        array = read_nifti(path).array
+        save(path, np.stack([array, array + 1], -1))
+    folder = bring(msd, root).folder
+    first, second = (read_nifti(folder / f"imagesTr/hip_001_000{c}.nii.gz").array for c in (0, 1))
+    assert np.array_equal(first + 1, second)
+
+
+def test_uncompressed_images_are_compressed(msd, root):
+    path = msd / "imagesTr/hip_001.nii"
+    save(path, read_nifti(f"{path}.gz").array)
+    entries = read_json(msd / "dataset.json")["training"]
+    edit(msd, training=[{**entries[0], "image": "./imagesTr/hip_001.nii"}, *entries[1:]])
+    target = bring(msd, root).folder / "imagesTr/hip_001_0000.nii.gz"
+    assert np.array_equal(read_nifti(target).array, read_nifti(path).array)
+
+
+def test_labels_stored_as_floats_are_recast(msd, root):
+    path = msd / "labelsTr/hip_001.nii.gz"
+    labels = read_nifti(path).array
+    save(path, labels.astype(np.float32))
+    recast = read_nifti(bring(msd, root).folder / "labelsTr/hip_001.nii.gz").array
+    assert recast.dtype == np.uint8
+    assert np.array_equal(recast, labels)
+
+
+def test_folds_do_not_part_people(msd, root):
+    bring(msd, root)
+    splits = read_json(root.preprocessed / "Dataset004_Hip/splits_final.json", expected=list)
+    assert sorted(case for split in splits for case in split["val"]) == sorted(CASES)
+    assert any(set(CASES[:2]) <= set(split["val"]) for split in splits)
+
+
+def test_without_a_subject_list_every_case_is_a_person(msd, root):
+    (msd / "subjects.csv").unlink()
+    assert bring(msd, root).subjects == 4
+
+
+def test_subjects_can_be_an_expression(msd, root):
+    assert bring(msd, root, subjects=r"hip_00(\d)", folds=4).subjects == 4
+
+
+# -- again, and after an interruption ------------------------------------------------------------
+
+
+def test_importing_again_changes_nothing(msd, root):
+    folder = bring(msd, root).folder
+    dates = {p: p.stat().st_mtime_ns for p in folder.rglob("*.gz")}
+    assert bring(msd, root).kept == 8
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.gz")} == dates
+
+
+def test_an_interrupted_import_goes_on_to_the_same_end(msd, root, tmp_path):
+    def interrupt(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bring(msd, root, progress=interrupt)
+    assert not (root.raw / "Dataset004_Hip/dataset.json").exists()
+    report = bring(msd, root)
+    assert (report.kept, report.copied) == (4, 4)
+    whole = bring(msd, NnunetRoot.find(tmp_path / "other"))
+    assert contents(report.folder) == contents(whole.folder)
+
+
+def test_a_case_that_changed_at_the_source_is_taken_again(msd, root):
+    bring(msd, root)
+    path = msd / "imagesTr/hip_002.nii.gz"
+    save(path, np.ones(SHAPE, np.float32))
+    assert bring(msd, root).copied == 1
+
+
+def test_an_id_that_another_data_set_has_is_refused(msd, root):
+    (root.raw / "Dataset004_Heart").mkdir(parents=True)
+    with pytest.raises(UsageFault, match="id 004 is taken by Dataset004_Heart"):
+        bring(msd, root)
+
+
+def test_a_folder_that_no_import_made_is_left_alone(msd, root):
+    (root.raw / "Dataset004_Hip/imagesTr").mkdir(parents=True)
+    with pytest.raises(UsageFault, match="not from an import"):
+        bring(msd, root)
+
+
+def test_another_source_under_the_same_name_is_refused(msd, root):
+    bring(msd, root)
+    edit(msd, description="another")
+    with pytest.raises(UsageFault, match="imported from another MSD folder"):
+        bring(msd, root)
+
+
+@pytest.mark.parametrize("number", [0, 1000, "four", -4])
+def test_an_impossible_id_is_refused(msd, root, number):
+    with pytest.raises(UsageFault, match="expected a number from 1 to 999"):
+        import_msd(msd, root, number)
+
+
+# -- damaged or inconsistent ---------------------------------------------------------------------
+
+
+def test_a_truncated_image_is_named_and_the_data_set_not_finished(msd, root):
+    path = msd / "imagesTr/hip_004.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataFault, match=r"hip_004\.nii\.gz: truncated"):
+        bring(msd, root)
+    assert not (root.raw / "Dataset004_Hip/dataset.json").exists()
+
+
+def test_nan_voxels_are_refused(msd, root):
+    save(msd / "imagesTr/hip_004.nii.gz", np.full(SHAPE, np.nan, np.float32))
+    with pytest.raises(DataFault, match="720 NaN"):
+        bring(msd, root)
+
+
+@pytest.mark.parametrize(
+    ("labels", "affine", "said"),
+    [
+        (np.zeros((8, 9, 9), np.uint8), None, r"shape is \(8, 9, 9\), but \(8, 9, 10\)"),
+        (np.zeros(SHAPE, np.uint8), np.diag([1, 1, 1.01, 1]), "affine differs .* by up to 0.01 mm"),
+        (np.full(SHAPE, 7, np.uint8), None, r"label value\(s\) \[7\]"),
+        (np.full(SHAPE, 0.5, np.float32), None, r"label value\(s\) \[0\.5\]"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(msd, root, labels, affine, said):
+    save(msd / "labelsTr/hip_002.nii.gz", labels, affine)
+    with pytest.raises(DataFault, match=said):
+        bring(msd, root)
+
+
+def test_a_missing_channel_is_refused(msd, root):
+    edit(msd, modality={"0": "T1", "1": "T2"})
+    with pytest.raises(DataFault, match=r"1 channel\(s\) of shape .*, expected 2 \(T1, T2\)"):
+        bring(msd, root)
+
+
+@pytest.mark.parametrize("image", ["../secret.nii.gz", "/etc/hostname", "imagesTr/link.nii.gz"])
+def test_a_path_out_of_the_folder_is_refused_before_anything_is_written(msd, root, image):
+    (msd / "imagesTr/link.nii.gz").symlink_to("/etc/hostname")
+    edit(msd, training=[{"image": image, "label": "./labelsTr/hip_001.nii.gz"}])
+    with pytest.raises(IntegrityFault, match=r"training: 0: path .* leads out"):
+        bring(msd, root)
+    assert not root.raw.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training": []}, "expected a list of cases"),
+        ({"training": [{"image": "x"}]}, "expected image and label"),
+        ({"training": [{"image": "a b.nii.gz", "label": "x"}]}, "file name 'a b' is unusual"),
+        ({"training": [{"image": f"{n}.nii", "label": "x"} for n in "aA"]}, "'A' occurs twice"),
+        ({"labels": {"background": 0}}, "expected MSD's style"),
+        ({"labels": {"0": "background", "1": "background"}}, "a name occurs twice"),
+        ({"modality": {"1": "MRI"}}, "expected names numbered from 0"),
+    ],
+)
+def test_an_unusable_dataset_json_says_what_is_wrong(msd, root, changes, said):
+    edit(msd, **changes)
+    with pytest.raises(DataFault, match=said):
+        bring(msd, root)
+
+
+def test_an_empty_gzip_file_is_refused(msd, root):
+    (msd / "imagesTr/hip_001.nii.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(DataFault, match="only 0 bytes"):
+        bring(msd, root)
+
+
+@pytest.mark.data
+def test_the_real_hippocampus_data_import(root):
+    if not REAL.is_dir():
+        pytest.skip(f"no {REAL.name} beside the repository")
+    report = import_msd(REAL, root, 4)
+    assert (report.dataset, report.cases) == ("Dataset004_Hippocampus", 173)
+    assert (report.subjects, report.copied) == (112, 346)
+    assert {validation for _, validation in report.folds} == {34, 35}

@@ -1,0 +1,193 @@
+"""Preparing runs nnU-Net's own planning and preprocessing, once, quietly, on checked data."""
+
+import os
+import subprocess
+import sys
+import time
+from math import prod
+
+import numpy as np
+import pytest
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import read_json, write_json_atomic
+from gansynth_nnunet.prepare import SmallPlans, prepare, write_small_plans
+from gansynth_nnunet.small_plans import _patch, _strides
+from gansynth_nnunet.source import open_nnunet
+
+
+def own_request(toy):
+    return toy.request(plans=None, configuration=None)
+
+
+# -- nnU-Net's steps -----------------------------------------------------------------------------
+
+
+def test_what_is_done_is_not_done_again(toy_copy):
+    report = prepare(own_request(toy_copy), ["3d_fullres", "2d"])
+    check = report.seconds.pop("check")
+    assert check > 0
+    assert set(report.seconds.values()) == {0.0}
+
+
+def test_changed_raw_data_are_prepared_again(toy_copy, cheap_nnunet):
+    os.utime(next(toy_copy.raw.glob("labelsTr/*")), (time.time() + 60,) * 2)
+    report = prepare(own_request(toy_copy), ["2d"], num_processes=1)
+    assert min(report.seconds.values()) > 0
+
+
+def test_force_prepares_again_and_tells_how_far_it_is(toy_copy, cheap_nnunet, capsys):
+    told: list[tuple[str, int, int]] = []
+
+    def progress(*step):
+        told.append(step)
+        print(*step)
+
+    prepare(own_request(toy_copy), ["2d"], num_processes=1, progress=progress, force=True)
+    assert {("check", 6, 6), ("fingerprint", 1, 1), ("plan", 1, 1), ("2d", 6, 6)} <= set(told)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [" ".join(map(str, step)) for step in told]
+
+
+def test_no_worker_for_augmentation_does_not_break_planning(toy_copy, cheap_nnunet, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    prepare(own_request(toy_copy), ["2d"], num_processes=1, force=True)
+    assert os.environ["nnUNet_n_proc_DA"] == "0"
+
+
+def test_the_environment_is_left_as_it_was(toy_copy, cheap_nnunet, monkeypatch):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    monkeypatch.setenv("nnUNet_results", "mine")
+    before = dict(os.environ)
+    prepare(own_request(toy_copy), ["2d"], num_processes=1, force=True)
+    assert dict(os.environ) == before
+
+
+def test_damaged_data_stop_before_anything_is_written(toy_copy):
+    file = next(toy_copy.raw.glob("imagesTr/*"))
+    file.write_bytes(file.read_bytes()[:100])
+    dates = {p: p.stat().st_mtime_ns for p in toy_copy.preprocessed.rglob("*")}
+    with pytest.raises(DataFault, match="truncated"):
+        prepare(own_request(toy_copy), ["2d"], force=True)
+    assert {p: p.stat().st_mtime_ns for p in toy_copy.preprocessed.rglob("*")} == dates
+
+
+def test_an_unknown_configuration_is_refused_before_preprocessing(toy_copy):
+    with pytest.raises(UsageFault, match="'3d_lowres' is not in"):
+        prepare(own_request(toy_copy), ["2d", "3d_lowres"], force=False)
+
+
+def test_plans_of_another_planner_are_not_made_here(toy_copy):
+    with pytest.raises(UsageFault, match="nnUNetv2_plan_experiment"):
+        prepare(toy_copy.request(plans="nnUNetResEncUNetMPlans"), ["2d"])
+
+
+SCRIPT = """
+import sys
+from gansynth.sources.base import SourceRequest
+from gansynth_nnunet.prepare import prepare
+if __name__ == "__main__":
+    request = SourceRequest("nnunet", "501", root=sys.argv[1])
+    prepare(request, ["2d"], num_processes=1, force=True)
+"""
+
+
+@pytest.mark.slow
+def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(toy_copy.root)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert len(open_nnunet(toy_copy.request(configuration="2d", fold="all")).train_ids) == 6
+
+
+# -- small plans ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "patch"),
+    [
+        ([40, 56, 40], [32, 40, 32]),
+        ([128, 128, 128], [32, 32, 32]),
+        ([20, 320, 256], [8, 48, 48]),
+        ([16, 24, 16], [16, 24, 16]),
+        ([6, 64, 64], [6, 48, 48]),
+        ([512, 512], [48, 48]),
+        ([24, 20], [24, 16]),
+    ],
+)
+def test_an_automatic_patch_has_the_shape_of_nnunets(own, patch):
+    assert _patch(own, SmallPlans()) == patch
+
+
+def test_a_patch_asked_for_is_clipped_to_nnunets():
+    assert _patch([40, 56, 40], SmallPlans(patch_size=(48, 48, 48))) == [40, 48, 40]
+
+
+@pytest.mark.parametrize("asked", [(32, 32), (0, 8, 8)])
+def test_a_patch_of_wrong_shape_is_refused(asked):
+    with pytest.raises(UsageFault, match="expected 3 positive numbers"):
+        _patch([40, 56, 40], SmallPlans(patch_size=asked))
+
+
+@pytest.mark.parametrize("patch", [[32, 40, 32], [8, 48, 48], [6, 20, 36], [24, 24, 7]])
+def test_strides_divide_the_patch_and_leave_something_of_it(patch):
+    strides = _strides([[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]], patch)
+    assert [len(stage) for stage in strides] == [3] * 4
+    for axis, edge in enumerate(patch):
+        product = prod(stage[axis] for stage in strides)
+        assert edge % product == 0
+        assert edge // product >= 4
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_nnunet_builds_and_runs_the_small_network(toy_nnunet, configuration):
+    import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    source = open_nnunet(toy_nnunet.request(configuration=configuration))
+    arch = source.config["architecture"]
+    network = get_network_from_plans(
+        arch["network_class_name"], arch["arch_kwargs"], arch["_kw_requires_import"], 2, 3
+    )
+    with torch.no_grad():
+        out = network(torch.zeros(1, 2, *source.patch_size))
+    full = out[0] if isinstance(out, list | tuple) else out
+    assert full.shape == (1, 3, *source.patch_size)
+
+
+def test_nothing_is_preprocessed_for_small_plans(toy_nnunet):
+    own = open_nnunet(toy_nnunet.request(plans="nnUNetPlans"))
+    small = open_nnunet(toy_nnunet.request())
+    assert small.folder == own.folder
+    assert np.array_equal(small.load("p1_left").image, own.load("p1_left").image)
+
+
+def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
+    own = toy_copy.preprocessed / "nnUNetPlans.json"
+    write_small_plans(own, SmallPlans("tiny", features=(4, 8)), ["3d_fullres"])
+    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8, 16)), ["2d"])
+    stages = {
+        name: c["architecture"]["arch_kwargs"]["n_stages"]
+        for name, c in read_json(path)["configurations"].items()
+    }
+    assert stages == {"3d_fullres": 2, "2d": 3}
+
+
+def test_a_residual_encoder_is_shrunk_too(toy_copy):
+    own = toy_copy.preprocessed / "nnUNetPlans.json"
+    plans = read_json(own)
+    arch = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    arch["n_blocks_per_stage"] = arch.pop("n_conv_per_stage")
+    write_json_atomic(own, plans)
+    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8)), ["2d"])
+    small = read_json(path)["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    assert len(small["n_blocks_per_stage"]) == 2
+
+
+@pytest.mark.parametrize("small", [SmallPlans("nnUNetPlans"), SmallPlans("../x")])
+def test_small_plans_do_not_overwrite_others(toy_copy, small):
+    with pytest.raises(UsageFault, match="small plans: name"):
+        write_small_plans(toy_copy.preprocessed / "nnUNetPlans.json", small, ["2d"])

@@ -1,0 +1,382 @@
+"""Damaged files are caught and named; what we write is there whole or not at all."""
+
+import contextlib
+import gzip
+import resource
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gansynth import integrity
+from gansynth.errors import DataFault, EnvironmentFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.integrity import (
+    path_inside,
+    publish_dir,
+    read_json,
+    read_nifti,
+    remove_temporaries,
+    sha256_file,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+
+AFFINE = np.array([[2, 0, 0, -5], [0, 1.5, 0, 3], [0, 0, 1, 7], [0, 0, 0, 1]], float)
+GZIP_HEADER = 10  # without a file name; its time stamp and system byte mean nothing
+
+
+def volume(shape: tuple[int, ...] = (7, 6, 5), dtype: str = "int16") -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 100, shape).astype(dtype)
+
+
+def packed(array, **header) -> bytes:
+    """A .nii.gz file's bytes, header fields overwritten as asked."""
+    return gzip.compress(plain(array, **header), mtime=0)
+
+
+def plain(array, **header) -> bytes:
+    image = nib.Nifti1Image(array, AFFINE)
+    data = image.to_bytes()
+    fields = nib.Nifti1Header(data[:348], check=False)
+    for key, value in header.items():
+        fields[key] = value
+    return bytes(fields.binaryblock) + data[348:]
+
+
+def store(path, data: bytes):
+    path.write_bytes(data)
+    return path
+
+
+@contextlib.contextmanager
+def peak_memory_below(limit):
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+# -- sound files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_sound_file_reads_as_nibabel_reads_it(tmp_path, dtype, ending):
+    path = tmp_path / f"x{ending}"
+    nib.save(nib.Nifti1Image(volume(dtype=dtype), AFFINE, dtype=dtype), path)
+    array, affine, spacing = read_nifti(path)
+    theirs: Any = nib.load(path)
+    assert array.dtype == dtype
+    assert np.array_equal(array, np.asanyarray(theirs.dataobj))
+    assert np.allclose(affine, theirs.affine)
+    assert spacing == (2.0, 1.5, 1.0)
+
+
+def test_a_nifti_2_file_is_read(tmp_path):
+    nib.save(nib.Nifti2Image(volume(), AFFINE), tmp_path / "x.nii.gz")
+    assert np.array_equal(read_nifti(tmp_path / "x.nii.gz").array, volume())
+
+
+def test_a_big_endian_file_comes_out_in_native_order(tmp_path):
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(">i2")
+    nib.save(nib.Nifti1Image(volume(), AFFINE, header), tmp_path / "x.nii")
+    array = read_nifti(tmp_path / "x.nii").array
+    assert array.dtype.isnative
+    assert np.array_equal(array, volume())
+
+
+def test_slope_and_intercept_are_applied(tmp_path):
+    path = store(tmp_path / "x.nii.gz", packed(volume(), scl_slope=0.5, scl_inter=-3))
+    assert np.allclose(read_nifti(path).array, volume() * 0.5 - 3)
+
+
+def test_an_almost_empty_label_map_is_no_bomb(tmp_path):
+    labels = np.zeros((256, 256, 64), np.uint8)
+    labels[5, 5, 5] = 1
+    path = store(tmp_path / "x.nii.gz", packed(labels))
+    assert labels.nbytes / path.stat().st_size > 500
+    assert read_nifti(path).array.sum() == 1
+
+
+# -- damaged files -------------------------------------------------------------------------------
+
+
+def test_sixty_flipped_bits_are_all_caught(tmp_path):
+    data = packed(volume((12, 11, 10)))
+    rng = np.random.default_rng(0)
+    caught = 0
+    for _ in range(60):
+        damaged = bytearray(data)
+        position = rng.integers(GZIP_HEADER, len(data))
+        damaged[position] ^= 1 << int(rng.integers(8))
+        with pytest.raises(DataFault, match=r"x\.nii\.gz"):
+            read_nifti(store(tmp_path / "x.nii.gz", bytes(damaged)))
+        caught += 1
+    assert caught == 60
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_a_cut_off_gzip_file_is_called_truncated(tmp_path, share):
+    data = packed(volume((20, 20, 20)))
+    path = store(tmp_path / "x.nii.gz", data[: int(share * len(data))])
+    with pytest.raises(DataFault, match=f"truncated at byte {path.stat().st_size}"):
+        read_nifti(path)
+
+
+def test_a_lost_checksum_is_noticed(tmp_path):
+    with pytest.raises(DataFault, match="truncated"):
+        read_nifti(store(tmp_path / "x.nii.gz", packed(volume())[:-8]))
+
+
+def test_a_cut_off_plain_file_is_called_truncated(tmp_path):
+    with pytest.raises(DataFault, match=r"truncated at byte 400, header announces 772"):
+        read_nifti(store(tmp_path / "x.nii", plain(volume())[:400]))
+
+
+def test_a_gzip_stream_shorter_than_its_header_says_is_truncated(tmp_path):
+    path = store(tmp_path / "x.nii.gz", gzip.compress(plain(volume())[:-10]))
+    with pytest.raises(DataFault, match="truncated, 410 bytes of voxels of the 420"):
+        read_nifti(path)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_an_absurd_header_is_refused_before_allocation(tmp_path, ending):
+    make = packed if ending == ".nii.gz" else plain
+    path = store(tmp_path / f"x{ending}", make(volume(), dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]))
+    with (
+        peak_memory_below(4 << 20),
+        pytest.raises(DataFault, match="announces 70362301923326"),
+    ):
+        read_nifti(path)
+
+
+def test_a_stream_that_outgrows_its_header_is_stopped(tmp_path):
+    bomb = gzip.compress(plain(volume()) + bytes(64 << 20), compresslevel=1)
+    path = store(tmp_path / "x.nii.gz", bomb)
+    with peak_memory_below(8 << 20), pytest.raises(DataFault, match="more than the 420 bytes"):
+        read_nifti(path)
+
+
+def test_a_bomb_whose_header_agrees_is_refused_unread(tmp_path):
+    header = plain(volume(), dim=[3, 1000, 1000, 1000, 1, 1, 1, 1])  # 2 GB by 100 KB
+    path = store(tmp_path / "x.nii.gz", gzip.compress(header + bytes(100 << 20), 1))
+    with peak_memory_below(8 << 20), pytest.raises(DataFault, match="decompression bomb"):
+        read_nifti(path)
+
+
+def test_the_limit_is_the_callers(tmp_path):
+    path = store(tmp_path / "x.nii.gz", packed(volume()))
+    with pytest.raises(DataFault, match="expected at most 100"):
+        read_nifti(path, max_bytes=100)
+
+
+def test_nan_and_infinite_voxels_are_counted(tmp_path):
+    array = volume(dtype="float32")
+    array[0, 0, :2], array[1, 1, 1] = np.nan, np.inf
+    path = store(tmp_path / "x.nii.gz", packed(array))
+    with pytest.raises(DataFault, match="2 NaN and 1 infinite"):
+        read_nifti(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"srow_x": [0, 0, 0, 0]}, "singular"),
+        ({"srow_y": [0, np.nan, 0, 0]}, "not finite"),
+        ({"pixdim": [1, 1, 0, 1, 1, 1, 1, 1]}, r"pixdim is \(1\.0, 0\.0, 1\.0\)"),
+        ({"pixdim": [1, np.nan, 1, 1, 1, 1, 1, 1]}, "pixdim"),
+        ({"dim": [4, 7, 6, 5, 1, 1, 1, 1]}, "4D"),
+        ({"dim": [2, 7, 30, 1, 1, 1, 1, 1]}, "2D"),
+        ({"dim": [3, 7, -6, 5, 1, 1, 1, 1]}, "shape"),
+        ({"datatype": 128, "bitpix": 24}, "colour"),
+        ({"datatype": 77}, "not a NIfTI header"),
+        ({"magic": b"ni1"}, r"\.hdr/\.img"),
+        ({"vox_offset": 0}, "from byte 0"),
+    ],
+)
+def test_a_nonsensical_header_field_is_named(tmp_path, fields, said):
+    with pytest.raises(DataFault, match=said):
+        read_nifti(store(tmp_path / "x.nii.gz", packed(volume(), **fields)))
+
+
+def test_four_axes_are_read_where_asked_for(tmp_path):
+    path = store(tmp_path / "x.nii.gz", packed(volume((4, 3, 2, 5))))
+    assert read_nifti(path, ndim=(3, 4)).array.shape == (4, 3, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("x.nii.gz", b"", "not a gzip file"),
+        ("x.nii.gz", b"version https://git-lfs.github.com/spec/v1\n", "not a gzip file"),
+        ("x.nii", b"", "only 0 bytes"),
+        ("x.nii.gz", gzip.compress(b"short"), "only 5 bytes"),
+        ("x.nii", bytes(2000), "not a NIfTI header|expected"),
+    ],
+)
+def test_what_is_no_nifti_file_is_said_to_be_none(tmp_path, name, data, said):
+    with pytest.raises(DataFault, match=said):
+        read_nifti(store(tmp_path / name, data))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataFault, match=r"gone\.nii\.gz: no such file"):
+        read_nifti(tmp_path / "gone.nii.gz")
+
+
+def test_no_mutant_of_a_header_raises_anything_untyped(tmp_path):
+    data, rng, outcomes = plain(volume()), np.random.default_rng(3), set()
+    for _ in range(300):
+        mutant = bytearray(data)
+        for position in rng.integers(0, 352, 3):
+            mutant[position] = rng.integers(256)
+        try:
+            read_nifti(store(tmp_path / "x.nii", bytes(mutant)), max_bytes=1 << 20)
+            outcomes.add("read")
+        except GansynthError:
+            outcomes.add("fault")
+    assert outcomes == {"read", "fault"}
+
+
+# -- JSON and paths ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "not valid JSON"), ("[1]", "is a list, expected a dict"), ("[" * 100_000, "not valid")],
+)
+def test_unusable_json_is_a_data_fault(tmp_path, text, said):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DataFault, match=said):
+        read_json(path)
+
+
+def test_oversized_json_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(integrity, "MAX_JSON_BYTES", 10)
+    write_json_atomic(tmp_path / "x.json", {"a": "long enough"})
+    with pytest.raises(DataFault, match="larger than 10 bytes"):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/hostname", "a/../../x", "link/x", ".", "a\0b"])
+def test_a_path_that_leads_out_is_refused(tmp_path, name):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "link").symlink_to(tmp_path)
+    with pytest.raises(IntegrityFault, match="leads out of"):
+        path_inside(home, name, what="dataset.json: training: 0")
+
+
+@pytest.mark.parametrize("name", ["x", "./a/x", "a/../x"])
+def test_a_path_that_stays_inside_is_resolved(tmp_path, name):
+    assert path_inside(tmp_path, name, what="x") == (tmp_path / name).resolve()
+
+
+# -- publishing ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """A full disk, as far as one process can be made to see one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_an_environment_fault_with_bytes_needed_and_free(tmp_path):
+    path = store(tmp_path / "x", b"old")
+    with (
+        files_of_at_most(4096),
+        pytest.raises(EnvironmentFault, match=r"10000 bytes needed, \d+ bytes free"),
+    ):
+        write_bytes_atomic(path, bytes(10_000))
+
+
+def test_after_a_full_disk_the_old_file_is_intact_and_nothing_is_left(tmp_path):
+    path = store(tmp_path / "x", b"old")
+    with files_of_at_most(4096), contextlib.suppress(EnvironmentFault):
+        write_bytes_atomic(path, bytes(10_000))
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_vanished_folder_is_an_environment_fault(tmp_path):
+    with pytest.raises(EnvironmentFault, match="the folder is not there"):
+        write_bytes_atomic(tmp_path / "gone" / "x", b"1")
+
+
+def test_json_written_is_json_read(tmp_path):
+    document = {"ä": [1, 2.5, None], "b": {"c": True}}
+    write_json_atomic(tmp_path / "x.json", document)
+    assert read_json(tmp_path / "x.json") == document
+
+
+def test_nan_never_reaches_a_json_file(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json_atomic(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from gansynth.integrity import write_bytes_atomic
+for version in range(10**6):
+    write_bytes_atomic(Path(sys.argv[1]), bytes([version % 256]) * (1 << 20))
+"""
+
+
+@pytest.mark.parametrize("wait", [0.05, 0.11])
+def test_a_killed_writer_leaves_a_whole_file(tmp_path, wait):
+    path = tmp_path / "x"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(wait)
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    data = path.read_bytes()
+    assert len(data) == 1 << 20
+    assert len(set(data)) == 1
+
+
+def test_what_an_interrupted_writer_left_is_removed(tmp_path):
+    store(tmp_path / ".x.tmp-123", b"1")
+    (tmp_path / ".run.tmp-4").mkdir()
+    store(tmp_path / "x", b"1")
+    remove_temporaries(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_is_published_whole(tmp_path):
+    (tmp_path / "t" / "sub").mkdir(parents=True)
+    store(tmp_path / "t" / "sub" / "x", b"1")
+    publish_dir(tmp_path / "t", tmp_path / "final")
+    assert (tmp_path / "final" / "sub" / "x").read_bytes() == b"1"
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_published_folder_is_not_overwritten(tmp_path):
+    for name in ("t", "final"):
+        (tmp_path / name).mkdir()
+        store(tmp_path / name / "x", name.encode())
+    with pytest.raises(UsageFault, match="exists already"):
+        publish_dir(tmp_path / "t", tmp_path / "final")
+    assert (tmp_path / "final" / "x").read_bytes() == b"final"
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    assert sha256_file(store(tmp_path / "x", b"abc")).startswith("ba7816bf")

@@ -1,0 +1,83 @@
+"""What a run has seen, and the guards that keep held-out cases unseen."""
+
+import json
+
+import pytest
+
+from gansynth.errors import IntegrityFault
+from gansynth.lineage import CaseRecord, Lineage, guard, guard_host, guard_split
+
+SEEN = Lineage(
+    dataset="nnunet:Dataset004_Hippocampus",
+    fold="0",
+    cases=(CaseRecord("a_1", "anna", "hash-a1"), CaseRecord("b_1", "ben", "hash-b1")),
+    host={"plans": "nnUNetPlans", "spacing": [1.0, 1.0, 1.0]},
+)
+
+
+def test_a_lineage_comes_back_from_json():
+    assert Lineage.from_json(json.loads(json.dumps(SEEN.to_json()))) == SEEN
+
+
+def test_unseen_cases_pass():
+    guard(SEEN, [CaseRecord("c_1", "carl", "hash-c1")])
+
+
+def test_nothing_held_out_passes():
+    guard(SEEN, [])
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        (CaseRecord("a_1", "somebody", "other"), r"a_1 \(the case itself\)"),
+        (CaseRecord("x_9", "somebody", "hash-b1"), r"x_9 \(same content as b_1\)"),
+        (CaseRecord("a_2", "anna", "other"), r"a_2 \(same subject as a_1\)"),
+    ],
+    ids=["id", "content", "subject"],
+)
+def test_a_held_out_case_that_was_seen_is_refused_by_name(held_out, message):
+    with pytest.raises(IntegrityFault, match=message):
+        guard(SEEN, [CaseRecord("c_1", "carl", "hash-c1"), held_out])
+
+
+def test_the_message_says_what_saw_them_and_the_way_out():
+    with pytest.raises(IntegrityFault, match=r"the bank of .*Hippocampus fold 0 .*gansynth fit"):
+        guard(SEEN, [SEEN.cases[0]], what="bank")
+
+
+def test_the_message_counts_all_and_names_eight():
+    many = tuple(CaseRecord(f"case_{i:02d}", f"person_{i}", f"hash-{i}") for i in range(11))
+    with pytest.raises(IntegrityFault, match=r"seen 11 held-out.*case_07.*, and 3 more") as stopped:
+        guard(Lineage("set", "0", many), many)
+    assert "case_08" not in str(stopped.value)
+
+
+def test_leakage_has_its_exit_code():
+    assert IntegrityFault.exit_code == 6
+
+
+def test_a_split_without_shared_subjects_passes():
+    guard_split([("a_1", "anna")], [("b_1", "ben")], fold="0", repair="")
+
+
+def test_a_split_that_shares_a_subject_is_refused_with_its_repair():
+    with pytest.raises(IntegrityFault, match=r"fold 2 .*a_2 and a_1 \(subject anna\).*: do this"):
+        guard_split([("a_1", "anna")], [("a_2", "anna")], fold="2", repair="do this")
+
+
+def test_the_same_space_passes():
+    guard_host(SEEN.host, dict(SEEN.host))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"plans": "small", "spacing": [1.0, 1.0, 1.0]}, "plans: 'nnUNetPlans' != 'small'"),
+        ({"plans": "nnUNetPlans"}, r"spacing: \[1.0, 1.0, 1.0\] != None"),
+        ({**SEEN.host, "fill": 0}, "fill: None != 0"),
+    ],
+)
+def test_another_space_is_refused_with_both_values(wanted, message):
+    with pytest.raises(IntegrityFault, match=message):
+        guard_host(SEEN.host, wanted)

@@ -1,0 +1,493 @@
+"""The producer: what it admits, how it fills and refreshes, how it ends."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from gansynth.admission import admit, reason_of
+from gansynth.bank import BankReader, BankSpec, BankWriter, verify_bank
+from gansynth.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
+from gansynth.lineage import Lineage
+from gansynth.producer import Producer, ProducerConfig, main, produce
+from gansynth.schema import Boxes, Sample, Schema
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0), has_outside=True)
+SIZE = (4, 4, 4)
+CONFIG = ProducerConfig(
+    run="run",
+    request={"kind": "toy", "where": "ok"},
+    target="toy",
+    bank="bank",
+    frozen=True,
+    capacity=13,
+    segment_samples=5,
+    device="cpu",
+)
+SPEC = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "f", True, 13, 5)
+REJECTED = (3, 9, 10)
+
+
+def draw(first: int, count: int) -> list[Sample]:
+    """Sample k depends on k alone; three of them hold a NaN."""
+    samples = []
+    for k in range(first, first + count):
+        image = np.random.default_rng(k).normal(size=(2, *SIZE)).astype(np.float32)
+        if k in REJECTED:
+            image[0, 0, 0, 0] = np.nan
+        samples.append(Sample(image, (image[0] > 1).astype(np.int16), None, {"case": f"c{k}"}))
+    return samples
+
+
+def finalise(sample: Sample) -> dict[str, Any]:
+    assert sample.labels is not None
+    return {"voxels": np.argwhere(sample.labels > 0).astype(np.int16)}
+
+
+def fill(
+    writer: BankWriter,
+    config: ProducerConfig = CONFIG,
+    *,
+    draw: Callable[[int, int], list[Sample]] = draw,
+    finalise: Callable[[Sample], dict[str, Any]] = finalise,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    produce(writer, draw, finalise, config, stop=stop, schema=SCHEMA, min_size=SIZE)
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    left = iter(range(calls))
+    return lambda: next(left, None) is None
+
+
+def indices(folder: Path) -> list[int]:
+    reader = BankReader(folder)
+    return [reader.read(i).provenance["index"] for i in reader.ids()]
+
+
+# -- admission -----------------------------------------------------------------------------------
+
+
+def good() -> Sample:
+    return draw(0, 1)[0]
+
+
+def spoilt(**changes) -> Sample:
+    return replace(good(), **changes)
+
+
+def image_with(value: float) -> np.ndarray:
+    image = good().image.copy()
+    image[1, 2, 3, 0] = value
+    return image
+
+
+def one_box(*coords: float) -> Boxes:
+    return Boxes(np.array([coords], np.float32), np.ones(1, np.int16))
+
+
+OUTSIDE_ONLY_VARIES = np.where(np.arange(4)[:, None, None] > 1, 0.5, good().image)
+HALF_OUTSIDE = np.where(np.arange(4)[:, None, None] > 1, 1, np.full(SIZE, -1)).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (spoilt(image=good().image[:1]), "1 channel"),
+        (spoilt(image=good().image[:, 0]), "axes"),
+        (spoilt(image=image_with(math.nan)), "NaN"),
+        (spoilt(labels=np.full(SIZE, 7, np.int16)), r"label value\(s\) \[7\]"),
+        (spoilt(labels=np.zeros((4, 4, 3), np.int16)), "shape"),
+        (spoilt(image=good().image[:, :3], labels=None), "at least"),
+        (spoilt(image=np.full((2, *SIZE), 0.3, np.float32)), "constant"),
+        (spoilt(image=OUTSIDE_ONLY_VARIES, labels=HALF_OUTSIDE), "constant"),
+        (spoilt(labels=np.full(SIZE, -1, np.int16)), "constant"),
+        (spoilt(image=image_with(70000)), "float16"),
+        (
+            spoilt(boxes=Boxes(np.array([[0, 0, 0, 2, 2, 5]], np.float32), np.ones(1, np.int16))),
+            "leave",
+        ),
+        (
+            spoilt(boxes=Boxes(np.array([[0, 0, 2, 2]], np.float32), np.ones(1, np.int16))),
+            "expected 6",
+        ),
+    ],
+)
+def test_a_bad_sample_is_not_admitted_and_the_reason_named(sample, words):
+    with pytest.raises(DataFault, match=words):
+        admit(sample, SCHEMA, SIZE)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        good(),
+        spoilt(labels=None),
+        spoilt(image=np.concatenate([good().image[:1], np.zeros((1, *SIZE), np.float32)])),
+        spoilt(labels=HALF_OUTSIDE),
+        spoilt(boxes=one_box(0, 0, 0, 4, 4, 4)),
+    ],
+    ids=["plain", "unlabelled", "one-empty-channel", "outside", "box"],
+)
+def test_a_good_sample_is_admitted(sample):
+    admit(sample, SCHEMA, SIZE)
+
+
+def test_large_values_are_admitted_to_a_float32_bank():
+    admit(spoilt(image=image_with(70000)), SCHEMA, SIZE, "float32")
+
+
+def test_equal_reasons_count_as_one_whatever_their_numbers():
+    faults = []
+    for value in (70000, 1.5e6):
+        with pytest.raises(DataFault) as caught:
+            admit(spoilt(image=image_with(value)), SCHEMA, SIZE)
+        faults.append(reason_of(caught.value))
+    assert faults == ["image overflows float16, its largest value is #"] * 2
+
+
+# -- the loop ------------------------------------------------------------------------------------
+
+
+def test_a_frozen_bank_is_filled_in_order_without_the_rejected_and_finished(tmp_path):
+    with BankWriter.create(tmp_path / "bank", SPEC) as writer:
+        fill(writer)
+        assert writer.complete
+        assert writer.rejected == {"image holds # NaN or infinite voxel(s)": 3}
+    assert indices(tmp_path / "bank") == [k for k in range(16) if k not in REJECTED]
+    assert verify_bank(tmp_path / "bank") == 3
+
+
+def test_a_stored_sample_carries_the_hosts_extras_and_its_provenance(tmp_path):
+    with BankWriter.create(tmp_path / "bank", SPEC) as writer:
+        fill(writer)
+    found = BankReader(tmp_path / "bank").read("000000-04")
+    assert found.provenance == {"case": "c5", "index": 5}
+    np.testing.assert_array_equal(found.extras["voxels"], finalise(draw(5, 1)[0])["voxels"])
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_a_frozen_bank_that_was_interrupted_gets_the_same_bytes(tmp_path, batches):
+    with BankWriter.create(tmp_path / "whole", SPEC) as writer:
+        fill(writer)
+    with BankWriter.create(tmp_path / "bank", SPEC) as writer:
+        fill(writer, stop=stop_after(batches))
+        assert not writer.complete
+    with BankWriter.attach(tmp_path / "bank") as writer:
+        fill(writer)
+    for name in ("complete.json", *(f"segment-00000{n}.h5" for n in range(3))):
+        assert (tmp_path / "bank" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_full_frozen_bank_is_finished_without_drawing(tmp_path):
+    def never(first, count):
+        raise AssertionError
+
+    with BankWriter.create(tmp_path / "bank", replace(SPEC, capacity=2)) as writer:
+        writer.publish([(replace(s, provenance={"index": 0}), {}) for s in draw(0, 2)])
+        fill(writer, draw=never)
+        assert writer.complete
+
+
+def test_a_live_bank_stays_full_while_its_samples_grow_newer(tmp_path):
+    spec, config = replace(SPEC, frozen=False), replace(CONFIG, frozen=False, duty=1)
+    with BankWriter.create(tmp_path / "bank", spec) as writer:
+        fill(writer, config, stop=stop_after(30))
+        assert (writer.state, writer.held) == ("refreshing", 13)
+    found = indices(tmp_path / "bank")
+    assert found == sorted(found)
+    assert found[0] > 80
+
+
+def test_a_live_bank_taken_up_again_goes_on_with_new_samples(tmp_path):
+    spec, config = replace(SPEC, frozen=False), replace(CONFIG, frozen=False, duty=1)
+    with BankWriter.create(tmp_path / "bank", spec) as writer:
+        fill(writer, config, stop=stop_after(8))
+    last = indices(tmp_path / "bank")[-1]
+    with BankWriter.attach(tmp_path / "bank") as writer:
+        fill(writer, config, stop=stop_after(2))
+    found = indices(tmp_path / "bank")
+    assert found == list(range(found[0], found[0] + 13))
+    assert found[0] < last < found[-1]
+
+
+def test_a_full_live_bank_is_worked_on_within_the_duty(tmp_path):
+    starts, worked = [], []
+
+    def slow(first, count):
+        starts.append(time.monotonic())
+        time.sleep(0.02)
+        samples = draw(first, count)
+        worked.append(time.monotonic() - starts[-1])
+        return samples
+
+    spec = replace(SPEC, frozen=False, capacity=1, segment_samples=1)
+    config = replace(CONFIG, frozen=False, capacity=1, segment_samples=1, batch=1, duty=0.2)
+    with BankWriter.create(tmp_path / "bank", spec) as writer:
+        fill(writer, config, draw=slow, stop=lambda: len(starts) > 5)
+    shares = np.array(worked[:-1]) / np.diff(starts)
+    assert len(shares) == 5
+    # Sample 3 is rejected, but time spent is time spent.
+    assert shares.max() <= 0.2
+
+
+def test_a_resting_producer_shows_that_it_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr("gansynth._produce._BEAT_SECONDS", 0.1)
+    spec = replace(SPEC, frozen=False, capacity=3, segment_samples=3)
+    config = replace(CONFIG, frozen=False, capacity=3, segment_samples=3, duty=1e-6)
+    with BankWriter.create(tmp_path / "bank", spec) as writer:
+        beats = []
+        writer.beat = lambda: beats.append(writer.state)  # type: ignore[method-assign]
+        fill(writer, config, stop=lambda: len(beats) == 4)
+        assert writer.published == 3
+    assert beats == ["refreshing"] * 4
+
+
+def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
+    drawn = 0
+
+    def bad(first, count):
+        nonlocal drawn
+        drawn += count
+        return [spoilt(image=image_with(math.nan)) for _ in range(count)]
+
+    with (
+        BankWriter.create(tmp_path / "bank", SPEC) as writer,
+        pytest.raises(TrainingFault, match=r"33 of the last 33 .* NaN") as caught,
+    ):
+        fill(writer, draw=bad)
+    assert drawn == 36
+    assert "\n" not in str(caught.value)
+
+
+def test_half_rejected_is_borne(tmp_path):
+    def half(first, count):
+        odd = [k % 2 for k in range(first, first + count)]
+        return [spoilt(image=image_with(math.nan)) if bad else good() for bad in odd]
+
+    spec = replace(SPEC, capacity=60)
+    with BankWriter.create(tmp_path / "bank", spec) as writer:
+        fill(writer, replace(CONFIG, capacity=60), draw=half)
+    assert indices(tmp_path / "bank") == list(range(0, 120, 2))
+
+
+def test_a_sample_the_adapter_cannot_finalise_is_rejected(tmp_path):
+    def refuse_first(sample):
+        if sample.provenance["case"] == "c0":
+            raise DataFault("sample: no voxel of label 1, expected some")
+        return {}
+
+    with BankWriter.create(tmp_path / "bank", SPEC) as writer:
+        fill(writer, finalise=refuse_first)
+        assert writer.rejected["no voxel of label #"] == 1
+    assert indices(tmp_path / "bank")[0] == 1
+
+
+# -- the process ---------------------------------------------------------------------------------
+
+# Found on the way in by the child, it stands in for run, source and adapter: what a producer is
+# made of, not what it does. "where" says how the generator behaves.
+STAND_IN = """
+import sys, time, types
+from types import SimpleNamespace as Bag
+
+def load_run(folder, device):
+    from gansynth.lineage import Lineage
+    generator = Bag(device=Bag(type="cpu"))
+    return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
+               manifest_sha256="f", edits=("elastic",))
+
+class SampleDrawer:
+    def __init__(self, run, source, edits, seed):
+        self.where = source.where
+
+    def draw(self, first, count):
+        import numpy as np
+        from gansynth.errors import EnvironmentFault
+        from gansynth.schema import Sample
+        while self.where == "slow" and first:
+            time.sleep(60)
+        while self.where == "stubborn" and first:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+        if self.where == "fault" and first:
+            raise EnvironmentFault("the GPU is gone; plug it in")
+        if self.where == "bug":
+            raise KeyError("a bug")
+        def one(k):
+            image = np.random.default_rng(k).normal(size=(2, 4, 4, 4)).astype(np.float32)
+            return Sample(image, (image[0] > 1).astype(np.int16), None, {})
+        return [one(k) for k in range(first, first + count)]
+
+class Adapter:
+    sample_size = (4, 4, 4)
+
+    def __init__(self, source):
+        from gansynth.schema import Schema
+        names = {"background": 0, "tumour": 1}
+        self.schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
+
+    def finalise(self, sample):
+        return {}
+
+registry = Bag(open_source=lambda request: request, adapter=lambda name: Adapter)
+for name, content in {
+    "gansynth.run": {"load_run": load_run},
+    "gansynth.sampling": {"SampleDrawer": SampleDrawer},
+    "gansynth.registry": {"installed": lambda: registry},
+}.items():
+    sys.modules[name] = module = types.ModuleType(name)
+    module.__dict__.update(content)
+"""
+PARENT = """
+import sys, time
+from pathlib import Path
+from gansynth.producer import Producer, ProducerConfig
+config = ProducerConfig.from_json(__import__("json").loads(sys.argv[1]))
+producer = Producer.start(config, Path(sys.argv[2]))
+producer.wait(1, 30)
+print(producer.process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Starts producers of the stand-in, and ends them."""
+    (tmp_path / "sitecustomize.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)
+    started = []
+
+    def starter(where: str = "ok", **changes) -> Producer:
+        request = {"kind": "toy", "where": where}
+        config = replace(CONFIG, request=request, bank=str(tmp_path / "bank"), **changes)
+        started.append(Producer.start(config, tmp_path / "producer.log"))
+        return started[-1]
+
+    yield starter
+    for producer in started:
+        producer.stop()
+
+
+def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
+    producer = start()
+    shown: list[int] = []
+    producer.wait(13, 60, shown.append)
+    assert producer.process.wait(10) == 0
+    assert not producer.alive()
+    assert (shown[-1], producer.log.read_text()) == (13, "")
+    assert verify_bank(tmp_path / "bank") == 3
+    spec = BankReader(tmp_path / "bank").spec
+    assert (spec.run_id, spec.capacity, spec.edits) == ("run", 13, ("elastic",))
+
+
+def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_path):
+    producer = start(frozen=False, duty=0.5)
+    producer.wait(13, 60)
+    process = psutil.Process(producer.process.pid)
+    assert process.nice() == psutil.Process().nice() + 10
+    producer.stop()
+    assert producer.process.returncode == 143
+    assert list((tmp_path / "bank").glob(".*.tmp-*")) == []
+    assert json.loads((tmp_path / "bank/heartbeat.json").read_text())["state"] == "stopped"
+    assert verify_bank(tmp_path / "bank") == 3
+
+
+def test_the_fault_a_producer_dies_of_reaches_who_waits(start):
+    producer = start("fault")
+    with pytest.raises(EnvironmentFault, match=r"plug it in .*with 0 of 13 samples"):
+        producer.wait(13, 60)
+    assert producer.process.returncode == 4
+    assert producer.log.read_text() == "the GPU is gone; plug it in\n"
+
+
+def test_a_bug_of_a_producer_is_quoted(start):
+    with pytest.raises(TrainingFault, match=r"exit code 1 .*KeyError: 'a bug'") as caught:
+        start("bug").wait(13, 60)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_producer_that_ends_short_is_a_training_fault(start):
+    with pytest.raises(TrainingFault, match="exit code 0 with 13 of 14"):
+        start().wait(14, 60)
+
+
+def test_waiting_ends_when_time_is_up_and_a_killed_producer_is_named(start):
+    producer = start("slow", segment_samples=4)
+    producer.wait(4, 60)
+    with pytest.raises(TrainingFault, match=r"4 of 13 samples after 0\.2 s"):
+        producer.wait(13, 0.2)
+    assert producer.alive()
+    producer.process.kill()
+    with pytest.raises(EnvironmentFault, match="SIGKILL"):
+        producer.wait(13, 60)
+
+
+def test_a_bank_made_otherwise_is_not_taken_up(start, tmp_path):
+    start().wait(13, 60)
+    with pytest.raises(UsageFault, match="other capacity, seed"):
+        start(capacity=14, seed=1).wait(14, 60)
+    assert BankReader(tmp_path / "bank").count() == 13
+
+
+@pytest.mark.parametrize(
+    ("where", "temporary"), [("ok", False), ("slow", True), ("stubborn", True)]
+)
+def test_a_producer_ends_within_three_seconds_of_its_killed_parent(tmp_path, where, temporary):
+    (tmp_path / "sitecustomize.py").write_text(STAND_IN)
+    bank = tmp_path / "bank"
+    config = replace(
+        CONFIG,
+        request={"kind": "toy", "where": where},
+        bank=str(bank),
+        frozen=False,
+        segment_samples=4,
+        temporary=temporary,
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, json.dumps(config.to_json()), str(tmp_path / "log")],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))},
+    )
+    with parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 3
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert bank.exists() != temporary
+
+
+def test_a_configuration_survives_json():
+    config = replace(CONFIG, edits=("elastic", "mirror"))
+    assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"bank": None, "colour": 1}, "colour"), ({"duty": 0}, "duty"), ({"batch": 0}, "batch")],
+)
+def test_a_wrong_configuration_is_one_line_and_exit_2(tmp_path, capsys, changes, words):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**CONFIG.to_json(), **changes}))
+    assert main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

@@ -1,0 +1,86 @@
+"""R:S: read as written, exact in expectation, stratified per batch, at random places."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gansynth.errors import UsageFault
+from gansynth.ratio import Ratio, SlotPlanner
+
+BATCHES = 2000
+
+
+def plan(p: float, batch_size: int, seed: int = 0) -> np.ndarray:
+    """Booleans (batches, slots)."""
+    planner = SlotPlanner(p, batch_size, np.random.default_rng(seed))
+    slots = [planner.next_is_synthetic() for _ in range(BATCHES * batch_size)]
+    return np.array(slots).reshape(BATCHES, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("text", "p"),
+    [
+        ("1:1", 0.5),
+        ("2:1", 1 / 3),
+        ("2813:4000", 4000 / 6813),
+        ("0:1", 1),
+        ("1:0", 0),
+        ("0.5:1.5", 0.75),
+    ],
+)
+def test_a_ratio_is_read_as_written(text, p):
+    ratio = Ratio.parse(text)
+    assert ratio.p == pytest.approx(p, abs=1e-15)
+    assert str(ratio) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1:", ":1", "1:1:1", "a:b", "0:0", "-1:2", "2:-1", "nan:1", "1:inf", "1/1"]
+)
+def test_what_is_no_ratio_is_refused_with_the_text(text):
+    with pytest.raises(UsageFault) as caught:
+        Ratio.parse(text)
+    assert repr(text) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("text", ["1:1", "2:1", "9:1", "1:3", "2813:4000"])
+def test_the_realised_share_is_the_ratio_within_three_sigma(text, batch_size):
+    p = Ratio.parse(text).p
+    drawn = int(plan(p, batch_size).sum())
+    part = p * batch_size - math.floor(p * batch_size)
+    sigma = math.sqrt(
+        BATCHES * part * (1 - part)
+    )  # only the last slot of a batch is left to chance
+    assert abs(drawn - p * batch_size * BATCHES) <= 3 * sigma + 1e-9
+
+
+@pytest.mark.parametrize(("p", "batch_size"), [(0.5, 3), (1 / 3, 2), (0.1, 7), (0.9, 4), (0.5, 4)])
+def test_every_batch_has_the_floor_or_the_ceiling(p, batch_size):
+    counts = set(plan(p, batch_size).sum(axis=1).tolist())
+    assert counts == {math.floor(p * batch_size), math.ceil(p * batch_size)}
+
+
+@pytest.mark.parametrize(("p", "share"), [(0.0, 0.0), (1.0, 1.0)])
+def test_all_or_nothing_leaves_nothing_to_chance(p, share):
+    assert plan(p, 5).mean() == share
+
+
+@pytest.mark.parametrize(("p", "batch_size"), [(0.5, 4), (0.3, 5)])
+def test_every_place_in_a_batch_is_equally_often_synthetic(p, batch_size):
+    frequencies = plan(p, batch_size).mean(axis=0)
+    sigma = math.sqrt(p * (1 - p) / BATCHES)
+    assert np.abs(frequencies - p).max() < 4 * sigma
+
+
+def test_the_same_generator_plans_the_same_and_another_does_not():
+    assert (plan(0.5, 4, seed=1) == plan(0.5, 4, seed=1)).all()
+    assert (plan(0.5, 4, seed=1) != plan(0.5, 4, seed=2)).any()
+
+
+@pytest.mark.parametrize(("p", "batch_size"), [(-0.1, 2), (1.1, 2), (float("nan"), 2), (0.5, 0)])
+def test_a_share_or_batch_size_out_of_range_is_refused(p, batch_size):
+    with pytest.raises(UsageFault):
+        SlotPlanner(p, batch_size, np.random.default_rng(0))

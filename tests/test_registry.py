@@ -1,0 +1,195 @@
+"""Plugins found through entry points: each on its own, so that a broken one is only a line."""
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gansynth import conditions
+from gansynth.conditions.base import Edit
+from gansynth.errors import UsageFault
+from gansynth.hookspecs import hookimpl
+from gansynth.registry import GROUP, KINDS, Registry, installed, load_registry
+from gansynth.sources.base import SourceRequest
+
+GOOD = """
+from gansynth.hookspecs import hookimpl
+
+@hookimpl
+def register_generators(register):
+    register("good", lambda: dict)
+"""
+BROKEN = {
+    "imports_nothing": ("import no_such_module_anywhere", "ModuleNotFoundError: No module named"),
+    "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "has_a_typo": ("def register(:", "SyntaxError"),
+    "raises": (
+        GOOD.replace('"good", lambda: dict', '"half", lambda: dict) or 1 / (0'),
+        "ZeroDivisionError: division by zero",
+    ),
+    "misspells_the_hook": (GOOD.replace("generators", "generatorz"), "register_generatorz"),
+    "misspells_the_argument": (GOOD.replace("register):", "registre):"), "registre"),
+    "takes_a_name": (GOOD, "generator 'good' is already registered by 'a_good_one'"),
+}
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """A registry of one good plugin, and one for each way to be broken."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = {"a_good_one": GOOD, **{name: text for name, (text, _) in BROKEN.items()}}
+    for name, text in names.items():
+        (tmp_path / f"plugin_{name}.py").write_text(text, encoding="utf-8")
+    try:
+        yield load_registry({n: EntryPoint(n, f"plugin_{n}", GROUP) for n in names})
+    finally:
+        for name in names:
+            sys.modules.pop(f"plugin_{name}", None)
+
+
+@pytest.fixture
+def alone():
+    """A registry with gansynth's own edits only."""
+    return load_registry({})
+
+
+def plugin(**hooks: Any) -> SimpleNamespace:
+    return SimpleNamespace(**{f"register_{kind}": hookimpl(hook) for kind, hook in hooks.items()})
+
+
+def test_a_good_plugin_works_beside_broken_ones(registry):
+    assert registry.generator("good") is dict
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_listed_with_its_reason_in_one_line(registry, name):
+    assert BROKEN[name][1] in registry.broken[name]
+    assert "\n" not in registry.broken[name]
+
+
+def test_nothing_of_a_broken_plugin_is_registered(registry):
+    assert registry.names("generators") == ("good",)
+    assert set(registry.plugins) == {"gansynth", "a_good_one"}
+
+
+def test_an_unknown_name_lists_what_there_is_and_what_is_broken(registry):
+    with pytest.raises(UsageFault, match=r"expected one of: good\. .*Broken plugins: exits, has_a"):
+        registry.generator("nonsense")
+
+
+def test_a_slip_is_answered_with_the_nearest_name(alone):
+    with pytest.raises(UsageFault, match=r"edit 'elastik' is unknown.*Did you mean 'elastic'\?"):
+        alone.edit("elastik")
+
+
+def test_an_empty_kind_says_none(alone):
+    with pytest.raises(UsageFault, match="expected one of: none"):
+        alone.adapter("nnunet")
+
+
+def test_every_built_in_edit_loads_under_its_own_name(alone):
+    loaded = {name: alone.edit(name) for name in alone.names("edits")}
+    assert set(loaded) == set(conditions.BUILT_IN)
+    assert all(issubclass(edit, Edit) and edit.name == name for name, edit in loaded.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_registered_by_its_hook(alone, kind):
+    alone.add(plugin(**{kind: lambda register: register("mine", lambda: int)}), "fake")
+    assert alone.found[kind]["mine"][0] == "fake"
+
+
+def test_a_source_is_opened_with_the_request(alone):
+    alone.add(
+        plugin(sources=lambda register: register("toy", lambda: lambda request: request.where)),
+        "fake",
+    )
+    assert alone.open_source(SourceRequest.parse("toy:box")) == "box"
+
+
+def test_an_object_without_hooks_is_a_plugin_that_offers_nothing(alone):
+    before = {kind: alone.names(kind) for kind in KINDS}
+    alone.add(SimpleNamespace(), "empty")
+    assert "empty" in alone.plugins
+    assert {kind: alone.names(kind) for kind in KINDS} == before
+
+
+def test_a_plugin_that_fails_half_way_leaves_no_trace(alone):
+    def half(register):
+        register("first", lambda: int)
+        raise SystemExit("not today")
+
+    alone.add(plugin(generators=half), "fake")
+    assert alone.names("generators") == ()
+    assert alone.broken == {"fake": "SystemExit: not today"}
+
+
+def test_a_plugin_whose_library_is_missing_says_so_when_it_is_used(alone):
+    def load():
+        raise ImportError("no module named tensorlib")
+
+    alone.add(plugin(generators=lambda register: register("needy", load)), "fake")
+    with pytest.raises(UsageFault, match=r"'needy' of plugin 'fake' does not load: .* tensorlib"):
+        alone.generator("needy")
+
+
+def test_nothing_is_loaded_before_it_is_asked_for(alone):
+    loaded: list[str] = []
+
+    def load():
+        loaded.append("now")
+        return int
+
+    alone.add(plugin(generators=lambda register: register("lazy", load)), "fake")
+    assert loaded == []
+    alone.generator("lazy")
+    assert loaded == ["now"]
+
+
+def test_removing_a_plugin_removes_all_it_registered(alone):
+    before = {kind: dict(names) for kind, names in alone.found.items()}
+    alone.add(plugin(generators=lambda register: register("mine", lambda: int)), "fake")
+    alone.remove("fake")
+    assert (alone.found, alone.plugins.keys()) == (before, {"gansynth"})
+
+
+def test_a_removed_name_can_be_taken_again(alone):
+    fake = plugin(generators=lambda register: register("mine", lambda: int))
+    alone.add(fake, "one")
+    alone.remove("one")
+    alone.add(fake, "two")
+    assert alone.found["generators"]["mine"][0] == "two"
+
+
+def test_what_is_installed_is_loaded_once_and_whole():
+    assert installed() is installed()
+    assert installed().broken == {}
+
+
+def test_a_fake_can_join_what_is_installed_and_leave_again():
+    before = {kind: installed().names(kind) for kind in KINDS}
+    installed().add(plugin(generators=lambda r: r("never", lambda: int)), "wrong argument name")
+    try:
+        assert "wrong argument name" in installed().broken
+    finally:
+        installed().remove("wrong argument name")
+    assert {kind: installed().names(kind) for kind in KINDS} == before
+    assert installed().broken == {}
+
+
+def test_an_empty_registry_knows_every_kind():
+    assert {kind: Registry().names(kind) for kind in KINDS} == dict.fromkeys(KINDS, ())
+
+
+def test_finding_plugins_imports_nothing_heavy():
+    code = (
+        "import sys; from gansynth.registry import installed; installed(); "
+        "print(*sorted({'torch', 'nnunetv2', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == ""

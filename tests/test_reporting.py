@@ -1,0 +1,159 @@
+"""Progress and warnings: bars on a terminal, plain lines elsewhere, nothing of it on stdout."""
+
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gansynth.reporting import NullReporter, RichReporter, clock_text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def plain_lines(total: int, seconds_each: float) -> list[str]:
+    """What a task of ``total`` steps of so many seconds writes without a terminal."""
+    stream, clock = io.StringIO(), Clock()
+    with RichReporter(stream, clock=clock).task(total, "fit") as task:
+        for step in range(total):
+            clock.now += seconds_each
+            task.advance(loss=step / 4)
+    return stream.getvalue().splitlines()
+
+
+def test_a_plain_line_has_share_elapsed_eta_and_values():
+    assert plain_lines(4, 30.0)[0] == "fit: 1/4 (25%)  elapsed 0:30  ETA 1:30  loss 0"
+
+
+def test_the_last_line_has_no_eta():
+    assert plain_lines(4, 30.0)[-1] == "fit: 4/4 (100%)  elapsed 2:00  loss 0.75"
+
+
+def test_slow_work_is_reported_every_ten_seconds():
+    assert len(plain_lines(1000, 1.0)) == 100
+
+
+def test_quick_work_is_reported_every_five_percent():
+    assert len(plain_lines(200, 0.5)) == 20
+
+
+def test_very_quick_work_is_reported_once_a_second_at_most():
+    assert len(plain_lines(1000, 0.002)) == 2
+
+
+def test_work_that_is_done_is_reported_once():
+    stream = io.StringIO()
+    with RichReporter(stream).task(2, "fit") as task:
+        task.advance(2)
+        task.advance(0)
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with RichReporter(stream).task(2, "fit [x]") as task:
+        task.advance(1, loss=0.5)
+    shown = stream.getvalue()
+    assert "fit [x]" in shown
+    assert "1/2" in shown
+    assert "loss 0.5" in shown
+    assert "\x1b[" in shown
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_no_color_is_respected(monkeypatch, no_color):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("COLORTERM", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    with RichReporter(stream).task(2, "fit") as task:
+        task.advance(1)
+    coloured = re.search(r"\x1b\[(\d+;)*(3\d|9\d|38;5;\d+)m", stream.getvalue())
+    assert (coloured is None) == no_color
+
+
+def test_tasks_nest_and_lines_are_written_between_bars(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    reporter = RichReporter(stream)
+    with reporter.task(2, "outer") as outer:
+        with reporter.task(1, "inner") as inner:
+            inner.advance()
+            reporter.say("in [between]")
+        outer.advance()
+    reporter.say("after")
+    assert "in [between]\n" in stream.getvalue()
+    assert stream.getvalue().endswith("after\n")
+
+
+def test_a_bar_is_gone_when_the_work_fails(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    reporter = RichReporter(stream)
+    with pytest.raises(ValueError, match="oh"), reporter.task(2, "fit"):
+        raise ValueError("oh")
+    with reporter.task(1, "again") as task:
+        task.advance()
+    assert "again" in stream.getvalue()
+
+
+def test_quiet_keeps_warnings_only():
+    stream = io.StringIO()
+    reporter = RichReporter(stream, quiet=True)
+    reporter.say("hello")
+    reporter.warn("mind the gap")
+    with reporter.task(1, "fit") as task:
+        task.advance()
+    assert stream.getvalue() == "warning: mind the gap\n"
+
+
+def test_everything_goes_to_stderr(capsys):
+    reporter = RichReporter()
+    reporter.say("hello")
+    reporter.warn("mind the gap")
+    with reporter.task(1, "fit") as task:
+        task.advance()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("hello\nwarning: mind the gap\nfit: 1/1")
+
+
+def test_the_null_reporter_is_silent(capsys):
+    reporter = NullReporter()
+    reporter.say("hello")
+    reporter.warn("mind the gap")
+    with reporter.task(1, "fit") as task:
+        task.advance(1, loss=0.5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_rich_is_not_imported():
+    code = (
+        "import sys; from gansynth.reporting import RichReporter; r = RichReporter()\n"
+        "r.say('x')\nwith r.task(1, 't') as t: t.advance()\nprint('rich' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3661, "1:01:01")]
+)
+def test_seconds_are_shown_as_a_clock(seconds, text):
+    assert clock_text(seconds) == text

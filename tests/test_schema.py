@@ -1,0 +1,153 @@
+"""What arrays mean: schemas, validation messages, boxes, content hashes."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.errors import DataFault
+from gansynth.schema import OUTSIDE, Boxes, Case, Sample, Schema, content_hash
+
+BRAIN = Schema(
+    channels=("T1", "FLAIR"),
+    labels={"background": 0, "oedema": 1, "core": 2, "unsure": 3},
+    spacing=(1.0, 0.5, 0.5),
+    has_outside=True,
+    outside_fill=(0.0, -1.5),
+    ignore=3,
+)
+SLICE = Schema(("CT",), {"background": 0, "liver": 1}, (0.7, 0.7), axes="HW")
+
+
+def case(**changes: Any) -> Case:
+    image = np.zeros((2, 3, 4, 5), np.float32)
+    labels = np.zeros((3, 4, 5), np.int16)
+    labels[0, 0, :4] = (OUTSIDE, 1, 2, 3)
+    return replace(Case("case_7", "person_7", image, labels), **changes)
+
+
+@pytest.mark.parametrize("schema", [BRAIN, SLICE])
+def test_a_schema_comes_back_from_json(schema):
+    assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
+
+
+def test_label_values_start_with_outside_and_leave_out_the_ignore_label():
+    assert BRAIN.label_values == (OUTSIDE, 0, 1, 2)
+    assert SLICE.label_values == (0, 1)
+
+
+def test_foreground_is_what_lies_above_background():
+    assert BRAIN.foreground == (1, 2)
+
+
+@pytest.mark.parametrize(("schema", "ndim"), [(BRAIN, 3), (SLICE, 2)])
+def test_axes_count_the_spatial_axes(schema, ndim):
+    assert schema.ndim == ndim
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"axes": "XYZ"}, "axes is 'XYZ', expected 'DHW' or 'HW'"),
+        ({"spacing": (1.0, 1.0)}, "2 values for 3 axes"),
+        ({"channels": ()}, "channels is empty"),
+        ({"labels": {"tumour": 1}}, "lack a background of value 0"),
+    ],
+)
+def test_a_schema_that_cannot_be_is_refused(change, message):
+    with pytest.raises(DataFault, match=message):
+        replace(BRAIN, **change)
+
+
+def test_a_case_as_described_is_valid():
+    case().validate(BRAIN)
+
+
+def test_a_case_without_labels_is_valid():
+    case(labels=None).validate(BRAIN)
+
+
+def with_voxel(value: float) -> np.ndarray[Any, Any]:
+    image = np.zeros((2, 3, 4, 5), np.float32)
+    image[1, 2, 3, 4] = value
+    return image
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": np.zeros((3, 4, 5), np.float32)}, r"shape \(3, 4, 5\), expected 4 axes \(C, D"),
+        (
+            {"image": np.zeros((1, 3, 4, 5), np.float32)},
+            r"1 channel\(s\), expected 2 \(T1, FLAIR\)",
+        ),
+        ({"image": with_voxel(np.nan)}, "1 NaN or infinite"),
+        ({"image": with_voxel(-np.inf)}, "1 NaN or infinite"),
+        ({"labels": np.zeros((3, 4, 4), np.int16)}, r"labels have shape \(3, 4, 4\), image"),
+        ({"labels": np.full((3, 4, 5), 7, np.int16)}, r"value\(s\) \[7\] unknown, expected among"),
+    ],
+)
+def test_a_wrong_case_is_refused_by_name_with_what_was_found(change, message):
+    with pytest.raises(DataFault, match=rf"case 'case_7': .*{message}"):
+        case(**change).validate(BRAIN)
+
+
+def test_outside_needs_a_schema_that_has_it():
+    with pytest.raises(DataFault, match=r"\[-1\] unknown"):
+        case().validate(replace(BRAIN, has_outside=False))
+
+
+def test_a_two_dimensional_sample_is_valid():
+    Sample(np.zeros((1, 4, 5), np.float32), np.ones((4, 5), np.int16)).validate(SLICE)
+
+
+def test_a_sample_is_held_to_the_same_rules():
+    with pytest.raises(DataFault, match="sample: image has 1 channel"):
+        Sample(np.zeros((1, 3, 4, 5), np.float32)).validate(BRAIN)
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_boxes_of_both_kinds_are_taken(width):
+    half = width // 2
+    coords = np.array([[0.0] * half + [2.0] * half], np.float32)
+    assert len(Boxes(coords, np.array([1], np.int16)).coords) == 1
+
+
+def test_no_box_at_all_is_fine():
+    assert len(Boxes(np.zeros((0, 6), np.float32), np.zeros(0, np.int16)).labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("coords", "labels", "message"),
+    [
+        (np.zeros((1, 5)), np.zeros(1), r"expected \(N, 4\) or \(N, 6\)"),
+        (np.ones((2, 4)), np.zeros(1), r"labels \(1,\)"),
+        (np.array([[0, 0, 2, 0]]), np.zeros(1), "a box is empty"),
+    ],
+)
+def test_wrong_boxes_are_refused(coords, labels, message):
+    with pytest.raises(DataFault, match=message):
+        Boxes(coords.astype(np.float32), labels.astype(np.int16))
+
+
+def test_equal_content_has_an_equal_hash_whatever_its_memory():
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    turned = np.ascontiguousarray(array.transpose(2, 1, 0)).transpose(2, 1, 0)
+    assert not turned.flags.c_contiguous
+    assert content_hash(array) == content_hash(turned)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (np.zeros((3, 2), np.float32), None),
+        (np.zeros((2, 3), np.int32), None),
+        (np.full((2, 3), 1e-9, np.float32), None),
+        (None, np.zeros((2, 3), np.float32)),
+        (np.zeros((2, 3), np.float32),),
+    ],
+)
+def test_shape_type_value_and_place_all_change_the_hash(other):
+    assert content_hash(np.zeros((2, 3), np.float32), None) != content_hash(*other)

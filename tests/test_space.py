@@ -1,0 +1,231 @@
+"""There and back again, for every kind of space."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gansynth.errors import UsageFault
+from gansynth.schema import OUTSIDE, Case, Sample, Schema
+from gansynth.space import FOREGROUND_SHARE, Placement, Space, crop_pad
+from gansynth.testing.adapters import cut
+
+SCHEMA = Schema(
+    ("T1", "T2"),
+    {"background": 0, "one": 1, "two": 2},
+    (3.0, 1.0, 0.5),
+    has_outside=True,
+    outside_fill=(0.0, 0.0),
+)
+WINDOW = ((-1.0, 1.0), (-2.0, 3.0))
+SPACES = {
+    "native": Space(),
+    "crop": Space("crop", (6, 5, 4)),
+    "crop larger than the case": Space("crop", (12, 11, 13)),
+    "slice": Space("slice", (6, 7)),
+    "slice larger than the case": Space("slice", (14, 15)),
+}
+
+
+def make_case(shape=(9, 8, 10), seed=0) -> Case:
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(2, *shape)).astype(np.float32)
+    labels = rng.integers(-1, 3, shape).astype(np.int16)
+    image.setflags(write=False)
+    labels.setflags(write=False)
+    return Case("case", "person", image, labels)
+
+
+def there_and_back(space: Space, case: Case, placement: Placement) -> Sample:
+    inside = space.to_generator(case, placement)
+    return space.to_host(Sample(inside.image, inside.labels), case.image.shape[1:])
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+@pytest.mark.parametrize("seed", range(4))
+def test_what_goes_there_comes_back_voxel_by_voxel(space, seed):
+    case = make_case(seed=seed)
+    placement = space.place(case, np.random.default_rng(seed))
+    image, labels = cut(case, space, placement)
+    back = there_and_back(space, case, placement)
+    assert back.labels is not None
+    assert np.array_equal(back.image, image)
+    assert np.array_equal(back.labels, labels)
+
+
+@given(
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.tuples(*[st.integers(1, 12)] * 3),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_case_fits_any_size(shape, size, flat, seed):
+    space = Space("slice", size[1:]) if flat else Space("crop", size)
+    case = make_case(shape, seed)
+    placement = space.place(case, np.random.default_rng(seed))
+    inside = space.to_generator(case, placement)
+    image, labels = cut(case, space, placement)
+    assert inside.image.shape == (2, *space.size)
+    assert np.array_equal(inside.image.reshape(image.shape), image)
+    assert inside.labels is not None
+    assert np.array_equal(inside.labels.reshape(labels.shape), labels)
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+def test_a_window_comes_back_clipped_to_its_edges(space):
+    case = make_case()
+    windowed = replace(space, window=WINDOW)
+    placement = space.place(case, np.random.default_rng(1))
+    image, _ = cut(case, space, placement)
+    low, high = (np.array(edge).reshape(2, 1, 1, 1) for edge in zip(*WINDOW, strict=True))
+    back = there_and_back(windowed, case, placement)
+    assert np.allclose(back.image, np.clip(image, low, high), atol=1e-5)
+
+
+def test_a_window_maps_its_edges_to_minus_one_and_one():
+    case = make_case()
+    image = np.stack([np.full((2, 2, 2), edge, np.float32) for edge in (1.0, -2.0)])
+    inside = Space(window=WINDOW).to_generator(replace(case, image=image, labels=None))
+    assert inside.image[0].max() == inside.image[0].min() == 1
+    assert inside.image[1].max() == inside.image[1].min() == -1
+
+
+def test_resampling_there_and_back_keeps_shape_labels_and_smooth_images():
+    z, y, x = np.meshgrid(*[np.linspace(0, 1, 8)] * 3, indexing="ij")
+    image = np.stack([z + y, x]).astype(np.float32)
+    labels = np.kron(np.array([[[0, 1], [2, -1]]] * 2), np.ones((4, 4, 4))).astype(np.int16)
+    case = Case("case", "person", image, labels)
+    space = Space("resample", (16, 12, 16))
+    assert space.to_generator(case).image.shape == (2, 16, 12, 16)
+    back = there_and_back(space, case, Placement())
+    assert back.labels is not None
+    assert np.array_equal(back.labels, labels)
+    assert np.abs(back.image - image).max() < 0.1
+
+
+def test_resampling_back_needs_the_hosts_shape():
+    with pytest.raises(UsageFault, match="needs the host's shape"):
+        Space("resample", (4, 4, 4)).to_host(Sample(np.zeros((2, 4, 4, 4), np.float32)))
+
+
+def test_padding_is_image_zero_and_label_outside():
+    inside = Space("crop", (4, 4, 4)).to_generator(make_case((2, 2, 2)), Placement((-1, -1, -1)))
+    shell = np.ones((4, 4, 4), bool)
+    shell[1:3, 1:3, 1:3] = False
+    assert inside.labels is not None
+    assert (inside.labels[shell] == OUTSIDE).all()
+    assert (inside.image[:, shell] == 0).all()
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+def test_the_same_seed_draws_the_same_place(space):
+    case = make_case()
+    first, again = (space.place(case, np.random.default_rng(5)) for _ in range(2))
+    assert first == again
+
+
+def test_two_thirds_of_the_places_are_centred_on_foreground():
+    case = make_case((9, 40, 40))
+    labels = np.zeros((9, 40, 40), np.int16)
+    labels[4, 20, 20] = 1
+    rng = np.random.default_rng(0)
+    places = [Space("slice", (5, 5)).place(replace(case, labels=labels), rng) for _ in range(600)]
+    centred = sum(place == Placement((18, 18), 4) for place in places)
+    assert abs(centred - 600 * FOREGROUND_SHARE) < 60
+
+
+def test_every_foreground_label_is_visited_however_small():
+    case = make_case((40, 8, 8))
+    labels = np.ones((40, 8, 8), np.int16)
+    labels[33, 4, 4] = 2
+    rng = np.random.default_rng(0)
+    places = [Space("slice", (4, 4)).place(replace(case, labels=labels), rng) for _ in range(90)]
+    assert sum(place.slice_index == 33 for place in places) > 15
+
+
+@pytest.mark.parametrize("labels", [None, np.zeros((9, 8, 10), np.int16)])
+def test_a_case_without_foreground_is_placed_too(labels):
+    placement = Space("crop", (4, 4, 4)).place(
+        replace(make_case(), labels=labels), np.random.default_rng(0)
+    )
+    assert all(0 <= c <= n - 4 for c, n in zip(placement.corner, (9, 8, 10), strict=True))
+
+
+def test_without_randomness_the_middle_is_taken():
+    assert Space("crop", (5, 4, 20)).centre(make_case()) == Placement((2, 2, -5))
+
+
+def test_a_generators_arrays_are_its_own():
+    inside = Space("crop", (4, 4, 4)).to_generator(make_case())
+    inside.image[:] = 7
+    assert make_case().image.max() < 7
+
+
+def test_a_slice_has_a_two_dimensional_schema():
+    schema = SPACES["slice"].generator_schema(SCHEMA)
+    assert (schema.axes, schema.spacing) == ("HW", (1.0, 0.5))
+
+
+def test_a_window_moves_the_fill_of_the_outside():
+    schema = Space(window=WINDOW).generator_schema(SCHEMA)
+    assert schema.outside_fill == pytest.approx((0.0, -0.2))
+
+
+def test_the_schema_fits_what_the_space_makes():
+    for space in SPACES.values():
+        space.to_generator(make_case()).validate(space.generator_schema(SCHEMA))
+
+
+def test_a_window_spans_the_percentiles_of_all_training_cases():
+    ramp = np.linspace(0, 1000, 1001, dtype=np.float32).reshape(1, 7, 11, 13)
+    cases = [Case("a", "a", ramp), Case("b", "b", ramp - 500)]
+    window = Space().with_window(cases, 1, 99).window
+    assert window is not None
+    assert window[0] == pytest.approx((-490, 990))
+
+
+def test_a_constant_channel_still_has_a_window():
+    window = Space().with_window([Case("a", "a", np.ones((1, 2, 2), np.float32))]).window
+    assert window is not None
+    assert window[0][0] < window[0][1]
+
+
+def test_a_window_of_no_case_is_refused():
+    with pytest.raises(UsageFault, match="at least one training case"):
+        Space().with_window([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"grid": "crop"}, "needs a size"),
+        ({"grid": "slice", "size": (0, 4)}, "at least 1"),
+        ({"window": ((1.0, 1.0),)}, "is empty, expected low < high"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(UsageFault, match=message):
+        Space(**arguments)
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), Space(window=WINDOW, host={"plans": "p"})])
+def test_a_space_comes_back_from_json(space):
+    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
+
+
+def test_a_placement_can_be_replayed_from_json():
+    case, space = make_case(), SPACES["slice"]
+    drawn = space.place(case, np.random.default_rng(3))
+    kept = json.loads(json.dumps(drawn.to_json()))
+    again = Placement(tuple(kept["corner"]), kept["slice_index"])
+    assert np.array_equal(
+        space.to_generator(case, again).image, space.to_generator(case, drawn).image
+    )
+
+
+def test_cropping_beyond_the_array_gives_only_fill():
+    assert (crop_pad(np.ones((2, 3)), (5, 5), (2, 2), -3.0) == -3).all()
