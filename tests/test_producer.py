@@ -191,6 +191,20 @@ def test_a_frozen_bank_that_was_interrupted_gets_the_same_bytes(tmp_path, batche
         assert (tmp_path / "bank" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_batches_start_at_multiples_of_their_size_also_after_an_interruption(tmp_path):
+    drawn = []
+
+    def watched(first, count):
+        drawn.append((first, count))
+        return draw(first, count)
+
+    with BankWriter.create(tmp_path / "bank", SPEC) as writer:
+        fill(writer, draw=watched, stop=stop_after(2))
+    with BankWriter.attach(tmp_path / "bank") as writer:
+        fill(writer, draw=watched)
+    assert drawn == [(0, 4), (4, 4), (4, 4), (8, 4), (12, 4)]
+
+
 def test_a_full_frozen_bank_is_finished_without_drawing(tmp_path):
     def never(first, count):
         raise AssertionError
@@ -250,7 +264,8 @@ def test_a_resting_producer_shows_that_it_lives(tmp_path, monkeypatch):
     with BankWriter.create(tmp_path / "bank", spec) as writer:
         beats = []
         writer.beat = lambda: beats.append(writer.state)  # type: ignore[method-assign]
-        fill(writer, config, stop=lambda: len(beats) == 4)
+        end = time.monotonic() + 10
+        fill(writer, config, stop=lambda: len(beats) == 4 or time.monotonic() > end)
         assert writer.published == 3
     assert beats == ["refreshing"] * 4
 

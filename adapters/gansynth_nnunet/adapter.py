@@ -127,6 +127,7 @@ class NnunetAdapter(Adapter):
         file = self._write(config)
         environ = {
             "nnUNet_n_proc_DA": WORKERS,
+            "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
             **with_ext_trainer(dict(os.environ)),
             **self.host.root.variables(),
             MixConfig.FILE: str(file),

@@ -29,6 +29,8 @@ FAULTS: Mapping[int, type[GansynthError]] = {
     for fault in (UsageFault, DataFault, EnvironmentFault, TrainingFault, IntegrityFault)
 }
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -42,8 +44,8 @@ class Ended:
 def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
     """Run a command, its output going to our stderr and to a log file, and wait for its end.
 
-    The child has a session of its own: Ctrl-C and SIGTERM reach it once, from here, with its
-    workers. Whatever is left of a child that failed is killed.
+    The child has a session of its own: Ctrl-C and SIGTERM reach it once, from here. Whatever is
+    left of a child that failed is killed.
     """
     last: deque[str] = deque(maxlen=20)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,11 @@ def _show(output: IO[bytes], kept: IO[bytes], last: deque[str]) -> None:
 
 @contextlib.contextmanager
 def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the child's group; yields those that came."""
+    """Pass SIGINT and SIGTERM on to the child; yields those that came.
+
+    To the child alone: its workers would die before it could end them in good order. A signal that
+    this process was told to ignore (under nohup, say) stays ignored.
+    """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught  # only the main thread may handle signals
@@ -115,10 +121,10 @@ def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
     def pass_on(number: int, frame: object) -> None:
         caught.append(number)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        child.send_signal(number)
 
-    before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {n: signal.signal(n, pass_on) for n in wanted}
     try:
         yield caught
     finally:

@@ -234,7 +234,9 @@ def _nnunet(job: _Job) -> Iterator[None]:
         job.folder.mkdir(parents=True, exist_ok=True)
         try:
             yield
-        except (RuntimeError, AssertionError, ValueError, KeyError) as error:
+        except Exception as error:  # nnU-Net has no error classes of its own
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise
             words = " ".join(str(error).split()) or type(error).__name__
             raise EnvironmentFault(
                 f"{job.dataset}: nnU-Net failed: {words:.400}; if memory is short, use fewer "

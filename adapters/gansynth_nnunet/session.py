@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import time
@@ -137,11 +138,12 @@ class MixSession:
         atexit.unregister(self.close)
         if self.producer is not None:
             self.producer.stop()
-        if self.training.rank == 0 and self._tally is not None:
-            self._record(epoch, complete)
-            self.training.say(f"gansynth: in all {self._sentence(self.counts())}")
         if self._own_bank is not None:
             shutil.rmtree(self._own_bank, ignore_errors=True)
+        if self.training.rank == 0 and self._tally is not None:
+            self._record(epoch, complete)
+            with contextlib.suppress(OSError):  # nobody may be listening any more
+                self.training.say(f"gansynth: in all {self._sentence(self.counts())}")
 
     def counts(self) -> Counts:
         """What was drawn so far, by all workers and ranks."""

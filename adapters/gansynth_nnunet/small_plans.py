@@ -39,6 +39,18 @@ class SmallPlans:
     batch_size: int = 2
     features: tuple[int, ...] = (8, 16, 32, 32)
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", self.name):
+            raise UsageFault(
+                f"small plans: name is {self.name!r}, expected letters, digits and '_', for "
+                "example gansynthSmallPlans"
+            )
+        if not self.features or min(*self.features, self.batch_size, 1) < 1:
+            raise UsageFault(
+                f"small plans: features {self.features} and batch size {self.batch_size}, expected "
+                "positive numbers, one per stage"
+            )
+
 
 def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Sequence[str]) -> Path:
     """Write plans for a small network beside nnU-Net's; nothing is preprocessed again.
@@ -55,7 +67,7 @@ def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Seque
         UsageFault: an unknown configuration, or a patch of the wrong number of axes.
     """
     own = Plans.read(plans_json.parent, plans_json.stem)
-    if small.name == plans_json.stem or not re.fullmatch(r"[A-Za-z0-9_]+", small.name):
+    if small.name == plans_json.stem:
         raise UsageFault(
             f"small plans: name {small.name!r} is that of nnU-Net's plans; choose another"
         )
@@ -64,23 +76,18 @@ def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Seque
     kept = read_json(path).get("configurations") if path.is_file() else {}
     doc["configurations"] = dict(kept) if isinstance(kept, dict) else {}
     for name in configurations:
-        doc["configurations"][name] = _shrink(own.configuration(name), small, str(plans_json))
+        doc["configurations"][name] = _shrink(own.configuration(name), small)
     write_json_atomic(path, doc)
     return path
 
 
-def _shrink(configuration: Mapping[str, Any], small: SmallPlans, where: str) -> dict[str, Any]:
+def _shrink(configuration: Mapping[str, Any], small: SmallPlans) -> dict[str, Any]:
     """One configuration with a smaller patch and network, its ``data_identifier`` kept."""
     doc = deepcopy(dict(configuration))
     own = [int(n) for n in doc["patch_size"]]
     patch = _patch(own, small)
     arch = doc["architecture"]["arch_kwargs"]
     stages = min(len(small.features), len(arch["strides"]))
-    if stages < 1 or small.batch_size < 1:
-        raise UsageFault(
-            f"small plans for {where}: {len(small.features)} stages and batch size "
-            f"{small.batch_size}, expected at least 1 of each"
-        )
     convs = "n_conv_per_stage" if "n_conv_per_stage" in arch else "n_blocks_per_stage"
     arch.update(
         n_stages=stages,

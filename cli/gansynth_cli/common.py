@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,12 @@ def with_output(function: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
-root_option = click.option("--root", help="Folder of the host's folders, not its environment.")
+# Absolute, because a run remembers it and may be sampled from elsewhere.
+root_option = click.option(
+    "--root",
+    callback=lambda context, parameter, folder: None if folder is None else os.path.abspath(folder),
+    help="Folder of the host's folders, instead of its environment.",
+)
 subjects_option = click.option(
     "--subjects", help="CSV (case,subject) or regular expression with one group."
 )

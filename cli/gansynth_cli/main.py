@@ -29,7 +29,7 @@ from gansynth.errors import (
 )
 
 COMMANDS = {
-    "demo": ("demo", "Fit and sample a tiny model on made-up cases: no data, no GPU."),
+    "demo": ("demo", "Run the whole way on phantoms: no data and no GPU needed."),
     "import": ("import_", "Copy a data set into a host framework's own layout, with folds."),
     "check": ("check", "Say what is wrong with a data set, file by file."),
     "splits": ("splits", "Write a host's folds so that no subject is on both sides."),

@@ -47,7 +47,8 @@ class Move(Edit):
     ``draw`` tries up to ``len(STRENGTHS)`` times, each at half the strength of the one before, and
     keeps the first draw that leaves every class at least 30 % of its voxels (less only if a smaller
     volume was asked for). If none does, it returns ``strength`` 0: no change. The other
-    parameters are final: nothing is to be multiplied by ``strength``, which is there to be read.
+    parameters are final (nothing is to be multiplied by ``strength``) and complete: ``apply`` reads
+    no options, so a recorded step replays whatever those are by then.
     """
 
     Options: ClassVar[type[EditOptions]] = MoveOptions
@@ -83,12 +84,13 @@ class Move(Edit):
         Raises:
             UsageFault: if the options name a class the schema lacks.
         """
-        moved = mask_of(labels, self._classes(schema))
+        chosen = self._chosen(schema)
+        moved = mask_of(labels, schema.foreground if chosen is None else chosen)
         if not moved.any():
             return {"strength": 0.0, "tries": 0}
         for tries, strength in enumerate(self.STRENGTHS, start=1):
             drawn = self.draw_move(moved, schema, rng, strength)
-            params = {"strength": strength, "tries": tries, **drawn}
+            params = {"strength": strength, "tries": tries, "classes": chosen, **drawn}
             after = self.apply(labels, schema, params)
             if keeps_classes(labels, after, moved, self.volume_factor(schema, params)):
                 return params
@@ -98,7 +100,7 @@ class Move(Edit):
         """See ``Edit.apply``."""
         if params["strength"] == 0:
             return labels.copy()
-        moved = mask_of(labels, self._classes(schema))
+        moved = mask_of(labels, params["classes"] or schema.foreground)
         return move_labels(labels, moved, self.coordinates(labels.shape, schema, params), schema)
 
     def apply_context(
@@ -113,16 +115,16 @@ class Move(Edit):
         if params["strength"] == 0:
             return context.copy()
         pull = self.coordinates(labels.shape, schema, params)
-        if self.options.classes is None:
+        if params["classes"] is None:
             return _move_context(context, labels, labels >= 0, pull)
-        moved = mask_of(labels, self.options.classes)
+        moved = mask_of(labels, params["classes"])
         after = move_labels(labels, moved, pull, schema)
-        return _carry_context(context, moved, labels, after, pull, self.options.classes, schema)
+        return _carry_context(context, moved, labels, after, pull, params["classes"], schema)
 
-    def _classes(self, schema: Schema) -> tuple[int, ...]:
-        chosen = self.options.classes
-        if chosen is None:
-            return schema.foreground
+    def _chosen(self, schema: Schema) -> list[int] | None:
+        if self.options.classes is None:
+            return None
+        chosen = sorted(set(self.options.classes))
         unknown = sorted(set(chosen) - set(schema.foreground))
         if unknown:
             raise UsageFault(

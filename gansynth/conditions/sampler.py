@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.base import Edit
+from gansynth.errors import DataFault
 from gansynth.schema import OUTSIDE, Case, Condition, LabelArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.space import Placement, Space
@@ -55,8 +56,7 @@ class ConditionSampler:
         case = self._load(case_id)
         placement = self.space.place(case, rng)
         placed = self.space.to_generator(case, placement)
-        assert placed.labels is not None, f"case {case_id} has no labels to draw conditions from"
-        start = replace_ignored(placed.labels, self.schema)
+        start = replace_ignored(_labelled(placed), self.schema)
         context = self.context(placed) if self.context is not None else None
         labels, context, steps = edit_labels(start, context, self.schema, self.edits, rng)
         latent_seed = int(rng.integers(2**63))
@@ -80,8 +80,7 @@ class ConditionSampler:
             tuple(provenance["placement"]["corner"]), provenance["placement"]["slice_index"]
         )
         placed = self.space.to_generator(self._load(provenance["case"]), placement)
-        assert placed.labels is not None
-        labels = replace_ignored(placed.labels, self.schema)
+        labels = replace_ignored(_labelled(placed), self.schema)
         by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
         for step in provenance["edits"]:
             labels = by_name[step["edit"]].apply(labels, self.schema, step["params"])
@@ -91,6 +90,15 @@ class ConditionSampler:
         if case_id not in self._cache:
             self._cache[case_id] = replace(self.source.load(case_id), boxes=None)
         return self._cache[case_id]
+
+
+def _labelled(case: Case) -> LabelArray:
+    if case.labels is None:
+        raise DataFault(
+            f"case {case.id!r}: has no labels, expected a label map to draw conditions from; leave "
+            "it out of the training cases"
+        )
+    return case.labels
 
 
 def edit_labels(

@@ -1,4 +1,5 @@
 """A toy source, a generator without networks and a recording host, registered for one test each."""
+# mypy: disallow-untyped-calls=False
 
 import json
 from collections.abc import Callable, Iterator

@@ -102,9 +102,7 @@ def test_an_unknown_command_is_one_line_with_the_nearest_name(run_cli):
 def test_a_missing_option_is_one_line_with_the_way_to_help(run_cli):
     result = run_cli("fit", "cgan3d", "--data", "nnunet:004")
     assert result.exit_code == 2
-    assert result.stderr == (
-        "error: Missing option '-o' / '--out'. See: gansynth fit --help\n"
-    )
+    assert result.stderr == ("error: Missing option '-o' / '--out'. See: gansynth fit --help\n")
 
 
 def raising(error: BaseException):

@@ -98,7 +98,8 @@ def test_parameters_read_back_from_json_replay_to_the_bit(
     ndim = len(spacing)
     labels, names, edit = toy(ndim, spacing), schema(ndim, spacing), strong(name, **chosen)
     params = edit.draw(labels, names, np.random.default_rng(seed))
-    again = strong(name, **chosen).apply(labels, names, json.loads(json.dumps(params)))
+    # By an edit with other options: the parameters alone decide.
+    again = installed().edit(name)().apply(labels, names, json.loads(json.dumps(params)))
     assert np.array_equal(again, edit.apply(labels, names, params))
 
 

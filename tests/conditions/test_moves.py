@@ -32,7 +32,7 @@ def moved(edit, labels, names, seed=0) -> LabelArray:
 
 
 def as_drawn(**params: Any) -> dict[str, Any]:
-    return {"strength": 1.0, "tries": 1, **params}
+    return {"strength": 1.0, "tries": 1, "classes": None, **params}
 
 
 def test_identity_draws_nothing(make, toy, schema):

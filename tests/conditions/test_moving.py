@@ -16,8 +16,8 @@ def shift(make):
     """Shift some classes of a 2D map by whole voxels; its context instead, if there is one."""
 
     def run(labels, names, vector, classes, context=None):
-        edit = make("shift", classes=classes)
-        params = {"strength": 1.0, "tries": 1, "shift_mm": [float(v) for v in vector]}
+        edit, shift_mm = make("shift"), [float(v) for v in vector]
+        params = {"strength": 1.0, "tries": 1, "classes": classes, "shift_mm": shift_mm}
         if context is not None:
             return edit.apply_context(context, labels, names, params)
         return edit.apply(labels, names, params)
@@ -128,7 +128,7 @@ def test_a_line_one_voxel_wide_keeps_its_length():
 def test_a_single_voxel_goes_to_the_nearest_place(make, schema):
     labels = np.zeros((9, 9), np.int16)
     labels[4, 4] = 1
-    params = {"strength": 1.0, "tries": 1, "shift_mm": [0.3, 0.7]}
+    params = {"strength": 1.0, "tries": 1, "classes": None, "shift_mm": [0.3, 0.7]}
     after = make("shift").apply(labels, schema(2), params)
     assert np.argwhere(after).tolist() == [[4, 5]]
 

@@ -143,6 +143,14 @@ def test_a_recorded_provenance_replays_to_the_bit(grid, seed, sampler):
     assert np.array_equal(sampler(grid, seed=99).replay(recorded), condition.labels)
 
 
+def test_two_edits_of_one_kind_replay_each_as_drawn(make):
+    edits = [make("shift", classes=(2,)), make("shift"), make("scale", classes=(1,))]
+    condition = ConditionSampler(Memory(), Space(), edits).draw(0)
+    replayed = ConditionSampler(Memory(), Space(), edits).replay(condition.provenance)
+    assert condition.labels is not None
+    assert np.array_equal(replayed, condition.labels)
+
+
 def test_provenance_names_everything_that_was_drawn(sampler):
     found = sampler("crop", seed=4).draw(7).provenance
     assert (found["dataset"], found["seed"], found["index"]) == ("memory:toy", 4, 7)

@@ -96,10 +96,15 @@ def _device() -> Line:
     return Line("ok", "device", f"cuda: {names}")
 
 
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _threads() -> Line:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    asked = os.environ.get("OMP_NUM_THREADS")
-    if asked is None and cores is not None and cores > 1:
+    cores, asked = _cores(), os.environ.get("OMP_NUM_THREADS")
+    if asked is None and cores > 1:
         return Line(
             "note",
             "threads",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gansynth.errors import IntegrityFault, UsageFault
-from gansynth_cli.common import Output, examples, set_option, table, with_output
+from gansynth_cli.common import Output, examples, refuse_unknown, set_option, table, with_output
 
 if TYPE_CHECKING:
     from gansynth.registry import Registry
@@ -49,7 +49,7 @@ def list_plugins(out: Output) -> None:
     "check",
     epilog=examples(
         "gansynth plugins check cgan3d",
-        "gansynth plugins check cgan3d --set base_features=4 --steps 100 --json",
+        "gansynth plugins check cgan3d --set width=8 --steps 100 --json",
     ),
 )
 @click.argument("name", metavar="NAME")
@@ -72,11 +72,14 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
             f"plugins check {name!r}: an adapter is checked on its host's own data, from a test: "
             "gansynth.testing.check_adapter(adapter, workspace=...)"
         )
+    from gansynth.settings import parse
     from gansynth.testing import check_generator
 
     cls = registry.generator(name)
+    refuse_unknown(settings, dict.fromkeys(cls.Options.model_fields, ""), of=name)
+    options = parse(cls.Options, settings).model_dump()
     out.reporter.say(f"checking {name} on toy cases, {steps} steps each in 3D and 2D")
-    report = check_generator(cls, options=settings, steps=steps)
+    report = check_generator(cls, options=options, steps=steps)
     out.result(report.to_json(), lines_of(report))
     if not report.passed:
         failed = ", ".join(check.name for check in report.failed)

@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from nibabel import Nifti1Image, save
 
 from gansynth.errors import DataFault
 from gansynth.integrity import read_nifti
 from gansynth_nnunet.check import Finding, check_raw, raise_on_errors
 from gansynth_nnunet.paths import NnunetRoot
-from nibabel import Nifti1Image, save
 
 LABEL, IMAGE = "labelsTr/p2_left.nii.gz", "imagesTr/p2_left_0001.nii.gz"
 

@@ -145,6 +145,13 @@ def test_importing_again_changes_nothing(msd, root):
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.gz")} == dates
 
 
+def test_rewritten_files_are_not_rewritten_again(msd, root):
+    path = msd / "labelsTr/hip_001.nii.gz"
+    save(path, read_nifti(path).array.astype(np.float32))
+    assert bring(msd, root).rewritten == 1
+    assert bring(msd, root).kept == 8
+
+
 def test_an_interrupted_import_goes_on_to_the_same_end(msd, root, tmp_path):
     def interrupt(done, total):
         if done == 2:

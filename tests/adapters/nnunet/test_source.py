@@ -1,6 +1,7 @@
 """The source reads exactly nnU-Net's fold, and refuses what would leak or be misread."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,6 @@ from gansynth.integrity import read_json, write_json_atomic
 from gansynth.registry import Registry
 from gansynth.sources.base import SourceRequest
 from gansynth.space import Placement
-from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import NnunetSource, generator_size, open_nnunet
 from gansynth_nnunet.splits import make_splits
 
@@ -107,6 +107,20 @@ def test_an_outside_that_varies_has_to_be_drawn(toy_copy):
     assert open_nnunet(toy_copy.request()).schema.outside_fill is None
 
 
+@pytest.mark.parametrize(("edge", "fill"), [(16, (0.5, 0.5)), (15, None)])
+def test_another_constant_counts_only_where_nothing_is_padded(toy_copy, edge, fill):
+    for path in arrays(toy_copy).glob("*_seg.b2nd"):
+        labels = np.zeros((1, edge, 24, 16), np.int16)
+        labels[:, :3] = -1
+        image = np.random.default_rng(0).normal(size=(2, edge, 24, 16)).astype(np.float32)
+        image[:, :3] = 0.5
+        store(path, labels)
+        store(path.with_name(path.name.replace("_seg", "")), image)
+    source = open_nnunet(toy_copy.request())
+    assert source.space.size == (16, 24, 16)
+    assert source.schema.outside_fill == fill
+
+
 def test_without_any_outside_padding_is_zero(toy_copy):
     for path in arrays(toy_copy).glob("*_seg.b2nd"):
         store(path, load_array(path).clip(0))
@@ -176,10 +190,12 @@ def test_the_host_record_tells_configurations_and_plans_apart(source, toy_nnunet
 # -- folds ---------------------------------------------------------------------------------------
 
 
-def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy):
+def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
     path = toy_copy.preprocessed / "splits_final.json"
     path.unlink(missing_ok=True)
-    open_nnunet(toy_copy.request())
+    with caplog.at_level("INFO", logger="gansynth"):
+        open_nnunet(toy_copy.request())
+    assert "splits_final.json: made" in caplog.text
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     ids = sorted(p.stem for p in arrays(toy_copy).glob("*.pkl"))
@@ -252,7 +268,7 @@ def test_too_few_cases_for_five_folds_are_told_the_way_out(toy_copy):
     for case in ("p1_left", "p1_right"):
         for file in arrays(toy_copy).glob(f"{case}*"):
             file.unlink()
-    with pytest.raises(DataFault, match="need 5 cases, found 4; .* --folds 2"):
+    with pytest.raises(DataFault, match=r"need 5 cases, found 4; .* --folds 2"):
         open_nnunet(toy_copy.request())
 
 
@@ -274,7 +290,7 @@ def test_unknown_names_list_what_there_is(toy_nnunet, change, said):
 
 @pytest.mark.parametrize("where", ["7", "Dataset007_Gone", "../x", "toy"])
 def test_an_unknown_data_set_lists_what_there_is(toy_nnunet, where):
-    with pytest.raises(UsageFault, match="expected .*Dataset501_Toy"):
+    with pytest.raises(UsageFault, match=r"expected .*Dataset501_Toy"):
         open_nnunet(replace(toy_nnunet.request(), where=where))
 
 
@@ -336,8 +352,6 @@ def test_labels_that_are_not_there_are_noticed_at_once(toy_copy):
 
 
 def test_a_bit_flipped_after_preprocessing_is_caught(toy_copy):
-    import os
-
     path = arrays(toy_copy) / "p2_left.b2nd"
     date = path.stat()
     damaged = bytearray(path.read_bytes())
@@ -376,51 +390,6 @@ def test_arrays_that_do_not_fit_are_refused(toy_copy, name, change, said):
     store(path, change(load_array(path)))
     with pytest.raises(DataFault, match=said):
         source.load("p2_left")
-
-
-# -- folders -------------------------------------------------------------------------------------
-
-
-def test_an_explicit_root_wins_over_nnunets_variables(tmp_path, monkeypatch):
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "elsewhere"))
-    assert NnunetRoot.find(tmp_path).raw == tmp_path / "nnUNet_raw"
-
-
-def test_nnunets_variables_win_over_our_default(tmp_path, monkeypatch):
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "elsewhere"))
-    monkeypatch.delenv("nnUNet_results", raising=False)
-    monkeypatch.setenv("GANSYNTH_NNUNET_ROOT", str(tmp_path))
-    root = NnunetRoot.find()
-    assert (root.raw, root.results) == (tmp_path / "elsewhere", tmp_path / "nnUNet_results")
-
-
-def test_without_anything_named_the_folder_nnunet_is_taken(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "GANSYNTH_NNUNET_ROOT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert NnunetRoot.find().preprocessed == tmp_path / "nnunet" / "nnUNet_preprocessed"
-
-
-def test_nnunet_looks_where_the_root_was_activated(tmp_path, monkeypatch):
-    from nnunetv2.paths import nnUNet_raw
-
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, "before")
-    NnunetRoot.find(tmp_path).activate()
-    assert str(nnUNet_raw) == str(tmp_path / "nnUNet_raw")
-
-
-@pytest.mark.parametrize("where", ["4", "004", "Dataset004_A"])
-def test_a_data_set_has_three_names(tmp_path, where):
-    (tmp_path / "nnUNet_raw" / "Dataset004_A").mkdir(parents=True)
-    assert NnunetRoot.find(tmp_path).dataset(where) == "Dataset004_A"
-
-
-def test_an_id_of_two_data_sets_is_refused(tmp_path):
-    for name in ("nnUNet_raw/Dataset004_A", "nnUNet_preprocessed/Dataset004_B"):
-        (tmp_path / name).mkdir(parents=True)
-    with pytest.raises(UsageFault, match="several data sets .Dataset004_A, Dataset004_B"):
-        NnunetRoot.find(tmp_path).dataset("4")
 
 
 def test_a_request_goes_through_json(toy_nnunet):

@@ -1,0 +1,227 @@
+"""One GAN training step and its peak memory: cgan3d beside MONAI's parts, equal FLOPs and dtype.
+
+The peer is pix2pix in 3D from MONAI's ``UNet`` (4 levels, 2 residual units) and
+``PatchDiscriminator`` (3 layers), LSGAN + L1, Adam, written as a tutorial would: discriminator on
+real, on synthetic, then the generator. Ours is the registered ``cgan3d`` through the real training
+loop, its widths chosen so that a step costs the same FLOPs (within 5 %, counted by torch). Feature
+matching is off on both sides. Times are alternated in one process; peaks come from fresh processes.
+
+    python benchmarks/bench_gan_step.py [--size 64] [--width 16] [--rounds 9] [--dtype bf16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from common import alternate, print_table, ratio, write
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from gansynth.generator import Batch
+from gansynth.registry import installed
+from gansynth.schema import Schema
+from gansynth.training import FitOptions, train
+
+CHANNELS = 2
+TOLERANCE = 0.05
+
+
+def ours(size: int, width: int, d_width: int) -> Any:
+    """cgan3d with label and image channels as the peer's: 2 in, 1 out."""
+    schema = Schema(("image",), {"background": 0, "organ": 1}, (1.0, 1.0, 1.0))
+    cls = installed().generator("cgan3d")
+    torch.manual_seed(0)
+    return cls(
+        schema,
+        (size,) * 3,
+        cls.Options(width=width, d_width=d_width, levels=4, d_levels=3, feature_matching=0),
+    )
+
+
+def batch_of(size: int) -> Batch:
+    """One real pair: image (1, 1, D, H, W), labels (1, D, H, W)."""
+    rng = torch.Generator().manual_seed(0)
+    labels = (torch.rand((1, *(size,) * 3), generator=rng) < 0.3).long()
+    return Batch(torch.randn((1, 1, *(size,) * 3), generator=rng), labels)
+
+
+def our_steps(generator: Any, size: int, dtype: str, count: int) -> Callable[[], object]:
+    """``count`` steps of the real training loop."""
+    batch = batch_of(size)
+    options = FitOptions(steps=count, batch_size=1, precision=dtype, ema_half_life=1000)
+
+    def run() -> object:
+        return train(generator, lambda step, stage, n: batch, options)
+
+    return run
+
+
+class Peer:
+    """MONAI's parts, one training step as a tutorial writes it."""
+
+    def __init__(self, size: int, width: int, dtype: str) -> None:
+        from monai.networks.nets import PatchDiscriminator, UNet
+
+        torch.manual_seed(0)
+        channels = tuple(width * 2**i for i in range(4))
+        self.g = UNet(3, CHANNELS, 1, channels, (2, 2, 2), num_res_units=2)
+        self.d = PatchDiscriminator(3, width, in_channels=CHANNELS + 1, num_layers_d=3)
+        self.og = torch.optim.Adam(self.g.parameters(), 2e-4, (0.5, 0.999))
+        self.od = torch.optim.Adam(self.d.parameters(), 2e-4, (0.5, 0.999))
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16")
+        batch = batch_of(size)
+        assert batch.labels is not None
+        self.condition = torch.stack([batch.labels == v for v in range(CHANNELS)], 1).float()
+        self.image = batch.image
+
+    def judge(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.d(torch.cat((image, self.condition), 1))[-1].float()
+        return logits
+
+    def step(self) -> None:
+        with self.autocast:
+            fake = self.g(self.condition).float()
+            real_logits, fake_logits = self.judge(self.image), self.judge(fake.detach())
+            d_loss = 0.5 * ((real_logits - 1).square().mean() + fake_logits.square().mean())
+        self.od.zero_grad(set_to_none=True)
+        d_loss.backward()  # type: ignore[no-untyped-call]
+        self.od.step()
+        with self.autocast:
+            g_loss = (self.judge(fake) - 1).square().mean()
+            g_loss = g_loss + 100 * (fake - self.image).abs().mean()
+        self.og.zero_grad(set_to_none=True)
+        g_loss.backward()
+        self.og.step()
+
+
+def flops(step: Callable[[], object]) -> int:
+    """FLOPs of one call, counted by torch (2 per multiply-add)."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
+def match_widths(size: int, target: int, dtype: str) -> tuple[int, int, int]:
+    """Widths (generator, discriminator) whose step costs what the peer's does, and its FLOPs."""
+    best = (0, 0, 0)
+    for width in range(4, 49, 2):
+        d_width = width
+        cost = flops(our_steps(ours(size, width, d_width), size, dtype, 1))
+        if best[2] == 0 or abs(cost - target) < abs(best[2] - target):
+            best = (width, d_width, cost)
+        if cost > target:
+            break
+    width = best[0]
+    for w in (width - 2, width - 1, width, width + 1):
+        for d_width in range(max(4, w - 8), w + 9):
+            cost = flops(our_steps(ours(size, w, d_width), size, dtype, 1))
+            if abs(cost - target) < abs(best[2] - target):
+                best = (w, d_width, cost)
+        if abs(best[2] - target) < 0.02 * target:
+            break
+    return best
+
+
+def peak_of(side: str, args: argparse.Namespace, width: int, d_width: int) -> dict[str, float]:
+    """Peak resident MiB above the imported baseline, in a fresh process."""
+    command = [sys.executable, __file__, "--size", str(args.size), "--width", str(args.width)]
+    command += ["--dtype", args.dtype, "--peak", side, "--ours", f"{width},{d_width}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure_peak(args: argparse.Namespace) -> None:
+    """Child: build one side, note resident memory, run three steps, print the rise."""
+    width, d_width = map(int, args.ours.split(","))
+    if args.peak == "ours":
+        run = our_steps(ours(args.size, width, d_width), args.size, args.dtype, 3)
+    else:
+        peer = Peer(args.size, args.width, args.dtype)
+
+        def run() -> object:
+            return [peer.step() for _ in range(3)]
+
+    import lightning_fabric  # noqa: F401 - part of our side's imports, counted for neither
+
+    before = resident_mib()
+    peak, done = [before], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            peak.append(resident_mib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    run()
+    done.set()
+    watcher.join()
+    rise = max(peak) - before
+    print(json.dumps({"baseline_mib": round(before, 1), "rise_mib": round(rise, 1)}))
+
+
+def resident_mib() -> float:
+    """Resident memory of this process now; the kernel's own maximum includes import peaks."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss / 2**20)
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--width", type=int, default=16, help="the peer's first features")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=4, help="steps per round")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--peak", choices=("ours", "peer"))
+    parser.add_argument("--ours", default="0,0")
+    args = parser.parse_args()
+    if args.peak:
+        measure_peak(args)
+        return
+    peer = Peer(args.size, args.width, args.dtype)
+    target = flops(peer.step)
+    width, d_width, cost = match_widths(args.size, target, args.dtype)
+    if abs(cost - target) > TOLERANCE * target:
+        raise SystemExit(f"no widths found within 5 %: ours {cost}, peer {target}")
+    mine = our_steps(ours(args.size, width, d_width), args.size, args.dtype, args.steps)
+    sides = {"ours": mine, "peer": lambda: [peer.step() for _ in range(args.steps)]}
+    seconds = alternate(sides, args.rounds)
+    peaks = {side: [peak_of(side, args, width, d_width) for _ in range(3)] for side in sides}
+    time_ratio = ratio(seconds["ours"], seconds["peer"])
+    rises = {side: min(p["rise_mib"] for p in found) for side, found in peaks.items()}
+    document = {
+        "size": args.size,
+        "dtype": args.dtype,
+        "widths": {"ours": [width, d_width], "peer": args.width},
+        "gflops_per_step": {"ours": cost / 1e9, "peer": target / 1e9},
+        "seconds_per_step": {k: [s / args.steps for s in v] for k, v in seconds.items()},
+        "time_ours_over_peer": time_ratio,
+        "peak_memory": peaks,
+        "memory_ours_over_peer": rises["ours"] / rises["peer"],
+    }
+    suffix = "" if args.dtype == "bf16" else f"_{args.dtype}"
+    write(f"gan_step{suffix}", document)
+    medians = {k: sorted(v)[len(v) // 2] / args.steps for k, v in seconds.items()}
+    print_table(
+        [
+            ("side", "GFLOP/step", "s/step", "peak rise MiB"),
+            ("cgan3d", cost / 1e9, medians["ours"], rises["ours"]),
+            ("MONAI", target / 1e9, medians["peer"], rises["peer"]),
+            ("ratio", cost / target, time_ratio["ratio"], rises["ours"] / rises["peer"]),
+        ]
+    )
+    print(f"time ratio 95 % interval: {time_ratio['low']:.3f} to {time_ratio['high']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

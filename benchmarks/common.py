@@ -1,0 +1,96 @@
+"""What benchmarks share: the machine's description, alternated timing, bootstrap, writing JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, threads, load, versions: what a number depends on."""
+    import torch
+
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        model = next(
+            (x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), model
+        )
+    found = {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "load_average": [round(x, 2) for x in os.getloadavg()],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    return found
+
+
+def alternate(
+    sides: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each side per round, the sides in turn and the order swapped every round."""
+    for _ in range(warmup):
+        for run in sides.values():
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for index in range(rounds):
+        names = list(sides) if index % 2 == 0 else list(reversed(sides))
+        for name in names:
+            began = time.perf_counter()
+            sides[name]()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(top: Sequence[float], bottom: Sequence[float], draws: int = 10_000) -> dict[str, float]:
+    """Ratio of medians with a 95 % bootstrap interval over rounds (pairs are kept together)."""
+    a, b = np.array(top), np.array(bottom)
+    rng = np.random.default_rng(0)
+    index = rng.integers(len(a), size=(draws, len(a)))
+    spread = np.median(a[index], axis=1) / np.median(b[index], axis=1)
+    low, high = np.percentile(spread, [2.5, 97.5])
+    return {
+        "ratio": float(np.median(a) / np.median(b)),
+        "low": float(low),
+        "high": float(high),
+        "mean_ratio": float(a.mean() / b.mean()),
+    }
+
+
+def write(name: str, document: Mapping[str, Any]) -> Path:
+    """Write ``results/NAME.json`` with the command and the machine."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    command = ["python", *(Path(a).name if a.endswith(".py") else a for a in sys.argv)]
+    full = {
+        "benchmark": name,
+        "command": " ".join(command).replace("python ", "python benchmarks/", 1),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        **document,
+    }
+    path.write_text(json.dumps(full, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def print_table(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows as aligned columns."""
+    cells = [[f"{c:.4g}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())

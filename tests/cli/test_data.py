@@ -1,0 +1,156 @@
+"""import, check, splits and prepare, on a tiny Medical Segmentation Decathlon folder."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gansynth.reporting import RichReporter
+from gansynth_cli.commands.prepare import _steps
+from gansynth_cli.common import counting
+
+CASES = [f"brain_{i}" for i in range(6)]
+
+
+@pytest.fixture
+def msd(tmp_path: Path) -> Path:
+    """Six cases of three people, 6 x 7 x 8 voxels, one channel, one label."""
+    folder = tmp_path / "Task01_Tiny"
+    rng = np.random.default_rng(0)
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True)
+        for case in CASES:
+            array = rng.normal(size=(6, 7, 8)).astype(np.float32)
+            array = (array > 0.5).astype(np.uint8) if kind == "labelsTr" else array
+            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / kind / f"{case}.nii.gz")
+    document = {
+        "name": "Tiny",
+        "tensorImageSize": "3D",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "spot"},
+        "numTraining": len(CASES),
+        "numTest": 0,
+        "training": [
+            {"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in CASES
+        ],
+        "test": [],
+    }
+    (folder / "dataset.json").write_text(json.dumps(document))
+    people = "".join(f"{case},person_{i // 2}\n" for i, case in enumerate(CASES))
+    (tmp_path / "people.csv").write_text(f"case,subject\n{people}")
+    return folder
+
+
+@pytest.fixture
+def imported(msd, tmp_path: Path, run_json) -> Path:
+    run_json(
+        *("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root"),
+        *("--subjects", tmp_path / "people.csv", "--folds", 3),
+    )
+    return tmp_path / "root"
+
+
+def test_import_reports_cases_subjects_and_folds(msd, tmp_path, run_json):
+    report = run_json(
+        *("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root"),
+        *("--subjects", tmp_path / "people.csv", "--folds", 3),
+    )
+    assert report["dataset"] == "Dataset001_Tiny"
+    assert (report["cases"], report["subjects"]) == (6, 3)
+    assert report["folds"] == [[4, 2], [4, 2], [4, 2]]
+
+
+def test_import_warns_where_every_case_is_its_own_subject(msd, tmp_path, run_cli):
+    result = run_cli("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
+    assert result.exit_code == 0, result.stderr
+    assert "warning: every case is a subject of its own" in result.stderr
+
+
+def test_what_was_imported_is_in_order(imported, run_json):
+    report = run_json("check", "nnunet:001", "--root", imported)
+    assert report == {
+        "dataset": "Dataset001_Tiny", "cases": 6, "errors": 0, "warnings": 0, "findings": []
+    }  # fmt: skip
+
+
+def test_check_names_the_file_at_fault_and_exits_with_3(imported, run_cli):
+    broken = imported / "nnUNet_raw" / "Dataset001_Tiny" / "imagesTr" / "brain_2_0000.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    result = run_cli("check", "nnunet:001", "--root", imported)
+    assert result.exit_code == 3
+    assert str(broken) in result.stdout
+    assert "6 cases, 1 error(s), 0 warning(s)" in result.stdout
+    assert "1 error(s)" in result.stderr
+
+
+def test_findings_are_json_too(imported, run_cli):
+    (imported / "nnUNet_raw" / "Dataset001_Tiny" / "labelsTr" / "brain_3.nii.gz").unlink()
+    result = run_cli("check", "nnunet:001", "--root", imported, "--json")
+    assert result.exit_code == 3
+    finding = json.loads(result.stdout)["findings"][0]
+    assert (finding["level"], finding["case"]) == ("error", "brain_3")
+
+
+def test_splits_refuse_to_replace_others_without_a_word(imported, run_cli):
+    splits = ("splits", "nnunet:001", "--root", imported, "--folds", 2, "--seed", 3)
+    refused = run_cli(*splits)
+    assert (refused.exit_code, "--overwrite" in refused.stderr) == (2, True)
+    assert run_cli(*splits, "--overwrite").exit_code == 0
+
+
+def test_splits_keep_subjects_together(imported, tmp_path, run_json):
+    subjects = tmp_path / "people.csv"
+    document = run_json(
+        *("splits", "nnunet:001", "--root", imported, "--subjects", subjects),
+        *("--folds", 3, "--seed", 9, "--overwrite"),
+    )
+    person = dict(line.split(",") for line in subjects.read_text().splitlines()[1:])
+    for split in document["splits"]:
+        assert len(split["val"]) == 2
+        assert {person[c] for c in split["train"]} & {person[c] for c in split["val"]} == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "nifti:folder"), "knows data sets of kind nnunet only"),
+        (("splits", "h5:file"), "knows data sets of kind nnunet only"),
+        (("prepare", "yolo:data.yaml"), "knows data sets of kind nnunet only"),
+        (("import", "bids:folder", "nnunet:001"), "expected msd:FOLDER"),
+        (("import", "msd:", "nnunet:001"), "expected msd:FOLDER"),
+        (("import", "msd:folder", "deepmedic:x"), "knows data sets of kind nnunet only"),
+        (("check", "nnunet:777"), "nnunet:777"),
+        (("prepare", "nnunet:001", "--patch", "8,8,8"), "add --small"),
+        (("prepare", "nnunet:001", "--small", "--patch", "8,x"), "expected whole numbers"),
+        (("prepare", "nnunet:001", "--small", "--features", "0"), "expected whole numbers"),
+    ],
+)
+def test_a_slip_is_one_line(arguments, message, run_cli, tmp_path):
+    result = run_cli(*arguments, "--root", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_prepare_stops_at_broken_data_before_anything_long(imported, run_cli):
+    (imported / "nnUNet_raw" / "Dataset001_Tiny" / "labelsTr" / "brain_3.nii.gz").unlink()
+    result = run_cli("prepare", "nnunet:001", "--root", imported)
+    assert result.exit_code == 3
+    assert "brain_3.nii.gz" in result.stderr
+
+
+def test_a_callback_drives_a_task(capsys):
+    with counting(RichReporter(), "check") as progress:
+        for done in (1, 2, 3):
+            progress(done, 3)
+    assert capsys.readouterr().err.startswith("check: 3/3 (100%)")
+
+
+def test_each_step_has_a_task_of_its_own(capsys):
+    with _steps(RichReporter()) as progress:
+        progress("check", 2, 2)
+        progress("plan", 1, 1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["check", "plan"]

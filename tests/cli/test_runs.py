@@ -1,0 +1,214 @@
+"""fit, sample and augment: what they hand on, print and refuse, on toy plugins."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+DATA = ("--data", "toy:3")
+
+
+@pytest.fixture
+def run(toys, run_json, tmp_path: Path) -> Path:
+    run_json("fit", "means", *DATA, "-o", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def augment(run: Path, *more: object, ratio: str = "1:1") -> tuple[object, ...]:
+    return ("augment", "--target", "toyhost", *DATA, "--generator", run, "--ratio", ratio, *more)
+
+
+# -- fit -----------------------------------------------------------------------------------------
+
+
+def test_fit_leaves_a_run_and_prints_one_document(toys, run_json, tmp_path):
+    document = run_json("fit", "means", *DATA, "-o", tmp_path / "run", "--set", "grain=0.3")
+    assert (document["train_cases"], document["held_out_cases"]) == (12, 4)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["options"] == {"grain": 0.3}
+
+
+def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, tmp_path):
+    result = run_cli("fit", "means", *DATA, "-o", tmp_path / "run")
+    assert result.exit_code == 0
+    assert "train_cases" in result.stdout
+    assert "12 training case(s), 4 held out" in result.stderr
+    assert "12 training case(s)" not in result.stdout
+
+
+def test_quiet_says_nothing_but_the_result(toys, run_cli, tmp_path):
+    result = run_cli("fit", "means", *DATA, "-o", tmp_path / "run", "--quiet")
+    assert result.stderr == ""
+    assert "train_cases" in result.stdout
+
+
+def test_edits_are_the_generators_own_unless_named(toys, run_json, tmp_path):
+    run_json("fit", "means", *DATA, "-o", tmp_path / "own")
+    run_json("fit", "means", *DATA, "-o", tmp_path / "two", "--edit", "rotate", "--edit", "shift")
+    edits = [
+        json.loads((tmp_path / name / "manifest.json").read_text())["edits"]
+        for name in ("own", "two")
+    ]
+    assert edits == [["flip"], ["rotate", "shift"]]
+
+
+def test_a_root_is_remembered_as_an_absolute_path(toys, run_json, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_json("fit", "means", *DATA, "-o", "run", "--root", "hosts")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["request"]["root"] == str(tmp_path / "hosts")
+
+
+def test_a_dry_run_leaves_nothing(toys, run_json, tmp_path):
+    document = run_json("fit", "means", *DATA, "-o", tmp_path / "run", "--dry-run")
+    assert document["dry_run"] is True
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_fit_resumes_unless_told_not_to(run, run_cli):
+    again = ("fit", "means", *DATA, "-o", run)
+    assert run_cli(*again).exit_code == 0
+    refused = run_cli(*again, "--no-resume")
+    assert (refused.exit_code, "holds a run already" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("meens", *DATA), "Did you mean 'means'?"),
+        (("means", "--data", "tox:3"), "Did you mean 'toy'?"),
+        (("means", "--data", "somewhere"), "expected KIND:WHERE"),
+        (("means", *DATA, "--set", "grane=1"), "Did you mean 'grain'?"),
+        (("means", *DATA, "--set", "grain"), "expected KEY=VALUE"),
+        (("means", *DATA, "--set", "grain=1", "--set", "grain=2"), "'grain' is given twice"),
+        (("means", *DATA, "--set", "grain=rough"), "grain=rough"),
+        (("means", *DATA, "--edit", "flop"), "Did you mean 'flip'?"),
+        (("means", *DATA, "--device", "toaster"), "toaster"),
+    ],
+)
+def test_a_slip_is_one_line_and_leaves_nothing(toys, run_cli, tmp_path, arguments, message):
+    result = run_cli("fit", *arguments, "-o", tmp_path / "run")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- sample --------------------------------------------------------------------------------------
+
+
+def images(folder: Path) -> list[np.ndarray]:
+    files = sorted(folder.glob("sample-*_0000.nii.gz"))
+    return [np.asarray(nib.load(file).dataobj) for file in files]  # type: ignore[attr-defined]
+
+
+def test_sample_writes_what_was_asked_for(run, run_json, tmp_path):
+    document = run_json("sample", run, "-n", 3, "-o", tmp_path / "out", "--sheet")
+    assert document["samples"] == 3
+    assert len(images(tmp_path / "out")) == 3
+    assert Path(document["sheet"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_seed_decides_what_is_drawn(run, run_json, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_json("sample", run, "-n", 2, "-o", tmp_path / name, "--seed", seed)
+    a, b, c = (images(tmp_path / name) for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_edits_of_a_sample_are_recorded(run, run_json, tmp_path):
+    run_json("sample", run, "-n", 1, "-o", tmp_path / "out", "--edit", "shift")
+    provenance = json.loads((tmp_path / "out" / "sample-0000.json").read_text())
+    assert [step["edit"] for step in provenance["edits"]] == ["shift"]
+
+
+def test_sampling_what_is_no_run_names_the_way_out(toys, run_cli, tmp_path):
+    result = run_cli("sample", tmp_path)
+    assert result.exit_code == 2
+    assert "gansynth fit" in result.stderr
+
+
+def test_a_trained_network_goes_all_the_way(toys, run_json, tmp_path):
+    small = [f"--set={key}" for key in ("steps=2", "width=4", "d_width=4", "levels=3")]
+    fitted = run_json("fit", "cgan3d", *DATA, "-o", tmp_path / "run", *small, "--device", "cpu")
+    assert fitted["steps"] == 2
+    assert run_json("sample", tmp_path / "run", "-n", 1)["samples"] == 1
+
+
+# -- augment -------------------------------------------------------------------------------------
+
+
+def test_augment_hands_on_everything_it_was_told(run, run_cli, toys):
+    result = run_cli(
+        *augment(run, "--frozen", "--bank-samples", 7, "--strict", "--edit", "flip", "--seed", 5),
+        *("--device", "cpu", "--set", "num_epochs=3", "--", "--npz", "-x"),
+    )
+    assert result.exit_code == 0, result.stderr
+    injection, settings, options = toys.started[0]
+    assert (injection.run, str(injection.ratio)) == (run, "1:1")
+    assert (injection.frozen, injection.bank_samples, injection.strict) == (True, 7, True)
+    assert (injection.edits, injection.seed, injection.device) == (("flip",), 5, "cpu")
+    assert settings == {"num_epochs": "3"}
+    assert options == ("--npz", "-x")
+
+
+def test_augment_reports_ratio_fallbacks_metrics_and_folder(run, run_json):
+    assert run_json(*augment(run)) == {
+        "folder": "results",
+        "ratio": "1:1",
+        "drawn_real": 100,
+        "drawn_synthetic": 100,
+        "realised_synthetic_share": 0.5,
+        "fell_back": 0,
+        "metrics_on_real_cases": {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
+    }
+
+
+def test_the_summary_has_a_line_for_each_class(run, run_cli):
+    shown = run_cli(*augment(run)).stdout
+    assert "metrics_on_real_cases.dice_per_label.1  0.4\n" in shown
+
+
+@pytest.mark.parametrize(("missing", "code"), [(1, 0), (2, 5)])
+def test_more_than_one_percent_missing_is_exit_5_after_the_result(
+    run, run_cli, toys, monkeypatch, missing, code
+):
+    monkeypatch.setattr(toys, "fell_back", missing)
+    result = run_cli(*augment(run), "--json")
+    assert result.exit_code == code
+    assert json.loads(result.stdout)["fell_back"] == missing
+    assert ("2 of 100 synthetic samples were missing (2.0%)" in result.stderr) == (code == 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "num_epoch=3"), "Did you mean 'num_epochs'?"),
+        (("--ratio", "half"), "expected REAL:SYNTHETIC"),
+        (("--target", "toyhorst"), "Did you mean 'toyhost'?"),
+        (("-c", "impossible"), "--configuration impossible: not in the plans"),
+        (("--bank-samples", "0"), "--bank-samples"),
+    ],
+)
+def test_a_slip_starts_nothing(run, run_cli, toys, arguments, message):
+    result = run_cli(*augment(run), *arguments)
+    assert (result.exit_code, toys.started) == (2, [])
+    assert message in result.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(run, run_json, toys):
+    document = run_json(*augment(run, "--dry-run", ratio="3:1"))
+    assert document["synthetic_share"] == 0.25
+    assert (document["training_cases"], document["held_out_cases"]) == (12, 4)
+    assert toys.started == []
+
+
+def test_a_dry_run_finds_leakage(run, run_cli, toys):
+    result = run_cli(*augment(run, "--dry-run"), "--fold", "1")
+    assert (result.exit_code, toys.started) == (6, [])
+    assert "has seen 12 held-out case(s): toy_00 (the case itself)" in result.stderr
