@@ -60,8 +60,8 @@ $(READY_BENCH): pyproject.toml constraints.txt | $(BIN)/python
 
 comma := ,
 
-demo: $(READY)            ## train and sample one tiny model on the CPU, into runs/demo
-	@$(BIN)/gansynth demo -o runs/demo $(ARGS)
+demo: $(READY)            ## the whole way on phantoms, into runs/demo
+	@$(BIN)/gansynth demo -o runs/demo --force $(ARGS)
 
 test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 	@$(PYTEST) -m "not slow" $(ARGS)

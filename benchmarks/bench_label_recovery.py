@@ -23,7 +23,8 @@ from gansynth.registry import installed
 from gansynth.reporting import RichReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
-from gansynth.sources.batches import CaseBatches, CaseCache
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
 
 MOVED = ("flip", "rotate", "shift", "elastic")
 LEAST_OF_REAL, LEAST_OF_SHUFFLED = 0.6, 3.0

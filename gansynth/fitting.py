@@ -30,7 +30,8 @@ from gansynth.schema import Sample
 from gansynth.settings import split_settings
 from gansynth.sheets import write_sheet
 from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.sources.batches import CaseBatches, CaseCache
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
 from gansynth.space import Space
 from gansynth.training import FitOptions, TrainReport, train
 

@@ -6,6 +6,7 @@ a training case stops the command with exit 6, and the message names the cases.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -124,6 +125,7 @@ def guard_host(
     Raises:
         IntegrityFault: naming every key that differs with both values.
     """
+    seen, wanted = _plain(seen), _plain(wanted)
     keys = sorted(set(seen) | set(wanted))
     differing = [
         f"{k}: {seen.get(k)!r} != {wanted.get(k)!r}" for k in keys if seen.get(k) != wanted.get(k)
@@ -134,6 +136,12 @@ def guard_host(
             f"({'; '.join(differing[:4])}); expected the host's. Fit one with the same --data, "
             "--plans and --configuration"
         )
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as JSON gives it back (tuples become lists), so that only values are compared."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
+    return plain
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

@@ -71,7 +71,7 @@ class Registry:
         found: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = {kind: {} for kind in KINDS}
 
         def offer(kind: str, label: str, load: Callable[[], Any]) -> None:
-            taken = self.found[kind].get(label)
+            taken = self.found[kind].get(label) or found[kind].get(label)
             if taken is not None:
                 raise ValueError(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")
             found[kind][label] = (name, load)
@@ -102,7 +102,7 @@ class Registry:
         plugin, load = self.found[kind][name]
         try:
             return load()
-        except ImportError as error:
+        except Exception as error:  # whatever a stranger's module raises, it is one line here
             raise UsageFault(
                 f"{kind[:-1]} {name!r} of plugin {plugin!r} does not load: {_one_line(error)}"
             ) from error

@@ -216,6 +216,10 @@ def validate_arrays(
         DataFault: with the first thing that is wrong.
     """
     channels = len(schema.channels)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise DataFault(f"{what}: image has dtype {image.dtype}, expected a floating one")
+    if labels is not None and labels.dtype != np.int16:
+        raise DataFault(f"{what}: labels have dtype {labels.dtype}, expected int16")
     if image.ndim != schema.ndim + 1:
         raise DataFault(
             f"{what}: image has shape {image.shape}, expected {schema.ndim + 1} axes "

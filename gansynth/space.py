@@ -47,12 +47,15 @@ class Space:
             the source's intensities (z-scores, say).
         host: the source's own space (for nnU-Net: data set, plans, configuration, spacing,
             normalisation ...). Compared before a sample may enter a host.
+        pad_label: label of voxels beyond a case's border; ``OUTSIDE`` (-1) as nnU-Net pads, 0 for
+            sources whose labels know no outside.
     """
 
     grid: Grid = "native"
     size: tuple[int, ...] = ()
     window: tuple[tuple[float, float], ...] | None = None
     host: Mapping[str, Any] = field(default_factory=dict)
+    pad_label: int = OUTSIDE
 
     def __post_init__(self) -> None:
         if self.grid != "native" and (not self.size or min(self.size) < 1):
@@ -122,8 +125,7 @@ class Space:
             placement: what ``place`` drew; the middle of the case if None.
 
         Returns:
-            A case of spatial shape ``size``; padding holds image 0 and label ``OUTSIDE`` (-1), as
-            nnU-Net pads.
+            A case of spatial shape ``size``; padding holds image 0 and label ``pad_label``.
         """
         placement = placement or self.centre(case)
         image, labels = case.image, case.labels
@@ -134,7 +136,9 @@ class Space:
         if self.grid in ("crop", "slice"):
             image = crop_pad(image, placement.corner, self.size, 0.0)
             labels = (
-                None if labels is None else crop_pad(labels, placement.corner, self.size, OUTSIDE)
+                None
+                if labels is None
+                else crop_pad(labels, placement.corner, self.size, self.pad_label)
             )
         elif self.grid == "resample":
             image, labels = _resample(image, labels, self.size)
@@ -204,6 +208,7 @@ class Space:
             "size": list(self.size),
             "window": None if self.window is None else [list(w) for w in self.window],
             "host": dict(self.host),
+            "pad_label": self.pad_label,
         }
 
     @classmethod
@@ -215,6 +220,7 @@ class Space:
             size=tuple(doc["size"]),
             window=None if window is None else tuple((float(a), float(b)) for a, b in window),
             host=dict(doc["host"]),
+            pad_label=int(doc["pad_label"]),
         )
 
 

@@ -276,6 +276,7 @@ def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
     def bad(first, count):
         nonlocal drawn
         drawn += count
+        assert drawn < 200, "it should have stopped by now"
         return [spoilt(image=image_with(math.nan)) for _ in range(count)]
 
     with (
@@ -421,6 +422,14 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_pa
     assert list((tmp_path / "bank").glob(".*.tmp-*")) == []
     assert json.loads((tmp_path / "bank/heartbeat.json").read_text())["state"] == "stopped"
     assert verify_bank(tmp_path / "bank") == 3
+
+
+def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(start, tmp_path):
+    producer = start("slow", segment_samples=4)
+    producer.wait(4, 60)
+    producer.stop()
+    assert producer.process.returncode == 143
+    BankWriter.attach(tmp_path / "bank").close()
 
 
 def test_the_fault_a_producer_dies_of_reaches_who_waits(start):

@@ -7,6 +7,7 @@ one fold, train an unmodified nnU-Net with its samples mixed in on the fly, look
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -28,6 +29,8 @@ PHANTOM = (
 )
 PLANS = "gansynthSmallPlans"
 DATASET = 999
+MARKER = "DEMO.txt"
+"""Marks a folder that a demo made, and may replace."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,12 @@ FAST = DemoSize(
 
 
 def run_demo(
-    out: Path, *, size: DemoSize = FULL, seed: int = 0, reporter: Reporter
+    out: Path,
+    *,
+    size: DemoSize = FULL,
+    seed: int = 0,
+    force: bool = False,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Run the demo and leave sheet, overlays, curves and a summary in ``out``.
 
@@ -75,6 +83,7 @@ def run_demo(
         out: new or empty folder.
         size: how much work to do.
         seed: of phantoms, weights and samples.
+        force: replace an earlier demo in ``out`` (never anything else).
         reporter: shows progress.
 
     Returns:
@@ -83,10 +92,7 @@ def run_demo(
     Raises:
         UsageFault: ``out`` holds something else.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UsageFault(
-            f"-o {out}: is not empty, expected a new folder; choose another or empty it"
-        )
+    _claim(out, force)
     seconds: dict[str, float] = {}
     reporter.say(PHANTOM)
     root = out / "nnunet"
@@ -107,6 +113,17 @@ def run_demo(
     write_json_atomic(out / "summary.json", document)
     write_bytes_atomic(out / "summary.md", _markdown(document).encode())
     return document
+
+
+def _claim(out: Path, force: bool) -> None:
+    """Take a new folder, or with ``force`` the place of an earlier demo."""
+    if force and (out / MARKER).is_file():
+        shutil.rmtree(out)
+    if out.exists() and any(out.iterdir()):
+        way_out = "add --force to replace it" if (out / MARKER).is_file() else "choose another"
+        raise UsageFault(f"-o {out}: is not empty, expected a new folder; {way_out}")
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(out / MARKER, PHANTOM.encode())
 
 
 def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) -> None:
@@ -164,8 +181,6 @@ def _augment(
 def _pictures(
     request: SourceRequest, out: Path, outcome: Outcome, seed: int, reporter: Reporter
 ) -> dict[str, str]:
-    import shutil
-
     from gansynth.sampling import sample_run
 
     report = sample_run(

@@ -6,7 +6,6 @@ The i-th condition of a seed is always the same, whoever draws it and in whateve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from gansynth.conditions.base import Edit
 from gansynth.errors import DataFault
 from gansynth.schema import OUTSIDE, Case, Condition, LabelArray, Schema
 from gansynth.sources.base import CaseSource
+from gansynth.sources.cache import CaseCache
 from gansynth.space import Placement, Space
 
 ContextFn = Callable[[Case], LabelArray]
@@ -46,14 +46,14 @@ class ConditionSampler:
         self.edits = tuple(edits)
         self.seed = seed
         self.context = context
-        self._cache: dict[str, Case] = {}
+        self._case = CaseCache(source)
 
     def draw(self, index: int) -> Condition:
         """The ``index``-th condition of this seed: labels in the generator's space."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, index)))
         ids = self.source.train_ids
         case_id = ids[int(rng.integers(len(ids)))]
-        case = self._load(case_id)
+        case = self._case(case_id)
         placement = self.space.place(case, rng)
         placed = self.space.to_generator(case, placement)
         start = replace_ignored(_labelled(placed), self.schema)
@@ -79,17 +79,12 @@ class ConditionSampler:
         placement = Placement(
             tuple(provenance["placement"]["corner"]), provenance["placement"]["slice_index"]
         )
-        placed = self.space.to_generator(self._load(provenance["case"]), placement)
+        placed = self.space.to_generator(self._case(provenance["case"]), placement)
         labels = replace_ignored(_labelled(placed), self.schema)
         by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
         for step in provenance["edits"]:
             labels = by_name[step["edit"]].apply(labels, self.schema, step["params"])
         return labels
-
-    def _load(self, case_id: str) -> Case:
-        if case_id not in self._cache:
-            self._cache[case_id] = replace(self.source.load(case_id), boxes=None)
-        return self._cache[case_id]
 
 
 def _labelled(case: Case) -> LabelArray:

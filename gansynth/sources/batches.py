@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,39 +9,11 @@ import numpy as np
 
 from gansynth.conditions.sampler import replace_ignored
 from gansynth.schema import Case, LabelArray
-from gansynth.sources.base import CaseSource
+from gansynth.sources.cache import CaseCache
 from gansynth.space import Space
 
 if TYPE_CHECKING:
     from gansynth.generator import Batch, Stage
-
-
-class CaseCache:
-    """Keeps the most recently used cases of a source in memory, up to a number of bytes.
-
-    Args:
-        source: where cases come from.
-        max_bytes: bytes of images and labels to keep (2 GiB by default).
-    """
-
-    def __init__(self, source: CaseSource, max_bytes: int = 2 << 30) -> None:
-        self.source = source
-        self.max_bytes = max_bytes
-        self._cases: OrderedDict[str, Case] = OrderedDict()
-        self._bytes = 0
-
-    def __call__(self, case_id: str) -> Case:
-        """The case, read from the source if it is not at hand."""
-        if case_id in self._cases:
-            self._cases.move_to_end(case_id)
-            return self._cases[case_id]
-        case = self.source.load(case_id)
-        self._cases[case_id] = case
-        self._bytes += _size(case)
-        while self._bytes > self.max_bytes and len(self._cases) > 1:
-            _, dropped = self._cases.popitem(last=False)
-            self._bytes -= _size(dropped)
-        return case
 
 
 class CaseBatches:
@@ -94,7 +65,3 @@ class CaseBatches:
             return placed
         schema = self.space.generator_schema(self.cache.source.schema)
         return Case(placed.id, placed.subject, placed.image, replace_ignored(placed.labels, schema))
-
-
-def _size(case: Case) -> int:
-    return case.image.nbytes + (0 if case.labels is None else case.labels.nbytes)

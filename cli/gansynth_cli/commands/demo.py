@@ -23,8 +23,9 @@ from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
 @click.option(
     "--fast", is_flag=True, help="A minute's worth: coarse phantoms, hardly any training."
 )
+@click.option("--force", is_flag=True, help="Replace an earlier demo in this folder.")
 @with_output
-def command(folder: Path, seed: int, fast: bool, out: Output) -> None:
+def command(folder: Path, seed: int, fast: bool, force: bool, out: Output) -> None:
     """Run the whole way on phantoms: no data and no GPU needed.
 
     Makes simulated brains with a simulated glioma, fits a generator on one fold of them, trains an
@@ -33,6 +34,7 @@ def command(folder: Path, seed: int, fast: bool, out: Output) -> None:
     """
     from gansynth_cli.demonstration import FAST, FULL, run_demo
 
-    document = run_demo(folder, size=FAST if fast else FULL, seed=seed, reporter=out.reporter)
+    size = FAST if fast else FULL
+    document = run_demo(folder, size=size, seed=seed, force=force, reporter=out.reporter)
     lines = [document["note"], "", *summary({k: v for k, v in document.items() if k != "note"})]
     out.result(document, [*lines, "", f"summary: {folder / 'summary.md'}"])
