@@ -5,14 +5,17 @@ all bytes after the hash, and how many samples follow. So a reader learns the nu
 without opening HDF5, and a flipped bit anywhere in the file is found by ``check_segment``.
 
 Each field of the samples is one data set: stacked, a row per sample, where the shapes agree
-(``h5["image"][3]``); else all values end to end, with the shapes under ``shapes/``. Nothing in the
-file depends on the clock: the same samples make the same bytes.
+(``h5["image"][3]``); else all values end to end, with the shapes under ``shapes/``. Extras lie end
+to end, one data set per dtype, whatever their number: a host may add one per label, and opening
+each would cost more than reading the image. Nothing in the file depends on the clock: the same
+samples make the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -154,18 +157,7 @@ def _write_samples(
     if boxes:
         _write_field(file, "boxes", [np.asarray(b.coords, np.float32) for b in boxes])
         _write_field(file, "box_labels", [np.asarray(b.labels, np.int16) for b in boxes])
-    names = sorted(pairs[0][1])
-    for _, extras in pairs:
-        if sorted(extras) != names:
-            raise DataFault(
-                f"bank: samples of one segment have extras {names} and {sorted(extras)}, expected "
-                "the same; the adapter's finalise() must name all of them every time"
-            )
-    for name in names:
-        if "/" in name or name in ("", "."):  # HDF5 takes names for paths
-            raise DataFault(f"bank: extra {name!r}, expected a name without '/'")
-        _write_field(file, f"extras/{name}", [np.asarray(extras[name]) for _, extras in pairs])
-    file.attrs["extras"] = json.dumps(names)
+    _write_extras(file, [extras for _, extras in pairs])
     lines = [_to_json(s.provenance) for s in samples]
     file.create_dataset("provenance", data=np.array(lines), track_times=False)
 
@@ -195,11 +187,8 @@ def _write_field(
     file: h5py.File, name: str, arrays: Sequence[Array], *, chunked: bool = False
 ) -> None:
     first = arrays[0]
-    if any(a.dtype != first.dtype or a.ndim != first.ndim for a in arrays):
-        kinds = sorted({f"{a.dtype} with {a.ndim} axes" for a in arrays})
-        raise DataFault(f"bank: {name} is {' and '.join(kinds)} in one segment, expected one kind")
-    if first.dtype.kind not in _STORABLE:
-        raise DataFault(f"bank: {name} is {first.dtype}, expected booleans, integers or floats")
+    if any(a.ndim != first.ndim for a in arrays):
+        raise DataFault(f"bank: {name} differs in the number of axes in one segment, expected one")
     if all(a.shape == first.shape for a in arrays):
         shape = (len(arrays), *first.shape)
         chunks = (1, *first.shape) if chunked and first.size else None
@@ -211,6 +200,28 @@ def _write_field(
         file.create_dataset(name, data=values, track_times=False)
         shapes = np.array([a.shape for a in arrays], np.int64)
         file.create_dataset(f"shapes/{name}", data=shapes, track_times=False)
+
+
+def _write_extras(file: h5py.File, extras: Sequence[Mapping[str, Array]]) -> None:
+    arrays = [{name: np.asarray(a) for name, a in sorted(e.items())} for e in extras]
+    kinds = {name: a.dtype.name for name, a in arrays[0].items()}
+    for other in arrays:
+        found = {name: a.dtype.name for name, a in other.items()}
+        if found != kinds:
+            raise DataFault(
+                f"bank: samples of one segment have extras {kinds} and {found}, expected the same; "
+                "the adapter's finalise() must give all of them every time"
+            )
+    for name, a in arrays[0].items():
+        if a.dtype.kind not in _STORABLE:
+            raise DataFault(
+                f"bank: extra {name!r} is {a.dtype}, expected booleans, integers or floats"
+            )
+    for dtype in sorted(set(kinds.values())):
+        values = [a.ravel() for e in arrays for name, a in e.items() if kinds[name] == dtype]
+        file.create_dataset(f"extras/{dtype}", data=np.concatenate(values), track_times=False)
+    index = {"dtypes": kinds, "shapes": [[a.shape for a in e.values()] for e in arrays]}
+    file.create_dataset("extras_index", data=np.bytes_(json.dumps(index)), track_times=False)
 
 
 def _to_json(provenance: Mapping[str, Any]) -> bytes:
@@ -297,9 +308,7 @@ class SegmentFile:
             for name in ("image", "labels", "boxes", "box_labels"):
                 if name in self._file:
                     self._open_field(name)
-            self._extras: list[str] = json.loads(self._file.attrs["extras"])
-            for name in self._extras:
-                self._open_field(f"extras/{name}")
+            self._open_extras()
             self._provenance = self._file["provenance"]
         except BaseException:
             self._file.close()
@@ -312,6 +321,30 @@ class SegmentFile:
             ends = np.cumsum(np.prod(shapes, axis=1))
         self._fields[name] = (self._file[name], shapes, ends)
 
+    def _open_extras(self) -> None:
+        """Find where in which data set each extra of each sample begins."""
+        index = json.loads(self._file["extras_index"][()])
+        self._dtypes: dict[str, str] = index["dtypes"]
+        self._shapes: list[list[list[int]]] = index["shapes"]
+        self._values = {dtype: self._file[f"extras/{dtype}"] for dtype in {*self._dtypes.values()}}
+        ends = dict.fromkeys(self._values, 0)
+        self._starts = []
+        for shapes in self._shapes:
+            self._starts.append(dict(ends))
+            for dtype, shape in zip(self._dtypes.values(), shapes, strict=True):
+                ends[dtype] += math.prod(shape)
+        self._starts.append(ends)
+
+    def _read_extras(self, row: int) -> dict[str, Array]:
+        first, last = self._starts[row], self._starts[row + 1]
+        rest = {dtype: data[first[dtype] : last[dtype]] for dtype, data in self._values.items()}
+        extras = {}
+        for (name, dtype), shape in zip(self._dtypes.items(), self._shapes[row], strict=True):
+            size = math.prod(shape)
+            extras[name] = rest[dtype][:size].reshape(shape)
+            rest[dtype] = rest[dtype][size:]
+        return extras
+
     def read(self, row: int) -> BankSample:
         """Read one sample into fresh, writable arrays."""
         boxes = None
@@ -322,15 +355,15 @@ class SegmentFile:
             image=self._read_field("image", row),
             labels=self._read_field("labels", row) if "labels" in self._fields else None,
             boxes=boxes,
-            extras={name: self._read_field(f"extras/{name}", row) for name in self._extras},
+            extras=self._read_extras(row),
             provenance=json.loads(self._provenance[row]),
         )
 
     def _read_field(self, name: str, row: int) -> Array:
         data, shapes, ends = self._fields[name]
         if shapes is None:
-            # A row of a one-dimensional data set is a scalar; [()] would read everything.
-            return np.asarray(data[row]) if data.ndim > 1 else np.array(data[row])
+            stacked: Array = data[row]
+            return stacked
         shape = tuple(int(s) for s in shapes[row])
         last = int(ends[row])
         values: Array = data[last - int(np.prod(shape)) : last]

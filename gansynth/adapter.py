@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.lineage import Lineage, guard, guard_host
 from gansynth.ratio import Ratio
 from gansynth.schema import Sample, Schema
 from gansynth.sources.base import CaseSource
@@ -59,6 +60,7 @@ class Outcome:
         drawn_real: samples the host drew from real cases.
         drawn_synthetic: samples it drew from the bank.
         fell_back: real samples drawn because the bank had nothing to give (part of ``drawn_real``).
+        reasons: why, in a few words -> how many of ``fell_back``; as far as the host knows.
         metrics: the host's validation metrics on real cases only, e.g. ``{"dice": 0.87}``.
     """
 
@@ -67,6 +69,7 @@ class Outcome:
     drawn_synthetic: int
     fell_back: int
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def realised(self) -> float:
@@ -113,6 +116,29 @@ class Adapter(ABC):
             GansynthError: the first thing that is wrong.
         """
 
+    def check(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> None:
+        """Check everything about one training that can be known before it starts; write nothing.
+
+        Called after ``validate``, for dry and real runs alike. This one keeps held-out cases and
+        foreign spaces out; a host adds what it knows of its settings, options and sample sizes.
+
+        Args:
+            injection: what is to be mixed in; nothing of it is looked at if the ratio is R:0.
+            settings: ``--set`` values, keys already checked against ``settings``.
+            options: for the host's own command line.
+
+        Raises:
+            IntegrityFault: leakage, or a generator or bank made for another data set or space.
+            UsageFault: no run or bank there, or a value that cannot be.
+        """
+        if injection.ratio.p == 0:
+            return
+        lineage, what = _origin(injection)
+        guard_host(lineage.host, self.source.host, what=what)
+        guard(lineage, self.source.records(self.source.held_out_ids), what=what)
+
     @abstractmethod
     def inject(self, dataset: Any, bank: Path, ratio: Ratio, *, batch_size: int, seed: int) -> Any:
         """Wrap the host's *training* data set so that it serves samples of a bank at a ratio."""
@@ -128,6 +154,21 @@ class Adapter(ABC):
             settings: ``--set`` values, already checked against ``settings``.
             options: passed through to the host's own command line.
 
+        Returns:
+            What it came to, also if many samples were missing: whether that was too many is for the
+            caller to say, who still has the result.
+
         Raises:
-            GansynthError: if the host could not be trained, with its own last words.
+            GansynthError: what ``check`` refuses; or if the host could not be trained, with its own last words.
         """
+
+
+def _origin(injection: Injection) -> tuple[Lineage, str]:
+    """What the samples' maker has seen, and what to call it."""
+    if injection.bank is not None:
+        from gansynth.bank import BankReader
+
+        return BankReader(injection.bank).spec.lineage, "bank"
+    from gansynth.run import read_manifest
+
+    return Lineage.from_json(read_manifest(injection.run)["lineage"]), "generator"

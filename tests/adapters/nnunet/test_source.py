@@ -107,13 +107,15 @@ def test_an_outside_that_varies_has_to_be_drawn(toy_copy):
     assert open_nnunet(toy_copy.request()).schema.outside_fill is None
 
 
-@pytest.mark.parametrize(("edge", "fill"), [(16, (0.5, 0.5)), (15, None)])
-def test_another_constant_counts_only_where_nothing_is_padded(toy_copy, edge, fill):
+@pytest.mark.parametrize(
+    ("edge", "first", "fill"), [(16, 0.5, (0.5, 0.5)), (15, 0.5, None), (16, 0.7, None)]
+)
+def test_another_constant_counts_if_all_agree_and_nothing_is_padded(toy_copy, edge, first, fill):
     for path in arrays(toy_copy).glob("*_seg.b2nd"):
         labels = np.zeros((1, edge, 24, 16), np.int16)
         labels[:, :3] = -1
         image = np.random.default_rng(0).normal(size=(2, edge, 24, 16)).astype(np.float32)
-        image[:, :3] = 0.5
+        image[:, :3] = first if path.name.startswith("p1_left") else 0.5
         store(path, labels)
         store(path.with_name(path.name.replace("_seg", "")), image)
     source = open_nnunet(toy_copy.request())
