@@ -164,7 +164,15 @@ class BankWriter:
             "state": self.state,
             "rejected": dict(sorted(self.rejected.items())),
         }
-        write_json_atomic(self.folder / HEARTBEAT, doc)
+        path = self.folder / HEARTBEAT
+        temporary = temporary_beside(path)
+        with disk_errors(path):
+            try:  # not forced to the disk: after a crash there is no life to show
+                temporary.write_text(json.dumps(doc), "utf-8")
+                os.replace(temporary, path)
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Mark a frozen bank complete, with the SHA-256 of its content.

@@ -159,7 +159,8 @@ class Adapter(ABC):
             caller to say, who still has the result.
 
         Raises:
-            GansynthError: what ``check`` refuses; or if the host could not be trained, with its own last words.
+            GansynthError: what ``check`` refuses; or the host could not be trained, with its own
+                last words.
         """
 
 

@@ -29,8 +29,6 @@ import numpy as np
 from gansynth._bank_spec import COMPLETE, HEARTBEAT, SPEC, BankSpec, load_spec
 from gansynth._bank_writer import BankWriter, content_of
 from gansynth._segment import (
-    BankSample,
-    SegmentFile,
     check_segment,
     damaged,
     list_segments,
@@ -39,6 +37,7 @@ from gansynth._segment import (
     sample_id,
     segment_name,
 )
+from gansynth._segment_file import BankSample, SegmentFile
 from gansynth.errors import EnvironmentFault, GansynthError, IntegrityFault
 
 __all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "bank_folder", "verify_bank"]
@@ -202,7 +201,7 @@ class BankReader:
     def _read(self, number: int, row: int) -> BankSample:
         try:
             return self._handle(number).read(row)
-        except (OSError, KeyError, ValueError, RuntimeError, TypeError, GansynthError) as error:
+        except (OSError, LookupError, ValueError, RuntimeError, TypeError, GansynthError) as error:
             self._close(number)
             path = self.folder / segment_name(number)
             # Of a segment retired meanwhile h5py says FileNotFoundError, or OSError without errno.

@@ -9,7 +9,6 @@ are kept; a damaged one is passed over for the one before, with a word.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gansynth.errors import IntegrityFault
-from gansynth.integrity import publish_dir, sha256_file, write_bytes_atomic, write_json_atomic
+from gansynth.errors import GansynthError, IntegrityFault
+from gansynth.integrity import (
+    disk_errors,
+    publish_dir,
+    remove_temporaries,
+    sha256_file,
+    temporary_beside,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 
 KEPT = 2
 TENSORS, EMA, STATE = "tensors.safetensors", "ema.safetensors", "state.json"
@@ -68,16 +75,19 @@ def save(
     from safetensors.torch import save as to_bytes
 
     final = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{os.getpid()}-{final.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary = temporary_beside(final)
+    with disk_errors(final):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folder)
+        temporary.mkdir()
     try:
         for name, content in ((TENSORS, tensors), (EMA, ema)):
             plain = {k: v.detach().cpu().contiguous().clone() for k, v in content.items()}
             write_bytes_atomic(temporary / name, to_bytes(plain))
         hashes = {name: sha256_file(temporary / name) for name in (TENSORS, EMA)}
         write_json_atomic(temporary / STATE, {**state, "step": step, "sha256": hashes})
+        # One of this step that is there already was damaged, and passed over.
+        shutil.rmtree(final, ignore_errors=True)
         publish_dir(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -97,7 +107,8 @@ def latest(folder: Path) -> Checkpoint | None:
         try:
             state = json.loads((candidate / STATE).read_text(encoding="utf-8"))
             tensors = load_tensors(candidate / TENSORS, state["sha256"][TENSORS])
-        except (IntegrityFault, OSError, ValueError, KeyError) as error:
+            load_tensors(candidate / EMA, state["sha256"][EMA])
+        except (GansynthError, OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(f"{candidate.name}: {error}")
             continue
         return Checkpoint(candidate, tensors, state, damaged)
@@ -157,7 +168,8 @@ def restore(
     wanted = {
         f"net/{n}/{k}": v.shape for n, net in nets.items() for k, v in net.state_dict().items()
     }
-    found = {k: v.shape for k, v in tensors.items() if k.startswith("net/")}
+    wanted.update({f"ema/{k}": v.shape for k, v in averages.items()})
+    found = {k: v.shape for k, v in tensors.items() if k.startswith(("net/", "ema/"))}
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
     if differing:
         raise IntegrityFault(

@@ -7,11 +7,10 @@ from pathlib import Path
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:
-    """Columns of a run's ``metrics.csv``: ``step``, ``images``, ``seconds``, then the losses."""
+    """Columns of a run's ``metrics.csv``: ``step``, ``images``, ``seconds``, losses (nan: none)."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
-    columns = zip(*rows[1:], strict=True)
-    return {name: [float(v) for v in values] for name, values in zip(rows[0], columns, strict=True)}
+    return {name: [float(row[i]) for row in rows[1:]] for i, name in enumerate(rows[0])}
 
 
 def write_curves(metrics: Path, path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 import uuid
@@ -17,9 +18,14 @@ import yaml
 
 import gansynth
 from gansynth.curves import write_curves
-from gansynth.errors import UsageFault
-from gansynth.generator import Generator, GeneratorOptions
-from gansynth.integrity import sha256_file, write_bytes_atomic, write_json_atomic
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.generator import Generator
+from gansynth.integrity import (
+    remove_temporaries,
+    sha256_file,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from gansynth.precision import pick_device
 from gansynth.quality.spectrum import spectrum_ratio
 from gansynth.registry import installed
@@ -91,6 +97,7 @@ def fit(
     if dry_run:
         return _measure(job, out)
     with locked(out):
+        remove_temporaries(out)
         manifest = _open_folder(job, out, resume, reporter)
         report = _train(job, out, manifest, reporter)
         for note in report.notes:
@@ -112,19 +119,19 @@ def _resolve(
     picked = pick_device(device)
     source = installed().open_source(request)
     cache = CaseCache(source)
+
+    def build(space: Space) -> Generator:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(loop.seed)
+            return cls(space.generator_schema(source.schema), space.size, own)
+
     space = source.space
-    if own.model_dump().get("output") == "tanh":
+    built = build(space)
+    if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
-    schema = space.generator_schema(source.schema)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(loop.seed)
-        built = cls(schema, space.size, own)
-    batches = CaseBatches(cache, space, seed=loop.seed, context=_context(built, own))
+        built = build(space)
+    batches = CaseBatches(cache, space, seed=loop.seed, context=built.context)
     return _Job(source, cache, space, built, loop, names, batches, picked)
-
-
-def _context(generator: Generator, options: GeneratorOptions) -> Any:
-    return generator.context if options.model_dump().get("context") else None
 
 
 def _open_folder(job: _Job, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:
@@ -140,14 +147,20 @@ def _open_folder(job: _Job, out: Path, resume: bool, reporter: Reporter) -> dict
         _same_run(out, manifest, config, lineage.to_json(), resume)
         job.generator.load_state(manifest["state"])
         manifest["config"] = config
+        _write_config(out, config)
         return manifest
+    if next((out / "checkpoints").glob("step-*"), None) is not None:
+        raise IntegrityFault(
+            f"{out}: holds checkpoints but no {MANIFEST}, so nobody knows which cases they have "
+            "seen; expected both or neither. Choose another -o"
+        )
     rng = np.random.default_rng(job.options.seed)
     job.generator.observe(job.batches.cut(i, rng) for i in job.source.train_ids)
     manifest = {
         "version": VERSION,
         "run_id": uuid.uuid4().hex[:12],
         "generator": job.generator.name,
-        "options": job.generator.options.model_dump(),
+        "options": config["options"],
         "schema": job.source.schema.to_json(),
         "space": job.space.to_json(),
         "lineage": lineage.to_json(),
@@ -166,9 +179,13 @@ def _open_folder(job: _Job, out: Path, resume: bool, reporter: Reporter) -> dict
         },
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    write_bytes_atomic(out / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+    _write_config(out, config)
     write_json_atomic(out / MANIFEST, manifest)
     return manifest
+
+
+def _write_config(out: Path, config: Mapping[str, Any]) -> None:
+    write_bytes_atomic(out / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
 
 
 def _config(job: _Job) -> dict[str, Any]:
@@ -177,8 +194,8 @@ def _config(job: _Job) -> dict[str, Any]:
         "data": job.source.request.to_json(),
         "size": list(job.space.size),
         "edits": list(job.edits),
-        "fit": job.options.model_dump(),
-        "options": job.generator.options.model_dump(),
+        "fit": job.options.model_dump(mode="json"),
+        "options": job.generator.options.model_dump(mode="json"),
     }
 
 
@@ -204,7 +221,7 @@ def _same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o"
         )
-    if manifest["lineage"] != lineage:
+    if manifest["lineage"] != json.loads(json.dumps(lineage)):
         raise UsageFault(
             f"{out}: the training cases have changed since this run began; expected the same "
             "cases to resume it; choose another -o"
@@ -228,11 +245,11 @@ def _train(job: _Job, out: Path, manifest: dict[str, Any], reporter: Reporter) -
     def remember(path: Path, step: int) -> None:
         weights = path / "ema.safetensors"
         manifest["weights"] = {
-            "path": str(weights.relative_to(out)),
+            "path": weights.relative_to(out).as_posix(),
             "sha256": sha256_file(weights),
         }
         manifest["steps"] = step
-        manifest["complete"] = step >= job.options.steps
+        manifest["complete"] = step >= job.options.steps or not job.generator.phases()
         write_json_atomic(out / MANIFEST, manifest)
 
     def preview(step: int) -> None:
@@ -275,7 +292,9 @@ def _finish(
         "resumed_at": trained.resumed_at,
         "seconds": round(trained.seconds, 2),
         "losses": dict(trained.losses),
-        "spectrum_ratio": np.round(ratio, 4).tolist(),
+        "spectrum_ratio": [
+            [None if np.isnan(v) else round(float(v), 4) for v in row] for row in ratio
+        ],
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,7 @@ _FAULTS: dict[int, type[GansynthError]] = {
 _POLL_SECONDS = 0.1
 _PARENT_POLL_SECONDS = 0.5
 _GRACE_SECONDS = 1.5
-"""How long an orphan may take to end in good order; with the poll, less than 3 s in all."""
+"""How long it may take to end in good order; with the poll, less than 3 s for an orphan."""
 
 
 # -- the handle, in the parent -------------------------------------------------------------------
@@ -79,7 +80,9 @@ class Producer:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=env,
-                start_new_session=True,  # Ctrl-C is the parent's business
+                # Ctrl-C is the parent's business. Not a new session: Linux shares the CPU between
+                # sessions first, and a low priority counts only within one.
+                process_group=0,
             )
         return cls(config, log, process)
 
@@ -164,21 +167,30 @@ class Producer:
 
 
 class _Stop:
-    """Ends the process on SIGTERM, SIGINT, or when its parent is gone."""
+    """Ends the process in good order on SIGTERM, SIGINT, or when its parent is gone.
+
+    A signal's handler runs in the main thread, once that returns from whatever C code it is in. A
+    second thread watches over that: it learns of signals through a pipe and of the parent's end by
+    polling, and after a short grace it ends the process itself.
+    """
 
     def __init__(self, config: ProducerConfig) -> None:
         self.config = config
         self.exit_code: int | None = None
+        self._signals, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        if config.parent is not None:
-            threading.Thread(target=self._watch_parent, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self) -> bool:
         return self.exit_code is not None
 
     @property
     def orphaned(self) -> bool:
+        # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
+        # ends, which would kill the producer of a parent in good health.
         return self.config.parent is not None and os.getppid() != self.config.parent
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
@@ -186,15 +198,17 @@ class _Stop:
             self.exit_code = 128 + number
             raise SystemExit(self.exit_code)
 
-    def _watch_parent(self) -> None:
-        # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
-        # ends, which would kill the producer of a parent in good health.
+    def _watch(self) -> None:
+        number: int = signal.SIGTERM
         while not self.orphaned:
-            time.sleep(_PARENT_POLL_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
+            if select.select([self._signals], [], [], _PARENT_POLL_SECONDS)[0]:
+                number = os.read(self._signals, 1)[0]
+                break
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE_SECONDS)
         self.clean_up()
-        os._exit(128 + signal.SIGTERM)
+        os._exit(128 + number)
 
     def clean_up(self) -> None:
         """Delete a scratch bank that nobody will come back for."""

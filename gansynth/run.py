@@ -17,17 +17,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.integrity import sha256_file
+from gansynth.integrity import disk_errors, path_inside, sha256_file
 from gansynth.lineage import Lineage
 from gansynth.schema import Schema
 from gansynth.sources.base import SourceRequest
 from gansynth.space import Space
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gansynth.generator import Generator
 
 MANIFEST = "manifest.json"
 VERSION = 1
+KEYS = (
+    "run_id",
+    "generator",
+    "options",
+    "schema",
+    "space",
+    "lineage",
+    "edits",
+    "request",
+    "config",
+    "state",
+    "weights",
+)
+"""What every manifest holds."""
 
 
 @dataclass
@@ -99,13 +115,43 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise IntegrityFault(
             f"{path}: damaged ({error}), expected JSON; fit the run again"
         ) from None
+    if not isinstance(manifest, dict):
+        raise IntegrityFault(
+            f"{path}: holds a {type(manifest).__name__}, expected an object; fit the run again"
+        )
     if manifest.get("version") != VERSION:
         raise IntegrityFault(
             f"{path}: key 'version' is {manifest.get('version')!r}, expected {VERSION}; "
             "this run was made by another gansynth"
         )
+    missing = [key for key in KEYS if key not in manifest]
+    if missing:
+        raise IntegrityFault(
+            f"{path}: damaged, lacks {', '.join(missing)}; expected all of {', '.join(KEYS)}; "
+            "restore it from a copy, or fit the run again"
+        )
     found: dict[str, Any] = manifest
     return found
+
+
+def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
+    """The file of the weights that draw samples, if it is the manifest's.
+
+    Raises:
+        UsageFault: there are none yet.
+        IntegrityFault: missing, other content, or a path that leads out of the run.
+    """
+    weights: Mapping[str, str] | None = manifest["weights"]
+    if weights is None:
+        raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
+    path = path_inside(folder, weights["path"], what=f"{folder / MANIFEST}: key 'weights'")
+    found = sha256_file(path) if path.is_file() else "of no file"
+    if found != weights["sha256"]:
+        raise IntegrityFault(
+            f"{path}: SHA-256 is {found[:12]}, expected {weights['sha256'][:12]} by {MANIFEST}; "
+            "restore it from a copy, or fit the run again"
+        )
+    return path
 
 
 def manifest_sha256(folder: Path) -> str:
@@ -125,28 +171,44 @@ def load_run(folder: Path, device: str = "auto") -> Run:
 
     manifest = read_manifest(folder)
     generator = build_generator(manifest)
-    weights: Mapping[str, str] | None = manifest["weights"]
-    if weights is None:
-        raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
-    tensors = load_tensors(folder / weights["path"], weights["sha256"]) if generator.nets else {}
-    for name in generator.ema:
-        if name in generator.nets:
-            prefix = f"{name}/"
-            state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            generator.nets[name].load_state_dict(state, strict=False)
+    path = check_weights(folder, manifest)
+    _load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]), path)
     generator.load_state(manifest["state"])
     generator.to(pick_device(device))
     return Run(folder, generator, manifest)
 
 
+def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name in generator.ema:
+        if name not in generator.nets:
+            continue
+        # Averages are of floating-point tensors; counters and the like keep their start.
+        own = generator.nets[name].state_dict()
+        wanted = {f"{name}/{k}": v.shape for k, v in own.items() if v.is_floating_point()}
+        found = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
+        differing = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+        if differing:
+            first = min(differing)
+            raise IntegrityFault(
+                f"{path}: {len(differing)} tensor(s) do not fit the generator, first {first}: "
+                f"{found.get(first)}, expected {wanted.get(first)}; this run was made by another "
+                "version of its plugin. Fit it again"
+            )
+        state = {key.removeprefix(f"{name}/"): tensors[key] for key in found}
+        generator.nets[name].load_state_dict(state, strict=False)
+
+
 def build_generator(manifest: Mapping[str, Any]) -> Generator:
-    """The generator a manifest describes, with fresh weights."""
+    """The generator a manifest describes, with fresh weights; torch's random state stays."""
+    import torch
+
     from gansynth.registry import installed
 
     cls = installed().generator(manifest["generator"])
     space = Space.from_json(manifest["space"])
     schema = space.generator_schema(Schema.from_json(manifest["schema"]))
-    return cls(schema, space.size, cls.Options(**manifest["options"]))
+    with torch.random.fork_rng(devices=[]):
+        return cls(schema, space.size, cls.Options(**manifest["options"]))
 
 
 @contextlib.contextmanager
@@ -181,7 +243,8 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder.write_text(f"pid {os.getpid()} since {since}", encoding="utf-8")
+        with disk_errors(holder):
+            holder.write_text(f"pid {os.getpid()} since {since}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import numpy as np
 from gansynth.conditions.base import Edit
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.errors import IntegrityFault
+from gansynth.lineage import guard_host
 from gansynth.registry import installed
 from gansynth.reporting import Reporter
 from gansynth.run import Run, load_run
@@ -37,9 +38,8 @@ class SampleDrawer:
         self.run = run
         generator = run.generator
         names = run.edits if edits is None else tuple(edits)
-        context = generator.context if generator.options.model_dump().get("context") else None
         self.sampler = ConditionSampler(
-            source, run.space, build_edits(names), seed=seed, context=context
+            source, run.space, build_edits(names), seed=seed, context=generator.context
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -67,7 +67,7 @@ def check_source(run: Run, source: CaseSource) -> None:
     """Refuse a source whose training cases are not the ones the run was fitted on.
 
     Raises:
-        IntegrityFault: naming data set, fold or cases that differ.
+        IntegrityFault: naming data set, fold, space or cases that differ.
     """
     seen = run.lineage
     if (seen.dataset, seen.fold) != (source.name, source.fold):
@@ -75,6 +75,7 @@ def check_source(run: Run, source: CaseSource) -> None:
             f"{run.folder}: fitted on {seen.dataset} fold {seen.fold}, asked to draw conditions "
             f"from {source.name} fold {source.fold}; expected its own training source"
         )
+    guard_host(seen.host, source.host)
     unseen = sorted(set(source.train_ids) - {c.id for c in seen.cases})
     if unseen:
         raise IntegrityFault(
@@ -169,7 +170,7 @@ def write_nifti(sample: Sample, stem: Path, spacing: Sequence[float]) -> list[Pa
     """
     import nibabel as nib
 
-    affine = np.diag([*spacing, 1.0])
+    affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))])
     files = []
     for channel, volume in enumerate(sample.image):
         path = stem.with_name(f"{stem.name}_{channel:04d}.nii.gz")

@@ -54,6 +54,9 @@ def parse(model: type[Own], settings: Mapping[str, str]) -> Own:
         return model(**{key: yaml.safe_load(value) for key, value in settings.items()})
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # a check across several options
+            given = " ".join(f"{k}={v}" for k, v in settings.items())
+            raise UsageFault(f"--set {given}: {first['msg']}") from None
         key = ".".join(str(part) for part in first["loc"])
         field = model.model_fields.get(str(first["loc"][0]))
         meaning = f" ({field.description})" if field is not None and field.description else ""

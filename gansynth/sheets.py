@@ -141,5 +141,6 @@ def _draw_plane(
     if labels is None:
         return
     for colour, value in zip(COLOURS, schema.foreground, strict=False):
-        if (labels == value).any():
-            axis.contour(labels == value, levels=[0.5], colors=colour, linewidths=0.6)
+        drawn = labels == value
+        if drawn.any() and not drawn.all():
+            axis.contour(drawn, levels=[0.5], colors=colour, linewidths=0.6)

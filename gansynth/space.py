@@ -249,10 +249,10 @@ def _draw_corner(
 ) -> tuple[int, ...]:
     corner = []
     for axis, (n, s) in enumerate(zip(shape, size, strict=True)):
-        low, high = min(0, n - s), max(0, n - s)
-        start = int(rng.integers(low, high + 1))
+        # A case smaller than the crop lies in its middle, as where nnU-Net pads.
+        start = (n - s) // 2 if n <= s else int(rng.integers(n - s + 1))
         if centre is not None and n > s:
-            start = int(np.clip(int(centre[axis]) - s // 2, low, high))
+            start = int(np.clip(int(centre[axis]) - s // 2, 0, n - s))
         corner.append(start)
     return tuple(corner)
 

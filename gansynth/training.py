@@ -7,7 +7,6 @@ with the same number of threads, to the bit.
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from gansynth import checkpoint
 from gansynth.errors import TrainingFault
 from gansynth.generator import Batch, Generator, Stage, Step
+from gansynth.integrity import disk_errors, write_bytes_atomic
 from gansynth.precision import FABRIC_NAMES, Precision, resolve
 from gansynth.reporting import NullReporter, Reporter
 
@@ -90,12 +90,13 @@ def train(
         device: where to train; the CPU if None.
         folder: run folder for checkpoints and ``metrics.csv``; None writes nothing.
         resume: go on from the folder's newest whole checkpoint, if there is one.
-        on_checkpoint: called with each published checkpoint and its step.
+        on_checkpoint: called with each published checkpoint and its step, and with the one that
+            is resumed from.
         on_preview: called every ``sample_every`` steps while the averages are in place.
         reporter: shows progress.
 
     Raises:
-        TrainingFault: a loss is NaN or infinite; the last checkpoint stays.
+        TrainingFault: a loss or a weight is NaN or infinite; the last checkpoint stays.
         EnvironmentFault: a checkpoint cannot be written.
     """
     from lightning_fabric import Fabric
@@ -132,6 +133,9 @@ def train(
         checkpoint.restore(found.tensors, nets, averages, raw)
         start, images, notes = found.state["step"], found.state["images"], found.passed_over
         notes += _not_identical(found.state, precision)
+        if on_checkpoint is not None:
+            # Whoever keeps track of checkpoints may have been killed before it heard of this one.
+            on_checkpoint(found.folder, start)
     steps = options.steps if phases else 0
     stages = list(generator.stages())
 
@@ -140,11 +144,15 @@ def train(
             return
         state = {"images": images, "precision": precision, "threads": torch.get_num_threads()}
         tensors = checkpoint.collect(nets, averages, raw)
+        _check_weights(tensors, step, folder)
         path = checkpoint.save(folder / "checkpoints", step, tensors, averages, state)
         if on_checkpoint is not None:
             on_checkpoint(path, step)
 
     # -- The loop.
+    if folder is not None:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     log = _Metrics(folder, start)
     began, last_losses = time.perf_counter(), dict[str, float]()
     with (
@@ -236,12 +244,22 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
 def _check_finite(values: Mapping[str, float], step: int, folder: Path | None) -> None:
     bad = [name for name, value in values.items() if not abs(value) < float("inf")]
     if bad:
-        where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
-        raise TrainingFault(
-            f"training: loss {bad[0]} is {values[bad[0]]} at step {step}, expected a finite "
-            f"number{where}. Lower the learning rates (--set lr_generator=1e-4), or --set "
-            "precision=fp32; the last checkpoint is whole"
-        )
+        raise _ill(f"loss {bad[0]} is {values[bad[0]]} at step {step}", folder)
+
+
+def _check_weights(tensors: Mapping[str, Tensor], step: int, folder: Path) -> None:
+    """A gradient can overflow where no loss does; such weights must not become a checkpoint."""
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise _ill(f"{name} holds NaN or infinite values after step {step}", folder)
+
+
+def _ill(what: str, folder: Path | None) -> TrainingFault:
+    where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
+    return TrainingFault(
+        f"training: {what}, expected finite numbers{where}. Lower the learning rates (--set "
+        "lr_generator=1e-4), or --set precision=fp32; the last checkpoint is whole"
+    )
 
 
 def _floats(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -291,18 +309,21 @@ def _not_identical(state: Mapping[str, Any], precision: str) -> list[str]:
 
 
 class _Metrics:
-    """Averages of named values, one line of ``metrics.csv`` per tick."""
+    """Averages of named values, a line of ``metrics.csv`` per tick; ``nan`` where none came in."""
 
     def __init__(self, folder: Path | None, start: int) -> None:
         self._path = None if folder is None else folder / "metrics.csv"
         self._sums: dict[str, list[float]] = {}
+        self._columns: list[str] = []
+        self._rows: list[dict[str, str]] = []
         if self._path is not None and self._path.exists():
+            # What follows the last line's end was cut off by whatever ended the run.
+            lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]
+            self._columns = lines[0].split(",") if lines else []
+            rows = [dict(zip(self._columns, line.split(","), strict=False)) for line in lines[1:]]
             # Lines after the checkpoint that a resumed run starts from will be written again.
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            kept = [
-                line for i, line in enumerate(lines) if i == 0 or int(line.split(",")[0]) <= start
-            ]
-            self._path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+            self._rows = [row for row in rows if int(row["step"]) <= start]
+            self._rewrite(self._path)
 
     def add(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -312,12 +333,22 @@ class _Metrics:
         means = {name: sum(v) / len(v) for name, v in self._sums.items()}
         self._sums.clear()
         if self._path is not None:
-            new = not self._path.exists()
-            with self._path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                if new:
-                    writer.writerow(["step", "images", "seconds", *means])
-                writer.writerow(
-                    [step, images, f"{seconds:.2f}", *(f"{m:.6g}" for m in means.values())]
-                )
+            row = {"step": str(step), "images": str(images), "seconds": f"{seconds:.2f}"}
+            row.update({name: f"{mean:.6g}" for name, mean in means.items()})
+            self._rows.append(row)
+            # A term that came in for the first time (a lazy regulariser's) is a new column.
+            columns = list(dict.fromkeys([*self._columns, *row]))
+            if columns != self._columns:
+                self._columns = columns
+                self._rewrite(self._path)
+            else:
+                with self._path.open("a", newline="\n", encoding="utf-8") as file:
+                    file.write(self._line(row))
         return means
+
+    def _rewrite(self, path: Path) -> None:
+        header = ",".join(self._columns) + "\n" if self._columns else ""
+        write_bytes_atomic(path, (header + "".join(map(self._line, self._rows))).encode())
+
+    def _line(self, row: Mapping[str, str]) -> str:
+        return ",".join(row.get(column, "nan") for column in self._columns) + "\n"

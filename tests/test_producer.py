@@ -415,8 +415,10 @@ def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
 def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_path):
     producer = start(frozen=False, duty=0.5)
     producer.wait(13, 60)
-    process = psutil.Process(producer.process.pid)
-    assert process.nice() == psutil.Process().nice() + 10
+    pid = producer.process.pid
+    assert psutil.Process(pid).nice() == psutil.Process().nice() + 10
+    assert os.getsid(pid) == os.getsid(0)  # else Linux would not heed the niceness
+    assert os.getpgid(pid) != os.getpgid(0)  # else Ctrl-C would reach it
     producer.stop()
     assert producer.process.returncode == 143
     assert list((tmp_path / "bank").glob(".*.tmp-*")) == []
@@ -424,8 +426,9 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_pa
     assert verify_bank(tmp_path / "bank") == 3
 
 
-def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(start, tmp_path):
-    producer = start("slow", segment_samples=4)
+@pytest.mark.parametrize("where", ["slow", "stubborn"])
+def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(start, tmp_path, where):
+    producer = start(where, segment_samples=4)
     producer.wait(4, 60)
     producer.stop()
     assert producer.process.returncode == 143

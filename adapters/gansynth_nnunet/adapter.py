@@ -7,12 +7,13 @@ import importlib.util
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gansynth.adapter import Adapter, HostArrays, Injection, Outcome
-from gansynth.errors import DataFault, TrainingFault, UsageFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, read_json, write_json_atomic
 from gansynth.lineage import CaseRecord
 from gansynth.ratio import Ratio
@@ -32,7 +33,7 @@ from gansynth_nnunet.launch import (
 )
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.session import FALLBACK_LIMIT, SIDECAR
+from gansynth_nnunet.session import SIDECAR
 from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "2"
@@ -109,22 +110,35 @@ class NnunetAdapter(Adapter):
             dataset, bank, ratio.p, batch_size, seed, log_folder=None, keys=self.keys
         )
 
+    def check(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> None:
+        """Check settings, nnU-Net's options, and the generator or bank.
+
+        Raises:
+            IntegrityFault: leakage, or another data set, plans, configuration.
+            UsageFault: a setting, option, edit or device that cannot be; no run or bank there, or
+                samples smaller than a patch.
+            DataFault: a bank of other channels or labels.
+        """
+        parse_options(options)
+        self._config(injection, parse_settings(settings))
+        if injection.ratio.p > 0:
+            self._check(injection)
+
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
         """Train nnU-Net in a child process and wait for its end.
 
         Raises:
-            IntegrityFault: before anything starts: leakage, or another data set, plans, space.
-            UsageFault: a setting, option or configuration that cannot be.
-            TrainingFault: nnU-Net failed; or it finished, but more than 1 % of the synthetic
-                samples asked for were missing.
+            GansynthError: before anything starts, what ``validate`` and ``check`` refuse.
+            TrainingFault: nnU-Net failed.
             KeyboardInterrupt, SystemExit: interrupted, after nnU-Net has ended too.
         """
         self.validate()
-        given = parse_options(options)
-        config = self._config(injection, parse_settings(settings))
-        file = self._write(config)
+        self.check(injection, settings, options)
+        file = self._write(self._config(injection, parse_settings(settings)))
         environ = {
             "nnUNet_n_proc_DA": WORKERS,
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
@@ -136,21 +150,20 @@ class NnunetAdapter(Adapter):
         }
         command = [sys.executable, "-m", "gansynth_nnunet.launch", self.host.dataset]
         command += [self.host.configuration, self.host.fold, "-p", self._plans, *options]
-        command += ["-device", pick_device(given.device)]
+        command += ["-device", pick_device(parse_options(options).device)]
         ended = child.run(command, environ, self.output_folder / "gansynth_launch.log")
         child.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
-        return self._outcome(injection.ratio)
+        return self._outcome()
 
     # -- before ----------------------------------------------------------------------------------
 
+    @functools.cached_property
+    def _held_out(self) -> tuple[CaseRecord, ...]:
+        return self.source.records(self.source.held_out_ids)
+
     def _config(self, injection: Injection, settings: Mapping[str, int | float]) -> MixConfig:
-        """What the child is told, after every check that needs no training."""
+        """What the child is told."""
         mixing = injection.ratio.p > 0
-        held_out: tuple[CaseRecord, ...] = ()
-        if mixing:
-            held_out = self.source.records(self.source.held_out_ids)
-            self._check(injection, held_out)
-        subjects = self.source.request.subjects
         return MixConfig(
             ratio=injection.ratio,
             generator=injection.run.absolute() if mixing and injection.bank is None else None,
@@ -162,19 +175,22 @@ class NnunetAdapter(Adapter):
             device=injection.device,
             strict=injection.strict,
             settings=settings,
-            subjects=subjects,
-            held_out=held_out,
+            subjects=self.source.request.subjects,
+            held_out=self._held_out if mixing else (),
         )
 
-    def _check(self, injection: Injection, held_out: Sequence[CaseRecord]) -> None:
-        host = self.source.host
+    def _check(self, injection: Injection) -> None:
         if injection.bank is None:
-            check_run(injection.run, host, held_out, self.sample_size)
+            from gansynth import precision, sampling
+
+            check_run(injection.run, self.source.host, self._held_out, self.sample_size)
+            sampling.build_edits(injection.edits)
+            precision.pick_device(injection.device)
             return
         from gansynth.bank import BankReader
 
         spec = BankReader(injection.bank).spec
-        check_bank(injection.bank, spec, host, held_out)
+        check_bank(injection.bank, spec, self.source.host, self._held_out)
 
     def _write(self, config: MixConfig) -> Path:
         file = self.output_folder / "gansynth_config.json"
@@ -185,28 +201,22 @@ class NnunetAdapter(Adapter):
 
     # -- after -----------------------------------------------------------------------------------
 
-    def _outcome(self, ratio: Ratio) -> Outcome:
+    def _outcome(self) -> Outcome:
         """Counts over all sessions of this training, and nnU-Net's own validation."""
         sessions = read_json(self.output_folder / SIDECAR)["sessions"]
         drawn = [session["drawn"] for session in sessions]
         total = {k: sum(d[k] for d in drawn) for k in ("real", "synthetic", "fell_back")}
-        outcome = Outcome(
+        reasons: Counter[str] = Counter()
+        for counts in drawn:
+            reasons.update(counts["reasons"])
+        return Outcome(
             folder=self.output_folder,
             drawn_real=total["real"],
             drawn_synthetic=total["synthetic"],
             fell_back=total["fell_back"],
             metrics=self._metrics(),
+            reasons=dict(reasons),
         )
-        asked = total["synthetic"] + total["fell_back"]
-        if asked and total["fell_back"] > FALLBACK_LIMIT * asked:
-            why = max(drawn[-1]["reasons"].items(), key=lambda item: item[1], default=("", 0))[0]
-            raise TrainingFault(
-                f"{self.output_folder}: training finished and its results are kept, but "
-                f"{total['fell_back']} of {asked} synthetic samples were missing ({why}) and real "
-                f"ones took their place; expected at most {FALLBACK_LIMIT:.0%} at ratio {ratio}. "
-                "Use a frozen bank, or a faster device for the producer"
-            )
-        return outcome
 
     def _metrics(self) -> dict[str, Any]:
         """``dice`` and ``dice_per_label`` of nnU-Net's validation on real held-out cases."""

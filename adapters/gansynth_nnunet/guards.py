@@ -39,16 +39,18 @@ def check_run(
         The run's manifest.
 
     Raises:
-        IntegrityFault: leakage, or a generator made for another data set, plans, configuration.
-        UsageFault: no run there, or its samples are smaller than a patch.
+        IntegrityFault: leakage, a generator made for another data set, plans, configuration, or
+            damaged weights.
+        UsageFault: no run there, one without weights, or its samples are smaller than a patch.
     """
-    from gansynth.run import read_manifest
+    from gansynth.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
     lineage = Lineage.from_json(manifest["lineage"])
     guard_host(lineage.host, host)
     guard(lineage, held_out)
     check_size(folder, Space.from_json(manifest["space"]), patch)
+    check_weights(folder, manifest)
     return manifest
 
 

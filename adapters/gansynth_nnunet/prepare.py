@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
-from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.integrity import disk_errors
 from gansynth.sources.base import SourceRequest
 from gansynth_nnunet.cases import write_hashes
@@ -137,15 +137,18 @@ class _Job:
 
 def _plan(job: _Job, force: bool) -> None:
     path = job.folder / f"{job.plans}.json"
-    if path.is_file() and path.stat().st_mtime >= job.newest() and not force:
+    whole = path.is_file() and _whole(job)
+    if whole and path.stat().st_mtime >= job.newest() and not force:
         job.seconds.update(fingerprint=0.0, plan=0.0)
         return
     if job.plans != DEFAULT_PLANS:
         raise UsageFault(
-            f"{path}: not there or older than the raw data, and only {DEFAULT_PLANS} are made "
+            f"{path}: not there, damaged or older than the raw data, and only {DEFAULT_PLANS} are made "
             "here; make it with nnUNetv2_plan_experiment"
         )
     with _nnunet(job):
+        if not whole:
+            path.unlink(missing_ok=True)  # nnU-Net would read it to add to it
         from nnunetv2.experiment_planning.plan_and_preprocess_api import (
             extract_fingerprint_dataset,
             plan_experiment_dataset,
@@ -164,6 +167,15 @@ def _plan(job: _Job, force: bool) -> None:
         with _timed(job.seconds, "plan"):
             plan_experiment_dataset(job.id)
         job.tell("plan", 1, 1)
+
+
+def _whole(job: _Job) -> bool:
+    """Whether the plans can be read: nnU-Net's writing is not atomic, and may have been cut off."""
+    try:
+        Plans.read(job.folder, job.plans)
+    except DataFault:
+        return False
+    return True
 
 
 def _preprocess(job: _Job, plans: Plans, configuration: str, force: bool) -> None:
@@ -239,8 +251,8 @@ def _nnunet(job: _Job) -> Iterator[None]:
                 raise
             words = " ".join(str(error).split()) or type(error).__name__
             raise EnvironmentFault(
-                f"{job.dataset}: nnU-Net failed: {words:.400}; if memory is short, use fewer "
-                "processes (-np 1)"
+                f"{job.dataset}: nnU-Net failed: {words:.400}. Make room if the disk of "
+                f"{job.folder} is full; use fewer processes (--processes 1) if memory is short"
             ) from error
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from gansynth.producer import Producer
 
 SIDECAR = "gansynth.json"
-FALLBACK_LIMIT = 0.01
-"""Share of missing synthetic samples above which a training counts as ill."""
 LIVE_FILL = 16
 SEGMENT = 16
 PATIENCE = 1800.0

@@ -16,6 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from gansynth.errors import UsageFault
 from gansynth_nnunet.class_locations import location_keys
 from gansynth_nnunet.config import HOW_TO, MixConfig
+from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.launch import cpu_threads
 from gansynth_nnunet.session import MixSession, Training
 
@@ -86,6 +87,16 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         super().on_train_end()
         if self.gansynth_session is not None:
             self.gansynth_session.close(self.current_epoch, complete=True)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's own validation on real cases, on a CPU without its slow convolutions."""
+        if self.device.type != "cpu":
+            super().perform_actual_validation(save_probabilities)
+            return
+        self.set_deep_supervision_enabled(False)
+        shape = (self.num_input_channels, *self.configuration_manager.patch_size)
+        with twice_if_faster(self.network, shape):
+            super().perform_actual_validation(save_probabilities)
 
     def _gansynth_config(self) -> MixConfig:
         if self.gansynth is None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.errors import UsageFault
 from gansynth.integrity import write_bytes_atomic, write_json_atomic
 from gansynth.sources.base import SourceRequest
+from gansynth_cli.commands.augment import judge
 
 if TYPE_CHECKING:
     from gansynth.adapter import Outcome
@@ -112,6 +113,7 @@ def run_demo(
     document = _summary(fitted, outcome, seconds, files)
     write_json_atomic(out / "summary.json", document)
     write_bytes_atomic(out / "summary.md", _markdown(document).encode())
+    judge(outcome)
     return document
 
 

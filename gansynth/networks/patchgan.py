@@ -1,7 +1,7 @@
 """A PatchGAN that sees image and label, and judges grain as well as layout.
 
-PatchGAN: Isola et al. 2017. Its first convolutions run at full resolution and carry a head of
-their own: a discriminator that strides at once is blind above half resolution, and samples then
+PatchGAN: Isola et al. 2017. Its first convolution runs at full resolution and carries a head of
+its own: a discriminator that strides at once is blind above half resolution, and samples then
 come out smooth. Spectral normalisation: Miyato et al. 2018.
 """
 
@@ -22,7 +22,7 @@ class PatchDiscriminator(nn.Module):
     Args:
         ndim: spatial axes, 2 or 3.
         in_channels: image channels plus condition channels.
-        width: features of the full-resolution layers; doubled per downsampling.
+        width: features of the full-resolution layer; doubled per downsampling.
         strides: one tuple per downsampling.
         spectral: normalise every convolution by its spectral norm.
         texture_head: judge grain at full resolution besides layout at the coarsest.
@@ -45,7 +45,7 @@ class PatchDiscriminator(nn.Module):
             return spectral_norm(built) if spectral else built
 
         widths = [width * 2**i for i in range(len(strides) + 1)]
-        self.stem = nn.ModuleList([layer(in_channels, width), layer(width, width)])
+        self.stem = layer(in_channels, width)
         self.down = nn.ModuleList(
             layer(widths[i], widths[i + 1], stride) for i, stride in enumerate(strides)
         )
@@ -61,14 +61,11 @@ class PatchDiscriminator(nn.Module):
         Returns:
             Logits per head, each (B, 1, ...), and the features of every layer.
         """
-        features: list[Tensor] = []
-        x = pair
-        for layer in self.stem:
-            x = F.leaky_relu(layer(x), 0.2)
-            features.append(x)
+        x = F.leaky_relu(self.stem(pair), 0.2, inplace=True)
+        features = [x]
         logits = [] if self.texture is None else [self.texture(x)]
         for layer in self.down:
-            x = F.leaky_relu(layer(x), 0.2)
+            x = F.leaky_relu(layer(x), 0.2, inplace=True)
             features.append(x)
         logits.append(self.layout(x))
         return logits, features

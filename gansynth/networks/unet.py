@@ -20,7 +20,7 @@ from gansynth.networks.blocks import conv, instance_norm
 class NoiseInjection(nn.Module):
     """Adds noise with a learnt scale per channel."""
 
-    def __init__(self, ndim: int, channels: int, start: float = 0.1) -> None:
+    def __init__(self, ndim: int, channels: int, start: float = 0.3) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((1, channels, *[1] * ndim), start))
 
@@ -70,37 +70,37 @@ class UNetGenerator(nn.Module):
             instance_norm(ndim, widths[-1]),
             nn.LeakyReLU(0.2, inplace=True),
         )
-        # Narrowed before it is enlarged: the costly convolution at the finer level sees half.
+        # Narrowed before it is enlarged, and added to the skip rather than put beside it: the
+        # costly convolution at the finer level sees a third of the channels it would.
         self.narrow = nn.ModuleList(
             conv(ndim, widths[i + 1], widths[i], 1) for i in range(len(strides))
         )
-        self.up = nn.ModuleList(
-            conv(ndim, 2 * widths[i], widths[i], 3) for i in range(len(strides))
-        )
+        self.up = nn.ModuleList(conv(ndim, widths[i], widths[i], 3) for i in range(len(strides)))
         self.norm = nn.ModuleList(instance_norm(ndim, widths[i]) for i in range(len(strides)))
         self.noise = nn.ModuleList(NoiseInjection(ndim, w) for w in widths)
         self.head = conv(ndim, width, width, 3)
+        self.grain = NoiseInjection(ndim, width)
         self.image = conv(ndim, width, out_channels, 3)
 
     def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Spatial shapes of the noise each level wants for a condition of this size."""
+        """Spatial shapes of the noise wanted: one per level, finest first, one more for the head."""
         shapes = [tuple(size)]
         for block in self.down:
             stride = block[0].stride  # type: ignore[index]
             shapes.append(tuple(-(-n // s) for n, s in zip(shapes[-1], stride, strict=True)))
-        return shapes
+        return [*shapes, shapes[0]]
 
     def forward(self, condition: Tensor, noise: Sequence[Tensor]) -> Tensor:
         """Draw images.
 
         Args:
             condition: (B, in_channels, D, H, W) or (B, in_channels, H, W).
-            noise: per level, full resolution first, (B, 1, ...) of ``noise_shapes``.
+            noise: (B, 1, ...) of each of ``noise_shapes``.
 
         Returns:
             (B, out_channels, ...) of the condition's spatial size.
         """
-        x = F.leaky_relu(self.stem(condition), 0.2)
+        x = F.leaky_relu(self.stem(condition), 0.2, inplace=True)
         skips = [x]
         for block in self.down:
             x = block(x)
@@ -108,7 +108,9 @@ class UNetGenerator(nn.Module):
         x = self.noise[-1](self.middle(x), noise[len(self.down)])
         for i in reversed(range(len(self.up))):
             x = F.interpolate(self.narrow[i](x), size=skips[i].shape[2:], mode="nearest")
-            x = self.up[i](torch.cat((x, skips[i]), dim=1))
-            x = F.leaky_relu(self.norm[i](self.noise[i](x, noise[i])), 0.2)
-        x = self.image(F.leaky_relu(self.head(x), 0.2)).float()
+            x = self.up[i](x + skips[i])
+            x = F.leaky_relu(self.norm[i](self.noise[i](x, noise[i])), 0.2, inplace=True)
+        # Fresh noise once more, one convolution before the image: grain as fine as a voxel.
+        x = self.grain(self.head(x), noise[-1])
+        x = self.image(F.leaky_relu(x, 0.2, inplace=True)).float()
         return torch.tanh(x) if self.output == "tanh" else x

@@ -28,7 +28,7 @@ def radial_power(
         bands: number of bands of equal width.
 
     Returns:
-        Power (C, bands).
+        Power (C, bands); NaN in a band that a small image has no frequency in.
     """
     axes = tuple(range(1, image.ndim))
     centred = image - image.mean(axis=axes, keepdims=True)
@@ -44,7 +44,7 @@ def radial_power(
     band = np.minimum((radius / nyquist * bands).astype(int), bands)
     counts = np.bincount(band.ravel(), minlength=bands + 1)[:bands]
     sums = [np.bincount(band.ravel(), p.ravel(), minlength=bands + 1)[:bands] for p in power]
-    result: npt.NDArray[np.float64] = np.stack(sums) / np.maximum(counts, 1)
+    result: npt.NDArray[np.float64] = np.stack(sums) / np.where(counts, counts, np.nan)
     return result
 
 
@@ -54,7 +54,7 @@ def spectrum_ratio(
     spacing: tuple[float, ...],
     bands: int = BANDS,
 ) -> npt.NDArray[np.float64]:
-    """Mean power of synthetic over real images, per channel and band: (C, bands)."""
+    """Mean power of synthetic over real images, per channel and band: (C, bands), or NaN."""
     top = np.mean([radial_power(i, spacing, bands) for i in synthetic], axis=0)
     bottom = np.mean([radial_power(i, spacing, bands) for i in real], axis=0)
     ratio: npt.NDArray[np.float64] = top / np.maximum(bottom, 1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 from gansynth.schema import Case
@@ -10,6 +11,8 @@ from gansynth.sources.base import CaseSource
 
 class CaseCache:
     """Keeps the most recently used cases of a source in memory, up to a number of bytes.
+
+    Several threads may ask at once: the training loop's loader and a preview do.
 
     Args:
         source: where cases come from.
@@ -21,9 +24,14 @@ class CaseCache:
         self.max_bytes = max_bytes
         self._cases: OrderedDict[str, Case] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def __call__(self, case_id: str) -> Case:
         """The case, read from the source if it is not at hand."""
+        with self._lock:
+            return self._get(case_id)
+
+    def _get(self, case_id: str) -> Case:
         if case_id in self._cases:
             self._cases.move_to_end(case_id)
             return self._cases[case_id]

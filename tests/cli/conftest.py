@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from gansynth.adapter import Adapter, Outcome
 from gansynth.errors import UsageFault
@@ -20,7 +19,6 @@ from gansynth.lineage import CaseRecord
 from gansynth.registry import installed
 from gansynth.schema import OUTSIDE, Sample
 from gansynth.testing import ToySource
-from gansynth_cli.main import cli
 
 
 class MeansOptions(GeneratorOptions):
@@ -128,6 +126,7 @@ class Host(Adapter):
             100 - self.fell_back,
             self.fell_back,
             {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
+            {"the bank is empty": self.fell_back},
         )
 
 
@@ -160,17 +159,6 @@ def toys() -> Iterator[type[Host]]:
         yield Host
     finally:
         installed().remove("toys")
-
-
-@pytest.fixture
-def run_cli(monkeypatch) -> Callable[..., Result]:
-    """Runs the command line in this process; ``result.stdout`` and ``.stderr`` are apart."""
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def invoke(*arguments: object) -> Result:
-        return CliRunner().invoke(cli, [str(a) for a in arguments])
-
-    return invoke
 
 
 @pytest.fixture

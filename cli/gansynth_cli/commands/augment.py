@@ -111,6 +111,7 @@ def command(
     refuse_unknown(settings, cls.settings, of=target)
     adapter = cls(installed().open_source(request))
     adapter.validate()
+    adapter.check(injection, settings, options)
     if dry_run:
         planned = plan(adapter, injection, settings, options)
         out.result(planned, summary(planned))
@@ -124,18 +125,9 @@ def command(
 def plan(
     adapter: Adapter, injection: Injection, settings: Mapping[str, str], options: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What ``start`` would do, after the guards have been passed.
-
-    Raises:
-        IntegrityFault: the generator has seen a held-out case, or was made for another space.
-    """
-    from gansynth.lineage import Lineage, guard, guard_host
-    from gansynth.run import read_manifest
-
+    """What ``start`` would do, once ``check`` has passed."""
     source = adapter.source
-    lineage = Lineage.from_json(read_manifest(injection.run)["lineage"])
-    guard_host(lineage.host, source.host)
-    guard(lineage, source.records(source.held_out_ids))
+    clean = "none: no held-out case, subject or content was seen"
     return {
         "dry_run": True,
         "target": adapter.name,
@@ -150,7 +142,7 @@ def plan(
         "seed": injection.seed,
         "settings": dict(settings),
         "host_options": list(options),
-        "leakage": "none: no held-out case, subject or content was seen",
+        "leakage": clean if injection.ratio.p > 0 else "none: no synthetic sample is drawn",
     }
 
 
@@ -183,8 +175,11 @@ def judge(outcome: Outcome) -> None:
     asked = outcome.drawn_synthetic + outcome.fell_back
     missing = outcome.fell_back / max(1, asked)
     if missing > TOLERATED:
+        why = max(outcome.reasons, key=lambda reason: outcome.reasons[reason], default="")
         raise TrainingFault(
-            f"{outcome.folder}: {outcome.fell_back} of {asked} synthetic samples were missing "
-            f"({missing:.1%}) and real cases took their place; expected at most {TOLERATED:.0%}. "
-            "Give the generator a faster --device, or fill the bank first with --frozen"
+            f"{outcome.folder}: training finished and its results are kept, but "
+            f"{outcome.fell_back} of {asked} synthetic samples were missing ({missing:.1%}"
+            f"{f', {why}' if why else ''}) and real cases took their place; expected at most "
+            f"{TOLERATED:.0%}. Give the generator a faster --device, or fill the bank first with "
+            "--frozen"
         )

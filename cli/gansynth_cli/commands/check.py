@@ -52,5 +52,5 @@ def command(data: str, subjects: str | None, root: str | None, out: Output) -> N
     }
     verdict = f"{name}: {cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
     out.result(document, [*table((f.level, f.message) for f in findings), verdict])
-    if errors:
-        raise DataFault(f"{name}: {errors} error(s), expected none; correct the files named above")
+    if errors:  # they come first
+        raise DataFault(f"{name}: {errors} error(s), expected none; first: {findings[0].message}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.bank import BankReader
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.config import MixConfig
@@ -124,6 +125,53 @@ def test_a_generator_that_is_none_is_named(build, told, tmp_path):
     trainer.initialize()
     with pytest.raises(UsageFault, match=r"nowhere: no manifest\.json here"):
         trainer.get_tr_and_val_datasets()
+
+
+# -- a generator at work -------------------------------------------------------------------------
+
+
+def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(build, told, fitted):
+    told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SAMPLES=4)
+    trainer = build()
+    trainer.initialize()
+    train, _ = trainer.get_dataloaders()
+    session = trainer.gansynth_session
+    bank = Path(session.producer.config.bank)
+    assert BankReader(bank).count() == 4
+    for _ in range(7):
+        next(train)
+    assert 2 <= session.counts().distinct <= 4
+    session.close(1)
+    assert not session.producer.alive()
+    assert not bank.exists()
+
+
+def test_training_goes_on_with_what_a_killed_producer_has_made(build, told, fitted):
+    told(GENERATOR=fitted, DEVICE="cpu", BANK_SAMPLES=8)
+    trainer = build()
+    trainer.initialize()
+    train, _ = trainer.get_dataloaders()
+    session = trainer.gansynth_session
+    session.producer.process.kill()
+    session.producer.process.wait()
+    for _ in range(4):
+        next(train)
+    session.report(1)
+    assert (session.counts().synthetic, session.counts().fell_back) == (5, 0)
+    assert "WARNING: the producer has ended; training goes on" in log_of(trainer)
+
+
+def test_the_record_names_the_generator_and_all_it_has_seen(build, told, fitted):
+    from gansynth.run import manifest_sha256
+
+    told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SAMPLES=2)
+    trainer = build()
+    trainer.initialize()
+    real = trainer.get_tr_and_val_datasets()[0]
+    trainer.gansynth_session.close(0)
+    session = sidecar(trainer)["sessions"][0]
+    assert session["generator"]["manifest_sha256"] == manifest_sha256(fitted)
+    assert {case["id"] for case in session["lineage"]["cases"]} == set(real.identifiers)
 
 
 # -- refusing ------------------------------------------------------------------------------------
@@ -269,6 +317,39 @@ def test_what_the_adapter_writes_is_read_back(tmp_path):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config.to_json()))
     assert MixConfig.from_environment({"GANSYNTH_CONFIG": str(file)}) == config
+
+
+# -- predicting on a CPU -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_samples_given_twice_change_no_prediction(monkeypatch, batch):
+    import torch
+
+    from gansynth_nnunet import cpu_inference
+
+    monkeypatch.setattr(cpu_inference, "_seconds", lambda network, shape: -shape[0])
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 2, 3)).eval()
+    seen = []
+    network[0].register_forward_pre_hook(lambda layer, arguments: seen.append(len(arguments[0])))
+    x = torch.randn(batch, 1, 9, 8, 7, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain = network(x)
+        with cpu_inference.twice_if_faster(network, (1, 9, 8, 7)) as doubled:
+            assert doubled
+            assert torch.allclose(network(x), plain, atol=1e-5)
+        network(x)
+    assert seen == [batch, max(batch, 2), batch]
+
+
+def test_samples_are_given_once_where_that_is_faster(monkeypatch):
+    import torch
+
+    from gansynth_nnunet import cpu_inference
+
+    monkeypatch.setattr(cpu_inference, "_seconds", lambda network, shape: shape[0])
+    with cpu_inference.twice_if_faster(torch.nn.Conv3d(1, 4, 3), (1, 9, 8, 7)) as doubled:
+        assert not doubled
 
 
 # -- the stock command ---------------------------------------------------------------------------

@@ -1,9 +1,12 @@
-"""A tiny data set, planned and preprocessed by nnU-Net itself, once per test session."""
+"""What many tests share: a tiny data set that nnU-Net itself preprocessed, a run, ``run_cli``."""
 
 import contextlib
+import hashlib
+import importlib.util
 import multiprocessing
 import os
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -13,12 +16,30 @@ import filelock
 import nibabel as nib
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 from gansynth.sources.base import SourceRequest
+
+# More threads only get in each other's way; torch reads this when it is first imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+DATA = Path(__file__).parents[1] / "../shared/data"
 
 CASES = ("p1_left", "p1_right", "p2_left", "p2_right", "p3_left", "p3_right")
 SHAPE = (24, 28, 24)
 CONFIGURATIONS = ("3d_fullres", "2d")
+
+
+def pytest_runtest_setup(item):
+    """Skip what this machine cannot run."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device here")
+    if item.get_closest_marker("deepmedic") and importlib.util.find_spec("deepmedic") is None:
+        pytest.skip("DeepMedic is not installed")
+    if item.get_closest_marker("data") and not DATA.is_dir():
+        pytest.skip("the real data sets are not in ../shared/data")
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,14 @@ class Toy:
         """nnunet:501, 3d_fullres, small plans, fold 0."""
         asked = {"configuration": "3d_fullres", "plans": self.plans, "root": str(self.root)}
         return SourceRequest("nnunet", "501", **{**asked, **changes})
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What ``request`` says, as a user types it."""
+        return (
+            *("--data", "nnunet:501", "-c", "3d_fullres", "--plans", self.plans),
+            *("--root", str(self.root)),
+        )
 
 
 def toy_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -135,6 +164,24 @@ def toy_nnunet(tmp_path_factory) -> Toy:
     return toy
 
 
+FIT = ("--device", "cpu", *(f"--set={o}" for o in ("width=4", "d_width=4", "levels=2")))
+
+
+@pytest.fixture(scope="session")
+def fitted(toy_nnunet) -> Path:
+    """A run of ``cgan3d`` on fold 0 of the toy data set, two steps long. Do not change it."""
+    from gansynth_cli.main import cli
+
+    run = toy_nnunet.root.with_name("toy_run")
+    with filelock.FileLock(run.with_suffix(".lock")):
+        if not run.exists():
+            cli.main(
+                ["fit", "cgan3d", *toy_nnunet.options, "-o", str(run), *FIT, "--set=steps=2", "-q"],
+                standalone_mode=False,
+            )
+    return run
+
+
 @pytest.fixture
 def cheap_nnunet():
     """Whatever nnU-Net plans and preprocesses in this test, it does so without processes."""
@@ -182,3 +229,94 @@ def frozen_bank(toy_nnunet, tmp_path):
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def run_cli(monkeypatch) -> Callable[..., Result]:
+    """Runs the command line in this process; ``result.stdout`` and ``.stderr`` are apart."""
+    from gansynth_cli.main import cli
+
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, [str(a) for a in arguments])
+
+    return invoke
+
+
+# -- toy cases in memory ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def toy_source():
+    """Offers the source kind ``toy`` (``toy:3``, ``toy:2``) to one module's tests."""
+    from gansynth.hookspecs import hookimpl
+    from gansynth.registry import installed
+    from gansynth.testing import ToySource
+
+    @hookimpl
+    def register_sources(register):
+        register("toy", lambda: lambda request: ToySource(int(request.where)))
+
+    installed().add(SimpleNamespace(register_sources=register_sources), "toy_source")
+    try:
+        assert "toy_source" not in installed().broken, installed().broken
+        yield
+    finally:
+        installed().remove("toy_source")
+
+
+@pytest.fixture(scope="module")
+def toy_fit(toy_source):
+    """Fits a tiny ``cgan3d`` on 2D toy cases: ``toy_fit(out, steps=4)``; returns fit's report."""
+    from gansynth.fitting import fit
+    from gansynth.reporting import NullReporter
+
+    def run(out, *, data="2", generator="cgan3d", own=None, reporter=None, **changes):
+        tiny = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1} if own is None else own
+        loop = {"batch_size": 1, "precision": "fp32", "log_every": 1, "checkpoint_every": 2}
+        flags = {k: changes.pop(k) for k in ("resume", "dry_run", "edits") if k in changes}
+        settings = {k: str(v) for k, v in {"steps": 4, **loop, **tiny, **changes}.items()}
+        options = {"edits": ("flip",), "device": "cpu", **flags}
+        reporter = reporter or NullReporter()
+        request = SourceRequest("toy", data)
+        return fit(generator, request, out, settings=settings, reporter=reporter, **options)
+
+    return run
+
+
+def content(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_one_line(code: int, stderr: str, expected: int, says: Iterable[str]) -> None:
+    """The exit code, and as the last of stderr one line that says certain things; no traceback."""
+    lines = stderr.splitlines()
+    assert code == expected, stderr
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], stderr
+    assert "Traceback" not in stderr
+    assert [words for words in says if words not in lines[-1]] == [], lines[-1]
+
+
+@pytest.fixture
+def refuse(run_cli) -> Callable[..., None]:
+    """Runs a command that must end in one line and an exit code, and leave folders as they are."""
+
+    def invoke(*arguments: object, code: int, says: Iterable[str], keep: Iterable[Path] = ()):
+        before = [content(folder) for folder in keep]
+        result = run_cli(*arguments)
+        assert_one_line(result.exit_code, result.stderr, code, says)
+        assert [content(folder) for folder in keep] == before
+
+    return invoke
+
+
+@pytest.fixture
+def one_line() -> Callable[[int, str, int, Iterable[str]], None]:
+    """``assert_one_line``, for commands that were run in another way."""
+    return assert_one_line

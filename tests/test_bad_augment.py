@@ -1,0 +1,198 @@
+"""Generators, banks and options that must not enter a training: refused dry and real, untouched."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DRY = pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
+
+
+def augment(toy, run: Path, *more: object) -> tuple[object, ...]:
+    """The command that would train; of an option given twice the last one counts."""
+    kept = ("augment", "--target", "nnunet", *toy.options, "--generator", run, "--ratio", "1:1")
+    return (*kept, "--device", "cpu", *more)
+
+
+# -- a generator from elsewhere ------------------------------------------------------------------
+
+
+@DRY
+def test_a_generator_of_another_fold_is_refused_naming_the_cases(toy_nnunet, fitted, refuse, dry):
+    from gansynth_nnunet.source import open_nnunet
+
+    held_out = open_nnunet(toy_nnunet.request(fold="1")).held_out_ids
+    says = ("leakage", "fold 0", *held_out, "gansynth fit ... --fold")
+    command = augment(toy_nnunet, fitted, "--fold", 1, *dry)
+    refuse(*command, code=6, says=says, keep=[toy_nnunet.root, fitted])
+
+
+@DRY
+def test_a_generator_of_other_plans_is_refused(toy_nnunet, fitted, refuse, dry):
+    command = augment(toy_nnunet, fitted, "--plans", "nnUNetPlans", *dry)
+    says = ("plans: 'gansynthSmallPlans' != 'nnUNetPlans'", "same --data")
+    refuse(*command, code=6, says=says, keep=[toy_nnunet.root, fitted])
+
+
+@DRY
+def test_a_generator_of_another_configuration_is_refused(toy_nnunet, fitted, refuse, dry):
+    command = augment(toy_nnunet, fitted, "-c", "2d", *dry)
+    says = ("configuration: '3d_fullres' != '2d'",)
+    refuse(*command, code=6, says=says, keep=[toy_nnunet.root, fitted])
+
+
+@DRY
+def test_a_generator_of_another_data_set_is_refused(toy_copy, fitted, refuse, dry):
+    for folder in (toy_copy.raw, toy_copy.preprocessed):
+        folder.rename(folder.with_name("Dataset502_Other"))
+    command = augment(toy_copy, fitted, "--data", "nnunet:502", *dry)
+    says = ("dataset: 'Dataset501_Toy' != 'Dataset502_Other'",)
+    refuse(*command, code=6, says=says, keep=[fitted])
+    assert not any((toy_copy.root / "nnUNet_results").iterdir())
+
+
+# -- a bank from elsewhere -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign_bank(toy_nnunet, tmp_path):
+    """Makes a bank of noise for fold 0 that says, and holds, something else than the data set."""
+    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.schema import Sample
+    from gansynth_nnunet.source import open_nnunet
+
+    source = open_nnunet(toy_nnunet.request())
+
+    def make(channels=("T1", "FLAIR"), labels=None) -> Path:
+        labels = labels or {"background": 0, "organ": 1, "lesion": 2}
+        schema = replace(source.schema, channels=channels, labels=labels)
+        schema = replace(schema, outside_fill=(0.0,) * len(channels))
+        spec = BankSpec(schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)
+        rng, size = np.random.default_rng(0), source.space.size
+        image = rng.normal(size=(len(channels), *size)).astype(np.float32)
+        seg = rng.integers(0, len(labels), size).astype(np.int16)
+        with BankWriter.create(tmp_path / "bank", spec) as writer:
+            writer.publish([(Sample(image, seg), {})])
+            writer.finish()
+        return tmp_path / "bank"
+
+    return make
+
+
+@DRY
+def test_a_bank_of_one_channel_is_refused_for_nnunet_would_broadcast_it(
+    toy_nnunet, fitted, refuse, foreign_bank, dry
+):
+    bank = foreign_bank(channels=("T1",))
+    command = augment(toy_nnunet, fitted, "--bank", bank, *dry)
+    says = (str(bank), "['T1']", "['T1', 'FLAIR']")
+    refuse(*command, code=3, says=says, keep=[toy_nnunet.root, bank])
+
+
+@DRY
+def test_a_bank_with_a_label_that_the_data_set_lacks_is_refused(
+    toy_nnunet, fitted, refuse, foreign_bank, dry
+):
+    bank = foreign_bank(labels={"background": 0, "organ": 1, "lesion": 2, "cyst": 3})
+    command = augment(toy_nnunet, fitted, "--bank", bank, *dry)
+    says = (str(bank), "label(s) [3]", "expected among [-1, 0, 1, 2]")
+    refuse(*command, code=3, says=says, keep=[toy_nnunet.root, bank])
+
+
+# -- a damaged run -------------------------------------------------------------------------------
+
+
+def cut(run: Path) -> None:
+    text = (run / "manifest.json").read_text()
+    (run / "manifest.json").write_text(text[: len(text) // 2])
+
+
+def manifest(**changes):
+    def spoil(run: Path) -> None:
+        document = {**json.loads((run / "manifest.json").read_text()), **changes}
+        (run / "manifest.json").write_text(json.dumps({k: v for k, v in document.items() if v}))
+
+    return spoil
+
+
+def weights(run: Path) -> None:
+    path = next(run.glob("checkpoints/*/ema.safetensors"))
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGED = {
+    "cut": (cut, ("manifest.json", "damaged", "fit the run again")),
+    "no object": (lambda run: (run / "manifest.json").write_text("[]"), ("holds a list",)),
+    "lacks a key": (manifest(lineage=None), ("lacks lineage", "fit the run again")),
+    "of tomorrow": (manifest(version=9), ("'version' is 9, expected 1",)),
+    "weights": (weights, ("ema.safetensors", "SHA-256", "expected")),
+    "weights elsewhere": (
+        manifest(weights={"path": "../../x", "sha256": "0"}),
+        ("weights", "leads out of"),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_run_is_refused_by_all_who_read_it(toy_nnunet, fitted, refuse, tmp_path, how):
+    spoil, says = DAMAGED[how]
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    spoil(run)
+    for command in (
+        ("sample", run, "-n", 1, "-o", tmp_path / "out"),
+        augment(toy_nnunet, run),
+        augment(toy_nnunet, run, "--dry-run"),
+    ):
+        refuse(*command, code=6, says=says, keep=[toy_nnunet.root, run])
+
+
+def test_samples_smaller_than_a_patch_are_refused(toy_nnunet, fitted, refuse, tmp_path):
+    shutil.copytree(fitted, tmp_path / "run")
+    space = json.loads((fitted / "manifest.json").read_text())["space"]
+    manifest(space={**space, "size": [8, 8, 8]})(tmp_path / "run")
+    command = augment(toy_nnunet, tmp_path / "run", "--dry-run")
+    refuse(*command, code=2, says=("(8, 8, 8)", "the patch", "larger size"))
+
+
+@pytest.mark.parametrize("command", ["sample", "augment"])
+def test_a_folder_that_is_no_run_is_refused(toy_nnunet, refuse, tmp_path, command):
+    typed = ("sample", tmp_path) if command == "sample" else augment(toy_nnunet, tmp_path)
+    says = (str(tmp_path), "no manifest.json", "gansynth fit")
+    refuse(*typed, code=2, says=says, keep=[tmp_path])
+
+
+# -- values --------------------------------------------------------------------------------------
+
+VALUES = [
+    (("--set", "num_epochs=abc"), 2, ("--set num_epochs=abc", "whole number")),
+    (("--set", "oversample_foreground_percent=33"), 2, ("=33", "from 0 to 1")),
+    (("--bank-samples", "0"), 2, ("--bank-samples", "x>=1")),
+    (("--bank", "nowhere"), 2, ("nowhere", "sample bank")),
+    (("--edit", "elastik"), 2, ("elastik", "'elastic'")),
+    (("--device", "toaster"), 2, ("'toaster'", "auto, cpu, cuda")),
+    (("--device", "cuda:99"), 4, ("cuda:99", "--device auto or cpu")),
+    (("--", "--epochs", "3"), 2, ("unrecognized arguments: --epochs 3", "--npz")),
+    (("--", "--c", "--val"), 2, ("exclude each other", "one of them")),
+]
+
+
+@pytest.mark.parametrize(("more", "code", "says"), VALUES, ids=[" ".join(v[0]) for v in VALUES])
+@DRY
+def test_a_value_that_cannot_be_starts_nothing(
+    toy_nnunet, fitted, refuse, monkeypatch, tmp_path, more, code, says, dry
+):
+    monkeypatch.chdir(tmp_path)
+    command = augment(toy_nnunet, fitted, *dry, *more)
+    refuse(*command, code=code, says=says, keep=[toy_nnunet.root, fitted, tmp_path])
+
+
+def test_a_dry_run_of_what_is_right_passes_and_writes_nothing(toy_nnunet, fitted, run_cli):
+    result = run_cli(*augment(toy_nnunet, fitted, "--dry-run"))
+    assert result.exit_code == 0, result.stderr
+    assert not any((toy_nnunet.root / "nnUNet_results").iterdir())

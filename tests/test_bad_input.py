@@ -1,0 +1,243 @@
+"""Bad data as a user meets it: one line, the documented exit code, and every file as it was."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+IMAGE, LABEL = "imagesTr/p2_left_0001.nii.gz", "labelsTr/p2_left.nii.gz"
+
+
+# -- ways to spoil a file ------------------------------------------------------------------------
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def nifti(change, affine=None):
+    """Rewrites a NIfTI file with other voxels, or another affine."""
+
+    def spoil(path: Path) -> None:
+        found = nib.load(path)  # type: ignore[attr-defined]
+        array = change(np.asarray(found.dataobj).copy())
+        nib.save(nib.Nifti1Image(array, found.affine if affine is None else affine), path)  # type: ignore[attr-defined]
+
+    return spoil
+
+
+def one_voxel(value):
+    def change(array):
+        array[12, 14, 12] = value
+        return array
+
+    return change
+
+
+def same(array):
+    return array
+
+
+SPOILT = {
+    "truncated": (IMAGE, cut_in_half, (IMAGE, "truncated at byte", "copy it")),
+    "truncated labels": (LABEL, cut_in_half, (LABEL, "truncated at byte")),
+    "flipped bit": (IMAGE, flip_a_bit, (IMAGE, "damaged", "copy it")),
+    "NaN": (IMAGE, nifti(one_voxel(np.nan)), (IMAGE, "1 NaN", "expected finite")),
+    "shape": (IMAGE, nifti(lambda a: a[:-1]), (IMAGE, "(23, 28, 24)", "(24, 28, 24)", "resample")),
+    "affine": (
+        IMAGE,
+        nifti(same, np.diag([1, 1, 2, 1.0])),
+        (IMAGE, "by up to 1 mm", "at most 0.001", "resample"),
+    ),
+    "unknown label": (LABEL, nifti(one_voxel(7)), (LABEL, "[7]", "among [0, 1, 2]", "correct")),
+    "missing channel": (IMAGE, Path.unlink, (IMAGE, "missing", "'p2_left'", "add it")),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_spoilt_raw_file_is_found_by_check(toy_copy, refuse, how):
+    file, spoil, says = SPOILT[how]
+    spoil(toy_copy.raw / file)
+    data = ("nnunet:501", "--root", toy_copy.root)
+    refuse("check", *data, code=3, says=("1 error(s)", *says), keep=[toy_copy.root])
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_spoilt_raw_file_is_never_prepared(toy_copy, refuse, how):
+    file, spoil, says = SPOILT[how]
+    spoil(toy_copy.raw / file)
+    data = ("nnunet:501", "--root", toy_copy.root)
+    refuse("prepare", *data, "--force", code=3, says=says, keep=[toy_copy.root])
+
+
+def test_a_data_set_of_one_case_is_refused(toy_copy, refuse):
+    for folder in ("imagesTr", "labelsTr"):
+        for path in (toy_copy.raw / folder).iterdir():
+            if not path.name.startswith("p1_left"):
+                path.unlink()
+    says = (str(toy_copy.raw), "1 case", "at least 2", "add cases")
+    data = ("nnunet:501", "--root", toy_copy.root)
+    refuse("check", *data, code=3, says=says, keep=[toy_copy.root])
+    refuse("prepare", *data, code=3, says=says, keep=[toy_copy.root])
+
+
+# -- importing -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def task(toy_copy) -> Path:
+    """The toy data set in the Decathlon's layout: channels on a fourth axis."""
+    folder = toy_copy.root / "Task01_Toy"
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    cases = [path.name.removesuffix(".nii.gz") for path in (toy_copy.raw / "labelsTr").iterdir()]
+    for case in cases:
+        files = [toy_copy.raw / f"imagesTr/{case}_{c:04d}.nii.gz" for c in range(2)]
+        image = np.stack([np.asarray(nib.load(f).dataobj) for f in files], -1)  # type: ignore[attr-defined]
+        nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"imagesTr/{case}.nii.gz")  # type: ignore[attr-defined]
+        shutil.copy(toy_copy.raw / f"labelsTr/{case}.nii.gz", folder / "labelsTr")
+    document = {
+        "name": "Task",
+        "modality": {"0": "T1", "1": "FLAIR"},
+        "labels": {"0": "background", "1": "organ", "2": "lesion"},
+        "training": [
+            {"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in cases
+        ],
+    }
+    (folder / "dataset.json").write_text(json.dumps(document))
+    return folder
+
+
+WHOLE = "imagesTr/p2_left.nii.gz"
+UNIMPORTABLE = {
+    "truncated": (WHOLE, cut_in_half, ("truncated at byte", "copy it")),
+    "flipped bit": (WHOLE, flip_a_bit, ("damaged", "copy it")),
+    "NaN": (WHOLE, nifti(one_voxel(np.nan)), ("2 NaN", "expected finite")),
+    "one channel": (WHOLE, nifti(lambda a: a[..., 0]), ("1 channel(s)", "expected 2")),
+    "shape": (LABEL, nifti(lambda a: a[:-1]), ("(23, 28, 24)", "(24, 28, 24)")),
+    "affine": (LABEL, nifti(same, np.diag([1, 1, 2, 1.0])), ("by up to 1 mm", "at most 0.001")),
+    "unknown label": (LABEL, nifti(one_voxel(7)), ("[7]", "among [0, 1, 2]")),
+    "missing": (WHOLE, Path.unlink, ("no such file", "leave the case out")),
+}
+
+
+@pytest.mark.parametrize("how", UNIMPORTABLE)
+def test_a_spoilt_file_is_not_imported_and_the_import_goes_on_once_repaired(
+    task, toy_copy, refuse, run_cli, how
+):
+    file, spoil, says = UNIMPORTABLE[how]
+    (task / file).rename(task / "good")
+    shutil.copy(task / "good", task / file)
+    spoil(task / file)
+    command = ("import", f"msd:{task}", "nnunet:502", "--root", toy_copy.root, "--folds", 2)
+    refuse(*command, code=3, says=(file, *says), keep=[task, toy_copy.raw])
+    target = toy_copy.root / "nnUNet_raw" / "Dataset502_Task"
+    assert not (target / "dataset.json").exists()
+    assert list(target.rglob("*.tmp*")) == []
+    (task / "good").replace(task / file)
+    assert run_cli(*command).exit_code == 0
+    assert len(list((target / "labelsTr").iterdir())) == 6
+
+
+# -- preprocessed arrays -------------------------------------------------------------------------
+
+
+def rewrite_array(path: Path, change) -> None:
+    """As nnU-Net would write it: another date, and so no noted hash to compare with."""
+    import blosc2
+
+    array = blosc2.open(str(path), mode="r")[...].copy()
+    path.unlink()
+    blosc2.asarray(change(array), urlpath=str(path))
+
+
+def put(value):
+    def change(array):
+        array[0, 12, 14, 12] = value
+        return array
+
+    return change
+
+
+ARRAYS = {
+    "NaN": (".b2nd", lambda p: rewrite_array(p, put(np.nan)), 3, ("NaN",)),
+    "unknown label": ("_seg.b2nd", lambda p: rewrite_array(p, put(9)), 3, ("label value(s) [9]",)),
+    "truncated": (".b2nd", cut_in_half, 3, ("damaged", "gansynth prepare nnunet:501")),
+    "missing labels": ("_seg.b2nd", Path.unlink, 3, ("without labels", "gansynth prepare")),
+}
+
+
+@pytest.mark.parametrize("how", ARRAYS)
+def test_a_spoilt_training_array_ends_a_fit_before_it_begins(toy_copy, refuse, tmp_path, how):
+    ending, spoil, code, says = ARRAYS[how]
+    case = second_training_case(toy_copy)
+    spoil(toy_copy.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}{ending}")
+    command = ("fit", "cgan3d", *toy_copy.options, "-o", tmp_path / "run")
+    refuse(*command, code=code, says=(case, *says), keep=[toy_copy.root])
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_an_array_that_changed_under_its_date_is_an_integrity_fault(toy_copy, refuse, tmp_path):
+    import os
+
+    case = second_training_case(toy_copy)
+    path = toy_copy.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd"
+    date = path.stat().st_mtime_ns
+    flip_a_bit(path)
+    os.utime(path, ns=(date, date))
+    command = ("fit", "cgan3d", *toy_copy.options, "-o", tmp_path / "run")
+    refuse(*command, code=6, says=(path.name, "SHA-256", "preprocess again"), keep=[toy_copy.root])
+
+
+def second_training_case(toy) -> str:
+    """Also has the folds made, which the first look at a data set does."""
+    from gansynth_nnunet.source import open_nnunet
+
+    return open_nnunet(toy.request()).train_ids[1]
+
+
+# -- slips of the keyboard -----------------------------------------------------------------------
+
+FIT = ("fit", "cgan3d", "--data", "nnunet:501", "-c", "3d_fullres")
+AUGMENT = ("augment", "--target", "nnunet", "--data", "nnunet:501", "-c", "3d_fullres")
+AUGMENT += ("--generator", "no-run", "--ratio", "1:1")
+SLIPS = [
+    ((*FIT, "--set", "step=5"), ("--set step=5", "Did you mean 'steps'?")),
+    ((*FIT, "--set", "steps=many"), ("--set steps=many", "integer", "optimiser steps")),
+    ((*FIT, "--set", "width=1"), ("--set width=1", "greater than or equal to 4")),
+    ((*FIT, "--set", "steps"), ("'steps'", "KEY=VALUE")),
+    (("fit", "cgan3", *FIT[2:]), ("cgan3", "'cgan3d'")),
+    ((*FIT, "-c", "3d_fulres"), ("'3d_fulres'", "one of: 2d, 3d_fullres")),
+    ((*FIT, "--plans", "mine"), ("--plans 'mine'", "gansynthSmallPlans, nnUNetPlans")),
+    ((*FIT, "--fold", "7"), ("--fold '7'", "expected 0 to 4 or 'all'")),
+    ((*FIT, "--fold", "-1"), ("--fold '-1'", "expected 0 to 4 or 'all'")),
+    ((*FIT, "--data", "nnunet:777"), ("nnunet:777", "one of: Dataset501_Toy")),
+    ((*FIT, "--data", "nunet:501"), ("nunet", "'nnunet'")),
+    ((*FIT, "--edit", "elastik"), ("elastik", "'elastic'")),
+    ((*AUGMENT, "--target", "nnunett"), ("nnunett", "'nnunet'")),
+    ((*AUGMENT, "--set", "num_epoch=5"), ("num_epoch", "Did you mean 'num_epochs'?")),
+    ((*AUGMENT, "--ratio", "half"), ("'half'", "REAL:SYNTHETIC", "1:1")),
+    ((*AUGMENT, "--ratio", "0:0"), ("'0:0'", "above 0")),
+    ((*AUGMENT, "--ratio", "-1:1"), ("'-1:1'", "not negative")),
+    ((*AUGMENT, "--ratio", "nan:1"), ("'nan:1'", "finite")),
+    ((*AUGMENT, "--ratio", "1:2:3"), ("'1:2:3'", "REAL:SYNTHETIC")),
+    (AUGMENT, ("no-run", "no manifest.json", "gansynth fit")),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), SLIPS, ids=[" ".join(s[0][-2:]) for s in SLIPS])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
+def test_a_slip_is_told_with_what_there_is(toy_nnunet, refuse, tmp_path, command, says, dry):
+    second_training_case(toy_nnunet)
+    out = ("-o", tmp_path / "run") if command[0] == "fit" else ()
+    rest = (*out, "--root", toy_nnunet.root, *dry)
+    refuse(*command, *rest, code=2, says=says, keep=[toy_nnunet.root, tmp_path])

@@ -1,0 +1,231 @@
+"""Drawing samples of a run: the same one whatever the batch, NIfTI, provenance, its own source."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.reporting import NullReporter
+from gansynth.run import Run, load_run
+from gansynth.sampling import SampleDrawer, build_edits, check_source, sample_run, write_nifti
+from gansynth.schema import Sample
+from gansynth.testing import ToySource
+
+SPACING = (3.0, 1.5, 0.75)
+
+
+@pytest.fixture(scope="module")
+def runs(toy_fit, tmp_path_factory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("runs")
+    toy_fit(base / "flat", steps=2)
+    tiny = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "output": "tanh", "context": 2}
+    toy_fit(base / "deep", data="3", steps=1, own=tiny, edits=("shift", "flip"))
+    return {"flat": base / "flat", "deep": base / "deep"}
+
+
+@pytest.fixture
+def deep(runs) -> Run:
+    return load_run(runs["deep"], "cpu")
+
+
+@pytest.fixture
+def drawer(deep) -> SampleDrawer:
+    return SampleDrawer(deep, ToySource(3), seed=4)
+
+
+def sample(run: Path, n: int, **options: object):
+    return sample_run(run, n, device="cpu", reporter=NullReporter(), **options)
+
+
+# -- drawing ---------------------------------------------------------------------------------------
+
+
+def test_a_sample_is_the_same_whatever_the_batch(drawer, deep):
+    together = drawer.draw(0, 4)
+    again = SampleDrawer(deep, ToySource(3), seed=4)
+    for index in (3, 0, 2):
+        alone = again.draw(index, 1)[0]
+        assert np.array_equal(alone.image, together[index].image)
+        assert np.array_equal(alone.labels, together[index].labels)
+        assert alone.provenance == together[index].provenance
+
+
+def test_samples_differ_by_index_and_by_seed(drawer, deep):
+    one, two = drawer.draw(0, 2)
+    other = SampleDrawer(deep, ToySource(3), seed=5).draw(0, 1)[0]
+    assert not np.array_equal(one.image, two.image)
+    assert not np.array_equal(one.image, other.image)
+
+
+def test_drawing_leaves_the_random_state_alone(drawer):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    drawer.draw(0, 2)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def test_provenance_names_run_case_edits_and_seeds(drawer, deep):
+    told = json.loads(json.dumps(drawer.draw(1, 1)[0].provenance))
+    assert told["run"] == deep.run_id
+    assert told["case"] in ToySource(3).train_ids
+    assert [step["edit"] for step in told["edits"]] == ["shift", "flip"]
+    assert (told["index"], told["seed"], told["generator"]) == (1, 4, "cgan3d")
+    assert told["latent_seed"] >= 0
+
+
+def test_provenance_replays_to_the_same_labels(drawer):
+    for drawn in drawer.draw_raw(0, 3):
+        told = json.loads(json.dumps(drawn.provenance))
+        assert np.array_equal(drawer.sampler.replay(told), drawn.labels)
+
+
+def test_samples_go_back_to_the_sources_units(drawer, deep):
+    """A window maps to [-1, 1]; the host's samples lie in the window, the outside at its fill."""
+    raw, host = drawer.draw_raw(0, 1)[0], drawer.draw(0, 1)[0]
+    assert np.abs(raw.image).max() <= 1
+    for channel, (low, high) in enumerate(deep.space.window):
+        assert low - 1e-5 <= host.image[channel].min()
+        assert host.image[channel].max() <= high + 1e-5
+    assert host.image[:, host.labels == -1] == pytest.approx(0, abs=1e-6)
+
+
+def test_context_reaches_the_generator(drawer, deep, monkeypatch):
+    seen = []
+    draw = type(deep.generator).sample
+
+    def spy(self, conditions, seeds):
+        seen.extend(c.context for c in conditions)
+        return draw(self, conditions, seeds)
+
+    monkeypatch.setattr(type(deep.generator), "sample", spy)
+    drawer.draw(0, 1)
+    assert set(np.unique(seen[0])) == {0, 1, 2}
+
+
+def test_no_edits_are_possible(deep):
+    drawn = SampleDrawer(deep, ToySource(3), edits=()).draw(0, 1)[0]
+    case = ToySource(3).load(drawn.provenance["case"])
+    assert np.array_equal(drawn.labels, case.labels)
+
+
+def test_an_unknown_edit_is_refused():
+    with pytest.raises(UsageFault, match="Did you mean 'flip'"):
+        build_edits(["flipp"])
+
+
+# -- its own source --------------------------------------------------------------------------------
+
+
+class Resplit(ToySource):
+    """One of the held-out cases has become a training case."""
+
+    @property
+    def train_ids(self):
+        return tuple(self._cases)[:13]
+
+
+class Respaced(ToySource):
+    """Preprocessed anew, to another spacing."""
+
+    @property
+    def space(self):
+        return replace(super().space, host={"spacing": [2.0, 2.0, 2.0]})
+
+
+class Refolded(ToySource):
+    @property
+    def fold(self):
+        return "1"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Resplit(3), "toy_12; the split has changed"),
+        (Respaced(3), "spacing"),
+        (Refolded(3), "fitted on toy:3 fold 0, .* fold 1"),
+        (ToySource(2), "from toy:2"),
+    ],
+)
+def test_a_source_that_is_not_its_own_is_refused(deep, source, message):
+    with pytest.raises(IntegrityFault, match=message):
+        SampleDrawer(deep, source)
+
+
+def test_its_own_source_is_welcome(deep):
+    check_source(deep, ToySource(3))
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("written")
+    return out, sample(runs["deep"], 2, out=out, sheet=True, seed=4)
+
+
+def test_every_sample_is_images_labels_and_provenance(written):
+    names = {path.name for path in written[0].iterdir()}
+    files = ("0000.nii.gz", "0001.nii.gz", "seg.nii.gz")
+    wanted = {f"sample-{i:04d}_{name}" for i in range(2) for name in files}
+    assert names == wanted | {"sample-0000.json", "sample-0001.json", "sheet.png"}
+
+
+def test_written_images_and_labels_are_the_drawn_ones(written, drawer):
+    drawn = drawer.draw(1, 1)[0]
+    for channel in range(2):
+        read = nib.load(written[0] / f"sample-0001_{channel:04d}.nii.gz")
+        assert np.array_equal(read.get_fdata(dtype=np.float32), drawn.image[channel])
+    labels = np.asarray(nib.load(written[0] / "sample-0001_seg.nii.gz").dataobj)
+    assert labels.dtype == np.int16
+    assert np.array_equal(labels, drawn.labels)
+
+
+def test_written_provenance_replays_to_the_written_labels(written, drawer):
+    told = json.loads((written[0] / "sample-0001.json").read_text())
+    labels = np.asarray(nib.load(written[0] / "sample-0001_seg.nii.gz").dataobj)
+    assert np.array_equal(drawer.sampler.replay(told), labels)
+
+
+def test_the_report_names_folder_sheet_and_pace(written):
+    out, report = written
+    assert (report["folder"], report["samples"]) == (str(out), 2)
+    assert (out / "sheet.png").read_bytes()[:4] == b"\x89PNG"
+    assert report["sheet"] == str(out / "sheet.png")
+    assert report["seconds_per_sample"] > 0
+
+
+def test_samples_lie_in_the_run_folder_unless_told_otherwise(runs, tmp_path):
+    shutil.copytree(runs["flat"], tmp_path / "run")
+    report = sample(tmp_path / "run", 1, seed=3)
+    assert report["folder"] == str(tmp_path / "run" / "samples" / "seed-3")
+    assert "sheet" not in report
+
+
+def test_flat_samples_are_written_too(runs, tmp_path):
+    sample(runs["flat"], 1, out=tmp_path, sheet=True)
+    assert nib.load(tmp_path / "sample-0000_0000.nii.gz").shape == (32, 32)
+
+
+def test_spacing_is_in_the_header(tmp_path):
+    image = np.zeros((2, 4, 5, 6), np.float32)
+    files = write_nifti(Sample(image, np.zeros((4, 5, 6), np.int16)), tmp_path / "a", SPACING)
+    assert [f.name for f in files] == ["a_0000.nii.gz", "a_0001.nii.gz", "a_seg.nii.gz", "a.json"]
+    assert [nib.load(f).header.get_zooms() for f in files[:3]] == [SPACING] * 3
+
+
+def test_flat_spacing_is_in_the_header(tmp_path):
+    files = write_nifti(Sample(np.zeros((1, 4, 5), np.float32)), tmp_path / "a", SPACING[:2])
+    assert nib.load(files[0]).header.get_zooms() == SPACING[:2]
+
+
+def test_no_labels_means_no_label_file(tmp_path):
+    files = write_nifti(Sample(np.zeros((1, 4, 5, 6), np.float32)), tmp_path / "a", SPACING)
+    assert [f.name for f in files] == ["a_0000.nii.gz", "a.json"]

@@ -1,0 +1,545 @@
+"""The training loop: resuming to the bit, players, averages, stages, metrics, faults."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gansynth import checkpoint
+from gansynth.curves import read_metrics
+from gansynth.errors import IntegrityFault, TrainingFault
+from gansynth.generator import Batch, Generator, GeneratorOptions, Phase, Stage
+from gansynth.schema import Schema
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
+from gansynth.testing import ToySource
+from gansynth.training import FitOptions, _stage_at, train
+from gansynth_cgan3d.model import CGAN3D, CGANOptions
+
+TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2}
+
+
+class Duel(Generator):
+    """Two tiny players; notes every phase's call and may fall ill."""
+
+    name = "duel"
+    interval = 1
+    ill_at: int | None = None
+    overflow_at: int | None = None
+    only: tuple[str, ...] = ("generator", "critic")
+    schedule: tuple[Stage, ...] = (Stage(),)
+
+    def networks(self):
+        self.calls: list[tuple[str, int]] = []
+        self.stepped: list[Stage] = []
+        self.frozen: list[dict[str, bool]] = []
+        return {
+            "generator": nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)),
+            "critic": spectral_norm(nn.Conv2d(2, 1, 3)),
+        }
+
+    def phases(self):
+        phases = (
+            Phase("generator", self._paint),
+            Phase("critic", self._judge, interval=self.interval),
+        )
+        return [p for p in phases if p.player in self.only]
+
+    def stages(self):
+        return self.schedule
+
+    def _paint(self, step):
+        self._note("generator", step)
+        fake = self.nets["generator"](torch.randn(1, 1, 9, 9, generator=step.rng))
+        loss = self.nets["critic"](fake).square().mean() + (fake - 1).square().mean()
+        if step.index == self.overflow_at:
+            loss = loss + (loss * 0).sqrt()  # 0, and its gradient is not a number
+        return {"realism": loss * (float("nan") if step.index == self.ill_at else 1)}
+
+    def _judge(self, step):
+        self._note("critic", step)
+        real = step.batch.image
+        return {"gap": (self.nets["critic"](real) - 1).square().mean()}
+
+    def _note(self, player, step):
+        self.calls.append((player, step.index))
+        self.stepped.append(step.stage)
+        self.frozen.append(
+            {n: not any(p.requires_grad for p in net.parameters()) for n, net in self.nets.items()}
+        )
+
+    def sample(self, conditions, seeds):
+        return []
+
+
+def duel(**changes: Any) -> Duel:
+    cls = type("Duel", (Duel,), changes)
+    torch.manual_seed(3)
+    made = cls(Schema(("a", "b"), {"background": 0}, (1.0, 1.0), "HW"), (9, 9), GeneratorOptions())
+    assert isinstance(made, Duel)
+    return made
+
+
+def noise(step: int, stage: Stage, size: int) -> Batch:
+    return Batch(torch.randn(size, 2, 9, 9, generator=torch.Generator().manual_seed(step)))
+
+
+def cgan(ndim: int = 2, **changes: Any) -> tuple[Generator, CaseBatches]:
+    source = ToySource(ndim)
+    torch.manual_seed(0)
+    options = CGANOptions.model_validate({**TINY, **changes})
+    generator = CGAN3D(source.schema, source.space.size, options)
+    return generator, CaseBatches(CaseCache(source), source.space)
+
+
+def options(**changes: Any) -> FitOptions:
+    plain = {"steps": 4, "batch_size": 1, "precision": "fp32", "checkpoint_every": 2}
+    return FitOptions.model_validate({**plain, "log_every": 1, **changes})
+
+
+def newest(folder: Path) -> dict[str, torch.Tensor]:
+    found = checkpoint.latest(folder / "checkpoints")
+    assert found is not None
+    return found.tensors
+
+
+def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert [k for k in one if not torch.equal(one[k], two[k])] == []
+
+
+def live(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The generator's weights, named as the averages are."""
+    return {k[4:]: v for k, v in tensors.items() if k.startswith("net/generator/")}
+
+
+# -- resuming --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ndim", "precision"), [(3, "fp32"), (2, "fp32"), (2, "bf16")])
+def test_a_resumed_run_equals_one_that_was_never_cut_off(tmp_path, ndim, precision):
+    train(*cgan(ndim), options(steps=5, precision=precision), folder=tmp_path / "whole")
+    for steps in (3, 5):
+        torch.manual_seed(steps)  # whatever state another process starts in
+        generator, batches = cgan(ndim)
+        cut = options(steps=steps, precision=precision)
+        report = train(generator, batches, cut, folder=tmp_path / "cut")
+    assert report.resumed_at == 3
+    assert_same(newest(tmp_path / "cut"), newest(tmp_path / "whole"))
+
+
+def test_a_checkpoint_holds_weights_averages_moments_and_spectral_norms(tmp_path):
+    train(*cgan(), options(), folder=tmp_path)
+    names = list(newest(tmp_path))
+    assert {name.partition("/")[0] for name in names} == {"net", "ema", "optim"}
+    for wanted in ("exp_avg_sq", "/step", "weight.0._u"):
+        assert any(wanted in name for name in names)
+
+
+def test_spectral_norms_move_and_so_have_to_be_restored(tmp_path):
+    seen = []
+
+    def look(path, step):
+        tensors = checkpoint.latest(path.parent).tensors
+        seen.append(next(v.clone() for k, v in tensors.items() if k.endswith("_u")))
+
+    train(*cgan(), options(), folder=tmp_path, on_checkpoint=look)
+    assert not torch.equal(*seen)
+
+
+def test_the_averages_go_on_where_they_were(tmp_path):
+    train(duel(), noise, options(steps=6, ema_half_life=5), folder=tmp_path / "whole")
+    for steps in (3, 6):
+        generator = duel()
+        train(generator, noise, options(steps=steps, ema_half_life=5), folder=tmp_path / "cut")
+    whole = newest(tmp_path / "whole")
+    for name, value in generator.nets["generator"].state_dict().items():
+        if value.is_floating_point():
+            assert torch.equal(value, whole[f"ema/generator/{name}"])
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_written_again(tmp_path):
+    train(duel(), noise, options(steps=4), folder=tmp_path / "whole")
+    train(duel(), noise, options(steps=4), folder=tmp_path / "hurt")
+    flip(tmp_path / "hurt" / "checkpoints" / "step-00000004" / "tensors.safetensors")
+    report = train(duel(), noise, options(steps=4), folder=tmp_path / "hurt")
+    assert report.resumed_at == 2
+    assert len(report.notes) == 1
+    assert "step-00000004" in report.notes[0]
+    assert_same(newest(tmp_path / "hurt"), newest(tmp_path / "whole"))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def test_all_damaged_is_an_integrity_fault(tmp_path):
+    train(duel(), noise, options(), folder=tmp_path)
+    for path in (tmp_path / "checkpoints").glob("*/tensors.safetensors"):
+        flip(path)
+    with pytest.raises(IntegrityFault, match=r"every checkpoint is damaged .*step-00000004"):
+        train(duel(), noise, options(steps=6), folder=tmp_path)
+
+
+def test_another_architecture_is_named_by_its_first_tensor(tmp_path):
+    train(*cgan(), options(steps=1), folder=tmp_path)
+    with pytest.raises(IntegrityFault, match=r"net/discriminator/down\.0.*!= .*expected"):
+        train(*cgan(d_width=8), options(steps=2), folder=tmp_path)
+
+
+def test_another_precision_is_told(tmp_path):
+    train(duel(), noise, options(steps=1), folder=tmp_path)
+    report = train(duel(), noise, options(steps=2, precision="bf16"), folder=tmp_path)
+    assert len(report.notes) == 1
+    assert "precision bf16 instead of fp32" in report.notes[0]
+
+
+def test_the_checkpoint_resumed_from_is_announced(tmp_path):
+    """A run killed between a checkpoint and its manifest would else never catch up."""
+    train(duel(), noise, options(), folder=tmp_path)
+    heard: list[tuple[str, int]] = []
+    train(
+        duel(),
+        noise,
+        options(),
+        folder=tmp_path,
+        on_checkpoint=lambda path, step: heard.append((path.name, step)),
+    )
+    assert heard == [("step-00000004", 4)]
+
+
+def test_not_to_resume_starts_anew(tmp_path):
+    train(duel(), noise, options(), folder=tmp_path)
+    assert train(duel(), noise, options(), folder=tmp_path, resume=False).resumed_at == 0
+
+
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+import lightning_fabric, safetensors.torch, torch
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
+from gansynth.testing import ToySource
+from gansynth.training import FitOptions, train
+from gansynth_cgan3d.model import CGAN3D, CGANOptions
+
+STEPS = 30
+source = ToySource(2)
+read = CaseBatches(CaseCache(source), source.space)
+
+def run(folder, pause, every=1):
+    def batches(*key):
+        time.sleep(pause)
+        return read(*key)
+    torch.manual_seed(0)
+    options = CGANOptions(width=4, levels=1, d_width=4, d_levels=1)
+    loop = dict(steps=STEPS, batch_size=1, precision="fp32", checkpoint_every=every, log_every=1)
+    generator = CGAN3D(source.schema, source.space.size, options)
+    train(generator, batches, FitOptions(**loop), folder=folder)
+
+def newest(folder):
+    return max([int(p.name[5:]) for p in (folder / "checkpoints").glob("step-*")], default=0)
+
+folder, rng, kills = Path(sys.argv[1]), random.Random(int(sys.argv[2])), []
+while len(kills) < 5:
+    before = newest(folder / "killed")
+    child = os.fork()
+    if not child:
+        run(folder / "killed", 0.01)
+        os._exit(0)
+    while newest(folder / "killed") <= before:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "ended by itself"
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.04))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), "ended before it was killed"
+    kills.append(newest(folder / "killed"))
+run(folder / "killed", 0)
+run(folder / "whole", 0, STEPS)
+print(*kills)
+"""
+
+
+def test_killed_five_times_it_ends_as_if_never_killed(tmp_path):
+    seed = str(random.SystemRandom().randrange(10**6))
+    command = [sys.executable, "-c", KILLED, str(tmp_path), seed]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    kills = [int(step) for step in done.stdout.split()]
+    assert len(kills) == 5
+    assert 0 < kills[0] < kills[-1] < 30
+    assert_same(newest(tmp_path / "killed"), newest(tmp_path / "whole"))
+    assert read_metrics(tmp_path / "killed" / "metrics.csv")["step"] == list(range(1, 31))
+    names = [p.name for p in (tmp_path / "killed" / "checkpoints").iterdir()]
+    assert sorted(names) == ["step-00000029", "step-00000030"]
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_a_number_names_itself_and_its_step(tmp_path):
+    with pytest.raises(TrainingFault, match=r"loss generator/realism is nan at step 3"):
+        train(duel(ill_at=3), noise, options(steps=6), folder=tmp_path)
+
+
+def test_an_ill_run_leaves_its_last_checkpoint(tmp_path):
+    with pytest.raises(TrainingFault):
+        train(duel(ill_at=3), noise, options(steps=6), folder=tmp_path)
+    train(duel(), noise, options(steps=2), folder=tmp_path / "well")
+    assert_same(newest(tmp_path), newest(tmp_path / "well"))
+
+
+def test_weights_that_overflowed_behind_a_finite_loss_are_not_kept(tmp_path):
+    with pytest.raises(TrainingFault, match=r"net/generator/.* after step 4"):
+        train(duel(overflow_at=3, only=("generator",)), noise, options(), folder=tmp_path)
+    assert all(v.isfinite().all() for v in newest(tmp_path).values())
+
+
+def test_an_ill_run_without_a_folder_has_no_curve_to_point_at():
+    with pytest.raises(TrainingFault, match="step 0") as caught:
+        train(duel(ill_at=0), noise, options())
+    assert "metrics.csv" not in str(caught.value)
+
+
+# -- metrics ---------------------------------------------------------------------------------------
+
+
+def test_metrics_go_on_without_a_line_written_twice(tmp_path):
+    with pytest.raises(TrainingFault):
+        train(duel(ill_at=3), noise, options(steps=6), folder=tmp_path)
+    assert read_metrics(tmp_path / "metrics.csv")["step"] == [1, 2, 3]  # checkpointed up to 2
+    train(duel(), noise, options(steps=6), folder=tmp_path)
+    assert read_metrics(tmp_path / "metrics.csv")["step"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resumed_metrics_equal_uninterrupted_ones(tmp_path):
+    train(duel(), noise, options(), folder=tmp_path / "whole")
+    for steps in (2, 4):
+        train(duel(), noise, options(steps=steps), folder=tmp_path / "cut")
+    curves = [read_metrics(tmp_path / name / "metrics.csv") for name in ("whole", "cut")]
+    assert curves[0]["generator/realism"] == curves[1]["generator/realism"]
+
+
+def test_a_line_that_was_cut_off_is_dropped(tmp_path):
+    train(duel(), noise, options(steps=2), folder=tmp_path)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("2,2,0.1,0.4")
+    train(duel(), noise, options(steps=4), folder=tmp_path)
+    assert read_metrics(tmp_path / "metrics.csv")["step"] == [1, 2, 3, 4]
+
+
+def test_a_line_averages_the_steps_since_the_last(tmp_path):
+    train(duel(), noise, options(), folder=tmp_path / "each")
+    train(duel(), noise, options(log_every=2), folder=tmp_path / "pairs")
+    each = read_metrics(tmp_path / "each" / "metrics.csv")["critic/gap"]
+    pairs = read_metrics(tmp_path / "pairs" / "metrics.csv")["critic/gap"]
+    assert pairs == pytest.approx(np.reshape(each, (2, 2)).mean(axis=1), rel=1e-5)
+
+
+def test_a_phase_that_did_not_run_leaves_a_gap_in_its_column(tmp_path):
+    train(duel(interval=2), noise, options(), folder=tmp_path)
+    curve = read_metrics(tmp_path / "metrics.csv")
+    assert np.isnan(curve["critic/gap"]).tolist() == [False, True, False, True]
+    assert not np.isnan(curve["generator/realism"]).any()
+
+
+def test_a_loss_that_comes_in_later_gets_a_column(tmp_path):
+    train(duel(only=("generator",)), noise, options(steps=2), folder=tmp_path)
+    train(duel(), noise, options(steps=4), folder=tmp_path)
+    assert np.isnan(read_metrics(tmp_path / "metrics.csv")["critic/gap"][:2]).all()
+
+
+# -- what is random --------------------------------------------------------------------------------
+
+
+def global_states() -> Iterator[bytes]:
+    yield torch.get_rng_state().numpy().tobytes()
+    yield json.dumps(random.getstate()).encode()
+    yield np.random.get_state()[1].tobytes()  # type: ignore[index, union-attr]  # noqa: NPY002
+
+
+@pytest.mark.parametrize("ill_at", [None, 1])
+def test_global_random_states_stay_as_they_were(ill_at):
+    generator = duel(ill_at=ill_at)
+    before = list(global_states())
+    try:
+        train(generator, noise, options())
+    except TrainingFault:
+        assert ill_at == 1
+    assert list(global_states()) == before
+
+
+def test_another_seed_is_another_run():
+    ends = []
+    for seed in (0, 1):
+        generator = duel()
+        train(generator, noise, options(seed=seed))
+        ends.append(generator.nets["generator"].state_dict()["0.weight"])
+    assert not torch.equal(*ends)
+
+
+# -- averages --------------------------------------------------------------------------------------
+
+
+def test_no_half_life_means_the_live_weights(tmp_path):
+    generator = duel()
+    train(generator, noise, options(ema_half_life=0), folder=tmp_path)
+    for name, value in live(newest(tmp_path)).items():
+        assert torch.equal(generator.nets["generator"].state_dict()[name.split("/")[1]], value)
+
+
+def averaged_by_hand(steps: list[dict[str, torch.Tensor]], start, half_life: float, batch: int):
+    average = {k: v.clone() for k, v in start.items()}
+    for index, weights in enumerate(steps):
+        half = min(half_life, 0.05 * batch * (index + 1))
+        decay = 0.5 ** (batch / half)
+        for key, value in average.items():
+            value.copy_(decay * value + (1 - decay) * weights[key])
+    return average
+
+
+@pytest.mark.parametrize("half_life", [2.0, 0.3])
+def test_the_average_halves_what_is_half_life_images_old(tmp_path, half_life):
+    generator = duel(only=("generator",))
+    start = {
+        f"generator/{k}": v.clone()
+        for k, v in generator.nets["generator"].state_dict().items()
+        if v.is_floating_point()
+    }
+    steps: list[dict[str, torch.Tensor]] = []
+    train(
+        generator,
+        noise,
+        options(steps=12, batch_size=2, checkpoint_every=1, ema_half_life=half_life),
+        folder=tmp_path,
+        on_checkpoint=lambda path, step: steps.append(live(newest(tmp_path))),
+    )
+    wanted = averaged_by_hand(steps, start, half_life, 2)
+    found = generator.nets["generator"].state_dict()
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key.partition("/")[2]], value)
+    assert not torch.allclose(wanted["generator/0.weight"], steps[-1]["generator/0.weight"])
+
+
+def test_a_preview_sees_the_averages_and_training_does_not(tmp_path):
+    plain, watched = duel(), duel()
+    train(plain, noise, options(), folder=tmp_path / "plain")
+    seen = []
+
+    def look(step):
+        seen.append((step, watched.nets["generator"].state_dict()["0.weight"].clone()))
+
+    loop = options(sample_every=2)
+    train(watched, noise, loop, folder=tmp_path / "watched", on_preview=look)
+    assert [step for step, _ in seen] == [2, 4]
+    assert torch.equal(seen[-1][1], newest(tmp_path / "plain")["ema/generator/0.weight"])
+    assert_same(newest(tmp_path / "plain"), newest(tmp_path / "watched"))
+
+
+# -- players, phases, stages -----------------------------------------------------------------------
+
+
+def test_a_phase_runs_every_interval_steps():
+    generator = duel(interval=3)
+    train(generator, noise, options(steps=7))
+    assert [step for player, step in generator.calls if player == "critic"] == [0, 3, 6]
+    assert [step for player, step in generator.calls if player == "generator"] == list(range(7))
+
+
+@pytest.mark.parametrize(("player", "other"), [("generator", "critic"), ("critic", "generator")])
+def test_a_players_phase_changes_its_own_parameters_only(player, other):
+    generator = duel(only=(player,))
+    generator.ema = ()  # type: ignore[misc]
+    before = {n: [p.clone() for p in net.parameters()] for n, net in generator.nets.items()}
+    train(generator, noise, options())
+    changed = {
+        n: not all(torch.equal(a, b) for a, b in zip(before[n], net.parameters(), strict=True))
+        for n, net in generator.nets.items()
+    }
+    assert changed == {player: True, other: False}
+
+
+def test_the_other_player_is_frozen_meanwhile():
+    generator = duel()
+    train(generator, noise, options(steps=2))
+    turns = [{"generator": False, "critic": True}, {"generator": True, "critic": False}]
+    assert generator.frozen == turns * 2
+
+
+@pytest.mark.parametrize(("images", "stage"), [(0, 0), (3, 0), (4, 1), (9, 1), (10, 2), (999, 2)])
+def test_a_stage_lasts_for_its_images(images, stage):
+    stages = [Stage(size=(4,), images=4), Stage(size=(8,), images=6), Stage(size=(16,))]
+    assert _stage_at(stages, images) is stages[stage]
+
+
+def test_the_last_stage_lasts_even_if_it_has_an_end():
+    stages = [Stage(size=(4,), images=4), Stage(size=(8,), images=6)]
+    assert _stage_at(stages, 10) is stages[1]
+
+
+STAGES = (Stage(batch_size=3, images=6), Stage())
+
+
+def test_stages_follow_each_other_with_their_batch_sizes():
+    generator, sizes = duel(schedule=STAGES, only=("generator",)), []
+
+    def batches(step, stage, size):
+        sizes.append(size)
+        return noise(step, stage, size)
+
+    report = train(generator, batches, options(steps=4))
+    assert sizes == [3, 3, 1, 1]
+    assert generator.stepped == [STAGES[0], STAGES[0], STAGES[1], STAGES[1]]
+    assert report.images == 8
+
+
+def test_a_run_resumes_in_its_stage(tmp_path):
+    train(duel(schedule=STAGES), noise, options(steps=1), folder=tmp_path)
+    generator = duel(schedule=STAGES, only=("generator",))
+    train(generator, noise, options(steps=4), folder=tmp_path)
+    assert generator.stepped == [STAGES[0], STAGES[1], STAGES[1]]
+
+
+def test_without_phases_nothing_is_trained_and_that_is_legal(tmp_path):
+    report = train(duel(only=()), noise, options(), folder=tmp_path)
+    assert (report.steps, report.images, report.losses) == (0, 0, {})
+    assert checkpoint.latest(tmp_path / "checkpoints") is not None
+
+
+def test_a_step_asks_for_its_batch_by_number():
+    asked: list[int] = []
+
+    def batches(step, stage, size):
+        asked.append(step)
+        return noise(step, stage, size)
+
+    train(duel(), batches, options(steps=3))
+    assert asked == [0, 1, 2]
+
+
+def test_a_reader_that_fails_is_heard():
+    def batches(step, stage, size):
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        train(duel(), batches, options())
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_too(tmp_path):
+    generator, batches = cgan(3)
+    train(generator, batches, options(), device=torch.device("cuda"), folder=tmp_path)
+    assert generator.device.type == "cuda"
+    assert all(v.isfinite().all() for v in newest(tmp_path).values())
