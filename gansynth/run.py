@@ -212,8 +212,12 @@ def build_generator(manifest: Mapping[str, Any]) -> Generator:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
     """Hold a run folder for this process alone.
+
+    Args:
+        folder: made if it is not there.
+        way_out: what else the user may do, for messages.
 
     Raises:
         EnvironmentFault: if another process holds it, naming its pid and since when.
@@ -224,8 +228,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(
-            f"{folder}: cannot be made ({error.strerror}), expected a writable place; choose "
-            "another -o"
+            f"{folder}: cannot be made ({error.strerror}), expected a writable place; {way_out}"
         ) from error
     holder = folder / ".holder"
     lock = FileLock(folder / ".lock")
@@ -234,12 +237,11 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
         raise EnvironmentFault(
-            f"{folder}: locked by {who}; expected one process per run folder. Wait for it, or "
-            "choose another -o"
+            f"{folder}: locked by {who}; expected one process per folder. Wait for it, or {way_out}"
         ) from None
     except OSError as error:
         raise EnvironmentFault(
-            f"{folder}: cannot be locked ({error.strerror}); choose another -o"
+            f"{folder}: cannot be locked ({error.strerror}); {way_out}"
         ) from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")

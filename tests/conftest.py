@@ -6,6 +6,8 @@ import importlib.util
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -172,7 +174,7 @@ def fitted(toy_nnunet) -> Path:
     """A run of ``cgan3d`` on fold 0 of the toy data set, two steps long. Do not change it."""
     from gansynth_cli.main import cli
 
-    run = toy_nnunet.root.with_name("toy_run")
+    run: Path = toy_nnunet.root.with_name("toy_run")
     with filelock.FileLock(run.with_suffix(".lock")):
         if not run.exists():
             cli.main(
@@ -320,3 +322,27 @@ def refuse(run_cli) -> Callable[..., None]:
 def one_line() -> Callable[[int, str, int, Iterable[str]], None]:
     """``assert_one_line``, for commands that were run in another way."""
     return assert_one_line
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from gansynth.run import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A run folder, ``tmp_path / "run"``, that another process holds, and that process."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            yield tmp_path / "run", holder
+        finally:
+            holder.kill()

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 DRY = pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 
 
-def augment(toy, run: Path, *more: object) -> tuple[object, ...]:
+def augment(toy: Any, run: Path, *more: object) -> tuple[object, ...]:
     """The command that would train; of an option given twice the last one counts."""
     kept = ("augment", "--target", "nnunet", *toy.options, "--generator", run, "--ratio", "1:1")
     return (*kept, "--device", "cpu", *more)
@@ -66,7 +68,7 @@ def foreign_bank(toy_nnunet, tmp_path):
 
     source = open_nnunet(toy_nnunet.request())
 
-    def make(channels=("T1", "FLAIR"), labels=None) -> Path:
+    def make(channels=("T1", "FLAIR"), labels=None, value: int | None = None) -> Path:
         labels = labels or {"background": 0, "organ": 1, "lesion": 2}
         schema = replace(source.schema, channels=channels, labels=labels)
         schema = replace(schema, outside_fill=(0.0,) * len(channels))
@@ -74,10 +76,12 @@ def foreign_bank(toy_nnunet, tmp_path):
         rng, size = np.random.default_rng(0), source.space.size
         image = rng.normal(size=(len(channels), *size)).astype(np.float32)
         seg = rng.integers(0, len(labels), size).astype(np.int16)
+        if value is not None:
+            seg[0, 0, 0] = value
         with BankWriter.create(tmp_path / "bank", spec) as writer:
             writer.publish([(Sample(image, seg), {})])
             writer.finish()
-        return tmp_path / "bank"
+        return Path(tmp_path / "bank")
 
     return make
 
@@ -102,6 +106,27 @@ def test_a_bank_with_a_label_that_the_data_set_lacks_is_refused(
     refuse(*command, code=3, says=says, keep=[toy_nnunet.root, bank])
 
 
+@DRY
+def test_a_bank_with_a_sample_of_an_unknown_label_is_refused(
+    toy_nnunet, fitted, refuse, foreign_bank, dry
+):
+    bank = foreign_bank(value=9)
+    command = augment(toy_nnunet, fitted, "--bank", bank, *dry)
+    says = (str(bank), "label value(s) [9] unknown", "Make the bank again")
+    refuse(*command, code=3, says=says, keep=[toy_nnunet.root, bank])
+
+
+@DRY
+def test_a_bank_with_a_damaged_segment_is_refused(toy_nnunet, fitted, refuse, foreign_bank, dry):
+    bank = foreign_bank()
+    segment = next(bank.glob("segment-*"))
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    command = augment(toy_nnunet, fitted, "--bank", bank, *dry)
+    refuse(*command, code=6, says=(str(segment),), keep=[toy_nnunet.root, bank])
+
+
 # -- a damaged run -------------------------------------------------------------------------------
 
 
@@ -110,7 +135,7 @@ def cut(run: Path) -> None:
     (run / "manifest.json").write_text(text[: len(text) // 2])
 
 
-def manifest(**changes):
+def manifest(**changes: Any) -> Callable[[Path], None]:
     def spoil(run: Path) -> None:
         document = {**json.loads((run / "manifest.json").read_text()), **changes}
         (run / "manifest.json").write_text(json.dumps({k: v for k, v in document.items() if v}))
@@ -125,7 +150,7 @@ def weights(run: Path) -> None:
     path.write_bytes(data)
 
 
-DAMAGED = {
+DAMAGED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "cut": (cut, ("manifest.json", "damaged", "fit the run again")),
     "no object": (lambda run: (run / "manifest.json").write_text("[]"), ("holds a list",)),
     "lacks a key": (manifest(lineage=None), ("lacks lineage", "fit the run again")),

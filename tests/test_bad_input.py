@@ -1,12 +1,18 @@
 """Bad data as a user meets it: one line, the documented exit code, and every file as it was."""
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
+from nibabel import Nifti1Image, load, save
+
+Change = Callable[[Any], Any]
+Spoil = Callable[[Path], object]
 
 IMAGE, LABEL = "imagesTr/p2_left_0001.nii.gz", "labelsTr/p2_left.nii.gz"
 
@@ -24,30 +30,35 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-def nifti(change, affine=None):
+def nifti(change: Change, affine: Any = None) -> Spoil:
     """Rewrites a NIfTI file with other voxels, or another affine."""
 
     def spoil(path: Path) -> None:
-        found = nib.load(path)  # type: ignore[attr-defined]
-        array = change(np.asarray(found.dataobj).copy())
-        nib.save(nib.Nifti1Image(array, found.affine if affine is None else affine), path)  # type: ignore[attr-defined]
+        found: Any = load(path)
+        array = change(voxels(path))
+        save(Nifti1Image(array, found.affine if affine is None else affine), path)
 
     return spoil
 
 
-def one_voxel(value):
-    def change(array):
+def voxels(path: Path) -> Any:
+    found: Any = load(path)
+    return np.asarray(found.dataobj).copy()
+
+
+def one_voxel(value: float) -> Change:
+    def change(array: Any) -> Any:
         array[12, 14, 12] = value
         return array
 
     return change
 
 
-def same(array):
+def same(array: Any) -> Any:
     return array
 
 
-SPOILT = {
+SPOILT: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
     "truncated": (IMAGE, cut_in_half, (IMAGE, "truncated at byte", "copy it")),
     "truncated labels": (LABEL, cut_in_half, (LABEL, "truncated at byte")),
     "flipped bit": (IMAGE, flip_a_bit, (IMAGE, "damaged", "copy it")),
@@ -96,14 +107,14 @@ def test_a_data_set_of_one_case_is_refused(toy_copy, refuse):
 @pytest.fixture
 def task(toy_copy) -> Path:
     """The toy data set in the Decathlon's layout: channels on a fourth axis."""
-    folder = toy_copy.root / "Task01_Toy"
+    folder: Path = toy_copy.root / "Task01_Toy"
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
     cases = [path.name.removesuffix(".nii.gz") for path in (toy_copy.raw / "labelsTr").iterdir()]
     for case in cases:
         files = [toy_copy.raw / f"imagesTr/{case}_{c:04d}.nii.gz" for c in range(2)]
-        image = np.stack([np.asarray(nib.load(f).dataobj) for f in files], -1)  # type: ignore[attr-defined]
-        nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"imagesTr/{case}.nii.gz")  # type: ignore[attr-defined]
+        image = np.stack([voxels(file) for file in files], -1)
+        save(Nifti1Image(image, np.eye(4)), folder / f"imagesTr/{case}.nii.gz")
         shutil.copy(toy_copy.raw / f"labelsTr/{case}.nii.gz", folder / "labelsTr")
     document = {
         "name": "Task",
@@ -118,7 +129,7 @@ def task(toy_copy) -> Path:
 
 
 WHOLE = "imagesTr/p2_left.nii.gz"
-UNIMPORTABLE = {
+UNIMPORTABLE: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
     "truncated": (WHOLE, cut_in_half, ("truncated at byte", "copy it")),
     "flipped bit": (WHOLE, flip_a_bit, ("damaged", "copy it")),
     "NaN": (WHOLE, nifti(one_voxel(np.nan)), ("2 NaN", "expected finite")),
@@ -151,25 +162,26 @@ def test_a_spoilt_file_is_not_imported_and_the_import_goes_on_once_repaired(
 # -- preprocessed arrays -------------------------------------------------------------------------
 
 
-def rewrite_array(path: Path, change) -> None:
+def rewrite_array(path: Path, change: Change) -> None:
     """As nnU-Net would write it: another date, and so no noted hash to compare with."""
     import blosc2
 
-    array = blosc2.open(str(path), mode="r")[...].copy()
+    found: Any = blosc2.open(str(path), mode="r")
+    array = found[...].copy()
     path.unlink()
     blosc2.asarray(change(array), urlpath=str(path))
 
 
-def put(value):
-    def change(array):
+def put(value: float) -> Change:
+    def change(array: Any) -> Any:
         array[0, 12, 14, 12] = value
         return array
 
     return change
 
 
-ARRAYS = {
-    "NaN": (".b2nd", lambda p: rewrite_array(p, put(np.nan)), 3, ("NaN",)),
+ARRAYS: dict[str, tuple[str, Spoil, int, tuple[str, ...]]] = {
+    "NaN": (".b2nd", lambda p: rewrite_array(p, put(np.nan)), 3, ("1 NaN", "gansynth check")),
     "unknown label": ("_seg.b2nd", lambda p: rewrite_array(p, put(9)), 3, ("label value(s) [9]",)),
     "truncated": (".b2nd", cut_in_half, 3, ("damaged", "gansynth prepare nnunet:501")),
     "missing labels": ("_seg.b2nd", Path.unlink, 3, ("without labels", "gansynth prepare")),
@@ -187,8 +199,6 @@ def test_a_spoilt_training_array_ends_a_fit_before_it_begins(toy_copy, refuse, t
 
 
 def test_an_array_that_changed_under_its_date_is_an_integrity_fault(toy_copy, refuse, tmp_path):
-    import os
-
     case = second_training_case(toy_copy)
     path = toy_copy.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd"
     date = path.stat().st_mtime_ns
@@ -198,7 +208,7 @@ def test_an_array_that_changed_under_its_date_is_an_integrity_fault(toy_copy, re
     refuse(*command, code=6, says=(path.name, "SHA-256", "preprocess again"), keep=[toy_copy.root])
 
 
-def second_training_case(toy) -> str:
+def second_training_case(toy: Any) -> str:
     """Also has the folds made, which the first look at a data set does."""
     from gansynth_nnunet.source import open_nnunet
 
@@ -208,7 +218,15 @@ def second_training_case(toy) -> str:
 # -- slips of the keyboard -----------------------------------------------------------------------
 
 FIT = ("fit", "cgan3d", "--data", "nnunet:501", "-c", "3d_fullres")
-AUGMENT = ("augment", "--target", "nnunet", "--data", "nnunet:501", "-c", "3d_fullres")
+AUGMENT: tuple[str, ...] = (
+    "augment",
+    "--target",
+    "nnunet",
+    "--data",
+    "nnunet:501",
+    "-c",
+    "3d_fullres",
+)
 AUGMENT += ("--generator", "no-run", "--ratio", "1:1")
 SLIPS = [
     ((*FIT, "--set", "step=5"), ("--set step=5", "Did you mean 'steps'?")),

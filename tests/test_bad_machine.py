@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,12 @@ GANSYNTH = (sys.executable, "-c", "from gansynth_cli.main import main; main()")
 SMALL = ("--device", "cpu", "--set=width=4", "--set=d_width=4", "--set=levels=2")
 
 
-def fit(toy, run: Path, *more: object) -> tuple[str, ...]:
+def fit(toy: Any, run: Path, *more: object) -> tuple[str, ...]:
     return ("fit", "cgan3d", *toy.options, "-o", str(run), *SMALL, *map(str, more))
 
 
 @pytest.fixture
-def run(fitted, tmp_path) -> Path:
+def run(fitted, tmp_path):
     """A copy of the fitted run, two steps long, that a test may change."""
     shutil.copytree(fitted, tmp_path / "run")
     return tmp_path / "run"
@@ -125,17 +126,32 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def test_a_second_process_in_a_run_folder_is_told_who_is_there(toy_nnunet, run, refuse, run_cli):
-    command = fit(toy_nnunet, run, "--set=steps=3")
-    holding = [sys.executable, "-c", HOLD, str(run)]
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """Another process works in a folder; yields its pid."""
+    holding = [sys.executable, "-c", HOLD, str(folder)]
     with subprocess.Popen(holding, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        says = (str(run), f"locked by pid {other.pid} since", "another -o")
-        refuse(*command, code=4, says=says, keep=[run])
+        yield other.pid
         other.kill()
+
+
+def test_a_second_process_in_a_run_folder_is_told_who_is_there(toy_nnunet, run, refuse, run_cli):
+    command = fit(toy_nnunet, run, "--set=steps=3")
+    with held(run) as pid:
+        says = (str(run), f"locked by pid {pid} since", "another -o")
+        refuse(*command, code=4, says=says, keep=[run])
     result = run_cli(*command)
     assert result.exit_code == 0, result.stderr
+
+
+def test_a_second_training_of_the_same_fold_is_told_who_is_there(toy_copy, run, refuse):
+    model = "nnUNetTrainerGANSynth__gansynthSmallPlans__3d_fullres"
+    folder = toy_copy.root / "nnUNet_results" / toy_copy.dataset / model / "fold_0"
+    with held(folder) as pid:
+        says = (str(folder), f"locked by pid {pid} since", "--fold")
+        refuse(*augment(toy_copy, run), code=4, says=says, keep=[toy_copy.root, run])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +237,7 @@ def register_generators(register):
 '''
 
 
-def real(command: tuple[object, ...], size: int | None = None, **environ: str):
+def real(command: tuple[object, ...], size: int | None = None, way: str = "") -> Any:
     """Run the command in a process of its own, on a disk that is full after so many bytes."""
 
     def limit() -> None:
@@ -232,19 +248,19 @@ def real(command: tuple[object, ...], size: int | None = None, **environ: str):
         [*GANSYNTH, *map(str, command)],
         capture_output=True,
         text=True,
-        env={**os.environ, **environ},
+        env={**os.environ, "PYTHONPATH": way},
         preexec_fn=limit,
         timeout=200,
     )
 
 
-def augment(toy, run: Path, *more: object) -> tuple[object, ...]:
+def augment(toy: Any, run: Path, *more: object) -> tuple[object, ...]:
     kept = ("augment", "--target", "nnunet", *toy.options, "--generator", run, "--ratio", "1:1")
     short = ("num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1")
     return (*kept, "--device", "cpu", *(f"--set={s}" for s in short), *more)
 
 
-def nobody_is_left(toy) -> bool:
+def nobody_is_left(toy: Any) -> bool:
     """No producer works for this data set, and its bank is gone."""
     import psutil
 
@@ -261,11 +277,11 @@ def test_a_generator_of_unknown_labels_only_ends_the_training_before_it_begins(
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: liar\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[gansynth]\nliar = liar\n")
-    way = {"PYTHONPATH": str(tmp_path)}
+    way = str(tmp_path)
     run = tmp_path / "run"
-    fitted = real(("fit", "liar", *toy_copy.options, "-o", run), **way)
+    fitted = real(("fit", "liar", *toy_copy.options, "-o", run), way=way)
     assert fitted.returncode == 0, fitted.stderr
-    ended = real(augment(toy_copy, run), **way)
+    ended = real(augment(toy_copy, run), way=way)
     says = ("samples were rejected", "label value(s) [9]", "gansynth sample RUN --sheet")
     one_line(ended.returncode, ended.stderr, 5, says)
     assert nobody_is_left(toy_copy)

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +14,14 @@ from gansynth.schema import Condition
 
 
 @pytest.fixture(scope="module")
-def shared(toy_fit, tmp_path_factory) -> Path:
+def shared(toy_fit, tmp_path_factory):
     out = tmp_path_factory.mktemp("shared") / "run"
     toy_fit(out, steps=2)
     return out
 
 
 @pytest.fixture
-def run(shared, tmp_path) -> Path:
+def run(shared: Path, tmp_path: Path) -> Path:
     """A run of its own for each test, moved from where it was made."""
     shutil.copytree(shared, tmp_path / "moved")
     return tmp_path / "moved"
@@ -126,29 +124,6 @@ def test_a_device_that_is_not_there_is_an_environment_fault(run):
 
 
 # -- one process at a time -------------------------------------------------------------------------
-
-HOLD = """
-import sys
-from pathlib import Path
-from gansynth.run import locked
-
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def held(tmp_path):
-    """A folder that another process holds, and that process."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as holder:
-        try:
-            assert holder.stdout.readline() == "held\n"
-            yield tmp_path / "run", holder
-        finally:
-            holder.kill()
 
 
 def test_a_held_folder_names_its_holder(held):

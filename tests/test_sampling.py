@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.reporting import NullReporter
-from gansynth.run import Run, load_run
+from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer, build_edits, check_source, sample_run, write_nifti
 from gansynth.schema import Sample
 from gansynth.testing import ToySource
@@ -30,16 +31,20 @@ def runs(toy_fit, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def deep(runs) -> Run:
+def deep(runs) -> Any:
     return load_run(runs["deep"], "cpu")
 
 
 @pytest.fixture
-def drawer(deep) -> SampleDrawer:
+def drawer(deep) -> Any:
     return SampleDrawer(deep, ToySource(3), seed=4)
 
 
-def sample(run: Path, n: int, **options: object):
+def load(path: Path) -> Any:
+    return nib.load(path)
+
+
+def sample(run: Path, n: int, **options: Any) -> Any:
     return sample_run(run, n, device="cpu", reporter=NullReporter(), **options)
 
 
@@ -96,7 +101,7 @@ def test_samples_go_back_to_the_sources_units(drawer, deep):
 
 
 def test_context_reaches_the_generator(drawer, deep, monkeypatch):
-    seen = []
+    seen: list[Any] = []
     draw = type(deep.generator).sample
 
     def spy(self, conditions, seeds):
@@ -181,16 +186,16 @@ def test_every_sample_is_images_labels_and_provenance(written):
 def test_written_images_and_labels_are_the_drawn_ones(written, drawer):
     drawn = drawer.draw(1, 1)[0]
     for channel in range(2):
-        read = nib.load(written[0] / f"sample-0001_{channel:04d}.nii.gz")
+        read = load(written[0] / f"sample-0001_{channel:04d}.nii.gz")
         assert np.array_equal(read.get_fdata(dtype=np.float32), drawn.image[channel])
-    labels = np.asarray(nib.load(written[0] / "sample-0001_seg.nii.gz").dataobj)
+    labels = np.asarray(load(written[0] / "sample-0001_seg.nii.gz").dataobj)
     assert labels.dtype == np.int16
     assert np.array_equal(labels, drawn.labels)
 
 
 def test_written_provenance_replays_to_the_written_labels(written, drawer):
     told = json.loads((written[0] / "sample-0001.json").read_text())
-    labels = np.asarray(nib.load(written[0] / "sample-0001_seg.nii.gz").dataobj)
+    labels = np.asarray(load(written[0] / "sample-0001_seg.nii.gz").dataobj)
     assert np.array_equal(drawer.sampler.replay(told), labels)
 
 
@@ -211,19 +216,19 @@ def test_samples_lie_in_the_run_folder_unless_told_otherwise(runs, tmp_path):
 
 def test_flat_samples_are_written_too(runs, tmp_path):
     sample(runs["flat"], 1, out=tmp_path, sheet=True)
-    assert nib.load(tmp_path / "sample-0000_0000.nii.gz").shape == (32, 32)
+    assert load(tmp_path / "sample-0000_0000.nii.gz").shape == (32, 32)
 
 
 def test_spacing_is_in_the_header(tmp_path):
     image = np.zeros((2, 4, 5, 6), np.float32)
     files = write_nifti(Sample(image, np.zeros((4, 5, 6), np.int16)), tmp_path / "a", SPACING)
     assert [f.name for f in files] == ["a_0000.nii.gz", "a_0001.nii.gz", "a_seg.nii.gz", "a.json"]
-    assert [nib.load(f).header.get_zooms() for f in files[:3]] == [SPACING] * 3
+    assert [load(f).header.get_zooms() for f in files[:3]] == [SPACING] * 3
 
 
 def test_flat_spacing_is_in_the_header(tmp_path):
     files = write_nifti(Sample(np.zeros((1, 4, 5), np.float32)), tmp_path / "a", SPACING[:2])
-    assert nib.load(files[0]).header.get_zooms() == SPACING[:2]
+    assert load(files[0]).header.get_zooms() == SPACING[:2]
 
 
 def test_no_labels_means_no_label_file(tmp_path):

@@ -22,7 +22,7 @@ from gansynth.sources.base import CaseSource
 from gansynth_nnunet import child
 from gansynth_nnunet.class_locations import Key, encode, location_keys
 from gansynth_nnunet.config import SETTINGS, MixConfig, parse_settings
-from gansynth_nnunet.guards import check_bank, check_run, host_size
+from gansynth_nnunet.guards import check_bank, check_run, check_samples, host_size
 from gansynth_nnunet.launch import (
     EXT_TRAINER,
     PARENT,
@@ -33,7 +33,7 @@ from gansynth_nnunet.launch import (
 )
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.session import SIDECAR
+from gansynth_nnunet.record import SIDECAR
 from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "2"
@@ -119,7 +119,7 @@ class NnunetAdapter(Adapter):
             IntegrityFault: leakage, or another data set, plans, configuration.
             UsageFault: a setting, option, edit or device that cannot be; no run or bank there, or
                 samples smaller than a patch.
-            DataFault: a bank of other channels or labels.
+            DataFault: a bank of other channels or labels, or with a sample that cannot be.
         """
         parse_options(options)
         self._config(injection, parse_settings(settings))
@@ -133,18 +133,27 @@ class NnunetAdapter(Adapter):
 
         Raises:
             GansynthError: before anything starts, what ``validate`` and ``check`` refuse.
+            EnvironmentFault: another process trains into the same folder.
             TrainingFault: nnU-Net failed.
             KeyboardInterrupt, SystemExit: interrupted, after nnU-Net has ended too.
         """
         self.validate()
         self.check(injection, settings, options)
-        file = self._write(self._config(injection, parse_settings(settings)))
+        from gansynth.run import locked
+
+        config = self._config(injection, parse_settings(settings))
+        with locked(self.output_folder, "take other --data, --plans or --fold"):
+            self._train(self._write(config), options)
+            return self._outcome()
+
+    def _train(self, config: Path, options: Sequence[str]) -> None:
+        """Run nnU-Net in a child process until it ends."""
         environ = {
             "nnUNet_n_proc_DA": WORKERS,
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
             **with_ext_trainer(dict(os.environ)),
             **self.host.root.variables(),
-            MixConfig.FILE: str(file),
+            MixConfig.FILE: str(config),
             PARENT: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
         }
@@ -153,7 +162,6 @@ class NnunetAdapter(Adapter):
         command += ["-device", pick_device(parse_options(options).device)]
         ended = child.run(command, environ, self.output_folder / "gansynth_launch.log")
         child.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
-        return self._outcome()
 
     # -- before ----------------------------------------------------------------------------------
 
@@ -191,6 +199,7 @@ class NnunetAdapter(Adapter):
 
         spec = BankReader(injection.bank).spec
         check_bank(injection.bank, spec, self.source.host, self._held_out)
+        check_samples(injection.bank, self.schema, self.sample_size)
 
     def _write(self, config: MixConfig) -> Path:
         file = self.output_folder / "gansynth_config.json"

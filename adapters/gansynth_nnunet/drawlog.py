@@ -97,6 +97,19 @@ class Counts:
         """Share of the synthetic samples asked for that were missing."""
         return self.fell_back / max(1, self.synthetic + self.fell_back)
 
+    def sentence(self, asked: float) -> str:
+        """The counts in words, beside the share of synthetic samples that was asked for."""
+        text = (
+            f"{self.synthetic} of {self.real + self.synthetic} samples drawn were synthetic "
+            f"({self.realised:.1%}, asked {asked:.1%})"
+        )
+        if self.synthetic:
+            text += f", {self.distinct} different ones, each drawn {self.reuse:.1f} times"
+        if self.fell_back:
+            why = max(self.reasons, key=lambda reason: self.reasons[reason])
+            text += f"; {self.fell_back} real ones in place of a missing synthetic one ({why})"
+        return text
+
     def to_json(self) -> dict[str, Any]:
         """A JSON document."""
         return {

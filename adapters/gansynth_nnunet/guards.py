@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
-from gansynth.schema import OUTSIDE
+from gansynth.schema import OUTSIDE, Sample, Schema
 from gansynth.space import Space
 
 if TYPE_CHECKING:
@@ -104,3 +104,28 @@ def check_bank(
             f"{folder}: samples may hold the label(s) {unknown}, unknown to the data set; expected "
             f"among {sorted(known)}"
         )
+
+
+def check_samples(folder: Path, schema: Schema, patch: Sequence[int]) -> None:
+    """Check every sample of a bank that somebody brings along, as a producer checks its own.
+
+    Raises:
+        DataFault: unknown labels, no labels, NaN, another shape: naming the sample.
+        IntegrityFault: a damaged segment.
+    """
+    from gansynth.admission import admit
+    from gansynth.bank import BankReader, verify_bank
+
+    verify_bank(folder)
+    reader = BankReader(folder)
+    for sample_id in reader.ids():
+        try:
+            found = reader.read(sample_id)
+        except KeyError:  # retired meanwhile
+            continue
+        try:
+            if found.labels is None:
+                raise DataFault("no labels, expected them: nnU-Net learns from nothing else")
+            admit(Sample(found.image, found.labels), schema, host_size(patch), reader.spec.dtype)
+        except DataFault as fault:
+            raise DataFault(f"{folder}: {sample_id}: {fault}. Make the bank again") from fault

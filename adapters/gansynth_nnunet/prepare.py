@@ -143,8 +143,8 @@ def _plan(job: _Job, force: bool) -> None:
         return
     if job.plans != DEFAULT_PLANS:
         raise UsageFault(
-            f"{path}: not there, damaged or older than the raw data, and only {DEFAULT_PLANS} are made "
-            "here; make it with nnUNetv2_plan_experiment"
+            f"{path}: not there, damaged or older than the raw data, and only {DEFAULT_PLANS} are "
+            "made here; make it with nnUNetv2_plan_experiment"
         )
     with _nnunet(job):
         if not whole:

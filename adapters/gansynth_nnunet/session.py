@@ -8,13 +8,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gansynth import __version__
 from gansynth.errors import EnvironmentFault, TrainingFault
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.sources.base import CaseSource, SourceRequest
@@ -23,11 +22,11 @@ from gansynth_nnunet.config import MixConfig
 from gansynth_nnunet.drawlog import Counts, Tally
 from gansynth_nnunet.guards import check_bank, check_run, host_size
 from gansynth_nnunet.mixed import MixedDataset, OnMissing
+from gansynth_nnunet.record import SessionRecord, describe_generator
 
 if TYPE_CHECKING:
     from gansynth.producer import Producer
 
-SIDECAR = "gansynth.json"
 LIVE_FILL = 16
 SEGMENT = 16
 PATIENCE = 1800.0
@@ -73,11 +72,9 @@ class MixSession:
         self._pid = os.getpid()
         self._closed = self._warned = False
         self._manifest: dict[str, Any] | None = None
-        self._lineage: Lineage | None = None
-        self._earlier = self._read_earlier()
         source = self._open_source() if config.ratio.p > 0 else None
-        if source is not None:
-            self._check(source)
+        generator, lineage = (None, None) if source is None else self._check(source)
+        self._record = SessionRecord(training.output, training.epoch, config, generator, lineage)
         atexit.register(self.close, training.epoch)
         try:
             self._open(source)
@@ -95,7 +92,9 @@ class MixSession:
         if source is not None:
             self._wait()
         self._tally = Tally(self._log)
-        self._compare()
+        changes = self._record.changes()
+        if changes and self.training.rank == 0:
+            self.training.say(f"gansynth: WARNING: since the last session: {'; '.join(changes)}")
 
     def wrap(self, real: Any) -> MixedDataset:
         """The training data set with synthetic samples mixed in."""
@@ -118,7 +117,7 @@ class MixSession:
 
     def report(self, epoch: int) -> None:
         """Tell the log what was drawn so far, and whether the producer still lives."""
-        self.training.say(f"gansynth: {self._sentence(self.counts())}")
+        self.training.say(f"gansynth: {self.counts().sentence(self.config.ratio.p)}")
         dead = self.producer is not None and not self.producer.alive()
         if dead and not self.config.frozen and not self._warned:
             self._warned = True
@@ -126,7 +125,7 @@ class MixSession:
                 "gansynth: WARNING: the producer has ended; training goes on with the samples "
                 "there are, which are drawn again and again"
             )
-        self._record(epoch, complete=False)
+        self._write(epoch, complete=False)
 
     def close(self, epoch: int, complete: bool = False) -> None:
         """Stop the producer, write the record, remove the bank if it was made here."""
@@ -139,13 +138,20 @@ class MixSession:
         if self._own_bank is not None:
             shutil.rmtree(self._own_bank, ignore_errors=True)
         if self.training.rank == 0 and self._tally is not None:
-            self._record(epoch, complete)
             with contextlib.suppress(OSError):  # nobody may be listening any more
-                self.training.say(f"gansynth: in all {self._sentence(self.counts())}")
+                self._write(epoch, complete)
+                said = self.counts().sentence(self.config.ratio.p)
+                self.training.say(f"gansynth: in all {said}")
 
     def counts(self) -> Counts:
         """What was drawn so far, by all workers and ranks."""
         return Counts() if self._tally is None else self._tally.update()
+
+    def _write(self, epoch: int, complete: bool) -> None:
+        try:
+            self._record.write(epoch, self.counts(), complete=complete)
+        except EnvironmentFault as error:  # the training itself is not harmed
+            self.training.say(f"gansynth: WARNING: {error}")
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -167,23 +173,28 @@ class MixSession:
             )
         )
 
-    def _check(self, source: CaseSource) -> None:
+    def _check(self, source: CaseSource) -> tuple[dict[str, Any] | None, Lineage | None]:
+        """Guard the generator, and the bank; returns what the record says of them."""
         from gansynth.bank import BankReader
 
         held_out = self._held_out(source)
+        described, lineage = None, None
         if self.config.generator is not None:
             run, patch = self.config.generator, self.training.patch
             self._manifest = check_run(run, source.host, held_out, patch)
-            self._lineage = Lineage.from_json(self._manifest["lineage"])
+            described = describe_generator(run, self._manifest)
+            lineage = Lineage.from_json(self._manifest["lineage"])
         if self.config.bank is not None:
             spec = BankReader(self.config.bank).spec
             check_bank(self.config.bank, spec, source.host, held_out)
-            self._lineage = spec.lineage
+            described = {"run_id": spec.run_id, "manifest_sha256": spec.generator}
+            lineage = spec.lineage
         if not self.training.held_out_ids:
             self.training.say(
                 "gansynth: fold 'all' trains on every case: nothing is held out, so nothing is "
                 "known about leakage, and the validation Dice is one on training cases"
             )
+        return described, lineage
 
     def _held_out(self, source: CaseSource) -> tuple[CaseRecord, ...]:
         """Records of the cases nnU-Net itself holds out, read now unless the adapter just did."""
@@ -274,85 +285,3 @@ class MixSession:
 
             torch.distributed.broadcast_object_list(shared, src=0)
         return shared[0]
-
-    # -- the record ------------------------------------------------------------------------------
-
-    def _sentence(self, counts: Counts) -> str:
-        text = (
-            f"{counts.synthetic} of {counts.real + counts.synthetic} samples drawn were synthetic "
-            f"({counts.realised:.1%}, asked {self.config.ratio.p:.1%})"
-        )
-        if counts.synthetic:
-            text += f", {counts.distinct} different ones, each drawn {counts.reuse:.1f} times"
-        if counts.fell_back:
-            why = max(counts.reasons, key=lambda reason: counts.reasons[reason])
-            text += f"; {counts.fell_back} real ones in place of a missing synthetic one ({why})"
-        return text
-
-    def _read_earlier(self) -> list[dict[str, Any]]:
-        """Records of the sessions that this training continues."""
-        from gansynth.integrity import read_json
-
-        path = self.training.output / SIDECAR
-        if self.training.epoch == 0 or not path.is_file():
-            return []
-        sessions: list[dict[str, Any]] = read_json(path).get("sessions", [])
-        return sessions
-
-    def _compare(self) -> None:
-        """Say what has changed since the session that this one continues."""
-        if not self._earlier or self.training.rank != 0:
-            return
-        before, now = self._earlier[-1], {"ratio": str(self.config.ratio)}
-        generators = [
-            (g or {}).get("manifest_sha256") for g in (before["generator"], self._generator())
-        ]
-        changed = [f"{k}: {before[k]} before, {v} now" for k, v in now.items() if before[k] != v]
-        if generators[0] != generators[1]:
-            changed.append("another generator")
-        if changed:
-            self.training.say(f"gansynth: WARNING: since the last session: {'; '.join(changed)}")
-
-    def _generator(self) -> dict[str, Any] | None:
-        if self.config.generator is None or self._manifest is None:
-            return None
-        from gansynth.run import manifest_sha256
-
-        return {
-            "run_id": self._manifest["run_id"],
-            "name": self._manifest["generator"],
-            "folder": str(self.config.generator),
-            "manifest_sha256": manifest_sha256(self.config.generator),
-        }
-
-    def _record(self, epoch: int, complete: bool) -> None:
-        """Write ``gansynth.json`` beside nnU-Net's checkpoints, atomically."""
-        from gansynth.integrity import write_json_atomic
-
-        counts = self.counts()
-        this = {
-            "epochs": [self.training.epoch, epoch],
-            "ratio": str(self.config.ratio),
-            "frozen": self.config.frozen,
-            "bank_samples": self.config.bank_samples,
-            "edits": list(self.config.edits),
-            "seed": self.config.seed,
-            "settings": dict(self.config.settings),
-            "generator": self._generator(),
-            "lineage": None if self._lineage is None else _lineage(self._lineage),
-            "drawn": counts.to_json(),
-        }
-        sessions = [*self._earlier, this]
-        document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
-        try:
-            write_json_atomic(self.training.output / SIDECAR, document)
-        except EnvironmentFault as error:  # the training itself is not harmed
-            self.training.say(f"gansynth: WARNING: {error}")
-
-
-def _lineage(lineage: Lineage) -> dict[str, Any]:
-    return {
-        "dataset": lineage.dataset,
-        "fold": lineage.fold,
-        "cases": [asdict(case) for case in lineage.cases],
-    }

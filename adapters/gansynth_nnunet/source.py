@@ -190,7 +190,13 @@ class NnunetSource(CaseSource):
         case = Case(
             case_id, self.subject(case_id), self._read_image(case_id), self._read_labels(case_id)
         )
-        case.validate(self.schema)
+        try:
+            case.validate(self.schema)
+        except DataFault as fault:
+            raise DataFault(
+                f"{self.folder}: {fault}; find it in the raw data: gansynth check {self._id}, then "
+                f"{self._again}"
+            ) from fault
         return case
 
     def shape(self, case_id: str) -> tuple[int, ...]:

@@ -55,10 +55,10 @@ _NETWORK = {"width": "12", "d_width": "12", "levels": "4"}
 FULL = DemoSize(
     phantoms=15,
     spacing_mm=2.5,
-    fit={**_NETWORK, "steps": "300", "sample_every": "100", "checkpoint_every": "100"},
+    fit={**_NETWORK, "steps": "400", "sample_every": "100", "checkpoint_every": "100"},
     host={
-        "num_epochs": "5",
-        "num_iterations_per_epoch": "40",
+        "num_epochs": "6",
+        "num_iterations_per_epoch": "75",
         "num_val_iterations_per_epoch": "5",
     },
 )

@@ -20,7 +20,7 @@ from gansynth.networks.blocks import conv, instance_norm
 class NoiseInjection(nn.Module):
     """Adds noise with a learnt scale per channel."""
 
-    def __init__(self, ndim: int, channels: int, start: float = 0.3) -> None:
+    def __init__(self, ndim: int, channels: int, start: float = 0.2) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((1, channels, *[1] * ndim), start))
 
@@ -55,6 +55,8 @@ class UNetGenerator(nn.Module):
         super().__init__()
         self.ndim = ndim
         self.output = output
+        # Linear: copies of voxels would leave stripes of period two in the image.
+        self.enlarge = "trilinear" if ndim == 3 else "bilinear"
         widths = [min(width * 2**i, max_width) for i in range(len(strides) + 1)]
         self.stem = conv(ndim, in_channels, width, 3)
         self.down = nn.ModuleList(
@@ -107,7 +109,7 @@ class UNetGenerator(nn.Module):
             skips.append(x)
         x = self.noise[-1](self.middle(x), noise[len(self.down)])
         for i in reversed(range(len(self.up))):
-            x = F.interpolate(self.narrow[i](x), size=skips[i].shape[2:], mode="nearest")
+            x = F.interpolate(self.narrow[i](x), size=skips[i].shape[2:], mode=self.enlarge)
             x = self.up[i](x + skips[i])
             x = F.leaky_relu(self.norm[i](self.noise[i](x, noise[i])), 0.2, inplace=True)
         # Fresh noise once more, one convolution before the image: grain as fine as a voxel.

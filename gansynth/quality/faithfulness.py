@@ -8,6 +8,7 @@ more than everything lying in the same place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ class Segmenter:
     def predict(self, image: FloatArray) -> LabelArray:
         """Labels int16 (D, H, W) or (H, W) of one image (C, ...)."""
         with autocast(self.device, native_bf16(self.device)):
-            logits = self.net(torch.from_numpy(image)[None].to(self.device))
+            logits = self.net(torch.tensor(image)[None].to(self.device))
         chosen = logits.argmax(1)[0].cpu().numpy()
         predicted: LabelArray = np.array(self.values, np.int16)[chosen]
         return predicted
@@ -139,7 +140,25 @@ def _unet(
         nonlin=nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},
     )
-    return net
+    return _Padded(net, [math.prod(axis) for axis in zip(*strides, strict=True)])
+
+
+class _Padded(nn.Module):
+    """A network whose strides must divide the size, made to take any."""
+
+    def __init__(self, net: nn.Module, divisors: Sequence[int]) -> None:
+        super().__init__()
+        self.net = net
+        self.divisors = tuple(divisors)
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = image.shape[2:]
+        after = [-n % d for n, d in zip(size, self.divisors, strict=True)]
+        pads = [p for n in reversed(after) for p in (0, n)]
+        logits: Tensor = self.net(F.pad(image, pads, mode="replicate") if any(after) else image)
+        for axis, n in enumerate(size, 2):
+            logits = logits.narrow(axis, 0, n)
+        return logits
 
 
 def _augment(batch: Batch, values: Sequence[int], rng: torch.Generator) -> tuple[Tensor, Tensor]:

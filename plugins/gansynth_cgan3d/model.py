@@ -41,8 +41,8 @@ class CGANOptions(GeneratorOptions):
     l1: float = Field(5.0, ge=0, description="weight of the L1 term")
     l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
     feature_matching: float = Field(5.0, ge=0, description="weight of feature matching")
-    lr_generator: float = Field(2e-4, gt=0, description="Adam's rate for the generator")
-    lr_discriminator: float = Field(2e-4, gt=0, description="Adam's rate for the discriminator")
+    lr_generator: float = Field(4e-4, gt=0, description="Adam's rate for the generator")
+    lr_discriminator: float = Field(4e-4, gt=0, description="Adam's rate for the discriminator")
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
     context: int = Field(

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,7 @@ def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(build, tol
     session = trainer.gansynth_session
     bank = Path(session.producer.config.bank)
     assert BankReader(bank).count() == 4
+    assert "waiting for 4 synthetic samples" in log_of(trainer)
     for _ in range(7):
         next(train)
     assert 2 <= session.counts().distinct <= 4
@@ -266,6 +268,17 @@ def test_a_continued_training_keeps_the_record_of_its_past(build, told, frozen_b
     assert "WARNING: since the last session: ratio: 1:1 before, 3:1 now" in log_of(trainer)
 
 
+def test_a_generator_deleted_meanwhile_stops_nothing(build, told, fitted, tmp_path):
+    shutil.copytree(fitted, tmp_path / "run")
+    told(GENERATOR=tmp_path / "run", DEVICE="cpu", FROZEN=1, BANK_SAMPLES=2)
+    trainer = build()
+    trainer.initialize()
+    trainer.get_tr_and_val_datasets()
+    shutil.rmtree(tmp_path / "run")
+    trainer.gansynth_session.report(1)
+    assert sidecar(trainer)["sessions"][0]["epochs"] == [0, 1]
+
+
 def test_the_folder_for_nnunet_holds_one_module_only():
     import pkgutil
 
@@ -337,7 +350,9 @@ def test_samples_given_twice_change_no_prediction(monkeypatch, batch):
         plain = network(x)
         with cpu_inference.twice_if_faster(network, (1, 9, 8, 7)) as doubled:
             assert doubled
-            assert torch.allclose(network(x), plain, atol=1e-5)
+            twice = network(x)
+        assert twice.shape == plain.shape
+        assert torch.allclose(twice, plain, atol=1e-5)
         network(x)
     assert seen == [batch, max(batch, 2), batch]
 

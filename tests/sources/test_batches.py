@@ -1,0 +1,130 @@
+"""Real cases for the loop: keyed by seed and step, cut in the generator's space, cached."""
+# mypy: disallow-untyped-calls=False
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from gansynth.generator import Stage
+from gansynth.schema import Case, Schema
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
+from gansynth.space import Space
+from gansynth.testing import ToySource
+
+
+class Counting(ToySource):
+    """Counts how often a case was read."""
+
+    def __init__(self):
+        super().__init__(2)
+        self.reads: list[str] = []
+
+    def load(self, case_id: str) -> Case:
+        self.reads.append(case_id)
+        return super().load(case_id)
+
+
+def batches(source=None, space=None, **options) -> Any:
+    source = source or ToySource(3)
+    return CaseBatches(CaseCache(source), space or Space("crop", (8, 8, 8)), **options)
+
+
+def test_a_batch_is_the_same_for_the_same_step():
+    one, two = batches()(5, Stage(), 3), batches()(5, Stage(), 3)
+    assert torch.equal(one.image, two.image)
+    assert torch.equal(one.labels, two.labels)
+
+
+def test_steps_and_seeds_give_other_batches():
+    first = batches()(5, Stage(), 3).image
+    assert not torch.equal(first, batches()(6, Stage(), 3).image)
+    assert not torch.equal(first, batches(seed=1)(5, Stage(), 3).image)
+
+
+def test_shapes_and_types():
+    batch = batches()(0, Stage(), 3)
+    assert (batch.image.dtype, tuple(batch.image.shape)) == (torch.float32, (3, 2, 8, 8, 8))
+    assert (batch.labels.dtype, tuple(batch.labels.shape)) == (torch.int64, (3, 8, 8, 8))
+    assert batch.context is None
+
+
+def test_held_out_cases_are_never_read():
+    source = Counting()
+    some = batches(source, source.space)
+    for step in range(40):
+        some(step, Stage(), 2)
+    assert set(source.reads) == set(source.train_ids)
+
+
+def test_context_is_made_of_the_cut_case():
+    def bright(case):
+        return (case.image[0] > 0).astype(np.int16)
+
+    batch = batches(context=bright)(0, Stage(), 2)
+    assert torch.equal(batch.context, (batch.image[:, 0] > 0).long())
+
+
+def test_an_ignored_label_becomes_background():
+    class Ignoring(ToySource):
+        @property
+        def schema(self) -> Schema:
+            return replace(super().schema, ignore=2)
+
+    batch = batches(Ignoring(3))(0, Stage(), 8)
+    assert set(batch.labels.unique().tolist()) <= {-1, 0, 1}
+
+
+# -- the cache -------------------------------------------------------------------------------------
+
+
+def size(source: ToySource) -> int:
+    case = source.load(source.train_ids[0])
+    assert case.labels is not None
+    return case.image.nbytes + case.labels.nbytes
+
+
+def test_a_case_is_read_once():
+    source = Counting()
+    cache = CaseCache(source)
+    assert cache("toy_00") is cache("toy_00")
+    assert source.reads == ["toy_00"]
+
+
+def test_the_least_recently_used_case_goes_first():
+    source = Counting()
+    cache = CaseCache(source, max_bytes=2 * size(source))
+    source.reads.clear()
+    for name in ("toy_00", "toy_01", "toy_00", "toy_02", "toy_00", "toy_01"):
+        cache(name)
+    assert source.reads == ["toy_00", "toy_01", "toy_02", "toy_01"]
+
+
+def test_a_case_larger_than_the_cache_is_served_all_the_same():
+    cache = CaseCache(Counting(), max_bytes=1)
+    assert [cache(i).id for i in ("toy_00", "toy_01")] == ["toy_00", "toy_01"]
+
+
+def test_two_threads_do_not_read_at_once():
+    class Slow(Counting):
+        inside = 0
+        most = 0
+
+        def load(self, case_id: str) -> Case:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            threading.Event().wait(0.01)
+            self.inside -= 1
+            return super().load(case_id)
+
+    source = Slow()
+    cache = CaseCache(source, max_bytes=1)
+    threads = [threading.Thread(target=cache, args=(f"toy_{i:02d}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert source.most == 1

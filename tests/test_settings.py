@@ -1,0 +1,102 @@
+"""``--set``: whose option it is, what type it has, what was probably meant."""
+
+import pytest
+from pydantic import BaseModel, Field, model_validator
+
+from gansynth.errors import UsageFault
+from gansynth.settings import parse, split_settings
+from gansynth.training import FitOptions
+from gansynth_cgan3d.model import CGANOptions
+
+
+class Loop(BaseModel):
+    steps: int = Field(100, ge=1, description="optimiser steps")
+    seed: int = 0
+
+
+class Own(BaseModel):
+    rate: float = Field(1e-3, gt=0, description="the step's length")
+    fast: bool = False
+    size: tuple[int, ...] = (8, 8)
+    low: int = 0
+    high: int = 9
+    seed: int = 7
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.low > self.high:
+            raise ValueError("low must not exceed high")
+        return self
+
+
+def split(**settings: str) -> tuple[Loop, Own]:
+    return split_settings(settings, Loop, Own, generator="gen")
+
+
+def test_each_setting_finds_its_model():
+    loop, own = split(steps="7", rate="0.5")
+    assert (loop.steps, own.rate) == (7, 0.5)
+
+
+def test_what_is_not_set_keeps_its_default():
+    loop, own = split()
+    assert (loop, own) == (Loop(), Own())
+
+
+def test_a_name_that_both_have_reaches_both():
+    loop, own = split(seed="3")
+    assert (loop.seed, own.seed) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("rate", "1e-4", 1e-4),
+        ("rate", "2", 2.0),
+        ("fast", "true", True),
+        ("fast", "no", False),
+        ("size", "[4, 6]", (4, 6)),
+    ],
+)
+def test_values_are_typed(key, text, value):
+    assert getattr(split(**{key: text})[1], key) == value
+
+
+def test_a_slip_has_the_nearest_name():
+    with pytest.raises(UsageFault, match=r"--set stesp=3: gen has no .* Did you mean 'steps'\?"):
+        split(stesp="3")
+
+
+def test_without_a_near_name_all_are_listed():
+    with pytest.raises(UsageFault, match="expected one of fast, high, low, rate") as caught:
+        split(zzz="3")
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_a_value_that_does_not_fit_is_shown_with_the_options_meaning():
+    with pytest.raises(UsageFault, match=r"--set steps=many: .*integer.* \(optimiser steps\)"):
+        split(steps="many")
+
+
+def test_a_value_out_of_range_is_shown_with_its_bound():
+    with pytest.raises(UsageFault, match=r"--set rate=-1: .*greater than 0"):
+        split(rate="-1")
+
+
+def test_a_check_across_options_is_a_usage_fault_too():
+    with pytest.raises(UsageFault, match=r"--set low=5 high=2: .*low must not exceed high"):
+        split(low="5", high="2")
+
+
+def test_text_that_yaml_cannot_read_is_a_usage_fault():
+    with pytest.raises(UsageFault, match="not readable as YAML"):
+        parse(Own, {"size": "[4, "})
+
+
+def test_the_loops_and_cgan3ds_options_share_no_name():
+    assert not FitOptions.model_fields.keys() & CGANOptions.model_fields.keys()
+
+
+@pytest.mark.parametrize("options", [FitOptions, CGANOptions])
+def test_every_option_says_what_it_means(options):
+    assert all(field.description for field in options.model_fields.values())
