@@ -278,7 +278,10 @@ def toy_fit(toy_source):
         tiny = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1} if own is None else own
         loop = {"batch_size": 1, "precision": "fp32", "log_every": 1, "checkpoint_every": 2}
         flags = {k: changes.pop(k) for k in ("resume", "dry_run", "edits") if k in changes}
-        settings = {k: str(v) for k, v in {"steps": 4, **loop, **tiny, **changes}.items()}
+        values: dict[str, object] = {"steps": 4, **loop}
+        values.update(tiny)
+        values.update(changes)
+        settings = {k: str(v) for k, v in values.items()}
         options = {"edits": ("flip",), "device": "cpu", **flags}
         reporter = reporter or NullReporter()
         request = SourceRequest("toy", data)
@@ -342,6 +345,7 @@ def held(tmp_path):
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
         try:
+            assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
             yield tmp_path / "run", holder
         finally:

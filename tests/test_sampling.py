@@ -53,7 +53,7 @@ def sample(run: Path, n: int, **options: Any) -> Any:
 
 def test_a_sample_is_the_same_whatever_the_batch(drawer, deep):
     together = drawer.draw(0, 4)
-    again = SampleDrawer(deep, ToySource(3), seed=4)
+    again: Any = SampleDrawer(deep, ToySource(3), seed=4)
     for index in (3, 0, 2):
         alone = again.draw(index, 1)[0]
         assert np.array_equal(alone.image, together[index].image)
@@ -69,10 +69,10 @@ def test_samples_differ_by_index_and_by_seed(drawer, deep):
 
 
 def test_drawing_leaves_the_random_state_alone(drawer):
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     drawer.draw(0, 2)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert str(np.random.get_state()) == before[1]  # noqa: NPY002
 
 
 def test_provenance_names_run_case_edits_and_seeds(drawer, deep):
@@ -115,8 +115,8 @@ def test_context_reaches_the_generator(drawer, deep, monkeypatch):
 
 def test_no_edits_are_possible(deep):
     drawn = SampleDrawer(deep, ToySource(3), edits=()).draw(0, 1)[0]
-    case = ToySource(3).load(drawn.provenance["case"])
-    assert np.array_equal(drawn.labels, case.labels)
+    case: Any = ToySource(3).load(drawn.provenance["case"])
+    assert (drawn.labels == case.labels).all()
 
 
 def test_an_unknown_edit_is_refused():

@@ -34,6 +34,7 @@ from gansynth_nnunet.launch import (
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.record import SIDECAR
+from gansynth_nnunet.session import remove_banks_of
 from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "2"
@@ -161,6 +162,8 @@ class NnunetAdapter(Adapter):
         command += [self.host.configuration, self.host.fold, "-p", self._plans, *options]
         command += ["-device", pick_device(parse_options(options).device)]
         ended = child.run(command, environ, self.output_folder / "gansynth_launch.log")
+        if ended.code != 0:
+            remove_banks_of(ended.pid)
         child.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
 
     # -- before ----------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Ended:
     """How a child ended: exit code (-N for signal N), last lines, the signal we passed on."""
 
+    pid: int
     code: int
     last: tuple[str, ...]
     passed_on: int | None
@@ -68,7 +69,7 @@ def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
         if code != 0:
             _kill_group(child.pid)
         reader.join(timeout=10)
-    return Ended(code, tuple(last), caught[-1] if caught else None)
+    return Ended(child.pid, code, tuple(last), caught[-1] if caught else None)
 
 
 def raise_if_failed(ended: Ended, what: str) -> None:

@@ -13,9 +13,9 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Kind = Literal["real", "synthetic", "fallback"]
+Kind = Literal["real", "synthetic", "fallback", "stopped"]
 PATTERN = "draws-*.csv"
 logger = logging.getLogger("gansynth")
 
@@ -35,9 +35,10 @@ class DrawLog:
         """Record one draw.
 
         Args:
-            kind: ``fallback`` is a real case drawn because a synthetic sample was missing.
+            kind: ``fallback`` is a real case drawn because a synthetic sample was missing;
+                ``stopped`` is no draw: nothing was to take the missing sample's place.
             sample_id: id of the synthetic sample, or of the real case.
-            source: the case a synthetic sample was conditioned on; for a fallback, the reason.
+            source: the case a synthetic sample was conditioned on; else the reason it was missing.
         """
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow((kind, sample_id, " ".join(source.split())))
@@ -74,6 +75,7 @@ class Counts:
         fell_back: real cases drawn because a synthetic sample was missing.
         distinct: different synthetic samples among those drawn.
         reasons: why samples were missing -> how often.
+        stopped: why drawing stopped; empty if it did not.
     """
 
     real: int = 0
@@ -81,6 +83,7 @@ class Counts:
     fell_back: int = 0
     distinct: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    stopped: str = ""
 
     @property
     def realised(self) -> float:
@@ -129,7 +132,8 @@ class Tally:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._read: dict[Path, int] = {}
-        self._kinds = {"real": 0, "synthetic": 0, "fallback": 0}
+        self._kinds: dict[str, int] = dict.fromkeys(get_args(Kind), 0)
+        self._stopped = ""
         self._ids: set[str] = set()
         self._reasons: dict[str, int] = {}
 
@@ -149,6 +153,7 @@ class Tally:
             fell_back=self._kinds["fallback"],
             distinct=len(self._ids),
             reasons=dict(self._reasons),
+            stopped=self._stopped,
         )
 
     def _count(self, row: list[str]) -> None:
@@ -160,6 +165,8 @@ class Tally:
             self._ids.add(sample_id)
         elif kind == "fallback":
             self._reasons[source] = self._reasons.get(source, 0) + 1
+        elif kind == "stopped":
+            self._stopped = source
 
 
 def summarise(folder: Path) -> Counts:

@@ -153,11 +153,14 @@ class MixedDataset:
             sample, reason = self._draw()
             if sample is not None:
                 return sample, ""
-        raise TrainingFault(
+        fault = TrainingFault(
             f"{self._bank_folder}: no synthetic sample after {patience:g} s ({reason}), expected "
             "one: no real case may take its place here. Give the producer a faster device, or use "
             "a frozen bank"
         )
+        if self._log is not None:  # nnU-Net tells its main process only that a worker has gone
+            self._log.append("stopped", "", str(fault))
+        raise fault
 
     def _give_real(self, identifier: str, kind: Kind, reason: str = "") -> Loaded:
         if self._log is not None:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -285,3 +286,15 @@ class MixSession:
 
             torch.distributed.broadcast_object_list(shared, src=0)
         return shared[0]
+
+
+def remove_banks_of(pid: int) -> None:
+    """Remove the scratch banks of a process that has ended, and may have had no time for it.
+
+    A bank in shared memory would hold that memory until the machine restarts.
+    """
+    from gansynth.bank import SHARED_MEMORY
+
+    for base in (SHARED_MEMORY, Path(tempfile.gettempdir())):
+        for folder in base.glob(f"gansynth-*-{pid}-*"):
+            shutil.rmtree(folder, ignore_errors=True)

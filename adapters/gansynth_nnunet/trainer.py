@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.errors import UsageFault
+from gansynth.errors import TrainingFault, UsageFault
 from gansynth_nnunet.class_locations import location_keys
 from gansynth_nnunet.config import HOW_TO, MixConfig
 from gansynth_nnunet.cpu_inference import twice_if_faster
@@ -50,12 +50,22 @@ class GANSynthMixin(Host):  # type: ignore[misc]
                 setattr(self, name, value)
 
     def run_training(self) -> None:
-        """Train; whatever happens, the producer is stopped and the record is written."""
+        """Train; whatever happens, the producer is stopped and the record is written.
+
+        Raises:
+            UsageFault: nobody said what to mix in.
+            TrainingFault: a synthetic sample was missing where no real case may take its place.
+        """
         self._gansynth_config()
         if self.device.type == "cpu":
             torch.set_num_threads(cpu_threads())
         try:
             super().run_training()
+        except RuntimeError as error:
+            stopped = self.gansynth_session and self.gansynth_session.counts().stopped
+            if stopped:
+                raise TrainingFault(stopped) from error
+            raise
         finally:
             if self.gansynth_session is not None:
                 self.gansynth_session.close(self.current_epoch)

@@ -213,3 +213,17 @@ def test_a_dry_run_finds_leakage(run, run_cli, toys):
     result = run_cli(*augment(run, "--dry-run"), "--fold", "1")
     assert (result.exit_code, toys.started) == (6, [])
     assert "has seen 12 held-out case(s): toy_00 (the case itself)" in result.stderr
+
+
+def test_a_bank_that_leaks_is_found_as_well(run, run_cli, toys, tmp_path):
+    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.registry import installed
+    from gansynth.sources.base import SourceRequest
+
+    source = installed().open_source(SourceRequest("toy", "3"))
+    spec = BankSpec(source.schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)
+    BankWriter.create(tmp_path / "bank", spec).close()
+    for dry in ((), ("--dry-run",)):
+        result = run_cli(*augment(run, "--bank", tmp_path / "bank", *dry), "--fold", "1")
+        assert (result.exit_code, toys.started) == (6, [])
+        assert "the bank of toy:3 fold 0 has seen 12 held-out case(s)" in result.stderr

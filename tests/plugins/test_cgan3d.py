@@ -12,7 +12,7 @@ import torch
 from gansynth.generator import Batch, Step
 from gansynth.generator import Stage as WholeStage
 from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, Case, Condition, Sample, Schema
+from gansynth.schema import OUTSIDE, Condition, Schema
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.testing import ToySource, check_generator
@@ -109,7 +109,7 @@ def test_any_size_can_be_trained(size):
 
 def test_labels_come_back_as_asked():
     for sample, seed in zip(draw(build((9, 8, 7)), 5, 6), (5, 6), strict=True):
-            assert sample.labels.dtype == np.int16
+        assert sample.labels.dtype == np.int16
         assert np.array_equal(sample.labels, labels((9, 8, 7), seed))
 
 
@@ -226,8 +226,8 @@ def cases(ndim: int = 2) -> Any:
 
 
 @pytest.fixture(scope="module")
-def clusters() -> ContextClusters:
-    fitted: Any = ContextClusters(3)
+def clusters() -> Any:
+    fitted = ContextClusters(3)
     fitted.fit(cases())
     return fitted
 

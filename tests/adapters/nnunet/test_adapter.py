@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gansynth.adapter import Injection
+from gansynth.bank import bank_folder
 from gansynth.errors import DataFault, GansynthError, IntegrityFault, TrainingFault, UsageFault
 from gansynth.ratio import Ratio
 from gansynth.schema import Sample
@@ -21,6 +22,7 @@ from gansynth_nnunet import child, torchvision_cure
 from gansynth_nnunet.adapter import NnunetAdapter, doctor_lines
 from gansynth_nnunet.guards import check_size
 from gansynth_nnunet.launch import EXT_TRAINER, cpu_threads, parse_options
+from gansynth_nnunet.session import remove_banks_of
 from gansynth_nnunet.source import open_nnunet
 
 QUICK = {
@@ -208,6 +210,14 @@ def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
         child.raise_if_failed(ended, "training")
     time.sleep(0.1)
     assert not Path(f"/proc/{int(ended.last[0])}/exe").exists()
+
+
+def test_what_a_killed_child_left_in_memory_is_removed():
+    folder = bank_folder("toy", 0)
+    remove_banks_of(os.getpid() + 1)
+    assert folder.exists()
+    remove_banks_of(os.getpid())
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

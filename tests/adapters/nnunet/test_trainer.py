@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from gansynth.bank import BankReader
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.config import MixConfig
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedDataset
+from gansynth_nnunet.session import MixSession
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -95,9 +96,10 @@ def test_nnunets_own_loaders_draw_from_the_bank(build, told, frozen_bank, config
     assert (next(validation)["target"][0] >= 0).all()
 
 
-def test_one_epoch_of_training(build, told, frozen_bank):
-    told(BANK=frozen_bank(), RATIO="1:1")
-    trainer = build()
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_one_epoch_of_training(build, told, frozen_bank, configuration):
+    told(BANK=frozen_bank(configuration=configuration), RATIO="1:1")
+    trainer = build(configuration)
     trainer.run_training()
     folder = Path(trainer.output_folder)
     record = sidecar(trainer)
@@ -161,6 +163,27 @@ def test_training_goes_on_with_what_a_killed_producer_has_made(build, told, fitt
     session.report(1)
     assert (session.counts().synthetic, session.counts().fell_back) == (5, 0)
     assert "WARNING: the producer has ended; training goes on" in log_of(trainer)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_strict_training_stops_at_a_missing_sample_and_says_why(
+    build, told, frozen_bank, monkeypatch, workers
+):
+    bank = frozen_bank()
+    told(BANK=bank, STRICT=1)
+    monkeypatch.setenv("nnUNet_n_proc_DA", workers)
+    trainer = build()
+    wrap = MixSession.wrap
+
+    def wrap_then_empty(session, real):
+        mixed = wrap(session, real)
+        for segment in bank.glob("segment-*.h5"):
+            segment.unlink()
+        return mixed
+
+    monkeypatch.setattr(MixSession, "wrap", wrap_then_empty)
+    with pytest.raises(TrainingFault, match=r"no synthetic sample after 0 s .the bank is empty"):
+        trainer.run_training()
 
 
 def test_the_record_names_the_generator_and_all_it_has_seen(build, told, fitted):
@@ -265,7 +288,19 @@ def test_a_continued_training_keeps_the_record_of_its_past(build, told, frozen_b
     trainer.run_training()
     sessions = sidecar(trainer)["sessions"]
     assert [(s["epochs"], s["ratio"]) for s in sessions] == [([0, 1], "1:1"), ([1, 2], "3:1")]
-    assert "WARNING: since the last session: ratio: 1:1 before, 3:1 now" in log_of(trainer)
+    assert "WARNING: since the last session: ratio: 1:1 before, 3:1 now \n" in log_of(trainer)
+
+
+def test_another_generator_in_a_continued_training_is_noticed(tmp_path):
+    from gansynth.ratio import Ratio
+    from gansynth_nnunet.drawlog import Counts
+    from gansynth_nnunet.record import SessionRecord
+
+    config = MixConfig(Ratio.parse("1:1"), bank=tmp_path)
+    first = SessionRecord(tmp_path, 0, config, {"manifest_sha256": "a"}, None)
+    first.write(1, Counts(), complete=True)
+    second = SessionRecord(tmp_path, 1, config, {"manifest_sha256": "b"}, None)
+    assert second.changes() == ["another generator"]
 
 
 def test_a_generator_deleted_meanwhile_stops_nothing(build, told, fitted, tmp_path):
@@ -285,86 +320,6 @@ def test_the_folder_for_nnunet_holds_one_module_only():
     assert [module.name for module in pkgutil.iter_modules([str(EXT_TRAINER)])] == [
         "nnunet_trainer_gansynth"
     ]
-
-
-# -- what it is told -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"GANSYNTH_GENERATOR": "runs/g0"}, "GANSYNTH_RATIO is not set"),
-        ({"GANSYNTH_RATIO": "1:1"}, "GANSYNTH_GENERATOR=runs/g0"),
-        ({"GANSYNTH_RATIO": "1", "GANSYNTH_GENERATOR": "g"}, "expected REAL:SYNTHETIC"),
-        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epoch=3"}, "num_epoch=3: unknown key"),
-        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epochs=two"}, "a whole number"),
-        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epochs=0"}, "at least 1"),
-        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "initial_lr=nan"}, "initial_lr=nan"),
-        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epochs"}, "has no '='"),
-        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_FROZEN": "maybe"}, "GANSYNTH_FROZEN=maybe"),
-        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_BANK_SAMPLES": "x"}, "GANSYNTH_BANK_SAMPLES=x"),
-        ({"GANSYNTH_CONFIG": "/no/such.json"}, "/no/such.json: cannot be read"),
-    ],
-)
-def test_a_wrong_variable_is_named(variables, message):
-    with pytest.raises(UsageFault) as caught:
-        MixConfig.from_environment(variables)
-    assert message in str(caught.value)
-
-
-def test_a_silent_environment_says_nothing():
-    assert MixConfig.from_environment({"PATH": "/bin"}) is None
-
-
-def test_what_the_adapter_writes_is_read_back(tmp_path):
-    from gansynth.lineage import CaseRecord
-    from gansynth.ratio import Ratio
-
-    config = MixConfig(
-        ratio=Ratio.parse("1:2"),
-        generator=tmp_path / "g0",
-        edits=("elastic",),
-        settings={"num_epochs": 3, "initial_lr": 0.1},
-        held_out=(CaseRecord("a", "s", "0"),),
-    )
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(config.to_json()))
-    assert MixConfig.from_environment({"GANSYNTH_CONFIG": str(file)}) == config
-
-
-# -- predicting on a CPU -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("batch", [1, 2, 3])
-def test_samples_given_twice_change_no_prediction(monkeypatch, batch):
-    import torch
-
-    from gansynth_nnunet import cpu_inference
-
-    monkeypatch.setattr(cpu_inference, "_seconds", lambda network, shape: -shape[0])
-    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 2, 3)).eval()
-    seen = []
-    network[0].register_forward_pre_hook(lambda layer, arguments: seen.append(len(arguments[0])))
-    x = torch.randn(batch, 1, 9, 8, 7, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        plain = network(x)
-        with cpu_inference.twice_if_faster(network, (1, 9, 8, 7)) as doubled:
-            assert doubled
-            twice = network(x)
-        assert twice.shape == plain.shape
-        assert torch.allclose(twice, plain, atol=1e-5)
-        network(x)
-    assert seen == [batch, max(batch, 2), batch]
-
-
-def test_samples_are_given_once_where_that_is_faster(monkeypatch):
-    import torch
-
-    from gansynth_nnunet import cpu_inference
-
-    monkeypatch.setattr(cpu_inference, "_seconds", lambda network, shape: shape[0])
-    with cpu_inference.twice_if_faster(torch.nn.Conv3d(1, 4, 3), (1, 9, 8, 7)) as doubled:
-        assert not doubled
 
 
 # -- the stock command ---------------------------------------------------------------------------
