@@ -50,11 +50,14 @@ class Batch:
         image: float32 (B, C, D, H, W) or (B, C, H, W).
         labels: int64 (B, D, H, W) or (B, H, W), values as in the schema; None if unlabelled.
         context: int64 (B, D, H, W) or (B, H, W), intensity clusters; None if unused.
+        padding: bool, same shape: voxels beyond the case, where the image holds a constant that a
+            discriminator would know by; None if there are none.
     """
 
     image: Tensor
     labels: Tensor | None = None
     context: Tensor | None = None
+    padding: Tensor | None = None
 
 
 @dataclass

@@ -19,6 +19,10 @@ from gansynth.reporting import Reporter
 from gansynth.run import Run, load_run
 from gansynth.schema import Case, Sample
 from gansynth.sources.base import CaseSource
+from gansynth.space import Placement
+
+SHEET = 32
+"""Most samples on a sheet."""
 
 
 class SampleDrawer:
@@ -54,8 +58,14 @@ class SampleDrawer:
         """The same samples in the generator's own space."""
         conditions = [self.sampler.draw(i) for i in range(first, first + count)]
         samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
-        stamp = {"run": self.run.run_id}
-        return [replace(s, provenance={**s.provenance, **stamp}) for s in samples]
+        return [self._finish(s) for s in samples]
+
+    def _finish(self, sample: Sample) -> Sample:
+        """Pad as the source's own crops are padded, and say which run it was."""
+        where, shape = sample.provenance["placement"], sample.provenance["shape"]
+        placement = Placement(tuple(where["corner"]), where["slice_index"])
+        cleared = self.run.space.clear_padding(sample, shape, placement)
+        return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
 
 
 def build_edits(names: Sequence[str]) -> list[Edit]:
@@ -140,16 +150,14 @@ def sample_run(
         from gansynth.sheets import write_sheet
 
         path = out / "sheet.png"
-        real = [_placed(drawer, s) for s in samples[:8]]
-        write_sheet(path, samples[:16], real, source.schema)
+        real = [_placed(drawer, s) for s in samples[:SHEET]]
+        write_sheet(path, samples[:SHEET], real, source.schema)
         report["sheet"] = str(path)
     return report
 
 
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
     """The real case a sample's condition came from, at the same place, in the host's space."""
-    from gansynth.space import Placement
-
     where = sample.provenance["placement"]
     space, source = drawer.run.space, drawer.sampler.source
     case = space.to_generator(

@@ -13,52 +13,50 @@ from gansynth.schema import Case, FloatArray, LabelArray, Sample, Schema
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+COLUMNS = 8
 COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
 
 
 def write_sheet(
     path: Path, samples: Sequence[Sample], real: Sequence[Case], schema: Schema, *, title: str = ""
 ) -> Path:
-    """Write a PNG: one column per case, one row per channel, synthetic above real.
+    """Write a PNG: eight cases a line, one row per channel, each synthetic above its real one.
 
     Args:
         path: where to write; published atomically.
         samples: synthetic samples, (C, D, H, W) or (C, H, W).
-        real: real cases of the same space, may be empty.
+        real: real cases of the same space, in the samples' order; may be fewer, or none.
         schema: names channels and labels.
         title: printed on top.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    blocks: list[tuple[str, Sequence[Sample | Case]]] = []
+    for first in range(0, len(samples), COLUMNS):
+        blocks.append(("synthetic", samples[first : first + COLUMNS]))
+        if real[first : first + COLUMNS]:
+            blocks.append(("real", real[first : first + COLUMNS]))
     channels = len(schema.channels)
-    blocks: list[tuple[str, Sequence[Sample | Case]]] = [("synthetic", samples)]
-    if real:
-        blocks.append(("real", real))
-    columns = max(len(group) for _, group in blocks)
-    rows = channels * len(blocks)
+    columns, rows = max(len(group) for _, group in blocks), channels * len(blocks)
     figure = Figure(figsize=(1.5 * columns, 1.5 * rows + 0.4), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
-    windows = _windows(real or samples)
     for axis in axes.ravel():
         axis.axis("off")
+    windows = _windows(real or samples)
     for block, (name, group) in enumerate(blocks):
-        for column, item in enumerate(group):
-            cut = middle_slice(item.labels, item.image.shape[1:])
-            for channel in range(channels):
-                axis = axes[block * channels + channel, column]
-                _draw(axis, item, cut, channel, windows[channel], schema)
-                if column == 0:
-                    axis.set_title(f"{name} {schema.channels[channel]}", fontsize=7, loc="left")
+        lines = axes[block * channels : (block + 1) * channels]
+        for channel, line in enumerate(lines):
+            line[0].set_title(f"{name} {schema.channels[channel]}", fontsize=7, loc="left")
+            for axis, item in zip(line, group, strict=False):
+                cut = middle_slice(item.labels, item.image.shape[1:])
+                labels = None if channel else item.labels
+                _draw(axis, item.image[channel], labels, cut, windows[channel], schema)
     figure.suptitle(title, fontsize=9)
-    figure.tight_layout(pad=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
-    return path
+    return _save(figure, path)
 
 
 def write_overlays(
@@ -88,14 +86,9 @@ def write_overlays(
         for row, (name, labels) in enumerate((("truth", truth), ("prediction", predicted))):
             axis = axes[row, column]
             axis.axis("off")
-            _draw_plane(axis, image[channel], labels, cut, window, schema)
+            _draw(axis, image[channel], labels, cut, window, schema)
             axis.set_title(f"{title}, {name}", fontsize=7, loc="left")
-    figure.tight_layout(pad=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
-    return path
+    return _save(figure, path)
 
 
 def middle_slice(labels: LabelArray | None, shape: Sequence[int]) -> int | None:
@@ -107,6 +100,15 @@ def middle_slice(labels: LabelArray | None, shape: Sequence[int]) -> int | None:
     return int((labels > 0).sum(axis=(1, 2)).argmax())
 
 
+def _save(figure: Figure, path: Path) -> Path:
+    figure.tight_layout(pad=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
+    return path
+
+
 def _windows(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:
     stacked = [i.image.reshape(i.image.shape[0], -1) for i in items]
     low = np.min([np.percentile(s, 1, axis=1) for s in stacked], axis=0)
@@ -115,18 +117,6 @@ def _windows(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:
 
 
 def _draw(
-    axis: Axes,
-    item: Sample | Case,
-    cut: int | None,
-    channel: int,
-    window: tuple[float, float],
-    schema: Schema,
-) -> None:
-    labels = None if channel else item.labels
-    _draw_plane(axis, item.image[channel], labels, cut, window, schema)
-
-
-def _draw_plane(
     axis: Axes,
     image: npt.NDArray[Any],
     labels: LabelArray | None,

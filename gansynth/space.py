@@ -146,6 +146,27 @@ class Space:
             case, image=self._squash(np.asarray(image, np.float32)), labels=labels, boxes=None
         )
 
+    def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
+        """Voxels of a crop that lie beyond its case, bool of shape ``size``; None if none do.
+
+        Args:
+            shape: spatial shape of the source case.
+            placement: where it was cut.
+        """
+        if self.grid not in ("crop", "slice"):
+            return None
+        inner = shape[1:] if self.grid == "slice" else shape
+        beyond = crop_pad(np.zeros(inner, np.bool_), placement.corner, self.size, True)
+        return beyond if beyond.any() else None
+
+    def clear_padding(self, sample: Sample, shape: Sequence[int], placement: Placement) -> Sample:
+        """A sample of this space with exactly what ``to_generator`` pads with beyond its case."""
+        beyond = self.padding(shape, placement)
+        if beyond is None:
+            return sample
+        fill = self._squash(np.zeros((len(sample.image), *[1] * beyond.ndim), np.float32))
+        return replace(sample, image=np.where(beyond, fill, sample.image))
+
     def to_host(self, sample: Sample, shape: Sequence[int] | None = None) -> Sample:
         """Bring a sample of this space back into the source's.
 

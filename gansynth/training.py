@@ -238,7 +238,12 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
     def move(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(device, non_blocking=True)
 
-    return Batch(batch.image.to(device, non_blocking=True), move(batch.labels), move(batch.context))
+    return Batch(
+        batch.image.to(device, non_blocking=True),
+        move(batch.labels),
+        move(batch.context),
+        move(batch.padding),
+    )
 
 
 def _check_finite(values: Mapping[str, float], step: int, folder: Path | None) -> None:

@@ -274,18 +274,24 @@ def toy_fit(toy_source):
     from gansynth.fitting import fit
     from gansynth.reporting import NullReporter
 
-    def run(out, *, data="2", generator="cgan3d", own=None, reporter=None, **changes):
+    def run(out, *, data="2", generator="cgan3d", own=None, edits=("flip",), **changes):
         tiny = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1} if own is None else own
         loop = {"batch_size": 1, "precision": "fp32", "log_every": 1, "checkpoint_every": 2}
-        flags = {k: changes.pop(k) for k in ("resume", "dry_run", "edits") if k in changes}
+        passed = {k: changes.pop(k) for k in ("resume", "dry_run") if k in changes}
+        reporter = changes.pop("reporter", NullReporter())
         values: dict[str, object] = {"steps": 4, **loop}
         values.update(tiny)
         values.update(changes)
-        settings = {k: str(v) for k, v in values.items()}
-        options = {"edits": ("flip",), "device": "cpu", **flags}
-        reporter = reporter or NullReporter()
-        request = SourceRequest("toy", data)
-        return fit(generator, request, out, settings=settings, reporter=reporter, **options)
+        return fit(
+            generator,
+            SourceRequest("toy", data),
+            out,
+            settings={k: str(v) for k, v in values.items()},
+            edits=edits,
+            device="cpu",
+            reporter=reporter,
+            **passed,
+        )
 
     return run
 

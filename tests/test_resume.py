@@ -83,6 +83,31 @@ def test_another_architecture_is_named_by_its_first_tensor(tmp_path):
         train(*cgan(d_width=8), options(steps=2), folder=tmp_path)
 
 
+def test_another_precision_is_told(tmp_path):
+    train(*cgan(), options(steps=1), folder=tmp_path)
+    report = train(*cgan(), options(steps=2, precision="bf16"), folder=tmp_path)
+    assert len(report.notes) == 1
+    assert "precision bf16 instead of fp32" in report.notes[0]
+
+
+def test_the_checkpoint_resumed_from_is_announced(tmp_path):
+    """A run killed between a checkpoint and its manifest would else never catch up."""
+    train(*cgan(), options(), folder=tmp_path)
+    heard: list[tuple[str, int]] = []
+    train(
+        *cgan(),
+        options(),
+        folder=tmp_path,
+        on_checkpoint=lambda path, step: heard.append((path.name, step)),
+    )
+    assert heard == [("step-00000004", 4)]
+
+
+def test_not_to_resume_starts_anew(tmp_path):
+    train(*cgan(), options(), folder=tmp_path)
+    assert train(*cgan(), options(), folder=tmp_path, resume=False).resumed_at == 0
+
+
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path

@@ -36,7 +36,7 @@ class Duel(Generator):
         self.stepped: list[Stage] = []
         self.frozen: list[dict[str, bool]] = []
         return {
-            "generator": nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)),
+            "generator": nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.2)),
             "critic": spectral_norm(nn.Conv2d(2, 1, 3)),
         }
 
@@ -144,32 +144,6 @@ def test_all_damaged_is_an_integrity_fault(tmp_path):
         flip(path)
     with pytest.raises(IntegrityFault, match=r"every checkpoint is damaged .*step-00000004"):
         train(duel(), noise, options(steps=6), folder=tmp_path)
-
-
-def test_another_precision_is_told(tmp_path):
-    train(duel(), noise, options(steps=1), folder=tmp_path)
-    report = train(duel(), noise, options(steps=2, precision="bf16"), folder=tmp_path)
-    assert len(report.notes) == 1
-    assert "precision bf16 instead of fp32" in report.notes[0]
-
-
-def test_the_checkpoint_resumed_from_is_announced(tmp_path):
-    """A run killed between a checkpoint and its manifest would else never catch up."""
-    train(duel(), noise, options(), folder=tmp_path)
-    heard: list[tuple[str, int]] = []
-    train(
-        duel(),
-        noise,
-        options(),
-        folder=tmp_path,
-        on_checkpoint=lambda path, step: heard.append((path.name, step)),
-    )
-    assert heard == [("step-00000004", 4)]
-
-
-def test_not_to_resume_starts_anew(tmp_path):
-    train(duel(), noise, options(), folder=tmp_path)
-    assert train(duel(), noise, options(), folder=tmp_path, resume=False).resumed_at == 0
 
 
 # -- faults ----------------------------------------------------------------------------------------
@@ -344,6 +318,20 @@ def test_a_phase_runs_every_interval_steps():
     assert [step for player, step in generator.calls if player == "generator"] == list(range(7))
 
 
+def test_phases_see_the_prepared_batch():
+    sizes: list[tuple[int, ...]] = []
+
+    def judge(self, step):
+        sizes.append(tuple(step.batch.image.shape[2:]))
+        return Duel._judge(self, step)
+
+    def prepare(self, batch, stage):
+        return Batch(batch.image[..., :5, :5])
+
+    train(duel(_judge=judge, prepare=prepare), noise, options(steps=1))
+    assert sizes == [(5, 5)]
+
+
 @pytest.mark.parametrize(("player", "other"), [("generator", "critic"), ("critic", "generator")])
 def test_a_players_phase_changes_its_own_parameters_only(player, other):
     generator = duel(only=(player,))
@@ -402,17 +390,6 @@ def test_without_phases_nothing_is_trained_and_that_is_legal(tmp_path):
     report = train(duel(only=()), noise, options(), folder=tmp_path)
     assert (report.steps, report.images, report.losses) == (0, 0, {})
     assert checkpoint.latest(tmp_path / "checkpoints") is not None
-
-
-def test_a_step_asks_for_its_batch_by_number():
-    asked: list[int] = []
-
-    def batches(step, stage, size):
-        asked.append(step)
-        return noise(step, stage, size)
-
-    train(duel(), batches, options(steps=3))
-    assert asked == [0, 1, 2]
 
 
 def test_a_reader_that_fails_is_heard():

@@ -63,6 +63,7 @@ class ConditionSampler:
         provenance: dict[str, Any] = {
             "dataset": self.source.name,
             "case": case_id,
+            "shape": list(case.image.shape[1:]),
             "placement": placement.to_json(),
             "edits": steps,
             "seed": self.seed,

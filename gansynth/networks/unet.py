@@ -85,7 +85,7 @@ class UNetGenerator(nn.Module):
         self.image = conv(ndim, width, out_channels, 3)
 
     def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Spatial shapes of the noise wanted: one per level, finest first, one more for the head."""
+        """Spatial shapes of the noise: one per level, finest first, one more for the head."""
         shapes = [tuple(size)]
         for block in self.down:
             stride = block[0].stride  # type: ignore[index]

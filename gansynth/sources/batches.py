@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +10,11 @@ import numpy as np
 from gansynth.conditions.sampler import replace_ignored
 from gansynth.schema import Case, LabelArray
 from gansynth.sources.cache import CaseCache
-from gansynth.space import Space
+from gansynth.space import Placement, Space
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gansynth.generator import Batch, Stage
 
 
@@ -47,21 +49,37 @@ class CaseBatches:
 
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step)))
         ids = self.cache.source.train_ids
-        cases = [self.cut(ids[int(rng.integers(len(ids)))], rng) for _ in range(batch_size)]
+        drawn = [self._place(ids[int(rng.integers(len(ids)))], rng) for _ in range(batch_size)]
+        cases = [self._cut(case, placement) for case, placement in drawn]
         image = torch.from_numpy(np.stack([c.image for c in cases]))
-        drawn = [c.labels for c in cases if c.labels is not None]
-        labels = (
-            torch.from_numpy(np.stack(drawn).astype(np.int64)) if len(drawn) == len(cases) else None
-        )
+        labelled = [c.labels for c in cases if c.labels is not None]
+        labels = None
+        if len(labelled) == len(cases):
+            labels = torch.from_numpy(np.stack(labelled).astype(np.int64))
         maps = [m for m in map(self.context, cases) if m is not None] if self.context else []
         context = torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
-        return Batch(image, labels, context)
+        return Batch(image, labels, context, self._padding(drawn))
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
         """One case at a drawn place of the generator's space."""
+        return self._cut(*self._place(case_id, rng))
+
+    def _place(self, case_id: str, rng: np.random.Generator) -> tuple[Case, Placement]:
         case = self.cache(case_id)
-        placed = self.space.to_generator(case, self.space.place(case, rng))
+        return case, self.space.place(case, rng)
+
+    def _cut(self, case: Case, placement: Placement) -> Case:
+        placed = self.space.to_generator(case, placement)
         if placed.labels is None:
             return placed
         schema = self.space.generator_schema(self.cache.source.schema)
         return Case(placed.id, placed.subject, placed.image, replace_ignored(placed.labels, schema))
+
+    def _padding(self, drawn: Sequence[tuple[Case, Placement]]) -> Tensor | None:
+        import torch
+
+        masks = [self.space.padding(c.image.shape[1:], p) for c, p in drawn]
+        if all(mask is None for mask in masks):
+            return None
+        none = np.zeros(self.space.size, np.bool_)
+        return torch.from_numpy(np.stack([none if m is None else m for m in masks]))

@@ -108,6 +108,8 @@ class CGAN3D(Generator):
             for s in net.noise_shapes(condition.shape[2:])
         ]
         fake = self._fill_outside(net(condition, noise), batch.labels)
+        if batch.padding is not None:
+            fake = torch.where(batch.padding[:, None], batch.image, fake)
         step.scratch.update(fake=fake.detach(), condition=condition)
         logits, features = self.nets["discriminator"](torch.cat((fake, condition), 1))
         terms = {"adversarial": o.adversarial * losses.lsgan_generator(logits)}

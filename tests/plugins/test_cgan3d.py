@@ -172,6 +172,37 @@ def test_a_term_of_weight_zero_is_left_out():
     assert set(losses_of(generator)["generator"]) == {"adversarial"}
 
 
+def test_the_low_pass_reaches_the_l1():
+    coarse, fine = (losses_of(build((12, 12), l1_lowpass=n))["generator"]["l1"] for n in (4, 1))
+    assert coarse < 0.5 * fine  # noise against noise: most of it is grain
+
+
+class Opinion(torch.nn.Module):
+    """A discriminator that takes bright images for real ones."""
+
+    def forward(self, pair):
+        return [pair[:, :1]], []
+
+
+def test_real_is_one_and_synthetic_zero_to_the_discriminator():
+    generator = build((12, 12))
+    generator.nets["discriminator"] = Opinion()
+    batch = batch_of(generator)
+    batch.image = torch.ones_like(batch.image)
+    step = Step(batch, WholeStage(), 0, 0, torch.Generator())
+    condition = torch.zeros(2, 4, 12, 12)
+    step.scratch.update(fake=torch.zeros_like(batch.image), condition=condition)
+    assert generator.phases()[1].loss(step)["adversarial"].item() == 0
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_discriminators_options_reach_it(on):
+    critic = build((12, 12), texture_head=on, spectral_norm=on).nets["discriminator"]
+    logits, _ = critic(torch.zeros(1, 6, 12, 12))
+    assert len(logits) == 1 + on
+    assert any("parametrizations" in name for name in critic.state_dict()) == on
+
+
 def test_each_player_has_its_rate():
     generator = build((12, 12), lr_generator=1e-3, lr_discriminator=4e-3)
     rates = [

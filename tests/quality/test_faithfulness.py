@@ -10,7 +10,9 @@ import torch
 
 from gansynth.generator import Batch, Stage
 from gansynth.quality.faithfulness import (
+    Segmenter,
     SegmenterOptions,
+    _augment,
     label_recovery,
     mean_dice,
     train_segmenter,
@@ -61,6 +63,45 @@ def test_samples_of_other_labels_than_theirs_score_low(judge, source):
     turned = [(image, labels) for (image, _), (_, labels) in pairwise(cases)]
     found = label_recovery(judge, pairs(source, source.held_out_ids), turned, source.schema)
     assert found["synthetic_over_real"] < 0.6
+
+
+class Oracle(Segmenter):
+    """Finds exactly what an image shows."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Identity(), (0, 1), torch.device("cpu"))
+
+    def predict(self, image):
+        return image[0].astype(np.int16)
+
+
+def test_a_sample_is_not_shuffled_with_itself(source):
+    apart = [
+        (np.eye(3, dtype=np.float32)[None, i], np.eye(3)[i].astype(np.int16)) for i in range(3)
+    ]
+    found = label_recovery(Oracle(), apart, apart, source.schema)
+    assert (found["synthetic"], found["shuffled"]) == (1, 0)
+
+
+def test_labels_are_turned_with_their_images():
+    drawn = torch.randint(0, 2, (2, 5, 6), generator=torch.Generator().manual_seed(0))
+    batch = Batch((20.0 * drawn - 10)[:, None], drawn)
+    for seed in range(8):
+        image, target = _augment(batch, (0, 1), torch.Generator().manual_seed(seed))
+        assert torch.equal(image[:, 0] > 0, target == 1)
+
+
+def test_the_judge_is_the_same_for_the_same_seed(source):
+    batches = CaseBatches(CaseCache(source), source.space)
+    weights = []
+    for state in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(state)
+            judge = train_segmenter(
+                batches, source.schema, source.space.size, replace(FEW, steps=2)
+            )
+        weights.append(next(judge.net.parameters()))
+    assert torch.equal(*weights)
 
 
 def test_cases_are_counted(found):
