@@ -1,8 +1,9 @@
 """A PatchGAN that sees image and label, and judges grain as well as layout.
 
-PatchGAN: Isola et al. 2017. Its first convolution runs at full resolution and carries a head of
-its own: a discriminator that strides at once is blind above half resolution, and samples then
-come out smooth. Spectral normalisation: Miyato et al. 2018.
+PatchGAN: Isola et al. 2017. Its first convolution runs at full resolution, and what the second
+makes of it has a head of its own that sees five voxels: a discriminator that strides at once is
+blind above half resolution, and samples then come out smooth. Spectral normalisation: Miyato et
+al. 2018.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class PatchDiscriminator(nn.Module):
         width: features of the full-resolution layer; doubled per downsampling.
         strides: one tuple per downsampling.
         spectral: normalise every convolution by its spectral norm.
-        texture_head: judge grain at full resolution besides layout at the coarsest.
+        texture_head: judge grain (five voxels at a time) besides layout at the coarsest.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class PatchDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
 
-        def layer(cin: int, cout: int, stride: int | tuple[int, ...] = 1) -> nn.Module:
-            built = conv(ndim, cin, cout, 3, stride)
+        def layer(
+            cin: int, cout: int, stride: int | tuple[int, ...] = 1, kernel: int = 3
+        ) -> nn.Module:
+            built = conv(ndim, cin, cout, kernel, stride)
             return spectral_norm(built) if spectral else built
 
         widths = [width * 2**i for i in range(len(strides) + 1)]
@@ -50,7 +53,8 @@ class PatchDiscriminator(nn.Module):
             layer(widths[i], widths[i + 1], stride) for i, stride in enumerate(strides)
         )
         self.layout = layer(widths[-1], 1)
-        self.texture = layer(width, 1) if texture_head else None
+        # Pointwise: a convolution with one output channel costs a CPU as much as one with eight.
+        self.texture = layer(widths[min(1, len(strides))], 1, kernel=1) if texture_head else None
 
     def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Judge pairs.
@@ -63,9 +67,10 @@ class PatchDiscriminator(nn.Module):
         """
         x = F.leaky_relu(self.stem(pair), 0.2, inplace=True)
         features = [x]
-        logits = [] if self.texture is None else [self.texture(x)]
         for layer in self.down:
             x = F.leaky_relu(layer(x), 0.2, inplace=True)
             features.append(x)
-        logits.append(self.layout(x))
+        logits = [self.layout(x)]
+        if self.texture is not None:
+            logits.append(self.texture(features[min(1, len(features) - 1)]))
         return logits, features

@@ -82,7 +82,7 @@ class UNetGenerator(nn.Module):
         self.noise = nn.ModuleList(NoiseInjection(ndim, w) for w in widths)
         self.head = conv(ndim, width, width, 3)
         self.grain = NoiseInjection(ndim, width)
-        self.image = conv(ndim, width, out_channels, 3)
+        self.image = conv(ndim, width, out_channels, 1)
 
     def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
         """Spatial shapes of the noise: one per level, finest first, one more for the head."""

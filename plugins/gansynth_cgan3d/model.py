@@ -36,7 +36,7 @@ class CGANOptions(GeneratorOptions):
         "linear", description="linear draws z-scores as they are; tanh needs a recorded window"
     )
     spectral_norm: bool = Field(True, description="spectral normalisation of the discriminator")
-    texture_head: bool = Field(True, description="a discriminator head at full resolution")
+    texture_head: bool = Field(True, description="a discriminator head on the grain, five voxels")
     adversarial: float = Field(1.0, ge=0, description="weight of the adversarial term")
     l1: float = Field(5.0, ge=0, description="weight of the L1 term")
     l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
