@@ -11,6 +11,8 @@ one draw from the bank is timed beside nnU-Net's own augmentation of one sample 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import tempfile
 import time
@@ -149,7 +151,8 @@ def main() -> None:
         source = prepare_data(root, args.patch)
         os.environ.update(source.root.variables(), nnUNet_n_proc_DA="0", nnUNet_compile="f")
         bank = fill_bank(source, root)
-        sides = {"with bank": trainer(source, bank), "without": trainer(source, None)}
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net introduces itself at length
+            sides = {"with bank": trainer(source, bank), "without": trainer(source, None)}
         seconds = alternate({k: step_of(v) for k, v in sides.items()}, args.rounds, warmup=4)
         draws = time_draws(sides["with bank"], bank)
         shape = [len(source.schema.channels), *source.space.size]

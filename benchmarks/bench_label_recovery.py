@@ -33,13 +33,16 @@ LEAST_OF_REAL, LEAST_OF_SHUFFLED = 0.6, 3.0
 def main() -> None:
     """Run the measurement on one run folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="a run folder of gansynth fit")
     parser.add_argument("--root", help="nnU-Net's folders, if they have moved since the fit")
     parser.add_argument("--steps", type=int, default=400, help="steps of the segmenter")
     parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--name", default="label_recovery")
     args = parser.parse_args()
+    if args.run is None:
+        print("skipped: name a run folder made by gansynth fit, e.g. runs/g0")
+        return
     run = load_run(args.run)
     request = run.request if args.root is None else replace(run.request, root=args.root)
     source = installed().open_source(request)
@@ -69,7 +72,7 @@ def main() -> None:
     }
     document = {
         "generator": run.manifest["generator"],
-        "fit_steps": run.manifest["steps"],
+        "fit": {"steps": run.manifest["steps"], "options": run.manifest["options"]},
         "dataset": source.name,
         "fold": source.fold,
         "edits_of_moved": list(MOVED),

@@ -76,10 +76,12 @@ def write(name: str, document: Mapping[str, Any]) -> Path:
     """Write ``results/NAME.json`` with the command and the machine."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    command = ["python", *(Path(a).name if a.endswith(".py") else a for a in sys.argv)]
+    # Folders by their last name: where they lay on this machine is nobody's business.
+    words = (Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])
+    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]
     full = {
         "benchmark": name,
-        "command": " ".join(command).replace("python ", "python benchmarks/", 1),
+        "command": " ".join(command),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         **document,
