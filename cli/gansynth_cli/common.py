@@ -166,6 +166,20 @@ def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], No
         yield progress
 
 
+@contextmanager
+def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
+    """A ``progress(step, done, total)`` callback: a task for each step."""
+    with ExitStack() as stack:
+        begun: dict[str, Callable[[int, int], None]] = {}
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in begun:
+                begun[step] = stack.enter_context(counting(reporter, step))
+            begun[step](done, total)
+
+        yield progress
+
+
 def examples(*lines: str) -> str:
     """An epilog with the commands a user may copy."""
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))

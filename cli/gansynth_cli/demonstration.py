@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,18 +143,11 @@ def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) ->
 
 
 def _prepare(request: SourceRequest, reporter: Reporter) -> None:
-    from gansynth_cli.common import counting
+    from gansynth_cli.common import stepping
     from gansynth_nnunet.prepare import SmallPlans, prepare
 
-    with ExitStack() as stack:
-        begun: dict[str, Any] = {}
-
-        def progress(step: str, done: int, total: int) -> None:
-            if step not in begun:
-                begun[step] = stack.enter_context(counting(reporter, step))
-            begun[step](done, total)
-
-        own = SourceRequest(request.kind, request.where, root=request.root)
+    own = SourceRequest(request.kind, request.where, root=request.root)
+    with stepping(reporter) as progress:
         prepare(own, ("3d_fullres",), small=SmallPlans(PLANS), progress=progress)
 
 

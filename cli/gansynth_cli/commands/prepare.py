@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gansynth.errors import UsageFault
 from gansynth_cli.common import (
     Output,
-    counting,
     examples,
     nnunet_request,
     root_option,
+    stepping,
     subjects_option,
     summary,
     with_output,
 )
-
-if TYPE_CHECKING:
-    from gansynth.reporting import Reporter
 
 
 def _whole_numbers(
@@ -103,7 +98,7 @@ def command(
         )
     from gansynth_nnunet.prepare import SmallPlans, prepare
 
-    with _steps(out.reporter) as progress:
+    with stepping(out.reporter) as progress:
         report = prepare(
             request,
             configurations,
@@ -116,17 +111,3 @@ def command(
         out.reporter.warn(finding.message)
     document = {**vars(report), "warnings": [vars(finding) for finding in report.warnings]}
     out.result(document, summary({**document, "warnings": len(report.warnings)}))
-
-
-@contextmanager
-def _steps(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
-    """A ``progress(step, done, total)`` callback: a task for each step."""
-    with ExitStack() as stack:
-        begun: dict[str, Callable[[int, int], None]] = {}
-
-        def progress(step: str, done: int, total: int) -> None:
-            if step not in begun:
-                begun[step] = stack.enter_context(counting(reporter, step))
-            begun[step](done, total)
-
-        yield progress
