@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gansynth.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError, UsageFault
+from gansynth.signals import on_sigterm
 from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.paths import NnunetRoot
 
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     NnunetRoot.find().activate()
     os.environ.update(with_ext_trainer(dict(os.environ)))
-    signal.signal(signal.SIGTERM, _leave)
+    on_sigterm(_leave)
     parent = os.environ.pop(PARENT, "")
     if parent.isdigit():
         threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from gansynth.errors import (
     GansynthError,
     UsageFault,
 )
+from gansynth.signals import on_sigterm
 
 COMMANDS = {
     "demo": ("demo", "Run the whole way on phantoms: no data and no GPU needed."),
@@ -186,11 +186,11 @@ def _terminable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(EXIT_SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    restore = on_sigterm(stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore()
 
 
 def main() -> NoReturn:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.reporting import RichReporter
-from gansynth_cli.commands.prepare import _steps
-from gansynth_cli.common import counting
+from gansynth_cli.common import counting, stepping
 
 CASES = [f"brain_{i}" for i in range(6)]
 
@@ -149,7 +148,7 @@ def test_a_callback_drives_a_task(capsys):
 
 
 def test_each_step_has_a_task_of_its_own(capsys):
-    with _steps(RichReporter()) as progress:
+    with stepping(RichReporter()) as progress:
         progress("check", 2, 2)
         progress("plan", 1, 1)
     lines = capsys.readouterr().err.splitlines()
