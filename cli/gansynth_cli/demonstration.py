@@ -57,7 +57,7 @@ FULL = DemoSize(
     spacing_mm=2.5,
     fit={**_NETWORK, "steps": "400", "sample_every": "100", "checkpoint_every": "100"},
     host={
-        "num_epochs": "6",
+        "num_epochs": "10",
         "num_iterations_per_epoch": "75",
         "num_val_iterations_per_epoch": "5",
     },
