@@ -156,7 +156,6 @@ class NnunetAdapter(Adapter):
             **self.host.root.variables(),
             MixConfig.FILE: str(config),
             PARENT: str(os.getpid()),
-            "PYTHONUNBUFFERED": "1",
         }
         command = [sys.executable, "-m", "gansynth_nnunet.launch", self.host.dataset]
         command += [self.host.configuration, self.host.fold, "-p", self._plans, *options]

@@ -57,7 +57,8 @@ def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=dict(environ),
+            # Unbuffered, or what was said last would not come last.
+            env={**environ, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         ) as child,
         _passing_on(child) as caught,

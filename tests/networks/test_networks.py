@@ -91,9 +91,23 @@ def test_a_discriminator_judges_grain_and_layout(size):
     coarse = size
     for stride in strides:
         coarse = tuple(math.ceil(n / s) for n, s in zip(coarse, stride, strict=True))
-    assert [tuple(head.shape) for head in logits] == [(2, 1, *size), (2, 1, *coarse)]
+    fine = tuple(features[1].shape[2:])
+    assert [tuple(head.shape) for head in logits] == [(2, 1, *coarse), (2, 1, *fine)]
     assert features[0].shape[2:] == size
     assert features[-1].shape[2:] == coarse
+
+
+def test_the_texture_head_sees_every_voxel_and_five_at_a_time():
+    torch.manual_seed(0)
+    net = PatchDiscriminator(2, 1, 4, [(2, 2), (2, 2)])
+    image = torch.zeros(1, 1, 16, 16, requires_grad=True)
+    texture = net(image)[0][1]
+    (seen,) = torch.autograd.grad(texture[0, 0, 4, 4], image, retain_graph=True)
+    rows, columns = torch.nonzero(seen[0, 0], as_tuple=True)
+    assert int(rows.max() - rows.min()) + 1 <= 5
+    assert int(columns.max() - columns.min()) + 1 <= 5
+    (everything,) = torch.autograd.grad(texture.sum(), image)
+    assert bool((everything != 0).all())
 
 
 def test_without_a_texture_head_there_is_one_verdict():
