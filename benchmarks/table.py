@@ -58,7 +58,8 @@ def hippocampus(doc: dict[str, Any]) -> list[str]:
     share, bar = doc["realised_synthetic_share"], "0.50 +- 0.02" if doc["ratio"] == "1:1" else ""
     return [
         f"| {what}: realised synthetic share | {share:.3f} | {bar} |",
-        f"| the same: mean Dice on {doc['held_out_cases']} real held-out cases | {doc['dice']:.3f} | |",
+        f"| the same: mean Dice on {doc['held_out_cases']} real held-out cases "
+        f"| {doc['dice']:.3f} | |",
     ]
 
 
