@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from gansynth.figures import save_figure
+
 
 def read_metrics(path: Path) -> dict[str, list[float]]:
     """Columns of a run's ``metrics.csv``: ``step``, ``images``, ``seconds``, losses (nan: none)."""
@@ -36,8 +38,4 @@ def write_curves(metrics: Path, path: Path) -> Path:
                 axis.plot(columns["step"], columns[name], label=name.partition("/")[2], lw=1)
         axis.set(title=player, xlabel="step", ylabel="loss (weighted)")
         axis.legend(fontsize=7)
-    figure.tight_layout()
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
-    return path
+    return save_figure(figure, path)

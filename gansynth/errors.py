@@ -6,6 +6,9 @@ line prints it and exits with ``exit_code``; a traceback appears only with ``--d
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_SIGINT = 130
@@ -46,3 +49,16 @@ class IntegrityFault(GansynthError):
     """Leakage between training and held-out cases, or a file not what it claims (exit 6)."""
 
     exit_code = 6
+
+
+FAULTS: Mapping[int, type[GansynthError]] = {
+    fault.exit_code: fault
+    for fault in (UsageFault, DataFault, EnvironmentFault, TrainingFault, IntegrityFault)
+}
+"""Exit code -> the fault it stands for, to raise a child process's fault as one's own."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Say " Did you mean 'width'?", with its leading blank; nothing where no known name is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -26,10 +26,9 @@ from gansynth._produce import ProducerConfig, produce
 from gansynth.bank import BankReader, BankSpec, BankWriter
 from gansynth.errors import (
     EXIT_OK,
-    DataFault,
+    FAULTS,
     EnvironmentFault,
     GansynthError,
-    IntegrityFault,
     TrainingFault,
     UsageFault,
 )
@@ -38,10 +37,6 @@ from gansynth.integrity import disk_errors, read_json, write_json_atomic
 __all__ = ["Producer", "ProducerConfig", "main", "produce"]
 
 NICENESS = 10
-_FAULTS: dict[int, type[GansynthError]] = {
-    fault.exit_code: fault
-    for fault in (UsageFault, DataFault, EnvironmentFault, TrainingFault, IntegrityFault)
-}
 _POLL_SECONDS = 0.1
 _PARENT_POLL_SECONDS = 0.5
 _GRACE_SECONDS = 1.5
@@ -122,8 +117,8 @@ class Producer:
 
     def _fault(self, code: int, count: int, samples: int) -> GansynthError:
         made = f"with {count} of {samples} samples made"
-        if code in _FAULTS:
-            return _FAULTS[code](f"{self._last_words(1)} (producer ended {made}; log: {self.log})")
+        if code in FAULTS:
+            return FAULTS[code](f"{self._last_words(1)} (producer ended {made}; log: {self.log})")
         if code < 0:
             return EnvironmentFault(
                 f"producer: killed by {signal.Signals(-code).name} {made}; out of memory? Its log "

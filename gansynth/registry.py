@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from gansynth import hookspecs
-from gansynth.errors import UsageFault
+from gansynth.errors import UsageFault, did_you_mean
 
 if TYPE_CHECKING:
     from gansynth.adapter import Adapter
@@ -109,8 +108,7 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> str:
         known = self.names(kind)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, known)
         broken = f" Broken plugins: {', '.join(self.broken)}." if self.broken else ""
         return (
             f"{kind[:-1]} {name!r} is unknown, expected one of: {', '.join(known) or 'none'}."

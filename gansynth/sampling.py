@@ -62,9 +62,8 @@ class SampleDrawer:
 
     def _finish(self, sample: Sample) -> Sample:
         """Pad as the source's own crops are padded, and say which run it was."""
-        where, shape = sample.provenance["placement"], sample.provenance["shape"]
-        placement = Placement(tuple(where["corner"]), where["slice_index"])
-        cleared = self.run.space.clear_padding(sample, shape, placement)
+        placement = Placement.from_json(sample.provenance["placement"])
+        cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
         return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
 
 
@@ -158,12 +157,9 @@ def sample_run(
 
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
     """The real case a sample's condition came from, at the same place, in the host's space."""
-    where = sample.provenance["placement"]
     space, source = drawer.run.space, drawer.sampler.source
-    case = space.to_generator(
-        source.load(sample.provenance["case"]),
-        Placement(tuple(where["corner"]), where["slice_index"]),
-    )
+    placement = Placement.from_json(sample.provenance["placement"])
+    case = space.to_generator(source.load(sample.provenance["case"]), placement)
     host = space.to_host(Sample(case.image, case.labels))
     return replace(case, image=host.image, labels=host.labels)
 

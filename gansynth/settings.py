@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gansynth.errors import UsageFault
+from gansynth.errors import UsageFault, did_you_mean
 
 Loop = TypeVar("Loop", bound=BaseModel)
 Own = TypeVar("Own", bound=BaseModel)
@@ -32,8 +31,7 @@ def split_settings(
     known = {**loop.model_fields, **own.model_fields}
     for key in settings:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(key, known)
             raise UsageFault(
                 f"--set {key}={settings[key]}: {generator} has no such option, expected one of "
                 f"{', '.join(sorted(known))}.{hint}"

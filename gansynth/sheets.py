@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.figures import save_figure
 from gansynth.schema import Case, FloatArray, LabelArray, Sample, Schema
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLUMNS = 8
 COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
@@ -56,7 +56,7 @@ def write_sheet(
                 labels = None if channel else item.labels
                 _draw(axis, item.image[channel], labels, cut, windows[channel], schema)
     figure.suptitle(title, fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path, pad=0.3)
 
 
 def write_overlays(
@@ -88,7 +88,7 @@ def write_overlays(
             axis.axis("off")
             _draw(axis, image[channel], labels, cut, window, schema)
             axis.set_title(f"{title}, {name}", fontsize=7, loc="left")
-    return _save(figure, path)
+    return save_figure(figure, path, pad=0.3)
 
 
 def middle_slice(labels: LabelArray | None, shape: Sequence[int]) -> int | None:
@@ -98,15 +98,6 @@ def middle_slice(labels: LabelArray | None, shape: Sequence[int]) -> int | None:
     if labels is None or not (labels > 0).any():
         return shape[0] // 2
     return int((labels > 0).sum(axis=(1, 2)).argmax())
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.tight_layout(pad=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
-    return path
 
 
 def _windows(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:

@@ -34,6 +34,11 @@ class Placement:
         """JSON for a sample's provenance."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Placement:
+        """Read what ``to_json`` wrote."""
+        return cls(tuple(doc["corner"]), doc["slice_index"])
+
 
 @dataclass(frozen=True)
 class Space:

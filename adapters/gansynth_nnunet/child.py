@@ -14,20 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gansynth.errors import (
-    EXIT_SIGTERM,
-    DataFault,
-    EnvironmentFault,
-    GansynthError,
-    IntegrityFault,
-    TrainingFault,
-    UsageFault,
-)
-
-FAULTS: Mapping[int, type[GansynthError]] = {
-    fault.exit_code: fault
-    for fault in (UsageFault, DataFault, EnvironmentFault, TrainingFault, IntegrityFault)
-}
+from gansynth.errors import EXIT_SIGTERM, FAULTS, TrainingFault
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

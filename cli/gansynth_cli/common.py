@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import os
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gansynth.errors import UsageFault
+from gansynth.errors import UsageFault, did_you_mean
 
 if TYPE_CHECKING:
     from gansynth.reporting import Reporter, Task
@@ -225,8 +224,7 @@ def refuse_unknown(settings: Iterable[str], known: Mapping[str, str], *, of: str
     for key in settings:
         if key in known:
             continue
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(key, known)
         raise UsageFault(
             f"--set {key}: {of} has no such setting, expected one of: "
             f"{', '.join(sorted(known)) or 'none'}.{hint}"

@@ -5,7 +5,6 @@ Nothing heavy is imported here: ``gansynth --help`` needs click and this file on
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
 import sys
@@ -25,6 +24,7 @@ from gansynth.errors import (
     EnvironmentFault,
     GansynthError,
     UsageFault,
+    did_you_mean,
 )
 from gansynth.signals import on_sigterm
 
@@ -84,8 +84,7 @@ class Gansynth(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the name that was probably meant."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(args[0], COMMANDS)
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 

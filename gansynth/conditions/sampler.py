@@ -77,9 +77,7 @@ class ConditionSampler:
         self, provenance: Mapping[str, Any], edits: Sequence[Edit] | None = None
     ) -> LabelArray:
         """The labels a recorded provenance stands for, from its case, place and edits alone."""
-        placement = Placement(
-            tuple(provenance["placement"]["corner"]), provenance["placement"]["slice_index"]
-        )
+        placement = Placement.from_json(provenance["placement"])
         placed = self.space.to_generator(self._case(provenance["case"]), placement)
         labels = replace_ignored(_labelled(placed), self.schema)
         by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansynth.errors import UsageFault
+from gansynth.integrity import write_bytes_atomic
 from gansynth.phantoms._atlas import load_atlas
 from gansynth.phantoms._options import LABELS, PhantomOptions
 from gansynth.phantoms._phantom import make_phantom
@@ -30,16 +30,6 @@ LICENCE = (
     "them carry the McGill notice, which permits use, copying, modification and distribution for "
     "any purpose and without fee, provided that the copyright notice appears in all copies."
 )
-
-
-def _publish(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: readers see the whole file or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _nifti(volume: NDArray[Any], affine: NDArray[np.float64]) -> bytes:
@@ -75,9 +65,9 @@ def _write_case(base: Path, case: str, index: int, seed: int, options: PhantomOp
     phantom = make_phantom(index, seed, options)
     for channel, volume in enumerate(phantom.image):
         path = base / "imagesTr" / f"{case}_{channel:04d}.nii.gz"
-        _publish(path, _nifti(volume, phantom.affine))
+        write_bytes_atomic(path, _nifti(volume, phantom.affine))
     labels = _nifti(phantom.labels.astype(np.uint8), phantom.affine)
-    _publish(base / "labelsTr" / f"{case}.nii.gz", labels)
+    write_bytes_atomic(base / "labelsTr" / f"{case}.nii.gz", labels)
 
 
 def write_nnunet_raw(
@@ -122,5 +112,5 @@ def write_nnunet_raw(
         "file_ending": ".nii.gz",
         "phantoms": {"seed": seed, **asdict(options)},
     }
-    _publish(base / "dataset.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_bytes_atomic(base / "dataset.json", (json.dumps(content, indent=2) + "\n").encode())
     return base
