@@ -7,6 +7,7 @@ import platform
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ import yaml
 
 import gansynth
 from gansynth.curves import write_curves
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth.generator import Generator
 from gansynth.integrity import (
     remove_temporaries,
@@ -26,20 +27,22 @@ from gansynth.integrity import (
     write_bytes_atomic,
     write_json_atomic,
 )
+from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.quality.spectrum import spectrum_ratio
 from gansynth.registry import installed
-from gansynth.reporting import Reporter
+from gansynth.reporting import NullReporter, Reporter
 from gansynth.run import MANIFEST, VERSION, Run, locked, read_manifest
 from gansynth.sampling import SampleDrawer, build_edits
 from gansynth.schema import Sample
 from gansynth.settings import split_settings
 from gansynth.sheets import write_sheet
+from gansynth.signals import Interrupted, StopRequest, stop_request
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.space import Space
-from gansynth.training import FitOptions, TrainReport, train
+from gansynth.training import Callbacks, FitOptions, TrainReport, train
 
 SHEET = 8
 """Columns of a preview sheet."""
@@ -92,17 +95,35 @@ def fit(
 
     Raises:
         GansynthError: typed by cause, see ``gansynth.errors``.
+        Interrupted: by SIGTERM or SIGINT; what was trained is checkpointed.
     """
-    job = _resolve(generator, request, settings, edits, device)
-    if dry_run:
-        return _measure(job, out)
-    with locked(out):
+    with stop_request() as stop, team(pick_device(device)) as processes:
+        if not processes.leads:
+            reporter = NullReporter()
+        job = _resolve(generator, request, settings, edits, device)
+        if dry_run:
+            return _measure(job, out)
+        with locked(out) if processes.leads else nullcontext():
+            manifest = _together(job, out, resume, processes, reporter)
+            report = _train(job, out, manifest, _Session(reporter, stop, processes))
+            for note in report.notes:
+                reporter.warn(note)
+            if not processes.leads:
+                return {}
+            return _finish(job, out, manifest, report, reporter)
+
+
+def _together(
+    job: _Job, out: Path, resume: bool, processes: Team, reporter: Reporter
+) -> dict[str, Any]:
+    """The run's manifest: the first process opens the folder, the others hear of it."""
+    manifest = None
+    if processes.leads:
         remove_temporaries(out)
         manifest = _open_folder(job, out, resume, reporter)
-        report = _train(job, out, manifest, reporter)
-        for note in report.notes:
-            reporter.warn(note)
-        return _finish(job, out, manifest, report, reporter)
+    heard: dict[str, Any] = processes.tell(manifest)
+    job.generator.load_state(heard["state"])
+    return heard
 
 
 def _resolve(
@@ -238,7 +259,16 @@ def _flat(doc: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _train(job: _Job, out: Path, manifest: dict[str, Any], reporter: Reporter) -> TrainReport:
+@dataclass
+class _Session:
+    """What goes on around a training."""
+
+    reporter: Reporter
+    stop: StopRequest
+    team: Team
+
+
+def _train(job: _Job, out: Path, manifest: dict[str, Any], session: _Session) -> TrainReport:
     run = Run(out, job.generator, manifest)
     drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed)
 
@@ -262,16 +292,37 @@ def _train(job: _Job, out: Path, manifest: dict[str, Any], reporter: Reporter) -
             out / "samples" / f"step-{step:08d}.png", samples, real, schema, title=f"step {step}"
         )
 
-    return train(
-        job.generator,
-        job.batches,
-        job.options,
-        device=job.device,
-        folder=out,
-        on_checkpoint=remember,
-        on_preview=preview,
-        reporter=reporter,
-    )
+    try:
+        return train(
+            job.generator,
+            job.batches,
+            job.options,
+            device=job.device,
+            folder=out,
+            callbacks=Callbacks(
+                checkpoint=remember,
+                preview=preview,
+                reporter=session.reporter,
+                stop=session.stop,
+            ),
+            team=session.team,
+        )
+    except TrainingFault as fault:
+        curves = _draw_curves(out)
+        raise TrainingFault(f"{fault}. Drawn in {curves}" if curves else str(fault)) from fault
+    except Interrupted:
+        session.reporter.warn(
+            f"{out}: stopped by a signal after step {manifest['steps']}, which is checkpointed; "
+            "the same command goes on from there"
+        )
+        raise
+
+
+def _draw_curves(out: Path) -> Path | None:
+    """Draw the losses of a run, if it has any yet."""
+    if not (out / "metrics.csv").exists():
+        return None
+    return write_curves(out / "metrics.csv", out / "samples" / "curves.png")
 
 
 def _finish(
@@ -281,8 +332,7 @@ def _finish(
     for name, row in zip(job.generator.schema.channels, ratio, strict=True):
         bands = " ".join(f"{value:.2f}" for value in row)
         reporter.say(f"power spectrum synthetic/real, low to high frequency, {name}: {bands}")
-    if (out / "metrics.csv").exists():
-        write_curves(out / "metrics.csv", out / "samples" / "curves.png")
+    _draw_curves(out)
     return {
         "run": str(out),
         "run_id": manifest["run_id"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -64,12 +64,20 @@ class Batch:
 class Step:
     """What a phase sees of the current step.
 
+    A step's batch may be shared out, among processes and among accumulated parts. Random numbers
+    that come from ``randn`` and ``rand`` belong to the samples of the *whole* batch: however it is
+    shared out, a sample meets the same noise.
+
     Attributes:
-        batch: real cases, already through ``prepare``.
+        batch: this share's real cases, already through ``prepare``.
         stage: the current stage.
         index: optimiser step, from 0.
-        images: real images shown so far.
-        rng: generator on the batch's device, keyed by seed and step; the only randomness allowed.
+        images: real images shown so far, by all processes.
+        rng: generator on the batch's device, keyed by seed and step, equal for all shares.
+        key: what ``rng`` was seeded with; seeds other generators (numpy's, say).
+        alpha: how far the stage's new layers have faded in, 0 to 1.
+        first: number of this share's first sample in the whole batch.
+        total: samples of the whole batch; those of this share if 0.
         scratch: carries tensors from one phase of this step to the next (a fake image, say).
     """
 
@@ -78,7 +86,24 @@ class Step:
     index: int
     images: int
     rng: torch.Generator
+    key: int = 0
+    alpha: float = 1.0
+    first: int = 0
+    total: int = 0
     scratch: dict[str, Any] = field(default_factory=dict)
+
+    def randn(self, *shape: int) -> Tensor:
+        """Standard normal numbers, float32 (B, *shape) on the batch's device."""
+        return self._share(torch.randn, shape)
+
+    def rand(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), float32 (B, *shape) on the batch's device."""
+        return self._share(torch.rand, shape)
+
+    def _share(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        count = len(self.batch.image)
+        drawn = draw(self.total or count, *shape, generator=self.rng, device=self.rng.device)
+        return drawn[self.first : self.first + count]
 
 
 @dataclass(frozen=True)
@@ -87,13 +112,34 @@ class Phase:
 
     Attributes:
         player: whose networks are stepped (a key of ``players``); the others are frozen meanwhile.
-        loss: named terms, summed for the backward pass; each a scalar tensor.
-        interval: run every so many steps (lazy regularisers).
+        loss: named terms, each a scalar tensor that is a mean over the batch; summed for the
+            backward pass.
+        interval: run every so many steps: a lazy regulariser, or a generator that waits for
+            n critic steps.
+        offset: the first step it runs in, less than ``interval``; players that take turns have the
+            same interval and different offsets.
+        after: called after the optimiser has stepped (WGAN's weight clipping).
     """
 
     player: str
     loss: Callable[[Step], Mapping[str, Tensor]]
     interval: int = 1
+    offset: int = 0
+    after: Callable[[], None] | None = None
+
+    def due(self, index: int) -> bool:
+        """Whether it runs in a step."""
+        return index % self.interval == self.offset
+
+
+class Memory(Protocol):
+    """What a training remembers beside its weights (an image pool, say); checkpointed with them."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as tensors by name."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
 
 
 class Generator(ABC):
@@ -105,6 +151,7 @@ class Generator(ABC):
         intensity: ``linear`` draws in the source's units; ``tanh`` needs a window to [-1, 1].
         ema: networks whose exponential moving average draws the samples.
         default_edits: condition edits used where the user names none.
+        memories: what its training remembers beside the weights; ``networks`` may fill it.
     """
 
     name: ClassVar[str]
@@ -116,6 +163,7 @@ class Generator(ABC):
         self.schema = schema
         self.size = tuple(size)
         self.options = options
+        self.memories: dict[str, Memory] = {}
         self.nets: dict[str, nn.Module] = self.networks()
         self.device = torch.device("cpu")
 

@@ -14,8 +14,15 @@ import pluggy
 if TYPE_CHECKING:
     from gansynth.adapter import Adapter
     from gansynth.conditions.base import Edit
+    from gansynth.findings import Check
     from gansynth.generator import Generator
+    from gansynth.quality.metric import Metric
     from gansynth.sources.base import CaseSource, SourceRequest
+
+API_VERSION = 1
+"""Version of these hooks and of the classes they hand over; docs/plugins.md has the policy."""
+OLDEST_API = 1
+"""The oldest version that plugins may still be written for."""
 
 hookspec = pluggy.HookspecMarker("gansynth")
 hookimpl = pluggy.HookimplMarker("gansynth")
@@ -41,3 +48,13 @@ def register_sources(
 @hookspec
 def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) -> None:
     """Offer edits of conditions: call ``register(name, load)``; ``load()`` returns the class."""
+
+
+@hookspec
+def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
+    """Offer to find what is wrong with a kind of source: call ``register(kind, load)``."""
+
+
+@hookspec
+def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
+    """Offer measures of samples beside real cases: call ``register(name, load)``."""

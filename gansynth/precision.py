@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Literal
+import os
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from gansynth.errors import EnvironmentFault, UsageFault
 
-Precision = Literal["auto", "bf16", "fp32"]
-FABRIC_NAMES = {"bf16": "bf16-mixed", "fp32": "32-true"}
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+Resolved = Literal["bf16", "fp16", "fp32"]
 
 
 def pick_device(name: str) -> torch.device:
     """``auto`` is CUDA if there is any, else the CPU; anything else is taken at its word.
 
+    Under torchrun, ``auto`` and ``cuda`` are the CUDA device of this process's local rank.
+
     Raises:
         EnvironmentFault: if the device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -40,10 +48,18 @@ def native_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
-    """``auto`` is bf16 autocast where it is native, else fp32."""
+def resolve(precision: Precision, device: torch.device) -> Resolved:
+    """``auto`` is bf16 autocast where it is native, else fp32.
+
+    Raises:
+        UsageFault: fp16 anywhere but on CUDA.
+    """
     if precision == "auto":
         return "bf16" if native_bf16(device) else "fp32"
+    if precision == "fp16" and device.type != "cuda":
+        raise UsageFault(
+            f"precision=fp16: expected a CUDA device, got {device.type}; use bf16 or fp32 there"
+        )
     return precision
 
 
@@ -52,3 +68,20 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     if not bf16:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def open_fabric(
+    precision: Resolved, device: torch.device
+) -> tuple[Fabric, torch.amp.GradScaler | None]:
+    """Fabric on one device, and the loss scaler if the precision needs one (fp16)."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.precision import MixedPrecision
+
+    accelerator = "cuda" if device.type == "cuda" else "cpu"
+    devices = [device.index or 0] if device.type == "cuda" else 1
+    if precision == "fp32":
+        return Fabric(accelerator=accelerator, devices=devices, precision="32-true"), None
+    scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
+    kind: Literal["16-mixed", "bf16-mixed"] = "16-mixed" if scaler is not None else "bf16-mixed"
+    plugin = MixedPrecision(kind, device.type, scaler)
+    return Fabric(accelerator=accelerator, devices=devices, plugins=[plugin]), scaler

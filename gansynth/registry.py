@@ -16,11 +16,13 @@ from gansynth.errors import UsageFault, did_you_mean
 if TYPE_CHECKING:
     from gansynth.adapter import Adapter
     from gansynth.conditions.base import Edit
+    from gansynth.findings import Check
     from gansynth.generator import Generator
+    from gansynth.quality.metric import Metric
     from gansynth.sources.base import CaseSource, SourceRequest
 
 GROUP = "gansynth"
-KINDS = ("generators", "adapters", "sources", "edits")
+KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics")
 
 
 @dataclass
@@ -56,6 +58,16 @@ class Registry:
     def edit(self, name: str) -> type[Edit]:
         """The condition edit registered under a name (``elastic``)."""
         loaded: type[Edit] = self._load("edits", name)
+        return loaded
+
+    def check(self, kind: str) -> Check:
+        """What finds the faults of a kind of source (``nifti``)."""
+        loaded: Check = self._load("checks", kind)
+        return loaded
+
+    def metric(self, name: str) -> Metric:
+        """The metric registered under a name (``spectrum``)."""
+        loaded: Metric = self._load("metrics", name)
         return loaded
 
     def open_source(self, request: SourceRequest) -> CaseSource:

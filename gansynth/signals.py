@@ -1,14 +1,74 @@
-"""SIGTERM as an exception in this process, and as itself in the ones it forks."""
+"""Signals that end a process: as an exception, as a request, and as themselves in forked ones."""
 
 from __future__ import annotations
 
 import functools
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(SystemExit):
+    """A process that was asked to stop and has; the exit code says by which signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+class StopRequest:
+    """SIGTERM and SIGINT as a request, for work that may end only between two steps.
+
+    Outside of ``deferred`` (while files are read, say), and when a signal comes a second time, they
+    end the process at once, by ``Interrupted``.
+
+    Attributes:
+        number: the signal that came, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._deferring = False
+
+    def __call__(self) -> int:
+        """The signal that came, 0 for none."""
+        return self.number
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only take note of the first signal meanwhile."""
+        before, self._deferring = self._deferring, True
+        try:
+            yield
+        finally:
+            self._deferring = before
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        again, self.number = self.number, number
+        if again or not self._deferring:
+            raise Interrupted(number)
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Handle SIGTERM and SIGINT as a request; in a thread other than the main one, do nothing."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, request._note) for number in numbers}
+    _default_in_children()
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def on_sigterm(handler: Handler) -> Callable[[], None]:

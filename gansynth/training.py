@@ -8,27 +8,37 @@ with the same number of threads, to the bit.
 from __future__ import annotations
 
 import logging
+import math
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from gansynth import checkpoint
 from gansynth.errors import TrainingFault
 from gansynth.generator import Batch, Generator, Stage, Step
-from gansynth.integrity import disk_errors, write_bytes_atomic
-from gansynth.precision import FABRIC_NAMES, Precision, resolve
+from gansynth.integrity import disk_errors
+from gansynth.learner import Learner
+from gansynth.metrics_log import MetricsLog
+from gansynth.parallel import Team
+from gansynth.precision import Precision, open_fabric, resolve
 from gansynth.reporting import NullReporter, Reporter
+from gansynth.signals import Interrupted, StopRequest
 
-Batches = Callable[[int, Stage, int], Batch]
-"""(step, stage, batch size) -> real cases on the CPU; the same arguments give the same batch."""
+Batches = Callable[[int, Stage, range], Batch]
+"""(step, stage, numbers of the samples wanted) -> real cases on the CPU, the same for the same
+arguments; a step's whole batch has the numbers 0 to ``batch_size - 1``."""
+
+MOST_ROLLBACKS = 3
+FIRST_PREVIEW = 15.0
+"""Seconds of training after which the first sheet is drawn, whatever ``sample_every`` says."""
 
 
 class FitOptions(BaseModel):
@@ -37,15 +47,36 @@ class FitOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(20_000, ge=0, description="optimiser steps")
-    batch_size: int = Field(2, ge=1, description="real cases a step")
+    batch_size: int = Field(2, ge=1, description="real cases a step, of all processes together")
+    accumulate: int = Field(
+        1, ge=1, description="parts a process does its share in, to save memory"
+    )
+    patch: tuple[int, ...] | None = Field(
+        None, description="voxels per axis of training crops; the space's own size if null"
+    )
     seed: int = Field(0, ge=0, description="seeds weights, batches and noise")
-    precision: Precision = Field("auto", description="auto: bf16 autocast where native, else fp32")
+    precision: Precision = Field(
+        "auto", description="auto (bf16 autocast where native, else fp32), bf16, fp16 (CUDA), fp32"
+    )
+    decay: Literal["none", "linear", "cosine"] = Field(
+        "none", description="how learning rates fall to 0 by the last step"
+    )
+    decay_from: float = Field(0.5, ge=0, lt=1, description="share of the steps before they fall")
+    clip_norm: float = Field(0, ge=0, description="most norm of a player's gradient; 0: any")
     ema_half_life: float = Field(
         1000, ge=0, description="half-life in images of the moving average that draws samples"
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     sample_every: int = Field(500, ge=1, description="steps between sample sheets")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
+
+    def rate(self, index: int) -> float:
+        """What the learning rates are multiplied by in a step, 1 to 0."""
+        begin = self.decay_from * self.steps
+        passed = max(0.0, (index - begin) / max(1.0, self.steps - begin))
+        if self.decay == "linear":
+            return 1 - passed
+        return (1 + math.cos(math.pi * passed)) / 2 if self.decay == "cosine" else 1.0
 
 
 @dataclass
@@ -58,6 +89,7 @@ class TrainReport:
         resumed_at: step it went on from, 0 for a new one.
         seconds: wall time of this call's loop.
         losses: the last logged averages.
+        rollbacks: times it went back to a checkpoint because numbers were not finite.
         notes: what the user should know (a passed-over checkpoint, say).
     """
 
@@ -66,7 +98,28 @@ class TrainReport:
     resumed_at: int
     seconds: float
     losses: Mapping[str, float]
+    rollbacks: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Callbacks:
+    """What else happens during a training; all of it in the first process only.
+
+    Attributes:
+        checkpoint: called with each published checkpoint and its step, and with the one that is
+            resumed from.
+        preview: called with the step while the averages are in place.
+        metrics: called with the step and the averages since the last call.
+        reporter: shows progress.
+        stop: asked after every step whether to end; a signal's number, 0 to go on.
+    """
+
+    checkpoint: Callable[[Path, int], None] = lambda path, step: None
+    preview: Callable[[int], None] | None = None
+    metrics: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
+    reporter: Reporter = field(default_factory=NullReporter)
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 def train(
@@ -77,161 +130,268 @@ def train(
     device: torch.device | None = None,
     folder: Path | None = None,
     resume: bool = True,
-    on_checkpoint: Callable[[Path, int], None] | None = None,
-    on_preview: Callable[[int], None] | None = None,
-    reporter: Reporter | None = None,
+    callbacks: Callbacks | None = None,
+    team: Team | None = None,
 ) -> TrainReport:
     """Train a generator; its ``nets`` hold the moving averages' weights when this returns.
 
     Args:
         generator: networks, players, phases and stages come from it.
-        batches: real cases, keyed by step.
+        batches: real cases, keyed by step and number.
         options: see ``FitOptions``.
         device: where to train; the CPU if None.
         folder: run folder for checkpoints and ``metrics.csv``; None writes nothing.
         resume: go on from the folder's newest whole checkpoint, if there is one.
-        on_checkpoint: called with each published checkpoint and its step, and with the one that
-            is resumed from.
-        on_preview: called every ``sample_every`` steps while the averages are in place.
-        reporter: shows progress.
+        callbacks: see ``Callbacks``.
+        team: the processes that train together; alone if None.
 
     Raises:
-        TrainingFault: a loss or a weight is NaN or infinite; the last checkpoint stays.
+        TrainingFault: losses or weights are not finite, three rollbacks later still.
         EnvironmentFault: a checkpoint cannot be written.
+        Interrupted: a signal asked to stop; everything up to that step is checkpointed.
     """
-    from lightning_fabric import Fabric
-
-    # -- Set up device, precision, optimisers.
-    device = device or torch.device("cpu")
-    reporter = reporter or NullReporter()
+    # -- Set up precision, optimisers, averages.
+    device, team, callbacks = (
+        device or torch.device("cpu"),
+        team or Team(),
+        callbacks or Callbacks(),
+    )
     precision = resolve(options.precision, device)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator="cuda" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision=FABRIC_NAMES[precision],  # type: ignore[arg-type]
-    )
+    fabric, scaler = open_fabric(precision, device)
     generator.to(device)
-    nets, players, phases = generator.nets, generator.players(), generator.phases()
-    raw = {
-        player: generator.optimizer(player, [p for n in names for p in nets[n].parameters()])
-        for player, names in players.items()
-        if phases
+    players, phases, stages = generator.players(), generator.phases(), list(generator.stages())
+    learner = Learner.of(generator, scaler)
+    optimizers: dict[str, Any] = {
+        k: fabric.setup_optimizers(o) for k, o in learner.optimizers.items()
     }
-    optimizers: dict[str, Any] = {k: fabric.setup_optimizers(o) for k, o in raw.items()}
-    averages = {
-        f"{n}/{k}": v.detach().clone()
-        for n in generator.ema
-        if n in nets
-        for k, v in _floats(nets[n])
+    team.broadcast(learner.every_tensor())
+    identity = {
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "processes": team.size,
+        "accumulate": options.accumulate,
+        "decay": [options.decay, options.steps] if options.decay != "none" else None,
     }
+    shelf = _Shelf(folder, learner, identity, callbacks, team)
 
-    # -- Go on where an earlier run stopped.
-    start, images, notes = 0, 0, list[str]()
-    found = checkpoint.latest(folder / "checkpoints") if folder is not None and resume else None
-    if found is not None:
-        checkpoint.restore(found.tensors, nets, averages, raw)
-        start, images, notes = found.state["step"], found.state["images"], found.passed_over
-        notes += _not_identical(found.state, precision)
-        if on_checkpoint is not None:
-            # Whoever keeps track of checkpoints may have been killed before it heard of this one.
-            on_checkpoint(found.folder, start)
+    # -- Go on where an earlier run stopped, or publish the start, to have something to go back to.
     steps = options.steps if phases else 0
-    stages = list(generator.stages())
-
-    def publish(step: int) -> None:
-        if folder is None:
-            return
-        state = {"images": images, "precision": precision, "threads": torch.get_num_threads()}
-        tensors = checkpoint.collect(nets, averages, raw)
-        _check_weights(tensors, step, folder)
-        path = checkpoint.save(folder / "checkpoints", step, tensors, averages, state)
-        if on_checkpoint is not None:
-            on_checkpoint(path, step)
+    start, notes = shelf.take_up() if resume else shelf.clear()
+    if not start:
+        shelf.publish(0, announce=steps == 0)
+    log = MetricsLog(folder if team.leads else None, start)
+    began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
     # -- The loop.
-    if folder is not None:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    log = _Metrics(folder, start)
-    began, last_losses = time.perf_counter(), dict[str, float]()
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ThreadPoolExecutor(1) as loader,
-        reporter.task(max(steps - start, 0), "fit") as bar,
+        callbacks.stop.deferred(),
+        callbacks.reporter.task(max(steps - start, 0), "fit") as bar,
     ):
 
-        def fetch(step: int, at_images: int) -> Any:
-            stage = _stage_at(stages, at_images)
-            size = stage.batch_size or options.batch_size
-            return stage, loader.submit(batches, step, stage, size)
+        def fetch(index: int, images: int) -> Any:
+            stage, alpha = _stage_at(stages, images)
+            total = stage.batch_size or options.batch_size
+            which = team.shares(total, options.accumulate)
+            read = loader.submit(lambda: [batches(index, stage, numbers) for numbers in which])
+            return stage, alpha, total, which, read
 
-        pending = fetch(start, images) if start < steps else None
-        for index in range(start, steps):
-            # Fetch: this step's batch was read while the last one ran; the next one is asked for.
+        index = start
+        pending = fetch(index, learner.images) if index < steps else None
+        while index < steps:
+            # Fetch: this step's cases were read while the last step ran; now the next one's are.
             assert pending is not None
-            stage, future = pending
-            batch = _to_device(future.result(), device)
-            shown = images + len(batch.image)
+            stage, alpha, total, which, read = pending
+            parts = [_to_device(batch, device) for batch in read.result()]
+            shown = learner.images + total
             pending = fetch(index + 1, shown) if index + 1 < steps else None
 
-            # Key what is random by seed and step.
-            torch.manual_seed(options.seed * 1_000_003 + index)
-            rng = torch.Generator(device).manual_seed(options.seed * 1_000_003 + index)
-            step = Step(generator.prepare(batch, stage), stage, index, images, rng)
+            # Key what is random by seed and step (and by how often this step has failed).
+            key = (options.seed * 1_000_003 + index) * (MOST_ROLLBACKS + 1) + learner.rollbacks
+            torch.manual_seed(key * team.size + team.rank)
+            shares = [
+                Step(
+                    generator.prepare(part, stage), stage, index, learner.images, alpha=alpha,
+                    rng=torch.Generator(device).manual_seed(key), key=key,
+                    first=numbers.start, total=total,
+                )
+                for part, numbers in zip(parts, which, strict=True)
+            ]  # fmt: skip
+            learner.set_rates(options.rate(index))
 
             # Step each player on its phase's loss, the others frozen.
-            for phase in phases:
-                if index % phase.interval:
-                    continue
-                own = players[phase.player]
-                for name, net in nets.items():
-                    net.train().requires_grad_(name in own)
-                with fabric.autocast():
-                    terms = phase.loss(step)
-                stacked = torch.stack([t.float() for t in terms.values()])
-                loss = stacked.sum()
-                shown_terms = (f"{phase.player}/{k}" for k in terms)
-                values = dict(zip(shown_terms, stacked.detach().tolist(), strict=True))
-                _check_finite(values, index, folder)
-                optimizers[phase.player].zero_grad(set_to_none=True)
-                fabric.backward(loss)
-                optimizers[phase.player].step()
+            ill = ""
+            for phase in (p for p in phases if p.due(index)):
+                for name, net in generator.nets.items():
+                    net.train().requires_grad_(name in players[phase.player])
+                optimizer, losses = optimizers[phase.player], []
+                optimizer.zero_grad(set_to_none=True)
+                for step in shares:
+                    with fabric.autocast():
+                        terms = phase.loss(step)
+                    stacked = torch.stack([t.float() for t in terms.values()])
+                    fabric.backward(stacked.sum() / len(shares))
+                    losses.append(stacked.detach())
+                means = team.mean(torch.stack(losses).mean(0)).tolist()
+                values = dict(zip((f"{phase.player}/{k}" for k in terms), means, strict=True))
+                ill = _not_finite(values, index)
+                if ill:
+                    break
+                parameters = learner.parameters(phase.player)
+                team.average_gradients(parameters)
+                if options.clip_norm:
+                    if scaler is not None:
+                        scaler.unscale_(learner.optimizers[phase.player])
+                    torch.nn.utils.clip_grad_norm_(parameters, options.clip_norm)
+                optimizer.step()
+                if phase.after is not None:
+                    phase.after()
                 log.add(values)
-            images = shown
 
             # Average the weights that draw samples; the half-life grows with a young run.
-            half_life = min(options.ema_half_life, 0.05 * images)
-            decay = 0.5 ** (len(batch.image) / half_life) if half_life > 0 else 0.0
-            _average(averages, nets, generator.ema, decay)
+            done, at = index + 1, time.perf_counter() - began
+            if not ill:
+                learner.images = shown
+                half_life = min(options.ema_half_life, 0.05 * shown)
+                learner.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
 
-            # Log, preview, checkpoint.
-            done = index + 1
-            if done % options.log_every == 0 or done == steps:
-                last_losses = log.write(done, images, time.perf_counter() - began)
-            bar.advance(1, **last_losses)
-            if on_preview is not None and (done % options.sample_every == 0 or done == steps):
-                with _averaged(nets, averages):
-                    on_preview(done)
-            if done % options.checkpoint_every == 0 and done != steps:
-                publish(done)
+                # Log; checkpoint; draw a sheet; stop if asked to, with a checkpoint behind.
+                log.add({"rate": options.rate(index) * 0.5**learner.rollbacks})
+                if done % options.log_every == 0 or done == steps:
+                    last_losses = log.write(done, shown, at)
+                    callbacks.metrics(done, last_losses)
+                bar.advance(1, **last_losses)
+                published = done % options.checkpoint_every == 0 or done == steps
+                if published:
+                    ill = shelf.publish(done)
+                due = done % options.sample_every == 0 or done == steps
+                if not ill and (due or (at > FIRST_PREVIEW and not previewed)):
+                    previewed = True
+                    shelf.preview(done)
+                signal = team.any(callbacks.stop(), device)
+                if signal and not published:
+                    ill = shelf.publish(done)
+                if signal and not ill:
+                    raise Interrupted(signal)
 
-    # -- Leave the averaged weights in place, and a last checkpoint behind.
-    if start < steps or found is None:
-        publish(max(steps, start))
-    _load_averages(nets, averages)
-    seconds = time.perf_counter() - began
-    return TrainReport(max(steps, start), images, start, seconds, last_losses, notes)
+            # Not finite: back to the last checkpoint, at half the rates; three times, then give up.
+            if ill:
+                if learner.rollbacks == MOST_ROLLBACKS or folder is None:
+                    raise _fault(ill, learner.rollbacks, folder)
+                done = shelf.roll_back(ill)
+                log.rewind(done)
+                pending = fetch(done, learner.images)
+            index = done
+
+    # -- Leave the averaged weights in place.
+    learner.load_averages()
+    return TrainReport(
+        max(steps, start), learner.images, start, time.perf_counter() - began, last_losses,
+        learner.rollbacks, notes,
+    )  # fmt: skip
 
 
-def _stage_at(stages: list[Stage], images: int) -> Stage:
-    """The stage a run is in after so many images."""
-    passed = 0
+class _Shelf:
+    """The run folder's checkpoints, as the loop uses them."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        learner: Learner,
+        identity: Mapping[str, Any],
+        callbacks: Callbacks,
+        team: Team,
+    ) -> None:
+        self.folder = None if folder is None else folder / "checkpoints"
+        self.learner, self.identity = learner, identity
+        self.callbacks, self.team = callbacks, team
+
+    def take_up(self) -> tuple[int, list[str]]:
+        """Go on from the newest whole checkpoint: its step (0 if there is none), and notes."""
+        found = None if self.folder is None else checkpoint.latest(self.folder)
+        if found is None:
+            return 0, []
+        self.learner.restore(found)
+        step: int = found.state["step"]
+        if step and self.team.leads:
+            # Whoever keeps track of checkpoints may have been killed before it heard of this one.
+            self.callbacks.checkpoint(found.folder, step)
+        return step, found.passed_over + self._not_identical(found.state)
+
+    def publish(self, step: int, announce: bool = True) -> str:
+        """Write a checkpoint; instead, say what is wrong if the weights are not finite."""
+        tensors = self.learner.tensors()
+        ill = "; ".join(
+            f"{name} holds NaN or infinite values after step {step}"
+            for name, value in tensors.items()
+            if not torch.isfinite(value).all()
+        ).partition("; ")[0]
+        if ill or self.folder is None:
+            return ill
+        if self.team.leads:
+            with disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            state = {**self.learner.state(), **self.identity}
+            path = checkpoint.save(self.folder, step, tensors, self.learner.averages, state)
+            if announce:
+                self.callbacks.checkpoint(path, step)
+        self.team.wait()
+        return ""
+
+    def clear(self) -> tuple[int, list[str]]:
+        """Forget what an earlier run left; step 0, no notes."""
+        if self.folder is not None and self.team.leads:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return 0, []
+
+    def roll_back(self, ill: str) -> int:
+        """Return to the newest checkpoint and halve the rates; its step."""
+        assert self.folder is not None
+        count = self.learner.rollbacks + 1
+        found = checkpoint.latest(self.folder)
+        assert found is not None, "the start was published"
+        self.learner.restore(found)
+        self.learner.rollbacks = count
+        step: int = found.state["step"]
+        self.callbacks.reporter.warn(
+            f"training: {ill}, expected finite numbers; back to step {step} at {0.5**count:g} of "
+            f"the learning rates (time {count} of {MOST_ROLLBACKS})"
+        )
+        return step
+
+    def preview(self, step: int) -> None:
+        """Let the first process draw a sheet with the averaged weights."""
+        if self.team.leads and self.callbacks.preview is not None:
+            with self.learner.averaged():
+                self.callbacks.preview(step)
+
+    def _not_identical(self, state: Mapping[str, Any]) -> list[str]:
+        notes = [
+            f"resumed with {key} {value} instead of {state[key]}: the run goes on, but not bit for "
+            "bit"
+            for key, value in self.identity.items()
+            if key in state and state[key] != value
+        ]
+        if self.team.size > 1 and self.learner.generator.memories:
+            held = ", ".join(self.learner.generator.memories)
+            notes.append(
+                f"resumed with the first process's {held} in all {self.team.size}: the run goes "
+                "on, but not bit for bit"
+            )
+        return notes
+
+
+def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
+    """The stage a run is in after so many images, and how far its layers have faded in."""
+    begun = 0
     for stage in stages:
-        passed += stage.images or 0
-        if stage.images is None or images < passed:
-            return stage
-    return stages[-1]
+        if stage.images is None or images < begun + stage.images:
+            break
+        if stage is not stages[-1]:
+            begun += stage.images
+    return stage, min(1.0, (images - begun) / stage.fade) if stage.fade else 1.0
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
@@ -246,114 +406,16 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
     )
 
 
-def _check_finite(values: Mapping[str, float], step: int, folder: Path | None) -> None:
-    bad = [name for name, value in values.items() if not abs(value) < float("inf")]
-    if bad:
-        raise _ill(f"loss {bad[0]} is {values[bad[0]]} at step {step}", folder)
+def _not_finite(values: Mapping[str, float], step: int) -> str:
+    """What is wrong with a step's losses; nothing if they are finite."""
+    bad = [f"loss {k} is {v} at step {step}" for k, v in values.items() if not math.isfinite(v)]
+    return bad[0] if bad else ""
 
 
-def _check_weights(tensors: Mapping[str, Tensor], step: int, folder: Path) -> None:
-    """A gradient can overflow where no loss does; such weights must not become a checkpoint."""
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise _ill(f"{name} holds NaN or infinite values after step {step}", folder)
-
-
-def _ill(what: str, folder: Path | None) -> TrainingFault:
+def _fault(ill: str, rollbacks: int, folder: Path | None) -> TrainingFault:
+    tried = f" after {rollbacks} rollbacks, each at half the learning rates" if rollbacks else ""
     where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
     return TrainingFault(
-        f"training: {what}, expected finite numbers{where}. Lower the learning rates (--set "
+        f"training: {ill}{tried}, expected finite numbers{where}. Lower the learning rates (--set "
         "lr_generator=1e-4), or --set precision=fp32; the last checkpoint is whole"
     )
-
-
-def _floats(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    return ((k, v) for k, v in net.state_dict().items() if v.is_floating_point())
-
-
-@torch.no_grad()
-def _average(
-    averages: Mapping[str, Tensor],
-    nets: Mapping[str, nn.Module],
-    names: tuple[str, ...],
-    decay: float,
-) -> None:
-    live = {f"{n}/{k}": v for n in names if n in nets for k, v in _floats(nets[n])}
-    if averages:
-        keys = list(averages)
-        torch._foreach_lerp_([averages[k] for k in keys], [live[k] for k in keys], 1 - decay)
-
-
-@torch.no_grad()
-def _load_averages(nets: Mapping[str, nn.Module], averages: Mapping[str, Tensor]) -> None:
-    for key, value in averages.items():
-        name, _, parameter = key.partition("/")
-        nets[name].state_dict()[parameter].copy_(value)
-
-
-@contextmanager
-def _averaged(nets: Mapping[str, nn.Module], averages: Mapping[str, Tensor]) -> Iterator[None]:
-    """The averaged weights for a moment; the live ones come back whatever happens."""
-    live = {
-        k: nets[k.partition("/")[0]].state_dict()[k.partition("/")[2]].clone() for k in averages
-    }
-    _load_averages(nets, averages)
-    try:
-        yield
-    finally:
-        _load_averages(nets, live)
-
-
-def _not_identical(state: Mapping[str, Any], precision: str) -> list[str]:
-    now = {"precision": precision, "threads": torch.get_num_threads()}
-    return [
-        f"resumed with {key} {value} instead of {state[key]}: the run goes on, but not bit for bit"
-        for key, value in now.items()
-        if state.get(key, value) != value
-    ]
-
-
-class _Metrics:
-    """Averages of named values, a line of ``metrics.csv`` per tick; ``nan`` where none came in."""
-
-    def __init__(self, folder: Path | None, start: int) -> None:
-        self._path = None if folder is None else folder / "metrics.csv"
-        self._sums: dict[str, list[float]] = {}
-        self._columns: list[str] = []
-        self._rows: list[dict[str, str]] = []
-        if self._path is not None and self._path.exists():
-            # What follows the last line's end was cut off by whatever ended the run.
-            lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]
-            self._columns = lines[0].split(",") if lines else []
-            rows = [dict(zip(self._columns, line.split(","), strict=False)) for line in lines[1:]]
-            # Lines after the checkpoint that a resumed run starts from will be written again.
-            self._rows = [row for row in rows if int(row["step"]) <= start]
-            self._rewrite(self._path)
-
-    def add(self, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._sums.setdefault(name, []).append(value)
-
-    def write(self, step: int, images: int, seconds: float) -> dict[str, float]:
-        means = {name: sum(v) / len(v) for name, v in self._sums.items()}
-        self._sums.clear()
-        if self._path is not None:
-            row = {"step": str(step), "images": str(images), "seconds": f"{seconds:.2f}"}
-            row.update({name: f"{mean:.6g}" for name, mean in means.items()})
-            self._rows.append(row)
-            # A term that came in for the first time (a lazy regulariser's) is a new column.
-            columns = list(dict.fromkeys([*self._columns, *row]))
-            if columns != self._columns:
-                self._columns = columns
-                self._rewrite(self._path)
-            else:
-                with self._path.open("a", newline="\n", encoding="utf-8") as file:
-                    file.write(self._line(row))
-        return means
-
-    def _rewrite(self, path: Path) -> None:
-        header = ",".join(self._columns) + "\n" if self._columns else ""
-        write_bytes_atomic(path, (header + "".join(map(self._line, self._rows))).encode())
-
-    def _line(self, row: Mapping[str, str]) -> str:
-        return ",".join(row.get(column, "nan") for column in self._columns) + "\n"

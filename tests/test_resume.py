@@ -16,7 +16,7 @@ from gansynth.generator import Generator
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.testing import ToySource
-from gansynth.training import FitOptions, train
+from gansynth.training import Callbacks, FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2}
@@ -73,7 +73,7 @@ def test_spectral_norms_move_and_so_have_to_be_restored(tmp_path):
         tensors = newest(tmp_path)
         seen.append(next(v.clone() for k, v in tensors.items() if k.endswith("_u")))
 
-    train(*cgan(), options(), folder=tmp_path, on_checkpoint=look)
+    train(*cgan(), options(), folder=tmp_path, callbacks=Callbacks(checkpoint=look))
     assert not torch.equal(*seen)
 
 
@@ -98,7 +98,7 @@ def test_the_checkpoint_resumed_from_is_announced(tmp_path):
         *cgan(),
         options(),
         folder=tmp_path,
-        on_checkpoint=lambda path, step: heard.append((path.name, step)),
+        callbacks=Callbacks(checkpoint=lambda path, step: heard.append((path.name, step))),
     )
     assert heard == [("step-00000004", 4)]
 

@@ -18,7 +18,7 @@ from gansynth.curves import read_metrics
 from gansynth.errors import IntegrityFault, TrainingFault
 from gansynth.generator import Batch, Generator, GeneratorOptions, Phase, Stage
 from gansynth.schema import Schema
-from gansynth.training import FitOptions, _stage_at, train
+from gansynth.training import Callbacks, FitOptions, _stage_at, train
 
 
 class Duel(Generator):
@@ -82,8 +82,11 @@ def duel(**changes: Any) -> Duel:
     return made
 
 
-def noise(step: int, stage: Stage, size: int) -> Batch:
-    return Batch(torch.randn(size, 2, 9, 9, generator=torch.Generator().manual_seed(step)))
+def noise(step: int, stage: Stage, which: range) -> Batch:
+    def draw(number: int) -> torch.Tensor:
+        return torch.randn(2, 9, 9, generator=torch.Generator().manual_seed(100 * step + number))
+
+    return Batch(torch.stack([draw(number) for number in which]))
 
 
 def options(**changes: Any) -> FitOptions:
@@ -284,7 +287,7 @@ def test_the_average_halves_what_is_half_life_images_old(tmp_path, half_life):
         noise,
         options(steps=12, batch_size=2, checkpoint_every=1, ema_half_life=half_life),
         folder=tmp_path,
-        on_checkpoint=lambda path, step: steps.append(live(newest(tmp_path))),
+        callbacks=Callbacks(checkpoint=lambda path, step: steps.append(live(newest(tmp_path)))),
     )
     wanted = averaged_by_hand(steps, start, half_life, 2)
     found = generator.nets["generator"].state_dict()
@@ -302,7 +305,7 @@ def test_a_preview_sees_the_averages_and_training_does_not(tmp_path):
         seen.append((step, watched.nets["generator"].state_dict()["0.weight"].clone()))
 
     loop = options(sample_every=2)
-    train(watched, noise, loop, folder=tmp_path / "watched", on_preview=look)
+    train(watched, noise, loop, folder=tmp_path / "watched", callbacks=Callbacks(preview=look))
     assert [step for step, _ in seen] == [2, 4]
     assert torch.equal(seen[-1][1], newest(tmp_path / "plain")["ema/generator/0.weight"])
     assert_same(newest(tmp_path / "plain"), newest(tmp_path / "watched"))
@@ -355,12 +358,12 @@ def test_the_other_player_is_frozen_meanwhile():
 @pytest.mark.parametrize(("images", "stage"), [(0, 0), (3, 0), (4, 1), (9, 1), (10, 2), (999, 2)])
 def test_a_stage_lasts_for_its_images(images, stage):
     stages = [Stage(size=(4,), images=4), Stage(size=(8,), images=6), Stage(size=(16,))]
-    assert _stage_at(stages, images) is stages[stage]
+    assert _stage_at(stages, images)[0] is stages[stage]
 
 
 def test_the_last_stage_lasts_even_if_it_has_an_end():
     stages = [Stage(size=(4,), images=4), Stage(size=(8,), images=6)]
-    assert _stage_at(stages, 10) is stages[1]
+    assert _stage_at(stages, 10)[0] is stages[1]
 
 
 STAGES = (Stage(batch_size=3, images=6), Stage())
@@ -369,9 +372,9 @@ STAGES = (Stage(batch_size=3, images=6), Stage())
 def test_stages_follow_each_other_with_their_batch_sizes():
     generator, sizes = duel(schedule=STAGES, only=("generator",)), []
 
-    def batches(step, stage, size):
-        sizes.append(size)
-        return noise(step, stage, size)
+    def batches(step, stage, which):
+        sizes.append(len(which))
+        return noise(step, stage, which)
 
     report = train(generator, batches, options(steps=4))
     assert sizes == [3, 3, 1, 1]
@@ -393,7 +396,7 @@ def test_without_phases_nothing_is_trained_and_that_is_legal(tmp_path):
 
 
 def test_a_reader_that_fails_is_heard():
-    def batches(step, stage, size):
+    def batches(step, stage, which):
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):

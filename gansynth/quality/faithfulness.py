@@ -105,7 +105,7 @@ def train_segmenter(
             for group in optimizer.param_groups:
                 group["lr"] = options.lr * (1 - step / options.steps) ** 0.9
             rng = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-            image, target = _augment(batches(step, Stage(), options.batch_size), values, rng)
+            image, target = _augment(batches(step, Stage(), range(options.batch_size)), values, rng)
             with autocast(device, bf16):
                 logits = net(image.to(device))
             loss = _dice_and_entropy(logits.float(), target.to(device), len(values))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gansynth.errors import UsageFault
@@ -26,6 +26,7 @@ class SourceRequest:
         subjects: CSV (``case,subject`` columns) or regular expression whose first group is the
             subject; None makes every case a subject of its own, unless the source knows better.
         root: folder that holds the host's folders; None takes the host's own environment.
+        read: how to read it, key -> text as typed after ``--read``; each kind has its own keys.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class SourceRequest:
     plans: str | None = None
     subjects: str | None = None
     root: str | None = None
+    read: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, **rest: Any) -> SourceRequest:

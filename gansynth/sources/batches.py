@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class CaseBatches:
-    """Batches of real training cases; the same seed and step give the same batch.
+    """Batches of real training cases; the same seed, step and number give the same sample.
 
     Args:
         cache: cases of the source.
         space: the generator's space.
-        seed: first half of every key.
+        seed: first part of every key.
         context: makes context channels of a case in the generator's space, or None.
     """
 
@@ -41,15 +41,19 @@ class CaseBatches:
         self.seed = seed
         self.context = context
 
-    def __call__(self, step: int, stage: Stage, batch_size: int) -> Batch:
-        """Real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W)."""
+    def __call__(self, step: int, stage: Stage, which: range) -> Batch:
+        """Real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
+
+        Args:
+            step: optimiser step.
+            stage: not looked at; a generator's ``prepare`` brings them to its size.
+            which: numbers of the samples wanted, of the step's whole batch.
+        """
         import torch
 
         from gansynth.generator import Batch
 
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, step)))
-        ids = self.cache.source.train_ids
-        drawn = [self._place(ids[int(rng.integers(len(ids)))], rng) for _ in range(batch_size)]
+        drawn = [self._draw(step, number) for number in which]
         cases = [self._cut(case, placement) for case, placement in drawn]
         image = torch.from_numpy(np.stack([c.image for c in cases]))
         labelled = [c.labels for c in cases if c.labels is not None]
@@ -59,6 +63,11 @@ class CaseBatches:
         maps = [m for m in map(self.context, cases) if m is not None] if self.context else []
         context = torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
         return Batch(image, labels, context, self._padding(drawn))
+
+    def _draw(self, step: int, number: int) -> tuple[Case, Placement]:
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
+        ids = self.cache.source.train_ids
+        return self._place(ids[int(rng.integers(len(ids)))], rng)
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
         """One case at a drawn place of the generator's space."""

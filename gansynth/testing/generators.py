@@ -71,9 +71,9 @@ def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> obje
     """Train on cases in memory with the real training loop, on the CPU, in fp32."""
     from gansynth.training import FitOptions, train
 
-    def batches(step: int, stage: Stage, size: int) -> Batch:
-        chosen = np.random.default_rng((7, step)).integers(len(cases), size=size)
-        return _batch(generator, [cases[int(i)] for i in chosen])
+    def batches(step: int, stage: Stage, which: range) -> Batch:
+        chosen = [int(np.random.default_rng((7, step, i)).integers(len(cases))) for i in which]
+        return _batch(generator, [cases[i] for i in chosen])
 
     return train(
         generator, batches, FitOptions.model_validate({"steps": steps, "precision": "fp32"})

@@ -126,9 +126,9 @@ def test_training_leaves_the_random_state_alone(source):
 def test_any_size_can_be_judged(size):
     source = ToySource(len(size))
 
-    def batches(step, stage: Stage, count: int) -> Batch:
+    def batches(step, stage: Stage, which: range) -> Batch:
         rng = torch.Generator().manual_seed(step)
-        image = torch.randn(count, 2, *size, generator=rng)
+        image = torch.randn(len(which), 2, *size, generator=rng)
         return Batch(image, (image[:, 0] > 0).long())
 
     options = replace(FEW, steps=1, levels=3)
