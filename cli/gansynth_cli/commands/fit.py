@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Go on where the run in this folder stopped, if there is one.",
 )
+@click.option(
+    "--fit-memory",
+    metavar="SIZE",
+    help="Choose patch, width and checkpointing by measurement, to stay within it (16GB).",
+)
 @dry_run_option
 @with_output
 def command(
@@ -52,6 +57,7 @@ def command(
     settings: dict[str, str],
     device: str,
     resume: bool,
+    fit_memory: str | None,
     dry_run: bool,
     out: Output,
 ) -> None:
@@ -61,6 +67,7 @@ def command(
     folder holds the resolved settings, the lineage, checkpoints and metrics, and can be moved.
     """
     from gansynth.fitting import fit
+    from gansynth.measuring import parse_bytes
 
     report: dict[str, Any] = fit(
         generator,
@@ -69,6 +76,7 @@ def command(
         settings=settings,
         edits=edits or None,
         device=device,
+        memory=None if fit_memory is None else parse_bytes(fit_memory),
         resume=resume,
         dry_run=dry_run,
         reporter=out.reporter,

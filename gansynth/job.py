@@ -1,0 +1,119 @@
+"""A fit as it was asked for: source, space, generator and options, resolved and not yet begun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from gansynth.errors import UsageFault
+from gansynth.generator import Generator
+from gansynth.precision import pick_device
+from gansynth.registry import installed
+from gansynth.sampling import build_edits
+from gansynth.settings import split_settings
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
+from gansynth.space import Space
+from gansynth.training import FitOptions
+
+
+@dataclass
+class Job:
+    """Everything a fit needs.
+
+    Attributes:
+        source: the training cases.
+        cache: those at hand.
+        space: the generator's space; samples are of its size.
+        generator: built with fresh weights.
+        options: of the training loop.
+        edits: of the conditions that previews and samples are drawn from.
+        batches: training crops, of ``options.patch`` if that is given.
+        crops: cases cut in the whole space, for previews and statistics.
+        device: where to train.
+    """
+
+    source: CaseSource
+    cache: CaseCache
+    space: Space
+    generator: Generator
+    options: FitOptions
+    edits: tuple[str, ...]
+    batches: CaseBatches
+    crops: CaseBatches
+    device: torch.device
+
+    def config(self) -> dict[str, Any]:
+        """The resolved settings, as ``config.yaml`` holds them."""
+        return {
+            "generator": self.generator.name,
+            "data": self.source.request.to_json(),
+            "size": list(self.space.size),
+            "edits": list(self.edits),
+            "fit": self.options.model_dump(mode="json"),
+            "options": self.generator.options.model_dump(mode="json"),
+        }
+
+
+def resolve(
+    name: str,
+    request: SourceRequest,
+    settings: Mapping[str, str],
+    edits: Sequence[str] | None,
+    device: str,
+) -> Job:
+    """Open the source and build the generator; nothing is written.
+
+    Args:
+        name: registered generator.
+        request: where the training cases come from.
+        settings: ``--set`` values.
+        edits: condition edits by name; None takes the generator's own.
+        device: ``auto``, ``cpu``, ``cuda:0``.
+    """
+    cls = installed().generator(name)
+    loop, own = split_settings(settings, FitOptions, cls.Options, generator=name)
+    names = cls.default_edits if edits is None else tuple(edits)
+    build_edits(names)
+    picked = pick_device(device)
+    source = installed().open_source(request)
+    cache = CaseCache(source)
+
+    def build(space: Space) -> Generator:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(loop.seed)
+            return cls(space.generator_schema(source.schema), space.size, own)
+
+    space = source.space
+    built = build(space)
+    if built.intensity == "tanh":
+        space = space.with_window(cache(i) for i in source.train_ids)
+        built = build(space)
+    crops = CaseBatches(cache, space, seed=loop.seed, context=built.context)
+    batches = crops
+    if loop.patch is not None:
+        small = _patch_space(space, loop.patch)
+        batches = CaseBatches(cache, small, seed=loop.seed, context=built.context)
+    return Job(source, cache, space, built, loop, names, batches, crops, picked)
+
+
+def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
+    """The space training crops are cut in."""
+    if space.grid not in ("crop", "slice"):
+        raise UsageFault(
+            f"--set patch={list(patch)}: cases of grid {space.grid!r} are trained on whole; leave "
+            "patch out"
+        )
+    fits = len(patch) == len(space.size) and all(
+        1 <= p <= n for p, n in zip(patch, space.size, strict=True)
+    )
+    if not fits:
+        raise UsageFault(
+            f"--set patch={list(patch)}: expected {len(space.size)} edges in voxels, none above "
+            f"{list(space.size)}"
+        )
+    return replace(space, size=patch)

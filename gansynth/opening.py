@@ -1,0 +1,115 @@
+"""Opening a run folder to fit into: a new one, or one whose run goes on."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+import gansynth
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.integrity import write_bytes_atomic, write_json_atomic
+from gansynth.job import Job
+from gansynth.reporting import Reporter
+from gansynth.run import MANIFEST, VERSION, read_manifest
+
+
+def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:
+    """Start a run folder, or take up the one that is there if it is the same run."""
+    config = job.config()
+    reporter.say(
+        f"{job.source.name} fold {job.source.fold}: {len(job.source.train_ids)} training case(s), "
+        f"{len(job.source.held_out_ids)} held out; reading and hashing"
+    )
+    lineage = job.cache.lineage()
+    if (out / MANIFEST).exists():
+        manifest = read_manifest(out)
+        _same_run(out, manifest, config, lineage.to_json(), resume)
+        job.generator.load_state(manifest["state"])
+        manifest["config"] = config
+        _write_config(out, config)
+        return manifest
+    if next((out / "checkpoints").glob("step-*"), None) is not None:
+        raise IntegrityFault(
+            f"{out}: holds checkpoints but no {MANIFEST}, so nobody knows which cases they have "
+            "seen; expected both or neither. Choose another -o"
+        )
+    rng = np.random.default_rng(job.options.seed)
+    job.generator.observe(job.crops.cut(i, rng) for i in job.source.train_ids)
+    manifest = {
+        "version": VERSION,
+        "run_id": uuid.uuid4().hex[:12],
+        "generator": job.generator.name,
+        "options": config["options"],
+        "schema": job.source.schema.to_json(),
+        "space": job.space.to_json(),
+        "lineage": lineage.to_json(),
+        "edits": list(job.edits),
+        "request": job.source.request.to_json(),
+        "config": config,
+        "state": job.generator.state(),
+        "weights": None,
+        "steps": 0,
+        "complete": False,
+        "versions": {
+            "gansynth": gansynth.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    _write_config(out, config)
+    write_json_atomic(out / MANIFEST, manifest)
+    return manifest
+
+
+def _write_config(out: Path, config: Mapping[str, Any]) -> None:
+    write_bytes_atomic(out / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+
+
+def _same_run(
+    out: Path,
+    manifest: Mapping[str, Any],
+    config: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+    resume: bool,
+) -> None:
+    """Refuse to go on with anything but the same run; more steps are welcome."""
+    if not resume:
+        raise UsageFault(f"{out}: holds a run already, expected an empty folder; choose another -o")
+    before, after = _flat(manifest["config"]), _flat(config)
+    loose = ("fit.steps", "fit.checkpoint_every", "fit.sample_every", "fit.log_every", "data.root")
+    differing = [
+        f"{k} is {after.get(k)!r}, was {before.get(k)!r}"
+        for k in sorted(before.keys() | after.keys())
+        if before.get(k) != after.get(k) and k not in loose
+    ]
+    if differing:
+        raise UsageFault(
+            f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
+            "resume it; choose another -o"
+        )
+    if manifest["lineage"] != json.loads(json.dumps(lineage)):
+        raise UsageFault(
+            f"{out}: the training cases have changed since this run began; expected the same "
+            "cases to resume it; choose another -o"
+        )
+
+
+def _flat(doc: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in doc.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,46 @@
+"""Sample sheets during a fit: the same conditions and seeds each time, beside their real cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gansynth.job import Job
+from gansynth.run import Run
+from gansynth.sampling import SampleDrawer
+from gansynth.schema import Case, Sample
+from gansynth.sheets import write_sheet
+from gansynth.space import Placement
+
+COLUMNS = 8
+"""Samples on a sheet."""
+
+
+class Preview:
+    """Draws ``samples/step-XXXXXXXX.png`` with the weights the generator holds.
+
+    Args:
+        job: what is being fitted.
+        out: its run folder.
+        manifest: the run's.
+    """
+
+    def __init__(self, job: Job, out: Path, manifest: Mapping[str, Any]) -> None:
+        self.job, self.out = job, out
+        run = Run(out, job.generator, dict(manifest))
+        self.drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed)
+
+    def __call__(self, step: int) -> Path:
+        """Draw and write a sheet; its path."""
+        samples = [self.drawer.draw_raw(index, 1)[0] for index in range(COLUMNS)]
+        path = self.out / "samples" / f"step-{step:08d}.png"
+        real = [self._beside(sample) for sample in samples]
+        write_sheet(path, samples, real, self.job.generator.schema, title=f"step {step}")
+        return path
+
+    def _beside(self, sample: Sample) -> Case:
+        """The real case a sample's condition was made from, cut at the same place."""
+        placement = Placement.from_json(sample.provenance["placement"])
+        case = self.job.cache(sample.provenance["case"])
+        return self.job.space.to_generator(case, placement)
