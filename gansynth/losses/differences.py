@@ -1,0 +1,85 @@
+"""How far synthetic images are from real ones: voxel by voxel, or in some network's features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def l1(fake: Tensor, real: Tensor, *, lowpass: int = 1, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute difference, optionally of low-passed images.
+
+    Isola et al. 2017 (pix2pix, arXiv:1611.07004, eq. 3). With a low-pass, the loss speaks for
+    contrast and shading only and leaves the grain, which no label map predicts, to the adversarial
+    term.
+
+    Args:
+        fake: (B, C, D, H, W) or (B, C, H, W).
+        real: likewise.
+        lowpass: edge in voxels of the averaging window; 1 compares voxel by voxel.
+        weight: (B, 1, ...) weights in [0, 1]; 0 leaves a voxel out.
+    """
+    difference = fake.float() - real.float()
+    if weight is not None:
+        difference = difference * weight
+    if lowpass > 1:
+        pool = F.avg_pool3d if fake.ndim == 5 else F.avg_pool2d
+        difference = pool(difference, lowpass, stride=lowpass, ceil_mode=True)
+    return difference.abs().mean()
+
+
+def masked_l1(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute difference inside a mask: of each sample by itself, then over samples.
+
+    A lesion counts alike whatever its size; a sample whose mask is empty counts 0.
+
+    Args:
+        fake: (B, C, D, H, W) or (B, C, H, W).
+        real: likewise.
+        mask: (B, 1, ...) in [0, 1] or bool.
+    """
+    inside = mask.float()
+    difference = (fake.float() - real.float()).abs().mean(1, keepdim=True) * inside
+    volume = inside.flatten(1).sum(1)
+    return (difference.flatten(1).sum(1) / volume.clamp_min(1e-6)).mean()
+
+
+def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """L1 between discriminator features of real and synthetic pairs, averaged over layers.
+
+    Wang et al. 2018 (pix2pixHD, arXiv:1711.11585, eq. 4).
+    """
+    return torch.stack(
+        [F.l1_loss(f.float(), r.detach().float()) for r, f in zip(real, fake, strict=True)]
+    ).mean()
+
+
+def perceptual(
+    features: Callable[[Tensor], Sequence[Tensor]],
+    fake: Tensor,
+    real: Tensor,
+    *,
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    """L1 between features of synthetic and real images in a network of the data's own domain.
+
+    Johnson et al. 2016 (arXiv:1603.08155, eq. 2), with an L1 as in pix2pixHD. The network must have
+    been trained on the training cases of the fold and nothing else: features of photographs say
+    little about MR or CT, and those of other cases would leak.
+
+    Args:
+        features: image -> features per layer; its own weights should be frozen, and it should not
+            mix samples (no batch normalisation in training mode).
+        fake: (B, C, D, H, W) or (B, C, H, W).
+        real: likewise; no gradient reaches it.
+        weights: of each layer, as they are; None averages over layers.
+    """
+    with torch.no_grad():
+        expected = features(real.detach())
+    terms = [F.l1_loss(f.float(), r.float()) for r, f in zip(expected, features(fake), strict=True)]
+    if weights is None:
+        return torch.stack(terms).mean()
+    return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()

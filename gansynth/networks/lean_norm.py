@@ -1,0 +1,85 @@
+"""Instance normalisation and leaky ReLU in one, which keep their output and nothing else.
+
+Autograd would keep the normalisation's input besides, as large as the output, for the backward
+pass. Both functions can be undone, so what they were given is worked out again from what they made
+(Rota Bulo et al. 2018, "In-place activated batch norm", sec. 3). The next convolution keeps that
+tensor anyway: a layer's activations are held once instead of twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STEEPEST = 8.0
+"""Most shift per scale of a channel: beyond it too little of the input is left in the output."""
+
+
+def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
+    """Normalise (B, C, ...) per sample and channel, scale, shift, and apply a leaky ReLU.
+
+    Args:
+        x: any floating dtype.
+        norm: ``nn.InstanceNorm2d`` or ``3d`` with a learnt scale and shift; anything else is
+            applied as it is.
+        slope: of the negative side, above 0.
+    """
+    if _lean(x, norm):
+        made: Tensor = _NormLeakyReLU.apply(  # type: ignore[no-untyped-call]
+            x, norm.weight, norm.bias, norm.eps, slope
+        )
+        return made
+    return F.leaky_relu(norm(x), slope, inplace=True)
+
+
+def _lean(x: Tensor, norm: nn.Module) -> bool:
+    """Whether it is worth it, and can be undone; looked up on the CPU, where that costs nothing."""
+    if not (torch.is_grad_enabled() and x.device.type == "cpu" and x.requires_grad):
+        return False
+    if not isinstance(norm, nn.InstanceNorm2d | nn.InstanceNorm3d) or norm.weight is None:
+        return False
+    return bool((norm.bias.abs() <= STEEPEST * norm.weight.abs()).all())
+
+
+class _NormLeakyReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float
+    ) -> Tensor:
+        made, rstd = torch.empty_like(x), []
+        # One sample at a time is batch normalisation, whose kernels take channels-last arrays as
+        # they are; instance normalisation would copy them there and back.
+        for given, to in zip(torch.split(x, 1), torch.split(made, 1), strict=True):
+            normal, _, deviation = torch.native_batch_norm(
+                given, weight, bias, None, None, True, 0.0, eps
+            )
+            torch.ops.aten.leaky_relu.out(normal, slope, out=to)
+            rstd.append(deviation)
+        ctx.save_for_backward(made, weight, bias, *rstd)
+        ctx.eps, ctx.slope = eps, slope
+        return made
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        made, weight, bias, *rstd = ctx.saved_tensors
+        gradient = torch.ops.aten.leaky_relu_backward(gradient, made, ctx.slope, True)
+        found = []
+        for part, of, deviation in zip(
+            torch.split(gradient, 1), torch.split(made, 1), rstd, strict=True
+        ):
+            affine = F.leaky_relu(of, 1 / ctx.slope)  # scale * normalised + shift
+            # normalised = (affine - shift) / scale: to the kernel, a mean of ``shift`` and a
+            # deviation of ``scale``. It multiplies by 1 / scale, where rstd * scale is wanted.
+            factor = deviation * weight * weight
+            found.append(
+                torch.ops.aten.native_batch_norm_backward(
+                    part, affine, factor, None, None, bias, 1 / weight, True, ctx.eps, [True] * 3
+                )
+            )
+        images, scales, shifts = zip(*found, strict=True)
+        image = images[0] if len(images) == 1 else torch.cat(images)
+        return image, torch.stack(scales).sum(0), torch.stack(shifts).sum(0), None, None

@@ -1,0 +1,383 @@
+"""What the discriminator's augmentation does to pairs, and how its probability adapts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from gansynth.augment import ChangeName, DiscriminatorAugment
+from gansynth.errors import UsageFault
+from gansynth.generator import Batch, Stage, Step
+
+INTENSITY = ("brightness", "contrast", "saturation")
+SPATIAL = ("flip", "rotate90", "translation", "translation_edge", "cutout")
+SIZES = {2: (8, 8), 3: (6, 8, 8)}
+
+
+def step(index: int = 0, count: int = 16, first: int = 0, total: int = 0, images: int = 0) -> Step:
+    rng = torch.Generator().manual_seed(index)
+    batch = Batch(torch.zeros(count, 1, 2, 2))
+    return Step(batch, Stage(), index, images, rng, first=first, total=total or count)
+
+
+def pictures(count: int = 16, channels: int = 2, size: Sequence[int] = (8, 8)) -> Tensor:
+    return torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(5)) + 3
+
+
+def changed(name: str, x: Tensor, p: float = 1.0, index: int = 0) -> Tensor:
+    return DiscriminatorAugment([name], p)(step(index, len(x)), x, None)[0]
+
+
+# -- all changes -----------------------------------------------------------------------------------
+
+
+def test_options_offer_every_change():
+    assert set(get_args(ChangeName)) == {*INTENSITY, *SPATIAL}
+    DiscriminatorAugment(get_args(ChangeName), 0.5)
+
+
+@pytest.mark.parametrize("ndim", SIZES)
+@pytest.mark.parametrize("name", SPATIAL)
+def test_an_image_and_its_condition_move_together(name, ndim):
+    image = pictures(size=SIZES[ndim])
+    condition = image[:, 1:].double()
+    new_image, new_condition = DiscriminatorAugment([name], 1.0)(step(), image, condition)
+    assert not torch.equal(new_image, image)
+    assert new_image.shape == image.shape
+    assert torch.equal(new_image[:, 1:].double(), new_condition)
+    assert (new_image.dtype, new_condition.dtype) == (image.dtype, condition.dtype)
+
+
+@pytest.mark.parametrize("ndim", SIZES)
+@pytest.mark.parametrize("name", INTENSITY)
+def test_intensity_changes_leave_the_condition_alone(name, ndim):
+    image = pictures(size=SIZES[ndim])
+    condition = image[:, 1:]
+    new_image, new_condition = DiscriminatorAugment([name], 1.0)(step(), image, condition)
+    assert not torch.equal(new_image, image)
+    assert new_image.shape == image.shape
+    assert new_condition is condition
+
+
+@pytest.mark.parametrize("size", [(4, 5), (4, 4), (3, 4, 4)])
+def test_gradients_agree_with_finite_differences(size):
+    augment = DiscriminatorAugment(get_args(ChangeName), 0.7)
+    image = pictures(3, 2, size).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: augment(step(3, 3), x, None)[0], image)
+
+
+@pytest.mark.parametrize("name", get_args(ChangeName))
+def test_samples_that_are_not_hit_stay_as_they_are(name):
+    image = pictures(64)
+    new = changed(name, image, p=0.5)
+    same = [torch.equal(a, b) for a, b in zip(new, image, strict=True)]
+    assert 22 < sum(same) < 64
+
+
+def test_half_precision_stays_half():
+    image = pictures().bfloat16()
+    new, _ = DiscriminatorAugment(get_args(ChangeName), 1.0)(step(), image, None)
+    assert new.dtype == torch.bfloat16
+
+
+def test_p_is_the_share_of_samples_that_are_hit():
+    image = pictures(2000, 1, (2, 2))
+    new = changed("brightness", image, p=0.3)
+    hit = (new != image).flatten(1).any(1).float().mean().item()
+    assert hit == pytest.approx(0.3, abs=0.04)
+
+
+# -- one by one ------------------------------------------------------------------------------------
+
+
+def test_brightness_adds_one_number_to_a_sample():
+    image = pictures(200)
+    difference = (changed("brightness", image) - image).flatten(1)
+    torch.testing.assert_close(difference, difference[:, :1].expand_as(difference))
+    assert -0.5 <= difference.min() < -0.4
+    assert 0.4 < difference.max() < 0.5
+
+
+def test_contrast_scales_about_the_mean():
+    image = pictures(200)
+    new = changed("contrast", image)
+    torch.testing.assert_close(new.mean((1, 2, 3)), image.mean((1, 2, 3)))
+    factor = new.flatten(1).std(1) / image.flatten(1).std(1)
+    assert 0.499 <= factor.min() < 0.6
+    assert 1.4 < factor.max() < 1.501
+
+
+def test_saturation_scales_about_the_mean_over_channels():
+    image = pictures(200, 3)
+    new = changed("saturation", image)
+    torch.testing.assert_close(new.mean(1), image.mean(1))
+    factor = (new[:, 0] - new[:, 1]) / (image[:, 0] - image[:, 1])
+    assert factor.flatten(1).median(1).values.max() > 1.8
+
+
+def test_one_channel_has_no_saturation():
+    image = pictures(4, 1)
+    assert changed("saturation", image) is image
+
+
+@pytest.mark.parametrize("ndim", SIZES)
+def test_flips_turn_every_axis(ndim):
+    image = pictures(64, 1, SIZES[ndim])
+    seen = set()
+    choices = [[axis + 2 for axis in range(ndim) if bits & (1 << axis)] for bits in range(2**ndim)]
+    for old, new in zip(image.unsqueeze(1), changed("flip", image).unsqueeze(1), strict=True):
+        seen |= {i for i, axes in enumerate(choices) if torch.equal(old.flip(axes), new)}
+    assert seen == set(range(2**ndim))
+
+
+@pytest.mark.parametrize(("size", "turns"), [((4, 4), {0, 1, 2, 3}), ((3, 4, 5), {0, 2})])
+def test_quarter_turns_where_the_plane_is_square(size, turns):
+    image = pictures(64, 1, size)
+    pairs = list(zip(image, changed("rotate90", image), strict=True))
+    found = [[k for k in turns if torch.equal(a.rot90(k, (-2, -1)), b)] for a, b in pairs]
+    assert all(len(k) == 1 for k in found)
+    assert {k[0] for k in found} == turns
+
+
+@pytest.mark.parametrize("size", [(16, 8), (8, 16, 8)])
+def test_a_translation_moves_by_whole_voxels_up_to_an_eighth(size):
+    image = pictures(200, 1, size)
+    new = changed("translation", image)
+    shifts = []
+    for old, one in zip(image, new, strict=True):
+        candidates = torch.cartesian_prod(*[torch.arange(-(n // 8), n // 8 + 1) for n in size])
+        shifts += [tuple(s.tolist()) for s in candidates if torch.equal(moved(old, s), one)]
+    assert len(shifts) == 200
+    assert len(set(shifts)) == len(candidates)
+
+
+def moved(x: Tensor, shift: Tensor) -> Tensor:
+    """(C, ...) moved by ``shift``, zeros behind it."""
+    for axis, by in enumerate(shift.tolist(), start=1):
+        x = x.roll(by, axis)
+        gap = slice(0, by) if by > 0 else slice(x.shape[axis] + by, None)
+        x[(slice(None),) * axis + (gap,)] = 0
+    return x
+
+
+def test_a_translation_may_leave_the_edges_behind():
+    image = torch.arange(1.0, 17).view(1, 1, 1, 16).expand(64, 1, 16, 16)
+    new = changed("translation_edge", image)
+    rows = {tuple(row) for row in new[:, 0, 0].tolist()}
+    assert rows == {tuple(min(max(v + by, 1.0), 16.0) for v in range(1, 17)) for by in range(-2, 3)}
+
+
+@pytest.mark.parametrize("size", [(8, 10), (4, 8, 10)])
+def test_a_cut_out_is_one_box_of_half_of_each_axis(size):
+    gone = changed("cutout", torch.ones(300, 1, *size))[:, 0] == 0
+    for axis, edge in enumerate(size, start=1):
+        others = tuple(a for a in range(1, len(size) + 1) if a != axis)
+        line = gone.any(others) if others else gone
+        lengths = line.sum(1)
+        assert lengths.max() == edge // 2
+        assert lengths.min() == edge // 2 - edge // 4  # its centre on the border
+        assert (line[:, 1:] & ~line[:, :-1]).sum(1).max() == 1
+        assert line.any(0).all()
+    assert torch.equal(gone.flatten(1).sum(1), box_volume(gone))
+
+
+def box_volume(gone: Tensor) -> Tensor:
+    """Voxels of each sample's bounding box."""
+    axes = range(1, gone.ndim)
+    edges = [gone.any(tuple(a for a in axes if a != axis)).sum(1) for axis in axes]
+    return torch.stack(edges).prod(0)
+
+
+# -- random numbers --------------------------------------------------------------------------------
+
+
+def test_p_of_zero_changes_nothing_and_draws_nothing():
+    image, condition, now = pictures(), pictures(), step()
+    new = DiscriminatorAugment(get_args(ChangeName), 0)(now, image, condition)
+    assert new[0] is image
+    assert new[1] is condition
+    assert torch.equal(now.rng.get_state(), step().rng.get_state())
+
+
+def test_an_adaptive_p_of_zero_draws_what_it_would_draw_later():
+    image, now, later = pictures(), step(), step()
+    augment = DiscriminatorAugment(["flip"], "adaptive")
+    assert augment(now, image, None)[0] is image
+    augment.p = 0.5
+    assert augment(later, image, None)[0] is not image
+    assert torch.equal(now.rng.get_state(), later.rng.get_state())
+
+
+def test_every_call_draws_afresh():
+    image, now = pictures(), step()
+    augment = DiscriminatorAugment(["brightness"], 1.0)
+    assert not torch.equal(augment(now, image, None)[0], augment(now, image, None)[0])
+
+
+def test_the_same_step_draws_the_same():
+    image = pictures()
+    augment = DiscriminatorAugment(get_args(ChangeName), 0.5)
+    assert torch.equal(augment(step(4), image, None)[0], augment(step(4), image, None)[0])
+    assert not torch.equal(augment(step(4), image, None)[0], augment(step(5), image, None)[0])
+
+
+def test_a_sample_fares_alike_however_the_batch_is_shared_out():
+    image, condition = pictures(), pictures(channels=3)
+    augment = DiscriminatorAugment(get_args(ChangeName), 0.5)
+    whole = augment(step(2), image, condition)
+    shares = [
+        augment(step(2, 8, first, 16), image[first : first + 8], condition[first : first + 8])
+        for first in (0, 8)
+    ]
+    assert torch.equal(torch.cat([s[0] for s in shares]), whole[0])
+    assert torch.equal(torch.cat([s[1] for s in shares]), whole[1])
+
+
+def test_a_batch_must_be_the_steps():
+    with pytest.raises(ValueError, match="32 samples, expected the step's 16"):
+        DiscriminatorAugment(["flip"], 1.0)(step(), pictures(32), None)
+
+
+# -- the adaptive p --------------------------------------------------------------------------------
+
+SURE, UNSURE = [torch.ones(16, 1, 3)], [-torch.ones(16, 1, 3)]
+
+
+def adaptive(**changes: Any) -> DiscriminatorAugment:
+    return DiscriminatorAugment(["brightness"], "adaptive", speed=1600, **changes)
+
+
+def train(
+    augment: DiscriminatorAugment,
+    steps: range,
+    logits: Sequence[Tensor],
+    mean: Callable[[Tensor], Tensor] = lambda values: values,
+) -> list[float]:
+    """P in each step; 16 images a step."""
+    ps = []
+    for index in steps:
+        now = step(index, images=16 * index)
+        now.mean = mean
+        augment(now, pictures(), None)
+        augment.observe(logits)
+        ps.append(augment.p)
+    return ps
+
+
+def test_p_rises_with_a_sure_discriminator_at_its_speed():
+    ps = train(adaptive(), range(13), SURE)
+    assert ps == pytest.approx([0.0] * 4 + [0.04] * 4 + [0.08] * 4 + [0.12])
+
+
+def test_p_falls_with_an_unsure_one_and_stops_at_zero():
+    augment = adaptive()
+    augment.p = 0.06
+    assert train(augment, range(13), UNSURE)[::4] == pytest.approx([0.06, 0.02, 0.0, 0.0])
+
+
+def test_what_was_observed_before_p_last_moved_no_longer_counts():
+    augment = adaptive()
+    highest = train(augment, range(21), SURE)[-1]
+    train(augment, range(21, 25), UNSURE)
+    assert train(augment, range(25, 29), UNSURE)[-1] < highest
+
+
+def test_p_stops_at_its_limit():
+    assert train(adaptive(limit=0.05), range(20), SURE)[-1] == 0.05
+
+
+@pytest.mark.parametrize(("share", "rises"), [(0.75, False), (0.875, True)])
+def test_the_target_is_of_the_mean_sign(share, rises):
+    logits = torch.ones(16, 8)
+    logits[:, int(8 * share) :] = -100  # signs average to 0.5 or 0.75
+    augment = adaptive()
+    augment.p = 0.5
+    assert (train(augment, range(5), [logits])[-1] > 0.5) is rises
+
+
+def test_least_squares_are_judged_from_their_midpoint():
+    assert train(adaptive(midpoint=0.5), range(5), [torch.full((16,), 0.4)])[-1] == 0
+    assert train(adaptive(midpoint=0.5), range(5), [torch.full((16,), 0.6)])[-1] > 0
+
+
+def test_p_stays_where_nothing_was_observed():
+    augment = adaptive()
+    augment.p = 0.3
+    for index in range(9):
+        augment(step(index, images=16 * index), pictures(), None)
+    assert augment.p == 0.3
+
+
+@pytest.mark.parametrize("stop", [4, 6, 11])
+def test_it_goes_on_exactly_after_a_checkpoint(stop):
+    doubtful = [torch.tensor([1.0] * 7 + [-1.0] * 3).expand(16, 10)]
+
+    def go_on(augment: DiscriminatorAugment, steps: range) -> list[float]:
+        # Two of four steps by themselves are under the target, all four are over it.
+        return [train(augment, range(i, i + 1), SURE if i % 4 < 2 else doubtful)[0] for i in steps]
+
+    whole, first, second = adaptive(), adaptive(), adaptive()
+    expected = go_on(whole, range(20))
+    before = go_on(first, range(stop))
+    second.load(load(save(first.state())))
+    assert before + go_on(second, range(stop, 20)) == expected
+    assert expected[-1] == pytest.approx(4 * 0.04)
+
+
+def test_going_back_to_the_start_forgets_what_was_seen():
+    augment, new = adaptive(), adaptive()
+    start = augment.state()
+    train(augment, range(7), SURE)
+    augment.load(start)
+    assert train(augment, range(9), UNSURE + SURE) == train(new, range(9), UNSURE + SURE)
+
+
+def test_all_parts_of_a_batch_meet_the_same_p():
+    whole, parts = adaptive(), adaptive()
+    logits = [torch.linspace(-1, 5, 16)]
+    for index in range(9):
+        train(whole, range(index, index + 1), logits)
+        seen = []
+        for k in (0, 8):
+            parts(step(index, 8, k, 16, images=16 * index), pictures(8), None)
+            parts.observe([logits[0][k : k + 8]])
+            seen.append(parts.p)
+        assert seen == [whole.p, whole.p]
+    assert whole.p > 0
+
+
+def test_processes_can_share_what_they_observe():
+    def other(mine: Tensor) -> Tensor:
+        # It saw 48 unsure samples, this one 64 sure ones: r = 16 / 112.
+        return (mine + mine.new_tensor([-48, 48])) / 2
+
+    lonely, one_of_two = adaptive(), adaptive()
+    for augment in (lonely, one_of_two):
+        augment.p = 0.5
+    assert train(lonely, range(5), SURE)[-1] > 0.5
+    assert train(one_of_two, range(5), SURE, other)[-1] < 0.5
+
+
+def test_a_fixed_p_stays():
+    augment = DiscriminatorAugment(["brightness"], 0.25)
+    assert set(train(augment, range(9), SURE)) == {0.25}
+    assert augment.state() == {}
+    augment.load(adaptive().state())
+    assert augment.p == 0.25
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+def test_an_unknown_change_is_refused_with_the_nearest():
+    with pytest.raises(UsageFault, match=r"'flipp'.*expected some of.*'flip'"):
+        DiscriminatorAugment(["flipp"], 0.5)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.5, float("nan")])
+def test_p_must_be_a_probability(p):
+    with pytest.raises(UsageFault, match="expected a probability"):
+        DiscriminatorAugment(["flip"], p)

@@ -1,0 +1,199 @@
+"""The pool of earlier synthetic samples: who comes out, what stays together, exact resume."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from gansynth.generator import Batch, Stage, Step
+from gansynth.pool import ImagePool
+
+
+def step(index: int, count: int, first: int = 0, total: int = 0) -> Step:
+    batch = Batch(torch.zeros(count, 1, 2, 2))
+    rng = torch.Generator().manual_seed(index)
+    return Step(batch, Stage(), index, 0, rng, key=1000 + index, first=first, total=total or count)
+
+
+def numbered(first: int, count: int, *size: int) -> torch.Tensor:
+    """Samples (count, 1, *size), each filled with its own number."""
+    return torch.arange(first, first + count).view(-1, 1, *[1] * len(size)).expand(-1, 1, *size)
+
+
+def run(pool: ImagePool, steps: range, count: int = 3) -> list[tuple[torch.Tensor, ...]]:
+    """Query with (image, condition) pairs: a condition is its image's negative."""
+    results = []
+    for index in steps:
+        image = numbered(index * count, count, 2, 2)
+        results.append(pool.query(step(index, count), image.float(), -image))
+    return results
+
+
+def ids(tensor: torch.Tensor) -> list[int]:
+    return [int(v) for v in tensor.flatten(1)[:, 0]]
+
+
+def test_without_capacity_everything_passes():
+    image = torch.rand(2, 1, 2, 2)
+    pool = ImagePool(0)
+    assert pool.query(step(0, 2), image)[0] is image
+    assert pool.state() == {"count": torch.tensor(0)}
+
+
+def test_while_it_fills_everything_passes():
+    pool = ImagePool(6)
+    drawn = torch.cat([r[0] for r in run(pool, range(2))])
+    assert ids(drawn) == list(range(6))
+    assert len(pool) == 6
+
+
+def test_every_sample_is_shown_or_still_stored():
+    pool = ImagePool(4)
+    shown = [i for r in run(pool, range(20)) for i in ids(r[0])]
+    assert shown != sorted(shown)
+    # Those that filled it were shown as well as stored; all others are in one place only.
+    assert Counter(shown) + Counter(ids(pool.state()["stored0"])) == Counter(
+        [*range(60), *range(4)]
+    )
+
+
+def test_half_of_the_samples_are_exchanged():
+    pool = ImagePool(4)
+    exchanged = [
+        i != index * 3 + position
+        for index, (image, _) in enumerate(run(pool, range(300)))
+        for position, i in enumerate(ids(image))
+    ]
+    assert 0.45 < np.mean(exchanged[4:]) < 0.55
+
+
+def test_stored_samples_come_out_uniformly():
+    pool = ImagePool(4)
+    pool.query(step(0, 4), numbered(0, 4, 1))
+    rest = torch.full((1, 1, 1), 9)
+    outs = []
+    for index in range(1, 400):
+        again = ImagePool(4)
+        again.load(pool.state())
+        outs += ids(again.query(step(index, 1), rest)[0])
+    counts = [outs.count(i) for i in range(4)]
+    assert min(counts) > 30
+    assert sum(counts) + outs.count(9) == 399
+
+
+def test_an_image_keeps_its_condition():
+    for image, condition in run(ImagePool(4), range(30)):
+        assert torch.equal(image, -condition.float())
+
+
+@pytest.mark.parametrize("stop", [1, 12], ids=["half full", "full"])
+def test_it_goes_on_exactly_after_a_checkpoint(stop):
+    whole, first, second = ImagePool(5), ImagePool(5), ImagePool(5)
+    expected = run(whole, range(20))[stop:]
+    run(first, range(stop))
+    second.load(load(save(first.state())))
+    assert len(second) == min(5, 3 * stop)
+    for one, other in zip(run(second, range(stop, 20)), expected, strict=True):
+        assert all(
+            torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True)
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int64, torch.bool])
+def test_no_type_loses_anything_in_a_checkpoint(dtype):
+    pool, again = ImagePool(2), ImagePool(2)
+    value = (torch.randn(2, 1, 3, generator=torch.Generator().manual_seed(0)) * 1e9).to(dtype)
+    pool.query(step(0, 2), value)
+    again.load(load(save(pool.state())))
+    assert again.state()["stored0"].dtype == dtype
+    assert torch.equal(again.state()["stored0"], value)
+    assert again.state()["count"].dtype == torch.int64
+
+
+def test_going_back_to_an_empty_pool_empties_it():
+    pool, new = ImagePool(4), ImagePool(4)
+    start = {k: v.clone() for k, v in pool.state().items()}
+    run(pool, range(3))
+    pool.load(start)
+    assert len(pool) == 0
+    assert all(
+        torch.equal(a[0], b[0])
+        for a, b in zip(run(pool, range(5)), run(new, range(5)), strict=True)
+    )
+
+
+def test_a_larger_pools_checkpoint_fills_a_smaller_one():
+    large, small = ImagePool(6), ImagePool(4)
+    run(large, range(2))
+    small.load(large.state())
+    assert len(small) == 4
+
+
+def test_parts_of_a_batch_fare_as_the_whole():
+    whole, parts = ImagePool(3), ImagePool(3)
+    for index in range(10):
+        image = numbered(index * 4, 4, 2)
+        (expected,) = whole.query(step(index, 4), image)
+        found = [parts.query(step(index, 2, first=k, total=4), image[k : k + 2])[0] for k in (0, 2)]
+        assert torch.equal(torch.cat(found), expected)
+
+
+def test_decisions_hang_on_the_steps_key_alone():
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    before: Any = np.random.get_state()  # noqa: NPY002
+    torch_before = torch.get_rng_state()
+    first = [ids(r[0]) for r in run(ImagePool(4), range(10))]
+    after: Any = np.random.get_state()  # noqa: NPY002
+    assert np.array_equal(after[1], before[1])
+    assert after[2] == before[2]
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    torch.manual_seed(1)
+    assert [ids(r[0]) for r in run(ImagePool(4), range(10))] == first
+
+
+def test_another_size_empties_the_pool():
+    pool = ImagePool(4)
+    run(pool, range(10))
+    grown = numbered(0, 3, 4, 4)
+    assert torch.equal(pool.query(step(10, 3), grown.float(), -grown)[0], grown.float())
+    assert len(pool) == 3
+    assert pool.state()["stored0"].shape == (3, 1, 4, 4)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_stored_is_a_copy_without_gradient(full):
+    pool = ImagePool(1)
+    if full:
+        pool.query(step(0, 1), torch.zeros(1, 1, 2))
+    image = torch.ones(8, 1, 2, requires_grad=True)
+    pool.query(step(1, 8), image)
+    with torch.no_grad():
+        image += 1
+    stored = pool.state()["stored0"]
+    assert not stored.requires_grad
+    assert stored.tolist() == [[[1, 1]]]
+
+
+def test_samples_that_pass_keep_their_gradient():
+    pool = ImagePool(2)
+    pool.query(step(0, 2), torch.zeros(2, 1))
+    image = torch.ones(8, 1, requires_grad=True)
+    (shown,) = pool.query(step(1, 8), image)
+    (gradient,) = torch.autograd.grad(shown.sum(), image)
+    assert gradient.sum() > 0
+    assert torch.equal(gradient == 1, gradient != 0)
+    assert (gradient == 0).any()
+
+
+def test_the_memory_layout_is_the_inputs_whatever_is_stored():
+    # Contiguous tensors come back from a checkpoint; another layout could change a later bit.
+    pool = ImagePool(2)
+    pool.query(step(0, 2), torch.zeros(2, 3, 2, 4, 5))
+    image = torch.ones(6, 3, 2, 4, 5).contiguous(memory_format=torch.channels_last_3d)
+    (shown,) = pool.query(step(1, 6), image)
+    assert shown is not image
+    assert shown.stride() == image.stride()
