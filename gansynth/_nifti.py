@@ -18,6 +18,9 @@ MAX_VOLUME_BYTES = 4 << 30
 BOMB_BYTES = 512 << 20
 """Below this, any compression ratio is believed: an almost empty label map really has 900:1."""
 BOMB_RATIO = 200
+COUNTED_BYTES = 64 << 20
+COUNTED_RATIO = 20
+"""Above both, a stream is counted to its end before anything is allocated for it."""
 TRAILING_BYTES = 1 << 20
 """Bytes after the voxels that are put up with."""
 
@@ -95,34 +98,88 @@ def read_nifti(
         EnvironmentFault: the file may not be read.
     """
     path = Path(path)
+    with _opened(path) as (stream, packed):
+        layout, done = _read_layout(path, stream)
+        _refuse_unwanted(path, layout, max_bytes, ndim, packed)
+        if packed and layout.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
+            _count(path, layout)
+        return _read_voxels(path, stream, layout, done, finite)
+
+
+class Header(NamedTuple):
+    """What a NIfTI file says about itself; its voxels have not been looked at.
+
+    Attributes:
+        shape: in the file's own axis order (x, y, z) or (x, y, z, channel).
+        affine: float64 (4, 4), voxel to mm.
+    """
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64]
+
+
+def read_nifti_header(
+    path: str | Path, *, max_bytes: int = MAX_VOLUME_BYTES, ndim: Collection[int] = (3, 4)
+) -> Header:
+    """Read the header of a ``.nii`` or ``.nii.gz`` file, and refuse what ``read_nifti`` would.
+
+    Raises:
+        DataFault, EnvironmentFault: as ``read_nifti``.
+    """
+    path = Path(path)
+    with _opened(path) as (stream, packed):
+        layout, _ = _read_layout(path, stream)
+        _refuse_unwanted(path, layout, max_bytes, ndim, packed)
+    return Header(layout.shape, layout.affine)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, bool]]:
+    """The decompressed bytes of a file, and whether they are compressed in it."""
     with reading(path), open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if not packed and path.suffix == ".gz":
             raise DataFault(f"{path}: not a gzip file, expected one by its name; {AGAIN}")
         if not packed:
-            return _read_stream(path, raw, None, max_bytes, ndim, finite)
+            yield raw, False
+            return
         with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
-            return _read_stream(path, stream, raw, max_bytes, ndim, finite)
+            yield stream, True
 
 
-def _read_stream(
-    path: Path,
-    stream: IO[bytes] | gzip.GzipFile,
-    raw: IO[bytes] | None,
-    max_bytes: int,
-    ndim: Collection[int],
-    finite: bool,
-) -> Volume:
-    size = path.stat().st_size
-    layout, done = _read_layout(path, stream)
+def _count(path: Path, layout: _Layout) -> None:
+    """Look how much a suspiciously small file really holds before its voxels take any memory."""
+    most = layout.offset + layout.nbytes + TRAILING_BYTES
+    with _opened(path) as (stream, _):
+        found = 0
+        while chunk := stream.read(_CHUNK):
+            found += len(chunk)
+            if found > most:
+                raise _too_much(path, layout)
+
+
+def _too_much(path: Path, layout: _Layout) -> DataFault:
+    return DataFault(
+        f"{path}: holds more than the {layout.nbytes} bytes its header announces; {AGAIN}"
+    )
+
+
+def _refuse_unwanted(
+    path: Path, layout: _Layout, max_bytes: int, ndim: Collection[int], packed: bool
+) -> None:
     if len(layout.shape) not in ndim:
         expected = " or ".join(f"{n}D" for n in sorted(ndim))
         raise DataFault(
             f"{path}: image is {len(layout.shape)}D of shape {layout.shape}, expected {expected}; "
             "write one file per channel, with three axes"
         )
-    _refuse_absurd(path, layout, size, max_bytes, packed=raw is not None)
+    _refuse_absurd(path, layout, path.stat().st_size, max_bytes, packed)
+
+
+def _read_voxels(
+    path: Path, stream: IO[bytes] | gzip.GzipFile, layout: _Layout, done: int, finite: bool
+) -> Volume:
     _skip(path, stream, layout.offset - done)
     array = np.empty(layout.shape, layout.dtype, order="F")
     _fill(path, stream, array)
@@ -130,9 +187,7 @@ def _read_stream(
     while chunk := stream.read(_CHUNK):  # to the end: gzip compares its checksum there
         extra += len(chunk)
         if extra > TRAILING_BYTES:
-            raise DataFault(
-                f"{path}: holds more than the {layout.nbytes} bytes its header announces; {AGAIN}"
-            )
+            raise _too_much(path, layout)
     return _scaled(path, layout, array, finite)
 
 

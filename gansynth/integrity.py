@@ -17,17 +17,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gansynth._nifti import MAX_VOLUME_BYTES, Volume, read_nifti, reading
+from gansynth._nifti import (
+    MAX_VOLUME_BYTES,
+    Header,
+    Volume,
+    read_nifti,
+    read_nifti_header,
+    reading,
+)
 from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 
 __all__ = [
     "MAX_VOLUME_BYTES",
+    "Header",
     "Volume",
     "disk_errors",
     "path_inside",
     "publish_dir",
+    "publish_file",
     "read_json",
     "read_nifti",
+    "read_nifti_header",
     "reading",
     "remove_temporaries",
     "sha256_file",
@@ -199,6 +209,17 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
                 with open(os.path.join(folder, name), "rb") as stream:
                     os.fsync(stream.fileno())
             _sync_folder(Path(folder))
+        os.replace(temporary, final)
+        _sync_folder(final.parent)
+
+
+def publish_file(temporary: Path, final: Path) -> None:
+    """Give a finished file, which has reached the disk, its name; it replaces what had it.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    with disk_errors(final):
         os.replace(temporary, final)
         _sync_folder(final.parent)
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.errors import UsageFault
+from gansynth.outline import LabelOutline, Outline
 from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema
 
 Grid = Literal["native", "crop", "slice", "resample"]
@@ -83,17 +84,45 @@ class Space:
 
     # -- drawing a place -------------------------------------------------------------------------
 
-    def place(self, case: Case, rng: np.random.Generator) -> Placement:
+    def place(self, case: Case | Outline, rng: np.random.Generator) -> Placement:
         """Draw where to cut: foreground-centred for two thirds of the draws, else anywhere."""
         if self.grid in ("native", "resample"):
             return Placement()
-        centre = self._foreground_voxel(case.labels, rng)
-        shape: Sequence[int] = case.image.shape[1:]
+        if isinstance(case, Case):
+            case = LabelOutline(case.image.shape[1:], case.labels)
+        centre = None
+        if case.labelled and rng.random() < FOREGROUND_SHARE:
+            centre = case.foreground_voxel(rng)
+        shape: Sequence[int] = case.shape
         slice_index = None
         if self.grid == "slice":
             slice_index = int(centre[0]) if centre is not None else int(rng.integers(shape[0]))
             shape, centre = shape[1:], None if centre is None else centre[1:]
         return Placement(_draw_corner(shape, self.size, centre, rng), slice_index)
+
+    def part(
+        self, shape: Sequence[int], placement: Placement
+    ) -> tuple[tuple[slice, ...], Placement]:
+        """The voxels of a case that a placement needs, and the placement within them.
+
+        ``to_generator`` makes the same of these voxels as of the whole case.
+
+        Args:
+            shape: spatial shape of the case.
+            placement: where it is to be cut; of grid ``crop`` or ``slice``.
+        """
+        inner = shape[1:] if placement.slice_index is not None else shape
+        starts = [min(max(c, 0), n - 1) for c, n in zip(placement.corner, inner, strict=True)]
+        ends = [
+            max(min(c + s, n), first + 1)
+            for c, s, n, first in zip(placement.corner, self.size, inner, starts, strict=True)
+        ]
+        box = tuple(map(slice, starts, ends))
+        corner = tuple(c - first for c, first in zip(placement.corner, starts, strict=True))
+        if placement.slice_index is None:
+            return box, Placement(corner)
+        plane = slice(placement.slice_index, placement.slice_index + 1)
+        return (plane, *box), Placement(corner, 0)
 
     def centre(self, case: Case) -> Placement:
         """The placement in the middle of a case (no randomness)."""
@@ -105,20 +134,6 @@ class Space:
         return Placement(
             tuple((n - s) // 2 for n, s in zip(inner, self.size, strict=True)), slice_index
         )
-
-    @staticmethod
-    def _foreground_voxel(
-        labels: LabelArray | None, rng: np.random.Generator
-    ) -> npt.NDArray[np.int64] | None:
-        if labels is None or rng.random() >= FOREGROUND_SHARE:
-            return None
-        values = np.unique(labels)
-        values = values[values > 0]
-        if not values.size:
-            return None
-        voxels = np.argwhere(labels == rng.choice(values))
-        voxel: npt.NDArray[np.int64] = voxels[rng.integers(len(voxels))]
-        return voxel
 
     # -- there and back --------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from gansynth.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from gansynth.adapter import Adapter
+    from gansynth.findings import Check
     from gansynth.sources.base import CaseSource, SourceRequest
 
 
@@ -19,6 +20,24 @@ def _source() -> Callable[[SourceRequest], CaseSource]:
     from gansynth_nnunet.source import open_nnunet
 
     return open_nnunet
+
+
+def _raw() -> Callable[[SourceRequest], CaseSource]:
+    from gansynth_nnunet.raw import open_raw
+
+    return open_raw
+
+
+def _check() -> Check:
+    from gansynth_nnunet.check import check_nnunet
+
+    return check_nnunet
+
+
+def _check_raw() -> Check:
+    from gansynth_nnunet.raw import check_raw
+
+    return check_raw
 
 
 def _adapter() -> type[Adapter]:
@@ -32,6 +51,13 @@ def register_sources(
     register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
 ) -> None:
     register("nnunet", _source)
+    register("nnunet-raw", _raw)
+
+
+@hookimpl
+def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
+    register("nnunet", _check)
+    register("nnunet-raw", _check_raw)
 
 
 @hookimpl

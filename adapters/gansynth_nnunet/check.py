@@ -7,37 +7,43 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from gansynth.errors import DataFault, EnvironmentFault, GansynthError
-from gansynth.integrity import Volume, read_json, read_nifti
+from gansynth.errors import DataFault, GansynthError
+from gansynth.findings import Checked, Finding
+from gansynth.integrity import read_json
+from gansynth.sources.base import SourceRequest
+from gansynth.sources.check import (
+    Seen,
+    check_case,
+    check_folds,
+    few_cases,
+    in_order,
+    missing_files,
+    same_content,
+    unused_labels,
+)
+from gansynth.sources.folds import read_splits
+from gansynth.sources.listing import Entry, VolumeSet
+from gansynth.sources.pairs import AFFINE_TOLERANCE
+from gansynth.sources.reading import ReadOptions, parse_read
+from gansynth.sources.subjects import Split
 from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.splits import known_subjects
+from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects
 
-AFFINE_TOLERANCE = 1e-3
-"""Largest difference of affine entries (mm) between the files of a case."""
+__all__ = [
+    "AFFINE_TOLERANCE",
+    "Finding",
+    "RawSet",
+    "check_nnunet",
+    "check_raw",
+    "raise_on_errors",
+    "raw_cases",
+    "volume_set",
+]
+
 NIFTI = (".nii.gz", ".nii")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found.
-
-    Attributes:
-        level: ``error`` stops ``prepare``; ``warning`` does not.
-        case: the case's id, or None for the data set.
-        file: the file.
-        message: one line with what was found, what was expected and the way out.
-    """
-
-    level: Literal["error", "warning"]
-    case: str | None
-    file: Path
-    message: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,15 @@ def _listed(entry: Any, where: str) -> tuple[list[str], str]:
 # -- the check -----------------------------------------------------------------------------------
 
 
+def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with the raw data set behind ``nnunet:ID``."""
+    parse_read(ReadOptions, request)
+    root = NnunetRoot.find(request.root)
+    name = root.dataset(request.where)
+    findings = check_raw(root, name, subjects=request.subjects, progress=progress)
+    return Checked(name, len(raw_cases(root.raw / name).images), findings)
+
+
 def check_raw(
     root: NnunetRoot,
     dataset: str,
@@ -133,21 +148,60 @@ def check_raw(
         EnvironmentFault: files may not be read.
     """
     raw = raw_cases(root.raw / dataset)
+    listing = volume_set(raw, root.preprocessed / dataset)
     findings = list(_check_set(raw))
-    try:
-        known_subjects(root.preprocessed / dataset, raw.labels, subjects)
-    except GansynthError as error:
-        findings.append(Finding("error", None, raw.folder, str(error)))
-    seen: set[int] = set()
-    for number, case in enumerate(raw.images, start=1):
-        findings += _check_case(raw, case, seen)
+    seen = Seen(raw.table.allowed, listing.where.name, raw.table.ignore)
+    for number, entry in enumerate(listing.entries, start=1):
+        if raw.ending in NIFTI:
+            findings += check_case(entry, seen, listing)
+        else:
+            findings += missing_files(entry)
         if progress is not None:
             progress(number, len(raw.images))
-    unused = sorted(raw.table.allowed - seen)
-    if unused and raw.ending in NIFTI:
-        text = f"label value(s) {unused} occur in no case; remove them, or add cases that have them"
-        findings.append(Finding("warning", None, raw.folder / "dataset.json", text))
-    return sorted(findings, key=lambda f: (f.level, f.case or ""))
+    if raw.ending in NIFTI:
+        findings += unused_labels(listing.where, seen)
+    findings += _check_sides(raw, root.preprocessed / dataset, subjects, seen)
+    return in_order(findings)
+
+
+def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
+    """A raw data set as a set of volumes.
+
+    Args:
+        raw: its files.
+        preprocessed: its folder in ``nnUNet_preprocessed``, where splits and subjects lie.
+    """
+    cases = sorted(raw.images)
+    return VolumeSet(
+        f"nnunet-raw:{raw.folder.name}",
+        raw.folder,
+        raw.folder / "dataset.json",
+        tuple(Entry(case, raw.images[case], raw.labels[case]) for case in cases),
+        channels=raw.channels,
+        stacked=False,
+        splits=preprocessed / SPLITS,
+        subjects=preprocessed / SUBJECTS,
+        labels=dict(raw.table.values),
+    )
+
+
+def _check_sides(
+    raw: RawSet, preprocessed: Path, subjects: str | None, seen: Seen
+) -> Iterator[Finding]:
+    """Subjects, and what a split that is there already does to them."""
+    path = preprocessed / SPLITS
+    folds: dict[str, Split] = {}
+    try:
+        subject_of = known_subjects(preprocessed, raw.labels, subjects)
+        for number, split in (read_splits(path) if path.is_file() else {}).items():
+            train, val = ([c for c in split[k] if c in raw.labels] for k in ("train", "val"))
+            if train and val:  # else the split is of other cases, and opening the source says so
+                folds[number] = Split(train=train, val=val)
+    except GansynthError as error:
+        yield Finding("error", None, raw.folder, str(error))
+        return
+    yield from check_folds(path, subject_of, folds)
+    yield from same_content(raw.folder, seen.content, folds)
 
 
 def raise_on_errors(findings: Sequence[Finding]) -> None:
@@ -180,14 +234,7 @@ def _check_set(raw: RawSet) -> Iterator[Finding]:
             f"{path}: numTraining is {raw.doc.get('numTraining')!r}, expected the "
             f"{len(raw.images)} cases there are; correct it",
         )
-    if len(raw.images) < 2:
-        yield Finding(
-            "error",
-            None,
-            raw.folder,
-            f"{raw.folder}: {len(raw.images)} case, expected at least 2 (one to train on, one to "
-            "validate); add cases",
-        )
+    yield from few_cases(raw.folder, len(raw.images))
     same: dict[str, list[str]] = defaultdict(list)
     for case in raw.images:
         same[case.casefold()].append(case)
@@ -207,77 +254,4 @@ def _check_set(raw: RawSet) -> Iterator[Finding]:
             path,
             f"{path}: files end in {raw.ending}; only {' and '.join(NIFTI)} are read and checked, "
             "for others only that they are there",
-        )
-
-
-def _check_case(raw: RawSet, case: str, seen: set[int]) -> Iterator[Finding]:
-    files = (*raw.images[case], raw.labels[case])
-    missing = [file for file in files if not file.is_file()]
-    for file in missing:
-        text = f"{file}: missing, expected for case {case!r}; add it, or remove its other files"
-        yield Finding("error", case, file, text)
-    if raw.ending not in NIFTI:
-        return
-    reference: tuple[Path, Volume] | None = None
-    for file in reversed(files):  # the labels first: everything is compared with them
-        if file in missing:
-            continue
-        try:
-            volume = read_nifti(file)
-        except EnvironmentFault:
-            raise
-        except GansynthError as error:
-            yield Finding("error", case, file, str(error))
-            continue
-        if file == raw.labels[case]:
-            yield from _check_labels(raw.table, case, file, volume.array, seen)
-        elif volume.array.min() == volume.array.max():
-            value = volume.array.flat[0]
-            yield Finding(
-                "warning", case, file, f"{file}: every voxel is {value}; an empty channel?"
-            )
-        if reference is None:
-            reference = file, volume
-        else:
-            yield from _check_grid(case, file, volume, *reference)
-
-
-def _check_labels(
-    table: LabelTable, case: str, file: Path, array: npt.NDArray[Any], seen: set[int]
-) -> Iterator[Finding]:
-    values = np.unique(array)
-    unknown = [v.item() for v in values if v != round(v) or int(v) not in table.allowed]
-    if unknown:
-        yield Finding(
-            "error",
-            case,
-            file,
-            f"{file}: label value(s) {unknown[:8]} are not in dataset.json, expected among "
-            f"{sorted(table.allowed)}; correct the file or dataset.json",
-        )
-    seen.update(int(v) for v in values)
-    if not set(values.tolist()) - {0, table.ignore}:
-        yield Finding("warning", case, file, f"{file}: no foreground, only background")
-
-
-def _check_grid(
-    case: str, file: Path, volume: Volume, other: Path, reference: Volume
-) -> Iterator[Finding]:
-    if volume.array.shape != reference.array.shape:
-        yield Finding(
-            "error",
-            case,
-            file,
-            f"{file}: shape is {volume.array.shape}, but {reference.array.shape} in {other.name}; "
-            "expected equal; resample one to the other",
-        )
-    difference = float(np.abs(volume.affine - reference.affine).max())
-    if difference > AFFINE_TOLERANCE:
-        yield Finding(
-            "error",
-            case,
-            file,
-            f"{file}: affine differs from that of {other.name} by up to {difference:.3g} mm, "
-            f"expected at most {AFFINE_TOLERANCE}; resample, or copy the header if only that is "
-            "off",
         )

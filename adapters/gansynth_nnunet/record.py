@@ -100,8 +100,11 @@ def _hash(session: Mapping[str, Any]) -> str | None:
 
 
 def _lineage(lineage: Lineage) -> dict[str, Any]:
-    return {
+    document: dict[str, Any] = {
         "dataset": lineage.dataset,
         "fold": lineage.fold,
         "cases": [asdict(case) for case in lineage.cases],
     }
+    if lineage.ancestors:
+        document["ancestors"] = [_lineage(ancestor) for ancestor in lineage.ancestors]
+    return document

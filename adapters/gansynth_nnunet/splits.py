@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypedDict
 
-import numpy as np
-
-from gansynth.errors import DataFault, UsageFault
+from gansynth.errors import UsageFault
 from gansynth.integrity import (
     disk_errors,
     read_json,
@@ -21,92 +16,23 @@ from gansynth.integrity import (
     write_json_atomic,
 )
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth_nnunet.paths import NnunetRoot
+
+__all__ = [
+    "SPLITS",
+    "SUBJECTS",
+    "Split",
+    "grouped_splits",
+    "known_subjects",
+    "make_splits",
+    "read_subjects",
+    "write_splits",
+    "write_subjects",
+]
 
 SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
-
-
-class Split(TypedDict):
-    """One fold of ``splits_final.json``."""
-
-    train: list[str]
-    val: list[str]
-
-
-# -- subjects ------------------------------------------------------------------------------------
-
-
-def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
-    """Map cases to people.
-
-    Args:
-        text: path of a CSV with the columns ``case`` and ``subject`` (or ``subject_group``), or a
-            regular expression whose first group, matched against the case id, is the subject.
-        ids: the cases; the CSV may know more of them.
-
-    Raises:
-        UsageFault: the regular expression is none, or has no group.
-        DataFault: a case has no subject or two of them, or the CSV lacks a column.
-    """
-    ids = sorted(ids)
-    path = Path(text)
-    if text.lower().endswith(".csv") or path.is_file():
-        subjects = _from_csv(path)
-        where, way_out = f"{path}", "add a line for each case"
-    else:
-        subjects = _from_pattern(text, ids)
-        where, way_out = f"--subjects {text!r}", "correct the expression, or give a CSV"
-    missing = [case for case in ids if not subjects.get(case)]
-    if missing:
-        raise DataFault(
-            f"{where}: {len(missing)} case(s) have no subject, {missing[0]!r} first; expected one "
-            f"for each of {len(ids)}; {way_out}"
-        )
-    return {case: subjects[case] for case in ids}
-
-
-def _from_pattern(text: str, ids: Sequence[str]) -> dict[str, str]:
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise UsageFault(
-            f"--subjects {text!r}: neither a file nor a regular expression ({error}); expected a "
-            "CSV with the columns case and subject, or an expression with one group"
-        ) from error
-    if pattern.groups < 1:
-        raise UsageFault(
-            f"--subjects {text!r}: the expression has no group, expected the subject in the first, "
-            r"for example '(patient\d+)_'; if it is meant to be a file, there is none"
-        )
-    found = {case: pattern.search(case) for case in ids}
-    return {case: match.group(1) or "" for case, match in found.items() if match}
-
-
-def _from_csv(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataFault(
-            f"{path}: cannot be read: {error}; expected a CSV with the columns case and subject"
-        ) from error
-    rows = csv.DictReader(io.StringIO(text))
-    names = [name.strip() for name in rows.fieldnames or ()]
-    rows.fieldnames = names
-    column = next((name for name in ("subject", "subject_group") if name in names), None)
-    if column is None or "case" not in names:
-        raise DataFault(
-            f"{path}: header is {names}, expected the columns case and subject (or subject_group)"
-        )
-    subjects: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
-        case, subject = (row["case"] or "").strip(), (row[column] or "").strip()
-        if subjects.setdefault(case, subject) != subject:
-            raise DataFault(
-                f"{path}: line {number}: case {case!r} has subjects {subjects[case]!r} and "
-                f"{subject!r}, expected one; remove a line"
-            )
-    return subjects
 
 
 def known_subjects(preprocessed: Path, ids: Iterable[str], asked: str | None) -> dict[str, str]:
@@ -125,43 +51,6 @@ def known_subjects(preprocessed: Path, ids: Iterable[str], asked: str | None) ->
 
 
 # -- splits --------------------------------------------------------------------------------------
-
-
-def grouped_splits(
-    ids: Iterable[str], subject_of: Mapping[str, str], folds: int, seed: int
-) -> list[Split]:
-    """K folds of about equal numbers of cases in which no subject is on both sides.
-
-    The same arguments give the same folds. Subjects are shuffled, then dealt out, those with most
-    cases first, each to the fold that has fewest.
-
-    Raises:
-        UsageFault: fewer than two folds.
-        DataFault: fewer subjects than folds.
-    """
-    ids = sorted(ids)
-    if folds < 2:
-        raise UsageFault(f"folds is {folds}, expected at least 2")
-    counts = Counter(subject_of[case] for case in ids)
-    if len(counts) < folds:
-        raise DataFault(
-            f"splits: {len(counts)} subject(s) for {folds} folds, expected at least one for each; "
-            f"ask for at most {max(2, len(counts))} folds, or add subjects"
-        )
-    subjects = sorted(counts)
-    order = np.random.default_rng(seed).permutation(len(subjects))
-    shuffled = sorted((subjects[i] for i in order), key=lambda s: -counts[s])
-    loads, fold_of = [0] * folds, {}
-    for subject in shuffled:
-        fold_of[subject] = loads.index(min(loads))
-        loads[fold_of[subject]] += counts[subject]
-    return [
-        Split(
-            train=[c for c in ids if fold_of[subject_of[c]] != fold],
-            val=[c for c in ids if fold_of[subject_of[c]] == fold],
-        )
-        for fold in range(folds)
-    ]
 
 
 def write_splits(

@@ -76,14 +76,55 @@ subjects_option = click.option(
 )
 
 
+def _read_pairs(option: str, example: str) -> Callable[..., dict[str, str]]:
+    """Makes what turns ``KEY=VALUE`` texts into a dictionary."""
+
+    def read(
+        context: click.Context, parameter: click.Parameter, values: Sequence[str]
+    ) -> dict[str, str]:
+        pairs: dict[str, str] = {}
+        for text in values:
+            key, equals, value = text.partition("=")
+            if not equals or not key.strip():
+                message = f"{text!r}: expected KEY=VALUE, e.g. {option} {example}"
+                raise click.BadParameter(message)
+            if key.strip() in pairs:
+                raise click.BadParameter(f"{key.strip()!r} is given twice")
+            pairs[key.strip()] = value.strip()
+        return pairs
+
+    return read
+
+
+read_option = click.option(
+    "--read",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_read_pairs("--read", "spacing=1"),
+    help="How to read the cases; docs/sources.md has each kind's keys. May be repeated.",
+)
+
+
 def with_source(function: F) -> F:
     """Add ``--data`` and what says how to read it; the function gets a ``SourceRequest``."""
+    data = click.option(
+        "--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nnunet:004."
+    )
+    return _with_request(data, function)
 
-    @click.option("--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nnunet:004.")
+
+def with_source_argument(function: F) -> F:
+    """As ``with_source``, with ``KIND:WHERE`` as an argument."""
+    return _with_request(click.argument("data", metavar="KIND:WHERE"), function)
+
+
+def _with_request(data: Callable[..., Any], function: F) -> F:
+    @data
     @click.option("-c", "--configuration", help="The host's configuration, e.g. 3d_fullres.")
     @click.option("--plans", help="Name of the host's plans; its default if not given.")
     @click.option("-f", "--fold", default="0", show_default=True, help="Fold number, or all.")
     @subjects_option
+    @read_option
     @root_option
     @functools.wraps(function)
     def wrapped(
@@ -93,6 +134,7 @@ def with_source(function: F) -> F:
         plans: str | None,
         fold: str,
         subjects: str | None,
+        read: Mapping[str, str],
         root: str | None,
         **kwargs: Any,
     ) -> Any:
@@ -105,24 +147,11 @@ def with_source(function: F) -> F:
             fold=fold,
             subjects=subjects,
             root=root,
+            read=read,
         )
         return function(*args, request=request, **kwargs)
 
-    return wrapped  # type: ignore[return-value]
-
-
-def _read_settings(
-    context: click.Context, parameter: click.Parameter, values: Sequence[str]
-) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise click.BadParameter(f"{text!r}: expected KEY=VALUE, e.g. --set steps=2000")
-        if key in settings:
-            raise click.BadParameter(f"{key!r} is given twice")
-        settings[key.strip()] = value.strip()
-    return settings
+    return wrapped  # type: ignore[no-any-return]
 
 
 set_option = click.option(
@@ -130,7 +159,7 @@ set_option = click.option(
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_read_settings,
+    callback=_read_pairs("--set", "steps=2000"),
     help="Change one setting; may be repeated.",
 )
 edit_option = click.option(

@@ -12,12 +12,13 @@ import numpy as np
 
 from gansynth.conditions.base import Edit
 from gansynth.errors import DataFault
-from gansynth.schema import OUTSIDE, Case, Condition, LabelArray, Schema
+from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
 from gansynth.space import Placement, Space
 
 ContextFn = Callable[[Case], LabelArray]
+GivenFn = Callable[[Case], FloatArray | None]
 
 
 class ConditionSampler:
@@ -29,6 +30,11 @@ class ConditionSampler:
         edits: applied in order to each drawn label map.
         seed: first half of every key; the second is the condition's index.
         context: makes the context channels of a case in the generator's space; None for none.
+        given: the channels of such a case that are given; None for none. Where there are any, label
+            maps stay as they are: an edited one would not be that of the given image.
+
+    Attributes:
+        cache: cases at hand.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class ConditionSampler:
         *,
         seed: int = 0,
         context: ContextFn | None = None,
+        given: GivenFn | None = None,
     ) -> None:
         self.source = source
         self.space = space
@@ -46,19 +53,22 @@ class ConditionSampler:
         self.edits = tuple(edits)
         self.seed = seed
         self.context = context
-        self._case = CaseCache(source)
+        self.given = given
+        self.cache = CaseCache(source)
 
     def draw(self, index: int) -> Condition:
         """The ``index``-th condition of this seed: labels in the generator's space."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, index)))
         ids = self.source.train_ids
         case_id = ids[int(rng.integers(len(ids)))]
-        case = self._case(case_id)
+        case = self.cache(case_id)
         placement = self.space.place(case, rng)
         placed = self.space.to_generator(case, placement)
         start = replace_ignored(_labelled(placed), self.schema)
         context = self.context(placed) if self.context is not None else None
-        labels, context, steps = edit_labels(start, context, self.schema, self.edits, rng)
+        given = self.given(placed) if self.given is not None else None
+        edits = self.edits if given is None else ()
+        labels, context, steps = edit_labels(start, context, self.schema, edits, rng)
         latent_seed = int(rng.integers(2**63))
         provenance: dict[str, Any] = {
             "dataset": self.source.name,
@@ -70,7 +80,11 @@ class ConditionSampler:
             "index": index,
         }
         return Condition(
-            labels=labels, context=context, latent_seed=latent_seed, provenance=provenance
+            labels=labels,
+            context=context,
+            given=given,
+            latent_seed=latent_seed,
+            provenance=provenance,
         )
 
     def replay(
@@ -78,7 +92,7 @@ class ConditionSampler:
     ) -> LabelArray:
         """The labels a recorded provenance stands for, from its case, place and edits alone."""
         placement = Placement.from_json(provenance["placement"])
-        placed = self.space.to_generator(self._case(provenance["case"]), placement)
+        placed = self.space.to_generator(self.cache(provenance["case"]), placement)
         labels = replace_ignored(_labelled(placed), self.schema)
         by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
         for step in provenance["edits"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ class SourceRequest:
             subject; None makes every case a subject of its own, unless the source knows better.
         root: folder that holds the host's folders; None takes the host's own environment.
         read: how to read it, key -> text as typed after ``--read``; each kind has its own keys.
+        view: what a part of a composite run sees of it (see ``gansynth.composite_view``).
     """
 
     kind: str
@@ -37,6 +38,7 @@ class SourceRequest:
     subjects: str | None = None
     root: str | None = None
     read: Mapping[str, str] = field(default_factory=dict)
+    view: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, **rest: Any) -> SourceRequest:
@@ -107,18 +109,35 @@ class CaseSource(ABC):
         """The record of the source's space that must match before samples enter its host."""
         return self.space.host
 
+    @property
+    def ancestors(self) -> tuple[Lineage, ...]:
+        """Lineages of what made its label maps, if a generator did."""
+        return ()
+
     def cases(self, ids: Iterable[str] | None = None) -> Iterator[Case]:
         """Load cases one by one; the training cases if no ids are given."""
         for case_id in self.train_ids if ids is None else ids:
             yield self.load(case_id)
 
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Spatial shape of a case in voxels; this one reads the whole case."""
+        return self.load(case_id).image.shape[1:]
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        """Lineage record (id, subject, content hash) of a case.
+
+        Args:
+            case_id: the case.
+            load: reads it; a cache of this source, say. ``load`` of the source if None.
+        """
+        case = (load or self.load)(case_id)
+        return CaseRecord(case.id, self.subject(case.id), content_hash(case.image, case.labels))
+
     def records(self, ids: Iterable[str]) -> tuple[CaseRecord, ...]:
-        """Lineage records (id, subject, content hash) of cases."""
-        return tuple(
-            CaseRecord(c.id, self.subject(c.id), content_hash(c.image, c.labels))
-            for c in self.cases(sorted(ids))
-        )
+        """Lineage records of cases, sorted by id."""
+        return tuple(self.record(case_id) for case_id in sorted(ids))
 
     def lineage(self) -> Lineage:
         """The lineage of whatever learns from this source's training cases."""
-        return Lineage(self.name, self.fold, self.records(self.train_ids), dict(self.host))
+        records = self.records(self.train_ids)
+        return Lineage(self.name, self.fold, records, dict(self.host), self.ancestors)

@@ -9,8 +9,8 @@ import numpy as np
 
 from gansynth.conditions.sampler import replace_ignored
 from gansynth.schema import Case, LabelArray
-from gansynth.sources.cache import CaseCache
-from gansynth.space import Placement, Space
+from gansynth.sources.cache import CaseCache, Placed
+from gansynth.space import Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ class CaseBatches:
         from gansynth.generator import Batch
 
         drawn = [self._draw(step, number) for number in which]
-        cases = [self._cut(case, placement) for case, placement in drawn]
+        cases = [self._cut(placed) for placed in drawn]
         image = torch.from_numpy(np.stack([c.image for c in cases]))
         labelled = [c.labels for c in cases if c.labels is not None]
         labels = None
@@ -64,30 +64,26 @@ class CaseBatches:
         context = torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
         return Batch(image, labels, context, self._padding(drawn))
 
-    def _draw(self, step: int, number: int) -> tuple[Case, Placement]:
+    def _draw(self, step: int, number: int) -> Placed:
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
         ids = self.cache.source.train_ids
-        return self._place(ids[int(rng.integers(len(ids)))], rng)
+        return self.cache.place(ids[int(rng.integers(len(ids)))], self.space, rng)
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
         """One case at a drawn place of the generator's space."""
-        return self._cut(*self._place(case_id, rng))
+        return self._cut(self.cache.place(case_id, self.space, rng))
 
-    def _place(self, case_id: str, rng: np.random.Generator) -> tuple[Case, Placement]:
-        case = self.cache(case_id)
-        return case, self.space.place(case, rng)
-
-    def _cut(self, case: Case, placement: Placement) -> Case:
-        placed = self.space.to_generator(case, placement)
+    def _cut(self, drawn: Placed) -> Case:
+        placed = self.space.to_generator(drawn.case, drawn.placement)
         if placed.labels is None:
             return placed
         schema = self.space.generator_schema(self.cache.source.schema)
         return Case(placed.id, placed.subject, placed.image, replace_ignored(placed.labels, schema))
 
-    def _padding(self, drawn: Sequence[tuple[Case, Placement]]) -> Tensor | None:
+    def _padding(self, drawn: Sequence[Placed]) -> Tensor | None:
         import torch
 
-        masks = [self.space.padding(c.image.shape[1:], p) for c, p in drawn]
+        masks = [self.space.padding(d.shape, d.origin) for d in drawn]
         if all(mask is None for mask in masks):
             return None
         none = np.zeros(self.space.size, np.bool_)

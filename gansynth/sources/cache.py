@@ -2,11 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from gansynth.lineage import Lineage
+from gansynth.outline import PlaneOutline, Planes, Voxel
 from gansynth.schema import Case
 from gansynth.sources.base import CaseSource
+from gansynth.sources.patches import PatchSource
+from gansynth.space import Placement, Space
+
+
+class Placed(NamedTuple):
+    """A drawn place in a case.
+
+    Attributes:
+        case: the case, or the part of it that the place needs.
+        placement: the place within ``case``, for ``Space.to_generator``.
+        shape: spatial shape of the whole case.
+        origin: the place within the whole case.
+    """
+
+    case: Case
+    placement: Placement
+    shape: tuple[int, ...]
+    origin: Placement
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A case in memory, and its outline: its labels are counted once, when first drawn from."""
+
+    case: Case
+
+    @property
+    def nbytes(self) -> int:
+        labels = self.case.labels
+        return self.case.image.nbytes + (0 if labels is None else labels.nbytes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.case.image.shape[1:]
+
+    @property
+    def labelled(self) -> bool:
+        return self.case.labels is not None
+
+    def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
+        return self._counted.foreground_voxel(rng)
+
+    @cached_property
+    def _counted(self) -> PlaneOutline:
+        labels = self.case.labels
+        assert labels is not None
+        return PlaneOutline(self.shape, Planes.of(labels), labels.__getitem__)
 
 
 class CaseCache:
@@ -22,27 +77,68 @@ class CaseCache:
     def __init__(self, source: CaseSource, max_bytes: int = 2 << 30) -> None:
         self.source = source
         self.max_bytes = max_bytes
-        self._cases: OrderedDict[str, Case] = OrderedDict()
+        self._cases: OrderedDict[str, _Held] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._locked = os.getpid(), threading.Lock()
 
     def __call__(self, case_id: str) -> Case:
         """The case, read from the source if it is not at hand."""
-        with self._lock:
-            return self._get(case_id)
+        return self._get(case_id).case
 
-    def _get(self, case_id: str) -> Case:
-        if case_id in self._cases:
-            self._cases.move_to_end(case_id)
-            return self._cases[case_id]
-        case = self.source.load(case_id)
-        self._cases[case_id] = case
-        self._bytes += _size(case)
-        while self._bytes > self.max_bytes and len(self._cases) > 1:
-            _, dropped = self._cases.popitem(last=False)
-            self._bytes -= _size(dropped)
-        return case
+    def place(self, case_id: str, space: Space, rng: np.random.Generator) -> Placed:
+        """Draw a place in a case; of sources larger than the cache only the part that it needs.
 
+        Whether parts are read or whole cases changes nothing in what ``Space.to_generator`` makes
+        of the result.
+        """
+        if self._in_parts is not None and space.grid in ("crop", "slice"):
+            outline = self._in_parts.outline(case_id)
+            origin = space.place(outline, rng)
+            box, placement = space.part(outline.shape, origin)
+            part = self._in_parts.load_part(case_id, box)
+            return Placed(part, placement, outline.shape, origin)
+        held = self._get(case_id)
+        origin = space.place(held, rng)
+        return Placed(held.case, origin, held.shape, origin)
 
-def _size(case: Case) -> int:
-    return case.image.nbytes + (0 if case.labels is None else case.labels.nbytes)
+    def lineage(self) -> Lineage:
+        """The source's lineage; cases that are read for it stay at hand, and the other way."""
+        source = self.source
+        records = tuple(source.record(case_id, self) for case_id in sorted(source.train_ids))
+        return Lineage(source.name, source.fold, records, dict(source.host), source.ancestors)
+
+    def still_to_come(self) -> int:
+        """Bytes by which it will about grow until every training case has been asked for."""
+        held = [one.nbytes for one in self._cases.values()]
+        if self._in_parts is not None or not held:
+            return 0
+        absent = len(set(self.source.train_ids) - set(self._cases))
+        return max(0, min(absent * sum(held) // len(held), self.max_bytes - self._bytes))
+
+    @cached_property
+    def _in_parts(self) -> PatchSource | None:
+        """The source, if it reads parts and its cases do not all fit."""
+        source = self.source
+        if isinstance(source, PatchSource) and source.train_bytes() > self.max_bytes:
+            return source
+        return None
+
+    def _get(self, case_id: str) -> _Held:
+        if self._locked[0] != os.getpid():  # forked, perhaps while another thread held it
+            self._locked = os.getpid(), threading.Lock()
+        with self._locked[1]:
+            if case_id in self._cases:
+                self._cases.move_to_end(case_id)
+                return self._cases[case_id]
+            held = self._cases[case_id] = _Held(self.source.load(case_id))
+            self._bytes += held.nbytes
+            while self._bytes > self.max_bytes and len(self._cases) > 1:
+                self._bytes -= self._cases.popitem(last=False)[1].nbytes
+            return held
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A spawned worker gets the source, and reads its own cases."""
+        return {"source": self.source, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth.integrity import read_nifti
 from gansynth.reporting import RichReporter
 from gansynth_cli.common import counting, stepping
 
@@ -92,6 +93,33 @@ def test_findings_are_json_too(imported, run_cli):
     assert (finding["level"], finding["case"]) == ("error", "brain_3")
 
 
+def test_check_reads_a_decathlon_folder_too(msd, run_json):
+    report = run_json("check", f"msd:{msd}", "--read", "folds=3")
+    assert (report["dataset"], report["cases"], report["errors"]) == ("msd:Task01_Tiny", 6, 0)
+
+
+def test_every_fault_is_printed_and_the_exit_code_is_3(msd, run_cli):
+    for case in ("brain_1", "brain_4"):
+        (msd / f"labelsTr/{case}.nii.gz").write_bytes(b"")
+    result = run_cli("check", f"msd:{msd}")
+    assert result.exit_code == 3
+    assert "brain_1.nii.gz" in result.stdout
+    assert "brain_4.nii.gz" in result.stdout
+    assert "msd:Task01_Tiny: 6 cases, 2 error(s), 0 warning(s)" in result.stdout
+
+
+@pytest.mark.parametrize("kind", ["msd", "nifti"])
+def test_a_folder_of_volumes_is_fitted_and_sampled(msd, tmp_path, run_cli, run_json, kind):
+    small = [f"--set={o}" for o in ("width=4", "d_width=4", "levels=2", "steps=1")]
+    data = ("--data", f"{kind}:{msd}", "--read", "size=8", "--read", "folds=2")
+    report = run_json("fit", "cgan3d", *data, "-o", tmp_path / "run", *small, "--device=cpu")
+    assert (report["train_cases"], report["held_out_cases"]) == (3, 3)
+    drawn = run_cli("sample", tmp_path / "run", "-n", 1, "-o", tmp_path / "out", "--device=cpu")
+    assert drawn.exit_code == 0, drawn.stderr
+    image = read_nifti(tmp_path / "out/sample-0000_0000.nii.gz")
+    assert image.array.shape == (8, 8, 8)
+
+
 def test_splits_refuse_to_replace_others_without_a_word(imported, run_cli):
     splits = ("splits", "nnunet:001", "--root", imported, "--folds", 2, "--seed", 3)
     refused = run_cli(*splits)
@@ -114,7 +142,10 @@ def test_splits_keep_subjects_together(imported, tmp_path, run_json):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("check", "nifti:folder"), "knows data sets of kind nnunet only"),
+        (("check", "nifti:folder"), "nifti:folder: no such file or folder"),
+        (("check", "niftl:folder"), "Did you mean 'nifti'?"),
+        (("check", "nnunet:001", "--read", "spacing"), "expected KEY=VALUE"),
+        (("check", "nifti:folder", "--read", "a=1", "--read", "a=2"), "'a' is given twice"),
         (("splits", "h5:file"), "knows data sets of kind nnunet only"),
         (("prepare", "yolo:data.yaml"), "knows data sets of kind nnunet only"),
         (("import", "bids:folder", "nnunet:001"), "expected msd:FOLDER"),

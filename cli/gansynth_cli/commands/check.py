@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from gansynth.errors import DataFault
@@ -9,7 +11,7 @@ from gansynth_cli.common import (
     Output,
     counting,
     examples,
-    nnunet_request,
+    read_option,
     root_option,
     subjects_option,
     table,
@@ -20,37 +22,41 @@ from gansynth_cli.common import (
 @click.command(
     epilog=examples(
         "gansynth check nnunet:004",
-        "gansynth check nnunet:004 --subjects subjects.csv --json",
+        "gansynth check nifti:cases.csv --read spacing=1 --json",
     )
 )
 @click.argument("data", metavar="KIND:WHERE")
 @subjects_option
+@read_option
 @root_option
 @with_output
-def command(data: str, subjects: str | None, root: str | None, out: Output) -> None:
+def command(
+    data: str, subjects: str | None, read: Mapping[str, str], root: str | None, out: Output
+) -> None:
     """Say what is wrong with a data set, file by file.
 
-    Every file is read to its last byte. Errors stop gansynth prepare, warnings do not. Exit code 3
-    if there are errors.
+    Every file is read to its last byte. Errors stop whatever uses the data set, warnings do not.
+    Exit code 3 if there are errors.
     """
-    request = nnunet_request(data, "check")
-    from gansynth_nnunet.check import check_raw, raw_cases
-    from gansynth_nnunet.paths import NnunetRoot
+    from gansynth.registry import installed
+    from gansynth.sources.base import SourceRequest
 
-    folders = NnunetRoot.find(root)
-    name = folders.dataset(request.where)
+    request = SourceRequest.parse(data, subjects=subjects, read=read, root=root)
+    check = installed().check(request.kind)
     with counting(out.reporter, "check") as progress:
-        findings = check_raw(folders, name, subjects=subjects, progress=progress)
+        checked = check(request, progress)
+    name, findings = checked.name, checked.findings
     errors = sum(finding.level == "error" for finding in findings)
-    cases = len(raw_cases(folders.raw / name).images)
     document = {
         "dataset": name,
-        "cases": cases,
+        "cases": checked.cases,
         "errors": errors,
         "warnings": len(findings) - errors,
         "findings": [vars(finding) for finding in findings],
     }
-    verdict = f"{name}: {cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
+    verdict = (
+        f"{name}: {checked.cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
+    )
     out.result(document, [*table((f.level, f.message) for f in findings), verdict])
     if errors:  # they come first
         raise DataFault(f"{name}: {errors} error(s), expected none; first: {findings[0].message}")

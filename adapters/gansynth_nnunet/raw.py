@@ -1,0 +1,40 @@
+"""``nnunet-raw:ID``: the raw volumes of an nnU-Net data set, without nnU-Net's preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from gansynth.errors import UsageFault
+from gansynth.findings import Checked
+from gansynth.sources.base import SourceRequest
+from gansynth.sources.reading import VolumeOptions, parse_read
+from gansynth.sources.volumes import VolumeSource
+from gansynth_nnunet.check import NIFTI, check_nnunet, raw_cases, volume_set
+from gansynth_nnunet.paths import NnunetRoot
+
+
+def open_raw(request: SourceRequest) -> VolumeSource:
+    """Open the cases of ``imagesTr`` and ``labelsTr``; ``splits_final.json`` is kept to.
+
+    Raises:
+        UsageFault: unknown data set or fold, options that do not fit, or files that are no NIfTI.
+        DataFault: ``dataset.json``, a case or a split cannot be used.
+        IntegrityFault: a subject is in training and in validation.
+    """
+    options = parse_read(VolumeOptions, request)
+    root = NnunetRoot.find(request.root)
+    dataset = root.dataset(request.where)
+    raw = raw_cases(root.raw / dataset)
+    if raw.ending not in NIFTI:
+        raise UsageFault(
+            f"nnunet-raw:{request.where}: files end in {raw.ending}, expected .nii.gz or .nii; "
+            f"preprocess them and use nnunet:{request.where}"
+        )
+    return VolumeSource(request, volume_set(raw, root.preprocessed / dataset), options)
+
+
+def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``nnunet-raw:ID``, as with ``nnunet:ID``."""
+    parse_read(VolumeOptions, request)
+    return check_nnunet(replace(request, read={}), progress)

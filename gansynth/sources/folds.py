@@ -1,0 +1,197 @@
+"""Which cases of a data set of volumes are trained on, and which are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import read_json
+from gansynth.lineage import guard_split
+from gansynth.sources.listing import VolumeSet
+from gansynth.sources.reading import VolumeOptions
+from gansynth.sources.subjects import Split, grouped_splits, read_subjects
+
+_REPAIR = "correct the file, or remove it to have folds dealt out"
+
+
+def subjects_of(listing: VolumeSet, asked: str | None) -> dict[str, str]:
+    """Case -> person: as asked for, as the layout says, as a CSV beside it says; else itself.
+
+    Args:
+        listing: the data set.
+        asked: the value of ``--subjects``, or None.
+
+    Raises:
+        UsageFault, DataFault: as ``read_subjects``.
+    """
+    ids = [entry.case for entry in listing.entries]
+    if asked is not None:
+        return read_subjects(asked, ids)
+    if any(entry.subject for entry in listing.entries):
+        return {entry.case: entry.subject or entry.case for entry in listing.entries}
+    if listing.subjects.is_file():
+        return read_subjects(str(listing.subjects), ids)
+    return {case: case for case in ids}
+
+
+def folds_of(
+    listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions
+) -> dict[str, Split]:
+    """Every fold by its number, as text; test cases are held out of all.
+
+    The layout's own columns come first, then its JSON of splits, then folds are dealt out.
+
+    Raises:
+        DataFault: a split that cannot be used, or too few subjects to deal out.
+    """
+    test = [entry.case for entry in listing.entries if entry.part == "test"]
+    part_of = {entry.case: entry.part for entry in listing.entries if entry.part != "test"}
+    parts = set(part_of.values()) - {""}
+    if parts & {"train", "val"}:
+        folds = {"0": _named(listing, part_of)}
+    elif parts:
+        folds = {
+            number: Split(
+                train=[c for c, part in part_of.items() if part != number],
+                val=[c for c, part in part_of.items() if part == number],
+            )
+            for number in sorted(parts, key=int)
+        }
+    elif listing.splits.is_file():
+        return _read(listing)
+    else:
+        folds = _dealt(listing, subject_of, options, list(part_of), bool(test))
+    for split in folds.values():
+        split["val"] += test
+    return folds
+
+
+def _named(listing: VolumeSet, part_of: Mapping[str, str]) -> Split:
+    odd = [case for case, part in part_of.items() if part not in ("train", "val")]
+    if odd:
+        raise DataFault(
+            f"{listing.where}: case {odd[0]!r} has split {part_of[odd[0]]!r}, expected train, val "
+            "or test for every case; complete the column"
+        )
+    return Split(
+        train=[case for case, part in part_of.items() if part == "train"],
+        val=[case for case, part in part_of.items() if part == "val"],
+    )
+
+
+def _dealt(
+    listing: VolumeSet,
+    subject_of: Mapping[str, str],
+    options: VolumeOptions,
+    ids: list[str],
+    tested: bool,
+) -> dict[str, Split]:
+    people = len({subject_of[case] for case in ids})
+    if people < options.folds:
+        if tested and people:  # there are test cases to hold out, and no folds are needed
+            return {"0": Split(train=ids, val=[])}
+        way_out = f"say --read folds={people}, or" if people > 1 else "add cases, or"
+        raise DataFault(
+            f"{listing.where}: {people} subject(s) for {options.folds} folds, expected at least "
+            f"one for each; {way_out} hold nothing out: --fold all"
+        )
+    splits = grouped_splits(ids, subject_of, options.folds, options.seed)
+    return {str(number): split for number, split in enumerate(splits)}
+
+
+def _read(listing: VolumeSet) -> dict[str, Split]:
+    folds = read_splits(listing.splits)
+    known = {entry.case for entry in listing.entries}
+    for number, split in folds.items():
+        unknown = sorted({*split["train"], *split["val"]} - known)
+        if unknown:
+            raise DataFault(
+                f"{listing.splits}: fold {number} names {len(unknown)} case(s) that "
+                f"{listing.where} does not have, {unknown[0]!r} first; {_REPAIR}"
+            )
+    return folds
+
+
+def read_splits(path: Path) -> dict[str, Split]:
+    """Every fold of a JSON list of ``{"train": [...], "val": [...]}``, by its number as text.
+
+    Raises:
+        DataFault: not such a list, or a side is empty.
+    """
+    folds: dict[str, Split] = {}
+    for number, doc in enumerate(read_json(path, expected=list, way_out=_REPAIR)):
+        sides: list[Any] = [doc.get(k) for k in ("train", "val")] if isinstance(doc, dict) else []
+        if not sides or not all(
+            isinstance(side, list) and side and all(isinstance(case, str) for case in side)
+            for side in sides
+        ):
+            raise DataFault(
+                f"{path}: fold {number} is {doc!r:.80}, expected lists of cases under train and "
+                f"val; {_REPAIR}"
+            )
+        folds[str(number)] = Split(train=sides[0], val=sides[1])
+    if not folds:
+        raise DataFault(f"{path}: holds no fold, expected at least one; {_REPAIR}")
+    return folds
+
+
+def choose_fold(
+    listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions, fold: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and held-out cases of a fold, sorted; ``all`` holds out test cases only.
+
+    Raises:
+        UsageFault: there is no such fold.
+        DataFault: a split that cannot be used, or a side without cases.
+        IntegrityFault: a subject is on both sides.
+    """
+    if fold == "all":
+        test = {entry.case for entry in listing.entries if entry.part == "test"}
+        split = Split(
+            train=[entry.case for entry in listing.entries if entry.case not in test],
+            val=sorted(test),
+        )
+    else:
+        folds = folds_of(listing, subject_of, options)
+        if fold not in folds:
+            raise UsageFault(
+                f"--fold {fold!r}: {listing.where} has the folds {', '.join(folds)}; expected one "
+                "of them, or 'all'"
+            )
+        split = folds[fold]
+    train, held_out = tuple(sorted(split["train"])), tuple(sorted(split["val"]))
+    if not train or not (held_out or fold == "all"):
+        raise DataFault(
+            f"{listing.where}: fold {fold}: no {'held-out' if train else 'training'} case, "
+            "expected at least one; correct the split"
+        )
+    guard(split_file(listing), subject_of, fold, split)
+    return train, held_out
+
+
+def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: Split) -> None:
+    """Refuse a split with a subject, or a case, on both sides.
+
+    Args:
+        where: what says which case is where, for the message.
+        subject_of: case -> subject.
+        fold: number of the fold.
+        split: its cases.
+
+    Raises:
+        IntegrityFault: naming the pairs.
+    """
+    guard_split(
+        [(case, subject_of[case]) for case in split["train"]],
+        [(case, subject_of[case]) for case in split["val"]],
+        fold=fold,
+        repair=f"put all cases of a subject on one side in {where}",
+    )
+
+
+def split_file(listing: VolumeSet) -> Path:
+    """What says which case is in which fold: the layout's columns, or the JSON beside it."""
+    parts = {entry.part for entry in listing.entries} - {"", "test"}
+    return listing.splits if not parts and listing.splits.is_file() else listing.where

@@ -1,0 +1,87 @@
+"""From a NIfTI file's axes to (C, D, H, W): one orientation, one spacing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault
+from gansynth.integrity import MAX_VOLUME_BYTES, Volume
+from gansynth.schema import FloatArray, LabelArray
+
+ORIENTATION = "RAS, read as (z, y, x)"
+"""D runs from feet to head, H from back to front, W from left to right."""
+SAME = 0.01
+"""Spacings closer than this share of each other count as one."""
+
+
+def canonical(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
+    """Turn and flip a volume's axes (nothing is interpolated) until they run as ``ORIENTATION``.
+
+    Returns:
+        Array (C, D, H, W), or (D, H, W) of a volume with three axes, and its spacing (z, y, x) in
+        mm, by the affine.
+    """
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(volume.affine)
+    array = orientations.apply_orientation(volume.array, turn)
+    return np.ascontiguousarray(array.T), canonical_spacing(volume.affine)
+
+
+def canonical_spacing(affine: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Voxel size (z, y, x) in mm after ``canonical``."""
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(affine)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    x, y, z = (float(sizes[list(turn[:, 0]).index(axis)]) for axis in range(3))
+    return z, y, x
+
+
+def canonical_shape(shape: Sequence[int], affine: npt.NDArray[np.float64]) -> tuple[int, int, int]:
+    """Shape (D, H, W) after ``canonical``."""
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(affine)
+    x, y, z = (int(shape[list(turn[:, 0]).index(axis)]) for axis in range(3))
+    return z, y, x
+
+
+def same_spacing(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two spacings differ by at most 1 % on every axis."""
+    return all(abs(a - b) <= SAME * max(a, b) for a, b in zip(one, other, strict=True))
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> tuple[int, ...]:
+    """Shape (D, H, W) of the same body at another spacing; no axis vanishes."""
+    return tuple(
+        max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, target, strict=True)
+    )
+
+
+def resample(
+    case: str, image: FloatArray, labels: LabelArray, shape: Sequence[int]
+) -> tuple[FloatArray, LabelArray]:
+    """Bring image (C, D, H, W) and labels (D, H, W) to a shape: linear, and nearest for labels.
+
+    Raises:
+        DataFault: the result would be absurdly large.
+    """
+    from scipy.ndimage import zoom
+
+    size = len(image) * int(np.prod(shape, dtype=object)) * 4
+    if size > MAX_VOLUME_BYTES:
+        raise DataFault(
+            f"case {case!r}: would take {size} bytes at this spacing, expected at most "
+            f"{MAX_VOLUME_BYTES}; ask for a coarser one: --read spacing=MM"
+        )
+    factors = [new / old for new, old in zip(shape, labels.shape, strict=True)]
+    drawn = [zoom(c, factors, order=1, mode="nearest", grid_mode=True) for c in image]
+    moved: LabelArray = zoom(labels, factors, order=0, mode="nearest", grid_mode=True)
+    return np.stack(drawn), moved

@@ -1,0 +1,64 @@
+"""Whether the files of a case fit together, and what their labels are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault
+from gansynth.integrity import Volume
+from gansynth.schema import LabelArray
+
+AFFINE_TOLERANCE = 1e-3
+"""Largest difference of affine entries (mm) between the files of a case."""
+LABELS = 256
+"""More different values than this are no label map."""
+
+
+def mismatches(file: Path, volume: Volume, other: Path, reference: Volume) -> list[str]:
+    """How a file's grid differs from that of another file of its case; empty if it does not."""
+    found = []
+    shape, expected = volume.array.shape[:3], reference.array.shape[:3]
+    if shape != expected:
+        found.append(
+            f"{file}: shape is {shape}, but {expected} in {other.name}; expected equal; resample "
+            "one to the other"
+        )
+    difference = float(np.abs(volume.affine - reference.affine).max())
+    if difference > AFFINE_TOLERANCE:
+        found.append(
+            f"{file}: affine differs from that of {other.name} by up to {difference:.3g} mm, "
+            f"expected at most {AFFINE_TOLERANCE}; resample, or copy the header if only that is off"
+        )
+    return found
+
+
+def odd_labels(values: set[int]) -> str | None:
+    """What is wrong with label values that nobody has named; None if they are 0, 1, 2, ..."""
+    if max(values, default=0) == len(values | {0}) - 1 and min(values, default=0) >= 0:
+        return None
+    shown = sorted(values)[:16]
+    named = ",".join(f"label {v}:{v}" for v in shown if v > 0)
+    return (
+        f"label values are {shown}, expected 0, 1, 2, ... without a gap; renumber them, or name "
+        f"them all: --read labels='{named}'"
+    )
+
+
+def whole_labels(file: Path, labels: npt.NDArray[Any]) -> LabelArray:
+    """Labels as int16.
+
+    Raises:
+        DataFault: fractions, or numbers that int16 cannot hold.
+    """
+    with np.errstate(invalid="ignore"):
+        whole: LabelArray = labels.astype(np.int16)
+    if not np.array_equal(whole, labels):
+        odd = labels[whole != labels].flat[0].item()
+        raise DataFault(
+            f"{file}: holds label {odd}, expected whole numbers from 0 to 32767; is it a label map?"
+        )
+    return whole

@@ -1,0 +1,52 @@
+"""Sources that read a part of a case without the rest."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from gansynth.outline import Outline
+from gansynth.schema import Boxes, Case
+from gansynth.sources.base import CaseSource
+
+
+class PatchSource(CaseSource):
+    """A source of cases that may be too large, or too many, to be held in memory."""
+
+    @abstractmethod
+    def train_bytes(self) -> int:
+        """Bytes of images and labels of all training cases, as ``load`` returns them."""
+
+    @abstractmethod
+    def outline(self, case_id: str) -> Outline:
+        """Shape of a case and where its foreground lies, without reading its image."""
+
+    @abstractmethod
+    def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
+        """The voxels of a case within a box; what ``load`` returns, its boxes too, cut.
+
+        Args:
+            case_id: the case.
+            box: a slice per spatial axis, inside the case: ``0 <= start < stop <= extent``.
+        """
+
+
+def cut_boxes(boxes: Boxes, box: Sequence[slice]) -> Boxes:
+    """The parts of boxes that lie within a box, in its voxels."""
+    axes = len(box)
+    start = np.array([s.start for s in box], np.float32)
+    size = np.array([s.stop for s in box], np.float32) - start
+    low = np.clip(boxes.coords[:, :axes] - start, 0, size)
+    high = np.clip(boxes.coords[:, axes:] - start, 0, size)
+    inside = (low < high).all(axis=1)
+    return Boxes(np.hstack([low, high])[inside].astype(np.float32), boxes.labels[inside])
+
+
+def cut_case(case: Case, box: Sequence[slice]) -> Case:
+    """The voxels of a case within a box: views of its arrays, and its boxes cut."""
+    image = case.image[(slice(None), *box)]
+    labels = None if case.labels is None else case.labels[tuple(box)]
+    boxes = None if case.boxes is None else cut_boxes(case.boxes, box)
+    return Case(case.id, case.subject, image, labels, boxes)

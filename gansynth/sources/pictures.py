@@ -1,0 +1,320 @@
+"""``pictures:FOLDER``: 2D cases from PNG, TIFF or JPEG files, with masks if there are any."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, GansynthError, UsageFault
+from gansynth.findings import Checked, Finding
+from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.listing import located
+from gansynth.sources.picture_files import full_range, picture_shape, read_picture
+from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
+from gansynth.sources.planes import per_channel, rescale, resize
+from gansynth.sources.reading import parse_read
+from gansynth.sources.subjects import grouped_splits, read_subjects
+from gansynth.space import Space
+
+LARGEST = 512
+"""Longest edge of a generator's arrays unless a size is asked for."""
+STRIDE = 8
+"""The generator's edges are multiples of this, so that networks can halve them."""
+BINARY = {0: 0, 1: 1, 255: 1}
+"""Numbers in mask files that name no labels -> label."""
+
+
+def open_pictures(request: SourceRequest) -> PictureSource:
+    """Open ``pictures:FOLDER``.
+
+    Raises:
+        UsageFault: no such folder, no such fold, or options that do not fit.
+        DataFault: no picture, one without its mask, or two of one name.
+    """
+    source = PictureSource(request)
+    for _, _, fault in source.found.faults:
+        raise fault
+    _ = source.train_ids
+    return source
+
+
+class PictureSource(CaseSource):
+    """A folder of pictures, its subjects dealt out to folds.
+
+    Attributes:
+        request: what was asked for, with absolute paths.
+        options: how it is read.
+        found: its files.
+    """
+
+    def __init__(self, request: SourceRequest) -> None:
+        self.options = parse_read(PictureOptions, request)
+        folder = located(request, folder=True)
+        subjects = request.subjects
+        if subjects is not None and Path(subjects).is_file():
+            subjects = str(Path(subjects).absolute())
+        self.request = replace(request, where=str(folder), subjects=subjects)
+        self.found: PictureSet = list_pictures(folder, self.options)
+        self._numbers = BINARY
+        if self.options.labels is not None:
+            self._numbers = {n: label for label, n in enumerate(self.options.labels.values())}
+
+    # -- what it has -----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """``pictures:`` and the folder's name."""
+        return f"pictures:{self.found.folder.name}"
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """Training pictures of the fold, sorted."""
+        return self._split[0]
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Held-out pictures of the fold, sorted; none for fold ``all``."""
+        return self._split[1]
+
+    def subject(self, case_id: str) -> str:
+        """The person a picture is of."""
+        return self._subjects[case_id]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; empty if there are none."""
+        return self.found.classes
+
+    def label_class(self, case_id: str) -> int | None:
+        """Number of a picture's class."""
+        return self._picture(case_id).label_class
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Channels of the first training picture; labels 1, 2, ... as named, or ``foreground``."""
+        channels = self._channels
+        labels = {"background": 0}
+        if self.found.masked:
+            names = self.options.labels or {"background": 0, "foreground": 1}
+            labels = {name: number for number, name in enumerate(names)}
+        return Schema(channels, labels, self.options.spacing, axes="HW")
+
+    @cached_property
+    def space(self) -> Space:
+        """Crops of pictures, with all that changes the arrays in the host's record."""
+        options = self.options.model_dump(
+            mode="json", include={"labels", "window", "spacing", "resize"}
+        )
+        host = {
+            "dataset": self.name,
+            "channels": list(self._channels),
+            "classes": list(self.classes),
+            **options,
+        }
+        return Space("crop", self._size(), host=host, pad_label=0)
+
+    @cached_property
+    def _subjects(self) -> dict[str, str]:
+        ids = list(self.found.pictures)
+        asked = self.request.subjects
+        return {case: case for case in ids} if asked is None else read_subjects(asked, ids)
+
+    @cached_property
+    def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Training and held-out pictures of the fold."""
+        ids, folds = tuple(sorted(self.found.pictures)), self.options.folds
+        if self.fold == "all":
+            return ids, ()
+        if not self.fold.isdecimal() or int(self.fold) >= folds:
+            raise UsageFault(
+                f"--fold {self.fold!r}: {self.found.folder} has folds 0 to {folds - 1}, or 'all'; "
+                "set their number with --read folds=N"
+            )
+        splits = grouped_splits(ids, self._subjects, folds, self.options.seed)
+        split = splits[int(self.fold)]
+        return tuple(split["train"]), tuple(split["val"])
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def load(self, case_id: str) -> Case:
+        """Read one picture: image float32 (C, H, W), labels int16 (H, W).
+
+        Raises:
+            DataFault: unknown, damaged, of another kind than the first training picture, or a mask
+                of another shape or with unknown numbers.
+        """
+        picture = self._picture(case_id)
+        array = read_picture(picture.image)
+        if _kind(array) != self._first:
+            raise _unlike(picture.image, _kind(array), self._first)
+        image = self._scaled(array)
+        labels = None
+        if picture.mask is not None:
+            labels = self.read_mask(picture.mask, image.shape[1:])
+        case = Case(case_id, self.subject(case_id), image, labels)
+        return case if self.options.resize is None else resize(case, self.options.resize)
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Rows and columns of a picture, from its header."""
+        return self.options.resize or picture_shape(self._picture(case_id).image)
+
+    def _picture(self, case_id: str) -> Picture:
+        if case_id not in self.found.pictures:
+            raise DataFault(
+                f"{self.found.folder}: no picture {case_id!r}, expected one of "
+                f"{len(self.found.pictures)}, for example {next(iter(self.found.pictures), None)!r}"
+            )
+        return self.found.pictures[case_id]
+
+    def _scaled(self, array: npt.NDArray[Any]) -> FloatArray:
+        flat = array[..., None] if array.ndim == 2 else array
+        image = np.ascontiguousarray(np.moveaxis(flat, -1, 0), np.float32)
+        windows = per_channel(self.options.window, len(image))
+        if windows is None:
+            low, high = full_range(array)
+            return image / np.float32(high - low)
+        return rescale(image, [w.bounds(c) for w, c in zip(windows, image, strict=True)])
+
+    def read_mask(self, path: Path, shape: tuple[int, ...]) -> LabelArray:
+        """Read a mask as labels, int16 (H, W).
+
+        Raises:
+            DataFault: damaged, of another shape, or with numbers that name no label.
+        """
+        mask = read_picture(path, "mask")
+        if mask.shape != shape:
+            raise DataFault(
+                f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, its image {shape[0]} x "
+                f"{shape[1]}; expected equal; resample one to the other"
+            )
+        values = np.unique(mask)
+        unknown = [int(v) for v in values if int(v) not in self._numbers]
+        if unknown or (self._numbers is BINARY and len(values) > 2):
+            named = ",".join(f"label {v}:{v}" for v in values[:8].tolist() if v > 0)
+            raise DataFault(
+                f"{path}: holds the numbers {values[:16].astype(int).tolist()}, expected among "
+                f"{list(self._numbers)}; correct the mask, or name them: --read labels='{named}'"
+            )
+        table = np.array([self._numbers[int(v)] for v in values], np.int16)
+        labels: LabelArray = table[np.searchsorted(values, mask)]
+        return labels
+
+    # -- learnt from the training pictures -------------------------------------------------------
+
+    @cached_property
+    def _first(self) -> Kind:
+        """Channels and dtype of the first training picture."""
+        return _kind(read_picture(self._picture(self.train_ids[0]).image))
+
+    @cached_property
+    def _channels(self) -> tuple[str, ...]:
+        count = self._first[0]
+        names = self.options.channels or (("grey",) if count == 1 else ("red", "green", "blue"))
+        if len(names) != count:
+            raise UsageFault(
+                f"--read channels={','.join(names)}: {len(names)} name(s), but the pictures of "
+                f"{self.found.folder} have {count} channel(s); expected a name for each"
+            )
+        per_channel(self.options.window, count)
+        return names
+
+    def _size(self) -> tuple[int, ...]:
+        size = self.options.size or self.options.resize
+        if size is not None:
+            return size
+        median = np.median([self.shape(case) for case in self.train_ids], axis=0)
+        return tuple(ceil(min(float(n), LARGEST) / STRIDE) * STRIDE for n in median)
+
+
+Kind = tuple[int, np.dtype[Any]]
+
+
+def _kind(array: npt.NDArray[Any]) -> Kind:
+    """Channels and dtype."""
+    return 1 if array.ndim == 2 else array.shape[2], array.dtype
+
+
+def _unlike(path: Path, found: Kind, expected: Kind) -> DataFault:
+    return DataFault(
+        f"{path}: {found[0]} channel(s) of {found[1]}, expected {expected[0]} of {expected[1]} as "
+        "the other pictures have; convert it"
+    )
+
+
+def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``pictures:FOLDER``; every file is decoded.
+
+    Raises:
+        UsageFault: no such folder, or options that do not fit.
+    """
+    source = PictureSource(request)
+    found = source.found
+    findings = [Finding("error", case, file, str(fault)) for case, file, fault in found.faults]
+    seen: dict[str, list[str]] = defaultdict(list)
+    kinds: dict[Kind, list[str]] = defaultdict(list)
+    for done, picture in enumerate(found.pictures.values()):
+        progress(done, len(found.pictures))
+        findings += _check_picture(source, picture, seen, kinds)
+    progress(len(found.pictures), len(found.pictures))
+    findings += _check_set(source, seen, kinds)
+    findings.sort(key=lambda finding: finding.level)  # errors before warnings
+    return Checked(source.name, len(found.pictures), findings)
+
+
+def _check_picture(
+    source: PictureSource,
+    picture: Picture,
+    seen: dict[str, list[str]],
+    kinds: dict[Kind, list[str]],
+) -> Iterator[Finding]:
+    shape = None
+    try:
+        array = read_picture(picture.image)
+        shape = array.shape[:2]
+        kinds[_kind(array)].append(picture.case)
+        seen[content_hash(array)].append(picture.case)
+        if array.min() == array.max():
+            message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
+            yield Finding("warning", picture.case, picture.image, message)
+    except GansynthError as fault:
+        yield Finding("error", picture.case, picture.image, str(fault))
+    if picture.mask is None:
+        return
+    try:
+        mask = read_picture(picture.mask, "mask")
+        source.read_mask(picture.mask, shape or mask.shape)
+    except GansynthError as fault:
+        yield Finding("error", picture.case, picture.mask, str(fault))
+
+
+def _check_set(
+    source: PictureSource, seen: dict[str, list[str]], kinds: dict[Kind, list[str]]
+) -> Iterator[Finding]:
+    """What only all pictures together show."""
+    folder, pictures = source.found.folder, source.found.pictures
+    usual = max(kinds, key=lambda kind: len(kinds[kind]), default=None)
+    for kind, cases in kinds.items():
+        for case in cases if usual is not None and kind != usual else ():
+            path = pictures[case].image
+            yield Finding("error", case, path, str(_unlike(path, kind, usual or kind)))
+    for cases in seen.values():
+        for case in cases[1:]:
+            path = pictures[case].image
+            message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
+            yield Finding("warning", case, path, message)
+    for path in source.found.spare:
+        message = f"{path}: a mask without an image; it is not used"
+        yield Finding("warning", None, path, message)
+    try:
+        _ = source.train_ids
+    except GansynthError as fault:
+        yield Finding("error", None, folder, str(fault))

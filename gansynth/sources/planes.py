@@ -1,0 +1,129 @@
+"""What sources of 2D cases share: intensity windows, and bringing pictures to one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BeforeValidator
+
+from gansynth.errors import UsageFault
+from gansynth.schema import Boxes, Case, FloatArray, LabelArray
+from gansynth.sources.reading import Edge, words
+
+
+@dataclass(frozen=True)
+class Window:
+    """The intensities of one channel that become 0 and 1; what lies beyond is clipped.
+
+    Attributes:
+        low: becomes 0.
+        high: becomes 1.
+        percent: ``low`` and ``high`` are percentiles of the channel, not intensities.
+    """
+
+    low: float
+    high: float
+    percent: bool = False
+
+    def bounds(self, channel: FloatArray | None) -> tuple[float, float]:
+        """The intensities that become 0 and 1.
+
+        Args:
+            channel: what percentiles are taken of, any shape; None will do for intensities.
+        """
+        if not self.percent or channel is None:
+            return self.low, self.high
+        low, high = np.percentile(channel, (self.low, self.high))
+        return float(low), float(max(high, low + 1e-6))
+
+
+def per_channel(windows: Sequence[Window] | None, channels: int) -> tuple[Window, ...] | None:
+    """A window for each channel; one alone stands for all.
+
+    Raises:
+        UsageFault: another number of them.
+    """
+    if windows is None or len(windows) == channels:
+        return None if windows is None else tuple(windows)
+    if len(windows) == 1:
+        return tuple(windows) * channels
+    raise UsageFault(
+        f"--read window: {len(windows)} for {channels} channel(s), expected one for all, or one "
+        "for each"
+    )
+
+
+def rescale(image: FloatArray, bounds: Sequence[tuple[float, float]]) -> FloatArray:
+    """Clip each channel of an image (C, ...) to its bounds, and map them to 0 and 1."""
+    table = np.array(bounds, np.float32).reshape(len(image), 2, *[1] * (image.ndim - 1))
+    low, high = table[:, 0], table[:, 1]
+    scaled: FloatArray = np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
+    return scaled
+
+
+def _windows(value: Any) -> Any:
+    return tuple(map(_window, words(value))) if isinstance(value, str) else value
+
+
+def _window(text: str) -> Window:
+    low, colon, high = text.partition(":")
+    percent = low.endswith("%") and high.endswith("%")
+    try:
+        pair = (float(low[:-1]), float(high[:-1])) if percent else (float(low), float(high))
+    except ValueError:
+        pair = (0.0, 0.0)
+    end = 100.0 if percent else float("inf")
+    start = 0.0 if percent else -float("inf")
+    inside = start <= pair[0] < pair[1] <= end and np.isfinite(pair).all()
+    if not colon or not inside:
+        raise ValueError(
+            "expected LOW:HIGH, for example -100:240 (intensities) or 1%:99% (percentiles)"
+        )
+    return Window(*pair, percent)
+
+
+def _edges(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    edges = value.lower().split("x")
+    return tuple(edges * 2 if len(edges) == 1 else edges)
+
+
+Windows = Annotated[tuple[Window, ...], BeforeValidator(_windows)]
+Edges = Annotated[tuple[Edge, Edge], BeforeValidator(_edges)]
+"""Rows and columns, ``64x64``; one number for both."""
+
+
+def resize(case: Case, size: Sequence[int]) -> Case:
+    """Bring a 2D case to a size: images bilinear, averaged where they shrink; labels by nearest.
+
+    Args:
+        case: image (C, H, W), labels (H, W).
+        size: rows and columns.
+    """
+    from PIL import Image
+
+    shape = case.image.shape[1:]
+    if tuple(size) == shape:
+        return case
+    how, target = Image.Resampling.BILINEAR, (size[1], size[0])
+    channels = [np.asarray(Image.fromarray(c).resize(target, how)) for c in case.image]
+    labels = None if case.labels is None else _nearest(case.labels, size)
+    boxes = case.boxes
+    if boxes is not None:
+        factors = np.tile(np.array(size) / shape, 2)
+        boxes = Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
+    image = np.stack(channels).astype(np.float32, copy=False)
+    return Case(case.id, case.subject, image, labels, boxes)
+
+
+def _nearest(labels: LabelArray, size: Sequence[int]) -> LabelArray:
+    # At the middles of the new pixels, as Pillow does it.
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp)
+        for new, old in zip(size, labels.shape, strict=True)
+    )
+    return labels[np.ix_(rows, columns)]

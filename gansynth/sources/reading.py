@@ -1,0 +1,170 @@
+"""``--read KEY=VALUE``: each kind of source has a model of its own keys; nothing else is accepted.
+
+Values are texts, split at commas where a key takes several. They are no YAML: to YAML,
+``-100:40`` is a number of base sixty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from gansynth.errors import UsageFault, did_you_mean
+from gansynth.sources.base import SourceRequest
+
+
+class ReadOptions(BaseModel):
+    """Base of every kind's options; no keys by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Options = TypeVar("Options", bound=ReadOptions)
+
+
+def parse_read(model: type[Options], request: SourceRequest) -> Options:
+    """Read a request's ``--read`` values.
+
+    Raises:
+        UsageFault: an unknown key (with the nearest one), or a value that does not fit.
+    """
+    for key, text in request.read.items():
+        if key not in model.model_fields:
+            raise UsageFault(
+                f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
+                f"{', '.join(model.model_fields) or 'none'}."
+                f"{did_you_mean(key, model.model_fields)}"
+            )
+    try:
+        return model(**request.read)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ",".join(request.read)
+        field = model.model_fields.get(key)
+        meaning = f" ({field.description})" if field is not None and field.description else ""
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageFault(f"--read {key}={request.read.get(key, '')}: {said}{meaning}") from None
+
+
+def options_table(model: type[ReadOptions]) -> list[str]:
+    """Lines of a Markdown table of a kind's keys: key, default, meaning."""
+    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key, field in model.model_fields.items():
+        default = "" if field.default is None else _typed(field.default)
+        lines.append(f"| `{key}` | {default} | {field.description} |")
+    return lines
+
+
+def _typed(value: object) -> str:
+    if isinstance(value, bool):
+        return "`yes`" if value else "`no`"
+    return f"`{','.join(map(str, value))}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+# -- kinds of values -----------------------------------------------------------------------------
+
+
+def words(value: Any) -> Any:
+    """Split a text at its commas."""
+    return tuple(w.strip() for w in value.split(",")) if isinstance(value, str) else value
+
+
+def triple(value: Any) -> Any:
+    """Split a text into three; one alone stands for all three."""
+    split = words(value)
+    return split * 3 if isinstance(split, tuple) and len(split) == 1 else split
+
+
+def _spacing(value: Any) -> Any:
+    if value in (None, "native"):
+        return value
+    try:
+        numbers = tuple(float(v) for v in triple(value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(0 < v < float("inf") for v in numbers):
+        raise ValueError("expected native, one positive number, or three: z,y,x")
+    return numbers
+
+
+def _pair(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    low, colon, high = value.partition(":")
+    try:
+        pair = float(low), float(high)
+    except ValueError:
+        pair = (0.0, 0.0)
+    if not colon or not -float("inf") < pair[0] < pair[1] < float("inf"):
+        raise ValueError("expected LOW:HIGH, two numbers, the lower one first")
+    return pair
+
+
+def _label_names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    named: dict[str, int] = {}
+    for word in words(value):
+        name, colon, number = word.rpartition(":")
+        if not (colon and name.strip() and number.isdecimal() and int(number) < 2**15):
+            raise ValueError(f"{word!r} is not NAME:NUMBER, expected NAME:NUMBER,NAME:NUMBER,...")
+        if name.strip() in named or int(number) in named.values():
+            raise ValueError(f"{word!r} occurs twice, expected each name and number once")
+        named[name.strip()] = int(number)
+    return complete_labels(named)
+
+
+def complete_labels(named: Mapping[str, int]) -> dict[str, int]:
+    """Labels by increasing value, with a background of 0 where none is named."""
+    rest = {} if 0 in named.values() else {"background": 0}
+    return dict(sorted({**rest, **named}.items(), key=lambda item: item[1]))
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(words)]
+LabelNames = Annotated[dict[str, int], BeforeValidator(_label_names)]
+Modality = Literal["mr", "ct", "none"]
+Edge = Annotated[int, Field(ge=1, le=4096)]
+
+
+class VolumeOptions(ReadOptions):
+    """How volumes are read; common to all kinds that read NIfTI files."""
+
+    channels: Words | None = Field(
+        None, description="names of the channels; where the source names its own, those to read"
+    )
+    labels: Annotated[dict[str, int], BeforeValidator(_label_names)] | None = Field(
+        None,
+        description="NAME:NUMBER,... of the labels; what the source says, else the values found in "
+        "the training cases",
+    )
+    modality: Annotated[tuple[Modality, ...], BeforeValidator(words)] | None = Field(
+        None,
+        description="`mr` (z-score over the case's nonzero voxels), `ct` (clip, then z-score, by "
+        "the training cases' foreground) or `none`; one for all channels or one for each; `ct` for "
+        "a channel called CT, else `mr`",
+    )
+    window: Annotated[tuple[float, float], BeforeValidator(_pair)] | None = Field(
+        None,
+        description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
+        "percentiles of the training cases' foreground",
+    )
+    spacing: (
+        Annotated[tuple[float, float, float] | Literal["native"], BeforeValidator(_spacing)] | None
+    ) = Field(
+        None,
+        description="voxel size in mm along z,y,x (one number for all three) that cases are "
+        "resampled to, or `native`: never; else the training cases' median, which leaves cases "
+        "within 1 % of it as they are",
+    )
+    size: Annotated[tuple[Edge, Edge, Edge], BeforeValidator(triple)] | None = Field(
+        None,
+        description="voxels along z,y,x (one number for all three) of the crops a generator works "
+        "on; else the training cases' median, at most 128, in eights",
+    )
+    folds: int = Field(5, ge=2, description="number of folds, where the source has no split")
+    seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
+    allow_absolute: bool = Field(
+        False, description="`yes`: files may lie outside of the source's folder"
+    )

@@ -1,0 +1,338 @@
+"""``slices:INNER``: 2D cases cut from the volumes of any other source.
+
+Which slices, and whose, follows from the volumes: a slice belongs to its volume's subject and lies
+on its volume's side of the fold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, GansynthError, UsageFault
+from gansynth.findings import Checked, Finding
+from gansynth.lineage import CaseRecord
+from gansynth.registry import installed
+from gansynth.schema import Boxes, Case, FloatArray, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.cache import CaseCache
+from gansynth.sources.patches import PatchSource, cut_case
+from gansynth.sources.planes import per_channel, rescale, resize
+from gansynth.sources.reading import parse_read
+from gansynth.sources.slice_options import SliceOptions, split_read
+from gansynth.space import Space
+
+AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
+"""Plane -> the axis of (D, H, W) that is cut across."""
+STRIDE = 8
+"""The generator's edges are multiples of this, so that networks can halve them."""
+VOLUME_BYTES = 1 << 30
+"""Volumes held in memory, so that neighbouring slices need no second reading."""
+
+
+def open_slices(request: SourceRequest) -> SliceSource:
+    """Open ``slices:KIND:WHERE``.
+
+    Raises:
+        UsageFault: options that do not fit, or an inner source that has no volumes.
+        GansynthError: what opening the inner source raises.
+    """
+    return SliceSource(request)
+
+
+class SliceSource(CaseSource):
+    """Slices of the volumes of one fold.
+
+    Attributes:
+        request: what was asked for, the inner path made absolute.
+        options: how slices are cut.
+        inner: the source of volumes.
+    """
+
+    def __init__(self, request: SourceRequest) -> None:
+        own, rest = split_read(request)
+        self.options = parse_read(SliceOptions, own)
+        self.inner = _open_inner(rest)
+        where = f"{self.inner.request.kind}:{self.inner.request.where}"
+        self.request = replace(request, where=where)
+        self._axis = AXIS[self.options.plane]
+        self._channels = self._chosen()
+        self._windows = per_channel(self.options.window, len(self._channels))
+        self._volumes = CaseCache(self.inner, VOLUME_BYTES)
+        self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
+        self._indices: dict[str, list[int]] = {}
+
+    # -- what it has -----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """``slices:`` and the inner source's name."""
+        return f"slices:{self.inner.name}"
+
+    @cached_property
+    def train_ids(self) -> tuple[str, ...]:
+        """Slices of the training volumes, ``case/axi080``, sorted."""
+        found = self._list(self.inner.train_ids)
+        if not found:
+            raise DataFault(
+                f"slices:{self.request.where}: no slice is left of {len(self.inner.train_ids)} "
+                f"training volume(s), expected at least one; widen --read slices and foreground"
+            )
+        return found
+
+    @cached_property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Slices of the held-out volumes, sorted."""
+        return self._list(self.inner.held_out_ids)
+
+    def subject(self, case_id: str) -> str:
+        """The person the slice's volume belongs to."""
+        return self.inner.subject(self._parse(case_id)[0])
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        """Lineage record of a slice.
+
+        Slices that show nothing all have the same content, on both sides of any fold. So the hash
+        of one is made of its id too.
+        """
+        case = (load or self.load)(case_id)
+        record = super().record(case_id, lambda _: case)
+        if np.ptp(case.image, axis=(1, 2)).any():
+            return record
+        text = f"{record.sha256} {self.name} {case_id}"
+        return replace(record, sha256=hashlib.sha256(text.encode()).hexdigest())
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The inner source's, without the axis that is cut across."""
+        inner = self.inner.schema
+        spacing = np.delete(inner.spacing, self._axis)
+        if self.options.resize is not None:
+            shapes = [self._flat_shape(case) for case in self.inner.train_ids]
+            spacing = spacing * np.median(shapes, axis=0) / self.options.resize
+        names = tuple(inner.channels[c] for c in self._channels)
+        fill = self._fill()
+        if self.options.concat:
+            names = ("+".join(names),)
+            fill = None if fill is None or len(set(fill)) > 1 else fill[:1]
+        return replace(
+            inner,
+            channels=names,
+            axes="HW",
+            spacing=tuple(round(float(s), 6) for s in spacing),
+            outside_fill=fill,
+        )
+
+    @cached_property
+    def space(self) -> Space:
+        """Crops of slices, with all that changes the arrays in the host's record."""
+        inner = self.inner.space
+        own = self.options.model_dump(mode="json", exclude={"size"})
+        host = {**inner.host, "slices": own}
+        return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def load(self, case_id: str) -> Case:
+        """Read one slice: image float32 (C, H, W), labels int16 (H, W).
+
+        Raises:
+            DataFault: unknown, or its volume cannot be read.
+        """
+        case, index, kept = self._parse(case_id)
+        plane = self._plane(case, index)
+        image = plane.image[[self._channels[k] for k in kept]]
+        if self._windows is not None:
+            image = rescale(image, [self._window_of(case)[k] for k in kept])
+        cut = Case(case_id, self.inner.subject(case), image, plane.labels, plane.boxes)
+        return cut if self.options.resize is None else resize(cut, self.options.resize)
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Rows and columns of a slice."""
+        return self.options.resize or self._flat_shape(self._parse(case_id)[0])
+
+    def _plane(self, case: str, index: int) -> Case:
+        """One slice of a volume, all its channels; arrays of its own."""
+        shape = self.inner.shape(case)
+        if not 0 <= index < shape[self._axis]:
+            raise DataFault(
+                f"slices:{self.request.where}: no slice {index} of case {case!r}, expected 0 to "
+                f"{shape[self._axis] - 1}"
+            )
+        box = [slice(0, n) for n in shape]
+        box[self._axis] = slice(index, index + 1)
+        if isinstance(self.inner, PatchSource):
+            part = self.inner.load_part(case, box)
+        else:
+            part = cut_case(self._volumes(case), box)
+        image = np.ascontiguousarray(part.image.squeeze(self._axis + 1))
+        labels = None
+        if part.labels is not None:
+            labels = np.ascontiguousarray(part.labels.squeeze(self._axis))
+        boxes = None if part.boxes is None else flat_boxes(part.boxes, self._axis)
+        return Case(case, part.subject, image, labels, boxes)
+
+    def _window_of(self, case: str) -> Sequence[tuple[float, float]]:
+        """Bounds of each kept channel; percentiles are those of the whole volume."""
+        if case not in self._bounds:
+            windows = self._windows or ()
+            image: FloatArray | None = None
+            if any(window.percent for window in windows):
+                image = self._volume(case).image
+            self._bounds[case] = [
+                window.bounds(None if image is None else image[channel])
+                for channel, window in zip(self._channels, windows, strict=True)
+            ]
+        return self._bounds[case]
+
+    def _volume(self, case: str) -> Case:
+        """A whole volume; a source that reads parts is not kept in memory."""
+        kept = not isinstance(self.inner, PatchSource)
+        return self._volumes(case) if kept else self.inner.load(case)
+
+    # -- listing ---------------------------------------------------------------------------------
+
+    def _list(self, cases: Iterable[str]) -> tuple[str, ...]:
+        names = [self.inner.schema.channels[c] for c in self._channels]
+        ids = [f"{case}/{self._short}{index:03d}" for case in cases for index in self._cut(case)]
+        if self.options.concat:
+            ids = [f"{i}/{name}" for i in ids for name in names]
+        return tuple(sorted(ids))
+
+    def _cut(self, case: str) -> list[int]:
+        """Numbers of a volume's slices that were asked for; its labels are counted once."""
+        if case not in self._indices:
+            options = self.options
+            length = self.inner.shape(case)[self._axis]
+            chosen = range(length) if options.slices is None else options.slices.of(length)
+            if options.foreground != "any":
+                counts = self._foreground(case)
+                least = options.min_foreground
+                with_it = options.foreground == "with"
+                chosen = [i for i in chosen if (counts[i] >= least if with_it else counts[i] == 0)]
+            self._indices[case] = list(chosen)
+        return self._indices[case]
+
+    def _foreground(self, case: str) -> npt.NDArray[np.int64]:
+        """Voxels of labels above 0 in each slice of a volume."""
+        labels = self._volume(case).labels
+        if labels is None:
+            raise DataFault(
+                f"slices:{self.request.where}: case {case!r} has no labels, expected them with "
+                f"--read foreground={self.options.foreground}; leave that out"
+            )
+        across = tuple(axis for axis in range(3) if axis != self._axis)
+        return np.asarray((labels > 0).sum(axis=across), np.int64)
+
+    def _parse(self, case_id: str) -> tuple[str, int, list[int]]:
+        """Volume, number of the slice, and which of the kept channels.
+
+        Raises:
+            DataFault: the id is none of ours.
+        """
+        rest, kept = case_id, list(range(len(self._channels)))
+        if self.options.concat:
+            names = [f"/{self.inner.schema.channels[c]}" for c in self._channels]
+            kept = [k for k, name in enumerate(names) if case_id.endswith(name)][:1]
+            rest = case_id[: -len(names[kept[0]])] if kept else ""
+        case, _, name = rest.rpartition("/")
+        number = name.removeprefix(self._short)
+        if not kept or not case or not name.startswith(self._short) or not number.isdecimal():
+            raise DataFault(
+                f"slices:{self.request.where}: no case {case_id!r}, expected for example "
+                f"{self.train_ids[0]!r}"
+            )
+        return case, int(number), kept
+
+    # -- options against the inner source --------------------------------------------------------
+
+    @property
+    def _short(self) -> str:
+        return self.options.plane[:3]
+
+    def _chosen(self) -> tuple[int, ...]:
+        known, asked = self.inner.schema.channels, self.options.channels
+        unknown = [name for name in asked or () if name not in known]
+        if unknown:
+            raise UsageFault(
+                f"--read channels={','.join(asked or ())}: {self.inner.name} has no channel "
+                f"{unknown[0]!r}, expected among: {', '.join(known)}"
+            )
+        return tuple(known.index(name) for name in asked or known)
+
+    def _fill(self) -> tuple[float, ...] | None:
+        """What the kept channels hold outside of the body, where that is known."""
+        fill = self.inner.schema.outside_fill
+        if fill is None or any(window.percent for window in self._windows or ()):
+            return None
+        kept = np.array([fill[c] for c in self._channels], np.float32)
+        if self._windows is not None:
+            kept = rescale(kept, [window.bounds(None) for window in self._windows])
+        return tuple(map(float, kept))
+
+    def _flat_shape(self, case: str) -> tuple[int, ...]:
+        shape = list(self.inner.shape(case))
+        del shape[self._axis]
+        return tuple(shape)
+
+    def _size(self) -> tuple[int, ...]:
+        size = self.options.size or self.options.resize
+        if size is not None:
+            return size
+        inner = self.inner.space.size
+        if len(inner) == 3:
+            return tuple(n for axis, n in enumerate(inner) if axis != self._axis)
+        if len(inner) == 2 and self._axis == 0:
+            return inner
+        shapes = [self._flat_shape(case) for case in self.inner.train_ids]
+        return tuple(ceil(n / STRIDE) * STRIDE for n in np.max(shapes, axis=0).tolist())
+
+
+def _open_inner(request: SourceRequest) -> CaseSource:
+    if request.kind == "slices":
+        raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")
+    try:
+        inner = installed().open_source(request)
+    except UsageFault as fault:
+        if "--read" not in str(fault):
+            raise
+        known = ", ".join(SliceOptions.model_fields)
+        raise UsageFault(f"{fault} slices: itself has: {known}") from fault
+    if inner.schema.axes != "DHW":
+        raise UsageFault(
+            f"slices:{request.kind}:{request.where}: its cases are 2D already, expected volumes; "
+            f"say --data {request.kind}:{request.where}"
+        )
+    return inner
+
+
+def flat_boxes(boxes: Boxes, axis: int) -> Boxes:
+    """The boxes (N, 6) of one slice, of those that its middle lies in, without its axis: (M, 4)."""
+    cut = (boxes.coords[:, axis] <= 0.5) & (boxes.coords[:, axis + 3] > 0.5)
+    return Boxes(np.delete(boxes.coords[cut], (axis, axis + 3), axis=1), boxes.labels[cut])
+
+
+def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``slices:INNER``: what its volumes have, then the choice.
+
+    Raises:
+        UsageFault: options that do not fit.
+    """
+    own, rest = split_read(request)
+    parse_read(SliceOptions, own)
+    checked = installed().check(rest.kind)(rest, progress)
+    findings, slices, path = list(checked.findings), 0, Path(rest.where)
+    if not any(finding.level == "error" for finding in findings):
+        try:
+            source = SliceSource(request)
+            slices = len(source.train_ids) + len(source.held_out_ids)
+        except GansynthError as fault:
+            findings.append(Finding("error", None, path, str(fault)))
+    return Checked(f"slices:{checked.name}", slices or checked.cases, findings)

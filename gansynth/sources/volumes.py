@@ -1,0 +1,287 @@
+"""A CaseSource over NIfTI volumes: one orientation, one spacing, normalised intensities.
+
+Everything that is learnt from the cases (spacing, size, label values, CT statistics) is learnt from
+the training cases of the fold; no held-out file is opened for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import Volume, read_nifti, read_nifti_header
+from gansynth.schema import Case, FloatArray, LabelArray, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.folds import choose_fold, subjects_of
+from gansynth.sources.grid import (
+    ORIENTATION,
+    canonical,
+    canonical_shape,
+    canonical_spacing,
+    resample,
+    resampled_shape,
+    same_spacing,
+)
+from gansynth.sources.intensity import Intensity, by_name, ct_intensities, draw_foreground
+from gansynth.sources.listing import Entry, VolumeSet
+from gansynth.sources.pairs import mismatches, odd_labels, whole_labels
+from gansynth.sources.reading import VolumeOptions
+from gansynth.space import Space
+
+log = logging.getLogger("gansynth")
+
+LARGEST = 128
+"""Longest edge of a generator's arrays unless a size is asked for."""
+STRIDE = 8
+"""The generator's edges are multiples of this, so that networks can halve them."""
+
+
+class VolumeSource(CaseSource):
+    """One fold of a data set of volumes.
+
+    Args:
+        request: what was asked for.
+        listing: the data set's files.
+        options: how they are read.
+
+    Raises:
+        UsageFault: no such fold, or options that do not fit the data set.
+        DataFault: a case lacks a file, or a split cannot be used.
+        IntegrityFault: a path leads out of the folder, or a subject is on both sides.
+    """
+
+    def __init__(self, request: SourceRequest, listing: VolumeSet, options: VolumeOptions) -> None:
+        listing.raise_first()
+        self.request = request
+        self.listing = listing
+        self.options = options
+        self._entries = {entry.case: entry for entry in listing.entries}
+        self._subjects = subjects_of(listing, request.subjects)
+        self._train, self._held_out = choose_fold(listing, self._subjects, options, self.fold)
+        self.channels = self._channel_names()
+        self.modality = self._modalities()
+
+    # -- what it has -----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """For example ``msd:Task04_Hippocampus``."""
+        return self.listing.name
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """Training cases of the fold, sorted."""
+        return self._train
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Validation and test cases of the fold, sorted."""
+        return self._held_out
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+        return self._subjects[case_id]
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Channels, labels and spacing (z, y, x) of the arrays that ``load`` returns."""
+        return Schema(
+            self.channels,
+            dict(self._labels),
+            self._spacing,
+            ignore=self._labels.get("ignore"),
+        )
+
+    @cached_property
+    def space(self) -> Space:
+        """Crops of about the training cases' median size, with all that changes the arrays."""
+        host = {
+            "dataset": self.name,
+            "orientation": ORIENTATION,
+            "spacing": "native" if self.options.spacing == "native" else list(self._spacing),
+            "channels": list(self.channels),
+            "labels": dict(self._labels),
+            "intensity": [how.to_json() for how in self.intensities],
+        }
+        return Space("crop", self._size(), host=host, pad_label=0)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def load(self, case_id: str) -> Case:
+        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
+
+        Raises:
+            DataFault: unknown, damaged, NaN, image and labels that do not fit together, or a label
+                value that the schema does not know.
+        """
+        array, labels, spacing = self._arrays(case_id)
+        image = np.stack([how(c) for how, c in zip(self.intensities, array, strict=True)])
+        shape = self._shape_of(labels.shape, spacing)
+        if shape != labels.shape:
+            image, labels = resample(case_id, image, labels, shape)
+        case = Case(case_id, self.subject(case_id), image, labels)
+        try:
+            case.validate(self.schema)
+        except DataFault as fault:
+            raise DataFault(f"{self.entry(case_id).labels}: {fault}; {self._way_out}") from fault
+        return case
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Spatial shape (D, H, W) of what ``load`` returns; only a header is read."""
+        header = read_nifti_header(self.entry(case_id).labels)
+        return self._shape_of(
+            canonical_shape(header.shape, header.affine), canonical_spacing(header.affine)
+        )
+
+    def _shape_of(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
+        if self.options.spacing == "native" or same_spacing(spacing, self._spacing):
+            return shape
+        return resampled_shape(shape, spacing, self._spacing)
+
+    def entry(self, case_id: str) -> Entry:
+        """The files of a case.
+
+        Raises:
+            DataFault: there is no such case.
+        """
+        if case_id not in self._entries:
+            raise DataFault(
+                f"{self.listing.where}: no case {case_id!r}, expected one of "
+                f"{len(self._entries)}, for example {self._train[0]!r}"
+            )
+        return self._entries[case_id]
+
+    def _arrays(
+        self, case_id: str
+    ) -> tuple[npt.NDArray[Any], LabelArray, tuple[float, float, float]]:
+        """Image (C, D, H, W) as stored, labels (D, H, W) and spacing of a case."""
+        entry = self.entry(case_id)
+        reference = read_nifti(entry.labels)
+        labels, spacing = canonical(reference)
+        channels = [self._channels_of(f, reference, entry.labels) for f in entry.images]
+        return np.concatenate(channels), whole_labels(entry.labels, labels), spacing
+
+    def _channels_of(self, file: Path, reference: Volume, labels: Path) -> npt.NDArray[Any]:
+        volume = read_nifti(file, ndim=(3, 4) if self.listing.stacked else (3,))
+        for problem in mismatches(file, volume, labels, reference):
+            raise DataFault(problem)
+        array, _ = canonical(volume)
+        array = array if array.ndim == 4 else array[None]
+        if not self.listing.stacked:
+            return array
+        expected = self.listing.total or len(self.channels)
+        if len(array) != expected:
+            raise DataFault(
+                f"{file}: {len(array)} channel(s), expected {expected}; {self._way_out}"
+            )
+        return array if self.listing.picked is None else array[list(self.listing.picked)]
+
+    # -- learnt from the training cases ----------------------------------------------------------
+
+    @cached_property
+    def _grids(self) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
+        """Training case -> shape and spacing (z, y, x), from the headers of the label files."""
+        found: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
+        for case in self._train:
+            header = read_nifti_header(self.entry(case).labels)
+            shape = canonical_shape(header.shape, header.affine)
+            found[case] = shape, canonical_spacing(header.affine)
+        return found
+
+    @cached_property
+    def _spacing(self) -> tuple[float, ...]:
+        """What was asked for, else the training cases' median."""
+        if isinstance(self.options.spacing, tuple):
+            return self.options.spacing
+        each = [spacing for _, spacing in self._grids.values()]
+        median = tuple(round(float(v), 6) for v in np.median(each, axis=0))
+        differing = sum(not same_spacing(spacing, median) for spacing in each)
+        if differing and self.options.spacing is None:
+            log.warning(
+                "%s: %d of %d training cases are not of spacing %s mm (z, y, x) and are resampled "
+                "to it, which is the median; choose another with --read spacing=",
+                *(self.listing.where, differing, len(each), median),
+            )
+        return median
+
+    def _size(self) -> tuple[int, ...]:
+        if self.options.size is not None:
+            return self.options.size
+        shapes = [self._shape_of(shape, spacing) for shape, spacing in self._grids.values()]
+        median = np.median(shapes, axis=0)
+        return tuple(ceil(min(float(n), LARGEST) / STRIDE) * STRIDE for n in median)
+
+    @cached_property
+    def _labels(self) -> Mapping[str, int]:
+        """Label name -> value: as asked for, as the data set says, else as found."""
+        known = self.options.labels or self.listing.labels
+        if known is not None:
+            return known
+        values: set[int] = set()
+        for case in self._train:
+            file = self.entry(case).labels
+            values |= set(np.unique(whole_labels(file, read_nifti(file).array)).tolist())
+        problem = odd_labels(values)
+        if problem:
+            raise DataFault(f"{self.listing.where}: {problem}")
+        return {"background": 0, **{f"label {v}": v for v in sorted(values - {0})}}
+
+    @cached_property
+    def intensities(self) -> tuple[Intensity, ...]:
+        """What each channel undergoes."""
+        ct = [i for i, modality in enumerate(self.modality) if modality == "ct"]
+        how = [Intensity(modality) for modality in self.modality]
+        if not ct:
+            return tuple(how)
+        rng = np.random.default_rng(self.options.seed)
+        arrays = (self._arrays(case)[:2] for case in self._train)
+        drawn: list[FloatArray] = [draw_foreground(a[ct], labels, rng) for a, labels in arrays]
+        learnt = ct_intensities(str(self.listing.where), drawn, self.options.window)
+        for index, intensity in zip(ct, learnt, strict=True):
+            how[index] = intensity
+        return tuple(how)
+
+    def _channel_names(self) -> tuple[str, ...]:
+        if self.listing.channels is not None:
+            return self.listing.channels
+        shape = read_nifti_header(self.entry(self._train[0]).images[0]).shape
+        return tuple(f"channel {i}" for i in range(shape[3] if len(shape) == 4 else 1))
+
+    def _modalities(self) -> tuple[Any, ...]:
+        asked, count = self.options.modality, len(self.channels)
+        if asked is None:
+            modality = by_name(self.channels)
+        elif len(asked) in (1, count):
+            modality = asked * count if len(asked) == 1 else asked
+        else:
+            raise UsageFault(
+                f"--read modality={','.join(asked)}: {len(asked)} for {count} channel(s) "
+                f"({', '.join(self.channels)}), expected one for all, or one for each"
+            )
+        if self.options.window is not None and "ct" not in modality:
+            raise UsageFault(
+                "--read window: is for CT channels, and there are none; say --read modality=ct"
+            )
+        return modality
+
+    @property
+    def _way_out(self) -> str:
+        return f"see all that is wrong: gansynth check {self.request.kind}:{self.request.where}"
+
+
+def absolute(request: SourceRequest) -> SourceRequest:
+    """The request with absolute paths: a run remembers it, and may be sampled from elsewhere."""
+    where = str(Path(request.where).expanduser().absolute())
+    subjects = request.subjects
+    if subjects is not None and Path(subjects).is_file():
+        subjects = str(Path(subjects).absolute())
+    return replace(request, where=where, subjects=subjects)

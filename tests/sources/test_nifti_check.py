@@ -1,0 +1,393 @@
+"""gansynth check finds every fault of a set of volumes, names its file, and reads to the end."""
+
+import gzip
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gansynth.errors import DataFault, GansynthError, IntegrityFault
+from gansynth.findings import Checked, Finding
+from gansynth.registry import installed
+from gansynth.sources.base import SourceRequest
+
+SHAPE = (6, 7, 8)
+CASES = ("a", "b", "c", "d", "e")
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+IMAGE, LABEL = "images/b_0001.nii.gz", "labels/b.nii.gz"
+
+
+def packed(array: np.ndarray, affine: Any = AFFINE) -> bytes:
+    return gzip.compress(nib.Nifti1Image(array, affine).to_bytes(), 1)
+
+
+def save(path: Path, array: np.ndarray, affine: Any = AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed(array, affine))
+
+
+def image() -> np.ndarray:
+    return np.random.default_rng(9).normal(size=SHAPE).astype(np.float32)
+
+
+def labels() -> np.ndarray:
+    drawn = np.zeros(SHAPE, np.uint8)
+    drawn[2:4, 2:5, 3:6], drawn[4, 3, 4] = 1, 2
+    return drawn
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Five sound cases of two channels and two labels."""
+    for number, case in enumerate(CASES):
+        rng = np.random.default_rng(number)
+        for channel in range(2):
+            array = rng.normal(size=SHAPE).astype(np.float32)
+            save(tmp_path / f"set/images/{case}_{channel:04d}.nii.gz", array)
+        save(tmp_path / f"set/labels/{case}.nii.gz", labels())
+    return tmp_path / "set"
+
+
+def check(where: Path, subjects: str | None = None, **keys: str) -> Checked:
+    request = SourceRequest("nifti", str(where), subjects=subjects, read=keys)
+    return installed().check("nifti")(request, lambda done, total: None)
+
+
+def only(where: Path, **keys: str) -> Finding:
+    (finding,) = check(where, **keys).findings
+    assert "\n" not in finding.message
+    return finding
+
+
+def test_a_sound_data_set_has_no_findings(pairs):
+    checked = check(pairs)
+    assert (checked.name, checked.cases, list(checked.findings)) == ("nifti:set", 5, [])
+
+
+def test_progress_counts_cases(pairs):
+    calls: list[tuple[int, int]] = []
+    request = SourceRequest("nifti", str(pairs))
+    installed().check("nifti")(request, lambda done, total: calls.append((done, total)))
+    assert calls == [(n, 5) for n in range(1, 6)]
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def change_header(path: Path, offset: int, form: str, *values: Any) -> None:
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into(form, data, offset, *values)
+    path.write_bytes(gzip.compress(bytes(data), 1))
+
+
+def overfill(path: Path) -> None:
+    change_header(path, 40, "<4h", 3, 32767, 32767, 32767)
+
+
+def singular(path: Path) -> None:
+    change_header(path, 280, "<12f", 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
+
+
+def not_finite(path: Path) -> None:
+    array = image()
+    array[0, 0, :3] = np.nan, np.nan, np.inf
+    save(path, array)
+
+
+COLOUR = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "truncated": (IMAGE, halve, "truncated at byte"),
+    "no gzip": (IMAGE, lambda p: p.write_bytes(b"x" * 400), "not a gzip file"),
+    "empty": (IMAGE, lambda p: p.write_bytes(b""), "not a gzip file"),
+    "absurd header": (IMAGE, overfill, "announces 140724603846652 bytes"),
+    "nan": (IMAGE, not_finite, "2 NaN and 1 infinite voxel(s)"),
+    "singular": (IMAGE, singular, "is singular or not finite"),
+    "spacing": (IMAGE, lambda p: change_header(p, 80, "<3f", 1, 0, 1), "three positive voxel size"),
+    "shape": (IMAGE, lambda p: save(p, image()[1:]), "shape is (5, 7, 8), but (6, 7, 8) in b.nii"),
+    "affine": (IMAGE, lambda p: save(p, image(), AFFINE * 1.01), "affine differs"),
+    "missing channel": (IMAGE, Path.unlink, "missing, expected for case 'b'"),
+    "missing labels": (LABEL, Path.unlink, "missing, expected for case 'b'"),
+    "2D": (IMAGE, lambda p: save(p, image()[..., 0]), "image is 2D of shape (6, 7), expected 3D"),
+    "4D": (IMAGE, lambda p: save(p, np.stack([image()] * 2, -1)), "image is 4D"),
+    "colour": (IMAGE, lambda p: save(p, COLOUR), "convert colour"),
+    "fraction": (LABEL, lambda p: save(p, labels() / np.float32(2)), "[0.5] are no labels"),
+    "negative": (LABEL, lambda p: save(p, labels().astype("i2") - 1), "[-1] are no labels"),
+    "image as labels": (LABEL, lambda p: save(p, image()), "different values from"),
+    "two endings": (
+        IMAGE,
+        lambda p: p.with_suffix("").write_bytes(gzip.decompress(p.read_bytes())),
+        "there is b_0001.nii too",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_error_that_names_the_file(pairs, fault):
+    name, spoil, said = FAULTS[fault]
+    spoil(pairs / name)
+    finding = only(pairs)
+    assert finding.level == "error"
+    assert finding.message.startswith(str(pairs / name))
+    assert said in finding.message
+
+
+def test_all_faults_are_found_in_one_pass(pairs):
+    halve(pairs / "images/a_0000.nii.gz")
+    not_finite(pairs / "images/a_0001.nii.gz")
+    (pairs / IMAGE).unlink()
+    not_finite(pairs / "images/c_0000.nii.gz")
+    save(pairs / "labels/d.nii.gz", labels().astype("i2") - 1)
+    found = {(f.case, Path(f.file).name) for f in check(pairs).findings}
+    assert found == {
+        ("a", "a_0000.nii.gz"),
+        ("a", "a_0001.nii.gz"),
+        ("b", "b_0001.nii.gz"),
+        ("c", "c_0000.nii.gz"),
+        ("d", "d.nii.gz"),
+    }
+
+
+def test_every_flipped_bit_is_found(pairs):
+    path = pairs / IMAGE
+    sound = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(10, len(sound), 40):  # the first ten bytes hold a date, and such
+        damaged = bytearray(sound)
+        damaged[position] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        assert [f.case for f in check(pairs).findings] == ["b"], position
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        (IMAGE, np.full(SHAPE, 7, np.int16), "every voxel is 7"),
+        (LABEL, np.zeros(SHAPE, np.uint8), "no foreground, only background"),
+    ],
+)
+def test_an_empty_image_or_label_map_is_a_warning(pairs, name, array, said):
+    save(pairs / name, array)
+    finding = only(pairs)
+    assert finding.level == "warning"
+    assert said in finding.message
+
+
+def test_labels_that_are_named_are_kept_to(pairs):
+    finding = only(pairs, labels="organ:1,other:2,third:3")
+    assert (finding.level, "[3] occur in no case" in finding.message) == ("warning", True)
+    save(pairs / LABEL, labels() * 3)
+    messages = [f.message for f in check(pairs, labels="organ:1,other:2").findings]
+    assert len(messages) == 1
+    assert "label value(s) [3, 6] are not in --read labels, expected among [0, 1, 2]" in messages[0]
+
+
+def test_a_gap_in_labels_is_an_error_unless_they_are_named(pairs):
+    for case in CASES:
+        save(pairs / f"labels/{case}.nii.gz", labels() * 2)
+    assert "label values are [0, 2, 4]" in only(pairs).message
+    assert not check(pairs, labels="organ:2,other:4").findings
+
+
+def test_names_that_clash_are_an_error(pairs):
+    for name in ("images/{}_0000.nii.gz", "images/{}_0001.nii.gz", "labels/{}.nii.gz"):
+        save(pairs / name.format("B"), image() if "images" in name else labels())
+    finding = only(pairs)
+    assert finding.level == "error"
+    assert "cases ['B', 'b'] differ in upper and lower case" in finding.message
+
+
+def rows(pairs: Path, *more: str, header: str = "case,T1,label,subject,split") -> Path:
+    sides = zip(CASES, ("train", "train", "train", "val", "test"), strict=True)
+    own = [f"{c},images/{c}_0000.nii.gz,labels/{c}.nii.gz,{c},{side}" for c, side in sides]
+    (pairs / "cases.csv").write_text("\n".join((header, *own, *more)))
+    return pairs / "cases.csv"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a,images/b_0001.nii.gz,labels/b.nii.gz,x,val", "case 'a' occurs twice"),
+        ("f,images/b_0001.nii.gz,,x,val", "line 7: label is empty"),
+        ("f,images/b_0001.nii.gz,labels/b.nii.gz,x,tset", "split is 'tset', expected train, val"),
+        ("f,images/b_0001.nii.gz,labels/b.nii.gz,a,val", "f and a (subject a)"),
+        ("f,../f.nii.gz,labels/b.nii.gz,f,val", "leads out of"),
+        ("f,/etc/f.nii.gz,labels/b.nii.gz,f,val", "leads out of"),
+        ("f,images/b_0000.nii.gz,labels/b.nii.gz,f,val", "cases ['b', 'f'] have the same image"),
+    ],
+)
+def test_a_wrong_row_is_one_error(pairs, row, said):
+    finding = only(rows(pairs, row))
+    assert finding.level == "error"
+    assert said in finding.message
+
+
+def test_the_same_image_twice_on_one_side_is_a_warning(pairs):
+    row = "f,images/b_0000.nii.gz,labels/b.nii.gz,f,train"
+    assert only(rows(pairs, row)).level == "warning"
+
+
+def test_the_same_image_is_found_however_it_is_stored(pairs):
+    array = np.asarray(nib.load(pairs / "images/a_0000.nii.gz").dataobj)  # type: ignore[attr-defined]
+    save(pairs / "images/f_0001.nii.gz", array.astype(np.float64))
+    row = "f,images/f_0001.nii.gz,labels/b.nii.gz,f,val"
+    assert "cases ['a', 'f'] have the same image" in only(rows(pairs, row)).message
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_cases_are_an_error(pairs, count):
+    for file in pairs.rglob("*.nii.gz"):
+        if count == 0 or not file.name.startswith("a"):
+            file.unlink()
+    finding = only(pairs)
+    assert finding.level == "error"
+    assert ("expected at least 2" if count else "no cases") in finding.message
+
+
+def test_a_side_without_cases_is_an_error(pairs):
+    path = rows(pairs)
+    path.write_text(path.read_text().replace("val", "train").replace("test", "train"))
+    assert "no case under val" in only(path).message
+
+
+@pytest.mark.parametrize("name", ["ein fall", "脳-1", "Ünïcode", "a;rm -rf $HOME"])
+def test_unusual_names_work(pairs, name):
+    for old in ("images/{}_0000.nii.gz", "images/{}_0001.nii.gz", "labels/{}.nii.gz"):
+        (pairs / old.format("b")).rename(pairs / old.format(name))
+    assert not check(pairs).findings
+
+
+def test_a_name_that_does_not_fit_a_line_is_shown_quoted(pairs):
+    (pairs / IMAGE).rename(pairs / "images/b\nc_0001.nii.gz")
+    messages = [f.message for f in check(pairs).findings]
+    assert any(r"'images/b\nc_0001.nii.gz' holds '\n'" in message for message in messages)
+    assert not any("\n" in message for message in messages)
+
+
+def test_a_link_that_leads_out_is_found_and_not_followed(pairs, tmp_path):
+    shutil.move(pairs / LABEL, tmp_path / "elsewhere.nii.gz")
+    (pairs / LABEL).symlink_to(tmp_path / "elsewhere.nii.gz")
+    findings = check(pairs).findings
+    assert any("leads out of" in f.message for f in findings)
+    with pytest.raises(IntegrityFault):
+        installed().open_source(SourceRequest("nifti", str(pairs)))
+
+
+def test_stacked_files_have_equally_many_channels(tmp_path):
+    for number, case in enumerate("abcdef"):
+        array = np.random.default_rng(number).normal(size=(*SHAPE, 3)).astype(np.float32)
+        save(tmp_path / f"images/{case}.nii.gz", array[..., : 2 if case == "c" else 3])
+        save(tmp_path / f"labels/{case}.nii.gz", labels())
+    finding = only(tmp_path)
+    assert (finding.case, "2 channel(s)" in finding.message) == ("c", True)
+
+
+def test_mixed_spacing_is_a_warning(pairs):
+    for name in (IMAGE, "images/b_0000.nii.gz"):
+        save(pairs / name, image() + len(name), np.eye(4))
+    save(pairs / LABEL, labels(), np.eye(4))
+    assert (only(pairs).level, only(pairs).case) == ("warning", "b")
+    assert not check(pairs, spacing="native").findings
+
+
+# -- bombs -----------------------------------------------------------------------------------------
+
+MEASURE = """
+import resource, sys
+from gansynth.registry import installed
+from gansynth.sources.base import SourceRequest
+
+check = installed().check("nifti")
+request = SourceRequest("nifti", sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+messages = [f.message for f in check(request, lambda done, total: None).findings]
+status = open("/proc/self/status").read()  # ru_maxrss would count what pytest held at the fork
+print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
+print(*messages, sep="\\n")
+"""
+
+
+def bomb(path: Path, announced: tuple[int, int, int]) -> None:
+    """A header, then 4 GiB of zeros in 4 MB: one gzip member of 64 MiB, many times."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(announced)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    header.set_sform(AFFINE, code=1)
+    zeros = gzip.compress(bytes(64 << 20), 9)
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4)) + zeros * 64)
+
+
+@pytest.mark.parametrize(
+    ("announced", "said"),
+    [
+        ((4096, 1024, 1024), "a decompression bomb?"),
+        ((6, 7, 8), "holds more than the 336 bytes its header announces"),
+        ((800, 800, 800), "holds more than the 512000000 bytes its header announces"),
+    ],
+    ids=["announced", "hidden", "half announced"],
+)
+def test_a_bomb_is_refused_in_little_memory(pairs, announced, said):
+    bomb(pairs / IMAGE, announced)
+    assert (pairs / IMAGE).stat().st_size < 5 << 20
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(pairs)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    peak, *messages = done.stdout.splitlines()
+    assert len(messages) == 1
+    assert said in messages[0]
+    assert int(peak) < 256
+
+
+def test_a_manifest_that_is_no_json_stops_the_check(pairs):
+    (pairs / "cases.json").write_text(json.dumps({"rows": []}))
+    with pytest.raises(DataFault, match="expected a list of objects"):
+        check(pairs / "cases.json")
+
+
+def mutant(data: bytes, rng: np.random.Generator) -> bytes:
+    """A few bytes changed, removed or put in."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        at, length = int(rng.integers(len(changed))), int(rng.integers(1, 9))
+        new = bytes(rng.integers(256, size=rng.integers(0, 9), dtype=np.uint8))
+        changed[at : at + length] = new
+    return bytes(changed)
+
+
+def wrong(where: Path) -> tuple[bool, bool]:
+    """Whether the check finds an error, and whether using the source raises one."""
+    try:
+        checked = any(finding.level == "error" for finding in check(where).findings)
+    except GansynthError:
+        checked = True
+    try:
+        source = installed().open_source(SourceRequest("nifti", str(where)))
+        list(source.cases((*source.train_ids, *source.held_out_ids)))
+    except GansynthError:
+        return checked, True
+    return checked, False
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "images/b_0000.nii.gz", "labels/b.nii.gz"])
+def test_whatever_the_bytes_check_and_use_agree(pairs, name):
+    path, rng = rows(pairs), np.random.default_rng(4)
+    sound = (pairs / name).read_bytes()
+    for _ in range(30):
+        if name == "cases.csv":
+            data = mutant(sound, rng)
+        else:  # a checksum that fits, so that only header and voxels are at fault
+            raw = gzip.decompress(sound)
+            data = gzip.compress(mutant(raw[:352], rng) + raw[352:], 1)
+        (pairs / name).write_bytes(data)
+        checked, used = wrong(path)
+        assert checked == used, data[:352]

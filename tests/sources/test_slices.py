@@ -1,0 +1,297 @@
+"""``slices:``: 2D cases of a volume source; whose they are follows from the volumes."""
+# mypy: disallow-untyped-calls=False
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.ndimage import zoom
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.findings import Checked, Finding
+from gansynth.hookspecs import hookimpl
+from gansynth.lineage import guard
+from gansynth.registry import installed
+from gansynth.schema import Boxes, Case
+from gansynth.sources.base import SourceRequest
+from gansynth.sources.h5_write import write_h5
+from gansynth.sources.slices import check_slices, open_slices
+from gansynth.testing import ToySource
+
+
+class Volumes(ToySource):
+    """Toy volumes of 14 x 15 x 16 voxels of which two belong to one person each."""
+
+    reads = 0
+
+    def __init__(self, request: SourceRequest):
+        super().__init__(3)
+        self.request = request
+
+    def subject(self, case_id: str) -> str:
+        return f"p{int(case_id[-2:]) // 2}"
+
+    def load(self, case_id: str) -> Case:
+        Volumes.reads += 1
+        case: Any = super().load(case_id)
+        image, labels = case.image[:, 1:-1, 1:], case.labels[1:-1, 1:]
+        coords = np.array([[2, 3, 4, 6, 8, 10]], np.float32)
+        boxes = Boxes(coords, np.array([1], np.int16))
+        return Case(case.id, self.subject(case_id), image, labels, boxes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def volumes():
+    """Offers ``volumes:x``."""
+
+    @hookimpl
+    def register_sources(register):
+        register("volumes", lambda: Volumes)
+
+    @hookimpl
+    def register_checks(register):
+        register("volumes", lambda: lambda request, progress: Checked("volumes:x", 16, []))
+
+    plugin = SimpleNamespace(register_sources=register_sources, register_checks=register_checks)
+    installed().add(plugin, "volumes")
+    assert "volumes" not in installed().broken, installed().broken
+    yield
+    installed().remove("volumes")
+
+
+def request(where: str = "volumes:x", **read: str) -> SourceRequest:
+    return SourceRequest("slices", where, read=read)
+
+
+def opened(**read: str) -> Any:
+    return open_slices(request(**read))
+
+
+VOLUME: Any = Volumes(SourceRequest("volumes", "x"))
+
+
+@pytest.mark.parametrize(
+    ("plane", "axis", "short"), [("axial", 0, "axi"), ("coronal", 1, "cor"), ("sagittal", 2, "sag")]
+)
+def test_a_plane_is_cut_across_its_axis(plane, axis, short):
+    source = opened(plane=plane)
+    case, volume = source.load(f"toy_01/{short}007"), VOLUME.load("toy_01")
+    np.testing.assert_array_equal(case.image, volume.image.take(7, axis + 1))
+    np.testing.assert_array_equal(case.labels, volume.labels.take(7, axis))
+    assert len(source.train_ids) == 12 * (14, 15, 16)[axis]
+    assert source.schema.axes == "HW"
+    case.validate(source.schema)
+
+
+def test_spacing_loses_the_axis_and_follows_a_resize(monkeypatch):
+    monkeypatch.setattr(
+        Volumes, "schema", property(lambda self: replace(ToySource(3).schema, spacing=(3, 2, 1)))
+    )
+    assert opened(plane="coronal").schema.spacing == (3, 1)
+    assert opened(plane="coronal", resize="28x8").schema.spacing == (1.5, 2)
+
+
+def test_no_slice_of_a_held_out_volume_or_subject_is_trained_on():
+    source = opened(plane="sagittal")
+    held_out = {case.split("/")[0] for case in source.held_out_ids}
+    assert held_out == set(VOLUME.held_out_ids)
+    assert held_out.isdisjoint(case.split("/")[0] for case in source.train_ids)
+    assert source.subject("toy_05/sag003") == "p2"
+    guard(source.lineage(), source.records(source.held_out_ids))
+
+
+def test_slices_that_show_nothing_are_no_leak():
+    source = opened(plane="sagittal")
+    assert not source.load("toy_00/sag000").image.any()
+    records = source.records(["toy_00/sag000", "toy_01/sag000"])
+    assert records[0].sha256 != records[1].sha256
+    assert records == opened(plane="sagittal").records(["toy_00/sag000", "toy_01/sag000"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3-5", [3, 4, 5]),
+        ("2", [2]),
+        ("12-99", [12, 13]),
+        ("1,4-5", [1, 4, 5]),
+        ("25%-50%", [3 + i for i in range(4)]),
+        ("0%-100%", list(range(14))),
+    ],
+)
+def test_slices_are_chosen_by_number_or_share(text, expected):
+    found = [i for i in opened(slices=text).train_ids if i.startswith("toy_00/")]
+    assert found == [f"toy_00/axi{number:03d}" for number in expected]
+
+
+def test_slices_are_chosen_by_their_foreground():
+    counts = {
+        f"{case}/sag{n:03d}": int((VOLUME.load(case).labels[:, :, n] > 0).sum())
+        for case in VOLUME.train_ids
+        for n in range(16)
+    }
+    every = set(opened(plane="sagittal").train_ids)
+    some = set(opened(plane="sagittal", foreground="with", min_foreground="20").train_ids)
+    none = set(opened(plane="sagittal", foreground="without").train_ids)
+    assert every == set(counts)
+    assert some == {case for case, count in counts.items() if count >= 20}
+    assert none == {case for case, count in counts.items() if count == 0}
+
+
+def test_volumes_are_read_once_to_choose_and_to_load(monkeypatch):
+    source = opened(foreground="with")
+    Volumes.reads = 0
+    monkeypatch.setattr(Volumes, "shape", lambda self, case: (14, 15, 16))
+    for case in (*source.train_ids, *source.train_ids):
+        source.load(case)
+    assert Volumes.reads == 12
+
+
+def test_listing_reads_no_volume(monkeypatch):
+    monkeypatch.setattr(Volumes, "shape", lambda self, case: (14, 15, 16))
+    Volumes.reads = 0
+    assert opened(slices="10%-90%").train_ids
+    assert Volumes.reads == 0
+
+
+def test_resized_slices_have_bilinear_images_and_nearest_labels():
+    source = opened(resize="28x30")
+    case, plane = source.load("toy_00/axi007"), opened().load("toy_00/axi007")
+    assert case.image.shape == (2, 28, 30)
+    assert source.space.size == (28, 30)
+    whole = zoom(plane.labels, (28 / 15, 30 / 16), order=0, grid_mode=True, mode="nearest")
+    np.testing.assert_array_equal(case.labels, whole)
+    image = [
+        zoom(c, (28 / 15, 30 / 16), order=1, grid_mode=True, mode="nearest") for c in plane.image
+    ]
+    np.testing.assert_allclose(case.image, image, atol=1e-4)
+
+
+def test_shrunken_images_are_averages():
+    case, plane = opened(resize="5x4").load("toy_00/axi007"), opened().load("toy_00/axi007")
+    assert case.image.std() < plane.image.std()
+    np.testing.assert_allclose(case.image.mean(), plane.image.mean(), atol=0.05)
+
+
+def test_a_window_clips_to_0_and_1():
+    case, plane = opened(window="-0.5:1").load("toy_00/axi007"), opened().load("toy_00/axi007")
+    np.testing.assert_allclose(case.image, (plane.image.clip(-0.5, 1) + 0.5) / 1.5, atol=1e-6)
+
+
+def test_a_window_s_percentiles_are_the_volume_s():
+    source = opened(window="1%:99%,0:1", plane="coronal")
+    volume = VOLUME.load("toy_00").image
+    low, high = np.percentile(volume[0], (1, 99))
+    plane = source.load("toy_00/cor005").image
+    np.testing.assert_allclose(plane[0], ((volume[0, :, 5] - low) / (high - low)).clip(0, 1), 1e-5)
+    np.testing.assert_array_equal(plane[1], volume[1, :, 5].clip(0, 1))
+    assert source.schema.outside_fill is None
+
+
+def test_what_lies_outside_is_windowed_too():
+    source = opened(window="-1:3")
+    assert source.schema.outside_fill == (0.25, 0.25)
+    case = source.load("toy_00/axi000")
+    assert (case.image[:, case.labels == -1] == 0.25).all()
+
+
+def test_channels_are_kept_by_name():
+    source = opened(channels="second")
+    assert source.schema.channels == ("second",)
+    whole = opened().load("toy_00/axi004").image
+    np.testing.assert_array_equal(source.load("toy_00/axi004").image, whole[1:])
+
+
+def test_concatenated_channels_are_cases_of_their_own():
+    source = opened(concat="yes", window="0:1,0:2", slices="4")
+    assert source.train_ids[:2] == ("toy_00/axi004/first", "toy_00/axi004/second")
+    assert source.schema.channels == ("first+second",)
+    whole = opened().load("toy_00/axi004").image
+    second = source.load("toy_00/axi004/second").image
+    np.testing.assert_allclose(second, (whole[1:] / 2).clip(0, 1), atol=1e-6)
+
+
+def test_boxes_are_cut_with_their_slice():
+    source = opened(plane="coronal", resize="28x16")
+    np.testing.assert_array_equal(source.load("toy_00/cor003").boxes.coords, [[4, 4, 12, 10]])
+    assert len(source.load("toy_00/cor008").boxes.coords) == 0
+
+
+@pytest.mark.parametrize("read", [{}, {"plane": "sagittal", "foreground": "with"}])
+def test_slices_of_a_cache_are_those_of_the_original(tmp_path, read):
+    write_h5(VOLUME, tmp_path / "v.h5", chunk=8)
+    cached: Any = open_slices(request(f"h5:{tmp_path / 'v.h5'}", window="1%:99%", **read))
+    source = opened(window="1%:99%", **read)
+    assert cached.train_ids == source.train_ids
+    assert cached.lineage() == source.lineage()
+    one, two = (side.load(source.train_ids[8]) for side in (cached, source))
+    np.testing.assert_array_equal(one.boxes.coords, two.boxes.coords)
+
+
+def test_other_keys_go_to_the_inner_source():
+    inner = opened(**{"spacing": "2", "inner.window": "1:2", "window": "0:1"}).inner
+    assert inner.request.read == {"spacing": "2", "window": "1:2"}
+
+
+def test_a_generator_of_slices_has_a_space_of_its_own():
+    assert opened().host != opened(plane="sagittal").host
+    assert opened().host["slices"]["plane"] == "axial"
+    assert opened(size="8x16").space.size == (8, 16)
+    assert opened(plane="sagittal").space.size == (16, 16)  # of the inner crops
+
+
+@pytest.mark.parametrize(
+    ("read", "says"),
+    [
+        ({"plane": "axiall"}, "--read plane=axiall: .*'sagittal'"),
+        ({"slices": "9-3"}, "--read slices=9-3: '9-3' is no range"),
+        ({"slices": "10%-20"}, "is no range"),
+        ({"window": "5:1"}, "--read window=5:1: expected LOW:HIGH"),
+        ({"window": "0:1,0:1,0:1"}, "--read window: 3 for 2 channel"),
+        ({"channels": "T2"}, "has no channel 'T2', expected among: first, second"),
+        ({"resize": "64x64x64"}, "--read resize=64x64x64"),
+    ],
+)
+def test_what_cannot_be_read_so_is_refused(read, says):
+    with pytest.raises(UsageFault, match=says):
+        opened(**read)
+
+
+def test_what_leaves_no_slice_is_refused():
+    with pytest.raises(DataFault, match="no slice is left of 12 training volume"):
+        _ = opened(slices="90-99").train_ids
+
+
+@pytest.mark.parametrize("case", ["toy_00/axi099", "toy_00/sag001", "toy_00", "axi001"])
+def test_unknown_slices_are_refused(case):
+    with pytest.raises(DataFault, match=r"no (slice|case)"):
+        opened().load(case)
+
+
+@pytest.mark.parametrize("where", ["slices:volumes:x", "volumes"])
+def test_slices_of_no_volumes_are_refused(where):
+    with pytest.raises(UsageFault):
+        open_slices(request(where))
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+def test_check_tells_of_a_choice_without_slices():
+    checked = check_slices(request(slices="90-99"), silent)
+    assert [f.level for f in checked.findings] == ["error"]
+    assert check_slices(request(), silent) == Checked("slices:volumes:x", 16 * 14, [])
+
+
+def test_check_tells_what_is_wrong_with_the_volumes(monkeypatch):
+    found = Finding("error", "a", Path("a"), "damaged")
+    monkeypatch.setitem(
+        installed().found["checks"],
+        "volumes",
+        ("volumes", lambda: lambda request, progress: Checked("volumes:x", 3, [found])),
+    )
+    assert check_slices(request(), silent).findings == [found]
