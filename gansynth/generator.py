@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from gansynth.precision import Precision
 from gansynth.schema import Case, Condition, Sample, Schema
 
 
@@ -78,6 +79,7 @@ class Step:
         alpha: how far the stage's new layers have faded in, 0 to 1.
         first: number of this share's first sample in the whole batch.
         total: samples of the whole batch; those of this share if 0.
+        mean: the mean of a tensor over the processes that train together; all must call it.
         scratch: carries tensors from one phase of this step to the next (a fake image, say).
     """
 
@@ -90,6 +92,7 @@ class Step:
     alpha: float = 1.0
     first: int = 0
     total: int = 0
+    mean: Callable[[Tensor], Tensor] = lambda values: values
     scratch: dict[str, Any] = field(default_factory=dict)
 
     def randn(self, *shape: int) -> Tensor:
@@ -166,6 +169,7 @@ class Generator(ABC):
         self.memories: dict[str, Memory] = {}
         self.nets: dict[str, nn.Module] = self.networks()
         self.device = torch.device("cpu")
+        self.precision: Precision = "auto"  # of sampling
 
     # -- what a plugin must say ------------------------------------------------------------------
 
@@ -209,6 +213,14 @@ class Generator(ABC):
         """The optimiser of a player."""
         return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999))
 
+    def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
+        """Tensors with an axis of named channels: ``network/tensor`` -> (axis, names in order).
+
+        ``fit --init-from`` takes over channels by name there (``generator/stem.weight`` -> (1,
+        ("label:0", "label:1", "given:T1"))). A name must mean the same thing in every run.
+        """
+        return {}
+
     def prepare(self, batch: Batch, stage: Stage) -> Batch:
         """Bring a batch to what this stage learns from (resize it, say)."""
         return batch
@@ -225,6 +237,10 @@ class Generator(ABC):
 
     def context(self, case: Case) -> Any:
         """Context channels int16 (D, H, W) of a case in the generator's space, or None."""
+        return None
+
+    def given(self, case: Case) -> Any:
+        """Channels float32 (K, D, H, W) of a case that are given, not drawn, or None."""
         return None
 
     def to(self, device: torch.device) -> Generator:

@@ -163,6 +163,8 @@ class Condition:
         label_class: a class for class-conditional generators.
         background: float32 (C, ...) real surroundings to keep.
         context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
+        given: float32 (K, ...) channels that are known and need not be drawn, in the generator's
+            own order and units.
         latent_seed: seeds everything random in the sample.
         provenance: source case, edits with their drawn parameters, seeds; JSON-able; replayable.
     """
@@ -172,6 +174,7 @@ class Condition:
     label_class: int | None = None
     background: FloatArray | None = None
     context: LabelArray | None = None
+    given: FloatArray | None = None
     latent_seed: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,27 +1,167 @@
-"""Layers by number of spatial axes, label encoding, strides that respect spacing."""
+"""Layers by name and number of spatial axes, label encoding, strides that respect spacing."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gansynth.networks.lean_norm import norm_leaky_relu
+
+Norm = Literal["instance", "batch", "group", "none"]
+Activation = Literal["leaky_relu", "relu", "elu", "silu", "gelu"]
+Down = Literal["strided", "strided4", "maxpool"]
+Blocks = Literal["plain", "residual"]
+
+GROUPS = 8
+"""Most groups of a group normalisation; fewer where they do not divide the channels."""
 
 
 def conv(
-    ndim: int, cin: int, cout: int, kernel: int, stride: int | tuple[int, ...] = 1
+    ndim: int,
+    cin: int,
+    cout: int,
+    kernel: int,
+    stride: int | tuple[int, ...] = 1,
+    *,
+    spectral: bool = False,
 ) -> nn.Module:
     """A convolution in 2D or 3D with "same" padding for odd kernels."""
     layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
     built: nn.Module = layer(cin, cout, kernel, stride, padding=kernel // 2)
-    return built
+    return spectral_norm(built) if spectral else built
+
+
+class Conv4(nn.Module):
+    """A convolution four wide where it strides and three wide elsewhere (pix2pix's, in 2D or 3D).
+
+    Like every downsampling here it makes ``ceil(n / stride)`` voxels of ``n``.
+    """
+
+    def __init__(
+        self, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False
+    ) -> None:
+        super().__init__()
+        layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
+        kernel = tuple(4 if s > 1 else 3 for s in stride)
+        built: nn.Module = layer(cin, cout, kernel, stride, padding=1)
+        self.stride = stride
+        self.conv = spectral_norm(built) if spectral else built
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, ...); an axis of odd length is padded by one more voxel at its end."""
+        more = [n % s for n, s in zip(x.shape[2:], self.stride, strict=True)]
+        if any(more):
+            x = F.pad(x, [p for extra in reversed(more) for p in (0, extra)])
+        found: Tensor = self.conv(x)
+        return found
+
+
+def downsampling(
+    kind: Down, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False
+) -> nn.Module:
+    """A layer that makes ``ceil(n / stride)`` voxels of ``n``, and ``cout`` channels of ``cin``.
+
+    Args:
+        kind: ``strided`` (3 wide), ``strided4`` (4 wide; Isola et al. 2017) or ``maxpool`` with a
+            convolution after it (Cicek et al. 2016).
+        ndim: spatial axes, 2 or 3.
+        cin: channels in.
+        cout: channels out.
+        stride: per axis.
+        spectral: normalise the convolution by its spectral norm.
+    """
+    if kind == "strided":
+        return conv(ndim, cin, cout, 3, stride, spectral=spectral)
+    if kind == "strided4":
+        return Conv4(ndim, cin, cout, stride, spectral=spectral)
+    pool = nn.MaxPool3d if ndim == 3 else nn.MaxPool2d
+    return nn.Sequential(
+        pool(stride, stride, ceil_mode=True), conv(ndim, cin, cout, 3, spectral=spectral)
+    )
 
 
 def instance_norm(ndim: int, channels: int) -> nn.Module:
     """Instance normalisation with a learnt scale and shift, in 2D or 3D."""
     layer = nn.InstanceNorm3d if ndim == 3 else nn.InstanceNorm2d
     return layer(channels, affine=True)
+
+
+def normalisation(kind: Norm, ndim: int, channels: int) -> nn.Module:
+    """A normalisation with a learnt scale and shift; ``none`` passes everything through."""
+    if kind == "instance":
+        return instance_norm(ndim, channels)
+    if kind == "group":
+        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+    if kind == "batch":
+        return nn.BatchNorm3d(channels) if ndim == 3 else nn.BatchNorm2d(channels)
+    return nn.Identity()
+
+
+def activation(kind: Activation) -> nn.Module:
+    """An activation without parameters; in place where autograd allows it."""
+    made: dict[Activation, nn.Module] = {
+        "leaky_relu": nn.LeakyReLU(0.2, inplace=True),
+        "relu": nn.ReLU(inplace=True),
+        "elu": nn.ELU(inplace=True),
+        "silu": nn.SiLU(),
+        "gelu": nn.GELU(),
+    }
+    return made[kind]
+
+
+def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
+    """Normalise (B, C, ...) and activate it; where it can, keep the result alone for gradients."""
+    if isinstance(act, nn.LeakyReLU):
+        return norm_leaky_relu(x, norm, act.negative_slope)
+    found: Tensor = act(norm(x))
+    return found
+
+
+class Layer(nn.Sequential):
+    """A convolution (or downsampling), a normalisation and an activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) through all three."""
+        return activated(self[0](x), self[1], self[2])
+
+
+class Unit(Layer):
+    """Convolution three wide, normalisation, activation; keeps size and channels."""
+
+    def __init__(
+        self, ndim: int, channels: int, norm: Norm, act: Activation, *, spectral: bool = False
+    ) -> None:
+        super().__init__(
+            conv(ndim, channels, channels, 3, spectral=spectral),
+            normalisation(norm, ndim, channels),
+            activation(act),
+        )
+
+
+class Residual(nn.Module):
+    """Two convolutions with a shortcut past them (He et al. 2016, fig. 2)."""
+
+    def __init__(
+        self, ndim: int, channels: int, norm: Norm, act: Activation, *, spectral: bool = False
+    ) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            Unit(ndim, channels, norm, act, spectral=spectral),
+            conv(ndim, channels, channels, 3, spectral=spectral),
+            normalisation(norm, ndim, channels),
+        )
+        self.act = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine (B, C, ...)."""
+        found: Tensor = self.act(x + self.body(x))
+        return found
 
 
 def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -65,7 +205,12 @@ def strides_for(
         )
         if max(stride) == 1:
             break
-        extent = [-(-n // s) for n, s in zip(extent, stride, strict=True)]
+        extent = shrunk(extent, stride)
         mm = [m * s for m, s in zip(mm, stride, strict=True)]
         strides.append(stride)
     return strides
+
+
+def shrunk(size: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """The size after one downsampling, ``ceil(n / stride)``."""
+    return [-(-n // s) for n, s in zip(size, stride, strict=True)]

@@ -9,12 +9,13 @@ al. 2018.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
-from gansynth.networks.blocks import conv
+from gansynth.networks.blocks import Activation, Down, Norm, activation, conv, downsampling
+from gansynth.networks.blocks import normalisation as normalised
+from gansynth.networks.recompute import recomputed
 
 
 class PatchDiscriminator(nn.Module):
@@ -23,10 +24,15 @@ class PatchDiscriminator(nn.Module):
     Args:
         ndim: spatial axes, 2 or 3.
         in_channels: image channels plus condition channels.
-        width: features of the full-resolution layer; doubled per downsampling.
+        width: features of the first layer; doubled per layer after it.
         strides: one tuple per downsampling.
         spectral: normalise every convolution by its spectral norm.
         texture_head: judge grain (five voxels at a time) besides layout at the coarsest.
+        norm: normalisation after every convolution but the first and the heads.
+        act: after each normalisation.
+        down: downsampling.
+        stem: begin at full resolution; False strides at once, as pix2pix does.
+        checkpointing: keep each layer's inputs only; it saves memory where there is a ``norm``.
     """
 
     def __init__(
@@ -38,23 +44,34 @@ class PatchDiscriminator(nn.Module):
         *,
         spectral: bool = True,
         texture_head: bool = True,
+        norm: Norm = "none",
+        act: Activation = "leaky_relu",
+        down: Down = "strided",
+        stem: bool = True,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
-
-        def layer(
-            cin: int, cout: int, stride: int | tuple[int, ...] = 1, kernel: int = 3
-        ) -> nn.Module:
-            built = conv(ndim, cin, cout, kernel, stride)
-            return spectral_norm(built) if spectral else built
-
-        widths = [width * 2**i for i in range(len(strides) + 1)]
-        self.stem = layer(in_channels, width)
+        self.checkpointing = checkpointing
+        self.act = activation(act)
+        layer = partial(conv, ndim, spectral=spectral)
+        stem = stem or not strides
+        widths = [width * 2**i for i in range(len(strides) + stem)]
+        # What each downsampling starts from: the stem's features, or the pair itself.
+        before = widths[:-1] if stem else [in_channels, *widths[:-1]]
+        self.stem = layer(in_channels, width, 3) if stem else None
         self.down = nn.ModuleList(
-            layer(widths[i], widths[i + 1], stride) for i, stride in enumerate(strides)
+            downsampling(down, ndim, cin, cout, stride, spectral=spectral)
+            for cin, cout, stride in zip(before, widths[stem:], strides, strict=True)
         )
-        self.layout = layer(widths[-1], 1)
+        self.layout = layer(widths[-1], 1, 3)
         # Pointwise: a convolution with one output channel costs a CPU as much as one with eight.
-        self.texture = layer(widths[min(1, len(strides))], 1, kernel=1) if texture_head else None
+        self.texture = layer(widths[min(1, len(widths) - 1)], 1, 1) if texture_head else None
+        self.norm = nn.ModuleList(normalised(norm, ndim, w) for w in widths[1:])
+
+    def input_weight(self) -> str:
+        """Name of the weight that meets the pair's channels on its axis 1."""
+        layers = self.named_modules()
+        return next(f"{n}.weight" for n, m in layers if isinstance(m, nn.Conv2d | nn.Conv3d))
 
     def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Judge pairs.
@@ -65,12 +82,19 @@ class PatchDiscriminator(nn.Module):
         Returns:
             Logits per head, each (B, 1, ...), and the features of every layer.
         """
-        x = F.leaky_relu(self.stem(pair), 0.2, inplace=True)
-        features = [x]
-        for layer in self.down:
-            x = F.leaky_relu(layer(x), 0.2, inplace=True)
+        x, features = pair, list[Tensor]()
+        layers = [*([] if self.stem is None else [self.stem]), *self.down]
+        for layer, norm in zip(layers, [nn.Identity(), *self.norm], strict=True):
+            if self.checkpointing and self.training:
+                x = recomputed(partial(self._layer, layer, norm), x, modules=[layer, norm])
+            else:
+                x = self._layer(layer, norm, x)
             features.append(x)
         logits = [self.layout(x)]
         if self.texture is not None:
             logits.append(self.texture(features[min(1, len(features) - 1)]))
         return logits, features
+
+    def _layer(self, layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+        found: Tensor = self.act(norm(layer(x)))
+        return found

@@ -1,20 +1,37 @@
 """A U-Net that draws images from label maps, with noise at every resolution.
 
-U-Net: Ronneberger et al. 2015; as a generator: Isola et al. 2017. Per-pixel noise with a learnt
-scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), which is what gives an image grain that
-no label map determines.
+U-Net: Ronneberger et al. 2015, in 3D Cicek et al. 2016; as a generator: Isola et al. 2017.
+Per-pixel noise with a learnt scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), which is
+what gives an image grain that no label map determines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import NormalDist
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.networks.blocks import conv, instance_norm
+from gansynth.networks.blocks import (
+    Layer,
+    Residual,
+    Unit,
+    activated,
+    activation,
+    conv,
+    downsampling,
+    normalisation,
+    shrunk,
+)
+from gansynth.networks.recompute import recomputed
+from gansynth.networks.resize import Transposed, enlarge
+from gansynth.networks.style import PLAIN, UNetStyle
+
+DROPPED = 3
+"""Most levels of the decoder, the coarsest, whose features are dropped out (pix2pix: three)."""
 
 
 class NoiseInjection(nn.Module):
@@ -26,11 +43,14 @@ class NoiseInjection(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Add ``noise`` (B, 1, ...) to ``x`` (B, C, ...)."""
-        return x + self.scale.to(x.dtype) * noise.to(x.dtype)
+        # In place of the product: one tensor of this size fewer at a time.
+        return (self.scale.to(x.dtype) * noise.to(x.dtype)).add_(x)
 
 
 class UNetGenerator(nn.Module):
     """Draws (B, out_channels, ...) from (B, in_channels, ...) conditions; fully convolutional.
+
+    It draws no random numbers: noise, and what dropout drops, come with the condition.
 
     Args:
         ndim: spatial axes, 2 or 3.
@@ -40,6 +60,7 @@ class UNetGenerator(nn.Module):
         strides: one tuple per downsampling.
         output: ``linear`` or ``tanh``.
         max_width: most features of any level.
+        style: how it is built.
     """
 
     def __init__(
@@ -51,68 +72,208 @@ class UNetGenerator(nn.Module):
         strides: Sequence[tuple[int, ...]],
         output: Literal["linear", "tanh"] = "linear",
         max_width: int = 256,
+        style: UNetStyle = PLAIN,
     ) -> None:
         super().__init__()
-        self.ndim = ndim
-        self.output = output
-        # Linear: copies of voxels would leave stripes of period two in the image.
-        self.enlarge = "trilinear" if ndim == 3 else "bilinear"
-        widths = [min(width * 2**i, max_width) for i in range(len(strides) + 1)]
-        self.stem = conv(ndim, in_channels, width, 3)
-        self.down = nn.ModuleList(
-            nn.Sequential(
-                conv(ndim, widths[i], widths[i + 1], 3, stride),
-                instance_norm(ndim, widths[i + 1]),
-                nn.LeakyReLU(0.2, inplace=True),
-            )
-            for i, stride in enumerate(strides)
+        self.ndim, self.output, self.style = ndim, output, style
+        self.strides = [tuple(stride) for stride in strides]
+        self.widths = [min(width * 2**i, max_width) for i in range(len(strides) + 1)]
+        self.act = activation(style.activation)
+        self.stem = self._conv(in_channels, width, 3)
+        self.down = nn.ModuleList(self._downward(i) for i in range(len(strides)))
+        self.middle = Unit(
+            ndim, self.widths[-1], style.norm, style.activation, spectral=style.spectral
         )
-        self.middle = nn.Sequential(
-            conv(ndim, widths[-1], widths[-1], 3),
-            instance_norm(ndim, widths[-1]),
-            nn.LeakyReLU(0.2, inplace=True),
+        self._build_upward(width)
+        self.head = self._conv(width, width, 3)
+        self.grain = NoiseInjection(ndim, width) if style.noise else None
+        self.image = self._conv(width, out_channels, 1)
+        self.refine_down = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
+        self.refine_middle = self._refine(self.widths[-1])
+        self.refine_up = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
+
+    # -- building --------------------------------------------------------------------------------
+
+    def _conv(self, cin: int, cout: int, kernel: int) -> nn.Module:
+        return conv(self.ndim, cin, cout, kernel, spectral=self.style.spectral)
+
+    def _downward(self, i: int) -> nn.Module:
+        style, (cin, cout) = self.style, self.widths[i : i + 2]
+        return Layer(
+            downsampling(
+                style.down, self.ndim, cin, cout, self.strides[i], spectral=style.spectral
+            ),
+            normalisation(style.norm, self.ndim, cout),
+            activation(style.activation),
         )
+
+    def _build_upward(self, width: int) -> None:
+        style, widths = self.style, self.widths
         # Narrowed before it is enlarged, and added to the skip rather than put beside it: the
         # costly convolution at the finer level sees a third of the channels it would.
         self.narrow = nn.ModuleList(
-            conv(ndim, widths[i + 1], widths[i], 1) for i in range(len(strides))
+            Transposed(self.ndim, widths[i + 1], widths[i], stride, spectral=style.spectral)
+            if style.up == "transposed"
+            else self._conv(widths[i + 1], widths[i], 1)
+            for i, stride in enumerate(self.strides)
         )
-        self.up = nn.ModuleList(conv(ndim, widths[i], widths[i], 3) for i in range(len(strides)))
-        self.norm = nn.ModuleList(instance_norm(ndim, widths[i]) for i in range(len(strides)))
-        self.noise = nn.ModuleList(NoiseInjection(ndim, w) for w in widths)
-        self.head = conv(ndim, width, width, 3)
-        self.grain = NoiseInjection(ndim, width)
-        self.image = conv(ndim, width, out_channels, 1)
+        joined = 2 if style.skip == "concat" else 1
+        self.up = nn.ModuleList(self._conv(joined * w, w, 3) for w in widths[:-1])
+        self.norm = nn.ModuleList(normalisation(style.norm, self.ndim, w) for w in widths[:-1])
+        self.noise = nn.ModuleList(NoiseInjection(self.ndim, w) for w in widths if style.noise)
+
+    def _refine(self, width: int) -> nn.Sequential:
+        style = self.style
+        block = Residual if style.blocks == "residual" else Unit
+        count = (style.blocks == "residual") + style.double
+        return nn.Sequential(
+            *(
+                block(self.ndim, width, style.norm, style.activation, spectral=style.spectral)
+                for _ in range(count)
+            )
+        )
+
+    # -- noise -----------------------------------------------------------------------------------
+
+    def level_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
+        """Spatial shapes of the levels, finest first."""
+        shapes = [tuple(size)]
+        for stride in self.strides:
+            shapes.append(tuple(shrunk(shapes[-1], stride)))
+        return shapes
 
     def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
         """Spatial shapes of the noise: one per level, finest first, one more for the head."""
-        shapes = [tuple(size)]
-        for block in self.down:
-            stride = block[0].stride  # type: ignore[index]
-            shapes.append(tuple(-(-n // s) for n, s in zip(shapes[-1], stride, strict=True)))
-        return [*shapes, shapes[0]]
+        shapes = self.level_shapes(size)
+        return [*shapes, shapes[0]] if self.style.noise else []
 
-    def forward(self, condition: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    def latent_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
+        """Shapes (channels, ...) of all that is random: ``noise_shapes``, then dropout's.
+
+        Each is to be filled with standard normal numbers.
+        """
+        shapes = self.level_shapes(size)
+        drop = [(self.widths[i], *shapes[i]) for i in self._dropped]
+        return [(1, *shape) for shape in self.noise_shapes(size)] + drop
+
+    @property
+    def _dropped(self) -> range:
+        """Levels whose decoder drops features; the finest only where there is no other."""
+        count = len(self.strides) if self.style.dropout else 0
+        return range(max(min(1, count - 1), count - DROPPED, 0), count)
+
+    def latents_of(self, level: int | None, latents: Sequence[Tensor]) -> list[Tensor]:
+        """What one level of the decoder needs of all latents; None for what follows the last."""
+        noise = len(self.widths) + 1 if self.style.noise else 0
+        if level is None:
+            return [latents[noise - 1]] if noise else []
+        own = [latents[level]] if noise else []
+        if level in self._dropped:
+            own.append(latents[noise + level - self._dropped.start])
+        return own
+
+    # -- drawing ---------------------------------------------------------------------------------
+
+    def forward(self, condition: Tensor, latents: Sequence[Tensor]) -> Tensor:
         """Draw images.
 
         Args:
             condition: (B, in_channels, D, H, W) or (B, in_channels, H, W).
-            noise: (B, 1, ...) of each of ``noise_shapes``.
+            latents: standard normal (B, channels, ...) of each of ``latent_shapes``.
 
         Returns:
             (B, out_channels, ...) of the condition's spatial size.
         """
-        x = F.leaky_relu(self.stem(condition), 0.2, inplace=True)
+        deepest = len(self.strides)
+        x = self._run(self.enter, self.encoder(0), condition)
         skips = [x]
-        for block in self.down:
-            x = block(x)
+        for i in range(deepest):
+            x = self._run(partial(self.descend, i), self.encoder(i + 1), x)
             skips.append(x)
-        x = self.noise[-1](self.middle(x), noise[len(self.down)])
-        for i in reversed(range(len(self.up))):
-            x = F.interpolate(self.narrow[i](x), size=skips[i].shape[2:], mode=self.enlarge)
-            x = self.up[i](x + skips[i])
-            x = F.leaky_relu(self.norm[i](self.noise[i](x, noise[i])), 0.2, inplace=True)
-        # Fresh noise once more, one convolution before the image: grain as fine as a voxel.
-        x = self.grain(self.head(x), noise[-1])
-        x = self.image(F.leaky_relu(x, 0.2, inplace=True)).float()
+        x = self._run(self.bottom, self.bottom_parts, x, *self.latents_of(deepest, latents))
+        for i in reversed(range(deepest)):
+            own = self.latents_of(i, latents)
+            x = self._run(partial(self.ascend, i), self.decoder(i), x, skips[i], *own)
+        last = [self.head, self.image]
+        return self._run(self.finish, last, x, *self.latents_of(None, latents))
+
+    def _run(
+        self, level: Callable[..., Tensor], modules: Sequence[nn.Module], *inputs: Tensor
+    ) -> Tensor:
+        if self.style.checkpointing and self.training:
+            return recomputed(level, *inputs, modules=modules)
+        return level(*inputs)
+
+    def encoder(self, i: int) -> list[nn.Module]:
+        """Modules of the encoder's level ``i``, in order."""
+        first = self.stem if i == 0 else self.down[i - 1]
+        return [first, *self.refine_down[i : i + 1]]
+
+    def decoder(self, i: int) -> list[nn.Module]:
+        """Modules of the decoder's level ``i``, in order."""
+        return [self.narrow[i], self.up[i], self.norm[i], self.refine_up[i]]
+
+    @property
+    def bottom_parts(self) -> list[nn.Module]:
+        """Modules of the coarsest level of the decoder, in order."""
+        return [self.middle, self.refine_middle]
+
+    # -- its parts, each local in space but for normalisation --------------------------------------
+
+    def enter(self, condition: Tensor) -> Tensor:
+        """Features of the finest level."""
+        x = self.act(self.stem(condition))
+        return self._refined(self.refine_down, 0, x)
+
+    def descend(self, i: int, x: Tensor) -> Tensor:
+        """Features of level ``i + 1`` from those of level ``i``."""
+        return self._refined(self.refine_down, i + 1, self.down[i](x))
+
+    def bottom(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The coarsest level of the decoder from that of the encoder."""
+        x = self.refine_middle(self.middle(x))
+        return x if noise is None else self.noise[-1](x, noise)
+
+    def ascend(self, i: int, x: Tensor, skip: Tensor, *latents: Tensor) -> Tensor:
+        """Level ``i`` of the decoder from level ``i + 1``, and the encoder's level ``i``."""
+        x = self.join(self.widen(i, x, skip.shape[2:]), skip)
+        return self.refine(i, x, list(latents))
+
+    def widen(self, i: int, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Features of level ``i + 1`` brought to the channels and the size of level ``i``."""
+        x = self.narrow[i](x)
+        if self.style.up != "transposed":
+            return enlarge(x, size, self.style.up)
+        for axis, length in enumerate(size, start=2):
+            x = x.narrow(axis, 0, length)
+        return x
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Widened features and the encoder's."""
+        return torch.cat((x, skip), 1) if self.style.skip == "concat" else x + skip
+
+    def refine(self, i: int, x: Tensor, latents: list[Tensor]) -> Tensor:
+        """Level ``i`` of the decoder from joined features."""
+        x = self.up[i](x)
+        if self.style.noise:
+            x = self.noise[i](x, latents[0])
+        x = self.refine_up[i](activated(x, self.norm[i], self.act))
+        return self._drop(x, latents[-1]) if i in self._dropped else x
+
+    def finish(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The image from the decoder's finest level."""
+        x = self.head(x)
+        if self.grain is not None:
+            # Fresh noise once more, one convolution before the image: grain as fine as a voxel.
+            x = self.grain(x, noise)
+        x = self.image(self.act(x)).float()
         return torch.tanh(x) if self.output == "tanh" else x
+
+    def _refined(self, by: nn.ModuleList, i: int, x: Tensor) -> Tensor:
+        # The coarsest level is refined in the middle.
+        return by[i](x) if i < len(by) else x
+
+    def _drop(self, x: Tensor, normal: Tensor) -> Tensor:
+        share = self.style.dropout
+        kept = normal > NormalDist().inv_cdf(share)
+        return x * kept.to(x.dtype) / (1 - share)

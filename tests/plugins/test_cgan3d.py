@@ -104,6 +104,7 @@ def test_any_size_can_be_trained(size):
         "generator/l1",
         "generator/feature_matching",
         "discriminator/adversarial",
+        "rate",
     }
 
 
@@ -152,7 +153,7 @@ def test_large_seeds_are_welcome():
 def test_anisotropic_voxels_are_halved_in_plane_first():
     thick = schema(spacing=(5.0, 1.0, 1.0))
     generator = build((16, 32, 32), thick, levels=4, d_levels=2)
-    shapes = generator._net.noise_shapes((16, 32, 32))
+    shapes = generator.net.noise_shapes((16, 32, 32))
     assert shapes[:4] == [(16, 32, 32), (16, 16, 16), (16, 8, 8), (8, 4, 4)]
     assert draw(generator, 1)[0].image.shape == (2, 16, 32, 32)
 
@@ -222,7 +223,7 @@ def windowed():
     space = source.space.with_window(source.cases())
     generator = build(space.size, space.generator_schema(source.schema), output="tanh")
     with torch.no_grad():
-        generator._net.image.weight.mul_(30)  # far into both ends
+        generator.net.image.weight.mul_(30)  # far into both ends
     cases = [source.load(i) for i in source.train_ids[:2]]
     return space, generator.sample([Condition(labels=c.labels) for c in cases], [1, 2])
 
@@ -319,10 +320,10 @@ def test_context_is_trained_on(tmp_path: Path):
     generator = build(source.space.size, source.schema, context=2)
     generator.observe(source.cases())
     batches = CaseBatches(CaseCache(source), source.space, context=generator.context)
-    before = generator._net.stem.weight.detach().clone()
+    before = generator.net.stem.weight.detach().clone()
     loop = FitOptions(steps=2, batch_size=2, precision="fp32", ema_half_life=0)
     train(generator, batches, loop)
-    changed = (generator._net.stem.weight - before).abs().sum(dim=(0, 2, 3))
+    changed = (generator.net.stem.weight - before).abs().sum(dim=(0, 2, 3))
     assert (changed[-2:] > 0).all()  # the input channels of both clusters
 
 

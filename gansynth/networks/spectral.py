@@ -1,0 +1,64 @@
+"""Spectral normalisation (Miyato et al. 2018) where a forward pass must not move its vectors.
+
+torch iterates the singular vectors in every forward pass of a training module. A pass that is made
+twice (gradient checkpointing) must meet the same vectors both times; and averaged weights, whose
+vectors were averaged with them, need vectors of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+SETTLING = 10
+"""Power iterations that bring averaged vectors to those of the averaged weights."""
+
+
+def spectral_parts(net: nn.Module) -> list[Any]:
+    """The parametrisations of a network that hold singular vectors (``_u``, ``_v``)."""
+    return [m for m in net.modules() if hasattr(m, "_u") and hasattr(m, "_v")]
+
+
+def vectors(parts: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
+    """Copies of their singular vectors, in order."""
+    return [(part._u.clone(), part._v.clone()) for part in parts]
+
+
+@contextmanager
+def held(parts: Sequence[Any], at: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Normalise by these vectors, unmoved; as before afterwards."""
+    before = [(part._u, part._v, part.training) for part in parts]
+    for part, (u, v) in zip(parts, at, strict=True):
+        part._u, part._v, part.training = u, v, False
+    try:
+        yield
+    finally:
+        for part, (u, v, training) in zip(parts, before, strict=True):
+            part._u, part._v, part.training = u, v, training
+
+
+@contextmanager
+def settled(net: nn.Module) -> Iterator[None]:
+    """Normalise by the vectors of the weights as they are now; as before afterwards."""
+    parts = spectral_parts(net)
+    # On copies: drawing a sample leaves the network as it was.
+    with held(parts, vectors(parts)):
+        _iterate(net, parts)
+        yield
+
+
+@torch.no_grad()
+def _iterate(net: nn.Module, parts: Sequence[Any]) -> None:
+    for part in parts:
+        part.training = True
+    for module in net.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            for _ in range(SETTLING):
+                _ = module.weight  # reading it is one power iteration
+    for part in parts:
+        part.training = False

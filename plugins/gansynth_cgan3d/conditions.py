@@ -1,0 +1,133 @@
+"""What the networks are told, as channels: labels, context, given image channels, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gansynth.errors import DataFault, UsageFault, did_you_mean
+from gansynth.generator import Batch
+from gansynth.networks.blocks import one_hot
+from gansynth.schema import Condition, Schema
+from gansynth.tiling import Window, cut
+from gansynth_cgan3d.options import CGANOptions
+
+
+@dataclass(frozen=True)
+class Told:
+    """Conditions of a batch, before they become channels.
+
+    Attributes:
+        labels: int64 (B, D, H, W) or (B, H, W); None where labels are drawn.
+        context: int64, likewise; None if unused.
+        given: float32 (B, K, ...); None if no channel is given.
+    """
+
+    labels: Tensor | None
+    context: Tensor | None
+    given: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Spatial size in voxels."""
+        if self.labels is not None:
+            return tuple(self.labels.shape[1:])
+        assert self.given is not None, "options see to it that there is one or the other"
+        return tuple(self.given.shape[2:])
+
+
+class Conditions:
+    """Turns label maps, context and given channels into the channels of a condition.
+
+    Attributes:
+        names: of the channels, in order: ``label:0``, ``context:1``, ``given:T1``.
+        given: where the given channels are in the schema's images.
+        drawn: where the drawn ones are; none of them if labels are drawn.
+
+    Raises:
+        UsageFault: a given channel that the schema does not have, or nothing left to draw.
+    """
+
+    def __init__(self, schema: Schema, options: CGANOptions) -> None:
+        self.schema, self.options = schema, options
+        self.labelled = options.target == "image"
+        channels = schema.channels
+        for name in options.given:
+            if name not in channels:
+                raise UsageFault(
+                    f"given: {name!r} is no channel, expected among {', '.join(channels)}."
+                    f"{did_you_mean(name, channels)}"
+                )
+        self.given = [channels.index(name) for name in options.given]
+        rest = [i for i in range(len(channels)) if i not in self.given]
+        self.drawn = rest if self.labelled else []
+        if self.labelled and not self.drawn:
+            raise UsageFault(
+                f"given: {', '.join(options.given)} are all there is, nothing is left to draw; "
+                "give fewer, or draw labels: target=labels"
+            )
+        self.names = (
+            *(f"label:{v}" for v in schema.label_values if self.labelled),
+            *(f"context:{i}" for i in range(1, options.context + 1)),
+            *(f"given:{name}" for name in options.given),
+        )
+
+    def of_batch(self, batch: Batch) -> Told:
+        """What a training batch tells."""
+        given = batch.image[:, self.given] if self.given else None
+        if batch.labels is None:
+            raise DataFault("cgan3d: a training case has no labels, expected a label map for each")
+        return Told(batch.labels if self.labelled else None, batch.context, given)
+
+    def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Told:
+        """What conditions tell, as one batch on a device.
+
+        Raises:
+            DataFault: one has no labels, or not the given channels.
+        """
+        labels = context = given = None
+        if self.labelled:
+            labels = _stacked([_asked(c.labels, "labels", 0) for c in conditions], device).long()
+        if self.options.context:
+            assert labels is not None
+            blank = np.zeros(labels.shape[1:], np.int16)
+            maps = [blank if c.context is None else c.context for c in conditions]
+            context = _stacked(maps, device).long()
+        if self.given:
+            images = [_asked(c.given, "given", len(self.given)) for c in conditions]
+            given = _stacked(images, device).float()
+        return Told(labels, context, given)
+
+    def channels(self, told: Told, window: Window | None = None) -> Tensor:
+        """Condition channels float32 (B, len(names), ...), of a window or of all."""
+
+        def part(x: Tensor) -> Tensor:
+            return x if window is None else cut(x, window)
+
+        parts = []
+        if told.labels is not None:
+            parts.append(one_hot(part(told.labels), self.schema.label_values))
+        if self.options.context:
+            assert told.context is not None, "the batch has the context of observe()'s clusters"
+            parts.append(one_hot(part(told.context), range(1, self.options.context + 1)))
+        if told.given is not None:
+            parts.append(part(told.given))
+        return torch.cat(parts, 1)
+
+
+def _asked(array: npt.NDArray[Any] | None, what: str, channels: int) -> npt.NDArray[Any]:
+    if array is None or (channels and len(array) != channels):
+        found = "none" if array is None else f"{len(array)} channel(s)"
+        wanted = f"{channels} image channel(s)" if channels else "a label map"
+        raise DataFault(f"cgan3d: a condition's {what} are {found}, expected {wanted}")
+    return array
+
+
+def _stacked(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)).to(device)

@@ -1,0 +1,130 @@
+"""Options of ``cgan3d``: networks, losses, rates, chains, sampling."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gansynth.augment import ChangeName
+from gansynth.generator import GeneratorOptions
+from gansynth.losses import ADVERSARIAL, AdversarialName
+from gansynth.networks.blocks import Activation, Blocks, Down, Norm
+from gansynth.networks.resize import Up
+from gansynth.networks.style import Skip
+
+
+def _split(names: Any) -> Any:
+    """Names as a list, or as a text with commas."""
+    return [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else names
+
+
+Changes = Annotated[tuple[ChangeName, ...], BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class CGANOptions(GeneratorOptions):
+    """Options of ``cgan3d``; the defaults aim at one GPU and volumes of about 64 to 128 voxels."""
+
+    # -- generator
+    width: int = Field(32, ge=4, description="generator features at full resolution")
+    levels: int = Field(4, ge=1, le=7, description="resolutions of the generator's U-Net")
+    norm: Norm = Field("instance", description="the generator's normalisation")
+    down: Down = Field(
+        "strided", description="the generator's downsampling: strided 3 or 4 wide, or max-pooling"
+    )
+    up: Up = Field("trilinear", description="the generator's upsampling")
+    blocks: Blocks = Field(
+        "plain", description="residual: two more convolutions per level with a shortcut past them"
+    )
+    double: bool = Field(False, description="one more convolution (or residual block) per level")
+    activation: Activation = Field("leaky_relu", description="the generator's activation")
+    skip: Skip = Field("add", description="how the encoder's features join the decoder's")
+    g_spectral_norm: bool = Field(False, description="spectral normalisation of the generator")
+    noise: bool = Field(True, description="noise at every level; off, labels determine the image")
+    dropout: float = Field(
+        0, ge=0, lt=1, description="share dropped in the coarse decoder, when sampling too"
+    )
+    output: Literal["linear", "tanh"] = Field(
+        "linear", description="linear draws z-scores as they are; tanh needs a recorded window"
+    )
+    # -- discriminator
+    d_width: int = Field(32, ge=4, description="discriminator features at full resolution")
+    d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
+    d_norm: Norm = Field("none", description="the discriminator's normalisation")
+    d_down: Down = Field("strided", description="the discriminator's downsampling")
+    d_activation: Activation = Field("leaky_relu", description="the discriminator's activation")
+    d_stem: bool = Field(True, description="begin at full resolution; off strides at once")
+    spectral_norm: bool = Field(True, description="spectral normalisation of the discriminator")
+    texture_head: bool = Field(True, description="a discriminator head on the grain, five voxels")
+    checkpointing: bool = Field(
+        False, description="compute features twice instead of keeping them: less memory, more time"
+    )
+    # -- losses
+    loss: AdversarialName = Field("lsgan", description="the adversarial loss of both players")
+    adversarial: float = Field(1.0, ge=0, description="weight of the adversarial term")
+    l1: float = Field(5.0, ge=0, description="weight of the L1 term")
+    l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
+    l1_mask: Literal["none", "foreground"] = Field(
+        "none", description="where L1 looks; foreground compares voxel by voxel"
+    )
+    feature_matching: float = Field(5.0, ge=0, description="weight of feature matching")
+    perceptual: float = Field(
+        0, ge=0, description="weight of the difference in a segmenter's features, trained alongside"
+    )
+    gp: float = Field(0, ge=0, description="weight of the gradient penalty (WGAN-GP: 10)")
+    r1: float = Field(0, ge=0, description="weight of R1, the gradient at real images")
+    r1_every: int = Field(16, ge=1, description="steps between R1's steps")
+    clip_weights: float = Field(
+        0, ge=0, description="clip the discriminator's weights to this (WGAN: 0.01); 0: do not"
+    )
+    pool: int = Field(0, ge=0, description="earlier samples kept for the discriminator")
+    augment: Changes = Field((), description="changes of what the discriminator sees")
+    augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(
+        0.3, description="probability of each change, or adaptive"
+    )
+    # -- training
+    n_critic: int = Field(1, ge=1, description="discriminator steps for each of the generator's")
+    alternate: bool = Field(False, description="the players take turns, one each step")
+    lr_generator: float = Field(4e-4, gt=0, description="Adam's rate for the generator")
+    lr_discriminator: float = Field(4e-4, gt=0, description="Adam's rate for the discriminator")
+    lr_perceptor: float = Field(1e-3, gt=0, description="Adam's rate for the perceptual segmenter")
+    beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
+    # -- condition and target
+    context: int = Field(
+        0, ge=0, le=16, description="intensity clusters of the surroundings as condition; 0: none"
+    )
+    given: Names = Field((), description="channels that are given, not drawn")
+    target: Literal["image", "labels"] = Field(
+        "image", description="labels: draw the label map of the given channels"
+    )
+    # -- sampling
+    sample_tile: int = Field(
+        0, ge=0, description="edge of the tiles volumes are drawn in, voxels; 0: only if too large"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse what contradicts itself."""
+        wrong = {
+            "alternate: players that take turns have n_critic=1": self.alternate
+            and self.n_critic > 1,
+            "gp: a penalty of single samples; choose another d_norm than batch": self.gp > 0
+            and self.d_norm == "batch",
+            "augment_p=adaptive: the loss's logits need an origin, wgan's have none": self.augment_p
+            == "adaptive"
+            and ADVERSARIAL[self.loss].midpoint is None,
+            # A checkpoint holds the pool, and must hold no patient's image.
+            "pool: would keep given channels, real images, in checkpoints; use pool=0": self.pool
+            > 0
+            and bool(self.given),
+            "target=labels: name the channels to draw them from, given=...": self.target == "labels"
+            and not self.given,
+            "target=labels: draws no image, so context=0 and perceptual=0": self.target == "labels"
+            and (self.context > 0 or self.perceptual > 0),
+        }
+        for message, found in wrong.items():
+            if found:
+                raise ValueError(message)
+        return self

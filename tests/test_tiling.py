@@ -1,0 +1,162 @@
+"""Tiled drawing: no seams, whatever the network is made of."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from gansynth import tiling
+from gansynth.networks import UNetGenerator, UNetStyle
+from gansynth.networks.blocks import strides_for
+from gansynth.tiling import cut, draw_tiled, tile_edge, tiled, tiles
+
+STYLES: list[tuple[tuple[int, ...], int, dict[str, Any]]] = [
+    ((26, 21, 19), 3, {}),
+    ((24, 24, 24), 4, {"up": "cubic", "norm": "group"}),
+    ((37, 30), 3, {"up": "nearest", "down": "maxpool", "norm": "batch"}),
+    ((37, 30), 3, {"up": "transposed", "down": "strided4", "spectral": True}),
+    ((37, 30), 3, {"blocks": "residual", "double": True, "skip": "concat"}),
+    ((37, 30), 3, {"noise": False, "dropout": 0.5, "norm": "none", "activation": "elu"}),
+    ((21, 18), 1, {"double": True}),
+]
+
+
+def network(size: tuple[int, ...], levels: int = 3, spacing: Any = None, **style: Any) -> Any:
+    torch.manual_seed(0)
+    strides = strides_for(size, spacing or (1.0,) * len(size), levels)
+    net = UNetGenerator(len(size), 2, 1, 4, strides, style=UNetStyle(**style))
+    for p in net.parameters():  # scales and shifts of norms that do something
+        torch.nn.init.normal_(p, std=0.4)
+    return net.eval()
+
+
+def problem(net: UNetGenerator, size: tuple[int, ...], batch: int = 1) -> tuple[Any, Any]:
+    rng = torch.Generator().manual_seed(1)
+    # A gradient across the volume: statistics of a tile are not those of the whole.
+    ramp = torch.linspace(0, 2, size[-1]).expand(batch, 2, *size)
+    condition = torch.rand(batch, 2, *size, generator=rng) + ramp
+    return condition, [torch.randn(batch, *s, generator=rng) for s in net.latent_shapes(size)]
+
+
+@torch.no_grad()
+def both(net: UNetGenerator, size: tuple[int, ...], edge: int, batch: int = 1) -> tuple[Any, Any]:
+    """An image drawn in one piece, and in tiles."""
+    condition, latents = problem(net, size, batch)
+    whole = net(condition, latents)
+    return whole, draw_tiled(net, lambda w: cut(condition, w), size, latents, edge)
+
+
+def seam_error(whole: torch.Tensor, pieces: torch.Tensor, edge: int, reach: int = 2) -> float:
+    """Root mean square difference within ``reach`` voxels of a seam, over the image's deviation."""
+    near = torch.zeros(whole.shape[2:], dtype=torch.bool)
+    for axis, n in enumerate(near.shape):
+        for seam in range(edge, n, edge):
+            near.narrow(axis, seam - reach, min(2 * reach, n - seam + reach)).fill_(True)
+    apart = (whole - pieces)[..., near]
+    return float(apart.square().mean().sqrt() / whole.std())
+
+
+@pytest.mark.parametrize(("size", "levels", "style"), STYLES, ids=str)
+def test_tiles_make_the_image_that_one_piece_makes(size, levels, style):
+    whole, pieces = both(network(size, levels, **style), size, 8)
+    assert ((whole - pieces).abs().max() / whole.std()).item() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(26, 21, 19), (40, 33)], ids=str)
+def test_seams_stay_below_one_percent_in_half_precision(size):
+    """Rounding differs between the two ways; nothing else does."""
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, pieces = both(network(size), size, 8)
+    assert seam_error(whole, pieces, 8) < 0.01
+
+
+def test_statistics_of_each_tile_by_itself_would_leave_seams():
+    """What the test above can see: instance normalisation tile by tile."""
+    size = (40, 33)
+    net = network(size)
+    condition, latents = problem(net, size)
+    with torch.no_grad():
+        whole = net(condition, latents)
+        shapes = net.noise_shapes(size)
+
+        def alone(window: tiling.Window) -> torch.Tensor:
+            here = []
+            for latent, shape in zip(latents, shapes, strict=True):
+                scale = [-(-n // m) for n, m in zip(size, shape, strict=True)]
+                axes = zip(window, scale, strict=True)
+                here.append(
+                    cut(latent, tuple(slice(w.start // s, -(-w.stop // s)) for w, s in axes))
+                )
+            drawn: torch.Tensor = net(cut(condition, window), here)
+            return drawn
+
+        pieces = tiled(alone, size, 16, 8)
+    assert seam_error(whole, pieces, 16) > 0.1
+
+
+@pytest.mark.parametrize("edge", [5, 7, 16, 64])
+def test_any_edge_will_do(edge):
+    whole, pieces = both(network((33, 22)), (33, 22), edge)
+    assert torch.allclose(whole, pieces, atol=1e-3 * whole.std().item())
+
+
+def test_a_batch_keeps_its_samples_apart():
+    whole, pieces = both(network((18, 17)), (18, 17), 8, batch=3)
+    assert torch.allclose(whole, pieces, atol=1e-3 * whole.std().item())
+
+
+def test_thick_slices_are_tiled_too():
+    size = (9, 24, 24)
+    net = network(size, 4, spacing=(4.0, 1.0, 1.0))
+    assert (1, 2, 2) in net.strides
+    whole, pieces = both(net, size, 8)
+    assert torch.allclose(whole, pieces, atol=1e-3 * whole.std().item())
+
+
+def test_the_network_is_as_before_afterwards():
+    net = network((18, 17))
+    condition, latents = problem(net, (18, 17))
+    before = net(condition, latents)
+    both(net, (18, 17), 8)
+    assert torch.equal(net(condition, latents), before)
+
+
+def test_and_even_when_drawing_fails():
+    net = network((18, 17))
+    condition, latents = problem(net, (18, 17))
+
+    def broken(window: tiling.Window) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_tiled(net, broken, (18, 17), latents, 8)
+    assert net(condition, latents).shape == (1, 1, 18, 17)
+
+
+# -- tiles -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "halo"), [((7, 10), 4, 2), ((5, 6, 9), 3, 0), ((4,), 9, 3)]
+)
+def test_cores_cover_a_grid_once(size, edge, halo):
+    seen = torch.zeros(size)
+    for tile in tiles(size, edge, halo):
+        seen[tile.core] += 1
+        for core, outer, n in zip(tile.core, tile.outer, size, strict=True):
+            assert outer.start == max(core.start - halo, 0)
+            assert outer.stop == min(core.stop + halo, n)
+    assert (seen == 1).all()
+
+
+def test_tiled_puts_every_piece_in_its_place():
+    image = torch.arange(7 * 10.0).view(1, 1, 7, 10)
+    assert torch.equal(tiled(lambda w: cut(image, w), (7, 10), 4, 2), image)
+
+
+def test_tiles_are_taken_where_asked_for_or_needed():
+    net = network((16, 16, 16))
+    assert tile_edge(net, (64, 64, 64), 0) == 0
+    assert tile_edge(net, (1024, 512, 512), 0) == tiling.EDGE
+    assert tile_edge(net, (64, 64, 64), 32) == 32
+    assert tile_edge(net, (30, 30, 30), 32) == 0
