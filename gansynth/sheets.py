@@ -16,17 +16,33 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 8
+"""Panels in a line: as many cases stand side by side as fit into it, at least one."""
 COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
+GOLDEN = 0.618033988749895
+"""Step around the circle of hues, in turns, that keeps any number of colours apart."""
+
+
+def colour_of(index: int) -> str:
+    """The colour of the ``index``-th foreground label; distinct for as many as there are."""
+    if index < len(COLOURS):
+        return COLOURS[index]
+    from colorsys import hsv_to_rgb
+
+    red, green, blue = hsv_to_rgb((index * GOLDEN) % 1, 0.85, 0.9 if index % 2 else 0.65)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def write_sheet(
     path: Path, samples: Sequence[Sample], real: Sequence[Case], schema: Schema, *, title: str = ""
 ) -> Path:
-    """Write a PNG: eight cases a line, one row per channel, each synthetic above its real one.
+    """Write a PNG: per sample, for each channel real | synthetic, then the sample's label.
+
+    3D cases are shown in the slice where the sample's label has most foreground; a real case of the
+    same shape in the same slice, so that both show the same place if they were cut there.
 
     Args:
         path: where to write; published atomically.
-        samples: synthetic samples, (C, D, H, W) or (C, H, W).
+        samples: synthetic samples, (C, D, H, W) or (C, H, W); may be none.
         real: real cases of the same space, in the samples' order; may be fewer, or none.
         schema: names channels and labels.
         title: printed on top.
@@ -34,29 +50,65 @@ def write_sheet(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    blocks: list[tuple[str, Sequence[Sample | Case]]] = []
-    for first in range(0, len(samples), COLUMNS):
-        blocks.append(("synthetic", samples[first : first + COLUMNS]))
-        if real[first : first + COLUMNS]:
-            blocks.append(("real", real[first : first + COLUMNS]))
-    channels = len(schema.channels)
-    columns, rows = max(len(group) for _, group in blocks), channels * len(blocks)
+    count = len(samples) or len(real)
+    headings = [
+        f"{what} {channel}"
+        for channel in schema.channels
+        for what, items in (("real", real), ("synthetic", samples))
+        if items
+    ]
+    headings.append("label")
+    across = min(max(1, COLUMNS // len(headings)), max(1, count))
+    rows, columns = max(1, -(-count // across)), across * len(headings)
     figure = Figure(figsize=(1.5 * columns, 1.5 * rows + 0.4), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
-    windows = _windows(real or samples)
-    for block, (name, group) in enumerate(blocks):
-        lines = axes[block * channels : (block + 1) * channels]
-        for channel, line in enumerate(lines):
-            line[0].set_title(f"{name} {schema.channels[channel]}", fontsize=7, loc="left")
-            for axis, item in zip(line, group, strict=False):
-                cut = middle_slice(item.labels, item.image.shape[1:])
-                labels = None if channel else item.labels
-                _draw(axis, item.image[channel], labels, cut, windows[channel], schema)
-    figure.suptitle(title, fontsize=9)
+    title = title if count else f"{title} (no samples)".strip()
+    for place in range(across):
+        for axis, heading in zip(axes[0, place * len(headings) :], headings, strict=False):
+            axis.set_title(heading, fontsize=7, loc="left")
+    if title:  # a line above the first heading: a figure's own title would lie on the panels
+        axes[0, 0].set_title(f"{title}\n{headings[0]}", fontsize=7, loc="left")
+    windows = _windows(real or samples) if count else []
+    for index in range(count):
+        first = index % across * len(headings)
+        sample = samples[index] if index < len(samples) else None
+        case = real[index] if index < len(real) else None
+        panels = axes[index // across, first : first + len(headings)]
+        _draw_case(panels, sample, case, bool(samples), bool(real), windows, schema)
     return save_figure(figure, path, pad=0.3)
+
+
+def _draw_case(
+    panels: npt.NDArray[Any],
+    sample: Sample | None,
+    case: Case | None,
+    with_samples: bool,
+    with_real: bool,
+    windows: Sequence[tuple[float, float]],
+    schema: Schema,
+) -> None:
+    """One case's panels: real | synthetic of each channel, then the label."""
+    shown: Sample | Case | None = sample if sample is not None else case
+    assert shown is not None, "as many panels as samples or real cases"
+    shape = shown.image.shape[1:]
+    cut = middle_slice(shown.labels, shape)
+    left = iter(panels)
+    for channel, window in enumerate(windows):
+        for item, wanted in ((case, with_real), (sample, with_samples)):
+            if not wanted:
+                continue
+            axis = next(left)
+            if item is None:
+                continue
+            same = item.image.shape[1:] == shape
+            own = cut if same else middle_slice(item.labels, item.image.shape[1:])
+            # An outline in the first channel; the others show what it would hide.
+            labels = None if channel else item.labels
+            _draw(axis, item.image[channel], labels, own, window, schema)
+    _draw_labels(next(left), shown.labels, cut, schema)
 
 
 def write_overlays(
@@ -121,7 +173,21 @@ def _draw(
     axis.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
     if labels is None:
         return
-    for colour, value in zip(COLOURS, schema.foreground, strict=False):
+    for index, value in enumerate(schema.foreground):
         drawn = labels == value
         if drawn.any() and not drawn.all():
-            axis.contour(drawn, levels=[0.5], colors=colour, linewidths=0.6)
+            axis.contour(drawn, levels=[0.5], colors=colour_of(index), linewidths=0.6)
+
+
+def _draw_labels(axis: Axes, labels: LabelArray | None, cut: int | None, schema: Schema) -> None:
+    """A label map in colours: outside black, background grey."""
+    if labels is None:
+        return
+    from matplotlib.colors import to_rgb
+
+    plane = labels if cut is None else labels[cut]
+    picture = np.zeros((*plane.shape, 3))
+    picture[plane == 0] = 0.25
+    for index, value in enumerate(schema.foreground):
+        picture[plane == value] = to_rgb(colour_of(index))
+    axis.imshow(picture, interpolation="nearest")

@@ -153,7 +153,7 @@ class _TiledUNet:
         edge: int,
     ) -> None:
         self.net, self.condition, self.latents, self.edge = net, condition, latents, edge
-        self.shapes = net.level_shapes(size)
+        self.size, self.shapes = tuple(size), net.level_shapes(size)
         self.encoded: dict[int, Tensor] = {}  # features of the levels below the finest
         self.decoded = torch.empty(0)
 
@@ -167,28 +167,33 @@ class _TiledUNet:
             )
         last = [net.head]
         if not deepest:
-            return self._whole(
+            finest = self._whole(
                 lambda w: self._finish(self._bottom(w), w), 0, net.bottom_parts, last
             )
+            return self._painted(finest)
         self.decoded = self._whole(self._bottom, deepest, net.bottom_parts)
         for i in range(deepest - 1, 0, -1):
             del self.encoded[i + 1]
             self.decoded = self._whole(partial(self._ascend, i), i, net.decoder(i))
         self.encoded.clear()
         around = [*net.encoder(0), *last]
-        return self._whole(lambda w: self._finish(self._ascend(0, w), w), 0, net.decoder(0), around)
+        finest = self._whole(
+            lambda w: self._finish(self._ascend(0, w), w), 0, net.decoder(0), around
+        )
+        return self._painted(finest)
 
     # -- a window of each level ------------------------------------------------------------------
 
     def _skip(self, i: int, window: Window) -> Tensor:
         if i in self.encoded:
             return cut(self.encoded[i], window)
+        if self.net.outer is not None:
+            window = _finer(window, self.net.outer, self.size)
         return self.net.enter(self.condition(window))
 
     def _descend(self, i: int, window: Window) -> Tensor:
         """A window of level ``i + 1``."""
-        axes = zip(window, self.net.strides[i], self.shapes[i], strict=True)
-        finer = tuple(slice(w.start * s, min(w.stop * s, n)) for w, s, n in axes)
+        finer = _finer(window, self.net.strides[i], self.shapes[i])
         return self.net.descend(i, self._skip(i, finer))
 
     def _bottom(self, window: Window) -> Tensor:
@@ -200,7 +205,24 @@ class _TiledUNet:
         return self.net.refine(i, x, self._noise(i, window))
 
     def _finish(self, x: Tensor, window: Window) -> Tensor:
-        return self.net.finish(x, *self._noise(None, window))
+        """A window of the image; of what it is made of, if that is of another resolution."""
+        last = self.net.finish if self.net.outer is None else self.net.prepare
+        return last(x, *self._noise(None, window))
+
+    def _painted(self, finest: Tensor) -> Tensor:
+        """The image from all that ``_finish`` gave."""
+        outer = self.net.outer
+        if outer is None:
+            return finest
+
+        def draw(window: Window) -> Tensor:
+            source = _coarser(window, outer, finest.shape[2:])
+            starts = (s.start * by for s, by in zip(source, outer, strict=True))
+            places = zip(window, starts, strict=True)
+            painted = self.net.paint(cut(finest, source))
+            return cut(painted, tuple(slice(w.start - b, w.stop - b) for w, b in places))
+
+        return tiled(draw, self.size, self.edge, 0)
 
     def _noise(self, level: int | None, window: Window) -> list[Tensor]:
         own = self.net.latents_of(level, self.latents)
@@ -210,11 +232,7 @@ class _TiledUNet:
         """A window of what ``net.widen`` makes of the decoder's level ``i + 1``."""
         narrow, mode = self.net.narrow[i], self.net.style.up
         strides, coarse = self.net.strides[i], self.shapes[i + 1]
-        # Two coarse voxels on either side are as far as a cubic kernel sees.
-        source = tuple(
-            slice(max(w.start // s - 3, 0), min(-(-w.stop // s) + 3, n))
-            for w, s, n in zip(window, strides, coarse, strict=True)
-        )
+        source = _coarser(window, strides, coarse)
         x: Tensor = narrow(cut(self.decoded, source))
         if mode == "transposed":
             starts = [
@@ -257,6 +275,19 @@ class _TiledUNet:
                     continue
                 raise AssertionError("a normalisation was not reached")
             norm.forward.settle()
+
+
+def _finer(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
+    """A window of a grid of ``size`` that a coarser window was made from."""
+    axes = zip(window, strides, size, strict=True)
+    return tuple(slice(w.start * s, min(w.stop * s, n)) for w, s, n in axes)
+
+
+def _coarser(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
+    """A window of a coarser grid of ``size``, with all that a finer window is enlarged from."""
+    # Two coarse voxels on either side are as far as a cubic kernel sees.
+    axes = zip(window, strides, size, strict=True)
+    return tuple(slice(max(w.start // s - 3, 0), min(-(-w.stop // s) + 3, n)) for w, s, n in axes)
 
 
 def _reach(modules: Iterable[nn.Module]) -> int:

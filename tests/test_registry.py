@@ -1,5 +1,6 @@
 """Plugins found through entry points: each on its own, so that a broken one is only a line."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -10,28 +11,50 @@ import pytest
 
 from gansynth import conditions
 from gansynth.conditions.base import Edit
-from gansynth.errors import UsageFault
-from gansynth.hookspecs import hookimpl
+from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.generator import Generator
+from gansynth.hookspecs import API_VERSION, hookimpl
 from gansynth.registry import GROUP, KINDS, Registry, installed, load_registry
 from gansynth.sources.base import SourceRequest
 
 GOOD = """
-from gansynth.hookspecs import hookimpl
+from gansynth.generator import Generator
+from gansynth.hookspecs import API_VERSION, hookimpl
 
 @hookimpl
 def register_generators(register):
-    register("good", lambda: dict)
+    register("good", lambda: None)
 """
+TEXT = "def register_metrics(register):\n    pass\n"
 BROKEN = {
     "imports_nothing": ("import no_such_module_anywhere", "ModuleNotFoundError: No module named"),
     "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
     "has_a_typo": ("def register(:", "SyntaxError"),
     "raises": (
-        GOOD.replace('"good", lambda: dict', '"half", lambda: dict) or 1 / (0'),
+        GOOD.replace('"good", lambda: None', '"half", lambda: None) or 1 / (0'),
         "ZeroDivisionError: division by zero",
     ),
     "misspells_the_hook": (GOOD.replace("generators", "generatorz"), "register_generatorz"),
     "misspells_the_argument": (GOOD.replace("register):", "registre):"), "registre"),
+    "forgets_the_marker": (TEXT, "register_metrics is not marked @hookimpl"),
+    "is_of_tomorrow": (
+        GOOD.replace("good", "new") + f"gansynth_api = {API_VERSION + 1}",
+        f"made for plugin API {API_VERSION + 1}, gansynth 0.1.0 has {API_VERSION}; install a newer "
+        "gansynth: pip install -U gansynth",
+    ),
+    "is_of_yesterday": (
+        GOOD.replace("good", "old") + "gansynth_api = 0",
+        "install a newer is_of_yesterday: pip install -U is_of_yesterday",
+    ),
+    "is_of_no_number": (
+        GOOD.replace("good", "odd") + "gansynth_api = '1'",
+        "gansynth_api is '1', expected a whole number",
+    ),
+    "offers_a_class": (
+        GOOD.replace('"good", lambda: None', '"cls", dict'),
+        "'cls' comes with the class dict, expected a function without arguments",
+    ),
+    "offers_a_bad_name": (GOOD.replace('"good"', '"a b"'), "name 'a b', expected letters"),
     "takes_a_name": (GOOD, "generator 'good' is already registered by 'a_good_one'"),
 }
 
@@ -44,7 +67,7 @@ def registry(tmp_path, monkeypatch):
     for name, text in names.items():
         (tmp_path / f"plugin_{name}.py").write_text(text, encoding="utf-8")
     try:
-        yield load_registry({n: EntryPoint(n, f"plugin_{n}", GROUP) for n in names})
+        yield load_registry(EntryPoint(n, f"plugin_{n}", GROUP) for n in names)
     finally:
         for name in names:
             sys.modules.pop(f"plugin_{name}", None)
@@ -53,7 +76,7 @@ def registry(tmp_path, monkeypatch):
 @pytest.fixture
 def alone():
     """A registry with gansynth's own edits only."""
-    return load_registry({})
+    return load_registry(())
 
 
 def plugin(**hooks: Any) -> SimpleNamespace:
@@ -61,7 +84,7 @@ def plugin(**hooks: Any) -> SimpleNamespace:
 
 
 def test_a_good_plugin_works_beside_broken_ones(registry):
-    assert registry.generator("good") is dict
+    assert registry.found["generators"]["good"][0] == "a_good_one"
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -76,7 +99,9 @@ def test_nothing_of_a_broken_plugin_is_registered(registry):
 
 
 def test_an_unknown_name_lists_what_there_is_and_what_is_broken(registry):
-    with pytest.raises(UsageFault, match=r"expected one of: good\. .*Broken plugins: exits, has_a"):
+    with pytest.raises(
+        UsageFault, match=r"expected one of: good\. .*Broken plugins: exits, forgets"
+    ):
         registry.generator("nonsense")
 
 
@@ -94,6 +119,125 @@ def test_every_built_in_edit_loads_under_its_own_name(alone):
     loaded = {name: alone.edit(name) for name in alone.names("edits")}
     assert set(loaded) == set(conditions.BUILT_IN)
     assert all(issubclass(edit, Edit) and edit.name == name for name, edit in loaded.items())
+
+
+NONSENSE = [
+    ("generators", dict, "returned the class dict, expected a subclass of gansynth.generator.Gen"),
+    ("generators", Generator, "Generator lacks networks, phases, sample"),
+    ("adapters", "nnunet", "returned 'nnunet', expected a subclass of gansynth.adapter.Adapter"),
+    ("edits", None, "returned None, expected a subclass of gansynth.conditions.base.Edit"),
+    ("sources", 7, "returned 7, expected a function"),
+    ("checks", [], "expected a function"),
+    ("metrics", {}, "expected a function"),
+]
+
+
+@pytest.mark.parametrize(("kind", "nonsense", "reason"), NONSENSE)
+def test_what_is_loaded_must_be_of_its_kind(alone, kind, nonsense, reason):
+    alone.add(plugin(**{kind: lambda register: register("odd", lambda: nonsense)}), "fake")
+    with pytest.raises(UsageFault, match="'odd' of plugin 'fake' does not load") as fault:
+        alone.load(kind, "odd")
+    assert reason in str(fault.value)
+
+
+def test_a_loader_that_ends_the_process_does_not(alone):
+    alone.add(plugin(metrics=lambda register: register("bye", lambda: sys.exit(3))), "fake")
+    with pytest.raises(UsageFault, match="'bye' of plugin 'fake' does not load: SystemExit: 3"):
+        alone.metric("bye")
+
+
+def test_a_signal_that_ends_the_process_does_end_it(alone):
+    alone.add(plugin(metrics=lambda register: register("bye", lambda: sys.exit(143))), "fake")
+    with pytest.raises(SystemExit):
+        alone.metric("bye")
+
+
+def test_a_loader_may_say_what_to_install(alone):
+    def load():
+        raise EnvironmentFault("pip install tensorlib")
+
+    alone.add(plugin(metrics=lambda register: register("needy", load)), "fake")
+    with pytest.raises(EnvironmentFault, match=r"^pip install tensorlib$"):
+        alone.metric("needy")
+
+
+def test_what_a_plugin_prints_stays_out_of_stdout(alone, capsys):
+    alone.add(plugin(edits=lambda register: print("licence:", "none")), "chatty")
+    assert capsys.readouterr() == ("", "licence: none\n")
+
+
+def test_everything_of_ours_loads():
+    for kind in KINDS:
+        for name in installed().names(kind):
+            assert installed().load(kind, name) is not None
+
+
+# -- distributions ---------------------------------------------------------------------------------
+
+
+def install(folder, distribution: str, name: str, code: str) -> None:
+    """What pip would leave behind."""
+    module = f"stranger_{distribution}_{name}"
+    (folder / f"{module}.py").write_text(code, encoding="utf-8")
+    info = folder / f"{distribution}-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text(f"[gansynth]\n{name} = {module}\n")
+
+
+@pytest.fixture
+def strangers(tmp_path):
+    """Runs Python where some distributions are installed beside ours."""
+    install(tmp_path, "aaa", "mine", GOOD)
+    install(tmp_path, "bbb", "mine", GOOD.replace("good", "other"))
+    install(tmp_path, "ccc", "a_thief", GOOD.replace("good", "cgan3d"))
+    install(tmp_path, "ddd", "quits", "import sys; print('hello'); sys.exit(9)")
+
+    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+MAIN = "from gansynth_cli.main import main; main()"
+
+
+def test_help_imports_no_plugin(strangers):
+    done = strangers(MAIN, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hello" not in done.stdout
+
+
+def test_broken_distributions_are_a_warning_and_a_row_each_and_no_more(strangers):
+    done = strangers(MAIN, "plugins")
+    assert done.returncode == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["generators", "good", "from", "mine", "aaa", "2.5"] in rows
+    broken = [line for line in done.stdout.splitlines() if line.startswith("broken")]
+    warnings = [line for line in done.stderr.splitlines() if line != "hello"]
+    assert len(broken) == len(warnings) == 3
+    for line in (*broken, *warnings):
+        assert any(
+            reason in line
+            for reason in (
+                "the name 'mine' is already taken by aaa 2.5",
+                "generator 'cgan3d' is already registered by 'cgan3d'",
+                "SystemExit: 9",
+            )
+        ), line
+    assert all(line.startswith("warning: plugin '") for line in warnings)
+    assert "hello" not in done.stdout
+
+
+def test_a_warning_comes_once_in_a_process(strangers):
+    done = strangers("from gansynth.registry import installed; installed(); installed()")
+    assert done.stderr.count("SystemExit: 9") == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,9 +287,9 @@ def test_nothing_is_loaded_before_it_is_asked_for(alone):
         loaded.append("now")
         return int
 
-    alone.add(plugin(generators=lambda register: register("lazy", load)), "fake")
+    alone.add(plugin(metrics=lambda register: register("lazy", load)), "fake")
     assert loaded == []
-    alone.generator("lazy")
+    alone.metric("lazy")
     assert loaded == ["now"]
 
 

@@ -1,13 +1,16 @@
 """Sheets, overlays and curves: pictures that open, whatever the labels are."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from gansynth.curves import read_metrics, write_curves
-from gansynth.schema import Sample
-from gansynth.sheets import middle_slice, write_overlays, write_sheet
+from gansynth.schema import Case, Sample
+from gansynth.sheets import colour_of, middle_slice, write_overlays, write_sheet
 from gansynth.testing import ToySource
 
 
@@ -28,14 +31,101 @@ def samples(ndim: int, n: int) -> list[Sample]:
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_a_sheet_has_a_column_per_case_and_a_row_per_channel(tmp_path, ndim):
+def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(tmp_path, ndim):
     schema = ToySource(ndim).schema
-    small = write_sheet(tmp_path / "a.png", samples(ndim, 1), [], schema)
-    wide = write_sheet(tmp_path / "b.png", samples(ndim, 2), [], schema)
-    tall = write_sheet(tmp_path / "c.png", samples(ndim, 1), cases(ndim, 1), schema)
-    (height, width), more = size(small), (size(wide)[1], size(tall)[0])
-    assert more[0] == pytest.approx(2 * width, abs=2)
-    assert more[1] > 1.8 * height
+    alone = size(write_sheet(tmp_path / "a.png", samples(ndim, 1), [], schema))
+    beside = size(write_sheet(tmp_path / "b.png", samples(ndim, 1), cases(ndim, 1), schema))
+    more = size(write_sheet(tmp_path / "c.png", samples(ndim, 3), cases(ndim, 3), schema))
+    panel = alone[1] / 3  # two channels, and the label
+    assert beside[1] == pytest.approx(5 * panel, rel=0.02)
+    assert more[1] == beside[1]
+    assert more[0] > 2.5 * beside[0]
+
+
+def test_with_one_channel_two_cases_share_a_line(tmp_path):
+    schema = replace(ToySource(2).schema, channels=("T1",))
+    flat = [replace(case, image=case.image[:1]) for case in cases(2, 2)]
+    drawn = [Sample(case.image, case.labels) for case in flat]
+    one = size(write_sheet(tmp_path / "a.png", drawn[:1], flat[:1], schema))
+    two = size(write_sheet(tmp_path / "b.png", drawn, flat, schema))
+    assert (two[0], two[1]) == (one[0], 2 * one[1])
+
+
+def panels(path: Path, columns: int, rows: int = 1) -> list[list[Any]]:
+    """The middle of each panel, as RGB (H, W, 3)."""
+    from matplotlib.image import imread
+
+    pixels = imread(path)[..., :3]
+    pixels = pixels[-rows * 150 :]  # what is above are headings
+    cells = [np.array_split(row, columns, axis=1) for row in np.array_split(pixels, rows)]
+    return [[cell[35:-35, 35:-35] for cell in row] for row in cells]
+
+
+def test_each_panel_shows_what_its_heading_says(tmp_path):
+    schema = replace(ToySource(2).schema, channels=("T1",))
+    ramp = np.linspace(0, 1, 16, dtype=np.float32)[None, None].repeat(16, 1)
+    labels = np.zeros((16, 16), np.int16)
+    labels[4:12, 4:12] = 2
+    real = Case("a", "a", ramp, np.zeros((16, 16), np.int16))
+    sample = Sample(ramp[:, ::-1].transpose(0, 2, 1).copy(), labels)
+    path = write_sheet(tmp_path / "a.png", [sample], [real], schema)
+    ((left, middle, right),) = panels(path, 3)
+    assert left[:, -1].mean() > left[:, 0].mean() + 0.3  # the ramp goes to the right
+    assert abs(middle[:, -1].mean() - middle[:, 0].mean()) < 0.2
+    wanted = to_rgb(colour_of(1))
+    assert np.allclose(right[len(right) // 2, right.shape[1] // 2], wanted, atol=0.02)
+
+
+def test_a_real_case_is_shown_in_its_samples_slice(tmp_path):
+    schema = replace(ToySource(3).schema, channels=("T1",))
+    labels = np.zeros((6, 16, 16), np.int16)
+    labels[4, 4:12, 4:12] = 1
+    image = np.zeros((1, 6, 16, 16), np.float32)
+    image[:, 4, :, 8:] = 1
+    elsewhere = np.roll(labels, -3, axis=0)
+    real = Case("a", "a", image, elsewhere)
+    path = write_sheet(tmp_path / "a.png", [Sample(image, labels)], [real], schema)
+    ((left, _, _),) = panels(path, 3)
+    assert left[:, -1].mean() > left[:, 0].mean() + 0.5
+
+
+@pytest.mark.parametrize("real", [0, 3])
+def test_no_samples_is_a_sheet_too(tmp_path, real):
+    path = write_sheet(tmp_path / "a.png", [], cases(3, real), ToySource(3).schema, title="now")
+    assert size(path)[1] > 100
+
+
+def test_fewer_real_cases_than_samples_leave_gaps(tmp_path):
+    schema = ToySource(2).schema
+    some = write_sheet(tmp_path / "a.png", samples(2, 3), cases(2, 1), schema)
+    every = write_sheet(tmp_path / "b.png", samples(2, 3), cases(2, 3), schema)
+    assert size(some) == size(every)
+    assert some.read_bytes() != every.read_bytes()
+
+
+def test_any_number_of_labels_has_colours_of_their_own():
+    colours = [colour_of(index) for index in range(40)]
+    assert len(set(colours)) == 40
+    near = [
+        np.abs(np.subtract(to_rgb(a), to_rgb(b))).max()
+        for i, a in enumerate(colours[:16])
+        for b in colours[:i]
+    ]
+    assert min(near) > 0.08
+
+
+def test_the_seventh_label_is_outlined_and_filled(tmp_path):
+    schema = replace(
+        ToySource(2).schema, channels=("T1",), labels={str(value): value for value in range(9)}
+    )
+    labels = np.zeros((16, 16), np.int16)
+    labels[4:12, 4:12] = 8
+    sheet = write_sheet(
+        tmp_path / "a.png", [Sample(np.zeros((1, 16, 16), np.float32), labels)], [], schema
+    )
+    ((outlined, filled),) = panels(sheet, 2)
+    assert 50 < (np.ptp(outlined, axis=-1) > 0.2).sum() < 1500
+    assert (np.abs(filled - to_rgb(colour_of(7))).max(-1) < 0.05).mean() > 0.4
 
 
 def test_a_sheet_makes_its_folder_and_leaves_nothing_else(tmp_path):
@@ -52,14 +142,13 @@ def test_labels_may_be_anything(tmp_path, labels):
 
 
 def test_the_outline_is_drawn(tmp_path):
-    from matplotlib.image import imread
-
     drawn = samples(2, 1)
     plain = [Sample(s.image) for s in drawn]
     schema = ToySource(2).schema
-    with_outline = imread(write_sheet(tmp_path / "a.png", drawn, [], schema))
-    without = imread(write_sheet(tmp_path / "b.png", plain, [], schema))
-    colour = np.ptp(with_outline[..., :3], axis=-1).max(), np.ptp(without[..., :3], axis=-1).max()
+    colour = [
+        np.ptp(panels(write_sheet(tmp_path / "a.png", items, [], schema), 3)[0][0], axis=-1).max()
+        for items in (drawn, plain)
+    ]
     assert colour[0] > 0.3 > 0.01 > colour[1]
 
 

@@ -18,6 +18,9 @@ STYLES: list[tuple[tuple[int, ...], int, dict[str, Any]]] = [
     ((37, 30), 3, {"blocks": "residual", "double": True, "skip": "concat"}),
     ((37, 30), 3, {"noise": False, "dropout": 0.5, "norm": "none", "activation": "elu"}),
     ((21, 18), 1, {"double": True}),
+    ((26, 21, 19), 3, {"stem": False}),
+    ((37, 30), 3, {"stem": False, "down": "strided4", "up": "transposed", "norm": "batch"}),
+    ((37, 30), 2, {"stem": False, "down": "maxpool"}),
 ]
 
 

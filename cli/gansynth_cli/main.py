@@ -34,10 +34,12 @@ COMMANDS = {
     "check": ("check", "Say what is wrong with a data set, file by file."),
     "splits": ("splits", "Write a host's folds so that no subject is on both sides."),
     "prepare": ("prepare", "Plan and preprocess a data set with its host framework."),
+    "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
     "sample": ("sample", "Draw labelled samples from a run."),
+    "show": ("show", "Print where everything of a run is, and how far it has come."),
     "augment": ("augment", "Train a host framework with samples mixed in at a ratio."),
-    "plugins": ("plugins", "List and check what is installed."),
+    "plugins": ("plugins", "List and check what is installed, or start a plugin of your own."),
     "doctor": ("doctor", "Say what this machine has, and what is missing."),
 }
 """Command -> (module below ``gansynth_cli.commands``, the line that ``gansynth --help`` shows)."""

@@ -23,6 +23,8 @@ class UNetStyle:
         double: one convolution more per level; of residual levels, one block.
         activation: after each normalisation.
         skip: ``add`` to the decoder's features what the encoder had at that level, or ``concat``.
+        stem: begin and end at full resolution; False strides in at once and ends in a transposed
+            convolution, as pix2pix does: cheaper, and blind to grain.
         spectral: normalise every convolution by its spectral norm.
         noise: add noise at every level, and before the image.
         dropout: share of the features dropped in the coarsest levels of the decoder, when
@@ -37,6 +39,7 @@ class UNetStyle:
     double: bool = False
     activation: Activation = "leaky_relu"
     skip: Skip = "add"
+    stem: bool = True
     spectral: bool = False
     noise: bool = True
     dropout: float = 0.0

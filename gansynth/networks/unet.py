@@ -56,7 +56,7 @@ class UNetGenerator(nn.Module):
         ndim: spatial axes, 2 or 3.
         in_channels: channels of the condition (one-hot labels, context).
         out_channels: image channels, drawn jointly.
-        width: features at full resolution; doubled per level up to ``max_width``.
+        width: features of the finest level; doubled per level up to ``max_width``.
         strides: one tuple per downsampling.
         output: ``linear`` or ``tanh``.
         max_width: most features of any level.
@@ -76,18 +76,24 @@ class UNetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.ndim, self.output, self.style = ndim, output, style
-        self.strides = [tuple(stride) for stride in strides]
-        self.widths = [min(width * 2**i, max_width) for i in range(len(strides) + 1)]
+        # Without a stem the finest level is half the image's resolution.
+        self.outer = None if style.stem or not strides else tuple(strides[0])
+        self.strides = [tuple(s) for s in (strides if self.outer is None else strides[1:])]
+        self.widths = [min(width * 2**i, max_width) for i in range(len(self.strides) + 1)]
         self.act = activation(style.activation)
-        self.stem = self._conv(in_channels, width, 3)
-        self.down = nn.ModuleList(self._downward(i) for i in range(len(strides)))
+        self.stem = self._stem(in_channels, width)
+        self.down = nn.ModuleList(self._downward(i) for i in range(len(self.strides)))
         self.middle = Unit(
             ndim, self.widths[-1], style.norm, style.activation, spectral=style.spectral
         )
         self._build_upward(width)
         self.head = self._conv(width, width, 3)
         self.grain = NoiseInjection(ndim, width) if style.noise else None
-        self.image = self._conv(width, out_channels, 1)
+        self.image = (
+            self._conv(width, out_channels, 1)
+            if self.outer is None
+            else Transposed(ndim, width, out_channels, self.outer, spectral=style.spectral)
+        )
         self.refine_down = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
         self.refine_middle = self._refine(self.widths[-1])
         self.refine_up = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
@@ -96,6 +102,14 @@ class UNetGenerator(nn.Module):
 
     def _conv(self, cin: int, cout: int, kernel: int) -> nn.Module:
         return conv(self.ndim, cin, cout, kernel, spectral=self.style.spectral)
+
+    def _stem(self, cin: int, width: int) -> nn.Module:
+        if self.outer is None:
+            return self._conv(cin, width, 3)
+        style = self.style
+        return downsampling(
+            style.down, self.ndim, cin, width, self.outer, spectral=style.spectral
+        )
 
     def _downward(self, i: int) -> nn.Module:
         style, (cin, cout) = self.style, self.widths[i : i + 2]
@@ -133,11 +147,22 @@ class UNetGenerator(nn.Module):
             )
         )
 
+    def channel_axes(self) -> tuple[str, dict[str, int]]:
+        """Name of the weight that meets the condition on its axis 1; axes of the image's channels.
+
+        The latter by name of weight and bias.
+        """
+        convolutions = (nn.Conv2d, nn.Conv3d)
+        first = next(n for n, m in self.stem.named_modules() if isinstance(m, convolutions))
+        image = "image" if self.outer is None else "image.conv"
+        axes = {f"{image}.weight": 0 if self.outer is None else 1, f"{image}.bias": 0}
+        return ".".join(("stem", *([first] if first else []), "weight")), axes
+
     # -- noise -----------------------------------------------------------------------------------
 
     def level_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
         """Spatial shapes of the levels, finest first."""
-        shapes = [tuple(size)]
+        shapes = [tuple(size if self.outer is None else shrunk(size, self.outer))]
         for stride in self.strides:
             shapes.append(tuple(shrunk(shapes[-1], stride)))
         return shapes
@@ -195,7 +220,10 @@ class UNetGenerator(nn.Module):
             own = self.latents_of(i, latents)
             x = self._run(partial(self.ascend, i), self.decoder(i), x, skips[i], *own)
         last = [self.head, self.image]
-        return self._run(self.finish, last, x, *self.latents_of(None, latents))
+        x = self._run(self.finish, last, x, *self.latents_of(None, latents))
+        for axis, length in enumerate(condition.shape[2:], start=2):
+            x = x.narrow(axis, 0, length)
+        return x
 
     def _run(
         self, level: Callable[..., Tensor], modules: Sequence[nn.Module], *inputs: Tensor
@@ -262,11 +290,19 @@ class UNetGenerator(nn.Module):
 
     def finish(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """The image from the decoder's finest level."""
+        return self.paint(self.prepare(x, noise))
+
+    def prepare(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What the image is made of, from the decoder's finest level."""
         x = self.head(x)
         if self.grain is not None:
             # Fresh noise once more, one convolution before the image: grain as fine as a voxel.
             x = self.grain(x, noise)
-        x = self.image(self.act(x)).float()
+        return self.act(x)
+
+    def paint(self, x: Tensor) -> Tensor:
+        """The image; of an even number of voxels if its resolution is twice the finest level's."""
+        x = self.image(x).float()
         return torch.tanh(x) if self.output == "tanh" else x
 
     def _refined(self, by: nn.ModuleList, i: int, x: Tensor) -> Tensor:

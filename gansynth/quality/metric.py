@@ -2,9 +2,101 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gansynth.errors import GansynthError, UsageFault
 from gansynth.schema import Case, Sample, Schema
+
+if TYPE_CHECKING:
+    from gansynth.sampling import SampleDrawer
 
 Metric = Callable[[Sequence[Sample], Sequence[Case], Schema], Mapping[str, float]]
 """(samples, real cases, their schema) -> named numbers; JSON-able."""
+
+Measured = dict[str, dict[str, float | None]]
+"""Metric -> its named numbers; None where a number is not finite, which JSON cannot hold."""
+
+
+def measure_run(
+    run: Path,
+    names: Sequence[str],
+    number: int,
+    *,
+    seed: int = 0,
+    edits: Sequence[str] | None = None,
+    device: str = "auto",
+    root: str | None = None,
+) -> Measured:
+    """Measure samples of a run beside the real cases their labels came from.
+
+    Args:
+        run: run folder.
+        names: registered metrics.
+        number: how many samples, numbers 0 to ``number - 1`` of the seed.
+        seed: seeds conditions and latents.
+        edits: condition edits; None takes the run's own.
+        device: ``auto``, ``cpu``, ``cuda:0``.
+        root: overrides where the source's host folders lie.
+
+    Raises:
+        UsageFault: no run, an unknown metric, or one that fails.
+    """
+    from gansynth.registry import installed
+    from gansynth.run import load_run
+    from gansynth.sampling import SampleDrawer
+
+    metrics = load_metrics(names)
+    opened = load_run(run, device)
+    request = opened.request if root is None else replace(opened.request, root=root)
+    drawer = SampleDrawer(opened, installed().open_source(request), edits, seed)
+    samples = drawer.draw_raw(0, number)
+    real = [real_case(drawer, sample) for sample in samples]
+    return measure(metrics, samples, real, opened.generator.schema)
+
+
+def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """Registered metrics by name.
+
+    Raises:
+        UsageFault: one is unknown or does not load.
+    """
+    from gansynth.registry import installed
+
+    return {name: installed().metric(name) for name in names}
+
+
+def measure(
+    metrics: Mapping[str, Metric], samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+) -> Measured:
+    """Apply metrics to samples and real cases of the generator's space.
+
+    Raises:
+        UsageFault: a metric raises, or returns anything but named numbers.
+    """
+    measured: Measured = {}
+    for name, metric in metrics.items():
+        try:
+            found = {str(key): float(value) for key, value in metric(samples, real, schema).items()}
+        except GansynthError:
+            raise
+        except Exception as error:  # a stranger's code
+            text = " ".join(str(error).split())
+            raise UsageFault(
+                f"metric {name!r} fails on {len(samples)} sample(s): {type(error).__name__}: "
+                f"{text}; expected named numbers. Leave it out, or mend its plugin"
+            ) from error
+        measured[name] = {k: v if math.isfinite(v) else None for k, v in found.items()}
+    return measured
+
+
+def real_case(drawer: SampleDrawer, sample: Sample) -> Case:
+    """The real case a sample's condition came from, at the same place, in the generator's space."""
+    from gansynth.space import Placement
+
+    placement = Placement.from_json(sample.provenance["placement"])
+    case = drawer.source.load(sample.provenance["case"])
+    return drawer.run.space.to_generator(case, placement)

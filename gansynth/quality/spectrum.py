@@ -7,12 +7,12 @@ arXiv:2003.01826, for the measure).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import FloatArray
+from gansynth.schema import Case, FloatArray, Sample, Schema
 
 BANDS = 8
 
@@ -59,3 +59,19 @@ def spectrum_ratio(
     bottom = np.mean([radial_power(i, spacing, bands) for i in real], axis=0)
     ratio: npt.NDArray[np.float64] = top / np.maximum(bottom, 1e-12)
     return ratio
+
+
+def spectrum_metric(
+    samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+) -> Mapping[str, float]:
+    """The metric ``spectrum``: ``spectrum_ratio`` per channel and band, 1 at the lowest.
+
+    Returns:
+        ``{"T1 band 1": 0.98, ...}``; NaN in a band that small images have no frequency in.
+    """
+    ratio = spectrum_ratio([s.image for s in samples], [c.image for c in real], schema.spacing)
+    return {
+        f"{channel} band {band}": float(value)
+        for channel, row in zip(schema.channels, ratio, strict=True)
+        for band, value in enumerate(row, 1)
+    }

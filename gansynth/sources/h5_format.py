@@ -135,8 +135,8 @@ def group(number: int) -> str:
 
 def pack_planes(planes: Planes) -> npt.NDArray[np.int64]:
     """Counts of a case's labels as one table: value, box, then a column per plane."""
-    rows = len(planes.values)
-    boxes = planes.boxes.reshape(rows, -1)
+    rows, axes, _ = planes.boxes.shape
+    boxes = planes.boxes.reshape(rows, 2 * axes)
     return np.hstack([planes.values[:, None].astype(np.int64), boxes, planes.counts])
 
 

@@ -26,8 +26,8 @@ from gansynth.sources.h5_format import FORMAT, LIBVER, Entry, Index, group, pack
 Dtype = Literal["float32", "float16"]
 Compression = Literal["none", "lzf", "gzip"]
 CHUNK = 24
-"""Edge in voxels of a chunk of a volume; a chunk holds all channels. Patches of 64³ read fastest from
-chunks of 24 to 32 (benchmarks/bench_reads.py)."""
+"""Edge in voxels of a chunk of a volume; a chunk holds all channels. Patches of 64³ read fastest
+from chunks of 24 to 32 (benchmarks/bench_reads.py)."""
 FLAT = 8
 """Chunks of 2D cases have edges so many times as long."""
 SLACK = 1 << 20

@@ -42,8 +42,8 @@ class PictureOptions(ReadOptions):
         description="folder of the masks, which have the images' names; `masks` or `labels` if "
         "there is one beside `images`",
     )
-    mask_suffix: str = Field(
-        "", description="what a mask's name has after its image's, `_mask` say; before the dot"
+    mask_suffix: str | None = Field(
+        None, description="what a mask's name has after its image's, `_mask` say; before the dot"
     )
     labels: LabelNames | None = Field(
         None,
@@ -122,7 +122,7 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     masks = _asked(folder, "masks", options.masks)
     if masks is None and images != folder:
         masks = _first(images.parent, *MASKS)
-    suffix = options.mask_suffix
+    suffix = options.mask_suffix or ""
     found = PictureSet(folder, masked=bool(masks or suffix))
     files = _files(images, found, skip=masks)
     drawn: dict[str, Path] = {}

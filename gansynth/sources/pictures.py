@@ -310,7 +310,9 @@ def _check_set(
         for case in cases[1:]:
             path = pictures[case].image
             message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
-            yield Finding("warning", case, path, message)
+            yield Finding(
+                "error" if len(_sides(source, cases)) > 1 else "warning", case, path, message
+            )
     for path in source.found.spare:
         message = f"{path}: a mask without an image; it is not used"
         yield Finding("warning", None, path, message)
@@ -318,3 +320,11 @@ def _check_set(
         _ = source.train_ids
     except GansynthError as fault:
         yield Finding("error", None, folder, str(fault))
+
+
+def _sides(source: PictureSource, cases: list[str]) -> set[bool]:
+    """Whether pictures are held out."""
+    try:
+        return {case in source.held_out_ids for case in cases}
+    except GansynthError:  # told elsewhere
+        return set()

@@ -77,6 +77,7 @@ class CGAN3D(Generator):
             double=o.double,
             activation=o.activation,
             skip=o.skip,
+            stem=o.g_stem,
             spectral=o.g_spectral_norm,
             noise=o.noise,
             dropout=o.dropout,
@@ -123,10 +124,10 @@ class CGAN3D(Generator):
         """Where condition and target channels meet the networks."""
         drawn, told = self.target_channels, self.condition_channels
         judge = cast(PatchDiscriminator, self.nets["discriminator"]).input_weight()
+        first, last = self.net.channel_axes()
         axes: dict[str, tuple[int, Sequence[str]]] = {
-            "generator/stem.weight": (1, told),
-            "generator/image.weight": (0, drawn),
-            "generator/image.bias": (0, drawn),
+            f"generator/{first}": (1, told),
+            **{f"generator/{name}": (axis, drawn) for name, axis in last.items()},
             f"discriminator/{judge}": (1, (*drawn, *told)),
         }
         if self.options.perceptual:

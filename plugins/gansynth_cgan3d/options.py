@@ -27,7 +27,7 @@ class CGANOptions(GeneratorOptions):
     """Options of ``cgan3d``; the defaults aim at one GPU and volumes of about 64 to 128 voxels."""
 
     # -- generator
-    width: int = Field(32, ge=4, description="generator features at full resolution")
+    width: int = Field(32, ge=4, description="generator features at its finest level")
     levels: int = Field(4, ge=1, le=7, description="resolutions of the generator's U-Net")
     norm: Norm = Field("instance", description="the generator's normalisation")
     down: Down = Field(
@@ -39,6 +39,9 @@ class CGANOptions(GeneratorOptions):
     )
     double: bool = Field(False, description="one more convolution (or residual block) per level")
     activation: Activation = Field("leaky_relu", description="the generator's activation")
+    g_stem: bool = Field(
+        True, description="begin and end at full resolution; off: strided in, transposed out"
+    )
     skip: Skip = Field("add", description="how the encoder's features join the decoder's")
     g_spectral_norm: bool = Field(False, description="spectral normalisation of the generator")
     noise: bool = Field(True, description="noise at every level; off, labels determine the image")

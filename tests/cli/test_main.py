@@ -217,5 +217,5 @@ def test_the_exit_code_reaches_the_shell():
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error: 'nifti:x'")
+    assert done.stderr.startswith("error: nifti:x")
     assert done.stderr.count("\n") == 1

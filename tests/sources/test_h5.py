@@ -128,6 +128,20 @@ def test_boxes_and_unlabelled_cases_are_kept(tmp_path):
     assert part.boxes.labels.tolist() == [1]
 
 
+def test_cases_without_foreground_are_kept(tmp_path):
+    class Empty(ToySource):
+        def load(self, case_id: str) -> Case:
+            case = super().load(case_id)
+            assert case.labels is not None
+            return replace(case, labels=np.minimum(case.labels, 0))
+
+    write_h5(Empty(2), tmp_path / "toy.h5")
+    source, rng = opened(tmp_path / "toy.h5"), np.random.default_rng(0)
+    assert same(source.load("toy_00"), Empty(2).load("toy_00"))
+    assert source.outline("toy_00").foreground_voxel(rng) is None
+    assert not check_h5(source.request, silent).findings
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -233,14 +247,16 @@ def test_two_forked_workers_give_the_same_batches_as_none(cached):
 def test_a_forked_process_opens_the_file_itself(cached):
     source = opened(cached)
     source.load("toy_00")
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(handle_is_inherited, (source,)) is False
 
+    def handle_is_new() -> None:
+        inherited = source._open[1]
+        source.load("toy_01")
+        sys.exit(0 if source._open[1] is not inherited else 3)
 
-def handle_is_inherited(source: Any) -> bool:
-    before = source._open
-    source.load("toy_01")
-    return before is not None and source._open[1] is before[1]
+    child = multiprocessing.get_context("fork").Process(target=handle_is_new)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
 
 
 def test_a_spawned_process_reads_the_same(cached):

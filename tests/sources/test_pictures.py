@@ -13,7 +13,9 @@ from PIL import Image
 from gansynth.errors import DataFault, UsageFault
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.picture_files import read_picture
+from gansynth.sources.picture_list import PictureOptions
 from gansynth.sources.pictures import check_pictures, open_pictures
+from gansynth.sources.reading import options_table
 
 SHAPE = (20, 24)
 
@@ -34,7 +36,7 @@ def disc(radius: int) -> Any:
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """Two classes of five people with two pictures each, and masks drawn as 255."""
     for number in range(20):
         name = f"{('benign', 'malignant')[number % 2]}/p{number // 4}_{number}.png"
@@ -272,10 +274,29 @@ def test_check_tells_everything_in_one_pass(folder):
         assert [m for m in found if name in m and words in m], (name, found)
     assert len(found) == len(said)
     levels = [finding.level for finding in checked.findings]
-    assert levels == ["error"] * 6 + ["warning"] * 2
+    assert levels == sorted(levels)
+    assert [f.level for f in checked.findings if "spare" in f.message] == ["warning"]
+
+
+def test_the_same_picture_on_both_sides_is_an_error(folder):
+    source = opened(folder)
+    content = (folder / "images" / f"{source.train_ids[0]}.png").read_bytes()
+    for other, level in ((source.train_ids[1], "warning"), (source.held_out_ids[0], "error")):
+        path = folder / "images" / f"{other}.png"
+        before = path.read_bytes()
+        path.write_bytes(content)
+        checked = check_pictures(source.request, lambda done, total: None)
+        assert [(f.level, "same pixels" in f.message) for f in checked.findings] == [(level, True)]
+        path.write_bytes(before)
 
 
 def test_check_finds_nothing_wrong_with_a_sound_folder(folder):
     request = SourceRequest("pictures", str(folder), subjects=r"/(p\d)_")
     checked = check_pictures(request, lambda done, total: None)
     assert (checked.cases, list(checked.findings)) == (20, [])
+
+
+def test_the_keys_in_the_documentation_are_those_of_the_model():
+    text = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
+    table = "\n".join(options_table(PictureOptions))
+    assert f"<!-- read: pictures -->\n{table}\n<!-- end -->" in text

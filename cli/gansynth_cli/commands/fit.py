@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     epilog=examples(
         "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres --fold 0 -o runs/g0",
         "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres -o runs/g0 --set steps=500 --dry-run",
+        "gansynth fit cgan3d --data nnunet:001 -o runs/g1 --per-channel T1,T2+FLAIR",
+        "gansynth fit chain.yaml --data nnunet:001 -o runs/g2 --init-from runs/g0",
     )
 )
 @click.argument("generator", metavar="NAME")
@@ -47,6 +49,26 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Choose patch, width and checkpointing by measurement, to stay within it (16GB).",
 )
+@click.option(
+    "--init-from",
+    type=FOLDER,
+    metavar="RUN",
+    help="Start from another run's weights; what it has seen counts as seen.",
+)
+@click.option(
+    "--per-channel",
+    is_flag=False,
+    flag_value="each",
+    metavar="[GROUPS]",
+    help="One model per image channel, or per group of them: T1,T2+FLAIR.",
+)
+@click.option(
+    "--log",
+    "log",
+    multiple=True,
+    metavar="NAME",
+    help="Log to tensorboard, wandb or mlflow too, in the run folder; may be repeated.",
+)
 @dry_run_option
 @with_output
 def command(
@@ -58,27 +80,42 @@ def command(
     device: str,
     resume: bool,
     fit_memory: str | None,
+    init_from: Path | None,
+    per_channel: str | None,
+    log: tuple[str, ...],
     dry_run: bool,
     out: Output,
 ) -> None:
     """Fit a generator on the training cases of one fold.
 
-    NAME is a registered generator (see: gansynth plugins). Held-out cases are never opened. The run
-    folder holds the resolved settings, the lineage, checkpoints and metrics, and can be moved.
+    NAME is a registered generator (see: gansynth plugins), or the YAML file of a chain of them. No
+    generator sees held-out cases; they are opened only to make sure that --init-from has not seen
+    them. The run folder holds the resolved settings, the lineage, checkpoints and metrics, and can
+    be moved.
     """
+    from functools import partial
+
+    from gansynth.composite_fit import fit_composite
+    from gansynth.composite_spec import asked_for
     from gansynth.fitting import fit
+    from gansynth.loggers import check_loggers
     from gansynth.measuring import parse_bytes
 
-    report: dict[str, Any] = fit(
-        generator,
+    check_loggers(log)
+    parts = asked_for(generator, per_channel)
+    begin = partial(fit, generator) if parts is None else partial(fit_composite, parts)
+    report: dict[str, Any] = begin(
         request,
         run,
         settings=settings,
         edits=edits or None,
         device=device,
         memory=None if fit_memory is None else parse_bytes(fit_memory),
+        init_from=init_from,
         resume=resume,
         dry_run=dry_run,
+        log=log,
         reporter=out.reporter,
     )
-    out.result(report, summary(report))
+    if report:  # of several processes, the first one speaks for all
+        out.result(report, summary(report))

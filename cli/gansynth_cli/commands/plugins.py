@@ -1,13 +1,24 @@
-"""``gansynth plugins``: list what is registered, and check it against its contract."""
+"""``gansynth plugins``: list what is registered, check it, and write the project of a new one."""
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth_cli.common import Output, examples, refuse_unknown, set_option, table, with_output
+from gansynth.errors import GansynthError, IntegrityFault, UsageFault
+from gansynth_cli.common import (
+    FOLDER,
+    Output,
+    dry_run_option,
+    examples,
+    refuse_unknown,
+    set_option,
+    table,
+    with_output,
+)
 
 if TYPE_CHECKING:
     from gansynth.registry import Registry
@@ -16,11 +27,11 @@ if TYPE_CHECKING:
 
 @click.group(
     invoke_without_command=True,
-    epilog=examples("gansynth plugins list", "gansynth plugins check cgan3d"),
+    epilog=examples("gansynth plugins check cgan3d", "gansynth plugins new mygan"),
 )
 @click.pass_context
 def command(context: click.Context) -> None:
-    """List and check what is installed.
+    """List and check what is installed, or start a plugin of your own.
 
     Plugins are found through the entry-point group gansynth. One that does not load is listed with
     its reason; the others go on working.
@@ -29,20 +40,42 @@ def command(context: click.Context) -> None:
         context.invoke(list_plugins)
 
 
-@command.command("list", epilog=examples("gansynth plugins list", "gansynth plugins list --json"))
+@command.command("list", epilog=examples("gansynth plugins list", "gansynth plugins list --load"))
+@click.option("--load", is_flag=True, help="Load all they offer, to find what does not.")
 @with_output
-def list_plugins(out: Output) -> None:
-    """List generators, adapters, sources and edits, and broken plugins with their reasons."""
+def list_plugins(load: bool, out: Output) -> None:
+    """List what the installed plugins offer, and broken plugins with their reasons.
+
+    Each line has the kind, the name, the plugin that offers it, and the distribution with its
+    version that the plugin was installed with. What is listed was not imported, only its plugin's
+    small first module was; --load imports it all.
+    """
     from gansynth.registry import installed
 
-    found = inventory(installed())
+    registry = installed()
+    document = inventory(registry)
+    if load:
+        document["unusable"] = unusable(registry)
+    broken = [
+        ("broken", name, _origin(registry, name), reason)
+        for name, reason in registry.broken.items()
+    ]
+    broken += [
+        ("unusable", name, _origin(registry, registry.found[kind][name][0]), reason)
+        for kind, names in document.get("unusable", {}).items()
+        for name, reason in names.items()
+    ]
     rows = [
-        (kind, name, f"from {plugin}")
-        for kind, names in found["found"].items()
+        (kind, name, f"from {plugin}", _origin(registry, plugin))
+        for kind, names in document["found"].items()
         for name, plugin in names.items()
     ]
-    rows += [("broken", name, reason) for name, reason in found["broken"].items()]
-    out.result(found, table(rows))
+    rows += [
+        ("nothing", "-", f"from {plugin}", _origin(registry, plugin))
+        for plugin in registry.plugins
+        if not registry.offers(plugin)
+    ]
+    out.result(document, [*table(rows), *(table(broken) if broken else ())])
 
 
 @command.command(
@@ -86,15 +119,86 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
         raise IntegrityFault(f"{name}: {len(report.failed)} check(s) failed: {failed}")
 
 
+@command.command(
+    "new",
+    epilog=examples(
+        "gansynth plugins new mygan",
+        "gansynth plugins new brighter --kind metric -o ~/src/brighter --dry-run",
+    ),
+)
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--kind",
+    type=click.Choice(["generator", "condition", "metric", "adapter"]),
+    default="generator",
+    show_default=True,
+    help="What the plugin offers.",
+)
+@click.option(
+    "-o", "--out", "folder", type=FOLDER, help="Folder of the project. [default: ./gansynth-NAME]"
+)
+@dry_run_option
+@with_output
+def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -> None:
+    """Write the project of a new plugin, which works as it is, with its test.
+
+    NAME is what the plugin registers; its package is called gansynth_NAME.
+    """
+    from gansynth.scaffold.project import plan_project, write_project
+
+    project = plan_project(name, kind, folder)
+    if not dry_run:
+        write_project(project)
+    document = {
+        "dry_run": dry_run,
+        "folder": str(project.folder),
+        "kind": kind,
+        "package": project.package,
+        "files": list(project.files),
+    }
+    out.result(document, [str(project.folder / path) for path in project.files])
+    if not dry_run:
+        out.reporter.say(f"next: pip install -e {shlex.quote(str(project.folder))}")
+
+
 def inventory(registry: Registry) -> dict[str, Any]:
-    """Names by kind with the plugin that offers them, and what is broken, as JSON."""
+    """Names by kind with the plugin that offers them, what is broken, whence each came, as JSON."""
+    from gansynth.hookspecs import API_VERSION
+
+    names = dict.fromkeys([*registry.plugins, *registry.broken])
+    origins = {name: registry.origins.get(name) for name in names}
     return {
+        "api": API_VERSION,
         "found": {
             kind: {name: registry.found[kind][name][0] for name in registry.names(kind)}
             for kind in registry.found
         },
         "broken": dict(registry.broken),
+        "plugins": {
+            name: {
+                "distribution": None if origin is None else origin.distribution,
+                "version": None if origin is None else origin.version,
+                "offers": registry.offers(name),
+            }
+            for name, origin in origins.items()
+        },
     }
+
+
+def unusable(registry: Registry) -> dict[str, dict[str, str]]:
+    """Kind -> name -> why it does not load, of everything registered."""
+    found: dict[str, dict[str, str]] = {}
+    for kind in registry.found:
+        for name in registry.names(kind):
+            try:
+                registry.load(kind, name)
+            except GansynthError as error:
+                found.setdefault(kind, {})[name] = " ".join(str(error).split())
+    return found
+
+
+def _origin(registry: Registry, plugin: str) -> str:
+    return str(registry.origins.get(plugin) or "-")
 
 
 def lines_of(report: CheckReport) -> list[str]:

@@ -22,7 +22,7 @@ from gansynth_cli.common import (
 @click.command(
     epilog=examples(
         "gansynth sample runs/g0 -n 16 --sheet",
-        "gansynth sample runs/g0 -n 100 -o samples/ --seed 7 --edit elastic --json",
+        "gansynth sample runs/g0 -n 100 -o samples/ --seed 7 --edit elastic --metric spectrum",
     )
 )
 @click.argument("run", metavar="RUN", type=FOLDER)
@@ -40,6 +40,13 @@ from gansynth_cli.common import (
     show_default=True,
     help="Seeds labels and latents.",
 )
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Measure the samples beside real cases; may be repeated. See: gansynth plugins",
+)
 @edit_option
 @device_option
 @root_option
@@ -50,6 +57,7 @@ def command(
     sheet: bool,
     folder: Path | None,
     seed: int,
+    metrics: tuple[str, ...],
     edits: tuple[str, ...],
     device: str,
     root: str | None,
@@ -59,8 +67,10 @@ def command(
 
     RUN is a folder that gansynth fit wrote. The same seed gives the same samples.
     """
+    from gansynth.quality.metric import load_metrics, measure_run
     from gansynth.sampling import sample_run
 
+    load_metrics(metrics)  # a slip must not cost the time of drawing
     report: dict[str, Any] = sample_run(
         run,
         number,
@@ -72,4 +82,8 @@ def command(
         root=root,
         reporter=out.reporter,
     )
+    if metrics:
+        report["metrics"] = measure_run(
+            run, metrics, number, seed=seed, edits=edits or None, device=device, root=root
+        )
     out.result(report, summary(report))

@@ -1,0 +1,5 @@
+"""``python -m gansynth_cli``: the ``gansynth`` command, for torchrun."""
+
+from gansynth_cli.main import main
+
+main()

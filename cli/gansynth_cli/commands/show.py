@@ -1,0 +1,85 @@
+"""``gansynth show``: print where everything of a run is, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gansynth.errors import IntegrityFault
+from gansynth_cli.common import FOLDER, Output, examples, summary, table, with_output
+
+SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+@click.command(epilog=examples("gansynth show runs/g0", "gansynth show runs/g0 --json"))
+@click.argument("run", metavar="RUN", type=FOLDER)
+@with_output
+def command(run: Path, out: Output) -> None:
+    """Print where everything of a run is, and how far it has come.
+
+    RUN is a folder that gansynth fit wrote, or is writing. One that is unfinished or damaged is
+    shown as far as it goes; exit code 6 if something is damaged.
+    """
+    from gansynth.show import describe_run
+
+    document = describe_run(run)
+    out.result(document, _lines(document))
+    if document["wrong"]:
+        raise IntegrityFault(f"{run}: {len(document['wrong'])} thing(s) wrong; see the lines above")
+
+
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """The document for people: facts, files, checkpoints, parts, and what is wrong last."""
+    # config.yaml has the options, and --json.
+    apart = ("files", "checkpoints", "parts", "wrong", "lineage", "options")
+    lineage = document["lineage"]
+    facts = {k: v for k, v in document.items() if k not in apart and v not in (None, [], {})}
+    facts["lineage"] = {k: v for k, v in lineage.items() if k != "ancestors"}
+    for number, ancestor in enumerate(lineage["ancestors"], 1):
+        facts[f"ancestor {number}"] = {k: v for k, v in ancestor.items() if k != "ancestors"}
+    yield from summary(facts)
+    yield ""
+    yield from table(_places(document["files"]))
+    if document["checkpoints"]:
+        yield ""
+        yield from table(
+            (
+                "checkpoint",
+                f"step {checkpoint['step']}",
+                size_text(checkpoint["bytes"]),
+                "whole" if checkpoint["whole"] else "damaged",
+                checkpoint["path"],
+            )
+            for checkpoint in document["checkpoints"]
+        )
+    if document["parts"]:
+        yield ""
+        yield from table(
+            ("part", part["name"], part["generator"] or "-", part["state"], part["path"] or "-")
+            for part in document["parts"]
+        )
+    for line in document["wrong"]:
+        yield f"wrong  {line}"
+
+
+def _places(files: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, found in files.items():
+        if name == "bytes":
+            yield "in all", size_text(found)
+        elif isinstance(found, list):
+            if found:
+                more = f" (newest of {len(found)})" if len(found) > 1 else ""
+                yield name, f"{found[-1]}{more}"
+        else:
+            yield name, found or "-"
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: ``1.5 MiB``."""
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(SIZES) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.1f} {SIZES[unit]}" if unit else f"{size} bytes"

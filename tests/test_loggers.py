@@ -1,0 +1,228 @@
+"""--log: what goes into each log, what a resumed run adds, and that no logger ends a training."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth import loggers
+from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.loggers import Loggers, check_loggers, open_loggers
+
+CONFIG = {"generator": "cgan3d", "size": [8, 8], "fit": {"steps": 4, "seed": 0}}
+
+
+@pytest.fixture
+def sheet(tmp_path) -> Path:
+    """A PNG, red above and blue below."""
+    from matplotlib.image import imsave
+
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[:2, :, 0], pixels[2:, :, 2] = 255, 255
+    imsave(tmp_path / "sheet.png", pixels)
+    path: Path = tmp_path / "sheet.png"
+    return path
+
+
+def log_two_sessions(name: str, folder: Path, sheet: Path) -> None:
+    """Steps 1 to 3, then again from step 2 to 4, as a resumed run would."""
+    for steps, factor in (((1, 2, 3), 1.0), ((2, 3, 4), 10.0)):
+        with open_loggers([name], folder, CONFIG) as opened:
+            for step in steps:
+                opened.scalars(step, {"generator/l1": factor * step, "lazy": float("nan")})
+            opened.picture(steps[-1], sheet)
+
+
+class Fragile:
+    """A logger that fails from its second call on."""
+
+    def __init__(self, *_: Any) -> None:
+        self.calls = 0
+
+    def scalars(self, step: int, values: Any) -> None:
+        self.calls += 1
+        if self.calls > 1:
+            raise OSError("no space\nleft")
+
+    def picture(self, step: int, path: Path) -> None:
+        self.scalars(step, {})
+
+    def close(self) -> None:
+        pass
+
+
+def test_no_logger_is_nothing_at_all(tmp_path):
+    with open_loggers([], tmp_path, CONFIG) as opened:
+        opened.scalars(1, {"a": 1.0})
+        opened.picture(1, tmp_path / "none.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_logger_is_a_slip(tmp_path):
+    with pytest.raises(UsageFault, match=r"--log tensorbord: unknown.*Did you mean 'tensorboard'"):
+        open_loggers(["tensorbord"], tmp_path, CONFIG)
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentFault, match=r"pip install gansynth\[wandb\]"):
+        check_loggers(["wandb"])
+
+
+def test_one_that_does_not_import_says_what_to_install(tmp_path, monkeypatch):
+    def broken(*_: Any) -> Any:
+        raise ImportError("libevents.so is missing")
+
+    monkeypatch.setattr(loggers, "LOGGERS", {"tensorboard": broken})
+    with pytest.raises(EnvironmentFault, match=r"libevents.*pip install gansynth\[tensorboard\]"):
+        open_loggers(["tensorboard"], tmp_path, CONFIG)
+
+
+def test_one_that_cannot_be_opened_ends_the_run_before_it_begins(tmp_path, monkeypatch):
+    closed: list[str] = []
+
+    class First(Fragile):
+        def close(self) -> None:
+            closed.append("first")
+
+    def refuses(*_: Any) -> Any:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(loggers, "LOGGERS", {"tensorboard": First, "json": refuses})
+    with pytest.raises(EnvironmentFault, match="--log json: cannot be opened: ConnectionError"):
+        open_loggers(["tensorboard", "json"], tmp_path, CONFIG)
+    assert closed == ["first"]
+
+
+def test_one_that_fails_is_one_warning_and_the_others_go_on():
+    said: list[str] = []
+    fragile, sturdy = Fragile(), Fragile()
+    sturdy.calls = -100
+    with Loggers({"fragile": fragile, "sturdy": sturdy}, said.append) as opened:
+        for step in range(5):
+            opened.scalars(step, {"a": 1.0})
+            opened.picture(step, Path("sheet.png"))
+    assert len(said) == 1
+    assert said[0].startswith("--log fragile: left out from here on: OSError: no space left.")
+    assert (fragile.calls, sturdy.calls) == (2, -90)
+
+
+# -- TensorBoard -----------------------------------------------------------------------------------
+
+
+def events(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "logs" / "tensorboard"), {"scalars": 0, "images": 0})
+    return found.Reload()
+
+
+def test_tensorboard_has_every_step_once_after_a_resume(tmp_path, sheet):
+    log_two_sessions("tensorboard", tmp_path, sheet)
+    found = [(e.step, e.value) for e in events(tmp_path).Scalars("generator/l1")]
+    assert found == [(1, 1.0), (2, 20.0), (3, 30.0), (4, 40.0)]
+    assert events(tmp_path).Tags()["scalars"] == ["generator/l1"]
+
+
+def test_tensorboard_takes_back_what_a_rollback_takes_back(tmp_path):
+    with open_loggers(["tensorboard"], tmp_path, CONFIG) as opened:
+        for step, value in ((1, 1.0), (2, 2.0), (3, 3.0), (2, 20.0)):
+            opened.scalars(step, {"a": value})
+    assert [(e.step, e.value) for e in events(tmp_path).Scalars("a")] == [(1, 1.0), (2, 20.0)]
+
+
+def test_tensorboard_has_the_sheets_and_the_settings(tmp_path, sheet):
+    from matplotlib.image import imread
+
+    log_two_sessions("tensorboard", tmp_path, sheet)
+    found = events(tmp_path)
+    image = found.Images("samples")[-1]
+    (tmp_path / "read.png").write_bytes(image.encoded_image_string)
+    assert np.allclose(imread(tmp_path / "read.png")[..., :3], imread(sheet)[..., :3], atol=0.01)
+    settings = found.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert '"generator": "cgan3d"' in settings
+
+
+def test_tensorboard_is_imported_by_those_who_ask_only():
+    code = (
+        "import sys; from pathlib import Path; from gansynth.loggers import open_loggers; "
+        "open_loggers([], Path('nowhere'), {}).close(); "
+        "print(*sorted({'torch', 'tensorboard', 'wandb', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_a_fit_logs_what_metrics_csv_has(tmp_path, run_cli):
+    from gansynth.curves import read_metrics
+
+    small = ("--set=steps=3", "--set=log_every=1", "--set=width=4", "--set=d_width=4")
+    run = tmp_path / "run"
+    done = run_cli("fit", "cgan3d", "--data", "example:2d", "-o", run, *small, "--device", "cpu",
+                   "--set=levels=2", "--log", "tensorboard", "-q")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    written = read_metrics(run / "metrics.csv")
+    logged = [e.value for e in events(run).Scalars("generator/adversarial")]
+    assert logged == pytest.approx(written["generator/adversarial"], rel=1e-4)
+    assert events(run).Images("samples")
+
+
+def test_a_slip_in_log_costs_no_time(tmp_path, refuse):
+    said = ["--log tensorbord", "Did you mean 'tensorboard'?"]
+    refuse("fit", "cgan3d", "--data", "example:2d", "-o", tmp_path / "run", "--log", "tensorbord",
+           code=2, says=said, keep=[tmp_path])  # fmt: skip
+
+
+# -- those that CI does not install ----------------------------------------------------------------
+
+
+THEIR_WARNINGS = pytest.mark.filterwarnings("ignore")
+
+
+@THEIR_WARNINGS
+def test_wandb_stays_on_this_machine_and_goes_on_under_the_same_id(tmp_path, sheet, monkeypatch):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_MODE", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    log_two_sessions("wandb", tmp_path, sheet)
+    runs = [path.name for path in (tmp_path / "logs" / "wandb").glob("offline-run-*")]
+    assert len(runs) == 2
+    assert len({name.rpartition("-")[2] for name in runs}) == 1
+    assert list((tmp_path / "logs" / "wandb").rglob("samples_*.png"))
+
+
+@THEIR_WARNINGS
+def test_mlflow_writes_into_the_run_folder_and_goes_on_in_the_same_run(
+    tmp_path, sheet, monkeypatch
+):
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_LOGGING_LEVEL"):
+        monkeypatch.setenv(name, os.environ.get(name, "true" if "TELE" in name else "WARNING"))
+    log_two_sessions("mlflow", tmp_path / "run", sheet)
+    from mlflow.tracking import MlflowClient
+
+    client: Any = MlflowClient(f"sqlite:///{tmp_path / 'run' / 'logs' / 'mlflow.db'}")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    (run,) = client.search_runs(experiments)
+    found = [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "generator/l1")]
+    assert sorted(found)[-1] == (4, 40.0)
+    assert len(found) == 6
+    assert run.data.params["fit.steps"] == "4"
+    assert list((tmp_path / "run" / "logs" / "mlflow").rglob("sheet.png"))
+
+
+@THEIR_WARNINGS
+def test_a_moved_run_keeps_mlflow_from_writing_where_it_was(tmp_path, sheet, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    log_two_sessions("mlflow", tmp_path / "run", sheet)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    log_two_sessions("mlflow", tmp_path / "moved", sheet)
+    assert not (tmp_path / "run").exists()
