@@ -3,10 +3,13 @@
 The peer is pix2pix in 3D from MONAI's ``UNet`` (4 levels, 2 residual units) and
 ``PatchDiscriminator`` (3 layers), LSGAN + L1, Adam, written as a tutorial would: discriminator on
 real, on synthetic, then the generator. Ours is the registered ``cgan3d`` through the real training
-loop, its widths chosen so that a step costs the same FLOPs (within 5 %, counted by torch). Feature
-matching is off on both sides. Times are alternated in one process; peaks come from fresh processes.
+loop, in one of two shapes: ``pix2pix``, built as the peer is (strided in, no layer at full
+resolution), or ``texture``, its default (layers and a discriminator's head at full resolution, for
+grain). Widths are chosen so that a step costs the same FLOPs (within 5 %, counted by torch).
+Feature matching is off on both sides. Times are alternated in one process; peaks come from fresh
+processes.
 
-    python benchmarks/bench_gan_step.py [--size 64] [--width 32] [--rounds 9] [--dtype bf16]
+    python benchmarks/bench_gan_step.py [--shape pix2pix] [--size 64] [--width 32] [--dtype bf16]
 """
 
 from __future__ import annotations
@@ -33,7 +36,21 @@ CHANNELS = 2
 TOLERANCE = 0.05
 
 
-def ours(size: int, width: int, d_width: int) -> Any:
+PIX2PIX = {
+    "levels": 4,
+    "g_stem": False,
+    "blocks": "residual",
+    "d_levels": 5,
+    "d_stem": False,
+    "d_down": "strided4",
+    "d_norm": "instance",
+    "spectral_norm": False,
+    "texture_head": False,
+}
+SHAPES: dict[str, dict[str, Any]] = {"pix2pix": PIX2PIX, "texture": {"levels": 4, "d_levels": 3}}
+
+
+def ours(size: int, width: int, d_width: int, shape: str = "pix2pix") -> Any:
     """cgan3d with label and image channels as the peer's: 2 in, 1 out."""
     schema = Schema(("image",), {"background": 0, "organ": 1}, (1.0, 1.0, 1.0))
     cls = installed().generator("cgan3d")
@@ -41,7 +58,7 @@ def ours(size: int, width: int, d_width: int) -> Any:
     return cls(
         schema,
         (size,) * 3,
-        cls.Options(width=width, d_width=d_width, levels=4, d_levels=3, feature_matching=0),
+        cls.Options(width=width, d_width=d_width, feature_matching=0, **SHAPES[shape]),
     )
 
 
@@ -101,6 +118,11 @@ class Peer:
         self.og.step()
 
 
+def parameters(*nets: torch.nn.Module) -> int:
+    """Parameters of networks, together."""
+    return sum(p.numel() for net in nets for p in net.parameters())
+
+
 def flops(step: Callable[[], object]) -> int:
     """FLOPs of one call, counted by torch (2 per multiply-add)."""
     with FlopCounterMode(display=False) as counter:
@@ -108,16 +130,18 @@ def flops(step: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def match_widths(size: int, target: int, dtype: str) -> tuple[int, int, int]:
+def match_widths(args: argparse.Namespace, target: int) -> tuple[int, int, int]:
     """Widths (generator, discriminator) whose step costs what the peer's does, and its FLOPs.
 
-    The generator's is a multiple of 8, as the peer's powers of two are; the discriminator's, from
-    half to twice that, makes up the difference. The nearest to equal widths within 5 % is taken.
+    Built as the peer is, the generator has its width; else a multiple of 8, as the peer's powers of
+    two are. The discriminator's, from half to twice that, makes up the difference. The nearest to
+    equal widths within 5 % is taken.
     """
+    size, dtype, shape = args.size, args.dtype, args.shape
     found: list[tuple[int, int, int, int]] = []
-    for width in range(8, 65, 8):
+    for width in [args.width] if shape == "pix2pix" else range(8, 65, 8):
         for d_width in range(width // 2, 2 * width + 1):
-            cost = flops(our_steps(ours(size, width, d_width), size, dtype, 1))
+            cost = flops(our_steps(ours(size, width, d_width, shape), size, dtype, 1))
             if abs(cost - target) <= TOLERANCE * target:
                 found.append((abs(width - d_width), width, d_width, cost))
             elif cost > target:
@@ -132,6 +156,7 @@ def peak_of(side: str, args: argparse.Namespace, width: int, d_width: int) -> di
     """Peak resident MiB above the imported baseline, in a fresh process."""
     command = [sys.executable, __file__, "--size", str(args.size), "--width", str(args.width)]
     command += ["--dtype", args.dtype, "--peak", side, "--ours", f"{width},{d_width}"]
+    command += ["--shape", args.shape]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -141,7 +166,7 @@ def measure_peak(args: argparse.Namespace) -> None:
     """Child: build one side, note resident memory, run three steps, print the rise."""
     width, d_width = map(int, args.ours.split(","))
     if args.peak == "ours":
-        run = our_steps(ours(args.size, width, d_width), args.size, args.dtype, 3)
+        run = our_steps(ours(args.size, width, d_width, args.shape), args.size, args.dtype, 3)
     else:
         peer = Peer(args.size, args.width, args.dtype)
 
@@ -150,6 +175,11 @@ def measure_peak(args: argparse.Namespace) -> None:
 
     import lightning_fabric  # noqa: F401 - part of our side's imports, counted for neither
 
+    print(json.dumps(watched(run)))
+
+
+def watched(run: Callable[[], object]) -> dict[str, float]:
+    """Resident MiB before a call, and its peak's rise above that."""
     before = resident_mib()
     peak, done = [before], threading.Event()
 
@@ -163,7 +193,7 @@ def measure_peak(args: argparse.Namespace) -> None:
     done.set()
     watcher.join()
     rise = max(peak) - before
-    print(json.dumps({"baseline_mib": round(before, 1), "rise_mib": round(rise, 1)}))
+    return {"baseline_mib": round(before, 1), "rise_mib": round(rise, 1)}
 
 
 def resident_mib() -> float:
@@ -176,6 +206,7 @@ def resident_mib() -> float:
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="pix2pix")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--width", type=int, default=32, help="the peer's first features")
     parser.add_argument("--rounds", type=int, default=9)
@@ -189,8 +220,9 @@ def main() -> None:
         return
     peer = Peer(args.size, args.width, args.dtype)
     target = flops(peer.step)
-    width, d_width, cost = match_widths(args.size, target, args.dtype)
-    mine = our_steps(ours(args.size, width, d_width), args.size, args.dtype, args.steps)
+    width, d_width, cost = match_widths(args, target)
+    generator = ours(args.size, width, d_width, args.shape)
+    mine = our_steps(generator, args.size, args.dtype, args.steps)
     sides = {"ours": mine, "peer": lambda: [peer.step() for _ in range(args.steps)]}
     seconds = alternate(sides, args.rounds)
     peaks = {side: [peak_of(side, args, width, d_width) for _ in range(3)] for side in sides}
@@ -199,14 +231,19 @@ def main() -> None:
     document = {
         "size": args.size,
         "dtype": args.dtype,
+        "shape": args.shape,
         "widths": {"ours": [width, d_width], "peer": args.width},
+        "parameters": {
+            "ours": parameters(*generator.nets.values()),
+            "peer": parameters(peer.g, peer.d),
+        },
         "gflops_per_step": {"ours": cost / 1e9, "peer": target / 1e9},
         "seconds_per_step": {k: [s / args.steps for s in v] for k, v in seconds.items()},
         "time_ours_over_peer": time_ratio,
         "peak_memory": peaks,
         "memory_ours_over_peer": rises["ours"] / rises["peer"],
     }
-    write(f"gan_step_{args.dtype}_w{args.width}", document)
+    write(f"gan_step_{args.shape}_{args.dtype}_w{args.width}", document)
     medians = {k: sorted(v)[len(v) // 2] / args.steps for k, v in seconds.items()}
     print_table(
         [

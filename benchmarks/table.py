@@ -29,7 +29,7 @@ def injection(doc: dict[str, Any]) -> list[str]:
 def gan_step(doc: dict[str, Any]) -> list[str]:
     """Our step over MONAI's."""
     step, flops = doc["time_ours_over_peer"], doc["gflops_per_step"]
-    what = f"{doc['size']}^3, {doc['dtype']}, MONAI width {doc['widths']['peer']}"
+    what = f"{doc['shape']}, {doc['size']}^3, {doc['dtype']}, MONAI width {doc['widths']['peer']}"
     return [
         f"| GAN step, cgan3d / MONAI, {what} "
         f"({flops['ours']:.1f} / {flops['peer']:.1f} GFLOP): time"

@@ -302,8 +302,8 @@ class UNetGenerator(nn.Module):
 
     def paint(self, x: Tensor) -> Tensor:
         """The image; of an even number of voxels if its resolution is twice the finest level's."""
-        x = self.image(x).float()
-        return torch.tanh(x) if self.output == "tanh" else x
+        image: Tensor = self.image(x).float()
+        return torch.tanh(image) if self.output == "tanh" else image
 
     def _refined(self, by: nn.ModuleList, i: int, x: Tensor) -> Tensor:
         # The coarsest level is refined in the middle.

@@ -25,6 +25,9 @@ STYLES: list[dict[str, Any]] = [
     {"dropout": 0.5},
     {"noise": False, "dropout": 0.5},
     {"checkpointing": True},
+    {"stem": False},
+    {"stem": False, "down": "strided4", "up": "transposed", "blocks": "residual"},
+    {"stem": False, "down": "maxpool", "spectral": True, "checkpointing": True},
 ]
 JUDGES: list[dict[str, Any]] = [
     *({"norm": n} for n in ("instance", "batch", "group")),

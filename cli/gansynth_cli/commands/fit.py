@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres --fold 0 -o runs/g0",
-        "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres -o runs/g0 --set steps=500 --dry-run",
-        "gansynth fit cgan3d --data nnunet:001 -o runs/g1 --per-channel T1,T2+FLAIR",
-        "gansynth fit chain.yaml --data nnunet:001 -o runs/g2 --init-from runs/g0",
+        "gansynth fit cgan3d --data nifti:scans -o runs/g1 --fit-memory 16GB --dry-run",
     )
 )
 @click.argument("generator", metavar="NAME")
