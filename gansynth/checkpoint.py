@@ -196,6 +196,8 @@ def _restore_optimizer(
 ) -> None:
     parameters = {f"{n}/{k}": p for n, net in nets.items() for k, p in net.named_parameters()}
     prefix = f"optim/{player}/"
+    # A checkpoint from before a player's first step has no moments of it, nor must the optimiser.
+    optimizer.state.clear()
     for key, value in tensors.items():
         if not key.startswith(prefix):
             continue

@@ -13,10 +13,11 @@ import numpy as np
 
 from gansynth.curves import write_curves
 from gansynth.errors import TrainingFault
+from gansynth.inherit import Ancestor
 from gansynth.integrity import remove_temporaries, sha256_file, write_json_atomic
 from gansynth.job import Job, resolve
 from gansynth.measuring import fit_into, measure, peak_mib, seconds_between
-from gansynth.opening import open_folder
+from gansynth.opening import open_folder, rehearse
 from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.previews import Preview
@@ -50,6 +51,7 @@ def fit(
     edits: Sequence[str] | None,
     device: str = "auto",
     memory: int | None = None,
+    init_from: Path | None = None,
     resume: bool = True,
     dry_run: bool = False,
     log: Sequence[str] = (),
@@ -65,6 +67,7 @@ def fit(
         edits: condition edits of the previews and the later samples; None takes the generator's.
         device: ``auto``, ``cpu``, ``cuda:0``.
         memory: most bytes to use; patch, width and checkpointing are chosen by measurement.
+        init_from: run whose weights to start from, and whose lineage to carry on.
         resume: False refuses a folder that already holds a run.
         dry_run: measure three steps, write nothing.
         log: loggers besides ``metrics.csv``, e.g. ``tensorboard``.
@@ -88,7 +91,10 @@ def fit(
                 fit_into(*asked, memory, out, session.reporter) if processes.leads else None
             )
         job = resolve(generator, request, chosen, edits, device)
+        if init_from is not None:
+            job.ancestor = Ancestor.open(init_from)
         if dry_run:
+            rehearse(job, session.reporter)
             return measure(job, out)
         with locked(out) if processes.leads else nullcontext():
             manifest = _together(job, out, resume, session)

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from gansynth.composite_view import needed
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator
+from gansynth.inherit import Ancestor
 from gansynth.precision import pick_device
 from gansynth.registry import installed
 from gansynth.sampling import build_edits
@@ -35,6 +37,7 @@ class Job:
         batches: training crops, of ``options.patch`` if that is given.
         crops: cases cut in the whole space, for previews and statistics.
         device: where to train.
+        ancestor: the run whose weights it starts from, if any.
     """
 
     source: CaseSource
@@ -46,10 +49,11 @@ class Job:
     batches: CaseBatches
     crops: CaseBatches
     device: torch.device
+    ancestor: Ancestor | None = None
 
     def config(self) -> dict[str, Any]:
         """The resolved settings, as ``config.yaml`` holds them."""
-        return {
+        config = {
             "generator": self.generator.name,
             "data": self.source.request.to_json(),
             "size": list(self.space.size),
@@ -57,6 +61,7 @@ class Job:
             "fit": self.options.model_dump(mode="json"),
             "options": self.generator.options.model_dump(mode="json"),
         }
+        return config if self.ancestor is None else {**config, "init_from": self.ancestor.run_id}
 
 
 def resolve(
@@ -80,7 +85,7 @@ def resolve(
     names = cls.default_edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
-    source = installed().open_source(request)
+    source = installed().open_source(needed(request, own))
     cache = CaseCache(source)
 
     def build(space: Space) -> Generator:

@@ -7,8 +7,9 @@ a training case stops the command with exit 6, and the message names the cases.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gansynth.errors import IntegrityFault
@@ -32,21 +33,42 @@ class Lineage:
         fold: the fold whose *training* cases were used; ``"all"`` has no held-out cases.
         cases: every case seen, sorted by id.
         host: the source's space (plans, configuration, spacing ...) the cases were read in.
+        ancestors: lineages of the runs it started from or had labels drawn by.
     """
 
     dataset: str
     fold: str
     cases: tuple[CaseRecord, ...]
     host: Mapping[str, Any] = field(default_factory=dict)
+    ancestors: tuple[Lineage, ...] = ()
+
+    def everyone(self) -> Iterator[Lineage]:
+        """This lineage, then every ancestor's, however far back."""
+        yield self
+        for ancestor in self.ancestors:
+            yield from ancestor.everyone()
+
+    def joined(self, *others: Lineage) -> Lineage:
+        """This lineage with others' as ancestors; what is in it already is not added again."""
+        known = {(one.dataset, one.fold, one.cases) for one in self.everyone()}
+        added: list[Lineage] = []
+        for other in (one for lineage in others for one in lineage.everyone()):
+            if (other.dataset, other.fold, other.cases) not in known:
+                known.add((other.dataset, other.fold, other.cases))
+                added.append(replace(other, ancestors=()))
+        return replace(self, ancestors=(*self.ancestors, *added))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back."""
-        return {
+        doc = {
             "dataset": self.dataset,
             "fold": self.fold,
             "cases": [asdict(c) for c in self.cases],
             "host": dict(self.host),
         }
+        if self.ancestors:
+            doc["ancestors"] = [ancestor.to_json() for ancestor in self.ancestors]
+        return doc
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Lineage:
@@ -56,22 +78,50 @@ class Lineage:
             fold=str(doc["fold"]),
             cases=tuple(CaseRecord(**c) for c in doc["cases"]),
             host=dict(doc["host"]),
+            ancestors=tuple(cls.from_json(a) for a in doc.get("ancestors", ())),
         )
 
 
-def guard(seen: Lineage, held_out: Iterable[CaseRecord], *, what: str = "generator") -> None:
-    """Refuse if anything seen is held out, by id, by subject, or by content.
+def guard(
+    seen: Lineage,
+    held_out: Iterable[CaseRecord],
+    *,
+    what: str = "generator",
+    dataset: str | None = None,
+) -> None:
+    """Refuse if anything seen is held out, by id, by subject, or by content; ancestors count too.
+
+    Content is compared with everything. Ids and subjects mean something within one data set only:
+    two data sets may each have a ``case_001``. So they are compared with what was seen of the
+    held-out cases' own data set, however it was read (``msd:Task04_Hippocampus`` is
+    ``nnunet:Dataset004_Hippocampus``), and of data sets without a name. A case of the same scan
+    that was preprocessed in another way, in a data set of another name, is *not* noticed.
 
     Args:
         seen: the lineage of the generator or bank.
         held_out: validation and test cases of the host's fold.
         what: how to name the culprit in the message.
+        dataset: the held-out cases' data set; that of ``seen`` if None.
 
     Raises:
         IntegrityFault: naming the cases (the first eight of each kind).
     """
-    ids = {c.id for c in seen.cases}
-    subjects = {c.subject: c.id for c in seen.cases}
+    held_out = tuple(held_out)
+    own = seen.dataset if dataset is None else dataset
+    for lineage in seen.everyone():
+        leaks = _leaks(lineage, held_out, _same_data(lineage.dataset, own))
+        if leaks:
+            maker = what if lineage is seen else f"{what}'s ancestor"
+            raise IntegrityFault(
+                f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
+                f"has seen {len(leaks)} held-out case(s): {_some(leaks)}; expected none. Fit a "
+                "generator on this fold: gansynth fit ... --fold FOLD"
+            )
+
+
+def _leaks(seen: Lineage, held_out: Iterable[CaseRecord], same_data: bool) -> list[str]:
+    ids = {c.id for c in seen.cases} if same_data else set()
+    subjects = {c.subject: c.id for c in seen.cases} if same_data else {}
     hashes = {c.sha256: c.id for c in seen.cases}
     leaks: list[str] = []
     for case in held_out:
@@ -81,12 +131,18 @@ def guard(seen: Lineage, held_out: Iterable[CaseRecord], *, what: str = "generat
             leaks.append(f"{case.id} (same content as {hashes[case.sha256]})")
         elif case.subject in subjects:
             leaks.append(f"{case.id} (same subject as {subjects[case.subject]})")
-    if leaks:
-        raise IntegrityFault(
-            f"leakage: the {what} of {seen.dataset} fold {seen.fold} has seen {len(leaks)} "
-            f"held-out case(s): {_some(leaks)}; expected none. Fit a generator on this fold: "
-            "gansynth fit ... --fold FOLD"
-        )
+    return leaks
+
+
+def _same_data(one: str, other: str) -> bool:
+    """Whether two names may stand for one data set: equal but for kind, folder and number."""
+    return not _core(one) or not _core(other) or _core(one) == _core(other)
+
+
+def _core(name: str) -> str:
+    """What is left of ``nnunet:Dataset004_Hippocampus``: ``hippocampus``."""
+    last = re.split(r"[:/\\]", name.rstrip("/\\"))[-1]
+    return re.sub(r"^(dataset|task)\d+_", "", last.casefold())
 
 
 def guard_split(

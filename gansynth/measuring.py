@@ -145,7 +145,12 @@ def _timed_sheet(job: Job, folder: Path) -> float:
 
     began = time.perf_counter()
     sampler = ConditionSampler(
-        job.source, job.space, build_edits(job.edits), seed=0, context=job.generator.context
+        job.source,
+        job.space,
+        build_edits(job.edits),
+        seed=0,
+        context=job.generator.context,
+        given=job.generator.given,
     )
     conditions = [sampler.draw(index) for index in range(COLUMNS)]
     samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]

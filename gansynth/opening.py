@@ -16,6 +16,7 @@ import yaml
 
 import gansynth
 from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.inherit import begin, descend
 from gansynth.integrity import write_bytes_atomic, write_json_atomic
 from gansynth.job import Job
 from gansynth.reporting import Reporter
@@ -30,14 +31,19 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
         f"{len(job.source.held_out_ids)} held out; reading and hashing"
     )
     lineage = job.cache.lineage()
+    if job.ancestor is not None:
+        lineage = descend(job.source, lineage, job.ancestor)
+    begun = next((out / "checkpoints").glob("step-*"), None) is not None
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
-        _same_run(out, manifest, config, lineage.to_json(), resume)
+        same_run(out, manifest, config, lineage.to_json(), resume)
         job.generator.load_state(manifest["state"])
+        if not begun:
+            begin(job.generator, job.ancestor, reporter)
         manifest["config"] = config
         _write_config(out, config)
         return manifest
-    if next((out / "checkpoints").glob("step-*"), None) is not None:
+    if begun:
         raise IntegrityFault(
             f"{out}: holds checkpoints but no {MANIFEST}, so nobody knows which cases they have "
             "seen; expected both or neither. Choose another -o"
@@ -55,6 +61,7 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
         "edits": list(job.edits),
         "request": job.source.request.to_json(),
         "config": config,
+        "init_from": begin(job.generator, job.ancestor, reporter),
         "state": job.generator.state(),
         "weights": None,
         "steps": 0,
@@ -72,11 +79,18 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
     return manifest
 
 
+def rehearse(job: Job, reporter: Reporter) -> None:
+    """Take over an ancestor's weights, and refuse one that has seen held-out cases; no writing."""
+    if job.ancestor is not None:
+        descend(job.source, job.cache.lineage(), job.ancestor)
+        begin(job.generator, job.ancestor, reporter)
+
+
 def _write_config(out: Path, config: Mapping[str, Any]) -> None:
     write_bytes_atomic(out / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
 
 
-def _same_run(
+def same_run(
     out: Path,
     manifest: Mapping[str, Any],
     config: Mapping[str, Any],
@@ -87,11 +101,11 @@ def _same_run(
     if not resume:
         raise UsageFault(f"{out}: holds a run already, expected an empty folder; choose another -o")
     before, after = _flat(manifest["config"]), _flat(config)
-    loose = ("fit.steps", "fit.checkpoint_every", "fit.sample_every", "fit.log_every", "data.root")
+    loose = (".steps", ".checkpoint_every", ".sample_every", ".log_every", "data.root")
     differing = [
         f"{k} is {after.get(k)!r}, was {before.get(k)!r}"
         for k in sorted(before.keys() | after.keys())
-        if before.get(k) != after.get(k) and k not in loose
+        if before.get(k) != after.get(k) and not k.endswith(loose)
     ]
     if differing:
         raise UsageFault(

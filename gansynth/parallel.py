@@ -24,6 +24,9 @@ from gansynth.errors import EnvironmentFault, UsageFault
 PATIENCE = timedelta(minutes=30)
 """How long processes wait for each other: the first one also draws sheets and writes files."""
 
+HUNG_UP = ("by peer", "Socket closed", "Broken pipe", "remote process exited")
+"""What gloo and NCCL say of a process that is gone."""
+
 
 @dataclass(frozen=True)
 class Team:
@@ -122,14 +125,21 @@ def team(device: torch.device) -> Iterator[Team]:
         device: where this process trains; picks the way of talking (NCCL on CUDA, else gloo).
 
     Raises:
-        EnvironmentFault: if they do not find each other.
+        EnvironmentFault: if they do not find each other, or one of them ends before the others.
     """
     if expected_size() == 1:
         yield Team()
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    if dist.is_initialized():  # by a composite run, around the fits of its parts
+        yield Team(dist.get_rank(), dist.get_world_size())
+        return
+    cuda = device if device.type == "cuda" else None
+    if cuda is not None:
+        # NCCL sends what is no tensor through the current device, which is the first for all.
+        torch.cuda.set_device(cuda)
+    backend = "gloo" if cuda is None else "nccl"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        dist.init_process_group(backend, timeout=PATIENCE, device_id=cuda)
     except (RuntimeError, ValueError) as error:
         raise EnvironmentFault(
             f"torchrun: the {expected_size()} processes do not find each other "
@@ -137,5 +147,13 @@ def team(device: torch.device) -> Iterator[Team]:
         ) from error
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        if not any(words in str(error) for words in HUNG_UP):
+            raise
+        raise EnvironmentFault(
+            "torchrun: another process of this training has ended before its time; expected all to "
+            "end together. What it said itself is the reason; the same command goes on from the "
+            "last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()

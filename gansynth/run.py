@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,10 @@ class Run:
     @property
     def request(self) -> SourceRequest:
         """Where its cases came from."""
-        return SourceRequest(**self.manifest["request"])
+        request = SourceRequest(**self.manifest["request"])
+        if not request.view:
+            return request
+        return replace(request, view={**request.view, "home": str(self.folder)})
 
     @property
     def manifest_sha256(self) -> str:
@@ -135,12 +138,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
-    """The file of the weights that draw samples, if it is the manifest's.
+    """The file (of a composite: the folder) of the weights that draw samples, if the manifest's.
 
     Raises:
         UsageFault: there are none yet.
         IntegrityFault: missing, other content, or a path that leads out of the run.
     """
+    if "parts" in manifest:
+        from gansynth.composite import check_parts
+
+        return check_parts(folder, manifest)
     weights: Mapping[str, str] | None = manifest["weights"]
     if weights is None:
         raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
@@ -170,7 +177,11 @@ def load_run(folder: Path, device: str = "auto") -> Run:
     from gansynth.precision import pick_device
 
     manifest = read_manifest(folder)
-    generator = build_generator(manifest)
+    if "parts" in manifest:
+        from gansynth.composite import load_composite
+
+        return Run(folder, load_composite(folder, manifest, device), manifest)
+    generator = build_generator(manifest, folder)
     path = check_weights(folder, manifest)
     _load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]), path)
     generator.load_state(manifest["state"])
@@ -198,17 +209,46 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
         generator.nets[name].load_state_dict(state, strict=False)
 
 
-def build_generator(manifest: Mapping[str, Any]) -> Generator:
-    """The generator a manifest describes, with fresh weights; torch's random state stays."""
+def build_generator(manifest: Mapping[str, Any], folder: Path | None = None) -> Generator:
+    """The generator a manifest describes, with fresh weights; torch's random state stays.
+
+    Args:
+        manifest: of a run with weights of its own.
+        folder: the run, for messages.
+
+    Raises:
+        IntegrityFault: options that the installed plugin does not know.
+    """
     import torch
+    from pydantic import ValidationError
 
     from gansynth.registry import installed
 
     cls = installed().generator(manifest["generator"])
     space = Space.from_json(manifest["space"])
     schema = space.generator_schema(Schema.from_json(manifest["schema"]))
+    try:
+        options = cls.Options(**manifest["options"])
+    except (ValidationError, TypeError) as error:
+        raise IntegrityFault(
+            f"{(folder or Path()) / MANIFEST}: key 'options': {_first_line(error)}; expected "
+            f"options of the installed {manifest['generator']}. This run was made by another "
+            "version of its plugin: install that one, or fit the run again"
+        ) from None
     with torch.random.fork_rng(devices=[]):
-        return cls(schema, space.size, cls.Options(**manifest["options"]))
+        return cls(schema, space.size, options)
+
+
+def _first_line(error: Exception) -> str:
+    """The first thing a validation found wrong, with its key and value."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "all"
+    more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
+    return f"{where} is {first['input']!r}: {first['msg']}{more}"
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.composite_view import View, viewed
 from gansynth.conditions.base import Edit
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.errors import IntegrityFault
@@ -33,17 +34,30 @@ class SampleDrawer:
         source: the run's training source, whose content must be what the run has seen.
         edits: condition edits by name; None takes the run's own.
         seed: seeds conditions and latents.
+
+    Attributes:
+        source: real cases with the channels and labels that samples have.
     """
 
     def __init__(
         self, run: Run, source: CaseSource, edits: Sequence[str] | None = None, seed: int = 0
     ) -> None:
+        source = viewed(source, run.request.view)
         check_source(run, source)
+        # A composite run's samples have the labels its source has, without those a part has drawn.
+        composite = "parts" in run.manifest
+        self.source = source.base if composite and isinstance(source, View) else source
         self.run = run
+        self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
         generator = run.generator
         names = run.edits if edits is None else tuple(edits)
         self.sampler = ConditionSampler(
-            source, run.space, build_edits(names), seed=seed, context=generator.context
+            source,
+            run.space,
+            build_edits(names),
+            seed=seed,
+            context=generator.context,
+            given=generator.given,
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -52,13 +66,31 @@ class SampleDrawer:
         Returns:
             Samples with image float32 (C, D, H, W), labels int16 (D, H, W).
         """
-        return [self.run.space.to_host(s) for s in self.draw_raw(first, count)]
+        space = self.run.space
+        return [space.to_host(s, s.provenance["shape"]) for s in self.draw_raw(first, count)]
 
     def draw_raw(self, first: int, count: int) -> list[Sample]:
         """The same samples in the generator's own space."""
         conditions = [self.sampler.draw(i) for i in range(first, first + count)]
+        for case_id in {c.provenance["case"] for c in conditions} & self._unchecked.keys():
+            self._check_content(case_id)
         samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
         return [self._finish(s) for s in samples]
+
+    def _check_content(self, case_id: str) -> None:
+        """Refuse a case that is not the one the run has seen; each is looked at once.
+
+        Raises:
+            IntegrityFault: naming the case.
+        """
+        source, wanted = self.sampler.source, self._unchecked[case_id]
+        if source.record(case_id, self.sampler.cache).sha256 != wanted:
+            raise IntegrityFault(
+                f"{self.run.folder}: case {case_id!r} of {source.name} is not the one the run was "
+                "fitted on; expected the same content. It has been preprocessed anew, or replaced: "
+                "restore it, or fit again"
+            )
+        del self._unchecked[case_id]
 
     def _finish(self, sample: Sample) -> Sample:
         """Pad as the source's own crops are padded, and say which run it was."""
@@ -85,6 +117,15 @@ def check_source(run: Run, source: CaseSource) -> None:
             f"from {source.name} fold {source.fold}; expected its own training source"
         )
     guard_host(seen.host, source.host)
+    found, wanted = source.schema, run.schema
+    # Of a composite run the source may have more labels, drawn by one of its parts.
+    same_labels = wanted.labels.items() <= found.labels.items()
+    if found.channels != wanted.channels or not same_labels:
+        raise IntegrityFault(
+            f"{run.folder}: fitted on the channels {', '.join(wanted.channels)} and labels "
+            f"{dict(wanted.labels)}, the source has {', '.join(found.channels)} and "
+            f"{dict(found.labels)}; expected the same. Fit again"
+        )
     unseen = sorted(set(source.train_ids) - {c.id for c in seen.cases})
     if unseen:
         raise IntegrityFault(
@@ -150,17 +191,17 @@ def sample_run(
 
         path = out / "sheet.png"
         real = [_placed(drawer, s) for s in samples[:SHEET]]
-        write_sheet(path, samples[:SHEET], real, source.schema)
+        write_sheet(path, samples[:SHEET], real, drawer.source.schema)
         report["sheet"] = str(path)
     return report
 
 
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
     """The real case a sample's condition came from, at the same place, in the host's space."""
-    space, source = drawer.run.space, drawer.sampler.source
+    space, source = drawer.run.space, drawer.source
     placement = Placement.from_json(sample.provenance["placement"])
     case = space.to_generator(source.load(sample.provenance["case"]), placement)
-    host = space.to_host(Sample(case.image, case.labels))
+    host = space.to_host(Sample(case.image, case.labels), sample.provenance["shape"])
     return replace(case, image=host.image, labels=host.labels)
 
 

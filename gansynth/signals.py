@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], None]
+
+
+SAME_REQUEST = 1.0
+"""Seconds in which signals are one request."""
 
 
 class Interrupted(SystemExit):
@@ -25,7 +31,8 @@ class StopRequest:
     """SIGTERM and SIGINT as a request, for work that may end only between two steps.
 
     Outside of ``deferred`` (while files are read, say), and when a signal comes a second time, they
-    end the process at once, by ``Interrupted``.
+    end the process at once, by ``Interrupted``. What follows within a second of the first is the
+    same request: torchrun and schedulers tell a process and its parent, which passes it on.
 
     Attributes:
         number: the signal that came, 0 for none.
@@ -33,6 +40,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number = 0
+        self._since = -math.inf
         self._deferring = False
 
     def __call__(self) -> int:
@@ -48,8 +56,23 @@ class StopRequest:
         finally:
             self._deferring = before
 
+    @contextmanager
+    def giving_up(self) -> Iterator[None]:
+        """Within ``deferred``: work that a first signal breaks off, to come back to the request."""
+        before, self._deferring = self._deferring, False
+        try:
+            yield
+        except Interrupted:
+            if not before:
+                raise
+        finally:
+            self._deferring = before
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        again, self.number = self.number, number
+        now = time.monotonic()
+        if now - self._since < SAME_REQUEST:
+            return
+        again, self.number, self._since = self.number, number, now
         if again or not self._deferring:
             raise Interrupted(number)
 

@@ -177,9 +177,13 @@ def train(
 
     # -- Go on where an earlier run stopped, or publish the start, to have something to go back to.
     steps = options.steps if phases else 0
-    start, notes = shelf.take_up() if resume else shelf.clear()
-    if not start:
-        shelf.publish(0, announce=steps == 0)
+    for stage in stages:
+        team.shares(stage.batch_size or options.batch_size, options.accumulate)
+    start, notes = shelf.take_up(steps == 0) if resume else shelf.clear()
+    if start is None:
+        start, ill = 0, shelf.publish(0, announce=steps == 0)
+        if ill:
+            raise TrainingFault(f"training: {ill}; expected finite weights to start from")
     log = MetricsLog(folder if team.leads else None, start)
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
@@ -215,7 +219,7 @@ def train(
                 Step(
                     generator.prepare(part, stage), stage, index, learner.images, alpha=alpha,
                     rng=torch.Generator(device).manual_seed(key), key=key,
-                    first=numbers.start, total=total,
+                    first=numbers.start, total=total, mean=team.mean,
                 )
                 for part, numbers in zip(parts, which, strict=True)
             ]  # fmt: skip
@@ -308,14 +312,16 @@ class _Shelf:
         self.learner, self.identity = learner, identity
         self.callbacks, self.team = callbacks, team
 
-    def take_up(self) -> tuple[int, list[str]]:
-        """Go on from the newest whole checkpoint: its step (0 if there is none), and notes."""
+    def take_up(self, announce_start: bool) -> tuple[int | None, list[str]]:
+        """Go on from the newest whole checkpoint: its step (None if there is none), and notes."""
         found = None if self.folder is None else checkpoint.latest(self.folder)
+        # Nobody may publish or drop a checkpoint while others still look for the newest.
+        self.team.wait()
         if found is None:
-            return 0, []
+            return None, []
         self.learner.restore(found)
         step: int = found.state["step"]
-        if step and self.team.leads:
+        if (step or announce_start) and self.team.leads:
             # Whoever keeps track of checkpoints may have been killed before it heard of this one.
             self.callbacks.checkpoint(found.folder, step)
         return step, found.passed_over + self._not_identical(found.state)
@@ -328,6 +334,9 @@ class _Shelf:
             for name, value in tensors.items()
             if not torch.isfinite(value).all()
         ).partition("; ")[0]
+        # Processes hold things of their own (a pool, batch statistics); all go on, or none does.
+        if self.team.any(bool(ill), self.learner.generator.device):
+            ill = ill or f"another process holds NaN or infinite values after step {step}"
         if ill or self.folder is None:
             return ill
         if self.team.leads:
@@ -340,11 +349,11 @@ class _Shelf:
         self.team.wait()
         return ""
 
-    def clear(self) -> tuple[int, list[str]]:
-        """Forget what an earlier run left; step 0, no notes."""
+    def clear(self) -> tuple[None, list[str]]:
+        """Forget what an earlier run left; no step, no notes."""
         if self.folder is not None and self.team.leads:
             shutil.rmtree(self.folder, ignore_errors=True)
-        return 0, []
+        return None, []
 
     def roll_back(self, ill: str) -> int:
         """Return to the newest checkpoint and halve the rates; its step."""
@@ -362,9 +371,11 @@ class _Shelf:
         return step
 
     def preview(self, step: int) -> None:
-        """Let the first process draw a sheet with the averaged weights."""
-        if self.team.leads and self.callbacks.preview is not None:
-            with self.learner.averaged():
+        """Let the first process draw a sheet with the averaged weights, unless told to stop."""
+        stop = self.callbacks.stop
+        if self.team.leads and self.callbacks.preview is not None and not stop.number:
+            # The averages go back deferred: live weights must be whole when they are checkpointed.
+            with self.learner.averaged(), stop.giving_up():
                 self.callbacks.preview(step)
 
     def _not_identical(self, state: Mapping[str, Any]) -> list[str]:

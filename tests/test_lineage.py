@@ -1,6 +1,7 @@
 """What a run has seen, and the guards that keep held-out cases unseen."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -81,3 +82,69 @@ def test_the_same_space_passes():
 def test_another_space_is_refused_with_both_values(wanted, message):
     with pytest.raises(IntegrityFault, match=message):
         guard_host(SEEN.host, wanted)
+
+
+# -- ancestors -------------------------------------------------------------------------------------
+
+
+def child(dataset: str) -> Lineage:
+    """A lineage that knows no case, with one ancestor that has seen ``SEEN``'s cases there."""
+    return Lineage("nnunet:Dataset004_Hippocampus", "0", (), {}, (replace(SEEN, dataset=dataset),))
+
+
+def test_ancestors_come_back_from_json():
+    lineage = child("msd:elsewhere")
+    assert Lineage.from_json(json.loads(json.dumps(lineage.to_json()))) == lineage
+
+
+def test_a_lineage_without_ancestors_is_written_as_it_always_was():
+    assert set(SEEN.to_json()) == {"dataset", "fold", "cases", "host"}
+
+
+def test_an_ancestors_content_counts_wherever_it_was_read():
+    with pytest.raises(IntegrityFault, match=r"ancestor of msd:Other fold 0 .* content as b_1"):
+        guard(child("msd:Other"), [CaseRecord("x_9", "somebody", "hash-b1")])
+
+
+def test_an_ancestors_ancestor_counts_too():
+    grandchild = Lineage("nnunet:Dataset004_Hippocampus", "0", (), {}, (child("msd:Other"),))
+    with pytest.raises(IntegrityFault, match=r"x_9 \(same content as a_1\)"):
+        guard(grandchild, [CaseRecord("x_9", "somebody", "hash-a1")])
+
+
+@pytest.mark.parametrize("held_out", [CaseRecord("a_1", "x", "new"), CaseRecord("z", "ben", "new")])
+def test_names_mean_nothing_between_two_data_sets(held_out):
+    guard(child("msd:Other"), [held_out])
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    ["nnunet:Dataset004_Hippocampus", "msd:Task04_Hippocampus", "nifti:hippocampus", ""],
+    ids=["the same", "another reader", "a folder", "unknown"],
+)
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        (CaseRecord("a_1", "x", "new"), r"a_1 \(the case itself\)"),
+        (CaseRecord("z", "ben", "new"), r"z \(same subject as b_1\)"),
+    ],
+    ids=["id", "subject"],
+)
+def test_names_count_within_one_data_set_however_it_was_read(dataset, held_out, message):
+    with pytest.raises(IntegrityFault, match=message):
+        guard(child(dataset), [held_out])
+
+
+def test_the_held_out_cases_data_set_may_be_named():
+    """The lineage's own cases may be of another data set, when a run is started from it."""
+    guard(SEEN, [CaseRecord("a_1", "anna", "new")], dataset="msd:Other")
+    with pytest.raises(IntegrityFault, match="same content"):
+        guard(SEEN, [CaseRecord("a_1", "anna", "hash-a1")], dataset="msd:Other")
+
+
+def test_joining_keeps_everyone_once():
+    other = replace(SEEN, dataset="msd:Other")
+    joined = SEEN.joined(child("msd:Other"), other, SEEN)
+    names = [one.dataset for one in joined.everyone()]
+    assert names == [SEEN.dataset, "nnunet:Dataset004_Hippocampus", "msd:Other"]
+    assert joined.joined(joined) == joined

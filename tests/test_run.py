@@ -87,6 +87,19 @@ def test_weights_of_another_width_are_named(run):
         load_run(run)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"grain": 1}, "grain is 1: Extra inputs"), ({"width": "wide"}, "width is 'wide': .*integer")],
+)
+def test_options_the_plugin_does_not_know_are_one_line(run, options, message):
+    """As of another version of the plugin."""
+    change(run, options={**read_manifest(run)["options"], **options})
+    with pytest.raises(IntegrityFault, match=message) as fault:
+        load_run(run)
+    assert "manifest.json: key 'options'" in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
 def test_weights_outside_the_folder_are_refused(run):
     weights = read_manifest(run)["weights"]
     change(run, weights={**weights, "path": f"../other/{weights['path']}"})

@@ -16,6 +16,7 @@ from gansynth.reporting import NullReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer, build_edits, check_source, sample_run, write_nifti
 from gansynth.schema import Sample
+from gansynth.space import Space
 from gansynth.testing import ToySource
 
 SPACING = (3.0, 1.5, 0.75)
@@ -143,6 +144,22 @@ class Respaced(ToySource):
         return replace(super().space, host={"spacing": [2.0, 2.0, 2.0]})
 
 
+class Recoloured(ToySource):
+    """The same cases by name, preprocessed in another way."""
+
+    def load(self, case_id):
+        case = super().load(case_id)
+        return replace(case, image=case.image * np.float32(1.5))
+
+
+class Renamed(ToySource):
+    """The same arrays, whose channels mean something else."""
+
+    @property
+    def schema(self):
+        return replace(super().schema, channels=("second", "first"))
+
+
 class Refolded(ToySource):
     @property
     def fold(self):
@@ -156,11 +173,40 @@ class Refolded(ToySource):
         (Respaced(3), "spacing"),
         (Refolded(3), "fitted on toy:3 fold 0, .* fold 1"),
         (ToySource(2), "from toy:2"),
+        (Renamed(3), "fitted on the channels first, second .* has second, first"),
     ],
 )
 def test_a_source_that_is_not_its_own_is_refused(deep, source, message):
     with pytest.raises(IntegrityFault, match=message):
         SampleDrawer(deep, source)
+
+
+def test_a_case_with_another_content_is_refused_when_it_is_drawn_from(deep):
+    drawer = SampleDrawer(deep, Recoloured(3))
+    with pytest.raises(IntegrityFault, match=r"case 'toy_.*' of toy:3 is not the one"):
+        drawer.draw(0, 1)
+
+
+def test_a_case_is_looked_at_once(deep, monkeypatch):
+    looked: list[str] = []
+    record = ToySource.record
+
+    def spy(self: Any, case_id: str, load: Any = None) -> Any:
+        looked.append(case_id)
+        return record(self, case_id, load)
+
+    monkeypatch.setattr(ToySource, "record", spy)
+    drawer = SampleDrawer(deep, ToySource(3))
+    told = [sample.provenance["case"] for _ in range(2) for sample in drawer.draw(0, 8)]
+    assert sorted(looked) == sorted(set(told))
+
+
+def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(ToySource, "space", property(lambda self: Space("resample", (16, 20))))
+    toy_fit(tmp_path / "run", steps=0)
+    report = sample(tmp_path / "run", 1, sheet=True)
+    images = load(Path(report["folder"]) / "sample-0000_0000.nii.gz")
+    assert (images.shape, Path(report["sheet"]).exists()) == ((32, 32), True)
 
 
 def test_its_own_source_is_welcome(deep):

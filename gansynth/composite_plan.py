@@ -1,0 +1,268 @@
+"""Planning a composite run: every part resolved, and refused if they cannot draw a whole sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gansynth.composite import NAME, PARTS
+from gansynth.composite_spec import ChainSpec, PartSpec, PerChannel
+from gansynth.composite_view import channel_numbers
+from gansynth.errors import UsageFault
+from gansynth.generator import GeneratorOptions
+from gansynth.registry import installed
+from gansynth.run import read_manifest
+from gansynth.sampling import build_edits
+from gansynth.settings import split_settings
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.training import FitOptions
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A part before it is fitted.
+
+    Attributes:
+        name: its folder's.
+        generator: registered name.
+        settings: as texts.
+        request: what it learns from; its view has no ``home`` yet.
+        draws: image channels it contributes; none if it draws label maps.
+        own_data: whether it learns from a source of its own.
+    """
+
+    name: str
+    generator: str
+    settings: Mapping[str, str]
+    request: SourceRequest
+    draws: tuple[str, ...]
+    own_data: bool
+
+    @property
+    def folder(self) -> str:
+        """Relative to the composite's."""
+        return f"{PARTS}/{self.name}"
+
+    def requested(self, out: Path) -> SourceRequest:
+        """What its fit is asked for, below the composite's folder."""
+        if not self.request.view:
+            return self.request
+        home = str((out / self.folder).absolute())
+        return replace(self.request, view={**self.request.view, "home": home})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A composite run as asked for, resolved and checked.
+
+    Attributes:
+        source: the training cases of the composite.
+        parts: in order.
+        edits: of the conditions its samples are drawn from.
+        labels_by: the part that draws label maps for others, if any.
+    """
+
+    source: CaseSource
+    parts: tuple[PlannedPart, ...]
+    edits: tuple[str, ...]
+    labels_by: str | None
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """What the composite's own conditions are drawn through."""
+        return {} if self.labels_by is None else {"labels_by": f"{PARTS}/{self.labels_by}"}
+
+    def config(self, init_from: Path | None) -> dict[str, Any]:
+        """The resolved settings."""
+        config: dict[str, Any] = {
+            "generator": NAME,
+            "data": self.source.request.to_json(),
+            "size": list(self.source.space.size),
+            "edits": list(self.edits),
+            "parts": {
+                part.name: {
+                    "generator": part.generator,
+                    "data": part.request.to_json(),
+                    "set": dict(part.settings),
+                }
+                for part in self.parts
+            },
+        }
+        if init_from is not None:
+            config["init_from"] = read_manifest(init_from)["run_id"]
+        return config
+
+
+# -- planning --------------------------------------------------------------------------------------
+
+
+def make_plan(
+    spec: ChainSpec | PerChannel,
+    request: SourceRequest,
+    settings: Mapping[str, str],
+    edits: Sequence[str] | None,
+) -> Plan:
+    """Resolve a composite run.
+
+    Args:
+        spec: the parts.
+        request: where the training cases come from.
+        settings: put over those of every part.
+        edits: condition edits; None takes the spec's, or the first drawing part's own.
+
+    Raises:
+        UsageFault: naming the part, and what is wrong with it.
+    """
+    planner = _Planner(installed().open_source(request))
+    if isinstance(spec, PerChannel):
+        spec = spec.chain(planner.source.schema)
+    for asked in spec.parts:
+        try:
+            planner.add(asked, settings)
+        except UsageFault as fault:
+            raise UsageFault(f"part {asked.name!r}: {fault}") from fault
+    planner.check_whole()
+    names = edits if edits is not None else spec.edits
+    chosen = planner.default_edits if names is None else tuple(names)
+    build_edits(chosen)
+    return Plan(planner.source, tuple(planner.parts), chosen, planner.labels_by)
+
+
+class _Planner:
+    """Takes parts in order and keeps in mind what the earlier ones draw."""
+
+    def __init__(self, source: CaseSource) -> None:
+        self.source = source
+        self.parts: list[PlannedPart] = []
+        self.labels_by: str | None = None
+        self.default_edits: tuple[str, ...] = ()
+        self._labellers: list[str] = []
+        self._drawn: dict[str, str] = {}
+
+    def add(self, asked: PartSpec, over: Mapping[str, str]) -> None:
+        """Resolve the next part.
+
+        Raises:
+            UsageFault: what is wrong with it.
+        """
+        cls = installed().generator(asked.generator)
+        texts = asked.settings(over)
+        _, options = split_settings(texts, FitOptions, cls.Options, generator=asked.generator)
+        if getattr(options, "context", 0):
+            raise UsageFault("set context: composite runs have no context channels; leave it out")
+        base = self._open(asked)
+        channels = _seen(asked, options, base.schema.channels)
+        channel_numbers(base.schema, channels)
+        # In the source's order, whatever the order they are named in.
+        channels = tuple(c for c in base.schema.channels if c in channels)
+        view: dict[str, Any] = {}
+        if channels != base.schema.channels:
+            view["channels"] = list(channels)
+        if asked.labels_by is not None:
+            view["labels_by"] = f"../{self._labeller(asked.labels_by)}"
+        draws = self._draws(channels, options)
+        if draws and asked.data is not None:
+            _check_same_arrays(base, self.source, draws)
+        if draws and not self._drawn:
+            self.default_edits = cls.default_edits
+        if not draws:
+            self._labellers.append(asked.name)
+        self._drawn.update({channel: asked.name for channel in draws})
+        request = replace(base.request, view=view)
+        own_data = asked.data is not None
+        self.parts.append(PlannedPart(asked.name, asked.generator, texts, request, draws, own_data))
+
+    def _open(self, asked: PartSpec) -> CaseSource:
+        """The source a part learns from."""
+        if asked.data is None:
+            return self.source
+        return installed().open_source(
+            SourceRequest.parse(
+                asked.data,
+                read=asked.read,
+                configuration=asked.configuration,
+                plans=asked.plans,
+                fold=asked.fold,
+                subjects=asked.subjects,
+                root=self.source.request.root,
+            )
+        )
+
+    def _labeller(self, name: str) -> str:
+        """The part that draws label maps, if it is one."""
+        if name not in self._labellers:
+            raise UsageFault(
+                f"labels_by {name!r}: expected an earlier part that draws labels "
+                f"({', '.join(self._labellers) or 'there is none'})"
+            )
+        if self.labels_by not in (None, name):
+            raise UsageFault(
+                f"labels_by {name!r}: another part has {self.labels_by!r}; expected one part that "
+                "draws label maps for all"
+            )
+        self.labels_by = name
+        return name
+
+    def _draws(self, channels: Sequence[str], options: GeneratorOptions) -> tuple[str, ...]:
+        """Channels a part draws; none if it draws label maps."""
+        given = _given(options)
+        if _draws_labels(options):
+            channel_numbers(self.source.schema, given)
+            return ()
+        for channel in given:
+            if channel not in self._drawn:
+                raise UsageFault(
+                    f"given {channel!r}: no earlier part draws it, expected one of "
+                    f"{', '.join(self._drawn) or 'none so far'}"
+                )
+        draws = tuple(channel for channel in channels if channel not in given)
+        for channel in draws:
+            if channel in self._drawn:
+                raise UsageFault(
+                    f"channel {channel!r} is drawn by part {self._drawn[channel]!r} already; "
+                    "expected one part for each"
+                )
+        return draws
+
+    def check_whole(self) -> None:
+        """Refuse parts that leave a channel out."""
+        missing = [c for c in self.source.schema.channels if c not in self._drawn]
+        if missing:
+            raise UsageFault(
+                f"no part draws channel(s) {', '.join(missing)} of {self.source.name}; expected a "
+                "part for each: add one, or name them under channels"
+            )
+
+
+def _given(options: GeneratorOptions) -> tuple[str, ...]:
+    return tuple(getattr(options, "given", ()))
+
+
+def _draws_labels(options: GeneratorOptions) -> bool:
+    return getattr(options, "target", "image") == "labels"
+
+
+def _seen(asked: PartSpec, options: GeneratorOptions, every: Sequence[str]) -> Sequence[str]:
+    """Channels a part sees: as asked; of one that draws labels those it is given; else all."""
+    if asked.channels is not None:
+        return asked.channels
+    return _given(options) if _draws_labels(options) else every
+
+
+def _check_same_arrays(own: CaseSource, source: CaseSource, draws: Sequence[str]) -> None:
+    """What a part with data of its own draws must fit beside the other channels."""
+    channel_numbers(source.schema, draws)
+    pairs = {
+        "size": (own.space.size, source.space.size),
+        "grid": (own.space.grid, source.space.grid),
+        "spacing": (own.schema.spacing, source.schema.spacing),
+        "labels": (own.schema.label_values, source.schema.label_values),
+    }
+    for key, (found, wanted) in pairs.items():
+        if found != wanted:
+            raise UsageFault(
+                f"data {own.name}: {key} is {found}, that of {source.name} {wanted}; expected the "
+                "same for a part that draws images"
+            )

@@ -1,0 +1,272 @@
+"""What one part of a composite run sees of its source: some channels, labels drawn by another part.
+
+A view is written down in ``SourceRequest.view``, so that whoever opens the request sees the same:
+
+- ``channels``: names of the image channels that are seen, in the source's order.
+- ``labels_by``: folder of the run that draws label maps, relative to the folder of the run that
+  sees them. The source's own labels win; what is drawn gets values above them.
+- ``labels_sha256``: of that run's manifest; another run there is refused.
+- ``home``: the folder of the run that sees them; never written down, because runs can be moved.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.errors import IntegrityFault, UsageFault, did_you_mean
+from gansynth.lineage import CaseRecord, Lineage
+from gansynth.schema import Case, Condition, FloatArray, LabelArray, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.space import Space
+
+HOME = "home"
+
+
+def open_view(opener: Callable[[SourceRequest], CaseSource], request: SourceRequest) -> CaseSource:
+    """Open a source and look at it through the request's view.
+
+    Raises:
+        UsageFault: a channel that the source does not have, or no run that draws labels.
+    """
+    return viewed(opener(replace(request, view={})), request.view)
+
+
+def needed(request: SourceRequest, options: Any) -> SourceRequest:
+    """A request that shows a generator no more than it needs.
+
+    What draws label maps needs the channels they are drawn from; all others are left as they are.
+    """
+    given = getattr(options, "given", ())
+    if getattr(options, "target", "image") != "labels" or "channels" in request.view or not given:
+        return request
+    return replace(request, view={**request.view, "channels": list(given)})
+
+
+def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
+    """A source through a view; as it is if there is none, or if it is a view already."""
+    return source if not view or isinstance(source, View) else View(source, view)
+
+
+class View(CaseSource):
+    """A source whose cases have some of the channels, or more labels.
+
+    Its records are those of the whole cases: whoever sees a channel has seen the case.
+
+    Args:
+        base: the source.
+        view: see the module's description.
+    """
+
+    def __init__(self, base: CaseSource, view: Mapping[str, Any]) -> None:
+        self.base = base
+        plain = {key: value for key, value in view.items() if key != HOME}
+        self._home = Path(view.get(HOME, "."))
+        if "labels_by" in view:
+            plain["labels_sha256"] = self._check_labels(view)
+        self.request = replace(base.request, view=plain)
+        self._seen = sorted(
+            channel_numbers(base.schema, view.get("channels", base.schema.channels))
+        )
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.base.name
+
+    @property
+    def schema(self) -> Schema:
+        """The channels that are seen; the source's labels, then the drawn ones."""
+        schema = pick_channels(self.base.schema, self._seen)
+        return schema if self.labeller is None else self.labeller.schema(schema)
+
+    @property
+    def space(self) -> Space:
+        """The source's, whose host it fits only with all channels."""
+        space = self.base.space
+        if "channels" not in self.request.view:
+            return space
+        window = None if space.window is None else tuple(space.window[i] for i in self._seen)
+        host = {**space.host, "channels_seen": list(self.schema.channels)}
+        return replace(space, window=window, host=host)
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """The source's."""
+        return self.base.train_ids
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """The source's."""
+        return self.base.held_out_ids
+
+    def subject(self, case_id: str) -> str:
+        """The source's."""
+        return self.base.subject(case_id)
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Spatial shape of a case in voxels."""
+        return self.base.shape(case_id)
+
+    def load(self, case_id: str) -> Case:
+        """A case with the channels that are seen, and labels as drawn."""
+        case = self.base.load(case_id)
+        labels = case.labels
+        if self.labeller is not None:
+            labels = self.labeller.merge(labels, self.labeller.draw(case, self.base.schema))
+        return replace(case, image=case.image[self._seen], labels=labels)
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        """Lineage record of the whole case, as its source keeps it."""
+        return self.base.record(case_id)
+
+    @property
+    def ancestors(self) -> tuple[Lineage, ...]:
+        """What the label maps' maker has seen, and its ancestors."""
+        if self.labeller is None:
+            return ()
+        seen = self.labeller.run.lineage
+        return tuple(replace(one, ancestors=()) for one in seen.everyone())
+
+    @cached_property
+    def labeller(self) -> Labeller | None:
+        """What draws label maps, if anything does."""
+        folder = self.request.view.get("labels_by")
+        if folder is None:
+            return None
+        return Labeller((self._home / folder).resolve(), self.base.schema)
+
+    def _check_labels(self, view: Mapping[str, Any]) -> str:
+        """SHA-256 of what draws the label maps, if it is what it has always been."""
+        from gansynth.run import manifest_sha256, read_manifest
+
+        folder = (self._home / view["labels_by"]).resolve()
+        read_manifest(folder)
+        found = manifest_sha256(folder)
+        wanted = view.get("labels_sha256", found)
+        if found != wanted:
+            raise IntegrityFault(
+                f"{folder}: SHA-256 of its manifest is {found[:12]}, expected {wanted[:12]}; the "
+                "run has changed since it drew the label maps that another one learnt from. "
+                "Restore it from a copy, or fit both again"
+            )
+        return found
+
+
+class Labeller:
+    """A run that draws label maps from images, and how they join a source's own.
+
+    Args:
+        folder: the run.
+        source: schema of the cases it is asked about. Its labels win; everything drawn gets values
+            above theirs.
+    """
+
+    def __init__(self, folder: Path, source: Schema) -> None:
+        from gansynth.run import load_run
+
+        self.run = load_run(folder)
+        self.shift = max((0, *source.labels.values()))
+        generator = self.run.generator
+        if not draws_labels(generator):
+            raise UsageFault(
+                f"labels_by: {folder.name} draws images, expected a part that draws label maps; "
+                "for cgan3d: set: {target: labels, given: [...]}"
+            )
+        self._given = channel_numbers(source, given_channels(generator))
+        if generator.schema.ndim != source.ndim and self.run.space.grid != "slice":
+            raise UsageFault(
+                f"labels_by: {folder.name} draws maps of {generator.schema.ndim} axes, the cases "
+                f"have {source.ndim}; expected the same"
+            )
+
+    def schema(self, own: Schema) -> Schema:
+        """A schema with the drawn labels after its own."""
+        return merged_schema(own, self.run.schema, self.run.folder.name, self.shift)
+
+    def draw(self, case: Case, schema: Schema) -> LabelArray:
+        """Draw the label map of a whole case; the same case gives the same map.
+
+        Args:
+            case: image (C, D, H, W) or (C, H, W), in the source's units.
+            schema: names its channels.
+
+        Returns:
+            int16 (D, H, W) or (H, W), values of the run's own schema.
+        """
+        names = [schema.channels[i] for i in self._given]
+        given = self._squashed(case.image[self._given], names)
+        seed = zlib.crc32(case.id.encode())
+        if self.run.generator.schema.ndim < schema.ndim:
+            planes = [self._one(given[:, i], seed + i) for i in range(given.shape[1])]
+            return np.stack(planes)
+        return self._one(given, seed)
+
+    def _one(self, given: FloatArray, seed: int) -> LabelArray:
+        condition = Condition(given=np.ascontiguousarray(given), latent_seed=seed)
+        labels = self.run.generator.sample([condition], [seed])[0].labels
+        assert labels is not None, "checked when the labeller was opened"
+        return labels
+
+    def _squashed(self, image: FloatArray, names: list[str]) -> FloatArray:
+        """In the units the run learnt from."""
+        numbers = channel_numbers(self.run.schema, names)
+        return only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
+
+    def merge(self, own: LabelArray | None, drawn: LabelArray) -> LabelArray:
+        """Own labels, and the drawn ones (shifted) wherever those say background."""
+        above = np.where(drawn > 0, drawn + np.int16(self.shift), np.int16(0)).astype(np.int16)
+        return above if own is None else np.where(own != 0, own, above)
+
+
+def merged_schema(own: Schema, drawn: Schema, by: str, shift: int) -> Schema:
+    """A schema with another's foreground labels after its own."""
+    added = {f"{by}:{name}": value + shift for name, value in drawn.labels.items() if value > 0}
+    return replace(own, labels={**own.labels, **added})
+
+
+def draws_labels(generator: Any) -> bool:
+    """Whether what a generator draws is a label map."""
+    return getattr(generator.options, "target", "image") == "labels"
+
+
+def given_channels(generator: Any) -> tuple[str, ...]:
+    """Names of the channels a generator is given instead of drawing them."""
+    return tuple(getattr(generator.options, "given", ()))
+
+
+def only_intensity(space: Space, channels: list[int]) -> Space:
+    """A space that changes nothing but the units, of some channels."""
+    window = None if space.window is None else tuple(space.window[i] for i in channels)
+    return Space("native", window=window)
+
+
+def channel_numbers(schema: Schema, names: Any) -> list[int]:
+    """Where channels are in a schema's arrays.
+
+    Raises:
+        UsageFault: one is not there.
+    """
+    for name in names:
+        if name not in schema.channels:
+            raise UsageFault(
+                f"channel {name!r} is unknown, expected among {', '.join(schema.channels)}."
+                f"{did_you_mean(name, schema.channels)}"
+            )
+    return [schema.channels.index(name) for name in names]
+
+
+def pick_channels(schema: Schema, numbers: list[int]) -> Schema:
+    """A schema with some of its channels."""
+    fill = schema.outside_fill
+    return replace(
+        schema,
+        channels=tuple(schema.channels[i] for i in numbers),
+        outside_fill=None if fill is None else tuple(fill[i] for i in numbers),
+    )

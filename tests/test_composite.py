@@ -1,0 +1,543 @@
+"""Composite runs: what is refused before anything is fitted, what parts see, what they draw."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth import composite_fit, fitting
+from gansynth.composite import part_seed
+from gansynth.composite_fit import fit_composite
+from gansynth.composite_plan import make_plan
+from gansynth.composite_spec import ChainSpec, PerChannel, asked_for, read_chain
+from gansynth.composite_view import View
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.hookspecs import hookimpl
+from gansynth.job import resolve
+from gansynth.registry import installed
+from gansynth.reporting import NullReporter
+from gansynth.run import load_run, read_manifest
+from gansynth.sampling import SampleDrawer, sample_run
+from gansynth.schema import Case, Schema
+from gansynth.sources.base import SourceRequest
+from gansynth.testing import ToySource
+
+TINY = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "batch_size": 1, "precision": "fp32"}
+REQUEST = SourceRequest("toy", "2")
+BOTH = PerChannel("cgan3d")
+
+
+class People(ToySource):
+    """Other people, in another data set; ``where`` 0 has the toy cases themselves."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(2, seed)
+        self.request = SourceRequest("people", str(seed))
+
+    @property
+    def name(self):
+        return "people:healthy"
+
+    @property
+    def train_ids(self):
+        return tuple(self._cases)
+
+    @property
+    def held_out_ids(self):
+        return ()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def people(toy_source):
+    @hookimpl
+    def register_sources(register):
+        register("people", lambda: lambda request: People(int(request.where)))
+
+    installed().add(SimpleNamespace(register_sources=register_sources), "people")
+    try:
+        yield
+    finally:
+        installed().remove("people")
+
+
+def chain(*parts: dict[str, Any]) -> ChainSpec:
+    whole = [{"generator": "cgan3d", **part} for part in parts]
+    return ChainSpec.model_validate({"parts": whole})
+
+
+TISSUES = {
+    "name": "tissues",
+    "data": "people:1",
+    "set": {"target": "labels", "given": ["first"]},
+}
+FIRST = {"name": "one", "channels": ["first"]}
+SECOND = {"name": "two", "set": {"given": ["first"], "output": "tanh"}}
+CHAIN = chain(TISSUES, {**FIRST, "labels_by": "tissues"}, {**SECOND, "labels_by": "tissues"})
+
+
+def compose(out: Path, spec: Any = BOTH, *, edits: Any = ("flip",), **changes: Any) -> Any:
+    passed = {k: changes.pop(k) for k in ("init_from", "dry_run", "resume") if k in changes}
+    return fit_composite(
+        spec,
+        REQUEST,
+        out,
+        settings={k: str(v) for k, v in {"steps": 0, **TINY, **changes}.items()},
+        edits=edits,
+        device="cpu",
+        reporter=NullReporter(),
+        **passed,
+    )
+
+
+@pytest.fixture(scope="module")
+def joint(people, tmp_path_factory) -> Path:
+    """One model per channel. Do not change it."""
+    out: Path = tmp_path_factory.mktemp("joint") / "run"
+    compose(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def chained(people, tmp_path_factory) -> Path:
+    """Tissues of other people, then the first channel, then the second given the first."""
+    out: Path = tmp_path_factory.mktemp("chained") / "run"
+    compose(out, CHAIN)
+    return out
+
+
+@pytest.fixture
+def run(joint: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    shutil.copytree(joint, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def fits(monkeypatch) -> list[str]:
+    """Names of the parts that are fitted from now on."""
+    seen: list[str] = []
+    real = fitting.fit
+
+    def spy(generator: str, request: SourceRequest, out: Path, **options: Any) -> Any:
+        seen.append(out.name)
+        return real(generator, request, out, **options)
+
+    monkeypatch.setattr(fitting, "fit", spy)
+    return seen
+
+
+def drawn(folder: Path, **options: Any) -> list[Any]:
+    return SampleDrawer(load_run(folder, "cpu"), ToySource(2), **options).draw(0, 3)
+
+
+# -- planning --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([FIRST], r"no part draws channel\(s\) second of toy:2"),
+        ([FIRST, {"name": "two"}], "part 'two': channel 'first' is drawn by part 'one' already"),
+        ([SECOND, FIRST], "part 'two': given 'first': no earlier part draws it"),
+        ([{"name": "one", "channels": ["frist"]}], "Did you mean 'first'"),
+        ([{**FIRST, "labels_by": "two"}], "labels_by 'two': expected an earlier part that draws"),
+        ([FIRST, {**SECOND, "labels_by": "one"}], "labels_by 'one': expected an earlier part"),
+        ([{"name": "one", "set": {"context": 2}}], "set context: composite runs have no"),
+        ([{"name": "one", "set": {"widht": 8}}], "part 'one': .*Did you mean 'width'"),
+        ([{"name": "one", "generator": "cgan"}], "part 'one': generator 'cgan' is unknown"),
+        ([{"name": "one", "data": "toy:3"}], r"data toy:3: size is \(16, 16, 16\), that of toy:2"),
+        (
+            [TISSUES, {**TISSUES, "name": "more"}, {**FIRST, "labels_by": "tissues"},
+             {**SECOND, "labels_by": "more"}],
+            "another part has 'tissues'",
+        ),
+    ],
+)  # fmt: skip
+def test_parts_that_cannot_draw_a_sample_are_refused_by_name(parts, message):
+    with pytest.raises(UsageFault, match=message):
+        make_plan(chain(*parts), REQUEST, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("groups", "wanted"),
+    [
+        ("each", [("first",), ("second",)]),
+        ("second,first", [("second",), ("first",)]),
+        ("first+second", [("first", "second")]),
+    ],
+)
+def test_channels_may_be_grouped(groups, wanted):
+    plan = make_plan(PerChannel("cgan3d", groups), REQUEST, {}, None)
+    assert [part.draws for part in plan.parts] == wanted
+
+
+@pytest.mark.parametrize("groups", ["first", "first,first,second", "first,third", "first+second+"])
+def test_groups_that_are_not_the_channels_are_refused(groups):
+    with pytest.raises(UsageFault, match="expected every one of first, second once"):
+        make_plan(PerChannel("cgan3d", groups), REQUEST, {}, None)
+
+
+def test_a_channels_name_becomes_a_folders_name():
+    schema = Schema(("T1 / Gd", "(FLAIR)"), {"background": 0}, (1.0, 1.0), "HW")
+    parts = PerChannel("cgan3d").chain(schema).parts
+    assert [part.name for part in parts] == ["T1_Gd", "c_FLAIR_"]
+
+
+def test_channels_that_give_one_folder_are_refused():
+    schema = Schema(("T1/a", "T1 A"), {"background": 0}, (1.0, 1.0), "HW")
+    with pytest.raises(UsageFault, match="two parts are named"):
+        PerChannel("cgan3d").chain(schema)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parts: [", "cannot be read"),
+        ("- a", "all of it is"),
+        ("parts: []", "parts is"),
+        ("parts: [{name: a}]", r"parts\.0\.generator"),
+        ("parts: [{name: a, generator: g, chanels: [T1]}]", r"parts\.0\.chanels"),
+        ("parts: [{name: ../a, generator: g}]", r"parts\.0\.name is '\.\./a'"),
+        ("parts: [{name: a, generator: g}, {name: A, generator: g}]", "two parts are named"),
+    ],
+)
+def test_a_bad_chain_is_one_line_that_names_the_key(tmp_path, text, message):
+    (tmp_path / "chain.yaml").write_text(text)
+    with pytest.raises(UsageFault, match=message) as refusal:
+        read_chain(tmp_path / "chain.yaml")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_chain_says_itself_what_its_parts_draw():
+    with pytest.raises(UsageFault, match="leave one of them out"):
+        asked_for("chain.yaml", "each")
+
+
+def test_what_is_typed_is_put_over_every_parts_own_settings():
+    plan = make_plan(
+        chain({"name": "a", "set": {"steps": 5, "width": 8}}), REQUEST, {"steps": "7"}, None
+    )
+    assert plan.parts[0].settings == {"steps": "7", "width": "8"}
+
+
+def test_own_data_with_held_out_cases_are_refused_before_anything_is_fitted(tmp_path):
+    spec = chain({**TISSUES, "data": "people:0"}, FIRST, SECOND)
+    with pytest.raises(IntegrityFault, match=r"toy_12 \(same content as toy_12\)"):
+        compose(tmp_path / "run", spec)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- views -----------------------------------------------------------------------------------------
+
+
+def test_a_view_shows_some_channels_of_the_whole_cases_record():
+    source, view = ToySource(2), View(ToySource(2), {"channels": ["second"]})
+    case = view.load("toy_03")
+    assert np.array_equal(case.image, source.load("toy_03").image[1:])
+    assert view.schema.channels == ("second",)
+    assert view.record("toy_03") == source.record("toy_03")
+    assert view.lineage().cases == source.lineage().cases
+
+
+def test_a_part_does_not_fit_the_host_of_the_whole():
+    view = View(ToySource(2), {"channels": ["second"]})
+    assert view.host["channels_seen"] == ["second"]
+
+
+def test_what_draws_labels_sees_what_it_is_given_in_the_sources_order():
+    """Real images with drawn labels are no synthetic samples: no host takes them."""
+    job = resolve(
+        "cgan3d",
+        REQUEST,
+        {"target": "labels", "given": "second,first", **{k: str(v) for k, v in TINY.items()}},
+        None,
+        "cpu",
+    )
+    assert job.source.schema.channels == ("first", "second")
+    assert job.source.host["channels_seen"] == ["first", "second"]
+
+
+def relabelled(chained: Path) -> View:
+    return View(ToySource(2), {"labels_by": "parts/tissues", "home": str(chained)})
+
+
+def test_drawn_labels_fill_the_background_above_the_sources_own(chained):
+    view, own = relabelled(chained), ToySource(2)
+    labels, before = view.load("toy_03").labels, own.load("toy_03").labels
+    assert labels is not None
+    assert before is not None
+    assert np.array_equal(labels[before != 0], before[before != 0])
+    assert set(np.unique(labels[before == 0])) <= {0, 3, 4}
+    assert view.schema.labels == {**own.schema.labels, "tissues:one": 3, "tissues:two": 4}
+
+
+def test_drawn_labels_join_by_value(chained):
+    labeller = relabelled(chained).labeller
+    assert labeller is not None
+    own, drawn = np.array([-1, 0, 0, 0, 1], np.int16), np.array([2, -1, 0, 2, 2], np.int16)
+    assert labeller.merge(own, drawn).tolist() == [-1, 0, 0, 4, 1]
+    assert labeller.merge(None, drawn).tolist() == [4, 0, 0, 4, 4]
+
+
+def test_the_same_case_gets_the_same_labels(chained):
+    one: Any = relabelled(chained).load("toy_03").labels
+    two: Any = relabelled(chained).load("toy_03").labels
+    assert np.array_equal(one, two)
+
+
+def test_a_part_remembers_who_drew_its_labels(chained):
+    request = read_manifest(chained / "parts" / "one")["request"]
+    assert request["view"]["labels_by"] == "../tissues"
+    assert str(chained) not in json.dumps(request)
+    manifest = json.loads((chained / "parts" / "one" / "manifest.json").read_text())
+    assert [a["dataset"] for a in manifest["lineage"]["ancestors"]] == ["people:healthy"]
+
+
+def test_another_labeller_is_refused(chained, tmp_path):
+    shutil.copytree(chained, tmp_path / "run")
+    with (tmp_path / "run" / "parts" / "tissues" / "manifest.json").open("a") as stream:
+        stream.write(" ")
+    part = load_run(tmp_path / "run" / "parts" / "one", "cpu")
+    with pytest.raises(IntegrityFault, match="has changed since it drew the label maps"):
+        SampleDrawer(part, ToySource(2))
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def test_parts_are_ordinary_runs_under_one_folder(joint):
+    manifest = read_manifest(joint)
+    assert [part["name"] for part in manifest["parts"]] == ["first", "second"]
+    assert [part["draws"] for part in manifest["parts"]] == [["first"], ["second"]]
+    assert (manifest["complete"], manifest["generator"]) == (True, "composite")
+    for name in ("first", "second"):
+        assert load_run(joint / "parts" / name, "cpu").schema.channels == (name,)
+    assert (joint / "samples" / "composite.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_composite_has_seen_what_its_parts_have(joint, chained):
+    assert load_run(joint, "cpu").lineage == ToySource(2).lineage()
+    names = [one.dataset for one in load_run(chained, "cpu").lineage.everyone()]
+    assert names == ["toy:2", "people:healthy"]
+
+
+def test_no_path_of_this_machine_is_in_the_folder(chained):
+    texts = [path.read_text() for path in chained.rglob("*.json")]
+    texts += [path.read_text() for path in chained.rglob("*.yaml")]
+    assert len(texts) > 8
+    assert not any(str(chained) in text for text in texts)
+
+
+def test_a_part_that_was_exchanged_is_refused(run):
+    path = run / "parts" / "second" / "manifest.json"
+    path.write_text(path.read_text().replace('"steps": 0', '"steps": 2'))
+    with pytest.raises(IntegrityFault, match=r"second/manifest\.json: SHA-256 is .*composite's"):
+        load_run(run, "cpu")
+
+
+def test_damaged_weights_of_a_part_are_refused(run):
+    (run / "parts" / "first" / read_manifest(run / "parts" / "first")["weights"]["path"]).unlink()
+    with pytest.raises(IntegrityFault, match="of no file"):
+        load_run(run, "cpu")
+
+
+def test_a_part_outside_the_folder_is_refused(run):
+    manifest = read_manifest(run)
+    manifest["parts"][0]["folder"] = "../elsewhere"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IntegrityFault, match="leads out of"):
+        load_run(run, "cpu")
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_keeps_the_parts_that_are_finished(joint, fits, monkeypatch, tmp_path):
+    real = composite_fit._fit_part
+
+    def stop(part: Any, *rest: Any) -> Any:
+        if part.name == "second":
+            raise KeyboardInterrupt
+        return real(part, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(composite_fit, "_fit_part", stop)
+        with pytest.raises(KeyboardInterrupt):
+            compose(tmp_path / "run")
+    assert [bool(p["manifest_sha256"]) for p in read_manifest(tmp_path / "run")["parts"]] == [1, 0]
+    with pytest.raises(UsageFault, match="part 'second' is not fitted yet"):
+        load_run(tmp_path / "run")
+    del fits[:]
+    compose(tmp_path / "run")
+    assert fits == ["second"]
+    assert [s.image.tolist() for s in drawn(tmp_path / "run")] == [
+        s.image.tolist() for s in drawn(joint)
+    ]
+
+
+def test_a_finished_run_is_kept(run, fits):
+    compose(run)
+    assert fits == []
+
+
+@pytest.mark.slow
+def test_more_steps_go_on_in_every_part(run, fits):
+    report = compose(run, steps=1)
+    assert fits == ["first", "second"]
+    assert [part["steps"] for part in report["parts"].values()] == [1, 1]
+    load_run(run, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 8}, r"parts\.first\.set\.width is '8', was '4'"),
+        ({"edits": ("shift",)}, r"edits is \['shift'\]"),
+        ({"spec": PerChannel("cgan3d", "first+second")}, r"parts\.first"),
+        ({"resume": False}, "holds a run already"),
+    ],
+)
+def test_another_run_is_refused(run, fits, changes, message):
+    with pytest.raises(UsageFault, match=message):
+        compose(run, **changes)
+    assert fits == []
+
+
+def test_what_drew_label_maps_is_not_trained_further(chained, fits, tmp_path):
+    shutil.copytree(chained, tmp_path / "run")
+    with pytest.raises(UsageFault, match="part 'tissues' has changed, or would be trained further"):
+        compose(tmp_path / "run", CHAIN, steps=2)
+    assert fits == []
+
+
+def test_every_part_may_start_from_a_composites_part_of_the_same_name(joint, tmp_path):
+    compose(tmp_path / "run", init_from=joint)
+    for name in ("first", "second"):
+        record = read_manifest(tmp_path / "run" / "parts" / name)["init_from"]
+        assert record["run_id"] == read_manifest(joint / "parts" / name)["run_id"]
+
+
+@pytest.mark.slow
+def test_a_dry_run_measures_every_part_and_writes_nothing(tmp_path):
+    report = compose(tmp_path / "run", CHAIN, dry_run=True)
+    assert list(tmp_path.iterdir()) == []
+    assert list(report["parts"]) == ["tissues", "one", "two"]
+    assert report["estimated_minutes"] >= 0
+
+
+# -- samples ---------------------------------------------------------------------------------------
+
+
+def test_every_channel_is_its_parts_for_the_same_labels(joint):
+    whole = load_run(joint, "cpu").generator
+    drawer = SampleDrawer(load_run(joint, "cpu"), ToySource(2))
+    condition: Any = drawer.sampler.draw(0)
+    sample: Any = whole.sample([condition], [7])[0]
+    for number, name in enumerate(("first", "second")):
+        part = load_run(joint / "parts" / name, "cpu").generator
+        alone = part.sample([condition], [part_seed(7, number)])[0]
+        assert np.array_equal(sample.image[number], alone.image[0])
+    assert np.array_equal(sample.labels, condition.labels)
+
+
+def test_parts_draw_with_seeds_of_their_own():
+    assert len({part_seed(seed, number) for seed in range(50) for number in range(4)}) == 200
+
+
+def test_a_sample_is_the_same_whatever_the_batch(chained):
+    together = drawn(chained)
+    drawer = SampleDrawer(load_run(chained, "cpu"), ToySource(2))
+    for index in (2, 0):
+        alone = drawer.draw(index, 1)[0]
+        assert np.array_equal(alone.image, together[index].image)
+        assert alone.provenance == together[index].provenance
+
+
+def test_a_moved_run_draws_the_same(chained, tmp_path):
+    shutil.copytree(chained, tmp_path / "moved")
+    pairs = zip(drawn(chained), drawn(tmp_path / "moved"), strict=True)
+    assert all(np.array_equal(a.image, b.image) for a, b in pairs)
+
+
+def test_a_part_is_given_what_was_drawn_before_in_its_own_units(chained, monkeypatch):
+    run = load_run(chained, "cpu")
+    one, two = (part.run for part in run.generator.parts)  # type: ignore[attr-defined]
+    told: list[Any] = []
+    draw = two.generator.sample
+
+    def spy(conditions: Any, seeds: Any) -> Any:
+        told.extend(conditions)
+        return draw(conditions, seeds)
+
+    monkeypatch.setattr(two.generator, "sample", spy)
+    sample = SampleDrawer(run, ToySource(2)).draw(0, 1)[0]
+    case = Case("", "", np.concatenate([sample.image[:1]] * 2))
+    expected = two.space.to_generator(case).image[:1]
+    assert np.allclose(told[0].given, expected, atol=1e-6)
+    assert np.abs(told[0].given).max() <= 1
+    assert one.space.window is None
+
+
+def test_samples_have_the_sources_labels_and_channels(chained):
+    drawer = SampleDrawer(load_run(chained, "cpu"), ToySource(2))
+    for index, sample in enumerate(drawer.draw(0, 6)):
+        sample.validate(ToySource(2).schema)
+        asked = drawer.sampler.draw(index).labels
+        assert asked is not None
+        assert sample.labels is not None
+        assert np.array_equal(sample.labels, np.where(asked > 2, 0, asked))
+    assert drawer.source.schema == ToySource(2).schema
+
+
+def test_what_was_relabelled_is_asked_with_drawn_labels(chained):
+    drawer = SampleDrawer(load_run(chained, "cpu"), ToySource(2))
+    assert drawer.sampler.schema.labels["tissues:one"] == 3
+
+
+def test_provenance_names_every_part(joint):
+    told = json.loads(json.dumps(drawn(joint)[0].provenance))
+    assert list(told["parts"]) == ["first", "second"]
+    assert (told["generator"], told["run"]) == ("composite", read_manifest(joint)["run_id"])
+
+
+def test_samples_are_written_with_a_sheet(chained, tmp_path):
+    options: dict[str, Any] = {"device": "cpu", "reporter": NullReporter(), "sheet": True}
+    report = sample_run(chained, 2, out=tmp_path, **options)
+    assert (report["samples"], (tmp_path / "sample-0001_0001.nii.gz").exists()) == (2, True)
+    assert Path(report["sheet"]).exists()
+
+
+# -- as a user -------------------------------------------------------------------------------------
+
+
+def test_the_command_line_fits_and_samples_a_chain(run_cli, tmp_path):
+    (tmp_path / "chain.yaml").write_text(
+        "edits: [flip]\n"
+        "parts:\n"
+        "  - {name: one, generator: cgan3d, channels: [first]}\n"
+        "  - {name: two, generator: cgan3d, set: {given: first}}\n"
+    )
+    options = [f"--set={key}={value}" for key, value in {"steps": 0, **TINY}.items()]
+    chain, out = tmp_path / "chain.yaml", tmp_path / "run"
+    fit = ("fit", chain, "--data", "toy:2", "-o", out, "--device", "cpu", *options)
+    assert run_cli(*fit).exit_code == 0
+    assert run_cli("sample", out, "-n", 1, "--device", "cpu").exit_code == 0
+    assert "fitted already, kept" in run_cli(*fit).stderr
+
+
+@pytest.mark.slow
+def test_the_command_line_fits_one_model_per_channel(run_cli, tmp_path):
+    fit = ("fit", "cgan3d", "--data", "toy:2", "-o", tmp_path / "run", "--device", "cpu")
+    options = [f"--set={key}={value}" for key, value in {"steps": 0, **TINY}.items()]
+    result = run_cli(*fit, "--per-channel", *options, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert list(json.loads(result.stdout)["parts"]) == ["first", "second"]
+
+
+def test_the_command_line_refuses_a_group_in_one_line(refuse, toy_source, tmp_path):
+    words = ("fit", "cgan3d", "--data", "toy:2", "-o", tmp_path / "run", "--per-channel", "third")
+    refuse(*words, code=2, says=("--per-channel third", "first, second"), keep=[tmp_path])

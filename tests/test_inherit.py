@@ -1,0 +1,323 @@
+"""``--init-from``: what is taken over, channel by channel; what the ancestor has seen is kept."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gansynth import checkpoint
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.fitting import fit
+from gansynth.generator import Generator, GeneratorOptions
+from gansynth.inherit import take_over
+from gansynth.reporting import NullReporter
+from gansynth.run import load_run, read_manifest
+from gansynth.schema import Schema
+from gansynth.sources.base import SourceRequest
+from gansynth.testing import ToySource
+
+TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "batch_size": 1, "precision": "fp32"}
+LABELS = {"background": 0, "organ": 1}
+
+
+class Recorder(NullReporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+class Small(Generator):
+    """Two convolutions whose channels have names; the second is spectrally normalised."""
+
+    name = "small"
+
+    def networks(self) -> dict[str, nn.Module]:
+        told = len(self.schema.label_values) + len(self.schema.channels)
+        second = nn.Conv2d(4, len(self.schema.channels), 1)
+        return {
+            "net": nn.ModuleDict({"first": nn.Conv2d(told, 4, 3), "second": spectral_norm(second)})
+        }
+
+    def channel_axes(self) -> dict[str, tuple[int, Sequence[str]]]:
+        labels = [f"label:{value}" for value in self.schema.label_values]
+        channels = [f"image:{name}" for name in self.schema.channels]
+        return {
+            "net/first.weight": (1, (*labels, *channels)),
+            "net/second.weight": (0, channels),
+            "net/second.bias": (0, channels),
+        }
+
+    def phases(self):
+        return ()
+
+    def sample(self, conditions, seeds):
+        raise NotImplementedError
+
+
+def small(*channels: str, labels: Mapping[str, int] = LABELS, seed: int = 0) -> Small:
+    torch.manual_seed(seed)
+    schema = Schema(channels, labels, (1.0, 1.0), "HW")
+    return Small(schema, (8, 8), GeneratorOptions())
+
+
+def tensors(generator: Generator) -> dict[str, Tensor]:
+    return {
+        f"{n}/{k}": v.clone()
+        for n, net in generator.nets.items()
+        for k, v in net.state_dict().items()
+    }
+
+
+def inherited(new: Small, old: Small) -> Any:
+    from gansynth.inherit import named_axes
+
+    return take_over(new, named_axes(old), tensors(old))
+
+
+def weight(generator: Small, layer: str) -> Tensor:
+    key = {"first": "net/first.weight", "second": "net/second.parametrizations.weight.original"}
+    return tensors(generator)[key[layer]]
+
+
+# -- channels --------------------------------------------------------------------------------------
+
+
+def test_the_same_channels_are_taken_over_whole():
+    old, new = small("T1", "T2"), small("T1", "T2", seed=1)
+    taken = inherited(new, old)
+    assert (len(taken.whole), taken.partial, taken.fresh, taken.share) == (4, {}, [], 1.0)
+    assert all(torch.equal(weight(new, k), weight(old, k)) for k in ("first", "second"))
+
+
+def test_channels_are_found_by_name_wherever_they_stand():
+    old, new = small("T1", "T2"), small("T2", "T1", seed=1)
+    inherited(new, old)
+    assert torch.equal(weight(new, "first"), weight(old, "first")[:, [0, 1, 3, 2]])
+    assert torch.equal(weight(new, "second"), weight(old, "second")[[1, 0]])
+
+
+def test_channels_the_ancestor_does_not_have_stay_fresh():
+    old, new, untouched = small("T1"), small("FLAIR", "T1", seed=1), small("FLAIR", "T1", seed=1)
+    taken = inherited(new, old)
+    assert taken.partial["net/second.bias"] == ["image:T1"]
+    assert taken.partial["net/first.weight"] == [
+        "label:0 (background)",
+        "label:1 (organ)",
+        "image:T1",
+    ]
+    assert torch.equal(weight(new, "second")[1], weight(old, "second")[0])
+    assert torch.equal(weight(new, "second")[0], weight(untouched, "second")[0])
+    assert 0.5 < taken.share < 1
+
+
+def test_a_label_of_another_meaning_is_another_channel():
+    """Label 1 is an organ there, a lesion here: the same number and the same shape."""
+    old, new = small("T1"), small("T1", labels={"background": 0, "lesion": 1}, seed=1)
+    fresh = weight(new, "first")[:, 1].clone()
+    taken = inherited(new, old)
+    assert taken.partial["net/first.weight"] == ["label:0 (background)", "image:T1"]
+    assert torch.equal(weight(new, "first")[:, 1], fresh)
+
+
+def test_other_shapes_stay_fresh():
+    old, new = small("T1"), small("T1", seed=1)
+    given = {k: v[:2] if k == "net/first.weight" else v for k, v in tensors(old).items()}
+    assert take_over(new, old.channel_axes(), given).fresh == ["net/first.weight"]
+
+
+@pytest.mark.parametrize("channels", [("T1",), ("T1", "FLAIR")], ids=["whole", "partial"])
+def test_a_normalised_weight_has_norm_one_at_once(channels):
+    """Singular vectors of another weight would make its norm seem smaller than it is."""
+    old, new = small("T1"), small(*channels, seed=1)
+    with torch.no_grad():
+        old.nets["net"].second.parametrizations.weight.original.mul_(100)  # type: ignore
+    inherited(new, old)
+    normalised = new.nets["net"].eval().second.weight.flatten(1)  # type: ignore
+    assert torch.linalg.matrix_norm(normalised, 2).item() == pytest.approx(1, abs=1e-4)
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def start(out: Path, *, data: str = "2", reporter: Any = None, **changes: Any) -> Any:
+    passed = {k: changes.pop(k) for k in ("init_from", "dry_run") if k in changes}
+    settings = {k: str(v) for k, v in {"steps": 2, **TINY, **changes}.items()}
+    return fit(
+        "cgan3d",
+        SourceRequest("toy", data),
+        out,
+        settings=settings,
+        edits=("flip",),
+        device="cpu",
+        reporter=reporter or NullReporter(),
+        **passed,
+    )
+
+
+@pytest.fixture(scope="module")
+def ancestor(toy_source, tmp_path_factory) -> Path:
+    out: Path = tmp_path_factory.mktemp("ancestor") / "run"
+    start(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def heir(ancestor: Path, tmp_path_factory: Any) -> tuple[Path, Recorder]:
+    """Started from the ancestor, not yet trained."""
+    out: Path = tmp_path_factory.mktemp("heir") / "run"
+    reporter = Recorder()
+    start(out, steps=0, init_from=ancestor, reporter=reporter)
+    return out, reporter
+
+
+def first_checkpoint(run: Path) -> Any:
+    return checkpoint.latest(run / "checkpoints")
+
+
+def test_a_run_starts_from_the_ancestors_averages_and_discriminator(ancestor, heir):
+    found = first_checkpoint(heir[0]).tensors
+    averages = load_file(ancestor / "checkpoints" / "step-00000002" / "ema.safetensors")
+    live = first_checkpoint(ancestor).tensors
+    assert all(torch.equal(found[f"net/{k}"], v) for k, v in averages.items())
+    assert all(torch.equal(found[f"ema/{k}"], v) for k, v in averages.items())
+    judge = [k for k in live if k.startswith("net/discriminator/") and k[-2:] not in ("_u", "_v")]
+    assert len(judge) > 2
+    assert all(torch.equal(found[k], live[k]) for k in judge)
+
+
+def test_what_was_taken_over_is_said_and_written_down(ancestor, heir):
+    told = [text for text in heir[1].said if text.startswith("--init-from")]
+    assert "0 fresh: 100% of all weights" in told[0]
+    record = read_manifest(heir[0])["init_from"]
+    assert record["run_id"] == read_manifest(ancestor)["run_id"]
+    assert (record["partial"], record["fresh"], record["share"]) == ({}, 0, 1.0)
+
+
+def test_a_run_without_ancestor_says_so(ancestor):
+    assert read_manifest(ancestor)["init_from"] is None
+
+
+def test_resuming_does_not_inherit_again(ancestor, heir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(heir[0], run)
+    reporter = Recorder()
+    start(run, steps=2, init_from=ancestor, reporter=reporter)
+    trained = read_manifest(run)["weights"]["sha256"]
+    start(run, steps=2, init_from=ancestor, reporter=reporter)
+    assert read_manifest(run)["weights"]["sha256"] == trained
+    assert not any("weights" in text for text in reporter.said if "--init-from" in text)
+
+
+def test_killed_before_the_first_checkpoint_it_inherits_again(ancestor, heir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(heir[0], run)
+    shutil.rmtree(run / "checkpoints")
+    start(run, steps=0, init_from=ancestor)
+    assert read_manifest(run)["weights"] == read_manifest(heir[0])["weights"]
+
+
+def test_the_same_run_without_its_ancestor_is_another_run(heir):
+    with pytest.raises(UsageFault, match="init_from is None, was"):
+        start(heir[0], steps=2)
+
+
+def test_other_options_are_said(ancestor, tmp_path):
+    reporter = Recorder()
+    start(tmp_path / "run", steps=0, width=8, init_from=ancestor, reporter=reporter)
+    assert any("options differ: width is 8, was 4" in text for text in reporter.warned)
+
+
+def test_nothing_that_fits_is_refused(ancestor, tmp_path):
+    with pytest.raises(UsageFault, match=r"of the weights fit \(d_width is 8, was 4; width is 8"):
+        start(tmp_path / "run", width=8, d_width=8, init_from=ancestor)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_a_dry_run_tells_and_writes_nothing(ancestor, tmp_path):
+    reporter = Recorder()
+    start(tmp_path / "run", init_from=ancestor, dry_run=True, reporter=reporter)
+    assert any("100% of all weights" in text for text in reporter.said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_weights_are_refused(ancestor, tmp_path):
+    shutil.copytree(ancestor, tmp_path / "old")
+    (tmp_path / "old" / read_manifest(ancestor)["weights"]["path"]).write_bytes(b"damaged")
+    with pytest.raises(IntegrityFault, match="SHA-256"):
+        start(tmp_path / "run", init_from=tmp_path / "old")
+
+
+# -- lineage ---------------------------------------------------------------------------------------
+
+
+def change_lineage(run: Path, **entries: Any) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["lineage"].update(entries)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def elsewhere(ancestor: Path, tmp_path: Path) -> Path:
+    """An ancestor that has seen the same cases in another data set, under other names."""
+    shutil.copytree(ancestor, tmp_path / "elsewhere")
+    cases = read_manifest(ancestor)["lineage"]["cases"]
+    renamed = [{**case, "id": f"x{i}", "subject": f"x{i}"} for i, case in enumerate(cases)]
+    change_lineage(tmp_path / "elsewhere", dataset="msd:Other", cases=renamed)
+    return tmp_path / "elsewhere"
+
+
+def test_what_the_ancestor_has_seen_counts_as_seen(elsewhere, tmp_path):
+    start(tmp_path / "run", steps=0, init_from=elsewhere)
+    lineage = load_run(tmp_path / "run", "cpu").lineage
+    assert [one.dataset for one in lineage.everyone()] == ["toy:2", "msd:Other"]
+    assert len(lineage.ancestors[0].cases) == 12
+
+
+def test_an_ancestor_of_the_same_fold_is_not_told_twice(heir):
+    assert "ancestors" not in read_manifest(heir[0])["lineage"]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_ancestor_that_has_seen_a_held_out_case_is_refused(elsewhere, tmp_path, dry_run):
+    source = ToySource(2)
+    leak = source.record(source.held_out_ids[1])
+    cases = [{"id": "y", "subject": "y", "sha256": leak.sha256}]
+    change_lineage(elsewhere, cases=cases)
+    with pytest.raises(IntegrityFault, match=r"toy_13 \(same content as y\)"):
+        start(tmp_path / "run", init_from=elsewhere, dry_run=dry_run)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("command", ["augment", "fit"])
+def test_the_commands_refuse_what_an_ancestor_has_seen(
+    toy_nnunet, fitted, refuse, tmp_path, command
+):
+    """Exit 6, also where the run itself has seen nothing but its own training cases."""
+    from gansynth_nnunet.source import open_nnunet
+
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    source = open_nnunet(toy_nnunet.request())
+    leak = source.record(source.held_out_ids[0])
+    seen = {"id": "x", "subject": "x", "sha256": leak.sha256}
+    parent = {"dataset": "msd:Other", "fold": "0", "cases": [seen], "host": {}}
+    change_lineage(run, ancestors=[parent])
+    words = {
+        "augment": ("--target", "nnunet", "--generator", run, "--ratio", "1:1", "--dry-run"),
+        "fit": ("cgan3d", "--init-from", run, "-o", tmp_path / "new", "--dry-run"),
+    }[command]
+    says = ("leakage", "ancestor of msd:Other", f"{leak.id} (same content as x)")
+    refuse(command, *words, *toy_nnunet.options, "--device", "cpu", code=6, says=says, keep=[run])
