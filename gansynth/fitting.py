@@ -135,7 +135,8 @@ def _train(
         manifest["complete"] = step >= job.options.steps or not job.generator.phases()
         write_json_atomic(out / MANIFEST, manifest)
 
-    with open_loggers(log if session.team.leads else (), out, job.config()) as loggers:
+    names, warn = log if session.team.leads else (), session.reporter.warn
+    with open_loggers(names, out, job.config(), warn=warn) as loggers:
         callbacks = Callbacks(
             checkpoint=remember,
             preview=lambda step: loggers.picture(step, preview(step)),

@@ -24,9 +24,11 @@ from gansynth.sources.base import SourceRequest
 from gansynth.space import Space
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from gansynth.generator import Generator
+    from gansynth.precision import Precision
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -185,8 +187,17 @@ def load_run(folder: Path, device: str = "auto") -> Run:
     path = check_weights(folder, manifest)
     _load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]), path)
     generator.load_state(manifest["state"])
-    generator.to(pick_device(device))
-    return Run(folder, generator, manifest)
+    picked = pick_device(device)
+    generator.precision = _precision(manifest, picked)
+    return Run(folder, generator.to(picked), manifest)
+
+
+def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
+    """What it was trained in: bf16 draws other samples than fp32. Half precision as bf16."""
+    trained = str(manifest["config"].get("fit", {}).get("precision", "auto"))
+    if trained == "fp32":
+        return "fp32"
+    return "auto" if trained == "auto" or device.type != "cuda" else "bf16"
 
 
 def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -159,7 +159,7 @@ def train(
     precision = resolve(options.precision, device)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric, scaler = open_fabric(precision, device)
-    generator.to(device)
+    generator.to(device).precision = options.precision if precision == "fp32" else "auto"
     players, phases, stages = generator.players(), generator.phases(), list(generator.stages())
     learner = Learner.of(generator, scaler)
     optimizers: dict[str, Any] = {

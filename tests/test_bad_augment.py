@@ -144,7 +144,7 @@ def manifest(**changes: Any) -> Callable[[Path], None]:
 
 
 def weights(run: Path) -> None:
-    path = next(run.glob("checkpoints/*/ema.safetensors"))
+    path = max(run.glob("checkpoints/*/ema.safetensors"))
     data = bytearray(path.read_bytes())
     data[-5] ^= 4
     path.write_bytes(data)

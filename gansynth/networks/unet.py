@@ -107,9 +107,7 @@ class UNetGenerator(nn.Module):
         if self.outer is None:
             return self._conv(cin, width, 3)
         style = self.style
-        return downsampling(
-            style.down, self.ndim, cin, width, self.outer, spectral=style.spectral
-        )
+        return downsampling(style.down, self.ndim, cin, width, self.outer, spectral=style.spectral)
 
     def _downward(self, i: int) -> nn.Module:
         style, (cin, cout) = self.style, self.widths[i : i + 2]
@@ -298,7 +296,8 @@ class UNetGenerator(nn.Module):
         if self.grain is not None:
             # Fresh noise once more, one convolution before the image: grain as fine as a voxel.
             x = self.grain(x, noise)
-        return self.act(x)
+        made: Tensor = self.act(x)
+        return made
 
     def paint(self, x: Tensor) -> Tensor:
         """The image; of an even number of voxels if its resolution is twice the finest level's."""

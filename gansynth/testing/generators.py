@@ -308,7 +308,7 @@ class _Draws:
         for name, net in self.generator.nets.items():
             twin.nets[name].load_state_dict(net.state_dict())
         twin.load_state(json.loads(json.dumps(self.generator.state())))
-        twin.to(self.generator.device)
+        twin.to(self.generator.device).precision = self.generator.precision
         again = twin.sample(self.conditions(), self.seeds)
         self._same(again, self.samples, "a new generator with the same weights and state()")
 

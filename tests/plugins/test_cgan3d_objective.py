@@ -57,7 +57,7 @@ def weights(generator: Any, player: str) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(generator.nets[player].parameters()).detach()
 
 
-@pytest.mark.parametrize(("options", "terms"), OPTIONS, ids=str)
+@pytest.mark.parametrize(("options", "terms"), OPTIONS, ids=range(len(OPTIONS)))
 def test_it_trains_with_every_option(options, terms):
     generator = build(**options)
     before = {player: weights(generator, player) for player in generator.nets}
