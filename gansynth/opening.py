@@ -101,7 +101,10 @@ def same_run(
     if not resume:
         raise UsageFault(f"{out}: holds a run already, expected an empty folder; choose another -o")
     before, after = _flat(manifest["config"]), _flat(config)
-    loose = (".steps", ".checkpoint_every", ".sample_every", ".log_every", "data.root")
+    loose = (
+        *(".steps", ".checkpoint_every", ".sample_every", ".log_every"),
+        *(".precision", ".accumulate", "data.root"),
+    )
     differing = [
         f"{k} is {after.get(k)!r}, was {before.get(k)!r}"
         for k in sorted(before.keys() | after.keys())
