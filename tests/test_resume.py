@@ -1,8 +1,5 @@
-"""``cgan3d`` cut off and resumed, by its own end or by kill -9: equal to the bit."""
+"""``cgan3d`` cut off and resumed: equal to the bit."""
 
-import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +7,6 @@ import pytest
 import torch
 
 from gansynth import checkpoint
-from gansynth.curves import read_metrics
 from gansynth.errors import IntegrityFault
 from gansynth.generator import Generator
 from gansynth.sources.batches import CaseBatches
@@ -106,68 +102,6 @@ def test_the_checkpoint_resumed_from_is_announced(tmp_path):
 def test_not_to_resume_starts_anew(tmp_path):
     train(*cgan(), options(), folder=tmp_path)
     assert train(*cgan(), options(), folder=tmp_path, resume=False).resumed_at == 0
-
-
-KILLED = """
-import os, random, signal, sys, time
-from pathlib import Path
-import lightning_fabric, safetensors.torch, torch
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
-from gansynth.testing import ToySource
-from gansynth.training import FitOptions, train
-from gansynth_cgan3d.model import CGAN3D, CGANOptions
-
-STEPS = 30
-source = ToySource(2)
-read = CaseBatches(CaseCache(source), source.space)
-
-def run(folder, pause, every=1):
-    def batches(*key):
-        time.sleep(pause)
-        return read(*key)
-    torch.manual_seed(0)
-    options = CGANOptions(width=4, levels=1, d_width=4, d_levels=1)
-    loop = dict(steps=STEPS, batch_size=1, precision="fp32", checkpoint_every=every, log_every=1)
-    generator = CGAN3D(source.schema, source.space.size, options)
-    train(generator, batches, FitOptions(**loop), folder=folder)
-
-def newest(folder):
-    return max([int(p.name[5:]) for p in (folder / "checkpoints").glob("step-*")], default=0)
-
-folder, rng, kills = Path(sys.argv[1]), random.Random(int(sys.argv[2])), []
-while len(kills) < 5:
-    before = newest(folder / "killed")
-    child = os.fork()
-    if not child:
-        run(folder / "killed", 0.01)
-        os._exit(0)
-    while newest(folder / "killed") <= before:
-        assert os.waitpid(child, os.WNOHANG) == (0, 0), "ended by itself"
-        time.sleep(0.001)
-    time.sleep(rng.uniform(0, 0.04))
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), "ended before it was killed"
-    kills.append(newest(folder / "killed"))
-run(folder / "killed", 0)
-run(folder / "whole", 0, STEPS)
-print(*kills)
-"""
-
-
-def test_killed_five_times_it_ends_as_if_never_killed(tmp_path):
-    seed = str(random.SystemRandom().randrange(10**6))
-    command = [sys.executable, "-c", KILLED, str(tmp_path), seed]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    kills = [int(step) for step in done.stdout.split()]
-    assert len(kills) == 5
-    assert 0 < kills[0] < kills[-1] < 30
-    assert_same(newest(tmp_path / "killed"), newest(tmp_path / "whole"))
-    assert read_metrics(tmp_path / "killed" / "metrics.csv")["step"] == list(range(1, 31))
-    names = [p.name for p in (tmp_path / "killed" / "checkpoints").iterdir()]
-    assert sorted(names) == ["step-00000029", "step-00000030"]
 
 
 @pytest.mark.gpu

@@ -1,0 +1,122 @@
+"""Runs, samples, banks and contracts on a GPU."""
+# mypy: disallow-untyped-calls=False
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gansynth.generator import Batch, Generator, Stage
+from gansynth.schema import Case
+from gansynth.sources.base import SourceRequest
+from gansynth.training import FitOptions, train
+
+pytestmark = pytest.mark.usefixtures("toy_kind")
+SETTINGS = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2, "steps": 6, "batch_size": 2}
+REQUEST = SourceRequest("toy", "3")
+
+
+@pytest.fixture(scope="module")
+def run(toy_kind, tmp_path_factory) -> Path:
+    """A run of ``cgan3d`` that was fitted on the device."""
+    from gansynth.fitting import fit
+    from gansynth.reporting import NullReporter
+    from tests.gpu.conftest import ON_CPU
+
+    out: Path = tmp_path_factory.mktemp("gpu") / "run"
+    settings = {key: str(value) for key, value in SETTINGS.items()}
+    where = "cpu" if ON_CPU else "cuda"
+    kwargs: dict[str, Any] = {"settings": settings, "edits": ("flip",), "device": where}
+    report = fit("cgan3d", REQUEST, out, reporter=NullReporter(), **kwargs)
+    assert report["steps"] == 6
+    return out
+
+
+def drawn(run: Path, device: str, first: int = 0, count: int = 3) -> list[np.ndarray]:
+    from gansynth.registry import installed
+    from gansynth.run import load_run
+    from gansynth.sampling import SampleDrawer
+
+    drawer = SampleDrawer(load_run(run, device), installed().open_source(REQUEST))
+    return [sample.image for sample in drawer.draw(first, count)]
+
+
+def test_a_fit_leaves_a_sheet_and_a_whole_run(run):
+    assert list((run / "samples").glob("step-*.png"))
+    assert list((run / "checkpoints").glob("step-00000006"))
+
+
+def test_the_same_seed_draws_the_same_sample_twice_and_in_any_company(run, device):
+    once, again = drawn(run, device.type), drawn(run, device.type)
+    for one, two in zip(once, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert apart(drawn(run, device.type, 2, 1)[0], once[2]) < 0.02
+
+
+def test_gpu_and_cpu_draw_nearly_the_same(run, device):
+    """Noise is drawn on the CPU for both; bf16 on one of them costs digits."""
+    for one, two in zip(drawn(run, device.type), drawn(run, "cpu"), strict=True):
+        assert apart(one, two) < 0.05
+
+
+def apart(one: np.ndarray, two: np.ndarray) -> float:
+    """Root mean square of the difference, in standard deviations."""
+    return float(np.sqrt(np.mean((one - two) ** 2)) / one.std())
+
+
+def test_a_bank_is_filled_on_the_gpu_and_read_on_the_cpu(run, device, tmp_path):
+    pytest.importorskip("h5py")
+    from gansynth.bank import BankReader, BankSpec, BankWriter
+    from gansynth.producer import ProducerConfig, produce
+    from gansynth.registry import installed
+    from gansynth.run import load_run
+    from gansynth.sampling import SampleDrawer
+
+    source, opened = installed().open_source(REQUEST), load_run(run, device.type)
+    drawer = SampleDrawer(opened, source)
+    spec = BankSpec(source.schema, opened.lineage, opened.run_id, "f", True, 7, 3)
+    config = ProducerConfig(
+        run=str(run),
+        request=REQUEST.to_json(),
+        target="toy",
+        bank=str(tmp_path / "bank"),
+        frozen=True,
+        capacity=7,
+        segment_samples=3,
+        device=device.type,
+    )
+    with BankWriter.create(tmp_path / "bank", spec) as writer:
+        produce(
+            writer,
+            drawer.draw,
+            lambda sample: {},
+            config,
+            stop=lambda: False,
+            schema=source.schema,
+            min_size=(16, 16, 16),
+        )
+    reader = BankReader(tmp_path / "bank")
+    assert len(reader.ids()) == 7
+    assert all(np.isfinite(reader.read(i).image).all() for i in reader.ids())
+
+
+def test_the_plugin_keeps_its_contract(device):
+    from gansynth.registry import installed
+    from gansynth.testing import check_generator
+
+    def fit(generator: Generator, cases: Sequence[Case], steps: int) -> object:
+        def batches(step: int, stage: Stage, which: range) -> Batch:
+            chosen = [cases[int(np.random.default_rng((7, step, i)).integers(12))] for i in which]
+            images = torch.stack([torch.tensor(case.image) for case in chosen])
+            labels = torch.stack([torch.tensor(case.labels, dtype=torch.int64) for case in chosen])
+            return Batch(images, labels)
+
+        options = FitOptions.model_validate({"steps": steps, "precision": "fp32"})
+        return train(generator, batches, options, device=device)
+
+    cls = installed().generator("cgan3d")
+    small = {"width": 8, "levels": 3, "d_width": 8}
+    check_generator(cls, options=small, ndim=(2,), fit=fit).raise_if_failed()

@@ -1,0 +1,130 @@
+"""Training on a GPU: precisions, checkpoints that move, memory, every GAN of the zoo."""
+# mypy: disallow-untyped-calls=False
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from gansynth import checkpoint
+from gansynth.errors import UsageFault
+from gansynth.generator import Generator
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
+from gansynth.space import Space
+from gansynth.testing import ToySource
+from gansynth.training import FitOptions, TrainReport, train
+from gansynth_cgan3d.model import CGAN3D
+from tests.zoo.members import ZOO, loop, member, newest, toy_batches
+
+TINY = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2}
+
+
+def cgan(size: int = 16, **own: Any) -> tuple[Generator, CaseBatches]:
+    """The real plugin on toy cases in 3D."""
+    source = ToySource(3)
+    torch.manual_seed(0)
+    options = CGAN3D.Options.model_validate({**TINY, **own})
+    space = Space("crop", (size,) * 3)
+    return CGAN3D(source.schema, space.size, options), CaseBatches(CaseCache(source), space)
+
+
+def options(**changes: Any) -> FitOptions:
+    plain = {"steps": 6, "batch_size": 2, "precision": "fp32", "checkpoint_every": 3}
+    return FitOptions.model_validate({**plain, "log_every": 1, **changes})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_it_trains_in_every_precision_and_goes_on(device, tmp_path, precision):
+    if precision == "fp16" and device.type == "cpu":
+        pytest.skip("only a GPU computes in fp16")
+    for steps in (3, 6):
+        chosen = options(steps=steps, precision=precision)
+        report = train(*cgan(), chosen, device=device, folder=tmp_path)
+    assert (report.resumed_at, report.notes) == (3, [])
+    assert all(v.isfinite().all() for v in newest(tmp_path).values())
+
+
+def test_the_loss_scale_of_fp16_is_not_begun_anew(cuda, tmp_path):
+    train(*cgan(), options(precision="fp16"), device=cuda, folder=tmp_path / "whole")
+    for steps in (3, 6):
+        chosen = options(steps=steps, precision="fp16")
+        train(*cgan(), chosen, device=cuda, folder=tmp_path / "cut")
+    scales = [
+        json.loads((tmp_path / name / "checkpoints" / "step-00000006" / "state.json").read_text())
+        for name in ("whole", "cut")
+    ]
+    assert scales[0]["scaler"] == scales[1]["scaler"]
+    # Something has been counted, or an overflow has changed the scale: it is not that of a start.
+    fresh = torch.amp.GradScaler("cuda").state_dict()
+    assert scales[0]["scaler"] != fresh
+
+
+def test_fp16_clips_what_it_has_scaled_back(cuda):
+    report = train(*cgan(), options(precision="fp16", clip_norm=0.5), device=cuda)
+    assert report.rollbacks == 0
+
+
+def test_fp16_is_refused_where_there_is_no_gpu():
+    with pytest.raises(UsageFault, match="expected a CUDA device"):
+        train(*cgan(), options(precision="fp16"))
+
+
+def test_a_checkpoint_goes_from_one_device_to_the_other_and_back(device, tmp_path):
+    reports: list[TrainReport] = []
+    for steps, where in ((2, device), (4, torch.device("cpu")), (6, device)):
+        chosen = options(steps=steps, checkpoint_every=2)
+        reports.append(train(*cgan(), chosen, device=where, folder=tmp_path))
+    assert [report.resumed_at for report in reports] == [0, 2, 4]
+    found = checkpoint.latest(tmp_path / "checkpoints")
+    assert found is not None
+    assert {v.device.type for v in found.tensors.values()} == {"cpu"}
+    assert all(v.isfinite().all() for v in found.tensors.values())
+
+
+def test_the_first_losses_are_those_of_the_cpu(device):
+    """Noise comes from the device's own generator, so those without are compared: L1 of labels."""
+    first = [
+        train(*cgan(noise=False), options(steps=1), device=where).losses["generator/l1"]
+        for where in (torch.device("cpu"), device)
+    ]
+    assert first[0] == pytest.approx(first[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_gan_of_the_zoo_takes_a_step(device, tmp_path, name):
+    generator = member(name)
+    report = train(generator, toy_batches(name), loop(name, steps=3), device=device)
+    assert report.rollbacks == 0
+    assert generator.device.type == device.type
+    assert all(p.isfinite().all() for net in generator.nets.values() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["mmgan", "ada", "progressive"])
+def test_what_a_training_remembers_comes_back_to_the_device(device, tmp_path, name):
+    for steps in (3, 5):
+        chosen = loop(name, steps=steps, decay="none")
+        report = train(member(name), toy_batches(name), chosen, device=device, folder=tmp_path)
+    assert report.resumed_at == 3
+
+
+def peak(device: torch.device, own: dict[str, Any], **changes: Any) -> int:
+    """Most bytes a short training holds."""
+    made, batches = cgan(48, width=16, d_width=16, levels=3, **own)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    train(made, batches, options(steps=2, batch_size=4, **changes), device=device)
+    return torch.cuda.max_memory_allocated(device)
+
+
+def test_accumulation_saves_memory(cuda):
+    assert peak(cuda, {}, accumulate=4) < 0.6 * peak(cuda, {})
+
+
+def test_checkpointing_saves_memory(cuda):
+    assert peak(cuda, {"checkpointing": True}) < 0.9 * peak(cuda, {"checkpointing": False})
+
+
+def test_half_precision_saves_memory(cuda):
+    assert peak(cuda, {}, precision="bf16") < 0.8 * peak(cuda, {})

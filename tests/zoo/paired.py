@@ -1,0 +1,132 @@
+"""GANs that draw images from label maps, as strangers would write them."""
+# mypy: disallow-untyped-calls=False
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gansynth import losses
+from gansynth.generator import Generator, Phase
+from gansynth.networks.blocks import one_hot
+from gansynth.pool import ImagePool
+from gansynth.schema import Sample
+
+
+class Pix2Pix3D(Generator):
+    """Isola et al. 2017 in 3D: LSGAN + 100 L1, dropout is the only noise."""
+
+    name = "zoo_pix2pix3d"
+    l1 = 100.0
+
+    def networks(self):
+        image, labels = len(self.schema.channels), len(self.schema.label_values)
+        norm = nn.InstanceNorm3d
+        return {
+            "generator": nn.Sequential(
+                *(nn.Conv3d(labels, 4, 3, 2, 1), norm(4, affine=True), nn.ReLU()),
+                *(nn.Conv3d(4, 4, 3, padding=1), nn.Dropout3d(0.5), nn.Upsample(scale_factor=2)),
+                *(nn.ReLU(), nn.Conv3d(4, image, 3, padding=1)),
+            ),
+            "discriminator": nn.Sequential(
+                *(nn.Conv3d(image + labels, 4, 3, 2, 1), nn.LeakyReLU(0.2)),
+                *(nn.Conv3d(4, 4, 3, padding=1), norm(4, affine=True), nn.LeakyReLU(0.2)),
+                nn.Conv3d(4, 1, 3, padding=1),
+            ),
+        }
+
+    def phases(self):
+        return (Phase("generator", self._paint), Phase("discriminator", self._judge))
+
+    def condition(self, labels):
+        return one_hot(labels, self.schema.label_values)
+
+    def logits(self, image, condition):
+        return [self.nets["discriminator"](torch.cat((image, condition), 1))]
+
+    def _paint(self, step):
+        condition = self.condition(step.batch.labels)
+        fake = self.nets["generator"](condition)
+        step.scratch.update(fake=fake.detach(), condition=condition)
+        terms = {"adversarial": losses.lsgan_generator(self.logits(fake, condition))}
+        return {**terms, "l1": self.l1 * losses.l1(fake, step.batch.image)}
+
+    def _judge(self, step):
+        fake, condition = step.scratch["fake"], step.scratch["condition"]
+        real = self.logits(step.batch.image, condition)
+        return {"adversarial": losses.lsgan_discriminator(real, self.logits(fake, condition))}
+
+    @torch.no_grad()
+    def sample(self, conditions, seeds):
+        net, drawn = self.nets["generator"].train(), []
+        for condition, seed in zip(conditions, seeds, strict=True):
+            labels = torch.from_numpy(condition.labels[None].astype("int64")).to(self.device)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                image = net(self.condition(labels))[0].float().cpu().numpy()
+            made = {**condition.provenance, "latent_seed": seed}
+            drawn.append(Sample(image, condition.labels, provenance=made))
+        return drawn
+
+
+class MMGAN(Generator):
+    """Sun et al. 2020: spectral norm everywhere, a pool of (image, label), two time scales."""
+
+    name = "zoo_mmgan"
+
+    def networks(self):
+        image, labels = len(self.schema.channels), len(self.schema.label_values)
+        self.pool = ImagePool(4)
+        self.memories["pool"] = self.pool
+
+        def conv(cin, cout, stride=1):
+            return spectral_norm(nn.Conv2d(cin, cout, 3, stride, 1))
+
+        return {
+            "generator": nn.Sequential(
+                *(conv(labels + 1, 8), nn.LeakyReLU(0.2), conv(8, 8), nn.LeakyReLU(0.2)),
+                conv(8, image),
+            ),
+            "discriminator": nn.Sequential(
+                *(conv(image + labels, 8, 2), nn.LeakyReLU(0.2)),
+                *(conv(8, 8, 2), nn.LeakyReLU(0.2), conv(8, 1)),
+            ),
+        }
+
+    def optimizer(self, player, parameters):
+        rate = 4e-4 if player == "discriminator" else 1e-4
+        return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.9))
+
+    def phases(self):
+        return (Phase("generator", self._paint), Phase("discriminator", self._judge))
+
+    def draw(self, labels, noise):
+        condition = one_hot(labels, self.schema.label_values)
+        return self.nets["generator"](torch.cat((condition, noise), 1)), condition
+
+    def logits(self, image, condition):
+        return [self.nets["discriminator"](torch.cat((image, condition), 1))]
+
+    def _paint(self, step):
+        labels = step.batch.labels
+        fake, condition = self.draw(labels, step.randn(1, *labels.shape[1:]))
+        step.scratch.update(fake=fake.detach(), condition=condition)
+        adversarial = losses.lsgan_generator(self.logits(fake, condition))
+        return {"adversarial": adversarial, "l1": losses.l1(fake, step.batch.image)}
+
+    def _judge(self, step):
+        real = self.logits(step.batch.image, step.scratch["condition"])
+        fake = self.logits(*self.pool.query(step, step.scratch["fake"], step.scratch["condition"]))
+        return {"adversarial": losses.lsgan_discriminator(real, fake)}
+
+    @torch.no_grad()
+    def sample(self, conditions, seeds):
+        self.nets["generator"].eval()
+        drawn = []
+        for condition, seed in zip(conditions, seeds, strict=True):
+            shape, rng = condition.labels.shape, torch.Generator().manual_seed(seed)
+            noise = torch.randn(1, 1, *shape, generator=rng).to(self.device)
+            labels = torch.from_numpy(condition.labels[None].astype("int64")).to(self.device)
+            image = self.draw(labels, noise)[0][0].float().cpu().numpy()
+            made = {**condition.provenance, "latent_seed": seed}
+            drawn.append(Sample(image, condition.labels, provenance=made))
+        return drawn
