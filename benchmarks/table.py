@@ -29,13 +29,41 @@ def injection(doc: dict[str, Any]) -> list[str]:
 def gan_step(doc: dict[str, Any]) -> list[str]:
     """Our step over MONAI's."""
     step, flops = doc["time_ours_over_peer"], doc["gflops_per_step"]
+    bar = "<= 1.0" if doc["shape"] == "pix2pix" else ""
     what = f"{doc['shape']}, {doc['size']}^3, {doc['dtype']}, MONAI width {doc['widths']['peer']}"
     return [
         f"| GAN step, cgan3d / MONAI, {what} "
         f"({flops['ours']:.1f} / {flops['peer']:.1f} GFLOP): time"
-        f" | {step['ratio']:.2f} ({step['low']:.2f} to {step['high']:.2f}) | |",
-        f"| the same: peak memory above the baseline | {doc['memory_ours_over_peer']:.2f} | |",
+        f" | {step['ratio']:.2f} ({step['low']:.2f} to {step['high']:.2f}) | {bar} |",
+        f"| the same: peak memory above the baseline | {doc['memory_ours_over_peer']:.2f} "
+        f"| {bar} |",
     ]
+
+
+def growth(doc: dict[str, Any]) -> list[str]:
+    """Exponents over voxels."""
+    what = f"{doc['sizes'][0]}^3 to {doc['sizes'][-1]}^3, width {doc['width']}, {doc['dtype']}"
+    rows = []
+    for key in ("time", "memory"):
+        ours, peer = (doc["sides"][side][key]["exponent"] for side in ("ours", "peer"))
+        rows.append(
+            f"| growth of a GAN step's {key} with voxels, {what}: exponent, cgan3d and MONAI "
+            f"| {ours:.2f}, {peer:.2f} | |"
+        )
+    return rows
+
+
+def reads(doc: dict[str, Any]) -> list[str]:
+    """Patches per second."""
+    rows = []
+    for found in doc["results"]:
+        channels, edge = found["volume"][:2]
+        rates = ", ".join(f"{k} {v:.0f}" for k, v in found["reads_per_second"].items())
+        rows.append(
+            f"| random patches of {found['patch'][0]}^3 from {channels} x {edge}^3, per second "
+            f"| {rates} | |"
+        )
+    return rows
 
 
 def label_recovery(doc: dict[str, Any]) -> list[str]:
@@ -68,6 +96,8 @@ MAKERS = {
     "gan_step": gan_step,
     "label_recovery": label_recovery,
     "hippocampus": hippocampus,
+    "growth": growth,
+    "reads": reads,
 }
 
 

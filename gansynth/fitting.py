@@ -26,9 +26,10 @@ from gansynth.reporting import NullReporter, Reporter
 from gansynth.run import MANIFEST, Run, locked
 from gansynth.sampling import SampleDrawer
 from gansynth.schema import Sample
+from gansynth.shelf import Callbacks
 from gansynth.signals import Interrupted, StopRequest, stop_request
 from gansynth.sources.base import SourceRequest
-from gansynth.training import Callbacks, TrainReport, train
+from gansynth.training import TrainReport, train
 
 SPECTRUM_SAMPLES = 16
 
@@ -95,7 +96,7 @@ def fit(
             job.ancestor = Ancestor.open(init_from)
         if dry_run:
             rehearse(job, session.reporter)
-            return measure(job, out)
+            return measure(job, out) if processes.leads else {}
         with locked(out) if processes.leads else nullcontext():
             manifest = _together(job, out, resume, session)
             report = _train(job, out, manifest, log, session)
@@ -155,7 +156,9 @@ def _train(
                 team=session.team,
             )
         except TrainingFault as fault:
-            curves = _draw_curves(out) if session.team.leads else None
+            if not session.team.leads:  # the first process says it for all
+                raise SystemExit(fault.exit_code) from fault
+            curves = _draw_curves(out)
             raise TrainingFault(f"{fault}. Drawn in {curves}" if curves else str(fault)) from fault
         except Interrupted:
             session.reporter.warn(

@@ -24,8 +24,9 @@ from gansynth.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.job import Job, resolve
 from gansynth.reporting import Reporter
 from gansynth.run import MANIFEST, read_manifest
+from gansynth.shelf import Callbacks
 from gansynth.sources.base import SourceRequest
-from gansynth.training import Callbacks, train
+from gansynth.training import train
 
 MEASURED_STEPS = 3
 """Steps that are timed, after one to warm up."""

@@ -75,7 +75,12 @@ class SampleDrawer:
         for case_id in {c.provenance["case"] for c in conditions} & self._unchecked.keys():
             self._check_content(case_id)
         samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
-        return [self._finish(s) for s in samples]
+        # Where it was drawn from is ours to know, whatever the plugin hands on.
+        told = [
+            replace(s, provenance={**c.provenance, **s.provenance})
+            for s, c in zip(samples, conditions, strict=True)
+        ]
+        return [self._finish(s) for s in told]
 
     def _check_content(self, case_id: str) -> None:
         """Refuse a case that is not the one the run has seen; each is looked at once.

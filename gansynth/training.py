@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,22 +20,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from gansynth import checkpoint
 from gansynth.errors import TrainingFault
 from gansynth.generator import Batch, Generator, Stage, Step
-from gansynth.integrity import disk_errors
 from gansynth.learner import Learner
 from gansynth.metrics_log import MetricsLog
 from gansynth.parallel import Team
 from gansynth.precision import Precision, open_fabric, resolve
-from gansynth.reporting import NullReporter, Reporter
-from gansynth.signals import Interrupted, StopRequest
+from gansynth.shelf import MOST_ROLLBACKS, Callbacks, Shelf
+from gansynth.signals import Interrupted
 
 Batches = Callable[[int, Stage, range], Batch]
 """(step, stage, numbers of the samples wanted) -> real cases on the CPU, the same for the same
 arguments; a step's whole batch has the numbers 0 to ``batch_size - 1``."""
 
-MOST_ROLLBACKS = 3
 FIRST_PREVIEW = 15.0
 """Seconds of training after which the first sheet is drawn, whatever ``sample_every`` says."""
 
@@ -54,7 +50,7 @@ class FitOptions(BaseModel):
     patch: tuple[int, ...] | None = Field(
         None, description="voxels per axis of training crops; the space's own size if null"
     )
-    seed: int = Field(0, ge=0, description="seeds weights, batches and noise")
+    seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
     precision: Precision = Field(
         "auto", description="auto (bf16 autocast where native, else fp32), bf16, fp16 (CUDA), fp32"
     )
@@ -102,26 +98,6 @@ class TrainReport:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Callbacks:
-    """What else happens during a training; all of it in the first process only.
-
-    Attributes:
-        checkpoint: called with each published checkpoint and its step, and with the one that is
-            resumed from.
-        preview: called with the step while the averages are in place.
-        metrics: called with the step and the averages since the last call.
-        reporter: shows progress.
-        stop: asked after every step whether to end; a signal's number, 0 to go on.
-    """
-
-    checkpoint: Callable[[Path, int], None] = lambda path, step: None
-    preview: Callable[[int], None] | None = None
-    metrics: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
-    reporter: Reporter = field(default_factory=NullReporter)
-    stop: StopRequest = field(default_factory=StopRequest)
-
-
 def train(
     generator: Generator,
     batches: Batches,
@@ -151,11 +127,8 @@ def train(
         Interrupted: a signal asked to stop; everything up to that step is checkpointed.
     """
     # -- Set up precision, optimisers, averages.
-    device, team, callbacks = (
-        device or torch.device("cpu"),
-        team or Team(),
-        callbacks or Callbacks(),
-    )
+    device = device or torch.device("cpu")
+    team, callbacks = team or Team(), callbacks or Callbacks()
     precision = resolve(options.precision, device)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric, scaler = open_fabric(precision, device)
@@ -173,7 +146,7 @@ def train(
         "accumulate": options.accumulate,
         "decay": [options.decay, options.steps] if options.decay != "none" else None,
     }
-    shelf = _Shelf(folder, learner, identity, callbacks, team)
+    shelf = Shelf(folder, learner, identity, callbacks, team)
 
     # -- Go on where an earlier run stopped, or publish the start, to have something to go back to.
     steps = options.steps if phases else 0
@@ -295,103 +268,6 @@ def train(
         max(steps, start), learner.images, start, time.perf_counter() - began, last_losses,
         learner.rollbacks, notes,
     )  # fmt: skip
-
-
-class _Shelf:
-    """The run folder's checkpoints, as the loop uses them."""
-
-    def __init__(
-        self,
-        folder: Path | None,
-        learner: Learner,
-        identity: Mapping[str, Any],
-        callbacks: Callbacks,
-        team: Team,
-    ) -> None:
-        self.folder = None if folder is None else folder / "checkpoints"
-        self.learner, self.identity = learner, identity
-        self.callbacks, self.team = callbacks, team
-
-    def take_up(self, announce_start: bool) -> tuple[int | None, list[str]]:
-        """Go on from the newest whole checkpoint: its step (None if there is none), and notes."""
-        found = None if self.folder is None else checkpoint.latest(self.folder)
-        # Nobody may publish or drop a checkpoint while others still look for the newest.
-        self.team.wait()
-        if found is None:
-            return None, []
-        self.learner.restore(found)
-        step: int = found.state["step"]
-        if (step or announce_start) and self.team.leads:
-            # Whoever keeps track of checkpoints may have been killed before it heard of this one.
-            self.callbacks.checkpoint(found.folder, step)
-        return step, found.passed_over + self._not_identical(found.state)
-
-    def publish(self, step: int, announce: bool = True) -> str:
-        """Write a checkpoint; instead, say what is wrong if the weights are not finite."""
-        tensors = self.learner.tensors()
-        ill = "; ".join(
-            f"{name} holds NaN or infinite values after step {step}"
-            for name, value in tensors.items()
-            if not torch.isfinite(value).all()
-        ).partition("; ")[0]
-        # Processes hold things of their own (a pool, batch statistics); all go on, or none does.
-        if self.team.any(bool(ill), self.learner.generator.device):
-            ill = ill or f"another process holds NaN or infinite values after step {step}"
-        if ill or self.folder is None:
-            return ill
-        if self.team.leads:
-            with disk_errors(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-            state = {**self.learner.state(), **self.identity}
-            path = checkpoint.save(self.folder, step, tensors, self.learner.averages, state)
-            if announce:
-                self.callbacks.checkpoint(path, step)
-        self.team.wait()
-        return ""
-
-    def clear(self) -> tuple[None, list[str]]:
-        """Forget what an earlier run left; no step, no notes."""
-        if self.folder is not None and self.team.leads:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        return None, []
-
-    def roll_back(self, ill: str) -> int:
-        """Return to the newest checkpoint and halve the rates; its step."""
-        assert self.folder is not None
-        count = self.learner.rollbacks + 1
-        found = checkpoint.latest(self.folder)
-        assert found is not None, "the start was published"
-        self.learner.restore(found)
-        self.learner.rollbacks = count
-        step: int = found.state["step"]
-        self.callbacks.reporter.warn(
-            f"training: {ill}, expected finite numbers; back to step {step} at {0.5**count:g} of "
-            f"the learning rates (time {count} of {MOST_ROLLBACKS})"
-        )
-        return step
-
-    def preview(self, step: int) -> None:
-        """Let the first process draw a sheet with the averaged weights, unless told to stop."""
-        stop = self.callbacks.stop
-        if self.team.leads and self.callbacks.preview is not None and not stop.number:
-            # The averages go back deferred: live weights must be whole when they are checkpointed.
-            with self.learner.averaged(), stop.giving_up():
-                self.callbacks.preview(step)
-
-    def _not_identical(self, state: Mapping[str, Any]) -> list[str]:
-        notes = [
-            f"resumed with {key} {value} instead of {state[key]}: the run goes on, but not bit for "
-            "bit"
-            for key, value in self.identity.items()
-            if key in state and state[key] != value
-        ]
-        if self.team.size > 1 and self.learner.generator.memories:
-            held = ", ".join(self.learner.generator.memories)
-            notes.append(
-                f"resumed with the first process's {held} in all {self.team.size}: the run goes "
-                "on, but not bit for bit"
-            )
-        return notes
 
 
 def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:

@@ -9,10 +9,11 @@ import torch
 from gansynth import checkpoint
 from gansynth.errors import IntegrityFault
 from gansynth.generator import Generator
+from gansynth.shelf import Callbacks
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.testing import ToySource
-from gansynth.training import Callbacks, FitOptions, train
+from gansynth.training import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2}

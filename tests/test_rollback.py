@@ -12,7 +12,8 @@ from gansynth.errors import TrainingFault
 from gansynth.hookspecs import hookimpl
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter
-from gansynth.training import Callbacks, train
+from gansynth.shelf import Callbacks
+from gansynth.training import train
 from tests.zoo.members import ZOO, ZooSource, differing, loop, member, newest, toy_batches
 from tests.zoo.paired import MMGAN
 

@@ -15,8 +15,9 @@ import pytest
 
 from gansynth.curves import read_metrics
 from gansynth.run import read_manifest
+from gansynth.shelf import Callbacks
 from gansynth.signals import SAME_REQUEST, Interrupted, stop_request
-from gansynth.training import Callbacks, train
+from gansynth.training import train
 from tests.zoo.members import differing, loop, member, newest, toy_batches
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,8 @@ from gansynth.curves import read_metrics
 from gansynth.errors import IntegrityFault, TrainingFault
 from gansynth.generator import Batch, Generator, GeneratorOptions, Phase, Stage
 from gansynth.schema import Schema
-from gansynth.training import Callbacks, FitOptions, _stage_at, train
+from gansynth.shelf import Callbacks
+from gansynth.training import FitOptions, _stage_at, train
 
 
 class Duel(Generator):

@@ -14,8 +14,9 @@ from gansynth.curves import read_metrics
 from gansynth.errors import UsageFault
 from gansynth.generator import Stage
 from gansynth.schema import Condition
+from gansynth.shelf import Callbacks
 from gansynth.signals import Interrupted
-from gansynth.training import Callbacks, train
+from gansynth.training import train
 from tests.zoo.members import (
     ZOO,
     StopAfter,

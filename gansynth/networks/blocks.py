@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gansynth.networks.conv3d import Conv3d
 from gansynth.networks.lean_norm import norm_leaky_relu
 
 Norm = Literal["instance", "batch", "group", "none"]
@@ -32,7 +33,7 @@ def conv(
     spectral: bool = False,
 ) -> nn.Module:
     """A convolution in 2D or 3D with "same" padding for odd kernels."""
-    layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
+    layer: Any = Conv3d if ndim == 3 else nn.Conv2d
     built: nn.Module = layer(cin, cout, kernel, stride, padding=kernel // 2)
     return spectral_norm(built) if spectral else built
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+VECTOR = 16
 STEEPEST = 8.0
 """Most shift per scale of a channel: beyond it too little of the input is left in the output."""
 
@@ -40,6 +41,9 @@ def _lean(x: Tensor, norm: nn.Module) -> bool:
     if not (torch.is_grad_enabled() and x.device.type == "cpu" and x.requires_grad):
         return False
     if not isinstance(norm, nn.InstanceNorm2d | nn.InstanceNorm3d) or norm.weight is None:
+        return False
+    # The kernels for channels-last arrays want whole vectors of channels.
+    if not x.is_contiguous() and x.shape[1] % VECTOR:
         return False
     return bool((norm.bias.abs() <= STEEPEST * norm.weight.abs()).all())
 

@@ -43,8 +43,7 @@ class NoiseInjection(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Add ``noise`` (B, 1, ...) to ``x`` (B, C, ...)."""
-        # In place of the product: one tensor of this size fewer at a time.
-        return (self.scale.to(x.dtype) * noise.to(x.dtype)).add_(x)
+        return torch.addcmul(x, self.scale.to(x.dtype), noise.to(x.dtype))
 
 
 class UNetGenerator(nn.Module):

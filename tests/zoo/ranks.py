@@ -16,8 +16,9 @@ import torch
 from gansynth.generator import Generator
 from gansynth.parallel import Team, team
 from gansynth.reporting import NullReporter
+from gansynth.shelf import Callbacks
 from gansynth.signals import Interrupted, StopRequest
-from gansynth.training import Callbacks, train
+from gansynth.training import train
 from tests.zoo.members import StopAfter, loop, member, toy_batches
 
 
