@@ -47,4 +47,4 @@ def test_a_sample_stands_beside_the_case_its_label_map_came_from(drawn):
             at = Placement.from_json(sample.provenance["placement"])
             placed = source.space.to_generator(source.load(case.id), at)
             assert np.array_equal(case.image, placed.image)
-            assert np.array_equal(sample.labels, placed.labels)
+            assert np.array_equal(sample.labels, np.asarray(placed.labels))

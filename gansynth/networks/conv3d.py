@@ -19,15 +19,17 @@ class Conv3d(nn.Conv3d):
     """``nn.Conv3d``, with a way around torch's slow path; the same numbers but for rounding."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        batch = len(input)
+        batch, convolve = len(input), super()._conv_forward
         wanted = self._enough(input)
         if wanted <= batch:
-            return super()._conv_forward(input, weight, bias)
+            plain: Tensor = convolve(input, weight, bias)
+            return plain
         form = torch.contiguous_format
         if input.is_contiguous(memory_format=torch.channels_last_3d):
             form = torch.channels_last_3d
         empty = input.new_zeros((wanted - batch, *input.shape[1:])).contiguous(memory_format=form)
-        return super()._conv_forward(torch.cat((input, empty)), weight, bias)[:batch]
+        made: Tensor = convolve(torch.cat((input, empty)), weight, bias)
+        return made[:batch]
 
     def _enough(self, x: Tensor) -> int:
         """Samples with which oneDNN takes it; 0 where that is not the question, or not worth it."""
