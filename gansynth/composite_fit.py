@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
-import time
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
 
-import gansynth
 from gansynth.composite import NAME, PARTS
 from gansynth.composite_plan import Plan, PlannedPart, make_plan
 from gansynth.composite_spec import ChainSpec, PerChannel
@@ -32,7 +26,7 @@ from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter, Reporter
-from gansynth.run import MANIFEST, VERSION, load_run, locked, read_manifest
+from gansynth.run import MANIFEST, load_run, locked, new_manifest, read_manifest
 from gansynth.sampling import SampleDrawer
 from gansynth.sources.base import SourceRequest
 
@@ -223,20 +217,8 @@ class _Folder:
         source, plan = self.plan.source, self.plan
         space = replace(source.space, window=None)
         return {
-            "version": VERSION,
-            "run_id": uuid.uuid4().hex[:12],
-            "generator": NAME,
-            "options": {},
-            "schema": source.schema.to_json(),
-            "space": space.to_json(),
-            "lineage": lineage.to_json(),
-            "edits": list(plan.edits),
+            **new_manifest(NAME, source, space, lineage, plan.edits),
             "request": {**source.request.to_json(), "view": plan.view},
-            "config": {},
-            "state": {},
-            "weights": None,
-            "steps": 0,
-            "complete": False,
             PARTS: [
                 {
                     "name": part.name,
@@ -247,13 +229,6 @@ class _Folder:
                 }
                 for part in plan.parts
             ],
-            "versions": {
-                "gansynth": gansynth.__version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
 
     def _write(self) -> None:

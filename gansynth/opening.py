@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import platform
-import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
-import gansynth
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.inherit import begin, descend
 from gansynth.integrity import write_bytes_atomic, write_json_atomic
 from gansynth.job import Job
 from gansynth.reporting import Reporter
-from gansynth.run import MANIFEST, VERSION, read_manifest
+from gansynth.run import MANIFEST, new_manifest, read_manifest
 
 
 def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:
@@ -51,28 +46,11 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
     rng = np.random.default_rng(job.options.seed)
     job.generator.observe(job.crops.cut(i, rng) for i in job.source.train_ids)
     manifest = {
-        "version": VERSION,
-        "run_id": uuid.uuid4().hex[:12],
-        "generator": job.generator.name,
+        **new_manifest(job.generator.name, job.source, job.space, lineage, job.edits),
         "options": config["options"],
-        "schema": job.source.schema.to_json(),
-        "space": job.space.to_json(),
-        "lineage": lineage.to_json(),
-        "edits": list(job.edits),
-        "request": job.source.request.to_json(),
         "config": config,
         "init_from": begin(job.generator, job.ancestor, reporter),
         "state": job.generator.state(),
-        "weights": None,
-        "steps": 0,
-        "complete": False,
-        "versions": {
-            "gansynth": gansynth.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     _write_config(out, config)
     write_json_atomic(out / MANIFEST, manifest)

@@ -10,17 +10,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth import __version__
 from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.integrity import disk_errors, path_inside, sha256_file
 from gansynth.lineage import Lineage
 from gansynth.schema import Schema
-from gansynth.sources.base import SourceRequest
+from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.space import Space
 
 if TYPE_CHECKING:
@@ -99,6 +102,46 @@ class Run:
     def manifest_sha256(self) -> str:
         """SHA-256 of ``manifest.json``, which itself holds the weights' hash."""
         return manifest_sha256(self.folder)
+
+
+def new_manifest(
+    generator: str, source: CaseSource, space: Space, lineage: Lineage, edits: Sequence[str]
+) -> dict[str, Any]:
+    """What every run's manifest begins as; options, configuration and state are filled in.
+
+    Args:
+        generator: registered name.
+        source: the training cases.
+        space: the generator's.
+        lineage: every case it will have seen.
+        edits: condition edits it is fitted for.
+    """
+    import numpy
+    import torch
+
+    return {
+        "version": VERSION,
+        "run_id": uuid.uuid4().hex[:12],
+        "generator": generator,
+        "options": {},
+        "schema": source.schema.to_json(),
+        "space": space.to_json(),
+        "lineage": lineage.to_json(),
+        "edits": list(edits),
+        "request": source.request.to_json(),
+        "config": {},
+        "state": {},
+        "weights": None,
+        "steps": 0,
+        "complete": False,
+        "versions": {
+            "gansynth": __version__,
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "python": platform.python_version(),
+        },
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -11,18 +11,7 @@ from gansynth.schema import Case
 from gansynth.sources.cache import CaseCache
 from gansynth.space import Space
 from gansynth.testing import ToySource
-
-
-class Counting(ToySource):
-    """Counts how often a case was read."""
-
-    def __init__(self):
-        super().__init__(2)
-        self.reads: list[str] = []
-
-    def load(self, case_id: str) -> Case:
-        self.reads.append(case_id)
-        return super().load(case_id)
+from tests.sources.counting import Counting
 
 
 def test_the_lineage_is_the_source_s():
