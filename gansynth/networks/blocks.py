@@ -117,7 +117,11 @@ def activation(kind: Activation) -> nn.Module:
 
 
 def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
-    """Normalise (B, C, ...) and activate it; where it can, keep the result alone for gradients."""
+    """Normalise (B, C, ...) and activate it; where it can, keep the result alone for gradients.
+
+    Differentiable once. A discriminator under a gradient penalty or R1 calls ``norm`` and ``act``
+    itself.
+    """
     if isinstance(act, nn.LeakyReLU):
         return norm_leaky_relu(x, norm, act.negative_slope)
     found: Tensor = act(norm(x))
