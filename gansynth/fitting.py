@@ -16,7 +16,7 @@ from gansynth.errors import TrainingFault
 from gansynth.inherit import Ancestor
 from gansynth.integrity import remove_temporaries, sha256_file, write_json_atomic
 from gansynth.job import Job, resolve
-from gansynth.measuring import fit_into, measure, peak_mib, seconds_between
+from gansynth.measuring import fit_into, measure, peak_mib
 from gansynth.opening import open_folder, rehearse
 from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
@@ -105,7 +105,7 @@ def fit(
             if not processes.leads:
                 return {}
             finished = _finish(job, out, manifest, report, session.reporter)
-            return {**finished, "total_seconds": seconds_between(began, time.perf_counter())}
+            return {**finished, "total_seconds": round(time.perf_counter() - began, 2)}
 
 
 def _together(job: Job, out: Path, resume: bool, session: _Session) -> dict[str, Any]:

@@ -52,11 +52,6 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * scale)
 
 
-def seconds_between(began: float, ended: float) -> float:
-    """Seconds for a report."""
-    return round(ended - began, 2)
-
-
 def peak_mib(device: torch.device) -> int:
     """Most memory so far in MiB: of this process, or of the CUDA device by this process."""
     if device.type == "cuda":
@@ -90,7 +85,7 @@ def measure(job: Job, out: Path) -> dict[str, Any]:
     loading = _timed_load(job)
     options = job.options
     seconds = {
-        "reading": loading * len(job.source.train_ids) * 2,
+        "reading": loading * len(job.source.train_ids),
         "steps": per_step * options.steps,
         "checkpoints": saving * (options.steps // options.checkpoint_every + 2),
         "sheets": drawing * (options.steps // options.sample_every + 4),
