@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from gansynth.errors import EnvironmentFault, UsageFault
 from gansynth.integrity import (
     disk_errors,
     remove_temporaries,
+    reserve,
     temporary_beside,
     write_json_atomic,
 )
@@ -247,7 +247,7 @@ def _place(path: Path, parts: Sequence[bytes]) -> None:
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
             with open(os.open(temporary, flags, 0o666), "wb", buffering=0) as stream:
-                _reserve(stream.fileno(), size)
+                reserve(stream.fileno(), size)
                 for part in parts:
                     rest = memoryview(part)
                     while rest:
@@ -257,14 +257,3 @@ def _place(path: Path, parts: Sequence[bytes]) -> None:
         finally:  # also on SystemExit from a signal
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        # Some file systems cannot reserve; writing tells whether there is room.
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise

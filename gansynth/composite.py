@@ -59,7 +59,7 @@ class Part:
     @classmethod
     def of(cls, name: str, run: Run) -> Part:
         """What an opened run contributes."""
-        given = given_channels(run.generator)
+        given = given_channels(run.generator.options)
         draws = tuple(c for c in run.schema.channels if c not in given)
         return cls(name, run, draws, given, "labels_by" in run.request.view)
 
@@ -170,7 +170,8 @@ def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> Co
 
     check_parts(folder, manifest)
     opened = [(p["name"], load_run(part_folder(folder, p), device)) for p in manifest[PARTS]]
-    parts = [Part.of(name, run) for name, run in opened if not draws_labels(run.generator)]
+    drawing = [(name, run) for name, run in opened if not draws_labels(run.generator.options)]
+    parts = [Part.of(name, run) for name, run in drawing]
     space = Space.from_json(manifest["space"])
     schema = space.generator_schema(Schema.from_json(manifest["schema"]))
     missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})

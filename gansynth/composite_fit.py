@@ -268,14 +268,13 @@ class _Folder:
         }
 
     def _sheet(self, device: str) -> Path:
-        from gansynth.quality.metric import real_case
         from gansynth.sheets import write_sheet
 
         path = self.out / "samples" / "composite.png"
         run = load_run(self.out, device)
         drawer = SampleDrawer(run, self.plan.source, self.plan.edits)
         samples = drawer.draw_raw(0, COLUMNS)
-        real = [real_case(drawer, sample) for sample in samples]
+        real = [drawer.beside(sample) for sample in samples]
         path.parent.mkdir(exist_ok=True)
         write_sheet(path, samples, real, run.generator.schema, title="all parts")
         return path

@@ -9,7 +9,7 @@ from typing import Any
 
 from gansynth.composite import NAME, PARTS
 from gansynth.composite_spec import ChainSpec, PartSpec, PerChannel
-from gansynth.composite_view import channel_numbers
+from gansynth.composite_view import channel_numbers, draws_labels, given_channels
 from gansynth.errors import UsageFault
 from gansynth.generator import GeneratorOptions
 from gansynth.registry import installed
@@ -207,8 +207,8 @@ class _Planner:
 
     def _draws(self, channels: Sequence[str], options: GeneratorOptions) -> tuple[str, ...]:
         """Channels a part draws; none if it draws label maps."""
-        given = _given(options)
-        if _draws_labels(options):
+        given = given_channels(options)
+        if draws_labels(options):
             channel_numbers(self.source.schema, given)
             return ()
         for channel in given:
@@ -236,19 +236,11 @@ class _Planner:
             )
 
 
-def _given(options: GeneratorOptions) -> tuple[str, ...]:
-    return tuple(getattr(options, "given", ()))
-
-
-def _draws_labels(options: GeneratorOptions) -> bool:
-    return getattr(options, "target", "image") == "labels"
-
-
 def _seen(asked: PartSpec, options: GeneratorOptions, every: Sequence[str]) -> Sequence[str]:
     """Channels a part sees: as asked; of one that draws labels those it is given; else all."""
     if asked.channels is not None:
         return asked.channels
-    return _given(options) if _draws_labels(options) else every
+    return given_channels(options) if draws_labels(options) else every
 
 
 def _check_same_arrays(own: CaseSource, source: CaseSource, draws: Sequence[str]) -> None:

@@ -43,8 +43,8 @@ def needed(request: SourceRequest, options: Any) -> SourceRequest:
 
     What draws label maps needs the channels they are drawn from; all others are left as they are.
     """
-    given = getattr(options, "given", ())
-    if getattr(options, "target", "image") != "labels" or "channels" in request.view or not given:
+    given = given_channels(options)
+    if not draws_labels(options) or "channels" in request.view or not given:
         return request
     return replace(request, view={**request.view, "channels": list(given)})
 
@@ -174,12 +174,12 @@ class Labeller:
         self.run = load_run(folder)
         self.shift = max((0, *source.labels.values()))
         generator = self.run.generator
-        if not draws_labels(generator):
+        if not draws_labels(generator.options):
             raise UsageFault(
                 f"labels_by: {folder.name} draws images, expected a part that draws label maps; "
                 "for cgan3d: set: {target: labels, given: [...]}"
             )
-        self._given = channel_numbers(source, given_channels(generator))
+        self._given = channel_numbers(source, given_channels(generator.options))
         if generator.schema.ndim != source.ndim and self.run.space.grid != "slice":
             raise UsageFault(
                 f"labels_by: {folder.name} draws maps of {generator.schema.ndim} axes, the cases "
@@ -231,14 +231,14 @@ def merged_schema(own: Schema, drawn: Schema, by: str, shift: int) -> Schema:
     return replace(own, labels={**own.labels, **added})
 
 
-def draws_labels(generator: Any) -> bool:
-    """Whether what a generator draws is a label map."""
-    return getattr(generator.options, "target", "image") == "labels"
+def draws_labels(options: Any) -> bool:
+    """Whether what a generator of these options draws is a label map."""
+    return getattr(options, "target", "image") == "labels"
 
 
-def given_channels(generator: Any) -> tuple[str, ...]:
-    """Names of the channels a generator is given instead of drawing them."""
-    return tuple(getattr(generator.options, "given", ()))
+def given_channels(options: Any) -> tuple[str, ...]:
+    """Names of the channels a generator of these options is given instead of drawing them."""
+    return tuple(getattr(options, "given", ()))
 
 
 def only_intensity(space: Space, channels: list[int]) -> Space:

@@ -40,6 +40,7 @@ __all__ = [
     "read_nifti_header",
     "reading",
     "remove_temporaries",
+    "reserve",
     "sha256_file",
     "temporary_beside",
     "write_bytes_atomic",
@@ -147,6 +148,24 @@ def _free(path: Path) -> int | str:
 def temporary_beside(path: Path) -> Path:
     """The name under which a file or folder is built before it is published."""
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def reserve(descriptor: int, size: int) -> bool:
+    """Reserve a file's first bytes on its disk; False where that cannot be done.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        # Some file systems cannot reserve; writing tells whether there is room.
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return False
+    return True
 
 
 def remove_temporaries(folder: Path) -> None:

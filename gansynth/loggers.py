@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from gansynth.errors import EnvironmentFault, UsageFault, did_you_mean
 from gansynth.integrity import disk_errors, read_json, write_json_atomic
+from gansynth.settings import flat
 
 FOLDER = "logs"
 PROJECT = "gansynth"
@@ -261,8 +262,8 @@ class _Mlflow:
             else self._client.create_experiment(PROJECT, artifact_location=artifacts)
         )
         self._run = self._client.create_run(experiment, run_name=place.parent.name).info.run_id
-        for key, value in _flat(config).items():
-            self._client.log_param(self._run, key, value)
+        for key, value in flat(config).items():
+            self._client.log_param(self._run, key, str(value))
         self._pictures = True
         write_json_atomic(note, {"run": self._run})
 
@@ -292,13 +293,3 @@ def _identity(note: Path) -> str:
     if not note.exists():
         write_json_atomic(note, {"id": secrets.token_hex(4)})
     return str(read_json(note)["id"])
-
-
-def _flat(doc: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in doc.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat

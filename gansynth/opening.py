@@ -16,6 +16,7 @@ from gansynth.integrity import write_bytes_atomic, write_json_atomic
 from gansynth.job import Job
 from gansynth.reporting import Reporter
 from gansynth.run import MANIFEST, new_manifest, read_manifest
+from gansynth.settings import flat
 
 
 def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def same_run(
     """Refuse to go on with anything but the same run; more steps are welcome."""
     if not resume:
         raise UsageFault(f"{out}: holds a run already, expected an empty folder; choose another -o")
-    before, after = _flat(manifest["config"]), _flat(config)
+    before, after = flat(manifest["config"]), flat(config)
     loose = (
         *(".steps", ".checkpoint_every", ".sample_every", ".log_every"),
         *(".precision", ".accumulate", "data.root"),
@@ -98,13 +99,3 @@ def same_run(
             f"{out}: the training cases have changed since this run began; expected the same "
             "cases to resume it; choose another -o"
         )
-
-
-def _flat(doc: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in doc.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

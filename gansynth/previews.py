@@ -9,9 +9,7 @@ from typing import Any
 from gansynth.job import Job
 from gansynth.run import Run
 from gansynth.sampling import SampleDrawer
-from gansynth.schema import Case, Sample
 from gansynth.sheets import write_sheet
-from gansynth.space import Placement
 
 COLUMNS = 8
 """Samples on a sheet."""
@@ -35,12 +33,6 @@ class Preview:
         """Draw and write a sheet; its path."""
         samples = [self.drawer.draw_raw(index, 1)[0] for index in range(COLUMNS)]
         path = self.out / "samples" / f"step-{step:08d}.png"
-        real = [self._beside(sample) for sample in samples]
+        real = [self.drawer.beside(sample) for sample in samples]
         write_sheet(path, samples, real, self.job.generator.schema, title=f"step {step}")
         return path
-
-    def _beside(self, sample: Sample) -> Case:
-        """The real case a sample's condition was made from, cut at the same place."""
-        placement = Placement.from_json(sample.provenance["placement"])
-        case = self.job.cache(sample.provenance["case"])
-        return self.job.space.to_generator(case, placement)

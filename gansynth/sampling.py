@@ -82,6 +82,14 @@ class SampleDrawer:
         ]
         return [self._finish(s) for s in told]
 
+    def beside(self, sample: Sample) -> Case:
+        """The real case a sample's condition came from, at the same place, in its own space."""
+        placement = Placement.from_json(sample.provenance["placement"])
+        # A composite run draws conditions through a view; its real cases are the source's own.
+        own = self.source is self.sampler.source
+        load = self.sampler.cache if own else self.source.load
+        return self.run.space.to_generator(load(sample.provenance["case"]), placement)
+
     def _check_content(self, case_id: str) -> None:
         """Refuse a case that is not the one the run has seen; each is looked at once.
 
@@ -203,10 +211,8 @@ def sample_run(
 
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
     """The real case a sample's condition came from, at the same place, in the host's space."""
-    space, source = drawer.run.space, drawer.source
-    placement = Placement.from_json(sample.provenance["placement"])
-    case = space.to_generator(source.load(sample.provenance["case"]), placement)
-    host = space.to_host(Sample(case.image, case.labels), sample.provenance["shape"])
+    case = drawer.beside(sample)
+    host = drawer.run.space.to_host(Sample(case.image, case.labels), sample.provenance["shape"])
     return replace(case, image=host.image, labels=host.labels)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -40,6 +40,15 @@ def split_settings(
         parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
         parse(own, {k: v for k, v in settings.items() if k in own.model_fields}),
     )
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested document in one level: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        nested = isinstance(value, Mapping)
+        found.update(flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
+    return found
 
 
 def parse(model: type[Own], settings: Mapping[str, str]) -> Own:

@@ -161,7 +161,7 @@ class Space:
                 else crop_pad(labels, placement.corner, self.size, self.pad_label)
             )
         elif self.grid == "resample":
-            image, labels = _resample(image, labels, self.size)
+            image, labels = resample(image, labels, self.size)
         return replace(
             case, image=self._squash(np.asarray(image, np.float32)), labels=labels, boxes=None
         )
@@ -204,7 +204,7 @@ class Space:
         elif self.grid == "resample":
             if shape is None:
                 raise UsageFault("space: grid 'resample' needs the host's shape to go back to")
-            image, labels = _resample(image, labels, shape)
+            image, labels = resample(image, labels, shape)
         return replace(sample, image=image, labels=labels)
 
     def _squash(self, image: FloatArray) -> FloatArray:
@@ -298,9 +298,10 @@ def _draw_corner(
     return tuple(corner)
 
 
-def _resample(
+def resample(
     image: FloatArray, labels: LabelArray | None, shape: Sequence[int]
 ) -> tuple[FloatArray, LabelArray | None]:
+    """Bring image (C, D, H, W) and labels (D, H, W) to a shape: linear, and nearest for labels."""
     from scipy.ndimage import zoom
 
     factors = [t / s for t, s in zip(shape, image.shape[1:], strict=True)]

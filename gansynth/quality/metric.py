@@ -12,7 +12,7 @@ from gansynth.errors import GansynthError, UsageFault
 from gansynth.schema import Case, Sample, Schema
 
 if TYPE_CHECKING:
-    from gansynth.sampling import SampleDrawer
+    pass
 
 Metric = Callable[[Sequence[Sample], Sequence[Case], Schema], Mapping[str, float]]
 """(samples, real cases, their schema) -> named numbers; JSON-able."""
@@ -54,7 +54,7 @@ def measure_run(
     request = opened.request if root is None else replace(opened.request, root=root)
     drawer = SampleDrawer(opened, installed().open_source(request), edits, seed)
     samples = drawer.draw_raw(0, number)
-    real = [real_case(drawer, sample) for sample in samples]
+    real = [drawer.beside(sample) for sample in samples]
     return measure(metrics, samples, real, opened.generator.schema)
 
 
@@ -91,12 +91,3 @@ def measure(
             ) from error
         measured[name] = {k: v if math.isfinite(v) else None for k, v in found.items()}
     return measured
-
-
-def real_case(drawer: SampleDrawer, sample: Sample) -> Case:
-    """The real case a sample's condition came from, at the same place, in the generator's space."""
-    from gansynth.space import Placement
-
-    placement = Placement.from_json(sample.provenance["placement"])
-    case = drawer.source.load(sample.provenance["case"])
-    return drawer.run.space.to_generator(case, placement)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth import space
 from gansynth.errors import DataFault
 from gansynth.integrity import MAX_VOLUME_BYTES, Volume
 from gansynth.schema import FloatArray, LabelArray
@@ -73,15 +74,12 @@ def resample(
     Raises:
         DataFault: the result would be absurdly large.
     """
-    from scipy.ndimage import zoom
-
     size = len(image) * int(np.prod(shape, dtype=object)) * 4
     if size > MAX_VOLUME_BYTES:
         raise DataFault(
             f"case {case!r}: would take {size} bytes at this spacing, expected at most "
             f"{MAX_VOLUME_BYTES}; ask for a coarser one: --read spacing=MM"
         )
-    factors = [new / old for new, old in zip(shape, labels.shape, strict=True)]
-    drawn = [zoom(c, factors, order=1, mode="nearest", grid_mode=True) for c in image]
-    moved: LabelArray = zoom(labels, factors, order=0, mode="nearest", grid_mode=True)
-    return np.stack(drawn), moved
+    drawn, moved = space.resample(image, labels, shape)
+    assert moved is not None, "labels were given"
+    return drawn, moved

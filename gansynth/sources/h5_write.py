@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import disk_errors, publish_file, temporary_beside
+from gansynth.integrity import disk_errors, publish_file, reserve, temporary_beside
 from gansynth.lineage import CaseRecord
 from gansynth.outline import Planes
 from gansynth.schema import Case, Schema, content_hash
@@ -228,9 +228,9 @@ class _Writer:
 
     def _reserve(self, count: int, end: int) -> None:
         """Make sure of the space for so many bytes beyond the end, before HDF5 needs it."""
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._descriptor, 0, end + count + SLACK)
-        elif shutil.disk_usage(self._path.absolute().parent).free < count + SLACK:
+        if reserve(self._descriptor, end + count + SLACK):
+            return
+        if shutil.disk_usage(self._path.absolute().parent).free < count + SLACK:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _put(self, name: str, array: npt.NDArray[Any], chunks: tuple[int, ...]) -> None:
