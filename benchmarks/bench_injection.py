@@ -80,6 +80,7 @@ def trainer(source: Any, bank: Path | None) -> Any:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
+    from gansynth.mixing import MixPlan
     from gansynth.ratio import Ratio
     from gansynth.registry import installed
 
@@ -93,7 +94,7 @@ def trainer(source: Any, bank: Path | None) -> Any:
         def mixed() -> tuple[Any, Any]:
             train, validation = plain()
             size = built.batch_size
-            return adapter.inject(train, bank, Ratio(1, 1), batch_size=size, seed=0), validation
+            return adapter.inject(train, MixPlan(bank, Ratio(1, 1)), batch_size=size), validation
 
         built.get_tr_and_val_datasets = mixed
     built.initialize()

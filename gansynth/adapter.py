@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.clock import Clock
+from gansynth.errors import UsageFault
 from gansynth.lineage import Lineage, guard, guard_host
+from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
+from gansynth.schedule import Key, Schedule, choose_cases
 from gansynth.schema import Sample, Schema
 from gansynth.sources.base import CaseSource
+from gansynth.supply import BankSize, Pacing
 
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -28,27 +33,115 @@ class Injection:
     """How samples enter a host.
 
     Attributes:
-        run: folder of the generator's run.
+        run: folder of the generator's run; None if an existing bank is given.
         ratio: real:synthetic.
-        frozen: draw from a finished bank of ``bank_samples`` (offline augmentation) instead of one
-            that a producer keeps fresh.
-        bank_samples: how many samples the bank holds.
+        schedule: how the ratio changes while the host trains.
+        frozen: draw from a finished bank (offline augmentation) instead of one that a producer
+            keeps fresh.
+        size: how large the bank is.
+        pacing: how fast a live bank is renewed.
         bank: folder of an existing bank to read; None makes one.
+        scratch: folder for the bank that is made; None takes shared memory, or the temporary folder
+            where that is too small.
         edits: condition edits by name, in order; empty takes the run's own.
-        seed: seeds conditions and latents.
+        seed: seeds conditions, latents, and the choice of slots.
         device: where the producer runs: ``auto``, ``cpu``, ``cuda:1``.
+        restarts: how often in a row a producer that died is started again.
         strict: stop at once when a synthetic sample is missing, instead of counting it.
+        keep_going: train on even if there is no synthetic sample at the start.
+        usual_augmentation: keep the host's own augmentation.
+        augment_synthetic: apply it to synthetic samples too.
     """
 
-    run: Path
+    run: Path | None
     ratio: Ratio
+    schedule: Schedule = field(default_factory=Schedule)
     frozen: bool = False
-    bank_samples: int = 64
+    size: BankSize = field(default_factory=lambda: BankSize(samples=64))
+    pacing: Pacing = field(default_factory=Pacing)
     bank: Path | None = None
-    edits: Sequence[str] = ()
+    scratch: Path | None = None
+    edits: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
+    restarts: int = 5
     strict: bool = False
+    keep_going: bool = False
+    usual_augmentation: bool = True
+    augment_synthetic: bool = True
+
+    def __post_init__(self) -> None:
+        self.schedule.check(self.ratio)
+        if self.ratio.p > 0 and self.run is None and self.bank is None:
+            raise UsageFault(
+                f"ratio {self.ratio}: synthetic samples of nothing; expected a generator or a bank"
+            )
+        if self.restarts < 0:
+            raise UsageFault(f"restarts: {self.restarts}, expected at least 0")
+
+    def plan(
+        self,
+        bank: Path | None,
+        log: Path,
+        *,
+        batches: int,
+        subjects: Mapping[Key, str],
+        done: int = 0,
+        rank: int = 0,
+    ) -> MixPlan[Key]:
+        """What a ``Mixer`` of one rank is to do.
+
+        Args:
+            bank: to draw from; None if nothing synthetic is ever drawn.
+            log: folder of this session, where draws and batches are counted.
+            batches: of the whole training, on this rank.
+            subjects: training case -> subject.
+            done: batches of earlier sessions.
+            rank: of a data-parallel training.
+        """
+        constant, tuning = self.schedule.kind == "constant", self.schedule.kind == "finetune"
+        chosen = choose_cases(subjects, self.schedule.share, self.seed) if tuning else ()
+        return MixPlan(
+            bank=bank,
+            ratio=self.ratio,
+            schedule=self.schedule,
+            clock=None if constant else Clock(log / f"batches-{rank}", batches, done),
+            chosen=chosen,
+            seed=self.seed,
+            stream=(rank, done),
+            log=log,
+            strict=self.strict,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back; paths are absolute in it."""
+        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        for key in ("run", "bank", "scratch"):
+            document[key] = None if document[key] is None else str(document[key].absolute())
+        return document | {
+            "ratio": str(self.ratio),
+            "schedule": str(self.schedule),
+            "size": str(self.size),
+            "pacing": self.pacing.to_json(),
+            "edits": list(self.edits),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Injection:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UsageFault, KeyError, TypeError: the document is none.
+        """
+        paths = {k: None if doc[k] is None else Path(doc[k]) for k in ("run", "bank", "scratch")}
+        values = {
+            "ratio": Ratio.parse(doc["ratio"]),
+            "schedule": Schedule.parse(doc["schedule"]),
+            "size": BankSize.parse(doc["size"]),
+            "pacing": Pacing(**doc["pacing"]),
+            "edits": tuple(doc["edits"]),
+        }
+        return cls(**{**doc, **paths, **values})
 
 
 @dataclass(frozen=True)
@@ -60,8 +153,11 @@ class Outcome:
         drawn_real: samples the host drew from real cases.
         drawn_synthetic: samples it drew from the bank.
         fell_back: real samples drawn because the bank had nothing to give (part of ``drawn_real``).
-        reasons: why, in a few words -> how many of ``fell_back``; as far as the host knows.
         metrics: the host's validation metrics on real cases only, e.g. ``{"dice": 0.87}``.
+        reasons: why, in a few words -> how many of ``fell_back``; as far as the host knows.
+        asked: share of synthetic samples that ratio and schedule ask for over the whole training.
+        supply: what the producer did: draws per sample, seconds in which the bank was renewed, the
+            share by which the host's steps were slowed down, restarts; as far as known.
     """
 
     folder: Path
@@ -70,6 +166,8 @@ class Outcome:
     fell_back: int
     metrics: Mapping[str, Any] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    asked: float | None = None
+    supply: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def realised(self) -> float:
@@ -140,8 +238,12 @@ class Adapter(ABC):
         guard(lineage, self.source.records(self.source.held_out_ids), what=what)
 
     @abstractmethod
-    def inject(self, dataset: Any, bank: Path, ratio: Ratio, *, batch_size: int, seed: int) -> Any:
-        """Wrap the host's *training* data set so that it serves samples of a bank at a ratio."""
+    def inject(self, dataset: Any, plan: MixPlan[Any], *, batch_size: int) -> Any:
+        """Wrap the host's *training* data set so that it serves what a plan puts into its slots.
+
+        Let ``gansynth.mixing.Mixer`` decide: ratio, schedule, counting and what happens when a
+        sample is missing are the same in every host.
+        """
 
     @abstractmethod
     def start(
@@ -172,4 +274,5 @@ def _origin(injection: Injection) -> tuple[Lineage, str]:
         return BankReader(injection.bank).spec.lineage, "bank"
     from gansynth.run import read_manifest
 
+    assert injection.run is not None  # see Injection
     return Lineage.from_json(read_manifest(injection.run)["lineage"]), "generator"

@@ -51,37 +51,23 @@ class Ratio:
         return f"{self.real:g}:{self.synthetic:g}"
 
 
-class SlotPlanner:
-    """Decides, call by call, which slot of a batch is synthetic.
+def choose_slots(p: float, batch_size: int, rng: np.random.Generator) -> frozenset[int]:
+    """Which slots of a batch are synthetic: ``floor(pB) + Bernoulli(frac(pB))`` random ones.
 
     Args:
         p: share of synthetic samples, 0 to 1.
-        batch_size: slots per batch; one call of ``next_is_synthetic`` per slot, in order.
+        batch_size: slots in the batch, B.
         rng: the caller's own generator (one per worker process).
+
+    Raises:
+        UsageFault: p is no share, or the batch has no slot.
     """
-
-    def __init__(self, p: float, batch_size: int, rng: np.random.Generator) -> None:
-        if not 0 <= p <= 1:
-            raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
-        if batch_size < 1:
-            raise UsageFault(f"batch size is {batch_size}, expected at least 1")
-        self.p = p
-        self.batch_size = batch_size
-        self._rng = rng
-        self._slot = 0
-        self._chosen: frozenset[int] = frozenset()
-
-    def next_is_synthetic(self) -> bool:
-        """Whether the next slot is synthetic; a new batch is planned at its first slot."""
-        if self._slot == 0:
-            self._chosen = self._plan()
-        answer = self._slot in self._chosen
-        self._slot = (self._slot + 1) % self.batch_size
-        return answer
-
-    def _plan(self) -> frozenset[int]:
-        expected = self.p * self.batch_size
-        count = math.floor(expected)
-        count += int(self._rng.random() < expected - count)
-        slots = self._rng.choice(self.batch_size, size=min(count, self.batch_size), replace=False)
-        return frozenset(int(s) for s in slots)
+    if not 0 <= p <= 1:
+        raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
+    if batch_size < 1:
+        raise UsageFault(f"batch size is {batch_size}, expected at least 1")
+    expected = p * batch_size
+    count = math.floor(expected)
+    count += int(rng.random() < expected - count)
+    slots = rng.choice(batch_size, size=min(count, batch_size), replace=False)
+    return frozenset(int(s) for s in slots)

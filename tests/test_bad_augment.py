@@ -197,7 +197,10 @@ def test_a_folder_that_is_no_run_is_refused(toy_nnunet, refuse, tmp_path, comman
 VALUES = [
     (("--set", "num_epochs=abc"), 2, ("--set num_epochs=abc", "whole number")),
     (("--set", "oversample_foreground_percent=33"), 2, ("=33", "from 0 to 1")),
-    (("--bank-samples", "0"), 2, ("--bank-samples", "x>=1")),
+    (("--bank-size", "0"), 2, ("--bank-size '0'", "3x", "2GB")),
+    (("--reuse", "2", "--overhead", "2%"), 2, ("exclude each other",)),
+    (("--schedule", "finetune:10%@80%"), 2, ("--ratio 1:1", "expected --ratio 0:1")),
+    (("--schedule", "cosine"), 2, ("'cosine'", "anneal:50%-100%")),
     (("--bank", "nowhere"), 2, ("nowhere", "sample bank")),
     (("--edit", "elastik"), 2, ("elastik", "'elastic'")),
     (("--device", "toaster"), 2, ("'toaster'", "auto, cpu, cuda")),

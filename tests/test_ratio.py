@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from gansynth.errors import UsageFault
-from gansynth.ratio import Ratio, SlotPlanner
+from gansynth.ratio import Ratio, choose_slots
 
 BATCHES = 2000
 
 
 def plan(p: float, batch_size: int, seed: int = 0) -> np.ndarray:
     """Booleans (batches, slots)."""
-    planner = SlotPlanner(p, batch_size, np.random.default_rng(seed))
-    slots = [planner.next_is_synthetic() for _ in range(BATCHES * batch_size)]
-    return np.array(slots).reshape(BATCHES, batch_size)
+    rng = np.random.default_rng(seed)
+    drawn = [choose_slots(p, batch_size, rng) for _ in range(BATCHES)]
+    return np.array([[slot in batch for slot in range(batch_size)] for batch in drawn])
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_the_same_generator_plans_the_same_and_another_does_not():
 @pytest.mark.parametrize(("p", "batch_size"), [(-0.1, 2), (1.1, 2), (float("nan"), 2), (0.5, 0)])
 def test_a_share_or_batch_size_out_of_range_is_refused(p, batch_size):
     with pytest.raises(UsageFault):
-        SlotPlanner(p, batch_size, np.random.default_rng(0))
+        choose_slots(p, batch_size, np.random.default_rng(0))

@@ -3,7 +3,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,9 +11,10 @@ import torch
 
 from gansynth.adapter import Adapter, HostArrays, Injection, Outcome
 from gansynth.bank import BankReader
-from gansynth.errors import GansynthError, IntegrityFault, UsageFault
+from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.generator import Generator, GeneratorOptions, Phase
-from gansynth.ratio import Ratio, SlotPlanner
+from gansynth.mixing import Mixer
+from gansynth.ratio import Ratio
 from gansynth.schema import OUTSIDE, Sample
 from gansynth.testing import CheckReport, ToySource, check_adapter, check_generator
 from gansynth.testing.toy import MEANS, TEXTURE, label_share, smooth_noise
@@ -342,19 +342,14 @@ def test_label_share_is_one_for_flat_labels_and_zero_for_noise():
 class Mixed:
     """A data set of arrays with samples of a bank at a ratio."""
 
-    def __init__(self, real, bank, ratio, batch_size, seed):
-        self.real, self.reader = real, BankReader(bank, rescan_seconds=0)
-        self.rng = np.random.default_rng(seed)
-        self.planner = SlotPlanner(ratio.p, batch_size, self.rng)
+    def __init__(self, real, plan, batch_size):
+        self.real, self.mixer, self.batch_size = real, Mixer(plan), batch_size
+        self.reader = BankReader(plan.bank, rescan_seconds=0)
 
     def __getitem__(self, index):
-        if self.planner.next_is_synthetic():
-            try:
-                sample = self.reader.draw(self.rng)
-            except GansynthError:
-                sample = None
-            if sample is not None:
-                return sample.image, sample.labels
+        slot = self.mixer.slot(index, self.batch_size)
+        if slot.sample is not None:
+            return slot.sample.image, slot.sample.labels
         return self.real[index % len(self.real)]
 
 
@@ -373,8 +368,8 @@ class ToyAdapter(Adapter):
     def validate(self):
         pass
 
-    def inject(self, dataset, bank: Path, ratio: Ratio, *, batch_size, seed):
-        return self.mixed(dataset, bank, ratio, batch_size, seed)
+    def inject(self, dataset, plan, *, batch_size):
+        return self.mixed(dataset, plan, batch_size)
 
     def start(self, injection: Injection, settings, options) -> Outcome:
         raise NotImplementedError
@@ -408,14 +403,13 @@ def test_without_a_data_set_the_injection_is_skipped_and_said_so(tmp_path):
 class BySlot(Mixed):
     """Right on average, but not batch by batch."""
 
-    def __init__(self, real, bank, ratio, batch_size, seed):
-        super().__init__(real, bank, ratio, batch_size, seed)
-        self.planner = SlotPlanner(ratio.p, 1, self.rng)
+    def __init__(self, real, plan, batch_size):
+        super().__init__(real, plan, 1)
 
 
 class TooMany(Mixed):
-    def __init__(self, real, bank, ratio, batch_size, seed):
-        super().__init__(real, bank, Ratio(0, 1), batch_size, seed)
+    def __init__(self, real, plan, batch_size):
+        super().__init__(real, replace(plan, ratio=Ratio(0, 1)), batch_size)
 
 
 class RaisesWhenEmpty(Mixed):
@@ -427,7 +421,7 @@ class RaisesWhenEmpty(Mixed):
 
 class RaisesWhenDamaged(Mixed):
     def __getitem__(self, index):
-        self.reader.draw(self.rng)
+        self.reader.draw(np.random.default_rng(0))
         return super().__getitem__(index)
 
 

@@ -34,7 +34,7 @@ def augment(toy, run: Path, *more: str) -> dict[str, Any]:
     settings = [f"--set={s}" for s in QUICK]
     done = type_in(
         *("augment", "--target", "nnunet", *toy.options, *more, "--generator", run),
-        *("--ratio", "1:1", "--bank-samples", "8", *settings, "--json", "--", "-device", "cpu"),
+        *("--ratio", "1:1", "--bank-size", "8", *settings, "--json", "--", "-device", "cpu"),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     document: dict[str, Any] = json.loads(done.stdout)

@@ -16,7 +16,7 @@ from gansynth.adapter import Adapter, HostArrays, Injection, Outcome
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, read_json, write_json_atomic
 from gansynth.lineage import CaseRecord
-from gansynth.ratio import Ratio
+from gansynth.mixing import MixPlan
 from gansynth.schema import Sample
 from gansynth.sources.base import CaseSource
 from gansynth_nnunet import child
@@ -99,17 +99,14 @@ class NnunetAdapter(Adapter):
                     f"{self.host.configuration}"
                 )
 
-    def inject(
-        self, dataset: Any, bank: Path, ratio: Ratio, *, batch_size: int, seed: int
-    ) -> MixedDataset:
+    def inject(self, dataset: Any, plan: MixPlan[str], *, batch_size: int) -> MixedDataset:
         """Wrap an nnU-Net training data set; for those who build their own trainer.
 
         Raises:
             DataFault: the bank's samples have other channels.
         """
-        return MixedDataset(
-            dataset, bank, ratio.p, batch_size, seed, log_folder=None, keys=self.keys
-        )
+        channels = len(self.schema.channels)
+        return MixedDataset(dataset, plan, batch_size, channels, self.keys)
 
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -173,26 +170,18 @@ class NnunetAdapter(Adapter):
 
     def _config(self, injection: Injection, settings: Mapping[str, int | float]) -> MixConfig:
         """What the child is told."""
-        mixing = injection.ratio.p > 0
         return MixConfig(
-            ratio=injection.ratio,
-            generator=injection.run.absolute() if mixing and injection.bank is None else None,
-            bank=injection.bank.absolute() if mixing and injection.bank is not None else None,
-            frozen=injection.frozen,
-            bank_samples=injection.bank_samples,
-            edits=tuple(injection.edits),
-            seed=injection.seed,
-            device=injection.device,
-            strict=injection.strict,
+            injection=injection,
             settings=settings,
             subjects=self.source.request.subjects,
-            held_out=self._held_out if mixing else (),
+            held_out=self._held_out if injection.ratio.p > 0 else (),
         )
 
     def _check(self, injection: Injection) -> None:
         if injection.bank is None:
             from gansynth import precision, sampling
 
+            assert injection.run is not None  # see Injection
             check_run(injection.run, self.source.host, self._held_out, self.sample_size)
             sampling.build_edits(injection.edits)
             precision.pick_device(injection.device)

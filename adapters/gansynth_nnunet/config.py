@@ -12,9 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gansynth.adapter import Injection
 from gansynth.errors import UsageFault
 from gansynth.lineage import CaseRecord
 from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
+from gansynth.supply import BankSize, Pacing
 
 SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
     "num_epochs": (int, "Epochs to train (nnU-Net: 1000)."),
@@ -30,9 +33,21 @@ SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
 }
 """Trainer attributes that may be set -> their type and one sentence."""
 
+VARIABLES = (
+    *("GENERATOR", "BANK", "RATIO", "SCHEDULE", "FROZEN", "BANK_SIZE", "REUSE", "REFRESH"),
+    *("OVERHEAD", "SCRATCH", "EDITS", "SEED", "DEVICE", "RESTARTS", "STRICT", "KEEP_GOING"),
+    *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS"),
+)
+"""Variables that are read, each after ``GANSYNTH_``."""
+
+CASCADE = (
+    "a cascade's second stage sees the first stage's segmentation of a case; of a synthetic sample "
+    "there is none but its own labels, too good a prior, even degraded"
+)
+
 HOW_TO = (
     "set GANSYNTH_GENERATOR=runs/g0 and GANSYNTH_RATIO=1:1 (and, if you like, "
-    "GANSYNTH_SET=num_epochs=100, GANSYNTH_FROZEN=1, GANSYNTH_BANK_SAMPLES=64), "
+    "GANSYNTH_SET=num_epochs=100, GANSYNTH_FROZEN=1, GANSYNTH_BANK_SIZE=64), "
     "or start it by: gansynth augment --target nnunet --data nnunet:ID --generator runs/g0 "
     "--ratio 1:1"
 )
@@ -74,60 +89,49 @@ class MixConfig:
     """How synthetic samples enter one nnU-Net training.
 
     Attributes:
-        ratio: real:synthetic.
-        generator: folder of the generator's run; None if an existing bank is given.
-        bank: folder of an existing bank; None makes one from the generator.
-        frozen: fill a bank of ``bank_samples`` once, then draw from it only.
-        bank_samples: samples the bank holds.
-        edits: condition edits by name; empty takes the run's own.
-        seed: seeds conditions, latents, and the choice of slots.
-        device: where the producer runs.
-        strict: stop at the first missing synthetic sample.
+        injection: what is mixed in, and how.
         settings: attributes of the trainer to set.
+        cascade: allow a cascade's second stage: see ``CASCADE``.
         subjects: CSV or regular expression naming the person of each case; None takes the
             generator's own.
         held_out: records of held-out cases already read, so that they are not read twice.
     """
 
-    ratio: Ratio
-    generator: Path | None = None
-    bank: Path | None = None
-    frozen: bool = False
-    bank_samples: int = 64
-    edits: tuple[str, ...] = ()
-    seed: int = 0
-    device: str = "auto"
-    strict: bool = False
+    injection: Injection
     settings: Mapping[str, int | float] = field(default_factory=dict)
+    cascade: bool = False
     subjects: str | None = None
     held_out: tuple[CaseRecord, ...] = ()
 
     FILE: ClassVar[str] = "GANSYNTH_CONFIG"
 
-    def __post_init__(self) -> None:
-        if self.ratio.p > 0 and self.generator is None and self.bank is None:
-            raise UsageFault(f"ratio {self.ratio} asks for synthetic samples of nothing: {HOW_TO}")
-        if self.bank_samples < 1:
-            raise UsageFault(f"bank samples: {self.bank_samples}, expected at least 1")
+    @property
+    def generator(self) -> Path | None:
+        """The run to draw from; None if nothing is drawn, or from an existing bank."""
+        mixing = self.injection.ratio.p > 0 and self.injection.bank is None
+        return self.injection.run if mixing else None
+
+    @property
+    def bank(self) -> Path | None:
+        """The existing bank to draw from, if any."""
+        return self.injection.bank if self.injection.ratio.p > 0 else None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back."""
-        doc = asdict(self)
-        doc["ratio"] = str(self.ratio)
-        doc["generator"] = None if self.generator is None else str(self.generator)
-        doc["bank"] = None if self.bank is None else str(self.bank)
-        return doc
+        return {
+            "injection": self.injection.to_json(),
+            "settings": dict(self.settings),
+            "cascade": self.cascade,
+            "subjects": self.subjects,
+            "held_out": [asdict(record) for record in self.held_out],
+        }
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> MixConfig:
         """Read what ``to_json`` wrote."""
-        fields = dict(doc)
-        fields["ratio"] = Ratio.parse(doc["ratio"])
-        for key in ("generator", "bank"):
-            fields[key] = None if doc[key] is None else Path(doc[key])
-        fields["edits"] = tuple(doc["edits"])
-        fields["held_out"] = tuple(CaseRecord(**record) for record in doc["held_out"])
-        return cls(**fields)
+        injection = Injection.from_json(doc["injection"])
+        held_out = tuple(CaseRecord(**record) for record in doc["held_out"])
+        return cls(**{**doc, "injection": injection, "held_out": held_out})
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> MixConfig | None:
@@ -138,23 +142,20 @@ class MixConfig:
         """
         if environ.get(cls.FILE):
             return cls._from_file(Path(environ[cls.FILE]))
-        names = ("GENERATOR", "BANK", "RATIO")
-        said = {name: environ.get(f"GANSYNTH_{name}", "") for name in names}
-        if not any(said.values()):
+        said = {name: environ.get(f"GANSYNTH_{name}", "") for name in VARIABLES}
+        if not any(said[name] for name in ("GENERATOR", "BANK", "RATIO")):
             return None
         if not said["RATIO"]:
             raise UsageFault(f"GANSYNTH_RATIO is not set, expected for example 1:1; {HOW_TO}")
+        if not (said["GENERATOR"] or said["BANK"]) and Ratio.parse(said["RATIO"]).p > 0:
+            raise UsageFault(
+                f"ratio {said['RATIO']} asks for synthetic samples of nothing: {HOW_TO}"
+            )
         return cls(
-            ratio=Ratio.parse(said["RATIO"]),
-            generator=Path(said["GENERATOR"]).absolute() if said["GENERATOR"] else None,
-            bank=Path(said["BANK"]).absolute() if said["BANK"] else None,
-            frozen=_flag(environ, "GANSYNTH_FROZEN"),
-            bank_samples=_number(environ, "GANSYNTH_BANK_SAMPLES", 64),
-            seed=_number(environ, "GANSYNTH_SEED", 0),
-            device=environ.get("GANSYNTH_DEVICE", "auto"),
-            strict=_flag(environ, "GANSYNTH_STRICT"),
-            settings=parse_settings(_pairs(environ.get("GANSYNTH_SET", "")), "GANSYNTH_SET"),
-            subjects=environ.get("GANSYNTH_SUBJECTS") or None,
+            injection=_injection(said),
+            settings=parse_settings(_pairs(said["SET"]), "GANSYNTH_SET"),
+            cascade=_flag(said, "CASCADE"),
+            subjects=said["SUBJECTS"] or None,
         )
 
     @classmethod
@@ -179,16 +180,41 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
-def _flag(environ: Mapping[str, str], name: str) -> bool:
-    text = environ.get(name, "").lower()
+def _injection(said: Mapping[str, str]) -> Injection:
+    """The injection that ``GANSYNTH_`` variables describe."""
+    paths = {k: Path(said[k]).absolute() if said[k] else None for k in ("GENERATOR", "BANK")}
+    return Injection(
+        run=paths["GENERATOR"],
+        ratio=Ratio.parse(said["RATIO"]),
+        schedule=Schedule.parse(said["SCHEDULE"] or "constant"),
+        frozen=_flag(said, "FROZEN"),
+        size=BankSize.parse(said["BANK_SIZE"] or "64"),
+        pacing=Pacing.parse(
+            said["REUSE"] or None, said["REFRESH"] or None, said["OVERHEAD"] or None
+        ),
+        bank=paths["BANK"],
+        scratch=Path(said["SCRATCH"]).absolute() if said["SCRATCH"] else None,
+        edits=tuple(said["EDITS"].replace(",", " ").split()),
+        seed=_number(said, "SEED", 0),
+        device=said["DEVICE"] or "auto",
+        restarts=_number(said, "RESTARTS", 5),
+        strict=_flag(said, "STRICT"),
+        keep_going=_flag(said, "KEEP_GOING"),
+        usual_augmentation=_flag(said, "USUAL_AUGMENTATION", True),
+        augment_synthetic=_flag(said, "AUGMENT_SYNTHETIC", True),
+    )
+
+
+def _flag(said: Mapping[str, str], name: str, default: bool = False) -> bool:
+    text = said[name].lower()
     if text not in ("", "0", "1", "false", "true", "no", "yes"):
-        raise UsageFault(f"{name}={text}: expected 1 or 0")
-    return text in ("1", "true", "yes")
+        raise UsageFault(f"GANSYNTH_{name}={text}: expected 1 or 0")
+    return text in ("1", "true", "yes") if text else default
 
 
-def _number(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name, "")
+def _number(said: Mapping[str, str], name: str, default: int) -> int:
+    text = said[name]
     try:
         return int(text) if text else default
     except ValueError:
-        raise UsageFault(f"{name}={text}: expected a whole number") from None
+        raise UsageFault(f"GANSYNTH_{name}={text}: expected a whole number") from None

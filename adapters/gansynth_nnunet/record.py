@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from gansynth import __version__
+from gansynth.drawlog import Counts
 from gansynth.integrity import read_json, write_json_atomic
 from gansynth.lineage import Lineage
 from gansynth_nnunet.config import MixConfig
-from gansynth_nnunet.drawlog import Counts
 
 SIDECAR = "gansynth.json"
+COMPARED = (
+    *("ratio", "schedule", "frozen", "size", "edits", "usual_augmentation", "augment_synthetic"),
+    "cascade",
+)
+"""What a continued training should have in common with what it continues."""
+_MINE = ("run", "bank", "scratch", "device")
+"""Of this machine and session; none of the record's business."""
 
 
 class SessionRecord:
@@ -44,11 +51,7 @@ class SessionRecord:
         if epoch > 0 and self.path.is_file():
             self._earlier = read_json(self.path).get("sessions", [])
         self._session = {
-            "ratio": str(config.ratio),
-            "frozen": config.frozen,
-            "bank_samples": config.bank_samples,
-            "edits": list(config.edits),
-            "seed": config.seed,
+            **_settings(config),
             "settings": dict(config.settings),
             "generator": None if generator is None else dict(generator),
             "lineage": None if lineage is None else _lineage(lineage),
@@ -59,8 +62,8 @@ class SessionRecord:
         if not self._earlier:
             return []
         before, now = self._earlier[-1], self._session
-        keys = ("ratio", "frozen", "edits")
-        changed = [f"{k}: {before[k]} before, {now[k]} now" for k in keys if before[k] != now[k]]
+        keys = [key for key in COMPARED if before.get(key, now[key]) != now[key]]
+        changed = [f"{key}: {before[key]} before, {now[key]} now" for key in keys]
         if _hash(before) != _hash(now):
             changed.append("another generator")
         return changed
@@ -92,6 +95,12 @@ def describe_generator(folder: Path, manifest: Mapping[str, Any]) -> dict[str, A
         "folder": str(folder),
         "manifest_sha256": manifest_sha256(folder),
     }
+
+
+def _settings(config: MixConfig) -> dict[str, Any]:
+    """What is mixed in and how, without what belongs to one machine."""
+    injection = config.injection.to_json()
+    return {k: v for k, v in injection.items() if k not in _MINE} | {"cascade": config.cascade}
 
 
 def _hash(session: Mapping[str, Any]) -> str | None:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gansynth.drawlog import Counts, Tally
 from gansynth.errors import EnvironmentFault, TrainingFault
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth_nnunet.class_locations import Key
 from gansynth_nnunet.config import MixConfig
-from gansynth_nnunet.drawlog import Counts, Tally
 from gansynth_nnunet.guards import check_bank, check_run, host_size
-from gansynth_nnunet.mixed import MixedDataset, OnMissing
+from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.record import SessionRecord, describe_generator
 
 if TYPE_CHECKING:
@@ -45,10 +45,13 @@ class Training:
     train_ids: tuple[str, ...]
     held_out_ids: tuple[str, ...]
     patch: tuple[int, ...]
+    channels: int
     batch_size: int
     keys: tuple[Key, ...]
     dtype: Literal["float16", "float32"]
     epoch: int
+    epochs: int
+    batches: int
     output: Path
     rank: int
     ranks: int
@@ -73,7 +76,7 @@ class MixSession:
         self._pid = os.getpid()
         self._closed = self._warned = False
         self._manifest: dict[str, Any] | None = None
-        source = self._open_source() if config.ratio.p > 0 else None
+        self._source = source = self._open_source() if config.injection.ratio.p > 0 else None
         generator, lineage = (None, None) if source is None else self._check(source)
         self._record = SessionRecord(training.output, training.epoch, config, generator, lineage)
         atexit.register(self.close, training.epoch)
@@ -99,28 +102,25 @@ class MixSession:
 
     def wrap(self, real: Any) -> MixedDataset:
         """The training data set with synthetic samples mixed in."""
-        on_missing: OnMissing = "real"
-        if self.config.ratio.p >= 1:
-            on_missing = "wait"
-        if self.config.strict:
-            on_missing = "stop"
-        return MixedDataset(
-            real,
+        training, injection = self.training, self.config.injection
+        plan = injection.plan(
             self._bank,
-            self.config.ratio.p,
-            self.training.batch_size,
-            self.config.seed,
             self._log,
-            keys=self.training.keys,
-            stream=(self.training.rank, self.training.epoch),
-            on_missing=on_missing,
+            batches=training.epochs * training.batches,
+            subjects={case: self._subject(case) for case in training.train_ids},
+            done=training.epoch * training.batches,
+            rank=training.rank,
         )
+        return MixedDataset(real, plan, training.batch_size, training.channels, training.keys)
+
+    def _subject(self, case: str) -> str:
+        return case if self._source is None else self._source.subject(case)
 
     def report(self, epoch: int) -> None:
         """Tell the log what was drawn so far, and whether the producer still lives."""
-        self.training.say(f"gansynth: {self.counts().sentence(self.config.ratio.p)}")
+        self.training.say(f"gansynth: {self.counts().sentence(self.config.injection.ratio.p)}")
         dead = self.producer is not None and not self.producer.alive()
-        if dead and not self.config.frozen and not self._warned:
+        if dead and not self.config.injection.frozen and not self._warned:
             self._warned = True
             self.training.say(
                 "gansynth: WARNING: the producer has ended; training goes on with the samples "
@@ -141,7 +141,7 @@ class MixSession:
         if self.training.rank == 0 and self._tally is not None:
             with contextlib.suppress(OSError):  # nobody may be listening any more
                 self._write(epoch, complete)
-                said = self.counts().sentence(self.config.ratio.p)
+                said = self.counts().sentence(self.config.injection.ratio.p)
                 self.training.say(f"gansynth: in all {said}")
 
     def counts(self) -> Counts:
@@ -214,12 +214,13 @@ class MixSession:
         if self.config.bank is not None:
             return 1
         wanted = max(LIVE_FILL, self.training.batch_size)
-        return self.config.bank_samples if self.config.frozen else min(wanted, self._capacity)
+        return self._capacity if self.config.injection.frozen else min(wanted, self._capacity)
 
     @property
     def _capacity(self) -> int:
         """A live bank holds two segments at least, so that one can be retired."""
-        return self.config.bank_samples if self.config.frozen else max(2, self.config.bank_samples)
+        held = self.config.injection.size.capacity(len(self.training.train_ids), 1)
+        return held if self.config.injection.frozen else max(2, held)
 
     def _start_producer(self, source: CaseSource) -> Path:
         from gansynth.bank import bank_folder
@@ -234,12 +235,12 @@ class MixSession:
                 request=source.request.to_json(),
                 target="nnunet",
                 bank=str(folder),
-                frozen=self.config.frozen,
+                frozen=self.config.injection.frozen,
                 capacity=self._capacity,
                 segment_samples=min(SEGMENT, max(1, self._capacity // 2)),
-                seed=self.config.seed,
-                edits=self.config.edits or None,
-                device=self.config.device,
+                seed=self.config.injection.seed,
+                edits=self.config.injection.edits or None,
+                device=self.config.injection.device,
                 parent=os.getpid(),
                 dtype=self.training.dtype,
                 temporary=True,

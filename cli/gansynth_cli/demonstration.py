@@ -166,11 +166,13 @@ def _augment(
     from gansynth.adapter import Injection
     from gansynth.ratio import Ratio
     from gansynth.registry import installed
+    from gansynth.supply import BankSize
 
     reporter.say("training nnU-Net, half of its samples synthetic; what follows is its own log")
     adapter = installed().adapter("nnunet")(installed().open_source(request))
     adapter.validate()
-    return adapter.start(Injection(run, Ratio(1, 1), bank_samples=32, seed=seed), size.host, ())
+    injection = Injection(run, Ratio(1, 1), size=BankSize(samples=32), seed=seed)
+    return adapter.start(injection, size.host, ())
 
 
 def _pictures(

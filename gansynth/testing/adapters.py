@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gansynth.adapter import Adapter, HostArrays
 from gansynth.lineage import Lineage
+from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
 from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
 from gansynth.space import Placement, Space
@@ -245,7 +246,9 @@ class _Trial:
 
     def _injected(self, bank: Path, ratio: Ratio) -> Any:
         assert self.make_dataset is not None, "bank() skips without one"
-        return self.adapter.inject(self.make_dataset(), bank, ratio, batch_size=2, seed=0)
+        return self.adapter.inject(
+            self.make_dataset(), MixPlan(bank, ratio, patience=1), batch_size=2
+        )
 
     def _draw(self, data: Any, slot: int) -> Sequence[npt.NDArray[Any]]:
         assert self.draw_slot is not None, "bank() skips without one"

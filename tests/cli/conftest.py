@@ -115,7 +115,7 @@ class Host(Adapter):
         if self.source.request.configuration == "impossible":
             raise UsageFault("--configuration impossible: not in the plans")
 
-    def inject(self, dataset, bank, ratio, *, batch_size, seed):
+    def inject(self, dataset, plan, *, batch_size):
         raise NotImplementedError
 
     def start(self, injection, settings, options):

@@ -145,13 +145,13 @@ def test_a_trained_network_goes_all_the_way(toys, run_json, tmp_path):
 
 def test_augment_hands_on_everything_it_was_told(run, run_cli, toys):
     result = run_cli(
-        *augment(run, "--frozen", "--bank-samples", 7, "--strict", "--edit", "flip", "--seed", 5),
+        *augment(run, "--frozen", "--bank-size", 7, "--strict", "--edit", "flip", "--seed", 5),
         *("--device", "cpu", "--set", "num_epochs=3", "--", "--npz", "-x"),
     )
     assert result.exit_code == 0, result.stderr
     injection, settings, options = toys.started[0]
     assert (injection.run, str(injection.ratio)) == (run, "1:1")
-    assert (injection.frozen, injection.bank_samples, injection.strict) == (True, 7, True)
+    assert (injection.frozen, injection.size.samples, injection.strict) == (True, 7, True)
     assert (injection.edits, injection.seed, injection.device) == (("flip",), 5, "cpu")
     assert settings == {"num_epochs": "3"}
     assert options == ("--npz", "-x")
@@ -164,7 +164,10 @@ def test_augment_reports_ratio_fallbacks_metrics_and_folder(run, run_json):
         "drawn_real": 100,
         "drawn_synthetic": 100,
         "realised_synthetic_share": 0.5,
+        "asked_synthetic_share": None,
         "fell_back": 0,
+        "schedule": "constant",
+        "supply": {},
         "metrics_on_real_cases": {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
     }
 
@@ -193,7 +196,7 @@ def test_more_than_one_percent_missing_is_exit_5_after_the_result(
         (("--ratio", "half"), "expected REAL:SYNTHETIC"),
         (("--target", "toyhorst"), "Did you mean 'toyhost'?"),
         (("-c", "impossible"), "--configuration impossible: not in the plans"),
-        (("--bank-samples", "0"), "--bank-samples"),
+        (("--bank-size", "0"), "--bank-size '0'"),
     ],
 )
 def test_a_slip_starts_nothing(run, run_cli, toys, arguments, message):

@@ -71,7 +71,7 @@ def test_nnunet_trains_with_samples_that_are_drawn_on_the_fly(device, toy_copy, 
     quick = ("num_epochs=1", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1")
     done = start(
         *("-m", "gansynth_cli", "augment", "--target", "nnunet", *toy_copy.options),
-        *("--generator", tmp_path / "run", "--ratio", "1:1", "--bank-samples", "8", "--json"),
+        *("--generator", tmp_path / "run", "--ratio", "1:1", "--bank-size", "8", "--json"),
         *(f"--set={s}" for s in quick),
         *("--", "-device", device.type),
     )

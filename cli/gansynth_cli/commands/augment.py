@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,26 +40,60 @@ TOLERATED = 0.01
 )
 @click.option("--target", required=True, help="Host framework, e.g. nnunet.")
 @with_source
-@click.option(
-    "--generator", "run", required=True, type=FOLDER, metavar="RUN", help="Run of gansynth fit."
-)
+@click.option("--generator", "run", type=FOLDER, metavar="RUN", help="Run of gansynth fit.")
 @click.option("--ratio", required=True, metavar="R:S", help="Real to synthetic samples, e.g. 1:1.")
-@click.option("--frozen", is_flag=True, help="Fill the bank once, instead of on the fly.")
 @click.option(
-    "--bank-samples",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Samples in the bank.",
+    "--schedule",
+    default="constant",
+    metavar="WHEN",
+    help="How the ratio changes: constant, anneal:50%-100%, or finetune:10%@80% (synthetic only up "
+    "to 80 % of the training, then 10 % of the real cases only).",
 )
 @click.option("--bank", type=FOLDER, help="Draw from this existing bank; make none.")
+@click.option("--frozen", is_flag=True, help="Fill the bank once, instead of on the fly.")
+@click.option(
+    "--bank-size",
+    default="64",
+    show_default=True,
+    metavar="SIZE",
+    help="Samples in the bank; 3x for three for each training case; 2GB for bytes.",
+)
+@click.option("--reuse", metavar="N", help="Draws of a sample before it is replaced, on average.")
+@click.option("--refresh", metavar="TIME", help="Time in which the bank is renewed once: 10min.")
+@click.option(
+    "--overhead",
+    metavar="N%",
+    help="By how much the producer may slow training down; its pace is measured and set by that "
+    "(default 2%).",
+)
+@click.option("--scratch", type=FOLDER, help="Folder for the bank, instead of shared memory.")
+@click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="How often in a row a producer that died is started again.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first missing synthetic sample.")
+@click.option("--keep-going", is_flag=True, help="Start even if there is no synthetic sample.")
+@click.option(
+    "--usual-augmentation/--no-usual-augmentation",
+    default=True,
+    help="Keep the host's own augmentation (default), or train without.",
+)
+@click.option(
+    "--augment-synthetic",
+    type=click.Choice(["yes", "no"]),
+    default="yes",
+    show_default=True,
+    help="Apply the host's augmentation to synthetic samples too.",
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Seeds labels and latents.",
+    help="Seeds labels, latents and slots.",
 )
 @edit_option
 @device_option
@@ -71,19 +104,11 @@ TOLERATED = 0.01
 def command(
     target: str,
     request: SourceRequest,
-    run: Path,
-    ratio: str,
-    frozen: bool,
-    bank_samples: int,
-    bank: Path | None,
-    strict: bool,
-    seed: int,
-    edits: tuple[str, ...],
-    device: str,
     settings: dict[str, str],
     dry_run: bool,
     options: tuple[str, ...],
     out: Output,
+    **how: Any,
 ) -> None:
     """Train a host framework with samples mixed in at a ratio.
 
@@ -92,21 +117,9 @@ def command(
     real case takes its place, counted; more than 1 % of that ends in exit 5, after training.
     --set changes settings of the host; what follows -- goes to the host's own command line.
     """
-    from gansynth.adapter import Injection
-    from gansynth.ratio import Ratio
     from gansynth.registry import installed
 
-    injection = Injection(
-        run=run,
-        ratio=Ratio.parse(ratio),
-        frozen=frozen,
-        bank_samples=bank_samples,
-        bank=bank,
-        edits=edits,
-        seed=seed,
-        device=device,
-        strict=strict,
-    )
+    injection = injection_from(how)
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.settings, of=target)
     adapter = cls(installed().open_source(request))
@@ -120,6 +133,29 @@ def command(
     document = describe(outcome, injection)
     out.result(document, summary(document))
     judge(outcome)
+
+
+def injection_from(how: Mapping[str, Any]) -> Injection:
+    """What the options say about mixing.
+
+    Raises:
+        UsageFault: naming the option that cannot be.
+    """
+    from gansynth.adapter import Injection
+    from gansynth.ratio import Ratio
+    from gansynth.schedule import Schedule
+    from gansynth.supply import BankSize, Pacing
+
+    read = dict(how)
+    pacing = Pacing.parse(read.pop("reuse"), read.pop("refresh"), read.pop("overhead"))
+    return Injection(
+        ratio=Ratio.parse(read.pop("ratio")),
+        schedule=Schedule.parse(read.pop("schedule")),
+        size=BankSize.parse(read.pop("bank_size")),
+        pacing=pacing,
+        augment_synthetic=read.pop("augment_synthetic") == "yes",
+        **read,
+    )
 
 
 def plan(
@@ -137,7 +173,8 @@ def plan(
         "held_out_cases": len(source.held_out_ids),
         "generator": str(injection.run),
         "ratio": str(injection.ratio),
-        "synthetic_share": injection.ratio.p,
+        "schedule": str(injection.schedule),
+        "synthetic_share": injection.schedule.share_of(injection.ratio),
         "bank": _bank_text(injection),
         "seed": injection.seed,
         "settings": dict(settings),
@@ -149,8 +186,9 @@ def plan(
 def _bank_text(injection: Injection) -> str:
     if injection.bank is not None:
         return f"{injection.bank} (existing)"
-    kind = "frozen" if injection.frozen else "kept fresh while the host trains"
-    return f"{injection.bank_samples} samples, {kind}"
+    kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
+    unit = " samples" if injection.size.samples is not None else ""
+    return f"{injection.size}{unit}, {kind}"
 
 
 def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:
@@ -158,10 +196,13 @@ def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:
     return {
         "folder": str(outcome.folder),
         "ratio": str(injection.ratio),
+        "schedule": str(injection.schedule),
         "drawn_real": outcome.drawn_real,
         "drawn_synthetic": outcome.drawn_synthetic,
         "realised_synthetic_share": outcome.realised,
+        "asked_synthetic_share": outcome.asked,
         "fell_back": outcome.fell_back,
+        "supply": dict(outcome.supply),
         "metrics_on_real_cases": dict(outcome.metrics),
     }
 

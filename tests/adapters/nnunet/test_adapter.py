@@ -15,6 +15,7 @@ import pytest
 from gansynth.adapter import Injection
 from gansynth.bank import bank_folder
 from gansynth.errors import DataFault, GansynthError, IntegrityFault, TrainingFault, UsageFault
+from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
 from gansynth.schema import Sample
 from gansynth.space import Space
@@ -79,7 +80,7 @@ def test_it_mixes_into_a_data_set_one_builds_oneself(adapter, frozen_bank):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     real = nnUNetDatasetBlosc2(str(adapter.host.folder), list(adapter.source.train_ids))
-    mixed = adapter.inject(real, frozen_bank(), Ratio.parse("0:1"), batch_size=2, seed=0)
+    mixed = adapter.inject(real, MixPlan(frozen_bank(), Ratio(0, 1)), batch_size=2)
     *_, properties = mixed.load_case(real.identifiers[0])
     assert set(properties["class_locations"]) == {1, 2}
 

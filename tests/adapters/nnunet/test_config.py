@@ -22,7 +22,7 @@ from gansynth_nnunet.config import MixConfig
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "initial_lr=nan"}, "initial_lr=nan"),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epochs"}, "has no '='"),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_FROZEN": "maybe"}, "GANSYNTH_FROZEN=maybe"),
-        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_BANK_SAMPLES": "x"}, "GANSYNTH_BANK_SAMPLES=x"),
+        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_BANK_SIZE": "x"}, "--bank-size 'x'"),
         ({"GANSYNTH_CONFIG": "/no/such.json"}, "/no/such.json: cannot be read"),
     ],
 )
@@ -37,13 +37,12 @@ def test_a_silent_environment_says_nothing():
 
 
 def test_what_the_adapter_writes_is_read_back(tmp_path):
+    from gansynth.adapter import Injection
     from gansynth.lineage import CaseRecord
     from gansynth.ratio import Ratio
 
     config = MixConfig(
-        ratio=Ratio.parse("1:2"),
-        generator=tmp_path / "g0",
-        edits=("elastic",),
+        Injection(tmp_path / "g0", Ratio.parse("1:2"), edits=("elastic",)),
         settings={"num_epochs": 3, "initial_lr": 0.1},
         held_out=(CaseRecord("a", "s", "0"),),
     )

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from gansynth.bank import BankReader, BankSpec, BankWriter
+from gansynth.drawlog import DrawLog, Tally, summarise
 from gansynth.errors import DataFault, TrainingFault
+from gansynth.mixing import MixPlan
+from gansynth.ratio import Ratio
 from gansynth_nnunet.class_locations import decode, encode, location_keys
-from gansynth_nnunet.drawlog import DrawLog, Tally, summarise
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet
 
@@ -35,6 +37,21 @@ def real(toy_nnunet):
 @pytest.fixture
 def log(tmp_path):
     return tmp_path / "draws"
+
+
+def mix(
+    real: Any,
+    bank: Path | None,
+    p: float,
+    batch_size: int = 2,
+    seed: int = 0,
+    log: Path | None = None,
+    keys: Any = (),
+    **plan: Any,
+) -> MixedDataset:
+    """Real cases (two channels) with the share p of a bank's samples."""
+    told: MixPlan[str] = MixPlan(bank, Ratio(1 - p, p), seed=seed, log=log, **plan)
+    return MixedDataset(real, told, batch_size, 2, keys)
 
 
 def draw(mixed: MixedDataset, times: int) -> list[Any]:
@@ -56,32 +73,32 @@ def empty_bank(source: Any, folder: Path) -> Path:
 
 @pytest.mark.parametrize(("p", "batch_size"), [(0.5, 2), (0.3, 18), (0.25, 1), (0.75, 3), (1, 2)])
 def test_every_batch_holds_the_share_asked_for(real, frozen_bank, p, batch_size):
-    mixed = MixedDataset(real, frozen_bank(), p, batch_size, 0, None)
+    mixed = mix(real, frozen_bank(), p, batch_size, 0, None)
     batches = [sum(map(is_synthetic, draw(mixed, batch_size))) for _ in range(60)]
     assert set(batches) <= {int(p * batch_size), int(np.ceil(p * batch_size))}
     assert np.mean(batches) == pytest.approx(p * batch_size, abs=0.2)
 
 
 def test_every_slot_of_a_batch_is_synthetic_now_and_then(real, frozen_bank):
-    mixed = MixedDataset(real, frozen_bank(), 0.5, 2, 0, None)
+    mixed = mix(real, frozen_bank(), 0.5, 2, 0, None)
     first = [[is_synthetic(loaded) for loaded in draw(mixed, 2)].index(True) for _ in range(40)]
     assert 8 < sum(first) < 32
 
 
 def test_without_synthetic_samples_no_bank_is_needed(real, log):
-    draw(MixedDataset(real, None, 0.0, 2, 0, log), 6)
+    draw(mix(real, None, 0.0, 2, 0, log), 6)
     assert (summarise(log).real, summarise(log).synthetic) == (6, 0)
 
 
 def test_the_same_seed_draws_the_same(real, frozen_bank):
     bank = frozen_bank()
-    runs = [draw(MixedDataset(real, bank, 1, 2, seed=3, log_folder=None), 5) for _ in range(2)]
+    runs = [draw(mix(real, bank, 1, 2, seed=3, log=None), 5) for _ in range(2)]
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(*runs, strict=True))
 
 
 def test_another_rank_draws_something_else(real, frozen_bank):
     bank = frozen_bank()
-    ranks = [draw(MixedDataset(real, bank, 1, 2, 3, None, stream=(rank,)), 8) for rank in (0, 1)]
+    ranks = [draw(mix(real, bank, 1, 2, 3, None, stream=(rank,)), 8) for rank in (0, 1)]
     assert any(not np.array_equal(a[0], b[0]) for a, b in zip(*ranks, strict=True))
 
 
@@ -89,7 +106,7 @@ def test_another_rank_draws_something_else(real, frozen_bank):
 
 
 def test_a_sample_looks_like_a_case_to_nnunet(real, frozen_bank):
-    mixed = MixedDataset(real, frozen_bank(), 1, 2, 0, None, keys=(1, 2))
+    mixed = mix(real, frozen_bank(), 1, 2, 0, None, keys=(1, 2))
     image, seg, previous, properties = mixed.load_case(mixed.identifiers[0])
     assert image.shape == (2, *seg.shape[1:])
     assert seg.shape[0] == 1
@@ -99,7 +116,7 @@ def test_a_sample_looks_like_a_case_to_nnunet(real, frozen_bank):
 
 
 def test_writing_into_a_sample_does_not_change_the_bank(real, frozen_bank):
-    mixed = MixedDataset(real, frozen_bank(samples=1), 1, 2, 0, None)
+    mixed = mix(real, frozen_bank(samples=1), 1, 2, 0, None)
     first = mixed.load_case(mixed.identifiers[0])
     kept = first[0].copy()
     first[0][:], first[1][:] = 7, 7
@@ -109,14 +126,14 @@ def test_writing_into_a_sample_does_not_change_the_bank(real, frozen_bank):
 
 
 def test_a_real_case_is_the_one_nnunet_asked_for(real, frozen_bank):
-    mixed = MixedDataset(real, frozen_bank(), 0, 2, 0, None)
+    mixed = mix(real, frozen_bank(), 0, 2, 0, None)
     image, *_, properties = mixed[real.identifiers[1]]
     assert np.array_equal(image[:], real.load_case(real.identifiers[1])[0][:])
     assert "spacing" in properties
 
 
 def test_everything_else_is_the_real_data_sets(real, frozen_bank):
-    mixed = MixedDataset(real, frozen_bank(), 0.5, 2, 0, None)
+    mixed = mix(real, frozen_bank(), 0.5, 2, 0, None)
     assert mixed.source_folder == real.source_folder
     assert mixed.identifiers is real.identifiers
     assert not hasattr(mixed, "no_such_thing")
@@ -127,7 +144,7 @@ def test_everything_else_is_the_real_data_sets(real, frozen_bank):
 
 def test_an_empty_bank_gives_real_cases_and_counts_them(real, toy_nnunet, tmp_path, log):
     bank = empty_bank(open_nnunet(toy_nnunet.request()), tmp_path / "empty")
-    loaded = draw(MixedDataset(real, bank, 0.5, 2, 0, log), 8)
+    loaded = draw(mix(real, bank, 0.5, 2, 0, log), 8)
     counts = summarise(log)
     assert not any(map(is_synthetic, loaded))
     assert (counts.real, counts.fell_back, counts.missing) == (8, 4, 1.0)
@@ -136,18 +153,18 @@ def test_an_empty_bank_gives_real_cases_and_counts_them(real, toy_nnunet, tmp_pa
 
 def test_a_bank_that_goes_away_stops_nothing(real, frozen_bank, log):
     bank = frozen_bank()
-    mixed = MixedDataset(real, bank, 1, 2, 0, log)
+    mixed = mix(real, bank, 0.5, 2, 0, log)
     shutil.rmtree(bank)
     draw(mixed, 4)
-    assert summarise(log).fell_back == 4
+    assert summarise(log).fell_back == 2
 
 
 def test_a_damaged_bank_stops_nothing(real, frozen_bank, log):
     bank = frozen_bank()
     for segment in bank.glob("segment-*.h5"):
         segment.write_bytes(segment.read_bytes()[:600])
-    draw(MixedDataset(real, bank, 1, 2, 0, log), 4)
-    assert summarise(log).fell_back == 4
+    draw(mix(real, bank, 0.5, 2, 0, log), 4)
+    assert summarise(log).fell_back == 2
 
 
 def test_a_bank_of_one_channel_is_refused_for_data_of_two(real, toy_nnunet, tmp_path):
@@ -156,12 +173,12 @@ def test_a_bank_of_one_channel_is_refused_for_data_of_two(real, toy_nnunet, tmp_
     spec = BankSpec(schema, source.lineage(), "toy", "0" * 64, frozen=True, capacity=1)
     BankWriter.create(tmp_path / "one", spec).close()
     with pytest.raises(DataFault, match=r"1 channel\(s\), the training cases 2"):
-        MixedDataset(real, tmp_path / "one", 0.5, 2, 0, None)
+        mix(real, tmp_path / "one", 0.5, 2, 0, None)
 
 
 def test_where_no_real_case_may_slip_in_it_waits_and_then_stops(real, toy_nnunet, tmp_path):
     bank = empty_bank(open_nnunet(toy_nnunet.request()), tmp_path / "empty")
-    mixed = MixedDataset(real, bank, 1, 2, 0, None, on_missing="wait", patience=0.5)
+    mixed = mix(real, bank, 1, 2, 0, None, patience=0.5)
     with pytest.raises(TrainingFault, match=r"no synthetic sample after 0\.5 s"):
         mixed.load_case(mixed.identifiers[0])
 
@@ -178,7 +195,7 @@ def fork(work: Callable[[], Any]) -> Any:
 
 
 def test_forked_workers_do_not_repeat_each_other(real, frozen_bank, log):
-    mixed = MixedDataset(real, frozen_bank(samples=12), 1, 2, 0, log)
+    mixed = mix(real, frozen_bank(samples=12), 1, 2, 0, log)
     draw(mixed, 1)  # open in the parent, which a fork then inherits
     for _ in range(2):
         assert fork(lambda: draw(mixed, 12)).exitcode == 0
@@ -188,7 +205,7 @@ def test_forked_workers_do_not_repeat_each_other(real, frozen_bank, log):
 
 
 def test_a_killed_worker_loses_no_count(real, frozen_bank, log):
-    mixed = MixedDataset(real, frozen_bank(), 1, 2, 0, log)
+    mixed = mix(real, frozen_bank(), 1, 2, 0, log)
 
     def work():
         draw(mixed, 5)
@@ -199,7 +216,7 @@ def test_a_killed_worker_loses_no_count(real, frozen_bank, log):
 
 
 def test_it_works_in_a_spawned_process(real, frozen_bank, log):
-    mixed = MixedDataset(real, frozen_bank(), 1, 2, 0, log)
+    mixed = mix(real, frozen_bank(), 1, 2, 0, log)
     draw(mixed, 1)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         image = pool.submit(mixed.load_case, real.identifiers[0]).result()[0]
@@ -208,7 +225,7 @@ def test_it_works_in_a_spawned_process(real, frozen_bank, log):
 
 
 def test_a_pickle_carries_nothing_open(real, frozen_bank):
-    mixed = MixedDataset(real, frozen_bank(), 0.5, 2, 0, None)
+    mixed = mix(real, frozen_bank(), 0.5, 2, 0, None)
     before = len(pickle.dumps(mixed))
     draw(mixed, 4)
     assert len(pickle.dumps(mixed)) == before
@@ -235,7 +252,7 @@ def test_a_tally_reads_only_whole_new_lines(tmp_path):
 
 def test_a_full_disk_under_the_log_stops_nothing(real, frozen_bank, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    assert draw(MixedDataset(real, frozen_bank(), 0.5, 2, 0, tmp_path / "file"), 4)
+    assert draw(mix(real, frozen_bank(), 0.5, 2, 0, tmp_path / "file"), 4)
 
 
 # -- voxels of labels and regions ----------------------------------------------------------------
@@ -276,7 +293,7 @@ def test_nnunets_loader_takes_samples_of_regions_with_an_ignore_label(
     spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=True, capacity=1)
     with BankWriter.create(tmp_path / "regions", spec) as writer:
         writer.publish([(sample, encode(sample.labels, keys))])
-    mixed = MixedDataset(real, tmp_path / "regions", 1, 2, 0, None, keys=keys)
+    mixed = mix(real, tmp_path / "regions", 1, 2, 0, None, keys=keys)
     loader = nnUNetDataLoader(mixed, 2, (20, 20, 20), (16, 16, 16), manager, 0.33)
     batches = [loader.generate_train_batch() for _ in range(4)]
     assert all(batch["data"].shape == (2, 2, 20, 20, 20) for batch in batches)
@@ -285,7 +302,7 @@ def test_nnunets_loader_takes_samples_of_regions_with_an_ignore_label(
 
 
 def test_forced_foreground_is_spread_over_the_labels(real, toy_nnunet, frozen_bank):
-    mixed = MixedDataset(real, frozen_bank(), 1, 2, 0, None, keys=(1, 2))
+    mixed = mix(real, frozen_bank(), 1, 2, 0, None, keys=(1, 2))
     seen: Counter[Any] = Counter()
     for _, seg, _, properties in draw(mixed, 20):
         for key, voxels in properties["class_locations"].items():

@@ -134,7 +134,7 @@ def test_a_generator_that_is_none_is_named(build, told, tmp_path):
 
 
 def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(build, told, fitted):
-    told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SAMPLES=4)
+    told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SIZE=4)
     trainer = build()
     trainer.initialize()
     train, _ = trainer.get_dataloaders()
@@ -151,7 +151,7 @@ def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(build, tol
 
 
 def test_training_goes_on_with_what_a_killed_producer_has_made(build, told, fitted):
-    told(GENERATOR=fitted, DEVICE="cpu", BANK_SAMPLES=8)
+    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=8)
     trainer = build()
     trainer.initialize()
     train, _ = trainer.get_dataloaders()
@@ -189,7 +189,7 @@ def test_strict_training_stops_at_a_missing_sample_and_says_why(
 def test_the_record_names_the_generator_and_all_it_has_seen(build, told, fitted):
     from gansynth.run import manifest_sha256
 
-    told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SAMPLES=2)
+    told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SIZE=2)
     trainer = build()
     trainer.initialize()
     real = trainer.get_tr_and_val_datasets()[0]
@@ -292,11 +292,12 @@ def test_a_continued_training_keeps_the_record_of_its_past(build, told, frozen_b
 
 
 def test_another_generator_in_a_continued_training_is_noticed(tmp_path):
+    from gansynth.adapter import Injection
+    from gansynth.drawlog import Counts
     from gansynth.ratio import Ratio
-    from gansynth_nnunet.drawlog import Counts
     from gansynth_nnunet.record import SessionRecord
 
-    config = MixConfig(Ratio.parse("1:1"), bank=tmp_path)
+    config = MixConfig(Injection(None, Ratio.parse("1:1"), bank=tmp_path))
     first = SessionRecord(tmp_path, 0, config, {"manifest_sha256": "a"}, None)
     first.write(1, Counts(), complete=True)
     second = SessionRecord(tmp_path, 1, config, {"manifest_sha256": "b"}, None)
@@ -305,7 +306,7 @@ def test_another_generator_in_a_continued_training_is_noticed(tmp_path):
 
 def test_a_generator_deleted_meanwhile_stops_nothing(build, told, fitted, tmp_path):
     shutil.copytree(fitted, tmp_path / "run")
-    told(GENERATOR=tmp_path / "run", DEVICE="cpu", FROZEN=1, BANK_SAMPLES=2)
+    told(GENERATOR=tmp_path / "run", DEVICE="cpu", FROZEN=1, BANK_SIZE=2)
     trainer = build()
     trainer.initialize()
     trainer.get_tr_and_val_datasets()

@@ -1,0 +1,224 @@
+"""Which sample fills a slot of a host's batch: a real case, or one from a bank.
+
+Every host mixes through ``Mixer``: nnU-Net's data set, any torch ``Dataset``, batchgenerators'
+loaders. It goes to worker processes by fork or by pickle; whatever is random or open is made in the
+process that draws, keyed by (seed, stream, worker), never inherited, and the host's own random
+state is never touched. Importing this module never imports torch or a framework.
+
+What happens when the bank has nothing to give depends on the phase the schedule is in: where real
+cases are drawn anyway, the real case the host asked for, counted; where no real case may be drawn,
+waiting, then ``TrainingFault``; in fine-tuning, one of the chosen cases.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
+
+from gansynth.clock import Clock
+from gansynth.drawlog import DrawLog, Kind
+from gansynth.errors import TrainingFault
+from gansynth.ratio import Ratio, choose_slots
+from gansynth.schedule import Key, Mix, Schedule
+
+if TYPE_CHECKING:
+    from gansynth.bank import BankReader, BankSample
+
+STALE_SECONDS = 120.0
+"""Without a sign of life for so long, a live bank's producer counts as gone for good."""
+_POLL_SECONDS = 0.2
+_LOOK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class MixPlan(Generic[Key]):
+    """What is mixed into one training, by one rank; plain values.
+
+    Attributes:
+        bank: the bank to draw from; None only if no synthetic sample is ever asked for.
+        ratio: real:synthetic.
+        schedule: how the ratio changes.
+        clock: counts batches; needed by any schedule but a constant one.
+        chosen: real cases that fine-tuning may draw.
+        seed: seeds the choice of slots and samples.
+        stream: further numbers of the seed: rank and first epoch, say.
+        log: folder where draws are counted; None counts nothing.
+        strict: stop at the first missing sample.
+        patience: seconds a synthetic-only phase waits for a sample.
+        stale_seconds: a live bank without a sign of life for so long has nothing to give.
+    """
+
+    bank: Path | None
+    ratio: Ratio
+    schedule: Schedule = field(default_factory=Schedule)
+    clock: Clock | None = None
+    chosen: tuple[Key, ...] = ()
+    seed: int = 0
+    stream: tuple[int, ...] = ()
+    log: Path | None = None
+    strict: bool = False
+    patience: float = 300.0
+    stale_seconds: float = STALE_SECONDS
+
+    def __post_init__(self) -> None:
+        self.schedule.check(self.ratio)
+        if self.clock is None and self.schedule.kind != "constant":
+            raise ValueError(f"schedule {self.schedule}: needs a clock")
+        if self.schedule.kind == "finetune" and not self.chosen:
+            raise ValueError(f"schedule {self.schedule}: needs the cases chosen for fine-tuning")
+
+
+@dataclass(frozen=True)
+class Slot(Generic[Key]):
+    """What fills a slot: a synthetic sample, or else the real case of this id."""
+
+    real: Key
+    sample: BankSample | None = None
+
+
+class Mixer(Generic[Key]):
+    """Fills slots; cheap to make, may be pickled or inherited through fork.
+
+    Args:
+        plan: what is mixed.
+        refuse: looks at a sample before it is used; returns why it cannot be, or "".
+    """
+
+    def __init__(
+        self, plan: MixPlan[Key], refuse: Callable[[BankSample], str] | None = None
+    ) -> None:
+        self.plan = plan
+        self._refuse = refuse
+        self._log = None if plan.log is None else DrawLog(plan.log)
+        self._pid = 0
+        self._place, self._synthetic = 0, frozenset[int]()
+        self._mix = Mix(plan.ratio.p, "all")
+
+    def slot(self, real: Key, batch_size: int) -> Slot[Key]:
+        """Fill the next slot; for hosts that ask case by case.
+
+        Args:
+            real: the real case the host asks for.
+            batch_size: slots a batch; every so many calls a new batch begins.
+
+        Raises:
+            TrainingFault: there is no sample where no real case may take its place.
+        """
+        if self._pid != os.getpid():
+            self._begin()
+        if self._place % batch_size == 0:
+            self._place = 0
+            self._start_batch(batch_size)
+        self._place += 1
+        return self._fill(real, self._place - 1 in self._synthetic)
+
+    def batch(self, real: Sequence[Key]) -> list[Slot[Key]]:
+        """Fill a whole batch; for hosts that name all its real cases at once.
+
+        Raises:
+            TrainingFault: see ``slot``.
+        """
+        if self._pid != os.getpid():
+            self._begin()
+        self._place = 0
+        if not real:
+            return []
+        self._start_batch(len(real))
+        return [self._fill(key, place in self._synthetic) for place, key in enumerate(real)]
+
+    # -- one process -----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Make what belongs to this process alone: randomness, and the open bank."""
+        worker = tuple(getattr(multiprocessing.current_process(), "_identity", ()))
+        key = np.random.SeedSequence((self.plan.seed, *self.plan.stream), spawn_key=worker)
+        self._slots, self._draws, self._cases = (np.random.default_rng(k) for k in key.spawn(3))
+        self._reader: BankReader | None = None
+        self._looked, self._stale = -np.inf, ""
+        self._place = 0
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"plan": self.plan, "refuse": self._refuse}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def _start_batch(self, size: int) -> None:
+        clock = self.plan.clock
+        progress = 0.0 if clock is None else clock.tick()
+        self._mix = self.plan.schedule.at(progress, self.plan.ratio)
+        self._synthetic = choose_slots(self._mix.p, size, self._slots)
+
+    def _fill(self, real: Key, synthetic: bool) -> Slot[Key]:
+        if not synthetic:
+            return self._give_real(real, "real", "")
+        sample, reason = self._draw()
+        if sample is None and (self._mix.real == "none" or self.plan.strict):
+            sample = self._insist(reason)
+        if sample is None:
+            return self._give_real(real, "fallback", reason)
+        if self._log is not None:
+            self._log.append("synthetic", sample.id, str(sample.provenance.get("case", "")))
+        return Slot(real, sample)
+
+    def _give_real(self, real: Key, kind: Kind, reason: str) -> Slot[Key]:
+        if self._mix.real == "chosen" and real not in self.plan.chosen:
+            real = self.plan.chosen[int(self._cases.integers(len(self.plan.chosen)))]
+        if self._log is not None:
+            self._log.append(kind, str(real), reason)
+        return Slot(real)
+
+    def _draw(self) -> tuple[BankSample | None, str]:
+        """A sample, or None and why there is none."""
+        if self.plan.bank is None:
+            return None, "no bank"
+        try:
+            if self._reader is None:
+                from gansynth.bank import BankReader
+
+                self._reader = BankReader(self.plan.bank)
+            if stale := self._look(self._reader):
+                return None, stale
+            sample = self._reader.draw(self._draws)
+        except Exception as error:  # whatever ails a bank, the host's training goes on
+            self._reader = None
+            return None, f"{type(error).__name__}: {error}"
+        if sample is None:
+            return None, "the bank is empty"
+        reason = self._refuse(sample) if self._refuse is not None else ""
+        return (None, reason) if reason else (sample, "")
+
+    def _look(self, reader: BankReader) -> str:
+        """Why the bank is stale, or ""; looked at now and then."""
+        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            age = reader.age()
+            stale = age is not None and age > self.plan.stale_seconds
+            self._stale = "the bank is stale: its producer has gone" if stale else ""
+            self._looked = time.monotonic()
+        return self._stale
+
+    def _insist(self, reason: str) -> BankSample:
+        """Wait for a sample where no real case may take its place."""
+        patience = 0.0 if self.plan.strict else self.plan.patience
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+            sample, reason = self._draw()
+            if sample is not None:
+                return sample
+        fault = TrainingFault(
+            f"{self.plan.bank}: no synthetic sample after {patience:g} s ({reason}), expected "
+            "one: no real case may take its place here. Give the producer a faster device, or use "
+            "a frozen bank"
+        )
+        if self._log is not None:  # a host may tell its main process only that a worker has gone
+            self._log.append("stopped", "", str(fault))
+        raise fault
