@@ -39,7 +39,7 @@ def make(toy: Toy, plain: Toy) -> None:
     """The toy data set with a region, and an ignore label where nobody has looked."""
     shutil.copytree(plain.raw, toy.raw)
     for path in sorted((toy.raw / "labelsTr").iterdir()):
-        labels = np.asarray(nib.load(path).dataobj).astype(np.uint8)
+        labels = np.asarray(nib.Nifti1Image.from_filename(path).dataobj).astype(np.uint8)
         labels[..., :4] = IGNORE
         nib.save(nib.Nifti1Image(labels, np.eye(4)), path)
     doc = json.loads((toy.raw / "dataset.json").read_text())
