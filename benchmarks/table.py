@@ -6,24 +6,79 @@ python benchmarks/table.py
 from __future__ import annotations
 
 import json
+from statistics import median
 from typing import Any
 
 from common import RESULTS
 
 
 def injection(doc: dict[str, Any]) -> list[str]:
-    """nnU-Net's step with a bank over without, and one draw beside one augmentation."""
-    step, one = doc["step_with_over_without"], doc["one_sample"]
-    shape = " x ".join(map(str, doc["sample_shape"]))
+    """nnU-Net's step with a bank over without, its loader's wait, and one draw."""
+    one, shape = doc["one_sample"], " x ".join(map(str, doc["sample_shape"]))
+    waits = doc["loader_wait_over_without"]
+    rows = [
+        f"| nnU-Net step, {p} from a frozen bank / without (patch {doc['patch'][0]}^3, 4 channels)"
+        f" | {interval(step)}; its loader {waits[p]['ratio']:.3f} | <= {doc['bar']} |"
+        for p, step in doc["step_over_without"].items()
+    ]
     return [
-        "| nnU-Net step, p = 0.5 from a frozen bank / without "
-        f"(patch {doc['patch'][0]}^3, 4 channels)"
-        f" | {step['ratio']:.3f} ({step['low']:.3f} to {step['high']:.3f}) | <= {doc['bar']} |",
+        *rows,
         f"| one draw ({shape}), ms: median, mean | {one['draw_ms_median']:.2f}, "
         f"{one['draw_ms_mean']:.2f} | |",
         f"| nnU-Net's augmentation of one such sample, ms: median, mean | "
         f"{one['augmentation_ms_median']:.2f}, {one['augmentation_ms_mean']:.2f} | |",
     ]
+
+
+def live(doc: dict[str, Any]) -> list[str]:
+    """nnU-Net's step beside a producer over without, and what the steering said of it."""
+    where = f"{doc['device']}, producer on {doc['producer_device']}"
+    rows = []
+    for p, found in doc["results"].items():
+        said, waits = found["steering"], found["loader_wait_seconds"]
+        wait = ", ".join(f"{k} {1e3 * median(v):.1f}" for k, v in waits.items())
+        rows += [
+            f"| nnU-Net step, {p} from a live bank / without ({where}, patch {doc['patch'][0]}^3)"
+            f" | {interval(found['live_over_without'])} | <= {doc['bar']}, "
+            f"target {doc['target']} |",
+            f"| the same: producer at work / resting | {interval(found['live_over_idle'])} | |",
+        ]
+        if "overhead" in said:
+            rows.append(
+                "| the same as measured while training | "
+                f"{1 + said['overhead']:.3f} ({1 + said['overhead_low']:.3f} to "
+                f"{1 + said['overhead_high']:.3f}), at work {said['duty']:.0%} of the time | |"
+            )
+        renewed = f"{said['refresh_seconds']:.0f} s" if "refresh_seconds" in said else "not yet"
+        rows.append(
+            "| the same: loader wait, ms; draws of a sample; bank renewed in | "
+            f"{wait}; {said['draws_per_sample']:.1f}; {renewed} | |"
+        )
+    return rows
+
+
+def draws(doc: dict[str, Any]) -> list[str]:
+    """A draw beside nnU-Net's own augmentation; bytes written."""
+    rows = []
+    for found in doc["results"]:
+        shape = " x ".join(map(str, found["sample_shape"]))
+        rows.append(
+            f"| one draw ({shape}) / nnU-Net's augmentation of one sample, patch "
+            f"{found['patch']}^3, ms: medians; means | {found['draw_ms_median']:.2f} / "
+            f"{found['augmentation_ms_median']:.1f}; {found['draw_ms_mean']:.2f} / "
+            f"{found['augmentation_ms_mean']:.1f} | |"
+        )
+    for name, found in doc["bytes_per_1000_samples"].items():
+        sent = found["sent_to_storage"]
+        bar = "0" if name == "bank in shared memory" else ""
+        amount = "unknown" if sent is None else f"{sent / 1e6:.3f} MB"
+        rows.append(f"| {name}: written to storage per 1,000 samples | {amount} | {bar} |")
+    return rows
+
+
+def interval(found: dict[str, float]) -> str:
+    """A ratio with its interval."""
+    return f"{found['ratio']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def gan_step(doc: dict[str, Any]) -> list[str]:
@@ -93,6 +148,8 @@ def hippocampus(doc: dict[str, Any]) -> list[str]:
 
 MAKERS = {
     "injection": injection,
+    "live": live,
+    "draws": draws,
     "gan_step": gan_step,
     "label_recovery": label_recovery,
     "hippocampus": hippocampus,
@@ -110,7 +167,8 @@ def main() -> None:
         maker = next(m for name, m in MAKERS.items() if doc["benchmark"].startswith(name))
         lines += maker(doc)
         m = doc["machine"]
-        machines.add(f"{m['processor']}, {m['cores']} cores, torch {m['torch']}, no GPU")
+        gpu = m.get("cuda") or "no GPU"
+        machines.add(f"{m['processor']}, {m['cores']} cores, torch {m['torch']}, {gpu}")
     text = "\n".join([*lines, "", f"Machine: {'; '.join(sorted(machines))}.", ""])
     (RESULTS / "TABLE.md").write_text(text, encoding="utf-8")
     print(text)

@@ -1,7 +1,30 @@
 """gansynth: GAN samples from one training fold, fed on the fly into the framework you already use.
 
 Importing this package is cheap on purpose: it pulls in neither torch nor any framework, so that
-readers of a sample bank and ``gansynth --help`` stay light.
+readers of a sample bank and ``gansynth --help`` stay light. What it offers by itself is imported
+when it is first asked for.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gansynth.mixed import mix
+    from gansynth.mixed_batches import mix_batches
+    from gansynth.own_bank import fill_bank, live_bank
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "fill_bank", "live_bank", "mix", "mix_batches"]
+
+_HOMES = {
+    "fill_bank": "gansynth.own_bank",
+    "live_bank": "gansynth.own_bank",
+    "mix": "gansynth.mixed",
+    "mix_batches": "gansynth.mixed_batches",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,6 +32,7 @@ class BankSpec:
         dtype: how images are stored.
         seed: seeds conditions and latents.
         edits: condition edits by name, in order.
+        max_bytes: bytes the segments of a live bank take at most; None for no limit but capacity.
     """
 
     schema: Schema
@@ -43,6 +45,7 @@ class BankSpec:
     dtype: Literal["float16", "float32"] = "float16"
     seed: int = 0
     edits: tuple[str, ...] = ()
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.capacity < 1 or self.segment_samples < 1:
@@ -52,16 +55,24 @@ class BankSpec:
             )
         if self.dtype not in ("float16", "float32"):
             raise UsageFault(f"bank: dtype is {self.dtype!r}, expected 'float16' or 'float32'")
+        if self.max_bytes is not None and (self.frozen or self.max_bytes < 1):
+            raise UsageFault(
+                f"bank: max_bytes is {self.max_bytes}, expected at least 1, and a live bank; the "
+                "size of a frozen one is its capacity"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back."""
-        return {
+        document = {
             "format": FORMAT,
             **{f.name: getattr(self, f.name) for f in fields(self)},
             "edits": list(self.edits),
             "schema": self.schema.to_json(),
             "lineage": self.lineage.to_json(),
         }
+        if self.max_bytes is None:  # so that versions before this limit can still read the rest
+            del document["max_bytes"]
+        return document
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> BankSpec:
@@ -99,3 +110,12 @@ def load_spec(folder: Path) -> BankSpec:
     if not path.is_file():
         raise UsageFault(f"{folder}: holds no {SPEC}, expected a sample bank; name another folder")
     return BankSpec.from_json(read_json(path, way_out="delete the bank and make it again"))
+
+
+def read_heartbeat(folder: Path) -> Mapping[str, Any]:
+    """A bank's heartbeat as ``BankWriter.beat`` writes it; empty if there is none to be read."""
+    try:
+        doc = json.loads((folder / HEARTBEAT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return doc if isinstance(doc, dict) else {}

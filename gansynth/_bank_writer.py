@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gansynth._bank_spec import COMPLETE, HEARTBEAT, LOCK, SPEC, BankSpec, load_spec
+from gansynth._bank_spec import (
+    COMPLETE,
+    HEARTBEAT,
+    LOCK,
+    SPEC,
+    BankSpec,
+    load_spec,
+    read_heartbeat,
+)
 from gansynth._segment import encode_segment, list_segments, read_header, segment_name
-from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.errors import EnvironmentFault, GansynthError, UsageFault
 from gansynth.integrity import (
     disk_errors,
     remove_temporaries,
@@ -22,10 +32,23 @@ from gansynth.integrity import (
     temporary_beside,
     write_json_atomic,
 )
+from gansynth.pace import PACE, WORK
 from gansynth.schema import Sample
 
 if TYPE_CHECKING:
     from gansynth.adapter import HostArrays
+
+_BLOCK = 4096
+"""Files take up whole blocks."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SETTLE_SECONDS = 3.0
+"""How long readers may hold on to a retired segment, and its space, before the next one goes."""
+_RETRY_SECONDS = 0.2
+
+
+class _Segment(NamedTuple):
+    samples: int
+    bytes: int
 
 
 class BankWriter:
@@ -37,6 +60,10 @@ class BankWriter:
         published: samples this writer has published.
         state: one word for the heartbeat.
         rejected: samples refused before admission, by reason, for the heartbeat.
+        working_since: when the batch now at work was begun (``time.monotonic()``), for the
+            heartbeat; None between batches.
+        usual: seconds a batch usually takes, for the heartbeat; None before the first.
+        squeezed: whether a full disk made a live bank smaller than it should be.
     """
 
     def __init__(self, folder: Path, spec: BankSpec, lock: Any) -> None:
@@ -45,10 +72,16 @@ class BankWriter:
         self.published = 0
         self.state = "filling"
         self.rejected: Counter[str] = Counter()
+        self.working_since: float | None = None
+        self.usual: float | None = None
+        self.squeezed = False
         self._lock = lock
+        self._beating = threading.Lock()
         remove_temporaries(folder)
-        self._sizes = {n: read_header(p).samples for n, p in list_segments(folder).items()}
-        self._next = max(self._sizes, default=-1) + 1
+        self._held = _look(folder)
+        self._next = max(self._held, default=-1) + 1
+        self._budget = spec.max_bytes
+        self._before = self._published_before()
         self.beat()
 
     @classmethod
@@ -92,7 +125,24 @@ class BankWriter:
     @property
     def held(self) -> int:
         """Samples readers can see."""
-        return sum(self._sizes.values())
+        return sum(segment.samples for segment in self._held.values())
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes the segments take on their file system."""
+        return sum(segment.bytes for segment in self._held.values())
+
+    @property
+    def total(self) -> int:
+        """Samples ever published in this bank, by this writer and those before it."""
+        return self._before + self.published
+
+    @property
+    def full(self) -> bool:
+        """Whether another segment has to wait for the oldest to go."""
+        largest = max((segment.bytes for segment in self._held.values()), default=0)
+        tight = self._budget is not None and self.bytes_held + largest > self._budget
+        return self.held >= self.spec.capacity or (tight and largest > 0)
 
     @property
     def next_size(self) -> int:
@@ -103,7 +153,7 @@ class BankWriter:
         room = self.spec.capacity - self.held
         if room > 0 or self.spec.frozen:
             return min(self.spec.segment_samples, room)
-        return self._sizes[min(self._sizes)]
+        return self._held[min(self._held)].samples
 
     @property
     def complete(self) -> bool:
@@ -113,7 +163,8 @@ class BankWriter:
     def publish(self, samples: Sequence[tuple[Sample, HostArrays]]) -> Path:
         """Publish one segment of admitted samples: readers see all of it or nothing.
 
-        The oldest segments beyond the bank's capacity are retired, unless it is frozen.
+        Of a live bank the oldest segments go: those beyond its capacity afterwards, and beforehand
+        as many as its bytes, or a full disk, have no room for. The last one always stays.
 
         Args:
             samples: in the host's space, each with what the adapter's ``finalise`` made.
@@ -136,43 +187,97 @@ class BankWriter:
             )
         number = self._next
         path = self.folder / segment_name(number)
-        _place(path, encode_segment(number, samples, self.spec.dtype))
-        self._next += 1
-        self._sizes[number] = len(samples)
-        self.published += len(samples)
-        self._retire()
+        parts = encode_segment(number, samples, self.spec.dtype)
+        size = _on_disk(sum(map(len, parts)))
+        if self._budget is not None:
+            while len(self._held) > 1 and self.bytes_held + size > self._budget:
+                self._retire()
+        self._place(path, parts)
+        with self._beating:
+            self._next += 1
+            self._held[number] = _Segment(len(samples), size)
+            self.published += len(samples)
+        if self.squeezed:
+            self._budget = min(self._budget or self.bytes_held, self.bytes_held)
+        self._trim()
         return path
 
-    def _retire(self) -> None:
+    def _place(self, path: Path, parts: Sequence[bytes]) -> None:
+        """Write a segment; while the disk is full, the oldest ones of a live bank make room.
+
+        A reader keeps a retired segment's space until it looks again, hence the waiting.
+        """
+        settled = -float("inf")
+        while True:
+            try:
+                return _write(path, parts)
+            except EnvironmentFault as fault:
+                if self.spec.frozen or getattr(fault.__cause__, "errno", None) not in _FULL:
+                    raise
+                if time.monotonic() >= settled:
+                    if len(self._held) < 2:
+                        raise
+                    self._retire()
+                    self.squeezed = True
+                    settled = time.monotonic() + _SETTLE_SECONDS
+                else:
+                    time.sleep(_RETRY_SECONDS)
+
+    def _trim(self) -> None:
         while not self.spec.frozen and self.held > self.spec.capacity:
-            oldest = min(self._sizes)
-            with disk_errors(self.folder):
-                (self.folder / segment_name(oldest)).unlink(missing_ok=True)
-            del self._sizes[oldest]
+            self._retire()
+
+    def _retire(self) -> None:
+        oldest = min(self._held)
+        with disk_errors(self.folder):
+            (self.folder / segment_name(oldest)).unlink(missing_ok=True)
+        with self._beating:
+            del self._held[oldest]
+
+    def _published_before(self) -> int:
+        """Samples that earlier writers published, also if the last one was killed."""
+        beat = read_heartbeat(self.folder)
+        total, following = beat.get("total"), beat.get("next")
+        if not isinstance(total, int) or not isinstance(following, int):
+            total, following = 0, 0
+        return total + sum(s.samples for n, s in self._held.items() if n >= following)
 
     def beat(self) -> None:
-        """Show that the writer lives: process id, time, samples published and held, state.
+        """Show that the writer lives: process id, time, samples published and held, state, work.
+
+        May be called by another thread than the one that publishes.
 
         Raises:
             EnvironmentFault: it cannot be written.
         """
-        doc = {
-            "pid": os.getpid(),
-            "time": time.time(),
-            "published": self.published,
-            "held": self.held,
-            "state": self.state,
-            "rejected": dict(sorted(self.rejected.items())),
-        }
         path = self.folder / HEARTBEAT
         temporary = temporary_beside(path)
-        with disk_errors(path):
+        with self._beating, disk_errors(path):
             try:  # not forced to the disk: after a crash there is no life to show
-                temporary.write_text(json.dumps(doc), "utf-8")
+                temporary.write_text(json.dumps(self._life()), "utf-8")
                 os.replace(temporary, path)
+            except OSError as error:
+                if error.errno not in _FULL or not path.exists():
+                    raise
+                os.utime(path)  # it lives, but there is no room to say how
             finally:
                 with contextlib.suppress(OSError):
                     temporary.unlink(missing_ok=True)
+
+    def _life(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "time": time.time(),
+            "published": self.published,
+            "total": self.total,
+            "next": self._next,
+            "held": self.held,
+            "state": self.state,
+            "rejected": dict(sorted(self.rejected.copy().items())),
+            "working_since": self.working_since,
+            "usual": self.usual,
+            "squeezed": self.squeezed,
+        }
 
     def finish(self) -> None:
         """Mark a frozen bank complete, with the SHA-256 of its content.
@@ -180,7 +285,7 @@ class BankWriter:
         Raises:
             UsageFault: the bank is refreshed, so it is never complete; or it is empty.
         """
-        if not self.spec.frozen or not self._sizes:
+        if not self.spec.frozen or not self._held:
             raise UsageFault(f"{self.folder}: only a frozen bank with samples can be finished")
         hashes = {p.name: read_header(p).sha256 for p in list_segments(self.folder).values()}
         doc = {"samples": self.held, "sha256": content_of(hashes), "segments": hashes}
@@ -190,7 +295,13 @@ class BankWriter:
 
     def close(self) -> None:
         """Let another writer attach."""
-        self._lock.release()
+        try:
+            if not self.spec.frozen:  # a signal may have come between a new segment and an old one
+                with contextlib.suppress(GansynthError, OSError):
+                    self._held = _look(self.folder)
+                    self._trim()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> BankWriter:
         return self
@@ -205,7 +316,8 @@ def content_of(hashes: Mapping[str, str]) -> str:
 
 
 def _refuse_content(folder: Path) -> None:
-    if any(p.name != LOCK for p in folder.iterdir()):
+    # A host may already have said how fast it wants its samples.
+    if any(p.name not in (LOCK, PACE, WORK) and ".tmp-" not in p.name for p in folder.iterdir()):
         raise UsageFault(
             f"{folder}: is not empty, expected a new or empty folder for a bank; name another one, "
             "or delete it"
@@ -229,13 +341,22 @@ def _acquire(folder: Path) -> Any:
 
 
 def _owner(folder: Path) -> str:
-    try:
-        return f" (pid {json.loads((folder / HEARTBEAT).read_bytes())['pid']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    pid = read_heartbeat(folder).get("pid")
+    return "" if pid is None else f" (pid {pid})"
 
 
-def _place(path: Path, parts: Sequence[bytes]) -> None:
+def _look(folder: Path) -> dict[int, _Segment]:
+    return {
+        number: _Segment(read_header(path).samples, _on_disk(path.stat().st_size))
+        for number, path in list_segments(folder).items()
+    }
+
+
+def _on_disk(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _write(path: Path, parts: Sequence[bytes]) -> None:
     """Write a file atomically, its space reserved first.
 
     Without the reservation a segment that does not fit would fill the disk to the last byte before

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.admission import Gate, admit
 from gansynth.bank import BankReader, BankWriter
-from gansynth.errors import DataFault, UsageFault
+from gansynth.errors import DataFault, EnvironmentFault, UsageFault
+from gansynth.pace import log_work, read_pace
 from gansynth.schema import Sample, Schema
 
 if TYPE_CHECKING:
@@ -36,11 +43,16 @@ class ProducerConfig:
         seed: seeds conditions and latents.
         edits: condition edits by name; None takes the run's own.
         device: ``auto``, ``cpu``, ``cuda:1``.
-        duty: share of wall time a full live bank may be worked on.
+        duty: share of wall time a full live bank may be worked on, until ``pace.json`` says
+            otherwise; with ``reuse`` or ``refresh`` only what that file says limits it.
         parent: process whose end is the producer's end; None for none.
         dtype: how images are stored.
         temporary: delete the bank when the parent has died; else a scratch bank in shared memory
             would hold that memory until the machine restarts.
+        reuse: draws of a sample of a live bank, on average, before a new one replaces it; how many
+            were drawn, ``pace.json`` says.
+        refresh: seconds in which a live bank may be renewed once at most.
+        max_bytes: bytes the segments of a live bank take at most.
     """
 
     run: str
@@ -58,10 +70,17 @@ class ProducerConfig:
     parent: int | None = None
     dtype: Literal["float16", "float32"] = "float16"
     temporary: bool = False
+    reuse: float | None = None
+    refresh: float | None = None
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.duty <= 1:
             raise UsageFault(f"producer: duty is {self.duty}, expected above 0 and at most 1")
+        for key in ("reuse", "refresh", "max_bytes"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageFault(f"producer: {key} is {value}, expected a number above 0")
         for key in ("capacity", "segment_samples", "batch"):
             if getattr(self, key) < 1:
                 raise UsageFault(f"producer: {key} is {getattr(self, key)}, expected at least 1")
@@ -94,6 +113,7 @@ def produce(
     stop: Callable[[], bool],
     schema: Schema,
     min_size: Sequence[int],
+    bring: Callable[[Sample], Sample] | None = None,
 ) -> None:
     """Fill a bank; then finish it if it is frozen, else refresh it until told to stop.
 
@@ -110,47 +130,61 @@ def produce(
         stop: asked between batches and while resting.
         schema: of the host.
         min_size: smallest spatial size in voxels.
+        bring: brings samples into the host's space, if they are drawn in another.
 
     Raises:
         TrainingFault: more than half of the last 64 samples were rejected.
         EnvironmentFault: the disk is full.
     """
     gate = Gate(writer.rejected)
+    pacer = _Pacer(writer, config)
     ready: list[tuple[Sample, HostArrays]] = []
+    admitted = partial(_admitted, bring or _as_it_is, finalise, gate, writer, schema, min_size)
     start = _next_index(writer.folder)
     first = start - start % config.batch
-    while not stop():
-        if writer.spec.frozen and _is_full(writer):
-            if not writer.complete:
-                writer.finish()
-            return
-        began = time.monotonic()
-        for index, sample in enumerate(draw(first, config.batch), first):
-            if index >= start:  # those before were published before an interruption
-                ready += _admitted(index, sample, finalise, gate, writer, schema, min_size)
-        first += config.batch
-        while 0 < (size := writer.next_size) <= len(ready):
-            writer.publish(ready[:size])
-            del ready[:size]
-        if not writer.spec.frozen and _is_full(writer):
-            writer.state = "refreshing"
+    with _beating(writer):
+        while not stop():
+            if writer.spec.frozen and writer.full:
+                _finish(writer)
+                return
+            with pacer.work():
+                for index, sample in enumerate(draw(first, config.batch), first):
+                    if index >= start:  # those before were published before an interruption
+                        ready += admitted(index, sample)
+                first += config.batch
+                while 0 < (size := writer.next_size) <= len(ready):
+                    writer.publish(ready[:size])
+                    del ready[:size]
+            if not writer.spec.frozen and writer.full:
+                writer.state = "refreshing"
             writer.beat()
-            worked = time.monotonic() - began
-            _rest(writer, worked * (1 - config.duty) / config.duty, stop)
-        else:
-            writer.beat()
+            if writer.state == "refreshing":
+                pacer.rest(len(ready), stop)
+
+
+def _finish(writer: BankWriter) -> None:
+    if not writer.complete:
+        writer.finish()
+    writer.state = "complete"
+    writer.beat()
+
+
+def _as_it_is(sample: Sample) -> Sample:
+    return sample
 
 
 def _admitted(
-    index: int,
-    sample: Sample,
+    bring: Callable[[Sample], Sample],
     finalise: Callable[[Sample], HostArrays],
     gate: Gate,
     writer: BankWriter,
     schema: Schema,
     min_size: Sequence[int],
+    index: int,
+    sample: Sample,
 ) -> list[tuple[Sample, HostArrays]]:
     try:
+        sample = bring(sample)
         admit(sample, schema, min_size, writer.spec.dtype)
         extras = finalise(sample)
     except DataFault as fault:
@@ -160,10 +194,6 @@ def _admitted(
     return [(replace(sample, provenance={**sample.provenance, "index": index}), extras)]
 
 
-def _is_full(writer: BankWriter) -> bool:
-    return writer.held >= writer.spec.capacity
-
-
 def _next_index(bank: Path) -> int:
     """Index after the last published one; 0 for an empty bank."""
     reader = BankReader(bank)
@@ -171,12 +201,66 @@ def _next_index(bank: Path) -> int:
     return int(reader.read(ids[-1]).provenance["index"]) + 1 if ids else 0
 
 
-def _rest(writer: BankWriter, seconds: float, stop: Callable[[], bool]) -> None:
-    """Wait, with a sign of life every second."""
-    beaten = time.monotonic()
-    end = beaten + seconds
-    while (left := end - time.monotonic()) > 0 and not stop():
-        time.sleep(min(left, _POLL_SECONDS))
-        if time.monotonic() - beaten >= _BEAT_SECONDS:
-            writer.beat()
-            beaten = time.monotonic()
+@contextlib.contextmanager
+def _beating(writer: BankWriter) -> Iterator[None]:
+    """Show every second that the writer lives, also while it draws a batch that takes minutes."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_BEAT_SECONDS):
+            with contextlib.suppress(EnvironmentFault):  # that of a full disk: publishing tells
+                writer.beat()
+
+    thread = threading.Thread(target=beat, name="gansynth-beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(_BEAT_SECONDS)
+
+
+class _Pacer:
+    """How hard a producer may work on a live bank that is full."""
+
+    def __init__(self, writer: BankWriter, config: ProducerConfig) -> None:
+        self.writer, self.config = writer, config
+        self._begin = self._end = time.monotonic()
+        self._took: deque[float] = deque(maxlen=32)
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """One batch of work: told in the heartbeat and, of a live bank, in ``work.bin``."""
+        writer = self.writer
+        writer.working_since = self._begin = time.monotonic()
+        yield
+        self._end = time.monotonic()
+        self._took.append(self._end - self._begin)
+        writer.working_since, writer.usual = None, statistics.median(self._took)
+        if not writer.spec.frozen:
+            log_work(writer.folder, self._begin, self._end)
+
+    def rest(self, ready: int, stop: Callable[[], bool]) -> None:
+        """Wait until there may be work again.
+
+        Args:
+            ready: samples made and not yet published.
+            stop: asked while resting.
+        """
+        while (left := self._left(ready)) > 0 and not stop():
+            time.sleep(min(left, _POLL_SECONDS))
+
+    def _left(self, ready: int) -> float:
+        """Seconds to rest from now; infinite while the host has drawn too little."""
+        config, pace = self.config, read_pace(self.writer.folder)
+        asked = config.reuse is not None or config.refresh is not None
+        duty = pace.duty if pace is not None else 1.0 if asked else config.duty
+        due = self._end + (self._end - self._begin) * (1 - duty) / duty
+        held = max(1, self.writer.held)
+        if config.refresh is not None:
+            due = max(due, self._begin + config.batch * config.refresh / held)
+        if config.reuse is not None:
+            drawn = 0 if pace is None else pace.drawn
+            if self.writer.total + ready - held >= drawn / config.reuse:
+                return math.inf
+        return due - time.monotonic()

@@ -7,10 +7,10 @@ host with a share of its samples drawn from a bank. Nothing of the host is chang
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,15 @@ from gansynth.ratio import Ratio
 from gansynth.schedule import Key, Schedule, choose_cases
 from gansynth.schema import Sample, Schema
 from gansynth.sources.base import CaseSource
+from gansynth.space import Space
 from gansynth.supply import BankSize, Pacing
 
+if TYPE_CHECKING:
+    from gansynth.reporting import Reporter
+
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
+Content = Literal["mixed", "synthetic"]
+"""What is exported: real and synthetic cases to train on, or synthetic ones alone to share."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,7 @@ class Outcome:
         asked: share of synthetic samples that ratio and schedule ask for over the whole training.
         supply: what the producer did: draws per sample, seconds in which the bank was renewed, the
             share by which the host's steps were slowed down, restarts; as far as known.
+        warnings: what a user should know of it.
     """
 
     folder: Path
@@ -168,6 +175,7 @@ class Outcome:
     reasons: Mapping[str, int] = field(default_factory=dict)
     asked: float | None = None
     supply: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     @property
     def realised(self) -> float:
@@ -214,6 +222,23 @@ class Adapter(ABC):
             GansynthError: the first thing that is wrong.
         """
 
+    def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
+        """What brings samples drawn in another source's space into the host's.
+
+        Called once, in the producer; what it returns is called for each sample before admission. It
+        may raise ``DataFault``, which rejects the sample; how small one may be is for it to judge.
+        This one knows of no other space. A host that does accepts such generators in ``check``.
+
+        Args:
+            source: the generator's own training cases.
+            space: the generator's.
+
+        Raises:
+            IntegrityFault: the host takes samples of its own space only.
+        """
+        guard_host(source.host, self.source.host)
+        return lambda sample: sample
+
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
@@ -236,6 +261,10 @@ class Adapter(ABC):
         lineage, what = _origin(injection)
         guard_host(lineage.host, self.source.host, what=what)
         guard(lineage, self.source.records(self.source.held_out_ids), what=what)
+
+    def bank_bytes(self, injection: Injection) -> int | None:
+        """Bytes a bank takes that is made for a training; None if there is none or nobody knows."""
+        return None
 
     @abstractmethod
     def inject(self, dataset: Any, plan: MixPlan[Any], *, batch_size: int) -> Any:
@@ -264,6 +293,39 @@ class Adapter(ABC):
             GansynthError: what ``check`` refuses; or the host could not be trained, with its own
                 last words.
         """
+
+    def export(
+        self,
+        injection: Injection,
+        name: str,
+        *,
+        content: Content = "mixed",
+        size: BankSize | None = None,
+        dry_run: bool = False,
+        reporter: Reporter,
+    ) -> Mapping[str, Any]:
+        """Write a data set that the stock host trains on, without gansynth; train nothing.
+
+        Optional: this one refuses.
+
+        Args:
+            injection: where samples come from, and at which ratio to the training cases.
+            name: of the new data set, as the host names its own.
+            content: what is in it.
+            size: how many samples, where the ratio (0:1) does not say.
+            dry_run: check everything, write nothing.
+            reporter: shows progress.
+
+        Returns:
+            A JSON document: folder, counts, bytes, where the record is, and what to run then.
+
+        Raises:
+            GansynthError: what ``check`` refuses; a name that is taken; the disk is full.
+        """
+        raise UsageFault(
+            f"--export {name}: {self.name} has no data sets to write; expected a host that has, "
+            "such as nnunet. Leave --export out to train with samples mixed in"
+        )
 
 
 def _origin(injection: Injection) -> tuple[Lineage, str]:

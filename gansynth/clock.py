@@ -15,7 +15,7 @@ from gansynth.errors import UsageFault
 
 
 class Clock:
-    """Counts batches; may be pickled or inherited through fork.
+    """Counts batches; may be pickled or inherited through fork, but threads must take turns.
 
     Args:
         file: counted in; made at the first batch. One for each rank of a data-parallel training.

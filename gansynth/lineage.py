@@ -194,6 +194,11 @@ def guard_host(
         )
 
 
+def same_host(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two ``host`` records stand for one space."""
+    return _plain(one) == _plain(other)
+
+
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record as JSON gives it back (tuples become lists), so that only values are compared."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(record)))

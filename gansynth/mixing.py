@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,17 @@ STALE_SECONDS = 120.0
 """Without a sign of life for so long, a live bank's producer counts as gone for good."""
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
+_lock = threading.RLock()
+"""Some hosts draw in threads of one process; a bank's reader is one thread's at a time."""
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+# A thread that does not exist in a forked process would otherwise hold the lock there for ever.
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,23 @@ class Mixer(Generic[Key]):
         self.plan = plan
         self._refuse = refuse
         self._log = None if plan.log is None else DrawLog(plan.log)
+        self._chosen = frozenset(plan.chosen)
         self._pid = 0
         self._place, self._synthetic = 0, frozenset[int]()
-        self._mix = Mix(plan.ratio.p, "all")
+        self._mix = plan.schedule.at(0.0, plan.ratio)
+
+    @property
+    def phase(self) -> Mix:
+        """What may be drawn in the batch that this process began last."""
+        return self._mix
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """For what else a host draws for a sample, e.g. where to crop it; this process's own."""
+        with _lock:
+            if self._pid != os.getpid():
+                self._begin()
+            return self._rng
 
     def slot(self, real: Key, batch_size: int) -> Slot[Key]:
         """Fill the next slot; for hosts that ask case by case.
@@ -111,13 +137,14 @@ class Mixer(Generic[Key]):
         Raises:
             TrainingFault: there is no sample where no real case may take its place.
         """
-        if self._pid != os.getpid():
-            self._begin()
-        if self._place % batch_size == 0:
-            self._place = 0
-            self._start_batch(batch_size)
-        self._place += 1
-        return self._fill(real, self._place - 1 in self._synthetic)
+        with _lock:
+            if self._pid != os.getpid():
+                self._begin()
+            if self._place % batch_size == 0:
+                self._place = 0
+                self._start_batch(batch_size)
+            self._place += 1
+            return self._fill(real, self._place - 1 in self._synthetic)
 
     def batch(self, real: Sequence[Key]) -> list[Slot[Key]]:
         """Fill a whole batch; for hosts that name all its real cases at once.
@@ -125,13 +152,14 @@ class Mixer(Generic[Key]):
         Raises:
             TrainingFault: see ``slot``.
         """
-        if self._pid != os.getpid():
-            self._begin()
-        self._place = 0
-        if not real:
-            return []
-        self._start_batch(len(real))
-        return [self._fill(key, place in self._synthetic) for place, key in enumerate(real)]
+        with _lock:
+            if self._pid != os.getpid():
+                self._begin()
+            self._place = 0
+            if not real:
+                return []
+            self._start_batch(len(real))
+            return [self._fill(key, place in self._synthetic) for place, key in enumerate(real)]
 
     # -- one process -----------------------------------------------------------------------------
 
@@ -139,7 +167,8 @@ class Mixer(Generic[Key]):
         """Make what belongs to this process alone: randomness, and the open bank."""
         worker = tuple(getattr(multiprocessing.current_process(), "_identity", ()))
         key = np.random.SeedSequence((self.plan.seed, *self.plan.stream), spawn_key=worker)
-        self._slots, self._draws, self._cases = (np.random.default_rng(k) for k in key.spawn(3))
+        generators = (np.random.default_rng(child) for child in key.spawn(4))
+        self._slots, self._draws, self._cases, self._rng = generators
         self._reader: BankReader | None = None
         self._looked, self._stale = -np.inf, ""
         self._place = 0
@@ -170,7 +199,7 @@ class Mixer(Generic[Key]):
         return Slot(real, sample)
 
     def _give_real(self, real: Key, kind: Kind, reason: str) -> Slot[Key]:
-        if self._mix.real == "chosen" and real not in self.plan.chosen:
+        if self._mix.real == "chosen" and real not in self._chosen:
             real = self.plan.chosen[int(self._cases.integers(len(self.plan.chosen)))]
         if self._log is not None:
             self._log.append(kind, str(real), reason)
@@ -214,10 +243,10 @@ class Mixer(Generic[Key]):
             sample, reason = self._draw()
             if sample is not None:
                 return sample
+        rule = "no real case may be drawn now" if self._mix.real == "none" else "strict is set"
         fault = TrainingFault(
             f"{self.plan.bank}: no synthetic sample after {patience:g} s ({reason}), expected "
-            "one: no real case may take its place here. Give the producer a faster device, or use "
-            "a frozen bank"
+            f"one: {rule}. Give the producer a faster device, or use a frozen bank"
         )
         if self._log is not None:  # a host may tell its main process only that a worker has gone
             self._log.append("stopped", "", str(fault))

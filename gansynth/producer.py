@@ -1,8 +1,9 @@
 """The producer: a process of its own that fills a bank and keeps it fresh while a host trains.
 
-``Producer.start`` runs it from the host's main process; ``python -m gansynth.producer CONFIG.json``
-is what is run. It works at low priority, shows in the bank's heartbeat that it lives, ends within
-seconds of its parent's death, and says what went wrong in one line and an exit code.
+``Producer.start`` runs it from the host's main process, ``gansynth.keeper`` keeps it running;
+``python -m gansynth.producer CONFIG.json`` is what is run. It works at low priority, shows in the
+bank's heartbeat that it lives, ends within seconds of its parent's death, and says what went wrong
+in one line and an exit code.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,145 +20,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from gansynth._bank_spec import SPEC
 from gansynth._produce import ProducerConfig, produce
-from gansynth.bank import BankReader, BankSpec, BankWriter
+from gansynth._producer_handle import NO_MEMORY, Producer, janitor_command
+from gansynth.bank import BankSpec, BankWriter
 from gansynth.errors import (
     EXIT_OK,
-    FAULTS,
     EnvironmentFault,
     GansynthError,
-    TrainingFault,
     UsageFault,
 )
-from gansynth.integrity import disk_errors, read_json, write_json_atomic
+from gansynth.integrity import read_json
+from gansynth.lineage import same_host
+
+if TYPE_CHECKING:
+    from gansynth.adapter import Adapter
+    from gansynth.run import Run
+    from gansynth.schema import Sample
+    from gansynth.sources.base import CaseSource
 
 __all__ = ["Producer", "ProducerConfig", "main", "produce"]
 
 NICENESS = 10
-_POLL_SECONDS = 0.1
 _PARENT_POLL_SECONDS = 0.5
 _GRACE_SECONDS = 1.5
 """How long it may take to end in good order; with the poll, less than 3 s for an orphan."""
-
-
-# -- the handle, in the parent -------------------------------------------------------------------
-
-
-class Producer:
-    """A running producer, seen from the process that started it."""
-
-    def __init__(self, config: ProducerConfig, log: Path, process: subprocess.Popen[bytes]) -> None:
-        self.config = config
-        self.log = log
-        self.process = process
-
-    @classmethod
-    def start(cls, config: ProducerConfig, log: Path) -> Producer:
-        """Start a producer; what it says goes to ``log``, its configuration beside it.
-
-        Raises:
-            EnvironmentFault: the log cannot be written.
-        """
-        config = replace(config, parent=config.parent or os.getpid())
-        settings = log.with_suffix(".json")
-        write_json_atomic(settings, config.to_json())
-        # The same modules in the same order as here, and none from the folder it happens to run in.
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        if not config.device.startswith("cuda"):
-            env["OMP_NUM_THREADS"] = "1"  # more threads than free cores are slower, for both sides
-        with disk_errors(log), open(log, "wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gansynth.producer", str(settings)],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env=env,
-                # Ctrl-C is the parent's business. Not a new session: Linux shares the CPU between
-                # sessions first, and a low priority counts only within one.
-                process_group=0,
-            )
-        return cls(config, log, process)
-
-    def wait(
-        self, samples: int, timeout: float, progress: Callable[[int], None] | None = None
-    ) -> None:
-        """Wait until the bank shows enough samples.
-
-        Args:
-            samples: how many.
-            timeout: seconds.
-            progress: called with the number of samples each time it has changed.
-
-        Raises:
-            GansynthError: the producer died; the fault it died of, with its last words.
-            TrainingFault: it ended, or time was up, with fewer samples.
-        """
-        reader = BankReader(self.config.bank)
-        end = time.monotonic() + timeout
-        shown = -1
-        while True:
-            code = self.process.poll()  # before counting, so that its last segment counts
-            count = reader.count()
-            if count != shown and progress is not None:
-                progress(count)
-            shown = count
-            if count >= samples:
-                return
-            if code is not None:
-                raise self._fault(code, count, samples)
-            if time.monotonic() >= end:
-                raise TrainingFault(
-                    f"producer: {count} of {samples} samples after {timeout:g} s; its log "
-                    f"{self.log} ends: {self._last_words()}. Wait longer, or hold fewer samples"
-                )
-            time.sleep(_POLL_SECONDS)
-
-    def _fault(self, code: int, count: int, samples: int) -> GansynthError:
-        made = f"with {count} of {samples} samples made"
-        if code in FAULTS:
-            return FAULTS[code](f"{self._last_words(1)} (producer ended {made}; log: {self.log})")
-        if code < 0:
-            return EnvironmentFault(
-                f"producer: killed by {signal.Signals(-code).name} {made}; out of memory? Its log "
-                f"{self.log} ends: {self._last_words()}"
-            )
-        return TrainingFault(
-            f"producer: ended with exit code {code} {made}; its log {self.log} ends: "
-            f"{self._last_words()}"
-        )
-
-    def _last_words(self, lines: int = 5) -> str:
-        try:
-            text = self.log.read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return "(no log)"
-        last = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
-        return " | ".join(last) or "(nothing)"
-
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self.process.poll() is None
-
-    def stop(self) -> None:
-        """End the process: politely, and after 5 s not."""
-        if self.alive():
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
-
-    def __enter__(self) -> Producer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-# -- the process ---------------------------------------------------------------------------------
 
 
 class _Stop:
@@ -214,6 +102,7 @@ class _Stop:
 def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     if config.device == "cpu":
         os.nice(NICENESS)  # before the heavy imports
+    from gansynth.no_host import NoHost
     from gansynth.registry import installed
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
@@ -223,7 +112,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     if config.device != "cpu" and run.generator.device.type == "cpu":
         os.nice(NICENESS)
     source = installed().open_source(SourceRequest(**config.request))
-    adapter = installed().adapter(config.target)(source)
+    adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
     spec = BankSpec(
         schema=adapter.schema,
         lineage=run.lineage,
@@ -235,8 +124,10 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         dtype=config.dtype,
         seed=config.seed,
         edits=tuple(run.edits if config.edits is None else config.edits),
+        max_bytes=None if config.frozen else config.max_bytes,
     )
-    drawer = SampleDrawer(run, source, config.edits, config.seed)
+    own, bring = _own_source(run, adapter)
+    drawer = SampleDrawer(run, own, config.edits, config.seed)
     with _open_bank(Path(config.bank), spec) as writer:
         try:
             produce(
@@ -246,7 +137,8 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
                 config,
                 stop=stop,
                 schema=adapter.schema,
-                min_size=adapter.sample_size,
+                min_size=adapter.sample_size if bring is None else (),
+                bring=bring,
             )
         finally:
             if not writer.complete:
@@ -255,12 +147,27 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
                     writer.beat()
 
 
+def _own_source(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
+    """Where a run's conditions come from; and what brings samples from there to the host, if
+    that is elsewhere.
+    """
+    host = adapter.source
+    if same_host(run.lineage.host, host.host):
+        return host, None
+    from gansynth.registry import installed
+
+    request = replace(run.request, root=run.request.root or host.request.root)
+    own = installed().open_source(request)
+    return own, adapter.bring(own, run.space)
+
+
 def _open_bank(folder: Path, spec: BankSpec) -> BankWriter:
     if not (folder / SPEC).exists():
         return BankWriter.create(folder, spec)
     writer = BankWriter.attach(folder)
     found, wanted = writer.spec.to_json(), spec.to_json()
-    differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+    keys = {*found, *wanted}
+    differing = sorted(key for key in keys if found.get(key) != wanted.get(key))
     if differing:
         writer.close()
         raise UsageFault(
@@ -280,13 +187,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stop = _Stop(config)
         try:
             _run(config, stop)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            said = " ".join(str(error).split())[:300]
+            raise EnvironmentFault(
+                f"{NO_MEMORY}{config.device}: {said}; use another device, or the CPU"
+            ) from error
         finally:
             stop.clean_up()
     except GansynthError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    if config.frozen and config.temporary and config.parent is not None and not stop():
+        sys.stderr.flush()
+        command = janitor_command(config)
+        with contextlib.suppress(OSError):
+            os.execv(command[0], command)
     return stop.exit_code or EXIT_OK
 
 
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # torch.OutOfMemoryError by its name: torch may not be there; CUDA itself and cuBLAS say it in
+    # words of their own.
+    said = str(error)
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        words in said for words in ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    )
+
+
 if __name__ == "__main__":
+    # Ctrl-C is the parent's business. Not a new session: Linux shares the CPU between sessions
+    # first, and a low priority counts only within one.
+    os.setpgid(0, 0)
     sys.exit(main())

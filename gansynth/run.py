@@ -93,10 +93,7 @@ class Run:
     @property
     def request(self) -> SourceRequest:
         """Where its cases came from."""
-        request = SourceRequest(**self.manifest["request"])
-        if not request.view:
-            return request
-        return replace(request, view={**request.view, "home": str(self.folder)})
+        return own_request(self.folder, self.manifest)
 
     @property
     def manifest_sha256(self) -> str:
@@ -142,6 +139,14 @@ def new_manifest(
         },
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def own_request(folder: Path, manifest: Mapping[str, Any]) -> SourceRequest:
+    """Where the cases of a run came from, ready to be opened."""
+    request = SourceRequest(**manifest["request"])
+    if not request.view:
+        return request
+    return replace(request, view={**request.view, "home": str(folder)})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

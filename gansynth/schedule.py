@@ -112,11 +112,11 @@ class Schedule:
             ratio: real:synthetic, where the schedule starts.
         """
         p = ratio.p
-        if self.kind == "finetune":
-            return Mix(1.0, "none") if progress < self.begin else Mix(0.0, "chosen")
+        if self.kind == "finetune" and progress >= self.begin:
+            return Mix(0.0, "chosen")
         if self.kind == "anneal":
             left = (self.end - progress) / (self.end - self.begin)
-            return Mix(p * min(1.0, max(0.0, left)), "all")
+            p *= min(1.0, max(0.0, left))
         return Mix(p, "none" if p >= 1 else "all")
 
     def share_of(self, ratio: Ratio, begin: float = 0.0, end: float = 1.0) -> float:

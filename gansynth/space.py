@@ -98,7 +98,7 @@ class Space:
         if self.grid == "slice":
             slice_index = int(centre[0]) if centre is not None else int(rng.integers(shape[0]))
             shape, centre = shape[1:], None if centre is None else centre[1:]
-        return Placement(_draw_corner(shape, self.size, centre, rng), slice_index)
+        return Placement(draw_corner(shape, self.size, centre, rng), slice_index)
 
     def part(
         self, shape: Sequence[int], placement: Placement
@@ -282,12 +282,13 @@ def crop_pad(
     return out
 
 
-def _draw_corner(
+def draw_corner(
     shape: Sequence[int],
     size: Sequence[int],
     centre: npt.NDArray[np.int64] | None,
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
+    """Where to cut ``size`` voxels from ``shape``: at random, or around a voxel if one is given."""
     corner = []
     for axis, (n, s) in enumerate(zip(shape, size, strict=True)):
         # A case smaller than the crop lies in its middle, as where nnU-Net pads.

@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gansynth.sources.base import SourceRequest
+from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 
 # More threads only get in each other's way; torch reads this when it is first imported.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -20,7 +20,8 @@ from gansynth.bank import (
     BankSample,
     BankSpec,
     BankWriter,
-    bank_folder,
+    place_bank,
+    scratch_banks,
     verify_bank,
 )
 from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
@@ -467,19 +468,151 @@ def test_the_same_samples_make_the_same_bytes_at_another_time(tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_bank_folder_prefers_shared_memory_then_the_disk_then_gives_up(monkeypatch, tmp_path):
+def test_a_description_without_a_limit_in_bytes_is_that_of_earlier_versions(tmp_path):
+    make_bank(tmp_path / "bank", LIVE, 4)
+    assert "max_bytes" not in json.loads((tmp_path / "bank/bank.json").read_bytes())
+    limited = replace(LIVE, max_bytes=10**6)
+    assert BankSpec.from_json(json.loads(json.dumps(limited.to_json()))) == limited
+
+
+@pytest.mark.parametrize("changes", [{"frozen": True, "max_bytes": 9}, {"max_bytes": 0}], ids=str)
+def test_a_limit_in_bytes_is_one_of_a_live_bank(changes):
+    with pytest.raises(UsageFault, match="max_bytes"):
+        replace(LIVE, **changes)
+
+
+def test_a_description_that_says_more_than_is_known_is_refused(tmp_path):
+    doc = {**LIVE.to_json(), "colour": 1}
+    with pytest.raises(IntegrityFault, match="colour"):
+        BankSpec.from_json(doc)
+
+
+# -- how much it holds ---------------------------------------------------------------------------
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes of segments, and of those being written."""
+    files = [p for p in folder.iterdir() if "segment" in p.name]
+    return sum(4096 * -(-p.stat().st_size // 4096) for p in files)
+
+
+def test_the_oldest_go_so_that_a_live_bank_stays_within_its_bytes_at_all_times(
+    tmp_path, monkeypatch
+):
+    sizes, replace_file = [], os.replace
+
+    def watched(old, new):
+        if str(new).endswith(".h5"):
+            sizes.append(on_disk(tmp_path / "bank"))
+        replace_file(old, new)
+
+    one = on_disk(make_bank(tmp_path / "one", replace(LIVE, capacity=4), 4))
+    monkeypatch.setattr(os, "replace", watched)
+    limit = 3 * one + 100
+    with BankWriter.create(
+        tmp_path / "bank", replace(LIVE, capacity=100, max_bytes=limit)
+    ) as writer:
+        full = []
+        for first in range(0, 40, 4):
+            writer.publish(pairs(first, 4))
+            full.append((writer.full, writer.next_size))
+    assert full == [(False, 4)] * 2 + [(True, 4)] * 8
+    assert max(sizes[1:]) == 3 * one
+    assert BankReader(tmp_path / "bank").ids()[0].startswith("000007")
+
+
+def test_a_limit_with_no_room_for_two_segments_keeps_the_last_one(tmp_path):
+    reader = BankReader(tmp_path / "bank")
+    with BankWriter.create(tmp_path / "bank", replace(LIVE, max_bytes=1)) as writer:
+        for first in range(0, 12, 4):
+            writer.publish(pairs(first, 4))
+            assert reader.count() == 4 * min(2, 1 + first)
+    # One that is whole stays until the next one is.
+    assert reader.ids()[0].startswith("000001")
+
+
+def test_what_earlier_writers_published_is_known_also_if_they_were_killed(tmp_path):
+    make_bank(tmp_path / "bank", replace(LIVE, capacity=4), 12)  # its heartbeat knows of none
+    with BankWriter.attach(tmp_path / "bank") as writer:
+        assert writer.total == 4  # nor does anybody know of the retired
+        writer.beat()
+        writer.publish(pairs(0, 4))
+        writer.publish(pairs(0, 4))
+    with BankWriter.attach(tmp_path / "bank") as writer:
+        assert (writer.total, writer.published) == (8, 0)
+
+
+def test_a_writer_that_was_stopped_before_it_retired_leaves_no_surplus(tmp_path, monkeypatch):
+    with BankWriter.create(tmp_path / "bank", LIVE) as writer:
+        for first in range(0, 8, 4):
+            writer.publish(pairs(first, 4))
+        monkeypatch.setattr(writer, "_trim", lambda: None)
+        writer.publish(pairs(8, 4))
+        monkeypatch.undo()
+        assert BankReader(tmp_path / "bank").count() == 12
+    assert BankReader(tmp_path / "bank").count() == 8
+
+
+# -- where it lies -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def room(monkeypatch, tmp_path):
+    """Shared memory with 100 bytes free and a temporary folder with 80, and a disk with 1000."""
     shared, disk = tmp_path / "shm", tmp_path / "tmp"
     shared.mkdir()
     disk.mkdir()
     monkeypatch.setattr("gansynth.bank.SHARED_MEMORY", shared)
     monkeypatch.setattr("tempfile.tempdir", str(disk))
-    monkeypatch.setattr("gansynth.bank._free", lambda folder: {shared: 100, disk: 80}[folder])
-    made = [bank_folder("run", 50), bank_folder("run", 51), bank_folder("run", 51)]
-    assert [p.parent for p in made] == [shared, disk, disk]
-    assert made[1] != made[2]
-    assert made[0].name.startswith(f"gansynth-run-{os.getpid()}-")
-    with pytest.raises(EnvironmentFault, match="81 bytes"):
-        bank_folder("run", 81)
+    free = {shared: 100, disk: 80}
+    monkeypatch.setattr("gansynth.bank._free", lambda folder: free.get(folder, 1000))
+    return shared, disk
+
+
+def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(room):
+    shared, disk = room
+    (one, silent), (two, said), (three, _) = (place_bank("a/run", n) for n in (50, 51, 51))
+    assert [p.parent for p in (one, two, three)] == [shared, disk, disk]
+    assert two != three
+    assert one.name.startswith(f"gansynth-run-{os.getpid()}-")
+    assert silent == ""
+    assert f"shared memory ({shared}) has 0.0 GB free" in said
+    assert f"kept in {disk} instead" in said
+    assert "--scratch" in said
+    with pytest.raises(EnvironmentFault, match="81 bytes, 80 are free"):
+        place_bank("run", 81)
+
+
+def test_a_bank_is_placed_where_asked_and_the_folder_made(room, tmp_path):
+    folder, said = place_bank("run", 101, tmp_path / "new/scratch")
+    assert folder.parent == tmp_path / "new/scratch"
+    assert str(folder.parent) in said
+    with pytest.raises(EnvironmentFault, match="1001 bytes, 1000 are free"):
+        place_bank("run", 1001, tmp_path / "new/scratch")
+
+
+def test_a_bank_cannot_be_placed_in_a_file_nor_where_writing_is_not_permitted(room, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageFault, match="file: is a file"):
+        place_bank("run", 1, tmp_path / "file")
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        place_bank("run", 1, tmp_path / "file/below")
+
+
+def test_without_shared_memory_a_bank_is_placed_on_the_disk(room, monkeypatch, tmp_path):
+    monkeypatch.setattr("gansynth.bank.SHARED_MEMORY", tmp_path / "nowhere")
+    folder, said = place_bank("run", 1)
+    assert folder.parent == room[1]
+    assert "there is no shared memory" in said
+
+
+def test_scratch_banks_are_found_with_their_size_and_whether_their_maker_lives(room):
+    mine, _ = place_bank("my-run", 1)
+    (mine / "segment").write_bytes(b"12345")
+    left = room[1] / "gansynth-run-4194999-abc_12de"  # no process has such a number
+    left.mkdir()
+    (room[1] / "gansynth-notes").mkdir()
+    assert scratch_banks() == [(mine, 5, os.getpid(), True), (left, 0, 4194999, False)]
 
 
 # -- integrity -----------------------------------------------------------------------------------
@@ -692,3 +825,49 @@ def test_a_full_disk_is_an_environment_fault_and_leaves_nothing(tmp_path):
         pytest.skip("may not mount a tmpfs here")
     check_full_disk(done)
     assert "the disk is full" in json.loads(done.stdout)[0]
+
+
+SHRINK = """
+import shutil
+folder = Path(sys.argv[1]) / "bank"
+keys = {"frozen": False, "capacity": 10**6, "segment_samples": 4}
+writer = BankWriter.create(folder, spec(**keys))
+reader, held = BankReader(folder), []
+while not writer.squeezed:
+    assert writer.published < 1000
+    writer.publish(segment(writer.published, 4, 16))
+    held.append(writer.held)
+for _ in range(5):
+    assert writer.full and writer.next_size == 4
+    writer.publish(segment(writer.published, 4, 16))
+    held.append(writer.held)
+writer.beat()
+assert json.loads((folder / "heartbeat.json").read_text())["squeezed"]
+assert verify_bank(folder) == writer.held // 4
+assert all(right(reader.read(i)) for i in reader.ids())
+(folder / "fill").write_bytes(bytes(shutil.disk_usage(folder).free))
+writer.beat()  # lives, though nothing can be written any more
+try:
+    writer.publish(segment(0, 4, 64))
+except EnvironmentFault as fault:
+    message = str(fault)
+print(json.dumps([held[-7:], writer.held, BankReader(folder).count(), message]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a tmpfs")
+def test_a_live_bank_on_a_full_disk_makes_room_and_gives_up_only_with_its_last_segment(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = 'mount -t tmpfs -o size=512k tmpfs "$0" || exit 77; exec "$@"'
+    prefix = ("unshare", "-rm", "sh", "-c", mount, str(disk))
+    body = "import gansynth._bank_writer as w; w._SETTLE_SECONDS = w._RETRY_SECONDS = 0.01\n"
+    done = run_script(tmp_path, body + SHRINK, disk, prefix=prefix)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("may not mount a tmpfs here")
+    assert done.returncode == 0, done.stderr
+    held, last, seen, message = json.loads(done.stdout)
+    assert held == [held[0]] * 7
+    assert held[0] > 12
+    assert last == seen == 4
+    assert "the disk is full" in message

@@ -3,9 +3,6 @@
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,24 +17,17 @@ from gansynth.admission import admit, reason_of
 from gansynth.bank import BankReader, BankSpec, BankWriter, verify_bank
 from gansynth.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
 from gansynth.lineage import Lineage
+from gansynth.pace import Pace, read_work, write_pace
 from gansynth.producer import Producer, ProducerConfig, main, produce
 from gansynth.schema import Boxes, Sample, Schema
+from tests.producers import CONFIG, config_of, gone, killed_host, put_stand_in, wait_until
 
-ROOT = Path(__file__).parents[1]
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0), has_outside=True)
 SIZE = (4, 4, 4)
-CONFIG = ProducerConfig(
-    run="run",
-    request={"kind": "toy", "where": "ok"},
-    target="toy",
-    bank="bank",
-    frozen=True,
-    capacity=13,
-    segment_samples=5,
-    device="cpu",
-)
 SPEC = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "f", True, 13, 5)
 REJECTED = (3, 9, 10)
+LIVE: dict[str, Any] = {"frozen": False, "capacity": 2, "segment_samples": 1}
+"""Of a bank that can take each sample by itself."""
 
 
 def draw(first: int, count: int) -> list[Sample]:
@@ -257,17 +247,74 @@ def test_a_full_live_bank_is_worked_on_within_the_duty(tmp_path):
     assert shares.max() <= 0.2
 
 
-def test_a_resting_producer_shows_that_it_lives(tmp_path, monkeypatch):
-    monkeypatch.setattr("gansynth._produce._BEAT_SECONDS", 0.1)
-    spec = replace(SPEC, frozen=False, capacity=3, segment_samples=3)
-    config = replace(CONFIG, frozen=False, capacity=3, segment_samples=3, duty=1e-6)
+def test_a_producer_shows_that_it_lives_resting_or_drawing(tmp_path, monkeypatch):
+    monkeypatch.setattr("gansynth._produce._BEAT_SECONDS", 0.02)
+    spec, config = replace(SPEC, **LIVE), replace(CONFIG, batch=2, duty=1e-6, **LIVE)
+    beats = []
+
+    def slow(first, count):
+        time.sleep(0.1)
+        return draw(100, count)
+
     with BankWriter.create(tmp_path / "bank", spec) as writer:
-        beats = []
-        writer.beat = lambda: beats.append(writer.state)  # type: ignore[method-assign]
+        writer.beat = lambda: beats.append((writer.state, writer.working_since is not None))  # type: ignore[method-assign]
         end = time.monotonic() + 10
-        fill(writer, config, stop=lambda: len(beats) == 4 or time.monotonic() > end)
-        assert writer.published == 3
-    assert beats == ["refreshing"] * 4
+        enough = lambda: beats.count(("refreshing", False)) > 3 or time.monotonic() > end  # noqa: E731
+        fill(writer, config, draw=slow, stop=enough)
+        assert writer.published == 2
+        assert 0.1 < (writer.usual or 0) < 5
+    assert beats.count(("filling", True)) > 1
+    assert beats.count(("refreshing", False)) > 3
+
+
+def refresh(folder: Path, seconds: float, **pace: Any) -> BankWriter:
+    """Fill a live bank of two samples and go on for a while; none of them is rejected."""
+    config = replace(CONFIG, batch=1, **LIVE, **pace)
+    end = time.monotonic() + seconds
+    with BankWriter.create(folder / "bank", replace(SPEC, **LIVE)) as writer:
+        fill(writer, config, draw=draw_later, stop=lambda: time.monotonic() > end)
+    return writer
+
+
+def draw_later(first: int, count: int) -> list[Sample]:
+    return draw(100 + first, count)
+
+
+def test_no_sample_is_replaced_before_it_was_drawn_as_often_as_asked(tmp_path):
+    (tmp_path / "bank").mkdir()
+    write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=35))
+    assert refresh(tmp_path, 0.5, reuse=5).published == 2 + 7
+
+
+def test_without_a_word_from_the_host_a_bank_with_a_stated_reuse_stays_as_it_is(tmp_path):
+    assert refresh(tmp_path, 0.3, reuse=5).published == 2
+
+
+def test_a_bank_is_renewed_no_faster_than_asked(tmp_path):
+    assert 6 <= refresh(tmp_path, 1.05, refresh=0.4).published <= 2 + 6
+
+
+def test_the_hosts_word_on_duty_counts_also_in_the_midst_of_a_rest(tmp_path):
+    config = replace(CONFIG, batch=1, duty=1e-6, **LIVE)
+    end = time.monotonic() + 10
+    with BankWriter.create(tmp_path / "bank", replace(SPEC, **LIVE)) as writer:
+
+        def stop():
+            if writer.published == 2:
+                write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=0))
+            return writer.published > 5 or time.monotonic() > end
+
+        fill(writer, config, stop=stop)
+        assert writer.published > 5
+
+
+def test_each_batch_of_a_live_bank_is_told_as_one_stretch_of_work(tmp_path):
+    begin = time.monotonic()
+    published = refresh(tmp_path, 0.2, duty=0.5).published
+    stretches = np.array(read_work(tmp_path / "bank"))
+    assert len(stretches) == published > 2
+    assert (np.diff(stretches.ravel()) >= 0).all()
+    assert begin < stretches[0, 0] < stretches[-1, 1] < time.monotonic()
 
 
 def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
@@ -313,85 +360,15 @@ def test_a_sample_the_adapter_cannot_finalise_is_rejected(tmp_path):
 
 # -- the process ---------------------------------------------------------------------------------
 
-# Found on the way in by the child, it stands in for run, source and adapter: what a producer is
-# made of, not what it does. "where" says how the generator behaves.
-STAND_IN = """
-import sys, time, types
-from types import SimpleNamespace as Bag
-
-def load_run(folder, device):
-    from gansynth.lineage import Lineage
-    generator = Bag(device=Bag(type="cpu"))
-    return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
-               manifest_sha256="f", edits=("elastic",))
-
-class SampleDrawer:
-    def __init__(self, run, source, edits, seed):
-        self.where = source.where
-
-    def draw(self, first, count):
-        import numpy as np
-        from gansynth.errors import EnvironmentFault
-        from gansynth.schema import Sample
-        while self.where == "slow" and first:
-            time.sleep(60)
-        while self.where == "stubborn" and first:
-            try:
-                time.sleep(60)
-            except BaseException:
-                pass
-        if self.where == "fault" and first:
-            raise EnvironmentFault("the GPU is gone; plug it in")
-        if self.where == "bug":
-            raise KeyError("a bug")
-        def one(k):
-            image = np.random.default_rng(k).normal(size=(2, 4, 4, 4)).astype(np.float32)
-            return Sample(image, (image[0] > 1).astype(np.int16), None, {})
-        return [one(k) for k in range(first, first + count)]
-
-class Adapter:
-    sample_size = (4, 4, 4)
-
-    def __init__(self, source):
-        from gansynth.schema import Schema
-        names = {"background": 0, "tumour": 1}
-        self.schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
-
-    def finalise(self, sample):
-        return {}
-
-registry = Bag(open_source=lambda request: request, adapter=lambda name: Adapter)
-for name, content in {
-    "gansynth.run": {"load_run": load_run},
-    "gansynth.sampling": {"SampleDrawer": SampleDrawer},
-    "gansynth.registry": {"installed": lambda: registry},
-}.items():
-    sys.modules[name] = module = types.ModuleType(name)
-    module.__dict__.update(content)
-"""
-PARENT = """
-import sys, time
-from pathlib import Path
-from gansynth.producer import Producer, ProducerConfig
-config = ProducerConfig.from_json(__import__("json").loads(sys.argv[1]))
-producer = Producer.start(config, Path(sys.argv[2]))
-producer.wait(1, 30)
-print(producer.process.pid, flush=True)
-time.sleep(60)
-"""
-
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Starts producers of the stand-in, and ends them."""
-    (tmp_path / "sitecustomize.py").write_text(STAND_IN)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.syspath_prepend(ROOT)
+    put_stand_in(tmp_path, monkeypatch)
     started = []
 
     def starter(where: str = "ok", **changes) -> Producer:
-        request = {"kind": "toy", "where": where}
-        config = replace(CONFIG, request=request, bank=str(tmp_path / "bank"), **changes)
+        config = config_of(tmp_path, where, **changes)
         started.append(Producer.start(config, tmp_path / "producer.log"))
         return started[-1]
 
@@ -476,30 +453,63 @@ def test_a_bank_made_otherwise_is_not_taken_up(start, tmp_path):
     ("where", "temporary"), [("ok", False), ("slow", True), ("stubborn", True)]
 )
 def test_a_producer_ends_within_three_seconds_of_its_killed_parent(tmp_path, where, temporary):
-    (tmp_path / "sitecustomize.py").write_text(STAND_IN)
-    bank = tmp_path / "bank"
-    config = replace(
-        CONFIG,
-        request={"kind": "toy", "where": where},
-        bank=str(bank),
-        frozen=False,
-        segment_samples=4,
-        temporary=temporary,
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, json.dumps(config.to_json()), str(tmp_path / "log")],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))},
-    )
-    with parent:
-        assert parent.stdout is not None
-        child = psutil.Process(int(parent.stdout.readline()))
-        parent.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 3
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
-    assert bank.exists() != temporary
+    config = config_of(tmp_path, where, frozen=False, segment_samples=4, temporary=temporary)
+    (child,) = killed_host(tmp_path, config, "begun")
+    assert wait_until(lambda: gone(child), 3)
+    assert Path(config.bank).exists() != temporary
+
+
+def test_what_earlier_producers_said_is_kept_and_not_taken_for_the_last_words(start):
+    with pytest.raises(EnvironmentFault, match="plug it in"):
+        start("fault", segment_samples=4).wait(13, 60)
+    producer = start("slow", segment_samples=4)
+    producer.wait(4, 60)
+    producer.process.kill()
+    with pytest.raises(EnvironmentFault, match=r"SIGKILL .* ends: \(nothing\)"):
+        producer.wait(13, 60)
+    said = producer.log.read_text().splitlines()
+    assert said[0] == "the GPU is gone; plug it in"
+    assert said[1].startswith("--- started, ")
+
+
+def test_a_producer_needs_no_pipe_that_a_forked_worker_could_hold_open(start, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("forked, not spawned")
+
+    monkeypatch.setattr("subprocess._fork_exec", refuse)
+    start().wait(13, 60)
+
+
+# -- the janitor ---------------------------------------------------------------------------------
+
+
+def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_path):
+    producer = start(temporary=True)
+    with pytest.raises(TrainingFault, match="exit code 0 with 13 of 14"):
+        producer.wait(14, 60)
+    janitor = psutil.Process(producer.process.pid)
+    assert wait_until(lambda: "_janitor.py" in " ".join(janitor.cmdline()))
+    assert wait_until(lambda: janitor.memory_info().rss > 2**22)  # it has come up
+    assert janitor.memory_info().rss < 20e6
+    assert not producer.alive()
+    assert verify_bank(tmp_path / "bank") == 3
+    BankWriter.attach(tmp_path / "bank").close()
+    began = time.monotonic()
+    producer.stop()
+    assert time.monotonic() - began < 2
+    assert gone(janitor)
+
+
+@pytest.mark.parametrize(
+    ("where", "changes"),
+    [("ok", {"frozen": True}), ("fault", {"frozen": False})],
+    ids=["complete", "given-up"],
+)
+def test_a_killed_host_leaves_no_scratch_bank_nobody_works_on(tmp_path, where, changes):
+    config = config_of(tmp_path, where, batch=1, segment_samples=1, temporary=True, **changes)
+    (child,) = killed_host(tmp_path, config, "over")
+    assert wait_until(lambda: gone(child), 3)
+    assert not Path(config.bank).exists()
 
 
 def test_a_configuration_survives_json():
@@ -509,7 +519,14 @@ def test_a_configuration_survives_json():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"bank": None, "colour": 1}, "colour"), ({"duty": 0}, "duty"), ({"batch": 0}, "batch")],
+    [
+        ({"bank": None, "colour": 1}, "colour"),
+        ({"duty": 0}, "duty"),
+        ({"batch": 0}, "batch"),
+        ({"reuse": 0}, "reuse"),
+        ({"refresh": -1}, "refresh"),
+        ({"max_bytes": 0}, "max_bytes"),
+    ],
 )
 def test_a_wrong_configuration_is_one_line_and_exit_2(tmp_path, capsys, changes, words):
     path = tmp_path / "config.json"

@@ -20,6 +20,7 @@ import pytest
 
 from gansynth.adapter import Injection
 from gansynth.hookspecs import API_VERSION
+from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
 from gansynth.registry import KINDS as REGISTRY_KINDS
 from gansynth.registry import Registry, installed
@@ -161,6 +162,16 @@ def test_the_example_of_a_generator_keeps_its_contract(example):
 def test_the_example_of_an_adapter_can_be_started(example):
     adapter = example("adapters", "nothing")(ToySource())
     assert adapter.start(Injection(Path(), Ratio(1, 0)), {}, ()).drawn_real == 0
+
+
+def test_the_example_of_inject_mixes(toy_bank):
+    (code,) = re.findall(r"```python\n(from gansynth.mixing import Mixer\n.*?)```", GUIDE, re.S)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/plugins.md, inject", "exec"), names)
+    mixed = names["Mixed"](["real"] * 8, MixPlan(toy_bank(), Ratio(1, 1)), 2)
+    items = [mixed[i] for i in range(8)]
+    assert [items[i : i + 2].count("real") for i in range(0, 8, 2)] == [1] * 4
+    assert {item[0].dtype.name for item in items if item != "real"} == {"float32"}
 
 
 def test_the_example_of_a_source_gives_cases_that_can_be_checked(example, tmp_path):

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import math
 import os
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gansynth.adapter import Adapter, HostArrays, Injection, Outcome
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Outcome
 from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import disk_errors, read_json, write_json_atomic
-from gansynth.lineage import CaseRecord
+from gansynth.integrity import disk_errors, write_json_atomic
+from gansynth.lineage import CaseRecord, Lineage
 from gansynth.mixing import MixPlan
+from gansynth.reporting import Reporter
 from gansynth.schema import Sample
 from gansynth.sources.base import CaseSource
-from gansynth_nnunet import child
+from gansynth.space import Space
+from gansynth.supply import BankSize
+from gansynth_nnunet import bank_size, cascade, child, variants
 from gansynth_nnunet.class_locations import Key, encode, location_keys
-from gansynth_nnunet.config import SETTINGS, MixConfig, parse_settings
+from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig, read_patience
+from gansynth_nnunet.foreign_guard import drawn_size
 from gansynth_nnunet.guards import check_bank, check_run, check_samples, host_size
 from gansynth_nnunet.launch import (
-    EXT_TRAINER,
     PARENT,
     TRAINER,
     parse_options,
@@ -32,9 +32,15 @@ from gansynth_nnunet.launch import (
     with_ext_trainer,
 )
 from gansynth_nnunet.mixed import MixedDataset
-from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.record import SIDECAR
-from gansynth_nnunet.session import remove_banks_of
+from gansynth_nnunet.outcome import read_outcome
+from gansynth_nnunet.record import (
+    CHECKPOINTS,
+    compare,
+    describe_bank,
+    describe_generator,
+    describe_session,
+    read_sessions,
+)
 from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "2"
@@ -45,7 +51,10 @@ class NnunetAdapter(Adapter):
     """One nnU-Net data set, plans, configuration and fold to augment."""
 
     name: ClassVar[str] = "nnunet"
-    settings: ClassVar[Mapping[str, str]] = {key: text for key, (_, text) in SETTINGS.items()}
+    settings: ClassVar[Mapping[str, str]] = {
+        **{key: text for key, (_, text) in SETTINGS.items()},
+        **CHOICES,
+    }
 
     def __init__(self, source: CaseSource) -> None:
         super().__init__(source)
@@ -55,12 +64,14 @@ class NnunetAdapter(Adapter):
                 "data sets, expected nnunet:ID"
             )
         self.host = source
+        self.trainer = TRAINER
+        """The class that nnU-Net is told to train with, once ``check`` has seen the settings."""
 
     @property
     def output_folder(self) -> Path:
         """Where nnU-Net writes this training's results."""
         host = self.host
-        model = f"{TRAINER}__{self._plans}__{host.configuration}"
+        model = f"{self.trainer}__{self._plans}__{host.configuration}"
         return host.root.results / host.dataset / model / f"fold_{host.fold}"
 
     @property
@@ -74,10 +85,26 @@ class NnunetAdapter(Adapter):
         return host_size(self.host.patch_size)
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Voxels of each label or region, for nnU-Net's foreground crops."""
+        """Voxels of each label or region for nnU-Net's crops; in a cascade, the stage before."""
         if sample.labels is None:
             raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
-        return encode(sample.labels, self.keys)
+        arrays: dict[str, Any] = dict(encode(sample.labels, self.keys))
+        if self._previous is not None:
+            arrays[cascade.PREVIOUS] = self._previous.predict(sample.labels)
+        return arrays
+
+    def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
+        """Samples of raw scans go through nnU-Net's own preprocessor.
+
+        Raises:
+            IntegrityFault: the generator is of other nnU-Net cases.
+            UsageFault, DataFault: see ``Converter``.
+        """
+        if "plans" in source.host:
+            return super().bring(source, space)
+        from gansynth_nnunet.foreign import Converter
+
+        return Converter(source, space, self.host)
 
     def validate(self) -> None:
         """Check that nnU-Net has what it needs beside the cases that the source has checked.
@@ -117,12 +144,18 @@ class NnunetAdapter(Adapter):
             IntegrityFault: leakage, or another data set, plans, configuration.
             UsageFault: a setting, option, edit or device that cannot be; no run or bank there, or
                 samples smaller than a patch.
+                With ``--c``, another kind of schedule than the training has that is continued.
             DataFault: a bank of other channels or labels, or with a sample that cannot be.
         """
-        parse_options(options)
-        self._config(injection, parse_settings(settings))
-        if injection.ratio.p > 0:
-            self._check(injection)
+        given = parse_options(options)
+        config = self._config(injection, settings)
+        variants.check(self.trainer)
+        if self.host.is_cascaded and injection.ratio.p > 0 and not config.cascade:
+            raise UsageFault(cascade.refusal(self.host.configuration))
+        described, lineage = self._check(injection) if injection.ratio.p > 0 else (None, None)
+        if given.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
+            for session in read_sessions(self.output_folder)[-1:]:
+                compare(session, describe_session(config, described, lineage), None)
 
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -139,12 +172,35 @@ class NnunetAdapter(Adapter):
         self.check(injection, settings, options)
         from gansynth.run import locked
 
-        config = self._config(injection, parse_settings(settings))
+        config = self._config(injection, settings)
         with locked(self.output_folder, "take other --data, --plans or --fold"):
-            self._train(self._write(config), options)
-            return self._outcome()
+            self._train(self._write(config), options, injection.scratch)
+            return read_outcome(self.output_folder)
 
-    def _train(self, config: Path, options: Sequence[str]) -> None:
+    def export(
+        self,
+        injection: Injection,
+        name: str,
+        *,
+        content: Content = "mixed",
+        size: BankSize | None = None,
+        dry_run: bool = False,
+        reporter: Reporter,
+    ) -> Mapping[str, Any]:
+        """Write a data set of nnU-Net's; see ``Adapter.export``."""
+        from gansynth_nnunet.export import export_dataset
+
+        return export_dataset(
+            self,
+            injection,
+            name,
+            content=content,
+            size=size,
+            dry_run=dry_run,
+            reporter=reporter,
+        )
+
+    def _train(self, config: Path, options: Sequence[str], scratch: Path | None) -> None:
         """Run nnU-Net in a child process until it ends."""
         environ = {
             "nnUNet_n_proc_DA": WORKERS,
@@ -155,11 +211,12 @@ class NnunetAdapter(Adapter):
             PARENT: str(os.getpid()),
         }
         command = [sys.executable, "-m", "gansynth_nnunet.launch", self.host.dataset]
-        command += [self.host.configuration, self.host.fold, "-p", self._plans, *options]
+        command += [self.host.configuration, self.host.fold, "-p", self._plans]
+        command += ["-tr", self.trainer, *options]
         command += ["-device", pick_device(parse_options(options).device)]
         ended = child.run(command, environ, self.output_folder / "gansynth_launch.log")
         if ended.code != 0:
-            remove_banks_of(ended.pid)
+            bank_size.remove_banks_of(ended.pid, scratch)
         child.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
 
     # -- before ----------------------------------------------------------------------------------
@@ -168,29 +225,64 @@ class NnunetAdapter(Adapter):
     def _held_out(self) -> tuple[CaseRecord, ...]:
         return self.source.records(self.source.held_out_ids)
 
-    def _config(self, injection: Injection, settings: Mapping[str, int | float]) -> MixConfig:
+    def _config(self, injection: Injection, settings: Mapping[str, str]) -> MixConfig:
         """What the child is told."""
+        choices = Choices.read(settings)
+        self.trainer = variants.with_suffix(choices.variant)
         return MixConfig(
             injection=injection,
-            settings=settings,
+            settings=choices.settings,
+            cascade=choices.cascade,
             subjects=self.source.request.subjects,
             held_out=self._held_out if injection.ratio.p > 0 else (),
+            patience=read_patience(),
         )
 
-    def _check(self, injection: Injection) -> None:
+    def _check(self, injection: Injection) -> tuple[dict[str, Any], Lineage]:
+        """What the record will say of the generator or bank, and all it has seen."""
         if injection.bank is None:
             from gansynth import precision, sampling
 
             assert injection.run is not None  # see Injection
-            check_run(injection.run, self.source.host, self._held_out, self.sample_size)
+            manifest = check_run(
+                injection.run, self.source.host, self._held_out, self.sample_size, source=self.host
+            )
             sampling.build_edits(injection.edits)
             precision.pick_device(injection.device)
-            return
+            self.bank_bytes(injection)
+            described = describe_generator(injection.run, manifest)
+            return described, Lineage.from_json(manifest["lineage"])
         from gansynth.bank import BankReader
 
-        spec = BankReader(injection.bank).spec
-        check_bank(injection.bank, spec, self.source.host, self._held_out)
+        reader = BankReader(injection.bank)
+        check_bank(injection.bank, reader.spec, self.source.host, self._held_out)
         check_samples(injection.bank, self.schema, self.sample_size)
+        return describe_bank(reader), reader.spec.lineage
+
+    def bank_bytes(self, injection: Injection) -> int | None:
+        """Bytes a bank takes that is made of a run's samples.
+
+        Raises:
+            UsageFault: ``--bank-size`` has no room for two samples.
+        """
+        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
+            return None
+        from gansynth.run import read_manifest
+
+        size = drawn_size(read_manifest(injection.run), self.host) or self.sample_size
+        schemes = self.host.config["normalization_schemes"]
+        return bank_size.plan_bank(
+            injection,
+            len(self.source.train_ids),
+            bank_size.sample_bytes(
+                host_size(size),
+                self.sample_size,
+                len(self.source.host["channel_names"]),
+                4 if "NoNormalization" in schemes else 2,
+                len(self.source.host["labels"]) + 1,
+                cascaded=self.host.is_cascaded,
+            ),
+        ).bytes
 
     def _write(self, config: MixConfig) -> Path:
         file = self.output_folder / "gansynth_config.json"
@@ -199,33 +291,14 @@ class NnunetAdapter(Adapter):
         write_json_atomic(file, config.to_json())
         return file
 
-    # -- after -----------------------------------------------------------------------------------
+    # -- what nnU-Net knows ------------------------------------------------------------------------
 
-    def _outcome(self) -> Outcome:
-        """Counts over all sessions of this training, and nnU-Net's own validation."""
-        sessions = read_json(self.output_folder / SIDECAR)["sessions"]
-        drawn = [session["drawn"] for session in sessions]
-        total = {k: sum(d[k] for d in drawn) for k in ("real", "synthetic", "fell_back")}
-        reasons: Counter[str] = Counter()
-        for counts in drawn:
-            reasons.update(counts["reasons"])
-        return Outcome(
-            folder=self.output_folder,
-            drawn_real=total["real"],
-            drawn_synthetic=total["synthetic"],
-            fell_back=total["fell_back"],
-            metrics=self._metrics(),
-            reasons=dict(reasons),
-        )
-
-    def _metrics(self) -> dict[str, Any]:
-        """``dice`` and ``dice_per_label`` of nnU-Net's validation on real held-out cases."""
-        path = self.output_folder / "validation" / "summary.json"
-        if not path.is_file():
-            return {}
-        summary = read_json(path)
-        per_label = {str(k): _number(v["Dice"]) for k, v in summary["mean"].items()}
-        return {"dice": _number(summary["foreground_mean"]["Dice"]), "dice_per_label": per_label}
+    @functools.cached_property
+    def _previous(self) -> cascade.PreviousStage | None:
+        host = self.host
+        if not host.is_cascaded:
+            return None
+        return cascade.PreviousStage.of(host.plans.doc, host.configuration, host.dataset_json)
 
     @functools.cached_property
     def keys(self) -> tuple[Key, ...]:
@@ -234,36 +307,3 @@ class NnunetAdapter(Adapter):
 
         manager = PlansManager(dict(self.host.plans.doc))
         return location_keys(manager.get_label_manager(dict(self.host.dataset_json)))
-
-
-def _number(value: float) -> float | None:
-    """None where nnU-Net says NaN (a label that no held-out case has)."""
-    return float(value) if math.isfinite(value) else None
-
-
-def doctor_lines() -> list[str]:
-    """What ``gansynth doctor`` says about nnU-Net on this machine."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from gansynth_nnunet import torchvision_cure
-
-    try:
-        lines = [f"nnU-Net {version('nnunetv2')}"]
-    except PackageNotFoundError:
-        return ["nnU-Net is not installed: pip install nnunetv2"]
-    for name, folder in NnunetRoot.find().variables().items():
-        lines.append(f"{name}: {folder}{'' if Path(folder).is_dir() else ' (not there yet)'}")
-    lines.append(
-        f"for nnUNetv2_train -tr {TRAINER} and nnUNetv2_predict: nnUNet_extTrainer={EXT_TRAINER}"
-    )
-    if importlib.util.find_spec("torchvision") is None:
-        return lines
-    reason = torchvision_cure.failure()
-    if reason:
-        lines.append(
-            f"torchvision does not fit this torch ({reason}): gansynth copes by itself; for "
-            f"nnU-Net's own commands set PYTHONPATH={torchvision_cure.CPU_TORCH}"
-        )
-    else:
-        lines.append("torchvision imports")
-    return lines

@@ -17,6 +17,8 @@ from typing import IO
 from gansynth.errors import EXIT_SIGTERM, FAULTS, TrainingFault
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FAULT = "error: "
+"""Begins the line in which a child says what it ended with; its threads may go on talking."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
     The child has a session of its own: Ctrl-C and SIGTERM reach it once, from here. Whatever is
     left of a child that failed is killed.
     """
-    last: deque[str] = deque(maxlen=20)
+    last: deque[str] = deque(maxlen=200)
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("ab", buffering=0) as kept,
@@ -76,7 +78,8 @@ def raise_if_failed(ended: Ended, what: str) -> None:
         return
     line = ended.last[-1] if ended.last else "it said nothing"
     if ended.code in FAULTS:
-        raise FAULTS[ended.code](line)
+        told = [said for said in ended.last if said.startswith(FAULT)]
+        raise FAULTS[ended.code](told[-1].removeprefix(FAULT) if told else line)
     ending = f"exit {ended.code}"
     if ended.code < 0:
         ending = f"signal {signal.Signals(-ended.code).name}"

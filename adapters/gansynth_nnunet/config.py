@@ -33,12 +33,22 @@ SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
 }
 """Trainer attributes that may be set -> their type and one sentence."""
 
+CHOICES: Mapping[str, str] = {
+    "trainer": "nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5 (default: nnUNetTrainer).",
+    "cascade": "'degraded' allows a cascade's second stage, the synthetic samples' own labels made "
+    "worse standing in for the first (default: refused).",
+}
+"""Further settings of ``gansynth augment`` -> one sentence."""
+
 VARIABLES = (
     *("GENERATOR", "BANK", "RATIO", "SCHEDULE", "FROZEN", "BANK_SIZE", "REUSE", "REFRESH"),
     *("OVERHEAD", "SCRATCH", "EDITS", "SEED", "DEVICE", "RESTARTS", "STRICT", "KEEP_GOING"),
-    *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS"),
+    *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS", "PATIENCE"),
 )
-"""Variables that are read, each after ``GANSYNTH_``."""
+"""Variables that are read, each after ``GANSYNTH_``; ``gansynth augment`` reads the last only."""
+
+PATIENCE = 300.0
+"""Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
 
 CASCADE = (
     "a cascade's second stage sees the first stage's segmentation of a case; of a synthetic sample "
@@ -85,6 +95,37 @@ def _known() -> str:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """What ``--set`` says.
+
+    Attributes:
+        variant: nnU-Net's trainer to extend.
+        cascade: a cascade's second stage is allowed.
+        settings: attributes of the trainer to set.
+    """
+
+    variant: str
+    cascade: bool
+    settings: Mapping[str, int | float]
+
+    @classmethod
+    def read(cls, given: Mapping[str, str]) -> Choices:
+        """Check and convert.
+
+        Raises:
+            UsageFault: naming what is wrong.
+        """
+        cascade = given.get("cascade", "no")
+        if cascade not in ("no", "degraded"):
+            raise UsageFault(f"--set cascade={cascade}: expected degraded, or no")
+        variant = given.get("trainer", "nnUNetTrainer")
+        if not variant.isidentifier():
+            raise UsageFault(f"--set trainer={variant}: expected a name like nnUNetTrainerDA5")
+        rest = {key: text for key, text in given.items() if key not in CHOICES}
+        return cls(variant, cascade == "degraded", parse_settings(rest))
+
+
+@dataclass(frozen=True)
 class MixConfig:
     """How synthetic samples enter one nnU-Net training.
 
@@ -94,6 +135,7 @@ class MixConfig:
         cascade: allow a cascade's second stage: see ``CASCADE``.
         subjects: CSV or regular expression naming the person of each case; None takes the
             generator's own.
+        patience: seconds a phase that may draw no real case waits for a sample.
         held_out: records of held-out cases already read, so that they are not read twice.
     """
 
@@ -101,6 +143,7 @@ class MixConfig:
     settings: Mapping[str, int | float] = field(default_factory=dict)
     cascade: bool = False
     subjects: str | None = None
+    patience: float = PATIENCE
     held_out: tuple[CaseRecord, ...] = ()
 
     FILE: ClassVar[str] = "GANSYNTH_CONFIG"
@@ -123,6 +166,7 @@ class MixConfig:
             "settings": dict(self.settings),
             "cascade": self.cascade,
             "subjects": self.subjects,
+            "patience": self.patience,
             "held_out": [asdict(record) for record in self.held_out],
         }
 
@@ -156,6 +200,7 @@ class MixConfig:
             settings=parse_settings(_pairs(said["SET"]), "GANSYNTH_SET"),
             cascade=_flag(said, "CASCADE"),
             subjects=said["SUBJECTS"] or None,
+            patience=read_patience(environ),
         )
 
     @classmethod
@@ -167,6 +212,22 @@ class MixConfig:
                 f"{cls.FILE}={path}: cannot be read ({type(error).__name__}: {error}), expected "
                 "the file that gansynth augment writes; unset it, then " + HOW_TO
             ) from error
+
+
+def read_patience(environ: Mapping[str, str] = os.environ) -> float:
+    """What ``GANSYNTH_PATIENCE`` says, in seconds.
+
+    Raises:
+        UsageFault: it is no such number.
+    """
+    text = environ.get("GANSYNTH_PATIENCE", "")
+    try:
+        seconds = float(text) if text else PATIENCE
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageFault(f"GANSYNTH_PATIENCE={text}: expected seconds, for example 300")
+    return seconds
 
 
 def _pairs(text: str) -> dict[str, str]:

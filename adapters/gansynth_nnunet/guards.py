@@ -10,9 +10,11 @@ from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import OUTSIDE, Sample, Schema
 from gansynth.space import Space
+from gansynth_nnunet import foreign_guard
 
 if TYPE_CHECKING:
     from gansynth.bank import BankSpec
+    from gansynth_nnunet.source import NnunetSource
 
 
 def host_size(patch: Sequence[int]) -> tuple[int, ...]:
@@ -26,6 +28,9 @@ def check_run(
     host: Mapping[str, Any],
     held_out: Sequence[CaseRecord],
     patch: Sequence[int],
+    *,
+    source: NnunetSource | None = None,
+    content: bool = True,
 ) -> dict[str, Any]:
     """Check a generator's run against the training it is to enter.
 
@@ -34,9 +39,11 @@ def check_run(
         host: the record of the training's own space.
         held_out: its validation and test cases.
         patch: its patch size in voxels, (D, H, W) or (H, W).
+        source: its own cases; None refuses a generator of raw scans.
+        content: of a generator of raw scans: read the held-out ones too (see ``foreign_guard``).
 
     Returns:
-        The run's manifest.
+        The run's manifest; with ``conversion`` if its samples have to be converted.
 
     Raises:
         IntegrityFault: leakage, a generator made for another data set, plans, configuration, or
@@ -46,6 +53,8 @@ def check_run(
     from gansynth.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
+    if source is not None and foreign_guard.is_foreign(manifest, host):
+        return foreign_guard.check_foreign(folder, manifest, source, held_out, content=content)
     lineage = Lineage.from_json(manifest["lineage"])
     guard_host(lineage.host, host)
     guard(lineage, held_out)

@@ -20,9 +20,13 @@ from typing import NoReturn
 from gansynth.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError, UsageFault
 from gansynth.signals import on_sigterm
 from gansynth_nnunet import torchvision_cure
+from gansynth_nnunet.child import FAULT
 from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.ranks import fault_of_rank
 
-TRAINER = "nnUNetTrainerGANSynth"
+SUFFIX = "GANSynth"
+"""What our trainers' names end in, after the name of the variant that they extend."""
+TRAINER = f"nnUNetTrainer{SUFFIX}"
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"
 """The folder for ``nnUNet_extTrainer``."""
 PARENT = "GANSYNTH_PARENT"
@@ -113,24 +117,28 @@ def train(arguments: Sequence[str]) -> None:
     torchvision_cure.apply()
     import torch
     from nnunetv2.run.run_training import run_training
+    from torch.multiprocessing.spawn import ProcessRaisedException
 
     device = pick_device(given.device)
     torch.set_num_threads(cpu_threads() if device == "cpu" else 1)
-    run_training(
-        given.dataset,
-        given.configuration,
-        given.fold,
-        given.trainer,
-        given.plans,
-        given.pretrained_weights,
-        given.num_gpus,
-        given.npz,
-        given.c,
-        given.val,
-        given.disable_checkpointing,
-        given.val_best,
-        device=torch.device(device),
-    )
+    try:
+        run_training(
+            given.dataset,
+            given.configuration,
+            given.fold,
+            given.trainer,
+            given.plans,
+            given.pretrained_weights,
+            given.num_gpus,
+            given.npz,
+            given.c,
+            given.val,
+            given.disable_checkpointing,
+            given.val_best,
+            device=torch.device(device),
+        )
+    except ProcessRaisedException as error:  # one of several ranks
+        raise fault_of_rank(str(error)) or error from error
 
 
 def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
@@ -153,7 +161,7 @@ def _follow(parent: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; returns the exit code, the last line on stderr saying why it is not 0."""
+    """Train; returns the exit code, a line on stderr saying why it is not 0."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     NnunetRoot.find().activate()
     os.environ.update(with_ext_trainer(dict(os.environ)))
@@ -164,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         train(arguments)
     except GansynthError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{FAULT}{error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_SIGINT

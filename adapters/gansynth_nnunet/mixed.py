@@ -7,24 +7,35 @@ padding, oversampling and augmentation follow in nnU-Net's own code, for synthet
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.errors import DataFault
 from gansynth.mixing import Mixer, MixPlan
+from gansynth_nnunet.cascade import PREVIOUS
 from gansynth_nnunet.class_locations import Key, decode
 
 if TYPE_CHECKING:
     from gansynth.bank import BankSample
 
 Loaded = tuple[Any, Any, Any, dict[str, Any]]
-"""What nnU-Net's loader unpacks: image (C, D, H, W), labels (1, D, H, W), None, properties."""
+"""What nnU-Net's loader unpacks: image (C, D, H, W), labels (1, D, H, W), labels (D, H, W) of a
+cascade's previous stage or None, properties."""
+
+
+@dataclass
+class LastDraw:
+    """Whether the last sample loaded in this process is synthetic; None once that was asked."""
+
+    synthetic: bool | None = None
 
 
 class MixedDataset:
     """Stands in for nnU-Net's training data set; everything but ``load_case`` is the real one's.
 
-    It opens no real case but those that it is asked for and that the plan's schedule allows.
+    It opens no real case but those that it is asked for and that the plan's schedule allows. In a
+    cascade the samples bring the previous stage's labels along (see ``cascade``).
 
     Args:
         real: nnU-Net's own data set of training cases.
@@ -33,8 +44,12 @@ class MixedDataset:
         channels: of the real cases.
         keys: labels or regions whose voxels nnU-Net wants to know (``location_keys``).
 
+    Attributes:
+        last: tells transforms what was loaded last.
+
     Raises:
-        DataFault: if the samples have other channels than the real cases.
+        DataFault: if the samples have other channels than the real cases, or lack the labels of a
+            cascade's previous stage.
     """
 
     def __init__(
@@ -48,10 +63,10 @@ class MixedDataset:
         self._real = real
         self._batch_size, self._channels, self._keys = batch_size, channels, tuple(keys)
         self._mixer = Mixer(plan, self._refuse)
-        self.drew_synthetic = False
-        """Whether the last ``load_case`` in this process gave a synthetic sample."""
+        self._cascaded = getattr(real, "folder_with_segs_from_previous_stage", None) is not None
+        self.last = LastDraw()
         if plan.bank is not None:
-            self._check_channels(plan.bank)
+            self._check(plan.bank)
 
     @property
     def identifiers(self) -> Any:
@@ -61,14 +76,15 @@ class MixedDataset:
     def load_case(self, identifier: str) -> Loaded:
         """The real case of this id, or what the plan puts in its place; all arrays are copies."""
         slot = self._mixer.slot(identifier, self._batch_size)
-        self.drew_synthetic = slot.sample is not None
+        self.last.synthetic = slot.sample is not None
         if slot.sample is None:
             loaded: Loaded = self._real.load_case(slot.real)
             return loaded
         assert slot.sample.labels is not None  # see _refuse
         # float16 stays: the loader converts what it has cropped, which is cheaper.
         locations = decode(slot.sample.extras, self._keys)
-        return slot.sample.image, slot.sample.labels[None], None, {"class_locations": locations}
+        previous = slot.sample.extras[PREVIOUS] if self._cascaded else None
+        return slot.sample.image, slot.sample.labels[None], previous, {"class_locations": locations}
 
     def __getitem__(self, identifier: str) -> Loaded:
         return self.load_case(identifier)
@@ -88,14 +104,23 @@ class MixedDataset:
         if sample.labels is None or sample.image.shape != (self._channels, *sample.labels.shape):
             # nnU-Net would broadcast a missing channel without a word.
             return f"sample {sample.id} has shape {sample.image.shape}"
+        if self._cascaded and PREVIOUS not in sample.extras:
+            return f"sample {sample.id} lacks the labels of the previous stage"
         return ""
 
-    def _check_channels(self, bank_folder: Path) -> None:
+    def _check(self, bank_folder: Path) -> None:
         from gansynth.bank import BankReader
 
-        found = len(BankReader(bank_folder).spec.schema.channels)
+        reader = BankReader(bank_folder)
+        found = len(reader.spec.schema.channels)
         if found != self._channels:
             raise DataFault(
                 f"{bank_folder}: samples have {found} channel(s), the training cases "
                 f"{self._channels}; expected equal. Fit the generator on this data set"
             )
+        for newest in reader.ids()[-1:] if self._cascaded else ():
+            if PREVIOUS not in reader.read(newest).extras:
+                raise DataFault(
+                    f"{bank_folder}: samples lack the labels of the cascade's previous stage; "
+                    "expected a bank made for this configuration. Give the generator instead"
+                )

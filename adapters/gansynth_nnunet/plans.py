@@ -12,6 +12,7 @@ from gansynth.integrity import read_json
 
 DEFAULT_PLANS = "nnUNetPlans"
 _NEEDED = ("data_identifier", "patch_size", "batch_size", "spacing", "architecture")
+_SHARED = ("data_identifier", "patch_size", "spacing")
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,10 @@ class Plans:
         """A configuration with what it inherits.
 
         Raises:
-            UsageFault: unknown, or the second stage of a cascade.
+            UsageFault: unknown.
             DataFault: something is missing in the file.
         """
         found = self._resolve(name, ())
-        if found.get("previous_stage"):
-            raise UsageFault(
-                f"configuration {name!r} is the second stage of a cascade and trains on "
-                f"predictions of {found['previous_stage']!r}, which synthetic samples do not have; "
-                "expected 3d_fullres, 3d_lowres or 2d"
-            )
         missing = [key for key in _NEEDED if key not in found]
         if missing:
             raise DataFault(
@@ -80,6 +75,17 @@ class Plans:
                 "nnU-Net 2.8 or later: gansynth prepare --force"
             )
         return found
+
+    def first_of(self, name: str) -> str:
+        """The configuration whose cases a cascade's second stage shares; any other is its own.
+
+        A generator draws cases, so one made for 3d_fullres serves 3d_cascade_fullres too.
+        """
+        parent = self.doc["configurations"].get(name, {}).get("inherits_from")
+        if not (self.configuration(name).get("previous_stage") and parent):
+            return name
+        same = all(self.configuration(name)[k] == self.configuration(parent)[k] for k in _SHARED)
+        return str(parent) if same else name
 
     def _resolve(self, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         known = self.doc["configurations"]

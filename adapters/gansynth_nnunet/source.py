@@ -120,6 +120,11 @@ class NnunetSource(CaseSource):
         return len(self.patch_size) == 2
 
     @property
+    def is_cascaded(self) -> bool:
+        """Whether nnU-Net trains on a previous stage's predictions too."""
+        return bool(self.config.get("previous_stage"))
+
+    @property
     def train_ids(self) -> tuple[str, ...]:
         """Training cases of the fold, sorted."""
         return self._train
@@ -166,7 +171,7 @@ class NnunetSource(CaseSource):
         record = {
             "dataset": self.dataset,
             "plans": self.plans.path.stem,
-            "configuration": self.configuration,
+            "configuration": self.plans.first_of(self.configuration),
             **{key: self.config.get(key) for key in _HOST_KEYS},
             "transpose_forward": plans.get("transpose_forward"),
             "foreground_intensity_properties_per_channel": plans.get(

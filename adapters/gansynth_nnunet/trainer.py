@@ -1,12 +1,14 @@
 """nnU-Net's trainer with synthetic samples in its training batches, and nothing else changed.
 
-``GANSynthMixin`` composes with any variant: ``class Mine(GANSynthMixin, nnUNetTrainerDA5)``. One
-method of nnU-Net is overridden to mix, ``get_tr_and_val_datasets``; the others report and tidy up.
-Validation data are never touched, so pseudo Dice and the choice of checkpoint rest on real cases.
+``GANSynthMixin`` composes with any variant: ``class Mine(GANSynthMixin, nnUNetTrainerDA5)``, which
+``variants`` does for the names ``<Variant>GANSynth``. One method of nnU-Net is overridden to mix,
+``get_tr_and_val_datasets``; the others change augmentation if asked, report and tidy up. Validation
+data are never touched, so pseudo Dice and the choice of checkpoint rest on real cases.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,12 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from gansynth.errors import TrainingFault, UsageFault
+from gansynth_nnunet import augmentation, cascade, stock
 from gansynth_nnunet.class_locations import location_keys
 from gansynth_nnunet.config import HOW_TO, MixConfig
 from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.launch import cpu_threads
+from gansynth_nnunet.mixed import LastDraw
 from gansynth_nnunet.session import MixSession, Training
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.gansynth = MixConfig.from_environment()
         self.gansynth_session: MixSession | None = None
+        self._last = LastDraw()
+        self._asked_transforms = False
         if self.gansynth is not None:
             for name, value in self.gansynth.settings.items():
                 setattr(self, name, value)
@@ -74,17 +80,94 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         """nnU-Net's two data sets, the one for training wrapped.
 
         Raises:
-            UsageFault: nobody said what to mix in.
+            UsageFault: nobody said what to mix in, or that a cascade's second stage is to be.
+            DataFault: its previous stage has not predicted a case.
             IntegrityFault: the generator or bank has seen a validation case, or is of another
                 space.
             TrainingFault: the producer fills no bank.
         """
         config = self._gansynth_config()
         real, validation = super().get_tr_and_val_datasets()
+        if self.is_cascaded:
+            self._check_cascade(config, real, validation)
         if self.gansynth_session is not None:
             self.gansynth_session.close(self.current_epoch)
         self.gansynth_session = MixSession(config, self._describe(real, validation))
-        return self.gansynth_session.wrap(real), validation
+        mixed = self.gansynth_session.wrap(real)
+        mixed.last = self._last
+        return mixed, validation
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's two loaders.
+
+        Raises:
+            UsageFault: the variant has loaders of its own, which synthetic samples or the wish for
+                other augmentation do not reach.
+        """
+        loaders: tuple[Any, Any] = super().get_dataloaders()
+        if self.gansynth_session is None or not (self._augments_as_usual or self._asked_transforms):
+            raise UsageFault(
+                f"trainer {type(self).__name__}: the variant makes its own loaders, which leave "
+                "out nnU-Net's get_tr_and_val_datasets or get_training_transforms; expected one "
+                "that calls both, for example nnUNetTrainerDA5"
+            )
+        return loaders
+
+    # -- augmentation ----------------------------------------------------------------------------
+
+    def get_training_transforms(self, *given: Any, **named: Any) -> Any:
+        """The variant's own transforms, unless augmentation is off, for all or synthetic samples.
+
+        nnU-Net's method is static; it is called on the trainer.
+        """
+        if self.gansynth is None or self._augments_as_usual:
+            return super().get_training_transforms(*given, **named)
+        self._asked_transforms = True
+        asked = augmentation.arguments(given, named)
+        if not self.gansynth.injection.usual_augmentation:
+            return augmentation.validation_pipeline(self, asked)
+        self.print_to_log_file(augmentation.SYNTHETIC_AS_DRAWN)
+        plain = augmentation.plain_pipeline(self, asked)
+        usual = super().get_training_transforms(*given, **named)
+        return augmentation.ByKind(usual, plain, self._last)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
+        """The variant's own, unless augmentation is off: then crops of the patch, no mirroring."""
+        rotation, dummy, initial, mirror = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        if self.gansynth is not None and not self.gansynth.injection.usual_augmentation:
+            self.print_to_log_file(augmentation.NO_AUGMENTATION)
+            initial, mirror = self.configuration_manager.patch_size, None
+            self.inference_allowed_mirroring_axes = None
+        return rotation, dummy, initial, mirror
+
+    @property
+    def _augments_as_usual(self) -> bool:
+        injection = None if self.gansynth is None else self.gansynth.injection
+        return injection is None or (injection.usual_augmentation and injection.augment_synthetic)
+
+    # -- while training --------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint, whole or not at all, under the variant's name.
+
+        So nnU-Net predicts from it where gansynth is not installed.
+        """
+        own = type(self)
+        with (
+            stock.replacing(Path(filename)) as temporary,
+            stock.called(own, stock.stock_name(own, GANSynthMixin)),
+        ):
+            super().save_checkpoint(str(temporary))
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's own, timed: so the producer's pace is set by what it costs."""
+        begin = time.monotonic()
+        result: dict[str, Any] = super().train_step(batch)
+        if self.gansynth_session is not None:
+            self.gansynth_session.step(begin, time.monotonic())
+        return result
 
     def on_epoch_end(self) -> None:
         """Also report what was drawn."""
@@ -113,11 +196,21 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             raise UsageFault(f"nothing says which synthetic samples to train with: {HOW_TO}")
         return self.gansynth
 
+    def _check_cascade(self, config: MixConfig, real: Any, validation: Any) -> None:
+        if config.injection.ratio.p > 0 and not config.cascade:
+            raise UsageFault(cascade.refusal(self.configuration_name))
+        cascade.check_predictions(
+            Path(self.folder_with_segs_from_previous_stage),
+            sorted({*real.identifiers, *validation.identifiers}),
+            self.configuration_manager.previous_stage_name,
+        )
+
     def _describe(self, real: Any, validation: Any) -> Training:
         training = tuple(str(case) for case in real.identifiers)
         held_out = () if self.fold == "all" else tuple(str(c) for c in validation.identifiers)
         # Raw intensities may exceed what float16 holds; normalised ones do not.
         schemes = self.configuration_manager.normalization_schemes
+        ranks = torch.distributed.get_world_size() if self.is_ddp else 1
         return Training(
             dataset=self.plans_manager.dataset_name,
             configuration=self.configuration_name,
@@ -135,8 +228,9 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             batches=int(self.num_iterations_per_epoch),
             output=Path(self.output_folder),
             rank=int(self.local_rank),
-            ranks=torch.distributed.get_world_size() if self.is_ddp else 1,
+            ranks=ranks,
             say=self.print_to_log_file,
+            gpus=tuple(range(ranks)) if self.device.type == "cuda" else (),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gansynth.errors import UsageFault
 from gansynth.lineage import CaseRecord, Lineage
-from gansynth.schema import Case, Schema, content_hash
+from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.space import Space
 
 
@@ -55,6 +55,33 @@ class SourceRequest:
     def to_json(self) -> dict[str, Any]:
         """A JSON document; ``SourceRequest(**doc)`` reads it back."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A case as its files have it, on the grid of what the source's ``load`` makes of it.
+
+    Attributes:
+        image: float32 (C, D, H, W) in the files' own units: nothing is normalised.
+        labels: int16 (D, H, W).
+        spacing: mm along D, H, W, by the files' headers.
+        stored: for each axis (x, y, z) of the files, the axis (x, y, z) of ``load`` it has become
+            and the direction, 1 or -1, it is read in: nibabel's orientation.
+        units: of each channel, (scale, offset): ``load`` times scale plus offset is ``image``.
+        exact: whether nothing was interpolated.
+    """
+
+    image: FloatArray
+    labels: LabelArray
+    spacing: tuple[float, ...]
+    stored: tuple[tuple[int, int], ...]
+    units: tuple[tuple[float, float], ...]
+    exact: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return self.image.nbytes + self.labels.nbytes
 
 
 class CaseSource(ABC):
@@ -122,6 +149,18 @@ class CaseSource(ABC):
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape of a case in voxels; this one reads the whole case."""
         return self.load(case_id).image.shape[1:]
+
+    def original(self, case_id: str) -> Original:
+        """A case as its files have it, for hosts that read and preprocess files themselves.
+
+        Raises:
+            UsageFault: the source does not know; this one never does.
+        """
+        raise UsageFault(
+            f"{self.name}: cases of {self.request.kind}: have no way back to whole volumes as "
+            "their files hold them, which a host's own preprocessing starts from; expected a "
+            "generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own cases"
+        )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record (id, subject, content hash) of a case.

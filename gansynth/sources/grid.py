@@ -52,6 +52,13 @@ def canonical_shape(shape: Sequence[int], affine: npt.NDArray[np.float64]) -> tu
     return z, y, x
 
 
+def stored_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
+    """For each axis (x, y, z) of a file: its axis (x, y, z) after ``canonical``, and 1 or -1."""
+    from nibabel import orientations
+
+    return tuple((int(axis), int(way)) for axis, way in orientations.io_orientation(affine))
+
+
 def same_spacing(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two spacings differ by at most 1 % on every axis."""
     return all(abs(a - b) <= SAME * max(a, b) for a, b in zip(one, other, strict=True))

@@ -18,7 +18,7 @@ from gansynth.findings import Checked, Finding
 from gansynth.lineage import CaseRecord, guard_split
 from gansynth.outline import PlaneOutline
 from gansynth.schema import Boxes, Case, LabelArray, Schema, content_hash
-from gansynth.sources.base import SourceRequest
+from gansynth.sources.base import CaseSource, Original, SourceRequest
 from gansynth.sources.h5_format import (
     Entry,
     Index,
@@ -62,6 +62,7 @@ class H5Source(PatchSource):
         self.index: Index = read_index(self.path)
         self._numbers = {entry.id: n for n, entry in enumerate(self.index.cases)}
         self._open: tuple[int, Any] | None = None
+        self._source: CaseSource | None = None
         self._refuse_other()
         self._refuse_leaks()
 
@@ -123,6 +124,17 @@ class H5Source(PatchSource):
             for ids in (self.train_ids, self.held_out_ids)
         ]
         guard_split(*sides, fold=self.fold, repair="correct the original, and cache it again")
+
+    def original(self, case_id: str) -> Original:
+        """A case as the files of the original source have it; they must still be there."""
+        from gansynth.registry import installed
+
+        if self._source is None:
+            request = SourceRequest(**self.index.request)
+            self._source = installed().open_source(
+                replace(request, root=self.request.root or request.root)
+            )
+        return self._source.original(case_id)
 
     # -- reading ---------------------------------------------------------------------------------
 

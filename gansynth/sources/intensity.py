@@ -44,17 +44,29 @@ class Intensity:
         values = channel.astype(np.float32)
         if self.modality == "none":
             return values
+        std, mean = self.units(values)
+        if self.modality == "ct":
+            values = np.clip(values, self.low, self.high)
+        if std == 0:
+            return np.zeros_like(values)
+        return np.asarray((values - mean) / std, np.float32)
+
+    def units(self, channel: npt.NDArray[Any]) -> tuple[float, float]:
+        """What normalised values of a channel (D, H, W) are times and plus, to be the file's.
+
+        Returns:
+            The standard deviation (0 of a constant channel) and the mean.
+        """
+        if self.modality == "none":
+            return 1.0, 0.0
         if self.modality == "mr":
-            body = values[values != 0].astype(np.float64)
+            body = channel[channel != 0].astype(np.float64)
             mean, std = (float(body.mean()), float(body.std())) if body.size else (0.0, 0.0)
         else:
             assert self.mean is not None
             assert self.std is not None
-            values = np.clip(values, self.low, self.high)
             mean, std = self.mean, self.std
-        if not std > 1e-8 * max(1.0, abs(mean)):
-            return np.zeros_like(values)
-        return np.asarray((values - mean) / std, np.float32)
+        return (std if std > 1e-8 * max(1.0, abs(mean)) else 0.0), mean
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document for a host's record."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import Volume, read_nifti, read_nifti_header
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.base import CaseSource, Original, SourceRequest
 from gansynth.sources.folds import choose_fold, subjects_of
 from gansynth.sources.grid import (
     ORIENTATION,
@@ -30,6 +30,7 @@ from gansynth.sources.grid import (
     resample,
     resampled_shape,
     same_spacing,
+    stored_axes,
 )
 from gansynth.sources.intensity import Intensity, by_name, ct_intensities, draw_foreground
 from gansynth.sources.listing import Entry, VolumeSet
@@ -123,9 +124,9 @@ class VolumeSource(CaseSource):
             DataFault: unknown, damaged, NaN, image and labels that do not fit together, or a label
                 value that the schema does not know.
         """
-        array, labels, spacing = self._arrays(case_id)
+        array, labels, reference = self._arrays(case_id)
         image = np.stack([how(c) for how, c in zip(self.intensities, array, strict=True)])
-        shape = self._shape_of(labels.shape, spacing)
+        shape = self._shape_of(labels.shape, canonical_spacing(reference.affine))
         if shape != labels.shape:
             image, labels = resample(case_id, image, labels, shape)
         case = Case(case_id, self.subject(case_id), image, labels)
@@ -134,6 +135,25 @@ class VolumeSource(CaseSource):
         except DataFault as fault:
             raise DataFault(f"{self.entry(case_id).labels}: {fault}; {self._way_out}") from fault
         return case
+
+    def original(self, case_id: str) -> Original:
+        """A case as its files have it, on the grid of ``load``.
+
+        Raises:
+            DataFault: as ``load``.
+        """
+        array, labels, reference = self._arrays(case_id)
+        image, turn = array.astype(np.float32), stored_axes(reference.affine)
+        each = zip(self.intensities, image, strict=True)
+        units = tuple(intensity.units(channel) for intensity, channel in each)
+        old = labels.shape
+        new = self._shape_of(old, canonical_spacing(reference.affine))
+        if new != old:
+            image, labels = resample(case_id, image, labels, new)
+        by_axis = {axis: size for (axis, _), size in zip(turn, reference.spacing, strict=True)}
+        sizes = (by_axis[2], by_axis[1], by_axis[0])
+        spacing = tuple(s * (o / n) for s, o, n in zip(sizes, old, new, strict=True))
+        return Original(image, labels, spacing, turn, units, exact=new == old)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape (D, H, W) of what ``load`` returns; only a header is read."""
@@ -160,15 +180,13 @@ class VolumeSource(CaseSource):
             )
         return self._entries[case_id]
 
-    def _arrays(
-        self, case_id: str
-    ) -> tuple[npt.NDArray[Any], LabelArray, tuple[float, float, float]]:
-        """Image (C, D, H, W) as stored, labels (D, H, W) and spacing of a case."""
+    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray, Volume]:
+        """Image (C, D, H, W) as stored, labels (D, H, W), and the label file of a case."""
         entry = self.entry(case_id)
         reference = read_nifti(entry.labels)
-        labels, spacing = canonical(reference)
+        labels, _ = canonical(reference)
         channels = [self._channels_of(f, reference, entry.labels) for f in entry.images]
-        return np.concatenate(channels), whole_labels(entry.labels, labels), spacing
+        return np.concatenate(channels), whole_labels(entry.labels, labels), reference
 
     def _channels_of(self, file: Path, reference: Volume, labels: Path) -> npt.NDArray[Any]:
         volume = read_nifti(file, ndim=(3, 4) if self.listing.stacked else (3,))

@@ -103,6 +103,7 @@ class Host(Adapter):
     settings: ClassVar[dict[str, str]] = {"num_epochs": "Epochs."}
     started: ClassVar[list[Any]] = []
     fell_back: ClassVar[int] = 0
+    warnings: ClassVar[tuple[str, ...]] = ()
 
     @property
     def sample_size(self):
@@ -114,6 +115,9 @@ class Host(Adapter):
     def validate(self):
         if self.source.request.configuration == "impossible":
             raise UsageFault("--configuration impossible: not in the plans")
+
+    def bank_bytes(self, injection):
+        return 1000
 
     def inject(self, dataset, plan, *, batch_size):
         raise NotImplementedError
@@ -127,6 +131,7 @@ class Host(Adapter):
             self.fell_back,
             {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
             {"the bank is empty": self.fell_back},
+            warnings=self.warnings,
         )
 
 

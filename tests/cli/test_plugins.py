@@ -1,6 +1,5 @@
-"""plugins and doctor: what is there, what is broken, and whether it keeps its contract."""
+"""plugins: what is there, what is broken, and whether it keeps its contract."""
 
-import json
 import tomllib
 from types import SimpleNamespace
 
@@ -10,7 +9,6 @@ import pytest
 from gansynth import __version__
 from gansynth.hookspecs import API_VERSION, hookimpl
 from gansynth.registry import installed
-from gansynth_cli.commands import doctor
 
 
 @pytest.fixture
@@ -248,66 +246,3 @@ def test_a_metric_that_fails_is_one_line(run, metrics, refuse):
 def test_an_unknown_metric_is_a_slip_before_anything_is_drawn(run, refuse):
     says = ["metric 'spectrun' is unknown", "Did you mean 'spectrum'?"]
     refuse("sample", run, "--metric", "spectrun", code=2, says=says, keep=[run])
-
-
-# -- doctor --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def light(monkeypatch):
-    """Doctor without the imports that take seconds."""
-    monkeypatch.setattr(doctor, "HOSTS", ())
-    monkeypatch.setattr(doctor, "_nnunet", lambda: iter(()))
-
-
-def test_doctor_is_content_with_this_machine(light, run_json):
-    document = run_json("doctor")
-    assert document["ok"] is True
-    found = {line["what"] for line in document["lines"]}
-    assert {"gansynth", "python", "torch", "device", "threads", "/dev/shm", "plugins"} <= found
-
-
-def test_something_essential_missing_is_exit_4_after_all_lines(light, run_cli, monkeypatch):
-    monkeypatch.setattr(doctor, "ESSENTIAL", ("numpy", "no-such-package"))
-    result = run_cli("doctor", "--json")
-    assert result.exit_code == 4
-    document = json.loads(result.stdout)
-    assert document["ok"] is False
-    assert {"state": "bad", "what": "no-such-package"}.items() <= document["lines"][3].items()
-    assert result.stderr == "error: doctor: no-such-package not in order; see the lines above\n"
-
-
-def test_a_host_that_is_missing_is_a_note_only():
-    line = doctor._package("no-such-host", essential=False)
-    assert (line.state, line.found) == ("note", "not installed; pip install no-such-host")
-
-
-def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
-    (tmp_path / "torn_package.py").write_text("raise OSError('libtorn.so is missing')")
-    meta = tmp_path / "torn_package-1.0.dist-info"
-    meta.mkdir()
-    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: torn-package\nVersion: 1.0\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    line = doctor._package("torn-package", essential=True)
-    assert (line.state, "OSError: libtorn.so is missing" in line.found) == ("bad", True)
-
-
-def test_doctor_notes_broken_plugins(light, broken, run_cli):
-    result = run_cli("doctor")
-    assert result.exit_code == 0
-    assert "note  plugin unlucky" in result.stdout
-
-
-@pytest.mark.parametrize(("threads", "state"), [("1", "ok"), (None, "note")])
-def test_doctor_notes_unset_threads_on_several_cores(monkeypatch, threads, state):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if threads:
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    monkeypatch.setattr(doctor, "_cores", lambda: 8)
-    assert doctor._threads().state == state
-
-
-def test_doctor_knows_nnunet():
-    lines = list(doctor._nnunet())
-    assert lines[0].found.startswith("nnU-Net ")
-    assert {line.state for line in lines} == {"ok"}

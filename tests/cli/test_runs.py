@@ -7,6 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth.adapter import Injection
+from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
+from gansynth.supply import BankSize, Pacing
+
 DATA = ("--data", "toy:3")
 
 
@@ -143,18 +148,62 @@ def test_a_trained_network_goes_all_the_way(toys, run_json, tmp_path):
 # -- augment -------------------------------------------------------------------------------------
 
 
-def test_augment_hands_on_everything_it_was_told(run, run_cli, toys):
+def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
     result = run_cli(
-        *augment(run, "--frozen", "--bank-size", 7, "--strict", "--edit", "flip", "--seed", 5),
+        *augment(run, "--frozen", "--bank-size", "2GB", "--strict", "--edit", "flip", "--seed", 5),
+        *("--schedule", "anneal:50%-100%", "--refresh", "10min", "--scratch", tmp_path),
+        *("--restarts", 2, "--keep-going", "--no-usual-augmentation", "--augment-synthetic", "no"),
         *("--device", "cpu", "--set", "num_epochs=3", "--", "--npz", "-x"),
     )
     assert result.exit_code == 0, result.stderr
     injection, settings, options = toys.started[0]
-    assert (injection.run, str(injection.ratio)) == (run, "1:1")
-    assert (injection.frozen, injection.size.samples, injection.strict) == (True, 7, True)
-    assert (injection.edits, injection.seed, injection.device) == (("flip",), 5, "cpu")
+    assert injection == Injection(
+        run=run,
+        ratio=Ratio(1, 1),
+        schedule=Schedule("anneal", begin=0.5, end=1.0),
+        frozen=True,
+        size=BankSize(bytes=2 * 10**9),
+        pacing=Pacing(refresh=600),
+        scratch=tmp_path,
+        edits=("flip",),
+        seed=5,
+        device="cpu",
+        restarts=2,
+        strict=True,
+        keep_going=True,
+        usual_augmentation=False,
+        augment_synthetic=False,
+    )
     assert settings == {"num_epochs": "3"}
     assert options == ("--npz", "-x")
+
+
+def test_with_a_bank_no_generator_is_needed(run, run_json, toys, tmp_path):
+    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.registry import installed
+    from gansynth.sources.base import SourceRequest
+
+    source = installed().open_source(SourceRequest("toy", "3"))
+    spec = BankSpec(source.schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)
+    BankWriter.create(tmp_path / "bank", spec).close()
+    without = ("augment", "--target", "toyhost", *DATA, "--ratio", "1:1", "--bank")
+    planned = run_json(*without, tmp_path / "bank", "--dry-run")
+    assert (planned["generator"], planned["bank"]) == (None, f"{tmp_path / 'bank'} (existing)")
+    run_json(*without, tmp_path / "bank")
+    assert toys.started[0][0].run is None
+
+
+def test_without_generator_and_bank_there_is_nothing_to_mix_in(run_cli, toys):
+    result = run_cli("augment", "--target", "toyhost", *DATA, "--ratio", "1:1")
+    assert (result.exit_code, toys.started) == (2, [])
+    assert "expected a generator or a bank" in result.stderr
+
+
+def test_warnings_are_said_and_in_the_result(run, run_cli, toys, monkeypatch):
+    monkeypatch.setattr(toys, "warnings", ("ratio: 1:1 before, 3:1 now",))
+    result = run_cli(*augment(run), "--json")
+    assert "ratio: 1:1 before, 3:1 now" in result.stderr
+    assert json.loads(result.stdout)["warnings"] == ["ratio: 1:1 before, 3:1 now"]
 
 
 def test_augment_reports_ratio_fallbacks_metrics_and_folder(run, run_json):
@@ -168,6 +217,7 @@ def test_augment_reports_ratio_fallbacks_metrics_and_folder(run, run_json):
         "fell_back": 0,
         "schedule": "constant",
         "supply": {},
+        "warnings": [],
         "metrics_on_real_cases": {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
     }
 
@@ -208,6 +258,10 @@ def test_a_slip_starts_nothing(run, run_cli, toys, arguments, message):
 def test_a_dry_run_prints_the_plan_and_starts_nothing(run, run_json, toys):
     document = run_json(*augment(run, "--dry-run", ratio="3:1"))
     assert document["synthetic_share"] == 0.25
+    assert document["schedule"] == "constant"
+    assert document["bank"] == "64 samples, kept fresh, at most 2 % overhead"
+    assert document["bank_bytes"] == 1000
+    assert Path(document["bank_place"]).is_dir()
     assert (document["training_cases"], document["held_out_cases"]) == (12, 4)
     assert toys.started == []
 

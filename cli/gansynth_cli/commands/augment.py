@@ -21,9 +21,10 @@ from gansynth_cli.common import (
     with_output,
     with_source,
 )
+from gansynth_cli.exporting import check_options, run_export
 
 if TYPE_CHECKING:
-    from gansynth.adapter import Adapter, Injection, Outcome
+    from gansynth.adapter import Adapter, Content, Injection, Outcome
     from gansynth.sources.base import SourceRequest
 
 TOLERATED = 0.01
@@ -95,6 +96,17 @@ TOLERATED = 0.01
     show_default=True,
     help="Seeds labels, latents and slots.",
 )
+@click.option(
+    "--export",
+    metavar="DatasetNNN_NAME",
+    help="Train nothing: write a data set of that name that the stock host trains on.",
+)
+@click.option(
+    "--content",
+    type=click.Choice(["mixed", "synthetic"]),
+    help="With --export: real and synthetic cases to train on (default), or synthetic ones alone, "
+    "as a raw data set to share.",
+)
 @edit_option
 @device_option
 @set_option
@@ -107,6 +119,8 @@ def command(
     settings: dict[str, str],
     dry_run: bool,
     options: tuple[str, ...],
+    export: str | None,
+    content: Content | None,
     out: Output,
     **how: Any,
 ) -> None:
@@ -114,15 +128,21 @@ def command(
 
     The host stays as it is installed, and validates on real cases only. A generator that has seen a
     held-out case, or shares a subject with one, is refused (exit 6). Where a sample is missing a
-    real case takes its place, counted; more than 1 % of that ends in exit 5, after training.
+    real case takes its place, counted; more than 1 % of that ends in exit 5, after training. Where
+    the schedule allows no real case it is waited for, five minutes unless GANSYNTH_PATIENCE says
+    other seconds, and then training stops with exit 5.
     --set changes settings of the host; what follows -- goes to the host's own command line.
     """
     from gansynth.registry import installed
 
+    check_options(export, content)
     injection = injection_from(how)
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.settings, of=target)
     adapter = cls(installed().open_source(request))
+    if export is not None:
+        run_export(adapter, injection, export, content, dry_run=dry_run, out=out)
+        return
     adapter.validate()
     adapter.check(injection, settings, options)
     if dry_run:
@@ -130,6 +150,8 @@ def command(
         out.result(planned, summary(planned))
         return
     outcome = adapter.start(injection, settings, options)
+    for warning in outcome.warnings:
+        out.reporter.warn(warning)
     document = describe(outcome, injection)
     out.result(document, summary(document))
     judge(outcome)
@@ -171,11 +193,11 @@ def plan(
         "fold": source.fold,
         "training_cases": len(source.train_ids),
         "held_out_cases": len(source.held_out_ids),
-        "generator": str(injection.run),
+        "generator": None if injection.run is None else str(injection.run),
         "ratio": str(injection.ratio),
         "schedule": str(injection.schedule),
         "synthetic_share": injection.schedule.share_of(injection.ratio),
-        "bank": _bank_text(injection),
+        **_planned_bank(adapter, injection),
         "seed": injection.seed,
         "settings": dict(settings),
         "host_options": list(options),
@@ -183,12 +205,21 @@ def plan(
     }
 
 
-def _bank_text(injection: Injection) -> str:
+def _planned_bank(adapter: Adapter, injection: Injection) -> dict[str, Any]:
+    """Which bank samples would be drawn from, the room it takes, where, and how it is renewed."""
+    if injection.ratio.p == 0:
+        return {"bank": "none"}
     if injection.bank is not None:
-        return f"{injection.bank} (existing)"
-    kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
+        return {"bank": f"{injection.bank} (existing)"}
+    from gansynth.bank import bank_place
+
     unit = " samples" if injection.size.samples is not None else ""
-    return f"{injection.size}{unit}, {kind}"
+    kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
+    needed = adapter.bank_bytes(injection)
+    document: dict[str, Any] = {"bank": f"{injection.size}{unit}, {kind}", "bank_bytes": needed}
+    if needed is not None:
+        document["bank_place"] = str(bank_place(needed, injection.scratch))
+    return document
 
 
 def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:
@@ -203,6 +234,7 @@ def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:
         "asked_synthetic_share": outcome.asked,
         "fell_back": outcome.fell_back,
         "supply": dict(outcome.supply),
+        "warnings": list(outcome.warnings),
         "metrics_on_real_cases": dict(outcome.metrics),
     }
 
@@ -217,6 +249,8 @@ def judge(outcome: Outcome) -> None:
     missing = outcome.fell_back / max(1, asked)
     if missing > TOLERATED:
         why = max(outcome.reasons, key=lambda reason: outcome.reasons[reason], default="")
+        if ended := outcome.supply.get("ended"):
+            why += f": {ended}"
         raise TrainingFault(
             f"{outcome.folder}: training finished and its results are kept, but "
             f"{outcome.fell_back} of {asked} synthetic samples were missing ({missing:.1%}"

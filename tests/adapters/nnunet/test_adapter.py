@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,22 @@ import numpy as np
 import pytest
 
 from gansynth.adapter import Injection
-from gansynth.bank import bank_folder
+from gansynth.bank import place_bank
+from gansynth.drawlog import Counts
 from gansynth.errors import DataFault, GansynthError, IntegrityFault, TrainingFault, UsageFault
 from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
 from gansynth.schema import Sample
 from gansynth.space import Space
+from gansynth.supply import BankSize
 from gansynth_nnunet import child, torchvision_cure
-from gansynth_nnunet.adapter import NnunetAdapter, doctor_lines
+from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.bank_size import plan_bank, remove_banks_of, sample_bytes
 from gansynth_nnunet.guards import check_size
-from gansynth_nnunet.launch import EXT_TRAINER, cpu_threads, parse_options
-from gansynth_nnunet.session import remove_banks_of
+from gansynth_nnunet.launch import cpu_threads, parse_options
+from gansynth_nnunet.outcome import read_outcome
+from gansynth_nnunet.record import SessionRecord, describe_session
 from gansynth_nnunet.source import open_nnunet
 
 QUICK = {
@@ -147,12 +153,21 @@ def test_samples_smaller_than_a_patch_are_refused(space, patch, fits):
 # -- the outcome ---------------------------------------------------------------------------------
 
 
-def finished(folder: Path, real: int, synthetic: int, fell_back: int) -> None:
-    """What a training leaves behind."""
-    drawn = {"real": real, "synthetic": synthetic, "fell_back": fell_back}
-    session = {"drawn": {**drawn, "reasons": {"the bank is empty": fell_back}}}
+def finished(folder: Path, *drawn: tuple[int, int, int], **rest: Any) -> None:
+    """What a training of some sessions leaves behind: real, synthetic, fell back of each."""
+    sessions = [
+        {
+            "drawn": {
+                **dict(zip(("real", "synthetic", "fell_back"), counts, strict=True)),
+                "distinct_synthetic": counts[1] // 2,
+                "reasons": {"the bank is empty": counts[2]},
+            },
+            **rest,
+        }
+        for counts in drawn
+    ]
     (folder / "validation").mkdir(parents=True)
-    (folder / "gansynth.json").write_text(json.dumps({"sessions": [session, session]}))
+    (folder / "gansynth.json").write_text(json.dumps({"sessions": sessions}))
     summary = {
         "foreground_mean": {"Dice": 0.8},
         "mean": {"1": {"Dice": 0.8}, "2": {"Dice": float("nan")}},
@@ -160,19 +175,85 @@ def finished(folder: Path, real: int, synthetic: int, fell_back: int) -> None:
     (folder / "validation" / "summary.json").write_text(json.dumps(summary))
 
 
-def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(toy_copy):
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    finished(adapter.output_folder, real=30, synthetic=10, fell_back=0)
-    outcome = adapter._outcome()
+def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
+    finished(tmp_path, (30, 10, 0), (30, 10, 0))
+    outcome = read_outcome(tmp_path)
     assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.realised) == (60, 20, 0.25)
     assert outcome.metrics == {"dice": 0.8, "dice_per_label": {"1": 0.8, "2": None}}
 
 
-def test_missing_samples_are_reported_with_the_reason_for_others_to_judge(toy_copy):
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    finished(adapter.output_folder, real=102, synthetic=98, fell_back=2)
-    outcome = adapter._outcome()
+def test_missing_samples_are_reported_with_the_reason_for_others_to_judge(tmp_path):
+    finished(tmp_path, (102, 98, 2), (102, 98, 2))
+    outcome = read_outcome(tmp_path)
     assert (outcome.fell_back, dict(outcome.reasons)) == (4, {"the bank is empty": 4})
+
+
+def test_an_outcome_says_what_the_producers_of_all_sessions_did(tmp_path):
+    supply = {"restarts": 1, "overhead": 0.01, "refresh_seconds": 40.0, "ended": "killed"}
+    finished(tmp_path, (10, 10, 0), (0, 60, 0), asked=0.75, supply=supply, changes=["edits"])
+    outcome = read_outcome(tmp_path)
+    assert outcome.supply == {
+        "draws_per_sample": 2.0,
+        "refresh_seconds": 40.0,
+        "overhead": 0.01,
+        "restarts": 2,
+        "ended": "killed",
+    }
+    assert (outcome.asked, outcome.warnings) == (0.75, ("edits", "edits"))
+
+
+def test_a_record_without_what_is_new_in_it_still_has_an_outcome(tmp_path):
+    finished(tmp_path, (3, 3, 0))
+    assert read_outcome(tmp_path).asked is None
+
+
+# -- the room a bank takes -------------------------------------------------------------------------
+
+
+def test_the_room_of_a_bank_is_known_before(adapter, fitted):
+    planned = adapter.bank_bytes(Injection(fitted, Ratio(1, 1), size=BankSize(samples=10)))
+    one = sample_bytes(tuple(adapter.source.space.size), adapter.sample_size, 2, 2, 4)
+    assert planned == one * (10 + 4 * 5)
+
+
+def test_a_bank_without_room_for_two_samples_is_refused(adapter, fitted):
+    tiny = Injection(fitted, Ratio(1, 1), size=BankSize(bytes=1000))
+    with pytest.raises(UsageFault, match=r"--bank-size 1000B: holds 0 sample"):
+        adapter.check(tiny, {}, ())
+
+
+@pytest.mark.parametrize(("frozen", "held"), [(True, 1), (False, 2)])
+def test_a_live_bank_holds_two_samples_at_least(tmp_path, frozen, held):
+    one = Injection(tmp_path, Ratio(1, 1), frozen=frozen, size=BankSize(samples=1))
+    assert plan_bank(one, 4, 1000).held == held
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"schedule": Schedule.parse("anneal")}, UsageFault),
+        ({"ratio": Ratio(1, 3)}, None),
+    ],
+)
+def test_what_cannot_be_continued_is_refused_before_anything_starts(
+    toy_copy, frozen_bank, changes, fault
+):
+    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    first = injection(frozen_bank())
+    described = describe_session(adapter._config(first, {}), *adapter._check(first))
+    adapter.output_folder.mkdir(parents=True)
+    SessionRecord(adapter.output_folder, 0, described).write(1, Counts(), complete=False)
+    (adapter.output_folder / "checkpoint_latest.pth").touch()
+    now = replace(first, **changes)
+    adapter.check(now, {}, ())
+    if fault is None:
+        adapter.check(now, {}, ("--c",))
+        return
+    with pytest.raises(fault, match="start anew without --c"):
+        adapter.check(now, {}, ("--c",))
 
 
 # -- the child process ---------------------------------------------------------------------------
@@ -190,6 +271,14 @@ def test_a_childs_typed_fault_is_ours(tmp_path, code):
     with pytest.raises(GansynthError, match=r"^what and why$") as caught:
         child.raise_if_failed(ended, "training")
     assert caught.value.exit_code == code
+
+
+def test_a_childs_fault_is_found_though_its_threads_go_on_talking(tmp_path):
+    code = (
+        "import sys; sys.stderr.write('error: why\\nTraceback\\nRuntimeError: x\\n'); sys.exit(5)"
+    )
+    with pytest.raises(TrainingFault, match=r"^why$"):
+        child.raise_if_failed(run(code, tmp_path / "log"), "training")
 
 
 def test_any_other_failure_quotes_the_last_line(tmp_path):
@@ -214,7 +303,7 @@ def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
 
 
 def test_what_a_killed_child_left_in_memory_is_removed():
-    folder = bank_folder("toy", 0)
+    folder, _ = place_bank("toy", 0)
     remove_banks_of(os.getpid() + 1)
     assert folder.exists()
     remove_banks_of(os.getpid())
@@ -287,12 +376,6 @@ def test_that_folder_lets_another_sitecustomize_run(tmp_path):
     path = os.pathsep.join((str(torchvision_cure.CPU_TORCH), str(tmp_path)))
     command = [sys.executable, "-c", "import sys; assert sys.seen"]
     assert subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode == 0
-
-
-def test_the_doctor_names_the_folder_for_nnunet():
-    lines = doctor_lines()
-    assert lines[0].startswith("nnU-Net 2.")
-    assert any(f"nnUNet_extTrainer={EXT_TRAINER}" in line for line in lines)
 
 
 # -- all of it -----------------------------------------------------------------------------------

@@ -1,10 +1,17 @@
 """What the trainer is told by the environment; and how a CPU predicts with a small network."""
 
 import json
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+from gansynth.adapter import Injection
 from gansynth.errors import UsageFault
+from gansynth.lineage import CaseRecord
+from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
+from gansynth.supply import BankSize, Pacing
 from gansynth_nnunet.config import MixConfig
 
 # -- what it is told -----------------------------------------------------------------------------
@@ -23,6 +30,9 @@ from gansynth_nnunet.config import MixConfig
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epochs"}, "has no '='"),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_FROZEN": "maybe"}, "GANSYNTH_FROZEN=maybe"),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_BANK_SIZE": "x"}, "--bank-size 'x'"),
+        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_PATIENCE": "soon"}, "GANSYNTH_PATIENCE=soon"),
+        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SCHEDULE": "later"}, "--schedule 'later'"),
+        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_OVERHEAD": "2"}, "--overhead '2'"),
         ({"GANSYNTH_CONFIG": "/no/such.json"}, "/no/such.json: cannot be read"),
     ],
 )
@@ -37,18 +47,69 @@ def test_a_silent_environment_says_nothing():
 
 
 def test_what_the_adapter_writes_is_read_back(tmp_path):
-    from gansynth.adapter import Injection
-    from gansynth.lineage import CaseRecord
-    from gansynth.ratio import Ratio
-
     config = MixConfig(
-        Injection(tmp_path / "g0", Ratio.parse("1:2"), edits=("elastic",)),
+        everything(tmp_path / "g0"),
         settings={"num_epochs": 3, "initial_lr": 0.1},
+        patience=7.0,
         held_out=(CaseRecord("a", "s", "0"),),
     )
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config.to_json()))
     assert MixConfig.from_environment({"GANSYNTH_CONFIG": str(file)}) == config
+
+
+def everything(run: Path) -> Injection:
+    """No option as it is by default."""
+    injection = Injection(
+        run=run,
+        ratio=Ratio.parse("1:2"),
+        schedule=Schedule.parse("anneal:50%-90%"),
+        frozen=True,
+        size=BankSize.parse("3x"),
+        pacing=Pacing(reuse=4),
+        bank=run / "bank",
+        scratch=run / "scratch",
+        edits=("elastic", "flip"),
+        seed=3,
+        device="cuda:1",
+        restarts=2,
+        strict=True,
+        keep_going=True,
+        usual_augmentation=False,
+        augment_synthetic=False,
+    )
+    plain = Injection(run, Ratio.parse("1:1"))
+    same = [
+        f.name for f in fields(Injection) if getattr(plain, f.name) == getattr(injection, f.name)
+    ]
+    assert same == ["run"], "name every option"
+    return injection
+
+
+def test_variables_say_all_that_the_options_of_augment_do(tmp_path):
+    said = {
+        "GENERATOR": tmp_path,
+        "BANK": tmp_path / "bank",
+        "RATIO": "1:2",
+        "SCHEDULE": "anneal:50%-90%",
+        "FROZEN": 1,
+        "BANK_SIZE": "3x",
+        "REUSE": 4,
+        "SCRATCH": tmp_path / "scratch",
+        "EDITS": "elastic,flip",
+        "SEED": 3,
+        "DEVICE": "cuda:1",
+        "RESTARTS": 2,
+        "STRICT": "yes",
+        "KEEP_GOING": 1,
+        "USUAL_AUGMENTATION": 0,
+        "AUGMENT_SYNTHETIC": "no",
+        "PATIENCE": "0.5",
+    }
+    config = MixConfig.from_environment({f"GANSYNTH_{k}": str(v) for k, v in said.items()})
+    assert config is not None
+    assert config.injection == everything(tmp_path)
+    assert config.patience == 0.5
 
 
 # -- predicting on a CPU -------------------------------------------------------------------------

@@ -303,12 +303,6 @@ def change_configuration(toy, **changes: object) -> None:
     write_json_atomic(path, plans)
 
 
-def test_the_second_stage_of_a_cascade_is_refused(toy_copy):
-    change_configuration(toy_copy, previous_stage="3d_lowres")
-    with pytest.raises(UsageFault, match="second stage of a cascade"):
-        open_nnunet(toy_copy.request())
-
-
 def test_an_inherited_configuration_is_resolved(toy_copy):
     path = toy_copy.preprocessed / f"{toy_copy.plans}.json"
     plans = read_json(path)

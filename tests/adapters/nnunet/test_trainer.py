@@ -15,58 +15,12 @@ import pytest
 from gansynth.bank import BankReader
 from gansynth.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet import torchvision_cure
-from gansynth_nnunet.config import MixConfig
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import MixSession
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def nnunet(toy_nnunet, tmp_path, monkeypatch):
-    """nnU-Net set up to train the toy data set in this process, its results in tmp_path."""
-    for name in [n for n in os.environ if n.startswith("GANSYNTH_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("nnUNet_raw", str(toy_nnunet.raw.parent))
-    monkeypatch.setenv("nnUNet_preprocessed", str(toy_nnunet.preprocessed.parent))
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    monkeypatch.setenv("nnUNet_extTrainer", str(EXT_TRAINER))
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    return toy_nnunet
-
-
-@pytest.fixture
-def build(nnunet):
-    """Builds a trainer as nnUNetv2_train does; what it leaves open is closed after the test."""
-    torchvision_cure.apply()
-    import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
-
-    built = []
-
-    def make(configuration="3d_fullres", fold=0):
-        place = (nnunet.dataset, configuration, fold, TRAINER, nnunet.plans)
-        built.append(get_trainer_from_args(*place, device=torch.device("cpu")))
-        return built[-1]
-
-    yield make
-    for trainer in built:
-        if trainer.gansynth_session is not None:
-            trainer.gansynth_session.close(0)
-
-
-@pytest.fixture
-def told(monkeypatch):
-    """Sets GANSYNTH_ variables: told(BANK=..., RATIO="1:1")."""
-
-    def tell(**variables):
-        quick = "num_epochs=1,num_iterations_per_epoch=2,num_val_iterations_per_epoch=1"
-        for name, value in {"RATIO": "1:1", "SET": quick, **variables}.items():
-            monkeypatch.setenv(f"GANSYNTH_{name}", str(value))
-
-    return tell
 
 
 def sidecar(trainer: Any) -> Any:
@@ -139,30 +93,15 @@ def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(build, tol
     trainer.initialize()
     train, _ = trainer.get_dataloaders()
     session = trainer.gansynth_session
-    bank = Path(session.producer.config.bank)
+    bank = session.supply.bank
     assert BankReader(bank).count() == 4
     assert "waiting for 4 synthetic samples" in log_of(trainer)
     for _ in range(7):
         next(train)
     assert 2 <= session.counts().distinct <= 4
     session.close(1)
-    assert not session.producer.alive()
+    assert not session.supply.keeper.alive()
     assert not bank.exists()
-
-
-def test_training_goes_on_with_what_a_killed_producer_has_made(build, told, fitted):
-    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=8)
-    trainer = build()
-    trainer.initialize()
-    train, _ = trainer.get_dataloaders()
-    session = trainer.gansynth_session
-    session.producer.process.kill()
-    session.producer.process.wait()
-    for _ in range(4):
-        next(train)
-    session.report(1)
-    assert (session.counts().synthetic, session.counts().fell_back) == (5, 0)
-    assert "WARNING: the producer has ended; training goes on" in log_of(trainer)
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -289,19 +228,6 @@ def test_a_continued_training_keeps_the_record_of_its_past(build, told, frozen_b
     sessions = sidecar(trainer)["sessions"]
     assert [(s["epochs"], s["ratio"]) for s in sessions] == [([0, 1], "1:1"), ([1, 2], "3:1")]
     assert "WARNING: since the last session: ratio: 1:1 before, 3:1 now \n" in log_of(trainer)
-
-
-def test_another_generator_in_a_continued_training_is_noticed(tmp_path):
-    from gansynth.adapter import Injection
-    from gansynth.drawlog import Counts
-    from gansynth.ratio import Ratio
-    from gansynth_nnunet.record import SessionRecord
-
-    config = MixConfig(Injection(None, Ratio.parse("1:1"), bank=tmp_path))
-    first = SessionRecord(tmp_path, 0, config, {"manifest_sha256": "a"}, None)
-    first.write(1, Counts(), complete=True)
-    second = SessionRecord(tmp_path, 1, config, {"manifest_sha256": "b"}, None)
-    assert second.changes() == ["another generator"]
 
 
 def test_a_generator_deleted_meanwhile_stops_nothing(build, told, fitted, tmp_path):

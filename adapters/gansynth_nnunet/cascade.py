@@ -1,0 +1,186 @@
+"""A cascade's previous stage, for samples that no previous stage has ever seen.
+
+The second stage of nnU-Net's cascade learns from a case and from what a coarser network made of it.
+A synthetic sample has its own labels only: exact, where the coarse network errs. So they are taken
+to the coarse spacing, given errors there, and brought back. Even so they are a better prior than
+real predictions, which is why this is done only for those who ask for it.
+
+It happens before a sample enters a bank. Drawing costs nothing but the copy.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault
+from gansynth_nnunet.config import CASCADE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gansynth.schema import LabelArray
+
+PREVIOUS = "previous_stage"
+"""Name of the arrays among a bank's extras: (D, H, W), 0 wherever no label was predicted."""
+P_DROP = 0.3
+"""How often a label loses one of its components."""
+P_MERGE = 0.1
+"""How often one of its components is taken for another label."""
+LARGEST = 0.5
+"""Share of a label's voxels above which a component is neither lost nor mistaken."""
+SHIFT = 1.0
+"""Coarse voxels by which a whole border is moved at most, out or in."""
+WOBBLE = 0.5
+"""Standard deviation, in coarse voxels, of how far places along a border are moved beside."""
+SMOOTH = 3.0
+"""Coarse voxels over which that changes."""
+
+
+@dataclass(frozen=True)
+class PreviousStage:
+    """Stands in for the first stage of a cascade.
+
+    Attributes:
+        labels: that nnU-Net predicts, without background and ignore label.
+        spacing: of the second stage, mm.
+        coarse: spacing of the first.
+        configuration: nnU-Net's own object for the first stage, for its way of resampling.
+    """
+
+    labels: tuple[int, ...]
+    spacing: tuple[float, ...]
+    coarse: tuple[float, ...]
+    configuration: Any
+
+    @classmethod
+    def of(
+        cls, plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]
+    ) -> PreviousStage | None:
+        """The previous stage of a configuration; None if it has none."""
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        manager = PlansManager(dict(plans))
+        own = manager.get_configuration(configuration)
+        if own.previous_stage_name is None:
+            return None
+        before = manager.get_configuration(own.previous_stage_name)
+        labels = manager.get_label_manager(dict(dataset_json)).foreground_labels
+        return cls(
+            tuple(int(label) for label in labels),
+            tuple(float(s) for s in own.spacing),
+            tuple(float(s) for s in before.spacing),
+            before,
+        )
+
+    def predict(self, labels: LabelArray) -> npt.NDArray[np.uint8 | np.uint16]:
+        """What the first stage might have made of a sample; the same labels give the same.
+
+        As in nnU-Net's own predictions there is no -1 (its loader pads with that), and neither
+        ignore label nor region.
+
+        Args:
+            labels: int16 (D, H, W), at the second stage's spacing.
+
+        Returns:
+            (D, H, W), of the type nnU-Net stores.
+        """
+        kind = np.uint8 if len(self.labels) < 255 else np.uint16
+        rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(labels).tobytes()))
+        known = np.where(np.isin(labels, self.labels), labels, 0).astype(np.int16)
+        present = [int(label) for label in np.unique(known) if label]
+        if not present:
+            return np.zeros(labels.shape, kind)
+        coarse = self._to_coarse(known)
+        for label in present:
+            confuse(coarse, label, present, rng)
+        scores = np.stack([border_scores(coarse == label, rng) for label in present])
+        fine = self._to_fine(scores, labels.shape)  # (labels, D, H, W)
+        best = np.array(present, kind)[fine.argmax(0)]
+        return np.where(fine.max(0) > 0, best, 0).astype(kind)
+
+    def _to_coarse(self, labels: LabelArray) -> LabelArray:
+        shape = [
+            max(1, round(n * own / coarse))
+            for n, own, coarse in zip(labels.shape, self.spacing, self.coarse, strict=True)
+        ]
+        resample = self.configuration.resampling_fn_seg
+        found: LabelArray = np.array(resample(labels[None], shape, self.spacing, self.coarse)[0])
+        return found
+
+    def _to_fine(self, scores: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
+        resample = self.configuration.resampling_fn_probabilities
+        return np.asarray(resample(scores, list(shape), self.coarse, self.spacing))
+
+
+def confuse(
+    labels: LabelArray, label: int, present: Sequence[int], rng: np.random.Generator
+) -> None:
+    """Lose a component of a label, or take one for another label, now and then; in place.
+
+    A component that makes up most of the label is spared.
+    """
+    from scipy import ndimage
+
+    lose, mistake = rng.random(2) < (P_DROP, P_MERGE)
+    if not (lose or mistake):
+        return
+    components, n = ndimage.label(labels == label)
+    sizes = np.bincount(components.ravel(), minlength=n + 1)[1:]
+    small = 1 + np.flatnonzero(sizes <= LARGEST * sizes.sum())
+    others = [0] if lose else [other for other in present if other != label]
+    if small.size and others:
+        labels[components == rng.choice(small)] = rng.choice(others)
+
+
+def border_scores(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """How surely each voxel is inside, as a network with a vague border has it.
+
+    Returns:
+        Voxels from the border, positive inside, after the border was moved as a whole and along
+        itself. What is thinner than that may vanish.
+    """
+    from scipy import ndimage
+
+    if not mask.any():
+        return np.full(mask.shape, -1.0, np.float32)
+    inside, outside = (ndimage.distance_transform_edt(m) for m in (mask, ~mask))
+    distance = np.where(mask, inside - 0.5, 0.5 - outside)
+    wobble = ndimage.gaussian_filter(rng.standard_normal(mask.shape), SMOOTH, mode="nearest")
+    wobble *= WOBBLE / max(float(wobble.std()), 1e-6)
+    moved = distance + rng.uniform(-SHIFT, SHIFT) + wobble.clip(-2 * WOBBLE, 2 * WOBBLE)
+    return np.asarray(moved, np.float32)
+
+
+def refusal(configuration: str) -> str:
+    """Why synthetic samples do not enter a cascade's second stage unasked, and the way out."""
+    return (
+        f"configuration {configuration!r}: {CASCADE}; expected 3d_fullres, 3d_lowres or 2d. To do "
+        "it all the same: --set cascade=degraded (GANSYNTH_CASCADE=1 for nnUNetv2_train)"
+    )
+
+
+def check_predictions(folder: Path, cases: Sequence[str], stage: str) -> None:
+    """Refuse to start where the previous stage has not predicted every case.
+
+    Args:
+        folder: ``predicted_next_stage`` of the previous stage, for this configuration.
+        cases: training and validation cases.
+        stage: name of the previous stage.
+
+    Raises:
+        DataFault: naming the first case that is missing.
+    """
+    there = {file.stem for file in folder.glob("*") if file.suffix in (".b2nd", ".npy", ".npz")}
+    absent = [case for case in cases if case not in there]
+    if absent:
+        raise DataFault(
+            f"{folder}: {len(absent)} of {len(cases)} cases have no prediction of {stage}, "
+            f"{absent[0]} first; expected one for each. Train {stage} in every fold with the same "
+            "trainer: gansynth augment --target nnunet -c " + stage
+        )

@@ -1,0 +1,157 @@
+"""What ``gansynth doctor`` looks at for nnU-Net: its folders, its workers, and our trainer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gansynth.doctor import Line
+from gansynth_nnunet import torchvision_cure
+from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
+
+EXT_VARIABLE = "nnUNet_extTrainer"
+WORKERS = "nnUNet_n_proc_DA"
+DEFAULT_WORKERS = 12
+"""What nnU-Net starts on a machine it does not know."""
+LITTLE_SPACE = 5 * 2**30
+LOOK_UP_SECONDS = 180
+LOOK_UP = (
+    "import sys\n"
+    "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name\n"
+    "recursive_find_trainer_class_by_name(sys.argv[1])\n"
+)
+PURPOSE = {
+    "nnUNet_raw": "gansynth import and prepare",
+    "nnUNet_preprocessed": "gansynth prepare",
+    "nnUNet_results": "training",
+}
+
+
+def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> Iterator[Line]:
+    """Look at everything of nnU-Net's; its version is looked at with the other packages.
+
+    Args:
+        root: folder of nnU-Net's folders, instead of its environment.
+        quick: leave out what takes seconds: looking our trainer up as nnU-Net does.
+        cores: that may be used.
+    """
+    yield from folder_lines(root)
+    yield worker_line(cores)
+    yield torchvision_line()
+    yield ext_trainer_line()
+    if not quick and importlib.util.find_spec("nnunetv2") is not None:
+        yield look_up_line()
+
+
+# -- folders -------------------------------------------------------------------------------------
+
+
+def folder_lines(root: str | None) -> Iterator[Line]:
+    """nnU-Net's three folders: who names them, whether they are there, and the room in them."""
+    for name, text in NnunetRoot.find(root).variables().items():
+        folder, named = Path(text), _named_by(name, root)
+        paste = f"export {name}={shlex.quote(text)}"
+        if not named:
+            yield Line(
+                "note",
+                name,
+                f"not set; gansynth takes {folder}, nnU-Net's own commands need it",
+                paste,
+            )
+        elif not folder.is_dir():
+            yield Line(
+                "note", name, f"{folder} is not there ({named})", f"mkdir -p {shlex.quote(text)}"
+            )
+        else:
+            yield _room(name, folder, named)
+
+
+def _named_by(name: str, root: str | None) -> str:
+    if root is not None:
+        return "--root"
+    return next((f"${v}" for v in (name, ROOT_VARIABLE) if os.environ.get(v)), "")
+
+
+def _room(name: str, folder: Path, named: str) -> Line:
+    free = shutil.disk_usage(folder).free
+    text = f"{folder} ({named}), {free / 2**30:.1f} GiB free"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        cure = f"make it writable (chmod u+w), or name another; {PURPOSE[name]} writes there"
+        return Line("note", name, f"{folder} ({named}) is not writable", cure)
+    if free < LITTLE_SPACE:
+        return Line("note", name, text, "make room, or name a folder on a larger disk")
+    return Line("ok", name, text)
+
+
+# -- processes -----------------------------------------------------------------------------------
+
+
+def worker_line(cores: int) -> Line:
+    """How many processes augment: more than there are cores slow each other down."""
+    text, few = os.environ.get(WORKERS, ""), max(1, cores - 1)
+    paste = f"export {WORKERS}={few}"
+    if not text:
+        found = f"not set: gansynth augment takes 2, nnU-Net's own commands {DEFAULT_WORKERS}"
+        if cores >= DEFAULT_WORKERS:
+            return Line("ok", WORKERS, found)
+        return Line("note", WORKERS, f"{found}, more than the {cores} cores here", paste)
+    if not text.isdigit():
+        return Line("note", WORKERS, f"{text!r} is no number, nnU-Net stops at it", paste)
+    if int(text) > cores:
+        return Line("note", WORKERS, f"{text}, more than the {cores} cores here", paste)
+    return Line("ok", WORKERS, text)
+
+
+def torchvision_line() -> Line:
+    """Whether torchvision's operators load, which nnU-Net imports when it looks a trainer up."""
+    if importlib.util.find_spec("torchvision") is None:
+        return Line("ok", "torchvision", "not installed, nothing needs it")
+    reason = torchvision_cure.failure()
+    if not reason:
+        return Line("ok", "torchvision", "imports, its operators load")
+    found = f"does not fit this torch ({reason}); gansynth copes, nnU-Net's own commands do not"
+    return Line("note", "torchvision", found, _paste("PYTHONPATH", torchvision_cure.CPU_TORCH))
+
+
+# -- our trainer ---------------------------------------------------------------------------------
+
+
+def ext_trainer_line() -> Line:
+    """Whether nnU-Net's own commands are told where our trainer is."""
+    given = os.environ.get(EXT_VARIABLE, "")
+    here = EXT_TRAINER.resolve()
+    if any(folder and Path(folder).resolve() == here for folder in given.split(os.pathsep)):
+        return Line("ok", EXT_VARIABLE, given)
+    found = f"{given or 'not set'}: for nnUNetv2_train -tr {TRAINER}; gansynth augment sets it"
+    return Line("note", EXT_VARIABLE, found, _paste(EXT_VARIABLE, EXT_TRAINER))
+
+
+def look_up_line() -> Line:
+    """Look our trainer up by nnU-Net's own function, in the environment as it is."""
+    what = f"nnUNetv2_train -tr {TRAINER}"
+    command = [sys.executable, "-P", "-c", LOOK_UP, TRAINER]
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=LOOK_UP_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Line("note", what, f"cannot be tried: {error}", "try it by hand")
+    if ended.returncode == 0:
+        return Line("ok", what, "finds its trainer")
+    said = ended.stderr.strip().splitlines() or ["it says nothing"]
+    cures = [line.cure for line in (ext_trainer_line(), torchvision_line()) if line.cure]
+    cure = " && ".join(cures) or f"look at it: {shlex.join(command)}"
+    return Line("note", what, f"does not find its trainer: {said[-1][:200]}", cure)
+
+
+def _paste(variable: str, folder: Path) -> str:
+    """A line for the shell that puts a folder before what a variable has already."""
+    rest = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
+    return f"export {variable}={shlex.quote(os.pathsep.join([str(folder), *rest]))}"

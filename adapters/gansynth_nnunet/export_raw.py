@@ -1,0 +1,163 @@
+"""Synthetic cases alone, as a raw nnU-Net data set that may be shared.
+
+Nothing in it names a case of the source: neither names, nor headers, nor times.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.bank import BankReader
+from gansynth.integrity import write_json_atomic
+from gansynth.reporting import Task
+from gansynth.schema import OUTSIDE, FloatArray, LabelArray
+
+if TYPE_CHECKING:
+    from gansynth_nnunet.export_plan import ExportPlan
+
+ENDING = ".nii.gz"
+TIME = 315_532_800
+"""1980-01-01: the date of every file."""
+_EPS = 1e-8
+UNITS = {
+    "CTNormalization": "Hounsfield units, cut off where the data set's were",
+    "NoNormalization": "as in the original images",
+    "RGBTo01Normalization": "0 to 255",
+    "RescaleTo01Normalization": "0 to 1, as nnU-Net rescales each image",
+    "ZScoreNormalization": "z-scores, as nnU-Net makes them of each image",
+}
+OTHER = "as nnU-Net's {scheme} leaves them"
+
+
+def write(
+    plan: ExportPlan, folder: Path, reader: BankReader, ids: Mapping[str, str], bar: Task
+) -> None:
+    """Write ``imagesTr``, ``labelsTr`` and ``dataset.json``.
+
+    Args:
+        plan: the export.
+        folder: an empty folder.
+        reader: the bank with the samples.
+        ids: name of a synthetic case -> id in the bank.
+        bar: advanced by one for each case.
+    """
+    source = plan.adapter.host
+    forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing
+    images, masks = folder / "imagesTr", folder / "labelsTr"
+    images.mkdir()
+    masks.mkdir()
+    for name, sample_id in ids.items():
+        found = reader.read(sample_id)
+        assert found.labels is not None  # see adapter.finalise
+        image = in_own_units(plan, np.asarray(found.image, np.float32), found.labels)
+        for number, channel in enumerate(image):
+            file = images / f"{name}_{number:04d}{ENDING}"
+            file.write_bytes(nifti(channel, spacing, forward))
+        labels = np.where(found.labels == OUTSIDE, 0, found.labels)
+        (masks / f"{name}{ENDING}").write_bytes(nifti(_smallest(labels), spacing, forward))
+        bar.advance()
+    write_json_atomic(folder / "dataset.json", _document(plan))
+
+
+def _document(plan: ExportPlan) -> dict[str, Any]:
+    source = plan.adapter.host
+    document = {
+        "name": plan.name[11:],
+        "description": "Synthetic cases drawn by gansynth. Intensities: "
+        + "; ".join(f"{channel}: {text}" for channel, text in units(plan).items()),
+        "channel_names": {str(i): name for i, name in enumerate(source.schema.channels)},
+        "labels": source.dataset_json["labels"],
+        "numTraining": plan.samples,
+        "file_ending": ENDING,
+    }
+    order = source.dataset_json.get("regions_class_order")
+    return document if order is None else {**document, "regions_class_order": order}
+
+
+def _smallest(labels: LabelArray) -> npt.NDArray[Any]:
+    return labels.astype(np.uint8 if labels.max(initial=0) <= 255 else np.int16)
+
+
+# -- axes ----------------------------------------------------------------------------------------
+
+
+def nifti(
+    volume: npt.NDArray[Any], spacing: Sequence[float], transpose_forward: Sequence[int]
+) -> bytes:
+    """A gzipped NIfTI file of a volume, its axes brought back to those of files: the same bytes for
+    the same voxels, whenever and wherever it is made.
+
+    Args:
+        volume: (D, H, W) in nnU-Net's preprocessed axes.
+        spacing: mm per axis of ``volume``.
+        transpose_forward: from nnU-Net's reading order (Z, Y, X) to ``volume``'s.
+    """
+    import nibabel as nib
+
+    back = [int(i) for i in np.argsort(transpose_forward)][::-1]  # files are read as (Z, Y, X)
+    affine = np.diag([*(float(spacing[i]) for i in back), 1.0])
+    image = nib.Nifti1Image(np.ascontiguousarray(volume.transpose(back)), affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(image.to_bytes(), 6, mtime=0)
+
+
+# -- intensities ---------------------------------------------------------------------------------
+
+
+def units(plan: ExportPlan) -> dict[str, str]:
+    """What the intensities of each channel are."""
+    source = plan.adapter.host
+    schemes = source.config["normalization_schemes"]
+    return {
+        channel: UNITS.get(scheme, OTHER.format(scheme=scheme))
+        for channel, scheme in zip(source.schema.channels, schemes, strict=True)
+    }
+
+
+def in_own_units(plan: ExportPlan, image: FloatArray, labels: LabelArray) -> FloatArray:
+    """A sample's image (C, D, H, W) in units that mean something outside of nnU-Net.
+
+    What is outside (-1) gets 0 where nnU-Net takes zeros for outside and would do so again; in a
+    z-scored image without a mask, where 0 is the mean, the lowest value of that channel.
+    """
+    config, doc = plan.adapter.host.config, plan.adapter.host.plans.doc
+    properties = doc.get("foreground_intensity_properties_per_channel", {})
+    outside, out = labels == OUTSIDE, np.array(image, np.float32)
+    for number, scheme in enumerate(config["normalization_schemes"]):
+        channel = denormalise(out[number], scheme, properties.get(str(number), {}))
+        masked = bool(config["use_mask_for_norm"][number])
+        zeros = scheme != "ZScoreNormalization" or masked
+        inside = channel[~outside]
+        channel[outside] = 0 if zeros or not inside.size else inside.min()
+        out[number] = channel
+    return out
+
+
+def denormalise(channel: FloatArray, scheme: str, properties: Mapping[str, float]) -> FloatArray:
+    """Undo what nnU-Net's normalisation of one channel did, where that can be undone.
+
+    Args:
+        channel: (D, H, W).
+        scheme: class name of the normalisation.
+        properties: the plans' statistics of the channel's foreground.
+    """
+    if scheme == "CTNormalization":
+        units = channel * max(float(properties["std"]), _EPS) + float(properties["mean"])
+        low, high = properties["percentile_00_5"], properties["percentile_99_5"]
+        return np.asarray(np.clip(units, low, high), np.float32)
+    if scheme == "RGBTo01Normalization":
+        return np.asarray(np.clip(channel * 255, 0, 255), np.float32)
+    return channel
+
+
+def forget_times(folder: Path) -> None:
+    """Give every file and folder the same date."""
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (TIME, TIME))

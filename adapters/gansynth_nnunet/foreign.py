@@ -1,0 +1,308 @@
+"""Samples of generators that live elsewhere, brought into nnU-Net's space by nnU-Net itself.
+
+A generator fitted on raw scans (``nnunet-raw:``, ``msd:``, ``nifti:``, an ``h5:`` of those) draws
+in that source's space. Here a sample takes the place of the voxels its condition came from, in the
+very scan it came from, in the scanner's units and in the axes in which nnU-Net's reader hands that
+file out; nnU-Net's own preprocessor does to it what it does to a real case; and the part that was
+drawn is cut out again. So whatever depends on a whole case (the crop to nonzero, z-scores, the mask
+of the outside) is what it is of the real case, also where a sample is a crop.
+
+Axes: our volume sources hand out (z, y, x) after turning to RAS; nnU-Net's SimpleITKIO and
+NibabelIO hand out (z, y, x) as stored, their ``...WithReorient`` after turning to RAS. Spacing goes
+along with its axis. Nothing here is random but the place where a sample larger than 4/3 of a patch
+is cut, which follows from the sample's own seed and number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.composite_view import View
+from gansynth.errors import DataFault, UsageFault
+from gansynth.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.sources.base import CaseSource, Original
+from gansynth.space import Placement, Space
+
+if TYPE_CHECKING:
+    from gansynth_nnunet.source import NnunetSource
+
+BY = "nnU-Net's preprocessor"
+STORED = ("SimpleITKIO", "NibabelIO")
+"""nnU-Net's readers that leave the axes of a file as they are."""
+TURNED = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
+"""Those that turn them to RAS, as our sources do."""
+SLAB = 8
+"""Slices of a 2d sample; nnU-Net picks one at each draw."""
+MAX_BYTES = 1 << 30
+"""Of scans kept in memory."""
+
+Box = tuple[tuple[int, int], ...]
+"""First and end voxel along D, H, W."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A real scan in nnU-Net's reader's axes, and what of it lies outside of the body.
+
+    Attributes:
+        original: the scan as its files have it.
+        outside: bool (D, H, W), where nnU-Net crops or writes -1.
+    """
+
+    original: Original
+    outside: npt.NDArray[np.bool_]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return self.original.nbytes + self.outside.nbytes
+
+
+class Converter:
+    """Brings samples drawn in a source's space into nnU-Net's; call it on a ``Sample``.
+
+    Args:
+        source: the generator's own; through a view, what is behind it.
+        space: the generator's.
+        host: nnU-Net's cases.
+
+    Raises:
+        UsageFault: samples of that source, or for that reader, cannot be brought.
+        DataFault: other channels or labels.
+    """
+
+    def __init__(self, source: CaseSource, space: Space, host: NnunetSource) -> None:
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        self.source = source.base if isinstance(source, View) else source
+        self.host, self.space = host, space
+        flat = space.generator_schema(self.source.schema).ndim < 3
+        check_schema(self.source.schema, host.schema, self.source.name, flat=flat)
+        self._order = [self.source.schema.channels.index(c) for c in host.schema.channels]
+        self._turned = _reader(host) in TURNED
+        self._plans = PlansManager(dict(host.plans.doc))
+        self._config = self._plans.get_configuration(host.configuration)
+        with _quiet():
+            self._preprocessor = self._config.preprocessor_class(verbose=False)
+        self._scans: OrderedDict[str, Scan] = OrderedDict()
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Preprocess a sample as nnU-Net preprocesses a real case.
+
+        Args:
+            sample: in the source's space, with the provenance of its condition.
+
+        Returns:
+            Image float32 (C, D, H, W), labels int16 (D, H, W) with -1 outside: what was drawn, or
+            of that a part of about 4/3 of the patch.
+
+        Raises:
+            DataFault: no labels, or smaller than both the patch and the case it was drawn for.
+        """
+        image, labels = self.whole(sample)
+        case = Case(sample.provenance["case"], "", image, labels)
+        keys = [int(sample.provenance.get(key, 0)) for key in ("seed", "index")]
+        size = self._size(labels.shape)
+        cut = Space("crop", size)
+        case = cut.to_generator(case, cut.place(case, np.random.default_rng(keys)))
+        told = {**sample.provenance, "converted_by": BY}
+        return Sample(case.image, case.labels, provenance=told)
+
+    def whole(self, sample: Sample) -> tuple[FloatArray, LabelArray]:
+        """All of a sample that was drawn, preprocessed: image (C, D, H, W) and labels (D, H, W)."""
+        if sample.labels is None:
+            raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
+        scan = self.scan(str(sample.provenance["case"]))
+        image, labels, box = self._pasted(scan, sample, sample.labels)
+        drawn, seg, properties = self._preprocess(image, labels, scan.original)
+        box = _through(box, properties, self._plans.transpose_forward, drawn.shape[1:])
+        at = tuple(slice(first, end) for first, end in box)
+        self._refuse_small(tuple(end - first for first, end in box), drawn.shape[1:])
+        # Copies: a crop must not keep the whole case in memory.
+        return drawn[(slice(None), *at)].astype(np.float32), seg[0][at].astype(np.int16)
+
+    def _preprocess(
+        self, image: FloatArray, labels: LabelArray, original: Original
+    ) -> tuple[FloatArray, LabelArray, Mapping[str, Any]]:
+        """nnU-Net's own ``run_case_npy``; arrays as the reader hands them out."""
+        spacing = list(original.spacing if self._turned else stored_spacing(original))
+        with _quiet():
+            drawn, seg, properties = self._preprocessor.run_case_npy(
+                image,
+                labels[None],
+                {"spacing": spacing},
+                self._plans,
+                self._config,
+                dict(self.host.dataset_json),
+            )
+        return drawn, seg, properties
+
+    def _pasted(
+        self, scan: Scan, sample: Sample, labels: LabelArray
+    ) -> tuple[FloatArray, LabelArray, Box]:
+        """A scan with a sample in it, in the reader's axes, and where."""
+        original, shape = scan.original, scan.original.labels.shape
+        corner = (0,) * len(shape)
+        if self.space.grid == "crop":
+            corner = Placement.from_json(sample.provenance["placement"]).corner
+        ends = [c + n for c, n in zip(corner, labels.shape, strict=True)]
+        box = tuple((max(c, 0), min(e, n)) for c, e, n in zip(corner, ends, shape, strict=True))
+        there = tuple(slice(first, end) for first, end in box)
+        mine = tuple(slice(f - c, e - c) for (f, e), c in zip(box, corner, strict=True))
+        image, seg = original.image.copy(), original.labels.copy()
+        units = np.array(original.units, np.float32).reshape(-1, 2, 1, 1, 1)
+        drawn = sample.image[(slice(None), *mine)] * units[:, 0] + units[:, 1]
+        seg[there] = labels[mine]
+        # What a real case has as zeros a generator draws as almost zeros: nnU-Net would neither
+        # crop it nor call it outside.
+        outside = scan.outside[there] & (seg[there] <= 0)
+        image[(slice(None), *there)] = np.where(outside, np.float32(0), drawn)
+        image = image[self._order]
+        if self._turned:
+            return image, seg, box
+        turned = tuple(
+            (box[axis] if way > 0 else (shape[axis] - box[axis][1], shape[axis] - box[axis][0]))
+            for axis, way in _array_axes(original.stored)
+        )
+        return as_stored(image, original.stored), as_stored(seg, original.stored), turned
+
+    def scan(self, case_id: str) -> Scan:
+        """A scan, read from its files unless it is at hand."""
+        from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+
+        if case_id not in self._scans:
+            original = self.source.original(case_id)
+            scan = Scan(original, ~create_nonzero_mask(original.image))
+            while self._scans and _bytes(self._scans) + scan.nbytes > MAX_BYTES:
+                self._scans.popitem(last=False)
+            self._scans[case_id] = scan
+        self._scans.move_to_end(case_id)
+        return self._scans[case_id]
+
+    # -- sizes -----------------------------------------------------------------------------------
+
+    def _size(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """What is kept of a sample: 4/3 of the patch, never more than there is."""
+        return tuple(min(n, m) for n, m in zip(shape, kept_size(self.host), strict=True))
+
+    def _refuse_small(self, size: Sequence[int], whole: Sequence[int]) -> None:
+        """Refuse a part that nnU-Net would pad where it would not pad the real case."""
+        patch = self.host.patch_size
+        patch = (1, *patch) if len(patch) == 2 else patch
+        if any(n < min(p, w) for n, p, w in zip(size, patch, whole, strict=True)):
+            raise DataFault(
+                f"sample: size is {tuple(size)} voxels after {BY}, expected at least the patch "
+                f"{tuple(patch)} or the whole case; fit the generator on larger crops: "
+                "--read size=Z,Y,X"
+            )
+
+
+def kept_size(host: NnunetSource) -> tuple[int, ...]:
+    """Largest size (D, H, W) of a converted sample: 4/3 of the patch; in 2d a slab of slices."""
+    size = host.space.size
+    return (SLAB, *size) if len(size) == 2 else size
+
+
+def check_schema(found: Schema, wanted: Schema, name: str, *, flat: bool = False) -> None:
+    """Refuse other channels or labels than nnU-Net's; the order of channels may differ.
+
+    Args:
+        found: of the generator's source.
+        wanted: of nnU-Net's cases.
+        name: of the generator's source.
+        flat: the generator draws slices of its cases.
+
+    Raises:
+        UsageFault: it has slices, not volumes.
+        DataFault: naming channels or labels of both.
+    """
+    if found.ndim != 3 or flat:
+        raise UsageFault(
+            f"{name}: the generator draws slices, which nnU-Net's preprocessor cannot put back "
+            "into their volume; expected one fitted on volumes, or on nnunet: -c 2d"
+        )
+    channels, needed = found.channels, wanted.channels
+    if sorted(channels) != sorted(needed) or len(set(needed)) < len(needed):
+        raise DataFault(
+            f"{name}: the generator draws the channels {', '.join(channels)}, nnU-Net has "
+            f"{', '.join(needed)}; expected the same names, each once. Name them as dataset.json "
+            f"does: --read channels={','.join(needed)}"
+        )
+    drawn = {name: value for name, value in found.labels.items() if value}
+    known = {name: value for name, value in wanted.labels.items() if value}
+    if drawn != known:
+        raise DataFault(
+            f"{name}: the generator draws the labels {drawn}, nnU-Net has {known}; expected the "
+            "same names and values. Name them as dataset.json does: --read labels="
+            f"{','.join(f'{name}:{value}' for name, value in known.items())}"
+        )
+
+
+# -- axes ----------------------------------------------------------------------------------------
+
+
+def as_stored(array: npt.NDArray[Any], stored: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
+    """Turn an array (..., z, y, x) of RAS back into the axes of its file: (..., z, y, x) too."""
+    lead = array.ndim - 3
+    axes = _array_axes(stored)
+    array = array.transpose((*range(lead), *(lead + axis for axis, _ in axes)))
+    flips = tuple(lead + i for i, (_, way) in enumerate(axes) if way < 0)
+    return np.ascontiguousarray(np.flip(array, flips))
+
+
+def stored_spacing(original: Original) -> tuple[float, ...]:
+    """Voxel size in mm of ``as_stored`` arrays, along (z, y, x) of the file."""
+    return tuple(original.spacing[axis] for axis, _ in _array_axes(original.stored))
+
+
+def _array_axes(stored: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """For the axes (z, y, x) of the file: which axis of a (z, y, x) array, and the direction."""
+    return [(2 - axis, way) for axis, way in reversed(stored)]
+
+
+def _through(
+    box: Box, properties: Mapping[str, Any], forward: Sequence[int], shape: Sequence[int]
+) -> Box:
+    """Where a box lies after nnU-Net's transposition, crop and resampling: whole voxels of it."""
+    found = []
+    old = properties["shape_after_cropping_and_before_resampling"]
+    crop = properties["bbox_used_for_cropping"]
+    for axis, (low, high), n, m in zip(forward, crop, old, shape, strict=True):
+        first, end = (int(min(max(v, low), high) - low) for v in box[axis])
+        found.append((-(-first * m // n), end * m // n))
+    return tuple(found)
+
+
+def _reader(host: NnunetSource) -> str:
+    """Name of the reader that nnU-Net's plans name, if its axes are known.
+
+    Raises:
+        UsageFault: they are not.
+    """
+    name = str(host.plans.doc.get("image_reader_writer"))
+    if name not in (*STORED, *TURNED):
+        raise UsageFault(
+            f"{host.plans.path}: image_reader_writer is {name}, whose order of axes is unknown "
+            f"here; expected one of {', '.join((*STORED, *TURNED))}. Fit the generator on "
+            f"nnunet:{host.dataset[7:10]}"
+        )
+    return name
+
+
+def _bytes(scans: Mapping[str, Scan]) -> int:
+    return sum(scan.nbytes for scan in scans.values())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nobody wants to read of every single case."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

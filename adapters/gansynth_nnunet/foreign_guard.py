@@ -1,0 +1,215 @@
+"""Whether a generator of raw scans may enter an nnU-Net training; everything here fails closed.
+
+Content hashes of two spaces cannot be compared. So ids must be equal: every case that the generator
+has seen must be a training case of the fold. And because equal ids prove nothing by themselves, one
+of these cases is sent along the way that samples will go, and must come out as nnU-Net's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.composite_view import View
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.lineage import CaseRecord, Lineage, guard, same_host
+from gansynth.schema import Case, Sample, Schema
+from gansynth.sources.base import CaseSource
+from gansynth.space import Space, resample
+from gansynth_nnunet.foreign import BY, Converter, check_schema, kept_size
+
+if TYPE_CHECKING:
+    from gansynth_nnunet.source import NnunetSource
+
+log = logging.getLogger("gansynth")
+
+LABELS_OFF = 1e-3
+"""Share of voxels in which labels may differ."""
+ALIKE = 0.99
+"""Least correlation of each channel."""
+ROUGHLY = 0.7
+"""Least correlation of the best channel where the generator's source has interpolated."""
+SHORTER = 0.05
+"""By how much lengths may differ there; or by two voxels."""
+
+
+def is_foreign(manifest: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
+    """Whether a run's samples have to be converted: it has learnt from no nnU-Net's cases.
+
+    Args:
+        manifest: of the run.
+        host: the record of the training's own space.
+    """
+    seen = Lineage.from_json(manifest["lineage"]).host
+    return not same_host(seen, host) and "plans" not in seen
+
+
+def drawn_size(manifest: Mapping[str, Any], host: NnunetSource) -> tuple[int, ...]:
+    """Largest size of the samples of a run, in voxels of nnU-Net's; empty if nobody knows."""
+    if is_foreign(manifest, host.host):
+        return kept_size(host)
+    return tuple(manifest["space"]["size"])
+
+
+def check_foreign(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    host: NnunetSource,
+    held_out: Sequence[CaseRecord],
+    *,
+    content: bool = True,
+) -> dict[str, Any]:
+    """Check a generator of raw scans against the training it is to enter.
+
+    Args:
+        folder: the run.
+        manifest: its.
+        host: nnU-Net's cases.
+        held_out: its validation and test cases.
+        content: read the held-out scans and compare them with what the generator has seen.
+
+    Returns:
+        The manifest, and ``conversion``: by what, and seconds per sample.
+
+    Raises:
+        IntegrityFault: leakage, a case that is no training case, or damaged weights.
+        DataFault: other channels or labels, or a case that comes out other than nnU-Net's own.
+        UsageFault: a source that cannot be converted, or samples smaller than a patch.
+    """
+    from gansynth.registry import installed
+    from gansynth.run import check_weights, own_request
+
+    lineage, space = Lineage.from_json(manifest["lineage"]), Space.from_json(manifest["space"])
+    drawn = space.generator_schema(Schema.from_json(manifest["schema"]))
+    check_schema(drawn, host.schema, f"{folder}: {lineage.dataset}")
+    check_seen(folder, lineage, host, held_out)
+    check_weights(folder, manifest)
+    request = own_request(folder, manifest)
+    source = installed().open_source(replace(request, root=request.root or host.request.root))
+    source = source.base if isinstance(source, View) else source
+    Converter(source, space, host)  # whether it can be done at all
+    if content:
+        check_content(lineage, source, held_out)
+    seconds = rehearse(folder, source, space, host, lineage.cases[0].id)
+    log.info("%s: samples are converted by %s, in about %.2f s each", folder, BY, seconds)
+    return {**manifest, "conversion": {"by": BY, "seconds": round(seconds, 3)}}
+
+
+def check_seen(
+    folder: Path, lineage: Lineage, host: CaseSource, held_out: Sequence[CaseRecord]
+) -> None:
+    """Refuse a generator that has seen anything but training cases of the fold, by id.
+
+    Ancestors may have seen other data sets; of the generator's own and of nnU-Net's data set they
+    must not have seen held-out cases either.
+
+    Raises:
+        IntegrityFault: naming the first case, and the ways out.
+    """
+    guard(lineage, held_out)
+    guard(lineage, held_out, dataset=host.name)
+    barred = {record.id for record in held_out}
+    training = set(host.train_ids) - barred
+    for one in lineage.everyone():
+        unknown = sorted({case.id for case in one.cases} - training)
+        if unknown and one.dataset == lineage.dataset:
+            raise IntegrityFault(
+                f"leakage: {folder}: the generator has seen {len(unknown)} case(s) of "
+                f"{one.dataset} that are no training cases of {host.name} fold {host.fold}, "
+                f"{unknown[0]!r} first; expected training cases only, under the same ids. Give "
+                "both data sets the same ids and split, or fit the generator on "
+                f"{host.request.kind}:{host.request.where}"
+            )
+
+
+def check_content(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseRecord]) -> None:
+    """Refuse a generator that has seen a held-out scan under another id, as far as scans are there.
+
+    Raises:
+        IntegrityFault: naming the cases.
+    """
+    there = {*source.train_ids, *source.held_out_ids}
+    known = [record.id for record in held_out if record.id in there]
+    guard(lineage, source.records(known))
+    if len(known) < len(held_out):
+        log.warning(
+            "%s: %d of %d held-out cases are not in %s; whether the generator has seen one of them "
+            "under another id cannot be checked",
+            *(lineage.dataset, len(held_out) - len(known), len(held_out), source.name),
+        )
+
+
+# -- one real case, the whole way ------------------------------------------------------------------
+
+
+def rehearse(
+    folder: Path, source: CaseSource, space: Space, host: NnunetSource, case_id: str
+) -> float:
+    """Convert a real case as if it had been drawn, and compare it with nnU-Net's own.
+
+    Returns:
+        Seconds that took, with reading the scan.
+
+    Raises:
+        DataFault: it is another case, or comes out turned, or of other intensities.
+        UsageFault: samples are smaller than a patch.
+    """
+    case = source.load(case_id)
+    convert = Converter(source, Space(), host)
+    began = time.perf_counter()
+    image, labels = convert.whole(Sample(case.image, case.labels, provenance={"case": case_id}))
+    seconds = time.perf_counter() - began
+    found = Case(case_id, "", image, labels)
+    problem = _difference(found, host.load(case_id), convert.scan(case_id).original.exact)
+    if problem:
+        raise DataFault(
+            f"{folder}: case {case_id!r} of {source.name}, converted by {BY}, is not the one in "
+            f"{host.folder}: {problem}; expected the same scan. Fit the generator on the files "
+            "that nnU-Net was given, or preprocess them again"
+        )
+    if space.grid == "crop":
+        _rehearse_crop(folder, Converter(source, space, host), case)
+    return seconds
+
+
+def _rehearse_crop(folder: Path, convert: Converter, case: Case) -> None:
+    """Refuse crops that nnU-Net would have to pad."""
+    placement = convert.space.centre(case)
+    cut = replace(convert.space, window=None).to_generator(case, placement)
+    told = {"case": case.id, "placement": placement.to_json()}
+    try:
+        convert.whole(Sample(cut.image, cut.labels, provenance=told))
+    except DataFault as fault:
+        raise UsageFault(f"{folder}: {fault}") from fault
+
+
+def _difference(found: Case, wanted: Case, exact: bool) -> str:
+    """What tells two preprocessed cases apart; empty if nothing does."""
+    assert found.labels is not None
+    assert wanted.labels is not None
+    shapes = found.labels.shape, wanted.labels.shape
+    slack = [0 if exact else max(2, round(SHORTER * n)) for n in shapes[1]]
+    if any(abs(a - b) > s for a, b, s in zip(*shapes, slack, strict=True)):
+        return f"its shape is {shapes[0]}, not {shapes[1]}"
+    image = found.image if exact else resample(found.image, None, shapes[1])[0]
+    alike = [_correlation(one, other) for one, other in zip(image, wanted.image, strict=True)]
+    if not exact:
+        return "" if max(alike) >= ROUGHLY else f"images correlate with {max(alike):.2f} only"
+    off = float(np.mean(found.labels != wanted.labels))
+    if off > LABELS_OFF:
+        return f"labels differ in {off:.1%} of the voxels"
+    return "" if min(alike) >= ALIKE else f"images correlate with {min(alike):.2f} only"
+
+
+def _correlation(one: Any, other: Any) -> float:
+    one, other = (np.asarray(a, np.float64) - np.mean(a, dtype=np.float64) for a in (one, other))
+    size = float(np.sqrt((one**2).sum() * (other**2).sum()))
+    if size == 0:  # constant: alike if both are
+        return float(not one.any() and not other.any())
+    return float((one * other).sum() / size)

@@ -1,0 +1,83 @@
+"""One rank does what need be done once; all ranks get its result, or end with the same fault."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from gansynth.errors import FAULTS, GansynthError
+
+T = TypeVar("T")
+Tick = Callable[[], None]
+"""Called now and then by rank 0 while it works: others wait in short turns, for a collective of
+NCCL's is given up after ten minutes."""
+
+
+def lead(rank: int, ranks: int, work: Callable[[Tick], T]) -> T:
+    """Let rank 0 work while the others wait.
+
+    Args:
+        rank: this process's.
+        ranks: how many there are; alone one just works.
+        work: what rank 0 does; its result must be picklable where there are others.
+
+    Returns:
+        Its result, on every rank.
+
+    Raises:
+        GansynthError: what the work raised, on every rank; any other failure is raised as it is
+            on rank 0, and told to the others as a bare GansynthError.
+    """
+    if ranks == 1:
+        return work(lambda: None)
+    if rank > 0:
+        followed: T = _follow()
+        return followed
+
+    def tick() -> None:
+        _tell(("working",))
+
+    try:
+        done = work(tick)
+    except Exception as error:  # not on a signal, which reaches every rank by itself
+        code = error.exit_code if isinstance(error, GansynthError) else 1
+        _tell(("failed", code, str(error) or type(error).__name__))
+        raise
+    _tell(("done", done))
+    return done
+
+
+def wait_for_all(ranks: int) -> None:
+    """Return when every rank has come here."""
+    if ranks > 1:
+        import torch.distributed
+
+        torch.distributed.barrier()
+
+
+def fault_of_rank(text: str) -> GansynthError | None:
+    """The typed fault a rank died of, from what torch tells its parent: a traceback; else None."""
+    found = re.findall(r"^gansynth\.errors\.(\w+): (.+)$", text, re.MULTILINE)
+    known = {fault.__name__: fault for fault in FAULTS.values()}
+    return known[found[-1][0]](found[-1][1]) if found and found[-1][0] in known else None
+
+
+def _follow() -> Any:
+    while True:
+        state, *rest = _tell(None)
+        if state == "done":
+            return rest[0]
+        if state == "failed":
+            code, text = rest
+            raise FAULTS.get(code, GansynthError)(text)
+
+
+def _tell(message: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """Rank 0's message, on every rank."""
+    import torch.distributed
+
+    shared = [message]
+    torch.distributed.broadcast_object_list(shared, src=0)
+    assert shared[0] is not None
+    return shared[0]

@@ -1,0 +1,136 @@
+"""Checkpoints that nnU-Net itself can use, where gansynth is not installed.
+
+A checkpoint names the class that trained it, and nnU-Net looks that up before it predicts. The
+network is that of the variant we extend, so a checkpoint carries the variant's name. Those that
+carry ours (of earlier versions) are renamed by ``python -m gansynth_nnunet.stock FOLDER``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gansynth.errors import GansynthError, IntegrityFault, UsageFault
+from gansynth.integrity import disk_errors
+from gansynth_nnunet.launch import SUFFIX
+
+
+def stock_name(trainer: type[Any], mixin: type[Any]) -> str:
+    """The name under which nnU-Net finds a trainer's network.
+
+    Args:
+        trainer: our class.
+        mixin: what made it ours.
+
+    Returns:
+        That of the first class it extends that is not ours; its own if it builds a network that
+        none of those builds.
+    """
+    for base in trainer.__mro__:
+        if not issubclass(base, mixin) and hasattr(base, "build_network_architecture"):
+            same = base.build_network_architecture is trainer.build_network_architecture
+            return base.__name__ if same else trainer.__name__
+    return trainer.__name__
+
+
+@contextlib.contextmanager
+def called(trainer: type[Any], name: str) -> Iterator[None]:
+    """Let a class have another name for a while: nnU-Net writes that name into its checkpoint."""
+    own = trainer.__name__
+    trainer.__name__ = name
+    try:
+        yield
+    finally:
+        trainer.__name__ = own
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path whose file, if one was written there, replaces ``path`` at the end.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")  # what a kill leaves is written over next time
+    with disk_errors(path):
+        try:
+            yield temporary
+            if temporary.exists():
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def rename_trainers(folder: Path) -> list[Path]:
+    """Rename the trainer in nnU-Net checkpoints that carry one of our names.
+
+    Args:
+        folder: a fold's folder, a model's, or any above; or one checkpoint.
+
+    Returns:
+        The checkpoints that were changed.
+
+    Raises:
+        UsageFault: no checkpoint there.
+        IntegrityFault: a checkpoint that is none of nnU-Net's.
+    """
+    files = sorted(folder.rglob("checkpoint_*.pth")) if folder.is_dir() else [folder]
+    if not files or not files[0].is_file():
+        raise UsageFault(f"{folder}: no checkpoint_*.pth there, expected one of nnU-Net's folders")
+    return [file for file in files if _rename(file)]
+
+
+def _rename(file: Path) -> bool:
+    import torch
+
+    checkpoint = _read(file)
+    name = checkpoint["trainer_name"]
+    if not name.endswith(SUFFIX):
+        return False
+    checkpoint["trainer_name"] = name.removesuffix(SUFFIX)
+    with replacing(file) as temporary:
+        torch.save(checkpoint, temporary)
+    return True
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A checkpoint, read without running anything that it says."""
+    import numpy as np
+    import torch
+
+    numbers = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")]
+    scalar: Any = np.float64(0).__reduce__()[0]  # its module's name differs between releases
+    try:
+        with torch.serialization.safe_globals([scalar, np.dtype, *numbers]):
+            found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        words = " ".join(str(error).split())
+        raise IntegrityFault(
+            f"{file}: cannot be read as a checkpoint ({words:.200}), expected one of nnU-Net's"
+        ) from error
+    if not isinstance(found, dict) or not isinstance(found.get("trainer_name"), str):
+        raise IntegrityFault(f"{file}: names no trainer, expected a checkpoint of nnU-Net's")
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rename the trainers in the folders given; returns the exit code."""
+    try:
+        if not arguments:
+            raise UsageFault("no folder given, expected: python -m gansynth_nnunet.stock FOLDER")
+        for folder in arguments:
+            for file in rename_trainers(Path(folder)):
+                sys.stdout.write(f"{file}\n")
+    except GansynthError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""What benchmarks of nnU-Net share: preprocessed phantoms, a generator, its trainers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PLANS = "gansynthSmallPlans"
+
+
+def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) -> Any:
+    """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
+    from gansynth.phantoms import write_nnunet_raw
+    from gansynth.registry import installed
+    from gansynth.sources.base import SourceRequest
+    from gansynth_nnunet.prepare import SmallPlans, prepare
+
+    write_nnunet_raw(root / "nnUNet_raw", 10)
+    own = SourceRequest("nnunet", "999", root=str(root))
+    small = SmallPlans(PLANS, patch_size=(patch,) * 3)
+    if features:
+        small = SmallPlans(PLANS, patch_size=(patch,) * 3, features=tuple(features))
+    prepare(own, ("3d_fullres",), small=small)
+    request = SourceRequest(
+        "nnunet", "999", configuration="3d_fullres", plans=PLANS, root=str(root)
+    )
+    source = installed().open_source(request)
+    os.environ.update(source.root.variables(), nnUNet_compile="f")
+    return source
+
+
+def fit_generator(source: Any, folder: Path) -> Path:
+    """A generator fitted for two steps: real shapes, channels and cost, no beauty."""
+    from gansynth.fitting import fit
+    from gansynth.reporting import NullReporter
+
+    settings = {"steps": "2", "width": "8", "d_width": "8"}
+    fit("cgan3d", source.request, folder, settings=settings, edits=None, reporter=NullReporter())
+    return folder
+
+
+class Host:
+    """nnU-Net's own trainer, ready to step; with a plan its training data set is wrapped."""
+
+    def __init__(self, source: Any, plan: Any = None, device: str = "cpu") -> None:
+        import torch
+        from nnunetv2.run.run_training import get_trainer_from_args
+
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net introduces itself at length
+            self.trainer = get_trainer_from_args(
+                source.dataset, "3d_fullres", 0, "nnUNetTrainer", PLANS, device=torch.device(device)
+            )
+            if plan is not None:
+                self._mix(source, plan)
+            self.trainer.initialize()
+            self._loaders = self.trainer.get_dataloaders()
+        self.trainer.dataloader_train = self._loaders[0]
+        self.trainer.network.train()
+        self.waits: list[float] = []
+        """Seconds each step has waited for its batch, or made it where there are no workers."""
+
+    def _mix(self, source: Any, plan: Any) -> None:
+        from gansynth.registry import installed
+
+        adapter: Any = installed().adapter("nnunet")(source)
+        plain = self.trainer.get_tr_and_val_datasets
+
+        def mixed() -> tuple[Any, Any]:
+            train, validation = plain()
+            return adapter.inject(train, plan, batch_size=self.trainer.batch_size), validation
+
+        self.trainer.get_tr_and_val_datasets = mixed
+
+    def step(self) -> tuple[float, float]:
+        """One batch and one training step; ``time.monotonic()`` when each was done."""
+        began = time.monotonic()
+        batch = next(self.trainer.dataloader_train)
+        met = time.monotonic()
+        self.trainer.train_step(batch)
+        self.waits.append(met - began)
+        return met, time.monotonic()
+
+    def close(self) -> None:
+        """End nnU-Net's worker processes."""
+        for loader in self._loaders:
+            finish = getattr(loader, "_finish", None)
+            if finish is not None:
+                finish()

@@ -1,0 +1,172 @@
+"""nnU-Net set up to train the toy data set in the test's own process; banks and runs gone wrong."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth_nnunet import torchvision_cure
+from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+
+
+@pytest.fixture
+def nnunet(toy_nnunet, tmp_path, monkeypatch):
+    """nnU-Net set up to train the toy data set in this process, its results in tmp_path."""
+    for name in [n for n in os.environ if n.startswith("GANSYNTH_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("nnUNet_raw", str(toy_nnunet.raw.parent))
+    monkeypatch.setenv("nnUNet_preprocessed", str(toy_nnunet.preprocessed.parent))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    monkeypatch.setenv("nnUNet_extTrainer", str(EXT_TRAINER))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    return toy_nnunet
+
+
+@pytest.fixture
+def build(nnunet) -> Iterator[Callable[..., Any]]:
+    """Builds a trainer as nnUNetv2_train does; what it leaves open is closed after the test."""
+    torchvision_cure.apply()
+    import torch
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    built = []
+
+    def make(configuration="3d_fullres", fold=0, name=TRAINER):
+        place = (nnunet.dataset, configuration, fold, name, nnunet.plans)
+        built.append(get_trainer_from_args(*place, device=torch.device("cpu")))
+        return built[-1]
+
+    yield make
+    for trainer in built:
+        if getattr(trainer, "gansynth_session", None) is not None:
+            trainer.gansynth_session.close(0)
+
+
+@pytest.fixture
+def told(monkeypatch) -> Callable[..., None]:
+    """Sets GANSYNTH_ variables: told(BANK=..., RATIO="1:1")."""
+
+    def tell(**variables: object) -> None:
+        quick = "num_epochs=1,num_iterations_per_epoch=2,num_val_iterations_per_epoch=1"
+        for name, value in {"RATIO": "1:1", "SET": quick, **variables}.items():
+            monkeypatch.setenv(f"GANSYNTH_{name}", str(value))
+
+    return tell
+
+
+@pytest.fixture
+def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
+    """Makes a live bank that nobody fills: ``empty_bank("2d")``."""
+    from gansynth.bank import BankSpec, BankWriter
+    from gansynth_nnunet.source import open_nnunet
+
+    def make(configuration: str = "3d_fullres") -> Path:
+        source = open_nnunet(toy_nnunet.request(configuration=configuration))
+        lineage = source.lineage()
+        spec = BankSpec(source.schema, lineage, "toy", "0" * 64, frozen=False, capacity=4)
+        BankWriter.create(tmp_path / "empty", spec).close()
+        return Path(tmp_path / "empty")
+
+    return make
+
+
+@pytest.fixture
+def nan_run(toy_nnunet, fitted, run_cli, tmp_path) -> Callable[..., Path]:
+    """Makes a run whose generator draws NaN, so that each of its samples is rejected."""
+    import safetensors.torch
+    import torch
+
+    from gansynth.integrity import sha256_file
+
+    def make(configuration: str = "3d_fullres") -> Path:
+        run = Path(tmp_path / "nan")
+        if configuration == "3d_fullres":
+            shutil.copytree(fitted, run)
+        else:
+            small = [f"--set={s}" for s in ("steps=2", "width=4", "d_width=4", "levels=2")]
+            more = ("-c", configuration, "-o", run, "--device", "cpu", *small, "-q")
+            assert run_cli("fit", "cgan3d", *toy_nnunet.options, *more).exit_code == 0
+        manifest = json.loads((run / "manifest.json").read_text())
+        weights = run / manifest["weights"]["path"]
+        spoilt = {
+            name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+            for name, value in safetensors.torch.load_file(weights).items()
+        }
+        safetensors.torch.save_file(spoilt, weights)
+        manifest["weights"]["sha256"] = sha256_file(weights)
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        return run
+
+    return make
+
+
+# -- exports ---------------------------------------------------------------------------------------
+
+
+class Exports:
+    """Exports samples of a frozen bank of eight, and looks at what is there: ``exports()``."""
+
+    name = "Dataset510_Plus"
+
+    def __init__(self, toy: Any, make_bank: Callable[..., Path]) -> None:
+        self.toy, self.make_bank = toy, make_bank
+
+    def __call__(self, name=None, *, ratio="1:2", content="mixed", bank=None, **rest):
+        from gansynth.adapter import Injection
+        from gansynth.ratio import Ratio
+        from gansynth.reporting import NullReporter
+        from gansynth.supply import BankSize
+        from gansynth_nnunet.adapter import NnunetAdapter
+        from gansynth_nnunet.source import open_nnunet
+
+        size, dry_run = rest.pop("size", None), rest.pop("dry_run", False)
+        place = {"configuration": "3d_fullres", "fold": "0"}
+        place |= {key: rest.pop(key) for key in tuple(rest) if key in place}
+        adapter = NnunetAdapter(open_nnunet(self.toy.request(**place)))
+        bank = bank or self.make_bank(samples=8, **place)
+        return adapter.export(
+            Injection(None, Ratio.parse(ratio), bank=bank, **rest),
+            name or self.name,
+            content=content,
+            size=size and BankSize.parse(size),
+            dry_run=dry_run,
+            reporter=NullReporter(),
+        )
+
+    @property
+    def mixed(self) -> Path:
+        """Where the mixed data set belongs."""
+        return Path(self.toy.preprocessed.with_name(self.name))
+
+    @property
+    def raw(self) -> Path:
+        """Where the synthetic one belongs."""
+        return Path(self.toy.raw.with_name(self.name))
+
+    @property
+    def there(self) -> set[str]:
+        """What nnU-Net could take for a new data set."""
+        return {p.name for p in self.toy.root.glob("nnUNet_*/Dataset*")} - {self.toy.dataset}
+
+    @property
+    def hidden(self) -> list[Path]:
+        """Folders that something is built in."""
+        return [p for p in self.toy.root.glob("nnUNet_*/.*") if p.is_dir()]
+
+
+@pytest.fixture
+def exports(toy_copy, frozen_bank) -> Exports:
+    """Exports of ``toy_copy``."""
+    return Exports(toy_copy, frozen_bank)
+
+
+@pytest.fixture
+def export_command(toy_copy, fitted, tmp_path) -> list[str]:
+    """``gansynth augment --export`` with a copy of the run, but for the ratio."""
+    shutil.copytree(fitted, tmp_path / "run")
+    options = ["augment", "--target", "nnunet", *toy_copy.options, "--device", "cpu"]
+    return [*options, "--generator", str(tmp_path / "run"), "--export", Exports.name]

@@ -1,0 +1,274 @@
+"""nnU-Net's augmentation: on, off, or off for synthetic samples only, in nnU-Net's own loader."""
+
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.errors import EnvironmentFault
+from gansynth_nnunet import torchvision_cure
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+torchvision_cure.apply()
+
+
+def prepared(build: Any, configuration: str = "3d_fullres", **rest: Any) -> Any:
+    trainer = build(configuration, **rest)
+    trainer.initialize()
+    return trainer
+
+
+@dataclass
+class Drawn:
+    """One sample as it was loaded, where it was cropped, and what came out."""
+
+    synthetic: bool
+    image: Any
+    labels: Any
+    box: Any
+    patch: tuple[int, ...]
+    out: Any
+    target: Any
+
+    def is_crop(self, *, masked: bool) -> bool:
+        """Whether what came out is a crop of what was loaded, bit for bit.
+
+        Args:
+            masked: the image is 0 where the label is -1, as normalisation has left it.
+        """
+        image = self._crop(self.image, 0).astype(np.float32)
+        labels = self._crop(self.labels, -1)
+        if masked:
+            image[:, labels[0] < 0] = 0
+        labels = np.maximum(labels, 0)
+        return np.array_equal(self.out, image) and np.array_equal(self.target, labels)
+
+    def _crop(self, array: Any, fill: int) -> Any:
+        """The middle patch of the crop, straight from the array."""
+        array = np.asarray(array[:])
+        low = np.array([b[0] for b in self.box])
+        size = np.array([b[1] for b in self.box]) - low
+        patch = np.array((1, *self.patch))[-3:]
+        start = low + size // 2 - patch // 2
+        padded = np.pad(array, [(0, 0), *[(40, 40)] * 3], constant_values=fill)
+        cut = padded[:, *(slice(a + 40, a + 40 + n) for a, n in zip(start, patch, strict=True))]
+        return cut[:, 0] if len(self.patch) == 2 else cut
+
+
+def draw(trainer: Any, batches: int, monkeypatch: Any) -> list[Drawn]:
+    """Draw from the trainer's training loader, noting what it loads and where it crops."""
+    train, _ = trainer.get_dataloaders()
+    loader = train.data_loader
+    loaded: list[Any] = []
+    boxes: list[Any] = []
+    load, box = loader._data.load_case, loader.get_bbox
+
+    def load_and_note(case: str) -> Any:
+        found = load(case)
+        image, labels = (np.array(a[:]) for a in found[:2])
+        loaded.append((loader._data.last.synthetic, image, labels))
+        return found
+
+    def box_and_note(*given: Any, **named: Any) -> Any:
+        low, high = box(*given, **named)
+        boxes.append(list(zip(low, high, strict=True)))
+        return low, high
+
+    monkeypatch.setattr(loader._data, "load_case", load_and_note)
+    monkeypatch.setattr(loader, "get_bbox", box_and_note)
+    patch = tuple(trainer.configuration_manager.patch_size)
+    out: list[Drawn] = []
+    for _ in range(batches):
+        batch = next(train)
+        for j in range(len(batch["data"])):
+            kind, image, labels = loaded[len(out)]
+            place = boxes[len(out)], patch
+            data = batch["data"][j].numpy(), batch["target"][0][j].numpy()
+            out.append(Drawn(kind, image, labels, *place, *data))
+    return out
+
+
+# -- off for synthetic samples ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_synthetic_samples_come_as_drawn_and_real_ones_augmented(
+    build, told, frozen_bank, monkeypatch, configuration
+):
+    told(BANK=frozen_bank(configuration=configuration), AUGMENT_SYNTHETIC=0)
+    trainer = prepared(build, configuration)
+    drawn = draw(trainer, 12, monkeypatch)
+    synthetic = [d for d in drawn if d.synthetic]
+    real = [d for d in drawn if not d.synthetic]
+    assert len(synthetic) == len(real) == 12
+    assert trainer.configuration_manager.use_mask_for_norm == [True, True]
+    assert all(d.is_crop(masked=True) for d in synthetic)
+    assert sum(d.is_crop(masked=True) for d in real) < 6  # nnU-Net mirrors seven of eight
+    said = Path(trainer.log_file).read_text()
+    assert "synthetic samples are not augmented, real ones are" in said
+
+
+def test_it_holds_where_nnunet_augments_slice_by_slice(build, told, frozen_bank, monkeypatch):
+    told(BANK=frozen_bank(), AUGMENT_SYNTHETIC=0, RATIO="0:1")
+    trainer = prepared(build)
+    usual = type(trainer).configure_rotation_dummyDA_mirroring_and_inital_patch_size
+
+    def slice_by_slice(self: Any) -> Any:
+        rotation, _, initial, mirror = usual(self)
+        initial[0] = self.configuration_manager.patch_size[0]
+        return rotation, True, initial, mirror
+
+    name = "configure_rotation_dummyDA_mirroring_and_inital_patch_size"
+    monkeypatch.setattr(type(trainer), name, slice_by_slice)
+    assert all(d.is_crop(masked=True) for d in draw(trainer, 3, monkeypatch))
+
+
+def test_by_default_synthetic_samples_are_augmented_too(build, told, frozen_bank, monkeypatch):
+    told(BANK=frozen_bank(), RATIO="0:1")
+    drawn = draw(prepared(build), 6, monkeypatch)
+    assert sum(d.is_crop(masked=True) for d in drawn) < 6
+
+
+SPACES: dict[str, dict[str, Any]] = {
+    "3d": {"patch_size": (16, 20, 24), "do_dummy_2d_data_aug": False},
+    "slices": {"patch_size": (16, 20, 24), "do_dummy_2d_data_aug": True},
+    "2d": {"patch_size": (20, 24), "do_dummy_2d_data_aug": False},
+}
+LABELS: dict[str, dict[str, Any]] = {
+    "labels": {},
+    "regions": {"regions": [(1, 2), (2,)]},
+    "regions+ignore": {"regions": [(1, 2), (2,)], "ignore_label": 3},
+    "cascade": {"is_cascaded": True, "foreground_labels": [1, 2]},
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("scales", [[[1, 1, 1], [0.5, 0.5, 0.5]], None])
+def test_both_kinds_have_the_same_shapes_and_types(space, labels, scales):
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from gansynth_nnunet.augmentation import arguments, plain_pipeline
+
+    patch = SPACES[space]["patch_size"]
+    initial = [n + 8 for n in patch]
+    if space == "slices":
+        initial[0] = patch[0]
+    if scales is not None:
+        scales = [scale[: len(patch)] for scale in scales]
+    named = {**SPACES[space], **LABELS[labels], "deep_supervision_scales": scales}
+    asked = arguments((), {**named, "rotation_for_DA": (-0.5, 0.5), "mirror_axes": (0, 1)})
+    channels = 2 if labels == "cascade" else 1
+    rng = np.random.default_rng(0)
+    segmentation = rng.integers(-1, 4 if "ignore" in labels else 3, (channels, *initial))
+    outs = []
+    for pipeline in (
+        nnUNetTrainer.get_training_transforms(**asked),
+        plain_pipeline(nnUNetTrainer, asked),
+    ):
+        image = torch.from_numpy(rng.normal(size=(2, *initial)).astype(np.float32))
+        out = pipeline(image=image, segmentation=torch.from_numpy(segmentation.astype(np.int16)))
+        targets = out["segmentation"] if scales is not None else [out["segmentation"]]
+        outs.append([(tuple(t.shape), t.dtype) for t in (out["image"], *targets)])
+    assert outs[0] == outs[1]
+
+
+def test_channels_normalised_inside_a_mask_are_masked_without_augmentation_too():
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from gansynth_nnunet.augmentation import arguments, plain_pipeline
+
+    named = {"patch_size": (4, 4, 4), "rotation_for_DA": (0, 1), "deep_supervision_scales": None}
+    switches = {"mirror_axes": (), "do_dummy_2d_data_aug": False}
+    asked = arguments((), {**named, **switches, "use_mask_for_norm": [False, True]})
+    labels = torch.zeros((1, 6, 6, 6), dtype=torch.int16)
+    labels[:, :3] = -1
+    out = plain_pipeline(nnUNetTrainer, asked)(image=torch.ones(2, 6, 6, 6), segmentation=labels)
+    assert (out["image"][0] == 1).all()
+    assert (out["image"][1, :2] == 0).all()
+    assert (out["image"][1, 2:] == 1).all()
+
+
+def test_what_is_not_augmented_draws_no_random_number(build, told, frozen_bank):
+    import torch
+
+    told(BANK=frozen_bank(), AUGMENT_SYNTHETIC=0, RATIO="0:1")
+    train, _ = prepared(build).get_dataloaders()
+    transforms = train.data_loader.transforms
+    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    labels = torch.zeros((1, 40, 40, 40), dtype=torch.int16)
+    transforms.synthetic(image=torch.zeros(2, 40, 40, 40), segmentation=labels)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == str(np.random.get_state())  # noqa: NPY002
+
+
+# -- what tells the kinds apart, in other processes ------------------------------------------------
+
+
+@pytest.fixture
+def loader(build, told, frozen_bank):
+    told(BANK=frozen_bank(), AUGMENT_SYNTHETIC=0)
+    return prepared(build).get_dataloaders()[0].data_loader
+
+
+def test_a_pickled_loader_still_shares_what_was_drawn_last(loader):
+    again = pickle.loads(pickle.dumps(loader))
+    assert again.transforms.last is again._data.last
+    assert again.transforms.last is not loader.transforms.last
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_tell_the_kinds_apart(loader, method):
+    # a ByKind that shared nothing with its data set would raise
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+        batch = pool.submit(loader.generate_train_batch).result(100)
+    assert batch["data"].shape[0] == 2
+
+
+def test_a_loader_that_loads_a_batch_before_it_transforms_is_noticed(loader):
+    import torch
+
+    for case in loader._data.identifiers[:2]:
+        loader._data.load_case(case)
+    sample = {
+        "image": torch.zeros(2, 40, 40, 40),
+        "segmentation": torch.zeros((1, 40, 40, 40), dtype=torch.int16),
+    }
+    loader.transforms(**sample)
+    with pytest.raises(EnvironmentFault, match="--augment-synthetic yes"):
+        loader.transforms(**sample)
+
+
+# -- off altogether --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerGANSynth", "nnUNetTrainerDA5GANSynth"])
+def test_without_the_usual_augmentation_nothing_is_changed(
+    build, told, frozen_bank, monkeypatch, name
+):
+    told(BANK=frozen_bank(), USUAL_AUGMENTATION=0)
+    trainer = prepared(build, name=name)
+    drawn = draw(trainer, 4, monkeypatch)
+    assert {d.synthetic for d in drawn} == {True, False}
+    assert all(d.is_crop(masked=False) for d in drawn)
+    *_, mirror = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert mirror is trainer.inference_allowed_mirroring_axes is None
+    assert "nnU-Net's augmentation is off" in Path(trainer.log_file).read_text()
+
+
+def test_it_is_what_nnunets_own_variant_without_augmentation_does(
+    build, told, frozen_bank, monkeypatch
+):
+    told(BANK=frozen_bank(), USUAL_AUGMENTATION=0)
+    ours = prepared(build).get_dataloaders()[0].data_loader
+    told(BANK=frozen_bank("other"), USUAL_AUGMENTATION=1)
+    theirs = prepared(build, name="nnUNetTrainerNoDAGANSynth").get_dataloaders()[0].data_loader
+    assert tuple(ours.patch_size) == tuple(theirs.patch_size) == tuple(ours.final_patch_size)
+    assert repr(ours.transforms.transforms) == repr(theirs.transforms.transforms)

@@ -1,0 +1,200 @@
+"""Two ranks of a data-parallel nnU-Net training: one producer, one bank, one record, no hang."""
+
+import json
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth.errors import IntegrityFault, TrainingFault
+from gansynth_nnunet.ranks import fault_of_rank, lead
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SECONDS = 90
+
+
+def _rank(rank: int, folder: Path, work: Callable[[int], Any]) -> None:
+    """One process of a group of two: writes what its work returned, or what it ended with."""
+    import torch.distributed
+
+    # Ranks need not be numbered children of one process; then only their rank tells them apart.
+    multiprocessing.current_process()._identity = ()
+    address = f"file://{folder / 'meet'}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    try:
+        result = {"result": work(rank)}
+    except Exception as error:
+        result = {"error": type(error).__name__, "text": str(error)}
+    (folder / f"rank-{rank}.json").write_text(json.dumps(result))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def two(tmp_path) -> Callable[[Callable[[int], Any]], list[Any]]:
+    """Runs work(rank) in two forked processes that form a group; returns what each came to."""
+    import torch.distributed  # before the fork: importing takes seconds
+
+    assert torch.distributed.is_gloo_available()
+    context = multiprocessing.get_context("fork")
+
+    def run(work: Callable[[int], Any]) -> list[Any]:
+        ranks = [context.Process(target=_rank, args=(rank, tmp_path, work)) for rank in (0, 1)]
+        for process in ranks:
+            process.start()
+        end = time.monotonic() + SECONDS
+        for process in ranks:
+            process.join(max(0, end - time.monotonic()))
+        hanging = [process for process in ranks if process.exitcode is None]
+        for process in hanging:
+            process.kill()
+        assert not hanging, "a rank hangs"
+        return [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+    return run
+
+
+# -- one leads -------------------------------------------------------------------------------------
+
+
+def test_what_the_first_rank_did_is_known_to_all(two):
+    def work(rank: int) -> Any:
+        def lengthy(tick: Callable[[], None]) -> str:
+            tick()
+            tick()
+            return f"by {rank}"
+
+        return lead(rank, 2, lengthy)
+
+    assert [end["result"] for end in two(work)] == ["by 0", "by 0"]
+
+
+def test_the_fault_of_the_first_rank_ends_all(two):
+    def refuse(tick: Callable[[], None]) -> None:
+        raise IntegrityFault("leakage: of cases")
+
+    ends = two(lambda rank: lead(rank, 2, refuse))
+    assert [(end["error"], end["text"]) for end in ends] == [
+        ("IntegrityFault", "leakage: of cases")
+    ] * 2
+
+
+def test_a_bug_of_the_first_rank_leaves_none_waiting(two):
+    known: dict[str, str] = {}
+    ends = two(lambda rank: lead(rank, 2, lambda tick: known["missing"]))
+    assert [end["error"] for end in ends] == ["KeyError", "GansynthError"]
+
+
+def test_one_rank_alone_asks_nobody():
+    with pytest.raises(TrainingFault):
+        lead(0, 1, _fail)
+
+
+def _fail(tick: Callable[[], None]) -> None:
+    raise TrainingFault("alone")
+
+
+def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
+    try:
+        _fail(lambda: None)
+    except TrainingFault:
+        told = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
+    fault = fault_of_rank(told)
+    assert (type(fault), str(fault)) == (TrainingFault, "alone")
+    assert fault_of_rank("ValueError: alone\n") is None
+
+
+# -- a training ------------------------------------------------------------------------------------
+
+
+def on_cpu(build: Callable[..., Any]) -> Any:
+    """A trainer as nnUNetv2_train builds it for each rank, made to work without CUDA.
+
+    nnU-Net takes it for granted in data-parallel training: it sets the device, and names it to
+    DistributedDataParallel, which refuses that for modules on a CPU.
+    """
+    import torch
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
+
+    distributed = torch.nn.parallel.DistributedDataParallel
+    module.DDP = lambda network, device_ids: distributed(network)
+    trainer = build()
+    trainer.device, trainer.grad_scaler = torch.device("cpu"), None
+    trainer.configuration_manager.configuration["batch_size"] = 3
+    return trainer
+
+
+def ids(log: Path, pid: int) -> list[str]:
+    """Samples drawn by a process, in order."""
+    rows = next(log.glob(f"draws-*-{pid}.csv")).read_text().splitlines()
+    return [row.split(",")[1] for row in rows if row.startswith("synthetic")]
+
+
+@pytest.mark.slow
+def test_two_ranks_share_a_bank_and_draw_differently(two, build, told, frozen_bank, nnunet):
+    told(BANK=frozen_bank(samples=12), RATIO="1:2")
+
+    def work(rank: int) -> Any:
+        import os
+
+        trainer = on_cpu(build)
+        trainer.run_training()
+        session = trainer.gansynth_session
+        plan = session._plan
+        return {
+            "bank": str(plan.bank),
+            "log": str(plan.log),
+            "batch": trainer.batch_size,
+            "pid": os.getpid(),
+            "folder": trainer.output_folder,
+            "records": session._record is not None,
+        }
+
+    first, second = (end["result"] for end in two(work))
+    assert (first["bank"], first["log"]) == (second["bank"], second["log"])
+    assert (first["batch"], second["batch"]) == (2, 1)
+    assert (first["records"], second["records"]) == (True, False)
+    log = Path(first["log"])
+    drawn = [ids(log, end["pid"]) for end in (first, second)]
+    assert drawn[0][: len(drawn[1])] != drawn[1]
+    record = json.loads((Path(first["folder"]) / "gansynth.json").read_text())
+    assert record["complete"]
+    counts = record["sessions"][0]["drawn"]
+    assert counts["synthetic"] == sum(map(len, drawn))
+    assert counts["real"] + counts["synthetic"] == 3 * (2 + 1)
+
+
+def test_a_refusal_ends_both_ranks_alike(two, build, told, frozen_bank):
+    told(BANK=frozen_bank(fold="1"))
+    ends = two(lambda rank: on_cpu(build).run_training())
+    assert [end["error"] for end in ends] == ["IntegrityFault"] * 2
+    assert ends[0]["text"] == ends[1]["text"]
+    assert "leakage" in ends[0]["text"]
+
+
+@pytest.mark.slow
+def test_one_producer_serves_both_ranks(two, build, told, fitted):
+    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=4)
+
+    def work(rank: int) -> Any:
+        trainer = on_cpu(build)
+        trainer.run_training()
+        supply = trainer.gansynth_session._supply
+        return [str(trainer.gansynth_session._plan.bank), supply is not None]
+
+    ends = [end["result"] for end in two(work)]
+    assert ends[0][0] == ends[1][0]
+    assert [has for _, has in ends] == [True, False]
+    assert not Path(ends[0][0]).exists()
+
+
+@pytest.mark.slow
+def test_a_producer_that_fails_ends_both_ranks_alike(two, build, told, fitted, tmp_path):
+    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=4, RESTARTS=0, EDITS="no-such-edit")
+    ends = two(lambda rank: on_cpu(build).run_training())
+    assert [end["error"] for end in ends] == ["UsageFault"] * 2
+    assert ends[0]["text"] == ends[1]["text"]
+    assert "no-such-edit" in ends[0]["text"]

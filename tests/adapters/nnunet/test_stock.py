@@ -1,0 +1,236 @@
+"""Checkpoints that nnU-Net uses where gansynth is not installed."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth_nnunet import stock
+from gansynth_nnunet.launch import TRAINER
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def trainer(build, told, frozen_bank):
+    """One that could go on training; nothing has been saved yet."""
+    told(BANK=frozen_bank())
+    made = build()
+    made.initialize()
+    for key in ("mean_fg_dice", "ema_fg_dice", "train_losses"):
+        made.logger.log(key, np.float32(0.5), 0)
+    return made
+
+
+def checkpoint(trainer: Any, name: str = "checkpoint_latest.pth") -> Path:
+    return Path(trainer.output_folder) / name
+
+
+def read(path: Path) -> Any:
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.suffix != ".txt")
+
+
+# -- the name --------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_carries_the_variants_name(trainer):
+    trainer.save_checkpoint(str(checkpoint(trainer)))
+    assert read(checkpoint(trainer))["trainer_name"] == "nnUNetTrainer"
+    assert type(trainer).__name__ == TRAINER
+    assert ".checkpoint_latest.pth.tmp" not in files(checkpoint(trainer).parent)
+
+
+def test_so_does_that_of_another_variant(build, told, frozen_bank):
+    told(BANK=frozen_bank())
+    made = build(name="nnUNetTrainerDA5GANSynth")
+    made.initialize()
+    made.save_checkpoint(str(checkpoint(made)))
+    assert read(checkpoint(made))["trainer_name"] == "nnUNetTrainerDA5"
+
+
+def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
+    class Host:
+        @staticmethod
+        def build_network_architecture() -> int:
+            return 1
+
+    class Mixin:
+        pass
+
+    class Same(Mixin, Host):
+        pass
+
+    class Other(Mixin, Host):
+        @staticmethod
+        def build_network_architecture() -> int:
+            return 2
+
+    assert stock.stock_name(Same, Mixin) == "Host"
+    assert stock.stock_name(Other, Mixin) == "Other"
+
+
+def test_training_goes_on_from_it(trainer, build):
+    trainer.current_epoch = 4
+    trainer.save_checkpoint(str(checkpoint(trainer)))
+    again = build()
+    again.load_checkpoint(str(checkpoint(trainer)))
+    assert again.current_epoch == 5
+    assert again.output_folder == trainer.output_folder
+    mine, theirs = trainer.network.state_dict(), again.network.state_dict()
+    assert all((mine[key] == theirs[key]).all() for key in mine)
+
+
+def test_without_checkpoints_there_is_none(trainer):
+    trainer.disable_checkpointing = True
+    trainer.save_checkpoint(str(checkpoint(trainer)))
+    assert not checkpoint(trainer).exists()
+
+
+def test_other_ranks_write_nothing(trainer):
+    trainer.local_rank = 1
+    trainer.save_checkpoint(str(checkpoint(trainer)))
+    assert not checkpoint(trainer).exists()
+
+
+def test_what_is_interrupted_leaves_the_checkpoint_before(trainer, monkeypatch):
+    import torch
+
+    trainer.save_checkpoint(str(checkpoint(trainer)))
+    before = checkpoint(trainer).read_bytes()
+
+    def stop(document: Any, path: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(torch, "save", stop)
+    with pytest.raises(EnvironmentFault, match="the disk is full"):
+        trainer.save_checkpoint(str(checkpoint(trainer)))
+    assert checkpoint(trainer).read_bytes() == before
+    assert type(trainer).__name__ == TRAINER
+
+
+# -- checkpoints of earlier versions ---------------------------------------------------------------
+
+
+def write_old(trainer: Any) -> Path:
+    """A checkpoint under our own name."""
+    import torch
+
+    path = checkpoint(trainer, "checkpoint_final.pth")
+    trainer.save_checkpoint(str(path))
+    document = read(path)
+    document["trainer_name"] = TRAINER
+    torch.save(document, path)
+    return path
+
+
+def test_an_old_checkpoint_is_renamed_and_else_the_same(trainer, capsys):
+    path = write_old(trainer)
+    before = read(path)
+    assert stock.main([trainer.output_folder_base]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    after = read(path)
+    assert after["trainer_name"] == "nnUNetTrainer"
+    assert after["logging"] == before["logging"]
+    assert after["init_args"] == before["init_args"]
+    assert all(
+        (after["network_weights"][k] == v).all() for k, v in before["network_weights"].items()
+    )
+
+
+def test_one_that_has_nnunets_name_is_left_alone(trainer):
+    trainer.save_checkpoint(str(checkpoint(trainer)))
+    before = checkpoint(trainer).stat().st_mtime_ns
+    assert stock.rename_trainers(Path(trainer.output_folder)) == []
+    assert checkpoint(trainer).stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_that_would_run_something_is_refused(tmp_path):
+    import torch
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"trainer_name": TRAINER, "evil": Evil()}, tmp_path / "checkpoint_final.pth")
+    with pytest.raises(IntegrityFault, match="cannot be read as a checkpoint"):
+        stock.rename_trainers(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4junk", pickle.dumps([1])])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "checkpoint_final.pth").write_bytes(content)
+    with pytest.raises(IntegrityFault):
+        stock.rename_trainers(tmp_path)
+
+
+def test_a_folder_without_checkpoints_is_named(tmp_path, capsys):
+    assert stock.main([str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: no checkpoint_*.pth there" in capsys.readouterr().err
+    with pytest.raises(UsageFault):
+        stock.rename_trainers(tmp_path)
+
+
+# -- where gansynth is not installed ---------------------------------------------------------------
+
+PREDICT = """
+import sys
+sys.modules["gansynth"] = sys.modules["gansynth_nnunet"] = None  # any import of them fails
+from nnunetv2.inference.predict_from_raw_data import predict_entry_point
+sys.argv[0] = "nnUNetv2_predict"
+predict_entry_point()
+"""
+
+
+@pytest.mark.slow
+def test_nnunet_predicts_without_gansynth_what_our_trainer_predicts(nnunet, trainer, tmp_path):
+    import nibabel as nib
+    import torch
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    trainer.run_training()
+    case, images = "p1_left", tmp_path / "in"
+    images.mkdir()
+    paths = [nnunet.raw / "imagesTr" / f"{case}_000{i}.nii.gz" for i in (0, 1)]
+    for path in paths:
+        (images / path.name).symlink_to(path)
+    command = [
+        *(sys.executable, "-c", PREDICT, "-i", str(images), "-o", str(tmp_path / "out")),
+        *("-d", "501", "-tr", TRAINER, "-p", nnunet.plans, "-c", "3d_fullres", "-f", "0"),
+        *("-device", "cpu", "-npp", "0", "-nps", "0"),
+    ]
+    environ = {k: v for k, v in os.environ.items() if k != "nnUNet_extTrainer"}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=110)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "out" / f"{case}.nii.gz").dataobj)
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    trainer.set_deep_supervision_enabled(False)
+    trainer.network.eval()
+    predictor.manual_initialization(
+        trainer.network,
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        [trainer.network.state_dict()],
+        trainer.dataset_json,
+        "any",
+        trainer.inference_allowed_mirroring_axes,
+    )
+    data, properties = SimpleITKIO().read_images([str(p) for p in paths])
+    expected = predictor.predict_single_npy_array(data, properties)
+    assert len(np.unique(expected)) > 1
+    assert np.array_equal(found, expected.T)

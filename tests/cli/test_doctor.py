@@ -1,0 +1,382 @@
+"""doctor: each thing that may be wrong with a machine gets its line and its cure."""
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from gansynth import _doctor_machine as machine
+from gansynth import bank, doctor
+from gansynth.doctor import Line
+from gansynth.hookspecs import hookimpl
+from gansynth.registry import installed
+from gansynth_cli import doctor_hosts
+from gansynth_nnunet import doctor as nnunet
+from gansynth_nnunet import torchvision_cure
+from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+
+
+def says(line: Line, state: str, *words: str) -> None:
+    assert line.state == state
+    assert [w for w in words if w not in line.text] == [], line.text
+    assert bool(line.cure) == (state != "ok")
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def light(monkeypatch):
+    """Doctor without the imports that take seconds."""
+    monkeypatch.setattr(doctor, "HOSTS", ())
+    monkeypatch.setattr(doctor_hosts, "host_lines", lambda root, quick: iter(()))
+
+
+def test_it_is_content_with_this_machine(light, run_json):
+    document = run_json("doctor")
+    assert document["ok"] is True
+    found = {line["what"] for line in document["lines"]}
+    assert {"gansynth", "python", "torch", "auto", "threads", "/dev/shm", "plugins"} <= found
+    assert {"memory", "temporary files", "scratch banks", "open files", "monai"} <= found
+    assert {tuple(line) for line in document["lines"]} == {("state", "what", "found", "cure")}
+
+
+def test_something_essential_missing_is_exit_4_after_all_lines(light, run_cli, monkeypatch):
+    monkeypatch.setattr(doctor, "ESSENTIAL", ("numpy", "no-such-package"))
+    result = run_cli("doctor", "--json")
+    assert result.exit_code == 4
+    document = json.loads(result.stdout)
+    assert document["ok"] is False
+    assert {"state": "bad", "what": "no-such-package"}.items() <= document["lines"][3].items()
+    assert result.stderr == "error: doctor: no-such-package not in order; see the lines above\n"
+
+
+def test_the_table_holds_the_cure(light, run_cli, monkeypatch):
+    monkeypatch.setattr(doctor, "EXTRAS", {"no-such-extra": ("flying", "gansynth[wings]")})
+    shown = run_cli("doctor").stdout
+    assert "not installed; only for flying; pip install 'gansynth[wings]'" in shown
+
+
+def test_root_and_quick_reach_the_hosts(light, run_json, monkeypatch):
+    told = []
+
+    def lines(root: str | None, *, quick: bool) -> Iterator[Line]:
+        told.append((root, quick))
+        yield Line("ok", "host", "here")
+
+    monkeypatch.setattr(doctor_hosts, "host_lines", lines)
+    run_json("doctor", "--quick", "--root", "/data")
+    assert told == [("/data", True)]
+
+
+def test_a_host_that_cannot_be_looked_at_is_a_line(monkeypatch):
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise ImportError("nnunetv2 is torn")
+
+    monkeypatch.setattr(nnunet, "lines", fail)
+    says(next(doctor_hosts.host_lines(None, quick=True)), "note", "nnunetv2 is torn", "pip install")
+
+
+# -- packages --------------------------------------------------------------------------------------
+
+
+def test_a_host_that_is_missing_is_a_note_only():
+    line = doctor.package_line("no-such-host", {}, essential=False)
+    assert (line.state, line.found, line.cure) == (
+        "note",
+        "not installed",
+        "pip install no-such-host",
+    )
+
+
+def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
+    (tmp_path / "torn_package.py").write_text("raise OSError('libtorn.so is missing')")
+    meta = tmp_path / "torn_package-1.0.dist-info"
+    meta.mkdir()
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: torn-package\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    line = doctor.package_line("torn-package", {}, essential=True)
+    says(line, "bad", "OSError: libtorn.so is missing", "--force-reinstall")
+
+
+def test_a_package_too_old_names_what_is_needed(monkeypatch):
+    wanted = doctor._wanted()
+    assert "2.5" not in wanted["torch"]
+    monkeypatch.setattr(doctor, "version", lambda package: "2.5")
+    line = doctor.package_line("torch", wanted, essential=True)
+    says(line, "bad", "2.5, gansynth needs >=2.6", "pip install 'torch>=2.6'")
+
+
+def test_broken_plugins_are_noted(monkeypatch):
+    @hookimpl
+    def hook(register):
+        raise RuntimeError("no licence")
+
+    installed().add(SimpleNamespace(register_edits=hook), "unlucky")
+    try:
+        line = next(line for line in doctor.plugin_lines() if line.what == "plugin unlucky")
+    finally:
+        installed().remove("unlucky")
+    says(line, "note", "left out: RuntimeError: no licence", "gansynth plugins")
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("built_for", "driver", "hidden", "state", "words"),
+    [
+        (None, False, None, "ok", ["no CUDA device"]),
+        (None, True, None, "note", ["built for the CPU, but there is an NVIDIA driver"]),
+        ("12.8", False, None, "note", ["there is no NVIDIA driver", "--gpus all"]),
+        ("12.8", True, None, "note", ["this driver does not serve (too old)", "update the NVIDIA"]),
+        ("12.8", True, "", "note", ["hides every CUDA device", "unset CUDA_VISIBLE_DEVICES"]),
+    ],
+)
+def test_why_there_is_no_cuda(monkeypatch, built_for, driver, hidden, state, words):
+    monkeypatch.setattr(doctor, "DRIVER", Path("/" if driver else "/nowhere"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    says(doctor._no_cuda(built_for, ["too old"]), state, *words)
+
+
+def cuda(free: float, arches: list[str] | None = None) -> Any:
+    """A torch with one device."""
+    module = SimpleNamespace(
+        get_device_name=lambda index: "Imaginary 3000",
+        get_device_capability=lambda index: (9, 0),
+        mem_get_info=lambda index: (free * 2**30, 80 * 2**30),
+        get_arch_list=lambda: ["sm_80", "sm_90a"] if arches is None else arches,
+    )
+    return SimpleNamespace(cuda=module)
+
+
+@pytest.mark.parametrize(
+    ("torch", "state", "words"),
+    [
+        (cuda(79), "ok", "Imaginary 3000, 79.0 GiB free of 80.0"),
+        (cuda(3), "note", "nvidia-smi lists them"),
+        (cuda(79, ["sm_50", "sm_60"]), "note", "no code for its architecture (sm_9x)"),
+        (SimpleNamespace(), "note", "cannot be used"),
+    ],
+)
+def test_a_cuda_device(torch, state, words):
+    says(doctor._cuda(torch, 0), state, words)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "training on cpu; the producer on cpu too"),
+        (1, "the producer on cuda:0 (shared with training)"),
+        (2, "training on cuda:0, the producer on cuda:1"),
+    ],
+)
+def test_what_auto_takes(monkeypatch, count, words):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert words in doctor._auto(count)
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("threads", "state"), [("1", "ok"), (None, "note")])
+def test_unset_threads_on_several_cores(monkeypatch, threads, state):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    says(machine.threads(), state)
+
+
+def test_a_containers_quota_counts_as_cores(tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert machine.cores() == 1
+
+
+@pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(2 * 2**30), "note")])
+def test_a_containers_limit_counts_as_memory(tmp_path, monkeypatch, limit, state):
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text(str(2**30))
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    found = SimpleNamespace(total=64 * 2**30, available=50 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
+    line = machine.memory()
+    says(line, state, *(["1.0 GiB free of 2.0 (a container's limit)"] if state == "note" else []))
+
+
+@pytest.mark.parametrize(("mebibytes", "state"), [(64, "note"), (8192, "ok")])
+def test_a_small_shared_memory(monkeypatch, mebibytes, state):
+    usage = SimpleNamespace(total=mebibytes << 20, free=mebibytes << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    line = machine.shared_memory()
+    fits = (mebibytes << 20) // (2 * 96**3 * 10)
+    says(line, state, f"room for a bank of {fits} samples of 4 x 96x96x96")
+    assert ("--shm-size" in line.cure) == (state == "note")
+
+
+def test_no_shared_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "SHARED", tmp_path / "none")
+    says(machine.shared_memory(), "note", "not there", "temporary folder")
+
+
+def test_a_full_temporary_folder(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 20))
+    says(machine.temporary(), "note", "0.0 GiB free", "TMPDIR")
+
+
+def test_banks_of_the_dead_come_with_the_command_that_removes_them(monkeypatch):
+    left = [(Path("/dev/shm/a b"), 2**29, 1, False), (Path("/tmp/c"), 2**29, 2, False)]
+    used = [(Path("/dev/shm/d"), 2**30, 3, True)]
+    monkeypatch.setattr(bank, "scratch_banks", lambda: left + used)
+    dead, alive = machine.scratch_banks()
+    says(dead, "note", "2 left by processes that have ended, 1.00 GiB")
+    assert dead.cure == "rm -r '/dev/shm/a b' /tmp/c"
+    says(alive, "ok", "1 in use, 1.00 GiB")
+
+
+@pytest.mark.parametrize(("soft", "state"), [(256, "note"), (65536, "ok"), (-1, "ok")])
+def test_low_limits(monkeypatch, soft, state):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, soft))
+    files, processes = machine.limits()
+    says(files, state)
+    says(processes, state)
+    assert files.cure == ("ulimit -n 4096" if state == "note" else "")
+
+
+# -- nnU-Net ---------------------------------------------------------------------------------------
+
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """No variable of nnU-Net's is set, and the working folder is empty."""
+    for name in (*FOLDERS, "nnUNet_extTrainer", "nnUNet_n_proc_DA", "GANSYNTH_NNUNET_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_folders_that_nobody_names_can_be_pasted(bare):
+    for line, name in zip(nnunet.folder_lines(None), FOLDERS, strict=True):
+        says(line, "note", "not set", f"export {name}={bare / 'nnunet' / name}")
+
+
+def test_each_folder_says_who_names_it(bare, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(bare / "gone"))
+    monkeypatch.setenv("GANSYNTH_NNUNET_ROOT", str(bare))
+    (bare / "nnUNet_results").mkdir()
+    raw, preprocessed, results = nnunet.folder_lines(None)
+    says(raw, "note", "gone is not there ($nnUNet_raw)", "mkdir -p")
+    says(preprocessed, "note", "is not there ($GANSYNTH_NNUNET_ROOT)")
+    says(results, "ok", "nnUNet_results ($GANSYNTH_NNUNET_ROOT)", "GiB free")
+    assert all("--root" in line.found for line in nnunet.folder_lines(str(bare)))
+
+
+def test_a_folder_that_cannot_be_written_and_a_full_one(bare, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    says(nnunet._room("nnUNet_raw", bare, "--root"), "note", "is not writable", "chmod u+w")
+    monkeypatch.setattr(os, "access", lambda *arguments: True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**30))
+    says(nnunet._room("nnUNet_raw", bare, "--root"), "note", "1.0 GiB free", "make room")
+
+
+@pytest.mark.parametrize(
+    ("value", "cores", "state"),
+    [(None, 4, "note"), (None, 16, "ok"), ("3", 4, "ok"), ("8", 4, "note"), ("many", 4, "note")],
+)
+def test_more_workers_than_cores(bare, monkeypatch, value, cores, state):
+    if value:
+        monkeypatch.setenv("nnUNet_n_proc_DA", value)
+    line = nnunet.worker_line(cores)
+    says(line, state)
+    assert line.cure == ("export nnUNet_n_proc_DA=3" if state == "note" else "")
+
+
+def test_the_external_trainer_can_be_pasted_and_keeps_what_is_there(bare, monkeypatch):
+    says(nnunet.ext_trainer_line(), "note", f"export nnUNet_extTrainer={EXT_TRAINER}")
+    monkeypatch.setenv("nnUNet_extTrainer", "/mine")
+    says(nnunet.ext_trainer_line(), "note", f"export nnUNet_extTrainer={EXT_TRAINER}:/mine")
+    monkeypatch.setenv("nnUNet_extTrainer", f"/mine:{EXT_TRAINER}")
+    says(nnunet.ext_trainer_line(), "ok")
+
+
+@pytest.mark.parametrize(("reason", "state"), [("", "ok"), ("operator nms is missing", "note")])
+def test_torchvision_that_does_not_fit(monkeypatch, reason, state):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(torchvision_cure, "failure", lambda: reason)
+    line = nnunet.torchvision_line()
+    says(line, state, reason)
+    assert line.cure == (f"export PYTHONPATH={torchvision_cure.CPU_TORCH}" if reason else "")
+
+
+def test_nnunets_own_search_tells_why_it_fails(bare, monkeypatch):
+    monkeypatch.setattr(nnunet, "LOOK_UP", "raise RuntimeError('Could not find it')")
+    monkeypatch.setattr(torchvision_cure, "failure", lambda: "")
+    line = nnunet.look_up_line()
+    says(line, "note", "does not find its trainer: RuntimeError: Could not find it")
+    assert line.cure == f"export nnUNet_extTrainer={EXT_TRAINER}"
+
+
+def test_quick_leaves_the_search_out(bare, monkeypatch):
+    monkeypatch.setattr(torchvision_cure, "failure", lambda: "")
+    found = Line("ok", "search", "found")
+    monkeypatch.setattr(nnunet, "look_up_line", lambda: found)
+    assert found in list(nnunet.lines())
+    assert found not in list(nnunet.lines(quick=True))
+
+
+@pytest.mark.slow
+def test_the_cures_let_nnunets_own_search_find_the_trainer(bare, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", str(EXT_TRAINER))
+    monkeypatch.setenv("PYTHONPATH", str(torchvision_cure.CPU_TORCH))
+    line = nnunet.look_up_line()
+    assert (line.state, line.what) == ("ok", f"nnUNetv2_train -tr {TRAINER}"), line.text
+
+
+# -- DeepMedic and YOLO ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Which packages there are: ``versions["tensorflow"] = "2.21"``; at first, none."""
+    there: dict[str, str] = {}
+    monkeypatch.setattr(doctor_hosts, "_version", lambda package: there.get(package, ""))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delenv("GANSYNTH_DEEPMEDIC", raising=False)
+    return there
+
+
+def test_no_deepmedic(versions):
+    (line,) = doctor_hosts.deepmedic_lines()
+    says(line, "note", "not found", "export GANSYNTH_DEEPMEDIC=FOLDER")
+
+
+def test_a_checkout_of_deepmedic_and_its_tensorflow(versions, monkeypatch, tmp_path):
+    monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(tmp_path))
+    says(next(doctor_hosts.deepmedic_lines()), "note", "holds no folder deepmedic")
+    (tmp_path / "deepmedic").mkdir()
+    checkout, tensorflow = doctor_hosts.deepmedic_lines()
+    says(checkout, "ok", str(tmp_path))
+    says(tensorflow, "note", "DeepMedic needs it", "pip install tensorflow")
+    versions["tensorflow-cpu"] = "2.21"
+    says(list(doctor_hosts.deepmedic_lines())[1], "ok", "tensorflow-cpu 2.21")
+
+
+def test_yolo_names_the_licences(versions):
+    libre, ultralytics = doctor_hosts.yolo_lines()
+    says(libre, "note", "MIT", "pip install libreyolo")
+    says(ultralytics, "note", "AGPL-3.0", "pip install ultralytics")
+    versions["ultralytics"] = "8.4"
+    says(list(doctor_hosts.yolo_lines())[1], "ok", "8.4 (AGPL-3.0")

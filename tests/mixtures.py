@@ -1,0 +1,69 @@
+"""Fixtures of tests that mix: a bank whose samples can be told apart, the examples of the page."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def toy_bank(tmp_path, monkeypatch):
+    """Makes a bank without a generator: ``toy_bank(samples=8, shape=(6, 6, 6))``.
+
+    Every voxel of sample i is 100 + i, and one voxel in eight, in a corner, has the label 1.
+    """
+    from gansynth import _mix_plan
+    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.lineage import CaseRecord, Lineage
+    from gansynth.schema import Sample, Schema
+
+    # Temporary logs are removed at exit, which pytest-xdist's workers leave out.
+    session = _mix_plan._session
+    monkeypatch.setattr(_mix_plan, "_session", lambda log: session(log or tmp_path / "logs"))
+
+    def make(name="bank", *, samples=8, shape=(6, 6, 6), channels=("T1",), frozen=True, **schema):
+        told = Schema(
+            channels, {"background": 0, "organ": 1}, (1.0,) * len(shape), "DHW"[-len(shape) :]
+        )
+        told = replace(told, **schema)
+        seen = (CaseRecord("case_1", "person_1", "1" * 64),)
+        lineage = Lineage("toy:3", "0", seen)
+        spec = BankSpec(told, lineage, "toy", "0" * 64, frozen=frozen, capacity=max(1, samples))
+        with BankWriter.create(tmp_path / name, spec) as writer:
+            pairs: list[tuple[Sample, dict[str, Any]]] = []
+            for i in range(samples):
+                labels = np.zeros(shape, np.int16)
+                labels[tuple(slice(n // 2) for n in shape)] = 1
+                image = np.full((len(channels), *shape), 100 + i, np.float32)
+                pairs.append((Sample(image, labels, provenance={"case": "case_1"}), {}))
+            if pairs:
+                writer.publish(pairs)
+            if frozen:
+                writer.finish()
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def example():
+    """Runs an example of docs/mixing.md as it stands there: ``example("monai", bank=...)``.
+
+    It gets the names that are given and returns all it has then.
+    """
+    ran: list[dict[str, Any]] = []
+
+    def run(name: str, change: tuple[str, str] = ("", ""), **names: Any) -> dict[str, Any]:
+        page = Path(__file__).parents[1] / "docs" / "mixing.md"
+        code = page.read_text("utf-8").split(f"<!-- run: {name} -->\n```python\n")[1]
+        code = code.split("```\n")[0]
+        assert change[0] in code
+        ran.append(names)
+        exec(compile(code.replace(*change), f"{page.name}: {name}", "exec"), names)
+        return names
+
+    yield run
+    for names in ran:  # its functions refer to them; left to the collector, loaders end slowly
+        names.clear()

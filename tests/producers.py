@@ -1,0 +1,168 @@
+"""Producer processes for tests: real in all but what they draw."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gansynth.producer import ProducerConfig
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ProducerConfig(
+    run="run",
+    request={"kind": "toy", "where": "ok"},
+    target="toy",
+    bank="bank",
+    frozen=True,
+    capacity=13,
+    segment_samples=5,
+    device="cpu",
+)
+
+# Found on the way in by the child, it stands in for run, source and adapter: what a producer is
+# made of, not what it does. "where" says how the generator behaves.
+STAND_IN = """
+import os, signal, sys, time, types
+from types import SimpleNamespace as Bag
+
+def load_run(folder, device):
+    from gansynth.lineage import Lineage
+    generator = Bag(device=Bag(type="cpu"))
+    return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
+               manifest_sha256="f", edits=("elastic",), device=device)
+
+class SampleDrawer:
+    def __init__(self, run, source, edits, seed):
+        self.where, self.device = source.where, run.device
+
+    def draw(self, first, count):
+        import numpy as np
+        from gansynth.errors import EnvironmentFault
+        from gansynth.schema import Sample
+        while self.where == "slow" and first:
+            time.sleep(60)
+        while self.where == "stubborn" and first:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+        if self.where == "fault" and first:
+            raise EnvironmentFault("the GPU is gone; plug it in")
+        if self.where == "bug":
+            raise KeyError("a bug")
+        if self.where == "data":
+            from gansynth.errors import DataFault
+            raise DataFault("labels: not there; look for them")
+        if self.where == "memory" and self.device != "cpu":
+            import torch
+            raise torch.OutOfMemoryError("CUDA out of memory.\\nTried to allocate 1 GiB.")
+        if self.where.startswith("once ") and first:  # once only, then it is well again
+            _, what, marker = self.where.split()
+            if not os.path.exists(marker):
+                open(marker, "x").close()
+                if what == "sleep":
+                    time.sleep(60)
+                os.kill(os.getpid(), {"kill": 9, "freeze": signal.SIGSTOP}[what])
+        if self.where == "lengthy":
+            time.sleep(3.5)
+        def one(k):
+            image = np.random.default_rng(k).normal(size=(2, 4, 4, 4)).astype(np.float32)
+            return Sample(image, (image[0] > 1).astype(np.int16), None, {})
+        return [one(k) for k in range(first, first + count)]
+
+class Adapter:
+    sample_size = (4, 4, 4)
+
+    def __init__(self, source):
+        from gansynth.schema import Schema
+        self.source = source
+        names = {"background": 0, "tumour": 1}
+        self.schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
+
+    def finalise(self, sample):
+        return {}
+
+registry = Bag(
+    open_source=lambda request: Bag(where=request.where, host={}), adapter=lambda name: Adapter
+)
+for name, content in {
+    "gansynth.run": {"load_run": load_run},
+    "gansynth.sampling": {"SampleDrawer": SampleDrawer},
+    "gansynth.registry": {"installed": lambda: registry},
+}.items():
+    sys.modules[name] = module = types.ModuleType(name)
+    module.__dict__.update(content)
+"""
+
+HOST = """
+import json, sys, time
+from pathlib import Path
+from gansynth.keeper import Keeper
+from gansynth.producer import ProducerConfig
+config = ProducerConfig.from_json(json.loads(sys.argv[1]))
+keeper = Keeper.start(config, Path(sys.argv[2]), restarts=0)
+keeper.wait(1, 30)
+while sys.argv[3] == "over" and keeper.alive():
+    time.sleep(0.01)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def put_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let child processes of this one find the stand-in."""
+    (folder / "sitecustomize.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend(ROOT)
+
+
+def config_of(folder: Path, where: str = "ok", **changes) -> ProducerConfig:
+    """What a producer of the stand-in is told; its bank lies in a folder."""
+    request = {"kind": "toy", "where": where}
+    return replace(CONFIG, request=request, bank=str(folder / "bank"), **changes)
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(what: Callable[[], object], seconds: float = 30) -> bool:
+    """Whether something came true in time."""
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def killed_host(folder: Path, config: ProducerConfig, when: str) -> list[psutil.Process]:
+    """Run a host with a keeper, and kill it; returns the children it had then.
+
+    ``when``: its bank holds a sample (``begun``); its keeper keeps nothing any more (``over``).
+    """
+    (folder / "sitecustomize.py").write_text(STAND_IN)
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, json.dumps(config.to_json()), str(folder / "log"), when],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))},
+    )
+    with host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == b"ready\n"
+        children = psutil.Process(host.pid).children()
+        host.kill()
+    return children

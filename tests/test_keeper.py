@@ -1,0 +1,265 @@
+"""The keeper: producers that die are started again, those that cannot do better are not."""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from gansynth._segment_file import SegmentFile
+from gansynth.bank import BankReader, BankSample, BankWriter, verify_bank
+from gansynth.errors import DataFault, EnvironmentFault, TrainingFault
+from gansynth.keeper import Keeper, Limits
+from gansynth.pace import Pace, write_pace
+from tests.producers import config_of, put_stand_in, wait_until
+
+QUICK = Limits(backoff=0.05, look=0.1)
+Start = Callable[..., Keeper]
+
+
+@pytest.fixture
+def keep(tmp_path, monkeypatch) -> Iterator[Start]:
+    """Keeps producers of the stand-in, and ends them; nothing may be left of them then."""
+    put_stand_in(tmp_path, monkeypatch)
+    kept = []
+
+    def start(where: str = "ok", limits: Limits = QUICK, restarts: int = 5, **changes) -> Keeper:
+        config = config_of(tmp_path, where, **changes)
+        log = tmp_path / "producer.log"
+        kept.append(Keeper.start(config, log, restarts=restarts, limits=limits))
+        return kept[-1]
+
+    yield start
+    for keeper in kept:
+        keeper.stop()
+    assert children() == []
+
+
+def children() -> list[str]:
+    """What the producers and janitors of this process are run by."""
+    lines = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie
+            lines.append(" ".join(child.cmdline()))
+    return [line for line in lines if "gansynth" in line]
+
+
+def pid_of(keeper: Keeper) -> int:
+    return keeper._producer.process.pid
+
+
+def kill(keeper: Keeper) -> None:
+    """Kill the producer, and wait until another one has published something."""
+    before, pid = keeper.restarts, pid_of(keeper)
+    newest = BankReader(keeper.config.bank).ids()[-1]
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: keeper.restarts > before)
+    assert wait_until(lambda: BankReader(keeper.config.bank).ids()[-1] > newest)
+
+
+def is_whole(sample: BankSample) -> bool:
+    """Whether a sample is all that the stand-in draws under its number, and nothing else."""
+    rng = np.random.default_rng(sample.provenance["index"])
+    image = rng.normal(size=(2, 4, 4, 4)).astype(np.float32)
+    assert sample.labels is not None
+    same = np.array_equal(sample.image, image.astype(np.float16))
+    return same and np.array_equal(sample.labels, image[0] > 1)
+
+
+def test_readers_meet_only_whole_samples_over_the_deaths_of_producers(keep, tmp_path):
+    keeper = keep(frozen=False, duty=0.5)
+    keeper.wait(13, 60)
+    whole: list[bool] = []
+    done = threading.Event()
+
+    def read() -> None:
+        reader, rng = BankReader(tmp_path / "bank", rescan_seconds=0.05), np.random.default_rng(0)
+        while not done.is_set():
+            sample = reader.draw(rng)
+            whole.append(sample is not None and is_whole(sample))
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        path = max((tmp_path / "bank").glob("segment-*.h5"))
+        held = SegmentFile(path)
+        for _ in range(3):
+            kill(keeper)
+        assert wait_until(lambda: not path.exists())
+        assert is_whole(held.read(0))
+        held.close()
+    finally:
+        done.set()
+        thread.join()
+    assert len(whole) > 100
+    assert all(whole)
+    keeper.stop()
+    assert verify_bank(tmp_path / "bank") == 3
+
+
+def test_each_death_is_told_and_counts_anew_once_a_segment_is_published(keep):
+    keeper = keep(frozen=False, duty=1.0, restarts=1)
+    keeper.wait(13, 60)
+    kill(keeper)
+    kill(keeper)
+    told = [("SIGKILL" in line, "(restart 1 of at most 1" in line) for line in keeper.messages()]
+    assert told == [(True, True)] * 2
+    assert keeper.messages() == []
+    assert keeper.log.read_text().count("--- started, ") == 2
+    assert (keeper.alive(), keeper.restarts, keeper.ended) == (True, 2, None)
+
+
+def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, tmp_path):
+    keeper = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
+    keeper.wait(13, 60)
+    assert wait_until(lambda: not keeper.alive())
+    assert (keeper.restarts, keeper.ended) == (1, None)
+    first = BankReader(tmp_path / "bank").sha256
+    (tmp_path / "bank").rename(tmp_path / "other")
+    (other := keep(segment_samples=2, batch=2)).wait(13, 60)
+    assert wait_until(lambda: not other.alive())
+    assert BankReader(tmp_path / "bank").sha256 == first
+
+
+def test_a_producer_that_keeps_dying_is_given_up_and_whoever_waits_learns_why(keep):
+    keeper = keep("bug", restarts=2)
+    with pytest.raises(TrainingFault, match=r"KeyError: 'a bug'; given up after 2 restart"):
+        keeper.wait(13, 60)
+    assert not keeper.alive()
+    assert keeper.restarts == 2
+    assert keeper.log.read_text().count("KeyError: 'a bug'") == 3
+    first, second, last = keeper.messages()
+    assert "started again in 0.05 s (restart 1 of at most 2" in first
+    assert "started again in 0.1 s (restart 2 of at most 2" in second
+    assert last == f"{keeper.ended}; it is not started again"
+
+
+def test_a_fault_that_would_come_again_is_not_tried_again(keep):
+    keeper = keep("data")
+    with pytest.raises(DataFault, match="look for them"):
+        keeper.wait(13, 60)
+    assert (keeper.restarts, isinstance(keeper.ended, DataFault)) == (0, True)
+    assert "not started again" in keeper.messages()[0]
+
+
+def test_waiting_ends_when_time_is_up(keep):
+    keeper = keep("slow", segment_samples=4)
+    keeper.wait(4, 60)
+    with pytest.raises(TrainingFault, match=r"4 of 13 samples after 0\.2 s"):
+        keeper.wait(13, 0.2)
+    assert keeper.alive()
+
+
+def test_a_complete_bank_with_fewer_samples_than_awaited_is_a_training_fault(keep):
+    with pytest.raises(TrainingFault, match="exit code 0 with 13 of 14"):
+        keep(temporary=True).wait(14, 60)
+
+
+def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch):
+    squeezed = {"squeezed": True, "held": 5}
+    monkeypatch.setattr("gansynth.keeper.read_heartbeat", lambda bank: squeezed)
+    keeper = keep(frozen=False)
+    assert wait_until(lambda: keeper._said)
+    time.sleep(0.4)
+    (said,) = keeper.messages()
+    assert "the bank holds 5 samples instead of 13" in said
+
+
+# -- hung ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "limits", "words"),
+    [
+        ("freeze", replace(QUICK, silent=2.5), "hung, no sign of life for"),
+        ("sleep", replace(QUICK, batch=0.7, usual=1.0), "s at one batch"),
+    ],
+    ids=["frozen", "endless-batch"],
+)
+def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, what, limits, words):
+    keeper = keep(f"once {what} {tmp_path / 'marker'}", limits)
+    pid = pid_of(keeper)
+    keeper.wait(13, 60)
+    assert keeper.restarts == 1
+    assert not psutil.pid_exists(pid)
+    assert words in keeper.messages()[0]
+
+
+def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
+    keeper = keep("lengthy", replace(QUICK, silent=2.5), capacity=1)
+    keeper.wait(1, 60)
+    assert keeper.restarts == 0
+
+
+# -- devices -------------------------------------------------------------------------------------
+
+
+def test_where_the_device_has_no_memory_left_the_producer_goes_on_on_the_cpu(keep, tmp_path):
+    keeper = keep("memory", device="cuda:7")
+    keeper.wait(13, 60)
+    assert (keeper.restarts, keeper.config.device) == (1, "cpu")
+    death, move = sorted(keeper.messages())[::-1]
+    assert "no memory left on cuda:7: it goes on on the CPU" in death + move
+    lines = (tmp_path / "producer.log").read_text().splitlines()
+    assert lines[0].startswith("out of device memory: cuda:7: CUDA out of memory. Tried")
+    assert lines[1].startswith("--- started, ")
+
+
+# -- the end -------------------------------------------------------------------------------------
+
+
+def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep):
+    rng = random.Random(0)
+    for _ in range(6):
+        keeper = keep(frozen=False, limits=replace(QUICK, backoff=0.02), temporary=True)
+        keeper.wait(1, 60)
+        os.kill(pid_of(keeper), signal.SIGKILL)
+        time.sleep(0.2 * rng.random())
+        began = time.monotonic()
+        keeper.stop()
+        assert time.monotonic() - began < 4
+        assert not keeper.alive()
+        assert children() == []
+
+
+def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
+    keeper = keep(frozen=False, limits=Limits(backoff=60), temporary=True)
+    keeper.wait(13, 60)
+    os.kill(pid_of(keeper), signal.SIGKILL)
+    assert wait_until(lambda: "_janitor.py" in " ".join(children()))
+    assert keeper.alive()
+    began = time.monotonic()
+    keeper.stop()
+    assert time.monotonic() - began < 2
+    assert children() == []
+
+
+# -- what a restart must not forget --------------------------------------------------------------
+
+
+def test_what_was_made_before_a_death_counts_for_the_reuse_asked_for(keep, tmp_path):
+    keeper = keep(frozen=False, capacity=4, batch=1, segment_samples=1, reuse=10)
+    keeper.wait(4, 60)
+    write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=80))
+    last = "000011-00"
+    assert wait_until(lambda: BankReader(tmp_path / "bank").ids()[-1] == last)
+    os.kill(pid_of(keeper), signal.SIGKILL)
+    assert wait_until(lambda: keeper.restarts == 1)
+    keeper.stop()
+    with BankWriter.attach(tmp_path / "bank") as writer:
+        assert writer.total == 12
+    assert BankReader(tmp_path / "bank").ids()[-1] == last
+
+
+def test_a_log_that_cannot_be_written_is_an_environment_fault(tmp_path):
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        Keeper.start(config_of(tmp_path), Path(tmp_path / "nowhere/producer.log"))

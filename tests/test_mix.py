@@ -1,0 +1,380 @@
+"""``gansynth.mix``: any map-style torch data set, in any process, opened no further than asked."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+
+import gansynth
+from gansynth.drawlog import summarise
+from gansynth.errors import TrainingFault
+from gansynth.mixed import MixedDataset
+
+ITEMS = 12
+SHAPE = (6, 6, 6)
+
+
+class Cases:
+    """Real items, whose voxels are their index; every opening is written down, by any process."""
+
+    colour = "blue"
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def __len__(self) -> int:
+        return ITEMS
+
+    def __getitem__(self, index):
+        with self.log.open("a") as file:
+            file.write(f"{index}\n")
+        return {
+            "image": torch.full((1, *SHAPE), float(index)),
+            "label": torch.zeros((1, *SHAPE), dtype=torch.int16),
+        }
+
+    def opened(self) -> list[int]:
+        return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
+
+
+@pytest.fixture
+def cases(tmp_path):
+    return Cases(tmp_path / "opened")
+
+
+def values(items: Any) -> list[int]:
+    """What is in the items: an index, or 100 and more for a sample."""
+    return [int(item["image"].flatten()[0]) for item in items]
+
+
+def epoch(loader: Any) -> list[int]:
+    return [int(v) for batch in loader for v in batch["image"][:, 0, 0, 0, 0]]
+
+
+# -- what it gives ---------------------------------------------------------------------------------
+
+
+def test_its_length_stays_and_real_items_are_untouched(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=2)
+    assert len(mixed) == ITEMS
+    for index, value in enumerate(values(mixed)):  # ends of itself
+        assert value in {index, *range(100, 108)}
+
+
+def test_a_real_item_is_the_very_object_that_the_data_set_gives(toy_bank):
+    items = [object() for _ in range(6)]
+    mixed: Any = gansynth.mix(items, toy_bank(), "1:0")
+    assert [mixed[i] for i in range(6)] == items
+    assert mixed[-1] is items[-1]
+    assert mixed[np.int64(2)] is items[2]
+    assert mixed[torch.tensor(3)] is items[3]
+
+
+def test_the_data_set_is_asked_by_numbers_from_0_on(cases, toy_bank):
+    assert values([gansynth.mix(cases, toy_bank(), "1:0")[-1]]) == [ITEMS - 1]
+
+
+@pytest.mark.parametrize("index", [ITEMS, -ITEMS - 1])
+def test_there_are_no_items_past_the_end(cases, toy_bank, index):
+    mixed = gansynth.mix(cases, toy_bank(), "0:1")
+    with pytest.raises(IndexError):
+        mixed[index]
+
+
+def test_a_sample_is_a_dictionary_of_tensors_unless_told_otherwise(cases, toy_bank):
+    bank = toy_bank(channels=("T1", "FLAIR"))
+    item = gansynth.mix(cases, bank, "0:1")[0]
+    assert (item["image"].dtype, tuple(item["image"].shape)) == (torch.float32, (2, *SHAPE))
+    assert (item["label"].dtype, tuple(item["label"].shape)) == (torch.int16, (1, *SHAPE))
+    assert item["label"].sum() == 27
+    mixed = gansynth.mix(cases, bank, "0:1", as_item=lambda sample: (sample.id, sample.provenance))
+    assert mixed[0][1] == {"case": "case_1"}
+
+
+def test_writing_into_an_item_does_not_change_the_bank(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(samples=1), "0:1")
+    mixed[0]["image"].zero_()
+    assert values([mixed[0]]) == [100]
+
+
+def test_the_transform_is_for_both_kinds(cases, toy_bank):
+    kinds: list[Any] = []
+
+    def seen(item: Any) -> str:
+        kinds.append(item)
+        return "seen"
+
+    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=2, transform=seen)
+    assert mixed.__getitems__([0, 1]) == ["seen", "seen"]
+    assert mixed[0] == "seen"
+    assert len({value >= 100 for value in values(kinds)}) == 2
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_batch_of_a_loader_holds_the_share(cases, toy_bank, workers):
+    mixed = gansynth.mix(cases, toy_bank(), "1:1")
+    loader = DataLoader(mixed, batch_size=4, shuffle=True, num_workers=workers)
+    drawn = [[v >= 100 for v in batch["image"][:, 0, 0, 0, 0]] for batch in loader]
+    assert [sum(batch) for batch in drawn] == [2, 2, 2]
+    assert sorted(cases.opened()) == sorted({*cases.opened()})
+
+
+def test_one_by_one_every_so_many_items_hold_the_share(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=4)
+    drawn = [value >= 100 for value in values(mixed)]
+    assert [sum(drawn[i : i + 4]) for i in range(0, ITEMS, 4)] == [2, 2, 2]
+
+
+def test_lists_shorter_than_a_batch_are_parts_of_one(cases, toy_bank):
+    # TorchIO's queue asks for lists of one.
+    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=4)
+    drawn = [values(mixed.__getitems__([i % ITEMS]))[0] >= 100 for i in range(60)]
+    assert [sum(drawn[i : i + 4]) for i in range(0, 60, 4)] == [2] * 15
+
+
+def test_the_order_of_a_batch_stays_and_items_are_opened_together(toy_bank):
+    class Together(list[Any]):
+        asked: list[list[int]] = []  # noqa: RUF012
+
+        def __getitems__(self, indices):
+            self.asked.append(list(indices))
+            return [self[i] for i in indices]
+
+    real = Together({"image": torch.full((1, *SHAPE), float(i))} for i in range(ITEMS))
+    found = values(gansynth.mix(real, toy_bank(), "1:1").__getitems__([3, 1, 11, 7, 0, 2]))
+    kept = [i for i, value in zip([3, 1, 11, 7, 0, 2], found, strict=True) if value == i]
+    assert len(kept) == 3
+    assert real.asked == [kept]
+
+
+def test_the_page_s_example_runs(example, cases, toy_bank):
+    mixed = example("torch", real=cases, bank=toy_bank())["mixed"]
+    assert (mixed.counts().real, mixed.counts().synthetic) == (ITEMS // 2, ITEMS // 2)
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["new workers", "persistent workers"])
+def test_forked_workers_and_epochs_draw_distinct_samples(cases, toy_bank, persistent):
+    mixed = gansynth.mix(cases, toy_bank(samples=64), "0:1")
+    mixed[0]  # open in the parent, which a fork then inherits
+    loader = DataLoader(mixed, batch_size=6, num_workers=2, persistent_workers=persistent)
+    orders = [epoch(loader) for _ in range(2)]
+    halves = [tuple(order[i : i + 6]) for order in orders for i in (0, 6)]
+    assert len(set(halves)) == 4
+    assert cases.opened() == []
+    counts = mixed.counts()
+    assert (counts.real, counts.synthetic) == (0, 25)
+    assert counts.distinct > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_inherit_nothing_draw_distinct_samples(toy_bank, method):
+    real = [{"image": torch.zeros(1, *SHAPE)} for _ in range(ITEMS)]
+    mixed = gansynth.mix(real, toy_bank(samples=64), "0:1")
+    loader = DataLoader(mixed, batch_size=6, num_workers=2, multiprocessing_context=method)
+    order = epoch(loader)
+    assert min(order) >= 100
+    assert order[:6] != order[6:]
+    assert mixed.counts().synthetic == 12
+
+
+def test_the_same_seed_draws_the_same_and_another_rank_does_not(cases, toy_bank, monkeypatch):
+    bank = toy_bank(samples=64)
+
+    def draw(**told: Any) -> list[int]:
+        return values(gansynth.mix(cases, bank, "0:1", seed=3, **told))
+
+    first = draw()
+    assert draw() == first
+    assert draw(rank=1) != first
+    assert draw(done=100) != first
+    monkeypatch.setenv("RANK", "1")
+    assert draw() == draw(rank=1)
+
+
+def test_threads_may_share_it(cases, toy_bank):
+    # MONAI's ThreadDataLoader can draw in threads.
+    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=2)
+    found = []
+    threads = [Thread(target=lambda: found.extend(values(mixed))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(value >= 100 for value in found) == 2 * ITEMS
+    assert mixed.counts().fell_back == 0
+
+
+def test_the_host_s_random_state_is_untouched(cases, toy_bank):
+    before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    values(gansynth.mix(cases, toy_bank(), "1:1"))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert repr(np.random.get_state()) == before[1]  # noqa: NPY002
+
+
+def test_a_pickle_and_a_copy_draw_on_and_are_counted(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=2)
+    mixed[0]
+    for other in (pickle.loads(pickle.dumps(mixed)), copy.deepcopy(mixed)):
+        assert isinstance(other, MixedDataset)
+        assert len(values(other)) == ITEMS
+    assert mixed.counts().real + mixed.counts().synthetic == 1 + 2 * ITEMS
+
+
+# -- phases ----------------------------------------------------------------------------------------
+
+
+def test_synthetic_only_opens_no_real_item(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(), "0:1")
+    assert min(epoch(DataLoader(mixed, batch_size=5, num_workers=2))) >= 100
+    assert cases.opened() == []
+
+
+def test_synthetic_only_without_a_sample_stops_and_opens_no_real_item(cases, toy_bank):
+    bank = toy_bank(samples=0, frozen=False)
+    mixed = gansynth.mix(cases, bank, "0:1", patience=0.3)
+    batches = iter(DataLoader(mixed, batch_size=2, num_workers=1))
+    with pytest.raises(TrainingFault, match="the bank is empty"):
+        next(batches)
+    batches._shutdown_workers()  # type: ignore[attr-defined]  # left to the collector: 5 s
+    assert cases.opened() == []
+    assert "the bank is empty" in mixed.counts().stopped
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fine_tuning_opens_the_chosen_share_only(cases, toy_bank, workers):
+    subjects = [f"person {i // 2}" for i in range(ITEMS)]
+    mixed = gansynth.mix(
+        cases,
+        toy_bank(),
+        "0:1",
+        schedule="finetune:30%@50%",
+        batch_size=3,
+        batches=16,
+        subjects=subjects,
+    )
+    loader = DataLoader(mixed, batch_size=3, shuffle=True, num_workers=workers)
+    first = [v for _ in range(2) for v in epoch(loader)]
+    assert min(first) >= 100
+    assert cases.opened() == []
+    rest = [v for _ in range(2) for v in epoch(loader)]
+    assert max(rest) < ITEMS
+    assert sorted(rest) == sorted(cases.opened())
+    people = Counter(subjects[i] for i in set(rest))
+    assert sorted(people.values()) == [2, 2]
+
+
+def test_a_mixed_phase_without_samples_gives_real_items_and_counts_them(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(samples=0, frozen=False), "1:1")
+    loader = DataLoader(mixed, batch_size=4, num_workers=2)
+    assert epoch(loader) == list(range(ITEMS))
+    counts = mixed.counts()
+    assert (counts.real, counts.fell_back) == (ITEMS, 6)
+    assert counts.reasons == {"the bank is empty": 6}
+
+
+def test_strict_stops_instead(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(samples=0, frozen=False), "1:1", strict=True)
+    with pytest.raises(TrainingFault, match="strict"):
+        mixed.__getitems__([0, 1])
+
+
+def test_samples_without_labels_are_no_dictionary_with_labels(cases, tmp_path, toy_bank):
+    from gansynth.bank import BankReader, BankWriter
+    from gansynth.schema import Sample
+
+    spec = BankReader(toy_bank()).spec
+    with BankWriter.create(tmp_path / "bare", spec) as writer:
+        writer.publish([(Sample(np.full((1, *SHAPE), 100, np.float32)), {})])
+        writer.finish()
+    mixed = gansynth.mix(cases, tmp_path / "bare", "1:1")
+    mixed.__getitems__([0, 1])
+    assert mixed.counts().reasons == {"sample 000000-00 has no labels": 1}
+    bare = gansynth.mix(cases, tmp_path / "bare", "0:1", as_item=lambda sample: sample.image)
+    assert bare[0].shape == (1, *SHAPE)
+
+
+# -- what stands around it -------------------------------------------------------------------------
+
+
+def test_everything_else_is_the_data_sets(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(), "1:1")
+    assert mixed.colour == "blue"
+    assert mixed.dataset is cases
+    assert not hasattr(mixed, "no_such_thing")
+    assert mixed.spec is not None
+    assert mixed.spec.lineage.cases[0].id == "case_1"
+
+
+def test_torchs_own_combinations_of_data_sets_take_it(cases, toy_bank):
+    mixed = gansynth.mix(cases, toy_bank(), "0:1")
+    both: Any = ConcatDataset([Subset(mixed, [1, 2]), mixed])
+    assert min(epoch(DataLoader(both, batch_size=7))) >= 100
+
+
+def test_every_call_counts_for_itself_in_a_folder_of_its_own(cases, toy_bank, tmp_path):
+    first, second = (gansynth.mix(cases, toy_bank(f"{i}"), "1:1", log=tmp_path / "l") for i in "ab")
+    values(first)
+    assert [folder.name for folder in sorted((tmp_path / "l").iterdir())] == [
+        "session-0",
+        "session-1",
+    ]
+    assert (second.counts().real, summarise(first.log).real) == (0, first.counts().real)
+    assert first.counts().real > 0
+
+
+TEMPORARY = """
+import os
+from gansynth._mix_plan import make_mixture
+from gansynth.mixing import Mixer
+mixed = make_mixture(None, "1:0")
+Mixer(mixed.plan).batch(range(3))
+if os.fork() == 0:
+    raise SystemExit  # runs what is to run at exit
+os.wait()
+print(mixed.log, mixed.counts().real)
+"""
+
+
+def test_a_temporary_log_goes_with_the_process_that_made_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TEMPORARY],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    folder, real = done.stdout.split()
+    assert real == "3"
+    assert folder.startswith(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("imported", "heavy"), [("gansynth", "numpy"), ("gansynth.mixing, gansynth.bank", "torch")]
+)
+def test_importing_stays_light(imported, heavy):
+    code = f"import sys, {imported}; print({heavy!r} in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_what_the_package_offers_is_there_when_it_is_asked_for():
+    assert callable(gansynth.mix)
+    assert not hasattr(gansynth, "no_such_thing")

@@ -1,0 +1,332 @@
+"""``gansynth.mix_batches``: samples in the slots of a batchgenerators loader."""
+
+import pickle
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from batchgenerators.dataloading import multi_threaded_augmenter
+from batchgenerators.dataloading.data_loader import DataLoader, SlimDataLoaderBase
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgenerators.transforms.abstract_transforms import Compose
+from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
+
+import gansynth
+from gansynth.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
+
+PATCH = (8, 8, 8)
+
+
+class Cases(SlimDataLoaderBase):  # type: ignore[misc]
+    """Batches of two: every voxel is the number of the batch, negative; every asking is counted."""
+
+    patch_size = PATCH
+
+    def __init__(self, batch_size: int = 2, channels: int = 1, **changes: Any) -> None:
+        super().__init__(None, batch_size)
+        self.asked = 0
+        self.channels, self.changes = channels, changes
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        self.asked += 1
+        size = (self.batch_size, self.channels, *self.patch_size)
+        batch = {
+            "data": np.full(size, -self.asked, np.float32),
+            "seg": np.zeros((self.batch_size, 1, *self.patch_size), np.float32),
+            "keys": ["a", "b"],
+        }
+        return batch | self.changes
+
+
+def test_samples_take_slots_of_a_batch_and_the_rest_stays(toy_bank):
+    loader = Cases()
+    mixed = gansynth.mix_batches(loader, toy_bank(shape=PATCH), "1:1")
+    for number in range(1, 9):
+        batch = next(mixed)
+        assert sorted(batch["synthetic"]) == [False, True]
+        real, drawn = batch["synthetic"].index(False), batch["synthetic"].index(True)
+        assert (batch["data"][real] == -number).all()
+        assert not batch["seg"][real].any()
+        assert 100 <= batch["data"][drawn].min() == batch["data"][drawn].max() < 108
+        assert batch["seg"][drawn].sum() == 64
+        assert batch["data"].dtype == batch["seg"].dtype == np.float32
+        assert batch["keys"] == ["a", "b"]
+    assert (loader.asked, mixed.counts().synthetic) == (8, 8)
+
+
+def test_what_the_loader_keeps_is_not_written_into(toy_bank):
+    kept = np.zeros((2, 1, *PATCH), np.float32)
+    mixed = gansynth.mix_batches(Cases(data=kept, seg=kept), toy_bank(), "1:1")
+    next(mixed)
+    assert not kept.any()
+
+
+def test_a_larger_sample_is_cropped_at_random_with_its_labels(toy_bank):
+    bank = toy_bank(shape=(12, 9, 8))
+    mixed = gansynth.mix_batches(Cases(), bank, "0:1")
+    sums = {int(seg.sum()) for _ in range(20) for seg in next(mixed)["seg"]}
+    assert len(sums) > 4
+    assert max(sums) == 6 * 4 * 4
+
+
+def test_a_smaller_sample_is_padded_as_what_lies_outside(toy_bank):
+    bank = toy_bank(shape=(4, 8, 8), has_outside=True, outside_fill=(-5.0,))
+    batch = next(gansynth.mix_batches(Cases(), bank, "0:1"))
+    image, labels = batch["data"][0, 0], batch["seg"][0, 0]
+    assert (image[:2] == -5).all()
+    assert (labels[-2:] == -1).all()
+    assert (image[2:6] >= 100).all()
+    assert set(np.unique(labels[2:6])) == {0, 1}
+
+
+def test_crops_may_be_drawn_around_foreground(toy_bank):
+    bank = toy_bank(shape=(40, 40, 8))
+
+    def hits(foreground: float) -> int:
+        mixed = gansynth.mix_batches(Cases(), bank, "0:1", foreground=foreground)
+        return sum(bool(seg.any()) for _ in range(20) for seg in next(mixed)["seg"])
+
+    assert hits(1.0) == 40
+    assert hits(0.0) < 36
+
+
+def test_flat_batches_take_flat_samples(toy_bank):
+    loader = Cases()
+    loader.patch_size = (8, 8)  # type: ignore[assignment]
+    batch = next(gansynth.mix_batches(loader, toy_bank(shape=(10, 8)), "1:1"))
+    assert batch["data"].shape == (2, 1, 8, 8)
+    assert sum(batch["synthetic"]) == 1
+
+
+def test_an_incomplete_batch_is_filled_as_far_as_it_goes(toy_bank):
+    short = np.zeros((1, 1, *PATCH), np.float32)
+    mixed = gansynth.mix_batches(Cases(batch_size=4, data=short, seg=short), toy_bank(), "1:3")
+    assert [len(next(mixed)["synthetic"]) for _ in range(4)] == [1, 1, 1, 1]
+    assert mixed.counts().real + mixed.counts().synthetic == 4
+
+
+# -- phases ----------------------------------------------------------------------------------------
+
+
+def test_synthetic_only_never_asks_the_loader(toy_bank):
+    loader = Cases()
+    mixed = gansynth.mix_batches(loader, toy_bank(), "0:1", dtypes=("float16", "int8"))
+    batch = next(mixed)
+    assert (batch["data"].dtype, batch["seg"].dtype) == (np.float16, np.int8)
+    assert batch["data"].shape == (2, 1, *PATCH)
+    assert batch["synthetic"] == [True, True]
+    assert loader.asked == 0
+
+
+def test_synthetic_only_without_a_sample_stops_and_never_asks_the_loader(toy_bank):
+    loader = Cases()
+    bank = toy_bank(samples=0, frozen=False)
+    mixed = gansynth.mix_batches(loader, bank, "0:1", patience=0.1)
+    with pytest.raises(TrainingFault, match="the bank is empty"):
+        next(mixed)
+    assert loader.asked == 0
+    assert "the bank is empty" in mixed.counts().stopped
+
+
+def test_a_mixed_phase_without_a_sample_keeps_the_real_batch(toy_bank):
+    mixed = gansynth.mix_batches(Cases(), toy_bank(samples=0, frozen=False), "1:1")
+    batch = next(mixed)
+    assert (batch["data"] == -1).all()
+    assert (batch["synthetic"], mixed.counts().fell_back) == ([False, False], 1)
+
+
+def test_annealing_from_synthetic_only_begins_to_ask_when_it_may(toy_bank):
+    loader = Cases()
+    told: dict[str, Any] = {"schedule": "anneal:50%-100%", "batches": 8}
+    mixed = gansynth.mix_batches(loader, toy_bank(), "0:1", **told)
+    asked = []
+    for _ in range(8):
+        next(mixed)
+        asked.append(loader.asked)
+    # At 50 % all are synthetic still, and no real case may be drawn.
+    assert asked == [0, 0, 0, 0, 0, 1, 2, 3]
+
+
+# -- under the augmenters --------------------------------------------------------------------------
+
+
+def augmentation() -> Any:
+    spatial = SpatialTransform(
+        PATCH, [n // 2 for n in PATCH], do_elastic_deform=False, random_crop=False
+    )
+    return Compose([spatial, MirrorTransform()])
+
+
+def shares(batches: list[dict[str, Any]]) -> set[int]:
+    return {sum(batch["synthetic"]) for batch in batches}
+
+
+def test_a_single_threaded_augmenter_takes_it(toy_bank):
+    mixed = gansynth.mix_batches(Cases(), toy_bank(shape=(10, 10, 10)), "1:1")
+    augmenter = SingleThreadedAugmenter(mixed, augmentation())
+    batches = [next(augmenter) for _ in range(6)]
+    assert shares(batches) == {1}
+    assert all(batch["data"].shape == (2, 1, *PATCH) for batch in batches)
+
+
+def run(mixed: Any, times: int) -> list[dict[str, Any]]:
+    """Batches of two worker processes, in turn."""
+    augmenter = MultiThreadedAugmenter(mixed, augmentation(), 2, 1, seeds=[1, 2])
+    try:
+        return [next(augmenter) for _ in range(times)]
+    finally:
+        augmenter._finish()
+
+
+def drawn_by(mixed: Any) -> list[str]:
+    """Ids drawn, process by process."""
+    return sorted(
+        "".join(line.split(",")[1] for line in path.read_text().splitlines()[:6])
+        for path in mixed.log.glob("draws-*.csv")
+    )
+
+
+def test_a_multi_threaded_augmenter_takes_it_and_its_workers_draw_distinct_samples(toy_bank):
+    mixed = gansynth.mix_batches(Cases(), toy_bank(samples=64, shape=PATCH), "0:1")
+    for _ in range(3):  # open in the parent, which a fork then inherits
+        next(mixed)
+    batches = run(mixed, 8)
+    assert shares(batches) == {2}
+    assert len(set(drawn_by(mixed))) == 3
+    assert mixed.counts().synthetic >= 22
+
+
+def test_an_epoch_of_a_finite_loader_ends_and_the_next_begins(toy_bank):
+    mixed = gansynth.mix_batches(Finite(), toy_bank(), "1:1")
+    augmenter = MultiThreadedAugmenter(mixed, None, 2, 1, seeds=[1, 2])
+    try:
+        epochs = [sorted(int(k) for batch in augmenter for k in batch["keys"]) for _ in range(2)]
+    finally:
+        augmenter._finish()
+    assert epochs == [list(range(8))] * 2
+
+
+class Finite(DataLoader):  # type: ignore[misc]
+    """Eight cases, each once an epoch, dealt out to two workers."""
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__(list(range(8)), 2, 2, **told)
+        self.indices = list(range(8))
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        keys = self.get_indices()
+        zeros = np.zeros((len(keys), 1, *PATCH), np.float32)
+        return {"data": zeros, "seg": zeros.copy(), "keys": keys}
+
+
+def test_the_page_s_example_runs(example, toy_bank, capsys):
+    names = example("batchgenerators", loader=Cases(), bank=toy_bank(shape=(12, 12, 12)))
+    names["augmenter"]._finish()
+    assert sum(names["batch"]["synthetic"]) == 1
+    assert capsys.readouterr().out.startswith("(2, 1, 8, 8, 8) (2, 1, 8, 8, 8) [")
+
+
+SPAWNED = """
+import numpy as np
+from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
+
+class Cases(SlimDataLoaderBase):
+    patch_size = (8, 8, 8)
+    def generate_train_batch(self):
+        zeros = np.zeros((2, 1, 8, 8, 8), np.float32)
+        return {"data": zeros, "seg": zeros.copy(), "thread": self.thread_id}
+"""
+
+
+@pytest.mark.slow
+def test_spawned_workers_draw_distinct_samples(toy_bank, tmp_path, monkeypatch):
+    import multiprocessing
+
+    (tmp_path / "spawned_loader.py").write_text(SPAWNED)
+    monkeypatch.syspath_prepend(tmp_path)
+    import spawned_loader  # type: ignore[import-not-found]
+
+    context = multiprocessing.get_context("spawn")
+    for name in ("Process", "Queue", "Event"):
+        monkeypatch.setattr(multi_threaded_augmenter, name, getattr(context, name))
+    bank = toy_bank(samples=64, shape=PATCH)
+    mixed = gansynth.mix_batches(spawned_loader.Cases(None, 2), bank, "1:1")
+    batches = run(mixed, 6)
+    sys.modules.pop("spawned_loader")
+    assert {batch["thread"] for batch in batches} == {0, 1}
+    assert shares(batches) == {1}
+    assert len(set(drawn_by(mixed))) == 2
+
+
+def test_a_pickle_draws_on(toy_bank):
+    mixed = gansynth.mix_batches(Cases(), toy_bank(), "1:1")
+    next(mixed)
+    assert sum(next(pickle.loads(pickle.dumps(mixed)))["synthetic"]) == 1
+
+
+def test_everything_else_is_the_loaders(toy_bank):
+    mixed = gansynth.mix_batches(Finite(infinite=True), toy_bank(), "1:1")
+    mixed.set_thread_id(1)
+    mixed.was_initialized = True
+    assert (mixed.thread_id, mixed._loader.was_initialized, mixed.batch_size) == (1, True, 2)
+    assert not hasattr(gansynth.mix_batches(Cases(), toy_bank("other"), "1:1"), "was_initialized")
+    assert not hasattr(mixed, "no_such_thing")
+
+
+def test_the_hosts_random_state_is_untouched(toy_bank):
+    before = repr(np.random.get_state())  # noqa: NPY002
+    next(gansynth.mix_batches(Cases(), toy_bank(shape=(12, 12, 12)), "0:1", foreground=0.5))
+    assert repr(np.random.get_state()) == before  # noqa: NPY002
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+class Bare:
+    """Says nothing of its batches."""
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "fine-tuning": ({"schedule": "finetune:10%@80%", "batches": 9}, "choose_cases"),
+    "no size": ({"loader": Bare()}, "shape=(D, H, W)"),
+    "an epoch of nothing": ({"loader": Finite(), "shape": PATCH}, "expected infinite=True"),
+    "no share": ({"foreground": 1.5}, "foreground is 1.5"),
+    "no batches": ({"schedule": "anneal"}, "expected batches=N"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_refused_at_once_in_one_line(toy_bank, name):
+    wrong, says = REFUSED[name]
+    told: dict[str, Any] = {"loader": Cases()} | wrong
+    with pytest.raises(UsageFault) as caught:
+        gansynth.mix_batches(told.pop("loader"), toy_bank(), "0:1", **told)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bank_that_has_seen_a_held_out_case_is_refused(toy_bank):
+    with pytest.raises(IntegrityFault, match="case_1"):
+        gansynth.mix_batches(Cases(), toy_bank(), "1:1", held_out=["case_1"])
+
+
+MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "channels": ({"channels": 2}, {}, "as many channels"),
+    "axes": ({}, {"shape": (8, 8)}, "as many channels and axes"),
+    "two segmentations": ({"seg": np.zeros((2, 2, *PATCH))}, {}, r"seg \(2, 1"),
+    "no sign": (
+        {"seg": np.zeros((2, 1, *PATCH), np.uint8)},
+        {"has_outside": True},
+        "a type with a sign",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_samples_that_do_not_fit_into_the_batch_stop_at_the_first(toy_bank, name):
+    loader, bank, says = MISFITS[name]
+    mixed = gansynth.mix_batches(Cases(**loader), toy_bank(**bank), "1:1")
+    with pytest.raises(DataFault, match=says):
+        next(mixed)

@@ -1,0 +1,82 @@
+"""The example of MONAI in docs/mixing.md, as it stands there."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("monai")
+
+CASES = 6
+SHAPE = (18, 18, 18)
+
+
+@pytest.fixture
+def run(toy_bank, example):
+    """Runs the example: ``run(workers=2, epochs=1)``; returns its names."""
+    rng = np.random.default_rng(0)
+    label = np.zeros((1, *SHAPE), np.float32)
+    label[0, 4:12, 4:12, 4:12] = 1
+    cases = [
+        {"image": rng.normal(size=label.shape).astype(np.float32) + 3 * label, "label": label}
+        for _ in range(CASES)
+    ]
+
+    def go(**given: Any) -> Any:
+        names: dict[str, Any] = {
+            "cases": cases,
+            "bank": toy_bank(shape=SHAPE),
+            "epochs": 2,
+            "workers": 0,
+        }
+        return example("monai", **names | given)
+
+    return go
+
+
+def test_a_small_unet_trains_on_real_cases_and_samples(run):
+    names = run()
+    counts = names["mixed"].counts()
+    assert (counts.real, counts.synthetic, counts.fell_back) == (CASES, CASES, 0)
+    assert len(names["losses"]) == CASES
+    assert np.isfinite(names["losses"]).all()
+    batch = next(iter(names["loader"]))
+    assert tuple(batch["image"].shape) == (2, 1, 16, 16, 16)
+    assert sorted(float(image.max()) >= 100 for image in batch["image"]) == [False, True]
+
+
+def test_instead_of_a_wrapper_a_transform_will_do(run):
+    names = run(
+        change=("batch_size=2)\nloader = DataLoader(Dataset(mixed, augment)",
+                "transform=augment)\nloader = DataLoader(mixed"),
+        workers=2,
+        epochs=1,
+    )  # fmt: skip
+    counts = names["mixed"].counts()
+    assert (counts.real, counts.synthetic) == (CASES // 2, CASES // 2)
+
+
+def test_monai_seeds_the_random_transforms_of_a_mixed_data_set(toy_bank):
+    from monai.data.utils import set_rnd
+    from monai.transforms.croppad.dictionary import RandSpatialCropd
+    from monai.transforms.transform import Randomizable
+
+    import gansynth
+
+    class Cases(Randomizable):  # as MONAI's own data sets of challenges are
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            raise AssertionError("no real item is asked for")
+
+    crop: Any = RandSpatialCropd("image", (2, 2, 2), random_size=False)
+    mixed = gansynth.mix(Cases(), toy_bank(), "0:1", transform=crop)
+    mixed[0]  # in use, with a bank open
+    states = []
+    for seed in (1, 1, 2):
+        set_rnd(mixed, seed)
+        states.append(repr(crop.cropper.R.get_state()))
+    assert states[0] == states[1]
+    assert states[0] != states[2]
+    assert tuple(mixed[0]["image"].shape) == (1, 2, 2, 2)

@@ -1,0 +1,393 @@
+"""The mixer: ratio, phases, what happens without a sample, processes, and the host's own state."""
+
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gansynth.clock import Clock
+from gansynth.drawlog import summarise
+from gansynth.errors import TrainingFault
+from gansynth.mixing import Mixer, MixPlan, Slot
+from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
+
+HALF, ONLY = Ratio(1, 1), Ratio(0, 1)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "draws"
+
+
+@pytest.fixture
+def mixer(toy_bank, tmp_path, log):
+    """Makes a mixer of real cases 0, 1, 2, ...: ``mixer(Ratio(1, 1), bank, patience=1)``."""
+
+    def make(ratio, bank=None, *, schedule="constant", batches=100, refuse=None, **plan):
+        told = Schedule.parse(schedule)
+        clock = None if told.kind == "constant" else Clock(tmp_path / "batches", batches)
+        chosen = (3, 7) if told.kind == "finetune" else ()
+        plan = {"clock": clock, "chosen": chosen, "log": log, "patience": 0.2} | plan
+        return Mixer(MixPlan(bank, ratio, told, **plan), refuse)
+
+    return make
+
+
+def kinds(slots: Iterable[Slot[Any]]) -> str:
+    return "".join("R" if slot.sample is None else "s" for slot in slots)
+
+
+def drawn_ids(slots: Iterable[Slot[Any]]) -> list[str]:
+    return [slot.sample.id for slot in slots if slot.sample is not None]
+
+
+# -- slots -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("p", "size"), [(0.5, 2), (0.3, 18), (0.25, 1), (0.75, 3), (1.0, 2)])
+@pytest.mark.parametrize("how", ["a batch", "slot by slot"])
+def test_every_batch_holds_the_share_asked_for(mixer, toy_bank, p, size, how):
+    mixed = mixer(Ratio(1 - p, p), toy_bank())
+    batches = []
+    for _ in range(60):
+        one = mixed.batch(range(size)) if how == "a batch" else [
+            mixed.slot(real, size) for real in range(size)
+        ]  # fmt: skip
+        batches.append(kinds(one).count("s"))
+    assert set(batches) <= {int(p * size), int(np.ceil(p * size))}
+    assert np.mean(batches) == pytest.approx(p * size, abs=0.2)
+
+
+def test_a_real_slot_is_the_case_that_the_host_asked_for(mixer, toy_bank):
+    slots = mixer(HALF, toy_bank()).batch([5, 9, 5, 1])
+    assert [slot.real for slot in slots] == [5, 9, 5, 1]
+    assert kinds(slots).count("s") == 2
+
+
+def test_without_synthetic_samples_no_bank_is_needed(mixer, log):
+    mixer(Ratio(1, 0)).batch(range(6))
+    assert (summarise(log).real, summarise(log).synthetic) == (6, 0)
+
+
+def test_an_empty_batch_is_no_batch(mixer, toy_bank, tmp_path):
+    assert mixer(HALF, toy_bank(), schedule="anneal").batch([]) == []
+    assert not (tmp_path / "batches").exists()
+
+
+def test_a_host_may_change_from_slots_to_batches_and_back(mixer, toy_bank):
+    mixed = mixer(HALF, toy_bank())
+    mixed.slot(0, 4)
+    assert kinds(mixed.batch(range(4))).count("s") == 2
+    assert kinds(mixed.slot(i, 4) for i in range(4)).count("s") == 2
+
+
+def test_the_same_seed_draws_the_same_and_another_stream_does_not(mixer, toy_bank):
+    bank = toy_bank(samples=64)
+    one, same, other = (
+        drawn_ids(mixer(ONLY, bank, stream=stream).batch(range(20)))
+        for stream in ((0, 0), (0, 0), (1, 0))
+    )
+    assert one == same
+    assert one != other
+
+
+def test_what_is_drawn_is_logged_by_id_and_source(mixer, toy_bank, log):
+    slots = mixer(HALF, toy_bank()).batch([4, 5])
+    (path,) = log.glob("draws-*.csv")
+    expected = [
+        f"real,{s.real}," if s.sample is None else f"synthetic,{s.sample.id},case_1" for s in slots
+    ]
+    assert path.read_text().splitlines() == expected
+
+
+# -- no sample: what the phase says ----------------------------------------------------------------
+
+
+def test_a_mixed_phase_takes_the_real_case_and_counts_it(mixer, toy_bank, log):
+    slots = mixer(HALF, toy_bank(samples=0, frozen=False)).batch(range(8))
+    counts = summarise(log)
+    assert [slot.real for slot in slots] == list(range(8))
+    assert kinds(slots) == "R" * 8
+    assert (counts.real, counts.fell_back, counts.missing) == (8, 4, 1.0)
+    assert counts.reasons == {"the bank is empty": 4}
+
+
+@pytest.mark.parametrize("trouble", ["damaged", "vanished", "never there"])
+def test_whatever_ails_a_bank_a_mixed_phase_goes_on(mixer, toy_bank, log, trouble):
+    bank = toy_bank()
+    mixed = mixer(HALF, bank)
+    if trouble == "damaged":
+        for segment in bank.glob("segment-*.h5"):
+            segment.write_bytes(segment.read_bytes()[:600])
+    else:
+        if trouble == "vanished":
+            mixed.batch(range(2))
+            mixed._reader.rescan_seconds = 0.0
+        shutil.rmtree(bank)
+    before = summarise(log).fell_back
+    mixed.batch(range(4))
+    assert (before, summarise(log).fell_back) == (0, 2)
+
+
+def test_a_refused_sample_counts_as_missing_with_the_reason(mixer, toy_bank, log):
+    slots = mixer(HALF, toy_bank(), refuse=lambda sample: "too green").batch(range(4))
+    assert kinds(slots) == "RRRR"
+    assert summarise(log).reasons == {"too green": 2}
+
+
+def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, log, monkeypatch):
+    bank = toy_bank(frozen=False)
+    old = time.time() - 1000
+    for path in bank.iterdir():
+        os.utime(path, (old, old))
+    mixed = mixer(HALF, bank)
+    assert kinds(mixed.batch(range(4))) == "RRRR"
+    assert summarise(log).reasons == {"the bank is stale: its producer has gone": 2}
+    for path in bank.iterdir():
+        os.utime(path)
+    monkeypatch.setattr("gansynth.mixing._LOOK_SECONDS", 0.0)
+    assert kinds(mixed.batch(range(4))).count("s") == 2
+
+
+def test_a_frozen_bank_is_never_stale(mixer, toy_bank):
+    bank = toy_bank()
+    for path in bank.iterdir():
+        os.utime(path, (0, 0))
+    assert kinds(mixer(ONLY, bank).batch(range(4))) == "ssss"
+
+
+ALONE = [("constant", ONLY), ("finetune:10%@80%", ONLY), ("anneal:50%-100%", ONLY)]
+
+
+@pytest.mark.parametrize(("schedule", "ratio"), ALONE)
+def test_a_synthetic_only_phase_waits_and_then_stops(mixer, toy_bank, log, schedule, ratio):
+    mixed = mixer(ratio, toy_bank(samples=0, frozen=False), schedule=schedule)
+    begin = time.monotonic()
+    with pytest.raises(TrainingFault, match=r"no synthetic sample after 0\.2 s \(the bank is emp"):
+        mixed.slot(0, 2)
+    assert time.monotonic() - begin >= 0.2
+    assert (summarise(log).real, summarise(log).fell_back) == (0, 0)
+    assert "no real case may be drawn now" in summarise(log).stopped
+
+
+def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank, tmp_path):
+    bank = toy_bank(samples=0, frozen=False)
+    full = toy_bank("full", frozen=False)
+    mixed = mixer(ONLY, bank, patience=30.0)
+
+    def deliver():
+        time.sleep(0.3)
+        for segment in full.glob("segment-*.h5"):
+            shutil.copy(segment, bank / "temporary")
+            (bank / "temporary").rename(bank / segment.name)
+
+    thread = Thread(target=deliver)
+    thread.start()
+    slots = mixed.batch([0])
+    thread.join()
+    assert kinds(slots) == "s"
+
+
+def test_strict_stops_a_mixed_phase_at_once(mixer, toy_bank, log):
+    mixed = mixer(HALF, toy_bank(samples=0, frozen=False), strict=True, patience=60.0)
+    begin = time.monotonic()
+    with pytest.raises(TrainingFault, match="strict is set"):
+        mixed.batch(range(2))
+    assert time.monotonic() - begin < 5
+    assert summarise(log).fell_back == 0
+
+
+def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
+    mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@50%", batches=40)
+    first = [slot for _ in range(20) for slot in mixed.batch(range(10))]
+    rest = [slot for _ in range(20) for slot in mixed.batch(range(10))]
+    assert kinds(first) == "s" * 200
+    assert kinds(rest) == "R" * 200
+    drawn = Counter(slot.real for slot in rest)
+    assert set(drawn) == {3, 7}
+    # Those asked for are given; the places of the others are dealt out evenly.
+    assert min(drawn.values()) > 70
+
+
+def test_a_bank_that_has_gone_is_no_matter_in_fine_tuning(mixer, tmp_path, log):
+    mixed = mixer(ONLY, tmp_path / "gone", schedule="finetune:20%@10%", batches=1)
+    mixed.plan.clock.tick()
+    mixed.batch(range(4))
+    assert (summarise(log).real, summarise(log).fell_back) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "missing"), [("anneal", "clock"), ("finetune:10%@80%", "cases chosen")]
+)
+def test_a_plan_without_what_its_schedule_needs_is_none(tmp_path, schedule, missing):
+    told = Schedule.parse(schedule)
+    clock = Clock(tmp_path / "batches", 1) if missing == "cases chosen" else None
+    with pytest.raises(ValueError, match=missing):
+        MixPlan(tmp_path, ONLY, told, clock=clock, chosen=())
+
+
+# -- schedules over whole trainings, many processes ------------------------------------------------
+
+
+def fork(work: Callable[[int], Any], times: int) -> list[int | None]:
+    """Exit codes of so many processes that do work(0), work(1), ... at the same time."""
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=work, args=(i,)) for i in range(times)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return [worker.exitcode for worker in workers]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "ratio"),
+    [
+        ("constant", Ratio(2, 1)),
+        ("anneal:25%-75%", Ratio(1, 3)),
+        ("anneal:50%-100%", ONLY),
+        ("finetune:20%@60%", ONLY),
+    ],
+)
+def test_a_whole_training_draws_the_share_that_its_schedule_asks_for(
+    mixer, toy_bank, log, schedule, ratio
+):
+    batches, size, workers = 400, 3, 4
+    mixed = mixer(ratio, toy_bank(), schedule=schedule, batches=batches)
+    mixed.rng.random()  # in use in the parent, which a fork then inherits
+
+    def work(_):
+        for _ in range(batches // workers):
+            mixed.batch(range(size))
+
+    assert fork(work, workers) == [0] * workers
+    counts = summarise(log)
+    assert counts.real + counts.synthetic == batches * size
+    asked = Schedule.parse(schedule).share_of(ratio)
+    # Only the last slot of a batch is left to chance: at most half a slot of deviation each.
+    assert counts.realised == pytest.approx(asked, abs=5 * 0.5 / size / batches**0.5)
+
+
+def test_no_real_case_slips_in_before_fine_tuning_whoever_draws(mixer, toy_bank, log, tmp_path):
+    mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@75%", batches=80)
+
+    def work(i):
+        found = "\n".join(kinds(mixed.batch(range(2))) for _ in range(20))
+        (tmp_path / f"worker-{i}").write_text(found)
+
+    fork(work, 4)
+    batches = [line for i in range(4) for line in (tmp_path / f"worker-{i}").read_text().split()]
+    assert Counter(batches) == {"ss": 60, "RR": 20}
+    reals = {
+        line.split(",")[1]
+        for path in log.glob("*")
+        for line in path.read_text().splitlines()
+        if line.startswith("real")
+    }
+    assert reals <= {"3", "7"}
+
+
+# -- processes, threads, and the host's own state --------------------------------------------------
+
+
+def test_forked_workers_do_not_repeat_each_other_or_their_parent(mixer, toy_bank, log):
+    mixed = mixer(ONLY, toy_bank(samples=64))
+    mixed.batch(range(20))
+    for _ in range(2):  # one after the other, as the workers of two epochs
+        assert fork(lambda _: mixed.batch(range(20)), 1) == [0]
+    orders = [path.read_text() for path in log.glob("draws-*.csv")]
+    assert [text.count("synthetic") for text in orders] == [20, 20, 20]
+    assert len(set(orders)) == 3
+
+
+def test_a_pickle_carries_nothing_open_and_draws_on(mixer, toy_bank):
+    mixed = mixer(ONLY, toy_bank())
+    before = pickle.dumps(mixed)
+    first = drawn_ids(mixed.batch(range(6)))
+    assert pickle.dumps(mixed) == before
+    assert drawn_ids(pickle.loads(before).batch(range(6))) == first
+
+
+def test_threads_take_turns(mixer, toy_bank, log, tmp_path):
+    bank = toy_bank(samples=8, shape=(24, 24, 24))
+    second = toy_bank("more", samples=8, shape=(24, 24, 24))
+    for number in range(1, 8):  # more segments than a reader keeps open
+        shutil.copy(next(second.glob("segment-*.h5")), bank / f"segment-{number:06d}.h5")
+    mixed = mixer(ONLY, bank, schedule="finetune:20%@99%", batches=1000)
+    threads = [Thread(target=lambda: [mixed.batch(range(2)) for _ in range(60)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = summarise(log)
+    assert (counts.synthetic, counts.fell_back) == (480, 0)
+    assert (tmp_path / "batches").stat().st_size == 240
+
+
+def test_a_process_forked_while_another_thread_draws_is_not_locked_out(mixer, toy_bank):
+    waiting = mixer(ONLY, toy_bank("none", samples=0, frozen=False), log=None, patience=1.0)
+    ready = mixer(ONLY, toy_bank())
+
+    def wait():
+        try:
+            waiting.batch([0])
+        except TrainingFault:
+            return
+
+    thread = Thread(target=wait, daemon=True)
+    thread.start()
+    time.sleep(0.3)
+    context = multiprocessing.get_context("fork")
+    worker = context.Process(target=lambda: ready.batch(range(2)))
+    worker.start()
+    worker.join(10)
+    alive = worker.is_alive()
+    worker.kill()
+    thread.join()
+    assert not alive
+
+
+def test_the_hosts_own_random_state_is_untouched(mixer, toy_bank):
+    def state() -> bytes:
+        return pickle.dumps(
+            (np.random.get_state(), random.getstate(), torch.get_rng_state().tolist())  # noqa: NPY002
+        )
+
+    before = state()
+    mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@50%", batches=4)
+    for _ in range(4):
+        mixed.batch(range(5))
+    mixed.rng.random()
+    assert state() == before
+
+
+def test_what_the_host_draws_besides_is_each_process_own(mixer, toy_bank, tmp_path):
+    mixed = mixer(ONLY, toy_bank())
+    own = mixed.rng.random()
+    fork(lambda i: (tmp_path / f"{i}").write_text(repr(mixed.rng.random())), 2)
+    assert len({own, *(float((tmp_path / f"{i}").read_text()) for i in range(2))}) == 3
+
+
+def test_the_phase_is_that_of_the_batch_begun_last(mixer, toy_bank):
+    mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@50%", batches=2)
+    assert mixed.phase.real == "none"
+    mixed.batch([0])
+    assert mixed.phase.real == "none"
+    mixed.batch([0])
+    assert mixed.phase.real == "chosen"
+
+
+def test_a_full_disk_under_the_log_stops_nothing(mixer, toy_bank, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert len(mixer(HALF, toy_bank(), log=tmp_path / "file").batch(range(4))) == 4

@@ -1,0 +1,77 @@
+"""Banks for one's own training: filled once, or kept fresh by a process of their own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import gansynth
+from gansynth.bank import BankReader, verify_bank
+from gansynth.errors import UsageFault
+from gansynth.fitting import fit
+from gansynth.integrity import read_json
+from gansynth.reporting import NullReporter
+from gansynth.sources.base import SourceRequest
+from tests.producers import gone, wait_until
+
+QUIET: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
+TINY = {"steps": "1", "batch_size": "1", "width": "4", "levels": "2", "d_width": "4"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("own") / "run"
+    request = SourceRequest("example", "2d")
+    fit("cgan3d", request, folder, settings=TINY, edits=("flip",), **QUIET)
+    return folder
+
+
+def test_a_folder_that_is_no_run_is_refused_at_once(tmp_path):
+    with pytest.raises(UsageFault, match=r"no manifest\.json"):
+        gansynth.fill_bank(tmp_path, tmp_path / "bank")
+    with (
+        pytest.raises(UsageFault, match=r"no manifest\.json"),
+        gansynth.live_bank(tmp_path, scratch=tmp_path),
+    ):
+        raise AssertionError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_live_bank_that_cannot_be_leaves_nothing(run, tmp_path):
+    with (
+        pytest.raises(UsageFault, match="duty is 2"),
+        gansynth.live_bank(run, device="cpu", duty=2.0, scratch=tmp_path / "banks"),
+    ):
+        raise AssertionError
+    assert list((tmp_path / "banks").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_frozen_bank_is_complete_and_mixed_into_a_data_set(run, tmp_path):
+    told: dict[str, Any] = {"samples": 6, "device": "cpu", "edits": ("elastic",)}
+    bank = gansynth.fill_bank(run, tmp_path / "banks" / "one", **told)
+    assert verify_bank(bank) == 6
+    assert BankReader(bank).spec.edits == ("elastic",)
+    mixed = gansynth.mix([None] * 4, bank, "0:1", held_out=["example_15"])
+    image = mixed[0]["image"]
+    assert tuple(image.shape) == (2, 32, 32)
+    assert np.isfinite(image.numpy()).all()
+    assert mixed.spec is not None
+    assert len(mixed.spec.lineage.cases) == 12
+    with pytest.raises(UsageFault, match="other seed"):
+        gansynth.fill_bank(run, bank, seed=1, **told)
+
+
+@pytest.mark.slow
+def test_a_live_bank_is_fresh_while_the_block_lasts_and_leaves_nothing(run, tmp_path):
+    with gansynth.live_bank(run, 4, device="cpu", duty=1.0, scratch=tmp_path / "banks") as bank:
+        mixed = gansynth.mix([None] * 4, bank, "0:1")
+        first = set(BankReader(bank).ids())
+        assert tuple(mixed[0]["image"].shape) == (2, 32, 32)
+        assert wait_until(lambda: not first & set(BankReader(bank).ids()))
+        producer = psutil.Process(read_json(bank / "heartbeat.json")["pid"])
+    assert wait_until(lambda: gone(producer))
+    assert list((tmp_path / "banks").iterdir()) == []

@@ -1,0 +1,131 @@
+"""Schedules: as written, the right phase at every moment, and the share they ask for in all."""
+
+import numpy as np
+import pytest
+
+from gansynth.errors import UsageFault
+from gansynth.ratio import Ratio
+from gansynth.schedule import Mix, Schedule, choose_cases
+
+ALL_REAL, HALF, ONLY = Ratio(1, 0), Ratio(1, 1), Ratio(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("constant", Schedule()),
+        ("finetune:10%@80%", Schedule("finetune", begin=0.8, share=0.1)),
+        ("finetune:2.5%@66.5%", Schedule("finetune", begin=0.665, share=0.025)),
+        ("anneal:50%-75%", Schedule("anneal", begin=0.5, end=0.75)),
+        ("anneal:0%-100%", Schedule("anneal")),
+    ],
+)
+def test_a_schedule_is_read_and_said_as_written(text, meant):
+    assert Schedule.parse(text) == meant
+    assert str(meant) == text
+
+
+@pytest.mark.parametrize(
+    ("short", "long"), [("anneal", "anneal:0%-100%"), ("anneal:40%", "anneal:40%-100%")]
+)
+def test_annealing_ends_with_the_training_unless_told(short, long):
+    assert Schedule.parse(short) == Schedule.parse(long)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "linear", "constant ", "Constant", "finetune", "finetune:10%", "finetune:10@80"),
+        *("finetune:0%@80%", "finetune:101%@80%", "finetune:10%@0%", "finetune:10%@100%"),
+        *("anneal:80%-50%", "anneal:50%-50%", "anneal:50%-101%", "anneal:-5%-10%", "anneal:nan%"),
+    ],
+)
+def test_what_is_no_schedule_is_refused_with_the_text(text):
+    with pytest.raises(UsageFault) as caught:
+        Schedule.parse(text)
+    assert repr(text) in str(caught.value)
+    assert "finetune:10%@80%" in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "ratio"), [("finetune:10%@80%", HALF), ("anneal", ALL_REAL)])
+def test_a_ratio_that_a_schedule_has_no_use_for_is_refused(text, ratio):
+    with pytest.raises(UsageFault, match=f"--ratio {ratio} with --schedule {text}"):
+        Schedule.parse(text).check(ratio)
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio", "progress", "expected"),
+    [
+        ("constant", HALF, 0.0, Mix(0.5, "all")),
+        ("constant", HALF, 1.0, Mix(0.5, "all")),
+        ("constant", ALL_REAL, 0.5, Mix(0.0, "all")),
+        ("constant", ONLY, 0.5, Mix(1.0, "none")),
+        ("finetune:10%@80%", ONLY, 0.0, Mix(1.0, "none")),
+        ("finetune:10%@80%", ONLY, 0.7999, Mix(1.0, "none")),
+        ("finetune:10%@80%", ONLY, 0.8, Mix(0.0, "chosen")),
+        ("finetune:10%@80%", ONLY, 1.0, Mix(0.0, "chosen")),
+        ("anneal:50%-100%", HALF, 0.5, Mix(0.5, "all")),
+        ("anneal:50%-100%", HALF, 0.75, Mix(0.25, "all")),
+        ("anneal:50%-75%", HALF, 0.9, Mix(0.0, "all")),
+        # Before it changes, a ratio of 0:1 is a phase of synthetic samples only, as everywhere.
+        ("anneal:50%-100%", ONLY, 0.25, Mix(1.0, "none")),
+        ("anneal:50%-100%", ONLY, 0.75, Mix(0.5, "all")),
+    ],
+)
+def test_what_may_be_drawn_at_a_moment(text, ratio, progress, expected):
+    assert Schedule.parse(text).at(progress, ratio) == expected
+
+
+PARTS = [(0.0, 1.0), (0.0, 0.4), (0.3, 0.7), (0.45, 0.95), (0.8, 1.0), (0.55, 0.6)]
+
+
+@pytest.mark.parametrize(("begin", "end"), PARTS)
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [
+        ("constant", Ratio(2, 1)),
+        ("finetune:10%@50%", ONLY),
+        ("anneal", HALF),
+        ("anneal:35%-65%", Ratio(1, 3)),
+        ("anneal:50%-100%", ONLY),
+    ],
+)
+def test_the_share_asked_for_is_the_mean_of_all_moments(text, ratio, begin, end):
+    schedule = Schedule.parse(text)
+    moments = begin + (end - begin) * (np.arange(20000) + 0.5) / 20000
+    mean = np.mean([schedule.at(float(moment), ratio).p for moment in moments])
+    assert schedule.share_of(ratio, begin, end) == pytest.approx(mean, abs=1e-4)
+
+
+def test_the_share_of_no_time_is_that_of_the_moment():
+    assert Schedule.parse("anneal").share_of(HALF, 0.5, 0.5) == 0.25
+
+
+# -- the cases of fine-tuning ----------------------------------------------------------------------
+
+TWO_EACH = {f"p{i}_{side}": f"p{i}" for i in range(10) for side in ("left", "right")}
+
+
+@pytest.mark.parametrize(("share", "cases"), [(0.1, 2), (0.05, 2), (0.11, 4), (0.5, 10), (1, 20)])
+def test_the_fewest_whole_subjects_that_reach_the_share_are_chosen(share, cases):
+    chosen = choose_cases(TWO_EACH, share, seed=0)
+    assert len(chosen) == cases
+    assert list(chosen) == sorted(chosen)
+    people = {TWO_EACH[case] for case in chosen}
+    assert {case for case, person in TWO_EACH.items() if person in people} == set(chosen)
+
+
+def test_rounding_does_not_choose_one_too_many():
+    # 0.07 * 100 is 7.000000000000001
+    assert len(choose_cases({i: str(i) for i in range(100)}, 0.07, seed=0)) == 7
+
+
+def test_at_least_one_case_is_chosen():
+    assert len(choose_cases({0: "a", 1: "b"}, 1e-6, seed=0)) == 1
+    assert choose_cases({}, 0.5, seed=0) == ()
+
+
+def test_the_choice_depends_on_the_seed_and_not_on_the_order():
+    backwards = dict(reversed(TWO_EACH.items()))
+    assert choose_cases(TWO_EACH, 0.3, seed=1) == choose_cases(backwards, 0.3, seed=1)
+    assert len({choose_cases(TWO_EACH, 0.3, seed=seed) for seed in range(8)}) > 4

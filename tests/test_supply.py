@@ -1,0 +1,71 @@
+"""Sizes of banks and speeds of renewal, as a user writes them."""
+
+import pytest
+
+from gansynth.errors import UsageFault
+from gansynth.supply import BankSize, Pacing
+
+
+@pytest.mark.parametrize(
+    ("text", "cases", "sample_bytes", "held"),
+    [
+        ("64", 10, 1000, 64),
+        ("3x", 10, 1000, 30),
+        ("0.5x", 5, 1000, 2),
+        ("0.1x", 1, 1000, 1),
+        ("2kB", 10, 1000, 2),
+        ("2 KiB", 10, 1000, 2),
+        ("1.5GB", 10, 10**6, 1500),
+        ("4000B", 10, 1000, 4),
+    ],
+)
+def test_a_size_says_how_many_samples_a_bank_holds(text, cases, sample_bytes, held):
+    size = BankSize.parse(text)
+    assert size.capacity(cases, sample_bytes) == held
+    assert BankSize.parse(str(size)) == size
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "x", "0x", "3 x", "GB", "0GB", "2G", "1e3", ""])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(UsageFault, match="--bank-size"):
+        BankSize.parse(text)
+
+
+def test_a_size_without_room_for_two_samples_is_refused_with_one_that_has_it():
+    with pytest.raises(UsageFault, match=r"holds 1 sample.*: 2000B"):
+        BankSize.parse("1999B").capacity(10, 1000)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "words"),
+    [
+        ((None, None, None), {"overhead": 0.02}, "at most 2 % overhead"),
+        (("4", None, None), {"reuse": 4.0}, "each sample drawn 4 times"),
+        ((None, "90s", None), {"refresh": 90.0}, "renewed every 90 s"),
+        ((None, "1.5min", None), {"refresh": 90.0}, "renewed every 90 s"),
+        ((None, "2h", None), {"refresh": 7200.0}, "renewed every 7200 s"),
+        ((None, None, "5%"), {"overhead": 0.05}, "at most 5 % overhead"),
+    ],
+)
+def test_a_pacing_is_read_and_said(options, expected, words):
+    pacing = Pacing.parse(*options)
+    assert {k: v for k, v in pacing.to_json().items() if v is not None} == expected
+    assert str(pacing) == words
+    assert Pacing(**pacing.to_json()) == pacing
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("4", "90s", None), "exclude each other"),
+        (("0", None, None), "--reuse"),
+        (("4%", None, None), "--reuse"),
+        ((None, "90", None), "--refresh"),
+        ((None, "0s", None), "--refresh"),
+        ((None, None, "2"), "--overhead"),
+        ((None, None, "0%"), "--overhead"),
+    ],
+)
+def test_what_is_no_pacing_is_refused(options, words):
+    with pytest.raises(UsageFault, match=words):
+        Pacing.parse(*options)
