@@ -182,6 +182,12 @@ class MixSession:
         """What was drawn so far, by all workers and ranks."""
         return Counts() if self._tally is None else self._tally.update()
 
+    def stopped(self) -> str:
+        """Why drawing stopped, in any worker or rank; empty if it did not."""
+        why = self.counts().stopped
+        ended = None if self._supply is None else self._supply.keeper and self._supply.keeper.ended
+        return f"{why}. The producer had ended: {ended}" if why and ended else why
+
     def close(self, epoch: int, complete: bool = False) -> None:
         """Stop the producer, write the record, remove the bank if it was made here.
 

@@ -67,8 +67,9 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             torch.set_num_threads(cpu_threads())
         try:
             super().run_training()
-        except RuntimeError as error:
-            stopped = self.gansynth_session and self.gansynth_session.counts().stopped
+        except (RuntimeError, TrainingFault) as error:
+            # Of a fault in a worker nnU-Net tells the main process only that the worker has gone.
+            stopped = self.gansynth_session and self.gansynth_session.stopped()
             if stopped:
                 raise TrainingFault(stopped) from error
             raise
