@@ -3,9 +3,10 @@
 ``gansynth augment`` trains nnU-Net on preprocessed phantoms with a live bank and two augmentation
 workers; every half minute the producer is killed with SIGKILL. At the end the training is stopped
 by SIGTERM. Reported: restarts, what was drawn, the memory of every process over time, processes and
-files that outlived the training.
+files that outlived the training. Then the same training without synthetic samples, as a control: an
+nnU-Net process grows a little by itself.
 
-    python benchmarks/bench_soak.py [--minutes 10] [--every 30]
+    python benchmarks/bench_soak.py [--minutes 10] [--every 30] [--control-minutes 5]
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ def prepare_data(root: Path) -> Path:
     return root / "run"
 
 
-def start(root: Path, run: Path, scratch: Path) -> subprocess.Popen[bytes]:
+def start(root: Path, run: Path, scratch: Path, ratio: str) -> subprocess.Popen[bytes]:
     """The training, as a user types it; it would go on for days."""
     command = [
         *(sys.executable, "-m", "gansynth_cli", "augment", "--target", "nnunet"),
         *("--data", "nnunet:999", "-c", "3d_fullres", "--plans", PLANS, "--root", str(root)),
-        *("--generator", str(run), "--ratio", "1:1", "--scratch", str(scratch)),
+        *("--generator", str(run), "--ratio", ratio, "--scratch", str(scratch)),
         *("--bank-size", "32", "--device", "cpu", "--json"),
-        *("--set", "num_epochs=100000", "--set", "num_iterations_per_epoch=20"),
+        *("--set", "num_epochs=100000", "--set", "num_iterations_per_epoch=100"),
         *("--set", "num_val_iterations_per_epoch=1", "--", "-device", "cpu"),
     ]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "2"}
@@ -162,10 +163,24 @@ def soak(training: subprocess.Popen[bytes], scratch: Path, minutes: float, every
     return watch, kills, latencies
 
 
+def control(root: Path, run: Path, scratch: Path, minutes: float) -> Watch:
+    """The same training without synthetic samples."""
+    training = start(root, run, scratch, "1:0")
+    watch = Watch(training.pid)
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end and training.poll() is None:
+        watch.look()
+        time.sleep(2.0)
+    training.send_signal(signal.SIGTERM)
+    training.wait(60)
+    return watch
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=30.0, help="seconds between kills")
+    parser.add_argument("--control-minutes", type=float, default=5.0)
     args = parser.parse_args()
     base = SHM if os.access(SHM, os.W_OK) else None
     with (
@@ -175,7 +190,7 @@ def main() -> None:
         root, scratch = Path(folder), Path(scratch_folder)
         run = prepare_data(root)
         before = {p.name for p in SHM.iterdir()} if base else set()
-        training = start(root, run, scratch)
+        training = start(root, run, scratch, "1:1")
         watch, kills, latencies = soak(training, scratch, args.minutes, args.every)
         early = training.poll()
         training.send_signal(signal.SIGTERM)
@@ -188,13 +203,20 @@ def main() -> None:
         sidecar = next((root / "nnUNet_results").rglob("gansynth.json"))
         session = json.loads(sidecar.read_text())["sessions"][-1]
         log = (root / "augment.log").read_text("utf-8", "replace")
+        alone = control(root, run, scratch, args.control_minutes).growth()
     growth = watch.growth()
+    by_itself = alone.get("trainer", {}).get("mib_per_minute", 0.0)
+    growth["trainer"]["mib_per_minute_by_itself"] = by_itself
     passed = (
         early is None
         and code == 143
         and not (left or files or stale)
         and kills >= int(60 * args.minutes / args.every) - 1
-        and all(g["mib_per_minute"] < FLAT_MIB_PER_MINUTE for g in growth.values())
+        and all(
+            g["mib_per_minute"] - max(0.0, g.get("mib_per_minute_by_itself", 0.0))
+            < FLAT_MIB_PER_MINUTE
+            for g in growth.values()
+        )
     )
     document = {
         "minutes": args.minutes,
@@ -209,12 +231,14 @@ def main() -> None:
         "bank_files_left": files,
         "stale_files": stale,
         "memory": growth,
+        "memory_without_synthetic_samples": alone,
         "flat_below_mib_per_minute": FLAT_MIB_PER_MINUTE,
         "passed": passed,
     }
     write("soak", document)
     rows = [(k, v["mib_median"], v["mib_per_minute"]) for k, v in growth.items()]
     print_table([("process", "MiB", "MiB/min"), *rows])
+    print(f"the trainer by itself: {by_itself:.2f} MiB/min")
     print(f"{kills} kills; next producer after {np.round(latencies, 1).tolist()} s")
     print(f"left: {left or 'no process'}, {files + stale or 'no file'}; exit code {code}")
     print(json.dumps(session["drawn"]))

@@ -76,6 +76,20 @@ def draws(doc: dict[str, Any]) -> list[str]:
     return rows
 
 
+def soak(doc: dict[str, Any]) -> list[str]:
+    """A training whose producer was killed again and again."""
+    growth = max(found["mib_per_minute"] for found in doc["memory"].values())
+    left = len(doc["processes_left"]) + len(doc["bank_files_left"]) + len(doc["stale_files"])
+    until = median(doc["seconds_until_the_next_producer"])
+    return [
+        f"| {doc['minutes']:g} min of nnU-Net, producer killed {doc['kills']} times: seconds until "
+        f"the next one (median); fell back; processes and files left | {until:.0f}; "
+        f"{doc['drawn']['fell_back']} of {doc['drawn']['synthetic']}; {left} | 0 left |",
+        "| the same: fastest growth of one process's memory, MiB a minute | "
+        f"{growth:.1f} | < {doc['flat_below_mib_per_minute']:g} |",
+    ]
+
+
 def interval(found: dict[str, float]) -> str:
     """A ratio with its interval."""
     return f"{found['ratio']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
@@ -150,6 +164,7 @@ MAKERS = {
     "injection": injection,
     "live": live,
     "draws": draws,
+    "soak": soak,
     "gan_step": gan_step,
     "label_recovery": label_recovery,
     "hippocampus": hippocampus,
