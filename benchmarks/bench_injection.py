@@ -6,7 +6,7 @@ nnU-Net's loader (augmentation included: the loader's wait) and one ``train_step
 step by step. Then one draw from the bank is timed beside nnU-Net's own augmentation of one sample
 of the same shape.
 
-    python benchmarks/bench_injection.py [--rounds 60] [--patch 48]
+    python benchmarks/bench_injection.py [--rounds 200] [--patch 48]
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def compare(hosts: dict[str, Host], rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60, help="training steps per side")
+    parser.add_argument("--rounds", type=int, default=200, help="training steps per side")
     parser.add_argument("--patch", type=int, default=48, help="edge of the patch, voxels")
     args = parser.parse_args()
     from gansynth.mixing import MixPlan

@@ -7,7 +7,7 @@ rests; *without* is a trainer without synthetic samples, the producer resting to
 what a user pays; live / idle is the truth beside what the steering itself has measured. The first
 steps of a block, from batches made before it, do not count.
 
-    python benchmarks/bench_live.py [--blocks 8] [--steps 24] [--warmup 250] [--patch 32]
+    python benchmarks/bench_live.py [--blocks 16] [--steps 48] [--warmup 250] [--patch 32]
     python benchmarks/bench_live.py --device cuda --producer-device cuda:0 --patch 128 ...
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import print_table, ratio, write
+from common import paired, print_table, write
 from hosts import Host, fit_generator, prepare_data
 
 BAR, TARGET = 1.05, 1.02
@@ -147,9 +147,9 @@ def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: s
     return {
         "seconds_per_step": sides.seconds,
         "loader_wait_seconds": sides.waits,
-        "live_over_without": ratio(sides.seconds["live"], sides.seconds["without"]),
-        "live_over_idle": ratio(sides.seconds["live"], sides.seconds["idle"]),
-        "idle_over_without": ratio(sides.seconds["idle"], sides.seconds["without"]),
+        "live_over_without": paired(sides.seconds["live"], sides.seconds["without"]),
+        "live_over_idle": paired(sides.seconds["live"], sides.seconds["idle"]),
+        "idle_over_without": paired(sides.seconds["idle"], sides.seconds["without"]),
         "steering": reported,
     }
 
@@ -157,8 +157,8 @@ def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: s
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=8, help="per side and ratio")
-    parser.add_argument("--steps", type=int, default=24, help="that count, per block")
+    parser.add_argument("--blocks", type=int, default=16, help="per side and ratio")
+    parser.add_argument("--steps", type=int, default=48, help="that count, per block")
     parser.add_argument("--warmup", type=int, default=250, help="live steps before the blocks")
     parser.add_argument("--patch", type=int, default=32, help="edge of the patch, voxels")
     parser.add_argument("--features", type=int, nargs="+", help="channels of nnU-Net's stages")
