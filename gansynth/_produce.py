@@ -158,7 +158,7 @@ def produce(
             if not writer.spec.frozen and writer.full:
                 writer.state = "refreshing"
             writer.beat()
-            if writer.state == "refreshing":
+            if not writer.spec.frozen:
                 pacer.rest(len(ready), stop)
 
 
@@ -221,7 +221,10 @@ def _beating(writer: BankWriter) -> Iterator[None]:
 
 
 class _Pacer:
-    """How hard a producer may work on a live bank that is full."""
+    """How hard a producer may work on a live bank.
+
+    Until its host trains, and so waits, it works without rest; from then on as the host says.
+    """
 
     def __init__(self, writer: BankWriter, config: ProducerConfig) -> None:
         self.writer, self.config = writer, config
@@ -253,6 +256,9 @@ class _Pacer:
     def _left(self, ready: int) -> float:
         """Seconds to rest from now; infinite while the host has drawn too little."""
         config, pace = self.config, read_pace(self.writer.folder)
+        if self.writer.state != "refreshing":  # reuse and renewal concern full banks only
+            duty = 1.0 if pace is None else pace.duty
+            return self._end + (self._end - self._begin) * (1 - duty) / duty - time.monotonic()
         asked = config.reuse is not None or config.refresh is not None
         duty = pace.duty if pace is not None else 1.0 if asked else config.duty
         due = self._end + (self._end - self._begin) * (1 - duty) / duty

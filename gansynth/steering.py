@@ -23,6 +23,8 @@ _TICK_COSTS = 200.0
 """A tick waits for so many times what the last one took: at most 0.5 % of the host's time."""
 _BEAT_SECONDS = 3.0
 """A heartbeat is younger than that."""
+_KNOWN = 0.5
+"""Width of an interval of overhead above which nothing is known about it."""
 _HARD, _HARDLY = 0.9, 0.02
 """Duties: the producer's own limits rule; next to no work."""
 
@@ -85,18 +87,20 @@ class Steering:
 
         Returns:
             ``refresh_seconds`` in which the bank is renewed; ``overhead``, the share by which steps
-            were slowed down, with its 95 % interval ``overhead_low`` to ``overhead_high``;
-            ``duty``, the share of the time the producer worked. Empty without a producer.
+            were slowed down, with its 95 % interval ``overhead_low`` to ``overhead_high``, unless
+            that is too wide to mean anything; ``duty``, the share of the time the producer worked.
+            Empty without a producer.
         """
         document: dict[str, Any] = {}
         with self._safely():
             if (seconds := self._renewal.seconds) is not None:
                 document["refresh_seconds"] = round(seconds, 1)
             if (found := self.meter.overhead()) is not None:
-                document["overhead"] = round(found.share, 5)
-                document["overhead_low"] = round(found.low, 5)
-                document["overhead_high"] = round(found.high, 5)
                 document["duty"] = round(found.duty, 4)
+                if found.high - found.low <= _KNOWN:
+                    document["overhead"] = round(found.share, 5)
+                    document["overhead_low"] = round(found.low, 5)
+                    document["overhead_high"] = round(found.high, 5)
         return document
 
     def sentence(self) -> str:
@@ -104,14 +108,15 @@ class Steering:
         found, parts = self.summary(), []
         if "refresh_seconds" in found:
             parts.append(f"renewed every {_duration(found['refresh_seconds'])}")
+        if "duty" in found:
+            parts.append(f"producer at work {found['duty']:.0%} of the time")
+        if "duty" in found and "overhead" not in found:
+            parts.append("what that costs is not known yet")
         if "overhead" in found:
             cost, low, high = (100 * found[f"overhead{end}"] for end in ("", "_low", "_high"))
             asked = self.pacing.overhead
             budget = "" if asked is None else f"; budget {100 * asked:g} %"
-            parts.append(
-                f"producer at work {found['duty']:.0%} of the time, slowing steps down by "
-                f"{cost:.1f} % ({low:.1f} to {high:.1f} %{budget})"
-            )
+            parts[-1] += f", slowing steps down by {cost:.1f} % ({low:.1f} to {high:.1f} %{budget})"
         if self.fault:
             parts.append(f"steering stopped: {self.fault}")
         return "; ".join(parts)

@@ -280,6 +280,14 @@ def draw_later(first: int, count: int) -> list[Sample]:
     return draw(100 + first, count)
 
 
+@pytest.mark.parametrize(("told", "filled"), [(False, True), (True, False)])
+def test_a_bank_is_filled_without_rest_until_its_host_trains(tmp_path, told, filled):
+    (tmp_path / "bank").mkdir()
+    if told:
+        write_pace(tmp_path / "bank", Pace(duty=1e-6, drawn=0))
+    assert (refresh(tmp_path, 0.3, duty=1e-6).published == 2) == filled
+
+
 def test_no_sample_is_replaced_before_it_was_drawn_as_often_as_asked(tmp_path):
     (tmp_path / "bank").mkdir()
     write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=35))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gansynth._bank_spec import HEARTBEAT
+from gansynth.overhead import Overhead
 from gansynth.pace import PACE, WORK, Pace, log_work, read_pace
 from gansynth.steering import Steering
 from gansynth.supply import Pacing
@@ -100,6 +101,17 @@ def test_the_sentence_says_what_there_is_to_know(tmp_path):
     said = loop.steering.sentence()
     for words in ("renewed every ", "producer at work ", "% of the time", "budget 2 %"):
         assert words in said
+
+
+def test_an_overhead_that_is_hardly_known_is_not_told(tmp_path, monkeypatch):
+    loop = Loop(tmp_path, 0.3, Pacing(overhead=0.02))
+    loop.run(500)
+    monkeypatch.setattr(
+        loop.steering.meter, "overhead", lambda: Overhead(4.0, 0.2, 141.0, duty=0.3)
+    )
+    assert loop.steering.summary()["duty"] == 0.3
+    assert "overhead" not in loop.steering.summary()
+    assert "at work 30% of the time; what that costs is not known yet" in loop.steering.sentence()
 
 
 def test_the_renewal_is_the_time_in_which_as_much_is_published_as_is_held(tmp_path):
