@@ -6,7 +6,7 @@ by SIGTERM. Reported: restarts, what was drawn, the memory of every process over
 files that outlived the training. Then the same training without synthetic samples, as a control: an
 nnU-Net process grows a little by itself.
 
-    python benchmarks/bench_soak.py [--minutes 10] [--every 30] [--control-minutes 5]
+    python benchmarks/bench_soak.py [--minutes 10] [--every 30] [--control-minutes 4]
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def prepare_data(root: Path) -> Path:
     from gansynth_nnunet.prepare import SmallPlans, prepare
 
     write_nnunet_raw(root / "nnUNet_raw", 10)
-    small = SmallPlans(PLANS, patch_size=(32,) * 3, features=(8, 16))
+    small = SmallPlans(PLANS, patch_size=(32,) * 3)
     prepare(SourceRequest("nnunet", "999", root=str(root)), ("3d_fullres",), small=small)
     request = SourceRequest(
         "nnunet", "999", configuration="3d_fullres", plans=PLANS, root=str(root)
@@ -112,19 +112,18 @@ class Watch:
                     alive.append(kind_of(process))
         return alive
 
-    def growth(self) -> dict[str, dict[str, float]]:
-        """MiB after the warm-up, and MiB gained a minute (slope of a line through all)."""
-        found = {}
+    def growth(self) -> dict[str, Any]:
+        """MiB after the warm-up, every half minute, and MiB gained a minute (median slope)."""
+        from scipy.stats import theilslopes
+
+        found: dict[str, Any] = {}
         for kind, points in self.memory.items():
             time_, mib = np.array([p for p in points if p[0] >= WARM_UP_SECONDS] or points).T
-            if kind == "producer" or len(time_) < 3:  # a new one each time
-                slope = 0.0
-            else:
-                slope = 60 * float(np.polyfit(time_, mib, 1)[0])
+            flat = kind == "producer" or len(time_) < 3  # a new one each time
             found[kind] = {
                 "mib_median": float(np.median(mib)),
-                "mib_last": float(mib[-1]),
-                "mib_per_minute": slope,
+                "mib_every_half_minute": [round(float(m)) for m in mib[::15]],
+                "mib_per_minute": 0.0 if flat else 60 * float(theilslopes(mib, time_).slope),
             }
         return found
 
@@ -180,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=30.0, help="seconds between kills")
-    parser.add_argument("--control-minutes", type=float, default=5.0)
+    parser.add_argument("--control-minutes", type=float, default=4.0)
     args = parser.parse_args()
     base = SHM if os.access(SHM, os.W_OK) else None
     with (

@@ -52,6 +52,8 @@ class Limits:
         start: until the first beat; loading a large run from a slow disk takes its time.
         batch: at one batch until it counts as hung; three times that for the first one.
         usual: how many times its usual seconds a batch may take if that is longer.
+        well: a producer that has lived so long since it drew its first batch was well, though it
+            may rest too much to have published anything.
     """
 
     backoff: float = 1.0
@@ -61,6 +63,7 @@ class Limits:
     start: float = 600.0
     batch: float = 600.0
     usual: float = 20.0
+    well: float = 10.0
 
 
 class Keeper:
@@ -105,7 +108,8 @@ class Keeper:
         Args:
             config: what the producer is told.
             log: what it says goes there.
-            restarts: how often in a row it is started again; a segment published sets that back.
+            restarts: how often in a row it is started again; a segment published, or some time in
+                good health, sets that back.
             limits: how patient the keeper is.
 
         Raises:
@@ -223,7 +227,7 @@ class Keeper:
 
     def _revive(self, why: GansynthError, code: int) -> bool:
         """Start the producer again after a while; False if it was given up, or is not wanted."""
-        if self._newest() > self._before:
+        if self._newest() > self._before or self._pulse.well >= self.limits.well:
             self._in_a_row = 0
         self._watch_bank()
         while True:
@@ -287,6 +291,7 @@ class _Pulse:
     def __init__(self, bank: Path, pid: int, limits: Limits) -> None:
         self._bank, self._pid, self._limits = bank, pid, limits
         self.doc: Mapping[str, Any] = {}
+        self.well = 0.0
         self._looked = time.monotonic()
         self._beat = self._task = 0.0
         self._alive = False
@@ -314,6 +319,8 @@ class _Pulse:
         self._busy = self._busy + passed if task and task == self._task else 0.0
         self._task = task
         usual = doc.get("usual")
+        if self._alive and usual is not None:
+            self.well += passed
         most = 3 * limits.batch if usual is None else max(limits.batch, limits.usual * usual)
         return f"hung, {self._busy:.0f} s at one batch" if self._busy > most else ""
 

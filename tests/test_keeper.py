@@ -118,6 +118,17 @@ def test_each_death_is_told_and_counts_anew_once_a_segment_is_published(keep):
     assert (keeper.alive(), keeper.restarts, keeper.ended) == (True, 2, None)
 
 
+def test_a_producer_that_rests_and_dies_again_and_again_was_well(keep):
+    keeper = keep(frozen=False, duty=1e-6, restarts=1, limits=replace(QUICK, well=0.3))
+    keeper.wait(13, 60)
+    for _ in range(3):
+        assert wait_until(lambda: keeper._pulse.well >= 0.3)
+        pid = pid_of(keeper)
+        os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda pid=pid: pid_of(keeper) != pid)  # type: ignore[misc]
+    assert (keeper.restarts, keeper.ended) == (3, None)
+
+
 def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, tmp_path):
     keeper = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
     keeper.wait(13, 60)

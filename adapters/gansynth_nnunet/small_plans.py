@@ -45,6 +45,12 @@ class SmallPlans:
                 f"small plans: name is {self.name!r}, expected letters, digits and '_', for "
                 "example gansynthSmallPlans"
             )
+        if 0 < len(self.features) < 3:
+            # The lowest of nnU-Net's deep supervision outputs has weight 0: of one, the loss is NaN.
+            raise UsageFault(
+                f"small plans: features {self.features} make {len(self.features)} stages, expected "
+                "at least three: with fewer, nnU-Net's deep supervision has no output left"
+            )
         if not self.features or min(*self.features, self.batch_size, 1) < 1:
             raise UsageFault(
                 f"small plans: features {self.features} and batch size {self.batch_size}, expected "

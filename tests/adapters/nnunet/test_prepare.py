@@ -172,13 +172,13 @@ def test_nothing_is_preprocessed_for_small_plans(toy_nnunet):
 
 def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
     own = toy_copy.preprocessed / "nnUNetPlans.json"
-    write_small_plans(own, SmallPlans("tiny", features=(4, 8)), ["3d_fullres"])
-    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8, 16)), ["2d"])
+    write_small_plans(own, SmallPlans("tiny", features=(4, 8, 8)), ["3d_fullres"])
+    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8, 8, 8)), ["2d"])
     stages = {
         name: c["architecture"]["arch_kwargs"]["n_stages"]
         for name, c in read_json(path)["configurations"].items()
     }
-    assert stages == {"3d_fullres": 2, "2d": 3}
+    assert stages == {"3d_fullres": 3, "2d": 4}
 
 
 def test_a_residual_encoder_is_shrunk_too(toy_copy):
@@ -187,9 +187,9 @@ def test_a_residual_encoder_is_shrunk_too(toy_copy):
     arch = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
     arch["n_blocks_per_stage"] = arch.pop("n_conv_per_stage")
     write_json_atomic(own, plans)
-    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8)), ["2d"])
+    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8, 8)), ["2d"])
     small = read_json(path)["configurations"]["2d"]["architecture"]["arch_kwargs"]
-    assert len(small["n_blocks_per_stage"]) == 2
+    assert len(small["n_blocks_per_stage"]) == 3
 
 
 def test_small_plans_do_not_overwrite_nnunets(toy_copy):
@@ -200,7 +200,14 @@ def test_small_plans_do_not_overwrite_nnunets(toy_copy):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"name": "../x"}, {"features": ()}, {"features": (8, 0)}, {"batch_size": 0}]
+    "sizes",
+    [
+        {"name": "../x"},
+        {"features": ()},
+        {"features": (8, 8, 0)},
+        {"features": (8, 16)},  # nnU-Net's loss would be NaN
+        {"batch_size": 0},
+    ],
 )
 def test_impossible_small_plans_are_refused(sizes):
     with pytest.raises(UsageFault, match="small plans"):
