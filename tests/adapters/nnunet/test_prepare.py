@@ -173,12 +173,12 @@ def test_nothing_is_preprocessed_for_small_plans(toy_nnunet):
 def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
     own = toy_copy.preprocessed / "nnUNetPlans.json"
     write_small_plans(own, SmallPlans("tiny", features=(4, 8, 8)), ["3d_fullres"])
-    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8, 8, 8)), ["2d"])
-    stages = {
-        name: c["architecture"]["arch_kwargs"]["n_stages"]
+    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8, 16)), ["2d"])
+    features = {
+        name: c["architecture"]["arch_kwargs"]["features_per_stage"]
         for name, c in read_json(path)["configurations"].items()
     }
-    assert stages == {"3d_fullres": 3, "2d": 4}
+    assert features == {"3d_fullres": [4, 8, 8], "2d": [4, 8, 16]}
 
 
 def test_a_residual_encoder_is_shrunk_too(toy_copy):
