@@ -78,15 +78,18 @@ def draws(doc: dict[str, Any]) -> list[str]:
 
 def soak(doc: dict[str, Any]) -> list[str]:
     """A training whose producer was killed again and again."""
-    growth = max(found["mib_per_minute"] for found in doc["memory"].values())
+    growth, alone = (
+        max(found["mib_per_minute"] for found in doc[key].values())
+        for key in ("memory", "memory_without_synthetic_samples")
+    )
     left = len(doc["processes_left"]) + len(doc["bank_files_left"]) + len(doc["stale_files"])
     until = median(doc["seconds_until_the_next_producer"])
     return [
         f"| {doc['minutes']:g} min of nnU-Net, producer killed {doc['kills']} times: seconds until "
         f"the next one (median); fell back; processes and files left | {until:.0f}; "
         f"{doc['drawn']['fell_back']} of {doc['drawn']['synthetic']}; {left} | 0 left |",
-        "| the same: fastest growth of one process's memory, MiB a minute | "
-        f"{growth:.1f} | < {doc['flat_below_mib_per_minute']:g} |",
+        "| the same: fastest growth of one process's memory, MiB a minute; without synthetic "
+        f"samples | {growth:.1f}; {alone:.1f} | < {doc['flat_below_mib_per_minute']:g} |",
     ]
 
 
