@@ -46,7 +46,7 @@ class SmallPlans:
                 "example gansynthSmallPlans"
             )
         if 0 < len(self.features) < 3:
-            # The lowest of nnU-Net's deep supervision outputs has weight 0: of one, the loss is NaN.
+            # The lowest of nnU-Net's deep supervision outputs has weight 0: alone, it makes NaN.
             raise UsageFault(
                 f"small plans: features {self.features} make {len(self.features)} stages, expected "
                 "at least three: with fewer, nnU-Net's deep supervision has no output left"
