@@ -27,31 +27,12 @@ from typing import Any
 import numpy as np
 import psutil
 from common import print_table, write
+from hosts import PLANS, fit_generator, prepare_data
 
-PLANS = "gansynthSmallPlans"
 FLAT_MIB_PER_MINUTE = 2.0
 """Growth of one process below which its memory counts as flat."""
 WARM_UP_SECONDS = 90
 SHM = Path("/dev/shm")
-
-
-def prepare_data(root: Path) -> Path:
-    """Preprocessed phantoms with small plans, and a generator fitted for two steps."""
-    from gansynth.fitting import fit
-    from gansynth.phantoms import write_nnunet_raw
-    from gansynth.reporting import NullReporter
-    from gansynth.sources.base import SourceRequest
-    from gansynth_nnunet.prepare import SmallPlans, prepare
-
-    write_nnunet_raw(root / "nnUNet_raw", 10)
-    small = SmallPlans(PLANS, patch_size=(32,) * 3)
-    prepare(SourceRequest("nnunet", "999", root=str(root)), ("3d_fullres",), small=small)
-    request = SourceRequest(
-        "nnunet", "999", configuration="3d_fullres", plans=PLANS, root=str(root)
-    )
-    settings = {"steps": "2", "width": "8", "d_width": "8"}
-    fit("cgan3d", request, root / "run", settings=settings, edits=None, reporter=NullReporter())
-    return root / "run"
 
 
 def start(root: Path, run: Path, scratch: Path, ratio: str) -> subprocess.Popen[bytes]:
@@ -187,7 +168,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="soak-", dir=base) as scratch_folder,
     ):
         root, scratch = Path(folder), Path(scratch_folder)
-        run = prepare_data(root)
+        run = fit_generator(prepare_data(root, 32), root / "run")
         before = {p.name for p in SHM.iterdir()} if base else set()
         training = start(root, run, scratch, "1:1")
         watch, kills, latencies = soak(training, scratch, args.minutes, args.every)

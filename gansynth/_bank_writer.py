@@ -28,6 +28,7 @@ from gansynth.errors import EnvironmentFault, GansynthError, UsageFault
 from gansynth.integrity import (
     disk_errors,
     remove_temporaries,
+    replace_text,
     reserve,
     temporary_beside,
     write_json_atomic,
@@ -251,18 +252,13 @@ class BankWriter:
             EnvironmentFault: it cannot be written.
         """
         path = self.folder / HEARTBEAT
-        temporary = temporary_beside(path)
         with self._beating, disk_errors(path):
             try:  # not forced to the disk: after a crash there is no life to show
-                temporary.write_text(json.dumps(self._life()), "utf-8")
-                os.replace(temporary, path)
+                replace_text(path, json.dumps(self._life()))
             except OSError as error:
                 if error.errno not in _FULL or not path.exists():
                     raise
                 os.utime(path)  # it lives, but there is no room to say how
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
 
     def _life(self) -> dict[str, Any]:
         return {

@@ -41,6 +41,26 @@ class Mixture:
         return Tally(self.log).update()
 
 
+class Mixed:
+    """What is mixed, as it tells of itself; its classes set ``_mixture``."""
+
+    _mixture: Mixture
+
+    @property
+    def spec(self) -> BankSpec | None:
+        """What the bank says of itself, its lineage too; None if nothing synthetic is drawn."""
+        return self._mixture.spec
+
+    @property
+    def log(self) -> Path:
+        """Folder in which its draws, and those of its copies in workers, are counted."""
+        return self._mixture.log
+
+    def counts(self) -> Counts:
+        """What all worker processes have drawn so far."""
+        return self._mixture.counts()
+
+
 def make_mixture(
     bank: Path | str | None,
     ratio: Ratio | str,

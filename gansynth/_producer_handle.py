@@ -25,6 +25,39 @@ _POLL_SECONDS = 0.1
 _LOG_BYTES = 1 << 16
 
 
+def wait_for_samples(
+    bank: str,
+    samples: int,
+    timeout: float,
+    over: Callable[[], bool],
+    progress: Callable[[int], None] | None = None,
+) -> tuple[int, bool]:
+    """Wait until a bank shows enough samples, nobody makes more of them, or time is up.
+
+    Args:
+        bank: its folder.
+        samples: how many are enough.
+        timeout: seconds.
+        over: whether nobody will make any more.
+        progress: called with the number of samples each time it has changed.
+
+    Returns:
+        Samples the bank shows, and whether nobody makes more.
+    """
+    reader = BankReader(bank)
+    end = time.monotonic() + timeout
+    shown = -1
+    while True:
+        ended = over()  # before counting, so that the last segment counts
+        count = reader.count()
+        if count != shown and progress is not None:
+            progress(count)
+        shown = count
+        if count >= samples or ended or time.monotonic() >= end:
+            return count, ended
+        time.sleep(_POLL_SECONDS)
+
+
 class Producer:
     """A running producer, seen from the process that started it."""
 
@@ -89,22 +122,15 @@ class Producer:
             GansynthError: the producer died; the fault it died of, with its last words.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        reader = BankReader(self.config.bank)
-        end = time.monotonic() + timeout
-        shown = -1
-        while True:
-            over = not self.alive()  # before counting, so that its last segment counts
-            count = reader.count()
-            if count != shown and progress is not None:
-                progress(count)
-            shown = count
-            if count >= samples:
-                return
-            if over:
-                raise self.fault(self.process.poll() or 0, count, samples)
-            if time.monotonic() >= end:
-                raise self.late(count, samples, timeout)
-            time.sleep(_POLL_SECONDS)
+        count, over = wait_for_samples(
+            self.config.bank, samples, timeout, lambda: not self.alive(), progress
+        )
+        if count < samples:
+            raise (
+                self.fault(self.process.poll() or 0, count, samples)
+                if over
+                else self.late(count, samples, timeout)
+            )
 
     def late(self, count: int, samples: int, timeout: float) -> TrainingFault:
         """What to raise when time is up."""

@@ -40,6 +40,7 @@ __all__ = [
     "read_nifti_header",
     "reading",
     "remove_temporaries",
+    "replace_text",
     "reserve",
     "sha256_file",
     "temporary_beside",
@@ -148,6 +149,21 @@ def _free(path: Path) -> int | str:
 def temporary_beside(path: Path) -> Path:
     """The name under which a file or folder is built before it is published."""
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file that lives on: whole or not at all, but not forced to the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = temporary_beside(path)
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def reserve(descriptor: int, size: int) -> bool:

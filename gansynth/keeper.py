@@ -23,7 +23,7 @@ from typing import Any
 
 from gansynth._bank_spec import HEARTBEAT, read_heartbeat
 from gansynth._produce import ProducerConfig
-from gansynth._producer_handle import Producer, start_janitor
+from gansynth._producer_handle import Producer, start_janitor, wait_for_samples
 from gansynth._segment import list_segments
 from gansynth.bank import BankReader
 from gansynth.errors import (
@@ -133,23 +133,14 @@ class Keeper:
             GansynthError: the producer was given up; the fault it died of last, its last words.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        reader = BankReader(self.config.bank)
-        end = time.monotonic() + timeout
-        shown = -1
-        while True:
-            over = self._over  # before counting, so that its last segment counts
-            count = reader.count()
-            if count != shown and progress is not None:
-                progress(count)
-            shown = count
-            if count >= samples:
-                return
-            if over:
-                code = self._producer.process.poll() or EXIT_OK
-                raise self.ended or self._producer.fault(code, count, samples)
-            if time.monotonic() >= end:
-                raise self._producer.late(count, samples, timeout)
-            time.sleep(_POLL_SECONDS)
+        count, over = wait_for_samples(
+            self.config.bank, samples, timeout, lambda: self._over, progress
+        )
+        if count < samples and over:
+            code = self._producer.process.poll() or EXIT_OK
+            raise self.ended or self._producer.fault(code, count, samples)
+        if count < samples:
+            raise self._producer.late(count, samples, timeout)
 
     def alive(self) -> bool:
         """Whether the producer runs, or is about to be started again."""

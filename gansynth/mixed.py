@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from gansynth._mix_plan import Mixture, make_mixture
+from gansynth._mix_plan import Mixed, Mixture, make_mixture
 from gansynth.errors import UsageFault
 from gansynth.lineage import CaseRecord
 from gansynth.mixing import Mixer, Slot
@@ -23,9 +23,7 @@ from gansynth.ratio import Ratio
 from gansynth.schedule import Schedule
 
 if TYPE_CHECKING:
-    from gansynth._bank_spec import BankSpec
     from gansynth.bank import BankSample
-    from gansynth.drawlog import Counts
 
 NOT_DELEGATED = frozenset({"set_random_state"})
 """MONAI seeds what has it and looks no further; the transform of a mixed data set is further."""
@@ -115,7 +113,7 @@ def _unlabelled(sample: BankSample) -> str:
     return f"sample {sample.id} has no labels" if sample.labels is None else ""
 
 
-class MixedDataset(Dataset[Any]):
+class MixedDataset(Mixed, Dataset[Any]):
     """What ``mix`` makes. Attributes that it has not are those of the data set.
 
     Attributes:
@@ -134,20 +132,6 @@ class MixedDataset(Dataset[Any]):
         self._mixture, self._batch_size = mixture, batch_size
         self._as_item, self._transform = as_item or as_dict, transform
         self._mixer = Mixer[int](mixture.plan, None if as_item else _unlabelled)
-
-    @property
-    def spec(self) -> BankSpec | None:
-        """What the bank says of itself, its lineage too; None if nothing synthetic is drawn."""
-        return self._mixture.spec
-
-    @property
-    def log(self) -> Path:
-        """Folder in which the draws of this data set and its copies in workers are counted."""
-        return self._mixture.log
-
-    def counts(self) -> Counts:
-        """What all worker processes have drawn so far."""
-        return self._mixture.counts()
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from gansynth._mix_plan import Mixture, make_mixture
+from gansynth._mix_plan import Mixed, Mixture, make_mixture
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord
 from gansynth.mixing import Mixer
@@ -23,9 +23,7 @@ from gansynth.schema import OUTSIDE, Schema
 from gansynth.space import crop_pad, draw_corner
 
 if TYPE_CHECKING:
-    from gansynth._bank_spec import BankSpec
     from gansynth.bank import BankSample
-    from gansynth.drawlog import Counts
 
 Array = npt.NDArray[Any]
 
@@ -96,7 +94,7 @@ def mix_batches(
     return MixedBatches(loader, mixture, _patch(loader, shape) if alone else (), dtypes, foreground)
 
 
-class MixedBatches:
+class MixedBatches(Mixed):
     """What ``mix_batches`` makes. Attributes that it has not are those of the loader."""
 
     def __init__(
@@ -110,20 +108,6 @@ class MixedBatches:
         self._loader, self._mixture = loader, mixture
         self._patch, self._dtypes, self._foreground = patch, dtypes, foreground
         self._mixer = Mixer[int](mixture.plan)
-
-    @property
-    def spec(self) -> BankSpec | None:
-        """What the bank says of itself, its lineage too; None if nothing synthetic is drawn."""
-        return self._mixture.spec
-
-    @property
-    def log(self) -> Path:
-        """Folder in which the draws of all worker processes are counted."""
-        return self._mixture.log
-
-    def counts(self) -> Counts:
-        """What all worker processes have drawn so far."""
-        return self._mixture.counts()
 
     @property
     def was_initialized(self) -> Any:

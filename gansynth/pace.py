@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gansynth.errors import GansynthError
-from gansynth.integrity import temporary_beside
+from gansynth.integrity import replace_text
 
 PACE, WORK = "pace.json", "work.bin"
 _PAIR = struct.Struct("<dd")
@@ -39,14 +37,8 @@ class Pace:
 
 def write_pace(bank: Path, pace: Pace) -> None:
     """Tell the producer; a bank that has gone, or a full disk, is none of the host's business."""
-    path = bank / PACE
-    with contextlib.suppress(OSError, GansynthError):
-        temporary = temporary_beside(path)
-        try:
-            temporary.write_text(json.dumps(asdict(pace)), "utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        replace_text(bank / PACE, json.dumps(asdict(pace)))
 
 
 def read_pace(bank: Path) -> Pace | None:

@@ -94,12 +94,6 @@ class MixedDataset:
             raise AttributeError(name)
         return getattr(self._real, name)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
     def _refuse(self, sample: BankSample) -> str:
         if sample.labels is None or sample.image.shape != (self._channels, *sample.labels.shape):
             # nnU-Net would broadcast a missing channel without a word.
