@@ -109,7 +109,8 @@ class MixSession:
         self._supply = supply = Supply(self.config, training, origin)
         supply.start()
         supply.wait(tick)
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{self._pid}"
+        # Two sessions of one process may begin in one second; they count apart all the same.
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
         log = training.output / "gansynth_draws" / stamp
         return Shared(log, _existing(supply.bank), self._subjects(origin))
 
