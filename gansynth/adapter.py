@@ -259,6 +259,8 @@ class Adapter(ABC):
         if injection.ratio.p == 0:
             return
         lineage, what = _origin(injection)
+        if injection.run is not None:
+            _check_labelled(injection.run, self.name)
         guard_host(lineage.host, self.source.host, what=what)
         guard(lineage, self.source.records(self.source.held_out_ids), what=what)
 
@@ -338,3 +340,9 @@ def _origin(injection: Injection) -> tuple[Lineage, str]:
 
     assert injection.run is not None  # see Injection
     return Lineage.from_json(read_manifest(injection.run)["lineage"]), "generator"
+
+
+def _check_labelled(folder: Path, target: str) -> None:
+    from gansynth.run import check_labelled, read_manifest
+
+    check_labelled(folder, read_manifest(folder), target)

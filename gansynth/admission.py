@@ -28,8 +28,11 @@ def admit(sample: Sample, schema: Schema, min_size: Sequence[int], dtype: str = 
 
     Raises:
         DataFault: axes, channels, NaN, unknown labels, too small, values that overflow the dtype,
-            an image that is constant where there is something to show, boxes that leave it.
+            an image that is constant where there is something to show, boxes that leave it; or what
+            its generator itself found wrong with it.
     """
+    if sample.provenance.get("flaw"):
+        raise DataFault(f"sample: {sample.provenance['flaw']}")
     sample.validate(schema)
     size = sample.image.shape[1:]
     if min_size and any(n < least for n, least in zip(size, min_size, strict=True)):

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from gansynth.errors import UsageFault
 from gansynth.precision import Precision
 from gansynth.schema import Case, Condition, Sample, Schema
 
@@ -53,12 +54,14 @@ class Batch:
         context: int64 (B, D, H, W) or (B, H, W), intensity clusters; None if unused.
         padding: bool, same shape: voxels beyond the case, where the image holds a constant that a
             discriminator would know by; None if there are none.
+        classes: int64 (B,), numbers in the schema's ``classes``; None where there are none.
     """
 
     image: Tensor
     labels: Tensor | None = None
     context: Tensor | None = None
     padding: Tensor | None = None
+    classes: Tensor | None = None
 
 
 @dataclass
@@ -135,6 +138,10 @@ class Phase:
         return index % self.interval == self.offset
 
 
+Labelling = Literal["asked", "drawn", "none"]
+"""Where the label maps of samples come from; see ``Generator.labelling``."""
+
+
 class Memory(Protocol):
     """What a training remembers beside its weights (an image pool, say); checkpointed with them."""
 
@@ -154,6 +161,7 @@ class Generator(ABC):
         intensity: ``linear`` draws in the source's units; ``tanh`` needs a window to [-1, 1].
         ema: networks whose exponential moving average draws the samples.
         default_edits: condition edits used where the user names none.
+        loop: settings of the training loop that it is usually trained with, under the user's own.
         memories: what its training remembers beside the weights; ``networks`` may fill it.
     """
 
@@ -161,6 +169,7 @@ class Generator(ABC):
     Options: ClassVar[type[GeneratorOptions]] = GeneratorOptions
     ema: ClassVar[tuple[str, ...]] = ("generator",)
     default_edits: ClassVar[tuple[str, ...]] = ()
+    loop: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, schema: Schema, size: Sequence[int], options: GeneratorOptions) -> None:
         self.schema = schema
@@ -200,6 +209,16 @@ class Generator(ABC):
     def intensity(self) -> Literal["linear", "tanh"]:
         """Range of the images this generator draws."""
         return "linear"
+
+    @property
+    def labelling(self) -> Labelling:
+        """Where the label maps of its samples come from.
+
+        ``asked``: they are the conditions'; only labelled cases can be learnt from. ``drawn``: it
+        draws them together with the image, so conditions are not edited. ``none``: its samples have
+        no label maps, and no host that learns from labels takes them.
+        """
+        return "asked"
 
     def stages(self) -> Sequence[Stage]:
         """One stage by default; progressive growing lists several."""
@@ -242,6 +261,31 @@ class Generator(ABC):
     def given(self, case: Case) -> Any:
         """Channels float32 (K, D, H, W) of a case that are given, not drawn, or None."""
         return None
+
+    def flaw(self, sample: Sample) -> str:
+        """Why a sample of this generator should not be learnt from, or nothing.
+
+        Asked of every sample, in the generator's space. What is said is written into the sample's
+        provenance as ``flaw``, and such a sample is admitted to no bank. Begin with what was found
+        and go on with ``, expected ...``: equal beginnings are counted as one reason.
+        """
+        return ""
+
+    def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
+        """Samples on the way from one latent to another, ``steps`` of them with both ends.
+
+        Args:
+            condition: what each of them is asked to be.
+            ends: the two seeds, whose own samples are the first and the last.
+            steps: at least 2.
+
+        Raises:
+            UsageFault: this generator has no latent that could be walked through.
+        """
+        raise UsageFault(
+            f"{self.name}: has no latent space to interpolate in, expected a generator that draws "
+            "images from noise, such as dcgan"
+        )
 
     def to(self, device: torch.device) -> Generator:
         """Move every network to a device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from gansynth.generator import Generator
 from gansynth.inherit import Ancestor
 from gansynth.precision import pick_device
 from gansynth.registry import installed
-from gansynth.sampling import build_edits
+from gansynth.sampling import build_edits, check_edits
 from gansynth.settings import split_settings
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.batches import CaseBatches
@@ -81,7 +82,8 @@ def resolve(
         device: ``auto``, ``cpu``, ``cuda:0``.
     """
     cls = installed().generator(name)
-    loop, own = split_settings(settings, FitOptions, cls.Options, generator=name)
+    usual = {key: json.dumps(value) for key, value in cls.loop.items()}
+    loop, own = split_settings({**usual, **settings}, FitOptions, cls.Options, generator=name)
     names = cls.default_edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
@@ -95,6 +97,7 @@ def resolve(
 
     space = source.space
     built = build(space)
+    check_edits(built, edits or ())
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
         built = build(space)

@@ -49,6 +49,7 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
     manifest = {
         **new_manifest(job.generator.name, job.source, job.space, lineage, job.edits),
         "options": config["options"],
+        "labelling": job.generator.labelling,
         "config": config,
         "init_from": begin(job.generator, job.ancestor, reporter),
         "state": job.generator.state(),

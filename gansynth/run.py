@@ -125,6 +125,7 @@ def new_manifest(
         "space": space.to_json(),
         "lineage": lineage.to_json(),
         "edits": list(edits),
+        "labelling": "asked",
         "request": source.request.to_json(),
         "config": {},
         "state": {},
@@ -185,6 +186,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     found: dict[str, Any] = manifest
     return found
+
+
+def check_labelled(folder: Path, manifest: Mapping[str, Any], target: str) -> None:
+    """Refuse a generator that draws images only, for a host that learns from labels.
+
+    Raises:
+        UsageFault: with the way out.
+    """
+    if manifest.get("labelling") == "none":
+        raise UsageFault(
+            f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
+            "learns from labels; fit it again with --with-mask, which draws both together"
+        )
 
 
 def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:

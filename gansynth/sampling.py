@@ -13,7 +13,8 @@ import numpy as np
 from gansynth.composite_view import View, viewed
 from gansynth.conditions.base import Edit
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import IntegrityFault
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.generator import Generator
 from gansynth.lineage import guard_host
 from gansynth.registry import installed
 from gansynth.reporting import Reporter
@@ -50,6 +51,7 @@ class SampleDrawer:
         self.run = run
         self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
         generator = run.generator
+        check_edits(generator, edits or ())
         names = run.edits if edits is None else tuple(edits)
         self.sampler = ConditionSampler(
             source,
@@ -58,6 +60,7 @@ class SampleDrawer:
             seed=seed,
             context=generator.context,
             given=generator.given,
+            labelled=generator.labelling == "asked",
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -80,7 +83,7 @@ class SampleDrawer:
             replace(s, provenance={**c.provenance, **s.provenance})
             for s, c in zip(samples, conditions, strict=True)
         ]
-        return [self._finish(s) for s in told]
+        return [self._finish(self._judged(s)) for s in told]
 
     def beside(self, sample: Sample) -> Case:
         """The real case a sample's condition came from, at the same place, in its own space."""
@@ -105,11 +108,32 @@ class SampleDrawer:
             )
         del self._unchecked[case_id]
 
+    def _judged(self, sample: Sample) -> Sample:
+        """The sample with its flaw in its provenance, if the generator finds one."""
+        flaw = self.run.generator.flaw(sample)
+        return replace(sample, provenance={**sample.provenance, "flaw": flaw}) if flaw else sample
+
     def _finish(self, sample: Sample) -> Sample:
         """Pad as the source's own crops are padded, and say which run it was."""
+        if self.run.generator.labelling != "asked":  # it lies where no case does
+            return replace(sample, provenance={**sample.provenance, "run": self.run.run_id})
         placement = Placement.from_json(sample.provenance["placement"])
         cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
         return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
+
+
+def check_edits(generator: Generator, edits: Sequence[str]) -> None:
+    """Refuse edits of label maps where none are asked of a generator.
+
+    Raises:
+        UsageFault: naming the first edit.
+    """
+    if edits and generator.labelling != "asked":
+        made = "its own label maps" if generator.labelling == "drawn" else "no label maps"
+        raise UsageFault(
+            f"--edit {edits[0]}: {generator.name} draws {made}, so none is asked of it that could "
+            "be edited; leave --edit out"
+        )
 
 
 def build_edits(names: Sequence[str]) -> list[Edit]:

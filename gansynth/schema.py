@@ -37,6 +37,7 @@ class Schema:
         outside_fill: the constant each channel holds wherever labels are ``OUTSIDE``; None where it
             varies, then the generator has to draw it.
         ignore: value of an "ignore" label, or None. It is never asked of a generator.
+        classes: names of the classes of whole cases, by number; empty where there are none.
     """
 
     channels: tuple[str, ...]
@@ -46,6 +47,7 @@ class Schema:
     has_outside: bool = False
     outside_fill: tuple[float, ...] | None = None
     ignore: int | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.axes not in ("DHW", "HW"):
@@ -77,7 +79,7 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back."""
-        return {
+        doc = {
             "channels": list(self.channels),
             "labels": dict(self.labels),
             "spacing": list(self.spacing),
@@ -86,6 +88,8 @@ class Schema:
             "outside_fill": None if self.outside_fill is None else list(self.outside_fill),
             "ignore": self.ignore,
         }
+        # Only where there are any: documents without stay what they were before there were classes.
+        return {**doc, "classes": list(self.classes)} if self.classes else doc
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Schema:
@@ -99,6 +103,7 @@ class Schema:
             has_outside=bool(doc["has_outside"]),
             outside_fill=None if fill is None else tuple(float(f) for f in fill),
             ignore=doc.get("ignore"),
+            classes=tuple(doc.get("classes", ())),
         )
 
 
@@ -136,6 +141,7 @@ class Case:
         image: float32 (C, D, H, W), or (C, H, W) for 2D.
         labels: int16 (D, H, W) or (H, W); None for unlabelled cases.
         boxes: boxes of the case, if its data set has them.
+        label_class: number of the case's class in ``Schema.classes``; None where there are none.
     """
 
     id: str
@@ -143,6 +149,7 @@ class Case:
     image: FloatArray
     labels: LabelArray | None = None
     boxes: Boxes | None = None
+    label_class: int | None = None
 
     def validate(self, schema: Schema) -> None:
         """Check axes, channels, finite values and label values against the schema.
@@ -160,7 +167,7 @@ class Condition:
     Attributes:
         labels: int16 (D, H, W) or (H, W) the sample must agree with.
         boxes: boxes the sample must agree with.
-        label_class: a class for class-conditional generators.
+        label_class: number of a class in ``Schema.classes``, for class-conditional generators.
         background: float32 (C, ...) real surroundings to keep.
         context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
         given: float32 (K, ...) channels that are known and need not be drawn, in the generator's

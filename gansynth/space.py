@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gansynth.errors import UsageFault
 from gansynth.outline import LabelOutline, Outline
-from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.schema import OUTSIDE, Boxes, Case, FloatArray, LabelArray, Sample, Schema
 
 Grid = Literal["native", "crop", "slice", "resample"]
 T = TypeVar("T", bound=np.generic)
@@ -197,15 +197,19 @@ class Space:
         Raises:
             UsageFault: grid ``resample`` without a shape.
         """
-        image, labels = self._unsquash(sample.image), sample.labels
+        image, labels, boxes = self._unsquash(sample.image), sample.labels, sample.boxes
         if self.grid == "slice":
             image = image[:, None]
             labels = None if labels is None else labels[None]
+            boxes = None if boxes is None else one_slice_boxes(boxes)
         elif self.grid == "resample":
             if shape is None:
                 raise UsageFault("space: grid 'resample' needs the host's shape to go back to")
+            factors = np.tile(np.array(shape) / image.shape[1:], 2)
+            if boxes is not None:
+                boxes = Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
             image, labels = resample(image, labels, shape)
-        return replace(sample, image=image, labels=labels)
+        return replace(sample, image=image, labels=labels, boxes=boxes)
 
     def _squash(self, image: FloatArray) -> FloatArray:
         if self.window is None:
@@ -263,6 +267,13 @@ class Space:
             host=dict(doc["host"]),
             pad_label=int(doc["pad_label"]),
         )
+
+
+def one_slice_boxes(boxes: Boxes) -> Boxes:
+    """Boxes (N, 4) of a slice as boxes (N, 6) of the volume of this one slice."""
+    zero = np.zeros((len(boxes.coords), 1), np.float32)
+    first, last = boxes.coords[:, :2], boxes.coords[:, 2:]
+    return Boxes(np.concatenate([zero, first, zero + 1, last], axis=1), boxes.labels)
 
 
 def crop_pad(

@@ -290,6 +290,7 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
         move(batch.labels),
         move(batch.context),
         move(batch.padding),
+        move(batch.classes),
     )
 
 

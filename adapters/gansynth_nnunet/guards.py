@@ -50,9 +50,10 @@ def check_run(
             damaged weights.
         UsageFault: no run there, one without weights, or its samples are smaller than a patch.
     """
-    from gansynth.run import check_weights, read_manifest
+    from gansynth.run import check_labelled, check_weights, read_manifest
 
     manifest = read_manifest(folder)
+    check_labelled(folder, manifest, "nnU-Net")
     if source is not None and foreign_guard.is_foreign(manifest, host):
         return foreign_guard.check_foreign(folder, manifest, source, held_out, content=content)
     lineage = Lineage.from_json(manifest["lineage"])

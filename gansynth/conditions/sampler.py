@@ -32,6 +32,7 @@ class ConditionSampler:
         context: makes the context channels of a case in the generator's space; None for none.
         given: the channels of such a case that are given; None for none. Where there are any, label
             maps stay as they are: an edited one would not be that of the given image.
+        labelled: whether cases must have labels; else conditions of those without have none.
 
     Attributes:
         cache: cases at hand.
@@ -46,6 +47,7 @@ class ConditionSampler:
         seed: int = 0,
         context: ContextFn | None = None,
         given: GivenFn | None = None,
+        labelled: bool = True,
     ) -> None:
         self.source = source
         self.space = space
@@ -54,6 +56,7 @@ class ConditionSampler:
         self.seed = seed
         self.context = context
         self.given = given
+        self.labelled = labelled
         self.cache = CaseCache(source)
 
     def draw(self, index: int) -> Condition:
@@ -64,11 +67,14 @@ class ConditionSampler:
         case = self.cache(case_id)
         placement = self.space.place(case, rng)
         placed = self.space.to_generator(case, placement)
-        start = replace_ignored(_labelled(placed), self.schema)
+        labels: LabelArray | None = None
         context = self.context(placed) if self.context is not None else None
         given = self.given(placed) if self.given is not None else None
-        edits = self.edits if given is None else ()
-        labels, context, steps = edit_labels(start, context, self.schema, edits, rng)
+        steps: list[dict[str, Any]] = []
+        if self.labelled or placed.labels is not None:
+            start = replace_ignored(_labelled(placed), self.schema)
+            edits = self.edits if given is None else ()
+            labels, context, steps = edit_labels(start, context, self.schema, edits, rng)
         latent_seed = int(rng.integers(2**63))
         provenance: dict[str, Any] = {
             "dataset": self.source.name,
@@ -79,8 +85,11 @@ class ConditionSampler:
             "seed": self.seed,
             "index": index,
         }
+        if case.label_class is not None:
+            provenance["class"] = self.schema.classes[case.label_class]
         return Condition(
             labels=labels,
+            label_class=case.label_class,
             context=context,
             given=given,
             latent_seed=latent_seed,

@@ -126,6 +126,13 @@ class CaseSource(ABC):
         """The person a case belongs to; the case itself where nothing else is known."""
         return case_id
 
+    def label_class(self, case_id: str) -> int | None:
+        """Number of a case's class in the schema's ``classes``; None where there are none.
+
+        This one reads the whole case.
+        """
+        return self.load(case_id).label_class if self.schema.classes else None
+
     @property
     def fold(self) -> str:
         """The fold, as text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,9 @@ class CaseBatches:
             labels = torch.from_numpy(np.stack(labelled).astype(np.int64))
         maps = [m for m in map(self.context, cases) if m is not None] if self.context else []
         context = torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
-        return Batch(image, labels, context, self._padding(drawn))
+        numbers = [c.label_class for c in cases if c.label_class is not None]
+        classes = torch.tensor(numbers) if numbers else None
+        return Batch(image, labels, context, self._padding(drawn), classes)
 
     def _draw(self, step: int, number: int) -> Placed:
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
@@ -78,7 +81,7 @@ class CaseBatches:
         if placed.labels is None:
             return placed
         schema = self.space.generator_schema(self.cache.source.schema)
-        return Case(placed.id, placed.subject, placed.image, replace_ignored(placed.labels, schema))
+        return replace(placed, labels=replace_ignored(placed.labels, schema))
 
     def _padding(self, drawn: Sequence[Placed]) -> Tensor | None:
         import torch

@@ -61,6 +61,11 @@ if TYPE_CHECKING:
     help="One model per image channel, or per group of them: T1,T2+FLAIR.",
 )
 @click.option(
+    "--with-mask",
+    is_flag=True,
+    help="Draw label maps with the images, for generators that draw from noise (dcgan).",
+)
+@click.option(
     "--log",
     "log",
     multiple=True,
@@ -80,6 +85,7 @@ def command(
     fit_memory: str | None,
     init_from: Path | None,
     per_channel: str | None,
+    with_mask: bool,
     log: tuple[str, ...],
     dry_run: bool,
     out: Output,
@@ -100,6 +106,8 @@ def command(
     from gansynth.measuring import parse_bytes
 
     check_loggers(log)
+    if with_mask:
+        settings.setdefault("with_mask", "yes")
     parts = asked_for(generator, per_channel)
     begin = partial(fit, generator) if parts is None else partial(fit_composite, parts)
     report: dict[str, Any] = begin(

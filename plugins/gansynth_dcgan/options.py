@@ -1,0 +1,99 @@
+"""Options of ``dcgan``, with what each objective takes where the user says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from gansynth.augment import ChangeName
+from gansynth.generator import GeneratorOptions
+
+Objective = Literal["gan", "wgan", "wgan-gp"]
+Norm = Literal["batch", "instance", "none"]
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a paper trains its objective with.
+
+    Attributes:
+        lr: learning rate of both players.
+        beta1: of Adam; None for RMSprop.
+        beta2: of Adam.
+        n_critic: steps of the discriminator for each of the generator.
+        d_norm: what normalises the discriminator's features.
+    """
+
+    lr: float
+    beta1: float | None
+    beta2: float
+    n_critic: int
+    d_norm: Norm
+
+
+USUAL: Mapping[str, Usual] = {
+    # Radford et al. 2016 (arXiv:1511.06434), sec. 4.
+    "gan": Usual(2e-4, 0.5, 0.999, 1, "batch"),
+    # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1.
+    "wgan": Usual(5e-5, None, 0.0, 5, "batch"),
+    # Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1; sec. 4: no batch norm in the critic.
+    "wgan-gp": Usual(1e-4, 0.0, 0.9, 5, "instance"),
+}
+
+
+class DCGANOptions(GeneratorOptions):
+    """Options of ``dcgan``."""
+
+    objective: Objective = Field("wgan-gp", description="gan (cross-entropy), wgan, or wgan-gp")
+    latent: int = Field(100, ge=1, description="numbers in a latent")
+    latent_prior: Literal["normal", "uniform"] = Field(
+        "normal", description="normal (standard), or uniform (in [-1, 1))"
+    )
+    width: int = Field(
+        64, ge=1, description="channels beside the image; doubled at each halving of the size"
+    )
+    max_width: int = Field(512, ge=1, description="most channels")
+    d_norm: Norm | None = Field(
+        None, description="norm of the discriminator; null: as the objective's paper"
+    )
+    d_activation: Literal["leaky", "elu"] = Field("leaky", description="of the discriminator")
+    output: Literal["linear", "tanh"] = Field(
+        "linear", description="range of the image: any, or a recorded window"
+    )
+    lr_generator: float | None = Field(
+        None, gt=0, description="learning rate; null: as the objective's paper"
+    )
+    lr_discriminator: float | None = Field(None, gt=0, description="likewise")
+    n_critic: int | None = Field(
+        None,
+        ge=1,
+        description="steps of the discriminator for each of the generator; null: as the "
+        "objective's paper",
+    )
+    clip: float = Field(0.01, gt=0, description="largest weight of wgan's critic")
+    penalty: float = Field(10.0, ge=0, description="weight of wgan-gp's gradient penalty")
+    condition: Literal["none", "class", "foreground"] = Field(
+        "none",
+        description="what is asked of a sample: nothing, its case's class, or whether it shows "
+        "foreground",
+    )
+    with_mask: bool = Field(False, description="draw the label map together with the image")
+    mask_output: Literal["soft", "hard"] = Field(
+        "soft",
+        description="label channels that the discriminator sees: probabilities, or one-hot "
+        "(straight-through)",
+    )
+    augment: tuple[ChangeName, ...] = Field(
+        (), description="changes of what the discriminator sees, for few cases (DiffAugment)"
+    )
+    augment_p: float | Literal["adaptive"] = Field(
+        1.0, description="probability of each change, or adaptive"
+    )
+
+    @property
+    def usual(self) -> Usual:
+        """What the objective's paper trains with."""
+        return USUAL[self.objective]
