@@ -1,0 +1,322 @@
+"""Label maps that were drawn, held to those of a training set; and the boxes of their parts."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gansynth.labelmaps import LabelPriors, boxes_of
+from gansynth.schema import OUTSIDE, Schema
+from tests.conftest import DATA, toy_case
+
+FLAT = Schema(("T1",), {"background": 0, "edema": 1, "core": 2}, (1.0, 1.0), axes="HW")
+SOLID = Schema(("T1",), {"background": 0, "organ": 1, "lesion": 2}, (1.0, 1.0, 1.0))
+BODY = Schema(
+    ("T1",), {"background": 0, "edema": 1}, (1.0, 1.0), axes="HW", has_outside=True
+)  # fmt: skip
+
+
+def blob(seed: int, size: int = 32) -> np.ndarray:
+    """A disc of edema round a disc of core, somewhere."""
+    rng = np.random.default_rng(seed)
+    far = np.hypot(*(np.mgrid[:size, :size] - rng.uniform(12, 20, 2)[:, None, None]))
+    labels = np.zeros((size, size), np.int16)
+    radius = rng.uniform(5, 9)
+    labels[far < radius] = 1
+    labels[far < radius / 2] = 2
+    return labels
+
+
+def in_body(seed: int) -> np.ndarray:
+    """Edema in a body that is all round it, outside beyond."""
+    far = np.hypot(*(np.mgrid[:32, :32] - 15.5))
+    return np.where(far < 15, np.minimum(blob(seed), 1), np.int16(OUTSIDE)).astype(np.int16)
+
+
+def rare(seed: int) -> np.ndarray:
+    """A blob in every other map."""
+    return blob(seed) * np.int16(seed % 2)
+
+
+@pytest.fixture(scope="module")
+def priors():
+    return LabelPriors.fit(map(blob, range(40)), FLAT)
+
+
+# -- clean ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maps", [blob, in_body, rare], ids=["blob", "in_body", "rare"])
+def test_training_maps_stay_as_they_are(maps):
+    schema = BODY if maps is in_body else FLAT
+    priors = LabelPriors.fit(map(maps, range(40)), schema)
+    assert all(np.array_equal(priors.clean(maps(i)), maps(i)) for i in range(40))
+
+
+def test_a_training_volume_stays_as_it_is():
+    rng = np.random.default_rng(0)
+    maps = [toy_case(rng)[1].astype(np.int16) for _ in range(8)]
+    priors = LabelPriors.fit(maps, SOLID)
+    assert all(np.array_equal(priors.clean(labels), labels) for labels in maps)
+
+
+def test_salt_and_pepper_goes(priors):
+    whole = blob(100)
+    rng = np.random.default_rng(0)
+    noisy = np.where(rng.random(whole.shape) < 0.04, rng.integers(0, 3, whole.shape), whole)
+    cleaned = priors.clean(noisy.astype(np.int16))
+    assert (cleaned != whole).sum() < 0.2 * (noisy != whole).sum()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_hole_takes_the_label_around_it(priors, value):
+    whole = blob(100)
+    holed = whole.copy()
+    holed[tuple(np.argwhere(whole == 2).mean(0).round().astype(int))] = value
+    assert np.array_equal(priors.clean(holed), whole)
+
+
+def test_a_hole_that_training_maps_have_stays():
+    def ring(seed: int) -> np.ndarray:
+        return np.where(blob(seed) == 2, 0, blob(seed)).astype(np.int16)
+
+    priors = LabelPriors.fit(map(ring, range(40)), FLAT)
+    assert np.array_equal(priors.clean(ring(5)), ring(5))
+
+
+def test_of_surplus_parts_the_largest_stay(priors):
+    labels = np.zeros((32, 64), np.int16)
+    labels[:, :32] = blob(100)
+    labels[4:24, 40:60] = 1  # larger than the disc's
+    cleaned = priors.clean(labels)
+    assert (cleaned[4:24, 40:60] == 1).all()
+    assert not (cleaned[:, :32] == 1).any()
+
+
+def test_the_only_part_stays_however_small_where_every_training_map_has_it(priors):
+    labels = np.zeros((32, 32), np.int16)
+    labels[16, 16] = 1
+    assert priors.clean(labels)[16, 16] == 1
+
+
+def test_a_trace_of_a_label_goes_where_some_training_maps_lack_it():
+    labels = np.zeros((32, 32), np.int16)
+    labels[16, 16] = 1
+    assert not LabelPriors.fit(map(rare, range(40)), FLAT).clean(labels).any()
+
+
+def test_a_trace_goes_too_if_only_crumbs_made_it_more():
+    priors = LabelPriors.fit(map(rare, range(40)), FLAT)
+    least = priors.priors[0].range[0]
+    labels = np.zeros((32, 64), np.int16)
+    labels[2, : least - 1] = labels[20, : least - 2] = 1
+    assert not priors.clean(labels).any()
+
+
+def test_a_speck_goes_even_if_there_may_be_as_many_parts():
+    def pair(seed: int) -> np.ndarray:
+        return np.hstack((blob(seed), blob(seed + 1000)))
+
+    whole = np.hstack((blob(100), np.zeros((32, 32), np.int16)))
+    specked = whole.copy()
+    specked[16, 50] = 1
+    priors = LabelPriors.fit(map(pair, range(40)), FLAT)
+    assert np.array_equal(priors.clean(specked), whole)
+
+
+def test_background_that_reaches_the_edge_is_no_hole(priors):
+    labels = blob(100)
+    labels[16:28, 16] = np.maximum(labels[16:28, 16], 1)  # joins the disc and a line that cuts
+    labels[28] = 1  # three rows off
+    assert np.array_equal(priors.clean(labels), labels)
+
+
+def test_a_label_that_no_training_map_has_goes(priors):
+    without = LabelPriors.fit([np.minimum(blob(i), 1) for i in range(40)], FLAT)
+    assert not (without.clean(blob(100)) == 2).any()
+
+
+def test_outside_is_touched_only_where_the_body_encloses_it():
+    priors = LabelPriors.fit(map(in_body, range(40)), BODY)
+    whole = in_body(100)
+    specked = whole.copy()
+    specked[8, 8] = specked[24, 15] = OUTSIDE
+    specked[0, 0] = 1  # and a speck of label out there
+    assert np.array_equal(priors.clean(specked), whole)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), axes=st.sampled_from([(17, 23), (8, 9, 7)]))
+def test_what_was_cleaned_is_clean(seed, axes):
+    rng = np.random.default_rng(seed)
+    schema = FLAT if len(axes) == 2 else SOLID
+    coarse = [rng.integers(0, 3, (3,) * len(axes)).repeat(3, 0)[:3] for _ in range(5)]
+    priors = LabelPriors.fit((c.astype(np.int16) for c in coarse), schema)
+    noise = rng.integers(0, 3, axes).astype(np.int16)
+    before = noise.copy()
+    cleaned = priors.clean(noise)
+    assert np.array_equal(priors.clean(cleaned), cleaned)
+    assert np.array_equal(noise, before)
+    assert cleaned.dtype == np.int16
+
+
+# -- flaw ---------------------------------------------------------------
+
+
+def test_maps_of_the_same_kind_have_no_flaw(priors):
+    assert {priors.flaw(blob(i)) for i in range(100, 200)} == {""}
+
+
+def test_too_much_of_a_label_is_a_flaw(priors):
+    labels = np.ones((32, 32), np.int16)
+    labels[10:14, 10:14] = 2
+    flaw = priors.flaw(labels)
+    assert flaw.startswith("label 1 (edema) covers 1008 voxels, expected ")
+    assert flaw.endswith(" as in the training label maps")
+
+
+def test_too_little_of_a_label_is_a_flaw(priors):
+    labels = blob(0)
+    labels[labels == 2] = 1
+    labels[16, 16] = 2
+    assert priors.flaw(labels).startswith("label 2 (core) covers 1 voxels, expected ")
+
+
+def test_a_label_that_every_training_map_has_must_be_there(priors):
+    flaw = priors.flaw(np.minimum(blob(0), 1))
+    assert flaw == (
+        "label 2 (core) is missing, expected in every label map as in the training ones"
+    )
+
+
+def test_a_label_that_some_training_maps_lack_may_be_missing():
+    assert not LabelPriors.fit(map(rare, range(40)), FLAT).flaw(np.zeros((32, 32), np.int16))
+
+
+def test_nothing_is_a_flaw_where_training_maps_always_show_something(priors):
+    assert priors.flaw(np.zeros((32, 32), np.int16)).startswith("no label is drawn, expected ")
+
+
+def test_crumbs_of_the_right_area_are_a_flaw(priors):
+    labels = np.zeros((32, 32), np.int16)
+    labels[::3, ::3] = 1
+    labels[10:14, 10:14] = 2
+    assert "label 1 (edema) has " in priors.flaw(labels)
+
+
+def test_few_training_maps_allow_more():
+    few = LabelPriors.fit(map(blob, range(5)), FLAT).priors[0].range
+    many = LabelPriors.fit([blob(i % 5) for i in range(200)], FLAT).priors[0].range
+    assert few[0] < many[0] < many[1] < few[1]
+
+
+# -- compare ---------------------------------------------------------------
+
+
+def test_samples_of_the_same_kind_have_no_warning(priors):
+    compared = priors.compare(blob(i) for i in range(100, 164))
+    assert compared["warnings"] == []
+    assert compared["labels"]["core"]["samples"]["share"] == 1.0
+    assert list(compared["labels"]) == ["edema", "core"]
+
+
+def test_a_label_that_samples_show_half_as_often_is_told(priors):
+    warnings = priors.compare(rare(i) for i in range(64))["warnings"]
+    assert "label 1 (edema) is in 50% of 64 samples, expected about 100%" in warnings[0]
+
+
+def test_a_label_that_samples_show_too_large_is_told(priors):
+    larger = [np.kron(blob(i), np.ones((2, 2))).astype(np.int16) for i in range(64)]
+    warnings = priors.compare(larger)["warnings"]
+    assert [w.split(" covers")[0] for w in warnings] == ["label 1 (edema)", "label 2 (core)"]
+
+
+@pytest.mark.parametrize("samples", [0, 7])
+def test_few_samples_say_nothing(priors, samples):
+    compared = priors.compare(np.zeros((32, 32), np.int16) for _ in range(samples))
+    assert compared["warnings"] == []
+    assert json.loads(json.dumps(compared)) == compared
+
+
+def test_a_rare_label_that_few_samples_lack_is_not_told():
+    maps = [blob(i) if i % 40 == 0 else np.minimum(blob(i), 1) for i in range(400)]
+    priors = LabelPriors.fit(maps, FLAT)
+    assert priors.compare(np.minimum(blob(i), 1) for i in range(32))["warnings"] == []
+
+
+# -- keeping ---------------------------------------------------------------
+
+
+def test_priors_are_small_json(priors):
+    text = json.dumps(priors.to_json())
+    assert LabelPriors.from_json(json.loads(text)) == priors
+    assert len(text) < 2000
+
+
+def test_no_training_map_says_nothing():
+    priors = LabelPriors.fit([], FLAT)
+    assert priors.flaw(blob(0)) == ""
+    assert np.array_equal(priors.clean(blob(0)), blob(0))
+
+
+# -- boxes ---------------------------------------------------------------
+
+
+def test_each_part_of_each_label_has_a_box():
+    labels = np.zeros((10, 12), np.int16)
+    labels[1:3, 2:6] = 1
+    labels[5, 5] = labels[6, 6] = 2  # one part, across a corner
+    labels[9, 11] = 2
+    boxes = boxes_of(labels, FLAT)
+    assert boxes.coords.tolist() == [[1, 2, 3, 6], [5, 5, 7, 7], [9, 11, 10, 12]]
+    assert (boxes.labels.tolist(), boxes.labels.dtype.name) == ([1, 2, 2], "int16")
+
+
+def test_boxes_of_a_volume_have_six_coordinates():
+    labels = np.zeros((4, 5, 6), np.int16)
+    labels[1:3, 0:2, 5] = 2
+    assert boxes_of(labels, SOLID).coords.tolist() == [[1, 0, 5, 3, 2, 6]]
+
+
+def test_merged_labels_are_one_lesion_of_class_1():
+    boxes = boxes_of(blob(0), FLAT, merge=True)
+    where = np.argwhere(blob(0))
+    assert boxes.coords.tolist() == [[*where.min(0), *where.max(0) + 1]]
+    assert boxes.labels.tolist() == [1]
+
+
+def test_small_parts_have_no_box():
+    labels = np.zeros((8, 8), np.int16)
+    labels[1, 1], labels[4:6, 4:6] = 1, 1
+    assert boxes_of(labels, FLAT, least=2).coords.tolist() == [[4, 4, 6, 6]]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6)], ids=["2d", "3d"])
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_map_without_labels_has_no_box(shape, merge):
+    boxes = boxes_of(np.full(shape, OUTSIDE, np.int16), FLAT, merge=merge)
+    assert (boxes.coords.shape, boxes.coords.dtype.name) == ((0, 2 * len(shape)), "float32")
+    assert (boxes.labels.shape, boxes.labels.dtype.name) == ((0,), "int16")
+
+
+# -- real label maps ---------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_real_slices_stay_and_held_out_ones_have_no_flaw():
+    import nibabel as nib
+
+    found = sorted((DATA / "msd_task04_hippocampus/labelsTr").glob("*.nii.gz"))[:40]
+    volumes = [nib.Nifti1Image.from_filename(path).get_fdata().astype(np.int16) for path in found]
+    slices = [[v[:, i] for i in range(v.shape[1]) if v[:, i].any()] for v in volumes]
+    train = [s for v in slices[:32] for s in v]
+    held_out = [s for v in slices[32:] for s in v]
+    priors = LabelPriors.fit(train, FLAT)
+    kept = [
+        2 * ((a := priors.clean(s)) * s > 0).sum() / ((a > 0).sum() + (s > 0).sum()) for s in train
+    ]
+    assert np.median(kept) == 1.0
+    assert np.mean(kept) > 0.99
+    assert np.mean([bool(priors.flaw(s)) for s in held_out]) <= 0.02
