@@ -58,6 +58,11 @@ class Lineage:
                 added.append(replace(other, ancestors=()))
         return replace(self, ancestors=(*self.ancestors, *added))
 
+    def within(self, other: Lineage) -> bool:
+        """Whether another lineage, without its ancestors, holds all cases of this one."""
+        same = (self.dataset, self.fold) == (other.dataset, other.fold)
+        return same and set(self.cases) <= set(other.cases)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back."""
         doc = {
@@ -88,6 +93,7 @@ def guard(
     *,
     what: str = "generator",
     dataset: str | None = None,
+    way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
 ) -> None:
     """Refuse if anything seen is held out, by id, by subject, or by content; ancestors count too.
 
@@ -102,6 +108,7 @@ def guard(
         held_out: validation and test cases of the host's fold.
         what: how to name the culprit in the message.
         dataset: the held-out cases' data set; that of ``seen`` if None.
+        way_out: what the user may do.
 
     Raises:
         IntegrityFault: naming the cases (the first eight of each kind).
@@ -114,8 +121,7 @@ def guard(
             maker = what if lineage is seen else f"{what}'s ancestor"
             raise IntegrityFault(
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
-                f"has seen {len(leaks)} held-out case(s): {_some(leaks)}; expected none. Fit a "
-                "generator on this fold: gansynth fit ... --fold FOLD"
+                f"has seen {len(leaks)} held-out case(s): {_some(leaks)}; expected none. {way_out}"
             )
 
 

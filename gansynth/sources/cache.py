@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -17,6 +18,10 @@ from gansynth.schema import Case
 from gansynth.sources.base import CaseSource
 from gansynth.sources.patches import PatchSource
 from gansynth.space import Placement, Space
+
+log = logging.getLogger("gansynth")
+READ_AGAIN = 256
+"""Cases that had to give way and are read again, after which the user is told of it."""
 
 
 class Placed(NamedTuple):
@@ -79,6 +84,8 @@ class CaseCache:
         self.max_bytes = max_bytes
         self._cases: OrderedDict[str, _Held] = OrderedDict()
         self._bytes = 0
+        self._gone: set[str] = set()
+        self._again = 0
         self._locked = os.getpid(), threading.Lock()
 
     def __call__(self, case_id: str) -> Case:
@@ -130,11 +137,27 @@ class CaseCache:
             if case_id in self._cases:
                 self._cases.move_to_end(case_id)
                 return self._cases[case_id]
+            self._tell_if_again(case_id)
             held = self._cases[case_id] = _Held(self.source.load(case_id))
             self._bytes += held.nbytes
             while self._bytes > self.max_bytes and len(self._cases) > 1:
-                self._bytes -= self._cases.popitem(last=False)[1].nbytes
+                name, gone = self._cases.popitem(last=False)
+                self._gone.add(name)
+                self._bytes -= gone.nbytes
             return held
+
+    def _tell_if_again(self, case_id: str) -> None:
+        """Warn, once, of cases that are read over and over: of slices, their whole volumes."""
+        self._again += case_id in self._gone
+        if self._again == READ_AGAIN:
+            self._again += 1
+            name = f"{self.source.request.kind}:{self.source.request.where}"
+            log.warning(
+                "%s: its cases take more than the %.3g GB of memory there is for them, so they are "
+                "read again and again, which takes time; a file of them is read in parts: gansynth "
+                "cache %s -o FILE.h5, then --data h5:FILE.h5",
+                *(self.source.name, self.max_bytes / 1e9, name),
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """A spawned worker gets the source, and reads its own cases."""

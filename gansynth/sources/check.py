@@ -71,6 +71,7 @@ def check_volumes(
     seen.channels = listing.total or len(options.channels or ()) or None
     findings = [Finding("error", f.case, f.file, str(f.error)) for f in listing.faults]
     findings += few_cases(listing.where, len(listing.entries))
+    findings += _check_labelled(listing)
     for number, entry in enumerate(listing.entries, start=1):
         findings += check_case(entry, seen, listing)
         progress(number, len(listing.entries))
@@ -97,20 +98,20 @@ def few_cases(where: Path, count: int) -> Iterator[Finding]:
 
 def missing_files(entry: Entry) -> Iterator[Finding]:
     """A case's files that are not there."""
-    for file in (entry.labels, *entry.images):
+    for file in entry.files:
         if not file.is_file():
             yield Finding("error", entry.case, file, str(missing(file, entry.case)))
 
 
 def check_case(entry: Entry, seen: Seen, listing: VolumeSet) -> Iterator[Finding]:
-    """Read a case's files, the labels first: everything is compared with them."""
+    """Read a case's files, the labels (else an image) first: all is compared with them."""
     case = entry.case
     reference: tuple[Path, Volume] | None = None
     digest = hashlib.sha256()
     absent = list(missing_files(entry))
     yield from absent
     flat, whole = True, not absent
-    for file in (entry.labels, *entry.images):
+    for file in entry.files:
         if not file.is_file():
             continue
         drawn = file == entry.labels
@@ -125,10 +126,11 @@ def check_case(entry: Entry, seen: Seen, listing: VolumeSet) -> Iterator[Finding
             continue
         if drawn:
             yield from check_values(seen, case, file, volume.array)
-            seen.spacing[case] = canonical_spacing(volume.affine)
         else:
             flat &= _hash(digest, volume.array)
             yield from _check_image(seen, listing, case, file, volume.array)
+        if file == entry.reference:
+            seen.spacing[case] = canonical_spacing(volume.affine)
         if reference is None:
             reference = file, volume
         else:
@@ -206,7 +208,18 @@ def check_values(seen: Seen, case: str, file: Path, array: npt.NDArray[Any]) -> 
 # -- the data set --------------------------------------------------------------------------------
 
 
+def _check_labelled(listing: VolumeSet) -> Iterator[Finding]:
+    if listing.entries and not listing.labelled:
+        text = (
+            f"{listing.where}: has no label maps; only generators that draw from noise, without "
+            "masks, learn from it"
+        )
+        yield Finding("warning", None, listing.where, text)
+
+
 def _check_labels(listing: VolumeSet, seen: Seen) -> Iterator[Finding]:
+    if not listing.labelled:
+        return
     if seen.allowed is None:
         problem = odd_labels(seen.values)
         if problem:

@@ -8,7 +8,15 @@ from collections import defaultdict
 from pathlib import Path
 
 from gansynth.errors import DataFault, UsageFault
-from gansynth.sources.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, stem
+from gansynth.sources.listing import (
+    SPLITS,
+    SUBJECTS,
+    Collector,
+    Entry,
+    VolumeSet,
+    like_labels,
+    stem,
+)
 from gansynth.sources.reading import VolumeOptions
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -37,6 +45,7 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     found = Collector(folder, options.allow_absolute)
     images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
     label_of = _files(found, labels)
+    labelled = _has_labels(found, labels)
     cases: dict[str, dict[int | None, Path]] = defaultdict(dict)
     for name, path in _files(found, images).items():
         match = _CHANNEL.fullmatch(name)
@@ -48,7 +57,9 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     stacked = channels <= {None}
     numbers = sorted(n for n in channels if n is not None)
     for case in sorted(cases.keys() | label_of.keys()):
-        label = label_of.get(case, folder / labels / f"{case}.nii.gz")
+        label = None
+        if labelled:
+            label = label_of.get(case, folder / labels / f"{case}.nii.gz")
         files = cases[case]
         if stacked or None in files:
             only = [files.get(None, folder / images / f"{case}.nii.gz")]
@@ -62,13 +73,30 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
         f"{kind}:{folder.resolve().name}",
         folder,
         folder,
-        found.entries("images/CASE.nii.gz (or CASE_0000.nii.gz, ...) and labels/CASE.nii.gz"),
+        found.entries(
+            "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any"
+        ),
         channels=options.channels if stacked else _names(folder, len(numbers), options),
         stacked=stacked,
         splits=folder / SPLITS,
         subjects=folder / SUBJECTS,
         faults=tuple(found.faults),
     )
+
+
+def _has_labels(found: Collector, labels: str) -> bool:
+    """Whether a folder of pairs has label maps: it has unless nothing in it looks like any."""
+    folders = sorted(p.name for p in found.root.iterdir() if p.is_dir() and p.name[0] != ".")
+    if labels in folders:
+        return True
+    meant = like_labels(folders)
+    if meant is not None:
+        message = (
+            f"{found.root}: has a folder {meant!r} but none called {labels!r}, expected label maps "
+            "there; rename it"
+        )
+        found.fault(None, found.root / meant, DataFault(message))
+    return meant is not None
 
 
 def _files(found: Collector, folder: str) -> dict[str, Path]:
@@ -129,14 +157,16 @@ def _list_bids(kind: str, folder: Path, subjects: list[Path], options: VolumeOpt
                     kept = labels if match["suffix"] in LABELS else images
                     kept[case][match["suffix"]].append(path)
     channels = options.channels or _shared(images)
+    labelled = any(labels.values())
     for case in sorted(images.keys() | labels.keys()):
-        _add_bids(found, case, images[case], labels[case], channels)
+        _add_bids(found, case, images[case], labels[case], channels, labelled)
     return VolumeSet(
         f"{kind}:{folder.resolve().name}",
         folder,
         folder,
         found.entries(
-            "sub-XX/anat/sub-XX_T1w.nii.gz and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz"
+            "sub-XX/anat/sub-XX_T1w.nii.gz, and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz if "
+            "there are label maps"
         ),
         channels=channels or ("T1w",),
         stacked=False,
@@ -159,6 +189,7 @@ def _add_bids(
     images: dict[str, list[Path]],
     labels: dict[str, list[Path]],
     channels: tuple[str, ...],
+    labelled: bool,
 ) -> None:
     anat = found.root / case.replace("_", "/") / "anat"
     files = [images.get(c, [anat / f"{case}_{c}.nii.gz"]) for c in channels]
@@ -175,7 +206,7 @@ def _add_bids(
         Entry(
             case,
             tuple(f[0] for f in files),
-            drawn[0] if drawn else lacking / f"{case}_dseg.nii.gz",
+            (drawn[0] if drawn else lacking / f"{case}_dseg.nii.gz") if labelled else None,
             subject=case.partition("_")[0],
         )
     )

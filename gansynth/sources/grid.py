@@ -74,8 +74,8 @@ def resampled_shape(
 
 
 def resample(
-    case: str, image: FloatArray, labels: LabelArray, shape: Sequence[int]
-) -> tuple[FloatArray, LabelArray]:
+    case: str, image: FloatArray, labels: LabelArray | None, shape: Sequence[int]
+) -> tuple[FloatArray, LabelArray | None]:
     """Bring image (C, D, H, W) and labels (D, H, W) to a shape: linear, and nearest for labels.
 
     Raises:
@@ -87,6 +87,4 @@ def resample(
             f"case {case!r}: would take {size} bytes at this spacing, expected at most "
             f"{MAX_VOLUME_BYTES}; ask for a coarser one: --read spacing=MM"
         )
-    drawn, moved = space.resample(image, labels, shape)
-    assert moved is not None, "labels were given"
-    return drawn, moved
+    return space.resample(image, labels, shape)

@@ -15,7 +15,7 @@ import numpy as np
 
 from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.findings import Checked, Finding
-from gansynth.lineage import CaseRecord, guard_split
+from gansynth.lineage import CaseRecord, Lineage, guard_split
 from gansynth.outline import PlaneOutline
 from gansynth.schema import Boxes, Case, LabelArray, Schema, content_hash
 from gansynth.sources.base import CaseSource, Original, SourceRequest
@@ -93,9 +93,18 @@ class H5Source(PatchSource):
         """Held-out cases of the cached fold, sorted."""
         return self.index.held_out
 
+    @property
+    def ancestors(self) -> tuple[Lineage, ...]:
+        """The original source's."""
+        return self.index.ancestors
+
     def subject(self, case_id: str) -> str:
         """The person a case belongs to."""
         return self._entry(case_id).subject
+
+    def label_class(self, case_id: str) -> int | None:
+        """Number of a case's class, from the index."""
+        return self._entry(case_id).label_class
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record of the original case, as noted when it was cached; nothing is read."""
@@ -158,7 +167,7 @@ class H5Source(PatchSource):
             image = self._image(entry)[(slice(None), *box)].astype(np.float32, copy=False)
             labels = self._labels(entry)[tuple(box)] if entry.labelled else None
             boxes = None if entry.boxes is None else cut_boxes(self._boxes(entry), box)
-        return Case(case_id, entry.subject, image, labels, boxes)
+        return Case(case_id, entry.subject, image, labels, boxes, entry.label_class)
 
     def outline(self, case_id: str) -> PlaneOutline:
         """Shape and foreground of a case; drawing a voxel reads one plane of the labels."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from gansynth.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.integrity import reading
-from gansynth.lineage import CaseRecord
+from gansynth.lineage import CaseRecord, Lineage
 from gansynth.outline import Planes
 from gansynth.schema import Schema
 from gansynth.space import Space
@@ -50,6 +50,7 @@ class Entry:
         shape: spatial shape in voxels.
         labelled: whether it has labels.
         boxes: how many boxes it has; None if it has no list of boxes.
+        label_class: number of its class; None, and not written down, where there is none.
     """
 
     id: str
@@ -59,6 +60,14 @@ class Entry:
     shape: tuple[int, ...]
     labelled: bool
     boxes: int | None
+    label_class: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document; the index makes it an entry again."""
+        doc = asdict(self)
+        if self.label_class is None:
+            del doc["label_class"]
+        return doc
 
     @property
     def record(self) -> CaseRecord:
@@ -80,6 +89,7 @@ class Index:
         held_out: ids of the held-out cases, sorted.
         cases: all of them, in the order of their numbers.
         dtype: how images are stored, ``float32`` or ``float16``.
+        ancestors: the original source's, see ``CaseSource.ancestors``.
     """
 
     name: str
@@ -91,6 +101,7 @@ class Index:
     held_out: tuple[str, ...]
     cases: tuple[Entry, ...]
     dtype: str
+    ancestors: tuple[Lineage, ...] = ()
 
     def to_bytes(self) -> bytes:
         """JSON that ``from_bytes`` reads back."""
@@ -103,8 +114,9 @@ class Index:
             "request": dict(self.request),
             "train": self.train,
             "held_out": self.held_out,
-            "cases": [asdict(case) for case in self.cases],
+            "cases": [case.to_json() for case in self.cases],
             "dtype": self.dtype,
+            "ancestors": [ancestor.to_json() for ancestor in self.ancestors],
         }
         return json.dumps(doc, allow_nan=False).encode()
 
@@ -122,6 +134,7 @@ class Index:
             held_out=tuple(map(str, doc["held_out"])),
             cases=tuple(Entry(**{**c, "shape": tuple(map(int, c["shape"]))}) for c in doc["cases"]),
             dtype=str(doc["dtype"]),
+            ancestors=tuple(map(Lineage.from_json, doc.get("ancestors", ()))),
         )
 
 

@@ -81,6 +81,7 @@ def write_h5(
             held_out=tuple(source.held_out_ids),
             cases=tuple(writer.entries),
             dtype=dtype,
+            ancestors=source.ancestors,
         )
         writer.publish(index)
         progress(len(ids), len(ids))
@@ -197,6 +198,7 @@ class _Writer:
                 shape=tuple(map(int, image.shape[1:])),
                 labelled=case.labels is not None,
                 boxes=None if case.boxes is None else len(case.boxes.labels),
+                label_class=case.label_class,
             )
         )
 

@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from gansynth.integrity import path_inside
 from gansynth.sources.base import SourceRequest
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
+LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
 SPLITS = "splits.json"
 SUBJECTS = "subjects.csv"
 
@@ -30,16 +31,26 @@ class Entry:
     Attributes:
         case: its id.
         images: one file per channel, or a single one with the channels last; as they ought to be.
-        labels: the label file, as it ought to be.
+        labels: the label file, as it ought to be; None where the data set has none.
         subject: the person, where the layout says so.
         part: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
     """
 
     case: str
     images: tuple[Path, ...]
-    labels: Path
+    labels: Path | None
     subject: str | None = None
     part: str = ""
+
+    @property
+    def reference(self) -> Path:
+        """The file that the others of the case are compared with."""
+        return self.images[0] if self.labels is None else self.labels
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them, the reference first."""
+        return self.images if self.labels is None else (self.labels, *self.images)
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,11 @@ class VolumeSet:
         """
         for fault in self.faults:
             raise fault.error
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are label maps."""
+        return any(entry.labels is not None for entry in self.entries)
 
 
 class Collector:
@@ -146,7 +162,7 @@ class Collector:
                 f"{self.where}: case {entry.case!r} occurs twice, expected each once; remove or "
                 "rename one"
             )
-            self.fault(entry.case, entry.labels, DataFault(message))
+            self.fault(entry.case, entry.reference, DataFault(message))
             return
         self._entries[entry.case] = entry
 
@@ -190,6 +206,11 @@ def located(request: SourceRequest, *, folder: bool = False) -> Path:
             f"expected {kind} with cases; see docs/sources.md"
         )
     return path
+
+
+def like_labels(names: Iterable[str]) -> str | None:
+    """The first name that stands for label maps by all appearances, though not as they must be."""
+    return next((name for name in names if LIKE_LABELS.search(name)), None)
 
 
 def missing(file: Path, case: str) -> DataFault:

@@ -10,7 +10,15 @@ from typing import Any
 
 from gansynth.errors import DataFault, UsageFault, did_you_mean
 from gansynth.integrity import MAX_JSON_BYTES, read_json, reading
-from gansynth.sources.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, stem
+from gansynth.sources.listing import (
+    SPLITS,
+    SUBJECTS,
+    Collector,
+    Entry,
+    VolumeSet,
+    like_labels,
+    stem,
+)
 from gansynth.sources.reading import VolumeOptions
 
 SUBJECT = ("subject", "subject_group")
@@ -21,22 +29,26 @@ _COLUMNS = ("case", "label", "split", "fold", *SUBJECT)
 def list_manifest(kind: str, path: Path, options: VolumeOptions) -> VolumeSet:
     """List what a manifest says; files lie beside it, or below.
 
+    Without a column ``label`` its cases are unlabelled.
+
     Raises:
-        DataFault: not readable as CSV or JSON, or without a column of labels or images.
+        DataFault: not readable as CSV or JSON, without a column of images, or without ``label``
+            but with a column that looks like it.
         UsageFault: channels are named that it does not have.
     """
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     channels = _channels(path, rows, options)
+    labelled = any("label" in row for _, row in rows)
     found = Collector(path, options.allow_absolute)
     for number, row in rows:
-        entry = _entry(found, number, row, channels)
+        entry = _entry(found, number, row, channels, labelled)
         if entry is not None:
             found.add(entry)
     return VolumeSet(
         f"{kind}:{path.stem}",
         path.parent,
         path,
-        found.entries("rows with a label and an image per channel"),
+        found.entries("rows with an image per channel, and a label if there are any"),
         channels=channels,
         stacked=False,
         splits=path.parent / SPLITS,
@@ -94,11 +106,6 @@ def _text(path: Path, number: int, key: str, value: Any) -> str:
 
 def _channels(path: Path, rows: Rows, options: VolumeOptions) -> tuple[str, ...]:
     header = list(dict.fromkeys(key for _, row in rows for key in row))
-    if rows and "label" not in header:
-        raise DataFault(
-            f"{path}: columns are {header}, expected one called label, and one for each channel; "
-            "see docs/sources.md"
-        )
     images = tuple(
         name
         for name in header
@@ -116,17 +123,28 @@ def _channels(path: Path, rows: Rows, options: VolumeOptions) -> tuple[str, ...]
             f"{path}: columns are {header}, expected one for each channel that names .nii or "
             ".nii.gz files; see docs/sources.md"
         )
+    meant = None if options.channels or "label" in header else like_labels(images)
+    if meant is not None:
+        raise DataFault(
+            f"{path}: columns are {header}, expected label maps in one called label; rename "
+            f"{meant!r}, or if it is a channel, name them all: --read channels={','.join(images)}"
+        )
     return options.channels or images or ("image",)
 
 
 def _entry(
-    found: Collector, number: str, row: dict[str, str], channels: tuple[str, ...]
+    found: Collector,
+    number: str,
+    row: dict[str, str],
+    channels: tuple[str, ...],
+    labelled: bool,
 ) -> Entry | None:
     """A row's case; None, and a fault, if it names too little or leads out of the folder."""
     path = found.where
     label = row.get("label", "")
-    case = row.get("case") or stem(Path(label).name) or ""
-    empty = [k for k in ("label", *channels) if not row.get(k)]
+    named_by = label if labelled else row.get(channels[0], "")
+    case = row.get("case") or stem(Path(named_by).name) or ""
+    empty = [k for k in (("label",) if labelled else ()) + channels if not row.get(k)]
     if empty or not case:
         said = f"{path}: {number}: {empty[0] if empty else 'case'} is empty, expected a value; "
         found.fault(case or None, path, DataFault(f"{said}complete the row, or remove it"))
@@ -142,9 +160,9 @@ def _entry(
         return None
     what = f"{path}: {number}"
     files = [found.file(row[c], f"{what}: {c}", case) for c in channels]
-    drawn = found.file(label, f"{what}: label", case)
+    drawn = found.file(label, f"{what}: label", case) if labelled else None
     images = tuple(file for file in files if file is not None)
-    if drawn is None or len(images) < len(channels):
+    if (labelled and drawn is None) or len(images) < len(channels):
         return None
     subject = next((row[s] for s in SUBJECT if row.get(s)), None)
     return Entry(case, images, drawn, subject, part)

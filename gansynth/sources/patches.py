@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,4 +50,4 @@ def cut_case(case: Case, box: Sequence[slice]) -> Case:
     image = case.image[(slice(None), *box)]
     labels = None if case.labels is None else case.labels[tuple(box)]
     boxes = None if case.boxes is None else cut_boxes(case.boxes, box)
-    return Case(case.id, case.subject, image, labels, boxes)
+    return replace(case, image=image, labels=labels, boxes=boxes)

@@ -14,6 +14,7 @@ from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.sources.picture_files import SUFFIXES
 from gansynth.sources.planes import Edges, Windows
 from gansynth.sources.reading import LabelNames, ReadOptions, Words
+from gansynth.sources.subjects import read_column
 
 IMAGES = "images"
 MASKS = ("masks", "labels")
@@ -31,6 +32,11 @@ def _spacing(value: Any) -> Any:
     return numbers * 2 if len(numbers) == 1 else numbers
 
 
+def _classes(value: Any) -> Any:
+    known = {"yes": True, "true": True, "no": False, "false": False}
+    return known.get(value.casefold(), value) if isinstance(value, str) else value
+
+
 class PictureOptions(ReadOptions):
     """How a folder of pictures is read."""
 
@@ -40,7 +46,7 @@ class PictureOptions(ReadOptions):
     masks: str | None = Field(
         None,
         description="folder of the masks, which have the images' names; `masks` or `labels` if "
-        "there is one beside `images`",
+        "there is one beside `images` that holds pictures",
     )
     mask_suffix: str | None = Field(
         None, description="what a mask's name has after its image's, `_mask` say; before the dot"
@@ -50,7 +56,11 @@ class PictureOptions(ReadOptions):
         description="NAME:NUMBER,... with the numbers of the mask files; cases have 1, 2, ... in "
         "their order. Else `foreground`, drawn as 1 or as 255",
     )
-    classes: bool = Field(False, description="`yes`: the subfolders of the images are classes")
+    classes: Annotated[bool | str, BeforeValidator(_classes)] = Field(
+        False,
+        description="`yes`: the subfolders of the images are classes; else a CSV in the folder, "
+        "with the columns `case` and `class`",
+    )
     channels: Words | None = Field(
         None, description="names of the channels; else `grey`, or `red,green,blue`"
     )
@@ -122,6 +132,7 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     masks = _asked(folder, "masks", options.masks)
     if masks is None and images != folder:
         masks = _first(images.parent, *MASKS)
+        masks = None if masks is None or _other_files(masks) else masks
     suffix = options.mask_suffix or ""
     found = PictureSet(folder, masked=bool(masks or suffix))
     files = _files(images, found, skip=masks)
@@ -131,12 +142,11 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     elif suffix:
         drawn = {case: path for case, path in files.items() if case.endswith(suffix)}
         files = {case: path for case, path in files.items() if case not in drawn}
-    names = sorted({case.split("/")[0] for case in files if "/" in case})
-    found.classes = tuple(names) if options.classes else ()
+    class_of = _class_names(folder, files, found, options)
+    found.classes = tuple(sorted(set(class_of.values())))
     for case, path in files.items():
-        found.pictures[case] = Picture(
-            case, path, drawn.pop(f"{case}{suffix}", None), _class_of(case, path, found, options)
-        )
+        number = found.classes.index(class_of[case]) if case in class_of else None
+        found.pictures[case] = Picture(case, path, drawn.pop(f"{case}{suffix}", None), number)
     found.spare = sorted(drawn.values())
     if not files:
         message = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
@@ -162,15 +172,41 @@ def _first(folder: Path, *names: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _class_of(case: str, path: Path, found: PictureSet, options: PictureOptions) -> int | None:
+def _other_files(folder: Path) -> bool:
+    """Whether a folder holds files of which none is a picture: coordinates of boxes, say."""
+    names = [name for _, _, names in os.walk(folder) for name in names if name[0] != "."]
+    return bool(names) and not any(Path(name).suffix.lower() in SUFFIXES for name in names)
+
+
+def _class_names(
+    folder: Path, files: dict[str, Path], found: PictureSet, options: PictureOptions
+) -> dict[str, str]:
+    """Case -> name of its class, of the cases that have one; for others a fault is noted.
+
+    Raises:
+        UsageFault: there is no such CSV.
+        DataFault: it cannot be read.
+    """
     if not options.classes:
-        return None
-    name, inside, _ = case.partition("/")
-    if not inside:
-        message = f"{path}: lies in no subfolder, expected one, its class; move it there"
-        found.faults.append((case, path, DataFault(message)))
-        return None
-    return found.classes.index(name)
+        return {}
+    if options.classes is True:
+        for case, path in files.items():
+            if "/" not in case:
+                message = f"{path}: lies in no subfolder, expected one, its class; move it there"
+                found.faults.append((case, path, DataFault(message)))
+        return {case: case.split("/")[0] for case in files if "/" in case}
+    table = folder / Path(options.classes).expanduser()
+    if not table.is_file():
+        raise UsageFault(
+            f"--read classes={options.classes}: no file {table}, expected yes, no, or a CSV with "
+            f"the columns case and class, by its path from {folder}"
+        )
+    named = read_column(table, "class")
+    for case, path in files.items():
+        if not named.get(case):
+            message = f"{table}: {case!r} has no class, expected one for each picture; add a line"
+            found.faults.append((case, path, DataFault(message)))
+    return {case: named[case] for case in files if named.get(case)}
 
 
 def _files(home: Path, found: PictureSet, skip: Path | None) -> dict[str, Path]:

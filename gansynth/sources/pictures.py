@@ -17,6 +17,7 @@ from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.findings import Checked, Finding
 from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.classes import without_cases
 from gansynth.sources.listing import located
 from gansynth.sources.picture_files import full_range, picture_shape, read_picture
 from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
@@ -106,7 +107,7 @@ class PictureSource(CaseSource):
         if self.found.masked:
             names = self.options.labels or {"background": 0, "foreground": 1}
             labels = {name: number for number, name in enumerate(names)}
-        return Schema(channels, labels, self.options.spacing, axes="HW")
+        return Schema(channels, labels, self.options.spacing, axes="HW", classes=self.classes)
 
     @cached_property
     def space(self) -> Space:
@@ -160,7 +161,7 @@ class PictureSource(CaseSource):
         labels = None
         if picture.mask is not None:
             labels = self.read_mask(picture.mask, image.shape[1:])
-        case = Case(case_id, self.subject(case_id), image, labels)
+        case = Case(case_id, self.subject(case_id), image, labels, label_class=picture.label_class)
         return case if self.options.resize is None else resize(case, self.options.resize)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
@@ -317,7 +318,7 @@ def _check_set(
         message = f"{path}: a mask without an image; it is not used"
         yield Finding("warning", None, path, message)
     try:
-        _ = source.train_ids
+        yield from without_cases(source, source.classes, folder)
     except GansynthError as fault:
         yield Finding("error", None, folder, str(fault))
 

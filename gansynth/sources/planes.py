@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -117,7 +117,7 @@ def resize(case: Case, size: Sequence[int]) -> Case:
         factors = np.tile(np.array(size) / shape, 2)
         boxes = Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
     image = np.stack(channels).astype(np.float32, copy=False)
-    return Case(case.id, case.subject, image, labels, boxes)
+    return replace(case, image=image, labels=labels, boxes=boxes)
 
 
 def _nearest(labels: LabelArray, size: Sequence[int]) -> LabelArray:

@@ -14,6 +14,8 @@ from gansynth.sources.planes import Edges, Windows
 from gansynth.sources.reading import ReadOptions, Words
 
 INNER = "inner."
+AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
+"""Plane -> the axis of (D, H, W) that is cut across."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,16 @@ class SliceOptions(ReadOptions):
         description="`with`: at least `min_foreground` voxels of labels above 0; `without`: none",
     )
     min_foreground: int = Field(1, ge=1, description="see `foreground`; counted before `resize`")
+    classes: Literal["foreground", "label"] | None = Field(
+        None,
+        description="classes of slices: `foreground` (`without` and `with`, as above; slices of "
+        "fewer voxels are left out) or `label` (`without`, and the label of most voxels)",
+    )
+    selector: str | None = Field(
+        None,
+        description="folder of a `gansynth selector`, which tells slices with foreground from "
+        "those without where the volumes have no labels",
+    )
     channels: Words | None = Field(None, description="names of the channels to keep; else all")
     concat: bool = Field(
         False, description="`yes`: each channel becomes a case of its own, with one channel"

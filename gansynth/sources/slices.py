@@ -12,25 +12,27 @@ from dataclasses import replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.findings import Checked, Finding
-from gansynth.lineage import CaseRecord
+from gansynth.lineage import CaseRecord, Lineage, guard
 from gansynth.registry import installed
 from gansynth.schema import Boxes, Case, FloatArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.cache import CaseCache
+from gansynth.sources.classes import without_cases
 from gansynth.sources.patches import PatchSource, cut_case
 from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
-from gansynth.sources.slice_options import SliceOptions, split_read
+from gansynth.sources.slice_choice import SliceChoice
+from gansynth.sources.slice_options import AXIS, SliceOptions, split_read
 from gansynth.space import Space
 
-AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
-"""Plane -> the axis of (D, H, W) that is cut across."""
+if TYPE_CHECKING:
+    from gansynth.selector import Selector
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
 VOLUME_BYTES = 1 << 30
@@ -54,6 +56,8 @@ class SliceSource(CaseSource):
         request: what was asked for, the inner path made absolute.
         options: how slices are cut.
         inner: the source of volumes.
+        axis: of (D, H, W), that is cut across.
+        choice: which slices of each volume are cut, and of which class each is.
     """
 
     def __init__(self, request: SourceRequest) -> None:
@@ -61,13 +65,16 @@ class SliceSource(CaseSource):
         self.options = parse_read(SliceOptions, own)
         self.inner = _open_inner(rest)
         where = f"{self.inner.request.kind}:{self.inner.request.where}"
-        self.request = replace(request, where=where)
-        self._axis = AXIS[self.options.plane]
+        read = dict(request.read)
+        if self.options.selector is not None:
+            read["selector"] = str(Path(self.options.selector).expanduser().absolute())
+        self.request = replace(request, where=where, read=read)
+        self.axis = AXIS[self.options.plane]
         self._channels = self._chosen()
         self._windows = per_channel(self.options.window, len(self._channels))
         self._volumes = CaseCache(self.inner, VOLUME_BYTES)
         self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
-        self._indices: dict[str, list[int]] = {}
+        self.choice = SliceChoice(self.inner, self.options, self.volume, lambda: self.selector)
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -96,6 +103,10 @@ class SliceSource(CaseSource):
         """The person the slice's volume belongs to."""
         return self.inner.subject(self._parse(case_id)[0])
 
+    def label_class(self, case_id: str) -> int | None:
+        """Number of a slice's class; its volume is counted once, its image not looked at."""
+        return self.choice.label_class(*self._parse(case_id)[:2])
+
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record of a slice.
 
@@ -113,7 +124,7 @@ class SliceSource(CaseSource):
     def schema(self) -> Schema:
         """The inner source's, without the axis that is cut across."""
         inner = self.inner.schema
-        spacing = np.delete(inner.spacing, self._axis)
+        spacing = np.delete(inner.spacing, self.axis)
         if self.options.resize is not None:
             shapes = [self._flat_shape(case) for case in self.inner.train_ids]
             spacing = spacing * np.median(shapes, axis=0) / self.options.resize
@@ -128,15 +139,48 @@ class SliceSource(CaseSource):
             axes="HW",
             spacing=tuple(round(float(s), 6) for s in spacing),
             outside_fill=fill,
+            classes=self.choice.classes,
         )
 
     @cached_property
     def space(self) -> Space:
         """Crops of slices, with all that changes the arrays in the host's record."""
         inner = self.inner.space
-        own = self.options.model_dump(mode="json", exclude={"size"})
+        own = self.options.model_dump(mode="json", exclude={"size", "classes", "selector"})
+        # Only where they are given: records without stay what they were before there were any.
+        if self.options.classes is not None:
+            own["classes"] = self.options.classes
+        if self.options.selector is not None:
+            own["selector"] = self.selector.sha256
         host = {**inner.host, "slices": own}
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
+
+    @cached_property
+    def selector(self) -> Selector:
+        """What tells slices apart; it has seen nothing that is held out here.
+
+        Raises:
+            UsageFault: it does not fit these volumes, or they have labels.
+            IntegrityFault: it is damaged, or has seen a held-out volume.
+        """
+        from gansynth.selector import open_selector
+
+        selector = open_selector(Path(self.request.read["selector"]))
+        selector.check_fits(self.inner, self.options.plane)
+        guard(
+            selector.lineage,
+            (self.inner.record(case, self.volume) for case in self.inner.held_out_ids),
+            what="selector",
+            dataset=self.inner.name,
+            way_out="Fit a selector on other volumes, or choose the --fold that trains on these",
+        )
+        return selector
+
+    @property
+    def ancestors(self) -> tuple[Lineage, ...]:
+        """Those of the volumes, and what the selector has seen."""
+        inner = self.inner.ancestors
+        return inner if self.options.selector is None else (*inner, self.selector.lineage)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -151,7 +195,8 @@ class SliceSource(CaseSource):
         image = plane.image[[self._channels[k] for k in kept]]
         if self._windows is not None:
             image = rescale(image, [self._window_of(case)[k] for k in kept])
-        cut = Case(case_id, self.inner.subject(case), image, plane.labels, plane.boxes)
+        number = self.choice.label_class(case, index)
+        cut = Case(case_id, self.inner.subject(case), image, plane.labels, plane.boxes, number)
         return cut if self.options.resize is None else resize(cut, self.options.resize)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
@@ -161,22 +206,22 @@ class SliceSource(CaseSource):
     def _plane(self, case: str, index: int) -> Case:
         """One slice of a volume, all its channels; arrays of its own."""
         shape = self.inner.shape(case)
-        if not 0 <= index < shape[self._axis]:
+        if not 0 <= index < shape[self.axis]:
             raise DataFault(
                 f"slices:{self.request.where}: no slice {index} of case {case!r}, expected 0 to "
-                f"{shape[self._axis] - 1}"
+                f"{shape[self.axis] - 1}"
             )
         box = [slice(0, n) for n in shape]
-        box[self._axis] = slice(index, index + 1)
+        box[self.axis] = slice(index, index + 1)
         if isinstance(self.inner, PatchSource):
             part = self.inner.load_part(case, box)
         else:
             part = cut_case(self._volumes(case), box)
-        image = np.ascontiguousarray(part.image.squeeze(self._axis + 1))
+        image = np.ascontiguousarray(part.image.squeeze(self.axis + 1))
         labels = None
         if part.labels is not None:
-            labels = np.ascontiguousarray(part.labels.squeeze(self._axis))
-        boxes = None if part.boxes is None else flat_boxes(part.boxes, self._axis)
+            labels = np.ascontiguousarray(part.labels.squeeze(self.axis))
+        boxes = None if part.boxes is None else flat_boxes(part.boxes, self.axis)
         return Case(case, part.subject, image, labels, boxes)
 
     def _window_of(self, case: str) -> Sequence[tuple[float, float]]:
@@ -185,14 +230,14 @@ class SliceSource(CaseSource):
             windows = self._windows or ()
             image: FloatArray | None = None
             if any(window.percent for window in windows):
-                image = self._volume(case).image
+                image = self.volume(case).image
             self._bounds[case] = [
                 window.bounds(None if image is None else image[channel])
                 for channel, window in zip(self._channels, windows, strict=True)
             ]
         return self._bounds[case]
 
-    def _volume(self, case: str) -> Case:
+    def volume(self, case: str) -> Case:
         """A whole volume; a source that reads parts is not kept in memory."""
         kept = not isinstance(self.inner, PatchSource)
         return self._volumes(case) if kept else self.inner.load(case)
@@ -201,35 +246,14 @@ class SliceSource(CaseSource):
 
     def _list(self, cases: Iterable[str]) -> tuple[str, ...]:
         names = [self.inner.schema.channels[c] for c in self._channels]
-        ids = [f"{case}/{self._short}{index:03d}" for case in cases for index in self._cut(case)]
+        ids = [
+            f"{case}/{self._short}{index:03d}"
+            for case in cases
+            for index in self.choice.indices(case)
+        ]
         if self.options.concat:
             ids = [f"{i}/{name}" for i in ids for name in names]
         return tuple(sorted(ids))
-
-    def _cut(self, case: str) -> list[int]:
-        """Numbers of a volume's slices that were asked for; its labels are counted once."""
-        if case not in self._indices:
-            options = self.options
-            length = self.inner.shape(case)[self._axis]
-            chosen = range(length) if options.slices is None else options.slices.of(length)
-            if options.foreground != "any":
-                counts = self._foreground(case)
-                least = options.min_foreground
-                with_it = options.foreground == "with"
-                chosen = [i for i in chosen if (counts[i] >= least if with_it else counts[i] == 0)]
-            self._indices[case] = list(chosen)
-        return self._indices[case]
-
-    def _foreground(self, case: str) -> npt.NDArray[np.int64]:
-        """Voxels of labels above 0 in each slice of a volume."""
-        labels = self._volume(case).labels
-        if labels is None:
-            raise DataFault(
-                f"slices:{self.request.where}: case {case!r} has no labels, expected them with "
-                f"--read foreground={self.options.foreground}; leave that out"
-            )
-        across = tuple(axis for axis in range(3) if axis != self._axis)
-        return np.asarray((labels > 0).sum(axis=across), np.int64)
 
     def _parse(self, case_id: str) -> tuple[str, int, list[int]]:
         """Volume, number of the slice, and which of the kept channels.
@@ -279,7 +303,7 @@ class SliceSource(CaseSource):
 
     def _flat_shape(self, case: str) -> tuple[int, ...]:
         shape = list(self.inner.shape(case))
-        del shape[self._axis]
+        del shape[self.axis]
         return tuple(shape)
 
     def _size(self) -> tuple[int, ...]:
@@ -288,8 +312,8 @@ class SliceSource(CaseSource):
             return size
         inner = self.inner.space.size
         if len(inner) == 3:
-            return tuple(n for axis, n in enumerate(inner) if axis != self._axis)
-        if len(inner) == 2 and self._axis == 0:
+            return tuple(n for axis, n in enumerate(inner) if axis != self.axis)
+        if len(inner) == 2 and self.axis == 0:
             return inner
         shapes = [self._flat_shape(case) for case in self.inner.train_ids]
         return tuple(ceil(n / STRIDE) * STRIDE for n in np.max(shapes, axis=0).tolist())
@@ -333,6 +357,7 @@ def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -
         try:
             source = SliceSource(request)
             slices = len(source.train_ids) + len(source.held_out_ids)
+            findings += without_cases(source, source.choice.classes, path)
         except GansynthError as fault:
-            findings.append(Finding("error", None, path, str(fault)))
+            findings.insert(0, Finding("error", None, path, str(fault)))
     return Checked(f"slices:{checked.name}", slices or checked.cases, findings)

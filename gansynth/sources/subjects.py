@@ -69,29 +69,42 @@ def _from_pattern(text: str, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _from_csv(path: Path) -> dict[str, str]:
+    return read_column(path, "subject", "subject_group")
+
+
+def read_column(path: Path, *names: str) -> dict[str, str]:
+    """Map the cases of a CSV, in its column ``case``, to what another column says of them.
+
+    Args:
+        path: the CSV.
+        names: of the other column; the first one that is there counts.
+
+    Raises:
+        DataFault: it cannot be read, lacks a column, or says two things of a case.
+    """
+    one, *others = names
+    expected = f"case and {one}" + (f" (or {', '.join(others)})" if others else "")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataFault(
-            f"{path}: cannot be read: {error}; expected a CSV with the columns case and subject"
+            f"{path}: cannot be read: {error}; expected a CSV with the columns {expected}"
         ) from error
     rows = csv.DictReader(io.StringIO(text))
-    names = [name.strip() for name in rows.fieldnames or ()]
-    rows.fieldnames = names
-    column = next((name for name in ("subject", "subject_group") if name in names), None)
-    if column is None or "case" not in names:
-        raise DataFault(
-            f"{path}: header is {names}, expected the columns case and subject (or subject_group)"
-        )
-    subjects: dict[str, str] = {}
+    header = [name.strip() for name in rows.fieldnames or ()]
+    rows.fieldnames = header
+    column = next((name for name in names if name in header), None)
+    if column is None or "case" not in header:
+        raise DataFault(f"{path}: header is {header}, expected the columns {expected}")
+    found: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
-        case, subject = (row["case"] or "").strip(), (row[column] or "").strip()
-        if subjects.setdefault(case, subject) != subject:
+        case, value = (row["case"] or "").strip(), (row[column] or "").strip()
+        if found.setdefault(case, value) != value:
             raise DataFault(
-                f"{path}: line {number}: case {case!r} has subjects {subjects[case]!r} and "
-                f"{subject!r}, expected one; remove a line"
+                f"{path}: line {number}: case {case!r} has {one} {found[case]!r} and {value!r}, "
+                "expected one; remove a line"
             )
-    return subjects
+    return found
 
 
 def grouped_splits(

@@ -68,6 +68,7 @@ class VolumeSource(CaseSource):
         self._entries = {entry.case: entry for entry in listing.entries}
         self._subjects = subjects_of(listing, request.subjects)
         self._train, self._held_out = choose_fold(listing, self._subjects, options, self.fold)
+        self._refuse_labels()
         self.channels = self._channel_names()
         self.modality = self._modalities()
 
@@ -118,7 +119,7 @@ class VolumeSource(CaseSource):
     # -- reading ---------------------------------------------------------------------------------
 
     def load(self, case_id: str) -> Case:
-        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
+        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W) if it has any.
 
         Raises:
             DataFault: unknown, damaged, NaN, image and labels that do not fit together, or a label
@@ -126,14 +127,14 @@ class VolumeSource(CaseSource):
         """
         array, labels, reference = self._arrays(case_id)
         image = np.stack([how(c) for how, c in zip(self.intensities, array, strict=True)])
-        shape = self._shape_of(labels.shape, canonical_spacing(reference.affine))
-        if shape != labels.shape:
+        shape = self._shape_of(image.shape[1:], canonical_spacing(reference.affine))
+        if shape != image.shape[1:]:
             image, labels = resample(case_id, image, labels, shape)
         case = Case(case_id, self.subject(case_id), image, labels)
         try:
             case.validate(self.schema)
         except DataFault as fault:
-            raise DataFault(f"{self.entry(case_id).labels}: {fault}; {self._way_out}") from fault
+            raise DataFault(f"{self.entry(case_id).reference}: {fault}; {self._way_out}") from fault
         return case
 
     def original(self, case_id: str) -> Original:
@@ -141,15 +142,22 @@ class VolumeSource(CaseSource):
 
         Raises:
             DataFault: as ``load``.
+            UsageFault: it has no labels.
         """
         array, labels, reference = self._arrays(case_id)
+        if labels is None:
+            raise UsageFault(
+                f"{self.name}: case {case_id!r} has no labels, expected some for a host that "
+                "learns from them; add label maps"
+            )
         image, turn = array.astype(np.float32), stored_axes(reference.affine)
         each = zip(self.intensities, image, strict=True)
         units = tuple(intensity.units(channel) for intensity, channel in each)
         old = labels.shape
         new = self._shape_of(old, canonical_spacing(reference.affine))
         if new != old:
-            image, labels = resample(case_id, image, labels, new)
+            image, drawn = resample(case_id, image, labels, new)
+            labels = drawn if drawn is not None else labels
         by_axis = {axis: size for (axis, _), size in zip(turn, reference.spacing, strict=True)}
         sizes = (by_axis[2], by_axis[1], by_axis[0])
         spacing = tuple(s * (o / n) for s, o, n in zip(sizes, old, new, strict=True))
@@ -157,10 +165,7 @@ class VolumeSource(CaseSource):
 
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape (D, H, W) of what ``load`` returns; only a header is read."""
-        header = read_nifti_header(self.entry(case_id).labels)
-        return self._shape_of(
-            canonical_shape(header.shape, header.affine), canonical_spacing(header.affine)
-        )
+        return self._shape_of(*_grid(self.entry(case_id).reference))
 
     def _shape_of(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
         if self.options.spacing == "native" or same_spacing(spacing, self._spacing):
@@ -180,17 +185,24 @@ class VolumeSource(CaseSource):
             )
         return self._entries[case_id]
 
-    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray, Volume]:
-        """Image (C, D, H, W) as stored, labels (D, H, W), and the label file of a case."""
+    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
+        """Image (C, D, H, W) as stored, labels (D, H, W) if any, and the file of reference."""
         entry = self.entry(case_id)
-        reference = read_nifti(entry.labels)
-        labels, _ = canonical(reference)
-        channels = [self._channels_of(f, reference, entry.labels) for f in entry.images]
-        return np.concatenate(channels), whole_labels(entry.labels, labels), reference
+        labels: LabelArray | None = None
+        reference = (
+            self._image(entry.images[0]) if entry.labels is None else read_nifti(entry.labels)
+        )
+        if entry.labels is not None:
+            labels = whole_labels(entry.labels, canonical(reference)[0])
+        channels = [self._channels_of(f, reference, entry.reference) for f in entry.images]
+        return np.concatenate(channels), labels, reference
 
-    def _channels_of(self, file: Path, reference: Volume, labels: Path) -> npt.NDArray[Any]:
-        volume = read_nifti(file, ndim=(3, 4) if self.listing.stacked else (3,))
-        for problem in mismatches(file, volume, labels, reference):
+    def _image(self, file: Path) -> Volume:
+        return read_nifti(file, ndim=(3, 4) if self.listing.stacked else (3,))
+
+    def _channels_of(self, file: Path, reference: Volume, other: Path) -> npt.NDArray[Any]:
+        volume = reference if file == other else self._image(file)
+        for problem in mismatches(file, volume, other, reference):
             raise DataFault(problem)
         array, _ = canonical(volume)
         array = array if array.ndim == 4 else array[None]
@@ -207,13 +219,8 @@ class VolumeSource(CaseSource):
 
     @cached_property
     def _grids(self) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
-        """Training case -> shape and spacing (z, y, x), from the headers of the label files."""
-        found: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
-        for case in self._train:
-            header = read_nifti_header(self.entry(case).labels)
-            shape = canonical_shape(header.shape, header.affine)
-            found[case] = shape, canonical_spacing(header.affine)
-        return found
+        """Training case -> shape and spacing (z, y, x), from headers."""
+        return {case: _grid(self.entry(case).reference) for case in self._train}
 
     @cached_property
     def _spacing(self) -> tuple[float, ...]:
@@ -245,8 +252,8 @@ class VolumeSource(CaseSource):
         if known is not None:
             return known
         values: set[int] = set()
-        for case in self._train:
-            file = self.entry(case).labels
+        files = [file for file in (self.entry(case).labels for case in self._train) if file]
+        for file in files:
             values |= set(np.unique(whole_labels(file, read_nifti(file).array)).tolist())
         problem = odd_labels(values)
         if problem:
@@ -262,11 +269,22 @@ class VolumeSource(CaseSource):
             return tuple(how)
         rng = np.random.default_rng(self.options.seed)
         arrays = (self._arrays(case)[:2] for case in self._train)
-        drawn: list[FloatArray] = [draw_foreground(a[ct], labels, rng) for a, labels in arrays]
+        none = np.zeros((len(ct), 0), np.float32)
+        drawn: list[FloatArray] = [
+            none if labels is None else draw_foreground(a[ct], labels, rng) for a, labels in arrays
+        ]
         learnt = ct_intensities(str(self.listing.where), drawn, self.options.window)
         for index, intensity in zip(ct, learnt, strict=True):
             how[index] = intensity
         return tuple(how)
+
+    def _refuse_labels(self) -> None:
+        if self.options.labels is not None and not self.listing.labelled:
+            named = ",".join(f"{name}:{value}" for name, value in self.options.labels.items())
+            raise UsageFault(
+                f"--read labels={named}: {self.listing.where} has no label maps, expected a column "
+                "label, or a folder labels; add them, or leave that out"
+            )
 
     def _channel_names(self) -> tuple[str, ...]:
         if self.listing.channels is not None:
@@ -294,6 +312,12 @@ class VolumeSource(CaseSource):
     @property
     def _way_out(self) -> str:
         return f"see all that is wrong: gansynth check {self.request.kind}:{self.request.where}"
+
+
+def _grid(file: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Shape and spacing (z, y, x) of a file, from its header."""
+    header = read_nifti_header(file)
+    return canonical_shape(header.shape, header.affine), canonical_spacing(header.affine)
 
 
 def absolute(request: SourceRequest) -> SourceRequest:

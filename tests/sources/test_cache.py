@@ -70,6 +70,18 @@ def test_memory_is_bounded():
     assert source.reads == ["toy_00", "toy_01", "toy_02", "toy_03", "toy_01"]
 
 
+def test_cases_that_are_read_again_and_again_are_told_of_once(monkeypatch, caplog):
+    monkeypatch.setattr("gansynth.sources.cache.READ_AGAIN", 3)
+    source = Counting()
+    roomy, cramped = CaseCache(source), CaseCache(source, max_bytes=1)
+    for cache, warnings in ((roomy, 0), (cramped, 1)):
+        for _ in range(9):
+            for case in ("toy_00", "toy_01"):
+                cache(case)
+        assert len(caplog.records) == warnings
+    assert "gansynth cache toy:2 -o FILE.h5" in caplog.text
+
+
 def test_a_cache_that_is_sent_elsewhere_leaves_its_cases():
     cache = CaseCache(Counting())
     cache("toy_00")

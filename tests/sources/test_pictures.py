@@ -139,6 +139,66 @@ def test_subfolders_are_classes_if_asked(folder):
     assert opened(folder).label_class("malignant/p0_1") is None
 
 
+def test_classes_are_named_in_the_schema_and_told_of_each_case(folder):
+    source = opened(folder, classes="yes", resize="8x8")
+    assert source.schema.classes == ("benign", "malignant")
+    for case_id in ("benign/p0_2", "malignant/p0_3"):
+        number = source.schema.classes.index(case_id.split("/")[0])
+        assert source.label_class(case_id) == source.load(case_id).label_class == number
+
+
+def write_classes(folder: Path, lines: list[str]) -> None:
+    (folder / "classes.csv").write_text("\n".join(["case,class", *lines]) + "\n", "utf-8")
+
+
+def test_classes_may_be_those_of_a_csv(folder):
+    files = sorted((folder / "images").rglob("*.png"))
+    cases = [path.relative_to(folder / "images").with_suffix("").as_posix() for path in files]
+    write_classes(
+        folder, [f"{case},{'left' if n < 5 else 'right'}" for n, case in enumerate(cases)]
+    )
+    source = opened(folder, classes="classes.csv")
+    assert source.schema.classes == ("left", "right")
+    assert [source.label_class(case) for case in cases] == [0] * 5 + [1] * 15
+    assert opened(folder).schema.classes == ()
+    assert opened(folder).load("benign/p0_2").label_class is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["benign/p0_0,a"], "has no class, expected one for each picture; add a line"),
+        (["benign/p0_0,a", "benign/p0_0,b"], "line 3: case 'benign/p0_0' has class 'a' and 'b'"),
+    ],
+)
+def test_a_csv_that_does_not_say_each_class_once_is_refused(folder, lines, says):
+    write_classes(folder, lines)
+    with pytest.raises(DataFault, match=says):
+        opened(folder, classes="classes.csv")
+
+
+def test_a_csv_that_is_not_there_is_refused(folder):
+    with pytest.raises(UsageFault, match=r"no file .*classes\.csv, expected yes, no, or a CSV"):
+        opened(folder, classes="classes.csv")
+
+
+@pytest.mark.parametrize("where", ["", "images"])
+def test_a_folder_of_coordinates_is_not_taken_for_masks(tmp_path, where):
+    save(tmp_path / "images" / "a.png", picture(0))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 0.5 0.5 0.1 0.1\n")
+    source = opened(tmp_path / where, fold="all")
+    assert source.schema.labels == {"background": 0}
+    assert source.load("a").labels is None
+
+
+def test_an_empty_folder_of_masks_is_still_one(tmp_path):
+    save(tmp_path / "images" / "a.png", picture(0))
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(DataFault, match="has no mask"):
+        opened(tmp_path, fold="all")
+
+
 def test_no_subject_is_on_both_sides_of_any_fold(folder):
     pattern, held_out = r"/(p\d)_", set()
     for fold in range(5):

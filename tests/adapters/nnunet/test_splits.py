@@ -73,7 +73,7 @@ def test_a_csv_names_subjects(tmp_path, column):
     [
         ("case,subject\na,1\n", r"1 case\(s\) have no subject, 'b' first"),
         ("case,subject\na,1\nb,\n", "'b' first"),
-        ("case,subject\na,1\nb,2\na,3\n", "line 4: case 'a' has subjects '1' and '3'"),
+        ("case,subject\na,1\nb,2\na,3\n", "line 4: case 'a' has subject '1' and '3'"),
         ("id,subject\na,1\n", "expected the columns case and subject"),
         ("", "expected the columns"),
     ],

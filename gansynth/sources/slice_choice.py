@@ -1,0 +1,173 @@
+"""Which slices of a volume are cut, and of which class each is: by labels, or by a selector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.outline import PlaneOutline
+from gansynth.schema import Case
+from gansynth.sources.base import CaseSource
+from gansynth.sources.patches import PatchSource
+from gansynth.sources.slice_options import AXIS, SliceOptions
+
+if TYPE_CHECKING:
+    from gansynth.selector import Selector
+
+WITHOUT, WITH = "without", "with"
+NEITHER = -1
+"""Number of a slice of too little foreground to be of a class."""
+
+Numbers = npt.NDArray[np.int64]
+
+
+class SliceChoice:
+    """What ``slices:`` takes of each volume, found out once.
+
+    Args:
+        inner: the volumes.
+        options: how slices are cut.
+        volume: reads a whole volume.
+        selector: opens what tells slices apart where there are no labels.
+
+    Attributes:
+        classes: names of the classes of slices; empty if none are asked for.
+    """
+
+    def __init__(
+        self,
+        inner: CaseSource,
+        options: SliceOptions,
+        volume: Callable[[str], Case],
+        selector: Callable[[], Selector],
+    ) -> None:
+        self._inner = inner
+        self._options = options
+        self._axis = AXIS[options.plane]
+        self._volume = volume
+        self._open_selector = selector
+        self._indices: dict[str, list[int]] = {}
+        self._counts: dict[str, Numbers] = {}
+        self._selected: dict[str, Numbers] = {}
+        self._refuse_contradictions()
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
+        if self._options.classes is None:
+            return ()
+        if self._options.classes == "foreground":
+            return (WITHOUT, WITH)
+        schema = self._inner.schema
+        names = {value: name for name, value in schema.labels.items()}
+        shown = tuple(names[value] for value in schema.foreground)
+        return shown if self._options.foreground == WITH else (WITHOUT, *shown)
+
+    def indices(self, case: str) -> list[int]:
+        """Numbers of a volume's slices that were asked for, increasing."""
+        if case not in self._indices:
+            options = self._options
+            length = self._inner.shape(case)[self._axis]
+            chosen = range(length) if options.slices is None else options.slices.of(length)
+            if options.foreground != "any":
+                shows, wanted = self.shows(case), int(options.foreground == WITH)
+                chosen = [i for i in chosen if shows[i] == wanted]
+            elif options.classes is not None:
+                shows = self.shows(case)
+                chosen = [i for i in chosen if shows[i] != NEITHER]
+            self._indices[case] = list(chosen)
+        return self._indices[case]
+
+    def label_class(self, case: str, index: int) -> int | None:
+        """Number of a slice's class; None where classes are not asked for, or it is of none."""
+        if not self.classes:
+            return None
+        shows = int(self.shows(case)[index])
+        if shows < 1:
+            return self.classes.index(WITHOUT) if shows == 0 and WITHOUT in self.classes else None
+        if self._options.classes == "foreground":
+            return self.classes.index(WITH)
+        largest = int(self.counts(case)[:, index].argmax())
+        return largest + len(self.classes) - len(self._inner.schema.foreground)
+
+    def shows(self, case: str) -> Numbers:
+        """Of each slice of a volume: 1 with foreground, 0 without, ``NEITHER``."""
+        if self._options.selector is not None:
+            if case not in self._selected:
+                image = self._volume(case).image
+                self._selected[case] = self._open_selector().select(image, self._inner.schema)
+            return self._selected[case]
+        total = self.counts(case).sum(axis=0)
+        shows = np.where(total >= self._options.min_foreground, 1, NEITHER)
+        return np.where(total == 0, 0, shows)
+
+    def counts(self, case: str) -> Numbers:
+        """Voxels of each foreground label of the schema, in each slice of a volume: (V, slices).
+
+        Raises:
+            DataFault: the volume has no labels.
+        """
+        if case not in self._counts:
+            self._counts[case] = self._counted(case)
+        return self._counts[case]
+
+    def _counted(self, case: str) -> Numbers:
+        values = self._inner.schema.foreground
+        counts = np.zeros((len(values), self._inner.shape(case)[self._axis]), np.int64)
+        if self._axis == 0 and isinstance(self._inner, PatchSource):
+            outline = self._inner.outline(case)  # which has them without the image
+            if isinstance(outline, PlaneOutline) and outline.planes is not None:
+                for value, row in zip(outline.planes.values, outline.planes.counts, strict=True):
+                    counts[[v == value for v in values]] = row
+                return counts
+        labels = self._volume(case).labels
+        if labels is None:
+            raise DataFault(
+                f"{self._inner.name}: case {case!r} has no labels, expected them with --read "
+                f"{self._asks}; leave that out, or let a selector tell: gansynth selector fit, "
+                "then --read selector=FOLDER"
+            )
+        across = tuple(axis for axis in range(3) if axis != self._axis)
+        for number, value in enumerate(values):
+            counts[number] = (labels == value).sum(axis=across)
+        return counts
+
+    # -- what does not go together ---------------------------------------------------------------
+
+    @property
+    def _asks(self) -> str:
+        """The option that needs to know what slices show; nothing if none does."""
+        if self._options.foreground != "any":
+            return f"foreground={self._options.foreground}"
+        return "" if self._options.classes is None else f"classes={self._options.classes}"
+
+    def _refuse_contradictions(self) -> None:
+        options = self._options
+        by_what, only = options.classes, options.foreground
+        if (by_what == "foreground" and only != "any") or (by_what and only == WITHOUT):
+            raise UsageFault(
+                f"--read classes={by_what}: with --read foreground={only} all slices are of one "
+                "class, expected several; leave one of the two out"
+            )
+        if options.selector is None:
+            return
+        if not self._asks:
+            raise UsageFault(
+                f"--read selector={options.selector}: chooses nothing by itself, expected --read "
+                "foreground=with, foreground=without or classes=foreground beside it"
+            )
+        if by_what == "label":
+            raise UsageFault(
+                "--read classes=label: a selector knows slices with and without foreground only, "
+                "expected --read classes=foreground"
+            )
+        if "min_foreground" in options.model_fields_set:
+            raise UsageFault(
+                f"--read min_foreground={options.min_foreground}: a selector counts no voxels, it "
+                "was fitted for a number of them; leave it out"
+            )
