@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from gansynth import hookspecs
@@ -101,6 +102,10 @@ def check_loaded(kind: str, loaded: object) -> None:
     Raises:
         Unfit: saying what it is and what was expected.
     """
+    if kind == "recipes":
+        if not isinstance(loaded, Path):
+            raise Unfit(f"load() returned {_shown(loaded)}, expected the pathlib.Path of a file")
+        return
     base = _BASES.get(kind)
     if base is None:
         if not callable(loaded):

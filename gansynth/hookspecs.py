@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gansynth.adapter import Adapter
     from gansynth.conditions.base import Edit
     from gansynth.findings import Check
@@ -58,3 +60,8 @@ def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> Non
 @hookspec
 def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
     """Offer measures of samples beside real cases: call ``register(name, load)``."""
+
+
+@hookspec
+def register_recipes(register: Callable[[str, Callable[[], Path]], None]) -> None:
+    """Offer papers' settings by name: call ``register(name, load)``; ``load()`` returns a file."""

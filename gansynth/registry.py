@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from gansynth.findings import Check
     from gansynth.generator import Generator
     from gansynth.quality.metric import Metric
+    from gansynth.recipes import Recipe
     from gansynth.sources.base import CaseSource, SourceRequest
 
 GROUP = "gansynth"
-KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics")
+KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "recipes")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,14 @@ class Registry:
         """The metric registered under a name (``spectrum``)."""
         loaded: Metric = self.load("metrics", name)
         return loaded
+
+    def recipe(self, name: str) -> Recipe:
+        """The recipe registered under a name (``han2018-wgan``), held against its generator."""
+        from gansynth.recipes import read_recipe
+
+        recipe = read_recipe(self.load("recipes", name), name)
+        recipe.check()
+        return recipe
 
     def open_source(self, request: SourceRequest) -> CaseSource:
         """Open the source a request names."""

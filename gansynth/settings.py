@@ -10,6 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from gansynth.errors import UsageFault, did_you_mean
 
+LENGTHS = frozenset({"steps", "epochs"})
+"""Settings that say the same: how long to train."""
+
 Loop = TypeVar("Loop", bound=BaseModel)
 Own = TypeVar("Own", bound=BaseModel)
 
@@ -26,8 +29,14 @@ def split_settings(
         generator: its name, for messages.
 
     Raises:
-        UsageFault: unknown key (with the nearest one), or a value that does not fit.
+        UsageFault: unknown key (with the nearest one), a value that does not fit, or both steps and
+            epochs.
     """
+    if settings.keys() >= LENGTHS:
+        raise UsageFault(
+            f"--set epochs={settings['epochs']}: cannot be combined with steps="
+            f"{settings['steps']}, which says the same; expected one of them"
+        )
     known = {**loop.model_fields, **own.model_fields}
     for key in settings:
         if key not in known:
@@ -40,6 +49,12 @@ def split_settings(
         parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
         parse(own, {k: v for k, v in settings.items() if k in own.model_fields}),
     )
+
+
+def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
+    """Settings with others put over them; ``steps`` and ``epochs`` stand for each other."""
+    told = not LENGTHS.isdisjoint(over)
+    return {**{k: v for k, v in base.items() if not (told and k in LENGTHS)}, **over}
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

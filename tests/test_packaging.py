@@ -83,3 +83,14 @@ def test_help_costs_little_cpu_time():
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
     assert min(seconds() for _ in range(3)) <= HELP_CPU_SECONDS
+
+
+def test_the_wheel_has_every_file_that_is_no_module():
+    from hatchling.builders.wheel import WheelBuilder
+
+    packed = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    recipes = {p.relative_to(ROOT / "plugins").as_posix() for p in ROOT.glob("plugins/*/recipes/*")}
+    templates = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("gansynth/scaffold/templates/*")}
+    assert recipes
+    assert templates
+    assert recipes | templates <= packed

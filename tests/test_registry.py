@@ -129,6 +129,7 @@ NONSENSE = [
     ("sources", 7, "returned 7, expected a function"),
     ("checks", [], "expected a function"),
     ("metrics", {}, "expected a function"),
+    ("recipes", "x.yaml", "returned 'x.yaml', expected the pathlib.Path of a file"),
 ]
 
 

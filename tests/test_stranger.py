@@ -22,6 +22,7 @@ from gansynth.adapter import Injection
 from gansynth.hookspecs import API_VERSION
 from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
+from gansynth.recipes import read_recipe
 from gansynth.registry import KINDS as REGISTRY_KINDS
 from gansynth.registry import Registry, installed
 from gansynth.scaffold.project import KINDS, plan_project, write_project
@@ -137,11 +138,12 @@ EXAMPLES = dict(re.findall(r"^### register_(\w+)\n.*?^```python\n(.*?)^```", GUI
 
 
 @pytest.fixture
-def example(monkeypatch):
+def example(monkeypatch, tmp_path):
     """Registers a section's example; returns what is registered there under a name."""
 
     def load(kind: str, name: str) -> Any:
         module = ModuleType(f"example_{kind}")
+        module.__file__ = str(tmp_path / "example.py")
         exec(compile(EXAMPLES[kind], f"docs/plugins.md, register_{kind}", "exec"), vars(module))
         registry = Registry()
         registry.add(module, "example")
@@ -204,6 +206,15 @@ def test_the_example_of_a_metric_tells_half_the_contrast(example):
     flat = [Sample(case.image * np.float32(0.5), case.labels) for case in real]
     metric = example("metrics", "contrast")
     assert list(metric(flat, real, source.schema).values()) == pytest.approx([0.5, 0.5])
+
+
+def test_the_example_of_a_recipe_fits_its_generator(example, tmp_path):
+    section = GUIDE.partition("### register_recipes")[2]
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", section, re.M | re.S)
+    (tmp_path / "mine2026.yaml").write_text(text)
+    recipe = read_recipe(example("recipes", "mine2026"))
+    recipe.check()
+    assert recipe.alone
 
 
 def test_what_the_guide_says_of_the_interface_is_so():

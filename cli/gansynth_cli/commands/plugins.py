@@ -47,8 +47,8 @@ def list_plugins(load: bool, out: Output) -> None:
     """List what the installed plugins offer, and broken plugins with their reasons.
 
     Each line has the kind, the name, the plugin that offers it, and the distribution with its
-    version that the plugin was installed with. What is listed was not imported, only its plugin's
-    small first module was; --load imports it all.
+    version that the plugin was installed with; a recipe's says what it is, too. What is listed was
+    not imported, only its plugin's small first module was; --load imports it all.
     """
     from gansynth.registry import installed
 
@@ -65,13 +65,17 @@ def list_plugins(load: bool, out: Output) -> None:
         for kind, names in document.get("unusable", {}).items()
         for name, reason in names.items()
     ]
+    told = {name: recipe["summary"] for name, recipe in document["recipes"].items()}
     rows = [
-        (kind, name, f"from {plugin}", _origin(registry, plugin))
+        (
+            *(kind, name, f"from {plugin}", _origin(registry, plugin)),
+            told.get(name, "") if kind == "recipes" else "",
+        )
         for kind, names in document["found"].items()
         for name, plugin in names.items()
     ]
     rows += [
-        ("nothing", "-", f"from {plugin}", _origin(registry, plugin))
+        ("nothing", "-", f"from {plugin}", _origin(registry, plugin), "")
         for plugin in registry.plugins
         if not registry.offers(plugin)
     ]
@@ -173,6 +177,7 @@ def inventory(registry: Registry) -> dict[str, Any]:
             kind: {name: registry.found[kind][name][0] for name in registry.names(kind)}
             for kind in registry.found
         },
+        "recipes": recipes(registry),
         "broken": dict(registry.broken),
         "plugins": {
             name: {
@@ -185,13 +190,33 @@ def inventory(registry: Registry) -> dict[str, Any]:
     }
 
 
+def recipes(registry: Registry) -> dict[str, dict[str, Any]]:
+    """What each recipe is; those that cannot be read are left out, as ``unusable`` says."""
+    from gansynth.recipes import read_recipe
+
+    found: dict[str, dict[str, Any]] = {}
+    for name in registry.names("recipes"):
+        try:
+            spec = read_recipe(registry.load("recipes", name), name).spec
+        except GansynthError:
+            continue
+        found[name] = {
+            "summary": spec.summary,
+            "paper": spec.paper,
+            "generator": spec.generator,
+            "sets": [run.name for run in spec.runs],
+            "scales": list(spec.scale),
+        }
+    return found
+
+
 def unusable(registry: Registry) -> dict[str, dict[str, str]]:
     """Kind -> name -> why it does not load, of everything registered."""
     found: dict[str, dict[str, str]] = {}
     for kind in registry.found:
         for name in registry.names(kind):
             try:
-                registry.load(kind, name)
+                registry.recipe(name) if kind == "recipes" else registry.load(kind, name)
             except GansynthError as error:
                 found.setdefault(kind, {})[name] = " ".join(str(error).split())
     return found

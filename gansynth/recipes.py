@@ -1,0 +1,318 @@
+"""Recipes: what a paper fitted, as a YAML file, so that one command fits it again.
+
+A recipe names its generator, how cases are read, settings, and the sets it is fitted on::
+
+    summary: WGAN on sagittal brain slices, one for each sequence and one for all together
+    paper: Han et al. 2018, GAN-based synthetic brain MR image generation, ISBI
+    generator: dcgan
+    source: slices                   # volumes are cut into slices; 2D cases are taken as they are
+    read: {plane: sagittal}          # as after --read; texts
+    set: {objective: wgan, epochs: 25}
+    runs:
+      - name: "{channel}-128"        # a set for each channel of the source
+        each: channel
+        read: {channels: "{channel}", resize: 128x128}
+      - name: Concat-64
+        least_channels: 2            # left out where the source has fewer
+        read: {concat: yes, resize: 64x64}
+    open: [The paper does not say ..., here ...]
+    scale: {tiny: {set: {steps: 40}}}
+    reports: {...}                   # what the paper reports
+
+What a user types after ``--set`` and ``--read`` is put over all of it. Only a key whose text has
+``{channel}`` in it stays the recipe's: it picks among the channels that are left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from gansynth.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec
+from gansynth.errors import GansynthError, UsageFault, did_you_mean
+from gansynth.settings import overlay, split_settings
+
+CHANNEL = "{channel}"
+MOST_BYTES = 1 << 20
+
+
+def _yes_no(value: Any) -> Any:
+    """YAML's true and false as ``--read`` has them."""
+    if not isinstance(value, dict):
+        return value
+    return {k: ("yes" if v else "no") if isinstance(v, bool) else v for k, v in value.items()}
+
+
+# Numbers are refused: to YAML -100:40 is one, of base sixty.
+Read = Annotated[dict[str, str], BeforeValidator(_yes_no)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSpec(_Strict):
+    """One set of a recipe; or one for each channel."""
+
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9{][A-Za-z0-9._+{}-]*$", description="its folder's name"
+    )
+    each: Literal["channel", "none"] = Field(
+        "none", description="a set for each channel of the source, for {channel} in all texts"
+    )
+    least_channels: int = Field(1, ge=1, description="left out where the source has fewer")
+    read: Read = Field(default_factory=dict, description="over the recipe's")
+    set: dict[str, Any] = Field(default_factory=dict, description="over the recipe's")
+    per_channel: str | None = Field(
+        None, description="one model per channel (each), or per group of them, as one run"
+    )
+    per_class: str | None = Field(None, description="likewise, per class of whole cases")
+    parts: tuple[PartSpec, ...] | None = Field(None, description="a chain of parts, as one run")
+    reports: dict[str, Any] = Field(
+        default_factory=dict, description="what the paper reports of it; hours: of training"
+    )
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> RunSpec:
+        if (self.each == "channel") != (CHANNEL in self.name):
+            raise ValueError(f"name is {self.name!r}, expected {CHANNEL} in it with each: channel")
+        if sum(kind is not None for kind in (self.per_channel, self.per_class, self.parts)) > 1:
+            raise ValueError("expected one of per_channel, per_class and parts")
+        return self
+
+
+class Scale(_Strict):
+    """Overrides of every set, for another amount of work."""
+
+    summary: str = Field("", description="what it is for")
+    read: Read = Field(default_factory=dict, description="over the sets'")
+    set: dict[str, Any] = Field(default_factory=dict, description="over the sets'")
+
+
+class RecipeSpec(_Strict):
+    """A recipe's file."""
+
+    summary: str = Field(min_length=1, description="one line")
+    paper: str = Field(min_length=1, description="citation")
+    generator: str = Field(description="registered name")
+    source: Literal["slices"] | None = Field(
+        None, description="what volumes are wrapped into; null: cases are taken as they are"
+    )
+    read: Read = Field(default_factory=dict, description="as after --read")
+    set: dict[str, Any] = Field(default_factory=dict, description="as after --set")
+    edits: tuple[str, ...] | None = Field(
+        None, description="condition edits by name; null: the generator's own"
+    )
+    runs: tuple[RunSpec, ...] = Field((RunSpec(),), min_length=1, description="its sets, in order")
+    open: tuple[str, ...] = Field(
+        (), description="what the paper left open, and what was chosen; a sentence each"
+    )
+    scale: dict[str, Scale] = Field(default_factory=dict, description="by name, for --scale")
+    reports: dict[str, Any] = Field(default_factory=dict, description="what the paper reports")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that has been read.
+
+    Attributes:
+        name: as it is registered; of a file of the user's own, its name without the ending.
+        path: its file.
+        sha256: of the file.
+        spec: what is in it.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    spec: RecipeSpec
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one run by itself, which needs no folder of its own below ``-o``."""
+        return len(self.spec.runs) == 1 and self.spec.runs[0].each == "none"
+
+    def check(self) -> None:
+        """Hold every setting against the generator's options, every key of ``read`` to its source.
+
+        Raises:
+            UsageFault: naming file, key and value.
+        """
+        from gansynth.registry import installed
+        from gansynth.sampling import build_edits
+
+        spec = self.spec
+        try:
+            installed().generator(spec.generator)
+            build_edits(spec.edits or ())
+        except GansynthError as fault:
+            raise UsageFault(f"{self.path}: {fault}") from fault
+        for where, read in self._reads():
+            self._check_read(where, read)
+        for where, name, settings in self._settings():
+            self._check_settings(where, name, settings)
+
+    def _reads(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        yield "read", self.spec.read
+        for run in self.spec.runs:
+            yield f"runs.{run.name}.read", run.read
+        for name, scale in self.spec.scale.items():
+            yield f"scale.{name}.read", scale.read
+
+    def _settings(self) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+        """Where settings stand, of which generator, and what they come to, over what is below."""
+        spec = self.spec
+        base = texts(spec.set)
+        for run in spec.runs:
+            where = f"runs.{run.name}.set" if run.set else "set"
+            settings = overlay(base, texts(run.set))
+            if run.parts is None:
+                yield where, spec.generator, settings
+            for part in run.parts or ():
+                yield f"runs.{run.name}.parts.{part.name}", part.generator, part.settings(settings)
+        for name, scale in spec.scale.items():
+            yield f"scale.{name}.set", spec.generator, overlay(base, texts(scale.set))
+
+    def _check_settings(self, where: str, generator: str, settings: Mapping[str, str]) -> None:
+        from gansynth.registry import installed
+        from gansynth.training import FitOptions
+
+        try:
+            options = installed().generator(generator).Options
+            split_settings(settings, FitOptions, options, generator=generator)
+        except UsageFault as fault:
+            raise UsageFault(f"{self.path}: {where}: {_untyped(fault)}") from fault
+
+    def _check_read(self, where: str, read: Mapping[str, str]) -> None:
+        from gansynth.sources.base import SourceRequest
+        from gansynth.sources.reading import VolumeOptions, parse_read
+        from gansynth.sources.slice_options import SliceOptions
+
+        if self.spec.source != "slices":  # only the source that is opened knows its keys
+            return
+        own = {k: v for k, v in read.items() if k in SliceOptions.model_fields}
+        known = {*SliceOptions.model_fields, *VolumeOptions.model_fields}
+        for key in read.keys() - known:
+            if not key.startswith("inner."):
+                raise UsageFault(
+                    f"{self.path}: {where}: {key}={read[key]}: slices: has no such key, expected "
+                    f"one of {', '.join(sorted(known))}, or inner.KEY.{did_you_mean(key, known)}"
+                )
+        try:
+            parse_read(SliceOptions, SourceRequest("slices", "", read=own))
+        except UsageFault as fault:
+            raise UsageFault(f"{self.path}: {where}: {_untyped(fault)}") from fault
+
+    def scaled(self, name: str | None) -> Scale:
+        """The overrides of a scale; none for None.
+
+        Raises:
+            UsageFault: there is no such scale.
+        """
+        if name is None:
+            return Scale()
+        if name not in self.spec.scale:
+            known = self.spec.scale
+            raise UsageFault(
+                f"--scale {name}: recipe {self.name} has no such scale, expected one of: "
+                f"{', '.join(known) or 'none'}.{did_you_mean(name, known)}"
+            )
+        return self.spec.scale[name]
+
+
+def read_recipe(path: Path, name: str | None = None) -> Recipe:
+    """Read a recipe's file; its settings are not held against the generator: see ``check``.
+
+    Args:
+        path: YAML.
+        name: what it is called; the file's name if None.
+
+    Raises:
+        UsageFault: no such file, not YAML, or not a recipe: naming file and key.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageFault(f"{path}: larger than {MOST_BYTES} bytes, expected a recipe")
+        data = path.read_bytes()
+        doc = yaml.safe_load(data.decode("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise UsageFault(f"{path}: cannot be read ({text}); expected a recipe in YAML") from None
+    try:
+        spec = RecipeSpec.model_validate(doc)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "all of it"
+        known = RecipeSpec.model_fields
+        meant = did_you_mean(str(first["loc"][-1]), known) if first["loc"] else ""
+        raise UsageFault(
+            f"{path}: {key} is {first['input']!r:.60}: {first['msg'].removeprefix('Value error, ')}"
+            f"; a recipe has {', '.join(known)}.{meant}"
+        ) from None
+    return Recipe(name or path.stem, path, hashlib.sha256(data).hexdigest(), spec)
+
+
+def find_recipe(text: str) -> Recipe:
+    """The recipe that ``--recipe`` names: a registered one, or a YAML file; checked.
+
+    Raises:
+        UsageFault: unknown, or something in it does not fit its generator.
+    """
+    from gansynth.registry import installed
+
+    if text.endswith((".yaml", ".yml")):
+        recipe = read_recipe(Path(text))
+        recipe.check()
+        return recipe
+    return installed().recipe(text)
+
+
+def texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Values from YAML as a user would type them after ``--set``."""
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+
+
+def filled(value: Any, channel: str) -> Any:
+    """A document with a channel's name for ``{channel}`` in all of its texts."""
+    if isinstance(value, str):
+        return value.replace(CHANNEL, channel)
+    if isinstance(value, Mapping):
+        return {k: filled(v, channel) for k, v in value.items()}
+    return [filled(v, channel) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def composite_of(run: RunSpec, generator: str, edits: Sequence[str] | None) -> Spec | None:
+    """The composite run that a set is; None for a run of one generator."""
+    if run.parts is not None:
+        return ChainSpec(parts=run.parts, edits=None if edits is None else tuple(edits))
+    if run.per_class is not None:
+        return PerClass(generator, run.per_class)
+    return None if run.per_channel is None else PerChannel(generator, run.per_channel)
+
+
+def picked(names: Iterable[str], only: Sequence[str], recipe: str) -> set[str]:
+    """The names of the sets to fit.
+
+    Raises:
+        UsageFault: one that is not there.
+    """
+    known = list(names)
+    for name in only:
+        if name not in known:
+            raise UsageFault(
+                f"--only {name}: recipe {recipe} has no such set here, expected among: "
+                f"{', '.join(known)}.{did_you_mean(name, known)}"
+            )
+    return set(only or known)
+
+
+def _untyped(fault: UsageFault) -> str:
+    """What is wrong with a value, without the option it was not typed after."""
+    return str(fault).removeprefix("--set ").removeprefix("--read ")
