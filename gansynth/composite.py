@@ -4,14 +4,15 @@
 under ``parts`` and holds the SHA-256 of their manifests (which hold those of their weights), so
 nothing can be exchanged unnoticed. Opened by ``load_run`` it is a generator like any other.
 
-Two kinds are fitted (``gansynth.composite_fit``): one model per channel (Sun et al. 2020, MM-GAN),
-and chains (Shin et al. 2018), whose later parts are given what earlier ones draw, or learn from
-label maps that an earlier one draws from images.
+Three kinds are fitted (``gansynth.composite_fit``): one model per channel (Sun et al. 2020,
+MM-GAN); chains (Shin et al. 2018), whose later parts are given what earlier ones draw, or learn
+from label maps that an earlier one draws from images; and one model per class of whole cases
+(Frid-Adar et al. 2018), whose parts draw whole samples (``gansynth.composite_class``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +26,7 @@ from gansynth.composite_view import (
     only_intensity,
 )
 from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.generator import Generator, GeneratorOptions, Phase
+from gansynth.generator import Generator, GeneratorOptions, Labelling, Phase
 from gansynth.integrity import path_inside, sha256_file
 from gansynth.run import MANIFEST, Run
 from gansynth.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
@@ -36,22 +37,44 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAME, PARTS = "composite", "parts"
+LABELLINGS: tuple[Labelling, ...] = ("none", "drawn", "asked")
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part that draws image channels.
+class Opened:
+    """A part of a composite run, opened.
 
     Attributes:
         name: its folder's.
-        run: opened.
+        run: what ``load_run`` made of it.
+    """
+
+    name: str
+    run: Run
+
+    def in_source_units(self, image: FloatArray) -> FloatArray:
+        """What it has drawn, (C, ...), in the source's units."""
+        return self._units.to_host(Sample(image)).image
+
+    def in_own_units(self, image: FloatArray) -> FloatArray:
+        """An image (C, ...) of the source's units in those it learnt from."""
+        return self._units.to_generator(Case("", "", image)).image
+
+    @property
+    def _units(self) -> Space:
+        return only_intensity(self.run.space, list(range(len(self.run.schema.channels))))
+
+
+@dataclass(frozen=True)
+class Part(Opened):
+    """A part that draws image channels.
+
+    Attributes:
         draws: channels it contributes, by name.
         given: channels that earlier parts have drawn for it.
         relabelled: whether it learnt from drawn label maps.
     """
 
-    name: str
-    run: Run
     draws: tuple[str, ...]
     given: tuple[str, ...]
     relabelled: bool
@@ -64,8 +87,8 @@ class Part:
         return cls(name, run, draws, given, "labels_by" in run.request.view)
 
 
-class Composite(Generator):
-    """Draws all channels of a sample, one part after the other.
+class Together(Generator):
+    """What composites of every kind are: generators whose parts have been trained already.
 
     Args:
         schema: of the composite's samples, in its space.
@@ -76,10 +99,16 @@ class Composite(Generator):
     name: ClassVar[str] = NAME
     ema: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, schema: Schema, space: Space, parts: Sequence[Part]) -> None:
+    def __init__(self, schema: Schema, space: Space, parts: Sequence[Opened]) -> None:
         self.parts = tuple(parts)
         self.space = space
         super().__init__(schema, space.size, GeneratorOptions())
+        self.device = parts[0].run.generator.device
+
+    @property
+    def labelling(self) -> Labelling:
+        """That of the part with the least."""
+        return least_labelled(part.run.generator.labelling for part in self.parts)
 
     def networks(self) -> dict[str, nn.Module]:
         """Every part's networks, as ``PART/NETWORK``."""
@@ -93,12 +122,27 @@ class Composite(Generator):
         """None: its parts have been trained, each by itself."""
         return ()
 
-    def to(self, device: torch.device) -> Composite:
+    def to(self, device: torch.device) -> Together:
         """Move every part to a device."""
         self.device = device
         for part in self.parts:
             part.run.generator.to(device)
         return self
+
+    def told(self, condition: Condition, seed: int, *parts: Opened) -> dict[str, Any]:
+        """Provenance of a sample that some of the parts have drawn."""
+        return {
+            **condition.provenance,
+            "generator": self.name,
+            "parts": {part.name: part.run.run_id for part in parts},
+            "latent_seed": seed,
+        }
+
+
+class Composite(Together):
+    """Draws all channels of a sample, one part after the other."""
+
+    parts: tuple[Part, ...]
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition: every part's channels for the same label map."""
@@ -107,7 +151,7 @@ class Composite(Generator):
             asked = [self._ask(part, c, drawn, i) for i, c in enumerate(conditions)]
             own_seeds = [part_seed(seed, number) for seed in seeds]
             samples = part.run.generator.sample(asked, own_seeds)
-            images = [self._in_source_units(part, sample.image) for sample in samples]
+            images = [part.in_source_units(sample.image) for sample in samples]
             for channel in part.draws:
                 place = part.run.schema.channels.index(channel)
                 drawn[channel] = [image[place] for image in images]
@@ -126,21 +170,12 @@ class Composite(Generator):
             given = space.to_generator(Case("", "", image)).image
         return replace(condition, labels=labels, given=given, context=None)
 
-    def _in_source_units(self, part: Part, image: FloatArray) -> FloatArray:
-        numbers = list(range(len(part.run.schema.channels)))
-        return only_intensity(part.run.space, numbers).to_host(Sample(image)).image
-
     def _joined(
         self, condition: Condition, drawn: Mapping[str, list[FloatArray]], index: int, seed: int
     ) -> Sample:
         image = np.stack([drawn[name][index] for name in self.schema.channels])
-        provenance = {
-            **condition.provenance,
-            "generator": self.name,
-            "parts": {part.name: part.run.run_id for part in self.parts},
-            "latent_seed": seed,
-        }
-        return Sample(image, self._own(condition.labels), None, provenance)
+        told = self.told(condition, seed, *self.parts)
+        return Sample(image, self._own(condition.labels), None, told)
 
     def _own(self, labels: LabelArray | None) -> LabelArray | None:
         """A label map without labels that only a part knows (background instead)."""
@@ -156,33 +191,39 @@ def part_seed(seed: int, number: int) -> int:
     return int(words[0]) << 31 ^ int(words[1])
 
 
+def least_labelled(found: Iterable[Labelling]) -> Labelling:
+    """Of several, the one that says the least about a sample's labels."""
+    return min(found, key=LABELLINGS.index)
+
+
 # -- as a folder -----------------------------------------------------------------------------------
 
 
-def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> Composite:
+def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> Together:
     """Open the parts that draw images, each checked against the composite's manifest.
 
     Raises:
         UsageFault: not all parts are fitted yet.
         IntegrityFault: a part is not the one that was fitted, or the parts do not fit together.
     """
+    from gansynth.composite_class import ClassComposite
     from gansynth.run import load_run
 
     check_parts(folder, manifest)
-    opened = [(p["name"], load_run(part_folder(folder, p), device)) for p in manifest[PARTS]]
-    drawing = [(name, run) for name, run in opened if not draws_labels(run.generator.options)]
-    parts = [Part.of(name, run) for name, run in drawing]
+    opened = [Opened(p["name"], load_run(part_folder(folder, p), device)) for p in manifest[PARTS]]
     space = Space.from_json(manifest["space"])
     schema = space.generator_schema(Schema.from_json(manifest["schema"]))
+    if all("classes" in part.run.request.view for part in opened):
+        return ClassComposite.of(schema, space, opened)
+    drawing = [part for part in opened if not draws_labels(part.run.generator.options)]
+    parts = [Part.of(part.name, part.run) for part in drawing]
     missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})
     if missing:
         raise IntegrityFault(
             f"{folder / MANIFEST}: no part draws channel(s) {', '.join(missing)}; expected one for "
             "each. Fit the run again"
         )
-    composite = Composite(schema, space, parts)
-    composite.device = parts[0].run.generator.device
-    return composite
+    return Composite(schema, space, parts)
 
 
 def check_parts(folder: Path, manifest: Mapping[str, Any]) -> Path:

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from gansynth.composite import NAME, PARTS
+from gansynth.composite import NAME, PARTS, least_labelled
 from gansynth.composite_plan import Plan, PlannedPart, make_plan
-from gansynth.composite_spec import ChainSpec, PerChannel
+from gansynth.composite_spec import Spec
 from gansynth.errors import UsageFault
 from gansynth.integrity import (
     remove_temporaries,
@@ -35,7 +35,7 @@ COLUMNS = 8
 
 
 def fit_composite(
-    spec: ChainSpec | PerChannel,
+    spec: Spec,
     request: SourceRequest,
     out: Path,
     *,
@@ -47,6 +47,7 @@ def fit_composite(
     resume: bool = True,
     dry_run: bool = False,
     log: Sequence[str] = (),
+    recipe: str = "",
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Fit every part of a composite run, in order; finished ones are kept.
@@ -63,6 +64,7 @@ def fit_composite(
         resume: False refuses a folder that already holds a run.
         dry_run: measure every part, write nothing.
         log: loggers of every part.
+        recipe: the recipe that asks for it, in words, for every part's ``config.yaml``.
         reporter: shows progress.
 
     Returns:
@@ -75,6 +77,7 @@ def fit_composite(
     plan = make_plan(spec, request, settings, edits)
     _guard_own_data(plan)
     options = dict(edits=plan.edits, device=device, memory=memory, dry_run=dry_run, log=log)
+    options["recipe"] = recipe
     if dry_run:
         parts = {p.name: _fit_part(p, out, init_from, options, reporter) for p in plan.parts}
         return _dry_report(out, plan, parts)
@@ -225,6 +228,7 @@ class _Folder:
                     "folder": part.folder,
                     "generator": part.generator,
                     "draws": list(part.draws) or "labels",
+                    **({"classes": list(part.classes)} if part.classes else {}),
                     "manifest_sha256": None,
                 }
                 for part in plan.parts
@@ -244,12 +248,16 @@ class _Folder:
             return
         own = read_manifest(self.out / part.folder)
         lineage = Lineage.from_json(self.manifest["lineage"])
-        joined = lineage.joined(Lineage.from_json(own["lineage"]))
+        seen = Lineage.from_json(own["lineage"]).everyone()
+        # What has learnt from some of the whole's cases, those of a class, adds nothing to them.
+        joined = lineage.joined(*(one for one in seen if not one.within(lineage)))
         self.manifest["lineage"] = joined.to_json()
         for entry in self.manifest[PARTS]:
             if entry["name"] == part.name:
                 entry["manifest_sha256"] = sha256_file(self.out / part.folder / MANIFEST)
         self.manifest["steps"] = max(self.manifest["steps"], own["steps"])
+        labelling = (whole.get("labelling", "asked") for whole in (self.manifest, own))
+        self.manifest["labelling"] = least_labelled(labelling)
         self._write()
 
     def finish(self, fitted: Mapping[str, Any], device: str) -> dict[str, Any]:

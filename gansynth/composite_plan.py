@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.composite import NAME, PARTS
-from gansynth.composite_spec import ChainSpec, PartSpec, PerChannel
-from gansynth.composite_view import channel_numbers, draws_labels, given_channels
+from gansynth.composite_spec import PartSpec, PerChannel, PerClass, Spec
+from gansynth.composite_view import (
+    View,
+    channel_numbers,
+    draws_labels,
+    given_channels,
+    viewed,
+)
 from gansynth.errors import UsageFault
-from gansynth.generator import GeneratorOptions
+from gansynth.generator import Generator, GeneratorOptions
 from gansynth.registry import installed
 from gansynth.run import read_manifest
-from gansynth.sampling import build_edits
+from gansynth.sampling import build_edits, check_edits
 from gansynth.settings import split_settings
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.training import FitOptions
@@ -31,6 +37,7 @@ class PlannedPart:
         request: what it learns from; its view has no ``home`` yet.
         draws: image channels it contributes; none if it draws label maps.
         own_data: whether it learns from a source of its own.
+        classes: of the cases it sees; empty for all.
     """
 
     name: str
@@ -39,6 +46,7 @@ class PlannedPart:
     request: SourceRequest
     draws: tuple[str, ...]
     own_data: bool
+    classes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -70,9 +78,10 @@ class Plan:
     labels_by: str | None
 
     @property
-    def view(self) -> dict[str, Any]:
+    def view(self) -> Mapping[str, Any]:
         """What the composite's own conditions are drawn through."""
-        return {} if self.labels_by is None else {"labels_by": f"{PARTS}/{self.labels_by}"}
+        own = self.source.request.view
+        return own if self.labels_by is None else {"labels_by": f"{PARTS}/{self.labels_by}"}
 
     def config(self, init_from: Path | None) -> dict[str, Any]:
         """The resolved settings."""
@@ -99,7 +108,7 @@ class Plan:
 
 
 def make_plan(
-    spec: ChainSpec | PerChannel,
+    spec: Spec,
     request: SourceRequest,
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
@@ -116,6 +125,8 @@ def make_plan(
         UsageFault: naming the part, and what is wrong with it.
     """
     planner = _Planner(installed().open_source(request))
+    if isinstance(spec, PerClass):
+        return _plan_classes(spec, planner.source, settings, edits)
     if isinstance(spec, PerChannel):
         spec = spec.chain(planner.source.schema)
     for asked in spec.parts:
@@ -128,6 +139,54 @@ def make_plan(
     chosen = planner.default_edits if names is None else tuple(names)
     build_edits(chosen)
     return Plan(planner.source, tuple(planner.parts), chosen, planner.labels_by)
+
+
+def _plan_classes(
+    spec: PerClass, source: CaseSource, settings: Mapping[str, str], edits: Sequence[str] | None
+) -> Plan:
+    """One part for each class; the source of the whole has the cases of all of them.
+
+    Raises:
+        UsageFault: classes that are not there, or a generator that draws no whole samples.
+    """
+    cls = installed().generator(spec.generator)
+    _, options = split_settings(settings, FitOptions, cls.Options, generator=spec.generator)
+    if draws_labels(options) or given_channels(options):
+        raise UsageFault(
+            f"--per-class {spec.groups}: {spec.generator} is set to draw label maps, or to be "
+            "given channels; expected parts that draw whole samples. Leave target and given out"
+        )
+    parts = spec.classes(source)
+    built = _build(cls, options, source)
+    check_edits(built, edits or ())
+    together = [name for names in parts.values() for name in names]
+    chosen = View(source, {"classes": together})
+    whole = source if chosen.train_ids == source.train_ids else chosen
+    channels, texts = source.schema.channels, dict(settings)
+    planned = tuple(
+        PlannedPart(
+            name,
+            spec.generator,
+            texts,
+            replace(source.request, view={"classes": list(classes)}),
+            channels,
+            own_data=False,
+            classes=classes,
+        )
+        for name, classes in parts.items()
+    )
+    usual = cls.default_edits if built.labelling == "asked" else ()
+    names = tuple(usual if edits is None else edits)
+    build_edits(names)
+    return Plan(whole, planned, names, None)
+
+
+def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) -> Generator:
+    """A generator as a part will have it, to ask what it draws; torch's random state stays."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        return cls(source.space.generator_schema(source.schema), source.space.size, options)
 
 
 class _Planner:
@@ -163,6 +222,9 @@ class _Planner:
         if asked.labels_by is not None:
             view["labels_by"] = f"../{self._labeller(asked.labels_by)}"
         draws = self._draws(channels, options)
+        # Built only where a plugin has a say in it: large networks take seconds.
+        if cls.labelling is not Generator.labelling:
+            _refuse_noise(_build(cls, options, viewed(base, view)))
         if draws and asked.data is not None:
             _check_same_arrays(base, self.source, draws)
         if draws and not self._drawn:
@@ -241,6 +303,16 @@ def _seen(asked: PartSpec, options: GeneratorOptions, every: Sequence[str]) -> S
     if asked.channels is not None:
         return asked.channels
     return given_channels(options) if draws_labels(options) else every
+
+
+def _refuse_noise(built: Generator) -> None:
+    """Refuse parts that draw a patient each: channels of one sample must show the same one."""
+    if built.labelling != "asked":
+        raise UsageFault(
+            f"generator {built.name!r} draws images from noise, so its channels would show another "
+            "anatomy than those of the other parts; expected one that draws images of label maps "
+            f"(cgan3d). Fit {built.name} on all channels together"
+        )
 
 
 def _check_same_arrays(own: CaseSource, source: CaseSource, draws: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""How a composite run is asked for: a chain in a YAML file, or one model per channel.
+"""How a composite run is asked for: a chain in a YAML file, one model per channel, or per class.
 
 A chain lists its parts in the order they are fitted and draw::
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gansynth.errors import UsageFault
 from gansynth.schema import Schema
+from gansynth.settings import overlay
+from gansynth.sources.base import CaseSource
+from gansynth.sources.classes import class_numbers
 
 EACH = "each"
-"""``--per-channel`` without groups."""
+"""``--per-channel`` and ``--per-class`` without groups."""
+LEAST_CASES = 2
+"""Training cases of a part of a class; one alone would only be learnt by heart."""
 MOST_BYTES = 1 << 20
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 
@@ -63,7 +69,7 @@ class PartSpec(BaseModel):
     def settings(self, over: Mapping[str, str]) -> dict[str, str]:
         """``set`` as texts, with what was typed on the command line put over it."""
         own = {k: v if isinstance(v, str) else json.dumps(v) for k, v in self.set.items()}
-        return {**own, **over}
+        return overlay(own, over)
 
 
 class ChainSpec(BaseModel):
@@ -104,7 +110,7 @@ class PerChannel:
                 f"--per-channel {self.groups}: expected every one of {', '.join(schema.channels)} "
                 f"once, for example --per-channel {','.join(schema.channels)}"
             )
-        names = [_folder_name("+".join(part)) for part in parts]
+        names = [folder_name("+".join(part)) for part in parts]
         _check_names("--per-channel", names)
         return ChainSpec(
             parts=tuple(
@@ -114,23 +120,81 @@ class PerChannel:
         )
 
 
-def asked_for(name: str, groups: str | None) -> ChainSpec | PerChannel | None:
+@dataclass(frozen=True)
+class PerClass:
+    """One part per class of whole cases, or per group of classes (Frid-Adar et al. 2018).
+
+    Attributes:
+        generator: registered name, of every part.
+        groups: ``each``, or classes like ``cyst,metastasis+haemangioma``; others are left out.
+    """
+
+    generator: str
+    groups: str = EACH
+
+    def classes(self, source: CaseSource) -> dict[str, tuple[str, ...]]:
+        """Names of the parts, and the classes of each.
+
+        Raises:
+            UsageFault: no classes, one that is not there or is named twice, or too few cases of it.
+        """
+        asked = f"--per-class {self.groups}"
+        class_numbers(source, (), asked="--per-class")
+        parts: list[tuple[str, ...]] = [(name,) for name in source.schema.classes]
+        if self.groups != EACH:
+            parts = [tuple(c.strip() for c in g.split("+")) for g in self.groups.split(",")]
+        named = [name for part in parts for name in part]
+        class_numbers(source, named, asked=asked)
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            raise UsageFault(
+                f"{asked}: class {twice!r} is named twice, expected one part that draws it"
+            )
+        counts = Counter(source.label_class(case) for case in source.train_ids)
+        for part in parts:
+            found = sum(counts[number] for number in class_numbers(source, part, asked=asked))
+            if found < LEAST_CASES:
+                others = ",".join("+".join(p) for p in parts if p != part) or "other classes"
+                raise UsageFault(
+                    f"{asked}: {found} training case(s) of class {'+'.join(part)!r} in "
+                    f"{source.name} fold {source.fold}, expected at least {LEAST_CASES}; leave it "
+                    f"out (--per-class {others}), or join it with another: a+b"
+                )
+        names = [folder_name("+".join(part)) for part in parts]
+        _check_names("--per-class", names)
+        return dict(zip(names, parts, strict=True))
+
+
+Spec = ChainSpec | PerChannel | PerClass
+
+
+def asked_for(name: str, groups: str | None, classes: str | None = None) -> Spec | None:
     """The composite run that a command line asks for; None for a run of one generator.
 
     Args:
         name: a generator's name, or a chain's file.
         groups: of ``--per-channel``, if that is given.
+        classes: of ``--per-class``, if that is given.
 
     Raises:
-        UsageFault: the file is no chain's, or both are given.
+        UsageFault: the file is no chain's, or more than one of them is given.
     """
-    if not name.endswith((".yaml", ".yml")):
-        return None if groups is None else PerChannel(name, groups)
-    if groups is not None:
+    if groups is not None and classes is not None:
         raise UsageFault(
-            f"--per-channel {groups}: {name} says itself what its parts draw; leave one of them out"
+            f"--per-class {classes}: cannot be combined with --per-channel {groups}, expected one "
+            "of them; leave the other out"
         )
-    return read_chain(Path(name))
+    chain = name.endswith((".yaml", ".yml"))
+    for option, value in (("--per-channel", groups), ("--per-class", classes)):
+        if chain and value is not None:
+            raise UsageFault(
+                f"{option} {value}: {name} says itself what its parts draw; leave one of them out"
+            )
+    if chain:
+        return read_chain(Path(name))
+    if classes is not None:
+        return PerClass(name, classes)
+    return None if groups is None else PerChannel(name, groups)
 
 
 def read_chain(path: Path) -> ChainSpec:
@@ -159,8 +223,9 @@ def read_chain(path: Path) -> ChainSpec:
     return spec
 
 
-def _folder_name(channels: str) -> str:
-    name = _UNFIT.sub("_", channels)
+def folder_name(text: str) -> str:
+    """What channels or classes are called as a folder."""
+    name = _UNFIT.sub("_", text)
     return name if name[0].isalnum() else f"c{name}"
 
 

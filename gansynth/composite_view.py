@@ -1,8 +1,9 @@
-"""What one part of a composite run sees of its source: some channels, labels drawn by another part.
+"""What one part of a composite run sees of its source: some channels, some classes, drawn labels.
 
 A view is written down in ``SourceRequest.view``, so that whoever opens the request sees the same:
 
 - ``channels``: names of the image channels that are seen, in the source's order.
+- ``classes``: names of the classes whose cases are seen; their numbers stay the source's.
 - ``labels_by``: folder of the run that draws label maps, relative to the folder of the run that
   sees them. The source's own labels win; what is drawn gets values above them.
 - ``labels_sha256``: of that run's manifest; another run there is refused.
@@ -24,6 +25,7 @@ from gansynth.errors import IntegrityFault, UsageFault, did_you_mean
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.schema import Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.classes import class_numbers
 from gansynth.space import Space
 
 HOME = "home"
@@ -55,7 +57,7 @@ def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
 
 
 class View(CaseSource):
-    """A source whose cases have some of the channels, or more labels.
+    """A source with some of the channels, the cases of some classes, or more labels.
 
     Its records are those of the whole cases: whoever sees a channel has seen the case.
 
@@ -74,6 +76,8 @@ class View(CaseSource):
         self._seen = sorted(
             channel_numbers(base.schema, view.get("channels", base.schema.channels))
         )
+        names = view.get("classes")
+        self._classes = None if names is None else class_numbers(base, names, asked="classes")
 
     @property
     def name(self) -> str:
@@ -96,15 +100,24 @@ class View(CaseSource):
         host = {**space.host, "channels_seen": list(self.schema.channels)}
         return replace(space, window=window, host=host)
 
-    @property
+    @cached_property
     def train_ids(self) -> tuple[str, ...]:
-        """The source's."""
-        return self.base.train_ids
+        """The source's, of the classes that are seen."""
+        return self._of_classes(self.base.train_ids)
 
-    @property
+    @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
+        """The source's, of the classes that are seen; what is barred is told by ``behind``."""
+        return self._of_classes(self.base.held_out_ids)
+
+    def _of_classes(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        if self._classes is None:
+            return ids
+        return tuple(i for i in ids if self.base.label_class(i) in self._classes)
+
+    def label_class(self, case_id: str) -> int | None:
         """The source's."""
-        return self.base.held_out_ids
+        return self.base.label_class(case_id)
 
     def subject(self, case_id: str) -> str:
         """The source's."""
@@ -128,11 +141,12 @@ class View(CaseSource):
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
-        """What the label maps' maker has seen, and its ancestors."""
+        """The source's; then what the label maps' maker has seen, and its ancestors."""
         if self.labeller is None:
-            return ()
+            return self.base.ancestors
         seen = self.labeller.run.lineage
-        return tuple(replace(one, ancestors=()) for one in seen.everyone())
+        drawn = tuple(replace(one, ancestors=()) for one in seen.everyone())
+        return (*self.base.ancestors, *drawn)
 
     @cached_property
     def labeller(self) -> Labeller | None:
@@ -157,6 +171,11 @@ class View(CaseSource):
                 "Restore it from a copy, or fit both again"
             )
         return found
+
+
+def behind(source: CaseSource) -> CaseSource:
+    """The source behind a view: all of its held-out cases are held out, whatever a view shows."""
+    return source.base if isinstance(source, View) else source
 
 
 class Labeller:

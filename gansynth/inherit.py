@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gansynth import checkpoint
+from gansynth.composite_view import behind
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator
 from gansynth.lineage import Lineage, guard
@@ -113,7 +114,8 @@ def descend(source: CaseSource, own: Lineage, ancestor: Ancestor) -> Lineage:
     Raises:
         IntegrityFault: the ancestor has seen one of them.
     """
-    held_out = source.records(source.held_out_ids)
+    whole = behind(source)
+    held_out = whole.records(whole.held_out_ids)
     guard(ancestor.lineage, held_out, what=f"run {ancestor.run_id}", dataset=source.name)
     return own.joined(ancestor.lineage)
 

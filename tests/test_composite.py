@@ -21,7 +21,8 @@ from gansynth.job import resolve
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter
 from gansynth.run import load_run, read_manifest
-from gansynth.sampling import SampleDrawer, sample_run
+from gansynth.sampled import sample_run
+from gansynth.sampling import SampleDrawer
 from gansynth.schema import Case, Schema
 from gansynth.sources.base import SourceRequest
 from gansynth.testing import ToySource

@@ -1,0 +1,464 @@
+"""One generator per class: what each sees, what they draw together, what is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gansynth import fill_bank, fitting
+from gansynth.bank import BankReader
+from gansynth.composite import part_seed
+from gansynth.composite_fit import fit_composite
+from gansynth.composite_plan import make_plan
+from gansynth.composite_spec import ChainSpec, PerChannel, PerClass, asked_for
+from gansynth.composite_view import View
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.fitting import fit
+from gansynth.hookspecs import hookimpl
+from gansynth.registry import installed
+from gansynth.reporting import NullReporter
+from gansynth.run import load_run, read_manifest
+from gansynth.sampled import sample_run
+from gansynth.sampling import SampleDrawer
+from gansynth.show import describe_run
+from gansynth.sources.base import SourceRequest
+from gansynth.testing import ToySource
+
+TINY = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "diversity": False}
+SMALL = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "batch_size": 1}
+CLASSES = ("cyst", "metastasis", "rare one")
+REQUEST = SourceRequest("kinds", "2")
+BOTH = PerClass("dcgan", "cyst,metastasis")
+
+
+class Kinds(ToySource):
+    """Toy cases of three kinds: 8, 3 and one to train on; of ``kinds:all`` none is held out.
+
+    A metastasis is brighter by 5 in both channels.
+    """
+
+    def __init__(self, where: str = "2") -> None:
+        super().__init__(2)
+        self.request = SourceRequest("kinds", where)
+
+    @property
+    def name(self):
+        return f"kinds:{self.request.where}"
+
+    @property
+    def schema(self):
+        return replace(super().schema, classes=CLASSES)
+
+    @property
+    def train_ids(self):
+        return tuple(self._cases)[: 16 if self.request.where == "all" else 12]
+
+    @property
+    def held_out_ids(self):
+        return tuple(self._cases)[len(self.train_ids) :]
+
+    def label_class(self, case_id: str) -> int:
+        number = int(case_id[-2:])
+        return 2 if number == 7 else int(number % 3 == 1)
+
+    def load(self, case_id: str):
+        number = self.label_class(case_id)
+        case: Any = super().load(case_id)
+        bright = np.where(case.labels >= 0, np.float32(5 * (number == 1)), np.float32(0))
+        return replace(case, image=case.image + bright, label_class=number)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kinds(toy_source):
+    @hookimpl
+    def register_sources(register):
+        register("kinds", lambda: lambda request: Kinds(request.where))
+
+    installed().add(SimpleNamespace(register_sources=register_sources), "kinds")
+    with pytest.MonkeyPatch.context() as patch:
+        # What each fit ends with is tested elsewhere, and would take most of the time here.
+        patch.setattr(fitting, "final_sheets", lambda *_: {})
+        patch.setattr(fitting, "report_label_maps", lambda *_: {})
+        try:
+            yield
+        finally:
+            installed().remove("kinds")
+
+
+def compose(out: Path, spec: Any = BOTH, *, edits: Any = None, **changes: Any) -> Any:
+    passed = {k: changes.pop(k) for k in ("init_from", "dry_run", "resume") if k in changes}
+    own = TINY if spec.generator == "dcgan" else SMALL
+    return fit_composite(
+        spec,
+        REQUEST,
+        out,
+        settings={k: str(v) for k, v in {"steps": 0, **own, **changes}.items()},
+        edits=edits,
+        device="cpu",
+        reporter=NullReporter(),
+        **passed,
+    )
+
+
+@pytest.fixture(scope="module")
+def both(kinds, tmp_path_factory) -> Path:
+    """A tanh GAN for each of two of the three classes, which draws masks too. Do not change it."""
+    out: Path = tmp_path_factory.mktemp("both") / "run"
+    compose(out, with_mask=True, output="tanh")
+    return out
+
+
+@pytest.fixture
+def run(both: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    shutil.copytree(both, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def drawer(folder: Path, **options: Any) -> SampleDrawer:
+    return SampleDrawer(load_run(folder, "cpu"), Kinds(), **options)
+
+
+# -- planning --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "message"),
+    [
+        (PerClass("dcgan"), {}, r"1 training case\(s\) of class 'rare one'.*leave it out \(--per"),
+        (PerClass("dcgan", "cyst,metastases"), {}, "class 'metastases' is unknown.*'metastasis'"),
+        (PerClass("dcgan", "cyst,cyst+metastasis"), {}, "class 'cyst' is named twice"),
+        (PerClass("cgan3d", "cyst"), {"given": "first"}, "Leave target and given out"),
+        (PerClass("cgan3d", "cyst"), {"target": "labels", "given": "first"}, "Leave target"),
+        (PerClass("cgan", "cyst"), {}, "generator 'cgan' is unknown"),
+        (PerClass("dcgan", "cyst"), {"widht": "4"}, "Did you mean 'width'"),
+    ],
+)  # fmt: skip
+def test_classes_that_cannot_be_drawn_are_refused_in_one_line(spec, settings, message):
+    with pytest.raises(UsageFault, match=message) as refusal:
+        make_plan(spec, REQUEST, settings, None)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_source_without_classes_is_refused_with_the_way_out():
+    with pytest.raises(UsageFault, match=r"--per-class: .*toy:2 have no .*--read classes=yes"):
+        make_plan(PerClass("dcgan"), SourceRequest("toy", "2"), {}, None)
+
+
+@pytest.mark.parametrize("name", ["dcgan", "chain.yaml"])
+def test_classes_and_channels_are_not_split_at_once(name):
+    with pytest.raises(UsageFault, match="--per-class each: "):
+        asked_for(name, None if name.endswith("yaml") else "each", "each")
+
+
+def test_edits_of_what_draws_its_own_labels_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UsageFault, match="--edit flip: dcgan draws no label maps"):
+        compose(tmp_path / "run", edits=("flip",))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("spec", ["channel", "chain"])
+def test_channels_that_are_drawn_from_noise_are_refused(spec):
+    """Each would show another anatomy."""
+    chain = {"parts": [{"name": "a", "generator": "dcgan", "channels": ["first"]}]}
+    asked = PerChannel("dcgan") if spec == "channel" else ChainSpec.model_validate(chain)
+    with pytest.raises(UsageFault, match="would show another anatomy"):
+        make_plan(asked, REQUEST, {k: str(v) for k, v in TINY.items()}, None)
+
+
+def test_classes_may_be_joined():
+    plan = make_plan(PerClass("dcgan", "metastasis,cyst+rare one"), REQUEST, {}, None)
+    assert [(part.name, part.classes) for part in plan.parts] == [
+        ("metastasis", ("metastasis",)),
+        ("cyst+rare_one", ("cyst", "rare one")),
+    ]
+    assert plan.view == {}
+
+
+# -- what parts see --------------------------------------------------------------------------------
+
+
+def test_a_view_shows_the_cases_of_some_classes():
+    view = View(Kinds(), {"classes": ["metastasis"]})
+    assert view.train_ids == ("toy_01", "toy_04", "toy_10")
+    assert view.held_out_ids == ("toy_13",)
+    assert (view.schema, view.label_class("toy_04")) == (Kinds().schema, 1)
+    assert view.load("toy_04").label_class == 1
+
+
+def test_each_part_has_seen_its_class_and_the_whole_all_of_them(both):
+    seen = {name: load_run(both / "parts" / name, "cpu").lineage for name in BOTH.groups.split(",")}
+    assert [case.id for case in seen["metastasis"].cases] == ["toy_01", "toy_04", "toy_10"]
+    whole = load_run(both, "cpu").lineage
+    assert set(whole.cases) == {case for one in seen.values() for case in one.cases}
+    assert (len(whole.cases), whole.ancestors) == (11, ())
+
+
+def test_a_beginning_that_has_seen_a_held_out_case_of_another_class_is_refused(tmp_path):
+    """A generator that starts from it would have seen it too, whatever class it is to draw."""
+    request = SourceRequest("kinds", "all", view={"classes": ["metastasis"]})
+    settings = {k: str(v) for k, v in {"steps": 0, **TINY}.items()}
+    fit(
+        "dcgan", request, tmp_path / "old", settings=settings, edits=None, device="cpu",
+        reporter=NullReporter(),
+    )  # fmt: skip
+    with pytest.raises(IntegrityFault, match=r"toy_13 \(same content as toy_13\)"):
+        compose(tmp_path / "run", PerClass("dcgan", "cyst"), init_from=tmp_path / "old")
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def test_parts_are_ordinary_runs_under_one_folder(both):
+    manifest = read_manifest(both)
+    assert [(p["folder"], p["classes"]) for p in manifest["parts"]] == [
+        ("parts/cyst", ["cyst"]),
+        ("parts/metastasis", ["metastasis"]),
+    ]
+    told = {key: manifest[key] for key in ("generator", "complete", "labelling", "edits")}
+    assert told == {"generator": "composite", "complete": True, "labelling": "drawn", "edits": []}
+    assert (both / "samples" / "composite.png").read_bytes()[:4] == b"\x89PNG"
+    found = describe_run(both)
+    assert (found["state"], [part["name"] for part in found["parts"]]) == (
+        "complete", ["cyst", "metastasis"],
+    )  # fmt: skip
+
+
+def test_a_part_that_was_exchanged_is_refused(run):
+    shutil.rmtree(run / "parts" / "cyst")
+    shutil.copytree(run / "parts" / "metastasis", run / "parts" / "cyst")
+    with pytest.raises(IntegrityFault, match=r"cyst/manifest\.json: SHA-256 is .*composite's"):
+        load_run(run, "cpu")
+
+
+def test_an_interrupted_run_goes_on_with_the_parts_that_are_missing(run, both):
+    """As one leaves it that is stopped after its first part."""
+    shutil.rmtree(run / "parts" / "metastasis")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["parts"][1]["manifest_sha256"] = None
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageFault, match="part 'metastasis' is not fitted yet"):
+        load_run(run, "cpu")
+    report = compose(run, with_mask=True, output="tanh")
+    assert list(report["parts"]) == ["metastasis"]
+    pairs = zip(drawer(run).draw(0, 4), drawer(both).draw(0, 4), strict=True)
+    assert all(np.array_equal(a.image, b.image) for a, b in pairs)
+
+
+def test_other_classes_are_another_run(run):
+    with pytest.raises(UsageFault, match="holds another run"):
+        compose(run, PerClass("dcgan", "cyst"), with_mask=True, output="tanh")
+
+
+# -- samples ---------------------------------------------------------------------------------------
+
+
+def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):
+    whole = drawer(both)
+    drawn: Any = whole.draw(0, 6)
+    for index, sample in enumerate(drawn):
+        name = sample.provenance["class"]
+        assert name == CLASSES[Kinds().label_class(sample.provenance["case"])]
+        number = ("cyst", "metastasis").index(name)
+        condition: Any = whole.sampler.draw(index)
+        part = load_run(both / "parts" / name, "cpu")
+        alone: Any = part.generator.sample([condition], [part_seed(condition.latent_seed, number)])[
+            0
+        ]
+        assert np.array_equal(sample.image, part.space.to_host(alone).image)
+        assert np.array_equal(sample.labels, alone.labels)
+        assert sample.provenance["parts"] == {name: part.run_id}
+
+
+def test_windows_are_those_of_each_class(both):
+    """One window for all would leave a dark class a part of its range."""
+    spaces = [load_run(both / "parts" / name, "cpu").space for name in ("cyst", "metastasis")]
+    highest = [max(high for _, high in space.window or ()) for space in spaces]
+    assert highest[1] > highest[0] + 3
+    assert load_run(both, "cpu").space.window is None
+
+
+def test_a_sample_is_the_same_whatever_the_batch(both):
+    together = drawer(both).draw(0, 5)
+    for index in (3, 0):
+        alone = drawer(both).draw(index, 1)[0]
+        assert np.array_equal(alone.image, together[index].image)
+        assert alone.provenance == together[index].provenance
+
+
+def test_classes_are_as_frequent_as_in_training(both):
+    sampler = drawer(both).sampler
+    found = [sampler.draw(index).label_class for index in range(300)]
+    assert found.count(1) / 300 == pytest.approx(3 / 11, abs=0.08)
+    assert 2 not in found
+
+
+def test_only_one_class_may_be_asked_for(both):
+    samples = drawer(both, classes=("metastasis",)).draw(0, 5)
+    assert {sample.provenance["class"] for sample in samples} == {"metastasis"}
+    assert len({sample.provenance["case"] for sample in samples}) > 1
+
+
+def test_a_class_that_no_part_draws_is_refused(both):
+    with pytest.raises(UsageFault, match="class 'rare one', expected among cyst, metastasis"):
+        drawer(both, classes=("rare one",))
+    condition = replace(drawer(both).sampler.draw(0), label_class=2)
+    with pytest.raises(UsageFault, match="'rare one' is asked for, and no part draws it"):
+        load_run(both, "cpu").generator.sample([condition], [0])
+
+
+def test_a_part_judges_its_samples_in_units_of_its_own(both, monkeypatch):
+    whole = drawer(both)
+    parts = {part.name: part.run for part in whole.run.generator.parts}  # type: ignore[attr-defined]
+    for name, part in parts.items():
+        monkeypatch.setattr(
+            part.generator, "flaw", lambda s, name=name: f"{name}: {np.abs(s.image).max():.3f}"
+        )
+    for sample in whole.draw_raw(0, 4):
+        name, _, most = sample.provenance["flaw"].partition(": ")
+        assert name == sample.provenance["class"]
+        assert 0 < float(most) <= 1
+
+
+def test_interpolation_stays_in_a_class(both):
+    whole = load_run(both, "cpu").generator
+    condition = drawer(both, classes=("metastasis",)).sampler.draw(0)
+    way = whole.interpolate(condition, (5, 6), 3)
+    ends = whole.sample([condition, condition], [5, 6])
+    assert np.allclose(way[0].image, ends[0].image, atol=1e-5)
+    assert np.allclose(way[-1].image, ends[1].image, atol=1e-5)
+    assert {sample.provenance["class"] for sample in way} == {"metastasis"}
+
+
+def test_label_maps_are_edited_where_they_are_asked_for(tmp_path):
+    """Of cgan3d: conditions carry labels and a class."""
+    compose(tmp_path / "run", PerClass("cgan3d", "cyst,metastasis"), edits=("flip",))
+    whole = drawer(tmp_path / "run")
+    drawn: Any = whole.draw(0, 4)
+    for index, sample in enumerate(drawn):
+        asked: Any = whole.sampler.draw(index).labels
+        assert np.array_equal(sample.labels, asked)
+        assert [step["edit"] for step in sample.provenance["edits"]] == ["flip"]
+    assert read_manifest(tmp_path / "run")["labelling"] == "asked"
+
+
+@pytest.mark.slow
+def test_context_channels_are_those_of_each_class(tmp_path):
+    """Intensity clusters of a dark class mean nothing in a bright one."""
+    spec = PerClass("cgan3d", "cyst,metastasis")
+    compose(tmp_path / "run", spec, edits=(), context=2, output="tanh")
+    whole = drawer(tmp_path / "run")
+    for index in range(4):
+        condition: Any = whole.sampler.draw(index)
+        part = load_run(tmp_path / "run" / "parts" / condition.provenance["class"], "cpu")
+        case = part.space.to_generator(Kinds().load(condition.provenance["case"]))
+        assert np.array_equal(condition.context, part.generator.context(case))
+
+
+# -- classes of samples of other runs --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def single(kinds, tmp_path_factory):
+    """Fits one GAN on all classes: ``single("class")``, ``single("none")``."""
+
+    def run(condition: str) -> Path:
+        out: Path = tmp_path_factory.mktemp("single") / condition
+        settings = {k: str(v) for k, v in {"steps": 0, **TINY, "condition": condition}.items()}
+        options: dict[str, Any] = {"edits": None, "device": "cpu", "reporter": NullReporter()}
+        fit("dcgan", REQUEST, out, settings=settings, **options)
+        return out
+
+    return run
+
+
+def test_a_class_may_be_asked_of_a_generator_that_is_told_classes(single):
+    samples = drawer(single("class"), classes=("rare one", "metastasis")).draw(0, 12)
+    assert {sample.provenance["class"] for sample in samples} == {"rare one", "metastasis"}
+
+
+def test_a_class_is_not_asked_of_a_generator_that_knows_none(single):
+    run = single("none")
+    with pytest.raises(UsageFault, match=r"--class cyst: .* with --per-class"):
+        drawer(run, classes=("cyst",))
+    assert "class" not in drawer(run).draw(0, 1)[0].provenance
+
+
+def test_a_part_of_two_classes_does_not_know_which_it_draws(tmp_path):
+    compose(tmp_path / "run", PerClass("dcgan", "cyst+metastasis"))
+    with pytest.raises(UsageFault, match=r"--class cyst: .*cyst\+metastasis was fitted to draw"):
+        drawer(tmp_path / "run", classes=("cyst",))
+    sample = drawer(tmp_path / "run", classes=("cyst", "metastasis")).draw(0, 1)[0]
+    assert sample.provenance["class"] == "cyst+metastasis"
+
+
+def test_samples_of_a_class_have_a_folder_of_their_own(run):
+    options: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
+    report = sample_run(run, 1, classes=("metastasis",), **options)
+    assert report["folder"] == str(run / "samples" / "seed-0-metastasis")
+
+
+# -- as a user -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Twenty pictures of two classes; those of ``dark`` are black but for a disc."""
+    rng, (rows, columns) = np.random.default_rng(0), np.indices((16, 16))
+    for number in range(20):
+        name = f"{('bright', 'dark')[number % 2]}/{number:02d}.png"
+        disc = (rows - 8) ** 2 + (columns - 8) ** 2 < (3 + number % 4) ** 2
+        image = rng.integers(0, 20, disc.shape) + 40 * disc + 180 * (number % 2 == 0)
+        for kind, array in (("images", image), ("masks", 255 * disc)):
+            path = tmp_path / "set" / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(path)
+    folder: Path = tmp_path / "set"
+    return folder
+
+
+def fit_words(folder: Path, out: Path, generator: str = "dcgan") -> list[Any]:
+    own = TINY if generator == "dcgan" else SMALL
+    options = [f"--set={key}={value}" for key, value in {"steps": 1, **own}.items()]
+    where = ("--data", f"pictures:{folder}", "--read", "classes=yes", "-o", out, "--device", "cpu")
+    return ["fit", generator, "--per-class", *where, *options]
+
+
+def test_the_command_line_fits_samples_and_shows_classes(run_cli, pictures, tmp_path):
+    out = tmp_path / "run"
+    result = run_cli(*fit_words(pictures, out), "--json")
+    assert result.exit_code == 0, result.stderr
+    assert list(json.loads(result.stdout)["parts"]) == ["bright", "dark"]
+    words = ("sample", out, "-n", 3, "--class", "dark", "--device", "cpu", "--json")
+    result = run_cli(*words)
+    assert result.exit_code == 0, result.stderr
+    folder = out / "samples" / "seed-0-dark"
+    told = [json.loads(path.read_text()) for path in sorted(folder.glob("sample-*.json"))]
+    assert [one["class"] for one in told] == ["dark"] * 3
+    shown = json.loads(run_cli("show", out, "--json").stdout)
+    assert [part["name"] for part in shown["parts"]] == ["bright", "dark"]
+
+
+def test_the_command_line_refuses_in_one_line(refuse, pictures, tmp_path):
+    words = fit_words(pictures, tmp_path / "run")
+    keep = [pictures]
+    refuse(*words, "--per-channel", code=2, says=("--per-class each", "--per-channel"), keep=keep)
+    plain = [word for word in words if word not in ("--read", "classes=yes")]
+    refuse(*plain, code=2, says=("have no classes", "--read classes=yes"), keep=keep)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_bank_holds_the_classes_as_frequent_as_in_training(run_cli, pictures, tmp_path):
+    result = run_cli(*fit_words(pictures, tmp_path / "run", "cgan3d"))
+    assert result.exit_code == 0, result.stderr
+    reader = BankReader(fill_bank(tmp_path / "run", tmp_path / "bank", 24, device="cpu"))
+    found = [reader.read(name).provenance["class"] for name in reader.ids()]
+    assert 6 < found.count("dark") < 18
+    assert len(found) == 24
