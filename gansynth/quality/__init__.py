@@ -17,11 +17,25 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
-    """Register ``spectrum``."""
+    """Register ``spectrum``, ``histogram`` and ``diversity``."""
     register("spectrum", _spectrum)
+    register("histogram", _histogram)
+    register("diversity", _diversity)
 
 
 def _spectrum() -> Metric:
     from gansynth.quality.spectrum import spectrum_metric
 
     return spectrum_metric
+
+
+def _histogram() -> Metric:
+    from gansynth.quality.histogram import histogram_metric
+
+    return histogram_metric
+
+
+def _diversity() -> Metric:
+    from gansynth.quality.diversity import diversity_metric
+
+    return diversity_metric

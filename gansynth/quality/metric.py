@@ -28,6 +28,7 @@ def measure_run(
     *,
     seed: int = 0,
     edits: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     device: str = "auto",
     root: str | None = None,
 ) -> Measured:
@@ -39,6 +40,7 @@ def measure_run(
         number: how many samples, numbers 0 to ``number - 1`` of the seed.
         seed: seeds conditions and latents.
         edits: condition edits; None takes the run's own.
+        classes: names of the classes to draw samples of; None for all.
         device: ``auto``, ``cpu``, ``cuda:0``.
         root: overrides where the source's host folders lie.
 
@@ -52,7 +54,7 @@ def measure_run(
     metrics = load_metrics(names)
     opened = load_run(run, device)
     request = opened.request if root is None else replace(opened.request, root=root)
-    drawer = SampleDrawer(opened, installed().open_source(request), edits, seed)
+    drawer = SampleDrawer(opened, installed().open_source(request), edits, seed, classes)
     samples = drawer.draw_raw(0, number)
     real = [drawer.beside(sample) for sample in samples]
     return measure(metrics, samples, real, opened.generator.schema)

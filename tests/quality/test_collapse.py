@@ -1,0 +1,292 @@
+"""The watch on mode collapse: when it warns, when it is quiet, and what it leaves in the run."""
+# mypy: disallow-untyped-calls=False
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gansynth.fitting import fit
+from gansynth.generator import Generator, GeneratorOptions, Phase
+from gansynth.hookspecs import hookimpl
+from gansynth.job import resolve
+from gansynth.opening import open_folder
+from gansynth.quality.collapse import (
+    PATIENCE,
+    DiversityMonitor,
+    Finding,
+    collapsed,
+)
+from gansynth.quality.diversity import Likeness
+from gansynth.registry import installed
+from gansynth.reporting import NullReporter
+from gansynth.schema import Sample
+from gansynth.shelf import Callbacks
+from gansynth.sources.base import SourceRequest
+from gansynth.testing import ToySource
+from gansynth.training import train
+
+
+class Recorder(NullReporter):
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+class StubOptions(GeneratorOptions):
+    begin: int = 1000
+    end: int = 1000
+    objective: str = "gan"
+    condition: str = "none"
+    kinds: int = 1
+
+
+class Counting(nn.Module):
+    """Counts its steps, for itself and its checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def add(self) -> None:
+        self.get_buffer("count").add_(1)
+
+
+class Stub(Generator):
+    """Draws real cases that nobody trains on; from ``begin`` steps until ``end``, one image."""
+
+    name = "stub"
+    Options: ClassVar[type[GeneratorOptions]] = StubOptions
+    labelling = "none"
+    options: StubOptions
+
+    def networks(self):
+        self.unseen, self.counting = ToySource(2, seed=7), Counting()
+        return {"generator": self.counting}
+
+    def phases(self):
+        def loss(step):
+            return {"loss": self.counting.weight.square().mean()}
+
+        return (Phase("generator", loss, after=self.counting.add),)
+
+    def sample(self, conditions, seeds):
+        o, drawn = self.options, []
+        few = o.begin <= int(self.counting.get_buffer("count")) < o.end
+        for condition, seed in zip(conditions, seeds, strict=True):
+            rng = np.random.default_rng(seed)
+            kind = int(rng.integers(2 if o.condition == "foreground" else o.kinds))
+            case = f"toy_{kind if few else rng.integers(16):02d}"
+            image = self.unseen.load(case).image
+            image = image + rng.normal(0, 0.01, image.shape).astype(np.float32)
+            told = {**condition.provenance, "foreground": ("without", "with")[kind]}
+            drawn.append(Sample(image, None, None, told))
+        return drawn
+
+
+@pytest.fixture(autouse=True)
+def stub(toy_source):
+    @hookimpl
+    def register_generators(register):
+        register("stub", lambda: Stub)
+
+    installed().add(SimpleNamespace(register_generators=register_generators), "stub")
+    try:
+        yield
+    finally:
+        installed().remove("stub")
+
+
+def run(out: Path, name: str = "stub", steps: int = 8, **settings: Any) -> tuple[Any, Recorder]:
+    reporter = Recorder()
+    loop = {"steps": steps, "sample_every": 1, "checkpoint_every": 2, "batch_size": 1, **settings}
+    report = fit(
+        name,
+        SourceRequest("toy", "2"),
+        out,
+        settings={k: str(v) for k, v in loop.items()},
+        edits=None,
+        device="cpu",
+        reporter=reporter,
+    )
+    return report, reporter
+
+
+class Watch:
+    """A monitor, called without a fit around it."""
+
+    def __init__(self, out: Path, name: str = "stub", **own: Any) -> None:
+        settings = {"steps": "8", "batch_size": "4", **{k: str(v) for k, v in own.items()}}
+        self.job = job = resolve(name, SourceRequest("toy", "2"), settings, None, "cpu")
+        manifest = open_folder(job, out, True, NullReporter())
+        self.told = Recorder()
+        self.monitor = DiversityMonitor(job, out, manifest, warn=self.told.warn, say=self.told.say)
+
+    def look(self, step: int) -> None:
+        """As a training does."""
+        self.monitor(step)
+
+    def __call__(self, *steps: int) -> dict[str, float]:
+        for step in steps:
+            self.job.generator.nets["generator"].get_buffer("count").fill_(step)
+            seen = self.monitor(step)
+        return seen
+
+
+# -- when it warns ---------------------------------------------------------------------------------
+
+
+def test_a_collapse_is_told_once_and_that_it_is_over(tmp_path):
+    watch = Watch(tmp_path, begin=3, end=7)
+    watch(*range(1, 9))
+    (warning,), (end,) = watch.told.warned, watch.told.said
+    assert warning.startswith("diversity: step 4, mean MS-SSIM of pairs of samples 1.00 +- 0.00")
+    assert all(words in warning for words in ("1 different", "lr_generator", "=wgan-gp"))
+    assert "\n" not in warning
+    assert end.startswith("diversity: step 7, ")
+    assert end.endswith("the collapse is over")
+
+
+def test_samples_like_real_ones_are_nothing_to_tell(tmp_path):
+    watch = Watch(tmp_path)
+    seen = watch(*range(1, 9))
+    assert seen["diversity/samples"] == pytest.approx(seen["diversity/real"], abs=0.1)
+    assert watch.told.warned == []
+
+
+def test_who_ends_alike_is_told_so_however_short_the_run(tmp_path):
+    watch = Watch(tmp_path, begin=0)
+    assert watch.monitor.report(1)["samples"] == pytest.approx(1, abs=0.01)
+    (warning,) = watch.told.warned
+    assert "too few steps" in warning
+
+
+def test_one_image_for_each_kind_is_a_collapse(tmp_path, tmp_path_factory):
+    """Two images, one with foreground: half of all pairs differ."""
+    watch = Watch(tmp_path, begin=0, condition="foreground")
+    assert watch(1)["diversity/samples"] > 0.99
+    other = Watch(tmp_path_factory.mktemp("other"), begin=0, kinds=2)
+    assert other(1)["diversity/samples"] < 0.9
+
+
+def found(step: int, samples: float, error: float = 0.01) -> Finding:
+    return Finding(step, Likeness(samples, error, 9), Likeness(0.2, 0.01, 9))
+
+
+def state(*samples: float, error: float = 0.01, steps: int = 0) -> list[bool]:
+    """Whether it is collapsed after each finding."""
+    findings = [found(n, s, error) for n, s in enumerate(samples, 1)]
+    return [collapsed(findings[: n + 1], steps) for n in range(len(findings))]
+
+
+def test_a_young_generator_that_gets_better_has_not_collapsed():
+    assert not any(state(0.99, 0.97, 0.94, 0.9, 0.86, 0.8, 0.75, 0.7, 0.6, 0.5, 0.3))
+
+
+def test_one_that_never_gets_better_has():
+    assert state(*[0.99] * (PATIENCE + 2)) == [False] * PATIENCE + [True] * 2
+
+
+def test_sheets_that_follow_closely_give_it_time():
+    assert not any(state(*[0.99] * 50, steps=1000))
+
+
+def test_one_finding_may_be_a_chance():
+    assert not any(state(0.3, 0.9, 0.3, 0.9, 0.3))
+    assert not any(state(*[0.3] * PATIENCE, 0.9, 0.3))
+
+
+def test_it_lasts_until_almost_all_is_regained():
+    assert state(0.3, 0.9, 0.9, 0.4, 0.25, 0.4) == [False, False, True, True, False, False]
+
+
+def test_what_may_be_chance_is_no_collapse():
+    assert not any(state(0.3, *[0.7] * 9, error=0.3))
+
+
+# -- what it leaves --------------------------------------------------------------------------------
+
+
+def lines(out: Path) -> list[str]:
+    return (out / "diversity.csv").read_text().splitlines()
+
+
+def test_a_run_that_goes_back_has_every_step_once(tmp_path):
+    watch = Watch(tmp_path, begin=3)
+    watch(1, 2, 3, 4, 5)
+    whole = lines(tmp_path)
+    assert whole[0] == "step,samples,samples_error,real,real_error"
+    watch(3, 4, 5)
+    assert lines(tmp_path) == whole
+    watch(3)
+    assert [line.partition(",")[0] for line in lines(tmp_path)] == ["step", "1", "2", "3"]
+
+
+def test_a_resumed_collapse_is_not_told_again(tmp_path):
+    Watch(tmp_path, begin=3)(1, 2, 3, 4)
+    again = Watch(tmp_path, begin=3)
+    again(5, 6)
+    assert again.told.warned == []
+
+
+def test_the_report_measures_only_what_was_not(tmp_path):
+    watch = Watch(tmp_path)
+    seen = watch(1, 2)
+    written = (tmp_path / "diversity.csv").stat().st_mtime_ns
+    report = watch.monitor.report(2)
+    assert report["samples"] == pytest.approx(seen["diversity/samples"], abs=1e-4)
+    assert (tmp_path / "diversity.csv").stat().st_mtime_ns == written
+
+
+def test_looking_changes_nothing(tmp_path_factory):
+    """Neither batch norm's statistics nor what is random: the weights are the same to the bit."""
+    tiny = {"width": 4, "latent": 4, "objective": "gan", "diversity": 8}
+    weights = []
+    for looks in (False, True):
+        watch = Watch(tmp_path_factory.mktemp("run"), "dcgan", steps=4, sample_every=2, **tiny)
+        callbacks = Callbacks(preview=watch.look if looks else None)
+        train(watch.job.generator, watch.job.batches, watch.job.options, callbacks=callbacks)
+        nets = watch.job.generator.nets.values()
+        weights.append([v.clone() for net in nets for v in net.state_dict().values()])
+    assert len(lines(watch.monitor.path.parent)) == 3
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_a_fit_watches_and_reports(tmp_path):
+    report, told = run(tmp_path / "run", steps=1, begin=0)
+    assert len(lines(tmp_path / "run")) == 2
+    assert report["diversity"]["samples"] > 0.99 > report["diversity"]["real"]
+    assert len(told.warned) == 1
+
+
+def test_a_fit_can_be_told_not_to(tmp_path):
+    report, told = run(tmp_path / "run", steps=0, diversity=0, begin=0)
+    assert (report["diversity"], told.warned) == (None, [])
+    assert not (tmp_path / "run" / "diversity.csv").exists()
+
+
+# -- a real one ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "collapses"), [(0.05, True), (2e-4, False)])
+def test_a_generator_that_learns_far_too_fast_is_told(tmp_path, rate, collapses):
+    """It draws the same image from the first step on; at the paper's rate images grow apart."""
+    own = {"objective": "gan", "width": 8, "latent": 16, "batch_size": 8, "lr_generator": rate}
+    watch = Watch(tmp_path, "dcgan", steps=160, sample_every=20, **own)
+    callbacks = Callbacks(preview=watch.look)
+    train(watch.job.generator, watch.job.batches, watch.job.options, callbacks=callbacks)
+    assert [True for text in watch.told.warned if "(mode collapse)" in text] == collapses * [True]

@@ -1,0 +1,103 @@
+"""Distances of spectra and intensities to real images, and the claim that a WGAN-GP's are small."""
+# mypy: disallow-untyped-calls=False
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from gansynth.generator import Generator
+from gansynth.job import resolve
+from gansynth.quality.histogram import distance
+from gansynth.quality.realism import blurred_mean, distances, white_noise
+from gansynth.quality.spectrum import spectrum_ratio
+from gansynth.schema import Condition, FloatArray
+from gansynth.sources.base import SourceRequest
+from gansynth.testing import ToySource
+from gansynth.training import train
+
+ONES = (1.0, 1.0)
+
+
+def pictures(number: int, seed: int, blur: float = 1.0) -> list[FloatArray]:
+    """Smooth noise of two channels, the second twice as strong and brighter."""
+    draw = np.random.default_rng(seed).standard_normal((number, 2, 24, 24))
+    smooth = gaussian_filter(draw, (0, 0, blur, blur), mode="wrap")
+    smooth *= np.array([1, 2]).reshape(2, 1, 1) / smooth.std()
+    return list((smooth + np.array([0, 5]).reshape(2, 1, 1)).astype(np.float32))
+
+
+REAL = pictures(24, 0)
+
+
+def value(side: list[FloatArray], measure: str) -> float:
+    return distances({"it": side}, REAL, ONES, draws=2)["it"][measure].value
+
+
+def test_the_spectrums_is_the_mean_logarithm_of_the_ratio():
+    side = pictures(24, 1, blur=0.7)
+    ratio = spectrum_ratio(side, REAL, ONES)
+    assert value(side, "spectrum") == pytest.approx(np.abs(np.log(ratio)).mean())
+
+
+def test_too_much_power_is_as_far_as_too_little():
+    louder, softer = ([m + f * (i - m) for i in REAL] for f, m in ((2, 0), (0.5, 0)))
+    assert value(louder, "spectrum") == pytest.approx(value(softer, "spectrum"))
+
+
+def test_the_histograms_is_that_of_the_metric():
+    side = [1.3 * i + 0.2 for i in pictures(24, 1)]
+    channels = [[np.concatenate([i[c].ravel() for i in s]) for s in (side, REAL)] for c in (0, 1)]
+    exact = np.mean([distance(*channel) for channel in channels])
+    assert value(side, "histogram") == pytest.approx(exact, rel=0.02)
+
+
+def test_an_interval_is_as_wide_as_other_images_make_the_distance_differ():
+    sharper = [(pictures(24, s, blur=0.7), pictures(24, 50 + s)) for s in range(40)]
+    found = [distances({"it": a}, b, ONES, draws=60)["it"]["spectrum"] for a, b in sharper]
+    spread = np.std([f.value for f in found], ddof=1)
+    assert np.mean([f.high - f.low for f in found]) == pytest.approx(2 * 1.96 * spread, rel=0.4)
+
+
+@pytest.mark.parametrize("control", [white_noise, blurred_mean])
+def test_controls_have_the_real_mean_and_deviation(control):
+    made = control(REAL, 40, np.random.default_rng(0))
+    assert [image.dtype for image in made] == 40 * [np.float32]
+    for statistic in (np.mean, np.std):
+        found, true = (statistic(np.stack(i), axis=(0, 2, 3)) for i in (made, REAL))
+        assert found == pytest.approx(true, abs=1e-3)
+
+
+def test_controls_are_far_and_other_real_images_near():
+    rng = np.random.default_rng(0)
+    sides = {"noise": white_noise(REAL, 24, rng), "mean": blurred_mean(REAL, 24, rng)}
+    found = distances({**sides, "real": pictures(24, 1)}, REAL, ONES)
+    spectra = {name: side["spectrum"] for name, side in found.items()}
+    assert spectra["real"].high < 0.5 < min(spectra["noise"].low, spectra["mean"].low)
+
+
+# -- the claim -------------------------------------------------------------------------------------
+
+
+def drawn(generator: Generator, number: int) -> list[FloatArray]:
+    return [s.image for s in generator.sample([Condition()] * number, range(number))]
+
+
+@pytest.mark.slow
+def test_a_wgan_gps_samples_are_nearer_than_noise_and_a_blurred_mean(toy_source):
+    """And than its own before it has learnt."""
+    source = ToySource(2)
+    settings = {"steps": "1500", "batch_size": "16", "width": "8", "latent": "16", "seed": "0"}
+    settings |= {"lr_generator": "1e-3", "lr_discriminator": "1e-3"}
+    job = resolve("dcgan", SourceRequest("toy", "2"), settings, None, "cpu")
+    real, rng = [case.image for case in source.cases(source.train_ids)], np.random.default_rng(0)
+    job.generator.observe(source.cases(source.train_ids))
+    sides = {
+        "untrained": drawn(job.generator, 48),
+        "noise": white_noise(real, 48, rng),
+        "blurred mean": blurred_mean(real, 48, rng),
+    }
+    train(job.generator, job.batches, job.options)
+    found = distances({**sides, "wgan-gp": drawn(job.generator, 48)}, real, ONES)
+    for measure in ("spectrum", "histogram"):
+        own = found["wgan-gp"][measure].high
+        assert all(own < found[side][measure].low for side in sides), (measure, found)
