@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from gansynth.composite_view import View, viewed
 from gansynth.conditions.base import Edit
@@ -17,14 +12,10 @@ from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.generator import Generator
 from gansynth.lineage import guard_host
 from gansynth.registry import installed
-from gansynth.reporting import Reporter
-from gansynth.run import Run, load_run
-from gansynth.schema import Case, Sample
+from gansynth.run import Run
+from gansynth.schema import Case, Condition, Sample
 from gansynth.sources.base import CaseSource
 from gansynth.space import Placement
-
-SHEET = 32
-"""Most samples on a sheet."""
 
 
 class SampleDrawer:
@@ -35,23 +26,30 @@ class SampleDrawer:
         source: the run's training source, whose content must be what the run has seen.
         edits: condition edits by name; None takes the run's own.
         seed: seeds conditions and latents.
+        classes: names of the classes to draw samples of; None for all.
 
     Attributes:
         source: real cases with the channels and labels that samples have.
     """
 
     def __init__(
-        self, run: Run, source: CaseSource, edits: Sequence[str] | None = None, seed: int = 0
+        self,
+        run: Run,
+        source: CaseSource,
+        edits: Sequence[str] | None = None,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
     ) -> None:
         source = viewed(source, run.request.view)
         check_source(run, source)
         # A composite run's samples have the labels its source has, without those a part has drawn.
-        composite = "parts" in run.manifest
+        composite = "parts" in run.manifest and "labels_by" in source.request.view
         self.source = source.base if composite and isinstance(source, View) else source
         self.run = run
         self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
         generator = run.generator
         check_edits(generator, edits or ())
+        check_classes(run, classes or ())
         names = run.edits if edits is None else tuple(edits)
         self.sampler = ConditionSampler(
             source,
@@ -61,6 +59,7 @@ class SampleDrawer:
             context=generator.context,
             given=generator.given,
             labelled=generator.labelling == "asked",
+            classes=classes,
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -74,7 +73,7 @@ class SampleDrawer:
 
     def draw_raw(self, first: int, count: int) -> list[Sample]:
         """The same samples in the generator's own space."""
-        conditions = [self.sampler.draw(i) for i in range(first, first + count)]
+        conditions = [self._condition(i) for i in range(first, first + count)]
         for case_id in {c.provenance["case"] for c in conditions} & self._unchecked.keys():
             self._check_content(case_id)
         samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
@@ -84,6 +83,26 @@ class SampleDrawer:
             for s, c in zip(samples, conditions, strict=True)
         ]
         return [self._finish(self._judged(s)) for s in told]
+
+    def _condition(self, index: int) -> Condition:
+        """What a sample is asked to be; of no class where the generator knows of none."""
+        drawn = self.sampler.draw(index)
+        if drawn.label_class is None or heeds_classes(self.run):
+            return drawn
+        told = {key: value for key, value in drawn.provenance.items() if key != "class"}
+        return replace(drawn, label_class=None, provenance=told)
+
+    def interpolate(self, first: int, steps: int) -> list[Sample]:
+        """A walk from sample ``first`` to the latent of the next, in the generator's own space.
+
+        All on the way are asked for as the first one is.
+
+        Raises:
+            UsageFault: the generator has no latent space.
+        """
+        asked = self._condition(first)
+        ends = asked.latent_seed, self._condition(first + 1).latent_seed
+        return self.run.generator.interpolate(asked, ends, steps)
 
     def beside(self, sample: Sample) -> Case:
         """The real case a sample's condition came from, at the same place, in its own space."""
@@ -136,6 +155,36 @@ def check_edits(generator: Generator, edits: Sequence[str]) -> None:
         )
 
 
+def check_classes(run: Run, classes: Sequence[str]) -> None:
+    """Refuse classes of samples where what draws them is not asked for any.
+
+    Raises:
+        UsageFault: naming the first class.
+    """
+    parts = [part.run for part in getattr(run.generator, "parts", ())]
+    asked = [one for one in parts if not set(classes).isdisjoint(_seen_classes(one))] or [run]
+    for one in asked if classes else ():
+        seen = _seen_classes(one)
+        if not heeds_classes(one) and not (seen and set(seen) <= set(classes)):
+            raise UsageFault(
+                f"--class {classes[0]}: {one.folder} was fitted to draw samples of any of its "
+                "classes, expected one fitted with --set condition=class, or with --per-class"
+            )
+
+
+def _seen_classes(run: Run) -> Sequence[str]:
+    """Classes of the only cases it has seen; none if it has seen all cases."""
+    found: Sequence[str] = run.request.view.get("classes", ())
+    return found
+
+
+def heeds_classes(run: Run) -> bool:
+    """Whether samples are of the class they are asked to be; from noise alone they need not be."""
+    only_one = len(_seen_classes(run)) == 1
+    unasked = getattr(run.generator.options, "condition", None) in ("none", "foreground")
+    return only_one or not unasked or run.generator.labelling == "asked"
+
+
 def build_edits(names: Sequence[str]) -> list[Edit]:
     """Edits by registered name, with their default options."""
     return [installed().edit(name)() for name in names]
@@ -169,97 +218,3 @@ def check_source(run: Run, source: CaseSource) -> None:
             f"{run.folder}: {len(unseen)} training case(s) of the source were not in the fit, "
             f"first {unseen[0]}; the split has changed since. Fit again"
         )
-
-
-def sample_run(
-    run: Path,
-    n: int,
-    *,
-    out: Path | None = None,
-    sheet: bool = False,
-    seed: int = 0,
-    edits: Sequence[str] | None = None,
-    device: str = "auto",
-    root: str | None = None,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Draw ``n`` samples of a run and write them as NIfTI, and a sheet if asked.
-
-    Args:
-        run: run folder.
-        n: how many.
-        out: folder for ``sample-0000_0000.nii.gz`` (one file a channel) with ``_seg`` and
-            provenance JSON; ``RUN/samples/seed-S`` if None.
-        sheet: also write ``sheet.png``: samples beside real cases.
-        seed: seeds conditions and latents.
-        edits: condition edits; None takes the run's own.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-        root: overrides where the source's host folders lie.
-        reporter: shows progress.
-
-    Returns:
-        A JSON-able report: files written, sheet, seconds per sample.
-    """
-    import time
-
-    opened = load_run(run, device)
-    request = opened.request if root is None else replace(opened.request, root=root)
-    source = installed().open_source(request)
-    drawer = SampleDrawer(opened, source, edits, seed)
-    out = out or run / "samples" / f"seed-{seed}"
-    out.mkdir(parents=True, exist_ok=True)
-    samples: list[Sample] = []
-    seconds = 0.0
-    with reporter.task(n, "sample") as bar:
-        for index in range(n):
-            began = time.perf_counter()
-            sample = drawer.draw(index, 1)[0]
-            seconds += time.perf_counter() - began
-            write_nifti(sample, out / f"sample-{index:04d}", source.schema.spacing)
-            samples.append(sample)
-            bar.advance(1)
-    report: dict[str, Any] = {
-        "folder": str(out),
-        "samples": n,
-        "seconds_per_sample": seconds / max(n, 1),
-    }
-    if sheet:
-        from gansynth.sheets import write_sheet
-
-        path = out / "sheet.png"
-        real = [_placed(drawer, s) for s in samples[:SHEET]]
-        write_sheet(path, samples[:SHEET], real, drawer.source.schema)
-        report["sheet"] = str(path)
-    return report
-
-
-def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
-    """The real case a sample's condition came from, at the same place, in the host's space."""
-    case = drawer.beside(sample)
-    host = drawer.run.space.to_host(Sample(case.image, case.labels), sample.provenance["shape"])
-    return replace(case, image=host.image, labels=host.labels)
-
-
-def write_nifti(sample: Sample, stem: Path, spacing: Sequence[float]) -> list[Path]:
-    """Write a sample as NIfTI: one float32 file per channel, int16 labels, provenance JSON.
-
-    Args:
-        sample: image (C, D, H, W), labels (D, H, W) in the host's axes.
-        stem: path without suffix.
-        spacing: mm per axis.
-    """
-    import nibabel as nib
-
-    affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))])
-    files = []
-    for channel, volume in enumerate(sample.image):
-        path = stem.with_name(f"{stem.name}_{channel:04d}.nii.gz")
-        nib.save(nib.Nifti1Image(volume.astype(np.float32), affine), path)
-        files.append(path)
-    if sample.labels is not None:
-        path = stem.with_name(f"{stem.name}_seg.nii.gz")
-        nib.save(nib.Nifti1Image(sample.labels.astype(np.int16), affine), path)
-        files.append(path)
-    path = stem.with_name(f"{stem.name}.json")
-    path.write_text(json.dumps(dict(sample.provenance), indent=1), encoding="utf-8")
-    return [*files, path]

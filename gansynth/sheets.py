@@ -35,7 +35,7 @@ def colour_of(index: int) -> str:
 def write_sheet(
     path: Path, samples: Sequence[Sample], real: Sequence[Case], schema: Schema, *, title: str = ""
 ) -> Path:
-    """Write a PNG: per sample, for each channel real | synthetic, then the sample's label.
+    """Write a PNG: per sample, for each channel real | synthetic, then its label if any has one.
 
     3D cases are shown in the slice where the sample's label has most foreground; a real case of the
     same shape in the same slice, so that both show the same place if they were cut there.
@@ -51,13 +51,13 @@ def write_sheet(
     from matplotlib.figure import Figure
 
     count = len(samples) or len(real)
+    labelled = not count or any(item.labels is not None for item in samples or real)
     headings = [
         f"{what} {channel}"
         for channel in schema.channels
         for what, items in (("real", real), ("synthetic", samples))
         if items
-    ]
-    headings.append("label")
+    ] + ["label"] * labelled
     across = min(max(1, COLUMNS // len(headings)), max(1, count))
     rows, columns = max(1, -(-count // across)), across * len(headings)
     figure = Figure(figsize=(1.5 * columns, 1.5 * rows + 0.4), dpi=110)
@@ -71,7 +71,7 @@ def write_sheet(
             axis.set_title(heading, fontsize=7, loc="left")
     if title:  # a line above the first heading: a figure's own title would lie on the panels
         axes[0, 0].set_title(f"{title}\n{headings[0]}", fontsize=7, loc="left")
-    windows = _windows(real or samples) if count else []
+    windows = windows_of(real or samples) if count else []
     for index in range(count):
         first = index % across * len(headings)
         sample = samples[index] if index < len(samples) else None
@@ -90,7 +90,7 @@ def _draw_case(
     windows: Sequence[tuple[float, float]],
     schema: Schema,
 ) -> None:
-    """One case's panels: real | synthetic of each channel, then the label."""
+    """One case's panels: real | synthetic of each channel, then the label if there is a panel."""
     shown: Sample | Case | None = sample if sample is not None else case
     assert shown is not None, "as many panels as samples or real cases"
     shape = shown.image.shape[1:]
@@ -108,7 +108,8 @@ def _draw_case(
             # An outline in the first channel; the others show what it would hide.
             labels = None if channel else item.labels
             _draw(axis, item.image[channel], labels, own, window, schema)
-    _draw_labels(next(left), shown.labels, cut, schema)
+    for axis in left:  # one, if anybody has labels
+        _draw_labels(axis, shown.labels, cut, schema)
 
 
 def write_overlays(
@@ -134,7 +135,7 @@ def write_overlays(
     axes = figure.subplots(2, len(cases), squeeze=False)
     for column, (title, image, truth, predicted) in enumerate(cases):
         cut = middle_slice(truth, truth.shape)
-        window = _windows([Sample(image, truth)])[channel]
+        window = windows_of([Sample(image, truth)])[channel]
         for row, (name, labels) in enumerate((("truth", truth), ("prediction", predicted))):
             axis = axes[row, column]
             axis.axis("off")
@@ -152,7 +153,8 @@ def middle_slice(labels: LabelArray | None, shape: Sequence[int]) -> int | None:
     return int((labels > 0).sum(axis=(1, 2)).argmax())
 
 
-def _windows(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:
+def windows_of(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:
+    """What is shown black and white in each channel: nearly all of it lies between."""
     stacked = [i.image.reshape(i.image.shape[0], -1) for i in items]
     low = np.min([np.percentile(s, 1, axis=1) for s in stacked], axis=0)
     high = np.max([np.percentile(s, 99.5, axis=1) for s in stacked], axis=0)

@@ -14,7 +14,8 @@ import torch
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.reporting import NullReporter
 from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer, build_edits, check_source, sample_run, write_nifti
+from gansynth.sampled import sample_run, write_nifti
+from gansynth.sampling import SampleDrawer, build_edits, check_source
 from gansynth.schema import Sample
 from gansynth.space import Space
 from gansynth.testing import ToySource

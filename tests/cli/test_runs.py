@@ -126,6 +126,22 @@ def test_the_seed_decides_what_is_drawn(run, run_json, tmp_path):
     assert not np.array_equal(a, c)
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--interpolate", 4), "means: has no latent space to interpolate in"),
+        (("--format", "png"), "volumes (16 x 16 x 16), expected slices"),
+        (("--rows", 2), "Add --interpolate STEPS"),
+        (("--bits", 16), "--bits: of PNG files only; add --format png"),
+        (("--keep-flawed",), "--keep-flawed: of PNG files only"),
+    ],
+)
+def test_sheets_and_pictures_that_cannot_be_are_refused(run, refuse, tmp_path, asked, message):
+    out = tmp_path / "out"
+    refuse("sample", run, "-o", out, *asked, code=2, says=[message], keep=[run])
+    assert not out.exists()
+
+
 def test_edits_of_a_sample_are_recorded(run, run_json, tmp_path):
     run_json("sample", run, "-n", 1, "-o", tmp_path / "out", "--edit", "shift")
     provenance = json.loads((tmp_path / "out" / "sample-0000.json").read_text())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,19 +18,24 @@ from gansynth_cli.common import (
     summary,
     with_output,
 )
+from gansynth_cli.sample_options import with_png, with_sheets
+
+if TYPE_CHECKING:
+    from gansynth.picture_export import PngOptions
 
 
 @click.command(
     epilog=examples(
         "gansynth sample runs/g0 -n 16 --sheet",
         "gansynth sample runs/g0 -n 100 -o samples/ --seed 7 --edit elastic --metric spectrum",
+        "gansynth sample runs/g1 --sheet --interpolate 8 --nearest",
+        "gansynth sample runs/g1 -n 200 --format png -o pictures/ --overlay",
     )
 )
 @click.argument("run", metavar="RUN", type=FOLDER)
 @click.option(
     "-n", "--number", type=click.IntRange(min=1), default=16, show_default=True, help="Samples."
 )
-@click.option("--sheet", is_flag=True, help="Draw a contact sheet (PNG) of images and labels.")
 @click.option(
     "-o", "--out", "folder", type=FOLDER, help="Folder for the samples. [default: in RUN]"
 )
@@ -41,12 +47,21 @@ from gansynth_cli.common import (
     help="Seeds labels and latents.",
 )
 @click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME",
+    help="Draw samples of this class only; may be repeated.",
+)
+@click.option(
     "--metric",
     "metrics",
     multiple=True,
     metavar="NAME",
     help="Measure the samples beside real cases; may be repeated. See: gansynth plugins",
 )
+@with_sheets
+@with_png
 @edit_option
 @device_option
 @root_option
@@ -54,10 +69,12 @@ from gansynth_cli.common import (
 def command(
     run: Path,
     number: int,
-    sheet: bool,
     folder: Path | None,
     seed: int,
+    classes: tuple[str, ...],
     metrics: tuple[str, ...],
+    sheets: Mapping[str, Any],
+    png: PngOptions | None,
     edits: tuple[str, ...],
     device: str,
     root: str | None,
@@ -68,22 +85,31 @@ def command(
     RUN is a folder that gansynth fit wrote. The same seed gives the same samples.
     """
     from gansynth.quality.metric import load_metrics, measure_run
-    from gansynth.sampling import sample_run
+    from gansynth.sampled import sample_run
 
     load_metrics(metrics)  # a slip must not cost the time of drawing
     report: dict[str, Any] = sample_run(
         run,
         number,
         out=folder,
-        sheet=sheet,
+        png=png,
         seed=seed,
         edits=edits or None,
+        classes=classes or None,
         device=device,
         root=root,
         reporter=out.reporter,
+        **sheets,
     )
     if metrics:
         report["metrics"] = measure_run(
-            run, metrics, number, seed=seed, edits=edits or None, device=device, root=root
+            run,
+            metrics,
+            number,
+            seed=seed,
+            edits=edits or None,
+            classes=classes or None,
+            device=device,
+            root=root,
         )
     out.result(report, summary(report))

@@ -1,0 +1,250 @@
+"""Samples as PNG files with a manifest: for those who look at them, and for other software.
+
+A folder that ``pictures:FOLDER`` reads back: ``images/`` (of several channels: a folder for each),
+``masks/`` with label numbers, ``overlays/`` if asked for, ``manifest.csv`` and ``manifest.json``.
+Nothing in it names a patient, a case or a path: it may be handed on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth import __version__
+from gansynth.errors import UsageFault
+from gansynth.integrity import disk_errors, publish_dir, temporary_beside
+from gansynth.picture_manifest import Manifest
+from gansynth.png import outlined, png_bytes, scaled
+from gansynth.reporting import Reporter
+from gansynth.sampling import SampleDrawer
+from gansynth.schema import Boxes, FloatArray, Sample, Schema
+from gansynth.sources.base import CaseSource
+from gansynth.space import Space
+
+COLOUR = ("red", "green", "blue")
+AT_ONCE = 16
+"""Samples drawn at once."""
+LARGE = 512
+"""Pixels along the longest edge of a picture with outlines, about."""
+TOLD = 3
+"""Kinds of flaws that are told, the most common ones."""
+LOOKED_AT = 64
+"""Training cases whose percentiles make the window."""
+
+
+@dataclass(frozen=True)
+class PngOptions:
+    """How samples become pictures.
+
+    Attributes:
+        bits: 8 or 16 a pixel.
+        window: ``LOW:HIGH`` in the source's units, or percentiles of its training cases
+            (``1%:99%``); one for all channels, or one for each, separated by commas. What becomes
+            black and white is the same in all pictures of a run.
+        overlay: also write images with the outlines of labels.
+        keep_flawed: write samples too that the generator itself finds a flaw in.
+    """
+
+    bits: Literal[8, 16] = 8
+    window: str = "0.5%:99.5%"
+    overlay: bool = False
+    keep_flawed: bool = False
+
+
+def export_pictures(
+    drawer: SampleDrawer, n: int, out: Path, options: PngOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Draw samples and write them as PNG files with a manifest: all of the folder, or none.
+
+    Args:
+        drawer: draws 2D samples.
+        n: how many are drawn; flawed ones of them are left out, and counted.
+        out: the folder; there must be none, or an empty one.
+        options: how.
+        reporter: shows progress.
+
+    Returns:
+        A JSON-able report: folder, samples written and left out, window, seconds a sample.
+
+    Raises:
+        UsageFault: samples are volumes, the folder holds something, or a window that is none.
+        EnvironmentFault: the disk refuses.
+    """
+    import time
+
+    check_export(drawer, out)
+    windows = find_windows(options.window, drawer.source, drawer.run.space)
+    temporary = temporary_beside(out)
+    shutil.rmtree(temporary, ignore_errors=True)
+    began = time.perf_counter()
+    try:
+        writer = _Writer(temporary, drawer, windows, options)
+        with reporter.task(n, "sample") as bar, disk_errors(out):
+            for first in range(0, n, AT_ONCE):
+                for sample in drawer.draw(first, min(AT_ONCE, n - first)):
+                    writer.add(sample)
+                    bar.advance(1)
+            writer.manifest.write(temporary)
+        publish_dir(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    flaws = writer.manifest.flaws
+    if flaws:
+        said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
+        kept = "kept" if options.keep_flawed else "left out; --keep-flawed keeps them"
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples are flawed, {kept}: {said}")
+    return {
+        "folder": str(out),
+        "samples": len(writer.manifest.rows),
+        "flawed": flaws.total(),
+        "window": {name: list(w) for name, w in writer.manifest.windows.items()},
+        "clipped": writer.manifest.clipped,
+        "seconds_per_sample": (time.perf_counter() - began) / max(n, 1),
+    }
+
+
+def check_export(drawer: SampleDrawer, out: Path) -> None:
+    """Refuse what cannot be exported, before anything is drawn.
+
+    Raises:
+        UsageFault: samples are volumes, or the folder holds something.
+    """
+    generator = drawer.run.generator
+    if generator.schema.ndim != 2:
+        size = " x ".join(map(str, generator.size)) or "volumes"
+        raise UsageFault(
+            f"--format png: samples of {drawer.run.folder} are volumes ({size}), expected slices; "
+            "leave --format out (NIfTI), or fit on slices: --data slices:KIND:WHERE"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageFault(
+            f"-o {out}: exists already, expected a new folder: an export is never added to; choose "
+            "another, or remove it"
+        )
+
+
+def find_windows(text: str, source: CaseSource, space: Space) -> tuple[tuple[float, float], ...]:
+    """Intensities that become black and white, for each channel.
+
+    Percentiles are those of training cases (at most 64 of them, always the same ones), so that all
+    exports of a run, and its real cases, can be shown alike.
+
+    Raises:
+        UsageFault: text that is no window, or another number of them than of channels.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from gansynth.sources.planes import Window, Windows
+
+    try:
+        found: Sequence[Window] = TypeAdapter(Windows).validate_python(text)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageFault(f"--window {text}: {said}") from None
+    channels = len(source.schema.channels)
+    if len(found) not in (1, channels):
+        raise UsageFault(
+            f"--window {text}: {len(found)} for {channels} channel(s), expected one for all, or "
+            "one for each, separated by commas"
+        )
+    windows = tuple(found) * (channels if len(found) == 1 else 1)
+    seen = _intensities(source) if any(w.percent for w in windows) else [None] * channels
+    return tuple(w.bounds(values) for w, values in zip(windows, seen, strict=True))
+
+
+def _intensities(source: CaseSource) -> list[FloatArray]:
+    """Some intensities of each channel of some training cases."""
+    rng = np.random.default_rng(0)
+    ids = source.train_ids
+    chosen = sorted(rng.choice(len(ids), min(LOOKED_AT, len(ids)), replace=False).tolist())
+    parts = []
+    for number in chosen:
+        image = source.load(ids[number]).image
+        flat = image.reshape(len(image), -1)
+        parts.append(flat[:, :: max(1, flat.shape[1] // 10**5)])
+    return list(np.concatenate(parts, axis=1))
+
+
+class _Writer:
+    """Writes the files of samples into a folder that nobody sees yet."""
+
+    def __init__(
+        self,
+        folder: Path,
+        drawer: SampleDrawer,
+        windows: Sequence[tuple[float, float]],
+        options: PngOptions,
+    ) -> None:
+        self.folder, self.options = folder, options
+        # Of the samples' own axes, with the labels a composite run's samples have.
+        self.schema: Schema = drawer.run.space.generator_schema(drawer.source.schema)
+        named = dict(zip(self.schema.channels, windows, strict=True))
+        # Three colours fit into one file, but Pillow knows none of 16 bits.
+        self.colour = self.schema.channels == COLOUR and options.bits == 8
+        self.manifest = Manifest(
+            {
+                "run": drawer.run.run_id,
+                "generator": drawer.run.generator.name,
+                "gansynth": __version__,
+            },
+            self.schema,
+            named,
+            options.bits,
+            one_file=self.colour or len(named) == 1,
+        )
+
+    def add(self, sample: Sample) -> None:
+        """Write a sample's files, unless it is flawed."""
+        flaw = str(sample.provenance.get("flaw", ""))
+        if flaw:
+            self.manifest.flaws[flaw.split(",")[0]] += 1
+            if not self.options.keep_flawed:
+                return
+        sample = flat(sample)
+        name = f"sample-{sample.provenance['index']:04d}"
+        windows = list(self.manifest.windows.values())
+        pixels, beyond = scaled(sample.image, windows, self.options.bits)
+        self.manifest.pixels[0] += pixels.size
+        self.manifest.pixels[1] += beyond
+        shown = [np.moveaxis(pixels, 0, -1)] if self.colour else list(pixels)
+        files = {
+            "images": [
+                self._save(f"{folder}/{name}.png", picture)
+                for folder, picture in zip(self.manifest.folders, shown, strict=True)
+            ]
+        }
+        labels = sample.labels
+        if labels is not None:
+            dtype = np.uint8 if labels.max() < 256 else np.uint16
+            files["mask"] = [self._save(f"masks/{name}.png", np.maximum(labels, 0).astype(dtype))]
+        if labels is not None and self.options.overlay:
+            grey = scaled(sample.image, windows, 8)[0][0]
+            picture = outlined(grey, labels, self.schema.foreground, edge=LARGE)
+            files["overlay"] = [self._save(f"overlays/{name}.png", picture)]
+        self.manifest.add(name, sample, files)
+
+    def _save(self, name: str, pixels: npt.NDArray[Any]) -> tuple[str, str]:
+        """Write a file; its name and SHA-256."""
+        data = png_bytes(pixels)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return name, hashlib.sha256(data).hexdigest()
+
+
+def flat(sample: Sample) -> Sample:
+    """A sample in its own plane, where the host takes it for a volume of one slice."""
+    if sample.image.ndim == 3:
+        return sample
+    boxes = sample.boxes
+    if boxes is not None:
+        boxes = Boxes(boxes.coords[:, [1, 2, 4, 5]], boxes.labels)
+    labels = None if sample.labels is None else sample.labels[0]
+    return Sample(sample.image[:, 0], labels, boxes, sample.provenance)

@@ -1,0 +1,148 @@
+"""What ``gansynth sample`` does: draws samples of a run, writes them, and shows them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.composite_spec import folder_name
+from gansynth.looking import ROWS, write_interpolation, write_nearest
+from gansynth.picture_export import PngOptions, check_export, export_pictures
+from gansynth.registry import installed
+from gansynth.reporting import Reporter
+from gansynth.run import load_run
+from gansynth.sampling import SampleDrawer
+from gansynth.schema import Case, Sample
+from gansynth.sheets import write_sheet
+
+SHEET = 32
+"""Most samples on a sheet."""
+COMPARED = 512
+"""Most samples whose nearest training case is looked for."""
+
+
+def sample_run(
+    run: Path,
+    n: int,
+    *,
+    out: Path | None = None,
+    sheet: bool = False,
+    interpolate: int | None = None,
+    rows: int = ROWS,
+    nearest: bool = False,
+    png: PngOptions | None = None,
+    seed: int = 0,
+    edits: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    device: str = "auto",
+    root: str | None = None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Draw ``n`` samples of a run and write them as NIfTI or PNG, and sheets if asked.
+
+    Sheets with real cases are pictures of patients: beside PNG files, which may be handed on, they
+    are written into the run folder, and the nearest cases always are.
+
+    Args:
+        run: run folder.
+        n: how many.
+        out: folder for ``sample-0000_0000.nii.gz`` (one file a channel) with ``_seg`` and
+            provenance JSON; ``RUN/samples/seed-S`` if None, of classes ``seed-S-CLASS``. For PNG
+            files one that is not there yet; ``RUN/samples/seed-S-png`` if None.
+        sheet: also write ``sheet.png``: samples beside real cases.
+        interpolate: also write ``interpolation.png``, with so many samples from latent to latent.
+        rows: pairs of latents there.
+        nearest: also write ``nearest.png``: samples beside their nearest training cases.
+        png: write PNG files with a manifest instead of NIfTI files.
+        seed: seeds conditions and latents.
+        edits: condition edits; None takes the run's own.
+        classes: names of the classes to draw samples of; None for all.
+        device: ``auto``, ``cpu``, ``cuda:0``.
+        root: overrides where the source's host folders lie.
+        reporter: shows progress.
+
+    Returns:
+        A JSON-able report: files written, sheets, seconds per sample.
+    """
+    opened = load_run(run, device)
+    request = opened.request if root is None else replace(opened.request, root=root)
+    source = installed().open_source(request)
+    drawer = SampleDrawer(opened, source, edits, seed, classes)
+    name = "-".join((f"seed-{seed}", *map(folder_name, classes or ())))
+    own = run / "samples" / name
+    out = out or (own if png is None else own.with_name(f"{name}-png"))
+    shown = out if png is None else own
+    report: dict[str, Any] = {}
+    if png is not None:
+        check_export(drawer, out)
+    if interpolate is not None:  # a generator that cannot says so before it draws anything
+        report["interpolation"] = write_interpolation(drawer, shown, rows, interpolate)
+    drawn: list[Sample] = []
+    if png is not None:
+        report |= export_pictures(drawer, n, out, png, reporter)
+    else:
+        report |= _write_niftis(drawer, n, out, reporter, drawn)
+    if sheet:
+        drawn = drawn or drawer.draw(0, min(n, SHEET))
+        real = [_placed(drawer, sample) for sample in drawn]
+        report["sheet"] = str(write_sheet(shown / "sheet.png", drawn, real, drawer.source.schema))
+    if nearest:
+        samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
+        report["nearest"] = write_nearest(drawer, samples, own, reporter)
+    return report
+
+
+def _write_niftis(
+    drawer: SampleDrawer, n: int, out: Path, reporter: Reporter, drawn: list[Sample]
+) -> dict[str, Any]:
+    """Draw samples and write each; the first ones are also put into a list, for a sheet."""
+    out.mkdir(parents=True, exist_ok=True)
+    seconds = 0.0
+    with reporter.task(n, "sample") as bar:
+        for index in range(n):
+            began = time.perf_counter()
+            sample = drawer.draw(index, 1)[0]
+            seconds += time.perf_counter() - began
+            write_nifti(sample, out / f"sample-{index:04d}", drawer.sampler.source.schema.spacing)
+            if index < SHEET:
+                drawn.append(sample)
+            bar.advance(1)
+    return {"folder": str(out), "samples": n, "seconds_per_sample": seconds / max(n, 1)}
+
+
+def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
+    """The real case a sample's condition came from, at the same place, in the host's space."""
+    case = drawer.beside(sample)
+    host = drawer.run.space.to_host(Sample(case.image, case.labels), sample.provenance["shape"])
+    return replace(case, image=host.image, labels=host.labels)
+
+
+def write_nifti(sample: Sample, stem: Path, spacing: Sequence[float]) -> list[Path]:
+    """Write a sample as NIfTI: one float32 file per channel, int16 labels, provenance JSON.
+
+    Args:
+        sample: image (C, D, H, W), labels (D, H, W) in the host's axes.
+        stem: path without suffix.
+        spacing: mm per axis.
+    """
+    import nibabel as nib
+
+    affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))])
+    files = []
+    for channel, volume in enumerate(sample.image):
+        path = stem.with_name(f"{stem.name}_{channel:04d}.nii.gz")
+        nib.save(nib.Nifti1Image(volume.astype(np.float32), affine), path)
+        files.append(path)
+    if sample.labels is not None:
+        path = stem.with_name(f"{stem.name}_seg.nii.gz")
+        nib.save(nib.Nifti1Image(sample.labels.astype(np.int16), affine), path)
+        files.append(path)
+    path = stem.with_name(f"{stem.name}.json")
+    path.write_text(json.dumps(dict(sample.provenance), indent=1), encoding="utf-8")
+    return [*files, path]

@@ -1,0 +1,339 @@
+"""PNG files of samples: read back as they were, equal to the byte, and silent about patients."""
+
+import csv
+import errno
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth import integrity, picture_export, png
+from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.picture_export import PngOptions, check_export, export_pictures, find_windows
+from gansynth.reporting import NullReporter
+from gansynth.schema import Boxes, Sample, Schema
+from gansynth.sources.base import SourceRequest
+from gansynth.sources.picture_files import read_picture
+from gansynth.sources.pictures import open_pictures
+from gansynth.space import Space
+from gansynth.testing import ToySource
+
+LABELS = {"background": 0, "organ": 2, "lesion": 300}
+TOLD = {"case": "Mustermann_03", "subject": "Mustermann", "dataset": "nifti:/home/clinic"}
+
+
+class Drawer:
+    """Draws noise with labels, as a run's drawer would."""
+
+    def __init__(self, channels: tuple[str, ...] = ("T1",), flaws: int = 0, **changes: Any) -> None:
+        self.schema = Schema(channels, LABELS, (0.5, 0.75), "HW")
+        self.flaws, self.changes = flaws, changes
+        generator = SimpleNamespace(schema=self.schema, name="dcgan", size=(16, 24))
+        space = Space("crop", (16, 24))
+        self.run = SimpleNamespace(
+            run_id="0123456789ab", generator=generator, space=space, folder=Path("runs/g1")
+        )
+        self.source = SimpleNamespace(schema=self.schema)
+
+    def draw(self, first: int, count: int) -> list[Sample]:
+        return [self._draw(index) for index in range(first, first + count)]
+
+    def _draw(self, index: int) -> Sample:
+        rng = np.random.default_rng(index)
+        image = rng.normal(0, 1, (len(self.schema.channels), 16, 24)).astype(np.float32)
+        labels = np.zeros((16, 24), np.int16)
+        labels[2:5, 3:9], labels[10:12, 20:24], labels[15] = 2, 300, -1
+        told = {**TOLD, "index": index, "seed": 5, "placement": {"corner": [0, 0]}}
+        if index < self.flaws:
+            told["flaw"] = "label 2 (organ) lies apart, expected in one piece"
+        sample = Sample(image, labels, provenance=told)
+        return replace(sample, **self.changes)
+
+
+def export(out: Path, drawer: Any, n: int = 3, **options: Any) -> Any:
+    options.setdefault("window", "-2:2")
+    return export_pictures(drawer, n, out, PngOptions(**options), NullReporter())
+
+
+def document(out: Path) -> Any:
+    return json.loads((out / "manifest.json").read_text())
+
+
+def lines(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "manifest.csv").read_text().splitlines()))
+
+
+def read_back(out: Path, number: int = 0) -> Any:
+    read = document(out)["read"][number]
+    return open_pictures(SourceRequest("pictures", str(out), fold="all", read=read))
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_an_export_is_images_masks_and_a_manifest(tmp_path):
+    report = export(tmp_path / "out", Drawer())
+    names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    samples = [f"sample-000{i}.png" for i in range(3)]
+    wanted = {f"out/{kind}/{name}" for kind in ("images", "masks") for name in samples}
+    assert names == wanted | {"out/manifest.csv", "out/manifest.json"}
+    assert (report["folder"], report["samples"], report["flawed"]) == (str(tmp_path / "out"), 3, 0)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_it_reads_back_as_pictures_exact_in_the_window(tmp_path, bits):
+    drawer = Drawer()
+    export(tmp_path / "out", drawer, bits=bits)
+    source = read_back(tmp_path / "out")
+    assert source.schema.labels == {"background": 0, "organ": 1, "lesion": 2}
+    assert (source.schema.channels, source.schema.spacing) == (("T1",), (0.5, 0.75))
+    samples: list[Any] = drawer.draw(0, 3)
+    for case_id, sample in zip(source.train_ids, samples, strict=True):
+        case: Any = source.load(case_id)
+        wanted = (sample.image.clip(-2, 2) + 2) / 4
+        assert np.abs(case.image - wanted).max() <= 0.5 / (2**bits - 1) + 1e-6
+        numbers = np.array([0, 2, 300])[case.labels]
+        assert np.array_equal(numbers, np.maximum(sample.labels, 0))
+
+
+def test_masks_hold_the_label_numbers_themselves(tmp_path):
+    export(tmp_path / "out", Drawer(), n=1)
+    mask = read_picture(tmp_path / "out/masks/sample-0000.png", "mask")
+    assert np.unique(mask).tolist() == [0, 2, 300]
+
+
+def test_each_of_several_channels_has_a_folder_and_a_window(tmp_path):
+    drawer = Drawer(("T1", "T2/FLAIR"))
+    export(tmp_path / "out", drawer, window="-2:2,-1:3")
+    assert sorted(p.name for p in (tmp_path / "out/images").iterdir()) == ["T1", "T2_FLAIR"]
+    (sample,) = drawer.draw(1, 1)
+    for number, (low, high) in enumerate(((-2, 2), (-1, 3))):
+        case = read_back(tmp_path / "out", number).load("sample-0001")
+        wanted = (sample.image[number].clip(low, high) - low) / (high - low)
+        assert np.abs(case.image[0] - wanted).max() < 0.003
+        assert case.labels.max() == 2
+
+
+def test_colours_are_one_file(tmp_path):
+    export(tmp_path / "out", Drawer(("red", "green", "blue")))
+    assert read_picture(tmp_path / "out/images/sample-0000.png").shape == (16, 24, 3)
+    assert read_back(tmp_path / "out").schema.channels == ("red", "green", "blue")
+
+
+def test_images_alone_are_an_export_too(tmp_path):
+    export(tmp_path / "out", Drawer(labels=None), overlay=True)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        *("images", "manifest.csv", "manifest.json")
+    ]
+    assert read_back(tmp_path / "out").load("sample-0002").labels is None
+
+
+def test_a_hosts_volume_of_one_slice_is_a_slice(tmp_path):
+    flat = Drawer()._draw(0)
+    boxes = Boxes(np.array([[0, 2, 3, 1, 5, 9]], np.float32), np.array([2], np.int16))
+    assert flat.labels is not None
+    deep: Any = {"image": flat.image[:, None], "labels": flat.labels[None], "boxes": boxes}
+    export(tmp_path / "out", Drawer(**deep), n=1)
+    (row,) = document(tmp_path / "out")["samples"]
+    assert row["boxes"] == [{"label": "organ", "box": [2, 3, 5, 9]}]
+    assert read_picture(tmp_path / "out/images/sample-0000.png").shape == (16, 24)
+
+
+def test_overlays_are_larger_and_in_colour(tmp_path):
+    export(tmp_path / "out", Drawer(), n=1, overlay=True)
+    picture = read_picture(tmp_path / "out/overlays/sample-0000.png").astype(int)
+    assert picture.shape == (16 * 21, 24 * 21, 3)
+    assert 100 < (np.ptp(picture, axis=-1) > 50).sum() < 2000
+
+
+# -- the manifest ----------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_what_each_file_shows(tmp_path):
+    export(tmp_path / "out", Drawer(), n=2)
+    found = document(tmp_path / "out")
+    assert (found["run"], found["generator"], found["bits"]) == ("0123456789ab", "dcgan", 8)
+    assert found["window"] == {"T1": [-2.0, 2.0]}
+    row = found["samples"][1]
+    assert (row["case"], row["index"], row["seed"]) == ("sample-0001", 1, 5)
+    assert row["areas"] == {"organ": 18, "lesion": 8}
+    assert row["boxes"] == [
+        {"label": "organ", "box": [2, 3, 5, 9]},
+        {"label": "lesion", "box": [10, 20, 12, 24]},
+    ]
+
+
+def test_the_table_has_a_line_for_each_sample(tmp_path):
+    export(tmp_path / "out", Drawer(("T1", "T2")), n=2)
+    one, two = lines(tmp_path / "out")
+    assert (one["case"], two["case"]) == ("sample-0000", "sample-0001")
+    assert two["file"] == "images/T1/sample-0001.png;images/T2/sample-0001.png"
+    assert (two["areas"], two["window"]) == ("organ:18;lesion:8", "-2:2;-2:2")
+    assert two["boxes"] == "organ:2 3 5 9;lesion:10 20 12 24"
+
+
+def test_hashes_are_of_the_files(tmp_path):
+    export(tmp_path / "out", Drawer(), overlay=True)
+    listed = 0
+    for row in document(tmp_path / "out")["samples"]:
+        for entry in [*row["images"], *row["mask"], *row["overlay"]]:
+            data = (tmp_path / "out" / entry["file"]).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == entry["sha256"]
+            listed += 1
+    assert listed == 9
+
+
+def test_nothing_names_a_patient_or_a_path(tmp_path):
+    report = export(tmp_path / "out", Drawer(flaws=1), overlay=True, keep_flawed=True)
+    assert report["samples"] == 3
+    for path in (tmp_path / "out").rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        for word in ("Mustermann", "clinic", str(tmp_path), "runs/g1", "placement"):
+            assert word.encode() not in data, path
+            assert word not in str(path.relative_to(tmp_path))
+
+
+def test_pictures_hold_pixels_only(tmp_path):
+    export(tmp_path / "out", Drawer(), overlay=True)
+    for path in (tmp_path / "out").rglob("*.png"):
+        data = path.read_bytes()
+        kinds, at = set(), 8
+        while at < len(data):
+            kinds.add(data[at + 4 : at + 8])
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        assert kinds == {b"IHDR", b"IDAT", b"IEND"}
+
+
+def test_equal_exports_are_equal_to_the_byte(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for out in folders:
+        export(out, Drawer(), overlay=True)
+    one, two = ({p.relative_to(o): p.read_bytes() for p in o.rglob("*.*")} for o in folders)
+    assert one == two
+
+
+def test_classes_are_read_back_from_the_table(tmp_path):
+    kinds = [{"index": i, "seed": 0, "class": ("cyst", "glioma, rare")[i % 2]} for i in range(4)]
+    drawer: Any = Drawer()
+    plain = drawer.draw
+    drawer.draw = lambda first, count: [
+        replace(sample, provenance=kinds[first + i]) for i, sample in enumerate(plain(first, count))
+    ]
+    export(tmp_path / "out", drawer, n=4)
+    source = read_back(tmp_path / "out")
+    assert source.schema.classes == ("cyst", "glioma, rare")
+    assert [source.label_class(case) for case in source.train_ids] == [0, 1, 0, 1]
+
+
+# -- flaws -----------------------------------------------------------------------------------------
+
+
+class Heard(NullReporter):
+    """Remembers warnings."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_flawed_samples_are_left_out_and_counted(tmp_path):
+    heard, options = Heard(), PngOptions(window="-2:2")
+    report = export_pictures(Drawer(flaws=2), 5, tmp_path / "out", options, heard)  # type: ignore[arg-type]
+    assert (report["samples"], report["flawed"]) == (3, 2)
+    assert [line["case"] for line in lines(tmp_path / "out")] == [
+        *("sample-0002", "sample-0003", "sample-0004")
+    ]
+    assert "2 of 5 samples are flawed, left out" in heard.said[0]
+    assert document(tmp_path / "out")["flaws"] == {"label 2 (organ) lies apart": 2}
+
+
+def test_they_can_be_kept_and_say_so(tmp_path):
+    export(tmp_path / "out", Drawer(flaws=1), keep_flawed=True)
+    found = [line["flaw"] for line in lines(tmp_path / "out")]
+    assert found == ["label 2 (organ) lies apart, expected in one piece", "", ""]
+
+
+# -- windows ---------------------------------------------------------------------------------------
+
+
+def test_percentiles_are_those_of_training_cases():
+    source = ToySource(2)
+    found = find_windows("2%:98%", source, source.space)
+    images = np.concatenate([c.image.reshape(2, -1) for c in source.cases()], axis=1)
+    for window, channel in zip(found, images, strict=True):
+        assert window == pytest.approx(np.percentile(channel, (2, 98)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        ("0:1,0:1,0:1", "3 for 2 channel"),
+        ("1:0", "expected LOW:HIGH"),
+        ("dark:light", "expected LOW:HIGH"),
+        ("1%:200%", "expected LOW:HIGH"),
+    ],
+)
+def test_a_window_that_is_none_is_refused(window, message):
+    with pytest.raises(UsageFault, match=f"--window {window}: .*{message}"):
+        find_windows(window, ToySource(2), ToySource(2).space)
+
+
+def test_what_lies_beyond_the_window_is_counted(tmp_path):
+    report = export(tmp_path / "out", Drawer(), window="0:100")
+    assert report["clipped"] == pytest.approx(0.5, abs=0.05)
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    export(tmp_path / "out", Drawer(), n=1)
+    before = (tmp_path / "out/manifest.json").read_bytes()
+    with pytest.raises(UsageFault, match=r"out: exists already, .*never added to"):
+        export(tmp_path / "out", Drawer(), n=2)
+    assert (tmp_path / "out/manifest.json").read_bytes() == before
+
+
+def test_volumes_are_refused_with_the_way_out(tmp_path):
+    drawer: Any = Drawer()
+    drawer.run.generator.schema = ToySource(3).schema
+    drawer.run.generator.size = (8, 8, 8)
+    with pytest.raises(UsageFault, match=r"volumes \(8 x 8 x 8\), .*slices:KIND:WHERE"):
+        check_export(drawer, tmp_path / "out")
+
+
+def fail_late(error: OSError) -> Callable[..., Any]:
+    """A stand-in for ``png_bytes`` that works four times."""
+    left, work = iter(range(4)), png.png_bytes
+
+    def data(pixels: Any) -> bytes:
+        if next(left, None) is None:
+            raise error
+        return work(pixels)
+
+    return data
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(picture_export, "png_bytes", fail_late(full))
+    with pytest.raises(EnvironmentFault, match=r"out: cannot be written: the disk is full"):
+        export(tmp_path / "out", Drawer())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_no_obstacle(tmp_path):
+    left = integrity.temporary_beside(tmp_path / "out") / "images"
+    left.mkdir(parents=True)
+    (left / "sample-9999.png").touch()
+    export(tmp_path / "out", Drawer(), n=1)
+    assert not (tmp_path / "out/images/sample-9999.png").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
