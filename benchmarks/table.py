@@ -163,7 +163,54 @@ def hippocampus(doc: dict[str, Any]) -> list[str]:
     ]
 
 
+def realism(doc: dict[str, Any]) -> list[str]:
+    """Distances to real slices in spectrum and intensities."""
+    rows = []
+    for name, result in doc["results"].items():
+        for side, found in result["distances"].items():
+            cells = ", ".join(
+                f"{d['value']:.2f} ({d['low']:.2f} to {d['high']:.2f})" for d in found.values()
+            )
+            bar = "below noise and blurred mean" if side == "wgan-gp" else ""
+            rows.append(f"| realism, {name}, {side}: spectrum, histogram | {cells} | {bar} |")
+    return rows
+
+
+def dcgan(doc: dict[str, Any]) -> list[str]:
+    """Images a second beside a plain-torch DCGAN."""
+    rows = []
+    for r in doc["results"]:
+        what = f"dcgan {r['objective']}, {r['size']}^2, {r['precision']}"
+        rate, bar = r["images_per_second"], f"<= {doc['bar']:.2f}" if r["size"] == 128 else ""
+        drawn = r["sampling"]["batch 64"]["images_per_second"]
+        said = r["projection"]
+        rows += [
+            f"| {what}: step / plain torch, equal FLOPs | {interval(r['time_ours_over_peer'])} "
+            f"| {bar} |",
+            f"| the same: trained; drawn, images/s (plain torch) | {rate['ours']:.0f} "
+            f"({rate['peer']:.0f}); {drawn['ours']:.0f} ({drawn['peer']:.0f}) | |",
+            f"| the same: hours for Han's 15,400 images, projected (Han: {said['hours_han']:g} on "
+            f"a GTX 980) | {said['hours_here']:.1f} | |",
+        ]
+    return rows
+
+
+def dcgan_nnunet(doc: dict[str, Any]) -> list[str]:
+    """nnU-Net 2d with samples whose labels were drawn, and without."""
+    rows = []
+    for ratio, r in doc["results"].items():
+        bar = "0.50 +- 0.02" if ratio == "1:1" else ""
+        rows.append(
+            f"| nnU-Net 2d, hippocampus, dcgan {doc['objective']} {ratio}: synthetic share; mean "
+            f"Dice on {doc['held_out_cases']} real held-out cases, one training | "
+            f"{r['realised_synthetic_share']:.3f}; {r['dice']:.3f} | {bar} |"
+        )
+    return [*rows, f"| the same: samples rejected | {doc['bank']['rejected_share']:.1%} | |"]
+
+
 MAKERS = {
+    "dcgan_nnunet": dcgan_nnunet,
+    "dcgan": dcgan,
     "injection": injection,
     "live": live,
     "draws": draws,
@@ -173,6 +220,7 @@ MAKERS = {
     "hippocampus": hippocampus,
     "growth": growth,
     "reads": reads,
+    "realism": realism,
 }
 
 

@@ -260,7 +260,7 @@ class Adapter(ABC):
             return
         lineage, what = _origin(injection)
         if injection.run is not None:
-            _check_labelled(injection.run, self.name)
+            _check_labelled(injection.run, self.name, injection.edits)
         guard_host(lineage.host, self.source.host, what=what)
         guard(lineage, self.source.records(self.source.held_out_ids), what=what)
 
@@ -342,7 +342,7 @@ def _origin(injection: Injection) -> tuple[Lineage, str]:
     return Lineage.from_json(read_manifest(injection.run)["lineage"]), "generator"
 
 
-def _check_labelled(folder: Path, target: str) -> None:
+def _check_labelled(folder: Path, target: str, edits: Sequence[str]) -> None:
     from gansynth.run import check_labelled, read_manifest
 
-    check_labelled(folder, read_manifest(folder), target)
+    check_labelled(folder, read_manifest(folder), target, edits)

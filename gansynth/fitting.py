@@ -16,11 +16,14 @@ from gansynth.errors import TrainingFault
 from gansynth.inherit import Ancestor
 from gansynth.integrity import remove_temporaries, sha256_file, write_json_atomic
 from gansynth.job import Job, resolve
+from gansynth.labelmaps_report import report_label_maps
+from gansynth.looking import final_sheets
 from gansynth.measuring import fit_into, measure, peak_mib
 from gansynth.opening import open_folder, rehearse
 from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.previews import Preview
+from gansynth.quality.collapse import DiversityMonitor
 from gansynth.quality.spectrum import spectrum_ratio
 from gansynth.reporting import NullReporter, Reporter
 from gansynth.run import MANIFEST, Run, locked
@@ -56,6 +59,7 @@ def fit(
     resume: bool = True,
     dry_run: bool = False,
     log: Sequence[str] = (),
+    recipe: str = "",
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Fit a generator and leave a run folder behind.
@@ -72,6 +76,7 @@ def fit(
         resume: False refuses a folder that already holds a run.
         dry_run: measure three steps, write nothing.
         log: loggers besides ``metrics.csv``, e.g. ``tensorboard``.
+        recipe: the recipe that asks for it, in words, for ``config.yaml``.
         reporter: shows progress.
 
     Returns:
@@ -92,6 +97,7 @@ def fit(
                 fit_into(*asked, memory, out, session.reporter) if processes.leads else None
             )
         job = resolve(generator, request, chosen, edits, device)
+        job.recipe = recipe
         if init_from is not None:
             job.ancestor = Ancestor.open(init_from)
         if dry_run:
@@ -124,7 +130,7 @@ def _train(
 ) -> TrainReport:
     from gansynth.loggers import open_loggers
 
-    preview = Preview(job, out, manifest)
+    preview, monitor = Preview(job, out, manifest), _monitor(job, out, manifest, session.reporter)
 
     def remember(path: Path, step: int) -> None:
         weights = path / "ema.safetensors"
@@ -138,9 +144,15 @@ def _train(
 
     names, warn = log if session.team.leads else (), session.reporter.warn
     with open_loggers(names, out, job.config(), warn=warn) as loggers:
+
+        def look(step: int) -> None:
+            loggers.picture(step, preview(step))
+            if monitor is not None:
+                loggers.scalars(step, monitor(step))
+
         callbacks = Callbacks(
             checkpoint=remember,
-            preview=lambda step: loggers.picture(step, preview(step)),
+            preview=look,
             metrics=loggers.scalars,
             reporter=session.reporter,
             stop=session.stop,
@@ -168,6 +180,15 @@ def _train(
             raise
 
 
+def _monitor(
+    job: Job, out: Path, manifest: Mapping[str, Any], reporter: Reporter
+) -> DiversityMonitor | None:
+    """What watches a generator that draws from noise alone; none for others, or if told not to."""
+    if job.generator.labelling == "asked" or not job.options.diversity:
+        return None
+    return DiversityMonitor(job, out, manifest, warn=reporter.warn, say=reporter.say)
+
+
 def _draw_curves(out: Path) -> Path | None:
     """Draw the losses of a run, if it has any yet."""
     if not (out / "metrics.csv").exists():
@@ -178,11 +199,14 @@ def _draw_curves(out: Path) -> Path | None:
 def _finish(
     job: Job, out: Path, manifest: Mapping[str, Any], trained: TrainReport, reporter: Reporter
 ) -> dict[str, Any]:
-    ratio = spectrum(job, Run(out, job.generator, dict(manifest)))
+    run = Run(out, job.generator, dict(manifest))
+    ratio = spectrum(job, run)
     for name, row in zip(job.generator.schema.channels, ratio, strict=True):
         bands = " ".join(f"{value:.2f}" for value in row)
         reporter.say(f"power spectrum synthetic/real, low to high frequency, {name}: {bands}")
     _draw_curves(out)
+    monitor = _monitor(job, out, manifest, reporter)
+    shown = final_sheets(job, run, reporter)
     return {
         "run": str(out),
         "run_id": manifest["run_id"],
@@ -197,6 +221,9 @@ def _finish(
         "spectrum_ratio": [
             [None if np.isnan(v) else round(float(v), 4) for v in row] for row in ratio
         ],
+        "diversity": None if monitor is None else monitor.report(trained.steps),
+        **report_label_maps(job, run, reporter),
+        **shown,
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from gansynth.composite_view import needed
@@ -16,12 +17,16 @@ from gansynth.inherit import Ancestor
 from gansynth.precision import pick_device
 from gansynth.registry import installed
 from gansynth.sampling import build_edits, check_edits
-from gansynth.settings import split_settings
+from gansynth.schema import Case
+from gansynth.settings import overlay, split_settings
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.space import Space
-from gansynth.training import FitOptions
+from gansynth.training import FitOptions, steps_for
+
+OBSERVED = 256
+"""Crops that a generator which draws label maps sees at least of them before training."""
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Job:
         crops: cases cut in the whole space, for previews and statistics.
         device: where to train.
         ancestor: the run whose weights it starts from, if any.
+        recipe: the recipe it was asked for by, in words; empty if by none.
     """
 
     source: CaseSource
@@ -51,6 +57,7 @@ class Job:
     crops: CaseBatches
     device: torch.device
     ancestor: Ancestor | None = None
+    recipe: str = ""
 
     def config(self) -> dict[str, Any]:
         """The resolved settings, as ``config.yaml`` holds them."""
@@ -62,7 +69,37 @@ class Job:
             "fit": self.options.model_dump(mode="json"),
             "options": self.generator.options.model_dump(mode="json"),
         }
-        return config if self.ancestor is None else {**config, "init_from": self.ancestor.run_id}
+        if self.ancestor is not None:
+            config["init_from"] = self.ancestor.run_id
+        return {**config, "recipe": self.recipe} if self.recipe else config
+
+    def observed(self, rng: np.random.Generator) -> Iterator[Case]:
+        """What a generator observes before training: a crop of each training case.
+
+        One that draws label maps sees several of each where there are few cases: their slices or
+        places differ, and what it has not seen it takes for a flaw.
+        """
+        least = OBSERVED if self.generator.labelling == "drawn" else 0
+        return self.shown(self.source.train_ids, rng, least)
+
+    def shown(self, ids: Sequence[str], rng: np.random.Generator, least: int) -> Iterator[Case]:
+        """A crop of each case, and more of those that have several, up to some ``least`` in all."""
+        yield from (self.crops.cut(case_id, rng) for case_id in ids)
+        if len(ids) >= least:
+            return
+        several = [case_id for case_id in ids if self._has_several(case_id)]
+        for index in range(least - len(ids) if several else 0):
+            yield self.crops.cut(several[index % len(several)], rng)
+
+    def _has_several(self, case_id: str) -> bool:
+        """Whether crops of a case can show different voxels."""
+        if self.space.grid not in ("crop", "slice"):
+            return False
+        shape = self.source.shape(case_id)
+        plane = shape[-len(self.space.size) :]
+        return (self.space.grid == "slice" and shape[0] > 1) or any(
+            n > size for n, size in zip(plane, self.space.size, strict=True)
+        )
 
 
 def resolve(
@@ -83,7 +120,7 @@ def resolve(
     """
     cls = installed().generator(name)
     usual = {key: json.dumps(value) for key, value in cls.loop.items()}
-    loop, own = split_settings({**usual, **settings}, FitOptions, cls.Options, generator=name)
+    loop, own = split_settings(overlay(usual, settings), FitOptions, cls.Options, generator=name)
     names = cls.default_edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
@@ -97,16 +134,40 @@ def resolve(
 
     space = source.space
     built = build(space)
+    check_labels(built, source)
     check_edits(built, edits or ())
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
         built = build(space)
+    if loop.epochs is not None:
+        images = loop.epochs * len(source.train_ids)
+        steps = steps_for(images, list(built.stages()), loop.batch_size)
+        loop = loop.model_copy(update={"steps": steps, "epochs": None})
     crops = CaseBatches(cache, space, seed=loop.seed, context=built.context)
     batches = crops
     if loop.patch is not None:
         small = _patch_space(space, loop.patch)
         batches = CaseBatches(cache, small, seed=loop.seed, context=built.context)
     return Job(source, cache, space, built, loop, names, batches, crops, picked)
+
+
+def check_labels(generator: Generator, source: CaseSource) -> None:
+    """Refuse cases without labels for a generator that learns from them.
+
+    Raises:
+        UsageFault: with the way out.
+    """
+    if generator.labelling == "none" or source.schema.foreground:
+        return
+    if generator.labelling == "drawn":
+        raise UsageFault(
+            f"{source.name}: its cases have no label maps, expected some for {generator.name} to "
+            "draw with the images; add them, or leave --with-mask out"
+        )
+    raise UsageFault(
+        f"{source.name}: its cases have no label maps, expected some, which {generator.name} draws "
+        "images for; add them, or fit a generator that draws images from noise, such as dcgan"
+    )
 
 
 def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:

@@ -76,7 +76,7 @@ def measure(job: Job, out: Path) -> dict[str, Any]:
         out: the run folder it would go to; nothing is written there.
     """
     rng = np.random.default_rng(job.options.seed)
-    job.generator.observe(job.crops.cut(i, rng) for i in job.source.train_ids)
+    job.generator.observe(job.observed(rng))
     before = peak_mib(job.device)
     with tempfile.TemporaryDirectory() as folder:
         steps, saving = _timed_steps(job, Path(folder))
@@ -147,6 +147,7 @@ def _timed_sheet(job: Job, folder: Path) -> float:
         seed=0,
         context=job.generator.context,
         given=job.generator.given,
+        labelled=job.generator.labelling == "asked",
     )
     conditions = [sampler.draw(index) for index in range(COLUMNS)]
     samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]

@@ -6,6 +6,7 @@ TorchIO ``Queue``. docs/mixing.md has an example of each.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,8 @@ def mix(
             mixing, so that samples get them too.
         bank: folder of the bank to draw from; None only with a ratio of ``1:0``.
         ratio: real:synthetic.
-        as_item: makes of a sample what the data set gives; None: a dictionary, see ``as_dict``.
+        as_item: makes of a sample what the data set gives, e.g. its image and its class
+            (``provenance["class"]``); None: a dictionary of image and labels, see ``as_dict``.
         transform: applied to items and samples alike.
         batch_size: items a batch, where they are asked for one by one. A ``DataLoader`` asks for
             whole batches, unless the mixed data set is wrapped again. None, with a constant
@@ -76,7 +78,8 @@ def mix(
         patience: seconds a synthetic-only phase waits for a sample.
 
     Raises:
-        UsageFault: an option that cannot be, or no bank there.
+        UsageFault: an option that cannot be, no bank there, or one of images without labels and no
+            ``as_item``.
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
     size = _length(dataset)
@@ -99,6 +102,8 @@ def mix(
         strict=strict,
         patience=patience,
     )
+    if as_item is None and mixture.plan.bank is not None:
+        _check_labelled(mixture.plan.bank)
     return MixedDataset(dataset, mixture, as_item, transform, batch_size or 1)
 
 
@@ -111,6 +116,21 @@ def as_dict(sample: BankSample) -> dict[str, torch.Tensor]:
 
 def _unlabelled(sample: BankSample) -> str:
     return f"sample {sample.id} has no labels" if sample.labels is None else ""
+
+
+def _check_labelled(bank: Path) -> None:
+    """Refuse a bank of images alone, as far as it has any; what ails it otherwise shows later."""
+    from gansynth.bank import BankReader
+
+    reader = BankReader(bank)
+    sample = None
+    with contextlib.suppress(Exception):
+        sample = next((reader.read(i) for i in reader.ids()[:1]), None)
+    if sample is not None and sample.labels is None:
+        raise UsageFault(
+            f"{bank}: its samples have no labels, expected them; say what is to be made of a "
+            "sample with as_item=, or fit the generator again with --with-mask"
+        )
 
 
 class MixedDataset(Mixed, Dataset[Any]):

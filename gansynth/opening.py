@@ -45,7 +45,7 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
             "seen; expected both or neither. Choose another -o"
         )
     rng = np.random.default_rng(job.options.seed)
-    job.generator.observe(job.crops.cut(i, rng) for i in job.source.train_ids)
+    job.generator.observe(job.observed(rng))
     manifest = {
         **new_manifest(job.generator.name, job.source, job.space, lineage, job.edits),
         "options": config["options"],
@@ -82,8 +82,8 @@ def same_run(
         raise UsageFault(f"{out}: holds a run already, expected an empty folder; choose another -o")
     before, after = flat(manifest["config"]), flat(config)
     loose = (
-        *(".steps", ".checkpoint_every", ".sample_every", ".log_every"),
-        *(".precision", ".accumulate", "data.root"),
+        *(".steps", ".epochs", ".checkpoint_every", ".sample_every", ".log_every"),
+        *(".precision", ".accumulate", ".diversity", "data.root", "recipe"),
     )
     differing = [
         f"{k} is {after.get(k)!r}, was {before.get(k)!r}"

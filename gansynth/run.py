@@ -188,12 +188,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def check_labelled(folder: Path, manifest: Mapping[str, Any], target: str) -> None:
+def check_labelled(
+    folder: Path, manifest: Mapping[str, Any], target: str, edits: Sequence[str] = ()
+) -> None:
     """Refuse a generator that draws images only, for a host that learns from labels.
+
+    Args:
+        folder: the run.
+        manifest: its.
+        target: the host's name.
+        edits: asked for; of label maps that a generator draws itself there are none.
 
     Raises:
         UsageFault: with the way out.
     """
+    if edits and manifest.get("labelling") == "drawn":
+        raise UsageFault(
+            f"--edit {edits[0]}: {folder} draws its own label maps, so none is asked of it that "
+            "could be edited; leave --edit out"
+        )
     if manifest.get("labelling") == "none":
         raise UsageFault(
             f"{folder}: {manifest['generator']} draws images without label maps, and {target} "

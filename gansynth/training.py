@@ -43,6 +43,9 @@ class FitOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(20_000, ge=0, description="optimiser steps")
+    epochs: float | None = Field(
+        None, gt=0, description="passes through the training cases, in place of steps"
+    )
     batch_size: int = Field(2, ge=1, description="real cases a step, of all processes together")
     accumulate: int = Field(
         1, ge=1, description="parts a process does its share in, to save memory"
@@ -65,6 +68,9 @@ class FitOptions(BaseModel):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     sample_every: int = Field(500, ge=1, description="steps between sample sheets")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
+    diversity: int = Field(
+        32, ge=0, description="samples compared at each sheet, where none is asked for; 0: none"
+    )
 
     def rate(self, index: int) -> float:
         """What the learning rates are multiplied by in a step, 1 to 0."""
@@ -268,6 +274,24 @@ def train(
         max(steps, start), learner.images, start, time.perf_counter() - began, last_losses,
         learner.rollbacks, notes,
     )  # fmt: skip
+
+
+def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:
+    """Optimiser steps in which a training shows so many real images.
+
+    Args:
+        images: at least.
+        stages: of the generator; they may have batch sizes of their own.
+        batch_size: of those that have none.
+    """
+    steps, shown, until = 0, 0, 0.0
+    for stage in stages:
+        last = stage is stages[-1] or stage.images is None
+        until = images if last else min(images, until + (stage.images or 0))
+        size = stage.batch_size or batch_size
+        more = max(0, math.ceil((until - shown) / size))
+        steps, shown = steps + more, shown + more * size
+    return steps
 
 
 def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:

@@ -130,6 +130,7 @@ def test_the_report_is_json_with_a_spectrum_per_channel(shared):
     assert (report["steps"], report["resumed_at"]) == (4, 0)
     assert [len(row) for row in report["spectrum_ratio"]] == [8, 8]
     assert all(value > 0 for row in report["spectrum_ratio"] for value in row)
+    assert report["diversity"] is None  # of what is asked for labels
 
 
 def test_the_spectrum_is_told_by_channel(shared):

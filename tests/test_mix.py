@@ -17,7 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import gansynth
 from gansynth.drawlog import summarise
-from gansynth.errors import TrainingFault
+from gansynth.errors import TrainingFault, UsageFault
 from gansynth.mixed import MixedDataset
 
 ITEMS = 12
@@ -295,19 +295,46 @@ def test_strict_stops_instead(cases, toy_bank):
         mixed.__getitems__([0, 1])
 
 
-def test_samples_without_labels_are_no_dictionary_with_labels(cases, tmp_path, toy_bank):
-    from gansynth.bank import BankReader, BankWriter
+def without_labels(spec, folder: Path) -> Path:
+    from gansynth.bank import BankWriter
     from gansynth.schema import Sample
 
-    spec = BankReader(toy_bank()).spec
-    with BankWriter.create(tmp_path / "bare", spec) as writer:
-        writer.publish([(Sample(np.full((1, *SHAPE), 100, np.float32)), {})])
-        writer.finish()
-    mixed = gansynth.mix(cases, tmp_path / "bare", "1:1")
+    with BankWriter.create(folder, spec) as writer:
+        made = {"class": "spotted"}
+        sample = Sample(np.full((1, *SHAPE), 100, np.float32), provenance=made)
+        writer.publish([(sample, {})])
+    return folder
+
+
+def test_samples_without_labels_are_refused_unless_it_is_said_what_to_make_of_them(
+    tmp_path, toy_bank
+):
+    from gansynth.bank import BankReader
+
+    bare = without_labels(BankReader(toy_bank()).spec, tmp_path / "bare")
+    pictures = [(np.zeros((1, *SHAPE), np.float32), "plain") for _ in range(ITEMS)]
+    with pytest.raises(UsageFault, match=r"no labels.*as_item=.*--with-mask"):
+        gansynth.mix(pictures, bare, "1:1")
+
+    def classified(sample):
+        return sample.image, sample.provenance["class"]
+
+    mixed = gansynth.mix(pictures, bare, "1:1", as_item=classified)
+    assert sorted(kind for _, kind in mixed.__getitems__([0, 1])) == ["plain", "spotted"]
+
+
+def test_such_samples_that_come_later_are_counted_as_missing(cases, tmp_path, toy_bank):
+    from dataclasses import replace
+
+    from gansynth.bank import BankReader, BankWriter
+
+    spec = replace(BankReader(toy_bank()).spec, frozen=False)
+    BankWriter.create(tmp_path / "live", spec).close()
+    mixed = gansynth.mix(cases, tmp_path / "live", "1:1")
+    (segment,) = without_labels(spec, tmp_path / "bare").glob("segment-*")
+    segment.rename(tmp_path / "live" / segment.name)
     mixed.__getitems__([0, 1])
     assert mixed.counts().reasons == {"sample 000000-00 has no labels": 1}
-    bare = gansynth.mix(cases, tmp_path / "bare", "0:1", as_item=lambda sample: sample.image)
-    assert bare[0].shape == (1, *SHAPE)
 
 
 # -- what stands around it -------------------------------------------------------------------------

@@ -59,6 +59,54 @@ class Honest(Generator):
         return smooth_noise((2, *self.size), np.random.default_rng(seed))
 
 
+class DrawsLabels(Honest):
+    """Label maps of its own: a training case's, moved by as much as the seed and the walk say."""
+
+    labelling = "drawn"
+    known: Any = None
+
+    def observe(self, cases):
+        cases = list(cases)
+        super().observe(cases)
+        self.known = cases[0].labels
+
+    def state(self):
+        return {**super().state(), "known": self.known.tolist()}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.known = np.array(state["known"], np.int16)
+
+    def draw(self, condition, seed, way=0):
+        return super().draw(
+            replace(condition, labels=np.roll(self.known, seed % 5 + way, -1)), seed
+        )
+
+    def interpolate(self, condition, ends, steps):
+        middle = [self.draw(condition, ends[0], i) for i in range(1, steps - 1)]
+        return [self.draw(condition, ends[0]), *middle, self.draw(condition, ends[1])]
+
+
+class DrawsOtherLabels(DrawsLabels):
+    """Not those of its image."""
+
+    def draw(self, condition, seed, way=0):
+        drawn = super().draw(condition, seed, way)
+        return replace(drawn, labels=np.roll(drawn.labels, 9, axis=-1))
+
+
+class DrawsNone(DrawsLabels):
+    """No labels, in spite of what it says."""
+
+    def draw(self, condition, seed, way=0):
+        return replace(super().draw(condition, seed, way), labels=None)
+
+
+class WalksElsewhere(DrawsLabels):
+    def interpolate(self, condition, ends, steps):
+        return super().interpolate(condition, ends[::-1], steps)
+
+
 class Junk(Honest):
     """Noise of the right size, inside the right outline."""
 
@@ -227,6 +275,9 @@ CHEATS: list[tuple[type[Honest], str]] = [
     (DropsOne, "draws"),
     (NothingToTrain, "builds"),
     (Crashes, "trains"),
+    (DrawsOtherLabels, "faithful"),
+    (DrawsNone, "labels drawn"),
+    (WalksElsewhere, "interpolates"),
 ]
 
 
@@ -239,6 +290,13 @@ def test_an_honest_generator_passes_everything():
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
     assert {check.name[:2] for check in report.checks} == {"3d", "2d"}
+
+
+def test_one_that_draws_label_maps_is_not_held_to_those_it_is_shown():
+    report = check_generator(DrawsLabels, ndim=(2,))
+    assert report.passed, report.failed
+    skipped = {check.name for check in report.checks if check.verdict == "skipped"}
+    assert skipped == {"2d: labels kept", "2d: labels matter"}
 
 
 @pytest.mark.parametrize(("cheat", "name"), CHEATS, ids=lambda v: getattr(v, "__name__", v))

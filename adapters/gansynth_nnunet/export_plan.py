@@ -27,8 +27,9 @@ ONE_FOLD = (
     "those of every other fold, which would leak; 'fold all' would validate on synthetic cases"
 )
 NOT_ANONYMOUS = (
-    "synthetic is not anonymous: label maps are edited ones of training cases, and a generator can "
-    "draw what it has learnt by heart. Look at the samples before they leave the house"
+    "synthetic is not anonymous: label maps are edited ones of training cases, or drawn by what "
+    "has learnt from them, and a generator can draw what it has learnt by heart. Look at the "
+    "samples before they leave the house"
 )
 
 

@@ -120,7 +120,8 @@ def check_samples(folder: Path, schema: Schema, patch: Sequence[int]) -> None:
     """Check every sample of a bank that somebody brings along, as a producer checks its own.
 
     Raises:
-        DataFault: unknown labels, no labels, NaN, another shape: naming the sample.
+        DataFault: unknown labels, NaN, another shape: naming the sample.
+        UsageFault: a sample without labels.
         IntegrityFault: a damaged segment.
     """
     from gansynth.admission import admit
@@ -135,7 +136,11 @@ def check_samples(folder: Path, schema: Schema, patch: Sequence[int]) -> None:
             continue
         try:
             if found.labels is None:
-                raise DataFault("no labels, expected them: nnU-Net learns from nothing else")
+                raise UsageFault(
+                    f"{folder}: {sample_id}: no labels, expected them: nnU-Net learns from nothing "
+                    "else. Fit the generator again with --with-mask, which draws both together, "
+                    "and fill a bank from that"
+                )
             admit(Sample(found.image, found.labels), schema, host_size(patch), reader.spec.dtype)
         except DataFault as fault:
             raise DataFault(f"{folder}: {sample_id}: {fault}. Make the bank again") from fault

@@ -178,7 +178,7 @@ def _augment(
 def _pictures(
     request: SourceRequest, out: Path, outcome: Outcome, seed: int, reporter: Reporter
 ) -> dict[str, str]:
-    from gansynth.sampling import sample_run
+    from gansynth.sampled import sample_run
 
     report = sample_run(
         out / "run", 8, out=out / "samples", sheet=True, seed=seed + 1, reporter=reporter

@@ -15,6 +15,7 @@ from gansynth.errors import DataFault
 from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
+from gansynth.sources.classes import training_cases
 from gansynth.space import Placement, Space
 
 ContextFn = Callable[[Case], LabelArray]
@@ -33,6 +34,10 @@ class ConditionSampler:
         given: the channels of such a case that are given; None for none. Where there are any, label
             maps stay as they are: an edited one would not be that of the given image.
         labelled: whether cases must have labels; else conditions of those without have none.
+        classes: names of the classes whose cases are drawn; None for all.
+
+    Raises:
+        UsageFault: no training case is of these classes.
 
     Attributes:
         cache: cases at hand.
@@ -48,6 +53,7 @@ class ConditionSampler:
         context: ContextFn | None = None,
         given: GivenFn | None = None,
         labelled: bool = True,
+        classes: Sequence[str] | None = None,
     ) -> None:
         self.source = source
         self.space = space
@@ -58,12 +64,14 @@ class ConditionSampler:
         self.given = given
         self.labelled = labelled
         self.cache = CaseCache(source)
+        self._ids = source.train_ids
+        if classes is not None:
+            self._ids = training_cases(source, classes, asked=f"--class {','.join(classes)}")
 
     def draw(self, index: int) -> Condition:
         """The ``index``-th condition of this seed: labels in the generator's space."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, index)))
-        ids = self.source.train_ids
-        case_id = ids[int(rng.integers(len(ids)))]
+        case_id = self._ids[int(rng.integers(len(self._ids)))]
         case = self.cache(case_id)
         placement = self.space.place(case, rng)
         placed = self.space.to_generator(case, placement)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.augment import ChangeName
 from gansynth.generator import GeneratorOptions
 
 Objective = Literal["gan", "wgan", "wgan-gp"]
-Norm = Literal["batch", "instance", "none"]
+Norm = Literal["batch", "instance", "layer", "none"]
+
+
+def _split(names: Any) -> Any:
+    """Names as a list, or as a text with commas."""
+    return [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else names
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ USUAL: Mapping[str, Usual] = {
     "gan": Usual(2e-4, 0.5, 0.999, 1, "batch"),
     # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1.
     "wgan": Usual(5e-5, None, 0.0, 5, "batch"),
-    # Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1; sec. 4: no batch norm in the critic.
-    "wgan-gp": Usual(1e-4, 0.0, 0.9, 5, "instance"),
+    # Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1; sec. 4: layer norm in the critic.
+    "wgan-gp": Usual(1e-4, 0.0, 0.9, 5, "layer"),
 }
 
 
@@ -56,6 +61,7 @@ class DCGANOptions(GeneratorOptions):
         64, ge=1, description="channels beside the image; doubled at each halving of the size"
     )
     max_width: int = Field(512, ge=1, description="most channels")
+    g_norm: Norm = Field("batch", description="norm of the generator")
     d_norm: Norm | None = Field(
         None, description="norm of the discriminator; null: as the objective's paper"
     )
@@ -86,10 +92,16 @@ class DCGANOptions(GeneratorOptions):
         description="label channels that the discriminator sees: probabilities, or one-hot "
         "(straight-through)",
     )
-    augment: tuple[ChangeName, ...] = Field(
+    mask_scale: float = Field(
+        1.0,
+        gt=0,
+        description="label channels are shown from minus this to this, beside an image "
+        "of deviation 1",
+    )
+    augment: Annotated[tuple[ChangeName, ...], BeforeValidator(_split)] = Field(
         (), description="changes of what the discriminator sees, for few cases (DiffAugment)"
     )
-    augment_p: float | Literal["adaptive"] = Field(
+    augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(
         1.0, description="probability of each change, or adaptive"
     )
 
@@ -97,3 +109,18 @@ class DCGANOptions(GeneratorOptions):
     def usual(self) -> Usual:
         """What the objective's paper trains with."""
         return USUAL[self.objective]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse what contradicts itself."""
+        if self.objective == "wgan-gp" and self.d_norm == "batch":
+            raise ValueError(
+                "d_norm=batch: wgan-gp's penalty is one of single samples; use layer, instance or "
+                "none"
+            )
+        if self.augment_p == "adaptive" and self.objective != "gan":
+            raise ValueError(
+                "augment_p=adaptive: needs logits with an origin, which objective=gan has alone; "
+                "use a number, or objective=gan"
+            )
+        return self

@@ -16,7 +16,12 @@ from gansynth_cli.main import COMMANDS, EPILOG, cli, exit_code_of
 
 
 def every_command() -> list[tuple[str, ...]]:
-    return [*((name,) for name in COMMANDS), ("plugins", "list"), ("plugins", "check")]
+    return [
+        *((name,) for name in COMMANDS),
+        ("plugins", "list"),
+        ("plugins", "check"),
+        ("selector", "fit"),
+    ]
 
 
 def find(path: tuple[str, ...]) -> click.Command:

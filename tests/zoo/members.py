@@ -19,6 +19,7 @@ from gansynth.space import Space
 from gansynth.testing import ToySource
 from gansynth.training import FitOptions
 from gansynth_cgan3d.model import CGAN3D
+from gansynth_dcgan.model import DCGAN as NoiseGAN
 from tests.zoo.latent import ADA, DCGAN, WGAN, WGANGP, HingeR1
 from tests.zoo.paired import MMGAN, Pix2Pix3D
 from tests.zoo.progressive import Progressive
@@ -49,6 +50,14 @@ class Member:
 
 CGAN = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "spectral_norm": False}
 MUTE = tuple(f"net/generator/{name}.bias" for name in ("down.0.0", "middle.0", "up.0"))
+WITH_MASK = {
+    "with_mask": True,
+    "width": 4,
+    "latent": 8,
+    "n_critic": 2,
+    "g_norm": "instance",
+    "d_norm": "instance",
+}
 ZOO = {
     "pix2pix3d": Member(Pix2Pix3D, (8, 8, 8)),
     "mmgan": Member(MMGAN, loop={"decay": "linear"}),
@@ -59,6 +68,7 @@ ZOO = {
     "progressive": Member(Progressive, shared=True),
     "ada": Member(ADA, shared=True),
     "cgan3d": Member(CGAN3D, (8, 8, 8), own=CGAN, shared=True, mute=MUTE),
+    "wgan_gp_mask": Member(NoiseGAN, own=WITH_MASK, shared=True),
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gansynth.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
     Output,
@@ -16,6 +18,7 @@ from gansynth_cli.common import (
     examples,
     set_option,
     summary,
+    table,
     with_output,
     with_source,
 )
@@ -23,16 +26,28 @@ from gansynth_cli.common import (
 if TYPE_CHECKING:
     from gansynth.sources.base import SourceRequest
 
+COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
+"""Of a recipe's sets, once they are fitted."""
+
 
 @click.command(
     epilog=examples(
         "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres --fold 0 -o runs/g0",
         "gansynth fit cgan3d --data nifti:scans -o runs/g1 --fit-memory 16GB --dry-run",
+        "gansynth fit dcgan --recipe han2018-wgan --data nifti:brats -o runs/han --only Concat-64",
     )
 )
 @click.argument("generator", metavar="NAME")
 @with_source
 @click.option("-o", "--out", "run", required=True, type=FOLDER, help="Folder of the new run.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    metavar="NAME",
+    help="Fit what a paper fitted, all its sets: a name, or a YAML file.",
+)
+@click.option("--only", multiple=True, metavar="SET", help="A recipe's set; may be repeated.")
+@click.option("--scale", metavar="NAME", help="The recipe's settings for another amount of work.")
 @edit_option
 @set_option
 @device_option
@@ -61,6 +76,13 @@ if TYPE_CHECKING:
     help="One model per image channel, or per group of them: T1,T2+FLAIR.",
 )
 @click.option(
+    "--per-class",
+    is_flag=False,
+    flag_value="each",
+    metavar="[GROUPS]",
+    help="One model per class of cases, or for some: cyst,metastasis+haemangioma.",
+)
+@click.option(
     "--with-mask",
     is_flag=True,
     help="Draw label maps with the images, for generators that draw from noise (dcgan).",
@@ -78,6 +100,9 @@ def command(
     generator: str,
     request: SourceRequest,
     run: Path,
+    recipe_name: str | None,
+    only: tuple[str, ...],
+    scale: str | None,
     edits: tuple[str, ...],
     settings: dict[str, str],
     device: str,
@@ -85,6 +110,7 @@ def command(
     fit_memory: str | None,
     init_from: Path | None,
     per_channel: str | None,
+    per_class: str | None,
     with_mask: bool,
     log: tuple[str, ...],
     dry_run: bool,
@@ -108,8 +134,13 @@ def command(
     check_loggers(log)
     if with_mask:
         settings.setdefault("with_mask", "yes")
-    parts = asked_for(generator, per_channel)
-    begin = partial(fit, generator) if parts is None else partial(fit_composite, parts)
+    parts = asked_for(generator, per_channel, per_class)
+    if recipe_name is not None:
+        begin = by_recipe(recipe_name, generator, parts is not None, only, scale)
+    elif only or scale:
+        raise UsageFault("--only and --scale are a recipe's: expected --recipe NAME with them")
+    else:
+        begin = partial(fit, generator) if parts is None else partial(fit_composite, parts)
     report: dict[str, Any] = begin(
         request,
         run,
@@ -124,4 +155,39 @@ def command(
         reporter=out.reporter,
     )
     if report:  # of several processes, the first one speaks for all
-        out.result(report, summary(report))
+        out.result(report, lines_of_sets(report) if "sets" in report else summary(report))
+
+
+def by_recipe(
+    name: str, generator: str, composite: bool, only: tuple[str, ...], scale: str | None
+) -> Callable[..., dict[str, Any]]:
+    """What fits a recipe, but for the arguments that it shares with ``fit``.
+
+    Raises:
+        UsageFault: no such recipe, or it is asked for as a composite run.
+    """
+    from functools import partial
+
+    from gansynth.recipe_fit import fit_recipe
+    from gansynth.recipes import find_recipe
+
+    if composite:
+        raise UsageFault(
+            f"--recipe {name}: says itself what its runs are; leave out --per-channel and "
+            "--per-class, and name a generator, not a chain's file"
+        )
+    return partial(fit_recipe, find_recipe(name), generator, only=only, scale=scale)
+
+
+def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
+    """A table with a row for each set of a recipe."""
+    dry = report.get("dry_run", False)
+    columns = ("train_cases", "steps", "estimated_hours") if dry else COLUMNS
+    rows = [("set", *columns, *(["paper_hours"] if dry else []))]
+    for name, found in report["sets"].items():
+        own = {**found, "steps": found.get("fit", found).get("steps")}
+        row = [own.get(column) for column in columns]
+        row += [found["paper"].get("hours")] if dry else []
+        rows.append((name, *("-" if value is None else str(value) for value in row)))
+    left_open = [f"left open by the paper: {sentence}" for sentence in report.get("open", ())]
+    return [*table(rows), *left_open]

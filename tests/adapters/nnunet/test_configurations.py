@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.bank import BankSpec, BankWriter
+from gansynth.bank import BankReader, BankSpec, BankWriter
 from gansynth.integrity import write_json_atomic
 from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.adapter import NnunetAdapter
@@ -150,3 +150,24 @@ def test_a_generator_is_fitted_and_mixed_in_on_the_fly(
     record = json.loads((Path(trainer.output_folder) / "gansynth.json").read_text())
     drawn = record["sessions"][0]["drawn"]
     assert (drawn["synthetic"], drawn["fell_back"]) == (3, 0)
+
+
+@pytest.mark.slow
+def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, monkeypatch, run_cli, tmp_path):
+    options = [o if o != "3d_fullres" else "2d" for o in nnunet.options]
+    small = [f"--set={o}" for o in ("steps=400", "objective=gan", "width=16", "batch_size=16")]
+    more = ("--with-mask", "-o", tmp_path / "run", "--device", "cpu", *small, "-q")
+    fit = run_cli("fit", "dcgan", *options, *more)
+    assert fit.exit_code == 0, fit.stderr
+    monkeypatch.setenv("GANSYNTH_GENERATOR", str(tmp_path / "run"))
+    monkeypatch.setenv("GANSYNTH_BANK_SIZE", "8")
+    monkeypatch.setenv("GANSYNTH_DEVICE", "cpu")
+    trainer = trainer_of(nnunet, "2d")
+    trainer.initialize()
+    train, _ = trainer.get_dataloaders()
+    reader = BankReader(trainer.gansynth_session.supply.bank)
+    maps = [np.asarray(reader.read(sample).labels) for sample in reader.ids()]
+    values = set(np.unique(np.stack(maps)).tolist())
+    next(train)
+    trainer.gansynth_session.close(0)
+    assert {1, 2} <= values <= {-1, 0, 1, 2}

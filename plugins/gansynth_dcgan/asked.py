@@ -1,0 +1,110 @@
+"""What a sample is asked to be, as a number: its case's class, or whether it shows foreground."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.generator import Batch
+from gansynth.schema import Case, Condition, Schema
+from gansynth_dcgan.options import DCGANOptions
+
+
+class Asked:
+    """Kinds of samples, by number.
+
+    Args:
+        schema: whose classes.
+        options: ``condition`` among them.
+
+    Attributes:
+        names: of the kinds, in order; none if nothing is asked.
+        counts: training crops of each kind.
+
+    Raises:
+        UsageFault: classes or foreground are asked for, and the cases have none.
+    """
+
+    def __init__(self, schema: Schema, options: DCGANOptions) -> None:
+        self.by = options.condition
+        kinds = {"none": (), "class": schema.classes, "foreground": ("without", "with")}
+        self.names: tuple[str, ...] = kinds[self.by]
+        if self.by == "class" and not self.names:
+            raise UsageFault(
+                "--set condition=class: the source's cases have no classes, expected some; name "
+                "them for it (docs/sources.md), or use condition=foreground or none"
+            )
+        if self.by == "foreground" and not schema.foreground:
+            raise UsageFault(
+                "--set condition=foreground: the source's cases have no label maps, expected some "
+                "to see foreground in; add them, or use condition=none"
+            )
+        self.counts = [0] * len(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of_case(self, case: Case) -> int | None:
+        """The kind of a training case in the generator's space; None if nothing is asked.
+
+        Raises:
+            DataFault: it has no class, or no labels to see foreground in.
+        """
+        if self.by == "none":
+            return None
+        if self.by == "class":
+            found = case.label_class
+        else:
+            found = None if case.labels is None else int((case.labels > 0).any())
+        if found is None:
+            lacks = "class" if self.by == "class" else "label map"
+            raise DataFault(
+                f"case {case.id!r}: has no {lacks}, expected one of each case for "
+                f"condition={self.by}; leave the case out, or use --set condition=none"
+            )
+        return found
+
+    def of_batch(self, batch: Batch) -> Tensor | None:
+        """Kinds int64 (B,) of a training batch; None if nothing is asked."""
+        if self.by == "none":
+            return None
+        if self.by == "class":
+            assert batch.classes is not None, "observe() has seen a class of each case"
+            return batch.classes
+        assert batch.labels is not None, "observe() has seen labels of each case"
+        return (batch.labels > 0).flatten(1).any(1).long()
+
+    def of_condition(self, condition: Condition) -> int | None:
+        """The kind a condition asks for; None if it leaves it open.
+
+        Raises:
+            UsageFault: no such class.
+        """
+        if self.by == "class":
+            found = condition.label_class
+            if found is not None and not 0 <= found < len(self):
+                raise UsageFault(
+                    f"condition: class {found}, expected 0 to {len(self) - 1} "
+                    f"({', '.join(self.names)})"
+                )
+            return found
+        if self.by == "foreground" and condition.labels is not None:
+            return int((condition.labels > 0).any())
+        return None
+
+    def drawn(self, rng: torch.Generator) -> int:
+        """A kind, as frequent as among the training crops."""
+        shares = np.cumsum(self.counts) / max(sum(self.counts), 1)
+        at = float(torch.rand((), generator=rng))
+        return min(int(np.searchsorted(shares, at, side="right")), len(self) - 1)
+
+
+def stacked(kinds: Sequence[int | None], device: torch.device) -> Tensor | None:
+    """Kinds as int64 (B,) on a device; None if nothing is asked."""
+    if not kinds or kinds[0] is None:
+        return None
+    return torch.tensor(kinds, device=device)

@@ -1,0 +1,177 @@
+"""The two networks of ``dcgan``: a painter of transposed convolutions, and a judge of strided ones.
+
+Radford et al. 2016 (DCGAN, arXiv:1511.06434) as Han et al. 2018 changed it: every filter four wide,
+half the channels, no tanh. Any spatial size and number of axes will do: each axis is halved until
+about four voxels are left, and what the painter draws is cut to size in its middle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gansynth.networks.blocks import activation, normalisation
+from gansynth_dcgan.options import Norm
+
+BASE = 4
+"""Voxels per axis, about, of the coarsest features."""
+DEVIATION = 0.02
+"""Of fresh weights (Radford et al. 2016, sec. 3)."""
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Sizes and channels of the features, coarsest first.
+
+    Attributes:
+        size: what is drawn, in voxels.
+        base: size of the coarsest features.
+        strides: of each doubling after them.
+        widths: channels of the coarsest features, and after each doubling but the last.
+    """
+
+    size: tuple[int, ...]
+    base: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+    widths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, size: Sequence[int], width: int, most: int) -> Pyramid:
+        """The pyramid below a size.
+
+        Args:
+            size: voxels per axis, any.
+            width: channels of the finest features.
+            most: channels nowhere exceed this.
+        """
+        halvings = [max(0, round(math.log2(n / BASE))) for n in size]
+        levels = max(1, *halvings)
+        strides = [tuple(2 if i >= levels - n else 1 for n in halvings) for i in range(levels)]
+        base = tuple(-(-n // 2**h) for n, h in zip(size, halvings, strict=True))
+        widths = [min(width * 2**i, most) for i in reversed(range(levels))]
+        return cls(tuple(size), base, tuple(strides), tuple(widths))
+
+    @property
+    def margins(self) -> list[int]:
+        """What the pyramid has more than the size, as ``F.pad`` counts: last axis first."""
+        whole = [n * math.prod(s[axis] for s in self.strides) for axis, n in enumerate(self.base)]
+        more = [w - n for w, n in zip(whole, self.size, strict=True)]
+        return [part for m in reversed(more) for part in (m // 2, m - m // 2)]
+
+
+class Painter(nn.Module):
+    """Latents in, channels out.
+
+    Args:
+        pyramid: sizes and channels.
+        numbers: in a latent.
+        told: kinds a sample can be asked to be; 0 for none.
+        channels: to draw.
+        norm: of all features; ``layer`` normalises a sample over everything.
+    """
+
+    def __init__(
+        self, pyramid: Pyramid, numbers: int, told: int, channels: int, norm: Norm = "batch"
+    ) -> None:
+        super().__init__()
+        self.pyramid, self.told = pyramid, told
+        ndim, widths = len(pyramid.size), pyramid.widths
+        # No bias where a norm takes it away again.
+        free = norm in ("layer", "none")
+        self.first = nn.Linear(numbers + told, widths[0] * math.prod(pyramid.base), bias=free)
+        self.norms = nn.ModuleList(_norm(norm, ndim, width) for width in widths)
+        layer: Any = nn.ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
+        inner = [
+            layer(cin, cout, _kernel(stride), stride, 1, bias=free)
+            for cin, cout, stride in zip(widths, widths[1:], pyramid.strides, strict=False)
+        ]
+        stride = pyramid.strides[-1]
+        last = layer(widths[-1], channels, _kernel(stride), stride, 1)
+        self.layers = nn.ModuleList([*inner, last])
+        self.apply(_begin)
+
+    def forward(self, latents: Tensor, told: Tensor | None = None) -> Tensor:
+        """Draw.
+
+        Args:
+            latents: (B, numbers).
+            told: int64 (B,), what each sample is asked to be; None if nothing.
+
+        Returns:
+            (B, channels, *size), any real numbers.
+        """
+        if told is not None:
+            latents = torch.cat((latents, F.one_hot(told, self.told).to(latents)), 1)
+        x = self.first(latents).unflatten(1, (self.pyramid.widths[0], *self.pyramid.base))
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = layer(F.relu(norm(x)))
+        return F.pad(x, [-margin for margin in self.pyramid.margins])
+
+
+class Judge(nn.Module):
+    """Channels in, one number for each sample out.
+
+    What a sample was asked to be enters as a projection (Miyato & Koyama 2018, arXiv:1802.05637,
+    eq. 4).
+
+    Args:
+        pyramid: sizes and channels.
+        channels: to look at.
+        told: kinds a sample can be asked to be; 0 for none.
+        norm: of all features but the finest; ``layer`` normalises a sample over everything.
+        act: name of the activation.
+    """
+
+    def __init__(self, pyramid: Pyramid, channels: int, told: int, norm: Norm, act: str) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+        ndim, widths = len(pyramid.size), pyramid.widths[::-1]
+        layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
+        self.layers = nn.ModuleList(
+            layer(cin, cout, _kernel(s), s, 1, bias=cin == channels or norm in ("layer", "none"))
+            for cin, cout, s in zip(
+                (channels, *widths[:-1]), widths, pyramid.strides[::-1], strict=True
+            )
+        )
+        self.norms = nn.ModuleList(_norm(norm, ndim, width) for width in widths[1:])
+        self.act = activation("elu" if act == "elu" else "leaky_relu")
+        self.head = nn.Linear(widths[-1] * math.prod(pyramid.base), 1)
+        self.told = nn.Embedding(told, widths[-1]) if told else None
+        self.apply(_begin)
+
+    def forward(self, seen: Tensor, told: Tensor | None = None) -> Tensor:
+        """Judge (B, channels, *size), asked for as ``told`` (B,): values (B, 1)."""
+        x = F.pad(seen, self.pyramid.margins)
+        for layer, norm in zip(self.layers, (nn.Identity(), *self.norms), strict=True):
+            x = self.act(norm(layer(x)))
+        value: Tensor = self.head(x.flatten(1))
+        if self.told is not None:
+            assert told is not None, "what is asked of a sample is known of each"
+            value = value + (self.told(told) * x.flatten(2).mean(2)).sum(1, keepdim=True)
+        return value
+
+
+def _kernel(stride: Sequence[int]) -> tuple[int, ...]:
+    """Four wide where it strides (Han et al. 2018); three where an axis keeps its length."""
+    return tuple(4 if s > 1 else 3 for s in stride)
+
+
+def _norm(kind: Norm, ndim: int, channels: int) -> nn.Module:
+    if kind == "layer":
+        return nn.GroupNorm(1, channels)
+    return normalisation(kind, ndim, channels)
+
+
+def _begin(module: nn.Module) -> None:
+    """Fresh weights: normal, of deviation 0.02; a norm's scale around 1."""
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if isinstance(weight, nn.Parameter):
+        nn.init.normal_(weight, 1.0 if weight.ndim == 1 else 0.0, DEVIATION)
+    if isinstance(bias, nn.Parameter):
+        nn.init.zeros_(bias)

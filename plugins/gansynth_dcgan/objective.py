@@ -1,0 +1,123 @@
+"""What the two players of ``dcgan`` minimise, and when.
+
+Goodfellow et al. 2014 as Radford et al. 2016 train it (``gan``), Arjovsky et al. 2017 (``wgan``),
+Gulrajani et al. 2017 (``wgan-gp``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gansynth import losses
+from gansynth.augment import DiscriminatorAugment
+from gansynth.errors import UsageFault
+from gansynth.generator import Phase, Step
+from gansynth_dcgan.latents import of_step
+
+if TYPE_CHECKING:
+    from gansynth_dcgan.model import DCGAN
+
+
+class Objective:
+    """Losses of the generator and the discriminator (a critic, in WGANs).
+
+    What both see is an image in standardised units with the label channels behind it, if any.
+
+    Args:
+        gan: whose networks play.
+    """
+
+    def __init__(self, gan: DCGAN) -> None:
+        self.gan, self.options = gan, gan.options
+        self.loss = losses.ADVERSARIAL[
+            "nonsaturating" if self.options.objective == "gan" else "wgan"
+        ]
+        self.augment = DiscriminatorAugment(
+            self.options.augment, self.options.augment_p, midpoint=self.loss.midpoint or 0.0
+        )
+
+    def phases(self) -> Sequence[Phase]:
+        """The generator waits for ``n_critic`` - 1 steps; in its own, its samples serve both."""
+        pace = self.options.n_critic or self.options.usual.n_critic
+        clip = self._clip if self.options.objective == "wgan" else None
+        return (
+            Phase("generator", self.generator, pace, pace - 1),
+            Phase("discriminator", self.discriminator, after=clip),
+        )
+
+    def generator(self, step: Step) -> Mapping[str, Tensor]:
+        """Fool the discriminator."""
+        fake = self._draw(step)
+        step.scratch["fake"] = fake.detach()
+        return {"adversarial": self.loss.generator([self._judge(step, self._changed(step, fake))])}
+
+    def discriminator(self, step: Step) -> Mapping[str, Tensor]:
+        """Tell real samples from synthetic ones."""
+        real, fake = self._changed(step, self._real(step)), self._changed(step, self._fake(step))
+        if self.gan.d_norm == "batch":
+            of_real, of_fake = self._judge(step, real), self._judge(step, fake)
+        else:
+            # One pass over both: twice the batch costs less than two passes.
+            of_real, of_fake = self._judge(step, torch.cat((real, fake))).chunk(2)
+        self.augment.observe([of_real])
+        terms = {"adversarial": self.loss.discriminator([of_real], [of_fake])}
+        if self.options.objective == "wgan-gp":
+            share = step.rand(*[1] * (real.ndim - 1))
+            penalty = losses.gradient_penalty(lambda x: self._judge(step, x), real, fake, share)
+            terms["penalty"] = self.options.penalty * penalty
+        return terms
+
+    def _clip(self) -> None:
+        losses.clip_weights(self.gan.nets["discriminator"], self.options.clip)
+
+    # -- samples -----------------------------------------------------------------------------------
+
+    def _judge(self, step: Step, seen: Tensor) -> Tensor:
+        """Values (B, 1) of samples, or of several batches of them one behind the other."""
+        told = self.gan.asked.of_batch(step.batch)
+        if told is not None:
+            told = told.repeat(len(seen) // len(told))
+        values: Tensor = self.gan.nets["discriminator"](seen, told)
+        return values
+
+    def _changed(self, step: Step, seen: Tensor) -> Tensor:
+        """Samples as augmentation leaves them; intensities change in the image alone."""
+        if not self.options.augment:
+            return seen
+        channels = len(self.gan.schema.channels)
+        image, mask = seen[:, :channels], seen[:, channels:]
+        if not mask.shape[1]:
+            return self.augment(step, image, None)[0]
+        return torch.cat(self.augment(step, image, mask), 1)
+
+    def _draw(self, step: Step) -> Tensor:
+        latents = of_step(step, self.options.latent_prior, self.options.latent)
+        return self._seen(*self.gan.drawn(latents, self.gan.asked.of_batch(step.batch)))
+
+    def _fake(self, step: Step) -> Tensor:
+        """The generator's samples of this step, or of its own where the generator waits."""
+        if "fake" not in step.scratch:
+            with torch.no_grad():
+                step.scratch["fake"] = self._draw(step)
+        fake: Tensor = step.scratch["fake"]
+        return fake
+
+    def _real(self, step: Step) -> Tensor:
+        batch = step.batch
+        if tuple(batch.image.shape[2:]) != self.gan.size:
+            raise UsageFault(
+                f"--set patch={list(batch.image.shape[2:])}: dcgan draws whole images of "
+                f"{list(self.gan.size)} voxels, expected to see such; leave patch out"
+            )
+        image = self.gan.intensities.standardised(batch.image)
+        if not len(self.gan.masks):
+            return image
+        assert batch.labels is not None, "observe() has seen labels of each case"
+        return self._seen(image, self.gan.masks.of_labels(batch.labels))
+
+    def _seen(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        return image if mask is None else torch.cat((image, self.gan.masks.shown(mask)), 1)
