@@ -12,7 +12,7 @@ mean, which is the mean of eight random training slices blurred by a Gaussian of
 slices of held-out people are the scale: no generator need be nearer. Intervals are bootstrapped
 over images, of both sides.
 
-    python benchmarks/bench_realism.py [--data DIR] [--sets hippocampus,brats] [--steps 4000]
+    python benchmarks/bench_realism.py [--data DIR] [--sets hippocampus,brats] [--steps 3000]
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--objectives", default="wgan-gp,wgan,gan")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--set", action="append", default=[], help="more settings of the fits")

@@ -1,4 +1,4 @@
-"""The tables of settings in docs/training.md are those of the code.
+"""The tables of settings in the docs are those of the code.
 
 ``python tests/test_docs.py`` rewrites them.
 """
@@ -10,9 +10,14 @@ from pydantic import BaseModel
 
 from gansynth.training import FitOptions
 from gansynth_cgan3d.model import CGANOptions
+from gansynth_dcgan.options import DCGANOptions
 
-PAGE = Path(__file__).parents[1] / "docs" / "training.md"
-TABLES: dict[str, type[BaseModel]] = {"loop": FitOptions, "cgan3d": CGANOptions}
+DOCS = Path(__file__).parents[1] / "docs"
+TABLES: dict[str, tuple[str, type[BaseModel]]] = {
+    "loop": ("training.md", FitOptions),
+    "cgan3d": ("training.md", CGANOptions),
+    "dcgan": ("dcgan.md", DCGANOptions),
+}
 
 
 def rows(model: type[BaseModel]) -> str:
@@ -24,9 +29,11 @@ def rows(model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-def filled(text: str) -> str:
-    """The page with its tables as they ought to be."""
-    for name, model in TABLES.items():
+def filled(page: str, text: str) -> str:
+    """A page with its tables as they ought to be."""
+    for name, (where, model) in TABLES.items():
+        if where != page:
+            continue
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         head, _, rest = text.partition(begin)
         tail = rest[rest.index(end) :]
@@ -36,9 +43,12 @@ def filled(text: str) -> str:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_page_has_the_settings_of_the_code(name):
-    text = PAGE.read_text(encoding="utf-8")
-    assert rows(TABLES[name]) in text, "run: python tests/test_docs.py"
+    page, model = TABLES[name]
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert rows(model) in text, "run: python tests/test_docs.py"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in {page for page, _ in TABLES.values()}:
+        found = (DOCS / page).read_text(encoding="utf-8")
+        (DOCS / page).write_text(filled(page, found), encoding="utf-8")

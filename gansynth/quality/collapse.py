@@ -36,7 +36,7 @@ ERRORS = 2.0
 """Standard errors by which samples must be more alike than real cases ..."""
 LOST = 0.3
 """... and the share of what real cases differ by that samples must have lost. A generator of m
-equally frequent images has lost 1/m. Healthy ones have lost up to 0.19 (docs/training.md)."""
+equally frequent images has lost 1/m. Healthy ones had lost 0.19 at most."""
 FALLEN = 0.15
 """Share by which a collapse is worse than the best before it."""
 REGAINED = 0.2
