@@ -34,7 +34,7 @@ from gansynth.sources.cache import CaseCache
 
 READ = {"plane": "axial", "foreground": "with", "min_foreground": "20", "resize": "64x64"}
 USUAL: Mapping[str, Mapping[str, Any]] = {
-    "wgan-gp": {"steps": 4000, "n_critic": 2, "lr_generator": 2e-4, "lr_discriminator": 2e-4},
+    "wgan-gp": {"steps": 3000, "n_critic": 2, "lr_generator": 4e-4, "lr_discriminator": 4e-4},
     "wgan": {"steps": 8000},
     "gan": {"steps": 4000},
 }

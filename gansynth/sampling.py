@@ -17,6 +17,11 @@ from gansynth.schema import Case, Condition, Sample
 from gansynth.sources.base import CaseSource
 from gansynth.space import Placement
 
+BESIDE = "beside"
+"""Where the provenance of a sample drawn from noise has the real case that sheets show with it."""
+OF_A_CASE = ("case", "placement", "edits")
+"""What the provenance of such a sample does not have: it does not come from that case."""
+
 
 class SampleDrawer:
     """Draws samples of a run in its host's space; sample ``i`` of a seed is always the same.
@@ -105,12 +110,16 @@ class SampleDrawer:
         return self.run.generator.interpolate(asked, ends, steps)
 
     def beside(self, sample: Sample) -> Case:
-        """The real case a sample's condition came from, at the same place, in its own space."""
-        placement = Placement.from_json(sample.provenance["placement"])
+        """The real case a sample's condition came from, at the same place, in its own space.
+
+        Of a sample that was drawn from noise it is any training case.
+        """
+        where = sample.provenance.get(BESIDE, sample.provenance)
+        placement = Placement.from_json(where["placement"])
         # A composite run draws conditions through a view; its real cases are the source's own.
         own = self.source is self.sampler.source
         load = self.sampler.cache if own else self.source.load
-        return self.run.space.to_generator(load(sample.provenance["case"]), placement)
+        return self.run.space.to_generator(load(where["case"]), placement)
 
     def _check_content(self, case_id: str) -> None:
         """Refuse a case that is not the one the run has seen; each is looked at once.
@@ -134,8 +143,10 @@ class SampleDrawer:
 
     def _finish(self, sample: Sample) -> Sample:
         """Pad as the source's own crops are padded, and say which run it was."""
-        if self.run.generator.labelling != "asked":  # it lies where no case does
-            return replace(sample, provenance={**sample.provenance, "run": self.run.run_id})
+        if self.run.generator.labelling != "asked":  # it lies where no case does, and is of none
+            told = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
+            told[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
+            return replace(sample, provenance={**told, "run": self.run.run_id})
         placement = Placement.from_json(sample.provenance["placement"])
         cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
         return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})

@@ -264,7 +264,7 @@ def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):
     drawn: Any = whole.draw(0, 6)
     for index, sample in enumerate(drawn):
         name = sample.provenance["class"]
-        assert name == CLASSES[Kinds().label_class(sample.provenance["case"])]
+        assert name == CLASSES[Kinds().label_class(sample.provenance["beside"]["case"])]
         number = ("cyst", "metastasis").index(name)
         condition: Any = whole.sampler.draw(index)
         part = load_run(both / "parts" / name, "cpu")
@@ -302,7 +302,7 @@ def test_classes_are_as_frequent_as_in_training(both):
 def test_only_one_class_may_be_asked_for(both):
     samples = drawer(both, classes=("metastasis",)).draw(0, 5)
     assert {sample.provenance["class"] for sample in samples} == {"metastasis"}
-    assert len({sample.provenance["case"] for sample in samples}) > 1
+    assert len({sample.provenance["beside"]["case"] for sample in samples}) > 1
 
 
 def test_a_class_that_no_part_draws_is_refused(both):

@@ -28,6 +28,9 @@ from gansynth_dcgan.statistics import Intensities
 
 __all__ = ["DCGAN", "DCGANOptions"]
 
+CLEANED, MOST_CLEANED = "cleaned", 0.05
+"""Share of a drawn label map that was cleaned, in its provenance, and the most that may be. Of a
+training map one voxel in ten thousand is."""
 AT_ONCE = {"cuda": 32, "cpu": 4}
 """Samples of one batch, always as many: how many are asked for together then changes no bit."""
 
@@ -269,14 +272,23 @@ class DCGAN(Generator):
         """One sample of what was drawn for it."""
         if labels is None:
             return Sample(image.copy(), None, None, provenance)
-        image, labels = image.copy(), labels if self.priors is None else self.priors.clean(labels)
+        image, drawn = image.copy(), labels
+        if self.priors is not None:
+            labels = self.priors.clean(drawn)
+            provenance = {**provenance, CLEANED: round(float((labels != drawn).mean()), 4)}
         if self.schema.outside_fill is not None:
             fill = np.array(self.schema.outside_fill, np.float32)
             image[:, labels == OUTSIDE] = fill[:, None]
         return Sample(image, labels, boxes_of(labels, self.schema), provenance)
 
     def flaw(self, sample: Sample) -> str:
-        """What no training label map has."""
+        """What no training label map has, before or after it was cleaned."""
         if self.priors is None or sample.labels is None:
             return ""
+        cleaned = float(sample.provenance.get(CLEANED, 0))
+        if cleaned > MOST_CLEANED:
+            return (
+                f"label map of which {cleaned:.1%} had to be cleaned, expected at most "
+                f"{MOST_CLEANED:.0%}"
+            )
         return self.priors.flaw(sample.labels)

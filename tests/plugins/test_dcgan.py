@@ -289,8 +289,18 @@ def test_a_map_like_no_training_map_is_a_flaw():
     generator = build(**MASK)
     generator.observe(cases(20))
     sample = generator.sample([Condition()], [0])[0]
-    assert "expected" in generator.flaw(replace(sample, labels=np.zeros((16, 16), np.int16)))
-    assert generator.flaw(replace(sample, labels=case().labels)) == ""
+    clean = replace(sample, labels=case().labels, provenance={"cleaned": 0.01})
+    assert generator.flaw(clean) == ""
+    assert "expected" in generator.flaw(replace(clean, labels=np.zeros((16, 16), np.int16)))
+
+
+def test_a_map_that_had_to_be_made_anew_is_a_flaw():
+    """What cleaning leaves of noise may look like a training map."""
+    generator = build(**MASK)
+    generator.observe(cases(20))
+    sample = generator.sample([Condition()], [0])[0]
+    assert sample.provenance["cleaned"] > 0.05
+    assert "had to be cleaned" in generator.flaw(replace(sample, labels=case().labels))
 
 
 # -- state -----------------------------------------------------------------------------------------

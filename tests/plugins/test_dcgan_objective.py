@@ -88,7 +88,7 @@ def test_the_generator_waits_for_as_many_steps_as_its_paper_says(objective, wait
     [
         ("gan", ("Adam", 2e-4, (0.5, 0.999), "batch")),
         ("wgan", ("RMSprop", 5e-5, None, "batch")),
-        ("wgan-gp", ("Adam", 1e-4, (0.0, 0.9), "layer")),
+        ("wgan-gp", ("Adam", 1e-4, (0.0, 0.9), "instance")),
     ],
 )
 def test_rates_and_norms_are_the_papers(objective, expected):
@@ -100,13 +100,13 @@ def test_rates_and_norms_are_the_papers(objective, expected):
 
 
 def test_each_player_has_a_rate_of_its_own():
-    generator = build(lr_generator=1e-3, lr_discriminator=3e-3, d_norm="instance")
+    generator = build(lr_generator=1e-3, lr_discriminator=3e-3, d_norm="layer")
     rates = [
         generator.optimizer(player, generator.nets[player].parameters()).defaults["lr"]
         for player in ("generator", "discriminator")
     ]
     assert rates == [1e-3, 3e-3]
-    assert generator.d_norm == "instance"
+    assert generator.d_norm == "layer"
 
 
 # -- what is minimised -----------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_an_adaptive_augmentation_is_remembered():
 @pytest.mark.parametrize(
     ("settings", "way_out"),
     [
-        ({"d_norm": "batch"}, "use layer, instance or none"),
+        ({"d_norm": "batch"}, "use instance, layer or none"),
         ({"augment_p": "adaptive"}, "use a number, or objective=gan"),
         ({"augment_p": "2"}, "less than or equal to 1"),
         ({"augment": "[brigthness]"}, "augment"),
