@@ -1,6 +1,6 @@
 """The pictures of ``dcgan`` in the docs: phantoms, a fit of some minutes, its sheets.
 
-    python docs/images/dcgan.py WORK [KEY=VALUE ...]
+    python benchmarks/draw_dcgan.py WORK [KEY=VALUE ...]
 
 Phantoms, not patients. ``WORK`` keeps them and the run; a second call goes on from there.
 """
