@@ -13,6 +13,7 @@ from gansynth.generator import GeneratorOptions
 
 Objective = Literal["gan", "wgan", "wgan-gp"]
 Norm = Literal["batch", "instance", "layer", "none"]
+MaskOutput = Literal["soft", "hard", "linear"]
 
 
 def _split(names: Any) -> Any:
@@ -30,6 +31,7 @@ class Usual:
         beta2: of Adam.
         n_critic: steps of the discriminator for each of the generator.
         d_norm: what normalises the discriminator's features.
+        mask_output: how label channels are drawn; no paper's, see ``masks.py``.
     """
 
     lr: float
@@ -37,16 +39,17 @@ class Usual:
     beta2: float
     n_critic: int
     d_norm: Norm
+    mask_output: MaskOutput
 
 
 USUAL: Mapping[str, Usual] = {
     # Radford et al. 2016 (arXiv:1511.06434), sec. 4.
-    "gan": Usual(2e-4, 0.5, 0.999, 1, "batch"),
+    "gan": Usual(2e-4, 0.5, 0.999, 1, "batch", "linear"),
     # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1.
-    "wgan": Usual(5e-5, None, 0.0, 5, "batch"),
+    "wgan": Usual(5e-5, None, 0.0, 5, "batch", "soft"),
     # Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1; sec. 4: no batch norm in the critic.
     # Their layer norm draws smoother images here: see ``masks.py``.
-    "wgan-gp": Usual(1e-4, 0.0, 0.9, 5, "instance"),
+    "wgan-gp": Usual(1e-4, 0.0, 0.9, 5, "instance", "soft"),
 }
 
 
@@ -88,10 +91,10 @@ class DCGANOptions(GeneratorOptions):
         "foreground",
     )
     with_mask: bool = Field(False, description="draw the label map together with the image")
-    mask_output: Literal["soft", "hard"] = Field(
-        "soft",
-        description="label channels that the discriminator sees: probabilities, or one-hot "
-        "(straight-through)",
+    mask_output: MaskOutput | None = Field(
+        None,
+        description="label channels that the discriminator sees: soft (probabilities), hard "
+        "(one-hot, straight-through), or linear (any number); null: soft, but linear for gan",
     )
     mask_scale: float = Field(
         1.0,

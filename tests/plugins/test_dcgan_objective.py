@@ -178,6 +178,16 @@ def test_label_channels_stand_behind_the_image_at_their_scale():
     assert torch.allclose(fake[:, 1] + fake[:, 2], torch.zeros(4, *SIZE), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("objective", "output"), [("gan", "linear"), ("wgan", "soft"), ("wgan-gp", "soft")]
+)
+def test_label_channels_saturate_only_where_the_critic_can_pull_them_back(objective, output):
+    generator = build(objective=objective, with_mask=True)
+    logits = torch.tensor([[[5.0]], [[-3.0]]])[None]
+    found = generator.masks.shown(generator.masks.of_logits(logits)).flatten().tolist()
+    assert found == ([5.0, -3.0] if output == "linear" else pytest.approx([1, -1], abs=1e-2))
+
+
 def test_intensity_changes_leave_label_channels_alone():
     plain, changed = (
         shown(build(with_mask=True, augment=names))[0] for names in ((), ("brightness", "contrast"))

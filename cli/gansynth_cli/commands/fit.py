@@ -32,8 +32,7 @@ COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 
 @click.command(
     epilog=examples(
-        "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres --fold 0 -o runs/g0",
-        "gansynth fit cgan3d --data nifti:scans -o runs/g1 --fit-memory 16GB --dry-run",
+        "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres -o runs/g0 --fit-memory 16GB",
         "gansynth fit dcgan --recipe han2018-wgan --data nifti:brats -o runs/han --only Concat-64",
     )
 )

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "gansynth sample runs/g0 -n 16 --sheet",
-        "gansynth sample runs/g0 -n 100 -o samples/ --seed 7 --edit elastic --metric spectrum",
-        "gansynth sample runs/g1 --sheet --interpolate 8 --nearest",
+        "gansynth sample runs/g0 -n 16 --sheet --metric spectrum",
         "gansynth sample runs/g1 -n 200 --format png -o pictures/ --overlay",
     )
 )
