@@ -114,7 +114,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of the generator; else what suits it")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--segmenter-steps", type=int, default=400)
+    parser.add_argument("--segmenter-steps", type=int, default=1500)
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--name", help="of the result; mask_recovery_OBJECTIVE if not given")

@@ -18,6 +18,9 @@ SETTINGS = {
     "max_width": "256",
     "batch_size": "32",
     "steps": "3000",
+    "n_critic": "2",
+    "lr_generator": "4e-4",
+    "lr_discriminator": "4e-4",
 }
 
 
