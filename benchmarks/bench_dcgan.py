@@ -39,7 +39,7 @@ from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.training import FitOptions, train
 
-BATCH, LATENT, WIDTH, CRITIC = 64, 100, 32, 5
+BATCH, LATENT, WIDTH, CRITIC = 64, 100, 64, 5
 BAR = 1 / 0.9
 """Most seconds of ours over the peer's at 128 x 128, reading slices included."""
 VOLUMES, SHAPE, SLICES = 4, (240, 240, 155), "80-149"
@@ -207,6 +207,7 @@ class Ours:
         self.cache, space = CaseCache(source), source.space
         cls = installed().generator("dcgan")
         own = {"objective": self.objective, "width": WIDTH, "d_activation": "elu"}
+        own["d_norm"] = "layer" if self.objective == "wgan-gp" else "batch"  # as the peer's
         options = cls.Options.model_validate({**own, "with_mask": self.with_mask})
         torch.manual_seed(0)
         self.generator = cls(space.generator_schema(source.schema), space.size, options)

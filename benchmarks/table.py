@@ -208,7 +208,22 @@ def dcgan_nnunet(doc: dict[str, Any]) -> list[str]:
     return [*rows, f"| the same: samples rejected | {doc['bank']['rejected_share']:.1%} | |"]
 
 
+def mask_recovery(doc: dict[str, Any]) -> list[str]:
+    """Dice of a segmenter trained on real slices, against label maps drawn with images."""
+    rows = []
+    for name, found in doc["results"].items():
+        cells = ", ".join(f"{found[side]['mean']:.3f}" for side in ("real", "samples", "shuffled"))
+        gap, what = found["samples_minus_shuffled"], doc["benchmark"].replace("_", " ")
+        bar = f">= {doc['bars']['of_real']} x real, above shuffled" if name == "all" else ""
+        rows.append(
+            f"| {what}, {name}: Dice real, samples, shuffled; difference of the last two "
+            f"| {cells}; {gap['mean']:.3f} ({gap['low']:.3f} to {gap['high']:.3f}) | {bar} |"
+        )
+    return rows
+
+
 MAKERS = {
+    "mask_recovery": mask_recovery,
     "dcgan_nnunet": dcgan_nnunet,
     "dcgan": dcgan,
     "injection": injection,

@@ -103,7 +103,7 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
     if workers == 0:  # else they draw ahead
         assert drawn.real == (batches(trainer) - synthetic_only) * trainer.batch_size
     assert sidecar(trainer)["sessions"][0]["chosen"] == sorted(chosen)
-    assert max(validation) in seen
+    assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
 
 
 def test_while_nothing_but_samples_may_be_drawn_no_training_case_is_opened(
