@@ -30,12 +30,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gansynth.errors import UsageFault
 from gansynth.schema import Schema
-from gansynth.settings import overlay
+from gansynth.settings import overlay, read_yaml
 from gansynth.sources.base import CaseSource
 from gansynth.sources.classes import class_numbers
 
@@ -43,7 +42,6 @@ EACH = "each"
 """``--per-channel`` and ``--per-class`` without groups."""
 LEAST_CASES = 2
 """Training cases of a part of a class; one alone would only be learnt by heart."""
-MOST_BYTES = 1 << 20
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
@@ -203,13 +201,7 @@ def read_chain(path: Path) -> ChainSpec:
     Raises:
         UsageFault: no such file, not YAML, or not a chain: naming the key.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UsageFault(f"{path}: larger than {MOST_BYTES} bytes, expected a chain of parts")
-        doc = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise UsageFault(f"{path}: cannot be read ({text}); expected YAML with 'parts'") from None
+    doc, _ = read_yaml(path, "YAML with 'parts'")
     try:
         spec = ChainSpec.model_validate(doc)
     except ValidationError as error:

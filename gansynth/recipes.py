@@ -32,15 +32,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gansynth.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec
 from gansynth.errors import GansynthError, UsageFault, did_you_mean
-from gansynth.settings import overlay, split_settings
+from gansynth.settings import overlay, read_yaml, split_settings
 
 CHANNEL = "{channel}"
-MOST_BYTES = 1 << 20
 
 
 def _yes_no(value: Any) -> Any:
@@ -237,14 +235,7 @@ def read_recipe(path: Path, name: str | None = None) -> Recipe:
     Raises:
         UsageFault: no such file, not YAML, or not a recipe: naming file and key.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UsageFault(f"{path}: larger than {MOST_BYTES} bytes, expected a recipe")
-        data = path.read_bytes()
-        doc = yaml.safe_load(data.decode("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        text = " ".join(str(error).split())
-        raise UsageFault(f"{path}: cannot be read ({text}); expected a recipe in YAML") from None
+    doc, data = read_yaml(path, "a recipe in YAML")
     try:
         spec = RecipeSpec.model_validate(doc)
     except ValidationError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -13,6 +14,8 @@ from gansynth.errors import UsageFault, did_you_mean
 LENGTHS = frozenset({"steps", "epochs"})
 """Settings that say the same: how long to train."""
 
+MOST_BYTES = 1 << 20
+"""Of a YAML file that a user writes."""
 Loop = TypeVar("Loop", bound=BaseModel)
 Own = TypeVar("Own", bound=BaseModel)
 
@@ -55,6 +58,26 @@ def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
     """Settings with others put over them; ``steps`` and ``epochs`` stand for each other."""
     told = not LENGTHS.isdisjoint(over)
     return {**{k: v for k, v in base.items() if not (told and k in LENGTHS)}, **over}
+
+
+def read_yaml(path: Path, expected: str) -> tuple[Any, bytes]:
+    """What a user's YAML file holds, and its bytes.
+
+    Args:
+        path: the file.
+        expected: what it should be, for messages: ``a recipe in YAML``.
+
+    Raises:
+        UsageFault: no such file, too large, or not YAML.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageFault(f"{path}: larger than {MOST_BYTES} bytes, expected {expected}")
+        data = path.read_bytes()
+        return yaml.safe_load(data.decode("utf-8")), data
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise UsageFault(f"{path}: cannot be read ({text}); expected {expected}") from None
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,23 +16,10 @@ from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.generator import Generator, GeneratorOptions
 from gansynth.hookspecs import hookimpl
 from gansynth.registry import installed
-from gansynth.reporting import NullReporter
 from gansynth.run import load_run, read_manifest
 from gansynth.schema import Sample
 from gansynth.testing import ToySource
-
-
-class Recorder(NullReporter):
-    """Keeps what it was told."""
-
-    def __init__(self):
-        self.said, self.warned = [], []
-
-    def say(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.warned.append(text)
+from tests.recorder import Recorder
 
 
 class ShiftOptions(GeneratorOptions):

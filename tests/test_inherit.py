@@ -22,21 +22,10 @@ from gansynth.run import load_run, read_manifest
 from gansynth.schema import Schema
 from gansynth.sources.base import SourceRequest
 from gansynth.testing import ToySource
+from tests.recorder import Recorder
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "batch_size": 1, "precision": "fp32"}
 LABELS = {"background": 0, "organ": 1}
-
-
-class Recorder(NullReporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 class Small(Generator):

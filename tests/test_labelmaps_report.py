@@ -20,19 +20,7 @@ from gansynth.run import Run
 from gansynth.schema import Sample
 from gansynth.sources.base import SourceRequest
 from gansynth.testing import ToySource
-
-
-class Recorder(NullReporter):
-    """Keeps what it was told."""
-
-    def __init__(self):
-        self.said, self.warned = [], []
-
-    def say(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.warned.append(text)
+from tests.recorder import Recorder
 
 
 class Copier(Generator):

@@ -29,20 +29,7 @@ from gansynth.shelf import Callbacks
 from gansynth.sources.base import SourceRequest
 from gansynth.testing import ToySource
 from gansynth.training import train
-
-
-class Recorder(NullReporter):
-    """Keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
+from tests.recorder import Recorder
 
 
 class StubOptions(GeneratorOptions):
