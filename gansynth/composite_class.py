@@ -1,7 +1,6 @@
 """One generator per class of whole cases, as one: each class is drawn by its own part.
 
-Frid-Adar et al. 2018 (arXiv:1803.01229, sec. 3.2) drew liver lesions of three kinds with a GAN
-each, and found them more useful than those of one GAN told the class (ACGAN).
+Frid-Adar et al. 2018 (arXiv:1803.01229) drew liver lesions of three kinds with a GAN each.
 """
 
 from __future__ import annotations
