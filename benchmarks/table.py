@@ -180,7 +180,8 @@ def dcgan(doc: dict[str, Any]) -> list[str]:
     """Images a second beside a plain-torch DCGAN."""
     rows = []
     for r in doc["results"]:
-        what = f"dcgan {r['objective']}, {r['size']}^2, {r['precision']}"
+        layout = ", plain torch channels last" if "channels_last" in doc["benchmark"] else ""
+        what = f"dcgan {r['objective']}, {r['size']}^2, {r['precision']}{layout}"
         rate, bar = r["images_per_second"], f"<= {doc['bar']:.2f}" if r["size"] == 128 else ""
         drawn = r["sampling"]["batch 64"]["images_per_second"]
         said = r["projection"]
