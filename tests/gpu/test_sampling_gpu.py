@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from gansynth.generator import Batch, Generator, Stage
-from gansynth.schema import Case
+from gansynth.schema import Case, Condition
 from gansynth.sources.base import SourceRequest
 from gansynth.training import FitOptions, train
+from tests.zoo.members import member
 
 pytestmark = pytest.mark.usefixtures("toy_kind")
 SETTINGS = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2, "steps": 6, "batch_size": 2}
@@ -60,6 +61,16 @@ def test_gpu_and_cpu_draw_nearly_the_same(run, device):
     """Noise is drawn on the CPU for both; bf16 on one of them costs digits."""
     for one, two in zip(drawn(run, device.type), drawn(run, "cpu"), strict=True):
         assert apart(one, two) < 0.05
+
+
+def test_images_from_noise_are_the_same_to_the_bit_in_any_company(device):
+    """They are drawn in batches of one size, whatever is asked for."""
+    generator = member("wgan_gp_mask").to(device)
+    together = generator.sample([Condition()] * 5, list(range(5)))
+    for seed in (3, 0):
+        alone = generator.sample([Condition()], [seed])[0]
+        np.testing.assert_array_equal(alone.image, together[seed].image)
+        np.testing.assert_array_equal(alone.labels, together[seed].labels)
 
 
 def apart(one: np.ndarray, two: np.ndarray) -> float:
