@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from gansynth.errors import GansynthError, IntegrityFault
 from gansynth.integrity import (
     disk_errors,
-    publish_dir,
     remove_temporaries,
     sha256_file,
-    temporary_beside,
+    whole_folder,
     write_bytes_atomic,
     write_json_atomic,
 )
@@ -75,12 +74,10 @@ def save(
     from safetensors.torch import save as to_bytes
 
     final = folder / f"step-{step:08d}"
-    temporary = temporary_beside(final)
     with disk_errors(final):
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folder)
-        temporary.mkdir()
-    try:
+    with whole_folder(final) as temporary:
         for name, content in ((TENSORS, tensors), (EMA, ema)):
             plain = {k: v.detach().cpu().contiguous().clone() for k, v in content.items()}
             write_bytes_atomic(temporary / name, to_bytes(plain))
@@ -88,9 +85,6 @@ def save(
         write_json_atomic(temporary / STATE, {**state, "step": step, "sha256": hashes})
         # One of this step that is there already was damaged, and passed over.
         shutil.rmtree(final, ignore_errors=True)
-        publish_dir(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final

@@ -44,6 +44,7 @@ __all__ = [
     "reserve",
     "sha256_file",
     "temporary_beside",
+    "whole_folder",
     "write_bytes_atomic",
     "write_json_atomic",
 ]
@@ -246,6 +247,29 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
             _sync_folder(Path(folder))
         os.replace(temporary, final)
         _sync_folder(final.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A folder to fill, under another name; it gets its own if the block ends well, else it goes.
+
+    Args:
+        final: its name; must not exist, or be an empty folder.
+
+    Raises:
+        UsageFault: something with that name exists.
+        EnvironmentFault: the disk refuses.
+    """
+    temporary = temporary_beside(final)
+    with disk_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    try:
+        yield temporary
+        publish_dir(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def publish_file(temporary: Path, final: Path) -> None:

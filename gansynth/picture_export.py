@@ -8,7 +8,6 @@ Nothing in it names a patient, a case or a path: it may be handed on.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from gansynth import __version__
 from gansynth.errors import UsageFault
-from gansynth.integrity import disk_errors, publish_dir, temporary_beside
+from gansynth.integrity import disk_errors, whole_folder
 from gansynth.picture_manifest import Manifest
 from gansynth.png import outlined, png_bytes, scaled
 from gansynth.reporting import Reporter
@@ -81,10 +80,8 @@ def export_pictures(
 
     check_export(drawer, out)
     windows = find_windows(options.window, drawer.source, drawer.run.space)
-    temporary = temporary_beside(out)
-    shutil.rmtree(temporary, ignore_errors=True)
     began = time.perf_counter()
-    try:
+    with whole_folder(out) as temporary:
         writer = _Writer(temporary, drawer, windows, options)
         with reporter.task(n, "sample") as bar, disk_errors(out):
             for first in range(0, n, AT_ONCE):
@@ -92,9 +89,6 @@ def export_pictures(
                     writer.add(sample)
                     bar.advance(1)
             writer.manifest.write(temporary)
-        publish_dir(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     flaws = writer.manifest.flaws
     if flaws:
         said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))

@@ -7,7 +7,6 @@ threshold and tell how good it is. Both count as seen.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +20,7 @@ from torch.nn import functional
 
 from gansynth import __version__
 from gansynth.errors import DataFault, TrainingFault, UsageFault
-from gansynth.integrity import (
-    disk_errors,
-    publish_dir,
-    sha256_file,
-    temporary_beside,
-    write_bytes_atomic,
-    write_json_atomic,
-)
+from gansynth.integrity import sha256_file, whole_folder, write_bytes_atomic, write_json_atomic
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.precision import pick_device
 from gansynth.registry import installed
@@ -311,16 +303,8 @@ def _write(out: Path, net: SliceNet, manifest: Mapping[str, Any]) -> None:
     """Publish the folder, whole or not at all."""
     from safetensors.torch import save as to_bytes
 
-    temporary = temporary_beside(out)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-    try:
+    with whole_folder(out) as temporary:
         weights = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
         write_bytes_atomic(temporary / WEIGHTS, to_bytes(weights))
         digest = sha256_file(temporary / WEIGHTS)
         write_json_atomic(temporary / MANIFEST, {**manifest, "weights_sha256": digest})
-        publish_dir(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

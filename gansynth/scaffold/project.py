@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
-import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import gansynth
 from gansynth.errors import UsageFault
 from gansynth.hookspecs import API_VERSION
-from gansynth.integrity import disk_errors, publish_dir, temporary_beside
+from gansynth.integrity import disk_errors, whole_folder
 from gansynth.registry import installed
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -147,18 +146,11 @@ def write_project(project: Project) -> None:
         EnvironmentFault: the disk refuses.
     """
     folder = project.folder.absolute()
-    temporary = temporary_beside(folder)
-    with disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-    try:
+    with whole_folder(folder) as temporary:
         for path, text in project.files.items():
             with disk_errors(temporary / path):
                 (temporary / path).parent.mkdir(parents=True, exist_ok=True)
                 (temporary / path).write_text(text, encoding="utf-8")
-        publish_dir(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _render(template: str | None, words: dict[str, Any]) -> str:
