@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from gansynth import __version__
-from gansynth.composite_spec import Spec
+from gansynth.composite_spec import Spec, folder_name
 from gansynth.errors import GansynthError, UsageFault
-from gansynth.recipes import CHANNEL, Recipe, RunSpec, composite_of, filled, picked, texts
+from gansynth.recipes import (
+    CHANNEL,
+    Recipe,
+    RunSpec,
+    check_settings,
+    composite_of,
+    filled,
+    picked,
+    texts,
+)
 from gansynth.registry import installed
-from gansynth.settings import overlay, split_settings
+from gansynth.settings import overlay
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.slice_options import split_read
-
-_UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def plan_recipe(
         chosen = overlay(texts(spec.set), texts(run.set))
         chosen = overlay(overlay(chosen, texts(scaled.set)), settings)
         if run.parts is None:
-            _check(spec.generator, chosen)
+            check_settings(spec.generator, chosen)
         sets.append(
             PlannedSet(
                 name=name,
@@ -192,7 +198,7 @@ def _expanded(recipe: Recipe, runs: Sequence[RunSpec], channels: Sequence[str]) 
             document = run.model_dump(exclude={"name", "each"})
             of_channel = RunSpec(**filled(document, channel)) if channel else run
             found.append(
-                _Expanded(_folder(run.name.replace(CHANNEL, channel)), of_channel, picking)
+                _Expanded(folder_name(run.name.replace(CHANNEL, channel)), of_channel, picking)
             )
     names = [one.name.casefold() for one in found]
     twice = next((one.name for one in found if names.count(one.name.casefold()) > 1), None)
@@ -203,19 +209,6 @@ def _expanded(recipe: Recipe, runs: Sequence[RunSpec], channels: Sequence[str]) 
             "different names; choose channels by --read channels=..."
         )
     return found
-
-
-def _check(generator: str, settings: Mapping[str, str]) -> None:
-    """Refuse a wrong setting before the first set begins."""
-    from gansynth.training import FitOptions
-
-    options = installed().generator(generator).Options
-    split_settings(settings, FitOptions, options, generator=generator)
-
-
-def _folder(name: str) -> str:
-    name = _UNFIT.sub("_", name)
-    return name if name[0].isalnum() else f"c{name}"
 
 
 def _digest(document: Any) -> str:

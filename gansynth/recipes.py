@@ -179,12 +179,8 @@ class Recipe:
             yield f"scale.{name}.set", spec.generator, overlay(base, texts(scale.set))
 
     def _check_settings(self, where: str, generator: str, settings: Mapping[str, str]) -> None:
-        from gansynth.registry import installed
-        from gansynth.training import FitOptions
-
         try:
-            options = installed().generator(generator).Options
-            split_settings(settings, FitOptions, options, generator=generator)
+            check_settings(generator, settings)
         except UsageFault as fault:
             raise UsageFault(f"{self.path}: {where}: {_untyped(fault)}") from fault
 
@@ -263,6 +259,19 @@ def find_recipe(text: str) -> Recipe:
         recipe.check()
         return recipe
     return installed().recipe(text)
+
+
+def check_settings(generator: str, settings: Mapping[str, str]) -> None:
+    """Refuse a wrong setting of a generator or its loop, before anything begins.
+
+    Raises:
+        UsageFault: naming key and value.
+    """
+    from gansynth.registry import installed
+    from gansynth.training import FitOptions
+
+    options = installed().generator(generator).Options
+    split_settings(settings, FitOptions, options, generator=generator)
 
 
 def texts(settings: Mapping[str, Any]) -> dict[str, str]:

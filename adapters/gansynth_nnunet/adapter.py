@@ -242,13 +242,13 @@ class NnunetAdapter(Adapter):
         """What the record will say of the generator or bank, and all it has seen."""
         if injection.bank is None:
             from gansynth import precision, sampling
-            from gansynth.run import check_labelled
 
             assert injection.run is not None  # see Injection
             manifest = check_run(
-                injection.run, self.source.host, self._held_out, self.sample_size, source=self.host
+                *(injection.run, self.source.host, self._held_out, self.sample_size),
+                source=self.host,
+                edits=injection.edits,
             )
-            check_labelled(injection.run, manifest, "nnU-Net", injection.edits)
             sampling.build_edits(injection.edits)
             precision.pick_device(injection.device)
             self.bank_bytes(injection)

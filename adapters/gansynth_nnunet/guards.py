@@ -31,6 +31,7 @@ def check_run(
     *,
     source: NnunetSource | None = None,
     content: bool = True,
+    edits: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Check a generator's run against the training it is to enter.
 
@@ -41,6 +42,7 @@ def check_run(
         patch: its patch size in voxels, (D, H, W) or (H, W).
         source: its own cases; None refuses a generator of raw scans.
         content: of a generator of raw scans: read the held-out ones too (see ``foreign_guard``).
+        edits: of the label maps it is to be asked for.
 
     Returns:
         The run's manifest; with ``conversion`` if its samples have to be converted.
@@ -53,7 +55,7 @@ def check_run(
     from gansynth.run import check_labelled, check_weights, read_manifest
 
     manifest = read_manifest(folder)
-    check_labelled(folder, manifest, "nnU-Net")
+    check_labelled(folder, manifest, "nnU-Net", edits)
     if source is not None and foreign_guard.is_foreign(manifest, host):
         return foreign_guard.check_foreign(folder, manifest, source, held_out, content=content)
     lineage = Lineage.from_json(manifest["lineage"])
