@@ -93,7 +93,7 @@ lock: $(READY_BENCH)      ## rewrite constraints.txt from the environment
 	@$(PIP) freeze --exclude-editable > $(VENV)/freeze.txt
 	@{ grep '^#' constraints.txt; \
 	   sed -nE 's/^([A-Za-z0-9._-]+==[A-Za-z0-9.!]+)(\+[A-Za-z0-9.]+)?$$/\1/p' $(VENV)/freeze.txt \
-	   | grep -viE '^(nvidia|cuda|triton)'; } > constraints.new
+	   | grep -viE '^(nvidia-[^m]|cuda|triton)'; } > constraints.new
 	@if cmp -s constraints.new constraints.txt; then rm constraints.new; echo "constraints.txt is up to date"; \
 	 else mv constraints.new constraints.txt; touch $(READY) $(READY_DEV) $(READY_BENCH); echo "constraints.txt rewritten"; fi
 

@@ -42,6 +42,9 @@ class ProducerConfig:
         batch: samples drawn at once.
         seed: seeds conditions and latents.
         edits: condition edits by name; None takes the run's own.
+        boxes: which boxes samples are asked to have; None for the usual ones.
+        judged: leave out samples that the generator itself finds flawed.
+        rejected: folder where a few of the rejected samples are kept as pictures; None keeps none.
         device: ``auto``, ``cpu``, ``cuda:1``.
         duty: share of wall time a full live bank may be worked on, until ``pace.json`` says
             otherwise; with ``reuse`` or ``refresh`` only what that file says limits it.
@@ -73,6 +76,9 @@ class ProducerConfig:
     reuse: float | None = None
     refresh: float | None = None
     max_bytes: int | None = None
+    boxes: str | None = None
+    judged: bool = True
+    rejected: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.duty <= 1:

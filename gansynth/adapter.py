@@ -50,6 +50,9 @@ class Injection:
         scratch: folder for the bank that is made; None takes shared memory, or the temporary folder
             where that is too small.
         edits: condition edits by name, in order; empty takes the run's own.
+        boxes: which boxes samples are asked to have (``gansynth.conditions.boxes``); None for the
+            usual ones.
+        judged: leave out samples that the generator itself finds flawed.
         seed: seeds conditions, latents, and the choice of slots.
         device: where the producer runs: ``auto``, ``cpu``, ``cuda:1``.
         restarts: how often in a row a producer that died is started again.
@@ -68,6 +71,8 @@ class Injection:
     bank: Path | None = None
     scratch: Path | None = None
     edits: tuple[str, ...] = ()
+    boxes: str | None = None
+    judged: bool = True
     seed: int = 0
     device: str = "auto"
     restarts: int = 5
@@ -189,6 +194,8 @@ class Adapter(ABC):
     name: ClassVar[str]
     settings: ClassVar[Mapping[str, str]] = {}
     """Keys that ``--set`` accepts for this host, each with one sentence."""
+    needs: ClassVar[Literal["labels", "boxes"]] = "labels"
+    """What of a sample the host learns from, beside its image."""
 
     def __init__(self, source: CaseSource) -> None:
         self.source = source
@@ -260,7 +267,7 @@ class Adapter(ABC):
             return
         lineage, what = _origin(injection)
         if injection.run is not None:
-            _check_labelled(injection.run, self.name, injection.edits)
+            _check_labelled(injection, self)
         guard_host(lineage.host, self.source.host, what=what)
         guard(lineage, self.source.records(self.source.held_out_ids), what=what)
 
@@ -342,7 +349,9 @@ def _origin(injection: Injection) -> tuple[Lineage, str]:
     return Lineage.from_json(read_manifest(injection.run)["lineage"]), "generator"
 
 
-def _check_labelled(folder: Path, target: str, edits: Sequence[str]) -> None:
+def _check_labelled(injection: Injection, adapter: Adapter) -> None:
     from gansynth.run import check_labelled, read_manifest
 
-    check_labelled(folder, read_manifest(folder), target, edits)
+    assert injection.run is not None
+    manifest = read_manifest(injection.run)
+    check_labelled(injection.run, manifest, adapter.name, injection.edits, needs=adapter.needs)

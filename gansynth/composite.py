@@ -26,7 +26,7 @@ from gansynth.composite_view import (
     only_intensity,
 )
 from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.generator import Generator, GeneratorOptions, Labelling, Phase
+from gansynth.generator import Generator, GeneratorOptions, Heeded, Labelling, Phase
 from gansynth.integrity import path_inside, sha256_file
 from gansynth.run import MANIFEST, Run
 from gansynth.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
@@ -109,6 +109,12 @@ class Together(Generator):
     def labelling(self) -> Labelling:
         """That of the part with the least."""
         return least_labelled(part.run.generator.labelling for part in self.parts)
+
+    @property
+    def heeds(self) -> frozenset[Heeded]:
+        """What every part does; and classes, for there may be a part for each."""
+        shared = frozenset.intersection(*(part.run.generator.heeds for part in self.parts))
+        return shared | {"class"}
 
     def networks(self) -> dict[str, nn.Module]:
         """Every part's networks, as ``PART/NETWORK``."""

@@ -55,6 +55,9 @@ class Batch:
         padding: bool, same shape: voxels beyond the case, where the image holds a constant that a
             discriminator would know by; None if there are none.
         classes: int64 (B,), numbers in the schema's ``classes``; None where there are none.
+        boxes: float32 (B, M, 4) or (B, M, 6), voxels, ``min..., max...``, half-open; rows beyond a
+            sample's own boxes hold zeros; None where cases have no lists of boxes.
+        box_labels: int64 (B, M), their classes; -1 in rows beyond a sample's own.
     """
 
     image: Tensor
@@ -62,6 +65,8 @@ class Batch:
     context: Tensor | None = None
     padding: Tensor | None = None
     classes: Tensor | None = None
+    boxes: Tensor | None = None
+    box_labels: Tensor | None = None
 
 
 @dataclass
@@ -141,6 +146,9 @@ class Phase:
 Labelling = Literal["asked", "drawn", "none"]
 """Where the label maps of samples come from; see ``Generator.labelling``."""
 
+Heeded = Literal["labels", "boxes", "class", "foreground"]
+"""What of a condition samples may follow; see ``Generator.heeds``."""
+
 
 class Memory(Protocol):
     """What a training remembers beside its weights (an image pool, say); checkpointed with them."""
@@ -219,6 +227,20 @@ class Generator(ABC):
         no label maps, and no host that learns from labels takes them.
         """
         return "asked"
+
+    @property
+    def heeds(self) -> frozenset[Heeded]:
+        """What of a condition its samples follow.
+
+        ``labels``: its label map. ``boxes``: its boxes; only cases with lists of boxes can be
+        learnt from. ``class``: the class of its case. ``foreground``: whether its label map has
+        any. The rest of a condition may say what it will.
+        """
+        return frozenset({"labels"} if self.labelling == "asked" else ())
+
+    def accepts(self, case: Case) -> bool:
+        """Whether to learn from a case at its place; if not, another is drawn in its stead."""
+        return True
 
     def stages(self) -> Sequence[Stage]:
         """One stage by default; progressive growing lists several."""

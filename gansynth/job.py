@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -143,20 +144,27 @@ def resolve(
         images = loop.epochs * len(source.train_ids)
         steps = steps_for(images, list(built.stages()), loop.batch_size)
         loop = loop.model_copy(update={"steps": steps, "epochs": None})
-    crops = CaseBatches(cache, space, seed=loop.seed, context=built.context)
+    cut = partial(CaseBatches, cache, seed=loop.seed, context=built.context, accepts=built.accepts)
+    crops = cut(space)
     batches = crops
     if loop.patch is not None:
         small = _patch_space(space, loop.patch)
-        batches = CaseBatches(cache, small, seed=loop.seed, context=built.context)
+        batches = cut(small)
     return Job(source, cache, space, built, loop, names, batches, crops, picked)
 
 
 def check_labels(generator: Generator, source: CaseSource) -> None:
-    """Refuse cases without labels for a generator that learns from them.
+    """Refuse cases without labels, or without boxes, for a generator that learns from them.
 
     Raises:
         UsageFault: with the way out.
     """
+    if "boxes" in generator.heeds and not source.schema.box_classes:
+        raise UsageFault(
+            f"{source.name}: its cases have no boxes, expected some, which {generator.name} draws "
+            "images for; read a yolo: data set, or boxes of label maps: --data slices:... --read "
+            "boxes=yes"
+        )
     if generator.labelling == "none" or source.schema.foreground:
         return
     if generator.labelling == "drawn":

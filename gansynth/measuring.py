@@ -134,6 +134,7 @@ def _timed_steps(job: Job, folder: Path) -> tuple[list[float], float]:
 
 
 def _timed_sheet(job: Job, folder: Path) -> float:
+    from gansynth.conditions.boxes import USUAL, box_drawer
     from gansynth.conditions.sampler import ConditionSampler
     from gansynth.previews import COLUMNS
     from gansynth.sampling import build_edits
@@ -148,6 +149,7 @@ def _timed_sheet(job: Job, folder: Path) -> float:
         context=job.generator.context,
         given=job.generator.given,
         labelled=job.generator.labelling == "asked",
+        boxes=box_drawer(USUAL) if "boxes" in job.generator.heeds else None,
     )
     conditions = [sampler.draw(index) for index in range(COLUMNS)]
     samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]

@@ -50,6 +50,7 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
         **new_manifest(job.generator.name, job.source, job.space, lineage, job.edits),
         "options": config["options"],
         "labelling": job.generator.labelling,
+        "heeds": sorted(job.generator.heeds),
         "config": config,
         "init_from": begin(job.generator, job.ancestor, reporter),
         "state": job.generator.state(),

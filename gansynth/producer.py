@@ -127,7 +127,9 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         max_bytes=None if config.frozen else config.max_bytes,
     )
     own, bring = _own_source(run, adapter)
-    drawer = SampleDrawer(run, own, config.edits, config.seed)
+    drawer = SampleDrawer(
+        run, own, config.edits, config.seed, boxes=config.boxes, judged=config.judged
+    )
     with _open_bank(Path(config.bank), spec) as writer:
         try:
             produce(

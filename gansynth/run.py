@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth import __version__
 from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
@@ -126,6 +126,7 @@ def new_manifest(
         "lineage": lineage.to_json(),
         "edits": list(edits),
         "labelling": "asked",
+        "heeds": [],
         "request": source.request.to_json(),
         "config": {},
         "state": {},
@@ -189,19 +190,32 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_labelled(
-    folder: Path, manifest: Mapping[str, Any], target: str, edits: Sequence[str] = ()
+    folder: Path,
+    manifest: Mapping[str, Any],
+    target: str,
+    edits: Sequence[str] = (),
+    *,
+    needs: Literal["labels", "boxes"] = "labels",
 ) -> None:
-    """Refuse a generator that draws images only, for a host that learns from labels.
+    """Refuse a generator that draws images only, for a host that learns from labels or boxes.
 
     Args:
         folder: the run.
         manifest: its.
         target: the host's name.
         edits: asked for; of label maps that a generator draws itself there are none.
+        needs: what the host learns from.
 
     Raises:
         UsageFault: with the way out.
     """
+    if needs == "boxes":
+        if "boxes" not in manifest.get("heeds", ()):
+            raise UsageFault(
+                f"{folder}: {manifest['generator']} is not asked for boxes, and {target} learns "
+                "from them; fit a generator that is, such as cpggan"
+            )
+        return
     if edits and manifest.get("labelling") == "drawn":
         raise UsageFault(
             f"--edit {edits[0]}: {folder} draws its own label maps, so none is asked of it that "

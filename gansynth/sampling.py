@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from gansynth.composite_view import View, viewed
 from gansynth.conditions.base import Edit
+from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.generator import Generator
+from gansynth.generator import Generator, Heeded
 from gansynth.lineage import guard_host
 from gansynth.registry import installed
 from gansynth.run import Run
@@ -22,6 +23,9 @@ BESIDE = "beside"
 OF_A_CASE = ("case", "placement", "edits")
 """What the provenance of such a sample does not have: it does not come from that case."""
 
+OF_A_CLASS = frozenset[Heeded]({"labels", "boxes", "class"})
+"""Samples that heed one of these are of the class of the case that was asked for."""
+
 
 class SampleDrawer:
     """Draws samples of a run in its host's space; sample ``i`` of a seed is always the same.
@@ -32,6 +36,8 @@ class SampleDrawer:
         edits: condition edits by name; None takes the run's own.
         seed: seeds conditions and latents.
         classes: names of the classes to draw samples of; None for all.
+        boxes: which boxes are asked for (see ``gansynth.conditions.boxes``); None for the usual.
+        judged: whether the generator is asked for flaws of its samples.
 
     Attributes:
         source: real cases with the channels and labels that samples have.
@@ -44,6 +50,8 @@ class SampleDrawer:
         edits: Sequence[str] | None = None,
         seed: int = 0,
         classes: Sequence[str] | None = None,
+        boxes: str | None = None,
+        judged: bool = True,
     ) -> None:
         source = viewed(source, run.request.view)
         check_source(run, source)
@@ -51,10 +59,12 @@ class SampleDrawer:
         composite = "parts" in run.manifest and "labels_by" in source.request.view
         self.source = source.base if composite and isinstance(source, View) else source
         self.run = run
+        self.judged = judged
         self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
         generator = run.generator
         check_edits(generator, edits or ())
         check_classes(run, classes or ())
+        check_boxes(generator, boxes)
         names = run.edits if edits is None else tuple(edits)
         self.sampler = ConditionSampler(
             source,
@@ -65,6 +75,7 @@ class SampleDrawer:
             given=generator.given,
             labelled=generator.labelling == "asked",
             classes=classes,
+            boxes=box_drawer(boxes or USUAL) if "boxes" in generator.heeds else None,
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -138,12 +149,15 @@ class SampleDrawer:
 
     def _judged(self, sample: Sample) -> Sample:
         """The sample with its flaw in its provenance, if the generator finds one."""
-        flaw = self.run.generator.flaw(sample)
+        flaw = self.run.generator.flaw(sample) if self.judged else ""
         return replace(sample, provenance={**sample.provenance, "flaw": flaw}) if flaw else sample
 
     def _finish(self, sample: Sample) -> Sample:
         """Pad as the source's own crops are padded, and say which run it was."""
-        if self.run.generator.labelling != "asked":  # it lies where no case does, and is of none
+        heeds = self.run.generator.heeds
+        if "boxes" in heeds:  # a case's, or like a case's; all the rest is drawn
+            return replace(sample, provenance={**sample.provenance, "run": self.run.run_id})
+        if "labels" not in heeds:  # it lies where no case does, and is of none
             told = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
             told[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
             return replace(sample, provenance={**told, "run": self.run.run_id})
@@ -163,6 +177,19 @@ def check_edits(generator: Generator, edits: Sequence[str]) -> None:
         raise UsageFault(
             f"--edit {edits[0]}: {generator.name} draws {made}, so none is asked of it that could "
             "be edited; leave --edit out"
+        )
+
+
+def check_boxes(generator: Generator, boxes: str | None) -> None:
+    """Refuse boxes where none are asked of a generator.
+
+    Raises:
+        UsageFault: naming them.
+    """
+    if boxes is not None and "boxes" not in generator.heeds:
+        raise UsageFault(
+            f"--boxes {boxes}: {generator.name} is not asked for boxes, expected a generator that "
+            "is, such as cpggan; leave --boxes out"
         )
 
 
@@ -191,9 +218,7 @@ def _seen_classes(run: Run) -> Sequence[str]:
 
 def heeds_classes(run: Run) -> bool:
     """Whether samples are of the class they are asked to be; from noise alone they need not be."""
-    only_one = len(_seen_classes(run)) == 1
-    unasked = getattr(run.generator.options, "condition", None) in ("none", "foreground")
-    return only_one or not unasked or run.generator.labelling == "asked"
+    return len(_seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)
 
 
 def build_edits(names: Sequence[str]) -> list[Edit]:

@@ -38,6 +38,7 @@ class Schema:
             varies, then the generator has to draw it.
         ignore: value of an "ignore" label, or None. It is never asked of a generator.
         classes: names of the classes of whole cases, by number; empty where there are none.
+        box_classes: names of what boxes lie around, by number; empty where cases have no boxes.
     """
 
     channels: tuple[str, ...]
@@ -48,6 +49,7 @@ class Schema:
     outside_fill: tuple[float, ...] | None = None
     ignore: int | None = None
     classes: tuple[str, ...] = ()
+    box_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.axes not in ("DHW", "HW"):
@@ -88,8 +90,9 @@ class Schema:
             "outside_fill": None if self.outside_fill is None else list(self.outside_fill),
             "ignore": self.ignore,
         }
-        # Only where there are any: documents without stay what they were before there were classes.
-        return {**doc, "classes": list(self.classes)} if self.classes else doc
+        # Only where there are any: documents without stay what they were before there were such.
+        named = {"classes": list(self.classes), "box_classes": list(self.box_classes)}
+        return {**doc, **{key: names for key, names in named.items() if names}}
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Schema:
@@ -104,6 +107,7 @@ class Schema:
             outside_fill=None if fill is None else tuple(float(f) for f in fill),
             ignore=doc.get("ignore"),
             classes=tuple(doc.get("classes", ())),
+            box_classes=tuple(doc.get("box_classes", ())),
         )
 
 
@@ -113,7 +117,8 @@ class Boxes:
 
     Attributes:
         coords: float32 (N, 4) or (N, 6).
-        labels: int16 (N,), the class of each box.
+        labels: int16 (N,), the class of each box: a number in ``Schema.box_classes``, or the value
+            of a label where boxes were made of a label map.
     """
 
     coords: FloatArray

@@ -148,9 +148,10 @@ class Space:
             A case of spatial shape ``size``; padding holds image 0 and label ``pad_label``.
         """
         placement = placement or self.centre(case)
-        image, labels = case.image, case.labels
+        image, labels, boxes = case.image, case.labels, case.boxes
         if self.grid == "slice":
             assert placement.slice_index is not None
+            boxes = None if boxes is None else boxes_of_slice(boxes, placement.slice_index)
             image = image[:, placement.slice_index]
             labels = None if labels is None else labels[placement.slice_index]
         if self.grid in ("crop", "slice"):
@@ -160,10 +161,12 @@ class Space:
                 if labels is None
                 else crop_pad(labels, placement.corner, self.size, self.pad_label)
             )
+            boxes = None if boxes is None else cut_boxes(boxes, placement.corner, self.size)
         elif self.grid == "resample":
+            boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], self.size)
             image, labels = resample(image, labels, self.size)
         return replace(
-            case, image=self._squash(np.asarray(image, np.float32)), labels=labels, boxes=None
+            case, image=self._squash(np.asarray(image, np.float32)), labels=labels, boxes=boxes
         )
 
     def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
@@ -205,9 +208,7 @@ class Space:
         elif self.grid == "resample":
             if shape is None:
                 raise UsageFault("space: grid 'resample' needs the host's shape to go back to")
-            factors = np.tile(np.array(shape) / image.shape[1:], 2)
-            if boxes is not None:
-                boxes = Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
+            boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], shape)
             image, labels = resample(image, labels, shape)
         return replace(sample, image=image, labels=labels, boxes=boxes)
 
@@ -267,6 +268,28 @@ class Space:
             host=dict(doc["host"]),
             pad_label=int(doc["pad_label"]),
         )
+
+
+def cut_boxes(boxes: Boxes, corner: Sequence[int], size: Sequence[int]) -> Boxes:
+    """The parts of boxes that lie within ``size`` voxels from ``corner``, in voxels from there."""
+    axes = len(size)
+    start, extent = np.array(corner, np.float32), np.array(size, np.float32)
+    low = np.clip(boxes.coords[:, :axes] - start, 0, extent)
+    high = np.clip(boxes.coords[:, axes:] - start, 0, extent)
+    inside = (low < high).all(axis=1)
+    return Boxes(np.hstack([low, high])[inside].astype(np.float32), boxes.labels[inside])
+
+
+def scale_boxes(boxes: Boxes, before: Sequence[int], after: Sequence[int]) -> Boxes:
+    """Boxes of an image that is brought from one spatial shape to another."""
+    factors = np.tile(np.array(after) / np.array(before), 2)
+    return Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
+
+
+def boxes_of_slice(boxes: Boxes, index: int) -> Boxes:
+    """Of the boxes (N, 6) of a volume those that the middle of a slice lies in: (M, 4)."""
+    cut = (boxes.coords[:, 0] <= index + 0.5) & (boxes.coords[:, 3] > index + 0.5)
+    return Boxes(boxes.coords[cut][:, [1, 2, 4, 5]], boxes.labels[cut])
 
 
 def one_slice_boxes(boxes: Boxes) -> Boxes:

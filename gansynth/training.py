@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -309,13 +309,9 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
     def move(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(device, non_blocking=True)
 
-    return Batch(
-        batch.image.to(device, non_blocking=True),
-        move(batch.labels),
-        move(batch.context),
-        move(batch.padding),
-        move(batch.classes),
-    )
+    image = batch.image.to(device, non_blocking=True)
+    rest = {f.name: move(getattr(batch, f.name)) for f in fields(Batch) if f.name != "image"}
+    return Batch(image, **rest)
 
 
 def _not_finite(values: Mapping[str, float], step: int) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.base import Edit
+from gansynth.conditions.boxes import BoxDrawer
 from gansynth.errors import DataFault
-from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
+from gansynth.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
 from gansynth.sources.classes import training_cases
@@ -35,6 +36,7 @@ class ConditionSampler:
             maps stay as they are: an edited one would not be that of the given image.
         labelled: whether cases must have labels; else conditions of those without have none.
         classes: names of the classes whose cases are drawn; None for all.
+        boxes: draws the boxes that are asked for; None asks for none.
 
     Raises:
         UsageFault: no training case is of these classes.
@@ -54,6 +56,7 @@ class ConditionSampler:
         given: GivenFn | None = None,
         labelled: bool = True,
         classes: Sequence[str] | None = None,
+        boxes: BoxDrawer | None = None,
     ) -> None:
         self.source = source
         self.space = space
@@ -63,6 +66,7 @@ class ConditionSampler:
         self.context = context
         self.given = given
         self.labelled = labelled
+        self.boxes = boxes
         self.cache = CaseCache(source)
         self._ids = source.train_ids
         if classes is not None:
@@ -93,10 +97,14 @@ class ConditionSampler:
             "seed": self.seed,
             "index": index,
         }
+        boxes: Boxes | None = None
+        if self.boxes is not None:
+            boxes, provenance["boxes"] = self.boxes.draw(placed, self.schema, rng)
         if case.label_class is not None:
             provenance["class"] = self.schema.classes[case.label_class]
         return Condition(
             labels=labels,
+            boxes=boxes,
             label_class=case.label_class,
             context=context,
             given=given,

@@ -202,7 +202,8 @@ class DiversityMonitor:
     @property
     def _by(self) -> str:
         """What a conditioned generator is asked for; its samples' provenance names it so."""
-        return str(getattr(self.job.generator.options, "condition", "none"))
+        heeds = self.job.generator.heeds
+        return next((kind for kind in ("class", "foreground") if kind in heeds), "none")
 
     def _kind(self, case: Case) -> str | None:
         """The name of a real case's kind; None where nothing is asked."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gansynth.conditions.sampler import replace_ignored
-from gansynth.schema import Case, LabelArray
+from gansynth.errors import DataFault
+from gansynth.schema import Boxes, Case, LabelArray
 from gansynth.sources.cache import CaseCache, Placed
 from gansynth.space import Space
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gansynth.generator import Batch, Stage
+
+
+MOST_REFUSED = 1000
+"""Draws without a single case to learn from, after which it is given up."""
 
 
 class CaseBatches:
@@ -27,6 +32,7 @@ class CaseBatches:
         space: the generator's space.
         seed: first part of every key.
         context: makes context channels of a case in the generator's space, or None.
+        accepts: whether to learn from a case at its place; another is drawn for one that is not.
     """
 
     def __init__(
@@ -36,11 +42,13 @@ class CaseBatches:
         *,
         seed: int = 0,
         context: Callable[[Case], LabelArray | None] | None = None,
+        accepts: Callable[[Case], bool] | None = None,
     ) -> None:
         self.cache = cache
         self.space = space
         self.seed = seed
         self.context = context
+        self.accepts = accepts
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
         """Real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
@@ -54,8 +62,7 @@ class CaseBatches:
 
         from gansynth.generator import Batch
 
-        drawn = [self._draw(step, number) for number in which]
-        cases = [self._cut(placed) for placed in drawn]
+        drawn, cases = map(list, zip(*(self._accepted(step, n) for n in which), strict=True))
         image = torch.from_numpy(np.stack([c.image for c in cases]))
         labelled = [c.labels for c in cases if c.labels is not None]
         labels = None
@@ -64,13 +71,27 @@ class CaseBatches:
         maps = [m for m in map(self.context, cases) if m is not None] if self.context else []
         context = torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
         numbers = [c.label_class for c in cases if c.label_class is not None]
-        classes = torch.tensor(numbers) if numbers else None
-        return Batch(image, labels, context, self._padding(drawn), classes)
+        classes = torch.tensor(numbers) if len(numbers) == len(cases) else None
+        boxes = stack_boxes([c.boxes for c in cases], image.ndim - 2)
+        return Batch(image, labels, context, self._padding(drawn), classes, *boxes)
 
-    def _draw(self, step: int, number: int) -> Placed:
+    def _accepted(self, step: int, number: int) -> tuple[Placed, Case]:
+        """A case at a drawn place, whole and cut.
+
+        Raises:
+            DataFault: none of many is one to learn from.
+        """
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
         ids = self.cache.source.train_ids
-        return self.cache.place(ids[int(rng.integers(len(ids)))], self.space, rng)
+        for _ in range(MOST_REFUSED):
+            placed = self.cache.place(ids[int(rng.integers(len(ids)))], self.space, rng)
+            case = self._cut(placed)
+            if self.accepts is None or self.accepts(case):
+                return placed, case
+        raise DataFault(
+            f"{self.cache.source.name}: {MOST_REFUSED} training cases drawn and none of them is "
+            "one this generator can learn from, expected some; look at them with gansynth check"
+        )
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
         """One case at a drawn place of the generator's space."""
@@ -91,3 +112,29 @@ class CaseBatches:
             return None
         none = np.zeros(self.space.size, np.bool_)
         return torch.from_numpy(np.stack([none if m is None else m for m in masks]))
+
+
+def stack_boxes(boxes: Sequence[Boxes | None], axes: int) -> tuple[Tensor | None, Tensor | None]:
+    """Lists of boxes as tensors, padded to the longest.
+
+    Args:
+        boxes: of each case; of an image of two axes of a slice.
+        axes: of the image.
+
+    Returns:
+        Float32 (B, M, 2 * axes), zeros beyond a case's own, and int64 (B, M), -1 there; M is at
+        least 1. None for both where a case has no list.
+    """
+    import torch
+
+    listed = [b for b in boxes if b is not None]
+    if not listed or len(listed) < len(boxes):
+        return None, None
+    most = max(1, *(len(b.labels) for b in listed))
+    coords = torch.zeros(len(listed), most, 2 * axes)
+    labels = torch.full((len(listed), most), -1)
+    for row, one in enumerate(listed):
+        count = len(one.labels)
+        coords[row, :count] = torch.from_numpy(one.coords)
+        labels[row, :count] = torch.from_numpy(one.labels.astype(np.int64))
+    return coords, labels

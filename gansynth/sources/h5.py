@@ -30,7 +30,7 @@ from gansynth.sources.h5_format import (
     read_index,
     unpack_planes,
 )
-from gansynth.sources.patches import PatchSource, cut_boxes
+from gansynth.sources.patches import PatchSource, part_boxes
 from gansynth.sources.reading import ReadOptions, parse_read
 from gansynth.space import Space
 
@@ -166,7 +166,7 @@ class H5Source(PatchSource):
         with hdf5(self.path, f"case {case_id!r}: "):
             image = self._image(entry)[(slice(None), *box)].astype(np.float32, copy=False)
             labels = self._labels(entry)[tuple(box)] if entry.labelled else None
-            boxes = None if entry.boxes is None else cut_boxes(self._boxes(entry), box)
+            boxes = None if entry.boxes is None else part_boxes(self._boxes(entry), box)
         return Case(case_id, entry.subject, image, labels, boxes, entry.label_class)
 
     def outline(self, case_id: str) -> PlaneOutline:

@@ -6,11 +6,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from gansynth.outline import Outline
 from gansynth.schema import Boxes, Case
 from gansynth.sources.base import CaseSource
+from gansynth.space import cut_boxes
 
 
 class PatchSource(CaseSource):
@@ -34,20 +33,14 @@ class PatchSource(CaseSource):
         """
 
 
-def cut_boxes(boxes: Boxes, box: Sequence[slice]) -> Boxes:
+def part_boxes(boxes: Boxes, box: Sequence[slice]) -> Boxes:
     """The parts of boxes that lie within a box, in its voxels."""
-    axes = len(box)
-    start = np.array([s.start for s in box], np.float32)
-    size = np.array([s.stop for s in box], np.float32) - start
-    low = np.clip(boxes.coords[:, :axes] - start, 0, size)
-    high = np.clip(boxes.coords[:, axes:] - start, 0, size)
-    inside = (low < high).all(axis=1)
-    return Boxes(np.hstack([low, high])[inside].astype(np.float32), boxes.labels[inside])
+    return cut_boxes(boxes, [s.start for s in box], [s.stop - s.start for s in box])
 
 
 def cut_case(case: Case, box: Sequence[slice]) -> Case:
     """The voxels of a case within a box: views of its arrays, and its boxes cut."""
     image = case.image[(slice(None), *box)]
     labels = None if case.labels is None else case.labels[tuple(box)]
-    boxes = None if case.boxes is None else cut_boxes(case.boxes, box)
+    boxes = None if case.boxes is None else part_boxes(case.boxes, box)
     return replace(case, image=image, labels=labels, boxes=boxes)

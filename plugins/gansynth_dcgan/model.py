@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import Generator, GeneratorOptions, Labelling, Phase
+from gansynth.generator import Generator, GeneratorOptions, Heeded, Labelling, Phase
 from gansynth.labelmaps import LabelPriors, boxes_of
 from gansynth.precision import autocast, resolve
 from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
@@ -82,6 +82,12 @@ class DCGAN(Generator):
     def labelling(self) -> Labelling:
         """Label maps are drawn with the images, or there are none."""
         return "drawn" if self.options.with_mask else "none"
+
+    @property
+    def heeds(self) -> frozenset[Heeded]:
+        """The class of a case or whether it has foreground, as asked for; else nothing."""
+        asked = self.options.condition
+        return frozenset() if asked == "none" else frozenset({asked})
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Where latents, kinds, image channels and labels meet the networks."""

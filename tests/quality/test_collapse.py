@@ -64,6 +64,10 @@ class Stub(Generator):
         self.unseen, self.counting = ToySource(2, seed=7), Counting()
         return {"generator": self.counting}
 
+    @property
+    def heeds(self):
+        return {"foreground"} & {self.options.condition}
+
     def phases(self):
         def loss(step):
             return {"loss": self.counting.weight.square().mean()}

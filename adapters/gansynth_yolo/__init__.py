@@ -1,0 +1,51 @@
+"""YOLO detectors, both ways: their data sets in, synthetic images with boxes into their training.
+
+The detectors stay as they are installed. Everything heavy is imported when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gansynth.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from gansynth.adapter import Adapter
+    from gansynth.findings import Check
+    from gansynth.sources.base import CaseSource, SourceRequest
+
+
+def _source() -> Callable[[SourceRequest], CaseSource]:
+    from gansynth_yolo.source import open_yolo
+
+    return open_yolo
+
+
+def _check() -> Check:
+    from gansynth_yolo.check import check_yolo
+
+    return check_yolo
+
+
+def _adapter() -> type[Adapter]:
+    from gansynth_yolo.adapter import YoloAdapter
+
+    return YoloAdapter
+
+
+@hookimpl
+def register_sources(
+    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
+) -> None:
+    register("yolo", _source)
+
+
+@hookimpl
+def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
+    register("yolo", _check)
+
+
+@hookimpl
+def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], None]) -> None:
+    register("yolo", _adapter)
