@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from gansynth.errors import DataFault
 from gansynth.generator import Stage
-from gansynth.schema import Case, Schema
+from gansynth.schema import Boxes, Case, Schema
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.space import Space
@@ -117,3 +119,37 @@ def test_two_threads_do_not_read_at_once():
     for thread in threads:
         thread.join()
     assert source.most == 1
+
+
+class Boxed(ToySource):
+    """Cases of 0, 1, 2, ... boxes, by their order."""
+
+    def load(self, case_id):
+        count = self.train_ids.index(case_id)
+        coords = np.array([[1, 1, 1, 4, 4, 5 + i] for i in range(count)], np.float32)
+        numbers = np.arange(count, dtype=np.int16)
+        return replace(super().load(case_id), boxes=Boxes(coords.reshape(-1, 6), numbers))
+
+
+def test_boxes_of_a_batch_are_padded_to_its_longest_list():
+    source = Boxed(3)
+    whole = batches(source, source.space)(0, Stage(), range(12))
+    counts = (whole.box_labels >= 0).sum(1)
+    assert whole.boxes.shape == (12, max(counts), 6)
+    assert len(set(counts.tolist())) > 3
+    for coords, numbers, count in zip(whole.boxes, whole.box_labels, counts, strict=True):
+        assert numbers.tolist() == [*range(count), *[-1] * (len(numbers) - count)]
+        assert (coords[:count, 5] > 0).all()
+        assert not coords[count:].any()
+
+
+def test_a_case_that_is_not_accepted_is_drawn_again():
+    source = Boxed(3)
+    chosen = batches(source, source.space, accepts=lambda case: len(case.boxes.labels) > 0)
+    for step in range(8):
+        assert (chosen(step, Stage(), range(2)).box_labels[:, 0] >= 0).all()
+
+
+def test_a_source_without_any_case_to_learn_from_is_refused():
+    with pytest.raises(DataFault, match="none of them"):
+        batches(accepts=lambda case: False)(0, Stage(), range(1))
