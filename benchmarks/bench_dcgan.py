@@ -27,9 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 from common import alternate, paired, print_table, write
+from counting import flops
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from gansynth.precision import resolve
 from gansynth.registry import installed
@@ -232,26 +231,6 @@ def volumes() -> Iterator[Path]:
 
 
 # -- measuring -----------------------------------------------------------------------------------
-
-
-class Flops(TorchDispatchMode):
-    """Adds up torch's own formulas; its ``FlopCounterMode`` cannot follow a gradient's gradient."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=made)
-        return made
-
-
-def flops(run: Callable[[], object]) -> int:
-    """FLOPs of one call, counted by torch (2 per multiply-add)."""
-    with Flops() as counter:
-        run()
-    return int(counter.total)
 
 
 def compared(ours: Ours, precision: str, args: argparse.Namespace) -> dict[str, Any]:

@@ -223,7 +223,73 @@ def mask_recovery(doc: dict[str, Any]) -> list[str]:
     return rows
 
 
+def cpggan(doc: dict[str, Any]) -> list[str]:
+    """Images a second beside a plain-torch PGGAN of equal FLOPs."""
+    rows, target = [], doc["target"]
+    for r in doc["results"]:
+        rate, what = (
+            r["images_per_second"],
+            f"cpggan, {r['size']}^2, {r['precision']}, {r['device']}",
+        )
+        bar = ""
+        if r["size"] == target["size"]:
+            bar = f">= {target['images_per_second']} images/s on an {target['device']}"
+        rows.append(
+            f"| {what}: step / plain torch, equal FLOPs; trained, images/s (plain torch) "
+            f"| {interval(r['time_ours_over_peer'])}; {rate['ours']:.1f} ({rate['peer']:.1f}) "
+            f"| {bar} |"
+        )
+    return rows
+
+
+def cpggan_contrast(doc: dict[str, Any]) -> list[str]:
+    """Contrast inside own and shuffled boxes."""
+    rows = []
+    for r in doc["results"]:
+        for side in ("samples", "real", "unseen"):
+            n = r["numbers"]
+            low, high = n[f"{side} difference low"], n[f"{side} difference high"]
+            rows.append(
+                f"| contrast inside boxes, cpggan {r['size']}^2, {r['data']}, {side}: own, "
+                f"shuffled; difference | {n[side]:.3f}, {n[f'{side} shuffled']:.3f}; "
+                f"{n[f'{side} difference']:.3f} ({low:.3f} to {high:.3f}) "
+                f"| {'above 0, half of real' if side == 'samples' else ''} |"
+            )
+    return rows
+
+
+def detector(doc: dict[str, Any]) -> list[str]:
+    """A detector's epoch with samples over its epoch with as many real images."""
+    return [
+        f"| {r['detector']}, epoch with samples from a {side} bank / with as many real images "
+        f"({doc['images']} + {doc['images']}, {doc['workers']} workers) | {interval(found)} "
+        f"| <= {doc['bar']} |"
+        for r in doc["results"]
+        for side, found in r["over_stock"].items()
+    ]
+
+
+def detector_gain(doc: dict[str, Any]) -> list[str]:
+    """Means over seeds of what the paper's table has."""
+    rows = []
+    for r in doc["results"]:
+        for key, values in r["over_seeds"].items():
+            cells = ", ".join(
+                "-" if v is None else f"{v['mean']:.3f} ({v['least']:.3f} to {v['most']:.3f})"
+                for v in values.values()
+            )
+            rows.append(
+                f"| {r['detector']}, {r['data']}, {doc['ratio']}, equal {doc['equal']}, {key}, "
+                f"{len(r['seeds'])} seeds: {', '.join(values)}; mean (range) | {cells} | |"
+            )
+    return rows
+
+
 MAKERS = {
+    "cpggan_contrast": cpggan_contrast,
+    "cpggan": cpggan,
+    "detector_gain": detector_gain,
+    "detector": detector,
     "mask_recovery": mask_recovery,
     "dcgan_nnunet": dcgan_nnunet,
     "dcgan": dcgan,

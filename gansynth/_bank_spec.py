@@ -16,6 +16,9 @@ from gansynth.schema import Schema
 FORMAT = 1
 SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
 
+LATER: Mapping[str, Any] = {"max_bytes": None, "boxes": None, "judged": True}
+"""Keys that earlier versions do not know, left out where they say the usual."""
+
 
 @dataclass(frozen=True)
 class BankSpec:
@@ -32,6 +35,8 @@ class BankSpec:
         dtype: how images are stored.
         seed: seeds conditions and latents.
         edits: condition edits by name, in order.
+        boxes: which boxes samples were asked to have, as the user said it; None for the usual ones.
+        judged: samples that the generator itself found flawed were left out.
         max_bytes: bytes the segments of a live bank take at most; None for no limit but capacity.
     """
 
@@ -46,6 +51,8 @@ class BankSpec:
     seed: int = 0
     edits: tuple[str, ...] = ()
     max_bytes: int | None = None
+    boxes: str | None = None
+    judged: bool = True
 
     def __post_init__(self) -> None:
         if self.capacity < 1 or self.segment_samples < 1:
@@ -70,8 +77,9 @@ class BankSpec:
             "schema": self.schema.to_json(),
             "lineage": self.lineage.to_json(),
         }
-        if self.max_bytes is None:  # so that versions before this limit can still read the rest
-            del document["max_bytes"]
+        for key, usual in LATER.items():  # so that versions before it can still read the rest
+            if document[key] == usual:
+                del document[key]
         return document
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+import sys
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from gansynth.admission import Gate, admit
 from gansynth.bank import BankReader, BankWriter
 from gansynth.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.pace import log_work, read_pace
+from gansynth.rejected import Rejected
 from gansynth.schema import Sample, Schema
 
 if TYPE_CHECKING:
@@ -143,9 +145,12 @@ def produce(
         EnvironmentFault: the disk is full.
     """
     gate = Gate(writer.rejected)
+    kept = Rejected(Path(config.rejected) if config.rejected else None, schema, _say)
     pacer = _Pacer(writer, config)
     ready: list[tuple[Sample, HostArrays]] = []
-    admitted = partial(_admitted, bring or _as_it_is, finalise, gate, writer, schema, min_size)
+    admitted = partial(
+        _admitted, bring or _as_it_is, finalise, gate, kept, writer, schema, min_size
+    )
     start = _next_index(writer.folder)
     first = start - start % config.batch
     with _beating(writer):
@@ -175,6 +180,11 @@ def _finish(writer: BankWriter) -> None:
     writer.beat()
 
 
+def _say(line: str) -> None:
+    """Into the producer's log."""
+    sys.stderr.write(f"WARNING: {line}\n")
+
+
 def _as_it_is(sample: Sample) -> Sample:
     return sample
 
@@ -183,6 +193,7 @@ def _admitted(
     bring: Callable[[Sample], Sample],
     finalise: Callable[[Sample], HostArrays],
     gate: Gate,
+    kept: Rejected,
     writer: BankWriter,
     schema: Schema,
     min_size: Sequence[int],
@@ -194,6 +205,7 @@ def _admitted(
         admit(sample, schema, min_size, writer.spec.dtype)
         extras = finalise(sample)
     except DataFault as fault:
+        kept.keep(sample, fault, index)
         gate.reject(fault)
         return []
     gate.accept()

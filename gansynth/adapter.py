@@ -196,6 +196,15 @@ class Adapter(ABC):
     """Keys that ``--set`` accepts for this host, each with one sentence."""
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     """What of a sample the host learns from, beside its image."""
+    any_size: ClassVar[bool] = False
+    """Whether samples may have been drawn in another size than the source reads its cases in; the
+    host's record then says nothing of size, and ``bring`` is asked about such samples."""
+    exact_over: ClassVar[Literal["batch", "epoch"]] = "batch"
+    """Over what a constant ratio is exact, as far as whole samples allow: a batch of the host's, or
+    one round through the places of its training set, which are then settled beforehand."""
+    exports: ClassVar[Literal["nothing", "name", "folder"]] = "nothing"
+    """What data sets that ``export`` writes are found by: a name among the host's own, or a folder
+    that the user names; hosts of the first kind have none."""
 
     def __init__(self, source: CaseSource) -> None:
         self.source = source
@@ -266,6 +275,11 @@ class Adapter(ABC):
         if injection.ratio.p == 0:
             return
         lineage, what = _origin(injection)
+        if injection.boxes is not None and injection.run is None:
+            raise UsageFault(
+                f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
+                "says what they were asked to be; leave --boxes out"
+            )
         if injection.run is not None:
             _check_labelled(injection, self)
         guard_host(lineage.host, self.source.host, what=what)
@@ -319,7 +333,7 @@ class Adapter(ABC):
 
         Args:
             injection: where samples come from, and at which ratio to the training cases.
-            name: of the new data set, as the host names its own.
+            name: of the new data set, as the host names its own; or its folder (``exports``).
             content: what is in it.
             size: how many samples, where the ratio (0:1) does not say.
             dry_run: check everything, write nothing.
@@ -332,8 +346,8 @@ class Adapter(ABC):
             GansynthError: what ``check`` refuses; a name that is taken; the disk is full.
         """
         raise UsageFault(
-            f"--export {name}: {self.name} has no data sets to write; expected a host that has, "
-            "such as nnunet. Leave --export out to train with samples mixed in"
+            f"{name}: {self.name} has no data sets to write; expected a host that has, such as "
+            "nnunet or yolo"
         )
 
 
@@ -355,3 +369,8 @@ def _check_labelled(injection: Injection, adapter: Adapter) -> None:
     assert injection.run is not None
     manifest = read_manifest(injection.run)
     check_labelled(injection.run, manifest, adapter.name, injection.edits, needs=adapter.needs)
+    if injection.boxes is not None and "boxes" not in manifest.get("heeds", ()):
+        raise UsageFault(
+            f"--boxes {injection.boxes}: {manifest['generator']} is not asked for boxes, expected "
+            "a generator that is, such as cpggan; leave --boxes out"
+        )

@@ -104,7 +104,7 @@ class Gate:
             )
 
 
-def reason_of(fault: DataFault) -> str:
+def reason_of(fault: DataFault | str) -> str:
     """What was wrong in a few words, without the numbers, so that equal reasons count as one."""
     found = re.split(r", expected|; |\. ", str(fault), maxsplit=1)[0]
     return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "#", found.removeprefix("sample: "))

@@ -32,7 +32,7 @@ from gansynth.schema import Sample
 from gansynth.shelf import Callbacks
 from gansynth.signals import Interrupted, StopRequest, stop_request
 from gansynth.sources.base import SourceRequest
-from gansynth.training import TrainReport, train
+from gansynth.training import TrainReport, steps_for, train
 
 SPECTRUM_SAMPLES = 16
 
@@ -98,6 +98,7 @@ def fit(
             )
         job = resolve(generator, request, chosen, edits, device)
         job.recipe = recipe
+        _check_growth(job, session.reporter)
         if init_from is not None:
             job.ancestor = Ancestor.open(init_from)
         if dry_run:
@@ -112,6 +113,19 @@ def fit(
                 return {}
             finished = _finish(job, out, manifest, report, session.reporter)
             return {**finished, "total_seconds": round(time.perf_counter() - began, 2)}
+
+
+def _check_growth(job: Job, reporter: Reporter) -> None:
+    """Say so if a run ends before its generator has grown to its full size."""
+    stages, options = list(job.generator.stages()), job.options
+    images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
+    least = steps_for(images, stages, options.batch_size)
+    if options.steps < least and job.generator.phases():
+        size = " x ".join(map(str, stages[-1].size or job.space.size))
+        reporter.warn(
+            f"--set steps={options.steps}: {job.generator.name} has grown to {size} after {least} "
+            "steps only; take more of them, or shorter stages"
+        )
 
 
 def _together(job: Job, out: Path, resume: bool, session: _Session) -> dict[str, Any]:

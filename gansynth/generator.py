@@ -146,7 +146,7 @@ class Phase:
 Labelling = Literal["asked", "drawn", "none"]
 """Where the label maps of samples come from; see ``Generator.labelling``."""
 
-Heeded = Literal["labels", "boxes", "class", "foreground"]
+Heeded = Literal["labels", "boxes", "class", "foreground", "background"]
 """What of a condition samples may follow; see ``Generator.heeds``."""
 
 
@@ -234,7 +234,8 @@ class Generator(ABC):
 
         ``labels``: its label map. ``boxes``: its boxes; only cases with lists of boxes can be
         learnt from. ``class``: the class of its case. ``foreground``: whether its label map has
-        any. The rest of a condition may say what it will.
+        any. ``background``: a real case's image, part of which its samples keep. The rest of a
+        condition may say what it will.
         """
         return frozenset({"labels"} if self.labelling == "asked" else ())
 

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 STALE_SECONDS = 120.0
 """Without a sign of life for so long, a live bank's producer counts as gone for good."""
+WISHES = 20
+"""Samples that are drawn for one that is as wished."""
+OPEN = 8
+"""Segments kept open: all of a usual bank of 64 samples, for opening one costs several draws."""
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
 _lock = threading.RLock()
@@ -113,6 +117,7 @@ class Mixer(Generic[Key]):
         self._pid = 0
         self._place, self._synthetic = 0, frozenset[int]()
         self._mix = plan.schedule.at(0.0, plan.ratio)
+        self._wish: Callable[[BankSample], bool] | None = None
 
     @property
     def phase(self) -> Mix:
@@ -160,6 +165,33 @@ class Mixer(Generic[Key]):
                 return []
             self._start_batch(len(real))
             return [self._fill(key, place in self._synthetic) for place, key in enumerate(real)]
+
+    def fill(
+        self,
+        real: Key,
+        mix: Mix,
+        *,
+        synthetic: bool,
+        rng: np.random.Generator,
+        wish: Callable[[BankSample], bool] | None = None,
+    ) -> Slot[Key]:
+        """Fill a slot as told; for hosts whose slots are settled beforehand.
+
+        Args:
+            real: the real case that belongs here, or stands in for a missing sample.
+            mix: what may be drawn now.
+            synthetic: whether a sample belongs here.
+            rng: draws the sample; the caller keys it by the slot.
+            wish: what a sample had better be like; taken without after ``WISHES`` draws.
+
+        Raises:
+            TrainingFault: see ``slot``.
+        """
+        with _lock:
+            if self._pid != os.getpid():
+                self._begin()
+            self._mix, self._draws, self._cases, self._wish = mix, rng, rng, wish
+            return self._fill(real, synthetic)
 
     # -- one process -----------------------------------------------------------------------------
 
@@ -213,10 +245,10 @@ class Mixer(Generic[Key]):
             if self._reader is None:
                 from gansynth.bank import BankReader
 
-                self._reader = BankReader(self.plan.bank)
+                self._reader = BankReader(self.plan.bank, handles=OPEN)
             if stale := self._look(self._reader):
                 return None, stale
-            sample = self._reader.draw(self._draws)
+            sample = self._wished(self._reader)
         except Exception as error:  # whatever ails a bank, the host's training goes on
             self._reader = None
             return None, f"{type(error).__name__}: {error}"
@@ -224,6 +256,14 @@ class Mixer(Generic[Key]):
             return None, "the bank is empty"
         reason = self._refuse(sample) if self._refuse is not None else ""
         return (None, reason) if reason else (sample, "")
+
+    def _wished(self, reader: BankReader) -> BankSample | None:
+        sample = reader.draw(self._draws)
+        for _ in range(WISHES - 1 if self._wish is not None else 0):
+            if sample is None or self._wish is None or self._wish(sample):
+                break
+            sample = reader.draw(self._draws)
+        return sample
 
     def _look(self, reader: BankReader) -> str:
         """Why the bank is stale, or ""; looked at now and then."""

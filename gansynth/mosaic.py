@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gansynth.integrity import disk_errors, write_bytes_atomic
 from gansynth.png import outlined, png_bytes, scaled
 from gansynth.schema import Case, Sample, Schema
-from gansynth.sheets import middle_slice, windows_of
+from gansynth.sheets import boxes_at, middle_slice, windows_of
 
 EDGE, GAP, LINE = 128, 4, 16
 """Pixels along a small picture, between pictures, and of a line of text."""
@@ -24,8 +24,8 @@ Cell = tuple[str, Sequence[Sample | Case]]
 def write_mosaic(path: Path, cells: Sequence[Cell], schema: Schema, *, across: int = 1) -> Path:
     """Write a PNG of cells, each with a caption and a strip of pictures for each channel.
 
-    Labels are outlined in the first channel. Of volumes the slice with most foreground is shown, of
-    those of one cell the same one. All share a channel's window.
+    Labels, or boxes without them, are outlined in the first channel. Of volumes the slice with most
+    foreground is shown, of those of one cell the same one. All share a channel's window.
 
     Args:
         path: where to write; published atomically, its folder made.
@@ -60,7 +60,7 @@ def _cell(
     schema: Schema,
 ) -> npt.NDArray[Any]:
     """uint8 (H, W, 3): a line of text above each channel's strip."""
-    cut = middle_slice(items[0].labels, items[0].image.shape[1:])
+    cut = middle_slice(items[0].labels, items[0].image.shape[1:], items[0].boxes)
     strips = []
     for channel, name in enumerate(schema.channels):
         panels = [_panel(item, cut, channel, windows[channel], schema) for item in items]
@@ -85,7 +85,9 @@ def _panel(
         image, labels = image[cut], None if labels is None else labels[cut]
     low, high = window
     grey = scaled(image[None], [(low, max(high, low + 1e-6))], 8)[0][0]
-    picture = outlined(grey, None if channel else labels, schema.foreground, edge=EDGE)
+    boxes = boxes_at(item.boxes, cut) if labels is None and not channel else None
+    shown = None if channel else labels
+    picture = outlined(grey, shown, schema.foreground, edge=EDGE, boxes=boxes)
     margin: npt.NDArray[Any] = np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
     return margin
 

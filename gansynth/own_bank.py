@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gansynth.bank import BankReader, place_bank
+from gansynth.conditions.boxes import anywhere
 from gansynth.devices import producer_device
 from gansynth.errors import TrainingFault
 from gansynth.keeper import Keeper
@@ -41,6 +42,8 @@ def fill_bank(
     samples: int = 64,
     *,
     edits: Sequence[str] = (),
+    boxes: str | None = None,
+    judged: bool = True,
     seed: int = 0,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
@@ -53,6 +56,9 @@ def fill_bank(
         folder: of the bank.
         samples: how many.
         edits: of the label maps that are drawn, by name; none takes the run's own.
+        boxes: which boxes samples are asked to have, ``jitter:position=0.1`` say, of a generator
+            that heeds them; None for the usual ones.
+        judged: leave out samples that the generator itself finds flawed.
         seed: seeds conditions and latents; the same seed fills a bank with the same samples.
         device: where samples are drawn.
         dtype: how images are stored.
@@ -68,6 +74,7 @@ def fill_bank(
     folder, end = Path(folder).absolute(), time.monotonic() + patience
     folder.parent.mkdir(parents=True, exist_ok=True)
     told = _config(Path(run), folder, samples, edits, seed, producer_device(device, ()), dtype)
+    told = replace(told, boxes=anywhere(boxes), judged=judged)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         with Keeper.start(told, Path(logs) / "producer.log", restarts=0) as keeper:
             keeper.wait(samples, patience)
@@ -86,6 +93,8 @@ def live_bank(
     samples: int = 64,
     *,
     edits: Sequence[str] = (),
+    boxes: str | None = None,
+    judged: bool = True,
     seed: int = 0,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
@@ -100,7 +109,8 @@ def live_bank(
     In shared memory if there is room. The process ends with the block, or with this process.
 
     Args:
-        run, samples, edits, seed, dtype: see ``fill_bank``; the bank holds so many samples.
+        run, samples, edits, boxes, judged, seed, dtype: see ``fill_bank``; the bank holds so many
+            samples.
         device: where samples are drawn; ``auto`` is a second GPU, the first one, or the CPU.
         duty: share of the time in which it works once the bank is full, above 0 and at most 1.
         refresh: seconds in which the whole bank is replaced once, at most; with it, ``duty`` does
@@ -125,6 +135,7 @@ def live_bank(
         try:
             frozen = _config(Path(run), place, samples, edits, seed, where, dtype)
             told = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
+            told = replace(told, boxes=anywhere(boxes), judged=judged)
             log = Path(logs) / "producer.log"
             with Keeper.start(told, log, restarts=restarts) as keeper:
                 keeper.wait(min(samples, BEGIN_WITH), patience)

@@ -1,7 +1,8 @@
 """Samples as PNG files with a manifest: for those who look at them, and for other software.
 
 A folder that ``pictures:FOLDER`` reads back: ``images/`` (of several channels: a folder for each),
-``masks/`` with label numbers, ``overlays/`` if asked for, ``manifest.csv`` and ``manifest.json``.
+``masks/`` with label numbers, ``labels/`` with boxes as YOLO's lines and ``classes.txt`` with their
+names, ``overlays/`` if asked for, ``manifest.csv`` and ``manifest.json``.
 Nothing in it names a patient, a case or a path: it may be handed on.
 """
 
@@ -17,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import __version__
+from gansynth.admission import reason_of
+from gansynth.box_text import yolo_lines
 from gansynth.errors import UsageFault
 from gansynth.integrity import disk_errors, whole_folder
 from gansynth.picture_manifest import Manifest
@@ -47,7 +50,7 @@ class PngOptions:
         window: ``LOW:HIGH`` in the source's units, or percentiles of its training cases
             (``1%:99%``); one for all channels, or one for each, separated by commas. What becomes
             black and white is the same in all pictures of a run.
-        overlay: also write images with the outlines of labels.
+        overlay: also write images with the outlines of labels, or of boxes without them.
         keep_flawed: write samples too that the generator itself finds a flaw in.
     """
 
@@ -88,7 +91,7 @@ def export_pictures(
                 for sample in drawer.draw(first, min(AT_ONCE, n - first)):
                     writer.add(sample)
                     bar.advance(1)
-            writer.manifest.write(temporary)
+            writer.finish()
     flaws = writer.manifest.flaws
     if flaws:
         said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
@@ -198,7 +201,7 @@ class _Writer:
         """Write a sample's files, unless it is flawed."""
         flaw = str(sample.provenance.get("flaw", ""))
         if flaw:
-            self.manifest.flaws[flaw.split(",")[0]] += 1
+            self.manifest.flaws[reason_of(flaw)] += 1
             if not self.options.keep_flawed:
                 return
         sample = flat(sample)
@@ -218,15 +221,34 @@ class _Writer:
         if labels is not None:
             dtype = np.uint8 if labels.max() < 256 else np.uint16
             files["mask"] = [self._save(f"masks/{name}.png", np.maximum(labels, 0).astype(dtype))]
-        if labels is not None and self.options.overlay:
+        if sample.boxes is not None and self.schema.box_classes:
+            files["labels"] = self._save_boxes(name, sample.boxes, sample.image.shape[1:])
+        boxes = sample.boxes if labels is None else None
+        if self.options.overlay and (labels is not None or boxes is not None):
             grey = scaled(sample.image, windows, 8)[0][0]
-            picture = outlined(grey, labels, self.schema.foreground, edge=LARGE)
+            values = self.schema.foreground
+            picture = outlined(grey, labels, values, edge=LARGE, boxes=boxes)
             files["overlay"] = [self._save(f"overlays/{name}.png", picture)]
         self.manifest.add(name, sample, files)
 
+    def finish(self) -> None:
+        """Write what there is one of."""
+        if any("labels" in row for row in self.manifest.rows):
+            names = "".join(f"{name}\n" for name in self.schema.box_classes)
+            (self.folder / "classes.txt").write_text(names, encoding="utf-8")
+        self.manifest.write(self.folder)
+
+    def _save_boxes(self, name: str, boxes: Boxes, size: tuple[int, ...]) -> list[tuple[str, str]]:
+        """Write boxes as a detector expects them beside ``images``: a file for each image."""
+        data = yolo_lines(boxes, size).encode()
+        folders = [folder.replace("images", "labels", 1) for folder in self.manifest.folders]
+        return [self._save_bytes(f"{folder}/{name}.txt", data) for folder in folders]
+
     def _save(self, name: str, pixels: npt.NDArray[Any]) -> tuple[str, str]:
-        """Write a file; its name and SHA-256."""
-        data = png_bytes(pixels)
+        """Write a picture; its name and SHA-256."""
+        return self._save_bytes(name, png_bytes(pixels))
+
+    def _save_bytes(self, name: str, data: bytes) -> tuple[str, str]:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -25,7 +25,7 @@ COLUMNS = (
 """Of ``manifest.csv``; ``pictures:`` takes classes from ``case`` and ``class``."""
 
 Files = Mapping[str, Sequence[tuple[str, str]]]
-"""Kind (``images``, ``mask``, ``overlay``) -> name in the folder and SHA-256 of each file."""
+"""Kind (``images``, ``mask``, ``labels``, ``overlay``) -> name and SHA-256 of each file."""
 
 
 @dataclass
@@ -82,7 +82,9 @@ class Manifest:
             values, counts = np.unique(labels[labels > 0], return_counts=True)
             areas = {names[v]: n for v, n in zip(values.tolist(), counts.tolist(), strict=True)}
         boxes = sample.boxes
-        if boxes is None and labels is not None:
+        if boxes is not None and self.schema.box_classes:
+            names = dict(enumerate(self.schema.box_classes))
+        elif boxes is None and labels is not None:
             boxes = boxes_of(labels, self.schema)
         found = [] if boxes is None else zip(boxes.labels.tolist(), boxes.coords, strict=True)
         self.rows.append(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import FloatArray, LabelArray
+from gansynth.schema import Boxes, FloatArray, LabelArray
 
 
 def png_bytes(pixels: npt.NDArray[Any]) -> bytes:
@@ -38,15 +38,21 @@ def scaled(
 
 
 def outlined(
-    grey: npt.NDArray[Any], labels: LabelArray | None, values: Sequence[int], *, edge: int
+    grey: npt.NDArray[Any],
+    labels: LabelArray | None,
+    values: Sequence[int],
+    *,
+    edge: int,
+    boxes: Boxes | None = None,
 ) -> npt.NDArray[Any]:
-    """A picture in colour, with outlines of labels that are one pixel wide.
+    """A picture in colour, with outlines of labels and boxes that are one pixel wide.
 
     Args:
         grey: uint8 (H, W).
         labels: int16 (H, W), or None.
         values: those that are outlined.
         edge: pixels along the longest edge: so many, about, or as many as it has.
+        boxes: (N, 4), or None.
 
     Returns:
         uint8 (H', W', 3), larger by a whole number.
@@ -58,15 +64,30 @@ def outlined(
 
     times = max(1, edge // max(grey.shape))
     picture = np.repeat(_enlarged(grey, times)[..., None], 3, axis=2)
-    if labels is None:
-        return picture
-    large = _enlarged(labels, times)
+
+    def colour(index: int) -> npt.NDArray[np.uint8]:
+        return np.asarray(np.rint(255 * np.array(to_rgb(colour_of(index)))), np.uint8)
+
+    large = None if labels is None else _enlarged(labels, times)
     for index, value in enumerate(values):
-        inside = large == value
+        inside = np.zeros(1, bool) if large is None else large == value
         if inside.any():
-            line = inside & ~binary_erosion(inside)
-            picture[line] = np.rint(255 * np.array(to_rgb(colour_of(index))))
+            picture[inside & ~binary_erosion(inside)] = colour(index)
+    rows = [] if boxes is None else zip(boxes.coords, boxes.labels.tolist(), strict=True)
+    for row, label in rows:
+        _frame(picture, row * times, colour(max(0, label)))
     return picture
+
+
+def _frame(
+    picture: npt.NDArray[Any], box: npt.NDArray[np.floating], colour: npt.NDArray[Any]
+) -> None:
+    """Draw the outline of a box, ``min..., max...`` in pixels, along its outermost pixels."""
+    most = np.array(picture.shape[:2])
+    top, left = np.clip(np.floor(box[:2]), 0, most - 1).astype(int)
+    bottom, right = np.clip(np.ceil(box[2:]) - 1, (top, left), most - 1).astype(int)
+    picture[[top, bottom], left : right + 1] = colour
+    picture[top : bottom + 1, [left, right]] = colour
 
 
 def _enlarged(array: npt.NDArray[Any], times: int) -> npt.NDArray[Any]:

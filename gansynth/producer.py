@@ -125,6 +125,8 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         seed=config.seed,
         edits=tuple(run.edits if config.edits is None else config.edits),
         max_bytes=None if config.frozen else config.max_bytes,
+        boxes=config.boxes,
+        judged=config.judged,
     )
     own, bring = _own_source(run, adapter)
     drawer = SampleDrawer(
@@ -154,10 +156,13 @@ def _own_source(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sampl
     that is elsewhere.
     """
     host = adapter.source
-    if same_host(run.lineage.host, host.host):
-        return host, None
     from gansynth.registry import installed
 
+    if same_host(run.lineage.host, host.host):
+        if not adapter.any_size or run.request.read == host.request.read:
+            return host, None
+        own = installed().open_source(replace(host.request, read=run.request.read))
+        return own, adapter.bring(own, run.space)
     request = replace(run.request, root=run.request.root or host.request.root)
     own = installed().open_source(request)
     return own, adapter.bring(own, run.space)

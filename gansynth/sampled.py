@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.box_text import csv_text
 from gansynth.composite_spec import folder_name
 from gansynth.looking import ROWS, write_interpolation, write_nearest
 from gansynth.picture_export import PngOptions, check_export, export_pictures
@@ -40,6 +41,8 @@ def sample_run(
     seed: int = 0,
     edits: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    boxes: str | None = None,
+    judged: bool = True,
     device: str = "auto",
     root: str | None = None,
     reporter: Reporter,
@@ -52,9 +55,10 @@ def sample_run(
     Args:
         run: run folder.
         n: how many.
-        out: folder for ``sample-0000_0000.nii.gz`` (one file a channel) with ``_seg`` and
-            provenance JSON; ``RUN/samples/seed-S`` if None, of classes ``seed-S-CLASS``. For PNG
-            files one that is not there yet; ``RUN/samples/seed-S-png`` if None.
+        out: folder for ``sample-0000_0000.nii.gz`` (one file a channel) with ``_seg`` or
+            ``_boxes.csv`` and provenance JSON; ``RUN/samples/seed-S`` if None, of classes
+            ``seed-S-CLASS``. For PNG files one that is not there yet; ``RUN/samples/seed-S-png`` if
+            None.
         sheet: also write ``sheet.png``: samples beside real cases.
         interpolate: also write ``interpolation.png``, with so many samples from latent to latent.
         rows: pairs of latents there.
@@ -63,6 +67,8 @@ def sample_run(
         seed: seeds conditions and latents.
         edits: condition edits; None takes the run's own.
         classes: names of the classes to draw samples of; None for all.
+        boxes: which boxes are asked for; None for the usual ones.
+        judged: whether samples are held against what the generator itself finds flawed.
         device: ``auto``, ``cpu``, ``cuda:0``.
         root: overrides where the source's host folders lie.
         reporter: shows progress.
@@ -73,7 +79,7 @@ def sample_run(
     opened = load_run(run, device)
     request = opened.request if root is None else replace(opened.request, root=root)
     source = installed().open_source(request)
-    drawer = SampleDrawer(opened, source, edits, seed, classes)
+    drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, judged)
     name = "-".join((f"seed-{seed}", *map(folder_name, classes or ())))
     own = run / "samples" / name
     out = out or (own if png is None else own.with_name(f"{name}-png"))
@@ -109,7 +115,9 @@ def _write_niftis(
             began = time.perf_counter()
             sample = drawer.draw(index, 1)[0]
             seconds += time.perf_counter() - began
-            write_nifti(sample, out / f"sample-{index:04d}", drawer.sampler.source.schema.spacing)
+            schema = drawer.sampler.source.schema
+            stem = out / f"sample-{index:04d}"
+            write_nifti(sample, stem, schema.spacing, schema.box_classes)
             if index < SHEET:
                 drawn.append(sample)
             bar.advance(1)
@@ -119,17 +127,23 @@ def _write_niftis(
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
     """The real case a sample's condition came from, at the same place, in the host's space."""
     case = drawer.beside(sample)
-    host = drawer.run.space.to_host(Sample(case.image, case.labels), sample.provenance["shape"])
-    return replace(case, image=host.image, labels=host.labels)
+    placed = Sample(case.image, case.labels, case.boxes)
+    host = drawer.run.space.to_host(placed, sample.provenance["shape"])
+    return replace(case, image=host.image, labels=host.labels, boxes=host.boxes)
 
 
-def write_nifti(sample: Sample, stem: Path, spacing: Sequence[float]) -> list[Path]:
+def write_nifti(
+    sample: Sample, stem: Path, spacing: Sequence[float], names: Sequence[str] = ()
+) -> list[Path]:
     """Write a sample as NIfTI: one float32 file per channel, int16 labels, provenance JSON.
+
+    Its boxes, if it has any list of them, go into a CSV file that ``--boxes file:`` reads.
 
     Args:
         sample: image (C, D, H, W), labels (D, H, W) in the host's axes.
         stem: path without suffix.
         spacing: mm per axis.
+        names: of the classes of boxes.
     """
     import nibabel as nib
 
@@ -142,6 +156,10 @@ def write_nifti(sample: Sample, stem: Path, spacing: Sequence[float]) -> list[Pa
     if sample.labels is not None:
         path = stem.with_name(f"{stem.name}_seg.nii.gz")
         nib.save(nib.Nifti1Image(sample.labels.astype(np.int16), affine), path)
+        files.append(path)
+    if sample.boxes is not None and names:
+        path = stem.with_name(f"{stem.name}_boxes.csv")
+        path.write_text(csv_text(sample.boxes, names), encoding="utf-8")
         files.append(path)
     path = stem.with_name(f"{stem.name}.json")
     path.write_text(json.dumps(dict(sample.provenance), indent=1), encoding="utf-8")

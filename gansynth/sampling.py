@@ -76,6 +76,7 @@ class SampleDrawer:
             labelled=generator.labelling == "asked",
             classes=classes,
             boxes=box_drawer(boxes or USUAL) if "boxes" in generator.heeds else None,
+            backgrounds="background" in generator.heeds,
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:

@@ -174,6 +174,7 @@ class Condition:
         boxes: boxes the sample must agree with.
         label_class: number of a class in ``Schema.classes``, for class-conditional generators.
         background: float32 (C, ...) real surroundings to keep.
+        present: boxes that the background has already.
         context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
         given: float32 (K, ...) channels that are known and need not be drawn, in the generator's
             own order and units.
@@ -185,6 +186,7 @@ class Condition:
     boxes: Boxes | None = None
     label_class: int | None = None
     background: FloatArray | None = None
+    present: Boxes | None = None
     context: LabelArray | None = None
     given: FloatArray | None = None
     latent_seed: int = 0

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.figures import save_figure
-from gansynth.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.schema import Boxes, Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.space import boxes_of_slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,8 @@ def write_sheet(
     """Write a PNG: per sample, for each channel real | synthetic, then its label if any has one.
 
     3D cases are shown in the slice where the sample's label has most foreground; a real case of the
-    same shape in the same slice, so that both show the same place if they were cut there.
+    same shape in the same slice, so that both show the same place if they were cut there. Without
+    labels boxes are shown, if there are any.
 
     Args:
         path: where to write; published atomically.
@@ -94,7 +96,7 @@ def _draw_case(
     shown: Sample | Case | None = sample if sample is not None else case
     assert shown is not None, "as many panels as samples or real cases"
     shape = shown.image.shape[1:]
-    cut = middle_slice(shown.labels, shape)
+    cut = middle_slice(shown.labels, shape, shown.boxes)
     left = iter(panels)
     for channel, window in enumerate(windows):
         for item, wanted in ((case, with_real), (sample, with_samples)):
@@ -104,10 +106,12 @@ def _draw_case(
             if item is None:
                 continue
             same = item.image.shape[1:] == shape
-            own = cut if same else middle_slice(item.labels, item.image.shape[1:])
+            own = cut if same else middle_slice(item.labels, item.image.shape[1:], item.boxes)
             # An outline in the first channel; the others show what it would hide.
             labels = None if channel else item.labels
             _draw(axis, item.image[channel], labels, own, window, schema)
+            if item.labels is None and not channel:
+                _draw_boxes(axis, boxes_at(item.boxes, own))
     for axis in left:  # one, if anybody has labels
         _draw_labels(axis, shown.labels, cut, schema)
 
@@ -144,13 +148,29 @@ def write_overlays(
     return save_figure(figure, path, pad=0.3)
 
 
-def middle_slice(labels: LabelArray | None, shape: Sequence[int]) -> int | None:
-    """The slice along the first axis with most foreground; None for 2D arrays."""
+def middle_slice(
+    labels: LabelArray | None, shape: Sequence[int], boxes: Boxes | None = None
+) -> int | None:
+    """The slice along the first axis with most foreground, or the middle of the largest box.
+
+    None for 2D arrays.
+    """
     if len(shape) == 2:
         return None
-    if labels is None or not (labels > 0).any():
-        return shape[0] // 2
-    return int((labels > 0).sum(axis=(1, 2)).argmax())
+    if labels is not None and (labels > 0).any():
+        return int((labels > 0).sum(axis=(1, 2)).argmax())
+    if boxes is not None and len(boxes.labels):
+        low, high = boxes.coords[:, :3], boxes.coords[:, 3:]
+        largest = int((high - low).prod(axis=1).argmax())
+        return int(np.clip((low[largest, 0] + high[largest, 0]) // 2, 0, shape[0] - 1))
+    return shape[0] // 2
+
+
+def boxes_at(boxes: Boxes | None, cut: int | None) -> Boxes | None:
+    """The boxes of a picture: of a slice of a volume those that go through it."""
+    if boxes is None or cut is None:
+        return boxes
+    return boxes_of_slice(boxes, cut)
 
 
 def windows_of(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:
@@ -179,6 +199,20 @@ def _draw(
         drawn = labels == value
         if drawn.any() and not drawn.all():
             axis.contour(drawn, levels=[0.5], colors=colour_of(index), linewidths=0.6)
+
+
+def _draw_boxes(axis: Axes, boxes: Boxes | None) -> None:
+    """The outlines of boxes, in the colour of their class."""
+    from matplotlib.patches import Rectangle
+
+    rows = [] if boxes is None else zip(boxes.coords.tolist(), boxes.labels.tolist(), strict=True)
+    for (top, left, bottom, right), label in rows:
+        # A pixel's middle has whole numbers there.
+        corner, colour = (left - 0.5, top - 0.5), colour_of(max(0, label))
+        frame = Rectangle(
+            corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=0.6
+        )
+        axis.add_patch(frame)
 
 
 def _draw_labels(axis: Axes, labels: LabelArray | None, cut: int | None, schema: Schema) -> None:

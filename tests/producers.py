@@ -41,7 +41,7 @@ def load_run(folder, device):
                manifest_sha256="f", edits=("elastic",), device=device)
 
 class SampleDrawer:
-    def __init__(self, run, source, edits, seed):
+    def __init__(self, run, source, edits, seed, **asked):
         self.where, self.device = source.where, run.device
 
     def draw(self, first, count):
@@ -81,6 +81,7 @@ class SampleDrawer:
 
 class Adapter:
     sample_size = (4, 4, 4)
+    any_size = False
 
     def __init__(self, source):
         from gansynth.schema import Schema

@@ -44,7 +44,7 @@ def test_killed_runs_end_as_if_never_killed(tmp_path, kills):
     assert sum(len(run["kills"]) for run in runs) >= kills
     seen = [(run["name"], k["newest"]) for run in runs for k in run["kills"]]
     # Mid-fade, and with a full pool; and, of many kills, some that left half a checkpoint.
-    assert {"progressive", "mmgan"} <= {name for name, newest in seen if newest in FIRST_KILL[name]}
+    assert {"cpggan", "mmgan"} <= {name for name, newest in seen if newest in FIRST_KILL[name]}
     assert kills < 20 or any(k["torn"] for run in runs for k in run["kills"]), again
 
 

@@ -90,7 +90,7 @@ def ran(tmp_path_factory) -> dict[str, Any]:
     return {key: (base / key, seen) for key, *seen in zip(jobs, *saw, strict=True)}
 
 
-STEPS = {"progressive": 22}
+STEPS = {"progressive": 22, "cpggan": 18}
 
 
 def assert_close(folder: Path, tmp_path: Path, name: str, **options: Any) -> None:

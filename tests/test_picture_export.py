@@ -252,7 +252,7 @@ def test_flawed_samples_are_left_out_and_counted(tmp_path):
         *("sample-0002", "sample-0003", "sample-0004")
     ]
     assert "2 of 5 samples are flawed, left out" in heard.said[0]
-    assert document(tmp_path / "out")["flaws"] == {"label 2 (organ) lies apart": 2}
+    assert document(tmp_path / "out")["flaws"] == {"label # (organ) lies apart": 2}
 
 
 def test_they_can_be_kept_and_say_so(tmp_path):

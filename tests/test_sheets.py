@@ -9,8 +9,11 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from gansynth.curves import read_metrics, write_curves
-from gansynth.schema import Case, Sample
-from gansynth.sheets import colour_of, middle_slice, write_overlays, write_sheet
+from gansynth.mosaic import write_mosaic
+from gansynth.png import outlined
+from gansynth.schema import Boxes, Case, Sample, Schema
+from gansynth.sheets import boxes_at, colour_of, middle_slice, write_overlays, write_sheet
+from gansynth.sources.picture_files import read_picture
 from gansynth.testing import ToySource
 
 
@@ -205,3 +208,43 @@ def test_curves_have_a_panel_per_player(tmp_path):
     two = write_curves(tmp_path / "two.csv", tmp_path / "two.png")
     one = write_curves(tmp_path / "one.csv", tmp_path / "one.png")
     assert size(two)[1] == pytest.approx(2 * size(one)[1], abs=2)
+
+
+# -- boxes -----------------------------------------------------------------------------------------
+
+BOX = Boxes(np.array([[2, 3, 6, 9]], np.float32), np.array([1], np.int16))
+
+
+def test_a_box_is_drawn_along_its_outermost_pixels_in_the_colour_of_its_class():
+    picture = outlined(np.zeros((10, 12), np.uint8), None, (), edge=10, boxes=BOX)
+    wanted = np.zeros((10, 12), bool)
+    wanted[2:6, 3:9], wanted[3:5, 4:8] = True, False
+    assert np.array_equal(picture.any(axis=2), wanted)
+    assert {tuple(p) for p in picture[wanted].tolist()} == {tuple(to_rgb_bytes(colour_of(1)))}
+
+
+def test_a_volume_without_labels_is_cut_where_its_largest_box_is():
+    small, large = [0, 0, 0, 2, 2, 2], [5, 1, 1, 9, 6, 6]
+    boxes = Boxes(np.array([small, large], np.float32), np.zeros(2, np.int16))
+    assert middle_slice(None, (12, 8, 8), boxes) == 7
+    found = boxes_at(boxes, 7)
+    assert found is not None
+    assert found.coords.tolist() == [[1, 1, 6, 6]]
+    assert boxes_at(BOX, None) is BOX
+
+
+def test_a_mosaic_shows_boxes_of_items_without_labels_only(tmp_path):
+    schema = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("a", "b"))
+    image = np.zeros((1, 10, 12), np.float32)
+    labels = np.zeros((10, 12), np.int16)
+    coloured = []
+    for sample in (Sample(image, None, BOX), Sample(image, labels, BOX)):
+        path = write_mosaic(tmp_path / "m.png", [("", [sample])], schema)
+        pixels = read_picture(path, "image")
+        pixels = pixels if pixels.shape[0] == 3 else np.moveaxis(pixels, -1, 0)
+        coloured.append(bool((pixels.max(axis=0) != pixels.min(axis=0)).any()))
+    assert coloured == [True, False]
+
+
+def to_rgb_bytes(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

@@ -52,6 +52,7 @@ def test_what_goes_there_comes_back_voxel_by_voxel(space, seed):
     image, labels = cut(case, space, placement)
     back = there_and_back(space, case, placement)
     assert back.labels is not None
+    assert labels is not None
     assert np.array_equal(back.image, image)
     assert np.array_equal(back.labels, labels)
 
@@ -72,6 +73,7 @@ def test_any_case_fits_any_size(shape, size, flat, seed):
     assert inside.image.shape == (2, *space.size)
     assert np.array_equal(inside.image.reshape(image.shape), image)
     assert inside.labels is not None
+    assert labels is not None
     assert np.array_equal(inside.labels.reshape(labels.shape), labels)
 
 

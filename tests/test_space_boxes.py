@@ -21,7 +21,8 @@ def make_case(seed: int, shape=(9, 8, 10)) -> Case:
     low = [int(rng.integers(0, n - 2)) for n in shape]
     high = [int(rng.integers(a + 1, n + 1)) for a, n in zip(low, shape, strict=True)]
     image = np.zeros((1, *shape), np.float32)
-    image[(0, *map(slice, low, high))] = 1
+    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    image[0][inside] = 1
     coords = np.array([[*low, *high]], np.float32)
     return Case("case", "person", image, None, Boxes(coords, np.array([3], np.int16)))
 

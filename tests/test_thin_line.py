@@ -72,7 +72,10 @@ def test_the_demo_leaves_a_summary_and_the_pictures_it_names(tmp_path):
     assert all((tmp_path / "demo" / name).stat().st_size for name in document["files"].values())
 
 
-SMALL = {"dcgan": {"width": 8, "max_width": 32}}
+SMALL = {
+    "dcgan": {"width": 8, "max_width": 32},
+    "cpggan": {"width": 4, "max_width": 16, "stage_images": 48, "fade_images": 48},
+}
 """Options of generators whose own defaults are for a GPU."""
 
 

@@ -29,8 +29,8 @@ from tests.zoo.members import (
 )
 
 # Progressive: 3 steps at 4 x 4; 8 at 8 x 8, of which 4 fade in; 8 fade in at 16 x 16, then on.
-STEPS = {"progressive": 22}
-CUTS = {"progressive": (5, 14)}
+STEPS = {"progressive": 22, "cpggan": 18}
+CUTS = {"progressive": (5, 14), "cpggan": (5, 14)}
 
 
 def run(name: str, folder: Path | None, changes=None, callbacks=None, **options):

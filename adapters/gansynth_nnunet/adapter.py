@@ -7,40 +7,31 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from gansynth import child
 from gansynth.adapter import Adapter, Content, HostArrays, Injection, Outcome
+from gansynth.bank_plan import plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.mixing import MixPlan
 from gansynth.reporting import Reporter
 from gansynth.schema import Sample
+from gansynth.sessions import describe_bank, describe_generator
 from gansynth.sources.base import CaseSource
 from gansynth.space import Space
 from gansynth.supply import BankSize
-from gansynth_nnunet import bank_size, cascade, child, variants
+from gansynth.supplying import read_patience
+from gansynth_nnunet import bank_size, cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, location_keys
-from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig, read_patience
+from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig
 from gansynth_nnunet.foreign_guard import drawn_size
 from gansynth_nnunet.guards import check_bank, check_run, check_samples, host_size
-from gansynth_nnunet.launch import (
-    PARENT,
-    TRAINER,
-    parse_options,
-    pick_device,
-    with_ext_trainer,
-)
+from gansynth_nnunet.launch import TRAINER, parse_options, pick_device, with_ext_trainer
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.outcome import read_outcome
-from gansynth_nnunet.record import (
-    CHECKPOINTS,
-    compare,
-    describe_bank,
-    describe_generator,
-    describe_session,
-    read_sessions,
-)
+from gansynth_nnunet.record import CHECKPOINTS, compare, describe_session, read_sessions
 from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "2"
@@ -51,6 +42,7 @@ class NnunetAdapter(Adapter):
     """One nnU-Net data set, plans, configuration and fold to augment."""
 
     name: ClassVar[str] = "nnunet"
+    exports: ClassVar[Literal["nothing", "name", "folder"]] = "name"
     settings: ClassVar[Mapping[str, str]] = {
         **{key: text for key, (_, text) in SETTINGS.items()},
         **CHOICES,
@@ -208,7 +200,7 @@ class NnunetAdapter(Adapter):
             **with_ext_trainer(dict(os.environ)),
             **self.host.root.variables(),
             MixConfig.FILE: str(config),
-            PARENT: str(os.getpid()),
+            child.PARENT: str(os.getpid()),
         }
         command = [sys.executable, "-m", "gansynth_nnunet.launch", self.host.dataset]
         command += [self.host.configuration, self.host.fold, "-p", self._plans]
@@ -216,7 +208,7 @@ class NnunetAdapter(Adapter):
         command += ["-device", pick_device(parse_options(options).device)]
         ended = child.run(command, environ, self.output_folder / "gansynth_launch.log")
         if ended.code != 0:
-            bank_size.remove_banks_of(ended.pid, scratch)
+            remove_banks_of(ended.pid, scratch)
         child.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
 
     # -- before ----------------------------------------------------------------------------------
@@ -273,7 +265,7 @@ class NnunetAdapter(Adapter):
 
         size = drawn_size(read_manifest(injection.run), self.host) or self.sample_size
         schemes = self.host.config["normalization_schemes"]
-        return bank_size.plan_bank(
+        return plan_bank(
             injection,
             len(self.source.train_ids),
             bank_size.sample_bytes(

@@ -18,6 +18,7 @@ from gansynth.lineage import CaseRecord
 from gansynth.ratio import Ratio
 from gansynth.schedule import Schedule
 from gansynth.supply import BankSize, Pacing
+from gansynth.supplying import PATIENCE, read_patience
 
 SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
     "num_epochs": (int, "Epochs to train (nnU-Net: 1000)."),
@@ -43,12 +44,10 @@ CHOICES: Mapping[str, str] = {
 VARIABLES = (
     *("GENERATOR", "BANK", "RATIO", "SCHEDULE", "FROZEN", "BANK_SIZE", "REUSE", "REFRESH"),
     *("OVERHEAD", "SCRATCH", "EDITS", "SEED", "DEVICE", "RESTARTS", "STRICT", "KEEP_GOING"),
-    *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS", "PATIENCE"),
+    *("BOXES", "FILTER", "USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS"),
+    "PATIENCE",
 )
 """Variables that are read, each after ``GANSYNTH_``; ``gansynth augment`` reads the last only."""
-
-PATIENCE = 300.0
-"""Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
 
 CASCADE = (
     "a cascade's second stage sees the first stage's segmentation of a case; of a synthetic sample "
@@ -214,22 +213,6 @@ class MixConfig:
             ) from error
 
 
-def read_patience(environ: Mapping[str, str] = os.environ) -> float:
-    """What ``GANSYNTH_PATIENCE`` says, in seconds.
-
-    Raises:
-        UsageFault: it is no such number.
-    """
-    text = environ.get("GANSYNTH_PATIENCE", "")
-    try:
-        seconds = float(text) if text else PATIENCE
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise UsageFault(f"GANSYNTH_PATIENCE={text}: expected seconds, for example 300")
-    return seconds
-
-
 def _pairs(text: str) -> dict[str, str]:
     """``a=1,b=2`` as a mapping."""
     pairs: dict[str, str] = {}
@@ -256,6 +239,8 @@ def _injection(said: Mapping[str, str]) -> Injection:
         bank=paths["BANK"],
         scratch=Path(said["SCRATCH"]).absolute() if said["SCRATCH"] else None,
         edits=tuple(said["EDITS"].replace(",", " ").split()),
+        boxes=said["BOXES"] or None,
+        judged=_judged(said["FILTER"]),
         seed=_number(said, "SEED", 0),
         device=said["DEVICE"] or "auto",
         restarts=_number(said, "RESTARTS", 5),
@@ -264,6 +249,13 @@ def _injection(said: Mapping[str, str]) -> Injection:
         usual_augmentation=_flag(said, "USUAL_AUGMENTATION", True),
         augment_synthetic=_flag(said, "AUGMENT_SYNTHETIC", True),
     )
+
+
+def _judged(text: str) -> bool:
+    """What ``GANSYNTH_FILTER`` says; samples are judged by their generator unless it says none."""
+    if text not in ("", "own", "none"):
+        raise UsageFault(f"GANSYNTH_FILTER={text}: expected own or none")
+    return text != "none"
 
 
 def _flag(said: Mapping[str, str], name: str, default: bool = False) -> bool:

@@ -6,11 +6,9 @@ by one rename at the end. A killed export leaves that hidden folder; the same co
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +16,8 @@ from gansynth import __version__
 from gansynth._bank_spec import read_heartbeat
 from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader
-from gansynth.errors import DataFault, GansynthError
-from gansynth.integrity import disk_errors, publish_dir, read_json, write_json_atomic
+from gansynth.export_bank import SEGMENT, building, filled_bank
+from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
 from gansynth.reporting import Reporter
 from gansynth.supply import BankSize
 from gansynth_nnunet import export_mixed, export_raw
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from gansynth.producer import ProducerConfig
     from gansynth_nnunet.adapter import NnunetAdapter
 
-SEGMENT = 16
 MANIFEST = "gansynth.json"
 """In the data set: how its samples were made; no case of the source is named."""
 
@@ -57,35 +54,16 @@ def export_dataset(
     plan = plan_export(adapter, injection, name, content, size)
     if dry_run:
         return {"dry_run": True, **plan.describe()}
-    with _building(plan, reporter):
-        reader = _samples(plan, reporter)
-        rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
-        _write(plan, reader, reporter)
-        if injection.bank is None:
-            shutil.rmtree(reader.folder, ignore_errors=True)
-        publish_dir(plan.build / "dataset", plan.folder)
-    return {**plan.describe(), "bytes": _bytes(plan.folder), "rejected": rejected}
-
-
-@contextlib.contextmanager
-def _building(plan: ExportPlan, reporter: Reporter) -> Iterator[None]:
-    """Hold the hidden folder and clean it up; samples stay only if a fault may be put right."""
-    from gansynth.run import locked
-
     with disk_errors(plan.record):
         plan.record.parent.mkdir(parents=True, exist_ok=True)
-    with locked(plan.build, "export under another name"):
-        keep = False
-        try:
-            shutil.rmtree(plan.build / "dataset", ignore_errors=True)
-            yield
-        except GansynthError:
-            keep = any((plan.build / "bank").glob("segment-*.h5"))
-            if keep:
-                reporter.say(f"{plan.build}: keeps the samples so far; the same command goes on")
-            raise
-        finally:
-            shutil.rmtree(plan.build / "dataset" if keep else plan.build, ignore_errors=True)
+    with building(plan.build, reporter) as folder:
+        reader = _samples(plan, reporter)
+        rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
+        _write(plan, folder, reader, reporter)
+        if injection.bank is None:
+            shutil.rmtree(reader.folder, ignore_errors=True)
+        publish_dir(folder, plan.folder)
+    return {**plan.describe(), "bytes": _bytes(plan.folder), "rejected": rejected}
 
 
 # -- samples -------------------------------------------------------------------------------------
@@ -93,12 +71,12 @@ def _building(plan: ExportPlan, reporter: Reporter) -> Iterator[None]:
 
 def _samples(plan: ExportPlan, reporter: Reporter) -> BankReader:
     """A bank with the samples: the one that was named, or one that is filled now."""
-    if plan.injection.bank is not None:
-        return BankReader(plan.injection.bank)
-    config = _order(plan)
-    _take_up(plan, config)
-    _fill(plan, config, reporter)
-    return BankReader(config.bank)
+    injection = plan.injection
+    if injection.bank is not None:
+        return BankReader(injection.bank)
+    return filled_bank(
+        _order(plan), plan.manifest_sha256, restarts=injection.restarts, reporter=reporter
+    )
 
 
 def _order(plan: ExportPlan) -> ProducerConfig:
@@ -115,51 +93,19 @@ def _order(plan: ExportPlan) -> ProducerConfig:
         segment_samples=min(SEGMENT, plan.samples),
         seed=injection.seed,
         edits=injection.edits or None,
+        boxes=injection.boxes,
+        judged=injection.judged,
         device=injection.device,
         parent=os.getpid(),
         dtype="float32",
     )
 
 
-def _take_up(plan: ExportPlan, config: ProducerConfig) -> None:
-    """Throw away what a killed export of this name left, unless it had the same order."""
-    order = {k: v for k, v in config.to_json().items() if k not in ("parent", "device")}
-    order = json.loads(json.dumps({**order, "generator": plan.manifest_sha256}))
-    file = plan.build / "order.json"
-    with contextlib.suppress(DataFault):
-        if read_json(file) == order:
-            return
-    shutil.rmtree(config.bank, ignore_errors=True)
-    write_json_atomic(file, order)
-
-
-def _fill(plan: ExportPlan, config: ProducerConfig, reporter: Reporter) -> None:
-    """Let a producer draw, check and store the samples, as for any bank."""
-    from gansynth.keeper import Keeper
-
-    shown = 0
-    with reporter.task(plan.samples, "sample") as bar:
-
-        def progress(count: int) -> None:
-            nonlocal shown
-            bar.advance(count - shown)
-            shown = count
-
-        keeper = Keeper.start(config, plan.build / "producer.log", restarts=plan.injection.restarts)
-        try:
-            keeper.wait(plan.samples, float("inf"), progress)
-        finally:
-            keeper.stop()
-            for said in keeper.messages():
-                reporter.say(said)
-
-
 # -- writing -------------------------------------------------------------------------------------
 
 
-def _write(plan: ExportPlan, reader: BankReader, reporter: Reporter) -> None:
+def _write(plan: ExportPlan, folder: Path, reader: BankReader, reporter: Reporter) -> None:
     """Write the data set into the hidden folder, and its record to where that belongs."""
-    folder = plan.build / "dataset"
     ids = dict(zip(plan.names, reader.ids(), strict=False))  # a bank may hold more
     with disk_errors(folder):
         folder.mkdir()

@@ -9,18 +9,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from gansynth.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError, UsageFault
-from gansynth.signals import on_sigterm
-from gansynth_nnunet import torchvision_cure
-from gansynth_nnunet.child import FAULT
+from gansynth import torchvision_cure
+from gansynth.child import FAULT, cpu_threads, obey
+from gansynth.errors import EXIT_SIGINT, GansynthError, UsageFault
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.ranks import fault_of_rank
 
@@ -29,8 +25,6 @@ SUFFIX = "GANSynth"
 TRAINER = f"nnUNetTrainer{SUFFIX}"
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"
 """The folder for ``nnUNet_extTrainer``."""
-PARENT = "GANSYNTH_PARENT"
-"""Pid of the process that must stay alive; without it training goes on alone."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -89,16 +83,6 @@ def pick_device(asked: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def cpu_threads() -> int:
-    """Threads for torch on the CPU: OMP_NUM_THREADS if set, else all cores but one.
-
-    nnU-Net takes every core. One core too many is not a little slower but tens of times, and the
-    producer and nnU-Net's workers need some too.
-    """
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(text) if text.isdigit() else (os.cpu_count() or 2) - 1)
-
-
 def train(arguments: Sequence[str]) -> None:
     """Train, or validate with ``--val``, as ``nnUNetv2_train`` does.
 
@@ -148,27 +132,12 @@ def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
     return {**environ, "nnUNet_extTrainer": os.pathsep.join(dict.fromkeys(folders))}
 
 
-def _leave(number: int, frame: object) -> None:
-    """On SIGTERM: unwind, so that the producer is stopped and the bank removed."""
-    raise SystemExit(EXIT_SIGTERM)
-
-
-def _follow(parent: int) -> None:
-    """Leave when the process that started us is gone."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Train; returns the exit code, a line on stderr saying why it is not 0."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     NnunetRoot.find().activate()
     os.environ.update(with_ext_trainer(dict(os.environ)))
-    on_sigterm(_leave)
-    parent = os.environ.pop(PARENT, "")
-    if parent.isdigit():
-        threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()
+    obey()
     try:
         train(arguments)
     except GansynthError as error:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gansynth.lineage import CaseRecord, Lineage
+from gansynth.sessions import describe_bank, describe_generator
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth_nnunet.config import MixConfig
 from gansynth_nnunet.guards import check_bank, check_run
-from gansynth_nnunet.record import describe_bank, describe_generator
 
 if TYPE_CHECKING:
     from gansynth_nnunet.session import Training

@@ -15,7 +15,8 @@ from gansynth._bank_spec import SPEC
 from gansynth.drawlog import Counts, Tally
 from gansynth.errors import EnvironmentFault
 from gansynth.mixing import MixPlan
-from gansynth_nnunet.bank_supply import Supply
+from gansynth.supplying import Supply
+from gansynth_nnunet.bank_supply import demand_of
 from gansynth_nnunet.class_locations import Key
 from gansynth_nnunet.config import MixConfig
 from gansynth_nnunet.mixed import MixedDataset
@@ -106,7 +107,7 @@ class MixSession:
             )
         for change in self._record.changes:
             training.say(f"gansynth: WARNING: since the last session: {change}")
-        self._supply = supply = Supply(self.config, training, origin)
+        self._supply = supply = Supply(demand_of(injection, training, origin))
         supply.start()
         supply.wait(tick)
         # Two sessions of one process may begin in one second; they count apart all the same.

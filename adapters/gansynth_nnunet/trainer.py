@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from gansynth.child import cpu_threads
 from gansynth.errors import TrainingFault, UsageFault
 from gansynth_nnunet import augmentation, cascade, stock
 from gansynth_nnunet.class_locations import location_keys
 from gansynth_nnunet.config import HOW_TO, MixConfig
 from gansynth_nnunet.cpu_inference import twice_if_faster
-from gansynth_nnunet.launch import cpu_threads
 from gansynth_nnunet.mixed import LastDraw
 from gansynth_nnunet.session import MixSession, Training
 

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gansynth import torchvision_cure
 from gansynth.errors import UsageFault, did_you_mean
-from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.launch import EXT_TRAINER, SUFFIX, TRAINER
 
 _composed: dict[str, type[Any]] = {}

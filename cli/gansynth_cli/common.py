@@ -169,6 +169,34 @@ edit_option = click.option(
     metavar="NAME",
     help="Edit of the drawn label maps, in order; may be repeated. [default: the generator's own]",
 )
+
+
+def _boxes(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Which boxes are asked for, as it can be read in any folder; a slip is found at once."""
+    if text is None:
+        return None
+    from gansynth.conditions.boxes import anywhere, box_drawer
+
+    box_drawer(text)
+    return anywhere(text)
+
+
+boxes_option = click.option(
+    "--boxes",
+    metavar="WHICH",
+    callback=_boxes,
+    help="Boxes that samples are asked to have: training, jitter[:KEY=VALUE,...] (off the training "
+    "ones, the default) or file:PATH.",
+)
+filter_option = click.option(
+    "--filter",
+    "judged",
+    type=click.Choice(["own", "none"]),
+    default="own",
+    show_default=True,
+    callback=lambda _, __, value: value == "own",
+    help="own: heed what the generator itself finds flawed in samples; none: take them all.",
+)
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )

@@ -68,6 +68,8 @@ FAST = DemoSize(
     fit={**_NETWORK, "steps": "20", "sample_every": "20", "checkpoint_every": "20"},
     host={"num_epochs": "1", "num_iterations_per_epoch": "8", "num_val_iterations_per_epoch": "2"},
 )
+MANY, FEW = (20, 1.5), (6, 3.0)
+"""Subjects with metastases, and their voxels' edge in mm: 128 x 128 or 64 x 64 pixels a slice."""
 
 
 def run_demo(
@@ -115,6 +117,54 @@ def run_demo(
     write_bytes_atomic(out / "summary.md", _markdown(document).encode())
     judge(outcome)
     return document
+
+
+def write_phantoms(
+    out: Path, kind: str, *, fast: bool, seed: int, force: bool, reporter: Reporter
+) -> dict[str, Any]:
+    """Write phantoms and nothing else.
+
+    Args:
+        out: new or empty folder.
+        kind: ``nnunet`` or ``yolo``: the host that reads them.
+        fast: few and coarse ones.
+        seed: of the phantoms.
+        force: replace an earlier demo in ``out`` (never anything else).
+        reporter: shows progress.
+
+    Returns:
+        Where they are, and what to run on them.
+
+    Raises:
+        UsageFault: ``out`` holds something else.
+    """
+    _claim(out, force)
+    note = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
+    if kind == "nnunet":
+        size = FAST if fast else FULL
+        _make_phantoms(out / "nnunet", size, seed, reporter)
+        then = f"gansynth prepare nnunet:{DATASET} --root {out / 'nnunet'} -c 3d_fullres --small"
+        return {
+            "note": note,
+            "subjects": size.phantoms,
+            "folder": str(out / "nnunet"),
+            "then": then,
+        }
+    from gansynth.phantoms import MetastasisOptions, PhantomOptions, write_yolo
+
+    subjects, spacing_mm = FEW if fast else MANY
+    body = PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",))
+    with reporter.task(subjects, "phantoms") as bar:
+        file = write_yolo(
+            out / "metastases",
+            subjects,
+            seed,
+            MetastasisOptions(body),
+            progress=lambda done, total: bar.advance(1),
+        )
+    splits = json.loads((out / "metastases" / "phantoms.json").read_text("utf-8"))["splits"]
+    then = f"gansynth check yolo:{file}"
+    return {"note": note, "subjects": subjects, "splits": splits, "data": str(file), "then": then}
 
 
 def _claim(out: Path, force: bool) -> None:

@@ -59,16 +59,34 @@ def deepmedic_lines() -> Iterator[Line]:
 
 
 def yolo_lines() -> Iterator[Line]:
-    """The two YOLO packages, with what their licences ask."""
-    for package, licence in (
-        ("libreyolo", "MIT"),
-        ("ultralytics", "AGPL-3.0: what you build on it and offer to others has to be open, too"),
+    """The two YOLO packages: whether their release is one we know, and what their licences ask."""
+    from gansynth_yolo import libre_options
+    from gansynth_yolo.agpl import engine
+
+    for package, extra, known, licence in (
+        ("libreyolo", "yolo", (libre_options.LEAST, libre_options.BELOW), "MIT"),
+        (
+            "ultralytics",
+            "ultralytics",
+            (engine.LEAST, engine.BELOW),
+            "AGPL-3.0: what you build on it and offer to others has to be open, too",
+        ),
     ):
-        if found := _version(package):
+        cure = f"pip install 'gansynth[{extra}]'"
+        least, below = (".".join(map(str, release)) for release in known)
+        if not (found := _version(package)):
+            said = f"not installed; only for augmenting YOLO ({licence})"
+            yield Line("note", package, said, cure)
+        elif known[0] <= _release(found) < known[1]:
             yield Line("ok", package, f"{found} ({licence})")
         else:
-            said = f"not installed; only for augmenting YOLO ({licence})"
-            yield Line("note", package, said, f"pip install {package}")
+            said = f"{found}, gansynth augment needs >={least},<{below} ({licence})"
+            yield Line("note", package, said, cure)
+
+
+def _release(found: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(part) if part.isdigit() else -1 for part in found.split(".")[:2])
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""``gansynth augment --export``: what of ``augment`` means something for a data set on disk."""
+"""``gansynth augment --export`` and ``-o``: what of it means something for a data set on disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from click.core import ParameterSource
 from gansynth.errors import UsageFault
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gansynth.adapter import Adapter, Content, Injection
     from gansynth.supply import BankSize
     from gansynth_cli.common import Output
 
 SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
 SAMPLES = ("run", "ratio", "bank", "bank_size", "restarts", "seed", "edits", "device")
-SAYING = ("target", "export", "content", "dry_run", "as_json", "quiet", "debug")
-MEANT = frozenset((*SOURCE, *SAMPLES, *SAYING))
+BOXES = ("boxes", "judged")
+SAYING = ("target", "export", "output", "content", "dry_run", "as_json", "quiet", "debug")
+MEANT = frozenset((*SOURCE, *SAMPLES, *BOXES, *SAYING))
 """Options that an export heeds; every other one is about a training, which there is none of."""
 
 
@@ -48,29 +51,64 @@ def run_export(
     out.result(document, summary(document))
 
 
+def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> str:
+    """What the new data set is called, in the host's way.
+
+    Raises:
+        UsageFault: the host's data sets are called otherwise, or it writes none.
+    """
+    if output is None:
+        assert export is not None
+        if adapter.exports == "folder":
+            raise UsageFault(
+                f"--export {export}: {adapter.name} has no list of data sets to add a name to, "
+                "expected -o DIR, a new folder; take that instead"
+            )
+        said = f"--export {export}"
+    else:
+        if adapter.exports == "name":
+            raise UsageFault(
+                f"-o {output}: {adapter.name} finds data sets by name in its own folders, expected "
+                "--export DatasetNNN_Name; take that instead"
+            )
+        said = f"-o {output}"
+    if adapter.exports == "nothing":
+        raise UsageFault(
+            f"{said}: {adapter.name} has no data sets to write; expected a host that has, such as "
+            "nnunet or yolo. Leave it out to train with samples mixed in"
+        )
+    return str(export if output is None else output)
+
+
 def asked_size(injection: Injection) -> BankSize | None:
     """``--bank-size``, if it was given."""
     return injection.size if _given(click.get_current_context(), "bank_size") else None
 
 
-def check_options(export: str | None, content: str | None) -> None:
+def check_options(export: str | None, output: Path | None, content: str | None) -> None:
     """Refuse what an export would ignore, and ``--content`` without an export.
 
     Raises:
         UsageFault: naming the first option that was given all the same.
     """
     context = click.get_current_context()
-    if export is None:
+    if export is None and output is None:
         if content is not None:
             raise UsageFault(
-                f"--content {content}: expected --export DatasetNNN_Name beside it; without, "
-                "samples are mixed in at --ratio while the host trains"
+                f"--content {content}: expected --export DatasetNNN_Name or -o DIR beside it; "
+                "without, samples are mixed in at --ratio while the host trains"
             )
         return
+    if export is not None and output is not None:
+        raise UsageFault(
+            f"--export {export} with -o {output}: one says where the data set goes, expected "
+            "--export for nnunet or -o for yolo; leave one out"
+        )
+    said = "--export" if output is None else "-o"
     for parameter in context.command.params:
         if parameter.name not in MEANT and _given(context, parameter.name):
             raise UsageFault(
-                f"--export with {_shown(context, parameter)}: nothing is trained, expected only "
+                f"{said} with {_shown(context, parameter)}: nothing is trained, expected only "
                 "what says which samples are written; leave it out"
             )
 

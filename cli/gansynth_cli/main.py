@@ -40,6 +40,10 @@ COMMANDS = {
     "sample": ("sample", "Draw labelled samples from a run."),
     "show": ("show", "Print where everything of a run is, and how far it has come."),
     "augment": ("augment", "Train a host framework with samples mixed in at a ratio."),
+    "detections": (
+        "detections",
+        "Measure what detectors found, and compare them at equal false positives.",
+    ),
     "plugins": ("plugins", "List and check what is installed, or start a plugin of your own."),
     "doctor": ("doctor", "Say what this machine has, and what is missing."),
 }

@@ -6,6 +6,8 @@ The i-th condition of a seed is always the same, whoever draws it and in whateve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from gansynth.sources.cache import CaseCache
 from gansynth.sources.classes import training_cases
 from gansynth.space import Placement, Space
 
+TRIES = 16
+"""Cases that are looked at for one with boxes, or without."""
 ContextFn = Callable[[Case], LabelArray]
 GivenFn = Callable[[Case], FloatArray | None]
 
@@ -37,6 +41,8 @@ class ConditionSampler:
         labelled: whether cases must have labels; else conditions of those without have none.
         classes: names of the classes whose cases are drawn; None for all.
         boxes: draws the boxes that are asked for; None asks for none.
+        backgrounds: whether conditions hold a case's image, for lesions to be drawn into; of a case
+            without boxes if one is soon found. Boxes are then asked for as for a case with some.
 
     Raises:
         UsageFault: no training case is of these classes.
@@ -57,6 +63,7 @@ class ConditionSampler:
         labelled: bool = True,
         classes: Sequence[str] | None = None,
         boxes: BoxDrawer | None = None,
+        backgrounds: bool = False,
     ) -> None:
         self.source = source
         self.space = space
@@ -67,6 +74,7 @@ class ConditionSampler:
         self.given = given
         self.labelled = labelled
         self.boxes = boxes
+        self.backgrounds = backgrounds
         self.cache = CaseCache(source)
         self._ids = source.train_ids
         if classes is not None:
@@ -75,9 +83,9 @@ class ConditionSampler:
     def draw(self, index: int) -> Condition:
         """The ``index``-th condition of this seed: labels in the generator's space."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, index)))
-        case_id = self._ids[int(rng.integers(len(self._ids)))]
-        case = self.cache(case_id)
-        placement = self.space.place(case, rng)
+        case, placement = self._place(rng)
+        if self.backgrounds:
+            case, placement = self._having(False, rng) or (case, placement)
         placed = self.space.to_generator(case, placement)
         labels: LabelArray | None = None
         context = self.context(placed) if self.context is not None else None
@@ -90,7 +98,7 @@ class ConditionSampler:
         latent_seed = int(rng.integers(2**63))
         provenance: dict[str, Any] = {
             "dataset": self.source.name,
-            "case": case_id,
+            "case": case.id,
             "shape": list(case.image.shape[1:]),
             "placement": placement.to_json(),
             "edits": steps,
@@ -99,18 +107,52 @@ class ConditionSampler:
         }
         boxes: Boxes | None = None
         if self.boxes is not None:
-            boxes, provenance["boxes"] = self.boxes.draw(placed, self.schema, rng)
+            like = self._like(placed, rng) if self.backgrounds else placed
+            # Of the image that they are drawn into: it is its body that they are to stay in.
+            asked = replace(placed, boxes=like.boxes)
+            boxes, provenance["boxes"] = self.boxes.draw(
+                asked, self.schema, rng, index=index, another=partial(self._placed, rng)
+            )
+            if self.backgrounds:
+                provenance["boxes"]["like"] = like.id
         if case.label_class is not None:
             provenance["class"] = self.schema.classes[case.label_class]
         return Condition(
             labels=labels,
             boxes=boxes,
+            background=placed.image if self.backgrounds else None,
+            present=placed.boxes if self.backgrounds else None,
             label_class=case.label_class,
             context=context,
             given=given,
             latent_seed=latent_seed,
             provenance=provenance,
         )
+
+    def _place(self, rng: np.random.Generator) -> tuple[Case, Placement]:
+        """A training case, and a place in it."""
+        case = self.cache(self._ids[int(rng.integers(len(self._ids)))])
+        return case, self.space.place(case, rng)
+
+    def _having(self, boxes: bool, rng: np.random.Generator) -> tuple[Case, Placement] | None:
+        """A case, at a place, with or without boxes there; None if none is soon found."""
+        for _ in range(TRIES):
+            case, placement = self._place(rng)
+            found = self.space.to_generator(case, placement).boxes
+            if found is not None and bool(len(found.labels)) == boxes:
+                return case, placement
+        return None
+
+    def _like(self, placed: Case, rng: np.random.Generator) -> Case:
+        """The case whose boxes those of a background are to be like: itself, if it has some."""
+        if placed.boxes is not None and len(placed.boxes.labels):
+            return placed
+        found = self._having(True, rng)
+        return placed if found is None else self.space.to_generator(*found)
+
+    def _placed(self, rng: np.random.Generator) -> Case:
+        """A training case at a place of the generator's space."""
+        return self.space.to_generator(*self._place(rng))
 
     def replay(
         self, provenance: Mapping[str, Any], edits: Sequence[Edit] | None = None

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
-    """Register ``spectrum``, ``histogram`` and ``diversity``."""
+    """Register ``spectrum``, ``histogram``, ``diversity`` and ``lesions``."""
     register("spectrum", _spectrum)
     register("histogram", _histogram)
     register("diversity", _diversity)
+    register("lesions", _lesions)
 
 
 def _spectrum() -> Metric:
@@ -39,3 +40,9 @@ def _diversity() -> Metric:
     from gansynth.quality.diversity import diversity_metric
 
     return diversity_metric
+
+
+def _lesions() -> Metric:
+    from gansynth.quality.lesions import lesions_metric
+
+    return lesions_metric

@@ -29,6 +29,7 @@ def measure_run(
     seed: int = 0,
     edits: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    boxes: str | None = None,
     device: str = "auto",
     root: str | None = None,
 ) -> Measured:
@@ -41,6 +42,7 @@ def measure_run(
         seed: seeds conditions and latents.
         edits: condition edits; None takes the run's own.
         classes: names of the classes to draw samples of; None for all.
+        boxes: which boxes are asked for; None for the usual ones.
         device: ``auto``, ``cpu``, ``cuda:0``.
         root: overrides where the source's host folders lie.
 
@@ -54,7 +56,8 @@ def measure_run(
     metrics = load_metrics(names)
     opened = load_run(run, device)
     request = opened.request if root is None else replace(opened.request, root=root)
-    drawer = SampleDrawer(opened, installed().open_source(request), edits, seed, classes)
+    source = installed().open_source(request)
+    drawer = SampleDrawer(opened, source, edits, seed, classes, boxes)
     samples = drawer.draw_raw(0, number)
     real = [drawer.beside(sample) for sample in samples]
     return measure(metrics, samples, real, opened.generator.schema)

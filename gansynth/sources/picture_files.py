@@ -115,7 +115,9 @@ def picture_shape(path: Path) -> tuple[int, int]:
 
     kind = SUFFIXES[path.suffix.lower()]
     try:
-        with reading(path), Image.open(path, formats=[kind]) as picture:
+        with reading(path), open(path, "rb"):
+            pass  # not what follows: Pillow's own complaints are OSErrors too
+        with Image.open(path, formats=[kind]) as picture:
             width, height = picture.size
     except GansynthError:
         raise

@@ -12,24 +12,12 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.sources.picture_files import SUFFIXES
-from gansynth.sources.planes import Edges, Windows
-from gansynth.sources.reading import LabelNames, ReadOptions, Words
+from gansynth.sources.planes import Edges, PixelSpacing, Windows
+from gansynth.sources.reading import LabelNames, LeastVoxels, OfLabels, ReadOptions, Words
 from gansynth.sources.subjects import read_column
 
 IMAGES = "images"
 MASKS = ("masks", "labels")
-
-
-def _spacing(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        numbers = tuple(float(v) for v in value.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, 2) or not all(0 < v < float("inf") for v in numbers):
-        raise ValueError("expected one positive number, or two: y,x")
-    return numbers * 2 if len(numbers) == 1 else numbers
 
 
 def _classes(value: Any) -> Any:
@@ -69,7 +57,7 @@ class PictureOptions(ReadOptions):
         description="LOW:HIGH, or percentiles of each picture (`1%:99%`), that become 0 and 1, "
         "clipped; one for all channels or one for each; else all that 8 or 16 bits can hold",
     )
-    spacing: Annotated[tuple[float, float], BeforeValidator(_spacing)] = Field(
+    spacing: PixelSpacing = Field(
         (1.0, 1.0), description="pixel size in mm along y,x (one number for both)"
     )
     resize: Edges | None = Field(
@@ -82,6 +70,8 @@ class PictureOptions(ReadOptions):
     )
     folds: int = Field(5, ge=2, description="number of folds")
     seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
 
 
 @dataclass(frozen=True)

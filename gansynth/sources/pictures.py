@@ -18,6 +18,7 @@ from gansynth.findings import Checked, Finding
 from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.classes import without_cases
+from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.listing import located
 from gansynth.sources.picture_files import full_range, picture_shape, read_picture
 from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
@@ -107,7 +108,13 @@ class PictureSource(CaseSource):
         if self.found.masked:
             names = self.options.labels or {"background": 0, "foreground": 1}
             labels = {name: number for number, name in enumerate(names)}
-        return Schema(channels, labels, self.options.spacing, axes="HW", classes=self.classes)
+        plain = Schema(channels, labels, self.options.spacing, axes="HW", classes=self.classes)
+        boxes = LabelBoxes.asked(self.options.boxes, self.options.least, plain, self.name)
+        return plain if boxes is None else replace(plain, box_classes=tuple(boxes.classes))
+
+    @cached_property
+    def _boxes(self) -> LabelBoxes | None:
+        return LabelBoxes.asked(self.options.boxes, self.options.least, self.schema, self.name)
 
     @cached_property
     def space(self) -> Space:
@@ -120,6 +127,7 @@ class PictureSource(CaseSource):
             "channels": list(self._channels),
             "classes": list(self.classes),
             **options,
+            **box_record(self.options.boxes, self.options.least),
         }
         return Space("crop", self._size(), host=host, pad_label=0)
 
@@ -162,6 +170,8 @@ class PictureSource(CaseSource):
         if picture.mask is not None:
             labels = self.read_mask(picture.mask, image.shape[1:])
         case = Case(case_id, self.subject(case_id), image, labels, label_class=picture.label_class)
+        if self._boxes is not None:
+            case = replace(case, boxes=self._boxes.of_case(case))
         return case if self.options.resize is None else resize(case, self.options.resize)
 
     def shape(self, case_id: str) -> tuple[int, ...]:

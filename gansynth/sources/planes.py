@@ -92,9 +92,23 @@ def _edges(value: Any) -> Any:
     return tuple(edges * 2 if len(edges) == 1 else edges)
 
 
+def _spacing(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        numbers = tuple(float(v) for v in value.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 2) or not all(0 < v < float("inf") for v in numbers):
+        raise ValueError("expected one positive number, or two: y,x")
+    return numbers * 2 if len(numbers) == 1 else numbers
+
+
 Windows = Annotated[tuple[Window, ...], BeforeValidator(_windows)]
 Edges = Annotated[tuple[Edge, Edge], BeforeValidator(_edges)]
 """Rows and columns, ``64x64``; one number for both."""
+PixelSpacing = Annotated[tuple[float, float], BeforeValidator(_spacing)]
+"""Pixel size in mm along y,x; one number for both."""
 
 
 def resize(case: Case, size: Sequence[int]) -> Case:

@@ -122,10 +122,44 @@ def complete_labels(named: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted({**rest, **named}.items(), key=lambda item: item[1]))
 
 
+def _boxes_asked(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.casefold() in ("yes", "no"):
+        return "yes" if value.casefold() == "yes" else None
+    named: dict[str, tuple[int, ...]] = {}
+    for word in words(value):
+        name, colon, numbers = word.rpartition(":")
+        each = [number.strip() for number in numbers.split("+")]
+        if not (colon and name.strip() and all(n.isdecimal() and 0 < int(n) < 2**15 for n in each)):
+            raise ValueError(
+                f"{word!r} is not NAME:NUMBER+NUMBER+..., expected yes, or for example "
+                "tumour:1+2+3+4,core:4"
+            )
+        if name.strip() in named:
+            raise ValueError(f"{name.strip()!r} occurs twice, expected each name once")
+        named[name.strip()] = tuple(sorted({int(n) for n in each}))
+    return named
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 LabelNames = Annotated[dict[str, int], BeforeValidator(_label_names)]
 Modality = Literal["mr", "ct", "none"]
 Edge = Annotated[int, Field(ge=1, le=4096)]
+BoxesAsked = Literal["yes"] | dict[str, tuple[int, ...]]
+"""``yes``: a class for each label; else names of classes, and the label numbers of each."""
+OfLabels = Annotated[
+    BoxesAsked | None,
+    BeforeValidator(_boxes_asked),
+    Field(
+        description="`yes`: a box around each connected part of each label, of a class of the "
+        "label's name; `NAME:1+2+4,NAME:3`: around the parts of these labels together; else none"
+    ),
+]
+LeastVoxels = Annotated[
+    int, Field(ge=1, description="see `boxes`; parts of fewer voxels of the label map have none")
+]
+"""Of what ``boxes`` asks for."""
 
 
 class VolumeOptions(ReadOptions):
@@ -168,3 +202,5 @@ class VolumeOptions(ReadOptions):
     allow_absolute: bool = Field(
         False, description="`yes`: files may lie outside of the source's folder"
     )
+    boxes: OfLabels = None
+    least: LeastVoxels = 1

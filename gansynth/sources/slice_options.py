@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.planes import Edges, Windows
-from gansynth.sources.reading import ReadOptions, Words
+from gansynth.sources.reading import LeastVoxels, OfLabels, ReadOptions, Words
 
 INNER = "inner."
 AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
@@ -98,6 +98,8 @@ class SliceOptions(ReadOptions):
         description="rows and columns of the crops a generator works on; else those of `resize`, "
         "else of the inner source",
     )
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
 
 
 def split_read(request: SourceRequest) -> tuple[SourceRequest, SourceRequest]:

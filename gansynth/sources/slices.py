@@ -24,6 +24,7 @@ from gansynth.schema import Boxes, Case, FloatArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.cache import CaseCache
 from gansynth.sources.classes import without_cases
+from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.patches import PatchSource, cut_case
 from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
@@ -71,6 +72,9 @@ class SliceSource(CaseSource):
         self.request = replace(request, where=where, read=read)
         self.axis = AXIS[self.options.plane]
         self._channels = self._chosen()
+        self._boxes = LabelBoxes.asked(
+            self.options.boxes, self.options.least, self.inner.schema, self.inner.name
+        )
         self._windows = per_channel(self.options.window, len(self._channels))
         self._volumes = CaseCache(self.inner, VOLUME_BYTES)
         self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
@@ -140,18 +144,22 @@ class SliceSource(CaseSource):
             spacing=tuple(round(float(s), 6) for s in spacing),
             outside_fill=fill,
             classes=self.choice.classes,
+            box_classes=inner.box_classes if self._boxes is None else tuple(self._boxes.classes),
         )
 
     @cached_property
     def space(self) -> Space:
         """Crops of slices, with all that changes the arrays in the host's record."""
         inner = self.inner.space
-        own = self.options.model_dump(mode="json", exclude={"size", "classes", "selector"})
+        own = self.options.model_dump(
+            mode="json", exclude={"size", "classes", "selector", "boxes", "least"}
+        )
         # Only where they are given: records without stay what they were before there were any.
         if self.options.classes is not None:
             own["classes"] = self.options.classes
         if self.options.selector is not None:
             own["selector"] = self.selector.sha256
+        own.update(box_record(self.options.boxes, self.options.least))
         host = {**inner.host, "slices": own}
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
 
@@ -197,6 +205,8 @@ class SliceSource(CaseSource):
             image = rescale(image, [self._window_of(case)[k] for k in kept])
         number = self.choice.label_class(case, index)
         cut = Case(case_id, self.inner.subject(case), image, plane.labels, plane.boxes, number)
+        if self._boxes is not None:
+            cut = replace(cut, boxes=self._boxes.of_case(cut))
         return cut if self.options.resize is None else resize(cut, self.options.resize)
 
     def shape(self, case_id: str) -> tuple[int, ...]:

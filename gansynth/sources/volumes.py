@@ -33,6 +33,7 @@ from gansynth.sources.grid import (
     stored_axes,
 )
 from gansynth.sources.intensity import Intensity, by_name, ct_intensities, draw_foreground
+from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.listing import Entry, VolumeSet
 from gansynth.sources.pairs import mismatches, odd_labels, whole_labels
 from gansynth.sources.reading import VolumeOptions
@@ -96,12 +97,18 @@ class VolumeSource(CaseSource):
     @cached_property
     def schema(self) -> Schema:
         """Channels, labels and spacing (z, y, x) of the arrays that ``load`` returns."""
-        return Schema(
+        plain = Schema(
             self.channels,
             dict(self._labels),
             self._spacing,
             ignore=self._labels.get("ignore"),
         )
+        boxes = LabelBoxes.asked(self.options.boxes, self.options.least, plain, self.name)
+        return plain if boxes is None else replace(plain, box_classes=tuple(boxes.classes))
+
+    @cached_property
+    def _boxes(self) -> LabelBoxes | None:
+        return LabelBoxes.asked(self.options.boxes, self.options.least, self.schema, self.name)
 
     @cached_property
     def space(self) -> Space:
@@ -113,6 +120,7 @@ class VolumeSource(CaseSource):
             "channels": list(self.channels),
             "labels": dict(self._labels),
             "intensity": [how.to_json() for how in self.intensities],
+            **box_record(self.options.boxes, self.options.least),
         }
         return Space("crop", self._size(), host=host, pad_label=0)
 
@@ -135,7 +143,7 @@ class VolumeSource(CaseSource):
             case.validate(self.schema)
         except DataFault as fault:
             raise DataFault(f"{self.entry(case_id).reference}: {fault}; {self._way_out}") from fault
-        return case
+        return case if self._boxes is None else replace(case, boxes=self._boxes.of_case(case))
 
     def original(self, case_id: str) -> Original:
         """A case as its files have it, on the grid of ``load``.

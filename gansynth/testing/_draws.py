@@ -42,6 +42,7 @@ class Draws:
         self.real = [case.image for case in bench.train_cases]
         self.deviation = float(np.mean([image.std() for image in self.real]))
         self.samples: list[Sample] = []
+        self.given: list[Condition] = []
         self.touched: list[str] = []
         self.tampered = False
 
@@ -51,7 +52,7 @@ class Draws:
         return [self.bench.condition(case, seed) for case, seed in pairs]
 
     def draw(self) -> None:
-        conditions = self.conditions()
+        conditions = self.given = self.conditions()
         with _seeded_oddly():
             before = _random_states()
             self.samples = list(self.generator.sample(conditions, self.seeds))
@@ -129,13 +130,13 @@ class Draws:
     def seeds_matter(self) -> None:
         condition, seed = self.conditions()[0], self.seeds[0]
         other = self.generator.sample([replace(condition, latent_seed=seed + 1)], [seed + 1])[0]
-        self._differ(other, self.samples[0], "two seeds with the same labels")
+        self.differ(other, self.samples[0], "two seeds with the same labels")
 
     def labels_matter(self) -> None:
         self._needs_labels("asked")
         seed = self.seeds[0]
         other = self.generator.sample([replace(self.conditions()[1], latent_seed=seed)], [seed])[0]
-        self._differ(other, self.samples[0], "two label maps with the same seed")
+        self.differ(other, self.samples[0], "two label maps with the same seed")
 
     def faithful(self) -> None:
         self._needs_labels()
@@ -193,7 +194,7 @@ class Draws:
             raise Broken(f"interpolate() gave {len(walk)} samples of 3")
         alone = self.generator.sample([condition] * 2, ends)
         self._same([walk[0], walk[-1]], alone, "the ends of a walk")
-        self._differ(walk[1], walk[0], "the middle and the beginning of a walk")
+        self.differ(walk[1], walk[0], "the middle and the beginning of a walk")
 
     def labels(self) -> list[LabelArray]:
         """Of the samples: their own, of a generator that draws them."""
@@ -229,7 +230,7 @@ class Draws:
                 f"{SAME * self.deviation:.3g}"
             )
 
-    def _differ(self, one: Sample, other: Sample, what: str) -> None:
+    def differ(self, one: Sample, other: Sample, what: str) -> None:
         apart = float(np.sqrt(np.mean((one.image - other.image) ** 2)))
         if not apart > VISIBLE * self.deviation:
             raise Broken(

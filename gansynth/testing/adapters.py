@@ -25,6 +25,8 @@ Draw = Callable[[Any, int], Sequence[npt.NDArray[Any]]]
 
 BATCHES = 150
 """Batches of two that are drawn to count what is synthetic."""
+EPOCHS = 5
+"""Epochs that are counted where a ratio is exact over one."""
 SIGMAS = 5.0
 TAMPER = -77
 
@@ -101,12 +103,12 @@ class _Trial:
     def loads(self) -> None:
         case = self.source.load(self.source.train_ids[0])
         case.validate(self.source.schema)
-        if case.labels is None:
-            raise Broken(f"case {case.id!r} has no labels")
-        if case.image.dtype != np.float32 or case.labels.dtype != np.int16:
+        if getattr(case, self.adapter.needs) is None:
+            raise Broken(f"case {case.id!r} has no {self.adapter.needs}")
+        labels = np.dtype(np.int16) if case.labels is None else case.labels.dtype
+        if case.image.dtype != np.float32 or labels != np.int16:
             raise Broken(
-                f"case {case.id!r} is {case.image.dtype} and {case.labels.dtype}, expected float32 "
-                "and int16"
+                f"case {case.id!r} is {case.image.dtype} and {labels}, expected float32 and int16"
             )
         self.case = case
         self.mark = float(np.ceil(np.abs(case.image).max())) + 100
@@ -119,14 +121,16 @@ class _Trial:
         placement = space.place(self.case, np.random.default_rng(0))
         inside = space.to_generator(self.case, placement)
         return placement, space.to_host(
-            Sample(inside.image, inside.labels), self.case.image.shape[1:]
+            Sample(inside.image, inside.labels, inside.boxes), self.case.image.shape[1:]
         )
 
     def round_trip(self) -> None:
         placement, sample = self.placed()
         space = self.source.space
         image, labels = cut(self.case, space, placement)
-        if sample.labels is None or sample.image.shape != image.shape:
+        if (sample.labels is None) != (labels is None):
+            raise Broken("labels come back only sometimes")
+        if sample.image.shape != image.shape:
             raise Broken(f"image comes back as {sample.image.shape}, expected {image.shape}")
         sample.validate(self.source.schema)
         if space.grid == "resample":
@@ -136,10 +140,26 @@ class _Trial:
             low, high = (np.array(edge).reshape(-1, *[1] * (image.ndim - 1))
                          for edge in zip(*space.window, strict=True))  # fmt: skip
             image, tolerance = np.clip(image, low, high), 1e-4 * float((high - low).max())
-        if not np.array_equal(sample.labels, labels):
+        kept = labels is None or sample.labels is None or np.array_equal(sample.labels, labels)
+        if not kept:
             raise Broken("labels come back changed")
+        self._boxes_come_back(sample, placement)
         if np.abs(sample.image - image).max() > tolerance:
             raise Broken(f"intensities come back off by {np.abs(sample.image - image).max():.3g}")
+
+    def _boxes_come_back(self, sample: Sample, placement: Placement) -> None:
+        """Of 2D cases: each box that is in the image to the pixel, the others cut or left out."""
+        boxes = self.case.boxes
+        if boxes is None or boxes.coords.shape[1] != 4:
+            return
+        found = [] if sample.boxes is None else sample.boxes.coords.tolist()
+        cut = self.source.space.grid == "crop"
+        corner = np.tile(placement.corner if cut else (0, 0), 2)
+        size = np.tile(sample.image.shape[1:], 2)
+        moved = np.clip(boxes.coords - corner, 0, size)
+        wanted = moved[(moved[:, :2] < moved[:, 2:]).all(axis=1)].tolist()
+        if sample.boxes is None or not np.allclose(sorted(found), sorted(wanted), atol=1e-3):
+            raise Broken(f"boxes come back as {found[:3]}, expected {wanted[:3]}")
 
     def sample_size(self) -> None:
         _, sample = self.placed()
@@ -162,6 +182,10 @@ class _Trial:
 
     def ratio(self) -> None:
         bank = self.bank("ratio", 3)
+        if self.adapter.exact_over == "epoch":
+            self._count_epochs(bank, Ratio(1, 1))
+            self._count_epochs(bank, Ratio(3, 1))
+            return
         self._count(bank, Ratio(1, 1), exact=True)
         self._count(bank, Ratio(2, 1), exact=False)
 
@@ -176,6 +200,17 @@ class _Trial:
             )
         if exact and any(sum(synthetic[i : i + 2]) != 1 for i in range(0, len(synthetic), 2)):
             raise Broken(f"a batch of two at {ratio} has not one synthetic sample; stratify")
+
+    def _count_epochs(self, bank: Path, ratio: Ratio) -> None:
+        data = self._injected(bank, ratio)
+        for epoch in range(1, EPOCHS + 1):
+            drawn = [self.is_synthetic(self._draw(data, slot)) for slot in range(len(data))]
+            wanted = ratio.p * len(data)
+            if abs(sum(drawn) - wanted) >= 1:
+                raise Broken(
+                    f"{sum(drawn)} of {len(data)} places of epoch {epoch} are synthetic at "
+                    f"{ratio}, expected {wanted:g}"
+                )
 
     def empty_bank(self) -> None:
         drawn = self.drawn(self.bank("empty", 0), Ratio(1, 1), 8)
@@ -197,8 +232,9 @@ class _Trial:
     def copies(self) -> None:
         data = self._injected(self.bank("copies", 1), Ratio(0, 1))
         for array in self._draw(data, 0):
-            array[...] = TAMPER
-        if any((array == TAMPER).any() for array in self._draw(data, 1)):
+            array[...] = np.array(TAMPER).astype(array.dtype)
+        again = self._draw(data, 1)
+        if any((array == np.array(TAMPER).astype(array.dtype)).any() for array in again):
             raise Broken("the host can write into the bank: draws must be copies")
 
     # -- tools -----------------------------------------------------------------------------------
@@ -233,7 +269,10 @@ class _Trial:
     def _marked(self, number: int) -> tuple[Sample, HostArrays]:
         _, sample = self.placed()
         marked = Sample(
-            np.full_like(sample.image, self.mark + number), sample.labels, None, {"n": number}
+            np.full_like(sample.image, self.mark + number),
+            sample.labels,
+            sample.boxes,
+            {"n": number},
         )
         return marked, self.adapter.finalise(marked)
 
@@ -255,13 +294,13 @@ class _Trial:
         return self.draw_slot(data, slot)
 
 
-def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, LabelArray]:
+def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, LabelArray | None]:
     """What a placement means, voxel by voxel, in the host's axes; independent of ``Space``.
 
     Returns:
-        Image (C, D, H, W) or (C, H, W) and labels, padded with 0 and ``OUTSIDE``.
+        Image (C, D, H, W) or (C, H, W) and labels, padded with 0 and ``OUTSIDE``; None for a case
+        without labels.
     """
-    assert case.labels is not None
     if space.grid in ("native", "resample"):
         return case.image, case.labels
     corner, size = placement.corner, space.size
@@ -269,9 +308,11 @@ def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, Lab
         assert placement.slice_index is not None
         corner, size = (placement.slice_index, *corner), (1, *size)
     at = [np.arange(first, first + n) for first, n in zip(corner, size, strict=True)]
-    shape = case.labels.shape
+    shape = case.image.shape[1:]
     there = [(i >= 0) & (i < n) for i, n in zip(at, shape, strict=True)]
     inside = np.logical_and.reduce(np.meshgrid(*there, indexing="ij"))
     grid = np.ix_(*(np.clip(i, 0, n - 1) for i, n in zip(at, shape, strict=True)))
     image = np.stack([np.where(inside, channel[grid], np.float32(0)) for channel in case.image])
+    if case.labels is None:
+        return image, None
     return image, np.where(inside, case.labels[grid], np.int16(OUTSIDE))

@@ -10,6 +10,7 @@ import numpy as np
 
 from gansynth.errors import UsageFault
 from gansynth.schema import Case, Condition, Schema
+from gansynth.testing._boxes import BoxDraws, copied_boxes
 from gansynth.testing._draws import Draws, copied
 from gansynth.testing.report import Broken, CheckReport, Skip
 from gansynth.testing.toy import ToySource
@@ -45,7 +46,7 @@ def check_generator(
     """
     report = CheckReport(getattr(cls, "name", cls.__name__))
     for axes in ndim:
-        bench = _Bench(report, cls, dict(options or {}), ToySource(axes))
+        bench = _Bench(report, cls, dict(options or {}), axes)
         if bench.check("builds", bench.build) and bench.check(
             "trains", partial(bench.train, fit or fit_briefly, steps)
         ):
@@ -79,22 +80,39 @@ def _batch(generator: Generator, picked: Sequence[Case]) -> Batch:
         if context[0] is None
         else torch.stack([torch.tensor(c, dtype=torch.int64) for c in context]),
         classes=torch.tensor(classes) if classes else None,
+        **_boxes(generator, picked),
     )
+
+
+def _boxes(generator: Generator, picked: Sequence[Case]) -> dict[str, Any]:
+    """The fields of a batch with boxes, for a generator that heeds them."""
+    if "boxes" not in generator.heeds:
+        return {}
+    from gansynth.sources.batches import stack_boxes
+
+    boxes, labels = stack_boxes([case.boxes for case in picked], picked[0].image.ndim - 1)
+    return {"boxes": boxes, "box_labels": labels}
 
 
 class _Bench:
     """One generator on toy cases of one number of axes."""
 
     def __init__(
-        self, report: CheckReport, cls: type[Generator], options: dict[str, Any], source: ToySource
+        self, report: CheckReport, cls: type[Generator], options: dict[str, Any], axes: int
     ) -> None:
-        self.report, self.cls, self.source = report, cls, source
-        self.options = options
-        self.space = source.space
-        self.schema: Schema = source.schema
+        self.report, self.cls, self.options = report, cls, options
         self.generator: Generator
+        self._use(ToySource(axes, boxes=True))
         self.train_cases: list[Case] = []
         self.held_out: list[Case] = []
+
+    def _use(self, source: ToySource) -> None:
+        self.source, self.space = source, source.space
+        self.schema: Schema = source.schema
+
+    @property
+    def heeds_boxes(self) -> bool:
+        return "boxes" in self.generator.heeds
 
     def check(self, name: str, function: Callable[[], object]) -> bool:
         return self.report.run(f"{self.source.schema.ndim}d: {name}", function)
@@ -102,6 +120,9 @@ class _Bench:
     def build(self) -> None:
         """Networks build and have parameters, unless there is nothing to train."""
         generator = self.new()
+        if "boxes" not in generator.heeds:  # as the cases are that most generators meet
+            self._use(ToySource(self.schema.ndim))
+            generator = self.new()
         if generator.intensity == "tanh":
             self.space = self.space.with_window(self.source.cases())
             self.schema = self.space.generator_schema(self.source.schema)
@@ -133,6 +154,7 @@ class _Bench:
     def condition(self, case: Case, seed: int) -> Condition:
         return Condition(
             labels=copied(case.labels),
+            boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
             label_class=case.label_class,
             context=self.generator.context(case),
             latent_seed=seed,
@@ -159,6 +181,12 @@ def _check_samples(bench: _Bench) -> None:
     bench.check("labels matter", draws.labels_matter)
     bench.check("faithful", draws.faithful)
     bench.check("contrast", draws.contrast)
+    if bench.heeds_boxes:
+        boxes = BoxDraws(draws)
+        bench.check("boxes kept", boxes.kept)
+        bench.check("boxes matter", boxes.matter)
+        bench.check("boxes act in place", boxes.in_place)
+        bench.check("boxes untouched", boxes.untouched)
     bench.check("inputs untouched", draws.inputs_untouched)
     bench.check("random state untouched", draws.random_state_untouched)
     bench.check("state reloads", draws.state_reloads)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.schema import OUTSIDE, Boxes, Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.space import Space
 
@@ -17,6 +18,8 @@ TEXTURE = 0.25
 """Standard deviation of the smooth texture on top."""
 SIDES = {3: 16, 2: 32}
 """Side in voxels of a toy case with 3 or 2 spatial axes."""
+KINDS = ("one", "two")
+"""Of blobs; label 1 is the first."""
 
 
 class ToySource(CaseSource):
@@ -25,15 +28,19 @@ class ToySource(CaseSource):
     Args:
         ndim: spatial axes, 3 (cases of 16 x 16 x 16 voxels) or 2 (32 x 32).
         seed: draws the cases.
+        boxes: cases have boxes, too: around each kind of blob.
     """
 
-    def __init__(self, ndim: int = 3, seed: int = 0) -> None:
+    def __init__(self, ndim: int = 3, seed: int = 0, *, boxes: bool = False) -> None:
         self.request = SourceRequest("toy", str(ndim))
         self._shape = (SIDES[ndim],) * ndim
         self._cases = {
             f"toy_{i:02d}": _draw(f"toy_{i:02d}", self._shape, np.random.default_rng((seed, i)))
             for i in range(16)
         }
+        self._classes = KINDS if boxes else ()
+        if boxes:
+            self._cases = {k: replace(c, boxes=toy_boxes(c)) for k, c in self._cases.items()}
 
     @property
     def name(self) -> str:
@@ -50,6 +57,7 @@ class ToySource(CaseSource):
             axes="DHW"[-len(self._shape) :],
             has_outside=True,
             outside_fill=(0.0, 0.0),
+            box_classes=self._classes,
         )
 
     @property
@@ -85,6 +93,19 @@ def _draw(case_id: str, shape: tuple[int, ...], rng: np.random.Generator) -> Cas
     image.setflags(write=False)
     labels.setflags(write=False)
     return Case(case_id, case_id, image.astype(np.float32, copy=False), labels)
+
+
+def toy_boxes(case: Case) -> Boxes:
+    """The boxes around the blobs of a toy case; class 0 is label 1."""
+    assert case.labels is not None, "toy cases have labels"
+    rows, kinds = [], []
+    for number in range(len(KINDS)):
+        at = np.argwhere(case.labels == number + 1)
+        if len(at):
+            rows.append(np.concatenate([at.min(axis=0), at.max(axis=0) + 1]))
+            kinds.append(number)
+    coords = np.array(rows, np.float32).reshape(-1, 2 * case.labels.ndim)
+    return Boxes(coords, np.array(kinds, np.int16))
 
 
 def _ellipsoid(

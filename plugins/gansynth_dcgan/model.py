@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.generator import Generator, GeneratorOptions, Heeded, Labelling, Phase
+from gansynth.intensities import Intensities
 from gansynth.labelmaps import LabelPriors, boxes_of
 from gansynth.precision import autocast, resolve
 from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
@@ -24,7 +25,6 @@ from gansynth_dcgan.masks import LabelChannels
 from gansynth_dcgan.networks import Judge, Painter, Pyramid
 from gansynth_dcgan.objective import Objective
 from gansynth_dcgan.options import DCGANOptions, Norm
-from gansynth_dcgan.statistics import Intensities
 
 __all__ = ["DCGAN", "DCGANOptions"]
 

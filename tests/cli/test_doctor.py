@@ -13,13 +13,12 @@ import psutil
 import pytest
 
 from gansynth import _doctor_machine as machine
-from gansynth import bank, doctor
+from gansynth import bank, doctor, torchvision_cure
 from gansynth.doctor import Line
 from gansynth.hookspecs import hookimpl
 from gansynth.registry import installed
 from gansynth_cli import doctor_hosts
 from gansynth_nnunet import doctor as nnunet
-from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 
 
@@ -376,7 +375,12 @@ def test_a_checkout_of_deepmedic_and_its_tensorflow(versions, monkeypatch, tmp_p
 
 def test_yolo_names_the_licences(versions):
     libre, ultralytics = doctor_hosts.yolo_lines()
-    says(libre, "note", "MIT", "pip install libreyolo")
-    says(ultralytics, "note", "AGPL-3.0", "pip install ultralytics")
-    versions["ultralytics"] = "8.4"
-    says(list(doctor_hosts.yolo_lines())[1], "ok", "8.4 (AGPL-3.0")
+    says(libre, "note", "MIT", "pip install 'gansynth[yolo]'")
+    says(ultralytics, "note", "AGPL-3.0", "pip install 'gansynth[ultralytics]'")
+    versions["ultralytics"] = "8.4.190"
+    says(list(doctor_hosts.yolo_lines())[1], "ok", "8.4.190 (AGPL-3.0")
+
+
+def test_a_release_of_yolo_that_is_not_supported(versions):
+    versions["libreyolo"] = "1.7.0"
+    says(next(doctor_hosts.yolo_lines()), "note", "1.7.0, gansynth augment needs >=1.6,<1.7")

@@ -24,14 +24,14 @@ from gansynth.training import train
 from tests.zoo.members import differing, loop, member, newest, toy_batches
 
 FIRST_KILL = {
-    "progressive": range(12, 19),  # in its second fade
+    "cpggan": range(12, 17),  # in its second fade
     "mmgan": range(2, 11),  # its pool is full
     "ada": range(11),
     "wgan_gp": range(11),
     "pix2pix3d": range(11),
 }
 """Newest checkpoint of a run that is killed for the first time."""
-STEPS = {"progressive": 22}
+STEPS = {"cpggan": 18}
 EVERY = 2
 """Steps between checkpoints."""
 SLOWED = 0.005

@@ -19,6 +19,7 @@ from gansynth.space import Space
 from gansynth.testing import ToySource
 from gansynth.training import FitOptions
 from gansynth_cgan3d.model import CGAN3D
+from gansynth_cpggan.model import CPGGAN
 from gansynth_dcgan.model import DCGAN as NoiseGAN
 from tests.zoo.latent import ADA, DCGAN, WGAN, WGANGP, HingeR1
 from tests.zoo.paired import MMGAN, Pix2Pix3D
@@ -38,6 +39,7 @@ class Member:
             dropout, no pool of a process's own).
         mute: biases that a norm takes away again. They change nothing, and their gradient is 0 but
             for rounding, which Adam makes as large as its rate: they go anywhere.
+        boxes: whether it learns from boxes.
     """
 
     cls: type[Generator]
@@ -46,10 +48,21 @@ class Member:
     own: Mapping[str, Any] = field(default_factory=dict)
     shared: bool = False
     mute: tuple[str, ...] = ()
+    boxes: bool = False
 
 
 CGAN = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "spectral_norm": False}
 MUTE = tuple(f"net/generator/{name}.bias" for name in ("down.0.0", "middle.0", "up.0"))
+# Four steps at 4 x 4; eight at 8 x 8, of which four fade in; four fade in at 16 x 16, then on.
+GROWING = {
+    "width": 4,
+    "max_width": 8,
+    "latent": 8,
+    "stage_images": 8,
+    "fade_images": 8,
+    "minibatch": 2,
+    "flips": "hv",
+}
 WITH_MASK = {
     "with_mask": True,
     "width": 4,
@@ -69,6 +82,7 @@ ZOO = {
     "ada": Member(ADA, shared=True),
     "cgan3d": Member(CGAN3D, (8, 8, 8), own=CGAN, shared=True, mute=MUTE),
     "wgan_gp_mask": Member(NoiseGAN, own=WITH_MASK, shared=True),
+    "cpggan": Member(CPGGAN, own=GROWING, shared=True, boxes=True),
 }
 
 
@@ -97,7 +111,7 @@ def member(name: str, base: type[Generator] | None = None, **changes: Any) -> Ge
     """
     chosen, cls = ZOO[name], base or ZOO[name].cls
     cls = type(cls.__name__, (cls,), changes)
-    schema = ToySource(len(chosen.size)).schema
+    schema = toy_cases(name).schema
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         made = cls(schema, chosen.size, cls.Options.model_validate(chosen.own))
@@ -107,8 +121,12 @@ def member(name: str, base: type[Generator] | None = None, **changes: Any) -> Ge
 
 def toy_batches(name: str) -> CaseBatches:
     """Real crops of toy cases, as large as a generator of the zoo wants them."""
-    size = ZOO[name].size
-    return CaseBatches(CaseCache(ToySource(len(size))), Space("crop", size))
+    return CaseBatches(CaseCache(toy_cases(name)), Space("crop", ZOO[name].size))
+
+
+def toy_cases(name: str) -> ToySource:
+    """What a generator of the zoo learns from."""
+    return ToySource(len(ZOO[name].size), boxes=ZOO[name].boxes)
 
 
 def loop(name: str, **changes: Any) -> FitOptions:

@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import TrainingFault
+from gansynth.errors import TrainingFault, UsageFault
 from gansynth_cli.common import (
     FOLDER,
     Output,
+    boxes_option,
     device_option,
     dry_run_option,
     edit_option,
     examples,
+    filter_option,
     refuse_unknown,
     set_option,
     summary,
     with_output,
     with_source,
 )
-from gansynth_cli.exporting import check_options, run_export
+from gansynth_cli.exporting import check_options, data_set_name, run_export
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gansynth.adapter import Adapter, Content, Injection, Outcome
     from gansynth.sources.base import SourceRequest
 
@@ -35,12 +39,17 @@ TOLERATED = 0.01
     epilog=examples(
         "gansynth augment --target nnunet --data nnunet:004 -c 3d_fullres --fold 0 "
         "--generator runs/g0 --ratio 1:1",
-        "gansynth augment --target nnunet --data nnunet:004 -c 3d_fullres --generator runs/g0 "
-        "--ratio 2:1 --set num_epochs=100 -- --npz",
+        "gansynth augment --target yolo --data yolo:data.yaml --generator runs/g1 "
+        "--ratio 2813:4000 --set epochs=100 -- mosaic=0.5",
     )
 )
-@click.option("--target", required=True, help="Host framework, e.g. nnunet.")
+@click.option("--target", required=True, help="Host framework: nnunet, yolo.")
 @with_source
+@click.option(
+    "--detector",
+    metavar="NAME",
+    help="With --target yolo: libreyolo (MIT, the default) or ultralytics (AGPL-3.0).",
+)
 @click.option("--generator", "run", type=FOLDER, metavar="RUN", help="Run of gansynth fit.")
 @click.option("--ratio", required=True, metavar="R:S", help="Real to synthetic samples, e.g. 1:1.")
 @click.option(
@@ -99,15 +108,24 @@ TOLERATED = 0.01
 @click.option(
     "--export",
     metavar="DatasetNNN_NAME",
-    help="Train nothing: write a data set of that name that the stock host trains on.",
+    help="Train nothing: write a data set of that name that stock nnU-Net trains on.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER,
+    metavar="DIR",
+    help="Train nothing: write a new folder that stock YOLO detectors train on.",
 )
 @click.option(
     "--content",
     type=click.Choice(["mixed", "synthetic"]),
-    help="With --export: real and synthetic cases to train on (default), or synthetic ones alone, "
-    "as a raw data set to share.",
+    help="With --export or -o: real and synthetic cases to train on (default), or synthetic ones "
+    "alone, to share.",
 )
 @edit_option
+@boxes_option
+@filter_option
 @device_option
 @set_option
 @dry_run_option
@@ -120,7 +138,9 @@ def command(
     dry_run: bool,
     options: tuple[str, ...],
     export: str | None,
+    output: Path | None,
     content: Content | None,
+    detector: str | None,
     out: Output,
     **how: Any,
 ) -> None:
@@ -135,13 +155,15 @@ def command(
     """
     from gansynth.registry import installed
 
-    check_options(export, content)
+    check_options(export, output, content)
     injection = injection_from(how)
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.settings, of=target)
+    settings = with_detector(settings, detector, cls.settings, target)
     adapter = cls(installed().open_source(request))
-    if export is not None:
-        run_export(adapter, injection, export, content, dry_run=dry_run, out=out)
+    if export is not None or output is not None:
+        name = data_set_name(adapter, export, output)
+        run_export(adapter, injection, name, content, dry_run=dry_run, out=out)
         return
     adapter.validate()
     adapter.check(injection, settings, options)
@@ -155,6 +177,28 @@ def command(
     document = describe(outcome, injection)
     out.result(document, summary(document))
     judge(outcome)
+
+
+def with_detector(
+    settings: dict[str, str], detector: str | None, known: Mapping[str, str], target: str
+) -> dict[str, str]:
+    """The settings with ``--detector`` among them.
+
+    Raises:
+        UsageFault: the target has no detectors to choose from, or another one is set already.
+    """
+    if detector is None:
+        return settings
+    if "detector" not in known:
+        raise UsageFault(
+            f"--detector {detector}: {target} is no detector, expected --target yolo; leave it out"
+        )
+    if settings.get("detector", detector) != detector:
+        raise UsageFault(
+            f"--detector {detector} and --set detector={settings['detector']}: expected one of "
+            "them; leave the other out"
+        )
+    return {**settings, "detector": detector}
 
 
 def injection_from(how: Mapping[str, Any]) -> Injection:

@@ -10,7 +10,9 @@ from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
 
 
 @click.command(
-    epilog=examples("gansynth demo -o runs/demo", "gansynth demo -o runs/demo --fast --json")
+    epilog=examples(
+        "gansynth demo -o runs/demo", "gansynth demo -o phantoms --phantoms yolo --fast"
+    )
 )
 @click.option("-o", "--out", "folder", required=True, type=FOLDER, help="New folder for all of it.")
 @click.option(
@@ -23,17 +25,31 @@ from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
 @click.option(
     "--fast", is_flag=True, help="A minute's worth: coarse phantoms, hardly any training."
 )
+@click.option(
+    "--phantoms",
+    type=click.Choice(["nnunet", "yolo"]),
+    help="Write phantoms and stop: gliomas as a raw data set of nnU-Net's, or small metastases "
+    "with boxes as a YOLO data set.",
+)
 @click.option("--force", is_flag=True, help="Replace an earlier demo in this folder.")
 @with_output
-def command(folder: Path, seed: int, fast: bool, force: bool, out: Output) -> None:
+def command(
+    folder: Path, seed: int, fast: bool, phantoms: str | None, force: bool, out: Output
+) -> None:
     """Run the whole way on phantoms: no data and no GPU needed.
 
     Makes simulated brains with a simulated glioma, fits a generator on one fold of them, trains an
     unmodified nnU-Net with its samples mixed in on the fly, and leaves pictures and a summary. What
     it prints about phantoms proves nothing about patients.
     """
-    from gansynth_cli.demonstration import FAST, FULL, run_demo
+    from gansynth_cli.demonstration import FAST, FULL, run_demo, write_phantoms
 
+    if phantoms is not None:
+        written = write_phantoms(
+            folder, phantoms, fast=fast, seed=seed, force=force, reporter=out.reporter
+        )
+        out.result(written, summary(written))
+        return
     size = FAST if fast else FULL
     document = run_demo(folder, size=size, seed=seed, force=force, reporter=out.reporter)
     lines = [document["note"], "", *summary({k: v for k, v in document.items() if k != "note"})]

@@ -11,9 +11,11 @@ import click
 from gansynth_cli.common import (
     FOLDER,
     Output,
+    boxes_option,
     device_option,
     edit_option,
     examples,
+    filter_option,
     root_option,
     summary,
     with_output,
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
 @with_sheets
 @with_png
 @edit_option
+@boxes_option
+@filter_option
 @device_option
 @root_option
 @with_output
@@ -74,6 +78,8 @@ def command(
     sheets: Mapping[str, Any],
     png: PngOptions | None,
     edits: tuple[str, ...],
+    boxes: str | None,
+    judged: bool,
     device: str,
     root: str | None,
     out: Output,
@@ -94,6 +100,8 @@ def command(
         seed=seed,
         edits=edits or None,
         classes=classes or None,
+        boxes=boxes,
+        judged=judged,
         device=device,
         root=root,
         reporter=out.reporter,
@@ -107,6 +115,7 @@ def command(
             seed=seed,
             edits=edits or None,
             classes=classes or None,
+            boxes=boxes,
             device=device,
             root=root,
         )

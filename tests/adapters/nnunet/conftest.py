@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gansynth_nnunet import torchvision_cure
+from gansynth import torchvision_cure
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 
 

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth import child, torchvision_cure
 from gansynth.adapter import Injection
 from gansynth.bank import place_bank
+from gansynth.bank_plan import plan_bank, remove_banks_of
+from gansynth.child import cpu_threads
 from gansynth.drawlog import Counts
 from gansynth.errors import DataFault, GansynthError, IntegrityFault, TrainingFault, UsageFault
 from gansynth.mixing import MixPlan
@@ -23,11 +26,10 @@ from gansynth.schedule import Schedule
 from gansynth.schema import Sample
 from gansynth.space import Space
 from gansynth.supply import BankSize
-from gansynth_nnunet import child, torchvision_cure
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.bank_size import plan_bank, remove_banks_of, sample_bytes
+from gansynth_nnunet.bank_size import sample_bytes
 from gansynth_nnunet.guards import check_size
-from gansynth_nnunet.launch import cpu_threads, parse_options
+from gansynth_nnunet.launch import parse_options
 from gansynth_nnunet.outcome import read_outcome
 from gansynth_nnunet.record import SessionRecord, describe_session
 from gansynth_nnunet.source import open_nnunet
@@ -318,7 +320,7 @@ def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
     script.write_text(
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from gansynth_nnunet import child\n"
+        "from gansynth import child\n"
         "code = 'import time; print(1, flush=True); time.sleep(60)'\n"
         "ended = child.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))\n"
         "try:\n"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth import torchvision_cure
 from gansynth.errors import EnvironmentFault
-from gansynth_nnunet import torchvision_cure
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 torchvision_cure.apply()

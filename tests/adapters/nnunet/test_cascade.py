@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth import torchvision_cure
 from gansynth.adapter import Injection
 from gansynth.bank import BankReader, BankSpec, BankWriter
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import write_json_atomic
 from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
-from gansynth_nnunet import cascade, torchvision_cure
+from gansynth_nnunet import cascade
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cascade import PREVIOUS, PreviousStage, border_scores, confuse
 from gansynth_nnunet.launch import TRAINER

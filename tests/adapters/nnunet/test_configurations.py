@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth import torchvision_cure
 from gansynth.bank import BankReader, BankSpec, BankWriter
 from gansynth.integrity import write_json_atomic
-from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.prepare import SmallPlans, prepare

@@ -181,7 +181,7 @@ def stock_losses(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    from gansynth_nnunet import torchvision_cure
+    from gansynth import torchvision_cure
 
     torchvision_cure.apply()
     for name in ("raw", "preprocessed", "results"):

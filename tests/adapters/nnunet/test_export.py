@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth import torchvision_cure
 from gansynth.adapter import Injection
 from gansynth.bank import BankReader
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.ratio import Ratio
 from gansynth.reporting import NullReporter
 from gansynth.schedule import Schedule
-from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.export_mixed import case_properties
 from gansynth_nnunet.paths import NnunetRoot
@@ -264,7 +264,13 @@ def test_content_without_an_export_is_a_slip(export_command, refuse):
         "--content",
         "mixed",
     ]
-    refuse(*arguments, code=2, says=["--content mixed: expected --export DatasetNNN_Name beside"])
+    refuse(*arguments, code=2, says=["--content mixed: expected --export DatasetNNN_Name or -o"])
+
+
+def test_nnunet_has_names_and_no_folders(export_command, refuse):
+    arguments = export_command[: export_command.index("--export")]
+    says = ["-o new: nnunet finds data sets by name", "--export DatasetNNN_Name"]
+    refuse(*arguments, "--ratio", "1:1", "-o", "new", code=2, says=says)
 
 
 # -- stock nnU-Net ---------------------------------------------------------------------------------

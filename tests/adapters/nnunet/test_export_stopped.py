@@ -11,9 +11,10 @@ import pytest
 
 from gansynth.adapter import Injection
 from gansynth.errors import EnvironmentFault
+from gansynth.export_bank import take_up
 from gansynth.ratio import Ratio
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.export import _order, _take_up
+from gansynth_nnunet.export import _order
 from gansynth_nnunet.export_plan import plan_export
 from gansynth_nnunet.source import open_nnunet
 
@@ -54,7 +55,7 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
         segment = plan.build / "bank" / "segment-000000.h5"
         segment.parent.mkdir(parents=True, exist_ok=True)
         kept.append(segment.exists())
-        _take_up(plan, _order(plan))
+        take_up(_order(plan), plan.manifest_sha256)
         segment.parent.mkdir(exist_ok=True)
         kept.append(segment.exists())
         segment.touch()

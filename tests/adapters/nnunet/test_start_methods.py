@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth_nnunet import torchvision_cure
+from gansynth import torchvision_cure
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 
 SCRIPT = """

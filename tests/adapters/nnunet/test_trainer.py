@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth import torchvision_cure
 from gansynth.bank import BankReader
 from gansynth.errors import IntegrityFault, TrainingFault, UsageFault
-from gansynth_nnunet import torchvision_cure
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import MixSession

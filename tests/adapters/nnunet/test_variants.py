@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from gansynth import torchvision_cure
 from gansynth.adapter import Injection
 from gansynth.errors import UsageFault
 from gansynth.ratio import Ratio
-from gansynth_nnunet import torchvision_cure, variants
+from gansynth_nnunet import variants
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.launch import EXT_TRAINER
 from gansynth_nnunet.mixed import MixedDataset

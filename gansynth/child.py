@@ -1,4 +1,7 @@
-"""Runs the host's process: its output shown and kept, signals passed on, nobody left behind."""
+"""Runs a host's process: its output shown and kept, signals passed on, nobody left behind.
+
+``run`` is for the process that starts a host, ``obey`` for the one that is started.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +19,13 @@ from pathlib import Path
 from typing import IO
 
 from gansynth.errors import EXIT_SIGTERM, FAULTS, TrainingFault
+from gansynth.signals import on_sigterm
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FAULT = "error: "
 """Begins the line in which a child says what it ended with; its threads may go on talking."""
+PARENT = "GANSYNTH_PARENT"
+"""Variable with the pid of the process that must stay alive; without it a child goes on alone."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,39 @@ def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
 
 def _kill_group(group: int) -> None:
-    """Kill workers that a failed child left running; nnU-Net's survive a killed parent."""
+    """Kill workers that a failed child left running; some survive a killed parent."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
+
+
+# -- in the child --------------------------------------------------------------------------------
+
+
+def obey() -> None:
+    """In a child: leave by ``SystemExit`` on SIGTERM, which also comes when the parent is gone."""
+    on_sigterm(_leave)
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdigit():
+        threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()
+
+
+def cpu_threads() -> int:
+    """Threads for torch on the CPU: OMP_NUM_THREADS if set, else all cores but one.
+
+    Hosts take every core. One core too many is not a little slower but tens of times, and the
+    producer and a host's workers need some too.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(text) if text.isdigit() else (os.cpu_count() or 2) - 1)
+
+
+def _leave(number: int, frame: object) -> None:
+    """On SIGTERM: unwind, so that the producer is stopped and the bank removed."""
+    raise SystemExit(EXIT_SIGTERM)
+
+
+def _follow(parent: int) -> None:
+    """Leave when the process that started us is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)

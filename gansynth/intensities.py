@@ -1,4 +1,4 @@
-"""What ``dcgan`` learns of the training crops before training: intensities, kinds, label maps."""
+"""Intensities of training cases: networks work in standardised units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gansynth.schema import FloatArray
 
 
 class Intensities:
-    """Mean and standard deviation of each channel: networks work in standardised units.
+    """Mean and standard deviation of each channel.
 
     Args:
         channels: how many.

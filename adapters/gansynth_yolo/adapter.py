@@ -1,0 +1,268 @@
+"""YOLO detectors as hosts: unmodified, trained in a child process, samples mixed in on the fly."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from gansynth import child
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Outcome
+from gansynth.bank_plan import plan_bank, remove_banks_of
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import disk_errors, write_json_atomic
+from gansynth.lineage import CaseRecord, guard_host
+from gansynth.mixing import MixPlan
+from gansynth.reporting import Reporter
+from gansynth.schema import Sample
+from gansynth.sources.base import CaseSource
+from gansynth.space import Space
+from gansynth.supply import BankSize
+from gansynth.supplying import REJECTED, read_patience
+from gansynth_yolo.bank_size import sample_bytes
+from gansynth_yolo.config import MIRROR, SETTINGS, Choices, YoloConfig, usual_output
+from gansynth_yolo.detectors import detector
+from gansynth_yolo.guards import check_schema, open_origin
+from gansynth_yolo.judging import metrics_of
+from gansynth_yolo.mixed import Slots
+from gansynth_yolo.record import FILE, check_resumable, read_outcome
+from gansynth_yolo.source import YoloSource
+
+SMALLEST = (8, 8)
+"""Rows and columns a sample must have at least; detectors bring every image to their own size."""
+CONFIG = "gansynth_config.json"
+LOG = "gansynth_launch.log"
+OURS = frozenset(
+    {CONFIG, LOG, MIRROR, REJECTED, ".lock", ".holder", "gansynth_draws"}
+    | {f"gansynth_producer.{end}" for end in ("log", "json")}
+)
+"""What a training that never began may have left behind."""
+
+
+class YoloAdapter(Adapter):
+    """One YOLO data set and split to augment; the detector is a setting."""
+
+    name: ClassVar[str] = "yolo"
+    settings: ClassVar[Mapping[str, str]] = SETTINGS
+    needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
+    any_size: ClassVar[bool] = True
+    exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
+    exports: ClassVar[Literal["nothing", "name", "folder"]] = "folder"
+
+    def __init__(self, source: CaseSource) -> None:
+        super().__init__(source)
+        if not isinstance(source, YoloSource):
+            raise UsageFault(
+                f"--data {source.request.kind}:{source.request.where}: detectors train on their "
+                "own data sets, expected yolo:data.yaml"
+            )
+        self.host = source
+
+    @property
+    def sample_size(self) -> tuple[int, ...]:
+        """Next to nothing: detectors bring every image to their own size."""
+        return SMALLEST
+
+    def finalise(self, sample: Sample) -> HostArrays:
+        """Nothing beside image and boxes.
+
+        Raises:
+            DataFault: there is no list of boxes, or a class that the data set does not have.
+        """
+        if sample.boxes is None:
+            raise DataFault("sample: no boxes, expected a list of them, which may be empty")
+        classes = len(self.schema.box_classes)
+        unknown = sorted({int(n) for n in sample.boxes.labels if not 0 <= n < classes})
+        if unknown:
+            raise DataFault(f"sample: box class {unknown[0]}, expected 0 to {classes - 1}")
+        return {}
+
+    def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
+        """Samples of the same data set, read in whatever size, stay as they are.
+
+        Raises:
+            IntegrityFault: the generator is of another data set.
+            DataFault: other channels or classes.
+        """
+        guard_host(source.host, self.source.host)
+        check_schema(self.host.file.path, source.schema, self.schema)
+        return lambda sample: sample
+
+    def validate(self) -> None:
+        """Check that there is something to validate on, and that samples will look like images.
+
+        Raises:
+            UsageFault: fold ``all``; or grey samples for a detector that sees colours.
+        """
+        host = self.host
+        if host.fold == "all":
+            raise UsageFault(
+                "--fold all: a detector is validated on images it is not trained on; expected fold "
+                f"0, the split of {host.file.path}"
+            )
+
+    def inject(self, dataset: Any, plan: MixPlan[int], *, batch_size: int) -> Slots:
+        """The places of a detector's training set, for those who build their own.
+
+        Args:
+            dataset: of the detector; only its length counts.
+            plan: what is mixed in; real images are named by index.
+            batch_size: of no meaning here: detectors shuffle places, not slots of a batch.
+        """
+        return Slots(plan, len(dataset), self.host.file.channels)
+
+    def check(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> None:
+        """Check settings, the detector and its options, the output, and the generator or bank.
+
+        Raises:
+            IntegrityFault: leakage, or another data set.
+            UsageFault: a setting, option, edit or device that cannot be; no run or bank there; an
+                output that holds something.
+            EnvironmentFault: the detector is not installed, or of another version.
+            DataFault: a generator or bank of other channels or classes.
+        """
+        if not injection.augment_synthetic:
+            raise UsageFault(
+                "--augment-synthetic no: detectors augment mosaics, in which real and synthetic "
+                "images meet; leave it out, or augment none: --no-usual-augmentation"
+            )
+        config = self._config(injection, settings, options)
+        check_output(config)
+        if injection.ratio.p > 0:
+            self.check_origin(injection)
+        detector(config.choices.detector).check(config.job(self.host))
+
+    def check_origin(self, injection: Injection) -> None:
+        """Check the generator or bank, and what is asked of it.
+
+        Raises:
+            IntegrityFault: leakage, or another data set.
+            UsageFault: an edit, boxes or a device that cannot be; no run or bank there.
+            DataFault: a generator or bank of other channels or classes.
+        """
+        from gansynth import precision, sampling
+        from gansynth.conditions.boxes import box_drawer
+
+        open_origin(injection, self.host, self._held_out)
+        sampling.build_edits(injection.edits)
+        if injection.boxes is not None:
+            box_drawer(injection.boxes)
+        precision.pick_device(injection.device)
+        self.bank_bytes(injection)
+
+    def start(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Outcome:
+        """Train the detector in a child process, let it look at real images, and wait for its end.
+
+        Raises:
+            GansynthError: before anything starts, what ``validate`` and ``check`` refuse.
+            EnvironmentFault: another process trains into the same folder.
+            TrainingFault: the detector failed.
+            KeyboardInterrupt, SystemExit: interrupted, after the detector has ended too.
+        """
+        self.validate()
+        self.check(injection, settings, options)
+        from gansynth.run import locked
+
+        config = self._config(injection, settings, options)
+        output = config.output
+        with locked(output, "take another --set output="):
+            check_output(config)  # another one may just have ended
+            with disk_errors(output):
+                write_json_atomic(output / CONFIG, config.to_json())
+            self._train(output, injection.scratch)
+            return read_outcome(output, metrics_of(output))
+
+    def export(
+        self,
+        injection: Injection,
+        name: str,
+        *,
+        content: Content = "mixed",
+        size: BankSize | None = None,
+        dry_run: bool = False,
+        reporter: Reporter,
+    ) -> Mapping[str, Any]:
+        """Write a folder that stock detectors train on; see ``Adapter.export``."""
+        from gansynth_yolo.export import export_dataset
+
+        return export_dataset(
+            self,
+            injection,
+            name,
+            content=content,
+            size=size,
+            dry_run=dry_run,
+            reporter=reporter,
+        )
+
+    def _train(self, output: Path, scratch: Path | None) -> None:
+        """Run the detector in a child process until it ends."""
+        environ = {**os.environ, child.PARENT: str(os.getpid())}
+        command = [sys.executable, "-m", "gansynth_yolo.launch", str(output / CONFIG)]
+        ended = child.run(command, environ, output / LOG)
+        if ended.code != 0:
+            remove_banks_of(ended.pid, scratch)
+        child.raise_if_failed(ended, f"{output}: the detector's training")
+
+    @functools.cached_property
+    def _held_out(self) -> tuple[CaseRecord, ...]:
+        return self.source.records(self.source.held_out_ids)
+
+    def _config(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> YoloConfig:
+        """What the child is told."""
+        choices = Choices.read(settings, options)
+        output = usual_output(self.host.name, injection)
+        return YoloConfig(
+            injection=injection,
+            choices=choices,
+            request=self.source.request.to_json(),
+            output=output if choices.output is None else Path(choices.output).absolute(),
+            patience=read_patience(),
+            held_out=self._held_out if injection.ratio.p > 0 else (),
+        )
+
+    def bank_bytes(self, injection: Injection) -> int | None:
+        """Bytes a bank takes that is made of a run's samples.
+
+        Raises:
+            UsageFault: ``--bank-size`` has no room for two samples.
+        """
+        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
+            return None
+        from gansynth.run import read_manifest
+
+        size = sample_bytes(read_manifest(injection.run))
+        return plan_bank(injection, len(self.source.train_ids), size).bytes
+
+
+def check_output(config: YoloConfig) -> None:
+    """Refuse a folder that holds something, or nothing to go on with.
+
+    Raises:
+        UsageFault: with the way out.
+        IntegrityFault: the record of the training there is damaged.
+    """
+    output = config.output
+    if config.choices.resume:
+        check_resumable(config)
+        return
+    if output.exists() and not output.is_dir():
+        raise UsageFault(f"{output}: is a file, expected a folder; take another --set output=")
+    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
+    if rest := [name for name in held if name not in OURS]:
+        way_out = "take another --set output="
+        if FILE in rest:
+            way_out += ", or go on with the training in it: --set resume=yes"
+        raise UsageFault(
+            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
+            f"folder; {way_out}"
+        )

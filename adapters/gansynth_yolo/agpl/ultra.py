@@ -1,0 +1,159 @@
+"""The ultralytics detectors behind our interface.
+
+Licence: AGPL-3.0; see this package's docstring. ultralytics is imported when a job is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+from gansynth_yolo.agpl.engine import engine, silent_stdout, version
+from gansynth_yolo.agpl.options import device_name, settings
+from gansynth_yolo.detectors import (
+    CONFIDENCE,
+    MOST_FOUND,
+    NMS_IOU,
+    DetectorJob,
+    Found,
+    Watch,
+)
+
+if TYPE_CHECKING:
+    from gansynth_yolo.mixed import Slots
+
+STRIDE = 32
+"""``imgsz`` is a multiple of it."""
+
+
+class Ultra:
+    """ultralytics (AGPL-3.0)."""
+
+    name = "ultralytics"
+
+    def check(self, job: DetectorJob) -> None:
+        """Refuse what cannot be done; ultralytics is imported.
+
+        Raises:
+            UsageFault: an unknown model or option, or one that would change the ratio.
+            EnvironmentFault: a release that is not supported, a device that is not there.
+        """
+        version()
+        if job.imgsz % STRIDE:
+            near = STRIDE * max(1, round(job.imgsz / STRIDE))
+            raise UsageFault(
+                f"--set imgsz={job.imgsz}: expected a multiple of {STRIDE}, for example {near}"
+            )
+        settings(job)
+        _check_device(job.device)
+
+    def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
+        """Train; the weights of the best epoch, by ultralytics' own judgement.
+
+        Raises:
+            UsageFault: see ``check``.
+            TrainingFault: ultralytics gave up; the message is its own.
+        """
+        told = settings(job)
+        weights = job.output.absolute() / "weights"
+        if job.resume and (weights / "last.pt").is_file():
+            if _is_finished(weights / "last.pt"):
+                return _best(weights)
+            told["resume"] = str(weights / "last.pt")
+        with silent_stdout():
+            from gansynth_yolo.agpl.trainer import MixedTrainer
+
+            try:
+                MixedTrainer(slots, watch, told).train()
+            except GansynthError as fault:
+                raise type(fault)(_last_line(fault)) from fault
+            except Exception as error:  # whatever it raises, the user gets one line
+                raise TrainingFault(f"ultralytics: {_last_line(error)}") from error
+        return _best(weights)
+
+    def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
+        """What trained weights find in image files, read as in training.
+
+        Raises:
+            TrainingFault: an image cannot be read.
+        """
+        model = engine().YOLO(str(weights))
+        found = []
+        with silent_stdout():
+            for batch in _batches(images, max(1, job.batch)):
+                results = model.predict(
+                    [_read(path, job.channels) for path in batch],
+                    conf=CONFIDENCE,
+                    iou=NMS_IOU,
+                    max_det=MOST_FOUND,
+                    imgsz=job.imgsz,
+                    device=device_name(job.device),
+                    verbose=False,
+                    save=False,
+                )
+                found += [_found(result) for result in results]
+        return found
+
+
+def _best(weights: Path) -> Path:
+    best = weights / "best.pt"
+    return best if best.is_file() else weights / "last.pt"
+
+
+def _is_finished(last: Path) -> bool:
+    """Whether a training ran to its end; its weights then have no state to go on from."""
+    from ultralytics.utils.patches import torch_load
+
+    return int(torch_load(last, map_location="cpu").get("epoch", -1)) < 0
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    if name.startswith("cuda") or name.isdigit():
+        number = int(name.rpartition(":")[2]) if name[-1].isdigit() else 0
+        there = torch.cuda.device_count()
+        if number >= there:
+            raise EnvironmentFault(
+                f"--set device={name}: torch sees {there} CUDA devices, expected one of this "
+                "number; use --set device=cpu"
+            )
+
+
+def _batches(images: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    for first in range(0, len(images), size):
+        yield images[first : first + size]
+
+
+def _read(path: Path, channels: int) -> Any:
+    """An image as training reads it: uint8 (H, W, C), BGR; of 16 bits the upper 8."""
+    import cv2
+    from ultralytics.utils.patches import imread
+
+    image = imread(path, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    if image is None:
+        raise TrainingFault(f"{path}: not an image that ultralytics can read, expected one")
+    return image
+
+
+def _found(result: Any) -> Found:
+    boxes = result.boxes.cpu().numpy()
+    order = np.argsort(-boxes.conf, kind="stable")
+    return Found(
+        boxes.xyxy[order].astype(np.float32),
+        boxes.conf[order].astype(np.float32),
+        boxes.cls[order].astype(np.int64),
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    """What an error says; of one from a worker process, which brings a traceback, its end."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    text = lines[-1].strip() if "Traceback" in str(error) else " ".join(lines)
+    return text.partition("Fault: ")[2] or text

@@ -1,0 +1,165 @@
+"""``gansynth check yolo:data.yaml``: everything that is wrong, file by file, in one pass."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gansynth.errors import GansynthError
+from gansynth.findings import Checked, Finding
+from gansynth.schema import content_hash
+from gansynth.sources.base import SourceRequest
+from gansynth.sources.classes import without_cases
+from gansynth_yolo.dataset_file import SPLITS
+from gansynth_yolo.headers import read_pixels
+from gansynth_yolo.images import YoloImage, shared_fault, walk
+from gansynth_yolo.source import YoloSource
+
+FEW = 64
+"""Of 256 grey levels that a detector sees; fewer of an image of 16 bits are worth a word."""
+SMALL = 8
+"""Pixels of a box's shorter side at the detectors' usual image size; nothing learns from less."""
+IMGSZ = 640
+"""Longer side that detectors bring images to, unless asked otherwise."""
+SPARE = {"classes.txt", "obj.names", "readme.txt", "notes.txt", "license.txt", "requirements.txt"}
+"""Texts that tools leave among label files."""
+
+
+def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``yolo:data.yaml``; every image is decoded.
+
+    Raises:
+        UsageFault: no such file, or options that do not fit.
+        DataFault: ``data.yaml`` cannot be used at all.
+        IntegrityFault: its ``path`` leads out of its folder.
+    """
+    source = YoloSource(request)
+    images = list(source.listing.images.values())
+    findings: list[Finding] = []
+    try:
+        found = source.faults()
+        findings += [Finding("error", case, file, str(fault)) for case, file, fault in found]
+    except GansynthError as fault:
+        findings.append(Finding("error", None, source.file.path, str(fault)))
+    seen: dict[str, list[YoloImage]] = defaultdict(list)
+    for done, image in enumerate(images):
+        progress(done, len(images))
+        findings += _check_image(image, seen)
+    progress(len(images), len(images))
+    findings += _twice(source, seen, findings)
+    findings += [*_lists(source), *_boxes(source), *_spare(source)]
+    findings.sort(key=lambda finding: finding.level)  # errors before warnings
+    return Checked(source.name, len(images), findings)
+
+
+def _check_image(image: YoloImage, seen: dict[str, list[YoloImage]]) -> Iterator[Finding]:
+    for line in image.labels.repeated:
+        message = f"{image.label}: line {line}: repeats an earlier line; it counts once"
+        yield Finding("warning", image.case, image.label, message)
+    try:
+        pixels = read_pixels(image.image)
+    except GansynthError as fault:
+        yield Finding("error", image.case, image.image, str(fault))
+        return
+    if pixels.min() == pixels.max():
+        message = f"{image.image}: every pixel is {pixels.flat[0]}; is it meant to be there?"
+        yield Finding("warning", image.case, image.image, message)
+        return
+    seen[content_hash(pixels)].append(image)
+    levels = (int(pixels.max()) >> 8) - (int(pixels.min()) >> 8) + 1
+    if pixels.dtype == np.uint16 and levels < FEW:
+        message = (
+            f"{image.image}: pixels from {pixels.min()} to {pixels.max()} of 65535: detectors see "
+            f"the upper byte, {levels} grey level(s) of 256; stretch all images by one window"
+        )
+        yield Finding("warning", image.case, image.image, message)
+    if pixels.ndim == 3 and (pixels[..., 0] == pixels[..., 1]).all():
+        message = (
+            f"{image.image}: RGB, but red and green are equal; if all are grey, --read colour=grey "
+            "spares a generator two channels"
+        )
+        yield Finding("warning", image.case, image.image, message)
+
+
+def _twice(
+    source: YoloSource, seen: dict[str, list[YoloImage]], findings: list[Finding]
+) -> Iterator[Finding]:
+    """Images of the same pixels: leakage where they are of two splits, else a warning."""
+    told = any("are in two splits" in finding.message for finding in findings)
+    for first, *others in seen.values():
+        for other in others:
+            if other.split == first.split:
+                message = f"{other.image}: same pixels as {first.case}; remove one"
+                yield Finding("warning", other.case, other.image, message)
+            elif not told:
+                pair = f"{first.case} ({first.split}) and {other.case} ({other.split}), same pixels"
+                fault = shared_fault(source.file, [pair])
+                yield Finding("error", other.case, other.image, str(fault))
+
+
+def _lists(source: YoloSource) -> Iterator[Finding]:
+    for case, path in source.listing.repeated:
+        message = f"{path}: its split names it more than once; it counts once"
+        yield Finding("warning", case, path, message)
+
+
+def _boxes(source: YoloSource) -> Iterator[Finding]:
+    """What the boxes are like on the whole."""
+    path = source.file.path
+    for split in SPLITS[1:]:
+        images = source.images[split]
+        if images and not any(len(image.rows) for image in images):
+            message = f"{path}: {split}: no image has a box; nothing can be measured on it"
+            yield Finding("warning", None, path, message)
+    small = [
+        image
+        for image in source.listing.images.values()
+        if len(image.rows) and _shortest(image) < SMALL
+    ]
+    if small:
+        least = min(map(_shortest, small))
+        message = (
+            f"{path}: {len(small)} image(s) have boxes of less than {SMALL} pixels at an image "
+            f"size of {IMGSZ}, the least {least:.1f} ({small[0].case}); use a larger one, and "
+            "little mosaic and scaling, or such boxes vanish in training"
+        )
+        yield Finding("warning", small[0].case, path, message)
+    used = {int(n) for image in source.images["train"] for n in image.rows[:, 0]}
+    for number, name in enumerate(source.file.names):
+        if number not in used:
+            message = f"{path}: class {number} {name!r} has no box in train"
+            yield Finding("warning", None, path, message)
+    try:
+        yield from without_cases(source, source.schema.classes, path)
+    except GansynthError as fault:
+        yield Finding("error", None, path, str(fault))
+
+
+def _shortest(image: YoloImage) -> float:
+    """The shortest side of its boxes in pixels, where its longer side is of the usual size."""
+    sides = image.rows[:, 3:] * np.array(image.shape[::-1])
+    return float(sides.min()) * IMGSZ / max(image.shape)
+
+
+def _spare(source: YoloSource) -> Iterator[Finding]:
+    """Label files without an image."""
+    images = source.listing.images.values()
+    known = {image.label for image in images}
+    known |= {file for _, file, _ in source.listing.faults}
+    beside = {image.label.parent: image.image.parent for image in images}
+    for folder in sorted(beside):
+        pictures = {path.stem for path in walk(beside[folder]) if path.parent == beside[folder]}
+        for path in sorted(folder.glob("*.txt")):
+            if path in known or path in source.listing.lists or _other(path):
+                continue
+            if path.stem in pictures:  # of no split, say
+                continue
+            message = f"{path}: a label file without an image; it is not used"
+            yield Finding("warning", None, path, message)
+
+
+def _other(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.casefold() in SPARE

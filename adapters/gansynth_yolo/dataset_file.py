@@ -1,0 +1,211 @@
+"""``data.yaml`` as both detectors read it, without trusting it: nothing is fetched, nothing run."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.integrity import reading
+
+MOST_BYTES = 4 << 20
+SPLITS = ("train", "val", "test")
+USUAL = ("data", "dataset")
+"""Names of such files that say nothing; then the folder's name counts."""
+ALLOW = "allow it: --read allow_outside=yes"
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """What ``data.yaml`` says.
+
+    Attributes:
+        path: the file.
+        home: its folder, which everything must lie in unless that is waived.
+        root: folder that paths are relative to: its key ``path``, else ``home``.
+        names: of the classes, by number.
+        channels: of the detector's images, 1 or 3.
+        splits: ``train``, ``val`` and ``test``, if there is one: folders and lists as written.
+    """
+
+    path: Path
+    home: Path
+    root: Path
+    names: tuple[str, ...]
+    channels: int
+    splits: Mapping[str, tuple[str, ...]]
+
+    @property
+    def name(self) -> str:
+        """The data set's name: the file's, or its folder's where it is called ``data.yaml``."""
+        return self.home.name if self.path.stem.casefold() in USUAL else self.path.stem
+
+
+def dataset_path(where: str) -> Path:
+    """The file that ``yolo:WHERE`` means, absolute.
+
+    Raises:
+        UsageFault: there is none.
+    """
+    path = Path(os.path.abspath(os.path.expanduser(where)))
+    if path.is_dir():
+        found = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
+        found = [p for p in found if p.is_file()] or sorted(path.glob("*.y*ml"))
+        if len(found) == 1 or (found and found[0].stem in USUAL):
+            return found[0]
+        raise UsageFault(
+            f"yolo:{where}: {len(found)} YAML files in this folder, expected data.yaml; name the "
+            "file: yolo:FOLDER/FILE.yaml"
+        )
+    if not path.is_file() or path.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageFault(
+            f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
+            "folder that holds it; see docs/sources.md"
+        )
+    return path
+
+
+def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
+    """Read ``data.yaml``.
+
+    Raises:
+        DataFault: no YAML, or a key that cannot be used.
+        IntegrityFault: ``path`` leads out of the file's folder, and that is not allowed.
+    """
+    doc = _document(path)
+    names = _names(path, doc)
+    splits = {key: _entries(path, key, doc.get(key)) for key in SPLITS if doc.get(key) is not None}
+    for key in ("train", "val"):
+        if key not in splits:
+            raise DataFault(
+                f"{path}: {key}: missing, expected a folder of images, a .txt list of them, or "
+                "a list of these; add it"
+            )
+    channels = doc.get("channels", 3)
+    if channels not in (1, 3) or isinstance(channels, bool):
+        raise DataFault(f"{path}: channels: {channels!r}, expected 1 or 3; correct it")
+    home, root = path.parent, path.parent
+    if doc.get("path") is not None:
+        root = _root(path, doc["path"], allow_outside)
+    return DatasetFile(path, home, root, names, channels, splits)
+
+
+def check_inside(home: Path, target: Path, what: str) -> None:
+    """Refuse a path, or a link, that leads out of a folder.
+
+    Raises:
+        IntegrityFault: naming both and the way out.
+    """
+    if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(home)):
+        raise IntegrityFault(
+            f"{what} leads out of {home}, expected something inside it. Put it there, or {ALLOW}"
+        )
+
+
+def printable(text: str) -> bool:
+    """Whether a name prints on one line."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    way_out = "expected data.yaml with path, train, val and names; correct it"
+    with reading(path):
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise DataFault(f"{path}: {size} bytes, expected at most {MOST_BYTES}; {way_out}")
+        data = path.read_bytes()
+    try:
+        doc = yaml.safe_load(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataFault(
+            f"{path}: byte {error.start} is not UTF-8, expected a text in UTF-8; save it again"
+        ) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise DataFault(f"{path}: not YAML: {text}; {way_out}") from error
+    if not isinstance(doc, dict):
+        raise DataFault(f"{path}: holds a {type(doc).__name__}, {way_out}")
+    return doc
+
+
+def _names(path: Path, doc: Mapping[str, Any]) -> tuple[str, ...]:
+    names, count = doc.get("names"), doc.get("nc")
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise DataFault(f"{path}: nc: {count!r}, expected the number of classes; correct it")
+    if names is None and count is not None:
+        return tuple(f"class_{number}" for number in range(min(count, 2**15)))
+    if isinstance(names, dict):
+        keys = list(names)
+        if keys != list(range(len(keys))):
+            raise DataFault(
+                f"{path}: names: has the keys {keys[:8]!r}, expected 0, 1, 2, ... in this order; "
+                "number the classes so"
+            )
+        names = list(names.values())
+    if not isinstance(names, list) or not 1 <= len(names) < 2**15:
+        raise DataFault(
+            f"{path}: names: {_short(names)}, expected the names of the classes: a list, or 0: "
+            "NAME, 1: NAME, ...; correct it"
+        )
+    told = tuple(_name(path, number, name) for number, name in enumerate(names))
+    twice = next((name for number, name in enumerate(told) if name in told[:number]), None)
+    if twice is not None:
+        raise DataFault(f"{path}: names: {twice!r} occurs twice, expected each once; rename one")
+    if count is not None and count != len(told):
+        raise DataFault(
+            f"{path}: nc: {count}, but names has {len(told)}, expected equal; correct one of them"
+        )
+    return told
+
+
+def _name(path: Path, number: int, name: object) -> str:
+    if isinstance(name, bool):
+        raise DataFault(
+            f"{path}: names: class {number} is {name!r}, expected a name (YAML takes yes, no, on "
+            "and off for booleans); put it in quotes"
+        )
+    text = str(name).strip() if isinstance(name, (str, int, float)) else ""
+    if not text or not printable(text):
+        raise DataFault(
+            f"{path}: names: class {number} is {_short(name)}, expected a name that prints on one "
+            "line; correct it"
+        )
+    return text
+
+
+def _entries(path: Path, key: str, value: object) -> tuple[str, ...]:
+    entries: list[Any] = value if isinstance(value, list) else [value]
+    for entry in entries:
+        if not isinstance(entry, str) or not entry.strip() or not printable(entry):
+            raise DataFault(
+                f"{path}: {key}: {_short(entry)}, expected a folder of images, a .txt list of "
+                "them, or a list of these; correct it"
+            )
+    if not entries:
+        raise DataFault(f"{path}: {key}: an empty list, expected folders or .txt lists; add one")
+    return tuple(entry.strip() for entry in entries)
+
+
+def _root(path: Path, value: object, allow_outside: bool) -> Path:
+    if not isinstance(value, str) or not printable(value):
+        raise DataFault(f"{path}: path: {_short(value)}, expected a folder; correct it")
+    root = Path(os.path.abspath(path.parent / os.path.expanduser(value.strip())))
+    if not allow_outside:
+        check_inside(path.parent, root, f"{path}: path: {value!r}")
+    if not root.is_dir():
+        raise DataFault(
+            f"{path}: path: {value!r} is no folder ({root}), expected the one that train and val "
+            f"are relative to; correct it, or leave it out if that is {path.parent}"
+        )
+    return root
+
+
+def _short(value: object) -> str:
+    text = repr(value) if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,0 +1,163 @@
+"""Detectors by name: one small interface, whatever library stands behind it.
+
+``libreyolo`` (MIT) comes with the extra ``yolo``, ``ultralytics`` (AGPL-3.0) with the extra
+``ultralytics``. Neither is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import EnvironmentFault, UsageFault
+
+if TYPE_CHECKING:
+    from gansynth_yolo.mixed import Slots
+
+DETECTORS: Mapping[str, tuple[str, str, str]] = {
+    "libreyolo": ("gansynth_yolo.libre", "Libre", "yolo"),
+    "ultralytics": ("gansynth_yolo.agpl.ultra", "Ultra", "ultralytics"),
+}
+"""Name, which is its package's too -> our module, the class there, the extra that installs it."""
+
+CONFIDENCE = 0.001
+"""Least confidence of what is found: the paper's 0.1 %."""
+NMS_IOU = 0.5
+"""Overlap above which the less sure of two boxes is dropped, the same for every detector."""
+MOST_FOUND = 300
+"""Boxes that are kept of one image at most."""
+
+
+@dataclass(frozen=True)
+class DetectorJob:
+    """One training of a detector.
+
+    Attributes:
+        data: ``data.yaml`` of the mirror, a folder of ours that the detector may write to.
+        names: of the classes, by number.
+        channels: of the images, 1 or 3.
+        model: which of the detector's models.
+        epochs: how often every real image is seen.
+        imgsz: side in pixels that images are brought to.
+        batch: images of one step.
+        workers: processes that load images; 0 loads in the training's own.
+        cache: keep decoded real images in memory (``ram``), or not (``off``).
+        device: ``cpu``, ``cuda``, ``cuda:1``.
+        seed: of the detector's weights and augmentation.
+        output: folder for its weights and logs.
+        augment: the detector's usual augmentation.
+        resume: go on with the training in ``output``.
+        options: the detector's own options.
+    """
+
+    data: Path
+    names: tuple[str, ...]
+    channels: int
+    model: str
+    epochs: int
+    imgsz: int
+    batch: int
+    workers: int
+    cache: str
+    device: str
+    seed: int
+    output: Path
+    augment: bool = True
+    resume: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in one image.
+
+    Attributes:
+        boxes: float32 (N, 4): x1, y1, x2, y2 in pixels of the image's file.
+        scores: float32 (N,), 0 to 1, falling.
+        labels: int64 (N,): class numbers.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+
+class Watch(Protocol):
+    """Is told how a training goes."""
+
+    def step(self, begin: float, end: float) -> None:
+        """A training step took from ``begin`` to ``end`` (``time.monotonic``, seconds)."""
+
+    def epoch(self, done: int, metrics: Mapping[str, float]) -> None:
+        """So many epochs are done; the detector's own numbers of the last one."""
+
+
+class Detector(Protocol):
+    """A detection library, unmodified, whose training data set is mixed by ``Slots``."""
+
+    @property
+    def name(self) -> str:
+        """Its key in ``DETECTORS``."""
+
+    def check(self, job: DetectorJob) -> None:
+        """Refuse a job that cannot be done, before anything long starts.
+
+        Raises:
+            UsageFault: an unknown model or option, or one that would change the ratio.
+            EnvironmentFault: a version that is not supported, a device that is not there.
+        """
+
+    def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
+        """Train with the places of ``slots`` as an epoch; validate on real images only.
+
+        Returns:
+            The best weights.
+
+        Raises:
+            TrainingFault: it cannot go on.
+        """
+
+    def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
+        """What trained weights find in real images.
+
+        Least confidence ``CONFIDENCE``, overlap ``NMS_IOU``, at most ``MOST_FOUND`` an image.
+        """
+
+
+def detector(name: str) -> Detector:
+    """A detector by name; its library is imported now.
+
+    Raises:
+        UsageFault: there is no such detector.
+        EnvironmentFault: its library is not installed.
+    """
+    module, kind, extra = _known(name)
+    if not is_installed(name):
+        raise EnvironmentFault(
+            f"--detector {name}: {name} is not installed, expected it; install it by: "
+            f"pip install 'gansynth[{extra}]'"
+        )
+    return cast(Detector, getattr(importlib.import_module(module), kind)())
+
+
+def is_installed(name: str) -> bool:
+    """Whether a detector's library is installed; it is not imported.
+
+    Raises:
+        UsageFault: there is no such detector.
+    """
+    _known(name)
+    return importlib.util.find_spec(name) is not None
+
+
+def _known(name: str) -> tuple[str, str, str]:
+    if name not in DETECTORS:
+        raise UsageFault(f"--detector {name}: unknown, expected one of {', '.join(DETECTORS)}")
+    return DETECTORS[name]

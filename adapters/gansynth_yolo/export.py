@@ -1,0 +1,263 @@
+"""``gansynth augment --target yolo -o DIR``: a folder that stock detectors train on by themselves.
+
+It is built in a hidden folder beside its place and gets its name by one rename at the end. A killed
+export leaves that hidden folder; the same command goes on there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gansynth import __version__
+from gansynth._bank_spec import read_heartbeat
+from gansynth.adapter import Content, Injection
+from gansynth.bank import BankReader, BankSample
+from gansynth.errors import DataFault
+from gansynth.export_bank import SEGMENT, building, filled_bank
+from gansynth.integrity import disk_errors, publish_dir, sha256_file, write_json_atomic
+from gansynth.png import png_bytes
+from gansynth.reporting import Reporter
+from gansynth.supply import BankSize
+from gansynth_yolo.export_plan import LINKED, NOT_ANONYMOUS, ExportPlan, plan_export
+from gansynth_yolo.labels import as_rows, label_text
+from gansynth_yolo.mirror import names_of, parts, place
+from gansynth_yolo.mixed import corners, pixels
+
+if TYPE_CHECKING:
+    from gansynth.producer import ProducerConfig
+    from gansynth_yolo.adapter import YoloAdapter
+
+MANIFEST = "manifest.json"
+REAL, SYNTHETIC = "real", "synth"
+"""Folders in ``images`` and ``labels``."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A synthetic image on disk: its name, its sample's id, how many boxes it has."""
+
+    name: str
+    id: str
+    boxes: int
+
+
+def export_dataset(
+    adapter: YoloAdapter,
+    injection: Injection,
+    name: str,
+    *,
+    content: Content,
+    size: BankSize | None,
+    dry_run: bool,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Draw synthetic images and write them as a data set; see ``Adapter.export``.
+
+    Raises:
+        GansynthError: what ``validate`` and ``check`` refuse.
+        UsageFault: a folder or number that cannot be, or an order that makes no data set.
+        EnvironmentFault: the disk has no room, or another process exports there.
+        TrainingFault: the generator mostly draws what cannot be admitted.
+    """
+    if content == "mixed":
+        adapter.validate()
+    plan = plan_export(adapter.host, injection, name, content, size)
+    adapter.check_origin(injection)
+    if dry_run:
+        return {"dry_run": True, **plan.describe()}
+    with building(plan.build, reporter) as folder:
+        reader = _samples(plan, reporter)
+        rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
+        manifest = _write(plan, folder, reader, rejected, reporter)
+        if injection.bank is None:
+            shutil.rmtree(reader.folder, ignore_errors=True)
+        publish_dir(folder, plan.folder)
+    told = {"ratio_of_images": manifest["images"], "ratio_of_lesions": manifest["lesions"]}
+    free = len(manifest["lesion_free"])
+    return {**plan.describe(), **told, "lesion_free": free, "rejected": rejected}
+
+
+# -- samples -------------------------------------------------------------------------------------
+
+
+def _samples(plan: ExportPlan, reporter: Reporter) -> BankReader:
+    """A bank with the samples: the one that was named, or one that is filled now."""
+    injection = plan.injection
+    if injection.bank is not None:
+        return BankReader(injection.bank)
+    return filled_bank(_order(plan), plan.generator, restarts=injection.restarts, reporter=reporter)
+
+
+def _order(plan: ExportPlan) -> ProducerConfig:
+    from gansynth.producer import ProducerConfig
+
+    injection = plan.injection
+    return ProducerConfig(
+        run=str(injection.run),
+        request=plan.source.request.to_json(),
+        target="yolo",
+        bank=str(plan.build / "bank"),
+        frozen=True,
+        capacity=plan.samples,
+        segment_samples=min(SEGMENT, plan.samples),
+        seed=injection.seed,
+        edits=injection.edits or None,
+        boxes=injection.boxes,
+        judged=injection.judged,
+        rejected=None if plan.rejected is None else str(plan.rejected),
+        device=injection.device,
+        parent=os.getpid(),
+        dtype="float32",
+    )
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def _write(
+    plan: ExportPlan,
+    folder: Path,
+    reader: BankReader,
+    rejected: Mapping[str, Any],
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Write the data set into the hidden folder, and what may not be shared to where it belongs.
+
+    Returns:
+        The manifest.
+    """
+    with disk_errors(plan.folder):
+        folder.mkdir()
+        splits = _write_real(plan, folder)
+        ids = reader.ids()[: plan.samples]  # a bank may hold more
+        written = []
+        with reporter.task(len(ids), "write") as bar:
+            for number, sample_id in enumerate(ids):
+                written.append(_write_sample(plan, folder, number, reader.read(sample_id)))
+                bar.advance(1)
+        if plan.content == "mixed":
+            real = [folder / "images" / REAL / n for n in splits.pop("train")] * plan.repeats
+            synthetic = [folder / "images" / SYNTHETIC / f"{one.name}.png" for one in written]
+            lines = [str(plan.folder / p.relative_to(folder)) for p in (*real, *synthetic)]
+            (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        (folder / "data.yaml").write_text(_data_yaml(plan, tuple(splits)), "utf-8")
+        manifest = _manifest(plan, reader, written, rejected) | {"files": _hashes(folder)}
+        private = _private(plan, reader, written)
+        if plan.record is None:
+            manifest |= private
+        else:
+            plan.record.parent.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(plan.record, {**manifest, **private, "folder": str(plan.folder)})
+        write_json_atomic(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _write_real(plan: ExportPlan, folder: Path) -> dict[str, list[str]]:
+    """Link real images and labels; names of the image files by split."""
+    if plan.content == "synthetic":
+        return {}
+    splits = {}
+    for split, images in parts(plan.source).items():
+        if not images or (split == "train" and not plan.repeats):
+            continue
+        home = REAL if split == "train" else split
+        splits[split] = names_of(images)
+        for name, image in zip(splits[split], images, strict=True):
+            place(image, name, folder / "images" / home, folder / "labels" / home)
+    splits.setdefault("train", [])
+    return splits
+
+
+def _write_sample(plan: ExportPlan, folder: Path, number: int, sample: BankSample) -> Written:
+    """One synthetic image, 8 bits as detectors read the real ones, and its label file."""
+    if sample.boxes is None:
+        raise DataFault(
+            f"sample {sample.id}: has no boxes, expected a list of them, which may be empty; take "
+            "a generator that is asked for boxes, such as cpggan"
+        )
+    image = pixels(sample.image, len(plan.source.schema.channels))
+    boxes, labels = corners(sample.boxes)
+    name = f"synth_{number:0{len(str(plan.samples))}d}"
+    for part in ("images", "labels"):
+        (folder / part / SYNTHETIC).mkdir(parents=True, exist_ok=True)
+    flat = image[..., 0] if image.shape[2] == 1 else image
+    (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(png_bytes(flat))
+    rows = as_rows(boxes[:, [1, 0, 3, 2]], labels, image.shape[:2])
+    (folder / "labels" / SYNTHETIC / f"{name}.txt").write_text(label_text(rows), "utf-8")
+    return Written(name, sample.id, len(boxes))
+
+
+def _data_yaml(plan: ExportPlan, held_out: Sequence[str]) -> str:
+    """``data.yaml``: absolute where it is for this machine, relative where it is to be shared."""
+    file = plan.source.file
+    if plan.content == "mixed":
+        where = {"path": str(plan.folder), "train": "train.txt"}
+        where |= {split: f"images/{split}" for split in held_out}
+    else:
+        where = {"train": f"images/{SYNTHETIC}"}
+    document = {
+        **where,
+        "nc": len(file.names),
+        "names": dict(enumerate(file.names)),
+        "channels": file.channels,
+    }
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+# -- what is said of it --------------------------------------------------------------------------
+
+
+def _manifest(
+    plan: ExportPlan, reader: BankReader, written: Sequence[Written], rejected: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What may leave the house with the data set: no name and no number of a source image."""
+    mixed = plan.content == "mixed"
+    boxes = sum(len(plan.source.image(case).rows) for case in plan.source.train_ids)
+    synthetic = sum(one.boxes for one in written)
+    document: dict[str, Any] = {
+        "gansynth": __version__,
+        "content": plan.content,
+        "names": list(plan.source.file.names),
+        "images": {"synthetic": len(written)},
+        "lesions": {"synthetic": synthetic},
+        "lesion_free": [one.name for one in written if not one.boxes],
+        "generator": None if plan.manifest is None else plan.manifest["generator"],
+        "manifest_sha256": plan.generator,
+        "edits": list(reader.spec.edits),
+        "seed": reader.spec.seed,
+        "rejected": dict(rejected),
+        "note": LINKED if mixed else NOT_ANONYMOUS,
+    }
+    if mixed:
+        listed = plan.repeats * plan.real
+        document["images"] = {"real": listed, **document["images"]}
+        document["lesions"] = {"real": plan.repeats * boxes, **document["lesions"]}
+        document["ratio"] = str(plan.injection.ratio)
+        document["each_real_image_listed"] = plan.repeats
+    return document
+
+
+def _private(plan: ExportPlan, reader: BankReader, written: Sequence[Written]) -> dict[str, Any]:
+    """Which images each sample came from, and all that its maker has seen."""
+    return {
+        "data": plan.source.name,
+        "data_file": str(plan.source.file.path),
+        "boxes": reader.spec.boxes,
+        "judged": reader.spec.judged,
+        "held_out": list(plan.source.held_out_ids),
+        "lineage": reader.spec.lineage.to_json(),
+        "samples": {one.name: dict(reader.read(one.id).provenance) for one in written},
+    }
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file; of a link, of what it leads to."""
+    files = (Path(here, name) for here, _, names in os.walk(folder) for name in names)
+    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}

@@ -1,0 +1,119 @@
+"""Every check between a generator or bank and a detector's training; all of them fail closed.
+
+The size that images are read in is no part of the host's record, and their hashes are of the files'
+pixels: so a generator of any size is compared with held-out images as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gansynth.adapter import Injection
+from gansynth.errors import DataFault, UsageFault
+from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.schema import Schema
+from gansynth.sessions import describe_bank, describe_generator
+from gansynth.sources.base import CaseSource
+
+WAY_OUT = "Fit a generator on the training images of this data.yaml: gansynth fit cpggan --data"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A generator or bank that has passed every check.
+
+    Attributes:
+        lineage: every case it has seen.
+        described: what the record says of it.
+        manifest: of the generator's run; None for a bank.
+    """
+
+    lineage: Lineage
+    described: dict[str, Any]
+    manifest: dict[str, Any] | None = None
+
+
+def open_origin(
+    injection: Injection, source: CaseSource, held_out: Sequence[CaseRecord]
+) -> Origin | None:
+    """Check what samples are to be drawn from; None if nothing synthetic is drawn.
+
+    Args:
+        injection: names the run or bank.
+        source: the detector's own data set.
+        held_out: its validation and test images.
+
+    Raises:
+        IntegrityFault: leakage, another data set, or damaged weights or samples.
+        DataFault: other channels or classes.
+        UsageFault: no run or bank there, one without weights, or one that knows no boxes.
+    """
+    if injection.ratio.p == 0:
+        return None
+    if injection.bank is not None:
+        if injection.boxes is not None:
+            raise UsageFault(
+                f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
+                "says what they were asked to be; leave --boxes out"
+            )
+        return _open_bank(injection.bank, source, held_out)
+    assert injection.run is not None  # see Injection
+    return _open_run(injection.run, injection.edits, source, held_out)
+
+
+def _open_run(
+    folder: Path, edits: Sequence[str], source: CaseSource, held_out: Sequence[CaseRecord]
+) -> Origin:
+    from gansynth.run import check_labelled, check_weights, read_manifest
+
+    manifest = read_manifest(folder)
+    check_labelled(folder, manifest, "yolo", edits, needs="boxes")
+    if edits and manifest.get("labelling") != "asked":
+        raise UsageFault(
+            f"--edit {edits[0]}: {manifest['generator']} is asked for boxes, not for label maps "
+            "that could be edited; leave --edit out, or see --boxes"
+        )
+    lineage = Lineage.from_json(manifest["lineage"])
+    _guard(lineage, source, held_out, "generator")
+    check_schema(folder, Schema.from_json(manifest["schema"]), source.schema)
+    check_weights(folder, manifest)
+    return Origin(lineage, describe_generator(folder, manifest), manifest)
+
+
+def _open_bank(folder: Path, source: CaseSource, held_out: Sequence[CaseRecord]) -> Origin:
+    from gansynth.bank import BankReader, verify_bank
+
+    reader = BankReader(folder)
+    _guard(reader.spec.lineage, source, held_out, "bank")
+    check_schema(folder, reader.spec.schema, source.schema)
+    verify_bank(folder)
+    return Origin(reader.spec.lineage, describe_bank(reader))
+
+
+def _guard(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseRecord], what: str) -> None:
+    way_out = f"{WAY_OUT} {source.request.kind}:{source.request.where}"
+    guard(lineage, held_out, what=what, dataset=source.name, way_out=way_out)
+    guard_host(lineage.host, source.host, what=what)
+
+
+def check_schema(what: Path, found: Schema, wanted: Schema) -> None:
+    """Refuse samples whose channels or boxes mean something else.
+
+    Args:
+        what: the run or bank.
+        found: of its samples.
+        wanted: of the training images.
+
+    Raises:
+        DataFault: naming both.
+    """
+    for key in ("channels", "box_classes"):
+        one, other = (tuple(getattr(schema, key)) for schema in (found, wanted))
+        if one != other:
+            raise DataFault(
+                f"{what}: {key} are {', '.join(one) or 'none'}, those of the training images "
+                f"{', '.join(other)}; expected the same in the same order. {WAY_OUT}"
+            )

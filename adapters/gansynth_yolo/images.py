@@ -1,0 +1,295 @@
+"""The images of a YOLO data set and their label files: found and read, faults collected.
+
+A folder is searched to its leaves; a ``.txt`` list names an image per line. The label file of an
+image stands where its path has ``/labels/`` for the last ``/images/``, and ``.txt`` at its end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from gansynth.errors import DataFault, GansynthError, IntegrityFault
+from gansynth.integrity import reading
+from gansynth.schema import FloatArray
+from gansynth.sources.picture_files import SUFFIXES
+from gansynth_yolo.dataset_file import DatasetFile, check_inside, printable
+from gansynth_yolo.headers import Header, read_header
+from gansynth_yolo.labels import Labels, Rows, corners, read_labels
+from gansynth_yolo.options import YoloOptions
+
+OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".avif", ".jp2",
+          ".dcm", ".tga", ".ppm", ".pgm"}  # fmt: skip
+"""Images that a detector may read and this source does not."""
+MOST_BYTES = 256 << 20
+"""Of a list of images."""
+Fault = tuple[str | None, Path, GansynthError]
+"""Case, if it is one's; file; what opening the source raises."""
+
+
+@dataclass(frozen=True)
+class YoloImage:
+    """An image and its boxes.
+
+    Attributes:
+        case: its id: its path below the data set's root, without ending and last ``images/``.
+        split: ``train``, ``val`` or ``test``.
+        image: the image file.
+        label: where its label file is, or would be.
+        header: what the image file announces.
+        labels: what the label file says; no rows where there is none.
+        labelled: whether there is a label file.
+    """
+
+    case: str
+    split: str
+    image: Path
+    label: Path
+    header: Header
+    labels: Labels
+    labelled: bool
+
+    @property
+    def rows(self) -> Rows:
+        """Float64 (N, 5) as written: class, xc, yc, w, h; repeated ones once."""
+        return self.labels.rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the file's image."""
+        return self.header.shape
+
+    @cached_property
+    def boxes(self) -> FloatArray:
+        """Float32 (N, 4), ``ymin, xmin, ymax, xmax`` in the file's pixels, within the image."""
+        return corners(self.rows, self.shape)
+
+
+@dataclass
+class Listing:
+    """The images of a data set.
+
+    Attributes:
+        images: by case, split after split, each sorted by name.
+        faults: what is wrong, the first being what opening the source raises.
+        repeated: (case, file or list) of images that their split names more than once.
+        lists: the ``.txt`` lists of images.
+    """
+
+    images: dict[str, YoloImage] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    repeated: list[tuple[str, Path]] = field(default_factory=list)
+    lists: list[Path] = field(default_factory=list)
+
+    def of(self, split: str) -> tuple[YoloImage, ...]:
+        """The images of a split."""
+        return tuple(image for image in self.images.values() if image.split == split)
+
+
+def list_images(file: DatasetFile, options: YoloOptions) -> Listing:
+    """List all images of a data set, with the headers and label files of each."""
+    found = Listing()
+    shared: list[str] = []
+    for split, entries in file.splits.items():
+        paths = _Paths(file, split, options, found)
+        for entry in entries:
+            paths.add(entry)
+        if not paths.of_case and not any(one[0] is None for one in found.faults):
+            message = (
+                f"{file.path}: {split}: no image ({', '.join(SUFFIXES)}) in "
+                f"{', '.join(entries)}, expected one at least; correct the entry"
+            )
+            found.faults.append((None, file.path, DataFault(message)))
+        for case, path in sorted(paths.of_case.items()):
+            if case in found.images:
+                shared.append(f"{case} ({found.images[case].split} and {split})")
+                continue
+            image = _image(case, split, path, file, options, found)
+            if image is not None:
+                found.images[case] = image
+    if shared:
+        found.faults.insert(0, (None, file.path, shared_fault(file, shared)))
+    return found
+
+
+class _Paths:
+    """Gathers the images of one split."""
+
+    def __init__(self, file: DatasetFile, split: str, options: YoloOptions, found: Listing) -> None:
+        self.file = file
+        self.split = split
+        self.options = options
+        self.found = found
+        self.of_case: dict[str, Path] = {}
+
+    def add(self, entry: str) -> None:
+        """Take in a folder or a list, as ``data.yaml`` writes it."""
+        what = f"{self.file.path}: {self.split}"
+        path = Path(os.path.abspath(self.file.root / os.path.expanduser(entry)))
+        try:
+            self._check_inside(path, f"{what}: path {entry!r}{self._nearer(entry)}")
+            if path.is_dir():
+                for image in walk(path):
+                    self._take(image, f"{what}: {image}")
+            elif path.is_file() and path.suffix.lower() == ".txt":
+                self.found.lists.append(path)
+                for number, line in _lines(path):
+                    self._take(_listed(path, self.file.root, line), f"{path}: line {number}")
+            else:
+                raise DataFault(
+                    f"{what}: {entry!r} is neither a folder nor a .txt list ({path}), expected "
+                    f"one of them{self._nearer(entry)}; correct the entry"
+                )
+        except GansynthError as fault:
+            self.found.faults.append((None, self.file.path, fault))
+
+    def _check_inside(self, path: Path, what: str) -> None:
+        if not self.options.allow_outside:
+            check_inside(self.file.home, path, what)
+
+    def _nearer(self, entry: str) -> str:
+        """What detectors that pass over a leading ``../`` find."""
+        stripped = entry.removeprefix("../")
+        there = stripped != entry and (self.file.root / stripped).exists()
+        return f" ({stripped!r} is there)" if there else ""
+
+    def _take(self, path: Path, where: str) -> None:
+        case = _case(path, self.file.root)
+        try:
+            if not printable(str(path)):
+                raise DataFault(f"{str(path)!a}: expected a name that prints on one line")
+            if path.suffix.lower() not in SUFFIXES:
+                raise DataFault(
+                    f"{where}: {path.name} is no {', '.join(SUFFIXES)}, expected one of these; "
+                    "convert it"
+                )
+            self._check_inside(path, where)
+            if not path.is_file():
+                raise DataFault(f"{where}: no image {path}, expected one; add it, or correct this")
+        except GansynthError as fault:
+            self.found.faults.append((case, path, fault))
+            return
+        known = self.of_case.setdefault(case, path)
+        if known != path:
+            message = f"{path}: has the same label file as {known.name}; remove or rename one"
+            self.found.faults.append((case, path, DataFault(message)))
+        elif case in self._seen:
+            self.found.repeated.append((case, path))
+        self._seen.add(case)
+
+    @cached_property
+    def _seen(self) -> set[str]:
+        return set()
+
+
+def label_path(image: Path) -> Path:
+    """Where an image's label file is: the last ``/images/`` of its path is ``/labels/``."""
+    parts = list(image.with_suffix(".txt").parts)
+    places = [n for n, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = "labels"
+    return Path(*parts)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Images below a folder, sorted; of formats that are not read, too; hidden ones are not."""
+    been: set[str] = set()
+    for here, below, names in os.walk(folder, followlinks=True):
+        been.add(os.path.realpath(here))
+        below[:] = sorted(
+            name
+            for name in below
+            if name[0] != "." and os.path.realpath(os.path.join(here, name)) not in been
+        )
+        for name in sorted(names):
+            if name[0] != "." and Path(name).suffix.lower() in {*SUFFIXES, *OTHERS}:
+                yield Path(here, name)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a list that name an image.
+
+    Raises:
+        DataFault: too large, or not UTF-8.
+    """
+    with reading(path):
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise DataFault(
+                f"{path}: {size} bytes, expected a list of images of at most {MOST_BYTES}; split it"
+            )
+        data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        bad = data[: error.start].count(b"\n") + 1
+        raise DataFault(
+            f"{path}: line {bad}: not UTF-8, expected the path of an image; save it as UTF-8"
+        ) from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
+
+
+def _listed(path: Path, root: Path, line: str) -> Path:
+    """The image that a line of a list means: relative to the list, else to the data set's root."""
+    if "\0" in line:
+        return path.parent / line
+    beside = Path(os.path.abspath(path.parent / line))
+    below = Path(os.path.abspath(root / line))
+    return below if not beside.exists() and below.exists() else beside
+
+
+def _case(path: Path, root: Path) -> str:
+    parts = list(Path(os.path.relpath(path, root)).with_suffix("").parts)
+    places = [n for n, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        del parts[places[-1]]
+    return "/".join("outside" if part == ".." else part for part in parts)
+
+
+def _image(
+    case: str, split: str, path: Path, file: DatasetFile, options: YoloOptions, found: Listing
+) -> YoloImage | None:
+    """An image with its header and labels; None, and a fault, where they cannot be read."""
+    label = label_path(path)
+    try:
+        header = read_header(path)
+        labels, labelled = Labels.none(), label.is_file()
+        if labelled:
+            if not options.allow_outside:
+                check_inside(file.home, label, f"{path}: label file {label}")
+            labels = read_labels(label, file.names, options.overshoot)
+        elif options.missing == "refuse":
+            missing = DataFault(
+                f"{path}: has no label file {label}, expected one, empty where there is nothing "
+                "to find; add it, or say --read missing=background"
+            )
+            found.faults.append((case, label, missing))
+    except GansynthError as fault:
+        found.faults.append((case, path, fault))
+        return None
+    found.faults += [(case, label, fault) for fault in labels.faults]
+    return YoloImage(case, split, path, label, header, labels, labelled)
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names."""
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{rest}"
+
+
+def shared_fault(file: DatasetFile, shared: Sequence[str]) -> IntegrityFault:
+    """What is said of images that two splits name.
+
+    Args:
+        file: names them.
+        shared: each, with the splits in words.
+    """
+    return IntegrityFault(
+        f"leakage: {file.path}: {len(shared)} image(s) are in two splits: {some(shared)}; expected "
+        "each in one; list other images, of other people, under val and test"
+    )

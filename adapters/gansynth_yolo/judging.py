@@ -1,0 +1,113 @@
+"""What a trained detector finds in real held-out images, and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.detection.measuring import Asked, measure_arms
+from gansynth.detection.record import FILE as DETECTIONS
+from gansynth.detection.record import (
+    Detections,
+    Found,
+    Seen,
+    Truth,
+    read_detections,
+    write_detections,
+)
+from gansynth_yolo import detectors
+from gansynth_yolo.config import MIRROR
+from gansynth_yolo.detectors import Detector, DetectorJob
+from gansynth_yolo.images import YoloImage
+from gansynth_yolo.mirror import mirrored
+from gansynth_yolo.source import YoloSource
+
+SPLITS: Mapping[str, str] = {"val": DETECTIONS, "test": DETECTIONS.replace(".json", "_test.json")}
+"""Split -> file with what was found in it."""
+
+
+def judge(
+    output: Path, source: YoloSource, chosen: Detector, job: DetectorJob, weights: Path
+) -> None:
+    """Let weights look at all validation and test images, and write down what they find.
+
+    Args:
+        output: folder for results.
+        source: the data set.
+        chosen: the detector.
+        job: what it has trained.
+        weights: its best.
+
+    Raises:
+        DataFault: a box or score that is none.
+        EnvironmentFault: the disk refuses.
+    """
+    for split, file in SPLITS.items():
+        if source.images[split]:
+            seen = tuple(_look(source, split, output / MIRROR, chosen, job, weights))
+            write_detections(
+                output / file,
+                Detections(
+                    chosen.name,
+                    tuple(job.names),
+                    seen,
+                    detectors.NMS_IOU,
+                    split,
+                    detectors.CONFIDENCE,
+                    detectors.MOST_FOUND,
+                    {"weights": str(weights.relative_to(output)), "model": job.model},
+                ),
+            )
+
+
+def _look(
+    source: YoloSource, split: str, folder: Path, chosen: Detector, job: DetectorJob, weights: Path
+) -> Iterator[Seen]:
+    paths = mirrored(source, folder, split)
+    found = chosen.predict(job, weights, list(paths.values()))
+    for case, one in zip(paths, found, strict=True):
+        volume, number = source.place(case)
+        yield Seen(
+            case,
+            source.subject(case),
+            source.image(case).shape,
+            true_boxes(source.image(case)),
+            Found(one.boxes.astype(float), one.scores.astype(float), one.labels),
+            volume,
+            number,
+        )
+
+
+def true_boxes(image: YoloImage) -> Truth:
+    """The boxes of an image's label file, x1, y1, x2, y2 in its pixels; those within it."""
+    boxes = image.boxes[:, [1, 0, 3, 2]].astype(np.float64)
+    kept = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return Truth(boxes[kept], image.rows[kept, 0].astype(np.int64))
+
+
+def metrics_of(output: Path) -> dict[str, Any]:
+    """mAP, sensitivity and false positives per slice on real validation images.
+
+    At the least confidence that was kept, ``detectors.CONFIDENCE``; in JSON's types, None where
+    there is no number.
+
+    Raises:
+        DataFault: that is damaged.
+    """
+    found = read_detections(output / DETECTIONS)
+    document = measure_arms({"this": found}, Asked(resamples=0))
+    (arm,) = document["arms"]
+    metrics = {
+        "slices": document["slices"],
+        "lesions": document["lesions"],
+        "map_50": arm["map"]["value"],
+        "map_50_95": arm["map_coco"]["value"],
+    }
+    for iou, measured in arm["at"].items():
+        at = f"{100 * float(iou):.0f}"
+        metrics[f"sensitivity_{at}"] = measured["sensitivity"]["value"]
+        metrics[f"fp_per_slice_{at}"] = measured["fps_per_slice"]["value"]
+    return metrics

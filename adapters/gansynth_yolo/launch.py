@@ -1,0 +1,86 @@
+"""``python -m gansynth_yolo.launch CONFIG.json``: the process in which a detector trains.
+
+Started by the adapter. The detector trains as its own library would, on a mirror of the user's data
+set, with its training set's places filled by ``Slots``; then its best weights look at the real
+validation and test images, and what they find is written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gansynth.child import FAULT, cpu_threads, obey
+from gansynth.errors import EXIT_SIGINT, GansynthError, TrainingFault, UsageFault
+from gansynth.sources.base import SourceRequest
+from gansynth_yolo.config import MIRROR, YoloConfig
+from gansynth_yolo.detectors import Detector, DetectorJob, detector
+
+
+def train(config: YoloConfig) -> None:
+    """Train, then judge on real images.
+
+    Raises:
+        GansynthError: what is wrong with the data, the generator, the detector or the machine.
+    """
+    from gansynth_yolo.judging import judge
+    from gansynth_yolo.mirror import mirror
+    from gansynth_yolo.session import MixSession
+    from gansynth_yolo.source import open_yolo
+
+    source = open_yolo(SourceRequest(**config.request))
+    chosen = detector(config.choices.detector)
+    job = config.job(source)
+    _limit_threads(job.device)
+    mirror(source, config.output / MIRROR, channels=job.channels)
+    chosen.check(job)
+    with MixSession(config, source, job, _say) as session:
+        weights = _train(chosen, job, session)
+        session.close(complete=True)
+    judge(config.output, source, chosen, job, weights)
+
+
+def _train(chosen: Detector, job: DetectorJob, session: object) -> Path:
+    from gansynth_yolo.session import MixSession
+
+    assert isinstance(session, MixSession)
+    try:
+        return chosen.train(job, session.slots, session)
+    except Exception as error:
+        # Of a fault in a worker the main process may be told only that the worker has gone.
+        if stopped := session.stopped():
+            raise TrainingFault(stopped) from error
+        raise
+
+
+def _limit_threads(device: str) -> None:
+    import torch
+
+    torch.set_num_threads(cpu_threads() if device == "cpu" else 1)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train; returns the exit code, a line on stderr saying why it is not 0."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    obey()
+    try:
+        if len(arguments) != 1:
+            raise UsageFault("usage: python -m gansynth_yolo.launch CONFIG.json")
+        train(YoloConfig.read(Path(arguments[0])))
+    except GansynthError as error:
+        sys.stderr.write(f"{FAULT}{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,208 @@
+"""LibreYOLO's detectors behind our interface.
+
+LibreYOLO (MIT) is imported when a job is looked at. It has colour inputs only: a grey file is read
+as three equal channels, and a grey sample becomes the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+from gansynth_yolo.detectors import CONFIDENCE, MOST_FOUND, NMS_IOU, DetectorJob, Found, Watch
+from gansynth_yolo.libre_options import (
+    FAMILIES,
+    check_version,
+    engine,
+    find_model,
+    settings,
+    silent_stdout,
+)
+
+if TYPE_CHECKING:
+    from gansynth_yolo.mixed import Slots
+
+STRIDE = 32
+"""``imgsz`` is a multiple of it."""
+
+
+class Libre:
+    """LibreYOLO (MIT): YOLOX and YOLOv9."""
+
+    name = "libreyolo"
+
+    def check(self, job: DetectorJob) -> None:
+        """Refuse what cannot be done; LibreYOLO is imported.
+
+        Raises:
+            UsageFault: an unknown model or option, or one that would change the ratio.
+            EnvironmentFault: a release that is not supported, a device that is not there.
+        """
+        check_version()
+        if job.imgsz % STRIDE:
+            near = STRIDE * max(1, round(job.imgsz / STRIDE))
+            raise UsageFault(
+                f"--set imgsz={job.imgsz}: expected a multiple of {STRIDE}, for example {near}"
+            )
+        settings(job)
+        _check_device(job.device)
+
+    def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
+        """Train; the weights of the best epoch, by LibreYOLO's own judgement.
+
+        Raises:
+            UsageFault: see ``check``.
+            TrainingFault: LibreYOLO gave up; the message is its own.
+        """
+        told = settings(job)
+        weights = job.output.absolute() / "weights"
+        last = weights / "last.pt"
+        resume = job.resume and last.is_file()
+        if resume and epochs_done(last) >= job.epochs:
+            return _best(weights)
+        begin = last if resume else find_model(job.model)[2]
+        # The second draws new weights, those that a model was opened with included.
+        told |= {"resume": resume} if begin else {"pretrained": False}
+        with silent_stdout():
+            from gansynth_yolo.libre_places import mixed_training
+
+            try:
+                model = _open(job, begin)
+                with mixed_training(slots, watch):
+                    model.train(**told, callbacks=_Told(slots, watch))
+            except GansynthError as fault:
+                raise type(fault)(_last_line(fault)) from fault
+            except Exception as error:  # whatever it raises, the user gets one line
+                raise TrainingFault(f"libreyolo: {_last_line(error)}") from error
+        return _best(weights)
+
+    def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
+        """What trained weights find in image files, read as in training.
+
+        Raises:
+            TrainingFault: an image cannot be read.
+        """
+        with silent_stdout():
+            # Opened anew: after a training that was never validated a model is still in training
+            # mode, where its head gives tensors of two axes that LibreYOLO cannot decode.
+            model = _open(job, weights)
+            model.model.eval()
+            return [
+                _found(
+                    model.predict(
+                        _read(path),
+                        conf=CONFIDENCE,
+                        iou=NMS_IOU,
+                        max_det=MOST_FOUND,
+                        imgsz=job.imgsz,
+                        color_format="bgr",
+                    )
+                )
+                for path in images
+            ]
+
+
+def epochs_done(weights: Path) -> int:
+    """Epochs that a training had done when it wrote these weights.
+
+    Raises:
+        TrainingFault: the file is not LibreYOLO's, or damaged.
+    """
+    engine()
+    from libreyolo.utils.serialization import load_untrusted_torch_file
+
+    try:
+        return int(load_untrusted_torch_file(weights)["epoch"]) + 1
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise TrainingFault(
+            f"{weights}: cannot be gone on from ({type(error).__name__}), expected weights that "
+            "libreyolo wrote; remove the folder to begin anew"
+        ) from error
+
+
+class _Told:
+    """LibreYOLO's callbacks: tells the watch, and keeps places and epochs together."""
+
+    def __init__(self, slots: Slots, watch: Watch) -> None:
+        self._slots, self._watch = slots, watch
+
+    def on_train_start(self, event: Any) -> None:
+        self._slots.rewind(event.start_epoch - 1)  # LibreYOLO counts them from 1
+
+    def on_train_epoch_end(self, event: Any) -> None:
+        self._slots.rewind(event.epoch)
+        numbers: Mapping[str, float] = {
+            "train/loss": event.train_loss,
+            **{f"train/{name}": value for name, value in event.train_loss_items.items()},
+            **event.val_metrics,
+        }
+        told = {name: float(value) for name, value in numbers.items()}
+        self._watch.epoch(event.epoch, {k: v for k, v in told.items() if math.isfinite(v)})
+
+
+def _open(job: DetectorJob, weights: Path | None) -> Any:
+    family, size, _ = find_model(job.model)
+    model = getattr(engine(), FAMILIES[family][0])
+    return model(
+        None if weights is None else str(weights),
+        size=size,
+        nb_classes=len(job.names),
+        device=job.device,
+    )
+
+
+def _best(weights: Path) -> Path:
+    best = weights / "best.pt"
+    return best if best.is_file() else weights / "last.pt"
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    if name == "cpu":
+        return
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise UsageFault(f"--set device={name}: expected cpu, cuda, or one CUDA device as cuda:1")
+    there = torch.cuda.device_count()
+    if int(number or 0) >= there:
+        raise EnvironmentFault(
+            f"--set device={name}: torch sees {there} CUDA devices, expected one with this number; "
+            "use --set device=cpu"
+        )
+
+
+def _read(path: Path) -> Any:
+    """An image as training reads it: uint8 (H, W, 3), BGR; of 16 bits the upper 8."""
+    import cv2
+
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    if image is None:
+        raise TrainingFault(f"{path}: not an image that LibreYOLO can read, expected one")
+    return image
+
+
+def _found(result: Any) -> Found:
+    boxes = result.boxes
+    scores = np.asarray(boxes.conf.cpu(), np.float32)
+    order = np.argsort(-scores, kind="stable")
+    return Found(
+        np.asarray(boxes.xyxy.cpu(), np.float32).reshape(-1, 4)[order],
+        scores[order],
+        np.asarray(boxes.cls.cpu(), np.int64)[order],
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    """What an error says; of one from a worker process, which brings a traceback, its end."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    text = lines[-1].strip() if "Traceback" in str(error) else " ".join(lines)
+    return text.partition("Fault: ")[2] or text

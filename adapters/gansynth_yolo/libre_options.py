@@ -1,0 +1,238 @@
+"""What LibreYOLO is told: its settings for a job, and options of the user that are refused.
+
+LibreYOLO is imported when a job is looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from gansynth.errors import EnvironmentFault, UsageFault, did_you_mean
+from gansynth_yolo.detectors import DetectorJob
+
+LEAST, BELOW = (1, 6), (1, 7)
+"""Releases whose data set and trainer we know: at least, and below."""
+FAMILIES: Mapping[str, tuple[str, str]] = {
+    "yolox": ("LibreYOLOX", "ntsmlx"),
+    "yolo9": ("LibreYOLO9", "tsmc"),
+}
+"""Families of models whose training set can be mixed: the class in LibreYOLO, letters of sizes."""
+
+OURS: Mapping[str, str] = {
+    **{
+        key: f"--set {key}="
+        for key in ("epochs", "imgsz", "batch", "workers", "cache", "device", "resume")
+    },
+    **dict.fromkeys(("size", "pretrained"), "--set model="),
+    **dict.fromkeys(("data", "data_dir", "num_classes"), "--data"),
+    "seed": "--seed",
+    **dict.fromkeys(("project", "name", "exist_ok"), "--set output="),
+}
+"""Options of LibreYOLO that gansynth sets, and where the user says what to."""
+
+REFUSED: Mapping[str, tuple[Any, str]] = {
+    "class_balanced": (False, "it draws some images more often, which the ratio counts"),
+    "min_samples": (0, "it draws images at random, which the ratio counts"),
+    "precise_bn": (0, "it draws images that nothing is trained on, which the ratio counts"),
+    "profile_then_stop": (False, "it ends a training within its first epoch"),
+    "single_cls": (False, "samples keep their classes; merge them in the data set instead"),
+    "classes": (None, "samples keep their classes; leave some out of the data set instead"),
+    "allow_download_scripts": (False, "nothing is downloaded"),
+}
+"""Option -> the one value it may have, and why."""
+
+NO_AUGMENTATION: Mapping[str, Any] = {
+    **dict.fromkeys(("mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob"), 0.0),
+    **dict.fromkeys(("degrees", "translate", "shear", "perspective", "flipud"), 0.0),
+    **dict.fromkeys(("copy_paste", "rot90"), 0.0),
+}
+"""Every augmentation off; of these a family has those it knows."""
+ALIASES = {"mosaic", "mixup", "fliplr"}
+"""What LibreYOLO's own command calls ``mosaic_prob``, ``mixup_prob`` and ``flip_prob``."""
+_LOCAL_FILES = ("distill_model",)
+
+
+def check_version() -> str:
+    """The installed release of LibreYOLO; the package is not imported.
+
+    Raises:
+        EnvironmentFault: it is not installed, or not one that this adapter works with.
+    """
+    wanted = f">={_dotted(LEAST)},<{_dotted(BELOW)}"
+    cure = "install one by: pip install 'gansynth[yolo]'"
+    try:
+        found = importlib.metadata.version("libreyolo")
+    except importlib.metadata.PackageNotFoundError:
+        raise EnvironmentFault(
+            f"--detector libreyolo: not installed, expected {wanted}; {cure}"
+        ) from None
+    numbers = tuple(int(part) if part.isdigit() else -1 for part in found.split(".")[:2])
+    if not LEAST <= numbers < BELOW:
+        raise EnvironmentFault(
+            f"--detector libreyolo: version {found}, expected {wanted}: its data set is extended "
+            f"from within, and that differs between releases; {cure}"
+        )
+    return found
+
+
+def engine() -> Any:
+    """Import LibreYOLO, beside a CPU build of torch, too.
+
+    Raises:
+        EnvironmentFault: see ``check_version``.
+    """
+    check_version()
+    from gansynth import torchvision_cure
+
+    torchvision_cure.apply()
+    with silent_stdout():
+        return importlib.import_module("libreyolo")
+
+
+@contextlib.contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Send what LibreYOLO prints to stderr, where its log is."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def settings(job: DetectorJob) -> dict[str, Any]:
+    """What LibreYOLO's ``train`` is told for a job.
+
+    Raises:
+        UsageFault: an option or a value it does not know, or that would break the ratio.
+    """
+    family, _, _ = find_model(job.model)
+    hints = _options(family)
+    told = {} if job.augment else {k: v for k, v in NO_AUGMENTATION.items() if k in hints}
+    told |= _read_options(job.options, family, hints)
+    output = job.output.absolute()
+    if not _has_validation(job.data):
+        told["eval_interval"] = 0
+    return {
+        "eval_interval": 1,  # so that the best weights are the best epoch's
+        **told,
+        "data": str(job.data),
+        "epochs": job.epochs,
+        "imgsz": job.imgsz,
+        "batch": job.batch,
+        "workers": job.workers,
+        "cache": False if job.cache == "off" else job.cache,
+        "device": job.device,
+        "seed": job.seed,
+        "project": str(output.parent),
+        "name": output.name,
+        "exist_ok": True,
+        "allow_download_scripts": False,
+    }
+
+
+def _has_validation(data: Path) -> bool:
+    return bool(yaml.safe_load(data.read_text("utf-8")).get("val")) if data.is_file() else True
+
+
+def find_model(name: str) -> tuple[str, str, Path | None]:
+    """The family, size, and the weights to start from, if any, of a model.
+
+    Args:
+        name: ``yolox-n``, ``yolo9-t`` and the like, or a file of weights that LibreYOLO wrote.
+
+    Raises:
+        UsageFault: another family, or a file that is not there; weights are never downloaded.
+    """
+    if name.endswith(".pt"):
+        return *_read_model(name), Path(name).absolute()
+    family, _, size = name.partition("-")
+    if family not in FAMILIES or size not in set(FAMILIES[family][1]):
+        known = [f"{f}-{letter}" for f, (_, letters) in FAMILIES.items() for letter in letters]
+        raise UsageFault(
+            f"--set model={name}: expected one of {', '.join(known)}, or a file of such weights, "
+            f"which libreyolo wrote; its other families load their images in ways that cannot be "
+            f"mixed yet.{did_you_mean(name, known)}"
+        )
+    return family, size, None
+
+
+def _read_model(name: str) -> tuple[str, str]:
+    if not Path(name).is_file():
+        raise UsageFault(
+            f"--set model={name}: no such file; weights are not downloaded: name a file that is "
+            "there, or a model such as yolox-n to train from scratch"
+        )
+    engine()
+    from libreyolo.utils.serialization import load_untrusted_torch_file
+
+    try:
+        loaded = load_untrusted_torch_file(name)
+        found = str(loaded["model_family"]), str(loaded["size"])
+    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
+        raise UsageFault(
+            f"--set model={name}: not weights that libreyolo wrote "
+            f"({type(error).__name__}), expected such a file"
+        ) from error
+    if found[0] not in FAMILIES or found[1] not in FAMILIES[found[0]][1]:
+        raise UsageFault(
+            f"--set model={name}: weights of {'-'.join(found)}, expected one of "
+            f"{' or '.join(FAMILIES)}"
+        )
+    return found
+
+
+def _options(family: str) -> dict[str, Any]:
+    """Options of a family's trainings, and their types."""
+    model = getattr(engine(), FAMILIES[family][0])
+    config = model.TRAIN_CONFIG
+    hints = get_type_hints(config)
+    return {**{f.name: hints[f.name] for f in fields(config)}, "loggers": Any, "pretrained": Any}
+
+
+def _read_options(
+    options: Mapping[str, Any], family: str, hints: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The user's options, of the right type."""
+    from libreyolo.data.augment.spec import ignored_aug_params
+    from libreyolo.training.config import apply_train_aliases
+
+    try:
+        options = apply_train_aliases(dict(options), "detect")
+    except ValueError as error:
+        raise UsageFault(f"libreyolo refuses an option: {error}") from error
+    ignored, known = ignored_aug_params(family), set(hints) - set(OURS)
+    read = {}
+    for name, value in options.items():
+        if name in OURS:
+            raise UsageFault(f"-- {name}={value}: gansynth sets it, give {OURS[name]} instead")
+        if name in REFUSED and value != REFUSED[name][0]:
+            allowed, why = REFUSED[name]
+            raise UsageFault(f"-- {name}={value}: expected {name}={allowed}: {why}")
+        if name not in known or name in ignored:
+            raise UsageFault(
+                f"-- {name}={value}: libreyolo's {family} has no such option."
+                f"{did_you_mean(name, (known - ignored) | ALIASES)}"
+            )
+        if name in _LOCAL_FILES and not Path(str(value)).is_file():
+            raise UsageFault(f"-- {name}={value}: no such file; weights are not downloaded")
+        read[name] = _convert(name, value, hints[name])
+    return read
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"]
+        raise UsageFault(f"-- {name}={value}: not what libreyolo expects: {why}") from error
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))

@@ -1,0 +1,186 @@
+"""LibreYOLO's training set, some of whose places are filled from a bank when they are asked for.
+
+Importing this module imports LibreYOLO, in worker processes, too. It stays as it is installed: two
+names of its trainer's module stand for ours while a training is set up and runs, and only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
+
+from gansynth.errors import DataFault
+from gansynth_yolo.libre_options import engine
+
+if TYPE_CHECKING:
+    from gansynth_yolo.detectors import Watch
+    from gansynth_yolo.mixed import Drawn, Pixels, Slots
+
+engine()
+_data: Any = importlib.import_module("libreyolo.data.dataset")
+_trainer: Any = importlib.import_module("libreyolo.training.trainer")
+_ANNOTATED = np.zeros((1, 5), np.float32)
+
+
+@contextlib.contextmanager
+def mixed_training(slots: Slots, watch: Watch) -> Iterator[None]:
+    """Trainings of LibreYOLO draw from places meanwhile; validation never does."""
+    stock = _trainer.YOLODataset, _trainer.create_dataloader
+    _trainer.YOLODataset = partial(MixedDataset, slots)
+    _trainer.create_dataloader = partial(make_loader, watch)
+    try:
+        yield
+    finally:
+        _trainer.YOLODataset, _trainer.create_dataloader = stock
+
+
+class MixedDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO has no types
+    """The real images, then the synthetic places; an index is a place.
+
+    LibreYOLO asks ``pull_item`` for the image of an item and for those that a mosaic or MixUp puts
+    beside it; ``Primaries`` tells us which item it is at. Partners are chosen uniformly among all
+    places, but only of those whose ``load_anno`` has boxes: here every place has, and what fills it
+    is drawn by the same preference, so that the preference leaves the ratio alone.
+
+    Args:
+        slots: says what fills a place.
+        args, kwargs: LibreYOLO's own, for the real images, which are sorted by path.
+
+    Raises:
+        DataFault: LibreYOLO finds other images than are counted on.
+    """
+
+    def __init__(self, slots: Slots, *args: Any, **kwargs: Any) -> None:
+        images, labels = kwargs["img_files"], kwargs["label_files"]
+        pairs = sorted(zip(images, labels, strict=True), key=lambda pair: str(pair[0]))
+        kwargs["img_files"], kwargs["label_files"] = map(list, zip(*pairs, strict=True))
+        super().__init__(*args, **kwargs)
+        if self.num_imgs != slots.real:
+            raise DataFault(
+                f"{self.img_files[0].parent}: LibreYOLO finds {self.num_imgs} training images, "
+                f"expected {slots.real}; leave the folder alone while a training runs"
+            )
+        self.slots = slots
+        self._annotated = np.flatnonzero([len(boxes) for boxes, *_ in self.annotations])
+        self._primary = -1
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def begin(self, index: int) -> None:
+        """The next pull of this place is a primary; all others until the next call are partners."""
+        self._primary = index
+
+    def load_anno(self, index: int) -> Any:
+        """Boxes that say nothing but that a place may be a partner."""
+        return _ANNOTATED
+
+    def pull_item(self, index: int) -> tuple[Any, ...]:
+        """Image, boxes, the image's size and a number: all from one draw, before augmentation."""
+        drawn = self._draw(index)
+        if drawn.image is None:
+            return tuple(super().pull_item(drawn.real))
+        image = _as_bgr(drawn.image)
+        size = image.shape[:2]
+        label = np.column_stack([drawn.boxes, drawn.labels]).astype(np.float32)
+        if not getattr(self.preproc, "wants_unresized_image", False):
+            image = self._resize_decoded(image)
+            label[:, :4] *= min(self.img_size[0] / size[0], self.img_size[1] / size[1])
+        return image, label, size, index
+
+    def _draw(self, index: int) -> Drawn:
+        if self._primary == index:
+            self._primary = -1
+            return self.slots.primary(index)
+        return self.slots.partner(index, self._annotated)
+
+
+class Primaries(Dataset):  # type: ignore[type-arg]
+    """LibreYOLO's own mosaic and MixUp around a mixed set, telling it which item is made."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        self.items.dataset.begin(index)
+        return self.items[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "items":  # not yet unpickled, or some protocol's
+            raise AttributeError(name)
+        return getattr(self.items, name)
+
+
+class EvenBatches(Sampler[list[int]]):
+    """Every place once an epoch, in batches as equal as can be.
+
+    LibreYOLO itself drops what does not fill a last batch, other images in every epoch. Of places
+    none may be dropped, nor be trained on alone, which batch norm is not made for.
+    """
+
+    def __init__(self, data: Any, batch: int) -> None:
+        self._order = RandomSampler(data)
+        self._count = math.ceil(len(data) / batch)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for places in np.array_split(list(self._order), self._count):
+            yield places.tolist()
+
+
+class WatchedLoader(DataLoader):  # type: ignore[type-arg]
+    """A loader that tells how long a step took: from handing out a batch to the next request."""
+
+    def __init__(self, watch: Watch, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.watch = watch
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            begin = time.perf_counter()
+            yield batch
+            self.watch.step(begin, time.perf_counter())
+
+
+def make_loader(
+    watch: Watch, dataset: Any, batch_size: int, num_workers: int, pin_memory: bool, **rest: Any
+) -> WatchedLoader:
+    """Stands in for LibreYOLO's ``create_dataloader``; ``rest`` are its ways of drawing images.
+
+    Raises:
+        DataFault: the training set is none of ours: it is no YOLO data set.
+    """
+    if not isinstance(dataset.dataset, MixedDataset):
+        raise DataFault(
+            f"LibreYOLO reads a {type(dataset.dataset).__name__}, expected a YOLO data set; remove "
+            "the folder annotations beside the images"
+        )
+    data = Primaries(dataset)
+    return WatchedLoader(
+        watch,
+        data,
+        batch_sampler=EvenBatches(data, batch_size),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        collate_fn=_data.yolox_collate_fn,
+    )
+
+
+def _as_bgr(image: Pixels) -> Any:
+    """A sample's pixels, grey or RGB, as LibreYOLO reads a file: uint8 (H, W, 3), BGR."""
+    code = cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR
+    return cv2.cvtColor(image, code)

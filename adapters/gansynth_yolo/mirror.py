@@ -1,0 +1,135 @@
+"""A data set as a detector may have it: links to the user's images, in a folder of ours.
+
+Detectors write beside what they read: caches of labels, arrays of images, "restored" pictures. So
+none is ever shown the user's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from gansynth.errors import UsageFault
+from gansynth.integrity import disk_errors, temporary_beside
+from gansynth_yolo.images import YoloImage
+from gansynth_yolo.labels import clipped, label_text
+from gansynth_yolo.source import YoloSource
+
+DATA = "data.yaml"
+MARK = ".gansynth-mirror"
+"""A file that says that a folder is a mirror and may be made anew."""
+TOLERATED = 0.01
+"""What both detectors let a box reach beyond its image."""
+
+
+def mirror(
+    source: YoloSource,
+    folder: Path,
+    *,
+    channels: int | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a folder of links that is this data set to a detector; one that is there is made anew.
+
+    Images keep their bytes and their order: the n-th file of ``images/train`` is the n-th image of
+    the source's fold. Of fold ``all``, ``train`` has the validation images too.
+
+    Args:
+        source: the data set.
+        folder: made where it is missing; must be ours if it is there.
+        channels: what the detector is to see, 1 or 3; None for what the data set says.
+        more: further keys of ``data.yaml``.
+
+    Returns:
+        ``data.yaml`` in the folder, with absolute paths.
+
+    Raises:
+        UsageFault: the folder is somebody else's, or a detector would find no labels there.
+        EnvironmentFault: the disk refuses.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise UsageFault(f"{folder}: exists and is no mirror of a data set; choose another folder")
+    if "images" in folder.absolute().parts:
+        raise UsageFault(
+            f"{folder}: has a folder 'images' in its path, expected none: LibreYOLO has 'labels' "
+            "for every one when it looks for label files; choose another folder"
+        )
+    temporary = temporary_beside(folder)
+    with disk_errors(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        for split, images in parts(source).items():
+            for name, image in zip(names_of(images), images, strict=True):
+                place(image, name, temporary / "images" / split, temporary / "labels" / split)
+        document = {
+            "path": str(folder.absolute()),
+            **{split: f"images/{split}" for split, images in parts(source).items() if images},
+            "names": dict(enumerate(source.file.names)),
+            "nc": len(source.file.names),
+            "channels": channels or source.file.channels,
+            **(more or {}),
+        }
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        (temporary / DATA).write_text(text, "utf-8")
+        (temporary / MARK).touch()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    return folder / DATA
+
+
+def parts(source: YoloSource) -> dict[str, tuple[YoloImage, ...]]:
+    """Images of a fold's ``train``, ``val`` and ``test``, in the order of their case ids."""
+    train = tuple(source.image(case) for case in source.train_ids)
+    return {"train": train, "val": source.images["val"], "test": source.images["test"]}
+
+
+def mirrored(source: YoloSource, folder: Path, split: str) -> dict[str, Path]:
+    """Case id -> where its image is in a mirror, of one split."""
+    images = parts(source)[split]
+    names = names_of(images)
+    return {i.case: folder / "images" / split / n for i, n in zip(images, names, strict=True)}
+
+
+def names_of(images: Sequence[YoloImage]) -> list[str]:
+    """File names that are apart, sort as the images do, and hold no odd letter."""
+    digits = len(str(len(images)))
+    return [
+        f"{number:0{digits}d}_{re.sub(r'[^A-Za-z0-9._-]+', '-', image.image.stem)[-100:]}"
+        f"{image.image.suffix.lower()}"
+        for number, image in enumerate(images)
+    ]
+
+
+def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
+    """Link an image and its label file; labels that detectors would refuse are written anew.
+
+    Args:
+        image: of the source.
+        name: of the image file.
+        images: folder of image files, made if there is none.
+        labels: folder of label files.
+    """
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    link(image.image, images / name)
+    target = labels / Path(name).with_suffix(".txt")
+    inside = clipped(image.rows)
+    if not image.labelled or np.abs(inside - image.rows).max(initial=0) > TOLERATED:
+        target.write_text(label_text(inside), "utf-8")
+    else:
+        link(image.label, target)
+
+
+def link(file: Path, name: Path) -> None:
+    """Let a file have another name: by a link, or by a copy where links are not to be had."""
+    with contextlib.suppress(OSError, NotImplementedError):
+        os.symlink(file, name)
+        return
+    shutil.copyfile(file, name)

@@ -1,0 +1,260 @@
+"""What fills the places of a detector's training set; knows no detector.
+
+A detector asks for every place of its training set once an epoch, in any order, in any worker
+process, perhaps epochs ahead. How often a place was asked for is its epoch, counted in memory that
+all processes share. Everything random is keyed by (seed, epoch, place), so a frozen bank gives the
+same samples whatever the number of workers; of a live bank whatever is there is drawn.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.drawlog import DrawLog, Kind
+from gansynth.mixing import Mixer, MixPlan, Slot
+from gansynth.schema import Boxes, FloatArray
+from gansynth_yolo.places import IntArray, Places, Table
+
+if TYPE_CHECKING:
+    from gansynth.bank import BankSample
+
+Pixels = npt.NDArray[np.uint8]
+Classes = npt.NDArray[np.int64]
+PARTNERS = "partners"
+"""Folder in the plan's log where partners are counted."""
+_TYPICAL = 32
+"""Samples of a bank that are looked at for what samples are like."""
+_PRIMARY, _PARTNER = 10, 11
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What fills one place of an epoch, or is the partner of what does.
+
+    Attributes:
+        real: the real image that belongs here; of a synthetic sample the one it stands in for.
+        image: uint8 (H, W, C), RGB if C is 3; None says that the real image is drawn.
+        boxes: float32 (N, 4) of ``image``, x1, y1, x2, y2 in pixels.
+        labels: int64 (N,), numbers of classes.
+        id: of the sample; empty for a real image.
+    """
+
+    real: int
+    image: Pixels | None
+    boxes: FloatArray
+    labels: Classes
+    id: str = ""
+
+
+class Slots:
+    """The places of a training set; may be inherited through fork or pickled to new processes.
+
+    Args:
+        plan: what is mixed; real images are named by index. Its clock, which schedules need, counts
+            epochs and never ticks.
+        real: number of real images.
+        channels: of the images that the detector gets, 1 or 3.
+        done: epochs that earlier sessions of the training have done.
+    """
+
+    def __init__(self, plan: MixPlan[int], real: int, channels: int, done: int = 0) -> None:
+        self.places = Places(plan, real)
+        self.real, self.channels, self.done = real, channels, done
+        # Nothing of it is left behind by a killed process, and any way of starting one brings it.
+        self._shared = multiprocessing.get_context("spawn").RawArray("q", len(self.places))
+        self._open()
+
+    def _open(self) -> None:
+        """Make what belongs to this process alone."""
+        plan = self.places.plan
+        log = None if plan.log is None else plan.log / PARTNERS
+        self._primaries = Mixer(plan, self._refuse)
+        self._partners = Mixer(replace(plan, log=log), self._refuse)
+        self._again = None if log is None else DrawLog(log)
+        self._tables: dict[int, Table] = {}
+        self._now = (self.done, 0, 0)
+        self._pool: list[tuple[FloatArray, Classes, tuple[int, int]]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: getattr(self, k) for k in ("places", "real", "channels", "done", "_shared")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    # -- what is drawn ---------------------------------------------------------------------------
+
+    def primary(self, index: int) -> Drawn:
+        """What fills a place in its next epoch; every call counts as one.
+
+        Raises:
+            TrainingFault: there is no sample where no real image may take its place.
+        """
+        epoch = self.done + self._shared[index]
+        self._shared[index] += 1
+        self._now = (epoch, index, 0)
+        return self._fill(self._primaries, epoch, index, (_PRIMARY, epoch, index))
+
+    def partner(self, index: int, annotated: IntArray | None = None) -> Drawn:
+        """What fills a place as a partner of the primary that this process drew last.
+
+        A mosaic's partners are unbiased if their indices are uniform over all places.
+
+        Args:
+            index: the place.
+            annotated: real images that have boxes, sorted, for a detector that prefers partners
+                with boxes: another of these then takes the place of a real image without, and a
+                sample with boxes that of one without. So the preference leaves the ratio alone.
+
+        Raises:
+            TrainingFault: as ``primary``.
+        """
+        epoch, primary, number = self._now
+        self._now = (epoch, primary, number + 1)
+        key = (_PARTNER, epoch, primary, number)
+        return self._fill(self._partners, epoch, index, key, annotated)
+
+    def again(self, drawn: Drawn) -> bool:
+        """Count what a detector has kept of a draw as a partner that it need not draw.
+
+        Returns:
+            False, and nothing is counted, if a schedule may not let it be drawn any more.
+        """
+        if self.places.plan.schedule.kind != "constant":
+            return False
+        if self._again is not None:
+            kind: Kind = "synthetic" if drawn.id else "real"
+            self._again.append(kind, drawn.id or str(drawn.real), "")
+        return True
+
+    def rewind(self, epoch: int) -> None:
+        """Let every place's next epoch be this one, counted from 0.
+
+        For a detector that goes on with a training, or throws away what was drawn ahead. No other
+        process may be drawing.
+        """
+        self._shared[:] = [epoch - self.done] * len(self)
+
+    def typical(self, index: int) -> tuple[FloatArray, Classes]:
+        """Boxes (N, 4) and labels (N,) that a synthetic place may have; nothing is counted.
+
+        For class counts, plots and automatic batch sizes. They are those of some sample of the
+        bank, none if it is empty, and lie in an image of ``typical_shape``.
+        """
+        boxes, labels, _ = self._typical(index)
+        return boxes.copy(), labels.copy()
+
+    def typical_shape(self, index: int) -> tuple[int, int]:
+        """Height and width of the image that ``typical`` is of; (0, 0) if the bank is empty."""
+        return self._typical(index)[2]
+
+    # -- one process -----------------------------------------------------------------------------
+
+    def _fill(
+        self,
+        mixer: Mixer[int],
+        epoch: int,
+        index: int,
+        key: tuple[int, ...],
+        annotated: IntArray | None = None,
+    ) -> Drawn:
+        table, rng = self._table(epoch), self.places.rng(*key)
+        real, wish = int(table.real[index]), None
+        if annotated is not None and len(annotated):
+            wish = _has_boxes
+            if table.mix.real == "chosen":
+                annotated = np.intersect1d(annotated, self.places.plan.chosen)
+            if len(annotated) and real not in annotated:
+                real = int(rng.choice(annotated))
+        synthetic = bool(table.synthetic[index])
+        return self._drawn(mixer.fill(real, table.mix, synthetic=synthetic, rng=rng, wish=wish))
+
+    def _table(self, epoch: int) -> Table:
+        table = self._tables.get(epoch)
+        if table is None:
+            while len(self._tables) > 2:  # an epoch's first places are asked for beside the last's
+                del self._tables[min(self._tables)]
+            table = self._tables[epoch] = self.places.table(epoch)
+        return table
+
+    def _drawn(self, slot: Slot[int]) -> Drawn:
+        if slot.sample is None:
+            return Drawn(slot.real, None, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        image = pixels(slot.sample.image, self.channels)
+        boxes, labels = corners(slot.sample.boxes)
+        return Drawn(slot.real, image, boxes, labels, slot.sample.id)
+
+    def _refuse(self, sample: BankSample) -> str:
+        shape = sample.image.shape
+        if sample.boxes is None:
+            return f"sample {sample.id} has no boxes"
+        flat = len(shape) == 3 or (len(shape) == 4 and shape[1] == 1)
+        if not flat or shape[0] not in {1, self.channels}:
+            return f"sample {sample.id} has shape {shape}"
+        return ""
+
+    def _typical(self, index: int) -> tuple[FloatArray, Classes, tuple[int, int]]:
+        if not self._pool:
+            self._pool = self._look()
+        if not self._pool:
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (0, 0)
+        return self._pool[index % len(self._pool)]
+
+    def _look(self) -> list[tuple[FloatArray, Classes, tuple[int, int]]]:
+        from gansynth.bank import BankReader
+
+        bank = self.places.plan.bank
+        reader = None if bank is None else BankReader(bank)
+        rng = self.places.rng(_TYPICAL)
+        samples = [reader.draw(rng) for _ in range(_TYPICAL)] if reader is not None else []
+        found = [s for s in samples if s is not None and not self._refuse(s)]
+        return [(*corners(s.boxes), (s.image.shape[-2], s.image.shape[-1])) for s in found]
+
+
+def pixels(image: npt.NDArray[Any], channels: int) -> Pixels:
+    """A bank's image (C, H, W) or (C, 1, H, W) in [0, 1] as uint8 (H, W, channels).
+
+    One channel is repeated where three are wanted, as detectors read grey files.
+    """
+    if image.ndim == 4:
+        image = image[:, 0]
+    if image.dtype == np.float16:
+        levels: Pixels = _levels().take(np.ascontiguousarray(image).view(np.uint16))
+    else:
+        levels = _quantise(image)
+    filled = np.empty((*levels.shape[1:], channels), np.uint8)
+    for channel in range(channels):  # four times as fast as turning axes
+        filled[..., channel] = levels[channel % len(levels)]
+    return filled
+
+
+def _has_boxes(sample: BankSample) -> bool:
+    return sample.boxes is not None and len(sample.boxes.coords) > 0
+
+
+def corners(boxes: Boxes | None) -> tuple[FloatArray, Classes]:
+    """A sample's boxes as x1, y1, x2, y2 (N, 4) in pixels, and the numbers of their classes."""
+    if boxes is None:
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    flat = boxes.coords if boxes.coords.shape[1] == 4 else boxes.coords[:, [1, 2, 4, 5]]
+    return flat[:, [1, 0, 3, 2]].astype(np.float32), boxes.labels.astype(np.int64)
+
+
+@cache
+def _levels() -> Pixels:
+    """The uint8 of every float16, by its bits: looking up is ten times as fast as computing."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    return _quantise(np.nan_to_num(every.astype(np.float32)))
+
+
+def _quantise(image: npt.NDArray[Any]) -> Pixels:
+    return np.rint(np.clip(image.astype(np.float32), 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,75 @@
+"""How ``yolo:`` is read: its ``--read`` keys."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gansynth.sources.planes import Edges, PixelSpacing
+from gansynth.sources.reading import ReadOptions
+
+
+def _two_groups(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    if groups < 2:
+        raise ValueError(
+            f"has {groups} group(s), expected two, of a volume and of a slice's number, "
+            "for example (.*)_z([0-9]+)"
+        )
+    return value
+
+
+class YoloOptions(ReadOptions):
+    """How a YOLO data set is read."""
+
+    size: Edges | None = Field(
+        None,
+        description="rows and columns, `128x128`, of the generator's arrays, which every image is "
+        "resampled to; else the power of two from the training images' longer edge up, at most "
+        "`256x256`",
+    )
+    fit: Literal["pad", "stretch"] = Field(
+        "pad",
+        description="`pad`: brought to `size` as a whole and undistorted, zeros around it; "
+        "`stretch`: rows and columns each on their own",
+    )
+    classes: Literal["none", "boxes"] = Field(
+        "none",
+        description="`boxes`: an image is of the class of its largest box, or `background`",
+    )
+    missing: Literal["refuse", "background"] = Field(
+        "refuse",
+        description="an image without a label file; the detectors take it for a `background`, as "
+        "with an empty file",
+    )
+    overshoot: float = Field(
+        0.01,
+        ge=0,
+        le=0.5,
+        description="share of width and height that boxes may reach beyond the image; they are "
+        "clipped",
+    )
+    colour: Literal["stored", "grey"] = Field(
+        "stored",
+        description="`grey`: RGB images are read as grey, as they are where `data.yaml` says "
+        "`channels: 1`",
+    )
+    volumes: Annotated[str, BeforeValidator(_two_groups)] | None = Field(
+        None,
+        description="regular expression whose two groups, found in a case's name without a "
+        "leading `train/` or `val/`, are its volume and the number of its slice; without "
+        "`--subjects`, a volume is a person",
+    )
+    spacing: PixelSpacing = Field(
+        (1.0, 1.0), description="size of the files' pixels in mm along y,x (one number for both)"
+    )
+    allow_outside: bool = Field(
+        False, description="`yes`: paths and links may lead out of the folder of `data.yaml`"
+    )

@@ -1,0 +1,323 @@
+"""``yolo:data.yaml``: images with boxes, as detectors train on them, their split kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from math import ceil, log2
+from pathlib import Path
+
+import numpy as np
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.lineage import CaseRecord, guard_split
+from gansynth.schema import Boxes, Case, Schema, content_hash
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.planes import resize
+from gansynth.sources.reading import parse_read
+from gansynth.sources.subjects import read_subjects
+from gansynth.space import Space
+from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
+from gansynth_yolo.headers import read_pixels, scaled
+from gansynth_yolo.images import Fault, Listing, YoloImage, list_images
+from gansynth_yolo.leaks import same_files
+from gansynth_yolo.options import YoloOptions
+
+LARGEST = 256
+"""Longest edge of a generator's arrays unless a size is asked for."""
+FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""Folders that say what side of a split their images are on, and nothing of whose they are."""
+BACKGROUND = "background"
+"""Class of an image without boxes."""
+
+
+def open_yolo(request: SourceRequest) -> YoloSource:
+    """Open ``yolo:data.yaml``, or the folder it lies in.
+
+    Raises:
+        UsageFault: no such file, no such fold, or options that do not fit.
+        DataFault: something is wrong with a file; the message names it and the line or key.
+        IntegrityFault: a path leads out of the folder, or an image, or a person, is in two splits.
+    """
+    source = YoloSource(request)
+    for _, _, fault in source.faults():
+        raise fault
+    return source
+
+
+class YoloSource(CaseSource):
+    """A YOLO data set. Its fold 0 is its own split; ``all`` trains on train and val.
+
+    Attributes:
+        request: what was asked for, with absolute paths.
+        options: how it is read.
+        file: what ``data.yaml`` says.
+        listing: its images, and what is wrong with them.
+    """
+
+    def __init__(self, request: SourceRequest) -> None:
+        self.options = parse_read(YoloOptions, request)
+        path = dataset_path(request.where)
+        subjects = request.subjects
+        if subjects is not None and Path(subjects).is_file():
+            subjects = os.path.abspath(subjects)
+        self.request = replace(request, where=str(path), subjects=subjects)
+        if self.fold not in ("0", "all"):
+            raise UsageFault(
+                f"--fold {self.fold!r}: {path} has one split, its own; expected 0, or all: train "
+                "and val together"
+            )
+        self.file: DatasetFile = read_dataset_file(path, allow_outside=self.options.allow_outside)
+        self.listing: Listing = list_images(self.file, self.options)
+
+    def faults(self) -> list[Fault]:
+        """What is wrong, without decoding an image; the first is what opening raises."""
+        found = list(self.listing.faults)
+        found += [*self._kind_faults(), *same_files(self.file, self.listing)]
+        if found:
+            return found
+        if not any(len(image.rows) for image in self.listing.of("train")):
+            message = (
+                f"{self.file.path}: train: none of {len(self.listing.of('train'))} images has a "
+                "box, expected one at least; are the label files where the images' paths have "
+                f"labels for images? The first ought to be {self.listing.of('train')[0].label}"
+            )
+            found.append((None, self.file.path, DataFault(message)))
+        guard_split(
+            [(case, self.subject(case)) for case in self.train_ids],
+            [(case, self.subject(case)) for case in self.held_out_ids],
+            fold=self.fold,
+            repair=f"list all images of a person under one of train, val and test in "
+            f"{self.file.path}",
+        )
+        _ = self.schema
+        return found
+
+    # -- what it has -----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """``yolo:`` and the data set's name."""
+        return f"yolo:{self.file.name}"
+
+    @cached_property
+    def images(self) -> Mapping[str, tuple[YoloImage, ...]]:
+        """Images by split, ``train``, ``val`` and ``test`` (empty if there is none)."""
+        return {split: self.listing.of(split) for split in ("train", "val", "test")}
+
+    @cached_property
+    def train_ids(self) -> tuple[str, ...]:
+        """Training images, sorted; of fold ``all`` the validation images too."""
+        splits = ("train", "val") if self.fold == "all" else ("train",)
+        return tuple(sorted(image.case for split in splits for image in self.images[split]))
+
+    @cached_property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Validation and test images, sorted; of fold ``all`` the test images."""
+        kept = set(self.train_ids)
+        return tuple(sorted(case for case in self.listing.images if case not in kept))
+
+    def subject(self, case_id: str) -> str:
+        """The person an image is of: as asked for, else its volume, else the image itself."""
+        return self._subjects[case_id]
+
+    def place(self, case_id: str) -> tuple[str | None, int | None]:
+        """The volume an image is of and the number of its slice, where ``volumes`` says so."""
+        return self._places[case_id]
+
+    def label_class(self, case_id: str) -> int | None:
+        """Number of the class of the largest box, 0 for none, where ``classes`` asks for it."""
+        if self.options.classes == "none":
+            return None
+        rows = self.image(case_id).rows
+        if not len(rows):
+            return 0
+        return 1 + int(rows[(rows[:, 3] * rows[:, 4]).argmax(), 0])
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Grey or red, green, blue; classes of boxes as ``data.yaml`` names them."""
+        channels = ("grey",) if self.grey else ("red", "green", "blue")
+        classes: tuple[str, ...] = ()
+        if self.options.classes == "boxes":
+            classes = (BACKGROUND, *self.file.names)
+            if BACKGROUND in self.file.names:
+                raise UsageFault(
+                    f"--read classes=boxes: {self.file.path} names a class {BACKGROUND!r}, as "
+                    "images without boxes are called; expected another name; rename it"
+                )
+        return Schema(
+            channels,
+            {"background": 0},
+            self._spacing(),
+            axes="HW",
+            classes=classes,
+            box_classes=self.file.names,
+        )
+
+    @cached_property
+    def space(self) -> Space:
+        """Whole images of one size. The host's record has no size: detectors take any."""
+        host = {
+            "dataset": self.name,
+            "box_classes": list(self.file.names),
+            "channels": list(self.schema.channels),
+        }
+        return Space("crop", self.size, host=host, pad_label=0)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of what ``load`` returns."""
+        if self.options.size is not None:
+            return self.options.size
+        edge = np.median([max(self.image(case).shape) for case in self.train_ids])
+        edge = min(LARGEST, 2 ** ceil(log2(float(edge))))
+        return edge, edge
+
+    @cached_property
+    def grey(self) -> bool:
+        """Whether images are read as one channel."""
+        asked = self.options.colour == "grey" or self.file.channels == 1
+        return asked or all(image.header.grey for image in self.listing.images.values())
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def load(self, case_id: str) -> Case:
+        """Read one image: float32 (C, H, W), 0 to 1, of ``size``; boxes in its pixels.
+
+        Raises:
+            DataFault: unknown, or damaged.
+        """
+        image = self.image(case_id)
+        pixels = scaled(read_pixels(image.image), grey=self.grey)
+        boxes = Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
+        number = self.label_class(case_id)
+        case = Case(case_id, self.subject(case_id), pixels, None, boxes, number)
+        return fitted(case, self.size, stretch=self.options.fit == "stretch")
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Rows and columns of what ``load`` returns."""
+        return self.size
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        """Lineage record of an image, whatever size it is read in.
+
+        The hash is of the file's pixels. Boxes are not in it: an image that is held out is held out
+        however it is annotated. Images of one constant value are all alike, so the hash of one is
+        made of its id too.
+        """
+        image = self.image(case_id)
+        pixels = read_pixels(image.image)
+        digest = content_hash(pixels)
+        if pixels.min() == pixels.max():
+            digest = hashlib.sha256(f"{digest} {self.name} {case_id}".encode()).hexdigest()
+        return CaseRecord(case_id, self.subject(case_id), digest)
+
+    def image(self, case_id: str) -> YoloImage:
+        """The files of a case.
+
+        Raises:
+            DataFault: there is no such case.
+        """
+        if case_id not in self.listing.images:
+            raise DataFault(
+                f"{self.file.path}: no image {case_id!r}, expected one of "
+                f"{len(self.listing.images)}, for example {next(iter(self.listing.images), None)!r}"
+            )
+        return self.listing.images[case_id]
+
+    # -- learnt from the files -------------------------------------------------------------------
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str | None, int | None]]:
+        if self.options.volumes is None:
+            return dict.fromkeys(self.listing.images, (None, None))
+        pattern = re.compile(self.options.volumes)
+        places: dict[str, tuple[str | None, int | None]] = {}
+        for case, image in self.listing.images.items():
+            match = pattern.search(unsplit(case))
+            if match is None or not match[1] or not (match[2] or "").isdecimal():
+                raise DataFault(
+                    f"{image.image}: --read volumes={self.options.volumes} finds no volume and "
+                    f"number of a slice in {case!r}, expected both; correct the expression"
+                )
+            places[case] = (match[1], int(match[2]))
+        return places
+
+    @cached_property
+    def _subjects(self) -> dict[str, str]:
+        asked = self.request.subjects
+        if asked is not None and (asked.lower().endswith(".csv") or Path(asked).is_file()):
+            return read_subjects(asked, self.listing.images)
+        if asked is not None:
+            found = read_subjects(asked, {unsplit(case) for case in self.listing.images})
+            return {case: found[unsplit(case)] for case in self.listing.images}
+        return {case: volume or case for case, (volume, _) in self._places.items()}
+
+    def _spacing(self) -> tuple[float, float]:
+        """Of the arrays' pixels, in mm; 1 where nobody says what the files' are."""
+        rows, columns = self.options.spacing
+        if "spacing" not in self.request.read:
+            return rows, columns
+        shapes = [self.image(case).shape for case in self.train_ids]
+        factors = np.median(np.array(shapes) / self.size, axis=0)
+        if self.options.fit == "pad":
+            factors[:] = factors.max()
+        return round(rows * float(factors[0]), 6), round(columns * float(factors[1]), 6)
+
+    def _kind_faults(self) -> list[Fault]:
+        """Images that are RGB where most are grey, or grey where most are RGB."""
+        if self.options.colour == "grey":
+            return []
+        images = list(self.listing.images.values())
+        grey = [image for image in images if image.header.grey]
+        colour = [image for image in images if not image.header.grey]
+        odd, usual = (colour, "grey") if len(colour) <= len(grey) else (grey, "RGB")
+        if len(odd) == len(images):
+            return []
+        found = {"grey": "RGB", "RGB": "grey"}[usual]
+        return [
+            (
+                image.case,
+                image.image,
+                DataFault(
+                    f"{image.image}: is {found}, expected {usual} as {len(images) - len(odd)} of "
+                    f"{len(images)} images are; convert it, or read all as grey: --read colour=grey"
+                ),
+            )
+            for image in odd
+        ]
+
+
+def unsplit(case_id: str) -> str:
+    """A case's id without a leading ``train/``, say: a person is the same on either side of it."""
+    first, _, rest = case_id.partition("/")
+    return rest if rest and first.casefold() in FOLDERS else case_id
+
+
+def fitted(case: Case, size: tuple[int, int], *, stretch: bool) -> Case:
+    """A 2D case of another size, its boxes moved along.
+
+    Args:
+        case: image (C, H, W).
+        size: rows and columns.
+        stretch: rows and columns each on their own; else undistorted, in the middle of zeros.
+    """
+    shape = case.image.shape[1:]
+    if stretch or shape == size:
+        return resize(case, size)
+    scale = min(new / old for new, old in zip(size, shape, strict=True))
+    inner = tuple(min(n, max(1, round(o * scale))) for n, o in zip(size, shape, strict=True))
+    case = resize(case, inner)
+    top, left = ((n - i) // 2 for n, i in zip(size, inner, strict=True))
+    image = np.zeros((len(case.image), *size), np.float32)
+    image[:, top : top + inner[0], left : left + inner[1]] = case.image
+    boxes = case.boxes
+    if boxes is not None:
+        moved = boxes.coords + np.array([top, left, top, left], np.float32)
+        boxes = Boxes(moved.astype(np.float32), boxes.labels)
+    return replace(case, image=image, boxes=boxes)

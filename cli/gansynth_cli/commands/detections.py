@@ -1,0 +1,159 @@
+"""``gansynth detections``: measure what detectors found, and compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gansynth_cli.common import FOLDER, Output, counting, examples, table, with_output
+
+if TYPE_CHECKING:
+    from gansynth.detection.measuring import Asked
+
+SHARE = click.FloatRange(0, 1)
+
+
+def _overlaps(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
+    """Reads ``.5,.25``."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < iou <= 1 for iou in found) or len(set(found)) < len(found):
+        raise click.BadParameter(f"{text!r}: expected different numbers above 0, e.g. .5,.25")
+    return found
+
+
+@click.command(
+    epilog=examples(
+        "gansynth detections runs/yolo-real runs/yolo-both --paper -o runs/table",
+        "gansynth detections real=runs/a both=runs/b --split test --iou .5 --json",
+    )
+)
+@click.argument("arms", metavar="[NAME=]PATH...", nargs=-1, required=True)
+@click.option(
+    "--split",
+    type=click.Choice(["val", "test"]),
+    default="val",
+    show_default=True,
+    help="Which images, where PATH is a folder.",
+)
+@click.option("-o", "--out", "folder", type=FOLDER, help="Write table, numbers and curves there.")
+@click.option(
+    "--confidence", type=SHARE, default=0.001, show_default=True, help="Least score that counts."
+)
+@click.option(
+    "--iou",
+    "ious",
+    default=".5,.25",
+    show_default=True,
+    callback=_overlaps,
+    help="Least intersection over union of a hit; several by commas.",
+)
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(0, 100_000),
+    default=2000,
+    show_default=True,
+    help="Resamples of patients for the intervals; 0: no intervals.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples.")
+@click.option("--any-class", is_flag=True, help="A box of a wrong class is a hit, too.")
+@click.option(
+    "--boxes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How many boxes of a lesion of a volume must be hit.",
+)
+@click.option("--paper", is_flag=True, help="Show what Han et al. (2019) have, too.")
+@with_output
+def command(
+    arms: tuple[str, ...],
+    split: str,
+    folder: Path | None,
+    confidence: float,
+    ious: tuple[float, ...],
+    bootstrap: int,
+    seed: int,
+    any_class: bool,
+    boxes: int,
+    paper: bool,
+    out: Output,
+) -> None:
+    """Measure what detectors found, and compare them at equal false positives.
+
+    PATH is a file of detections, or the folder of a training that holds one. All arms must
+    have been judged on the same images, and double boxes dropped alike. Intervals are of patients;
+    each arm is compared with the first.
+    """
+    from gansynth.detection.measuring import Asked
+
+    asked = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
+    document = _measured(arms, split, asked, out)
+    if paper:
+        from gansynth.detection.tables import PAPER, PAPER_NOTE
+
+        document["paper"] = {"note": PAPER_NOTE, "arms": list(PAPER)}
+    files = {} if folder is None else _write(document, folder, paper)
+    for name, path in files.items():
+        out.reporter.say(f"{name}: {path}")
+    out.result({**document, "files": files}, _lines(document, paper))
+
+
+def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> dict[str, Any]:
+    from gansynth.detection.arms import read_arms
+    from gansynth.detection.measuring import measure_arms
+
+    read = read_arms(arms, split=split)
+    with counting(out.reporter, "measure") as progress:
+        document = measure_arms(read, asked, progress=progress)
+    for warning in document["warnings"]:
+        out.reporter.warn(warning)
+    return document
+
+
+def _write(document: Mapping[str, Any], folder: Path, paper: bool) -> dict[str, str]:
+    """Write the table, all numbers and the curves; what is where."""
+    from gansynth.detection.drawing import draw_froc
+    from gansynth.detection.tables import markdown
+    from gansynth.integrity import disk_errors, write_bytes_atomic, write_json_atomic
+
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(folder / "table.md", markdown(document, paper=paper).encode())
+    write_json_atomic(folder / "detections.json", document)
+    draw_froc(document, folder / "froc.png")
+    return {
+        "table": str(folder / "table.md"),
+        "numbers": str(folder / "detections.json"),
+        "curves": str(folder / "froc.png"),
+    }
+
+
+def _lines(document: Mapping[str, Any], paper: bool) -> Iterator[str]:
+    """The paper's table, then what else there is to say."""
+    from gansynth.detection.tables import (
+        PAPER_NOTE,
+        heading,
+        main_table,
+        verdicts,
+        volume_table,
+    )
+
+    yield heading(document)
+    yield ""
+    yield from table(main_table(document, paper=paper))
+    if paper:
+        yield PAPER_NOTE
+    if document["equal_fps"]:
+        yield ""
+        yield "At equal false positives:"
+        yield from verdicts(document)
+    yield ""
+    yield "Lesions in three dimensions:"
+    volumes = volume_table(document)
+    yield from [volumes] if isinstance(volumes, str) else table(volumes)

@@ -1,0 +1,215 @@
+"""Boxes slightly different from training ones (Han et al. 2019, 2.6): moved, resized, more or less.
+
+A box never leaves the image or, unless told so, the body; it never lands on a box that it did not
+touch before, and keeps its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gansynth.conditions.boxes import BoxDrawer, own_boxes, record
+from gansynth.errors import UsageFault, did_you_mean
+from gansynth.organ import Mask, organ_mask, share_inside
+from gansynth.schema import Boxes, Case, Schema
+
+TRIES, FULL = 16, 8
+"""How often a box is drawn anew, and after how many tries each is at half the strength before."""
+FARTHEST = 2.0
+"""Deviations beyond which no draw goes."""
+LEAST_SIDE = 2.0
+"""No side is made shorter than so many voxels; one that is shorter is not shortened."""
+MOSTLY = 0.9
+"""Share of a box that is to lie in the body, or as much as lies in it before."""
+OTHERS = 8
+"""Training cases that are asked for a box to put where there is none."""
+
+Row = npt.NDArray[np.float64]
+
+
+class JitterOptions(BaseModel):
+    """How far boxes may be from training ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    position: float = Field(
+        0.25,
+        ge=0,
+        le=10,
+        description="deviation of a box's shift along each axis, as a share of its side",
+    )
+    size: float = Field(
+        0.15, ge=0, le=1, description="deviation of the logarithm of each side's factor"
+    )
+    count: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="chance that another training case is asked how many boxes it has: one more "
+        "(a box of it, where it fits) if it has more, one less (never none) if it has fewer",
+    )
+    inside: bool = Field(True, description="`yes`: boxes stay within the body, found in the image")
+    backgrounds: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance that a case without boxes is asked to have one of another case's",
+    )
+
+
+class JitteredBoxes(BoxDrawer):
+    """Draws boxes off the training case's own.
+
+    Args:
+        options: how far off.
+    """
+
+    def __init__(self, options: JitterOptions | None = None) -> None:
+        self.options = options or JitterOptions()
+
+    @classmethod
+    def parse(cls, text: str) -> JitteredBoxes:
+        """Read ``position=0.25,size=0.15``; the rest is as usual.
+
+        Raises:
+            UsageFault: an unknown key, with the nearest one, or a value that does not fit.
+        """
+        given: dict[str, str] = {}
+        for word in filter(None, text.split(",")):
+            key, _, value = (part.strip() for part in word.partition("="))
+            if key not in JitterOptions.model_fields or key in given:
+                known = list(JitterOptions.model_fields)
+                raise UsageFault(
+                    f"--boxes jitter:{text}: {word!r} is not one of {', '.join(known)}, each once, "
+                    f"expected KEY=VALUE,KEY=VALUE,....{did_you_mean(key, known)}"
+                )
+            given[key] = value
+        try:
+            return cls(JitterOptions.model_validate(given))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = str(first["loc"][0])
+            meaning = JitterOptions.model_fields[key].description
+            raise UsageFault(
+                f"--boxes jitter:{key}={given[key]}: {first['msg']} ({meaning})"
+            ) from None
+
+    def draw(
+        self,
+        case: Case,
+        schema: Schema,
+        rng: np.random.Generator,
+        *,
+        index: int = 0,
+        another: Callable[[], Case] | None = None,
+    ) -> tuple[Boxes, dict[str, Any]]:
+        """See ``BoxDrawer.draw``; ``from`` names for each box the own one, or the other case."""
+        count = len(own_boxes(case).labels)
+        wanted, donors = self._count(count, another, rng)
+        dropped = int(rng.integers(count)) if wanted < count else -1
+        place = _Place(case, [n for n in range(count) if n != dropped], self.options, rng)
+        for number in place.waiting.copy():
+            place.keep(number)
+        for donor in donors if wanted > count else ():
+            if place.add(donor):
+                break
+        boxes = place.boxes()
+        told = record(boxes, "jitter", options=self.options.model_dump(), **{"from": place.origins})
+        return boxes, told
+
+    def _count(
+        self, count: int, another: Callable[[], Case] | None, rng: np.random.Generator
+    ) -> tuple[int, list[Case]]:
+        """How many boxes there are to be, and whose another one may be."""
+        chance = self.options.count if count else self.options.backgrounds
+        if not rng.random() < chance or another is None:
+            return count, []
+        if count:
+            other = another()
+            most = len(own_boxes(other).labels)
+            return count + (most > count) - (most < count and count > 1), [other]
+        found = (another() for _ in range(OTHERS))
+        return 1, [other for other in found if len(own_boxes(other).labels)]
+
+
+class _Place:
+    """The boxes of one sample, put one after the other where each has room."""
+
+    def __init__(
+        self, case: Case, numbers: list[int], options: JitterOptions, rng: np.random.Generator
+    ) -> None:
+        self.own, self.options, self.rng = own_boxes(case), options, rng
+        self.waiting = numbers
+        self.shape = np.array(case.image.shape[1:], float)
+        some = options.inside and (numbers or options.backgrounds > 0)
+        self.body: Mask | None = organ_mask(case.image) if some else None
+        self.rows: list[Row] = []
+        self.labels: list[int] = []
+        self.origins: list[int | str] = []
+
+    def boxes(self) -> Boxes:
+        """All that were put."""
+        coords = np.array(self.rows, np.float32).reshape(-1, 2 * len(self.shape))
+        return Boxes(coords, np.array(self.labels, np.int16))
+
+    def keep(self, number: int) -> None:
+        """Put one of the case's own boxes, as far off as there is room for."""
+        self.waiting.remove(number)
+        own = self.own.coords[number].astype(float)
+        waiting = [self.own.coords[n].astype(float) for n in self.waiting]
+        before = [self.own.coords[n].astype(float) for n in self.origins if isinstance(n, int)]
+        pairs = zip(self.rows + waiting, before + waiting, strict=True)
+        others = [now for now, then in pairs if not _overlap(own, then)]
+        wanted = 0.0 if self.body is None else min(MOSTLY, share_inside(self.body, own))
+        new = self._near(own, others, wanted)
+        self._put(own if new is None else new, int(self.own.labels[number]), number)
+
+    def add(self, donor: Case) -> bool:
+        """Put a box like one of another case's; whether there was room."""
+        theirs = own_boxes(donor)
+        body = organ_mask(donor.image) if self.body is not None else None
+        for number in self.rng.permutation(len(theirs.labels)).tolist():
+            row = theirs.coords[number].astype(float)
+            wanted = 0.0 if body is None else min(MOSTLY, share_inside(body, row))
+            new = self._near(row, self.rows, wanted)
+            if new is not None:
+                self._put(new, int(theirs.labels[number]), donor.id)
+                return True
+        return False
+
+    def _put(self, row: Row, label: int, origin: int | str) -> None:
+        self.rows.append(row)
+        self.labels.append(label)
+        self.origins.append(origin)
+
+    def _near(self, row: Row, others: list[Row], wanted: float) -> Row | None:
+        """A box near one that touches none of the others, with so much of it in the body."""
+        axes = len(self.shape)
+        middle, sides = (row[:axes] + row[axes:]) / 2, row[axes:] - row[:axes]
+        for number in range(TRIES):
+            strength = 0.5 ** max(0, number - FULL + 1)
+            shift, stretch = np.clip(self.rng.standard_normal((2, axes)), -FARTHEST, FARTHEST)
+            longer = sides * np.exp(strength * self.options.size * stretch)
+            longer = np.maximum(longer, np.minimum(sides, LEAST_SIDE))
+            at = middle + strength * self.options.position * sides * shift
+            new = np.concatenate([at - longer / 2, at + longer / 2])
+            if self._fits(new, wanted) and not any(_overlap(new, other) for other in others):
+                return new
+        return None
+
+    def _fits(self, row: Row, wanted: float) -> bool:
+        axes = len(self.shape)
+        if (row[:axes] < 0).any() or (row[axes:] > self.shape).any():
+            return False
+        return self.body is None or share_inside(self.body, row) >= wanted
+
+
+def _overlap(one: Row, other: Row) -> bool:
+    axes = len(one) // 2
+    low, high = np.maximum(one[:axes], other[:axes]), np.minimum(one[axes:], other[axes:])
+    return bool((low < high).all())

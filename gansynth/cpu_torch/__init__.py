@@ -1,0 +1,1 @@
+"""A folder to put on PYTHONPATH, see ``gansynth.torchvision_cure``."""

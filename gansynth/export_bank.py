@@ -1,0 +1,110 @@
+"""What exports of every host have in common: a hidden folder to build in, and a bank filled there.
+
+A killed export leaves that folder; the same order goes on there, sample by sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gansynth.bank import BankReader
+from gansynth.errors import DataFault, GansynthError
+from gansynth.integrity import disk_errors, read_json, write_json_atomic
+from gansynth.reporting import Reporter
+
+if TYPE_CHECKING:
+    from gansynth.producer import ProducerConfig
+
+SEGMENT = 16
+"""Samples of a segment at most."""
+
+
+@contextlib.contextmanager
+def building(build: Path, reporter: Reporter) -> Iterator[Path]:
+    """Hold a hidden folder; samples in it stay only if a fault may be put right.
+
+    Args:
+        build: the folder; its samples lie in ``bank``.
+        reporter: told of samples that are kept.
+
+    Yields:
+        ``build / "dataset"``, where there is nothing yet.
+
+    Raises:
+        EnvironmentFault: another process builds there.
+    """
+    from gansynth.run import locked
+
+    dataset = build / "dataset"
+    with disk_errors(build):
+        build.parent.mkdir(parents=True, exist_ok=True)
+    with locked(build, "export under another name"):
+        keep = False
+        try:
+            shutil.rmtree(dataset, ignore_errors=True)
+            yield dataset
+        except GansynthError:
+            keep = any((build / "bank").glob("segment-*.h5"))
+            if keep:
+                reporter.say(f"{build}: keeps the samples so far; the same command goes on")
+            raise
+        finally:
+            shutil.rmtree(dataset if keep else build, ignore_errors=True)
+
+
+def filled_bank(
+    config: ProducerConfig, generator: str, *, restarts: int, reporter: Reporter
+) -> BankReader:
+    """Let a producer draw, check and store samples, as for any bank.
+
+    Args:
+        config: what it is told: a frozen bank, in the folder that ``building`` holds.
+        generator: SHA-256 of the run's manifest.
+        restarts: how often in a row a producer that died is started again.
+        reporter: shows progress.
+
+    Raises:
+        GansynthError: the producer's last fault.
+    """
+    from gansynth.keeper import Keeper
+
+    take_up(config, generator)
+    shown = 0
+    with reporter.task(config.capacity, "sample") as bar:
+
+        def progress(count: int) -> None:
+            nonlocal shown
+            bar.advance(count - shown)
+            shown = count
+
+        log = Path(config.bank).parent / "producer.log"
+        keeper = Keeper.start(config, log, restarts=restarts)
+        try:
+            keeper.wait(config.capacity, float("inf"), progress)
+        finally:
+            keeper.stop()
+            for said in keeper.messages():
+                reporter.say(said)
+    return BankReader(config.bank)
+
+
+def take_up(config: ProducerConfig, generator: str) -> None:
+    """Throw away what a killed export left, unless it had the same order.
+
+    Args:
+        config: of the producer.
+        generator: SHA-256 of the run's manifest.
+    """
+    order = {k: v for k, v in config.to_json().items() if k not in ("parent", "device")}
+    order = json.loads(json.dumps({**order, "generator": generator}))
+    file = Path(config.bank).parent / "order.json"
+    with contextlib.suppress(DataFault):
+        if read_json(file) == order:
+            return
+    shutil.rmtree(config.bank, ignore_errors=True)
+    write_json_atomic(file, order)

@@ -1,0 +1,97 @@
+"""Blocks of progressive GANs: Karras et al. 2018 (arXiv:1710.10196)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2
+"""Of the leaky ReLU below 0 (their table 2)."""
+SMALL = 1e-8
+"""Keeps roots and quotients of zeros finite."""
+
+
+class EqualisedConv2d(nn.Conv2d):
+    """A convolution that keeps height and width, its learning rate equalised (their sec. 4.1).
+
+    Weights begin with deviation 1 and are scaled by He's constant when they are used, so that
+    Adam's steps are as large a part of every layer's weights.
+
+    Args:
+        cin: channels in.
+        cout: channels out.
+        kernel: edge in voxels, odd.
+        gain: deviation of what comes out, over that of what goes in; sqrt(2) before a ReLU.
+    """
+
+    def __init__(self, cin: int, cout: int, kernel: int, gain: float = math.sqrt(2)) -> None:
+        super().__init__(cin, cout, kernel, padding=kernel // 2)
+        self.scale = gain / math.sqrt(cin * kernel**2)
+        _begin(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, H, W)."""
+        found: Tensor = self._conv_forward(x, self.weight * self.scale, self.bias)
+        return found
+
+
+class EqualisedLinear(nn.Linear):
+    """A dense layer, its learning rate equalised; see ``EqualisedConv2d``."""
+
+    def __init__(self, cin: int, cout: int, gain: float = math.sqrt(2)) -> None:
+        super().__init__(cin, cout)
+        self.scale = gain / math.sqrt(cin)
+        _begin(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, cin) -> (B, cout)."""
+        return F.linear(x, self.weight * self.scale, self.bias)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Features (B, C, ...) of mean square 1 in each voxel (their sec. 4.2)."""
+    scale = (x.float().square().mean(1, keepdim=True) + SMALL).rsqrt()
+    return x * scale.to(x.dtype)
+
+
+def minibatch_deviation(x: Tensor, group: int) -> Tensor:
+    """One more channel: how much the samples of a group differ (their sec. 3).
+
+    The deviation over the samples of a group, averaged over features and voxels; groups are
+    ``group`` samples in a row, so a batch that is shared out by whole groups meets the same ones.
+
+    Args:
+        x: features (B, C, H, W).
+        group: divides B.
+
+    Returns:
+        (B, C + 1, H, W).
+    """
+    groups = x.float().reshape(-1, group, *x.shape[1:])
+    deviation = (groups.var(1, unbiased=False) + SMALL).sqrt().flatten(1).mean(1)
+    channel = deviation.repeat_interleave(group).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])
+    return torch.cat((x, channel.to(x.dtype)), 1)
+
+
+def twice(x: Tensor) -> Tensor:
+    """(B, C, H, W) twice as high and wide: each voxel four times."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def half(x: Tensor) -> Tensor:
+    """(B, C, H, W) half as high and wide: means of four voxels."""
+    return F.avg_pool2d(x, 2)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """The activation of both networks."""
+    return F.leaky_relu(x, SLOPE)
+
+
+def _begin(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.normal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,324 @@
+"""The bank of one training: an existing one, or one that a producer fills and keeps fresh.
+
+What every host has in common. A host's training process makes a ``Supply`` of its ``Demand``,
+calls ``start`` and ``wait`` before its first batch, ``step`` and ``pause`` while it trains, and
+``close`` however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gansynth.adapter import Injection
+from gansynth.bank_plan import plan_bank
+from gansynth.drawlog import Counts
+from gansynth.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.keeper import Keeper
+    from gansynth.producer import ProducerConfig
+    from gansynth.steering import Steering
+
+LIVE_FILL = 16
+"""Samples of a live bank that a training waits for; or a batch, if that is more."""
+FILL_SECONDS = 1800.0
+"""How long the bank may take to fill."""
+_TURN_SECONDS = 20.0
+"""How long rank 0 waits for the bank without telling the other ranks that it still does."""
+PATIENCE = 300.0
+"""Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
+REJECTED = "gansynth_rejected"
+"""Folder beside a host's results with pictures of samples that were not let into the bank."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one training wants of a supply.
+
+    Attributes:
+        injection: what is mixed in, and how.
+        target: name of the host's adapter.
+        request: the host's own source, a ``SourceRequest`` as JSON.
+        run_id: of the generator's run; None where there is none, or none is needed.
+        cases: training cases.
+        sample_bytes: bytes one sample takes in a bank at most.
+        batch_size: samples of a training step.
+        output: folder of the host's results, where the producer's log goes.
+        say: writes a line to the host's log.
+        dtype: how images are stored.
+        progress: how far the training has come when it starts, 0 to 1.
+        ranks: processes that train, of which this is the first.
+        gpus: CUDA devices the training has for itself.
+    """
+
+    injection: Injection
+    target: str
+    request: Mapping[str, Any]
+    run_id: str | None
+    cases: int
+    sample_bytes: int
+    batch_size: int
+    output: Path
+    say: Callable[[str], None]
+    dtype: Literal["float16", "float32"] = "float16"
+    progress: float = 0.0
+    ranks: int = 1
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of synthetic samples in what is left of the training."""
+        return self.share_from(self.progress)
+
+    def share_from(self, now: float) -> float:
+        """Share of synthetic samples in what is left of the training at a moment."""
+        return self.injection.schedule.share_of(self.injection.ratio, now, 1.0)
+
+
+class Supply:
+    """Makes the bank if there is none, waits for it, and gives it up in the end.
+
+    Attributes:
+        bank: the folder to draw from; None where nothing synthetic will be drawn.
+        keeper: keeps the producer going, if there is one.
+        fault: why there was no sample when training started all the same.
+    """
+
+    def __init__(self, demand: Demand) -> None:
+        self.demand = demand
+        self.bank = demand.injection.bank if demand.injection.ratio.p > 0 else None
+        self.keeper: Keeper | None = None
+        self.fault: GansynthError | None = None
+        self._steering: Steering | None = None
+        self._own: Path | None = None
+        self._told_of_end = False
+        self._measuring = True
+
+    # -- the producer ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make a bank and start its producer, if samples are needed and there is no bank yet.
+
+        Raises:
+            EnvironmentFault: there is no room for the bank.
+            UsageFault: ``--bank-size`` has no room for two samples, or there is no such device.
+        """
+        demand = self.demand
+        if demand.run_id is not None and self.bank is None and demand.share > 0:
+            self._start_producer(demand.run_id)
+
+    def _start_producer(self, run_id: str) -> None:
+        from gansynth.bank import place_bank
+        from gansynth.keeper import Keeper
+
+        demand, injection = self.demand, self.demand.injection
+        planned = plan_bank(injection, demand.cases, demand.sample_bytes)
+        self._capacity = planned.held
+        folder, said = place_bank(run_id, planned.bytes, injection.scratch)
+        self.bank = self._own = folder
+        if said:
+            demand.say(f"gansynth: {said}")
+        self.keeper = Keeper.start(
+            producer_config(demand, folder, planned.held, planned.segment),
+            demand.output / "gansynth_producer.log",
+            restarts=injection.restarts,
+        )
+
+    # -- the beginning ---------------------------------------------------------------------------
+
+    def wait(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Return when the bank holds enough to start with, or with ``fault`` set.
+
+        Args:
+            tick: called now and then meanwhile, where several processes train.
+
+        Raises:
+            GansynthError: why it does not, unless real cases may stand in and the user wants that.
+        """
+        if self.bank is None:
+            return
+        try:
+            if self.keeper is not None:
+                self._wait_for_producer(self.keeper, tick)
+            else:
+                self._look(self.bank)
+        except (TrainingFault, EnvironmentFault) as fault:
+            if not self._may_start_empty:
+                raise
+            self.fault = fault
+            self.demand.say(
+                f"gansynth: WARNING: there is no synthetic sample ({fault}); training starts all "
+                "the same (--keep-going), with real cases in their place, counted"
+            )
+
+    @property
+    def _may_start_empty(self) -> bool:
+        injection = self.demand.injection
+        mix = injection.schedule.at(self.demand.progress, injection.ratio)
+        return injection.keep_going and mix.real == "all"
+
+    def _wait_for_producer(self, keeper: Keeper, tick: Callable[[], None]) -> None:
+        live = min(max(LIVE_FILL, self.demand.batch_size), self._capacity)
+        wanted = self._capacity if self.demand.injection.frozen else live
+        self.demand.say(f"gansynth: waiting for {wanted} synthetic samples")
+
+        def progress(count: int) -> None:
+            self.demand.say(f"gansynth: {count} of {wanted} synthetic samples")
+
+        turn = _TURN_SECONDS if self.demand.ranks > 1 else FILL_SECONDS
+        end = time.monotonic() + FILL_SECONDS
+        while True:
+            left = end - time.monotonic()
+            try:
+                keeper.wait(wanted, min(left, turn), progress)
+                return
+            except TrainingFault as fault:
+                if left <= turn or not keeper.alive():
+                    raise keeper.ended or fault from fault
+            tick()
+
+    def _look(self, bank: Path) -> None:
+        from gansynth.bank import BankReader
+
+        if BankReader(bank).count() == 0:
+            raise TrainingFault(f"{bank}: holds no sample, expected at least 1; fill it first")
+
+    # -- while training --------------------------------------------------------------------------
+
+    def steer(self, drawn: Callable[[], int]) -> None:
+        """Begin to measure what a live producer costs, and to pace it."""
+        if self.keeper is None or self.demand.injection.frozen or self.bank is None:
+            return
+        from gansynth.steering import Steering
+
+        self._steering = Steering(self.bank, self.demand.injection.pacing, drawn)
+
+    def step(self, begin: float, end: float) -> None:
+        """Note a training step, ``time.monotonic()`` at its begin and end; never raises."""
+        if self._steering is not None and self._measuring:
+            try:
+                self._steering.step(begin, end)
+            except Exception as error:  # whatever ails the measuring, training goes on
+                self._measuring = False
+                self.demand.say(
+                    f"gansynth: WARNING: the producer's cost is no longer measured: "
+                    f"{type(error).__name__}: {error}"
+                )
+
+    def pause(self, now: float) -> None:
+        """Note the end of an epoch; once no sample is needed any more, end the producer.
+
+        Args:
+            now: the training's progress.
+        """
+        if self._steering is not None:
+            self._steering.pause()
+        if self.keeper is not None and self.demand.share_from(now) == 0 and self.keeper.alive():
+            self.keeper.stop()
+            self._told_of_end = True
+            self._measuring = False  # steps without a producer would be compared with those before
+            self.demand.say("gansynth: the producer has ended: no more samples are needed")
+
+    def messages(self) -> list[str]:
+        """What has happened to the producer since last asked."""
+        if self.keeper is None:
+            return []
+        said = self.keeper.messages()
+        if self.keeper.ended is not None and self.fault is None and not self._told_of_end:
+            self._told_of_end = True
+            said.append(
+                "WARNING: there is no producer any more; training goes on with the samples there "
+                "are, drawn again and again, and when the bank has shown no sign of life for two "
+                "minutes with real cases in their place, counted, where the schedule has any"
+            )
+        return said
+
+    def sentence(self) -> str:
+        """What the producer did, in words; empty without one."""
+        said = "" if self._steering is None else self._steering.sentence()
+        parts = [f"bank {said}" if said.startswith("renewed") else said]
+        if self.keeper is not None and self.keeper.restarts:
+            again = self.keeper.restarts
+            parts.append(f"{again} restart{'s' if again > 1 else ''}")
+        return "; ".join(part for part in parts if part)
+
+    def summary(self, counts: Counts) -> dict[str, Any]:
+        """What the producer did, for the record."""
+        if self.keeper is None:
+            document: dict[str, Any] = {}
+        else:
+            document = {"restarts": self.keeper.restarts}
+        if self._steering is not None:
+            document |= self._steering.summary()
+        if counts.synthetic:
+            document["draws_per_sample"] = round(counts.reuse, 4)
+        fault = self.fault or (self.keeper.ended if self.keeper is not None else None)
+        return document | ({} if fault is None else {"ended": str(fault)})
+
+    def close(self) -> None:
+        """Stop the producer; remove the bank if it was made here."""
+        if self.keeper is not None:
+            self.keeper.stop()
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
+
+
+def producer_config(demand: Demand, bank: Path, held: int, segment: int) -> ProducerConfig:
+    """What a training's producer is told.
+
+    Args:
+        demand: of the training.
+        bank: the folder to fill.
+        held: samples the bank holds.
+        segment: samples of a segment.
+
+    Raises:
+        UsageFault: there is no such device.
+    """
+    from gansynth.devices import producer_device
+    from gansynth.producer import ProducerConfig
+
+    injection = demand.injection
+    return ProducerConfig(
+        run=str(injection.run),
+        request=dict(demand.request),
+        target=demand.target,
+        bank=str(bank),
+        frozen=injection.frozen,
+        capacity=held,
+        segment_samples=segment,
+        seed=injection.seed,
+        edits=injection.edits or None,
+        boxes=injection.boxes,
+        judged=injection.judged,
+        rejected=str(demand.output / REJECTED),
+        device=producer_device(injection.device, demand.gpus),
+        parent=os.getpid(),
+        dtype=demand.dtype,
+        temporary=True,
+        reuse=injection.pacing.reuse,
+        refresh=injection.pacing.refresh,
+        max_bytes=injection.size.bytes,
+    )
+
+
+def read_patience(environ: Mapping[str, str] = os.environ) -> float:
+    """What ``GANSYNTH_PATIENCE`` says, in seconds.
+
+    Raises:
+        UsageFault: it is no such number.
+    """
+    text = environ.get("GANSYNTH_PATIENCE", "")
+    try:
+        seconds = float(text) if text else PATIENCE
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageFault(f"GANSYNTH_PATIENCE={text}: expected seconds, for example 300")
+    return seconds

@@ -1,0 +1,262 @@
+"""Samples of ``cpggan``: whole images, or lesions blended into real slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansynth.errors import UsageFault
+from gansynth.lesions import tighten
+from gansynth.precision import autocast, resolve
+from gansynth.schema import Boxes, Condition, FloatArray, Sample
+from gansynth_cpggan.blend import blend, places
+from gansynth_cpggan.boxes import NONE, asked_maps
+from gansynth_cpggan.latents import between, of_seed
+from gansynth_cpggan.roi import squares, within
+
+if TYPE_CHECKING:
+    from gansynth_cpggan.model import CPGGAN
+
+AT_ONCE = {"cuda": 32, "cpu": 4}
+"""Images of one batch, always as many: how many are asked for together then changes no bit."""
+GROWN = 0.01
+"""A size that has faded in but for this is drawn as if it had."""
+
+
+WINDOWS = "synthetic_windows"
+"""What of a real slice is synthetic, ``ymin, xmin, ymax, xmax`` for each lesion."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One image to draw.
+
+    Attributes:
+        latent: (numbers,).
+        boxes: in voxels of the networks' full size; None for none.
+        kind: number of its class; None if none is asked for.
+    """
+
+    latent: Tensor
+    boxes: Boxes | None
+    kind: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Lesions that go into a real slice.
+
+    Attributes:
+        condition: what was asked.
+        image: the slice.
+        present: its own boxes.
+        put: boxes that have a place in it.
+        moves: JSON of each asked one, see ``places``.
+        latents: of the lesions, one for each box.
+        kind: their class, as in ``Order``.
+    """
+
+    condition: Condition
+    image: FloatArray
+    present: Boxes
+    put: Boxes
+    moves: list[dict[str, Any]]
+    latents: list[Tensor]
+    kind: int | None
+
+
+class Drawing:
+    """Draws samples.
+
+    Args:
+        gan: whose painter draws.
+    """
+
+    def __init__(self, gan: CPGGAN) -> None:
+        self.gan = gan
+
+    def samples(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+        """One sample per condition."""
+        if self.gan.lesions:
+            plans = [self._plan(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
+            return [
+                self._blended(plan, plan.latents, {"latent_seed": seed})
+                for plan, seed in zip(plans, seeds, strict=True)
+            ]
+        orders = []
+        for condition, seed in zip(conditions, seeds, strict=True):
+            rng = torch.Generator().manual_seed(seed)
+            orders.append(Order(self._latent(rng), condition.boxes, self._kind(condition, rng)))
+        return [
+            self._whole(image, condition, order.kind, {"latent_seed": seed})
+            for image, condition, order, seed in zip(
+                self._images(orders), conditions, orders, seeds, strict=True
+            )
+        ]
+
+    def walk(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
+        """Samples from one latent to another; lesions alone stay where the first end has them.
+
+        Raises:
+            UsageFault: fewer than two steps.
+        """
+        if steps < 2:
+            raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
+        shares = [i / (steps - 1) for i in range(steps)]
+        made = [{"ends": list(ends), "share": share} for share in shares]
+        if self.gan.lesions:
+            plan = self._plan(condition, ends[0])
+            rng = torch.Generator().manual_seed(ends[1])
+            pairs = [(latent, self._latent(rng)) for latent in plan.latents]
+            return [
+                self._blended(plan, [between(*pair, share) for pair in pairs], told)
+                for share, told in zip(shares, made, strict=True)
+            ]
+        rngs = [torch.Generator().manual_seed(seed) for seed in ends]
+        first, last = (self._latent(rng) for rng in rngs)
+        kind = self._kind(condition, rngs[0])
+        orders = [Order(between(first, last, s), condition.boxes, kind) for s in shares]
+        return [
+            self._whole(image, condition, kind, told)
+            for image, told in zip(self._images(orders), made, strict=True)
+        ]
+
+    # -- what is drawn -----------------------------------------------------------------------------
+
+    def _latent(self, rng: torch.Generator) -> Tensor:
+        return of_seed(rng, self.gan.options.latent)
+
+    def _kind(self, condition: Condition, rng: torch.Generator) -> int | None:
+        """The class of a sample: the condition's, or one as frequent as in training."""
+        gan, kind = self.gan, condition.label_class
+        if not gan.kinds:
+            return None
+        if kind is None:
+            counts = torch.tensor(gan.counts, dtype=torch.float64)
+            weights = counts if counts.sum() else torch.ones(gan.kinds)
+            return int(torch.multinomial(weights, 1, generator=rng))
+        if not 0 <= kind < gan.kinds:
+            raise UsageFault(
+                f"condition: class {kind}, expected 0 to {gan.kinds - 1} "
+                f"({', '.join(gan.schema.classes)})"
+            )
+        return kind
+
+    def _images(self, orders: Sequence[Order]) -> list[FloatArray]:
+        """Images (C, edge, edge) in the source's units.
+
+        While it has not grown to its full size, voxels are as large as those it has grown to.
+        """
+        gan, device = self.gan, self.gan.device
+        gan.painter.eval()
+        level, alpha = self._grown()
+        shrink = gan.edge // gan.growth.edges[level]
+        found: list[FloatArray] = []
+        at_once = AT_ONCE.get(device.type, 1)
+        for start in range(0, len(orders), at_once):
+            some = orders[start : start + at_once]
+            batch = [*some, *[some[0]] * (at_once - len(some))]
+            maps = asked_maps(
+                [o.boxes for o in batch], len(gan.schema.box_classes), (gan.edge, gan.edge)
+            )
+            maps = F.avg_pool2d(maps, shrink).to(device)
+            kinds = [o.kind for o in batch]
+            told = torch.tensor(kinds, device=device) if gan.kinds else None
+            latents = torch.stack([o.latent for o in batch]).to(device)
+            with autocast(device, resolve(gan.precision, device) == "bf16"):
+                image = gan.drawn(latents, maps, level, alpha, told)
+            whole = F.interpolate(gan.intensities.restored(image), gan.edge)
+            found += [one.copy() for one in whole.cpu().numpy()[: len(some)]]
+        return found
+
+    def _grown(self) -> tuple[int, float]:
+        """The level it has grown to, and how far that has faded in."""
+        grown = float(self.gan.painter.grown)
+        level = max(0, math.ceil(grown - GROWN))
+        alpha = grown - (level - 1)
+        return level, 1.0 if level == 0 or alpha > 1 - GROWN else alpha
+
+    # -- what is told ------------------------------------------------------------------------------
+
+    def _whole(
+        self, image: FloatArray, condition: Condition, kind: int | None, made: dict[str, Any]
+    ) -> Sample:
+        """A sample of an image that was drawn as a whole."""
+        boxes = NONE if condition.boxes is None else condition.boxes
+        boxes, tightened = self._tightened(image, boxes)
+        return Sample(image, None, boxes, {**self._told(condition, kind), **made, **tightened})
+
+    def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
+        """Where a sample comes from: whether its class was asked for, or drawn as in training."""
+        told = {**condition.provenance, "generator": self.gan.name}
+        if kind is None:
+            return told
+        given = condition.label_class is not None
+        told["class"] = self.gan.schema.classes[kind]
+        return {**told, "class_from": "condition" if given else "training frequencies"}
+
+    def _tightened(self, image: FloatArray, boxes: Boxes) -> tuple[Boxes, dict[str, Any]]:
+        """Boxes shrunk to what was drawn, if asked for, and what they were."""
+        if not self.gan.options.tighten or not len(boxes.labels):
+            return boxes, {}
+        tight, shares = tighten(image, boxes)
+        return tight, {"boxes_asked": boxes.coords.tolist(), "tightened_to": shares}
+
+    # -- lesions in real slices --------------------------------------------------------------------
+
+    def _plan(self, condition: Condition, seed: int) -> Plan:
+        """Which lesions go where in a real slice, and what they are drawn from."""
+        if condition.background is None:
+            raise UsageFault(
+                "condition: has no background, expected the slice that lesions are blended into; "
+                "draw samples by gansynth sample, or fit with --set mode=image"
+            )
+        present = NONE if condition.present is None else condition.present
+        asked = NONE if condition.boxes is None else condition.boxes
+        put, moves = places(
+            asked,
+            present,
+            condition.background,
+            self.gan.options.roi_margin,
+            np.random.default_rng(seed),
+        )
+        rng = torch.Generator().manual_seed(seed)
+        latents = [self._latent(rng) for _ in put.labels]
+        kind = self._kind(condition, rng)
+        return Plan(condition, condition.background, present, put, moves, latents, kind)
+
+    def _blended(self, plan: Plan, latents: Sequence[Tensor], made: dict[str, Any]) -> Sample:
+        """A real slice with a lesion drawn into it for each box that has room."""
+        margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
+        windows = []
+        lesions = self._images([self._lesion(plan, i, z) for i, z in enumerate(latents)])
+        for lesion, box in zip(lesions, put.coords, strict=True):
+            image, window = blend(image, lesion, box, margin)
+            windows.append(list(window))
+        put, tightened = self._tightened(image, put)
+        boxes = Boxes(
+            np.concatenate((plan.present.coords, put.coords)),
+            np.concatenate((plan.present.labels, put.labels)),
+        )
+        told = {
+            **self._told(plan.condition, plan.kind),
+            **made,
+            "lesions": plan.moves,
+            WINDOWS: windows,
+            "pixels": f"of a real case, but for {WINDOWS}",
+        }
+        return Sample(image, None, boxes, {**told, **tightened})
+
+    def _lesion(self, plan: Plan, number: int, latent: Tensor) -> Order:
+        """What to draw for one of the boxes: the square around it."""
+        one = torch.from_numpy(plan.put.coords[number : number + 1])
+        around = squares(one, self.gan.options.roi_margin)
+        own = within(one[None], around, self.gan.edge)[0].numpy()
+        return Order(latent, Boxes(own, plan.put.labels[number : number + 1]), plan.kind)

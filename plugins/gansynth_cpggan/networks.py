@@ -1,0 +1,203 @@
+"""The networks of ``cpggan``: they grow from 4 x 4 voxels, and see boxes at every resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gansynth.errors import UsageFault
+from gansynth.networks.progressive import (
+    EqualisedConv2d,
+    EqualisedLinear,
+    half,
+    leaky,
+    minibatch_deviation,
+    pixel_norm,
+    twice,
+)
+
+FIRST = 4
+"""Edge in voxels that both networks begin with."""
+PYRAMID = (1, 2, 4)
+"""Bins along each axis of spatial pyramid pooling (He et al. 2014, arXiv:1406.4729)."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Edges and features of both networks, coarse to fine.
+
+    Attributes:
+        edges: 4, 8, ... up to the image's.
+        widths: features at each; they halve as the edge doubles.
+    """
+
+    edges: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, size: Sequence[int], width: int, most: int) -> Growth:
+        """For images of some size, with ``width`` features at full size and ``most`` at most.
+
+        Raises:
+            UsageFault: it cannot be grown to by doubling 4 x 4.
+        """
+        edge = size[0] if size else 0
+        if len(size) != 2 or size[0] != size[1] or edge < FIRST or edge & (edge - 1):
+            asked = " x ".join(map(str, size)) or "none of its own"
+            raise UsageFault(
+                f"cpggan: grows images from 4 x 4 by doubling them, and their size is {asked}; "
+                "expected 64 x 64, 128 x 128, 256 x 256 or another power of 2. Have pictures or "
+                "slices brought to it: --read size=128x128"
+            )
+        edges = tuple(FIRST << i for i in range((edge // FIRST).bit_length()))
+        return cls(edges, tuple(min(most, width * edge // e) for e in edges))
+
+
+class Painter(nn.Module):
+    """Latents and box maps in, images out: Karras et al. 2018, table 2, with maps.
+
+    Args:
+        growth: edges and features.
+        latent: numbers in a latent.
+        told: classes of samples it is told of; 0 for none.
+        channels: to draw.
+        classes: channels of the box maps.
+    """
+
+    grown: Tensor
+
+    def __init__(self, growth: Growth, latent: int, told: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.growth, self.told = growth, told
+        w = growth.widths
+        # A gain of 1/4: their own, for this layer.
+        self.first = EqualisedLinear(latent + told, w[0] * FIRST**2, math.sqrt(2) / 4)
+        self.begin = EqualisedConv2d(w[0] + classes, w[0], 3)
+        self.enter = nn.ModuleList(
+            EqualisedConv2d(cin + classes, cout, 3) for cin, cout in pairwise(w)
+        )
+        self.refine = nn.ModuleList(EqualisedConv2d(cout, cout, 3) for cout in w[1:])
+        self.image = nn.ModuleList(EqualisedConv2d(cin, channels, 1, gain=1) for cin in w)
+        # Not an integer, so that it is averaged as the weights are: they grow together.
+        self.register_buffer("grown", torch.zeros(()))
+
+    def forward(
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None = None
+    ) -> Tensor:
+        """Draw.
+
+        Args:
+            latents: (B, numbers).
+            maps: (B, classes, edge, edge), of the level's edge.
+            level: number of the resolution.
+            alpha: how far it has faded in, 0 to 1.
+            told: int64 (B,), the class of each sample; None if none is asked for.
+
+        Returns:
+            (B, channels, edge, edge), any real numbers.
+        """
+        seen = pyramid(maps, level)
+        latents = pixel_norm(latents)
+        if told is not None:
+            latents = torch.cat((latents, F.one_hot(told, self.told).to(latents)), 1)
+        x = self.first(latents).unflatten(1, (-1, FIRST, FIRST))
+        x = _unit(self.begin(_with(_unit(x), seen[0])))
+        coarse: Tensor | None = None
+        for i in range(level):
+            if i == level - 1 and alpha < 1:
+                coarse = twice(self.image[i](x))
+            x = _unit(self.enter[i](_with(twice(x), seen[i + 1])))
+            x = _unit(self.refine[i](x))
+        image: Tensor = self.image[level](x)
+        return image if coarse is None else torch.lerp(coarse, image, alpha)
+
+
+class Judge(nn.Module):
+    """Images with box maps in, one number for each out: Karras et al. 2018, table 2, with maps.
+
+    Args:
+        growth: edges and features.
+        told: classes of samples it is told of; 0 for none. They enter as a projection (Miyato &
+            Koyama 2018, arXiv:1802.05637, eq. 4).
+        channels: of the images.
+        classes: channels of the box maps.
+        spp: pool the coarsest features over a spatial pyramid.
+    """
+
+    def __init__(self, growth: Growth, told: int, channels: int, classes: int, spp: bool) -> None:
+        super().__init__()
+        self.growth, self.channels, self.spp = growth, channels, spp
+        w = growth.widths
+        self.image = nn.ModuleList(EqualisedConv2d(channels + classes, c, 1) for c in w)
+        self.refine = nn.ModuleList(EqualisedConv2d(c + classes, c, 3) for c in w[1:])
+        self.leave = nn.ModuleList(
+            EqualisedConv2d(cin, cout, 3) for cin, cout in zip(w[1:], w, strict=False)
+        )
+        self.end = EqualisedConv2d(w[0] + 1 + classes, w[0], 3)
+        bins = sum(n * n for n in PYRAMID) if spp else FIRST**2
+        self.dense = EqualisedLinear(w[0] * bins, w[0])
+        self.head = EqualisedLinear(w[0], 1, gain=1)
+        self.told = nn.Embedding(told, w[0]) if told else None
+
+    def forward(
+        self, pair: Tensor, level: int, alpha: float, group: int, told: Tensor | None = None
+    ) -> Tensor:
+        """Judge.
+
+        Args:
+            pair: (B, channels + classes, edge, edge): image and maps, of the level's edge.
+            level: number of the resolution.
+            alpha: how far it has faded in, 0 to 1.
+            group: samples of a group of the minibatch deviation; divides B.
+            told: int64 (B,), the class of each sample.
+
+        Returns:
+            Values (B, 1).
+        """
+        seen = pyramid(pair[:, self.channels :], level)
+        x = leaky(self.image[level](pair))
+        for i in reversed(range(level)):
+            x = leaky(self.refine[i](_with(x, seen[i + 1])))
+            x = half(leaky(self.leave[i](x)))
+            if i == level - 1 and alpha < 1:
+                x = torch.lerp(leaky(self.image[i](half(pair))).to(x.dtype), x, alpha)
+        x = leaky(self.end(_with(minibatch_deviation(x, group), seen[0])))
+        found = leaky(self.dense(spatial_pyramid(x) if self.spp else x.flatten(1)))
+        value: Tensor = self.head(found)
+        if self.told is not None:
+            assert told is not None, "observe() has seen a class of each case"
+            value = value + (self.told(told) * found).sum(1, keepdim=True)
+        return value
+
+
+def pyramid(maps: Tensor, level: int) -> list[Tensor]:
+    """Maps of every resolution up to a level's, coarse to fine."""
+    found = [maps]
+    for _ in range(level):
+        found.append(half(found[-1]))
+    return found[::-1]
+
+
+def spatial_pyramid(x: Tensor) -> Tensor:
+    """The largest of each feature in 1, 2 x 2 and 4 x 4 bins: (B, C, H, W) -> (B, 21 C)."""
+    return torch.cat([F.adaptive_max_pool2d(x, n).flatten(1) for n in PYRAMID], 1)
+
+
+def _with(x: Tensor, maps: Tensor) -> Tensor:
+    """Features and maps side by side.
+
+    Inside a box the maps are together as loud as all features, whose mean square is 1; else one
+    channel among hundreds would be learnt to be heeded far too slowly.
+    """
+    loud = math.sqrt(x.shape[1] / maps.shape[1])
+    return torch.cat((x, (loud * maps).to(x.dtype)), 1)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return pixel_norm(leaky(x))

@@ -1,0 +1,162 @@
+"""What the two players of ``cpggan`` minimise: WGAN-GP with drift, over images with their boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansynth import losses
+from gansynth.augment import DiscriminatorAugment
+from gansynth.errors import UsageFault
+from gansynth.generator import Phase, Step
+from gansynth.networks.progressive import half, twice
+from gansynth_cpggan.boxes import batch_maps
+from gansynth_cpggan.roi import crops
+
+if TYPE_CHECKING:
+    from gansynth_cpggan.model import CPGGAN
+
+
+class Objective:
+    """Losses of the generator and the critic.
+
+    What the critic sees is a *pair*: an image in standardised units, and behind it the box maps,
+    (B, C + classes, edge, edge).
+
+    Args:
+        gan: whose networks play.
+    """
+
+    def __init__(self, gan: CPGGAN) -> None:
+        self.gan, self.options = gan, gan.options
+        self.augment = DiscriminatorAugment(self.options.augment, self.options.augment_p)
+
+    def phases(self) -> Sequence[Phase]:
+        """The generator waits for ``n_critic`` - 1 steps; in its own, its samples serve both."""
+        pace = self.options.n_critic
+        return (
+            Phase("generator", self.generator, pace, pace - 1),
+            Phase("discriminator", self.discriminator),
+        )
+
+    def generator(self, step: Step) -> Mapping[str, Tensor]:
+        """Raise the critic's value of synthetic pairs."""
+        level = self._level(step)
+        self.gan.painter.grown.fill_(level - 1 + step.alpha if level else 0.0)
+        fake = self._draw(step)
+        step.scratch["fake"] = fake.detach()
+        return {"value": losses.wgan_generator([self._judge(step, self._changed(step, fake))])}
+
+    def discriminator(self, step: Step) -> Mapping[str, Tensor]:
+        """Tell real pairs from synthetic ones, and from real images with another's boxes."""
+        real, fake = self._changed(step, self._real(step)), self._changed(step, self._fake(step))
+        share = self.options.mismatch if self._group(step) > 1 else 0.0
+        wrong = [self._mismatched(step, real)] if share else []
+        # One pass over all: groups of the minibatch deviation lie within each.
+        values = self._judge(step, torch.cat((real, fake, *wrong))).chunk(2 + len(wrong))
+        distance = losses.wgan_critic([values[0]], [values[1]])
+        if wrong:
+            distance = torch.lerp(distance, losses.wgan_critic([values[0]], [values[2]]), share)
+            chosen = step.rand(1, 1, 1) < share
+            fake = torch.where(chosen, wrong[0], fake)
+        penalty = losses.gradient_penalty(
+            lambda pair: self._judge(step, pair), real, fake, step.rand(1, 1, 1)
+        )
+        return {
+            "distance": distance,
+            "penalty": self.options.penalty * penalty,
+            "drift": self.options.drift * losses.drift([values[0]]),
+        }
+
+    # -- pairs -------------------------------------------------------------------------------------
+
+    def _judge(self, step: Step, pair: Tensor) -> Tensor:
+        """Values (B, 1) of pairs, or of several batches of them one behind the other."""
+        told = self.gan.told(step.batch)
+        if told is not None:
+            told = told.repeat(len(pair) // len(told))
+        value: Tensor = self.gan.nets["discriminator"](
+            pair, self._level(step), step.alpha, self._group(step), told
+        )
+        return value
+
+    def _level(self, step: Step) -> int:
+        assert step.stage.size is not None
+        return self.gan.growth.edges.index(step.stage.size[0])
+
+    def _group(self, step: Step) -> int:
+        """Samples of a group: of a whole share, if that is no multiple of them, a divisor."""
+        return math.gcd(self.options.minibatch, len(step.batch.image))
+
+    def _mismatched(self, step: Step, real: Tensor) -> Tensor:
+        """Real images, each with the boxes of the next one of its group (Reed et al. 2016)."""
+        image, maps = self._split(real)
+        groups = maps.reshape(-1, self._group(step), *maps.shape[1:])
+        others = groups.roll(1, 1).flatten(0, 1)
+        return torch.cat((image, others), 1)
+
+    def _changed(self, step: Step, pair: Tensor) -> Tensor:
+        """Pairs as augmentation leaves them; intensities change in the image alone."""
+        if not self.options.augment:
+            return pair
+        return torch.cat(self.augment(step, *self._split(pair)), 1)
+
+    def _split(self, pair: Tensor) -> tuple[Tensor, Tensor]:
+        channels = len(self.gan.schema.channels)
+        return pair[:, :channels], pair[:, channels:]
+
+    def _draw(self, step: Step) -> Tensor:
+        maps = self._split(self._real(step))[1]
+        latents = step.randn(self.options.latent)
+        told = self.gan.told(step.batch)
+        image = self.gan.drawn(latents, maps, self._level(step), step.alpha, told)
+        return torch.cat((image, maps), 1)
+
+    def _fake(self, step: Step) -> Tensor:
+        """The generator's pairs of this step, or of its own where the generator waits."""
+        if "fake" not in step.scratch:
+            with torch.no_grad():
+                step.scratch["fake"] = self._draw(step)
+        fake: Tensor = step.scratch["fake"]
+        return fake
+
+    def _real(self, step: Step) -> Tensor:
+        """Real pairs of the stage's size, flipped; as blurred as the stage is faded out."""
+        if "real" not in step.scratch:
+            step.scratch["real"] = self._prepared(step)
+        real: Tensor = step.scratch["real"]
+        return real
+
+    @torch.no_grad()
+    def _prepared(self, step: Step) -> Tensor:
+        batch, gan = step.batch, self.gan
+        if tuple(batch.image.shape[2:]) != gan.size:
+            raise UsageFault(
+                f"--set patch={list(batch.image.shape[2:])}: cpggan learns from whole images of "
+                f"{list(gan.size)} voxels, expected to see such; leave patch out"
+            )
+        image = gan.standardised(batch.image)
+        classes = len(gan.schema.box_classes)
+        if self.options.mode == "roi":
+            pair = crops(step, image, classes, gan.edge, self.options.roi_margin)
+        else:
+            pair = torch.cat((image, batch_maps(batch, classes)), 1)
+        pair = self._flipped(step, pair)
+        edge = gan.growth.edges[self._level(step)]
+        # Means of areas; so the maps are those of boxes drawn at the stage's own size.
+        pair = F.avg_pool2d(pair, gan.edge // edge) if edge < gan.edge else pair
+        if step.alpha < 1 and edge > gan.growth.edges[0]:
+            image, maps = self._split(pair)
+            pair = torch.cat((torch.lerp(twice(half(image)), image, step.alpha), maps), 1)
+        return pair
+
+    def _flipped(self, step: Step, pair: Tensor) -> Tensor:
+        axes = {"none": (), "h": (-1,), "v": (-2,), "hv": (-1, -2)}[self.options.flips]
+        for axis in axes:
+            pair = torch.where(step.rand(1, 1, 1) < 0.5, pair.flip(axis), pair)
+        return pair

@@ -1,0 +1,101 @@
+"""Options of ``cpggan``; where they say nothing of their own they are Karras et al. 2018's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gansynth.augment import ChangeName
+from gansynth.generator import GeneratorOptions
+
+
+def _split(names: Any) -> Any:
+    """Several as a list, or as a text with commas; one by itself."""
+    if isinstance(names, str):
+        return [n.strip() for n in names.split(",") if n.strip()]
+    return [names] if isinstance(names, int) else names
+
+
+class CPGGANOptions(GeneratorOptions):
+    """Options of ``cpggan``."""
+
+    # -- networks
+    width: int = Field(
+        16, ge=1, description="features at full size; doubled at each halving of the size"
+    )
+    max_width: int = Field(256, ge=1, description="most features")
+    latent: int = Field(128, ge=1, description="numbers in a latent")
+    minibatch: int = Field(
+        4, ge=1, description="samples of a group whose deviation the discriminator sees; 1: none"
+    )
+    spp: bool = Field(
+        False, description="pool the discriminator's last features over a spatial pyramid"
+    )
+    output: Literal["linear", "tanh"] = Field(
+        "linear", description="range of the image: any, or a recorded window"
+    )
+    # -- growth
+    stage_images: int = Field(
+        20_000, ge=1, description="real images shown at each size once it has faded in"
+    )
+    fade_images: int = Field(
+        20_000, ge=0, description="real images over which each size fades in; 0: at once"
+    )
+    batch_sizes: Annotated[tuple[int, ...], BeforeValidator(_split)] = Field(
+        (),
+        description="real cases a step at 4 x 4, 8 x 8, ..., the last for all larger sizes; empty: "
+        "batch_size",
+    )
+    # -- losses and rates
+    penalty: float = Field(10.0, ge=0, description="weight of the gradient penalty")
+    drift: float = Field(1e-3, ge=0, description="weight of the critic's squared values")
+    mismatch: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of real images with another's boxes in what the critic takes for "
+        "synthetic",
+    )
+    n_critic: int = Field(1, ge=1, description="critic's steps for each of the generator")
+    lr_generator: float = Field(1e-3, gt=0, description="Adam's rate for the generator")
+    lr_discriminator: float = Field(1e-3, gt=0, description="Adam's rate for the critic")
+    # -- condition, augmentation
+    condition: Literal["none", "class"] = Field(
+        "none", description="what is asked of a sample beside its boxes: nothing, or its class"
+    )
+    flips: Literal["none", "h", "v", "hv"] = Field(
+        "none", description="axes along which half of the real images are flipped, boxes with them"
+    )
+    augment: Annotated[tuple[ChangeName, ...], BeforeValidator(_split)] = Field(
+        (), description="changes of what the critic sees, for few cases (DiffAugment)"
+    )
+    augment_p: float = Field(1.0, ge=0, le=1, description="probability of each change")
+    # -- samples
+    mode: Literal["image", "roi"] = Field(
+        "image", description="draw whole images, or lesions alone and blend them into real slices"
+    )
+    roi_size: int = Field(32, description="edge in voxels that lesions are learnt and drawn at")
+    roi_margin: float = Field(
+        0.5,
+        ge=0,
+        description="surroundings of a lesion at either end, parts of its box's side",
+    )
+    tighten: bool = Field(False, description="shrink asked boxes to the lesion that was drawn")
+    admit: Literal["contrast", "none"] = Field(
+        "contrast",
+        description="what a sample must show to be learnt from: the contrast that all but 5 % of "
+        "the training boxes have, or nothing",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse what contradicts itself."""
+        if any(size < 1 for size in self.batch_sizes):
+            raise ValueError(f"batch_sizes={list(self.batch_sizes)}: expected 1 or more each")
+        if self.mismatch and self.minibatch < 2:
+            raise ValueError(
+                "mismatch: boxes come from another sample of the same group; use minibatch=2 or "
+                "more, or mismatch=0"
+            )
+        return self

@@ -1,0 +1,90 @@
+"""Lesions alone: the square around a box, cut out of an image at a size of its own."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansynth.generator import Step
+from gansynth_cpggan.boxes import box_maps
+
+OVER = 4
+"""Points that a voxel's mean is taken of along each axis."""
+LEAST = 4.0
+"""Edge in voxels of the smallest square."""
+
+
+def squares(boxes: Tensor, margin: float) -> Tensor:
+    """The squares around boxes.
+
+    Args:
+        boxes: float32 (B, 4), ``ymin, xmin, ymax, xmax``.
+        margin: beyond the longer side at either end, in parts of it.
+
+    Returns:
+        Float32 (B, 4), likewise.
+    """
+    low, high = boxes[:, :2], boxes[:, 2:]
+    reach = ((high - low).amax(1, keepdim=True) * (0.5 + margin)).clamp(min=LEAST / 2)
+    middle = (low + high) / 2
+    return torch.cat((middle - reach, middle + reach), 1)
+
+
+def resampled(images: Tensor, windows: Tensor, height: int, width: int) -> Tensor:
+    """A window of each image, at a size: means of ``OVER`` x ``OVER`` points, linearly between.
+
+    Args:
+        images: float32 (B, C, H, W); beyond their edges they go on with their last voxels.
+        windows: float32 (B, 4), ``ymin, xmin, ymax, xmax`` in voxels of the image.
+        height: of the result.
+        width: likewise.
+
+    Returns:
+        Float32 (B, C, height, width).
+    """
+    axes = []
+    for axis, (n, count) in enumerate(zip(images.shape[2:], (height, width), strict=True)):
+        low, high = windows[:, axis, None], windows[:, axis + 2, None]
+        at = (torch.arange(count * OVER, device=images.device) + 0.5) / (count * OVER)
+        axes.append((low + (high - low) * at) * (2 / n) - 1)
+    grid = torch.stack(
+        (
+            axes[1][:, None, :].expand(-1, height * OVER, -1),
+            axes[0][:, :, None].expand(-1, -1, width * OVER),
+        ),
+        -1,
+    )
+    found = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.avg_pool2d(found, OVER)
+
+
+def within(boxes: Tensor, windows: Tensor, edge: int) -> Tensor:
+    """Boxes (B, M, 4) in voxels of windows (B, 4) that are brought to ``edge`` x ``edge``."""
+    low, high = windows[:, None, :2], windows[:, None, 2:]
+    scale = edge / (high - low)
+    return torch.cat(((boxes[..., :2] - low) * scale, (boxes[..., 2:] - low) * scale), -1)
+
+
+def crops(step: Step, image: Tensor, classes: int, edge: int, margin: float) -> Tensor:
+    """Of each sample the square around one of its boxes, drawn at random, with its box maps.
+
+    Args:
+        step: of these samples; each has a box.
+        image: float32 (B, C, H, W).
+        classes: of boxes.
+        edge: of the result.
+        margin: see ``squares``.
+
+    Returns:
+        Float32 (B, C + classes, edge, edge).
+    """
+    boxes, labels = step.batch.boxes, step.batch.box_labels
+    assert boxes is not None, "only cases with boxes are accepted"
+    assert labels is not None
+    count = (labels >= 0).sum(1)
+    # In float32 the product can reach its bound.
+    chosen = torch.minimum((step.rand(1)[:, 0] * count).long(), count - 1)
+    windows = squares(boxes[torch.arange(len(boxes), device=boxes.device), chosen], margin)
+    maps = box_maps(within(boxes, windows, edge), labels, classes, (edge, edge))
+    return torch.cat((resampled(image.float(), windows, edge, edge), maps), 1)

@@ -1,0 +1,184 @@
+"""``gansynth augment --target yolo``: real detectors trained by the command, and its ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.detection.record import read_detections
+from gansynth.sources.base import SourceRequest
+from gansynth_yolo.judging import true_boxes
+from gansynth_yolo.record import FILE
+from gansynth_yolo.source import open_yolo
+from tests.conftest import content
+
+REAL = 16
+"""Training images of ``shared_yolo``."""
+
+
+def record_of(output: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((output / FILE).read_text())
+    return document
+
+
+# -- the whole way, with a real detector -----------------------------------------------------------
+
+
+def command(
+    data: Path, run: Path | None, output: Path, *more: object, ratio: str = "1:1", epochs: int = 2
+) -> list[str]:
+    """``gansynth augment`` as a process of its own."""
+    small = {"epochs": epochs, "imgsz": 64, "batch": 8, "workers": 2, "device": "cpu"}
+    named = () if run is None else ("--generator", run, "--device", "cpu", "--bank-size", 8)
+    words = (
+        *(sys.executable, "-m", "gansynth_cli", "augment", "--target", "yolo"),
+        *("--data", f"yolo:{data}", "--ratio", ratio, *named, "--set", f"output={output}"),
+        *(f"--set={key}={value}" for key, value in small.items()),
+        *more,
+    )
+    return [str(word) for word in words]
+
+
+def augmented(*asked: Any, **how: Any) -> dict[str, Any]:
+    """What ``gansynth augment --json`` said; stderr is shown if it failed."""
+    ended = subprocess.run(
+        [*command(*asked, **how), "--json"], capture_output=True, text=True, timeout=200
+    )
+    assert ended.returncode == 0, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout)
+    return document
+
+
+def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int) -> None:
+    source = open_yolo(SourceRequest("yolo", str(data)))
+    (session,) = record_of(output)["sessions"]
+    settled = [(one["places_real"], one["places_synthetic"]) for one in session["per_epoch"]]
+    assert settled == [(REAL, synthetic)] * 2
+    if session["detector"] == "libreyolo":  # ultralytics' workers draw epochs ahead
+        assert (said["drawn_real"], said["drawn_synthetic"]) == (2 * REAL, 2 * synthetic)
+    assert said["realised_synthetic_share"] == pytest.approx(said["asked_synthetic_share"], abs=0.1)
+    assert said["fell_back"] == 0
+    found = read_detections(output / "gansynth_detections.json")
+    assert {image.id for image in found.images} == {i.case for i in source.images["val"]}
+    for image in found.images:
+        wanted = true_boxes(source.image(image.id)).boxes
+        assert np.abs(image.truth.boxes - wanted).max(initial=0) < 0.001
+    lesions = sum(len(image.rows) for image in source.images["val"])
+    metrics = said["metrics_on_real_cases"]
+    assert (metrics["slices"], metrics["lesions"]) == (len(found.images), lesions)
+    assert {"map_50", "sensitivity_25", "fp_per_slice_50"} <= metrics.keys()
+    assert len(read_detections(output / "gansynth_detections_test.json").images) == 4
+
+
+def test_libreyolo_trains_on_the_fly_by_one_command(shared_yolo, box_run, tmp_path):
+    before = content(shared_yolo.parent)
+    said = augmented(shared_yolo, box_run, tmp_path / "out")
+    check_results(said, shared_yolo, tmp_path / "out", REAL)
+    document = record_of(tmp_path / "out")
+    assert document["complete"]
+    (session,) = document["sessions"]
+    assert session["licence"] == "MIT"
+    assert session["versions"]["libreyolo"]
+    assert [one["synthetic"] for one in session["per_epoch"]] == [REAL, REAL]
+    bank = Path(json.loads((tmp_path / "out" / "gansynth_producer.json").read_text())["bank"])
+    assert not bank.exists()
+    assert content(shared_yolo.parent) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["libreyolo", "ultralytics"])
+def test_both_arms_come_from_one_command(shared_yolo, box_run, tmp_path, name):
+    before = content(shared_yolo.parent)
+    for arm, run, ratio, synthetic in (("real", None, "1:0", 0), ("both", box_run, "2:1", 8)):
+        output = tmp_path / arm
+        said = augmented(shared_yolo, run, output, "--detector", name, ratio=ratio)
+        check_results(said, shared_yolo, output, synthetic)
+    licence = record_of(tmp_path / "both")["sessions"][0]["licence"]
+    assert licence.startswith({"libreyolo": "MIT", "ultralytics": "AGPL-3.0"}[name])
+    assert content(shared_yolo.parent) == before
+
+
+# -- the end of it ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def training(shared_yolo, box_run, tmp_path) -> Iterator[subprocess.Popen[str]]:
+    """A long training by the command, in its second epoch; its results go to ``tmp_path/out``."""
+    log = tmp_path / "said"
+    with log.open("w") as stream:
+        words = command(shared_yolo, box_run, tmp_path / "out", epochs=500)
+        process = subprocess.Popen(words, stderr=stream, stdout=stream, text=True)
+    try:
+        until(lambda: "epoch 1 of 500" in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(true: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def family(output: Path) -> list[int]:
+    """Processes that name a folder in their command line: training, loaders, producer."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(output).encode() in words and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
+    ids=["kill", "term", "int"],
+)
+def test_nobody_and_nothing_is_left_of_a_training_that_is_ended(training, tmp_path, number, code):
+    output = tmp_path / "out"
+    bank = Path(json.loads((output / "gansynth_producer.json").read_text())["bank"])
+    assert bank.exists()
+    assert len(family(output)) >= 3
+    training.send_signal(number)
+    assert training.wait(60) == code
+    until(lambda: not family(output), 20)
+    assert not bank.exists()
+    document = record_of(output)
+    assert not document["complete"]
+    assert document["sessions"][0]["epochs"][1] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["libreyolo", "ultralytics"])
+def test_a_killed_training_is_gone_on_with(shared_yolo, box_run, tmp_path, name):
+    output, log = tmp_path / "out", tmp_path / "said"
+    asked = (shared_yolo, box_run, output, "--detector", name)
+    with log.open("w") as stream:
+        process = subprocess.Popen(command(*asked, epochs=6), stderr=stream, stdout=stream)
+    until(lambda: "epoch 2 of 6" in log.read_text() or process.poll() is not None)
+    process.kill()
+    process.wait()
+    until(lambda: not family(output), 20)
+    augmented(*asked, "--set=resume=yes", epochs=6)
+    document = record_of(output)
+    assert document["complete"]
+    first, second = document["sessions"]
+    assert second["epochs"] == [first["epochs"][1], 6]
+    assert all(one["places_synthetic"] == REAL for one in second["per_epoch"])

@@ -1,0 +1,249 @@
+"""One training of a detector: its bank and producer, what is counted, and what it comes to."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.adapter import Injection
+from gansynth.bank import BankSpec, BankWriter
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
+from gansynth.schema import Boxes, Sample
+from gansynth.sources.base import SourceRequest
+from gansynth.supply import BankSize
+from gansynth.supplying import Supply
+from gansynth_yolo.config import Choices, YoloConfig
+from gansynth_yolo.record import FILE, check_resumable, read_outcome
+from gansynth_yolo.session import MixSession
+from gansynth_yolo.source import YoloSource, open_yolo
+
+EPOCHS = 3
+REAL = 16
+"""Training images of ``shared_yolo``."""
+
+
+@pytest.fixture
+def source(shared_yolo) -> YoloSource:
+    return open_yolo(SourceRequest("yolo", str(shared_yolo)))
+
+
+@pytest.fixture
+def config(source, tmp_path) -> YoloConfig:
+    """Real images only; tests change what they need."""
+    (tmp_path / "out").mkdir()
+    choices = Choices(epochs=EPOCHS, imgsz=64, batch=8, device="cpu")
+    injection = Injection(None, Ratio(1, 0), device="cpu", size=BankSize(samples=8))
+    return YoloConfig(injection, choices, source.request.to_json(), tmp_path / "out")
+
+
+@pytest.fixture
+def live(config, box_run) -> YoloConfig:
+    """One synthetic image for each real one, of a producer."""
+    return mixing(config, run=box_run, ratio=Ratio(1, 1))
+
+
+@pytest.fixture
+def banked(config, source, tmp_path) -> YoloConfig:
+    """One synthetic image for each real one, of a bank of six."""
+    spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=True, capacity=6)
+    boxes = Boxes(np.array([[4, 4, 20, 20]], np.float32), np.zeros(1, np.int16))
+    samples = [Sample(np.full((1, 32, 32), n / 8, np.float32), None, boxes) for n in range(6)]
+    with BankWriter.create(tmp_path / "bank", spec) as writer:
+        writer.publish([(sample, {}) for sample in samples])
+        writer.finish()
+    return mixing(config, bank=tmp_path / "bank", ratio=Ratio(1, 1))
+
+
+def mixing(config: YoloConfig, **changes: Any) -> YoloConfig:
+    return replace(config, injection=replace(config.injection, **changes))
+
+
+@pytest.fixture
+def opened(source) -> Iterator[Callable[..., MixSession]]:
+    """Opens sessions; what a test leaves open is closed. ``session.said`` is what they said."""
+    sessions: list[MixSession] = []
+
+    def make(config: YoloConfig) -> MixSession:
+        said: list[str] = []
+        session = MixSession(config, source, config.job(source), said.append)
+        session.said = said  # type: ignore[attr-defined]
+        sessions.append(session)
+        return session
+
+    yield make
+    for session in sessions:
+        session.close()
+
+
+def go_through(session: MixSession, epochs: int = EPOCHS, first: int = 0) -> None:
+    """What a detector does, but for learning: every place once an epoch, with three partners."""
+    for epoch in range(first, epochs):
+        for index in range(len(session.slots)):
+            begin = time.monotonic()
+            session.slots.primary(index)
+            for step in (1, 7, 13):
+                session.slots.partner((index + step) % len(session.slots))
+            session.step(begin, time.monotonic())
+        session.epoch(epoch + 1, {"train/loss": 1.0, "metrics/mAP50(B)": 0.5, "speed": 3.0})
+
+
+def record_of(output: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((output / FILE).read_text())
+    return document
+
+
+# -- counts and the record -------------------------------------------------------------------------
+
+
+def test_every_epoch_is_counted_and_the_primary_ratio_is_exact(opened, banked):
+    session = opened(banked)
+    go_through(session)
+    session.close(complete=True)
+    document = record_of(banked.output)
+    (last,) = document["sessions"]
+    assert document["complete"]
+    assert last["epochs"] == [0, EPOCHS]
+    drawn = [(e["epoch"], e["real"], e["synthetic"], e["fell_back"]) for e in last["per_epoch"]]
+    assert drawn == [(n + 1, REAL, REAL, 0) for n in range(EPOCHS)]
+    settled = [(one["places_real"], one["places_synthetic"]) for one in last["per_epoch"]]
+    assert settled == [(REAL, REAL)] * EPOCHS
+    partners = last["per_epoch"][0]
+    assert partners["partners_real"] + partners["partners_synthetic"] == 3 * 2 * REAL
+    assert 0 < partners["partners_synthetic"] < 3 * 2 * REAL
+    assert last["partners"]["real"] + last["partners"]["synthetic"] == EPOCHS * 3 * 2 * REAL
+    assert last["drawn"]["realised"] == last["asked"] == 0.5
+    assert last["bank"].startswith("existing, SHA-256 ")
+    assert last["generator"]["bank_sha256"] in last["bank"]
+    assert len(last["lineage"]["cases"]) == REAL
+    outcome = read_outcome(banked.output, {"map_50": 0.25})
+    assert (outcome.drawn_real, outcome.drawn_synthetic) == (EPOCHS * REAL, EPOCHS * REAL)
+    assert (outcome.asked, outcome.fell_back, outcome.metrics) == (0.5, 0, {"map_50": 0.25})
+
+
+def test_each_epoch_is_told_of(opened, banked):
+    session = opened(banked)
+    go_through(session, 1)
+    said = "\n".join(session.said)
+    assert "epoch 1 of 3 had places for 16 real and 16 synthetic images" in said
+    assert "drawn meanwhile: 16 real, 16 synthetic, with" in said
+    assert "partners in mosaics" in said
+    assert "16 of 32 samples drawn were synthetic (50.0%, asked 50.0%)" in said
+    assert "train/loss 1, mAP50 0.5" in said
+    assert "speed" not in said
+
+
+def test_real_images_alone_need_no_generator_bank_or_producer(opened, config):
+    session = opened(config)
+    assert len(session.slots) == REAL
+    go_through(session)
+    session.close(complete=True)
+    (last,) = record_of(config.output)["sessions"]
+    assert last["bank"] == "none"
+    assert last["generator"] is last["lineage"] is None
+    assert (last["drawn"]["real"], last["drawn"]["synthetic"]) == (EPOCHS * REAL, 0)
+    assert not (config.output / "gansynth_producer.log").exists()
+
+
+@pytest.mark.slow
+def test_the_producer_and_its_bank_go_with_the_session(opened, live):
+    session = opened(live)
+    bank, producer = session._supply.bank, session._supply.keeper._producer.process
+    assert bank.exists()
+    assert producer.poll() is None
+    session.close()
+    assert not bank.exists()
+    assert producer.poll() is not None
+
+
+def test_nothing_is_left_of_a_session_that_does_not_begin(opened, live, monkeypatch):
+    made: list[Supply] = []
+
+    def wait(self: Supply) -> None:
+        made.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Supply, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        opened(live)
+    assert made[0].bank is not None
+    assert not made[0].bank.exists()
+    assert made[0].keeper is not None
+    assert not made[0].keeper.alive()
+
+
+def test_a_schedule_counts_epochs(opened, banked):
+    session = opened(mixing(banked, schedule=Schedule.parse("anneal:0%-100%")))
+    go_through(session)
+    (last,) = record_of(banked.output)["sessions"]
+    drawn = [one["synthetic"] for one in last["per_epoch"]]
+    assert drawn == sorted(drawn, reverse=True)
+    assert drawn[0] > drawn[-1]
+    assert sum(drawn) / (2 * REAL * EPOCHS) == pytest.approx(last["asked"], abs=0.01)
+    assert last["asked"] == pytest.approx(0.25)
+
+
+def test_fine_tuning_draws_of_chosen_subjects_only(opened, banked, source):
+    session = opened(mixing(banked, ratio=Ratio(0, 1), schedule=Schedule.parse("finetune:10%@50%")))
+    go_through(session)
+    chosen = record_of(banked.output)["sessions"][0]["chosen"]
+    assert len(chosen) == 2
+    assert set(chosen) < set(source.train_ids)
+    indices = {source.train_ids.index(case) for case in chosen}
+    assert {session.slots.primary(i).real for i in range(REAL)} <= indices
+
+
+# -- leakage, once more in the child ---------------------------------------------------------------
+
+
+def test_the_child_itself_refuses_a_generator_that_has_seen_a_held_out_image(
+    opened, live, source, tmp_path, box_run
+):
+    run = tmp_path / "leaky"
+    shutil.copytree(box_run, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["lineage"]["cases"].append(vars(source.record(source.held_out_ids[0])))
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IntegrityFault, match="leakage"):
+        opened(mixing(live, run=run))
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+def test_a_training_that_is_continued_adds_a_session(opened, config):
+    first = opened(config)
+    go_through(first, 1)
+    first.close()
+    more = replace(config, choices=replace(config.choices, resume=True))
+    check_resumable(more)
+    second = opened(more)
+    go_through(second, EPOCHS, first=1)
+    second.close(complete=True)
+    document = record_of(config.output)
+    assert [one["epochs"] for one in document["sessions"]] == [[0, 1], [1, EPOCHS]]
+    assert read_outcome(config.output, {}).drawn_real == EPOCHS * REAL
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "yolox-s"}, "a training of the model yolox-n, not of yolox-s"),
+        ({"detector": "ultralytics"}, "a training of the detector libreyolo"),
+        ({"epochs": 9}, "--set epochs=9: the training in .* has ended"),
+    ],
+)
+def test_another_training_is_not_gone_on_with(opened, config, change, says):
+    session = opened(config)
+    go_through(session)
+    session.close(complete=True)
+    more = replace(config, choices=replace(config.choices, resume=True, **change))
+    with pytest.raises(UsageFault, match=says):
+        check_resumable(more)

@@ -1,0 +1,176 @@
+"""``gansynth detections``: the table, the verdicts, the files, and what it refuses."""
+# mypy: disallow-untyped-calls=False
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gansynth.detection.record import FILE, Found, write_detections
+from tests.detection.simulated import document, drawn, seen
+
+BOX = (10, 10, 20, 20)
+FAST = ("--bootstrap", "50", "--confidence", "0.5")
+
+
+def more(detections):
+    """Higher scores all over."""
+    return replace(
+        detections,
+        images=tuple(
+            replace(s, found=Found(s.found.boxes, np.sqrt(s.found.scores), s.found.labels))
+            for s in detections.images
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders of two trainings on the same images."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = drawn(1, 60, per_subject=4)
+    write_detections(folder / "real" / FILE, found)
+    other = more(found)
+    write_detections(folder / "both" / FILE, replace(other, images=other.images[::-1]))
+    return folder / "real", folder / "both"
+
+
+def test_the_table_the_verdicts_and_the_lesions_are_printed(trained, run_cli):
+    result = run_cli("detections", *trained, *FAST, "--paper")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("15 patients, 60 slices (")
+    assert lines[2].split("  ")[0] == ""
+    assert [line.split("  ")[0] for line in lines[3:7]] == [
+        "real", "both", "Han 2019, 2,813 real", "Han 2019, + 4,000 GAN",
+    ]  # fmt: skip
+    assert "0.67" in lines[5]
+    assert "not comparable" in lines[7]
+    assert sum("no difference shown" in line for line in lines) == 4
+    assert sum(line.startswith("real  ") or line.startswith("both  ") for line in lines) == 6
+
+
+def test_numbers_are_one_document_and_a_seed_is_a_seed(trained, run_json):
+    one, same, other = (
+        run_json("detections", *trained, *FAST, "--seed", seed) for seed in (1, 1, 2)
+    )
+    assert one == same
+    assert one["arms"][0]["map"]["low"] != other["arms"][0]["map"]["low"]
+    assert [arm["name"] for arm in one["arms"]] == ["real", "both"]
+    real, both = (arm["at"]["0.5"] for arm in one["arms"])
+    assert both["sensitivity"]["value"] > real["sensitivity"]["value"]
+    assert both["fps_per_slice"]["value"] > real["fps_per_slice"]["value"]
+    assert one["arms"][0]["map"] == one["arms"][1]["map"]
+    assert {(c["iou"], c["held"]) for c in one["equal_fps"]} == {
+        (0.5, "real"), (0.5, "both"), (0.25, "real"), (0.25, "both"),
+    }  # fmt: skip
+
+
+def test_files_are_written_and_read_as_what_they_are(trained, run_json, tmp_path):
+    out = tmp_path / "new" / "table"
+    document = run_json("detections", *trained, *FAST, "-o", out)
+    assert {path.name for path in out.iterdir()} == {"table.md", "detections.json", "froc.png"}
+    assert json.loads((out / "detections.json").read_text()) == {
+        k: v for k, v in document.items() if k != "files"
+    }
+    page = (out / "table.md").read_text()
+    for part in ("At equal false positives", "FROC", "Lesions in three dimensions", "Classes"):
+        assert f"## {part}" in page
+    with Image.open(out / "froc.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert picture.format == "PNG"
+    for colour in ((0x1F, 0x6F, 0xB4), (0xD1, 0x60, 0x0F)):
+        assert (np.abs(pixels.astype(int) - colour).max(axis=2) < 3).sum() > 50
+
+
+def test_arms_can_be_named_and_one_alone_has_no_comparison(trained, run_json):
+    found = run_json("detections", f"my arm={trained[0]}", *FAST, "--bootstrap", "0")
+    assert [arm["name"] for arm in found["arms"]] == ["my arm"]
+    assert found["equal_fps"] == []
+    assert found["arms"][0]["map"]["low"] is None
+
+
+def test_a_folder_may_hold_several_splits(trained, run_json, refuse, tmp_path):
+    (tmp_path / "a").mkdir()
+    image = seen("x", [BOX], [BOX], [0.9])
+    write_detections(
+        tmp_path / "a" / "gansynth_detections_test.json", document(image, split="test")
+    )
+    for typed in (["--split", "test", tmp_path / "a"], list((tmp_path / "a").iterdir())):
+        found = run_json("detections", *typed)
+        assert (found["split"], found["arms"][0]["name"]) == ("test", "a")
+    refuse("detections", tmp_path / "a", code=2, says=[f"has no {FILE}"])
+
+
+def test_a_wrong_class_may_count(trained, run_json):
+    """Truth and detections are drawn with classes of their own."""
+    strict = run_json("detections", trained[0], *FAST)
+    loose = run_json("detections", trained[0], *FAST, "--any-class")
+    values = [found["arms"][0]["at"]["0.5"]["sensitivity"]["value"] for found in (strict, loose)]
+    assert values[0] < values[1]
+    assert loose["classes"] == ["any class"]
+
+
+def test_what_the_numbers_do_not_say_is_a_warning(run_cli, tmp_path):
+    image = seen("x", [BOX], [BOX] * 2, [0.9, 0.8])
+    path = write_detections(
+        tmp_path / "d.json",
+        document(image, seen("y"), confidence=0.01, most_found=2, iou_nms=None),
+    )
+    result = run_cli("detections", path)
+    assert result.exit_code == 0
+    for said in (
+        "subject unknown: every image is its own patient",
+        "2 patient(s): fewer than 10",
+        "confidence 0.001: detections were kept down to 0.01",
+        "d: 1 image(s) have the 2 detections",
+        "double boxes were not dropped",
+    ):
+        assert f"warning: {said}" in result.stderr
+    assert "not available: 2 of 2 images" in result.stdout
+
+
+OTHER: dict[str, Any] = {
+    "names": {"names": ("a", "b")},
+    "split": {"split": "test"},
+    "iou_nms": {"iou_nms": 0.7},
+    "confidence": {"confidence": 0.01},
+    "most_found": {"most_found": 100},
+    "lacks image 'y'": {"images": (seen("x", [BOX]),)},
+    "has image 'z'": {"images": (seen("x", [BOX]), seen("y"), seen("z"))},
+    "image 'x': truth.boxes": {"images": (seen("x", [(10, 10, 20, 21)]), seen("y"))},
+    "image 'x': truth.labels": {"images": (seen("x"), seen("y"))},
+    "image 'y': subject": {"images": (seen("x", [BOX]), seen("y", subject="p"))},
+    "image 'y': volume": {"images": (seen("x", [BOX]), seen("y", place=("v", 0)))},
+}
+
+
+@pytest.mark.parametrize("differs", OTHER)
+def test_arms_that_cannot_be_compared_are_refused(differs, refuse, tmp_path):
+    first = document(seen("x", [BOX]), seen("y"))
+    one = write_detections(tmp_path / "one.json", first)
+    two = write_detections(tmp_path / "two.json", replace(first, **OTHER[differs]))
+    refuse("detections", one, two, code=3, says=["two.json", differs, "expected"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nowhere"], 2, ["no such file or folder"]),
+        (["."], 2, [f"has no {FILE}"]),
+        (["{real}", "{real}"], 2, ["real: names 2 arms", "NAME=PATH"]),
+        (["{real}", "--iou", "0"], 2, ["--iou", ".5,.25"]),
+        (["{real}", "--iou", ".5,.5"], 2, ["--iou"]),
+        (["{real}", "--iou", "half"], 2, ["--iou", "'half'"]),
+        (["{real}", "--confidence", "2"], 2, ["--confidence"]),
+        (["broken.json"], 3, ["broken.json", "not a detections document"]),
+    ],
+)
+def test_what_cannot_be_is_one_line(trained, arguments, code, says, refuse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    typed = [text.format(real=trained[0]) for text in arguments]
+    refuse("detections", *typed, "-o", "out", code=code, says=says, keep=[tmp_path])

@@ -1,0 +1,96 @@
+"""``cpggan`` on a GPU: its samples, precisions, lesions alone, memory."""
+# mypy: disallow-untyped-calls=False
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gansynth.generator import Batch, Stage
+from gansynth.schema import Boxes, Condition, Schema
+from gansynth.training import FitOptions, train
+from gansynth_cpggan.model import CPGGAN, CPGGANOptions
+from tests.zoo.members import loop, member, toy_batches
+
+ASKED = Boxes(np.array([[2, 3, 7, 9], [9, 9, 14, 13]], np.float32), np.array([0, 1], np.int16))
+CARD = 11 * 2**30
+"""Bytes of a card that 256 x 256 voxels are to be trained on."""
+
+
+def grown(device: torch.device) -> CPGGAN:
+    """Fresh weights, drawn from at full size."""
+    made = member("cpggan")
+    assert isinstance(made, CPGGAN)
+    made.painter.grown.fill_(len(made.growth.edges) - 1)
+    made.to(device).precision = "fp32"
+    return made
+
+
+def roi(**own: Any) -> CPGGAN:
+    torch.manual_seed(0)
+    schema = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("one", "two"))
+    return CPGGAN(schema, (64, 64), CPGGANOptions(width=4, max_width=8, roi_size=16, **own))
+
+
+def test_samples_are_the_same_to_the_bit_in_any_company(device):
+    generator = grown(device)
+    conditions = [Condition(boxes=ASKED if i % 2 else None) for i in range(5)]
+    together = generator.sample(conditions, list(range(5)))
+    for seed in (3, 0):
+        alone = generator.sample([conditions[seed]], [seed])[0]
+        np.testing.assert_array_equal(alone.image, together[seed].image)
+
+
+def test_gpu_and_cpu_draw_nearly_the_same(device):
+    one, two = (
+        grown(where).sample([Condition(boxes=ASKED)], [3])[0].image
+        for where in (device, torch.device("cpu"))
+    )
+    assert np.sqrt(np.mean((one - two) ** 2)) < 0.02 * one.std()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_grows_goes_on_amid_a_fade_and_heeds_boxes(device, tmp_path, precision):
+    for steps in (14, 18):  # in its second fade
+        made, chosen = member("cpggan"), loop("cpggan", steps=steps, precision=precision)
+        report = train(made, toy_batches("cpggan"), chosen, device=device, folder=tmp_path)
+    assert (report.resumed_at, report.notes, report.rollbacks) == (14, [], 0)
+    asked = [Condition(boxes=ASKED), Condition()]
+    one, other = (s.image for s in made.sample(asked, [1, 1]))
+    assert np.isfinite(one).all()
+    assert not np.allclose(one, other)
+
+
+def test_lesions_are_learnt_and_blended(device):
+    made = roi(mode="roi", stage_images=4, fade_images=4)
+    image = torch.rand(4, 1, 64, 64)
+    boxes = torch.tensor([[[20.0, 20, 30, 28]]]).expand(4, 1, 4)
+
+    def batches(step: int, stage: Stage, which: range) -> Batch:
+        return Batch(image, boxes=boxes, box_labels=torch.zeros(4, 1, dtype=torch.int64))
+
+    chosen = FitOptions(steps=6, batch_size=4)
+    report = train(made, batches, chosen, device=device)
+    assert report.rollbacks == 0
+    background = np.ones((1, 64, 64), np.float32)
+    asked = Condition(boxes=Boxes(boxes[0].numpy(), np.zeros(1, np.int16)), background=background)
+    sample = made.sample([asked], [0])[0]
+    changed = (sample.image != background)[0]
+    assert changed.any()
+    assert not changed[:10].any()
+
+
+def test_256_voxels_fit_a_small_card(cuda):
+    schema = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("one",))
+    made = CPGGAN(schema, (256, 256), CPGGANOptions(stage_images=1, fade_images=0))
+    boxes = torch.tensor([[[20.0, 20, 60, 60]]]).expand(16, 1, 4)
+
+    def batches(step: int, stage: Stage, which: range) -> Batch:
+        labels = torch.zeros(16, 1, dtype=torch.int64)
+        return Batch(torch.rand(16, 1, 256, 256), boxes=boxes, box_labels=labels)
+
+    torch.cuda.reset_peak_memory_stats(cuda)
+    chosen = FitOptions(steps=9, batch_size=16, precision="fp32")
+    train(made, batches, chosen, device=cuda)
+    assert torch.cuda.max_memory_allocated(cuda) < 0.8 * CARD

@@ -1,0 +1,84 @@
+"""The metric ``lesions``: more contrast in own boxes than in shuffled ones, and how surely."""
+# mypy: disallow-untyped-calls=False
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.errors import UsageFault
+from gansynth.quality.lesions import lesions_metric
+from gansynth.quality.metric import load_metrics
+from gansynth.schema import Sample, Schema
+from tests.spots import boxes_of, picture, spotted
+
+SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))
+
+
+def cases(count: int = 24) -> list[Any]:
+    rng = np.random.default_rng(0)
+    made = []
+    for index in range(count):
+        corner = rng.uniform(9, 28, 2)
+        made.append(spotted(index, (*corner, *(corner + rng.uniform(7, 10, 2)))))
+    return made
+
+
+def drawn(made: list[Any], heeded: bool) -> list[Sample]:
+    """Samples with lesions in their boxes, or in another's."""
+    rng = np.random.default_rng(1)
+    shown = made if heeded else made[5:] + made[:5]
+    return [
+        Sample(picture(s.boxes, (48, 48), rng), None, c.boxes)
+        for s, c in zip(shown, made, strict=True)
+    ]
+
+
+def test_lesions_in_boxes_are_told_from_lesions_anywhere():
+    real = cases()
+    good, bad = (lesions_metric(drawn(real, heeded), real, SCHEMA) for heeded in (True, False))
+    assert good["samples"] > 0.95
+    assert good["samples difference low"] > 0.5
+    assert good["samples told apart"] > 0.9
+    assert bad["samples difference low"] < 0.1
+    assert bad["samples told apart"] < 0.7
+    assert good["real"] == pytest.approx(bad["real"])
+    assert good["real difference"] == pytest.approx(good["real"] - good["real shuffled"])
+
+
+def test_the_interval_is_wider_where_few_people_are_behind_many_images():
+    real = cases()
+    two = [replace(c, subject=str(i % 2)) for i, c in enumerate(real)]
+    many, few = (lesions_metric(drawn(real, True), r, SCHEMA) for r in (real, two))
+    assert many["real difference"] == pytest.approx(few["real difference"])
+    low, high = many["real difference low"], many["real difference high"]
+    assert low < many["real difference"] < high
+    assert few["samples difference low"] == many["samples difference low"]
+    assert (few["real difference low"], few["real difference high"]) != (low, high)
+
+
+def test_a_real_case_counts_once_however_many_samples_are_like_it():
+    real = cases(8)
+    once, often = (lesions_metric(drawn(cases(8), True), r, SCHEMA) for r in (real, real * 3))
+    assert once["real"] == often["real"]
+
+
+def test_backgrounds_say_nothing_and_one_image_is_too_few():
+    real = cases(8)
+    empty = spotted(99)
+    plain = lesions_metric(drawn(real, True), real, SCHEMA)
+    more = lesions_metric([*drawn(real, True), Sample(empty.image, None, boxes_of())], real, SCHEMA)
+    assert more["samples"] == pytest.approx(plain["samples"])
+    one = lesions_metric(drawn(real, True)[:1], real, SCHEMA)
+    assert np.isnan(one["samples"])
+    assert one["real"] == pytest.approx(plain["real"])
+
+
+def test_samples_without_boxes_are_refused():
+    with pytest.raises(UsageFault, match="samples have no boxes, expected those of a generator"):
+        lesions_metric([Sample(spotted(0).image)], cases(4), SCHEMA)
+
+
+def test_it_is_installed():
+    assert load_metrics(["lesions"]) == {"lesions": lesions_metric}

@@ -1,0 +1,165 @@
+"""A generator that draws bright spots into boxes, without networks; and what it is tried on."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gansynth.generator import Generator, GeneratorOptions
+from gansynth.hookspecs import hookimpl
+from gansynth.lesions import LesionContrast, tighten
+from gansynth.registry import installed
+from gansynth.schema import Boxes, Case, Sample
+from gansynth.testing import ToySource
+
+
+class SpotsOptions(GeneratorOptions):
+    """How well it does."""
+
+    faint: float = 0.0
+    """Share of samples without spots."""
+    tighten: bool = False
+
+
+class Spots(Generator):
+    """A disc with noise on it, in it a bright ellipse for each box."""
+
+    name = "spots"
+    Options: ClassVar[type[GeneratorOptions]] = SpotsOptions
+    contrast: LesionContrast | None = None
+
+    @property
+    def labelling(self) -> Any:
+        return "none"
+
+    @property
+    def heeds(self) -> Any:
+        return frozenset({"boxes"})
+
+    def networks(self) -> Any:
+        return {}
+
+    def phases(self) -> Any:
+        return []
+
+    def observe(self, cases: Any) -> None:
+        self.contrast = LesionContrast.fit(cases, self.schema.box_classes)
+
+    def state(self) -> Any:
+        return {"contrast": None if self.contrast is None else self.contrast.to_json()}
+
+    def load_state(self, state: Any) -> None:
+        found = state["contrast"]
+        self.contrast = None if found is None else LesionContrast.from_json(found)
+
+    def flaw(self, sample: Sample) -> str:
+        return "" if self.contrast is None else self.contrast.flaw(sample.image, sample.boxes)
+
+    def sample(self, conditions: Any, seeds: Any) -> list[Sample]:
+        return [self.one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
+
+    def one(self, condition: Any, seed: int) -> Sample:
+        rng, options = np.random.default_rng(seed), self.options.model_dump()
+        seen = condition.boxes if rng.random() >= options["faint"] else None
+        image = picture(seen, self.size, rng, len(self.schema.channels))
+        boxes, told = condition.boxes, dict(condition.provenance)
+        if options["tighten"]:
+            boxes, told["tightened_to"] = tighten(image, boxes)
+        return Sample(image, None, boxes, told)
+
+
+def picture(
+    boxes: Boxes | None, size: tuple[int, ...], rng: np.random.Generator, channels: int = 1
+) -> Any:
+    """A body of 0.5 with noise on nothing; ellipsoids of 1 where boxes are: float32 (C, ...)."""
+    at = np.moveaxis(np.indices(size, float), 0, -1) + 0.5
+    body = (((at - np.array(size) / 2) / (0.45 * np.array(size))) ** 2).sum(-1) < 1
+    image = 0.5 * body
+    for row in boxes.coords if boxes is not None else ():
+        low, high = row[: len(size)], row[len(size) :]
+        image[(((at - (low + high) / 2) / ((high - low) / 2)) ** 2).sum(-1) < 1] = 1.0
+    noise = rng.normal(0, 0.05, (channels, *size)) * body
+    return (image + noise).astype(np.float32)
+
+
+def boxes_of(*rows: Any, labels: Any = None) -> Boxes:
+    """Boxes of rows ``ymin, xmin, ymax, xmax``."""
+    coords = np.array(rows, np.float32).reshape(len(rows), -1 if rows else 4)
+    return Boxes(coords, np.array(labels if labels is not None else [0] * len(rows), np.int16))
+
+
+def spotted(index: int, *rows: Any, labels: Any = None, side: int = 48) -> Case:
+    """A case of ``side`` x ``side`` pixels with spots in its boxes."""
+    boxes = boxes_of(*rows, labels=labels)
+    image = picture(boxes, (side, side), np.random.default_rng(index))
+    return Case(f"case_{index}", f"subject_{index}", image, None, boxes)
+
+
+class SpottedSource(ToySource):
+    """Forty training cases of one channel with a spot or two each, and eight without."""
+
+    def __init__(self, request: Any) -> None:
+        super().__init__(2)
+        self.request = request
+        rng = np.random.default_rng(3)
+        self._cases = {}
+        for index in range(52):
+            rows = [
+                (*corner, *(corner + side))
+                for corner, side in zip(
+                    ([10, 10], [24, 24])[: 1 + index % 2] + rng.uniform(0, 3, (1 + index % 2, 2)),
+                    rng.uniform(7, 11, (1 + index % 2, 2)),
+                    strict=True,
+                )
+            ]
+            case = spotted(index, *(rows if index % 6 else []), labels=None)
+            self._cases[case.id] = case
+
+    @property
+    def schema(self) -> Any:
+        return replace(
+            super().schema,
+            channels=("T1",),
+            labels={"background": 0},
+            has_outside=False,
+            outside_fill=None,
+            box_classes=("metastasis",),
+        )
+
+    @property
+    def space(self) -> Any:
+        return replace(super().space, size=(48, 48))
+
+    @property
+    def train_ids(self) -> Any:
+        return tuple(self._cases)[:48]
+
+    @property
+    def held_out_ids(self) -> Any:
+        return tuple(self._cases)[48:]
+
+
+@hookimpl
+def _generators(register: Any) -> None:
+    register("spots", lambda: Spots)
+
+
+@hookimpl
+def _sources(register: Any) -> None:
+    register("spotted", lambda: SpottedSource)
+
+
+@contextmanager
+def spots_plugin() -> Iterator[None]:
+    """Registers generator ``spots`` and source ``spotted:any``."""
+    plugin = SimpleNamespace(register_generators=_generators, register_sources=_sources)
+    installed().add(plugin, "spots")
+    try:
+        assert "spots" not in installed().broken, json.dumps(installed().broken)
+        yield
+    finally:
+        installed().remove("spots")

@@ -1,0 +1,127 @@
+"""A tiny YOLO data set of phantoms: an organ with several small bright lesions, and some without.
+
+``toy_yolo(folder)`` writes it; any test may call it for a folder of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+SLICES = 4
+"""Slices of one person."""
+
+
+def toy_yolo(
+    folder: Path,
+    *,
+    train: int = 16,
+    val: int = 8,
+    test: int = 4,
+    size: int = 64,
+    names: Sequence[str] = ("lesion",),
+    most: int = 3,
+    backgrounds: float = 0.25,
+    bits: int = 8,
+    channels: int = 1,
+    seed: int = 0,
+    **more: Any,
+) -> Path:
+    """Write grey PNGs ``images/SPLIT/pNN_zNNN.png``, ``labels/SPLIT/pNN_zNNN.txt``, ``data.yaml``.
+
+    Args:
+        folder: made where it is missing.
+        train: how many images; ``val`` and ``test`` likewise, ``test`` may be 0.
+        size: rows and columns.
+        names: of the classes; lesions of later ones are larger and less bright.
+        most: lesions in an image; images have at least one, unless they are backgrounds.
+        backgrounds: share of the images of each split that show none; their txt is empty.
+        bits: of a pixel, 8 or 16.
+        channels: what ``data.yaml`` says; the files are grey whatever it is.
+        seed: of everything.
+        more: further keys of ``data.yaml``.
+
+    Returns:
+        ``data.yaml``, with paths relative to its folder.
+    """
+    rng = np.random.default_rng(seed)
+    counts = {"train": train, "val": val, "test": test}
+    person = 0
+    for split, count in counts.items():
+        for number in range(count):
+            person += number % SLICES == 0
+            empty = int((number + 1) * backgrounds) > int(number * backgrounds)
+            lesions = 0 if empty else int(rng.integers(1, most + 1))
+            grey, rows = phantom(rng, size, lesions, len(names))
+            write_image(folder, split, f"p{person:02d}_z{number:03d}", grey, rows, bits=bits)
+    document = {
+        **{split: f"images/{split}" for split, count in counts.items() if count},
+        "names": dict(enumerate(names)),
+        "nc": len(names),
+        "channels": channels,
+        **more,
+    }
+    return write_yaml(folder, document)
+
+
+def phantom(
+    rng: np.random.Generator, size: int, lesions: int, classes: int = 1
+) -> tuple[np.ndarray, list[tuple[float, ...]]]:
+    """An image, float (size, size) in [0, 1], and the rows of its label file."""
+    grid = np.indices((size, size)) + 0.5
+    noise = rng.normal(0, 0.03, (size, size))
+    middle = size / 2 + rng.uniform(-0.03, 0.03, 2) * size
+    away = np.hypot(*(grid - middle[:, None, None]))
+    image = np.where(away < 0.42 * size, 0.35 + noise, np.abs(noise) / 3)
+    rows: list[tuple[float, ...]] = []
+    taken: list[tuple[np.ndarray, float]] = []
+    for _ in range(lesions * 20):
+        if len(rows) == lesions:
+            break
+        number = int(rng.integers(classes))
+        radius = size * rng.uniform(0.04, 0.07) * (1 + 0.5 * number)
+        angle, off = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.42 * size - radius - 1)
+        centre = middle + off * np.array([np.sin(angle), np.cos(angle)])
+        if any(np.hypot(*(centre - c)) < radius + r + 2 for c, r in taken):
+            continue
+        taken.append((centre, radius))
+        inside = np.hypot(*(grid - centre[:, None, None])) < radius
+        image = np.where(inside, 0.9 - 0.15 * number + noise, image)
+        at = [np.flatnonzero(inside.any(axis)) for axis in (1, 0)]
+        (top, bottom), (left, right) = ((int(a[0]), int(a[-1]) + 1) for a in at)
+        box = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+        rows.append((number, *(value / size for value in box)))
+    return image.clip(0, 1), rows
+
+
+def write_image(
+    folder: Path,
+    split: str,
+    name: str,
+    grey: np.ndarray,
+    rows: Sequence[Sequence[float]],
+    *,
+    bits: int = 8,
+) -> Path:
+    """Write an image, float (H, W) in [0, 1], as PNG, and its label file; the image's path."""
+    image = folder / "images" / split / f"{name}.png"
+    label = folder / "labels" / split / f"{name}.txt"
+    for path in (image, label):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.rint(grey * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    Image.fromarray(pixels).save(image)
+    lines = (" ".join([str(int(row[0])), *(f"{v:.6f}" for v in row[1:])]) for row in rows)
+    label.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return image
+
+
+def write_yaml(folder: Path, document: Mapping[str, Any]) -> Path:
+    """Write ``data.yaml`` into a folder."""
+    path = folder / "data.yaml"
+    path.write_text(yaml.safe_dump(dict(document), sort_keys=False), encoding="utf-8")
+    return path
