@@ -13,6 +13,8 @@ DATA = Path(__file__).parents[1] / "../shared/data"
 FIGSHARE = DATA / "figshare_brain_tumor_axial_yolo"
 GAP = 10
 """Slices left out between parts of the figshare set, which is in patient order."""
+RADIUS_MM = (5.0, 12.0)
+"""Of the phantoms' lesions: three pixels and more in slices of 64 x 64."""
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
@@ -45,7 +47,7 @@ def phantoms(folder: Path, subjects: int = 20, spacing_mm: float = 1.5, seed: in
     file = folder / "data.yaml"
     if not file.exists():
         body = PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",))
-        write_yolo(folder, subjects, seed, MetastasisOptions(body))
+        write_yolo(folder, subjects, seed, MetastasisOptions(body, radius_mm=RADIUS_MM))
     options = ("--read", r"volumes=(sub-\d+)_z(\d+)")
     return DataSet("phantoms", file, options, "phantoms: nothing here is about patients")
 

@@ -85,9 +85,20 @@ def save(
         write_json_atomic(temporary / STATE, {**state, "step": step, "sha256": hashes})
         # One of this step that is there already was damaged, and passed over.
         shutil.rmtree(final, ignore_errors=True)
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    drop_old(folder, final)
     return final
+
+
+def drop_old(folder: Path, newest: Path) -> None:
+    """Keep ``KEPT`` checkpoints up to a whole one, and whatever is newer.
+
+    Args:
+        folder: of the run.
+        newest: the newest whole checkpoint in it.
+    """
+    upto = [path for path in sorted(folder.glob("step-*")) if path.name <= newest.name]
+    for old in upto[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def latest(folder: Path) -> Checkpoint | None:

@@ -65,6 +65,8 @@ class Shelf:
             return None, []
         self.learner.restore(found)
         step: int = found.state["step"]
+        if self.team.leads:  # a kill may have come before they were dropped
+            checkpoint.drop_old(found.folder.parent, found.folder)
         if (step or announce_start) and self.team.leads:
             # Whoever keeps track of checkpoints may have been killed before it heard of this one.
             self.callbacks.checkpoint(found.folder, step)

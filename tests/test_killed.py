@@ -37,7 +37,7 @@ def test_killed_runs_end_as_if_never_killed(tmp_path, kills):
     again, runs = killed(tmp_path, kills)
     for run in runs:
         assert run["differing"] == [], f"{again}\n{run}"
-        # A third may be left where the kill came between the last one and the dropping of old ones.
+        # A third is left where the kill came between the last one and the dropping of old ones.
         assert 2 <= len(run["checkpoints"]) <= 3, f"{again}\n{run}"
         assert all(name.startswith("step-") for name in run["checkpoints"]), f"{again}\n{run}"
         assert run["logged"], f"{again}\n{run}"

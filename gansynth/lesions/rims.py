@@ -23,6 +23,8 @@ LEAST_RIM = 1.5
 """How far it reaches at least, in voxels."""
 NOTICED = 0.15
 """Differences below this share of the body's deviation are nothing: noise-free images have many."""
+LEAST = 1e-6
+"""Half a box's side at least, in voxels: thinner ones are not told from nothing."""
 FEW = 4
 """Fewer voxels than so many are no distribution."""
 
@@ -76,7 +78,8 @@ def regions(boxes: Boxes, row: int, body: Mask) -> tuple[tuple[slice, ...], Mask
     window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     ticks = [np.arange(a, b) for a, b in zip(start, stop, strict=True)]
     at = np.stack(np.meshgrid(*ticks, indexing="ij")) + 0.5
-    middle, half = _column((low + high) / 2, axes), _column((high - low) / 2, axes)
+    middle = _column((low + high) / 2, axes)
+    half = _column(np.maximum((high - low) / 2, LEAST), axes)
     off = np.abs(at - middle)
     inside = ((off / half) ** 2).sum(axis=0) < 1
     within = (off < half).all(axis=0)

@@ -86,7 +86,7 @@ def export(shared_yolo, bank, tmp_path):
 @pytest.fixture(scope="module")
 def exported(shared_yolo, bank, tmp_path_factory) -> Path:
     """16 real images and 3:1: each is listed three times, beside 16 synthetic ones."""
-    out = tmp_path_factory.mktemp("exported") / "out"
+    out: Path = tmp_path_factory.mktemp("exported") / "out"
     before = content(shared_yolo.parent)
     injection = Injection(None, Ratio(3, 1), bank=bank)
     YoloAdapter(opened(shared_yolo)).export(injection, str(out), reporter=NullReporter())

@@ -161,6 +161,15 @@ def test_partners_with_boxes_are_preferred_within_their_kind(tmp_path):
     assert all(len(d.boxes) for d in drawn if d.image is not None)
 
 
+def test_what_is_kept_of_a_draw_counts_as_a_partner_unless_a_schedule_forbids_it(bank, tmp_path):
+    slots = Slots(plan_of(bank, log=tmp_path / "log"), 10, 1)
+    assert all(slots.again(slots.primary(place)) for place in (0, 1, 10))
+    partners = summarise(tmp_path / "log" / PARTNERS)
+    assert (partners.real, partners.synthetic) == (2, 1)
+    annealing = Slots(plan_of(bank, schedule="anneal", epochs=4), 10, 1)
+    assert not annealing.again(annealing.primary(0))
+
+
 def test_typical_labels_count_nothing(bank, tmp_path):
     slots = Slots(plan_of(bank, log=tmp_path), 10, 1)
     boxes, labels = slots.typical(12)

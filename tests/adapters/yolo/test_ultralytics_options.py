@@ -2,9 +2,11 @@
 
 import importlib.metadata
 import re
+from pathlib import Path
 
 import pytest
 
+import gansynth_yolo
 from gansynth.errors import EnvironmentFault
 from gansynth_yolo.agpl.engine import version
 from gansynth_yolo.agpl.options import NO_AUGMENTATION, OURS, REFUSED
@@ -56,6 +58,19 @@ def test_refused_in_one_line(answers, case):
     assert said.startswith(f"{kind}: ")
     assert "\n" not in said
     assert re.search(BAD[case][1], said), said
+
+
+def test_no_file_outside_its_package_imports_it():
+    root = Path(gansynth_yolo.__file__).parents[2]
+    files = [
+        f
+        for shelf in ("gansynth", "adapters", "plugins", "cli")
+        for f in (root / shelf).rglob("*.py")
+    ]
+    importing = {
+        f.parent.name for f in files if re.search(r"(import|from) ultralytics", f.read_text())
+    }
+    assert importing == {"agpl"}
 
 
 def test_naming_the_detector_does_not_import_ultralytics(answers):
