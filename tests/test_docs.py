@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from gansynth.training import FitOptions
 from gansynth_cgan3d.model import CGANOptions
+from gansynth_cpggan.options import CPGGANOptions
 from gansynth_dcgan.options import DCGANOptions
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -17,6 +18,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "loop": ("training.md", FitOptions),
     "cgan3d": ("training.md", CGANOptions),
     "dcgan": ("dcgan.md", DCGANOptions),
+    "cpggan": ("cpggan.md", CPGGANOptions),
 }
 
 

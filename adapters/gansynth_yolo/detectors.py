@@ -27,8 +27,9 @@ DETECTORS: Mapping[str, tuple[str, str, str]] = {
 }
 """Name, which is its package's too -> our module, the class there, the extra that installs it."""
 
-CONFIDENCE = 0.001
-"""Least confidence of what is found: the paper's 0.1 %."""
+KEPT = 1e-4
+"""Least confidence of what is kept: a tenth of the paper's 0.1 %, at which detectors are compared,
+so that either can be asked what it finds at the other's false positives."""
 NMS_IOU = 0.5
 """Overlap above which the less sure of two boxes is dropped, the same for every detector."""
 MOST_FOUND = 300
@@ -127,7 +128,7 @@ class Detector(Protocol):
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
         """What trained weights find in real images.
 
-        Least confidence ``CONFIDENCE``, overlap ``NMS_IOU``, at most ``MOST_FOUND`` an image.
+        Least confidence ``KEPT``, overlap ``NMS_IOU``, at most ``MOST_FOUND`` an image.
         """
 
 

@@ -56,7 +56,7 @@ def judge(
                     seen,
                     detectors.NMS_IOU,
                     split,
-                    detectors.CONFIDENCE,
+                    detectors.KEPT,
                     detectors.MOST_FOUND,
                     {"weights": str(weights.relative_to(output)), "model": job.model},
                 ),
@@ -91,8 +91,7 @@ def true_boxes(image: YoloImage) -> Truth:
 def metrics_of(output: Path) -> dict[str, Any]:
     """mAP, sensitivity and false positives per slice on real validation images.
 
-    At the least confidence that was kept, ``detectors.CONFIDENCE``; in JSON's types, None where
-    there is no number.
+    At a confidence of 0.1 %, the paper's; in JSON's types, None where there is no number.
 
     Raises:
         DataFault: that is damaged.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gansynth.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
-from gansynth_yolo.detectors import CONFIDENCE, MOST_FOUND, NMS_IOU, DetectorJob, Found, Watch
+from gansynth_yolo.detectors import KEPT, MOST_FOUND, NMS_IOU, DetectorJob, Found, Watch
 from gansynth_yolo.libre_options import (
     FAMILIES,
     check_version,
@@ -96,7 +96,7 @@ class Libre:
                 _found(
                     model.predict(
                         _read(path),
-                        conf=CONFIDENCE,
+                        conf=KEPT,
                         iou=NMS_IOU,
                         max_det=MOST_FOUND,
                         imgsz=job.imgsz,

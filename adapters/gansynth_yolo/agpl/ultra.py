@@ -15,7 +15,7 @@ from gansynth.errors import EnvironmentFault, GansynthError, TrainingFault, Usag
 from gansynth_yolo.agpl.engine import engine, silent_stdout, version
 from gansynth_yolo.agpl.options import device_name, settings
 from gansynth_yolo.detectors import (
-    CONFIDENCE,
+    KEPT,
     MOST_FOUND,
     NMS_IOU,
     DetectorJob,
@@ -87,7 +87,7 @@ class Ultra:
             for batch in _batches(images, max(1, job.batch)):
                 results = model.predict(
                     [_read(path, job.channels) for path in batch],
-                    conf=CONFIDENCE,
+                    conf=KEPT,
                     iou=NMS_IOU,
                     max_det=MOST_FOUND,
                     imgsz=job.imgsz,
