@@ -184,9 +184,9 @@ def main() -> None:
             })  # fmt: skip
             print_table(rows(results[-1:]))
             if args.figures and data.name == "phantoms":
-                draw_sheet(samples, real, args.figures / f"{args.name}_phantoms.png")
+                draw_sheet(samples, real, args.figures / "cpggan_phantoms.png")
     if args.figures and results:
-        draw_bars(results, args.figures / f"{args.name}.png")
+        draw_bars(results, args.figures / "cpggan_contrast.png")
     if not args.tiny:
         write(args.name, {"bar": BAR, "results": results})
     print_table(rows(results))
