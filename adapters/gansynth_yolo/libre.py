@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+from gansynth.errors import GansynthError, TrainingFault, UsageFault
 from gansynth_yolo.detectors import KEPT, MOST_FOUND, NMS_IOU, DetectorJob, Found, Watch
+from gansynth_yolo.libraries import best_of, check_cuda, check_size, last_line
 from gansynth_yolo.libre_options import (
     FAMILIES,
     check_version,
@@ -26,9 +27,6 @@ from gansynth_yolo.libre_options import (
 
 if TYPE_CHECKING:
     from gansynth_yolo.mixed import Slots
-
-STRIDE = 32
-"""``imgsz`` is a multiple of it."""
 
 
 class Libre:
@@ -44,11 +42,7 @@ class Libre:
             EnvironmentFault: a release that is not supported, a device that is not there.
         """
         check_version()
-        if job.imgsz % STRIDE:
-            near = STRIDE * max(1, round(job.imgsz / STRIDE))
-            raise UsageFault(
-                f"--set imgsz={job.imgsz}: expected a multiple of {STRIDE}, for example {near}"
-            )
+        check_size(job.imgsz)
         settings(job)
         _check_device(job.device)
 
@@ -64,7 +58,7 @@ class Libre:
         last = weights / "last.pt"
         resume = job.resume and last.is_file()
         if resume and epochs_done(last) >= job.epochs:
-            return _best(weights)
+            return best_of(weights)
         begin = last if resume else find_model(job.model)[2]
         # The second draws new weights, those that a model was opened with included.
         told |= {"resume": resume} if begin else {"pretrained": False}
@@ -76,10 +70,10 @@ class Libre:
                 with mixed_training(slots, watch):
                     model.train(**told, callbacks=_Told(slots, watch))
             except GansynthError as fault:
-                raise type(fault)(_last_line(fault)) from fault
+                raise type(fault)(last_line(fault)) from fault
             except Exception as error:  # whatever it raises, the user gets one line
-                raise TrainingFault(f"libreyolo: {_last_line(error)}") from error
-        return _best(weights)
+                raise TrainingFault(f"libreyolo: {last_line(error)}") from error
+        return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
         """What trained weights find in image files, read as in training.
@@ -156,25 +150,13 @@ def _open(job: DetectorJob, weights: Path | None) -> Any:
     )
 
 
-def _best(weights: Path) -> Path:
-    best = weights / "best.pt"
-    return best if best.is_file() else weights / "last.pt"
-
-
 def _check_device(name: str) -> None:
-    import torch
-
     if name == "cpu":
         return
     kind, _, number = name.partition(":")
     if kind != "cuda" or not (number or "0").isdigit():
         raise UsageFault(f"--set device={name}: expected cpu, cuda, or one CUDA device as cuda:1")
-    there = torch.cuda.device_count()
-    if int(number or 0) >= there:
-        raise EnvironmentFault(
-            f"--set device={name}: torch sees {there} CUDA devices, expected one with this number; "
-            "use --set device=cpu"
-        )
+    check_cuda(name, int(number or 0))
 
 
 def _read(path: Path) -> Any:
@@ -197,12 +179,3 @@ def _found(result: Any) -> Found:
         scores[order],
         np.asarray(boxes.cls.cpu(), np.int64)[order],
     )
-
-
-def _last_line(error: BaseException) -> str:
-    """What an error says; of one from a worker process, which brings a traceback, its end."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    text = lines[-1].strip() if "Traceback" in str(error) else " ".join(lines)
-    return text.partition("Fault: ")[2] or text

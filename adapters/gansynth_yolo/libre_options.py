@@ -17,8 +17,9 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from gansynth.errors import EnvironmentFault, UsageFault, did_you_mean
+from gansynth.errors import UsageFault, did_you_mean
 from gansynth_yolo.detectors import DetectorJob
+from gansynth_yolo.libraries import check_release
 
 LEAST, BELOW = (1, 6), (1, 7)
 """Releases whose data set and trainer we know: at least, and below."""
@@ -68,21 +69,7 @@ def check_version() -> str:
     Raises:
         EnvironmentFault: it is not installed, or not one that this adapter works with.
     """
-    wanted = f">={_dotted(LEAST)},<{_dotted(BELOW)}"
-    cure = "install one by: pip install 'gansynth[yolo]'"
-    try:
-        found = importlib.metadata.version("libreyolo")
-    except importlib.metadata.PackageNotFoundError:
-        raise EnvironmentFault(
-            f"--detector libreyolo: not installed, expected {wanted}; {cure}"
-        ) from None
-    numbers = tuple(int(part) if part.isdigit() else -1 for part in found.split(".")[:2])
-    if not LEAST <= numbers < BELOW:
-        raise EnvironmentFault(
-            f"--detector libreyolo: version {found}, expected {wanted}: its data set is extended "
-            f"from within, and that differs between releases; {cure}"
-        )
-    return found
+    return check_release("libreyolo", LEAST, BELOW)
 
 
 def engine() -> Any:
@@ -232,7 +219,3 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     except ValidationError as error:
         why = error.errors()[0]["msg"]
         raise UsageFault(f"-- {name}={value}: not what libreyolo expects: {why}") from error
-
-
-def _dotted(numbers: tuple[int, ...]) -> str:
-    return ".".join(map(str, numbers))

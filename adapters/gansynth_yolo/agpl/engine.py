@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import EnvironmentFault
+from gansynth_yolo.libraries import check_release
 
 LEAST, BELOW = (8, 4), (8, 5)
 """Releases whose data set and trainer we know: at least, and below."""
@@ -33,21 +33,7 @@ def version() -> str:
     Raises:
         EnvironmentFault: it is not installed, or not one that this adapter works with.
     """
-    wanted = f">={_dotted(LEAST)},<{_dotted(BELOW)}"
-    cure = "install one by: pip install 'gansynth[ultralytics]'"
-    try:
-        found = importlib.metadata.version("ultralytics")
-    except importlib.metadata.PackageNotFoundError:
-        raise EnvironmentFault(
-            f"--detector ultralytics: not installed, expected {wanted}; {cure}"
-        ) from None
-    numbers = tuple(int(part) if part.isdigit() else -1 for part in found.split(".")[:2])
-    if not LEAST <= numbers < BELOW:
-        raise EnvironmentFault(
-            f"--detector ultralytics: version {found}, expected {wanted}: its data set is extended "
-            f"from within, and that differs between releases; {cure}"
-        )
-    return found
+    return check_release("ultralytics", LEAST, BELOW)
 
 
 def engine() -> Any:
@@ -108,7 +94,3 @@ def _cure_torchvision() -> None:
     from gansynth import torchvision_cure
 
     torchvision_cure.apply()
-
-
-def _dotted(numbers: tuple[int, ...]) -> str:
-    return ".".join(map(str, numbers))

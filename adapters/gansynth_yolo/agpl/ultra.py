@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+from gansynth.errors import GansynthError, TrainingFault
 from gansynth_yolo.agpl.engine import engine, silent_stdout, version
 from gansynth_yolo.agpl.options import device_name, settings
 from gansynth_yolo.detectors import (
@@ -22,12 +22,10 @@ from gansynth_yolo.detectors import (
     Found,
     Watch,
 )
+from gansynth_yolo.libraries import best_of, check_cuda, check_size, last_line
 
 if TYPE_CHECKING:
     from gansynth_yolo.mixed import Slots
-
-STRIDE = 32
-"""``imgsz`` is a multiple of it."""
 
 
 class Ultra:
@@ -43,11 +41,7 @@ class Ultra:
             EnvironmentFault: a release that is not supported, a device that is not there.
         """
         version()
-        if job.imgsz % STRIDE:
-            near = STRIDE * max(1, round(job.imgsz / STRIDE))
-            raise UsageFault(
-                f"--set imgsz={job.imgsz}: expected a multiple of {STRIDE}, for example {near}"
-            )
+        check_size(job.imgsz)
         settings(job)
         _check_device(job.device)
 
@@ -62,7 +56,7 @@ class Ultra:
         weights = job.output.absolute() / "weights"
         if job.resume and (weights / "last.pt").is_file():
             if _is_finished(weights / "last.pt"):
-                return _best(weights)
+                return best_of(weights)
             told["resume"] = str(weights / "last.pt")
         with silent_stdout():
             from gansynth_yolo.agpl.trainer import MixedTrainer
@@ -70,10 +64,10 @@ class Ultra:
             try:
                 MixedTrainer(slots, watch, told).train()
             except GansynthError as fault:
-                raise type(fault)(_last_line(fault)) from fault
+                raise type(fault)(last_line(fault)) from fault
             except Exception as error:  # whatever it raises, the user gets one line
-                raise TrainingFault(f"ultralytics: {_last_line(error)}") from error
-        return _best(weights)
+                raise TrainingFault(f"ultralytics: {last_line(error)}") from error
+        return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
         """What trained weights find in image files, read as in training.
@@ -99,11 +93,6 @@ class Ultra:
         return found
 
 
-def _best(weights: Path) -> Path:
-    best = weights / "best.pt"
-    return best if best.is_file() else weights / "last.pt"
-
-
 def _is_finished(last: Path) -> bool:
     """Whether a training ran to its end; its weights then have no state to go on from."""
     from ultralytics.utils.patches import torch_load
@@ -112,16 +101,8 @@ def _is_finished(last: Path) -> bool:
 
 
 def _check_device(name: str) -> None:
-    import torch
-
     if name.startswith("cuda") or name.isdigit():
-        number = int(name.rpartition(":")[2]) if name[-1].isdigit() else 0
-        there = torch.cuda.device_count()
-        if number >= there:
-            raise EnvironmentFault(
-                f"--set device={name}: torch sees {there} CUDA devices, expected one of this "
-                "number; use --set device=cpu"
-            )
+        check_cuda(name, int(name.rpartition(":")[2]) if name[-1].isdigit() else 0)
 
 
 def _batches(images: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
@@ -148,12 +129,3 @@ def _found(result: Any) -> Found:
         boxes.conf[order].astype(np.float32),
         boxes.cls[order].astype(np.int64),
     )
-
-
-def _last_line(error: BaseException) -> str:
-    """What an error says; of one from a worker process, which brings a traceback, its end."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    text = lines[-1].strip() if "Traceback" in str(error) else " ".join(lines)
-    return text.partition("Fault: ")[2] or text

@@ -34,7 +34,7 @@ BAD = {
     "transformer": ({"model": "rtdetr-l.yaml"}, "its head is RTDETRDecoder, expected Detect"),
     "size": ({"imgsz": 100}, "--set imgsz=100: expected a multiple of 32, for example 96"),
     "devices": ({"device": "0,1"}, "expected one device"),
-    "no device": ({"device": "cuda:77"}, "expected one of this number"),
+    "no device": ({"device": "cuda:77"}, "expected one with this number"),
 }
 
 
