@@ -64,7 +64,9 @@ class Comparison:
 
     def call(self, *words: object) -> str:
         """Run a command and remember it, without this machine's folders."""
-        said = " ".join(str(word).replace(f"{self.home}/", "") for word in words)
+        said = " ".join(map(str, words))
+        for folder in (self.home, self.run.parent):
+            said = said.replace(f"{folder}/", "")
         self.commands.append(f"gansynth {said}")
         return gansynth(*words)
 
