@@ -263,10 +263,12 @@ class Supply:
 
     def close(self) -> None:
         """Stop the producer; remove the bank if it was made here."""
-        if self.keeper is not None:
-            self.keeper.stop()
-        if self._own is not None:
-            shutil.rmtree(self._own, ignore_errors=True)
+        try:
+            if self.keeper is not None:
+                self.keeper.stop()
+        finally:  # a signal may cut short the wait for the producer's end
+            if self._own is not None:
+                shutil.rmtree(self._own, ignore_errors=True)
 
 
 def producer_config(demand: Demand, bank: Path, held: int, segment: int) -> ProducerConfig:
