@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gansynth.bank import BankReader
 from gansynth.errors import DataFault, GansynthError
@@ -18,7 +19,9 @@ from gansynth.integrity import disk_errors, read_json, write_json_atomic
 from gansynth.reporting import Reporter
 
 if TYPE_CHECKING:
+    from gansynth.adapter import Injection
     from gansynth.producer import ProducerConfig
+    from gansynth.sources.base import CaseSource
 
 SEGMENT = 16
 """Samples of a segment at most."""
@@ -55,6 +58,78 @@ def building(build: Path, reporter: Reporter) -> Iterator[Path]:
             raise
         finally:
             shutil.rmtree(dataset if keep else build, ignore_errors=True)
+
+
+def origin_of(injection: Injection) -> tuple[dict[str, Any] | None, str]:
+    """The manifest of the run that draws, and its SHA-256; of a bank the hash alone."""
+    if injection.bank is not None:
+        return None, BankReader(injection.bank).spec.generator
+    from gansynth.run import manifest_sha256, read_manifest
+
+    assert injection.run is not None  # see Injection
+    return read_manifest(injection.run), manifest_sha256(injection.run)
+
+
+def samples_of(
+    injection: Injection,
+    source: CaseSource,
+    target: str,
+    build: Path,
+    samples: int,
+    generator: str,
+    *,
+    rejected: Path | None = None,
+    reporter: Reporter,
+) -> BankReader:
+    """A bank with the samples of an export: the one that was named, or one that is filled now.
+
+    Args:
+        injection: where they come from.
+        source: the host's cases.
+        target: the host's name.
+        build: the folder that ``building`` holds.
+        samples: how many.
+        generator: SHA-256 of the run's manifest.
+        rejected: folder for pictures of rejected samples; None keeps none.
+        reporter: shows progress.
+
+    Raises:
+        GansynthError: the producer's last fault.
+    """
+    if injection.bank is not None:
+        return BankReader(injection.bank)
+    config = order_of(injection, source, target, build, samples, rejected)
+    return filled_bank(config, generator, restarts=injection.restarts, reporter=reporter)
+
+
+def order_of(
+    injection: Injection,
+    source: CaseSource,
+    target: str,
+    build: Path,
+    samples: int,
+    rejected: Path | None = None,
+) -> ProducerConfig:
+    """What the producer of an export is told; see ``samples_of``."""
+    from gansynth.producer import ProducerConfig
+
+    return ProducerConfig(
+        run=str(injection.run),
+        request=source.request.to_json(),
+        target=target,
+        bank=str(build / "bank"),
+        frozen=True,
+        capacity=samples,
+        segment_samples=min(SEGMENT, samples),
+        seed=injection.seed,
+        edits=injection.edits or None,
+        boxes=injection.boxes,
+        judged=injection.judged,
+        rejected=None if rejected is None else str(rejected),
+        device=injection.device,
+        parent=os.getpid(),
+        dtype="float32",
+    )
 
 
 def filled_bank(

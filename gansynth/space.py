@@ -286,10 +286,17 @@ def scale_boxes(boxes: Boxes, before: Sequence[int], after: Sequence[int]) -> Bo
     return Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
 
 
-def boxes_of_slice(boxes: Boxes, index: int) -> Boxes:
-    """Of the boxes (N, 6) of a volume those that the middle of a slice lies in: (M, 4)."""
-    cut = (boxes.coords[:, 0] <= index + 0.5) & (boxes.coords[:, 3] > index + 0.5)
-    return Boxes(boxes.coords[cut][:, [1, 2, 4, 5]], boxes.labels[cut])
+def boxes_of_slice(boxes: Boxes, index: int, axis: int = 0) -> Boxes:
+    """Of the boxes (N, 6) of a volume those that the middle of a slice lies in: (M, 4).
+
+    Args:
+        boxes: of the volume.
+        index: of the slice.
+        axis: that the slice is cut across; the boxes that are returned lack it.
+    """
+    middle = index + 0.5
+    cut = (boxes.coords[:, axis] <= middle) & (boxes.coords[:, axis + 3] > middle)
+    return Boxes(np.delete(boxes.coords[cut], (axis, axis + 3), axis=1), boxes.labels[cut])
 
 
 def one_slice_boxes(boxes: Boxes) -> Boxes:

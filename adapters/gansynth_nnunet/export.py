@@ -6,7 +6,6 @@ by one rename at the end. A killed export leaves that hidden folder; the same co
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from gansynth import __version__
 from gansynth._bank_spec import read_heartbeat
 from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader
-from gansynth.export_bank import SEGMENT, building, filled_bank
+from gansynth.export_bank import building, samples_of
 from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
 from gansynth.reporting import Reporter
 from gansynth.supply import BankSize
@@ -24,7 +23,6 @@ from gansynth_nnunet import export_mixed, export_raw
 from gansynth_nnunet.export_plan import NOT_ANONYMOUS, ONE_FOLD, ExportPlan, plan_export
 
 if TYPE_CHECKING:
-    from gansynth.producer import ProducerConfig
     from gansynth_nnunet.adapter import NnunetAdapter
 
 MANIFEST = "gansynth.json"
@@ -57,48 +55,16 @@ def export_dataset(
     with disk_errors(plan.record):
         plan.record.parent.mkdir(parents=True, exist_ok=True)
     with building(plan.build, reporter) as folder:
-        reader = _samples(plan, reporter)
+        reader = samples_of(
+            injection, adapter.host, adapter.name, plan.build, plan.samples, plan.manifest_sha256,
+            reporter=reporter,
+        )  # fmt: skip
         rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
         _write(plan, folder, reader, reporter)
         if injection.bank is None:
             shutil.rmtree(reader.folder, ignore_errors=True)
         publish_dir(folder, plan.folder)
     return {**plan.describe(), "bytes": _bytes(plan.folder), "rejected": rejected}
-
-
-# -- samples -------------------------------------------------------------------------------------
-
-
-def _samples(plan: ExportPlan, reporter: Reporter) -> BankReader:
-    """A bank with the samples: the one that was named, or one that is filled now."""
-    injection = plan.injection
-    if injection.bank is not None:
-        return BankReader(injection.bank)
-    return filled_bank(
-        _order(plan), plan.manifest_sha256, restarts=injection.restarts, reporter=reporter
-    )
-
-
-def _order(plan: ExportPlan) -> ProducerConfig:
-    from gansynth.producer import ProducerConfig
-
-    injection = plan.injection
-    return ProducerConfig(
-        run=str(injection.run),
-        request=plan.adapter.host.request.to_json(),
-        target=plan.adapter.name,
-        bank=str(plan.build / "bank"),
-        frozen=True,
-        capacity=plan.samples,
-        segment_samples=min(SEGMENT, plan.samples),
-        seed=injection.seed,
-        edits=injection.edits or None,
-        boxes=injection.boxes,
-        judged=injection.judged,
-        device=injection.device,
-        parent=os.getpid(),
-        dtype="float32",
-    )
 
 
 # -- writing -------------------------------------------------------------------------------------

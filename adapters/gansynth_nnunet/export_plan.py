@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader
 from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.export_bank import origin_of
 from gansynth.supply import BankSize
 from gansynth_nnunet.bank_size import sample_bytes
 from gansynth_nnunet.foreign_guard import drawn_size
@@ -140,7 +141,7 @@ def plan_export(
     source = adapter.host
     check_name(source.root, name)
     _check_order(adapter, injection, content)
-    manifest, sha256 = _origin(injection)
+    manifest, sha256 = origin_of(injection)
     if content == "synthetic" and manifest is not None:
         _refuse_real_channels(injection, manifest)
     one = _sample_bytes(adapter, injection, manifest)
@@ -213,15 +214,6 @@ def _check_order(adapter: NnunetAdapter, injection: Injection, content: Content)
             f"--export with --bank {injection.bank}: that bank is kept fresh, its samples come and "
             "go; expected a frozen one, or --generator"
         )
-
-
-def _origin(injection: Injection) -> tuple[dict[str, Any] | None, str]:
-    if injection.bank is not None:
-        return None, BankReader(injection.bank).spec.generator
-    from gansynth.run import manifest_sha256, read_manifest
-
-    assert injection.run is not None  # see Injection
-    return read_manifest(injection.run), manifest_sha256(injection.run)
 
 
 def _refuse_real_channels(injection: Injection, manifest: dict[str, Any]) -> None:

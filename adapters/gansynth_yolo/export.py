@@ -20,7 +20,7 @@ from gansynth._bank_spec import read_heartbeat
 from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader, BankSample
 from gansynth.errors import DataFault
-from gansynth.export_bank import SEGMENT, building, filled_bank
+from gansynth.export_bank import building, samples_of
 from gansynth.integrity import disk_errors, publish_dir, sha256_file, write_json_atomic
 from gansynth.png import png_bytes
 from gansynth.reporting import Reporter
@@ -31,7 +31,6 @@ from gansynth_yolo.mirror import names_of, parts, place
 from gansynth_yolo.mixed import corners, pixels
 
 if TYPE_CHECKING:
-    from gansynth.producer import ProducerConfig
     from gansynth_yolo.adapter import YoloAdapter
 
 MANIFEST = "manifest.json"
@@ -73,7 +72,10 @@ def export_dataset(
     if dry_run:
         return {"dry_run": True, **plan.describe()}
     with building(plan.build, reporter) as folder:
-        reader = _samples(plan, reporter)
+        reader = samples_of(
+            injection, plan.source, adapter.name, plan.build, plan.samples, plan.generator,
+            rejected=plan.rejected, reporter=reporter,
+        )  # fmt: skip
         rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
         manifest = _write(plan, folder, reader, rejected, reporter)
         if injection.bank is None:
@@ -82,40 +84,6 @@ def export_dataset(
     told = {"ratio_of_images": manifest["images"], "ratio_of_lesions": manifest["lesions"]}
     free = len(manifest["lesion_free"])
     return {**plan.describe(), **told, "lesion_free": free, "rejected": rejected}
-
-
-# -- samples -------------------------------------------------------------------------------------
-
-
-def _samples(plan: ExportPlan, reporter: Reporter) -> BankReader:
-    """A bank with the samples: the one that was named, or one that is filled now."""
-    injection = plan.injection
-    if injection.bank is not None:
-        return BankReader(injection.bank)
-    return filled_bank(_order(plan), plan.generator, restarts=injection.restarts, reporter=reporter)
-
-
-def _order(plan: ExportPlan) -> ProducerConfig:
-    from gansynth.producer import ProducerConfig
-
-    injection = plan.injection
-    return ProducerConfig(
-        run=str(injection.run),
-        request=plan.source.request.to_json(),
-        target="yolo",
-        bank=str(plan.build / "bank"),
-        frozen=True,
-        capacity=plan.samples,
-        segment_samples=min(SEGMENT, plan.samples),
-        seed=injection.seed,
-        edits=injection.edits or None,
-        boxes=injection.boxes,
-        judged=injection.judged,
-        rejected=None if plan.rejected is None else str(plan.rejected),
-        device=injection.device,
-        parent=os.getpid(),
-        dtype="float32",
-    )
 
 
 # -- writing -------------------------------------------------------------------------------------

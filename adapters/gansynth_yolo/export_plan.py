@@ -13,6 +13,7 @@ from typing import Any
 from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader
 from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.export_bank import origin_of
 from gansynth.ratio import Ratio
 from gansynth.supply import BankSize
 from gansynth_yolo.bank_size import sample_bytes
@@ -120,7 +121,7 @@ def plan_export(
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     _check_folder(folder, source)
     _check_order(injection)
-    manifest, generator = _origin(injection)
+    manifest, generator = origin_of(injection)
     one = _sample_bytes(injection, manifest)
     repeats, samples = _count(source, injection, content, size, one)
     plan = ExportPlan(
@@ -172,15 +173,6 @@ def _check_order(injection: Injection) -> None:
             f"-o with --bank {injection.bank}: that bank is kept fresh, its samples come and go; "
             "expected a frozen one, or --generator"
         )
-
-
-def _origin(injection: Injection) -> tuple[dict[str, Any] | None, str]:
-    if injection.bank is not None:
-        return None, BankReader(injection.bank).spec.generator
-    from gansynth.run import manifest_sha256, read_manifest
-
-    assert injection.run is not None  # see Injection
-    return read_manifest(injection.run), manifest_sha256(injection.run)
 
 
 def _count(

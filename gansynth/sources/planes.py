@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from gansynth.errors import UsageFault
-from gansynth.schema import Boxes, Case, FloatArray, LabelArray
+from gansynth.schema import Case, FloatArray, LabelArray
 from gansynth.sources.reading import Edge, words
+from gansynth.space import scale_boxes
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,7 @@ def resize(case: Case, size: Sequence[int]) -> Case:
     how, target = Image.Resampling.BILINEAR, (size[1], size[0])
     channels = [np.asarray(Image.fromarray(c).resize(target, how)) for c in case.image]
     labels = None if case.labels is None else _nearest(case.labels, size)
-    boxes = case.boxes
-    if boxes is not None:
-        factors = np.tile(np.array(size) / shape, 2)
-        boxes = Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
+    boxes = None if case.boxes is None else scale_boxes(case.boxes, shape, size)
     image = np.stack(channels).astype(np.float32, copy=False)
     return replace(case, image=image, labels=labels, boxes=boxes)
 

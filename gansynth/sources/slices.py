@@ -20,7 +20,7 @@ from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.findings import Checked, Finding
 from gansynth.lineage import CaseRecord, Lineage, guard
 from gansynth.registry import installed
-from gansynth.schema import Boxes, Case, FloatArray, Schema
+from gansynth.schema import Case, FloatArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.cache import CaseCache
 from gansynth.sources.classes import without_cases
@@ -30,7 +30,7 @@ from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
 from gansynth.sources.slice_choice import SliceChoice
 from gansynth.sources.slice_options import AXIS, SliceOptions, split_read
-from gansynth.space import Space
+from gansynth.space import Space, boxes_of_slice
 
 if TYPE_CHECKING:
     from gansynth.selector import Selector
@@ -231,7 +231,7 @@ class SliceSource(CaseSource):
         labels = None
         if part.labels is not None:
             labels = np.ascontiguousarray(part.labels.squeeze(self.axis))
-        boxes = None if part.boxes is None else flat_boxes(part.boxes, self.axis)
+        boxes = None if part.boxes is None else boxes_of_slice(part.boxes, 0, self.axis)
         return Case(case, part.subject, image, labels, boxes)
 
     def _window_of(self, case: str) -> Sequence[tuple[float, float]]:
@@ -345,12 +345,6 @@ def _open_inner(request: SourceRequest) -> CaseSource:
             f"say --data {request.kind}:{request.where}"
         )
     return inner
-
-
-def flat_boxes(boxes: Boxes, axis: int) -> Boxes:
-    """The boxes (N, 6) of one slice, of those that its middle lies in, without its axis: (M, 4)."""
-    cut = (boxes.coords[:, axis] <= 0.5) & (boxes.coords[:, axis + 3] > 0.5)
-    return Boxes(np.delete(boxes.coords[cut], (axis, axis + 3), axis=1), boxes.labels[cut])
 
 
 def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:

@@ -11,10 +11,9 @@ import pytest
 
 from gansynth.adapter import Injection
 from gansynth.errors import EnvironmentFault
-from gansynth.export_bank import take_up
+from gansynth.export_bank import order_of, take_up
 from gansynth.ratio import Ratio
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.export import _order
 from gansynth_nnunet.export_plan import plan_export
 from gansynth_nnunet.source import open_nnunet
 
@@ -55,7 +54,9 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
         segment = plan.build / "bank" / "segment-000000.h5"
         segment.parent.mkdir(parents=True, exist_ok=True)
         kept.append(segment.exists())
-        take_up(_order(plan), plan.manifest_sha256)
+        host = plan.adapter.host
+        order = order_of(plan.injection, host, plan.adapter.name, plan.build, plan.samples)
+        take_up(order, plan.manifest_sha256)
         segment.parent.mkdir(exist_ok=True)
         kept.append(segment.exists())
         segment.touch()
