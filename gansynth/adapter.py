@@ -60,6 +60,8 @@ class Injection:
         keep_going: train on even if there is no synthetic sample at the start.
         usual_augmentation: keep the host's own augmentation.
         augment_synthetic: apply it to synthetic samples too.
+        real_in_generator_space: bring the host's real training cases through the generator's space,
+            too, so that what it loses tells real from synthetic no more.
     """
 
     run: Path | None
@@ -80,6 +82,7 @@ class Injection:
     keep_going: bool = False
     usual_augmentation: bool = True
     augment_synthetic: bool = True
+    real_in_generator_space: bool = False
 
     def __post_init__(self) -> None:
         self.schedule.check(self.ratio)
@@ -205,6 +208,8 @@ class Adapter(ABC):
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "nothing"
     """What data sets that ``export`` writes are found by: a name among the host's own, or a folder
     that the user names; hosts of the first kind have none."""
+    rewrites_real: ClassVar[bool] = False
+    """Whether it can bring real cases through the generator's space, too."""
 
     def __init__(self, source: CaseSource) -> None:
         self.source = source

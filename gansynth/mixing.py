@@ -16,8 +16,8 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -89,6 +89,37 @@ class MixPlan(Generic[Key]):
             raise ValueError(f"schedule {self.schedule}: needs a clock")
         if self.schedule.kind == "finetune" and not self.chosen:
             raise ValueError(f"schedule {self.schedule}: needs the cases chosen for fine-tuning")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back; for a host in another Python."""
+        clock = self.clock
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "bank": None if self.bank is None else str(self.bank.absolute()),
+            "log": None if self.log is None else str(self.log.absolute()),
+            "ratio": str(self.ratio),
+            "schedule": str(self.schedule),
+            "clock": None if clock is None else [str(clock.file), clock.total, clock.start],
+            "chosen": list(self.chosen),
+            "stream": list(self.stream),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> MixPlan[Key]:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UsageFault, KeyError, TypeError: the document is none.
+        """
+        values = {
+            **{key: None if doc[key] is None else Path(doc[key]) for key in ("bank", "log")},
+            "ratio": Ratio.parse(doc["ratio"]),
+            "schedule": Schedule.parse(doc["schedule"]),
+            "clock": None if doc["clock"] is None else Clock(*doc["clock"]),
+            "chosen": tuple(doc["chosen"]),
+            "stream": tuple(doc["stream"]),
+        }
+        return cls(**{**doc, **values})
 
 
 @dataclass(frozen=True)

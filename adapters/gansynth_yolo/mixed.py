@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from gansynth.drawlog import DrawLog, Kind
 from gansynth.mixing import Mixer, MixPlan, Slot
+from gansynth.places import IntArray, Places, Table
 from gansynth.schema import Boxes, FloatArray
-from gansynth_yolo.places import IntArray, Places, Table
 
 if TYPE_CHECKING:
     from gansynth.bank import BankSample

@@ -14,10 +14,10 @@ from gansynth.clock import Clock
 from gansynth.drawlog import summarise
 from gansynth.errors import TrainingFault
 from gansynth.mixing import MixPlan
+from gansynth.places import Places, count_places
 from gansynth.ratio import Ratio
 from gansynth.schedule import Schedule
 from gansynth_yolo.mixed import PARTNERS, Drawn, Slots, pixels
-from gansynth_yolo.places import Places, count_places
 from tests.adapters.yolo.banks import write_bank
 
 

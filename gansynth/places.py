@@ -1,8 +1,9 @@
-"""What belongs in every place of every epoch of a detector's training: settled beforehand.
+"""What belongs in every place of every round of a host's training: settled beforehand.
 
-A detector goes through all places of its training set once an epoch. So a ratio need not be met in
-expectation only: every epoch has its table, and what does not come out even is carried on to the
-next, so that all epochs together are off by less than one image.
+A detector goes through all places of its training set once an epoch; DeepMedic loads some cases for
+every subepoch. So a ratio need not be met in expectation only: every such round ("epoch" below) has
+its table, and what does not come out even is carried on to the next, so that all rounds together
+are off by less than one case. Needs numpy only.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Table:
     Attributes:
         mix: what may be drawn in it.
         synthetic: bool (places,), where a synthetic sample belongs.
-        real: int64 (places,), the real image of each place; of a synthetic one its stand-in.
+        real: int64 (places,), the real case of each place; of a synthetic one its stand-in.
     """
 
     mix: Mix
@@ -41,9 +42,9 @@ class Table:
 
 
 def count_places(ratio: Ratio, real: int) -> int:
-    """Places of an epoch: every real image and its share of synthetic ones, rounded up.
+    """Places of an epoch: every real case and its share of synthetic ones, rounded up.
 
-    Without real images, R = 0, there are as many synthetic ones as there are real images.
+    Without real cases, R = 0, there are as many synthetic ones as there are real cases.
     """
     if ratio.real == 0:
         return real
@@ -56,24 +57,34 @@ def count_places(ratio: Ratio, real: int) -> int:
 class Places:
     """The tables of a training; the same in every process.
 
-    At a constant ratio the first ``real`` places hold every real image once and the rest are
+    At a constant ratio the first ``real`` places hold every real case once and the rest are
     synthetic, but for one that is real in some epochs where R:S does not come out even. A schedule
-    deals the synthetic ones out among all places, and uses the real images evenly.
+    deals the synthetic ones out among all places, and uses the real cases evenly; so does a number
+    of places that is not the ratio's own.
 
     Attributes:
         plan: what is mixed; its clock's ``total`` counts epochs, and it never ticks.
-        real: number of real images.
+        real: number of real cases.
+        count: places of an epoch; None for as many as every real case once asks for.
     """
 
     plan: MixPlan[int]
     real: int
+    count: int | None = None
 
     def __post_init__(self) -> None:
         if self.real < 1:
-            raise ValueError(f"{self.real} real images, expected at least 1")
+            raise ValueError(f"{self.real} real cases, expected at least 1")
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"{self.count} places, expected at least 1")
 
     def __len__(self) -> int:
-        return count_places(self.plan.ratio, self.real)
+        return count_places(self.plan.ratio, self.real) if self.count is None else self.count
+
+    @property
+    def _whole(self) -> bool:
+        """Whether every epoch holds every real case once, in its first places."""
+        return self.count is None and self.plan.schedule.kind == "constant"
 
     def table(self, epoch: int) -> Table:
         """The table of an epoch, counted from 0."""
@@ -81,9 +92,9 @@ class Places:
         if mix.real == "chosen":
             return Table(mix, np.zeros(len(self), np.bool_), self._chosen(epoch))
         synthetic = self._synthetic(epoch)
-        if self.plan.ratio.real == 0 and synthetic.all():
+        if self._whole and self.plan.ratio.real == 0 and synthetic.all():
             return Table(mix, synthetic, np.arange(self.real))
-        if self.plan.schedule.kind == "constant":
+        if self._whole:
             first, count = epoch * (len(self) - self.real), len(self) - self.real
             others = self._cycle(range(self.real), first, count, _STAND_IN)
             return Table(mix, synthetic, np.concatenate([np.arange(self.real), others]))
@@ -117,7 +128,7 @@ class Places:
         """Which places of an epoch are synthetic."""
         count = self._drawn(epoch + 1) - self._drawn(epoch)
         places = np.zeros(len(self), np.bool_)
-        if self.plan.schedule.kind == "constant":
+        if self._whole:
             first = 0 if self.plan.ratio.real == 0 else self.real
             places[first : first + count] = True
         else:
@@ -151,7 +162,7 @@ class Places:
         """Some of an endless sequence that goes through a pool in ever new orders.
 
         Args:
-            pool: real images.
+            pool: real cases.
             first: place in the sequence, from 0.
             count: how many.
             stream: which sequence.

@@ -1,0 +1,54 @@
+"""DeepMedic both ways: its configuration files in, synthetic cases into its training.
+
+The real program stays as it is checked out, and runs in its own Python if need be; a torch engine
+beside it trains a network of the same kind. Everything heavy is imported when it is used. What the
+program's process imports (``host``, ``subepochs``, ``insertion``, ``files``, ``order``) needs numpy
+and h5py only; this module is not among it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gansynth.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from gansynth.adapter import Adapter
+    from gansynth.findings import Check
+    from gansynth.sources.base import CaseSource, SourceRequest
+
+
+def _source() -> Callable[[SourceRequest], CaseSource]:
+    from gansynth_deepmedic.source import open_deepmedic
+
+    return open_deepmedic
+
+
+def _check() -> Check:
+    from gansynth_deepmedic.check import check_deepmedic
+
+    return check_deepmedic
+
+
+def _adapter() -> type[Adapter]:
+    from gansynth_deepmedic.adapter import DeepMedicAdapter
+
+    return DeepMedicAdapter
+
+
+@hookimpl
+def register_sources(
+    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
+) -> None:
+    register("deepmedic", _source)
+
+
+@hookimpl
+def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
+    register("deepmedic", _check)
+
+
+@hookimpl
+def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], None]) -> None:
+    register("deepmedic", _adapter)

@@ -1,0 +1,69 @@
+"""A training case as DeepMedic's files have it; plain values, for any process. Needs numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+MISSING = "-"
+"""What a list of files says of a channel that a case lacks; DeepMedic fills it with zeros."""
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class HostCase:
+    """One training case, and how its files lie to the arrays that gansynth works on.
+
+    Attributes:
+        id: of the case.
+        channels: files, absolute, one for each channel; ``MISSING`` for one that it lacks.
+        labels: file of the ground truth.
+        roi: file of the region of interest; None where there is none.
+        shape: (D, H, W) of gansynth's arrays.
+        stored: for each axis (x, y, z) of the files, the axis (x, y, z) of gansynth's arrays it has
+            become and the direction, 1 or -1, it is read in: nibabel's orientation. gansynth's
+            arrays are z, y, x.
+        units: of each channel, (scale, offset): gansynth's values times scale plus offset are the
+            file's.
+    """
+
+    id: str
+    channels: tuple[str, ...]
+    labels: str
+    roi: str | None
+    shape: tuple[int, ...]
+    stored: tuple[tuple[int, int], ...]
+    units: tuple[tuple[float, float], ...]
+
+    def view(self, array: npt.NDArray[T]) -> npt.NDArray[T]:
+        """An array in the files' axes (..., X, Y, Z) as gansynth has it (..., D, H, W): a view.
+
+        What is written into the view is written into the array.
+        """
+        lead = array.ndim - 3
+        axis_of = {axis: place for place, (axis, _) in enumerate(self.stored)}
+        turned = array.transpose(*range(lead), *(lead + axis_of[axis] for axis in (2, 1, 0)))
+        steps = {axis: step for axis, step in self.stored}
+        cut = [slice(None)] * lead + [slice(None, None, steps[axis]) for axis in (2, 1, 0)]
+        return turned[tuple(cut)]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> HostCase:
+        """Read what ``to_json`` wrote."""
+        return cls(
+            id=doc["id"],
+            channels=tuple(doc["channels"]),
+            labels=doc["labels"],
+            roi=doc["roi"],
+            shape=tuple(doc["shape"]),
+            stored=tuple((int(axis), int(step)) for axis, step in doc["stored"]),
+            units=tuple((float(scale), float(offset)) for scale, offset in doc["units"]),
+        )
