@@ -126,7 +126,7 @@ def write_phantoms(
 
     Args:
         out: new or empty folder.
-        kind: ``nnunet`` or ``yolo``: the host that reads them.
+        kind: ``nnunet``, ``deepmedic`` or ``yolo``: the host that reads them.
         fast: few and coarse ones.
         seed: of the phantoms.
         force: replace an earlier demo in ``out`` (never anything else).
@@ -150,6 +150,11 @@ def write_phantoms(
             "folder": str(out / "nnunet"),
             "then": then,
         }
+    if kind == "deepmedic":
+        return {
+            "note": note,
+            **_for_deepmedic(out / "gliomas", FAST if fast else FULL, seed, reporter),
+        }
     from gansynth.phantoms import MetastasisOptions, PhantomOptions, write_yolo
 
     subjects, spacing_mm = FEW if fast else MANY
@@ -165,6 +170,18 @@ def write_phantoms(
     splits = json.loads((out / "metastases" / "phantoms.json").read_text("utf-8"))["splits"]
     then = f"gansynth check yolo:{file}"
     return {"note": note, "subjects": subjects, "splits": splits, "data": str(file), "then": then}
+
+
+def _for_deepmedic(folder: Path, size: DemoSize, seed: int, reporter: Reporter) -> dict[str, Any]:
+    from gansynth.phantoms import PhantomOptions, write_deepmedic
+
+    options = PhantomOptions(spacing_mm=size.spacing_mm, channels=("FLAIR", "T1c"))
+    with reporter.task(size.phantoms, "phantoms") as bar:
+        file = write_deepmedic(
+            folder, size.phantoms, seed, options, progress=lambda done, total: bar.advance(1)
+        )
+    then = f"gansynth check deepmedic:{file} --read model={folder / 'modelConfig.cfg'}"
+    return {"subjects": size.phantoms, "data": str(file), "then": then}
 
 
 def _claim(out: Path, force: bool) -> None:

@@ -8,6 +8,7 @@ Centre, MNI, McGill University). Nothing made here is, or resembles, a particula
 """
 
 from gansynth.phantoms._atlas import Atlas, load_atlas
+from gansynth.phantoms._deepmedic import write_deepmedic
 from gansynth.phantoms._metastases import (
     MetastasisOptions,
     MetastasisPhantom,
@@ -29,6 +30,7 @@ __all__ = [
     "load_atlas",
     "make_metastases",
     "make_phantom",
+    "write_deepmedic",
     "write_nnunet_raw",
     "write_yolo",
 ]

@@ -32,7 +32,7 @@ LICENCE = (
 )
 
 
-def _nifti(volume: NDArray[Any], affine: NDArray[np.float64]) -> bytes:
+def nifti_bytes(volume: NDArray[Any], affine: NDArray[np.float64]) -> bytes:
     """Return `volume (D, H, W)` as a gzipped NIfTI, the same bytes at every call."""
     # NIfTI wants (x, y, z). Any: nibabel is typed in part only.
     image: Any = nib.Nifti1Image(np.ascontiguousarray(volume.T), affine)
@@ -65,8 +65,8 @@ def _write_case(base: Path, case: str, index: int, seed: int, options: PhantomOp
     phantom = make_phantom(index, seed, options)
     for channel, volume in enumerate(phantom.image):
         path = base / "imagesTr" / f"{case}_{channel:04d}.nii.gz"
-        write_bytes_atomic(path, _nifti(volume, phantom.affine))
-    labels = _nifti(phantom.labels.astype(np.uint8), phantom.affine)
+        write_bytes_atomic(path, nifti_bytes(volume, phantom.affine))
+    labels = nifti_bytes(phantom.labels.astype(np.uint8), phantom.affine)
     write_bytes_atomic(base / "labelsTr" / f"{case}.nii.gz", labels)
 
 
