@@ -74,6 +74,10 @@ class _Layout(NamedTuple):
     spacing: tuple[float, float, float]
 
     @property
+    def scaled(self) -> bool:
+        return (self.slope, self.inter) not in ((None, None), (1.0, 0.0))
+
+    @property
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
@@ -112,10 +116,14 @@ class Header(NamedTuple):
     Attributes:
         shape: in the file's own axis order (x, y, z) or (x, y, z, channel).
         affine: float64 (4, 4), voxel to mm.
+        dtype: of the voxels as stored.
+        scaled: whether the header scales them, which makes them floats.
     """
 
     shape: tuple[int, ...]
     affine: npt.NDArray[np.float64]
+    dtype: np.dtype[Any]
+    scaled: bool
 
 
 def read_nifti_header(
@@ -130,7 +138,7 @@ def read_nifti_header(
     with _opened(path) as (stream, packed):
         layout, _ = _read_layout(path, stream)
         _refuse_unwanted(path, layout, max_bytes, ndim, packed)
-    return Header(layout.shape, layout.affine)
+    return Header(layout.shape, layout.affine, layout.dtype, layout.scaled)
 
 
 @contextlib.contextmanager
@@ -293,7 +301,7 @@ def _fill(path: Path, stream: IO[bytes] | gzip.GzipFile, array: npt.NDArray[Any]
 
 def _scaled(path: Path, layout: _Layout, array: npt.NDArray[Any], finite: bool) -> Volume:
     array = array.astype(layout.dtype.newbyteorder("="), copy=False)
-    if (layout.slope, layout.inter) not in ((None, None), (1.0, 0.0)):
+    if layout.scaled:
         wide = np.result_type(array.dtype, np.float32)
         array = array.astype(wide) * wide.type(layout.slope or 1.0) + wide.type(layout.inter or 0.0)
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -277,6 +277,7 @@ class Adapter(ABC):
             IntegrityFault: leakage, or a generator or bank made for another data set or space.
             UsageFault: no run or bank there, or a value that cannot be.
         """
+        self.check_ways(injection)
         if injection.ratio.p == 0:
             return
         lineage, what = _origin(injection)
@@ -289,6 +290,28 @@ class Adapter(ABC):
             _check_labelled(injection, self)
         guard_host(lineage.host, self.source.host, what=what)
         guard(lineage, self.source.records(self.source.held_out_ids), what=what)
+
+    def check_ways(self, injection: Injection) -> None:
+        """Refuse ways of mixing that this host does not know at all, for training and exports.
+
+        Raises:
+            UsageFault: naming the option and the hosts that do.
+        """
+        if injection.real_in_generator_space and not self.rewrites_real:
+            raise UsageFault(
+                f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
+                "host that can bring them through the generator's space, such as deepmedic; leave "
+                "it out"
+            )
+
+    def planned(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """What a host has to say of one training before it starts, for dry runs; nothing here.
+
+        Called after ``check``, with what that was called with.
+        """
+        return {}
 
     def bank_bytes(self, injection: Injection) -> int | None:
         """Bytes a bank takes that is made for a training; None if there is none or nobody knows."""
@@ -352,7 +375,7 @@ class Adapter(ABC):
         """
         raise UsageFault(
             f"{name}: {self.name} has no data sets to write; expected a host that has, such as "
-            "nnunet or yolo"
+            "nnunet, deepmedic or yolo"
         )
 
 

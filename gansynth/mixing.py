@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -93,13 +93,15 @@ class MixPlan(Generic[Key]):
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back; for a host in another Python."""
         clock = self.clock
+        ticks = None if clock is None else [str(clock.file.absolute()), clock.total, clock.start]
         return {
             **{f.name: getattr(self, f.name) for f in fields(self)},
             "bank": None if self.bank is None else str(self.bank.absolute()),
             "log": None if self.log is None else str(self.log.absolute()),
-            "ratio": str(self.ratio),
-            "schedule": str(self.schedule),
-            "clock": None if clock is None else [str(clock.file), clock.total, clock.start],
+            # Not as text, which is rounded: every process is to settle the same tables.
+            "ratio": asdict(self.ratio),
+            "schedule": asdict(self.schedule),
+            "clock": ticks,
             "chosen": list(self.chosen),
             "stream": list(self.stream),
         }
@@ -109,12 +111,12 @@ class MixPlan(Generic[Key]):
         """Read what ``to_json`` wrote.
 
         Raises:
-            UsageFault, KeyError, TypeError: the document is none.
+            UsageFault, KeyError, TypeError, ValueError: the document is none.
         """
         values = {
             **{key: None if doc[key] is None else Path(doc[key]) for key in ("bank", "log")},
-            "ratio": Ratio.parse(doc["ratio"]),
-            "schedule": Schedule.parse(doc["schedule"]),
+            "ratio": Ratio(**doc["ratio"]),
+            "schedule": Schedule(**doc["schedule"]),
             "clock": None if doc["clock"] is None else Clock(*doc["clock"]),
             "chosen": tuple(doc["chosen"]),
             "stream": tuple(doc["stream"]),

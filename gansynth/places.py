@@ -22,7 +22,7 @@ from gansynth.schedule import Mix
 
 IntArray = npt.NDArray[np.int64]
 _PARTS = 10**6
-"""Ratios are taken as fractions of whole numbers up to here; 2813:4000 then comes out even."""
+"""Ratios are taken as fractions with a denominator up to here; 2813:4000 then comes out even."""
 _ORDER, _SYNTHETIC, _STAND_IN, _CHOSEN = range(4)
 
 
@@ -46,11 +46,16 @@ def count_places(ratio: Ratio, real: int) -> int:
 
     Without real cases, R = 0, there are as many synthetic ones as there are real cases.
     """
+    of, synthetic = whole_parts(ratio)
+    return real if of == 0 else real - (-real * synthetic // of)
+
+
+def whole_parts(ratio: Ratio) -> tuple[int, int]:
+    """R:S in the smallest whole numbers, e.g. (1, 3) for 0.1:0.3; R is at most ``_PARTS``."""
     if ratio.real == 0:
-        return real
-    parts = (Fraction(n).limit_denominator(_PARTS) for n in (ratio.synthetic, ratio.real))
-    synthetic, of = parts
-    return real + math.ceil(real * synthetic / of)
+        return 0, 1
+    parts = (Fraction(ratio.synthetic) / Fraction(ratio.real)).limit_denominator(_PARTS)
+    return parts.denominator, parts.numerator
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,33 @@ DeepMedic executes its configuration files as Python. Here they are parsed: assi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gansynth.errors import DataFault
+from gansynth_deepmedic.keys import Keys
+from gansynth_deepmedic.lists import Listed, Part, read_part
+from gansynth_deepmedic.literals import read_literals
+from gansynth_deepmedic.model_config import ModelConfig, read_model_config
 
-@dataclass(frozen=True)
-class Listed:
-    """One case as the list files (or the csv) name it: absolute paths, not opened.
+__all__ = [
+    "Listed",
+    "ModelConfig",
+    "TrainConfig",
+    "read_literals",
+    "read_model_config",
+    "read_train_config",
+]
 
-    Attributes:
-        channels: one for each channel; None for one that the case lacks (``-``).
-        labels: ground truth; None where the lists name none (validation by whole volumes).
-        roi: region of interest; None where there is none.
-        line: number of the entry, from 1, for messages.
-    """
-
-    channels: tuple[Path | None, ...]
-    labels: Path | None
-    roi: Path | None
-    line: int
+SCHEDULES = ("stable", "predef", "poly", "auto", "expon")
+SAMPLINGS = (0, 1, 2, 3)
+_ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
+_ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
+_NAMES = "namesForPredictionsPerCaseVal"
+_SCORES = "norm_zscore_prms"
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,8 @@ class TrainConfig:
         values: every assignment of the file, in its order.
         channels: names of the channels: of the csv's columns, else what tells the list files' names
             apart.
-        train: training cases.
-        validation: cases that are validated on; empty if the file validates on none.
+        train: training cases, each once.
+        validation: cases that are validated on, each once; empty if the file validates on none.
         predictions: names for the validation cases' predictions; empty if there are none.
         epochs: numberOfEpochs (35).
         subepochs: numberOfSubepochs (20).
@@ -56,6 +62,11 @@ class TrainConfig:
         weighted: weightedMapsForSamplingEachCategoryTrain is set.
         normalise: DeepMedic normalises some channel itself (norm_zscore_prms).
         pad: padInputImagesBool (True).
+        normalised: of each channel, whether DeepMedic normalises it itself.
+        repeated: entries of the training and validation lists that name a case again.
+        train_list: file that names the training cases' first channels.
+        validation_list: likewise; None if the file validates on none.
+        session: sessionName (trainSession).
     """
 
     path: Path
@@ -78,73 +89,11 @@ class TrainConfig:
     weighted: bool
     normalise: bool
     pad: bool
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A network's configuration, with DeepMedic's defaults where the file says nothing.
-
-    Attributes:
-        path: the file, absolute; None for DeepMedic's own example (``deepMedic``).
-        values: every assignment of the file.
-        classes: numberOfOutputClasses, background included.
-        channels: numberOfInputChannels.
-        features: numberFMsPerLayerNormal.
-        kernels: kernelDimPerLayerNormal.
-        residual: layersWithResidualConn, layers counted from 1.
-        lower_rank: lowerRankLayersNormal.
-        low: one tuple of feature numbers for each subsampled path; empty without.
-        low_kernels: kernels of the subsampled paths (those of the normal path).
-        factors: subsampleFactor of each subsampled path.
-        fc: numberFMsPerLayerFC, without the classification layer.
-        fc_kernels: kernelDimPerLayerFC, the classification layer's last.
-        fc_residual: layersWithResidualConnFC.
-        dropout: dropoutRatesFC, one for each FC layer and the classification layer.
-        activation: activationFunction: linear, relu, prelu, elu, selu.
-        rolling: rollAverageForBNOverThatManyBatches; 0 for no batch normalisation.
-        segment: segmentsDimTrain.
-        segment_validation: segmentsDimVal.
-        segment_inference: segmentsDimInference.
-        initial: convWeightsInit as ("fanIn", 2) or ("normal", 0.01).
-    """
-
-    path: Path | None
-    values: Mapping[str, Any]
-    classes: int
-    channels: int
-    features: tuple[int, ...]
-    kernels: tuple[tuple[int, int, int], ...]
-    residual: tuple[int, ...]
-    lower_rank: tuple[int, ...]
-    low: tuple[tuple[int, ...], ...]
-    low_kernels: tuple[tuple[tuple[int, int, int], ...], ...]
-    factors: tuple[tuple[int, int, int], ...]
-    fc: tuple[int, ...]
-    fc_kernels: tuple[tuple[int, int, int], ...]
-    fc_residual: tuple[int, ...]
-    dropout: tuple[float, ...]
-    activation: str
-    rolling: int
-    segment: tuple[int, int, int]
-    segment_validation: tuple[int, int, int]
-    segment_inference: tuple[int, int, int]
-    initial: tuple[str, float] = field(default=("fanIn", 2.0))
-
-    @property
-    def receptive(self) -> tuple[int, int, int]:
-        """Receptive field of the normal path in voxels, as DeepMedic's ``rec_field``."""
-        raise NotImplementedError
-
-
-def read_literals(path: Path) -> dict[str, Any]:
-    """Every assignment of a configuration file, in its order; nothing is executed.
-
-    Raises:
-        UsageFault: there is no such file.
-        DataFault: it is not text, no Python, or holds anything but assignments of literals: file,
-            line, and what was found.
-    """
-    raise NotImplementedError
+    normalised: tuple[bool, ...] = ()
+    repeated: tuple[Listed, ...] = ()
+    train_list: Path = Path()
+    validation_list: Path | None = None
+    session: str = "trainSession"
 
 
 def read_train_config(path: Path) -> TrainConfig:
@@ -155,14 +104,114 @@ def read_train_config(path: Path) -> TrainConfig:
         DataFault: code, a key that is missing or of another type, a list file that is missing,
             lists of unequal length, a first channel that is missing.
     """
-    raise NotImplementedError
+    path = Path(os.path.abspath(path))
+    keys = Keys(path, read_literals(path))
+    on_samples, on_volumes = keys.flag(_ON_SAMPLES, False), keys.flag(_ON_VOLUMES, False)
+    _refuse_schedule(keys, on_samples)
+    train = read_part(keys, "Training", "dataframe_train")
+    held = None
+    if on_samples or on_volumes:
+        held = read_part(keys, "Validation", "dataframe_val", _NAMES)
+        _compare(keys, train, held)
+    _refuse_nameless(keys, held, on_volumes)
+    sampling = int(keys.one_of("typeOfSamplingForTraining", SAMPLINGS, 3))
+    normalised = _normalised(keys, len(train.channels))
+    return TrainConfig(
+        path,
+        keys.values,
+        train.channels,
+        train.cases,
+        () if held is None else held.cases,
+        () if held is None else held.predictions,
+        epochs=keys.whole("numberOfEpochs", 35),
+        subepochs=keys.whole("numberOfSubepochs", 20),
+        cases=keys.whole("numOfCasesLoadedPerSubepoch", 50),
+        segments=keys.whole("numberTrainingSegmentsLoadedOnGpuPerSubep", 1000),
+        batch=keys.whole("batchsize_train"),
+        processes=keys.whole("num_processes_sampling", 0, least=-1),
+        sampling=sampling,
+        proportions=_proportions(keys, sampling),
+        sampling_validation=int(keys.one_of("typeOfSamplingForVal", SAMPLINGS, 1)),
+        validates_on_samples=on_samples,
+        validates_on_volumes=on_volumes,
+        weighted=keys.has("weightedMapsForSamplingEachCategoryTrain"),
+        normalise=any(normalised),
+        pad=keys.flag("padInputImagesBool", True),
+        normalised=normalised,
+        repeated=train.repeated + (() if held is None else held.repeated),
+        train_list=train.where,
+        validation_list=None if held is None else held.where,
+        session=keys.text("sessionName", "trainSession"),
+    )
 
 
-def read_model_config(path: Path) -> ModelConfig:
-    """Read a network's configuration.
+def _refuse_schedule(keys: Keys, on_samples: bool) -> None:
+    """DeepMedic stops without a schedule of the learning rate, or what the schedule needs."""
+    key = "typeOfLearningRateSchedule"
+    kind = keys.one_of(key, SCHEDULES)
+    if kind == "predef" and not keys.has("predefinedSchedule"):
+        raise keys.odd("predefinedSchedule", f"a list of epochs, as {key} is 'predef'")
+    if kind == "auto" and not on_samples:
+        raise DataFault(
+            f"{keys.path}: {key} is 'auto', expected {_ON_SAMPLES} = True with it; set it, or "
+            "choose another schedule"
+        )
 
-    Raises:
-        UsageFault: there is no such file.
-        DataFault: code, or a key that is missing, of another type, or does not fit the others.
-    """
-    raise NotImplementedError
+
+def _refuse_nameless(keys: Keys, held: Part | None, on_volumes: bool) -> None:
+    """What validation on whole volumes saves needs names."""
+    if held is None or not on_volumes or held.predictions:
+        return
+    maps = keys.values.get("saveProbMapsForEachClassVal")
+    saves = keys.flag("saveSegmentationVal", True) or keys.flag("saveIndividualFmsVal", False)
+    if saves or maps in (None, [], ()) or (isinstance(maps, list | tuple) and True in maps):
+        raise DataFault(
+            f"{keys.path}: no {_NAMES}, expected a file that lists a name for each validation "
+            f"case's prediction, as {_ON_VOLUMES} is True; add it, or save nothing"
+        )
+
+
+def _compare(keys: Keys, train: Part, held: Part) -> None:
+    """Both parts must have the same channels in the same order."""
+    if len(train.channels) != len(held.channels):
+        raise DataFault(
+            f"{keys.path}: {len(held.channels)} channel(s) to validate on ({held.where}), but "
+            f"{len(train.channels)} to train on ({train.where}); expected as many; correct the "
+            "lists"
+        )
+    if set(train.channels) == set(held.channels) and train.channels != held.channels:
+        raise DataFault(
+            f"{keys.path}: channels to validate on are {', '.join(held.channels)}, but to train on "
+            f"{', '.join(train.channels)}; expected the same order; reorder channelsValidation"
+        )
+
+
+def _proportions(keys: Keys, sampling: int) -> tuple[float, ...] | None:
+    """Shares of the categories; DeepMedic reads them for types 0 and 3 only."""
+    key = "proportionOfSamplesToExtractPerCategoryTraining"
+    if sampling not in (0, 3):
+        return None
+    found = keys.numbers(key)
+    if found is not None and not sum(found) > 0:
+        raise keys.odd(key, "numbers from 0 that do not sum up to 0")
+    if found is not None and sampling == 0 and len(found) != 2:
+        raise keys.odd(key, "two numbers, for foreground and background")
+    return found
+
+
+def _normalised(keys: Keys, channels: int) -> tuple[bool, ...]:
+    """Which channels DeepMedic brings to zero mean and unit variance itself."""
+    found = keys.values.get(_SCORES)
+    if found is None:
+        return (False,) * channels
+    if not isinstance(found, dict):
+        raise keys.odd(_SCORES, "a dict")
+    each, every = found.get("apply_per_channel"), found.get("apply_to_all_channels")
+    if each is None:
+        return (bool(every),) * channels
+    if every or not isinstance(each, list) or len(each) != channels:
+        raise DataFault(
+            f"{keys.path}: {_SCORES}: apply_per_channel has to be True or False for each of "
+            f"{channels} channel(s) and apply_to_all_channels False; correct them"
+        )
+    return tuple(bool(flag) for flag in each)

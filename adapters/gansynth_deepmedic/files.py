@@ -49,7 +49,8 @@ class HostCase:
         turned = array.transpose(*range(lead), *(lead + axis_of[axis] for axis in (2, 1, 0)))
         steps = {axis: step for axis, step in self.stored}
         cut = [slice(None)] * lead + [slice(None, None, steps[axis]) for axis in (2, 1, 0)]
-        return turned[tuple(cut)]
+        view: npt.NDArray[T] = turned[tuple(cut)]
+        return view
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back."""

@@ -6,14 +6,15 @@ all around it has to be the real case, in the real case's own units. Needs numpy
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth_deepmedic.files import HostCase
+from gansynth.errors import DataFault
+from gansynth_deepmedic.files import MISSING, HostCase
 
 if TYPE_CHECKING:
     from gansynth.bank import BankSample
@@ -23,6 +24,8 @@ RIM = 4
 """Voxels over which a patch fades into the real case, at each face inside of the volume."""
 OUTSIDE = -1
 """Label of voxels outside of the region of interest (``gansynth.schema.OUTSIDE``)."""
+_BESIDE = "beside"
+"""``gansynth.sampling.BESIDE``, which would need more than numpy."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Loaded:
         core: bool (X, Y, Z), where segments may be centred: where the patch is wholly synthetic,
             within the region of interest; None for everywhere (whole volumes, real cases).
         case: id of the real case, or of the one around a synthetic patch.
-        sample: id of the synthetic sample; empty for a real case.
+        sample: id of the synthetic sample, ``sample`` if it has none; empty for a real case.
     """
 
     image: npt.NDArray[np.float32]
@@ -61,8 +64,56 @@ class Seat:
 
 
 def seat_of(provenance: Mapping[str, Any]) -> Seat | None:
-    """Where a sample of this provenance belongs; None if it says nothing of a case."""
-    raise NotImplementedError
+    """Where a sample of this provenance belongs; None if it has no place in a volume.
+
+    A sample drawn from noise is of no case; one that is a whole volume goes into the case that it
+    was brought to the shape of (``beside``). A slice has no place, nor has a crop drawn from noise.
+    """
+    own = "case" in provenance
+    where = provenance if own else provenance.get(_BESIDE, {})
+    case, placement = where.get("case"), where.get("placement")
+    if not case or not placement or placement.get("slice_index") is not None:
+        return None
+    corner = tuple(int(n) for n in placement.get("corner", ()))
+    if not corner:
+        return Seat(str(case), None)
+    if not own or len(corner) != 3:
+        return None
+    return Seat(str(case), (corner[0], corner[1], corner[2]))
+
+
+def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
+    """Why a sample cannot be inserted into a case, as far as its files need not be read; or "".
+
+    Args:
+        case: how the files lie.
+        sample: see ``insert``.
+        rim: voxels.
+    """
+    seat, labels = seat_of(sample.provenance), sample.labels
+    shape = sample.image.shape[1:]
+    if seat is None:
+        return "it has no place in a volume; expected a crop of a case, or a whole volume"
+    if seat.case != case.id:
+        return f"it is of the case {seat.case!r}, not of {case.id!r}"
+    if len(sample.image) != len(case.channels):
+        return f"it has {len(sample.image)} channel(s), expected {len(case.channels)}"
+    if labels is None:
+        return "it has no labels"
+    if len(shape) != 3 or labels.shape != shape:
+        return f"its image has shape {shape}, its labels {labels.shape}; expected equal, 3 axes"
+    drawn_of = tuple(sample.provenance.get("shape", case.shape))
+    if drawn_of != case.shape or (seat.corner is None and shape != case.shape):
+        found = shape if drawn_of == case.shape else drawn_of
+        return f"it is of a volume of shape {found}, case {case.id!r} has {case.shape}"
+    if not np.isfinite(sample.image).all():
+        return "its image holds values that are not finite"
+    cut = _cut(seat, shape, case.shape, rim)
+    if cut is None:
+        return f"its place {seat.corner} is beyond case {case.id!r} of shape {case.shape}"
+    if not (cut.whole & (labels[cut.part] != OUTSIDE)).any():
+        return "nothing of it lies in the region of interest"
+    return ""
 
 
 def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int = RIM) -> Loaded:
@@ -70,8 +121,9 @@ def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int =
 
     The image is the sample's within the patch, fades into the real one over ``rim`` voxels at each
     face that is not the volume's own, and is the real one everywhere else, outside of the region of
-    interest, and in channels that the case lacks. Labels are the sample's where its weight is at
-    least a half.
+    interest, where the sample's own labels say outside, and in channels that the case lacks. Labels
+    are the sample's where its weight is at least a half. At least half of each axis of a patch does
+    not fade. A whole volume does not fade at all.
 
     Args:
         case: how the files lie.
@@ -81,6 +133,127 @@ def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int =
         rim: voxels.
 
     Raises:
-        DataFault: shape, channels or place do not fit the case, or it has no labels.
+        DataFault: shape, channels or place do not fit the case, it has no labels, or nothing of it
+            would be seen.
     """
-    raise NotImplementedError
+    name = getattr(sample, "id", "") or "sample"
+    if why := misfit(case, sample, rim):
+        raise DataFault(
+            f"{name}: {why}; expected a sample drawn of this case by a generator fitted to the "
+            "same lists. Fit it to them, or leave the sample out"
+        )
+    _check_files(case, real)
+    seat, labels = seat_of(sample.provenance), sample.labels
+    assert seat is not None, "see misfit"
+    assert labels is not None, "see misfit"
+    cut = _cut(seat, sample.image.shape[1:], case.shape, rim)
+    assert cut is not None, "see misfit"
+    inside = labels[cut.part] != OUTSIDE
+    if real.roi is not None:
+        inside &= case.view(real.roi)[cut.box] > 0
+    core = None if seat.corner is None else _core(case, real, cut, inside, name)
+    image, target = real.image.copy(), real.labels.copy()
+    for channel, (file, (scale, offset)) in enumerate(zip(case.channels, case.units, strict=True)):
+        if file != MISSING and scale != 0:
+            drawn = sample.image[channel][cut.part].astype(np.float32)
+            drawn *= np.float32(scale)
+            drawn += np.float32(offset)
+            _blend(case.view(image[channel])[cut.box], drawn, cut.weight, inside)
+    np.copyto(case.view(target)[cut.box], labels[cut.part], where=inside & (cut.weight >= 0.5))
+    return Loaded(image, target, real.roi, core, case.id, name)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The part of a patch that lies in the volume.
+
+    Attributes:
+        box: of the volume.
+        part: of the patch.
+        weight: the sample's, (d, h, w) or, where nothing fades, (1, 1, 1).
+    """
+
+    box: tuple[slice, ...]
+    part: tuple[slice, ...]
+    weight: npt.NDArray[np.float32]
+
+    @property
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """Where nothing of the real image is left."""
+        whole: npt.NDArray[np.bool_] = self.weight == 1
+        return whole
+
+
+def _cut(seat: Seat, size: Sequence[int], shape: Sequence[int], rim: int) -> _Cut | None:
+    """How a patch lies in a volume; None if it does not touch it."""
+    if seat.corner is None:
+        everything = tuple(slice(0, n) for n in shape)
+        return _Cut(everything, everything, np.ones((1, 1, 1), np.float32))
+    box, part, ramps = [], [], []
+    for corner, length, extent in zip(seat.corner, size, shape, strict=True):
+        first, last = max(corner, 0), min(corner + length, extent)
+        if last <= first:
+            return None
+        box.append(slice(first, last))
+        part.append(slice(first - corner, last - corner))
+        ramps.append(_ramp(last - first, corner > 0, corner + length < extent, rim))
+    weight = np.minimum(np.minimum(ramps[0][:, None, None], ramps[1][:, None]), ramps[2])
+    return _Cut(tuple(box), tuple(part), weight)
+
+
+def _ramp(length: int, before: bool, after: bool, rim: int) -> npt.NDArray[np.float32]:
+    """Weights along one axis.
+
+    Args:
+        length: voxels.
+        before: whether the first face fades.
+        after: whether the last one does.
+        rim: voxels that are to fade at each; fewer where less than half would be left.
+    """
+    weight = np.ones(length, np.float32)
+    rim = min(rim, length // 2 // max(1, before + after))
+    fading = np.arange(1, rim + 1, dtype=np.float32) / np.float32(rim + 1)
+    if before:
+        weight[:rim] = fading
+    if after:
+        weight[length - rim :] = fading[::-1]
+    return weight
+
+
+def _blend(
+    real: npt.NDArray[np.float32],
+    drawn: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float32],
+    inside: npt.NDArray[np.bool_],
+) -> None:
+    """Write a sample's values into a view of the real image; ``drawn`` is used up."""
+    if weight.size > 1:
+        drawn *= weight
+        drawn += (1 - weight) * real
+    np.copyto(real, drawn, where=inside)
+
+
+def _core(
+    case: HostCase, real: Loaded, cut: _Cut, inside: npt.NDArray[np.bool_], name: str
+) -> npt.NDArray[np.bool_]:
+    """Where segments may be centred in a case with this patch, in the files' axes."""
+    core = np.zeros(real.labels.shape, np.bool_)
+    case.view(core)[cut.box] = inside & cut.whole
+    if not core.any():
+        raise DataFault(
+            f"{name}: nothing of it lies in the region of interest {case.roi}, though its labels "
+            "say so; expected the region that the generator was fitted with. Restore the file, or "
+            "fit again"
+        )
+    return core
+
+
+def _check_files(case: HostCase, real: Loaded) -> None:
+    """Refuse a case that is not as it was when its files were looked at."""
+    lain = case.view(real.labels).shape
+    if lain != case.shape or real.image.shape != (len(case.channels), *real.labels.shape):
+        raise DataFault(
+            f"{case.labels}: case {case.id!r} has labels of shape {lain} and an image of "
+            f"{real.image.shape}, expected {len(case.channels)} channel(s) of {case.shape}, as at "
+            "the start; its files have been replaced since. Start anew"
+        )

@@ -11,8 +11,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from gansynth.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.integrity import read_json
 from gansynth.mixing import MixPlan
 from gansynth_deepmedic.files import HostCase
@@ -73,9 +74,9 @@ class Order:
         return Subepochs(self.plan, self.cases, self.count, self.rim)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``read`` reads back."""
+        """A JSON document that ``read`` reads back; paths are absolute in it."""
         paths = {
-            key: None if (path := getattr(self, key)) is None else str(path)
+            key: None if (path := getattr(self, key)) is None else str(path.absolute())
             for key in ("output", "train_config", "model_config", "checkout")
         }
         return {
@@ -95,23 +96,50 @@ class Order:
         Raises:
             IntegrityFault: it is damaged.
         """
-        doc = read_json(path)
-        paths = {
-            key: None if doc[key] is None else Path(doc[key])
-            for key in ("output", "train_config", "model_config", "checkout")
-        }
+        try:
+            return cls._from_json(read_json(path))
+        except (DataFault, UsageFault, LookupError, TypeError, ValueError, AttributeError) as error:
+            what = str(error) if isinstance(error, GansynthError) else _told(error)
+            raise IntegrityFault(
+                f"{path}: {what.removeprefix(f'{path}: ')}; expected the file that gansynth "
+                "augment writes; start anew"
+            ) from error
+
+    @classmethod
+    def _from_json(cls, doc: Mapping[str, Any]) -> Order:
+        for key, kind in _PLAIN.items():
+            if type(doc[key]) is not kind:
+                raise ValueError(f"{key} is {doc[key]!r}, expected {kind.__name__}")
+        if doc["engine"] not in get_args(Engine):
+            raise ValueError(f"engine is {doc['engine']!r}, expected one of {get_args(Engine)}")
+        values: dict[str, Any] = {key: doc[key] for key in _PLAIN}
+        for key in ("output", "train_config"):
+            values[key] = Path(doc[key])
+        for key in ("model_config", "checkout"):
+            values[key] = None if doc[key] is None else Path(doc[key])
         return cls(
-            **{key: doc[key] for key in _PLAIN},
-            **paths,
+            **values,
             plan=MixPlan.from_json(doc["plan"]),
             cases=tuple(HostCase.from_json(case) for case in doc["cases"]),
             slots=tuple(doc["slots"]),
             arguments=tuple(doc["arguments"]),
-            options=doc["options"],
+            options=dict(doc["options"]),
         )
 
 
-_PLAIN = ("engine", "count", "done", "subepochs", "seed", "rim", "augment_synthetic")
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+_PLAIN = {
+    "engine": str,
+    "count": int,
+    "done": int,
+    "subepochs": int,
+    "seed": int,
+    "rim": int,
+    "augment_synthetic": bool,
+}
 
 
 class Progress:
@@ -127,14 +155,19 @@ class Progress:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._pid, self._fd = 0, -1
+        self._fd = -1
 
     def tell(self, **document: Any) -> None:
         """Write one line."""
-        if self._pid != os.getpid():
+        if self._fd < 0:  # one that was inherited through fork appends just as well
             self._fd = os.open(self.file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-            self._pid = os.getpid()
-        os.write(self._fd, (json.dumps(document) + "\n").encode())
+        line = json.dumps(document, default=_number) + "\n"
+        os.write(self._fd, line.encode())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"file": self.file, "_pid": 0, "_fd": -1}
+        return {"file": self.file, "_fd": -1}
+
+
+def _number(value: Any) -> Any:
+    """One of numpy's numbers as Python's own."""
+    return value.item()

@@ -1,13 +1,27 @@
-"""How many real and synthetic cases a subepoch loads, and how many segments: R:S without a rest."""
+"""How many real and synthetic cases a subepoch loads, and how many segments: R:S without a rest.
+
+Stock DeepMedic loads a random part of the listed cases unless it loads all of them. So R:S is exact
+on disk only if everything that is listed is loaded in every subepoch. Where somebody deals the
+cases out (on the fly), a subepoch loads about as many as the user's file says, but never more than
+were listed if each real case were listed once beside its share of synthetic ones: two real cases at
+1:2 make subepochs of six cases, not of fifty. That is what DeepMedic does with short lists, too.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
+from gansynth.places import count_places, whole_parts
 from gansynth.ratio import Ratio
 
 MOST_REPEATS = 8
 """How often a real case is listed at most, so that R:S comes out even."""
+MOST_TIMES = 2
+"""How many times the cases that the user's file says a subepoch has on the fly at most."""
+CASES = "numOfCasesLoadedPerSubepoch"
+SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,8 @@ class Share:
 def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int) -> Share:
     """What stock DeepMedic has to load, which can only be exact if it loads all there is.
 
+    Without real cases, R = 0, there are as many synthetic ones as the user's file loads.
+
     Args:
         real: real training cases.
         ratio: real:synthetic.
@@ -43,11 +59,32 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
         segments: that it takes by the user's file.
         batch: segments of a training step.
     """
-    raise NotImplementedError
+    if whole_parts(ratio)[0] == 0:
+        taken, changed = _segments(cases, segments, batch)
+        return Share(cases, taken, 0, cases, said=changed)
+    repeats, synthetic, even = _listed(real, ratio)
+    total = repeats * real + synthetic
+    said = []
+    if not even:
+        said.append(
+            f"ratio {ratio}: does not come out even with {real} real cases, each listed up to "
+            f"{MOST_REPEATS} times; it is {repeats * real}:{synthetic}, {synthetic / total:.2%} "
+            f"synthetic where {ratio.p:.2%} was asked"
+        )
+    if total != cases:
+        listed = "once" if repeats == 1 else f"{repeats} times"
+        text = (
+            f"{CASES}: {cases} in the file, {total} now: each real case is listed {listed}, and "
+            "every subepoch loads all that is listed"
+        )
+        more = "; so many are slower to load. On the fly a subepoch loads about as many as before"
+        said.append(text + (more if total > cases else ""))
+    taken, changed = _segments(total, segments, batch)
+    return Share(total, taken, repeats * real, synthetic, repeats, (*said, *changed))
 
 
 def share_on_the_fly(
-    ratio: Ratio, cases: int, segments: int, batch: int, *, constant: bool
+    ratio: Ratio, cases: int, segments: int, batch: int, *, real: int, constant: bool
 ) -> Share:
     """What is loaded where somebody deals the cases out.
 
@@ -56,6 +93,69 @@ def share_on_the_fly(
         cases: that a subepoch loads by the user's file.
         segments: that it takes by the user's file.
         batch: segments of a training step.
+        real: real training cases.
         constant: whether the ratio stays as it is.
     """
-    raise NotImplementedError
+    listed = count_places(ratio, real)
+    total, why = cases, ""
+    if listed < cases:
+        total, why = listed, f"{real} real case(s) and their share of synthetic ones"
+        if ratio.real == 0:
+            why = "as many as there are real cases"
+    dealt: tuple[int | None, int | None] = (None, None)
+    said = []
+    if constant:
+        parts = whole_parts(ratio)
+        unit = sum(parts)
+        if unit <= MOST_TIMES * cases:
+            count = max(1, (2 * total + unit) // (2 * unit)) * unit
+            if count != total:
+                total, why = (
+                    count,
+                    f"a multiple of {unit}, so that each is {ratio} exactly",
+                )
+            dealt = parts[0] * total // unit, parts[1] * total // unit
+        else:
+            said.append(_uneven(ratio, total))
+    if total != cases:
+        said.append(f"{CASES}: {cases} in the file, {total} now: {why}")
+    taken, changed = _segments(total, segments, batch)
+    return Share(total, taken, *dealt, said=(*said, *changed))
+
+
+def _listed(real: int, ratio: Ratio) -> tuple[int, int, bool]:
+    """How often real cases are listed, beside how many synthetic ones, and whether that is R:S."""
+    real_part, synthetic_part = whole_parts(ratio)
+    per_real = Fraction(synthetic_part, real_part)
+    found = []
+    for repeats in range(1, MOST_REPEATS + 1):
+        asked = repeats * real * per_real
+        count = max(1 if per_real else 0, math.floor(asked + Fraction(1, 2)))
+        share = Fraction(count, repeats * real + count)
+        off = abs(share - per_real / (1 + per_real))
+        found.append((off, repeats, count))
+    off, repeats, count = min(found)
+    return repeats, count, off == 0
+
+
+def _uneven(ratio: Ratio, cases: int) -> str:
+    """What is said where a subepoch has one synthetic case more or less."""
+    asked = ratio.p * cases
+    return (
+        f"ratio {ratio}: does not come out even in {cases} cases; in each subepoch "
+        f"{math.floor(asked)} or {math.ceil(asked)} of {cases} are synthetic, and what is left "
+        "over is carried on to the next"
+    )
+
+
+def _segments(cases: int, segments: int, batch: int) -> tuple[int, tuple[str, ...]]:
+    """Segments that a subepoch takes: at least as many as before, as many of each case."""
+    step = math.lcm(cases, batch)
+    taken = max(1, -(-segments // step)) * step
+    if taken == segments:
+        return taken, ()
+    text = (
+        f"{SEGMENTS}: {segments} in the file, {taken} now: as many of each of {cases} cases, in "
+        f"whole batches of {batch}"
+    )
+    return taken, (text,)

@@ -1,21 +1,75 @@
-"""``deepmedic:trainConfig.cfg``: the training and validation cases of a DeepMedic configuration."""
+"""``deepmedic:trainConfig.cfg``: the training and validation cases of a DeepMedic configuration.
+
+DeepMedic takes arrays as they are stored: it knows neither spacing nor orientation. So all files of
+a case are turned by the axes of its label map, whatever their own headers say, and put back by the
+same.
+"""
 
 from __future__ import annotations
 
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.volumes import VolumeSource
-from gansynth_deepmedic.configs import Listed, TrainConfig
-from gansynth_deepmedic.files import HostCase
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import Volume, read_nifti, read_nifti_header
+from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.sources.base import Original, SourceRequest
+from gansynth.sources.grid import canonical, canonical_shape, stored_axes
+from gansynth.sources.pairs import LABELS, other_shape
+from gansynth.sources.reading import parse_read
+from gansynth.sources.volumes import VolumeSource, absolute
+from gansynth.space import Space
+from gansynth_deepmedic.cases import Cases, class_labels, list_cases
+from gansynth_deepmedic.configs import (
+    Listed,
+    ModelConfig,
+    TrainConfig,
+    read_model_config,
+    read_train_config,
+)
+from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.options import DeepMedicOptions
+
+log = logging.getLogger("gansynth")
 
 
 class DeepMedicSource(VolumeSource):
     """The cases of one configuration: fold 0 trains on its training lists, ``all`` on everything.
 
+    Where there are regions of interest, labels outside of them are -1: DeepMedic takes no segment
+    around such a voxel.
+
+    Args:
+        request: what was asked for.
+        config: of the training.
+        cases: that it lists.
+        asked: how they are read.
+
     Attributes:
         config: the configuration.
+        model: the network's; None if it was not named.
     """
 
     config: TrainConfig
+    model: ModelConfig | None
+
+    def __init__(
+        self, request: SourceRequest, config: TrainConfig, cases: Cases, asked: DeepMedicOptions
+    ) -> None:
+        self.config, self.model = config, cases.model
+        self._listed = cases.listed
+        self._whole = asked.whole
+        super().__init__(request, cases.listing, asked.volumes(config))
+
+    # -- what it has -----------------------------------------------------------------------------
 
     def listed(self, case_id: str) -> Listed:
         """The files of a case.
@@ -23,11 +77,145 @@ class DeepMedicSource(VolumeSource):
         Raises:
             DataFault: there is no such case.
         """
-        raise NotImplementedError
+        self.entry(case_id)
+        return self._listed[case_id]
+
+    @cached_property
+    def regions(self) -> bool:
+        """Whether there are regions of interest."""
+        return any(case.roi is not None for case in self._listed.values())
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Channels, labels and spacing (z, y, x) of the arrays that ``load`` returns."""
+        found: Schema = super().schema
+        return replace(found, has_outside=True) if self.regions else found
+
+    @cached_property
+    def space(self) -> Space:
+        """Crops of about the training cases' median size, or whole volumes, if asked for."""
+        found: Space = super().space
+        if self._whole is not None:
+            found = replace(found, grid="resample", size=self._whole)
+        if not self.regions:
+            return found
+        host = {**found.host, "outside": "beyond the region of interest"}
+        return replace(found, host=host, pad_label=OUTSIDE)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def load(self, case_id: str) -> Case:
+        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
+
+        Channels that it lacks are zeros, as DeepMedic has them.
+
+        Raises:
+            DataFault: unknown, damaged, NaN, files that do not fit together, a label value that
+                the schema does not know, or an empty region of interest.
+        """
+        case = super().load(case_id)
+        lacking = [file is None for file in self.listed(case_id).channels]
+        if not any(lacking):
+            return case
+        image = case.image.copy()
+        image[np.array(lacking)] = 0
+        return replace(case, image=image)
+
+    def original(self, case_id: str) -> Original:
+        """A case as its files have it, its labels also outside of the region of interest."""
+        found = super().original(case_id)
+        channels = self.listed(case_id).channels
+        units = [
+            unit if file else (1.0, 0.0) for unit, file in zip(found.units, channels, strict=True)
+        ]
+        return replace(found, units=tuple(units))
 
     def host_case(self, case_id: str) -> HostCase:
-        """A case as DeepMedic's files have it; reads the image only if units depend on it."""
-        raise NotImplementedError
+        """A case as DeepMedic's files have it; reads the image only if units depend on it.
+
+        Raises:
+            UsageFault: it is resampled, so that nothing could be put back voxel by voxel.
+            DataFault: a file cannot be read.
+        """
+        listed = self.listed(case_id)
+        assert listed.labels is not None
+        header = read_nifti_header(listed.labels)
+        shape = canonical_shape(header.shape, header.affine)
+        if self.shape(case_id) != shape:
+            raise UsageFault(
+                f"--read spacing={self.request.read.get('spacing')}: case {case_id!r} is resampled "
+                f"from {shape} to {self.shape(case_id)} voxels, and DeepMedic takes volumes as "
+                "their files have them; expected spacing=native, leave it out"
+            )
+        return HostCase(
+            case_id,
+            tuple(MISSING if file is None else str(file) for file in listed.channels),
+            str(listed.labels),
+            None if listed.roi is None else str(listed.roi),
+            shape,
+            stored_axes(header.affine),
+            tuple(self._units(index, file) for index, file in enumerate(listed.channels)),
+        )
+
+    def _units(self, index: int, file: Path | None) -> tuple[float, float]:
+        how = self.intensities[index]
+        if file is None or how.modality == "none":
+            return 1.0, 0.0
+        return how.units(read_nifti(file).array.astype(np.float32))
+
+    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
+        """The same with labels of -1 outside of the region of interest."""
+        image, labels, reference = self._arrays(case_id)
+        listed = self.listed(case_id)
+        if listed.roi is None or labels is None:
+            return image, labels, reference
+        assert listed.labels is not None
+        region = whole_numbers(self._turned(listed.roi, reference, listed.labels)) > 0
+        if not region.any():
+            raise empty_region(listed.roi)
+        return image, np.where(region, labels, np.int16(OUTSIDE)), reference
+
+    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
+        """Image (C, D, H, W) and labels (D, H, W), turned, and the label map's file."""
+        listed = self.listed(case_id)
+        assert listed.labels is not None
+        reference = read_nifti(listed.labels)
+        labels = label_map(listed.labels, canonical(reference)[0], self.model)
+        channels = [
+            np.zeros(labels.shape, np.float32)
+            if file is None
+            else self._turned(file, reference, listed.labels)
+            for file in listed.channels
+        ]
+        return np.stack(channels), labels, reference
+
+    def _turned(self, file: Path, reference: Volume, other: Path) -> npt.NDArray[Any]:
+        """A file's array (D, H, W), turned as the label map is."""
+        volume = read_nifti(file)
+        for problem in other_shape(file, volume.array.shape, other, reference.array.shape):
+            raise DataFault(problem)
+        return canonical(volume._replace(affine=reference.affine))[0]
+
+    # -- learnt from the training cases ----------------------------------------------------------
+
+    @cached_property
+    def _labels(self) -> Mapping[str, int]:
+        """Label name -> value: as asked for, as the network has classes, else 0 to the largest."""
+        known = self.options.labels or self.listing.labels
+        if known is not None:
+            return known
+        most = 0
+        for case in self.train_ids:
+            file = self.listed(case).labels
+            assert file is not None
+            found = int(label_map(file, read_nifti(file).array, None).max())
+            if found >= LABELS:
+                raise DataFault(
+                    f"{file}: holds label {found}, expected fewer than {LABELS} classes; is it a "
+                    "label map? If so, name the network's: --read model=modelConfig.cfg"
+                )
+            most = max(most, found)
+        return class_labels(most + 1)
 
 
 def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
@@ -38,4 +226,85 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
         DataFault: a configuration, list or case that cannot be used.
         IntegrityFault: a subject is on both sides, or a listed case is a synthetic one.
     """
-    raise NotImplementedError
+    request, config, cases, asked = listed_by(request)
+    source = DeepMedicSource(request, config, cases, asked)
+    for message in notes(config):
+        log.warning("%s", message)
+    return source
+
+
+def listed_by(
+    request: SourceRequest,
+) -> tuple[SourceRequest, TrainConfig, Cases, DeepMedicOptions]:
+    """What a request asks for: with absolute paths, its configuration, cases and options.
+
+    Raises:
+        UsageFault, DataFault: as ``open_deepmedic``.
+    """
+    asked = parse_read(DeepMedicOptions, request)
+    request = absolute(request)
+    model = None
+    if asked.model is not None:
+        path = Path(os.path.abspath(os.path.expanduser(asked.model)))
+        request = replace(request, read={**request.read, "model": str(path)})
+        model = read_model_config(path)
+    config = read_train_config(Path(request.where))
+    asked.volumes(config)
+    if model is not None and asked.labels and max(asked.labels.values()) >= model.classes:
+        raise UsageFault(
+            f"--read labels={request.read['labels']}: names {max(asked.labels.values())}, but "
+            f"numberOfOutputClasses of {model.path} is {model.classes}; expected numbers below it"
+        )
+    return request, config, list_cases(request.kind, config, model, asked.channels), asked
+
+
+def notes(config: TrainConfig) -> list[str]:
+    """What a user ought to know of a configuration that can be used."""
+    said = []
+    for case in config.repeated:
+        said.append(
+            f"{config.path}: entry {case.line} of its lists names {case.channels[0]} again; it "
+            "counts as one case"
+        )
+    if not config.validation:
+        said.append(
+            f"{config.path}: validates on nothing, so no case is held out; list some, and set "
+            "performValidationOnSamplesThroughoutTraining or "
+            "performFullInferenceOnValidationImagesEveryFewEpochs"
+        )
+    return said
+
+
+# -- values --------------------------------------------------------------------------------------
+
+
+def whole_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array in whole numbers: DeepMedic rounds what is of another type."""
+    return array if array.dtype.kind in "iu" else np.rint(array)
+
+
+def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) -> LabelArray:
+    """Labels as int16, rounded as DeepMedic does.
+
+    Raises:
+        DataFault: labels below 0, or that the network has no class for.
+    """
+    whole = whole_numbers(array)
+    low, high = int(whole.min()), int(whole.max())
+    most = 2**15 - 1 if model is None else model.classes - 1
+    if low < 0 or high > most:
+        odd = low if low < 0 else high
+        by = "" if model is None else f", as numberOfOutputClasses of {model.path} says"
+        raise DataFault(
+            f"{file}: holds label {odd}, expected whole numbers from 0 to {most}{by}; correct the "
+            f"file{'' if model is None else ' or the number of classes'}"
+        )
+    return whole.astype(np.int16)
+
+
+def empty_region(file: Path) -> DataFault:
+    """What is said of a region of interest without a voxel."""
+    return DataFault(
+        f"{file}: no voxel is above 0, expected a region of interest to take segments from; "
+        "correct the file, or remove the case from every list"
+    )

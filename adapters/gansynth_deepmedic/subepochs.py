@@ -2,25 +2,34 @@
 
 DeepMedic loads a number of cases for each subepoch and takes as many segments from each. So R:S is
 settled case by case: subepoch k has its table (``gansynth.places``), the same in every process.
+
+A sample that cannot be inserted (it is of no training case, lies outside of the region of interest,
+has no labels ...) is not used: another is drawn, up to ``gansynth.mixing.WISHES`` times, then the
+real stand-in is taken and counted, as where the bank is empty. What is wrong with a real case's
+files is a fault, for no other case may take its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.errors import DataFault
 from gansynth.mixing import Mixer, MixPlan, Slot
 from gansynth.places import Places, Table
 from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.insertion import RIM, Loaded, insert, seat_of
+from gansynth_deepmedic.insertion import RIM, Loaded, insert, misfit, seat_of
+
+if TYPE_CHECKING:
+    from gansynth.bank import BankSample
 
 Read = Callable[[str], npt.NDArray[Any]]
 """Reads a NIfTI file: its array (X, Y, Z) as stored, scaled as its header says."""
-_DRAW = 20
+_DRAW, _HOST = 20, 21
 
 
 @dataclass(frozen=True)
@@ -76,10 +85,12 @@ class Subepochs:
 
     def rng(self, *key: int) -> np.random.Generator:
         """Randomness of this key, the same in every process; for what a host draws of a case."""
-        return self.places.rng(*key)
+        return self.places.rng(_HOST, *key)
 
     def load(self, place: Place, read: Read) -> Loaded:
         """What fills a place, counted in the plan's log.
+
+        Where a synthetic place holds no sample (``sample`` is empty), a real case stands in.
 
         Args:
             place: of a subepoch.
@@ -87,6 +98,7 @@ class Subepochs:
 
         Raises:
             TrainingFault: there is no sample where no real case may take its place.
+            DataFault: a real case's files do not fit each other, or have changed.
         """
         slot = self._slot(place)
         if slot.sample is None:
@@ -97,26 +109,53 @@ class Subepochs:
         return insert(around, self.read(around, read), slot.sample, self.rim)
 
     def read(self, case: HostCase, read: Read) -> Loaded:
-        """A real case as its files have it; labels and region rounded as DeepMedic does."""
-        labels = _whole(read(case.labels))
-        channels = [
-            np.zeros(labels.shape, np.float32) if file == MISSING else read(file)
-            for file in case.channels
-        ]
-        roi = None if case.roi is None else _whole(read(case.roi))
-        image = np.stack([np.asarray(channel, np.float32) for channel in channels])
-        return Loaded(image, labels, roi, None, case.id)
+        """A real case as its files have it; see ``read_case``."""
+        return read_case(case, read)
 
     def _slot(self, place: Place) -> Slot[int]:
-        rng = self.rng(_DRAW, place.subepoch, place.number)
+        rng = self.places.rng(_DRAW, place.subepoch, place.number)
         mix = self.table(place.subepoch).mix
-        return self._mixer.fill(place.real, mix, synthetic=place.synthetic, rng=rng)
+        fits = (lambda sample: not self._refuse(sample)) if place.synthetic else None
+        return self._mixer.fill(place.real, mix, synthetic=place.synthetic, rng=rng, wish=fits)
 
-    def _refuse(self, sample: Any) -> str:
+    def _refuse(self, sample: BankSample) -> str:
+        """Why a sample is not used, or ""; looks at nothing but the sample."""
         seat = seat_of(sample.provenance)
-        if seat is None or seat.case not in self._index:
-            return f"sample {sample.id} is of no training case"
-        return ""
+        if seat is not None and seat.case not in self._index:
+            return "a sample is of none of the training cases"
+        # Of a sample without a place that is all there is to say, whichever case is asked about.
+        case = self.cases[0] if seat is None else self._index[seat.case]
+        why = misfit(case, sample, self.rim)
+        return why and f"a sample cannot be inserted: {why}"
+
+
+def read_case(case: HostCase, read: Read) -> Loaded:
+    """A real case as its files have it; labels and region rounded as DeepMedic does.
+
+    Raises:
+        DataFault: its files differ in shape.
+    """
+    labels = _whole(read(case.labels))
+    image = np.zeros((len(case.channels), *labels.shape), np.float32)
+    for channel, file in zip(image, case.channels, strict=True):
+        if file != MISSING:
+            channel[:] = _like(labels, read(file), file, case)
+    roi = None
+    if case.roi is not None:
+        roi = _whole(_like(labels, read(case.roi), case.roi, case))
+    return Loaded(image, labels, roi, None, case.id)
+
+
+def _like(
+    labels: npt.NDArray[Any], array: npt.NDArray[Any], file: str, case: HostCase
+) -> npt.NDArray[Any]:
+    """An array as it is, if it has the shape of the labels."""
+    if array.shape != labels.shape:
+        raise DataFault(
+            f"{file}: shape {array.shape}, expected {labels.shape} as {case.labels} has; bring the "
+            f"files of case {case.id!r} to one shape"
+        )
+    return array
 
 
 def _whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:

@@ -139,6 +139,7 @@ class NnunetAdapter(Adapter):
                 With ``--c``, another kind of schedule than the training has that is continued.
             DataFault: a bank of other channels or labels, or with a sample that cannot be.
         """
+        self.check_ways(injection)
         given = parse_options(options)
         config = self._config(injection, settings)
         variants.check(self.trainer)

@@ -126,6 +126,7 @@ class YoloAdapter(Adapter):
             EnvironmentFault: the detector is not installed, or of another version.
             DataFault: a generator or bank of other channels or classes.
         """
+        self.check_ways(injection)
         if not injection.augment_synthetic:
             raise UsageFault(
                 "--augment-synthetic no: detectors augment mosaics, in which real and synthetic "

@@ -1,29 +1,27 @@
-"""Host frameworks for ``gansynth doctor``: nnU-Net by its adapter, DeepMedic and YOLO by a look."""
+"""Host frameworks for ``gansynth doctor``: nnU-Net and DeepMedic by adapters, YOLO by a look."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from gansynth.doctor import Line
 
-DEEPMEDIC = "GANSYNTH_DEEPMEDIC"
-TENSORFLOW = ("tensorflow", "tensorflow-cpu")
-TENSORFLOW_CURE = (
-    "pip install tensorflow-cpu 'numpy<2' 'nibabel<5' 'pandas<3' scipy six, in an environment of "
-    "its own"
-)
 
-
-def host_lines(root: str | None, *, quick: bool) -> Iterator[Line]:
+def host_lines(
+    root: str | None,
+    *,
+    quick: bool,
+    deepmedic: str | None = None,
+    deepmedic_python: str | None = None,
+) -> Iterator[Line]:
     """Look at every host framework; one that cannot be looked at is a line, too.
 
     Args:
         root: folder of nnU-Net's folders, instead of its environment.
         quick: leave out what takes seconds.
+        deepmedic: folder of a checkout of DeepMedic, instead of its variable's.
+        deepmedic_python: the Python that runs it, likewise.
     """
     try:
         from gansynth._doctor_machine import cores
@@ -33,29 +31,20 @@ def host_lines(root: str | None, *, quick: bool) -> Iterator[Line]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         yield Line("note", "nnunet", reason, "pip install 'nnunetv2>=2.8,<3'")
-    yield from deepmedic_lines()
+    yield from deepmedic_lines(deepmedic, deepmedic_python)
     yield from yolo_lines()
 
 
-def deepmedic_lines() -> Iterator[Line]:
-    """DeepMedic: a checkout that a variable names, or an installed one; and TensorFlow."""
-    checkout = os.environ.get(DEEPMEDIC)
-    cure = f"export {DEEPMEDIC}=FOLDER, a checkout of github.com/deepmedic/deepmedic"
-    if checkout and not (Path(checkout) / "deepmedic").is_dir():
-        found = f"{checkout} (${DEEPMEDIC}) holds no folder deepmedic"
-        yield Line("note", "deepmedic", found, cure)
-    elif checkout:
-        yield Line("ok", "deepmedic", f"{checkout} (${DEEPMEDIC})")
-    elif importlib.util.find_spec("deepmedic") is not None:
-        yield Line("ok", "deepmedic", "installed")
-    else:
-        yield Line("note", "deepmedic", "not found; only for augmenting DeepMedic", cure)
-        return
-    found = next((f"{name} {_version(name)}" for name in TENSORFLOW if _version(name)), "")
-    if found:
-        yield Line("ok", "tensorflow", found)
-    else:
-        yield Line("note", "tensorflow", "not installed; DeepMedic needs it", TENSORFLOW_CURE)
+def deepmedic_lines(checkout: str | None = None, python: str | None = None) -> Iterator[Line]:
+    """DeepMedic: a checkout, the Python that runs it, and what is installed there.
+
+    Args:
+        checkout: its folder; None for what GANSYNTH_DEEPMEDIC names.
+        python: None for what GANSYNTH_DEEPMEDIC_PYTHON names, or else this one.
+    """
+    from gansynth_deepmedic import program
+
+    yield from program.doctor_lines(checkout, python)
 
 
 def yolo_lines() -> Iterator[Line]:

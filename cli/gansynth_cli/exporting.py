@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
 SAMPLES = ("run", "ratio", "bank", "bank_size", "restarts", "seed", "edits", "device")
+REAL = ("real_in_generator_space",)
 BOXES = ("boxes", "judged")
 SAYING = ("target", "export", "output", "content", "dry_run", "as_json", "quiet", "debug")
-MEANT = frozenset((*SOURCE, *SAMPLES, *BOXES, *SAYING))
+MEANT = frozenset((*SOURCE, *SAMPLES, *REAL, *BOXES, *SAYING))
 """Options that an export heeds; every other one is about a training, which there is none of."""
 
 
@@ -75,7 +76,7 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
     if adapter.exports == "nothing":
         raise UsageFault(
             f"{said}: {adapter.name} has no data sets to write; expected a host that has, such as "
-            "nnunet or yolo. Leave it out to train with samples mixed in"
+            "nnunet, deepmedic or yolo. Leave it out to train with samples mixed in"
         )
     return str(export if output is None else output)
 
@@ -102,7 +103,7 @@ def check_options(export: str | None, output: Path | None, content: str | None) 
     if export is not None and output is not None:
         raise UsageFault(
             f"--export {export} with -o {output}: one says where the data set goes, expected "
-            "--export for nnunet or -o for yolo; leave one out"
+            "--export for nnunet or -o for yolo and deepmedic; leave one out"
         )
     said = "--export" if output is None else "-o"
     for parameter in context.command.params:

@@ -162,7 +162,7 @@ def choose_fold(
             )
         split = folds[fold]
     train, held_out = tuple(sorted(split["train"])), tuple(sorted(split["val"]))
-    if not train or not (held_out or fold == "all"):
+    if not train or not (held_out or fold == "all" or listing.unvalidated):
         raise DataFault(
             f"{listing.where}: fold {fold}: no {'held-out' if train else 'training'} case, "
             "expected at least one; correct the split"

@@ -79,6 +79,7 @@ class VolumeSet:
         splits: JSON list of ``{"train": [...], "val": [...]}``; may be missing.
         subjects: CSV that says who is who; may be missing.
         faults: what is wrong with all this.
+        unvalidated: its host trains without validation: fold 0 need not hold anything out.
     """
 
     name: str
@@ -93,6 +94,7 @@ class VolumeSet:
     picked: tuple[int, ...] | None = None
     labels: Mapping[str, int] | None = None
     faults: tuple[Fault, ...] = ()
+    unvalidated: bool = False
 
     def raise_first(self) -> None:
         """Stop at the first fault.

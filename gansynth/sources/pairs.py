@@ -20,20 +20,31 @@ LABELS = 256
 
 def mismatches(file: Path, volume: Volume, other: Path, reference: Volume) -> list[str]:
     """How a file's grid differs from that of another file of its case; empty if it does not."""
-    found = []
-    shape, expected = volume.array.shape[:3], reference.array.shape[:3]
-    if shape != expected:
-        found.append(
-            f"{file}: shape is {shape}, but {expected} in {other.name}; expected equal; resample "
-            "one to the other"
-        )
-    difference = float(np.abs(volume.affine - reference.affine).max())
+    found = other_shape(file, volume.array.shape, other, reference.array.shape)
+    difference = affine_difference(volume.affine, reference.affine)
     if difference > AFFINE_TOLERANCE:
         found.append(
             f"{file}: affine differs from that of {other.name} by up to {difference:.3g} mm, "
             f"expected at most {AFFINE_TOLERANCE}; resample, or copy the header if only that is off"
         )
     return found
+
+
+def other_shape(
+    file: Path, shape: tuple[int, ...], other: Path, expected: tuple[int, ...]
+) -> list[str]:
+    """How a file's shape (x, y, z) differs from that of another file of its case."""
+    if shape[:3] == expected[:3]:
+        return []
+    return [
+        f"{file}: shape is {shape[:3]}, but {expected[:3]} in {other.name}; expected equal; "
+        "resample one to the other"
+    ]
+
+
+def affine_difference(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """Largest difference of two affines' entries, in mm."""
+    return float(np.abs(one - other).max())
 
 
 def odd_labels(values: set[int]) -> str | None:

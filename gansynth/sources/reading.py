@@ -146,6 +146,10 @@ Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 LabelNames = Annotated[dict[str, int], BeforeValidator(_label_names)]
 Modality = Literal["mr", "ct", "none"]
 Edge = Annotated[int, Field(ge=1, le=4096)]
+Modalities = Annotated[tuple[Modality, ...], BeforeValidator(words)]
+Window = Annotated[tuple[float, float], BeforeValidator(_pair)]
+Spacing = Annotated[tuple[float, float, float] | Literal["native"], BeforeValidator(_spacing)]
+Size = Annotated[tuple[Edge, Edge, Edge], BeforeValidator(triple)]
 BoxesAsked = Literal["yes"] | dict[str, tuple[int, ...]]
 """``yes``: a class for each label; else names of classes, and the label numbers of each."""
 OfLabels = Annotated[
@@ -168,31 +172,29 @@ class VolumeOptions(ReadOptions):
     channels: Words | None = Field(
         None, description="names of the channels; where the source names its own, those to read"
     )
-    labels: Annotated[dict[str, int], BeforeValidator(_label_names)] | None = Field(
+    labels: LabelNames | None = Field(
         None,
         description="NAME:NUMBER,... of the labels; what the source says, else the values found in "
         "the training cases",
     )
-    modality: Annotated[tuple[Modality, ...], BeforeValidator(words)] | None = Field(
+    modality: Modalities | None = Field(
         None,
         description="`mr` (z-score over the case's nonzero voxels), `ct` (clip, then z-score, by "
         "the training cases' foreground) or `none`; one for all channels or one for each; `ct` for "
         "a channel called CT, else `mr`",
     )
-    window: Annotated[tuple[float, float], BeforeValidator(_pair)] | None = Field(
+    window: Window | None = Field(
         None,
         description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
         "percentiles of the training cases' foreground",
     )
-    spacing: (
-        Annotated[tuple[float, float, float] | Literal["native"], BeforeValidator(_spacing)] | None
-    ) = Field(
+    spacing: Spacing | None = Field(
         None,
         description="voxel size in mm along z,y,x (one number for all three) that cases are "
         "resampled to, or `native`: never; else the training cases' median, which leaves cases "
         "within 1 % of it as they are",
     )
-    size: Annotated[tuple[Edge, Edge, Edge], BeforeValidator(triple)] | None = Field(
+    size: Size | None = Field(
         None,
         description="voxels along z,y,x (one number for all three) of the crops a generator works "
         "on; else the training cases' median, at most 128, in eights",

@@ -133,7 +133,7 @@ class VolumeSource(CaseSource):
             DataFault: unknown, damaged, NaN, image and labels that do not fit together, or a label
                 value that the schema does not know.
         """
-        array, labels, reference = self._arrays(case_id)
+        array, labels, reference = self._read(case_id)
         image = np.stack([how(c) for how, c in zip(self.intensities, array, strict=True)])
         shape = self._shape_of(image.shape[1:], canonical_spacing(reference.affine))
         if shape != image.shape[1:]:
@@ -192,6 +192,10 @@ class VolumeSource(CaseSource):
                 f"{len(self._entries)}, for example {self._train[0]!r}"
             )
         return self._entries[case_id]
+
+    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
+        """What ``load`` starts from; a source may know more of the labels than their file says."""
+        return self._arrays(case_id)
 
     def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
         """Image (C, D, H, W) as stored, labels (D, H, W) if any, and the file of reference."""

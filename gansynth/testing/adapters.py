@@ -267,12 +267,13 @@ class _Trial:
         return folder
 
     def _marked(self, number: int) -> tuple[Sample, HostArrays]:
-        _, sample = self.placed()
+        placement, sample = self.placed()
+        where = {"case": self.case.id, "placement": placement.to_json()}
         marked = Sample(
             np.full_like(sample.image, self.mark + number),
             sample.labels,
             sample.boxes,
-            {"n": number},
+            {"n": number, **where},
         )
         return marked, self.adapter.finalise(marked)
 

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from gansynth.registry import installed
 from gansynth_cli import doctor_hosts
 from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from tests.adapters.deepmedic.fake_deepmedic import write_fake
 
 
 def says(line: Line, state: str, *words: str) -> None:
@@ -35,7 +37,7 @@ def says(line: Line, state: str, *words: str) -> None:
 def light(monkeypatch):
     """Doctor without the imports that take seconds."""
     monkeypatch.setattr(doctor, "HOSTS", ())
-    monkeypatch.setattr(doctor_hosts, "host_lines", lambda root, quick: iter(()))
+    monkeypatch.setattr(doctor_hosts, "host_lines", lambda root, **asked: iter(()))
 
 
 def test_it_is_content_with_this_machine(light, run_json):
@@ -63,16 +65,18 @@ def test_the_table_holds_the_cure(light, run_cli, monkeypatch):
     assert "not installed; only for flying; pip install 'gansynth[wings]'" in shown
 
 
-def test_root_and_quick_reach_the_hosts(light, run_json, monkeypatch):
+def test_options_reach_the_hosts(light, run_json, monkeypatch):
     told = []
 
-    def lines(root: str | None, *, quick: bool) -> Iterator[Line]:
-        told.append((root, quick))
+    def lines(root: str | None, **asked: Any) -> Iterator[Line]:
+        told.append((root, asked))
         yield Line("ok", "host", "here")
 
     monkeypatch.setattr(doctor_hosts, "host_lines", lines)
-    run_json("doctor", "--quick", "--root", "/data")
-    assert told == [("/data", True)]
+    of_deepmedic = ("--deepmedic", "/dm", "--deepmedic-python", "python3")
+    run_json("doctor", "--quick", "--root", "/data", *of_deepmedic)
+    asked = {"quick": True, "deepmedic": "/dm", "deepmedic_python": "python3"}
+    assert told == [("/data", asked)]
 
 
 def test_a_host_that_cannot_be_looked_at_is_a_line(monkeypatch):
@@ -352,25 +356,42 @@ def versions(monkeypatch):
     """Which packages there are: ``versions["tensorflow"] = "2.21"``; at first, none."""
     there: dict[str, str] = {}
     monkeypatch.setattr(doctor_hosts, "_version", lambda package: there.get(package, ""))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.delenv("GANSYNTH_DEEPMEDIC", raising=False)
     return there
 
 
-def test_no_deepmedic(versions):
+@pytest.fixture
+def deepmedic(monkeypatch, tmp_path):
+    """A checkout, and no variable that names one."""
+    for name in ("GANSYNTH_DEEPMEDIC", "GANSYNTH_DEEPMEDIC_PYTHON"):
+        monkeypatch.delenv(name, raising=False)
+    return write_fake(tmp_path / "checkout")
+
+
+def test_no_deepmedic(deepmedic):
     (line,) = doctor_hosts.deepmedic_lines()
-    says(line, "note", "not found", "export GANSYNTH_DEEPMEDIC=FOLDER")
+    says(line, "note", "not named", "git clone", "export GANSYNTH_DEEPMEDIC=$PWD/deepmedic")
 
 
-def test_a_checkout_of_deepmedic_and_its_tensorflow(versions, monkeypatch, tmp_path):
+def test_a_checkout_of_deepmedic_and_what_this_python_lacks(deepmedic, monkeypatch, tmp_path):
     monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(tmp_path))
-    says(next(doctor_hosts.deepmedic_lines()), "note", "holds no folder deepmedic")
-    (tmp_path / "deepmedic").mkdir()
-    checkout, tensorflow = doctor_hosts.deepmedic_lines()
-    says(checkout, "ok", str(tmp_path))
-    says(tensorflow, "note", "DeepMedic needs it", "pip install tensorflow")
-    versions["tensorflow-cpu"] = "2.21"
-    says(list(doctor_hosts.deepmedic_lines())[1], "ok", "tensorflow-cpu 2.21")
+    says(next(doctor_hosts.deepmedic_lines()), "note", "holds no deepMedicRun", "git clone")
+    monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(deepmedic))
+    checkout, python, *packages = doctor_hosts.deepmedic_lines()
+    says(checkout, "ok", str(deepmedic))
+    says(python, "ok", sys.executable, "gansynth's")
+    says(packages[0], "ok", "h5py")
+
+
+def test_another_python_than_this_for_deepmedic(deepmedic, tmp_path):
+    bare = tmp_path / "python"
+    found = '{"tensorflow": "", "numpy": "1.26.4", "nibabel": "", "pandas": "", "scipy": "", '
+    found += '"six": "", "h5py": ""}'
+    bare.write_text(f"#!/bin/sh\necho python 3.12.3\necho 'found {found}'\n")
+    bare.chmod(0o755)
+    lines = list(doctor_hosts.deepmedic_lines(str(deepmedic), str(bare)))
+    says(lines[1], "ok", f"3.12.3, {bare} (--deepmedic-python)")
+    says(lines[2], "ok", "numpy 1.26.4")
+    says(lines[3], "note", "no tensorflow, nibabel", f"{bare} -m pip install tensorflow-cpu")
 
 
 def test_yolo_names_the_licences(versions):

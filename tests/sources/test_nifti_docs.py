@@ -11,7 +11,7 @@ from gansynth.sources.reading import VolumeOptions, options_table
 
 TEXT = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
 
-KINDS = (*BUILT_IN, "nnunet", "nnunet-raw")
+KINDS = (*BUILT_IN, "nnunet", "nnunet-raw", "yolo", "deepmedic")
 
 
 def test_the_keys_of_volumes_are_those_of_the_model():

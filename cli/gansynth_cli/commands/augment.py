@@ -9,6 +9,7 @@ import click
 
 from gansynth.errors import TrainingFault, UsageFault
 from gansynth_cli.common import (
+    FILE,
     FOLDER,
     Output,
     boxes_option,
@@ -23,6 +24,7 @@ from gansynth_cli.common import (
     with_output,
     with_source,
 )
+from gansynth_cli.engines import with_engine
 from gansynth_cli.exporting import check_options, data_set_name, run_export
 
 if TYPE_CHECKING:
@@ -43,12 +45,29 @@ TOLERATED = 0.01
         "--ratio 2813:4000 --set epochs=100 -- mosaic=0.5",
     )
 )
-@click.option("--target", required=True, help="Host framework: nnunet, yolo.")
+@click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo.")
 @with_source
 @click.option(
     "--detector",
     metavar="NAME",
     help="With --target yolo: libreyolo (MIT, the default) or ultralytics (AGPL-3.0).",
+)
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="With --target deepmedic, what trains on the fly: deepmedic (your own checkout) or torch.",
+)
+@click.option(
+    "--deepmedic",
+    type=FOLDER,
+    metavar="FOLDER",
+    help="Checkout of DeepMedic to train with, unmodified; else GANSYNTH_DEEPMEDIC.",
+)
+@click.option(
+    "--deepmedic-python",
+    type=FILE,
+    metavar="FILE",
+    help="Python with DeepMedic's TensorFlow; else GANSYNTH_DEEPMEDIC_PYTHON, else gansynth's own.",
 )
 @click.option("--generator", "run", type=FOLDER, metavar="RUN", help="Run of gansynth fit.")
 @click.option("--ratio", required=True, metavar="R:S", help="Real to synthetic samples, e.g. 1:1.")
@@ -99,6 +118,11 @@ TOLERATED = 0.01
     help="Apply the host's augmentation to synthetic samples too.",
 )
 @click.option(
+    "--real-in-generator-space",
+    is_flag=True,
+    help="Bring the real training cases through the generator's space too (deepmedic).",
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
@@ -115,7 +139,8 @@ TOLERATED = 0.01
     "--output",
     type=FOLDER,
     metavar="DIR",
-    help="Train nothing: write a new folder that stock YOLO detectors train on.",
+    help="Train nothing: write a new folder that stock YOLO detectors, or stock DeepMedic, train "
+    "on. With --engine or --deepmedic: folder of the results.",
 )
 @click.option(
     "--content",
@@ -141,6 +166,9 @@ def command(
     output: Path | None,
     content: Content | None,
     detector: str | None,
+    engine: str | None,
+    deepmedic: Path | None,
+    deepmedic_python: Path | None,
     out: Output,
     **how: Any,
 ) -> None:
@@ -155,12 +183,21 @@ def command(
     """
     from gansynth.registry import installed
 
-    check_options(export, output, content)
     injection = injection_from(how)
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.settings, of=target)
     settings = with_detector(settings, detector, cls.settings, target)
+    settings, output = with_engine(
+        *(settings, cls.settings, target),
+        engine=engine,
+        checkout=deepmedic,
+        python=deepmedic_python,
+        output=output,
+        options=options,
+    )
+    check_options(export, output, content)
     adapter = cls(installed().open_source(request))
+    adapter.check_ways(injection)
     if export is not None or output is not None:
         name = data_set_name(adapter, export, output)
         run_export(adapter, injection, name, content, dry_run=dry_run, out=out)
@@ -242,6 +279,7 @@ def plan(
         "schedule": str(injection.schedule),
         "synthetic_share": injection.schedule.share_of(injection.ratio),
         **_planned_bank(adapter, injection),
+        **adapter.planned(injection, settings, options),
         "seed": injection.seed,
         "settings": dict(settings),
         "host_options": list(options),

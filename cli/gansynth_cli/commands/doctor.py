@@ -11,11 +11,33 @@ from gansynth.errors import EnvironmentFault
 from gansynth_cli.common import Output, examples, root_option, table, with_output
 
 
-@click.command(epilog=examples("gansynth doctor", "gansynth doctor --quick --json"))
+@click.command(
+    epilog=examples(
+        "gansynth doctor",
+        "gansynth doctor --quick --json",
+        "gansynth doctor --deepmedic deepmedic --deepmedic-python deepmedic-env/bin/python",
+    )
+)
 @click.option("--quick", is_flag=True, help="Leave out what takes seconds: nnU-Net's own search.")
 @root_option
+@click.option(
+    "--deepmedic",
+    metavar="FOLDER",
+    help="Checkout of DeepMedic to look at, instead of GANSYNTH_DEEPMEDIC.",
+)
+@click.option(
+    "--deepmedic-python",
+    metavar="PYTHON",
+    help="Python with its TensorFlow, instead of GANSYNTH_DEEPMEDIC_PYTHON, or else this one.",
+)
 @with_output
-def command(quick: bool, root: str | None, out: Output) -> None:
+def command(
+    quick: bool,
+    root: str | None,
+    deepmedic: str | None,
+    deepmedic_python: str | None,
+    out: Output,
+) -> None:
     """Say what this machine has, and what is missing.
 
     Each line that is not ok has its cure. Exit code 4 if something essential is missing.
@@ -23,7 +45,8 @@ def command(quick: bool, root: str | None, out: Output) -> None:
     from gansynth.doctor import examine
     from gansynth_cli.doctor_hosts import host_lines
 
-    lines = list(itertools.chain(examine(), host_lines(root, quick=quick)))
+    hosts = host_lines(root, quick=quick, deepmedic=deepmedic, deepmedic_python=deepmedic_python)
+    lines = list(itertools.chain(examine(), hosts))
     bad = [line.what for line in lines if line.state == "bad"]
     document = {"ok": not bad, "lines": [asdict(line) for line in lines]}
     out.result(document, table((line.state, line.what, line.text) for line in lines))

@@ -1,0 +1,312 @@
+"""DeepMedic as a host: its data sets extended on disk, or its training fed on the fly.
+
+On the fly the user's own checkout trains, unmodified, in its own Python; or the torch engine does.
+Either is a child process; the bank and its producer belong to this one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Outcome
+from gansynth.bank_plan import plan_bank
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import disk_errors
+from gansynth.lineage import CaseRecord
+from gansynth.mixing import MixPlan
+from gansynth.reporting import Reporter
+from gansynth.schema import Sample
+from gansynth.sources.base import CaseSource
+from gansynth.supply import BankSize
+from gansynth.supplying import REJECTED, read_patience
+from gansynth_deepmedic.bank_size import sample_bytes
+from gansynth_deepmedic.config import SETTINGS, Choices, usual_output
+from gansynth_deepmedic.drawn import DrawnCases
+from gansynth_deepmedic.engine.settings import read_settings
+from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.guards import SMALLEST, open_origin
+from gansynth_deepmedic.layout import TRAIN
+from gansynth_deepmedic.order import ORDER, PROGRESS
+from gansynth_deepmedic.record import FILE, check_resumable, versions
+from gansynth_deepmedic.session import DRAWS, LOG, Job, Session
+from gansynth_deepmedic.shares import share_on_the_fly
+from gansynth_deepmedic.source import DeepMedicSource
+
+if TYPE_CHECKING:
+    from gansynth_deepmedic.model_config import ModelConfig
+
+OURS = frozenset(
+    {ORDER, PROGRESS, LOG, DRAWS, TRAIN, REJECTED, "real", ".lock", ".holder"}
+    | {f"gansynth_producer.{end}" for end in ("log", "json")}
+)
+"""What a training that never began may have left behind, beside its lists."""
+
+
+class DeepMedicAdapter(Adapter):
+    """One DeepMedic configuration to augment; what trains is a setting."""
+
+    name: ClassVar[str] = "deepmedic"
+    settings: ClassVar[Mapping[str, str]] = SETTINGS
+    needs: ClassVar[Literal["labels", "boxes"]] = "labels"
+    exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
+    exports: ClassVar[Literal["nothing", "name", "folder"]] = "folder"
+    rewrites_real: ClassVar[bool] = True
+
+    def __init__(self, source: CaseSource) -> None:
+        super().__init__(source)
+        if not isinstance(source, DeepMedicSource):
+            raise UsageFault(
+                f"--data {source.request.kind}:{source.request.where}: DeepMedic trains by its own "
+                "configuration, expected deepmedic:trainConfig.cfg"
+            )
+        self.host = source
+        self._looked: set[Path | None] = set()
+
+    @property
+    def sample_size(self) -> tuple[int, ...]:
+        """What leaves something beside the seam around a sample, (D, H, W)."""
+        return SMALLEST
+
+    def finalise(self, sample: Sample) -> HostArrays:
+        """Nothing beside image and labels: files have nothing else.
+
+        Raises:
+            DataFault: there are no labels.
+        """
+        if sample.labels is None:
+            raise DataFault("sample: no labels, expected them: DeepMedic learns from nothing else")
+        return {}
+
+    def validate(self) -> None:
+        """Check that the training can be extended by synthetic cases.
+
+        Raises:
+            UsageFault: fold ``all``; or cases that are not read as their files have them.
+        """
+        host = self.host
+        if host.fold == "all":
+            raise UsageFault(
+                "--fold all: DeepMedic is validated on cases it is not trained on; expected fold "
+                f"0, the lists of {host.config.path}"
+            )
+        if host.options.spacing != "native":
+            raise UsageFault(
+                f"--read spacing={host.request.read.get('spacing', host.options.spacing)}: "
+                "DeepMedic reads voxels as they are stored, and samples of another spacing have no "
+                "exact way back; expected native. Leave it out, here and for the generator"
+            )
+
+    def inject(
+        self, dataset: Sequence[HostCase], plan: MixPlan[int], *, batch_size: int
+    ) -> DrawnCases:
+        """The cases of one subepoch after another, for those who build their own training.
+
+        Args:
+            dataset: the real training cases; see ``DeepMedicSource.host_case``.
+            plan: what is mixed in; real cases are named by index.
+            batch_size: of no meaning here: segments of all cases of a subepoch are shuffled.
+        """
+        return DrawnCases(plan, dataset)
+
+    def check(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> None:
+        """Check settings, the program and its options, the output, and the generator or bank.
+
+        Raises:
+            IntegrityFault: leakage, or another data set.
+            UsageFault: a setting, option, edit or device that cannot be; nothing says what is to
+                train; no checkout, run or bank there; an output that holds something.
+            EnvironmentFault: DeepMedic's Python lacks something.
+            DataFault: cases or configurations that cannot be trained on; a bank of other channels
+                or labels.
+        """
+        self.check_ways(injection)
+        check_output(self._job(injection, settings, options))
+
+    def planned(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """What a dry run says: what trains, cases and segments of a subepoch, what was rounded."""
+        job = self._job(injection, settings, options)
+        share = job.share
+        each = share.segments // share.cases
+        cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": job.slots}
+        segments: dict[str, Any] = {"all": share.segments, "of_each_case": each}
+        if share.real is not None and share.synthetic is not None:
+            cases = {"real": share.real, "synthetic": share.synthetic}
+            segments = {key: each * count for key, count in cases.items()}
+        return {
+            "engine": job.choices.engine,
+            "model": "DeepMedic's own" if job.choices.model is None else str(job.choices.model),
+            "output": str(job.output),
+            "epochs": job.config.epochs,
+            "subepochs_of_an_epoch": job.config.subepochs,
+            "cases_per_subepoch": cases,
+            "segments_per_subepoch": segments,
+            "said": list(share.said),
+            "real_in_generator_space": injection.real_in_generator_space,
+            "versions": versions(job),
+        }
+
+    def start(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Outcome:
+        """Train in a child process, and wait for its end.
+
+        Raises:
+            GansynthError: before anything starts, what ``validate`` and ``check`` refuse.
+            EnvironmentFault: another process trains into the same folder.
+            TrainingFault: the training failed.
+            KeyboardInterrupt, SystemExit: interrupted, after the training process has ended too.
+        """
+        self.validate()
+        self.check_ways(injection)
+        job = self._job(injection, settings, options)
+        check_output(job)
+        from gansynth.run import locked
+
+        with disk_errors(job.output):
+            job.output.mkdir(parents=True, exist_ok=True)
+        with locked(job.output, "take another folder: -o"):
+            check_output(job)  # another one may just have ended
+            return Session(job).run()
+
+    def export(
+        self,
+        injection: Injection,
+        name: str,
+        *,
+        content: Content = "mixed",
+        size: BankSize | None = None,
+        dry_run: bool = False,
+        reporter: Reporter,
+    ) -> Mapping[str, Any]:
+        """Write a folder that stock DeepMedic trains on; see ``Adapter.export``."""
+        from gansynth_deepmedic.export import export_dataset
+
+        return export_dataset(
+            self,
+            injection,
+            name,
+            content=content,
+            size=size,
+            dry_run=dry_run,
+            reporter=reporter,
+            model=self.host.model,
+        )
+
+    def bank_bytes(self, injection: Injection) -> int | None:
+        """Bytes a bank takes that is made of a run's samples.
+
+        Raises:
+            UsageFault: ``--bank-size`` has no room for two samples.
+        """
+        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
+            return None
+        from gansynth.run import read_manifest
+
+        size = sample_bytes(read_manifest(injection.run), self.host)
+        return plan_bank(injection, len(self.source.train_ids), size).bytes
+
+    # -- one training ------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _held_out(self) -> tuple[CaseRecord, ...]:
+        return self.source.records(self.source.held_out_ids)
+
+    def _job(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Job:
+        """One training, all that can be known of it checked; but for its folder."""
+        known = self.host.model
+        choices = Choices.read(settings, options, None if known is None else known.path)
+        config = choices.asked(self.host.config)
+        network = self._network(choices)
+        self._refuse_samples(injection)
+        own = choices.engine == "torch"
+        output = choices.output or usual_output(self.host.name, injection)
+        return Job(
+            injection=injection,
+            choices=choices,
+            source=self.host,
+            config=config,
+            share=share_on_the_fly(
+                *(injection.ratio, config.cases, config.segments, config.batch),
+                real=len(self.source.train_ids),
+                constant=injection.schedule.kind == "constant",
+            ),
+            output=output,
+            origin=open_origin(injection, self.host, self._held_out_of(injection)),
+            program=None if own else choices.program(),
+            engine=read_settings(choices.own, config, network) if own else None,
+            patience=read_patience(),
+        )
+
+    def _held_out_of(self, injection: Injection) -> tuple[CaseRecord, ...]:
+        """Records of held-out cases, if anything is asked of a generator."""
+        asked = injection.ratio.p > 0 or injection.real_in_generator_space
+        return self._held_out if asked else ()
+
+    def _network(self, choices: Choices) -> ModelConfig:
+        """The network's configuration, looked at once with all data."""
+        from gansynth_deepmedic.usable import refuse_unusable
+
+        config = self.host.config
+        if config.weighted:
+            raise DataFault(
+                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, and synthetic "
+                "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
+                "Remove that key"
+            )
+        network = choices.network(self.schema)
+        if network.path not in self._looked:
+            refuse_unusable(self.host, None if network.path is None else network)
+            self._looked.add(network.path)
+        return network
+
+    def _refuse_samples(self, injection: Injection) -> None:
+        """Refuse an edit or a device that cannot be, and a bank without room."""
+        if injection.ratio.p == 0:
+            return
+        from gansynth import precision, sampling
+
+        sampling.build_edits(injection.edits)
+        precision.pick_device(injection.device)
+        if injection.run is not None:
+            from gansynth.run import read_manifest
+
+            read_manifest(injection.run)  # says so, where there is none
+            self.bank_bytes(injection)
+
+
+def check_output(job: Job) -> None:
+    """Refuse a folder that holds something, or nothing to go on with.
+
+    Raises:
+        UsageFault: with the way out.
+        IntegrityFault: the record of the training there is damaged.
+    """
+    output = job.output
+    if job.choices.resume:
+        check_resumable(job)
+        return
+    if output.exists() and not output.is_dir():
+        raise UsageFault(f"{output}: is a file, expected a folder; take another: -o")
+    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
+    rest = [name for name in held if name not in OURS and not _is_list(name)]
+    if rest:
+        way_out = "take another: -o"
+        if FILE in rest:
+            way_out += ", or go on with the training in it: --set resume=yes"
+        raise UsageFault(
+            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
+            f"folder; {way_out}"
+        )
+
+
+def _is_list(name: str) -> bool:
+    return name.startswith("list_") and name.endswith(".cfg")

@@ -1,0 +1,176 @@
+"""``gansynth check deepmedic:trainConfig.cfg``: everything that is wrong, file by file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gansynth.errors import DataFault, EnvironmentFault, GansynthError
+from gansynth.findings import Checked, Finding
+from gansynth.integrity import Header, Volume, read_nifti, read_nifti_header
+from gansynth.sources.base import SourceRequest
+from gansynth.sources.check import (
+    Seen,
+    check_folds,
+    check_values,
+    in_order,
+    same_content,
+    unused_labels,
+)
+from gansynth.sources.folds import folds_of, subjects_of
+from gansynth.sources.pairs import AFFINE_TOLERANCE, affine_difference
+from gansynth_deepmedic.cases import Cases
+from gansynth_deepmedic.configs import Listed, TrainConfig
+from gansynth_deepmedic.options import DeepMedicOptions
+from gansynth_deepmedic.source import label_map, listed_by, notes
+from gansynth_deepmedic.usable import (
+    Found,
+    config_faults,
+    content_faults,
+    header_faults,
+    refuse_unusable,
+    roi_faults,
+)
+
+__all__ = ["check_deepmedic", "refuse_unusable", "roi_faults"]
+
+FRACTION = 1e-3
+"""How far a label may be from a whole number without a word: header scales leave such rests."""
+
+
+def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``deepmedic:trainConfig.cfg``; every file is read.
+
+    Raises:
+        UsageFault: no such file, or options that do not fit.
+        DataFault: a configuration or list that cannot be used at all.
+    """
+    request, config, cases, asked = listed_by(request)
+    listing, model = cases.listing, cases.model
+    findings = [Finding("error", f.case, f.file, str(f.error)) for f in listing.faults]
+    findings += [Finding("warning", None, config.path, text) for text in notes(config)]
+    found = [] if model is None else list(config_faults(config, model))
+    findings += [Finding("error", None, file, str(fault)) for file, fault in found]
+    labels = asked.labels or listing.labels
+    seen = Seen(
+        None if labels is None else frozenset(labels.values()),
+        "--read labels" if asked.labels or model is None else str(model.path),
+    )
+    trained = set(config.train)
+    for number, (case, listed) in enumerate(cases.listed.items(), start=1):
+        findings += _check_case(case, listed, seen, cases, config, trained=listed in trained)
+        progress(number, len(cases.listed))
+    if labels is not None:
+        findings += unused_labels(config.path, seen)
+    findings += _sides(request, config, cases, asked, seen)
+    return Checked(listing.name, len(cases.listed), in_order(_each_once(findings)))
+
+
+def _each_once(findings: list[Finding]) -> list[Finding]:
+    """Several looks at a file may find the same."""
+    return list({(f.level, f.case, f.message): f for f in findings}.values())
+
+
+def _check_case(
+    case: str, listed: Listed, seen: Seen, cases: Cases, config: TrainConfig, *, trained: bool
+) -> Iterator[Finding]:
+    """Read a case's files to their last byte."""
+    assert listed.labels is not None
+    if not all(file.is_file() for file in listed.files):  # told already
+        return
+    for look in (header_faults, content_faults):
+        faults = look(listed, config, cases.model, trained=trained)
+        yield from _told(case, listed.labels, faults)
+    yield from _labels(case, listed.labels, seen, cases)
+    digest, flat, whole = hashlib.sha256(), True, True
+    for file in dict.fromkeys(file for file in listed.channels if file is not None):
+        volume = _volume(file)
+        if isinstance(volume, GansynthError):
+            whole = False
+            yield Finding("error", case, file, str(volume))
+            continue
+        constant = bool(volume.array.min() == volume.array.max())
+        flat &= constant
+        digest.update(str(volume.array.shape).encode())
+        digest.update(np.ascontiguousarray(volume.array, np.float32).tobytes())
+        if constant:
+            text = f"{file}: every voxel is {volume.array.flat[0]}; an empty channel?"
+            yield Finding("warning", case, file, text)
+    if whole and not flat:
+        seen.content[digest.hexdigest()].append(case)
+    yield from _headers(case, listed)
+
+
+def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
+    """Faults, until one ends the look at the case."""
+    try:
+        for where, fault in faults:
+            yield Finding("error", case, where, str(fault))
+    except EnvironmentFault:
+        raise
+    except GansynthError as fault:
+        yield Finding("error", case, file, str(fault))
+
+
+def _volume(file: Path) -> Volume | GansynthError:
+    try:
+        return read_nifti(file)
+    except EnvironmentFault:
+        raise
+    except GansynthError as fault:
+        return fault
+
+
+def _labels(case: str, file: Path, seen: Seen, cases: Cases) -> Iterator[Finding]:
+    """Values of a label map."""
+    try:
+        array = read_nifti(file).array
+        labels = label_map(file, array, cases.model)
+    except DataFault:  # told already
+        return
+    if array.dtype.kind == "f" and not np.allclose(array, np.rint(array), atol=FRACTION):
+        text = (
+            f"{file}: holds fractions, which DeepMedic rounds; expected whole numbers; was it "
+            "resampled? Resample label maps to the nearest voxel"
+        )
+        yield Finding("warning", case, file, text)
+    yield from check_values(seen, case, file, labels)
+
+
+def _headers(case: str, listed: Listed) -> Iterator[Finding]:
+    """Files whose headers tell of another place than the label map's: DeepMedic does not look."""
+    assert listed.labels is not None
+    reference: Header | None = None
+    for file in dict.fromkeys((listed.labels, *listed.files)):
+        try:
+            header = read_nifti_header(file)
+        except GansynthError:  # told already
+            return
+        reference = reference or header
+        difference = affine_difference(header.affine, reference.affine)
+        if difference > AFFINE_TOLERANCE:
+            text = (
+                f"{file}: affine differs from that of {listed.labels.name} by up to "
+                f"{difference:.3g} mm; DeepMedic takes voxels as they are stored, and so does "
+                "gansynth here; do they lie on each other? If so, copy the header"
+            )
+            yield Finding("warning", case, file, text)
+
+
+def _sides(
+    request: SourceRequest, config: TrainConfig, cases: Cases, asked: DeepMedicOptions, seen: Seen
+) -> Iterator[Finding]:
+    """Subjects, or the same image, on both sides."""
+    listing = cases.listing
+    try:
+        subject_of = subjects_of(listing, request.subjects)
+        folds = folds_of(listing, subject_of, asked.volumes(config))
+    except GansynthError as error:
+        yield Finding("error", None, listing.where, str(error))
+        return
+    if config.validation:
+        yield from check_folds(listing.where, subject_of, folds)
+    yield from same_content(listing.where, seen.content, folds)

@@ -1,0 +1,191 @@
+"""Augmentation of segments, as DeepMedic's ``dataManagement/augmentSample.py`` (commit e10ba7c).
+
+Each segment draws for itself: intensities are shifted and scaled per channel, the same in the
+segment and in its contexts; then axes are mirrored, then planes turned, labels alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth_deepmedic.engine.geometry import Geometry, Triple
+from gansynth_deepmedic.engine.nested import Nested
+
+KEY = "augm_sample_prms_tr"
+PLANES: Mapping[str, tuple[int, int]] = {"xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
+TURNS = ("0", "90", "180", "270")
+Moments = tuple[float, float]
+"""Mean and standard deviation of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to one segment.
+
+    Attributes:
+        shift: float32 (C,), added first.
+        scale: float32 (C,).
+        mirrored: which axes are.
+        turned: quarter turns in each of the ``PLANES``.
+    """
+
+    shift: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+    mirrored: tuple[bool, ...]
+    turned: tuple[int, ...]
+
+    def of_image(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A segment or a context (C, X, Y, Z), changed."""
+        by = (slice(None), None, None, None)
+        return self._moved((image + self.shift[by]) * self.scale[by], 1)
+
+    def of_labels(self, labels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        """Labels (X, Y, Z), changed."""
+        return self._moved(labels, 0)
+
+    def _moved(self, array: npt.NDArray[Any], lead: int) -> npt.NDArray[Any]:
+        axes = tuple(lead + axis for axis, wanted in enumerate(self.mirrored) if wanted)
+        array = np.flip(array, axes)
+        for times, (one, other) in zip(self.turned, PLANES.values(), strict=True):
+            if times:
+                array = np.rot90(array, times, (lead + one, lead + other))
+        return array
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How segments are changed at random.
+
+    Attributes:
+        shift: of intensities; None for none.
+        scale: of intensities, after they are shifted; None for none.
+        reflect: probability for each axis x, y, z.
+        rotate90: for each of the ``PLANES`` the probabilities of 0, 1, 2 and 3 quarter turns, which
+            add up to 1; None for none.
+    """
+
+    shift: Moments | None = None
+    scale: Moments | None = None
+    reflect: tuple[float, ...] = (0.0, 0.0, 0.0)
+    rotate90: tuple[tuple[float, ...] | None, ...] = (None, None, None)
+
+    @classmethod
+    def usual(cls, axis: int = 0) -> Augmentation:
+        """What DeepMedic's own example does: intensities, and mirroring left to right.
+
+        Args:
+            axis: of the arrays, that runs from left to right.
+        """
+        reflect = tuple(0.5 * (n == axis) for n in range(3))
+        return cls((0.0, 0.05), (1.0, 0.01), reflect)
+
+    @classmethod
+    def from_values(cls, path: Path | None, values: Mapping[str, Any]) -> Augmentation | None:
+        """``augm_sample_prms_tr`` of a configuration, or the older keys; None for none.
+
+        Raises:
+            DataFault: naming the key.
+        """
+        found = cls()
+        if (given := Nested.of(path, values, KEY)).given:
+            parts = given.table(("hist_dist", "reflect", "rotate90"))
+            found = cls(
+                *_intensities(parts["hist_dist"]),
+                _reflect(parts["reflect"]),
+                _rotate90(parts["rotate90"]),
+            )
+        found = found._older(path, values)
+        return None if found == cls() else found
+
+    def _older(self, path: Path | None, values: Mapping[str, Any]) -> Augmentation:
+        """Keys that DeepMedic still takes, over the others."""
+        shift, scale, reflect = self.shift, self.scale, self.reflect
+        if (given := Nested.of(path, values, "reflectImagesPerAxis")).given:
+            reflect = tuple(0.5 * flag for flag in given.flags(3))
+        if values.get("performIntAugm") is True:
+            keys = ("sampleIntAugmShiftWithMuAndStd", "sampleIntAugmMultiWithMuAndStd")
+            pairs = [Nested.of(path, values, key).numbers(2) for key in keys]
+            shift, scale = ((mean, abs(std)) for mean, std in pairs)
+        return Augmentation(shift, scale, reflect, self.rotate90)
+
+    def check(self, geometry: Geometry, path: Path | None = None) -> None:
+        """Refuse to turn planes of segments that are not square in them.
+
+        Raises:
+            DataFault: naming the key.
+        """
+        shapes = (geometry.segment, geometry.output, *geometry.low)
+        for (plane, axes), chances in zip(PLANES.items(), self.rotate90, strict=True):
+            if (
+                chances
+                and chances[1] + chances[3] > 0
+                and not all(_square(s, axes) for s in shapes)
+            ):
+                key = f"{KEY}['rotate90'][{plane!r}]"
+                raise Nested(path, key, dict(zip(TURNS, chances, strict=True))).fault(
+                    f"no turns by 90 or 270 degrees: segments of {geometry.segment} are not square "
+                    "in this plane"
+                )
+
+    def draw(self, channels: int, rng: np.random.Generator) -> Change:
+        """What is done to the next segment."""
+        mirrored = rng.random(3) < self.reflect
+        turned = [
+            0 if chances is None else int(rng.choice(4, p=chances)) for chances in self.rotate90
+        ]
+        return Change(
+            _draw(self.shift, 0.0, channels, rng),
+            _draw(self.scale, 1.0, channels, rng),
+            tuple(bool(flag) for flag in mirrored),
+            tuple(turned),
+        )
+
+
+def _draw(
+    moments: Moments | None, default: float, channels: int, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    mean, std = (default, 0.0) if moments is None else moments
+    return rng.normal(mean, std, channels).astype(np.float32)
+
+
+def _intensities(given: Nested) -> tuple[Moments | None, Moments | None]:
+    if not given.given:
+        return None, None
+    parts = given.table(("shift", "scale"), ("shift", "scale"))
+    return _moments(parts["shift"]), _moments(parts["scale"])
+
+
+def _moments(given: Nested) -> Moments | None:
+    if not given.given:
+        return None
+    parts = given.table(("mu", "std"), ("mu", "std"))
+    return parts["mu"].number(), parts["std"].number(0)
+
+
+def _reflect(given: Nested) -> tuple[float, ...]:
+    return given.numbers(3, 0, 1) if given.given else (0.0, 0.0, 0.0)
+
+
+def _rotate90(given: Nested) -> tuple[tuple[float, ...] | None, ...]:
+    if not given.given:
+        return (None, None, None)
+    return tuple(_chances(plane) for plane in given.table(tuple(PLANES), tuple(PLANES)).values())
+
+
+def _chances(given: Nested) -> tuple[float, ...] | None:
+    """Probabilities of quarter turns; DeepMedic takes numbers that do not add up to 1, too."""
+    if not given.given:
+        return None
+    weights = [turn.number(0) for turn in given.table(TURNS, TURNS).values()]
+    total = sum(weights)
+    return tuple(weight / total for weight in weights) if sum(weights[1:]) > 0 else None
+
+
+def _square(shape: Triple, axes: tuple[int, int]) -> bool:
+    return shape[axes[0]] == shape[axes[1]]

@@ -1,0 +1,205 @@
+"""From a case to its segments: padded, normalised, turned, cut, changed. As DeepMedic's sampling.
+
+In its order: padding comes first, so that what is mirrored counts where intensities are normalised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault
+from gansynth_deepmedic.engine.augment import Augmentation
+from gansynth_deepmedic.engine.centres import Centres, IntArray, Sampling, draw_centres
+from gansynth_deepmedic.engine.context import (
+    Image,
+    corner_mean,
+    high_segment,
+    low_context,
+    padded,
+)
+from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.image_augment import Affine
+from gansynth_deepmedic.engine.normalise import ZScore
+from gansynth_deepmedic.insertion import Loaded
+
+if TYPE_CHECKING:
+    from gansynth_deepmedic.configs import ModelConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """What is done to a case before segments are cut of it, where they are cut, and what then.
+
+    Attributes:
+        sampling: where segments are centred.
+        pad: whether volumes are padded by the margin that is not predicted (padInputImagesBool).
+        normalise: how intensities are (norm_zscore_prms); None for not at all.
+        affine: how volumes are turned and zoomed (augm_img_prms_tr); None for not at all.
+        augment: how segments are changed (augm_sample_prms_tr); None for not at all.
+    """
+
+    sampling: Sampling
+    pad: bool = True
+    normalise: ZScore | None = None
+    affine: Affine | None = None
+    augment: Augmentation | None = None
+
+    @classmethod
+    def from_configs(cls, config: TrainConfig, model: ModelConfig) -> Cutting:
+        """What a training's configuration says of training cases.
+
+        Raises:
+            DataFault: naming the key.
+        """
+        path, values, channels = config.path, config.values, len(config.channels)
+        augment = Augmentation.from_values(path, values)
+        if augment is not None:
+            augment.check(Geometry.from_model(model), path)
+        return cls(
+            Sampling.from_config(config, model.classes),
+            config.pad,
+            ZScore.from_values(path, values, channels),
+            Affine.from_values(path, values, channels),
+            augment,
+        )
+
+    def for_validation(self, config: TrainConfig) -> Cutting:
+        """The same for validation on segments: nothing is changed, centres as validation asks for.
+
+        Raises:
+            DataFault: naming the key.
+        """
+        sampling = Sampling.from_config(config, self.sampling.classes, "validation")
+        return replace(self, sampling=sampling, affine=None, augment=None)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """So many segments, one after the other.
+
+    Attributes:
+        high: float32 (N, C, *segment).
+        low: float32 (N, C, *low), for each factor.
+        labels: int16 (N, *output), of what is predicted.
+    """
+
+    high: Image
+    low: tuple[Image, ...]
+    labels: npt.NDArray[np.int16]
+
+    @classmethod
+    def empty(cls, count: int, channels: int, geometry: Geometry) -> Segments:
+        """Room for so many."""
+        return cls(
+            np.empty((count, channels, *geometry.segment), np.float32),
+            tuple(np.empty((count, channels, *shape), np.float32) for shape in geometry.low),
+            np.empty((count, *geometry.output), np.int16),
+        )
+
+
+def prepared(
+    case: Loaded, geometry: Geometry, cutting: Cutting, rng: np.random.Generator | None = None
+) -> Loaded:
+    """A case, padded, normalised, and turned at random.
+
+    Args:
+        case: stays as it is.
+        geometry: of the segments.
+        cutting: what is done.
+        rng: turns it; None leaves that out.
+
+    Raises:
+        DataFault: labels that are none of the network's classes, or shapes that differ.
+    """
+    _refuse_odd(case, cutting.sampling.classes)
+    image, labels, roi, core = case.image, case.labels, case.roi, case.core
+    if cutting.pad:
+        widths = geometry.margin
+        image, labels = padded(image, widths), padded(labels, widths)
+        roi = None if roi is None else padded(roi, widths)
+        core = None if core is None else np.pad(core, widths)
+    if cutting.normalise is not None:
+        image = cutting.normalise.apply(image, roi)
+    change = None if cutting.affine is None or rng is None else cutting.affine.draw(rng)
+    if cutting.affine is not None and change is not None:
+        image, labels = (
+            cutting.affine.of_image(image, change),
+            cutting.affine.of_labels(labels, change),
+        )
+        roi = None if roi is None else cutting.affine.of_roi(roi, change)
+        core = None if core is None else cutting.affine.of_mask(core, change)
+    return replace(case, image=image, labels=labels, roi=roi, core=core)
+
+
+def cut(
+    case: Loaded,
+    geometry: Geometry,
+    cutting: Cutting,
+    rng: np.random.Generator,
+    into: Segments,
+    rows: IntArray,
+    *,
+    augment: bool = True,
+) -> Centres:
+    """Cut segments of a case at random.
+
+    Args:
+        case: as its files have it; stays as it is.
+        geometry: of the segments.
+        cutting: what is done.
+        rng: all randomness there is.
+        into: where segments are written.
+        rows: int64 (N,), into which of its places; as many are cut.
+        augment: whether the volume is turned, and segments are changed.
+
+    Returns:
+        Where they were centred, in the padded volume.
+
+    Raises:
+        DataFault: the case cannot be used, or no segment can be cut of it.
+    """
+    case = prepared(case, geometry, cutting, rng if augment else None)
+    centres = draw_centres(
+        cutting.sampling,
+        geometry,
+        len(rows),
+        rng,
+        labels=case.labels,
+        roi=case.roi,
+        core=case.core,
+        name=case.case,
+    )
+    outside = corner_mean(case.image)
+    for row, centre in zip(rows, centres.voxels, strict=True):
+        start = geometry.start(centre)
+        high = high_segment(case.image, start, geometry)
+        low = [low_context(case.image, start, f, geometry, outside) for f in geometry.factors]
+        labels = case.labels[geometry.predicted(start)]
+        if augment and cutting.augment is not None:
+            change = cutting.augment.draw(len(case.image), rng)
+            high, labels = change.of_image(high), change.of_labels(labels)
+            low = [change.of_image(context) for context in low]
+        into.high[row], into.labels[row] = high, labels
+        for of_factor, context in zip(into.low, low, strict=True):
+            of_factor[row] = context
+    return centres
+
+
+def _refuse_odd(case: Loaded, classes: int) -> None:
+    shapes = {case.image.shape[1:], case.labels.shape}
+    shapes |= set() if case.roi is None else {case.roi.shape}
+    if len(shapes) > 1:
+        raise DataFault(
+            f"{case.case}: channels, labels and region of interest have shapes {sorted(shapes)}, "
+            "expected the same; bring them to one grid, or leave the case out"
+        )
+    low, high = int(case.labels.min()), int(case.labels.max())
+    if low < 0 or high >= classes:
+        raise DataFault(
+            f"{case.case}: labels from {low} to {high}, expected 0 to {classes - 1}, the network's "
+            "classes; correct them, or numberOfOutputClasses"
+        )

@@ -1,0 +1,250 @@
+"""Whole volumes, segment by segment: what a network finds, and how well that fits the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gansynth.integrity import disk_errors, write_bytes_atomic
+from gansynth.precision import autocast
+from gansynth_deepmedic.configs import Listed, TrainConfig
+from gansynth_deepmedic.engine.context import (
+    corner_mean,
+    high_segment,
+    low_context,
+    padded,
+    tiles,
+)
+from gansynth_deepmedic.engine.cutting import Cutting, prepared
+from gansynth_deepmedic.engine.geometry import Geometry, Triple
+from gansynth_deepmedic.engine.metrics import Regions, dice, mean_dice
+from gansynth_deepmedic.engine.network import DualPath
+from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.subepochs import Read, read_case
+
+PREDICTIONS = "predictions"
+RULE = (
+    "Dice = 2 both / (truth + predicted), in voxels of the whole volume; what is predicted outside "
+    "of the region of interest does not count. What the truth of a case has none of has no Dice "
+    "there (null), whatever was predicted, and the mean is over the cases that have one"
+)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Applies a network to whole volumes.
+
+    Attributes:
+        network: on its device.
+        geometry: of the segments that are put together (segmentsDimInference).
+        cutting: how a volume is padded and normalised.
+        device: of the network.
+        bf16: whether it computes in bfloat16.
+        batch: segments at once.
+    """
+
+    network: DualPath
+    geometry: Geometry
+    cutting: Cutting
+    device: torch.device
+    bf16: bool = False
+    batch: int = 10
+
+    def labels(self, case: Loaded) -> npt.NDArray[np.int16]:
+        """The likeliest label of every voxel (X, Y, Z); 0 outside of the region of interest.
+
+        Where volumes are not padded, their rim stays 0: nothing there is seen wholly.
+
+        Raises:
+            DataFault: the case does not fit the network.
+        """
+        ready, whole = self._ready(case)
+        found = np.zeros(ready.image.shape[1:], np.int16)
+        for start, logits in self._tiles(ready):
+            found[self.geometry.predicted(start)] = logits.argmax(dim=0).cpu().numpy()
+        found = found[whole]
+        return found if case.roi is None else np.where(case.roi > 0, found, 0).astype(np.int16)
+
+    def probabilities(self, case: Loaded) -> npt.NDArray[np.float32]:
+        """The probability of every label (classes, X, Y, Z), 0 where nothing is predicted.
+
+        Raises:
+            DataFault: the case does not fit the network.
+        """
+        ready, whole = self._ready(case)
+        classes = self.cutting.sampling.classes
+        found = np.zeros((classes, *ready.image.shape[1:]), np.float32)
+        for start, logits in self._tiles(ready):
+            found[(slice(None), *self.geometry.predicted(start))] = logits.softmax(dim=0).cpu()
+        found = found[(slice(None), *whole)]
+        return found if case.roi is None else found * (case.roi > 0)
+
+    def _ready(self, case: Loaded) -> tuple[Loaded, tuple[slice, ...]]:
+        """A case as it is cut, at least as large as a segment, and where the volume lies in it."""
+        ready = prepared(case, self.geometry, self.cutting)
+        margin = self.geometry.margin if self.cutting.pad else ((0, 0),) * 3
+        shape = case.labels.shape
+        whole = tuple(slice(low, low + n) for (low, _), n in zip(margin, shape, strict=True))
+        missing = [
+            (0, max(0, size - n))
+            for size, n in zip(self.geometry.segment, ready.labels.shape, strict=True)
+        ]
+        if any(more for _, more in missing):
+            image = np.asarray(padded(ready.image, missing), np.float32)
+            labels = np.asarray(padded(ready.labels, missing), np.int16)
+            roi = None if ready.roi is None else np.pad(ready.roi, missing)
+            ready = Loaded(image, labels, roi, None, ready.case)
+        return ready, whole
+
+    def _tiles(self, case: Loaded) -> Iterator[tuple[Triple, Tensor]]:
+        """First voxel and logits (classes, X, Y, Z) of every segment."""
+        starts = tiles(case.labels.shape, self.geometry, case.roi)
+        outside = corner_mean(case.image)
+        self.network.eval()
+        for first in range(0, len(starts), self.batch):
+            some = starts[first : first + self.batch]
+            high = np.stack([high_segment(case.image, start, self.geometry) for start in some])
+            low = [
+                np.stack(
+                    [low_context(case.image, at, factor, self.geometry, outside) for at in some]
+                )
+                for factor in self.geometry.factors
+            ]
+            with torch.inference_mode(), autocast(self.device, self.bf16):
+                logits = self.network(
+                    placed(high, self.device), [placed(part, self.device) for part in low]
+                )
+            yield from zip(some, logits.float(), strict=True)
+
+
+def placed(array: npt.NDArray[np.float32] | Tensor, device: torch.device) -> Tensor:
+    """Segments (B, C, X, Y, Z) on a device, as convolutions are fastest there."""
+    tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
+    return tensor.to(device, memory_format=torch.channels_last_3d, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A validation case.
+
+    Attributes:
+        name: of its prediction's file.
+        case: its files.
+        truth: whether it has labels.
+    """
+
+    name: str
+    case: HostCase
+    truth: bool
+
+
+def held_cases(config: TrainConfig) -> tuple[Held, ...]:
+    """The validation cases of a configuration, named as their predictions are to be."""
+    names = list(config.predictions) or [f"case_{n}" for n in range(len(config.validation))]
+    found: list[Held] = []
+    for name, listed in zip(names, config.validation, strict=True):
+        stem = Path(name).name.removesuffix(".gz").removesuffix(".nii")
+        if any(stem == other.name for other in found):
+            stem = f"{stem}_{listed.line}"
+        found.append(Held(stem, host_case(listed, stem), listed.labels is not None))
+    return tuple(found)
+
+
+def host_case(listed: Listed, name: str) -> HostCase:
+    """A listed case, to be read; how its files lie does not matter then."""
+    return HostCase(
+        name,
+        tuple(MISSING if file is None else str(file) for file in listed.channels),
+        MISSING if listed.labels is None else str(listed.labels),
+        None if listed.roi is None else str(listed.roi),
+        shape=(),
+        stored=(),
+        units=(),
+    )
+
+
+def read_held(held: Held, read: Read) -> Loaded:
+    """Read a validation case; without labels, all are 0.
+
+    Raises:
+        DataFault: a file cannot be used, or it has no channel at all.
+    """
+    if held.truth:
+        return read_case(held.case, read)
+    shape = read(next(file for file in held.case.channels if file != MISSING)).shape
+
+    def without(file: str) -> npt.NDArray[Any]:
+        return np.zeros(shape, np.int16) if file == MISSING else read(file)
+
+    return read_case(held.case, without)
+
+
+def validate(
+    predictor: Predictor,
+    cases: Sequence[Held],
+    read: Read,
+    regions: Regions,
+    folder: Path | None,
+) -> dict[str, Any]:
+    """Segment whole cases, and compare with the truth where there is one.
+
+    Args:
+        predictor: applies the network.
+        cases: real ones.
+        read: reads a file.
+        regions: see ``metrics.with_labels``.
+        folder: where segmentations are written; None for nowhere.
+
+    Returns:
+        A JSON document: ``rule``, ``regions``, ``mean`` and ``cases``; None stands for no Dice.
+
+    Raises:
+        DataFault: a case cannot be used.
+        EnvironmentFault: the disk refuses.
+    """
+    told: list[dict[str, Any]] = []
+    scores: list[Mapping[str, Mapping[str, float]]] = []
+    for held in cases:
+        case = read_held(held, read)
+        found = predictor.labels(case)
+        image = next(file for file in held.case.channels if file != MISSING)
+        entry: dict[str, Any] = {"name": held.name, "image": image}
+        if folder is not None:
+            entry["prediction"] = _write(folder / f"{held.name}.nii.gz", found, image).name
+        if held.truth:
+            scores.append(dice(found, case.labels, regions))
+            entry["labels"] = held.case.labels
+            entry["dice"] = {name: _said(one["dice"]) for name, one in scores[-1].items()}
+            entry["voxels"] = {
+                name: {key: n for key, n in one.items() if key != "dice"}
+                for name, one in scores[-1].items()
+            }
+        told.append(entry)
+    return {
+        "rule": RULE,
+        "regions": {name: list(labels) for name, labels in regions},
+        "mean": {name: _said(score) for name, score in mean_dice(scores).items()},
+        "cases": told,
+    }
+
+
+def _said(score: float) -> float | None:
+    return None if math.isnan(score) else score
+
+
+def _write(path: Path, labels: npt.NDArray[np.int16], image: str) -> Path:
+    from gansynth_deepmedic.written import affine_of, nifti
+
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, nifti(labels, affine_of(image)))
+    return path

@@ -1,0 +1,59 @@
+"""``python -m gansynth_deepmedic.engine.launch ORDER.json``: where the torch engine trains.
+
+Started by the session, which has the producer and keeps the record; it is told by ``Progress``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gansynth.child import FAULT, cpu_threads, obey
+from gansynth.errors import EXIT_SIGINT, GansynthError, UsageFault
+from gansynth_deepmedic.order import Order
+
+
+def train(order: Order) -> None:
+    """Train as ordered.
+
+    Raises:
+        GansynthError: what is wrong with the data, the bank, the training or the machine.
+    """
+    from gansynth_deepmedic.engine.train import Task, Training
+
+    training = Training(Task.of(order), _say)
+    _limit_threads(training.device.type)
+    training.run()
+
+
+def _limit_threads(kind: str) -> None:
+    import torch
+
+    torch.set_num_threads(cpu_threads() if kind == "cpu" else 1)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train; returns the exit code, a line on stderr saying why it is not 0."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    obey()
+    try:
+        if len(arguments) != 1:
+            raise UsageFault("usage: python -m gansynth_deepmedic.engine.launch ORDER.json")
+        train(Order.read(Path(arguments[0])))
+    except GansynthError as error:
+        sys.stderr.write(f"{FAULT}{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,369 @@
+"""The network of DeepMedic: a path at full resolution, paths that see more at less of it.
+
+Kamnitsas et al. 2017, Medical Image Analysis 36:61-78, with the residual connections of Kamnitsas
+et al. 2016 (BrainLes). Blocks are in the order of He et al. 2016: normalisation, activation,
+dropout, convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gansynth_deepmedic.configs import ModelConfig
+
+Kernel = tuple[int, int, int]
+PADDINGS: Mapping[str | None, str] = {
+    **dict.fromkeys((None, "none", "valid", "VALID"), "valid"),
+    **dict.fromkeys(("mirror", "MIRROR"), "mirror"),
+    **dict.fromkeys(("zero", "ZERO", "SAME"), "zero"),
+}
+"""What configurations say of a layer's padding, and what is meant."""
+
+
+def default_model(classes: int, channels: int) -> ModelConfig:
+    """DeepMedic's own example network (``deepMedic``): 8 layers, two subsampled paths.
+
+    Args:
+        classes: background included.
+        channels: of the image.
+    """
+    features, kernel = (30, 30, 40, 40, 40, 40, 50, 50), (3, 3, 3)
+    mirrored: Mapping[str, Any] = {"padTypePerLayerFC": ["mirror", None, None]}
+    return ModelConfig(
+        path=None,
+        values=mirrored,
+        classes=classes,
+        channels=channels,
+        features=features,
+        kernels=(kernel,) * 8,
+        residual=(4, 6, 8),
+        lower_rank=(),
+        low=(features, features),
+        low_kernels=((kernel,) * 8,) * 2,
+        factors=((3, 3, 3), (5, 5, 5)),
+        fc=(250, 250),
+        fc_kernels=(kernel, (1, 1, 1), (1, 1, 1)),
+        fc_residual=(2,),
+        dropout=(0.0, 0.5, 0.5),
+        activation="prelu",
+        rolling=60,
+        segment=(37, 37, 37),
+        segment_validation=(17, 17, 17),
+        segment_inference=(45, 45, 45),
+        padded=(False,) * 8,
+        fc_padded=(True, False, False),
+    )
+
+
+class RollingNorm(nn.Module):
+    """Batch normalisation whose statistics for inference are the mean over the last batches.
+
+    Args:
+        channels: of its input.
+        length: batches; before there have been so many, zeros and ones take part.
+    """
+
+    means: Tensor
+    variances: Tensor
+    at: Tensor
+
+    def __init__(self, channels: int, length: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("means", torch.zeros(length, channels))
+        self.register_buffer("variances", torch.ones(length, channels))
+        self.register_buffer("at", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, X, Y, Z)."""
+        if not self.training:
+            mean, variance = self.means.mean(dim=0), self.variances.mean(dim=0)
+            return F.batch_norm(x, mean, variance, self.weight, self.bias)
+        mean, variance = self.means.new_zeros(2, self.means.shape[1])
+        x_normal = F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0)
+        count = x.numel() // x.shape[1]
+        with torch.no_grad():
+            row = self.at % len(self.means)
+            self.means[row] = mean
+            # torch gives the unbiased variance, which DeepMedic does not keep.
+            self.variances[row] = variance * ((count - 1) / count)
+            self.at += 1
+        return x_normal
+
+
+class Bias(nn.Module):
+    """Adds a number to each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) of the same shape."""
+        return x + self.bias[:, None, None, None]
+
+
+class Dropout(nn.Module):
+    """DeepMedic's: nothing is scaled in training, everything is in inference."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) of the same shape."""
+        if self.rate < 1e-3:
+            return x
+        if self.training:
+            return F.dropout(x, self.rate) * (1 - self.rate)
+        return x * (1 - self.rate)
+
+
+class Convolution(nn.Module):
+    """A convolution without a bias.
+
+    Args:
+        channels: of its input and output.
+        kernel: odd numbers of voxels.
+        initial: see ``ModelConfig``.
+        padding: ``mirror`` or ``zero``, which keep the size; else only what is seen wholly.
+    """
+
+    def __init__(
+        self, channels: tuple[int, int], kernel: Kernel, initial: tuple[str, float], padding: str
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels[1], channels[0], *kernel))
+        self.margins = tuple((n - 1) // 2 for n in kernel)
+        self.padding = padding
+        nn.init.normal_(self.weight, std=deviation(initial, channels[0], kernel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) to (B, C', X', Y', Z')."""
+        if self.padding == "mirror":
+            x = mirrored(x, self.margins)
+        return F.conv3d(x, self.weight, padding=self.margins if self.padding == "zero" else 0)
+
+
+class LowRankConvolution(nn.Module):
+    """A third of the features from kernels within each plane (Ioannou et al. 2016, rank 2)."""
+
+    def __init__(
+        self, channels: tuple[int, int], kernel: Kernel, initial: tuple[str, float]
+    ) -> None:
+        super().__init__()
+        third, std = channels[1] // 3, deviation(initial, channels[0], kernel)
+        self.margins = tuple((n - 1) // 2 for n in kernel)
+        self.weights = nn.ParameterList()
+        for features, flat in ((third, 2), (third, 0), (channels[1] - 2 * third, 1)):
+            size = [1 if axis == flat else n for axis, n in enumerate(kernel)]
+            weight = nn.Parameter(torch.empty(features, channels[0], *size))
+            nn.init.normal_(weight, std=std)
+            self.weights.append(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) to (B, C', X', Y', Z')."""
+        parts = []
+        for weight, flat in zip(self.weights, (2, 0, 1), strict=True):
+            margin = self.margins[flat]
+            inner = x.narrow(2 + flat, margin, x.shape[2 + flat] - 2 * margin)
+            parts.append(F.conv3d(inner, weight))
+        return torch.cat(parts, dim=1)
+
+
+class Block(nn.Sequential):
+    """Normalisation (or a bias), activation, dropout, convolution."""
+
+
+class Path(nn.Module):
+    """Blocks one after the other, with residual connections over two of them.
+
+    Args:
+        blocks: in order.
+        residual: numbers of the blocks, from 1, whose output the input of the one before is added
+            to; channels that are missing count as zeros.
+    """
+
+    def __init__(self, blocks: Sequence[Block], residual: Sequence[int]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.residual = frozenset(number - 1 for number in residual)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) to (B, C', X', Y', Z')."""
+        before = x
+        for number, block in enumerate(self.blocks):
+            out = block(x)
+            if number in self.residual:
+                earlier = cropped(before, out.shape[2:])[:, : out.shape[1]]
+                missing = out.shape[1] - earlier.shape[1]
+                out = out + F.pad(earlier, (0, 0, 0, 0, 0, 0, 0, missing))
+            before, x = x, out
+        return x
+
+
+class DualPath(nn.Module):
+    """The whole network.
+
+    Args:
+        model: its configuration.
+
+    Attributes:
+        factors: subsampling of each path beside the normal one.
+    """
+
+    def __init__(self, model: ModelConfig) -> None:
+        super().__init__()
+        values = model.values
+        self.factors = model.factors
+        # As the normal path has them, unless the file says so.
+        low_residual, low_rank = (
+            normal if values.get(key) is None else values[key]
+            for key, normal in (
+                ("layersWithResidualConnSubsampled", model.residual),
+                ("lowerRankLayersSubsampled", model.lower_rank),
+            )
+        )
+        self.normal = Path(
+            _convolutions(
+                model,
+                model.features,
+                model.kernels,
+                model.lower_rank,
+                values.get("dropoutRatesNormal"),
+            ),
+            model.residual,
+        )
+        self.low = nn.ModuleList(
+            Path(
+                _convolutions(
+                    model, features, kernels, low_rank, values.get("dropoutRatesSubsampled")
+                ),
+                low_residual,
+            )
+            for features, kernels in zip(model.low, model.low_kernels, strict=True)
+        )
+        joined = model.features[-1] + sum(features[-1] for features in model.low)
+        self.head = Path(_head(model, joined), model.fc_residual)
+        self.bias = Bias(model.classes)
+
+    def forward(self, normal: Tensor, low: Sequence[Tensor] = ()) -> Tensor:
+        """Logits of the voxels that are seen wholly.
+
+        Args:
+            normal: segments (B, C, X, Y, Z).
+            low: for each subsampled path the same segments' surroundings (B, C, X', Y', Z').
+
+        Returns:
+            (B, classes, X', Y', Z'), smaller than the segments by ``ModelConfig.unpredicted``.
+        """
+        x = self.normal(normal)
+        seen = [x]
+        for path, factor, part in zip(self.low, self.factors, low, strict=True):
+            seen.append(repeated(path(part), factor, x.shape[2:]))
+        logits: Tensor = self.bias(self.head(torch.cat(seen, dim=1)))
+        return logits
+
+    def convolved(self) -> list[nn.Parameter]:
+        """Weights of all convolutions: what L1 and L2 are taken of."""
+        return [
+            parameter
+            for module in self.modules()
+            if isinstance(module, (Convolution, LowRankConvolution))
+            for parameter in module.parameters()
+        ]
+
+
+def _convolutions(
+    model: ModelConfig,
+    features: Sequence[int],
+    kernels: Sequence[Kernel],
+    lower_rank: Sequence[int],
+    dropout: Sequence[float] | None,
+) -> list[Block]:
+    """The blocks of a path that sees the image; its first one has no normalisation of it."""
+    blocks: list[Block] = []
+    channels = model.channels
+    for number, (count, kernel) in enumerate(zip(features, kernels, strict=True)):
+        first = number == 0
+        blocks.append(
+            Block(
+                Bias(channels) if first or not model.rolling else _norm(channels, model),
+                _activation("linear" if first else model.activation, channels),
+                Dropout(dropout[number] if dropout else 0.0),
+                LowRankConvolution((channels, count), kernel, model.initial)
+                if number + 1 in lower_rank
+                else Convolution((channels, count), kernel, model.initial, "valid"),
+            )
+        )
+        channels = count
+    return blocks
+
+
+def _head(model: ModelConfig, channels: int) -> list[Block]:
+    blocks: list[Block] = []
+    pads = model.values.get("padTypePerLayerFC") or [None] * len(model.fc_kernels)
+    for number, count in enumerate((*model.fc, model.classes)):
+        kernel = model.fc_kernels[number]
+        blocks.append(
+            Block(
+                _norm(channels, model) if model.rolling else Bias(channels),
+                _activation(model.activation, channels),
+                Dropout(model.dropout[number] if model.dropout else 0.0),
+                Convolution((channels, count), kernel, model.initial, PADDINGS[pads[number]]),
+            )
+        )
+        channels = count
+    return blocks
+
+
+def _norm(channels: int, model: ModelConfig) -> RollingNorm:
+    return RollingNorm(channels, model.rolling)
+
+
+def _activation(name: str, channels: int) -> nn.Module:
+    if name == "prelu":
+        return nn.PReLU(channels, init=0.01)
+    known = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU, "selu": nn.SELU}
+    made: nn.Module = known[name]()
+    return made
+
+
+def deviation(initial: tuple[str, float], channels: int, kernel: Kernel) -> float:
+    """Standard deviation of a convolution's first weights; ``fanIn`` 2 is He et al. 2015."""
+    kind, number = initial
+    return number if kind == "normal" else math.sqrt(number / (channels * math.prod(kernel)))
+
+
+def mirrored(x: Tensor, margins: Sequence[int]) -> Tensor:
+    """(B, C, X, Y, Z) with margins that mirror it, its outermost voxels included."""
+    if max(margins) <= 1:
+        sides = [margin for margin in reversed(margins) for _ in range(2)]
+        return F.pad(x, sides, mode="replicate") if any(margins) else x
+    for axis, margin in enumerate(margins, start=2):
+        if margin:
+            ends = x.narrow(axis, 0, margin), x.narrow(axis, x.shape[axis] - margin, margin)
+            x = torch.cat((ends[0].flip(axis), x, ends[1].flip(axis)), dim=axis)
+    return x
+
+
+def cropped(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The centre of (B, C, X, Y, Z); of an even size the one towards the beginning."""
+    for axis, count in enumerate(size, start=2):
+        start = (x.shape[axis] - 1) // 2 - (count - 1) // 2
+        x = x.narrow(axis, start, count)
+    return x
+
+
+def repeated(x: Tensor, factor: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Each voxel of (B, C, X, Y, Z) as often as its factor says, cut to a size at the end."""
+    for axis, (times, count) in enumerate(zip(factor, size, strict=True), start=2):
+        x = x.repeat_interleave(times, dim=axis).narrow(axis, 0, count)
+    return x

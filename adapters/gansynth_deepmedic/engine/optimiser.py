@@ -1,0 +1,164 @@
+"""DeepMedic's optimisers and learning-rate schedules (its ``optimizers.py`` and ``trainer.py``).
+
+torch's own differ: in where the small number of a denominator stands, in what momentum multiplies,
+and Nesterov's momentum is not to be had with RMSProp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from gansynth_deepmedic.engine.settings import Optimisation, RateSchedule
+
+_TINY = 1e-8
+
+
+class Optimiser(torch.optim.Optimizer):
+    """SGD, Adam or RMSProp with DeepMedic's momentum, L1 and L2.
+
+    Args:
+        parameters: all of them.
+        regularised: those that L1 and L2 are taken of.
+        how: see ``Optimisation``.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        regularised: Iterable[nn.Parameter],
+        how: Optimisation,
+    ) -> None:
+        self.how = how
+        chosen = list(regularised)
+        ids = {id(parameter) for parameter in chosen}
+        others = [parameter for parameter in parameters if id(parameter) not in ids]
+        groups = [{"params": chosen, "regularised": True}, {"params": others, "regularised": False}]
+        super().__init__(groups, {"lr": how.rate, "momentum": how.momentum, "regularised": False})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Change every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad
+                if group["regularised"]:
+                    decay = parameter.sign() * self.how.l1 + parameter * (2 * self.how.l2)
+                    gradient = gradient + decay
+                self._change(parameter, gradient, group)
+        return None
+
+    def _change(self, parameter: nn.Parameter, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        state = self.state[parameter]
+        if self.how.kind == "adam":
+            parameter.add_(self._adam(state, gradient), alpha=-group["lr"])
+            return
+        if self.how.kind == "rmsprop":
+            squares = _moment(state, "squares", gradient)
+            squares.mul_(self.how.rho).addcmul_(gradient, gradient, value=1 - self.how.rho)
+            gradient = gradient / (squares + self.how.eps).sqrt()
+        momentum = group["momentum"]
+        along = gradient * (group["lr"] * (1 - momentum if self.how.normalised else 1.0))
+        velocity = _moment(state, "velocity", gradient)
+        velocity.mul_(momentum).sub_(along)
+        parameter.add_(velocity * momentum - along if self.how.nesterov else velocity)
+
+    def _adam(self, state: dict[str, Any], gradient: Tensor) -> Tensor:
+        mean, squares = (_moment(state, key, gradient) for key in ("mean", "squares"))
+        state["steps"] = state.get("steps", torch.zeros(())) + 1
+        steps = float(state["steps"])
+        mean.mul_(self.how.b1).add_(gradient, alpha=1 - self.how.b1)
+        squares.mul_(self.how.b2).addcmul_(gradient, gradient, value=1 - self.how.b2)
+        scale = float((1 - self.how.b2**steps) ** 0.5 / (1 - self.how.b1**steps))
+        return scale * mean / (squares.sqrt() + self.how.eps)
+
+
+def _moment(state: dict[str, Any], key: str, like: Tensor) -> Tensor:
+    if key not in state:
+        state[key] = torch.zeros_like(like)
+    moment: Tensor = state[key]
+    return moment
+
+
+class Rates:
+    """Learning rate and momentum of every epoch.
+
+    Args:
+        schedule: see ``RateSchedule``.
+        rate: at the start.
+        momentum: at the start.
+
+    Attributes:
+        divided: by ``auto``: how often the rate has been lowered.
+        best: by ``auto``: the best accuracy on validation segments so far.
+        best_at: epochs that were done before the best one.
+        lowered_at: epochs that were done when the rate was lowered last.
+    """
+
+    def __init__(self, schedule: RateSchedule, rate: float, momentum: float) -> None:
+        self.schedule, self.first, self.first_momentum = schedule, rate, momentum
+        self.divided, self.best, self.best_at, self.lowered_at = 0, 0.0, 0, 0
+
+    def rate(self, done: int) -> float:
+        """The learning rate after so many epochs."""
+        schedule = self.schedule
+        if schedule.kind == "predef":
+            passed = sum(done > epoch for epoch in schedule.at)
+            return float(self.first / schedule.divide**passed)
+        if schedule.kind == "auto":
+            return float(self.first / schedule.divide**self.divided)
+        if schedule.kind == "poly":
+            return float(self.first * (1 - self._share(done)) ** 0.9)
+        if schedule.kind == "expon":
+            return float(
+                self.first * ((schedule.last_rate + _TINY) / self.first) ** self._share(done)
+            )
+        return self.first
+
+    def momentum(self, done: int) -> float:
+        """The momentum after so many epochs; it changes with the exponential schedule only.
+
+        It goes in a straight line from the first to the last one. DeepMedic adds the last one where
+        the first one is meant, and so goes beyond 1.
+        """
+        if self.schedule.kind != "expon":
+            return self.first_momentum
+        gain = self.schedule.last_momentum - self.first_momentum
+        return self.first_momentum + gain * self._share(done)
+
+    def end_epoch(self, done: int, accuracy: float | None) -> None:
+        """Lower the rate if it is time to; only ``auto`` looks at the accuracy.
+
+        Args:
+            done: epochs that were done before this one.
+            accuracy: share of right voxels in validation segments.
+        """
+        if self.schedule.kind != "auto":
+            return
+        if accuracy is not None and accuracy > self.best + self.schedule.least_gain:
+            self.best, self.best_at = accuracy, done
+        if done >= max(self.best_at, self.lowered_at) + self.schedule.wait:
+            self.divided, self.lowered_at = self.divided + 1, done
+
+    def to_json(self) -> dict[str, float]:
+        """What ``resume`` needs."""
+        return {key: getattr(self, key) for key in ("divided", "best", "best_at", "lowered_at")}
+
+    def resume(self, doc: Mapping[str, Any]) -> None:
+        """Go on from what ``to_json`` gave."""
+        for key in ("divided", "best", "best_at", "lowered_at"):
+            setattr(self, key, doc[key])
+
+    def _share(self, done: int) -> float:
+        """How much of the time after waiting has gone, 0 to 1."""
+        schedule = self.schedule
+        return min(max(0.0, done - schedule.wait) / (schedule.epochs - schedule.wait), 1.0)

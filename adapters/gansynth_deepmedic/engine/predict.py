@@ -1,0 +1,70 @@
+"""Applies what a training of the torch engine has left to further images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault
+from gansynth.precision import pick_device, resolve
+from gansynth_deepmedic.configs import Listed
+from gansynth_deepmedic.engine.checkpoints import load_network
+from gansynth_deepmedic.engine.cutting import Cutting
+from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.infer import Held, Predictor, host_case, read_held
+from gansynth_deepmedic.engine.network import DualPath
+from gansynth_deepmedic.engine.reading import read_volume
+from gansynth_deepmedic.engine.train import Task
+from gansynth_deepmedic.order import ORDER, Order
+
+
+def predict(
+    training: Path | str,
+    channels: Sequence[Path | str | None],
+    roi: Path | str | None = None,
+    *,
+    device: str = "auto",
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+) -> npt.NDArray[np.int16]:
+    """Segment one case with the newest checkpoint of a training.
+
+    Args:
+        training: folder of its results.
+        channels: NIfTI files, in the order of the training; None for one that the case lacks.
+        roi: file of the region of interest; labels outside of it are 0.
+        device: where it is computed.
+        precision: in which numbers.
+
+    Returns:
+        Labels (X, Y, Z) as the files are stored.
+
+    Raises:
+        UsageFault: no training, or no checkpoint of it yet.
+        DataFault: files that cannot be used.
+        IntegrityFault: every checkpoint is damaged.
+    """
+    folder = Path(training)
+    task = Task.of(Order.read(folder / ORDER))
+    if len(channels) != task.model.channels or all(file is None for file in channels):
+        raise DataFault(
+            f"{len(channels)} channel(s) {[str(file) for file in channels]}, expected "
+            f"{task.model.channels}, at least one of them a file, as {task.config.path} has"
+        )
+    place = pick_device(device)
+    network = DualPath(task.model)
+    load_network(network, folder)
+    predictor = Predictor(
+        network.to(place),
+        Geometry.from_model(task.model, "inference"),
+        Cutting.from_configs(task.config, task.model),
+        place,
+        resolve(precision, place) == "bf16",
+    )
+    files = tuple(None if file is None else Path(file) for file in channels)
+    listed = Listed(files, None, None if roi is None else Path(roi), 1)
+    case = read_held(Held("case", host_case(listed, "case"), truth=False), read_volume)
+    return predictor.labels(case)

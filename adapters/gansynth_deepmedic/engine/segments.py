@@ -1,0 +1,303 @@
+"""``DeepMedicSegments``: the segments of a subepoch, real and synthetic, as a torch data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gansynth.mixing import MixPlan
+from gansynth.places import count_places
+from gansynth.ratio import Ratio
+from gansynth_deepmedic.engine.augment import Augmentation
+from gansynth_deepmedic.engine.centres import IntArray, Sampling
+from gansynth_deepmedic.engine.cutting import Cutting, Segments, cut
+from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.memory import Arrays, in_memory
+from gansynth_deepmedic.subepochs import Place, Read, Subepochs
+
+_SHARE, _SHUFFLE, _CUT = 30, 31, 32
+logger = logging.getLogger("gansynth")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A case that segments were taken of.
+
+    Attributes:
+        subepoch: counted from 0.
+        place: of the case in it.
+        kind: ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample.
+        case: id of the real case, or of the one around a sample.
+        sample: id of the sample; empty for a real case.
+        segments: how many.
+        restricted: whether segments of a sample are centred on what is wholly synthetic.
+    """
+
+    subepoch: int
+    place: int
+    kind: str
+    case: str
+    sample: str
+    segments: int
+    restricted: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``order.Progress`` tells of it."""
+        keys = ("subepoch", "place", "kind", "case", "sample", "segments")
+        return {key: getattr(self, key) for key in keys}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All segments of a subepoch, shuffled.
+
+    Attributes:
+        subepoch: counted from 0.
+        segments: arrays of N of them.
+        synthetic: bool (N,), whether each is of a synthetic case.
+        jobs: the cases that they were taken of.
+    """
+
+    subepoch: int
+    segments: Segments
+    synthetic: npt.NDArray[np.bool_]
+    jobs: tuple[Job, ...]
+
+
+class DeepMedicSegments(Dataset[dict[str, Tensor]]):
+    """The segments of one subepoch; ``set_subepoch`` goes on to the next.
+
+    An item is ``{"high": float32 (C, X, Y, Z), "low_0": float32 (C, X', Y', Z'), ...,
+    "labels": int64 (X'', Y'', Z''), "synthetic": bool ()}``: the segment, one context for each
+    factor, and the labels of what a network without padding predicts of it. Items are in memory and
+    shuffled, so workers of a ``DataLoader`` gain nothing, nor does its shuffling.
+
+    Each case of a subepoch gives as many segments as any other, whose number is exact, and R:S of
+    the cases is R:S of the segments. Nothing is random but by the seeds, and the order in which
+    subepochs are drawn does not matter. Volumes are forgotten once they are cut.
+
+    Args:
+        subepochs: which cases.
+        read: reads a file: ``reading.read_volume``.
+        geometry: of the segments.
+        cutting: where they are cut, and what is done to them: ``Cutting.from_configs``.
+        segments: of a subepoch, at least one for each case.
+        seed: of where segments are cut and how they are changed, beside that of the subepochs.
+        augment: whether anything is changed at random.
+        augment_synthetic: whether synthetic cases are, too.
+        tell: told ``job=...`` of each case when its subepoch is gone on to; ``Progress.tell``.
+    """
+
+    def __init__(
+        self,
+        subepochs: Subepochs,
+        read: Read,
+        geometry: Geometry,
+        cutting: Cutting,
+        *,
+        segments: int,
+        seed: int = 0,
+        augment: bool = True,
+        augment_synthetic: bool = True,
+        tell: Callable[..., None] | None = None,
+    ) -> None:
+        if segments < len(subepochs):
+            raise ValueError(f"{segments} segments, expected one for each of {len(subepochs)}")
+        if cutting.augment is not None and augment:
+            cutting.augment.check(geometry)
+        self.subepochs, self.read = subepochs, read
+        self.geometry, self.cutting = geometry, cutting
+        self.segments, self.seed = segments, seed
+        self.augment, self.augment_synthetic = augment, augment_synthetic
+        self._tell = tell
+        self._now: Drawn | None = None
+
+    @classmethod
+    def of(
+        cls,
+        cases: Mapping[str, Arrays],
+        bank: Path | None = None,
+        ratio: str = "1:1",
+        *,
+        segment: int = 25,
+        receptive: int = 17,
+        factors: Sequence[int] = (3,),
+        segments: int = 1000,
+        cases_per_subepoch: int | None = None,
+        classes: int | None = None,
+        units: Sequence[tuple[float, float]] | None = None,
+        augment: bool = True,
+        seed: int = 0,
+    ) -> DeepMedicSegments:
+        """Segments of cases in memory, for a training loop of one's own.
+
+        With DeepMedic's defaults: as many segments of each class, intensities shifted and scaled a
+        little, every other segment mirrored left to right (the last axis). The network's paths have
+        no padding, and a receptive field of ``receptive``::
+
+            bank = gansynth.fill_bank("runs/g0", "bank", samples=64)
+            data = DeepMedicSegments.of({"pat1": (image, labels, roi), ...}, bank, "1:2")
+            for subepoch in range(100):
+                data.set_subepoch(subepoch)
+                for batch in DataLoader(data, batch_size=10):
+                    logits = network(batch["high"], [batch["low_0"]])
+                    loss = cross_entropy(logits, batch["labels"])
+
+        Args:
+            cases: for each id the image (C, D, H, W), labels (D, H, W), and region of interest
+                (D, H, W) or None, as the generator of the bank's samples was fitted to: its ids,
+                its axes.
+            bank: of crops of these cases, from ``gansynth.fill_bank`` or ``live_bank``; None for
+                real cases only.
+            ratio: real:synthetic.
+            segment: voxels along each axis that the path of full resolution sees.
+            receptive: voxels that a prediction is made from.
+            factors: of the subsampled paths.
+            segments: of a subepoch.
+            cases_per_subepoch: None for every real case once, and its share of synthetic ones.
+            classes: background included; None for as many as the labels have.
+            units: of each channel, (scale, offset) from the bank's samples to these images.
+            augment: whether segments are changed at random.
+            seed: of everything.
+
+        Raises:
+            DataFault: shapes that do not fit.
+            UsageFault: a ratio that is none.
+        """
+        hosts, read = in_memory(cases, units)
+        mixed = Ratio.parse(ratio if bank is not None else "1:0")
+        count = cases_per_subepoch or count_places(mixed, len(hosts))
+        top = max(int(labels.max()) for _, labels, _ in cases.values()) + 1
+        return cls(
+            Subepochs(MixPlan(bank, mixed, seed=seed), hosts, count),
+            read,
+            Geometry.cubes(segment, receptive, factors),
+            Cutting(Sampling(classes=max(2, classes or top)), augment=Augmentation.usual(axis=2)),
+            segments=segments,
+            seed=seed,
+            augment=augment,
+        )
+
+    def __len__(self) -> int:
+        return self.segments
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"segment {index} of {len(self)}")
+        index %= len(self)
+        return {name: values[0] for name, values in self.batch(index, index + 1).items()}
+
+    def batch(self, begin: int, end: int) -> dict[str, Tensor]:
+        """The items from ``begin`` to before ``end`` as one batch: (B, C, X, Y, Z) and so on.
+
+        Images share their memory with the data set.
+        """
+        if self._now is None:
+            self.set_subepoch(0)
+        assert self._now is not None, "drawn above"
+        segments, rows = self._now.segments, slice(begin, end)
+        arrays = {"high": segments.high}
+        arrays |= {f"low_{number}": low for number, low in enumerate(segments.low)}
+        return {
+            **{name: torch.from_numpy(array[rows]) for name, array in arrays.items()},
+            "labels": torch.from_numpy(segments.labels[rows].astype(np.int64)),
+            "synthetic": torch.from_numpy(self._now.synthetic[rows].copy()),
+        }
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The cases that the present segments were taken of."""
+        return () if self._now is None else self._now.jobs
+
+    def set_subepoch(self, k: int, drawn: Drawn | None = None) -> None:
+        """Go on to a subepoch.
+
+        Args:
+            k: counted from 0 over the whole training.
+            drawn: what ``draw(k)`` gave, where that was called before; else it is called now.
+
+        Raises:
+            DataFault, TrainingFault: see ``draw``.
+        """
+        if drawn is None:
+            self._now = None  # two subepochs need twice the memory
+            drawn = self.draw(k)
+        if drawn.subepoch != k:
+            raise ValueError(f"segments of subepoch {drawn.subepoch}, expected {k}")
+        self._now = drawn
+        for job in drawn.jobs if self._tell is not None else ():
+            assert self._tell is not None
+            self._tell(job=job.to_json())
+
+    def draw(self, k: int) -> Drawn:
+        """The segments of subepoch k; changes nothing, so another thread may draw ahead.
+
+        Raises:
+            DataFault: a case cannot be used.
+            TrainingFault: there is no sample where no real case may take its place.
+        """
+        places = self.subepochs.order(k)
+        channels = len(self.subepochs.cases[0].channels)
+        segments = Segments.empty(self.segments, channels, self.geometry)
+        synthetic = np.zeros(self.segments, np.bool_)
+        rows = np.split(
+            self._rng(_SHUFFLE, k).permutation(self.segments), np.cumsum(self._counts(places))[:-1]
+        )
+        jobs = []
+        for place, own in zip(places, rows, strict=True):
+            jobs.append(self._fill(place, segments, own))
+            synthetic[own] = bool(jobs[-1].sample)
+        return Drawn(k, segments, synthetic, tuple(jobs))
+
+    def _fill(self, place: Place, segments: Segments, rows: IntArray) -> Job:
+        """Cut the segments of one place; its volume is forgotten."""
+        case = self.subepochs.load(place, self.read)
+        augment = self.augment and (self.augment_synthetic or not case.sample)
+        rng = self._rng(_CUT, place.subepoch, place.number)
+        where = cut(case, self.geometry, self.cutting, rng, segments, rows, augment=augment)
+        if not where.restricted:
+            logger.warning(
+                "%s: no segment can be centred on what of %s is synthetic: too near the border for "
+                "segments of %s, or of no class that is sampled; centred anywhere in the case",
+                case.case,
+                case.sample,
+                self.geometry.segment,
+            )
+        kind = "synthetic" if case.sample else "fallback" if place.synthetic else "real"
+        return Job(
+            place.subepoch,
+            place.number,
+            kind,
+            case.case,
+            case.sample,
+            len(rows),
+            where.restricted,
+        )
+
+    def _counts(self, places: Sequence[Place]) -> list[int]:
+        """Segments of each place: the same, or one more for some where that leaves a rest.
+
+        The rest is shared out so that real and synthetic segments are as R:S as can be.
+        """
+        each, rest = divmod(self.segments, len(places))
+        counts = [each] * len(places)
+        rng = self._rng(_SHARE, places[0].subepoch)
+        kinds: dict[bool, list[int]] = {False: [], True: []}
+        for number in rng.permutation(len(places)):
+            kinds[places[number].synthetic].append(int(number))
+        drawn = (2 * rest * len(kinds[True]) + len(places)) // (2 * len(places))
+        for number in (*kinds[True][:drawn], *kinds[False][: rest - drawn]):
+            counts[number] += 1
+        return counts
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return self.subepochs.rng(*key, self.seed)

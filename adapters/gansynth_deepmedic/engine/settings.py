@@ -1,0 +1,381 @@
+"""What the torch engine is told beyond cases and segments, read from both configurations.
+
+Keys of ``trainConfig.cfg`` and their defaults are DeepMedic's (``trainSessionParams.py`` of commit
+e10ba7c); those that the engine cannot do are refused, not passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from gansynth.errors import DataFault, UsageFault, did_you_mean
+from gansynth_deepmedic.configs import ModelConfig, TrainConfig
+from gansynth_deepmedic.engine.geometry import Geometry, Which
+from gansynth_deepmedic.engine.metrics import Regions, read_regions
+from gansynth_deepmedic.engine.values import Values
+
+SETTINGS: Mapping[str, str] = {
+    "device": "where the network trains: auto, cpu, cuda or cuda:N (auto)",
+    "precision": "fp32, bf16, or auto: bf16 where the device computes it natively (auto)",
+    "regions": "regions to report Dice of, as unions of labels: WT:1+2+3+4,TC:1+3+4,ET:4 (none)",
+    "save_predictions": "yes or no: write the segmentations of the validation cases (as the "
+    "configuration's saveSegmentationVal, else yes)",
+}
+"""Keys of ``--set`` that the torch engine has beside those of every DeepMedic training."""
+
+OptimiserKind = Literal["sgd", "adam", "rmsprop"]
+ScheduleKind = Literal["stable", "predef", "poly", "auto", "expon"]
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How weights are changed.
+
+    Attributes:
+        kind: sgd0orAdam1orRms2.
+        rate: learningRate, at the start.
+        momentum: momentumValue; not of Adam.
+        nesterov: classicMom0OrNesterov1.
+        normalised: momNonNorm0orNormalized1: steps are multiplied by 1 - momentum.
+        rho: rhoRms.
+        eps: epsilonRms or epsilonAdam.
+        b1: b1Adam.
+        b2: b2Adam.
+        l1: L1_reg, of the weights of convolutions.
+        l2: L2_reg, likewise.
+    """
+
+    kind: OptimiserKind = "rmsprop"
+    rate: float = 1e-3
+    momentum: float = 0.6
+    nesterov: bool = True
+    normalised: bool = True
+    rho: float = 0.9
+    eps: float = 1e-4
+    b1: float = 0.9
+    b2: float = 0.999
+    l1: float = 1e-6
+    l2: float = 1e-4
+
+
+@dataclass(frozen=True)
+class RateSchedule:
+    """How the learning rate changes from epoch to epoch.
+
+    Attributes:
+        kind: typeOfLearningRateSchedule.
+        epochs: of the whole training.
+        wait: numEpochsToWaitBeforeLoweringLr.
+        divide: whenDecreasingDivideLrBy.
+        at: predefinedSchedule: epochs after which the rate is divided.
+        least_gain: min_incr_of_val_acc_considered.
+        last_rate: of paramsForExpSchedForLrAndMom.
+        last_momentum: likewise.
+    """
+
+    kind: ScheduleKind = "poly"
+    epochs: int = 35
+    wait: float = 35 / 3
+    divide: float = 2.0
+    at: tuple[float, ...] = ()
+    least_gain: float = 0.0
+    last_rate: float = 1 / 2**8
+    last_momentum: float = 0.9
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What is minimised; a weight of 0 leaves a loss out.
+
+    Attributes:
+        xentr: weight of the cross-entropy.
+        iou: weight of 1 - intersection over union.
+        dsc: weight of 1 - Dice.
+        reweight: classes are weighted in the cross-entropy ``freq``: by the inverse of how often
+            they come in the batch, ``per_c``: by ``weights``; or not, if empty.
+        weights: one for each class.
+        until: (first, last) epoch between which class weights fade to 1.
+    """
+
+    xentr: float = 1.0
+    iou: float = 0.0
+    dsc: float = 0.0
+    reweight: Literal["", "freq", "per_c"] = ""
+    weights: tuple[float, ...] = ()
+    until: tuple[float, float] = (0.0, 35.0)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How real validation cases are looked at.
+
+    Attributes:
+        samples: whether segments of them are, before each subepoch's training.
+        segments: numberValidationSegmentsLoadedOnGpuPerSubep.
+        batch: batchsize_val_samples.
+        volumes: whether whole ones are every ``every`` epochs. At the end of the training they
+            always are.
+        every: numberOfEpochsBetweenFullInferenceOnValImages.
+        batch_volumes: batchsize_val_whole.
+        save: whether segmentations are written.
+    """
+
+    samples: bool = False
+    segments: int = 3000
+    batch: int = 50
+    volumes: bool = False
+    every: int = 1
+    batch_volumes: int = 10
+    save: bool = True
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """All of it.
+
+    Attributes:
+        classes: background included.
+        channels: of the image.
+        device: see ``gansynth.precision.pick_device``.
+        precision: ``auto``, ``bf16`` or ``fp32``.
+        regions: names and their labels, to report Dice of.
+        optimisation: of the weights.
+        rates: of the learning rate.
+        losses: of the network's output.
+        validation: on real cases.
+    """
+
+    classes: int
+    channels: int
+    device: str = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    regions: Regions = ()
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    rates: RateSchedule = field(default_factory=RateSchedule)
+    losses: Losses = field(default_factory=Losses)
+    validation: Validation = field(default_factory=Validation)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> EngineSettings:
+        """Read what ``to_json`` wrote."""
+        rates, losses = doc["rates"], doc["losses"]
+        parts = {
+            "regions": tuple((name, tuple(labels)) for name, labels in doc["regions"]),
+            "optimisation": Optimisation(**doc["optimisation"]),
+            "rates": RateSchedule(**{**rates, "at": tuple(rates["at"])}),
+            "losses": Losses(
+                **{**losses, "weights": tuple(losses["weights"]), "until": tuple(losses["until"])}
+            ),
+            "validation": Validation(**doc["validation"]),
+        }
+        return cls(**{**doc, **parts})
+
+
+def read_settings(
+    settings: Mapping[str, str], train: TrainConfig, model: ModelConfig
+) -> EngineSettings:
+    """Read what the engine is told; everything is checked before anything starts.
+
+    Args:
+        settings: values of the keys in ``SETTINGS``, as typed; no others.
+        train: the training's configuration, with the numbers of epochs and so on that hold.
+        model: the network's.
+
+    Raises:
+        UsageFault: a setting that is unknown or does not fit.
+        DataFault: a key of a configuration that does not fit, or that the engine cannot do.
+    """
+    for key in settings.keys() - SETTINGS.keys():
+        raise UsageFault(
+            f"--set {key}={settings[key]}: the torch engine has no such setting, expected one of "
+            f"{', '.join(sorted(SETTINGS))}.{did_you_mean(key, SETTINGS)}"
+        )
+    refuse_unable(train, model)
+    for which in get_args(Which):
+        Geometry.from_model(model, which)
+    values = Values(train.path, train.values)
+    save = _yes(settings, "save_predictions", values.flag("saveSegmentationVal", True))
+    return EngineSettings(
+        classes=model.classes,
+        channels=model.channels,
+        device=_device(settings),
+        precision=_precision(settings),
+        regions=read_regions(settings.get("regions", ""), model.classes),
+        optimisation=_optimisation(values),
+        rates=_rates(values, train),
+        losses=_losses(values, train, model.classes),
+        validation=_validation(values, train, save),
+    )
+
+
+_UNABLE = (
+    "layersToFreezeNormal",
+    "layersToFreezeSubsampled",
+    "layersToFreezeFC",
+    "cnnModelFilePath",
+    "weightedMapsForSamplingEachCategoryTrain",
+    "weightedMapsForSamplingEachCategoryVal",
+)
+
+
+def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
+    """Refuse what DeepMedic can do and the torch engine cannot.
+
+    Raises:
+        DataFault: naming file, key and value.
+    """
+    for key in _UNABLE:
+        if train.values.get(key) not in (None, [], ""):
+            raise DataFault(
+                f"{train.path}: {key} = {train.values[key]!r}, which the torch engine cannot do; "
+                "remove it, or train the real program (--engine deepmedic)"
+            )
+    where = "the model configuration" if model.path is None else model.path
+    for key in ("padTypePerLayerNormal", "padTypePerLayerSubsampled"):
+        for pad in model.values.get(key) or ():
+            if pad not in (None, "none", "valid", "VALID"):
+                raise DataFault(
+                    f"{where}: {key} has {pad!r}; the torch engine convolves these paths without "
+                    "padding: expected 'VALID' for each layer, or no such key"
+                )
+
+
+def _device(settings: Mapping[str, str]) -> str:
+    name = settings.get("device", "auto").strip()
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (
+        number and not (kind == "cuda" and number.isdigit())
+    ):
+        raise UsageFault(f"--set device={name}: expected auto, cpu, cuda or cuda:N")
+    return name
+
+
+def _precision(settings: Mapping[str, str]) -> Literal["auto", "bf16", "fp32"]:
+    name = settings.get("precision", "auto").strip()
+    for known in ("auto", "bf16", "fp32"):
+        if name == known:
+            return known
+    raise UsageFault(f"--set precision={name}: expected auto, bf16 or fp32")
+
+
+def _yes(settings: Mapping[str, str], key: str, default: bool) -> bool:
+    text = settings.get(key)
+    if text is None:
+        return default
+    known = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.strip().lower() not in known:
+        raise UsageFault(f"--set {key}={text}: expected yes or no")
+    return known[text.strip().lower()]
+
+
+def _optimisation(values: Values) -> Optimisation:
+    kinds: tuple[OptimiserKind, ...] = ("sgd", "adam", "rmsprop")
+    kind = kinds[values.whole("sgd0orAdam1orRms2", 2, 0, 2)]
+    eps = ("epsilonAdam", 1e-8) if kind == "adam" else ("epsilonRms", 1e-4)
+    return Optimisation(
+        kind=kind,
+        rate=values.number("learningRate", 1e-3, 0),
+        momentum=values.number("momentumValue", 0.6, 0, 1),
+        nesterov=values.whole("classicMom0OrNesterov1", 1, 0, 1) == 1,
+        normalised=values.whole("momNonNorm0orNormalized1", 1, 0, 1) == 1,
+        rho=values.number("rhoRms", 0.9, 0, 1),
+        eps=values.number(*eps, 0),
+        b1=values.number("b1Adam", 0.9, 0, 1),
+        b2=values.number("b2Adam", 0.999, 0, 1),
+        l1=values.number("L1_reg", 1e-6, 0),
+        l2=values.number("L2_reg", 1e-4, 0),
+    )
+
+
+def _rates(values: Values, train: TrainConfig) -> RateSchedule:
+    kind: ScheduleKind = values.choice(
+        "typeOfLearningRateSchedule", "poly", ("stable", "predef", "poly", "auto", "expon")
+    )
+    wait_key = "numEpochsToWaitBeforeLoweringLr"
+    wait = values.number(wait_key, 5 if kind == "auto" else train.epochs / 3, 0)
+    if kind in ("poly", "expon") and wait >= train.epochs:
+        raise values.fault(wait_key, f"less than the {train.epochs} epochs of the training")
+    if kind == "auto" and not train.validates_on_samples:
+        raise values.fault(
+            "typeOfLearningRateSchedule",
+            "another one, or performValidationOnSamplesThroughoutTraining = True, which it needs",
+        )
+    at = values.numbers("predefinedSchedule", ())
+    if kind == "predef" and (not at or list(at) != sorted(set(at))):
+        raise values.fault("predefinedSchedule", "epochs in rising order, as [17, 22, 27]")
+    last = values.numbers("paramsForExpSchedForLrAndMom", (1 / 2**8, 0.9))
+    if len(last) != 2:
+        raise values.fault("paramsForExpSchedForLrAndMom", "[learning rate, momentum]")
+    return RateSchedule(
+        kind=kind,
+        epochs=train.epochs,
+        wait=wait,
+        divide=values.number("whenDecreasingDivideLrBy", 2.0, 1e-9),
+        at=at,
+        least_gain=values.number("min_incr_of_val_acc_considered", 0.0, 0),
+        last_rate=last[0],
+        last_momentum=last[1],
+    )
+
+
+def _losses(values: Values, train: TrainConfig, classes: int) -> Losses:
+    weights = values.table("losses_and_weights", {"xentr": 1.0})
+    for name, weight in weights.items():
+        if name not in ("xentr", "iou", "dsc") or not _is_weight(weight):
+            raise values.fault(
+                "losses_and_weights", "weights from 0 on, or None, of xentr, iou and dsc"
+            )
+    if not any(weights.values()):
+        raise values.fault("losses_and_weights", "at least one loss with a weight")
+    known = {name: float(weights.get(name) or 0) for name in ("xentr", "iou", "dsc")}
+    again = values.table("reweight_classes_in_cost", {"type": None})
+    kind, until = again.get("type"), again.get("schedule", [0, train.epochs])
+    per_class: Any = again.get("prms") if kind == "per_c" else ()
+    fits = (
+        kind in (None, "freq", "per_c")
+        and _is_list(until, 2)
+        and until[0] < until[1]
+        and (kind != "per_c" or _is_list(per_class, classes))
+    )
+    if not fits:
+        raise values.fault(
+            "reweight_classes_in_cost",
+            f"'type' None, 'freq' or 'per_c', with {classes} numbers as 'prms' for 'per_c', and "
+            "'schedule' as [first epoch, last epoch]",
+        )
+    return Losses(
+        **known,
+        reweight=kind or "",
+        weights=tuple(float(weight) for weight in per_class),
+        until=(float(until[0]), float(until[1])),
+    )
+
+
+def _is_weight(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and value >= 0)
+
+
+def _is_list(value: object, length: int) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == length
+        and all(isinstance(n, (int, float)) for n in value)
+    )
+
+
+def _validation(values: Values, train: TrainConfig, save: bool) -> Validation:
+    return Validation(
+        samples=train.validates_on_samples,
+        segments=values.whole("numberValidationSegmentsLoadedOnGpuPerSubep", 3000, 1),
+        batch=values.whole("batchsize_val_samples", 50, 1),
+        volumes=train.validates_on_volumes,
+        every=values.whole("numberOfEpochsBetweenFullInferenceOnValImages", 1, 1),
+        batch_volumes=values.whole("batchsize_val_whole", 10, 1),
+        save=save,
+    )

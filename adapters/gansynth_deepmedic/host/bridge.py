@@ -1,0 +1,72 @@
+"""What newer numpy and nibabel no longer have and DeepMedic 0.8 asks for; only where it is missing.
+
+DeepMedic was written for numpy 1 and nibabel 4, and runs there as it is. numpy 2 has no
+``np.lib.pad``. nibabel 5 has no ``get_data``, and writes no 64-bit integers unless told to, which
+is what a segmentation found by ``argmax`` is made of.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+NIBABEL = 5
+"""First release of nibabel without what DeepMedic calls."""
+
+
+def bridge() -> tuple[str, ...]:
+    """Put in place what is missing; returns what that was, in words.
+
+    Before the modules of the checkout are imported that read it by name, or together with them.
+    """
+    said = []
+    if not hasattr(np.lib, "pad"):
+        np.lib.pad = np.pad  # type: ignore[attr-defined]
+        said.append("np.lib.pad")
+    nibabel = import_module("nibabel")
+    if int(re.findall(r"\d+", nibabel.__version__)[0]) >= NIBABEL:
+        said += ["load_volume", "saveImgToNiiWithOriginalHdr"]
+        files = import_module("deepmedic.dataManagement.io")
+        files.load_volume = load_volume  # type: ignore[attr-defined]
+        # Imported by name there.
+        sampling = import_module("deepmedic.dataManagement.sampling")
+        sampling.load_volume = load_volume  # type: ignore[attr-defined]
+        files.saveImgToNiiWithOriginalHdr = _saving(  # type: ignore[attr-defined]
+            files.saveImgToNiiWithOriginalHdr
+        )
+    return tuple(said)
+
+
+def load_volume(filepath: str) -> npt.NDArray[Any]:
+    """A volume (X, Y, Z) scaled as its header says, of the type that it is stored in.
+
+    Args:
+        filepath: a file of two or three dimensions, or of four with one volume.
+
+    Raises:
+        ValueError: it holds more than one volume.
+    """
+    image = import_module("nibabel").load(filepath)
+    array: npt.NDArray[Any] = np.asanyarray(image.dataobj)
+    if array.ndim == 2:
+        return array[..., np.newaxis]
+    if array.ndim > 3:
+        if any(n != 1 for n in array.shape[3:]):
+            raise ValueError(f"{filepath}: shape {array.shape}, expected one volume of three axes")
+        return array.reshape(array.shape[:3])
+    return array
+
+
+def _saving(original: Any) -> Any:
+    """DeepMedic's function that writes a volume, given only what nibabel 5 writes."""
+
+    def save(image: npt.NDArray[Any], *arguments: Any, **named: Any) -> Any:
+        if image.dtype in (np.int64, np.uint64, np.bool_):
+            image = image.astype(np.int32)
+        return original(image, *arguments, **named)
+
+    return save

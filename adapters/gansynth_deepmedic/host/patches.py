@@ -1,0 +1,172 @@
+"""Puts ``Serving`` where DeepMedic chooses, opens and samples cases, and where it trains.
+
+Module globals of the running process, by the names of DeepMedic 0.8. A forked process inherits
+them; what it is sent by name (``load_subj_and_sample``) is found by that name. Cases for validation
+go to the original functions, always.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from gansynth.errors import EnvironmentFault
+from gansynth_deepmedic.host.serving import Serving
+from gansynth_deepmedic.host.watching import Saver, Session
+
+Function = Callable[..., Any]
+_POLL_SECONDS = 1.0
+
+
+def patch(serving: Serving) -> None:
+    """Replace what has to be replaced in the modules of the checkout.
+
+    Raises:
+        EnvironmentFault: the checkout has no such function, or it takes other arguments.
+    """
+    _patch_sampling(serving)
+    _patch_training(serving)
+    session = import_module("deepmedic.frontEnd.trainSession")
+    run = session.TrainSession.run_session
+
+    @functools.wraps(run)
+    def run_session(*arguments: Any, **named: Any) -> Any:
+        serving.began = True
+        return run(*arguments, **named)
+
+    session.TrainSession.run_session = run_session
+    # Imported by name there.
+    session.do_training = import_module("deepmedic.routines.training").do_training  # type: ignore[attr-defined]
+
+
+def _patch_sampling(serving: Serving) -> None:
+    sampling: Any = import_module("deepmedic.dataManagement.sampling")
+    training: Any = import_module("deepmedic.routines.training")
+    read, mask = sampling.load_volume, sampling.comp_valid_sampling_mask_excluding_edges
+
+    def draw(original: Function, told: dict[str, Any]) -> Any:
+        kind, processes = told["train_val_or_test"], int(told["num_parallel_proc"])
+        call = functools.partial(original, **told)
+        return serving.draw(call, training=kind == "train", processes=processes)
+
+    def choose(original: Function, told: dict[str, Any]) -> Any:
+        return serving.choose(functools.partial(original, **told), told["n_total_subjects"])
+
+    def share(original: Function, told: dict[str, Any]) -> Any:
+        return serving.share(original(**told), told["n_samples"])
+
+    def shuffle(original: Function, told: dict[str, Any]) -> Any:
+        return serving.shuffle(functools.partial(original, **told))
+
+    def sample(original: Function, told: dict[str, Any]) -> Any:
+        return serving.sample(original, told, read, mask)
+
+    def load(original: Function, told: dict[str, Any]) -> Any:
+        weights = told["paths_to_wmaps_per_sampl_cat_per_subj"]
+        return serving.open(functools.partial(original, **told), weights)
+
+    # Another module has the original by name, for it validates with it.
+    import_module("deepmedic.routines.testing")
+    _replace(sampling, "load_imgs_of_subject", load, "paths_to_wmaps_per_sampl_cat_per_subj")
+    _replace(sampling, "choose_random_subjects", choose, "n_total_subjects")
+    _replace(sampling, "get_n_samples_per_subj", share, "n_samples")
+    _replace(sampling, "shuffle_samples", shuffle)
+    wanted = ("job_idx", "train_val_or_test", "log", "sampling_type", "inp_shapes_per_path")
+    _replace(sampling, "load_subj_and_sample", sample, *wanted, "augm_img_prms", "augm_sample_prms")
+    _replace(training, "get_samples_for_subepoch", draw, "train_val_or_test", "num_parallel_proc")
+    _end_with_parent(sampling)
+
+
+def _patch_training(serving: Serving) -> None:
+    training: Any = import_module("deepmedic.routines.training")
+
+    def batches(original: Function, told: dict[str, Any]) -> Any:
+        if told["train_or_val"] != "train":
+            return original(**told)
+        result = original(**{**told, "sessionTf": Session(told["sessionTf"], serving.step)})
+        serving.trained()
+        return result
+
+    def infer(original: Function, told: dict[str, Any]) -> Any:
+        means = original(**told)
+        serving.validated(means)
+        return means
+
+    def train(original: Function, told: dict[str, Any]) -> Any:
+        with serving.remembering():
+            _check(serving, told)
+            prefix = str(told["fileToSaveTrainedCnnModelTo"])
+            saver = Saver(told["saver_all"], lambda path: serving.saved(path, prefix))
+            serving.code = original(**{**told, "saver_all": saver})
+            return serving.code
+
+    _replace(training, "process_in_batches", batches, "train_or_val", "sessionTf")
+    _replace(training, "inference_on_whole_volumes", infer)
+    _replace(
+        *(training, "do_training", train, "fileToSaveTrainedCnnModelTo", "saver_all"),
+        *("sessionTf", "trainer", "n_epochs", "n_subepochs", "paths_per_chan_per_subj_train"),
+        *("paths_per_chan_per_subj_val", "paths_to_lbls_per_subj_val"),
+        "paths_to_masks_per_subj_val",
+    )
+
+
+def _check(serving: Serving, told: dict[str, Any]) -> None:
+    """Compare what DeepMedic has read with what was ordered."""
+    others = [path for case in told["paths_per_chan_per_subj_val"] or () for path in case]
+    for key in ("paths_to_lbls_per_subj_val", "paths_to_masks_per_subj_val"):
+        others += told[key] or ()
+    serving.check_lists(told["paths_per_chan_per_subj_train"], others)
+    trained = told["trainer"].get_num_epochs_trained_tfv().eval(session=told["sessionTf"])
+    serving.begin(int(told["n_epochs"]), int(told["n_subepochs"]), int(trained))
+
+
+def _replace(
+    module: Any, name: str, by: Callable[[Function, dict[str, Any]], Any], *needed: str
+) -> None:
+    """Replace a function of a module by one that is given the original and its arguments by name.
+
+    Raises:
+        EnvironmentFault: there is none, or it lacks an argument.
+    """
+    original = getattr(module, name, None)
+    signature = None if original is None else inspect.signature(original)
+    lacks = [a for a in needed if signature is None or a not in signature.parameters]
+    if original is None or signature is None or lacks:
+        what = f"takes no {lacks[0]}" if original is not None and lacks else "is missing"
+        raise EnvironmentFault(
+            f"{module.__file__}: {name} {what}, expected a checkout of DeepMedic 0.8.4"
+        )
+
+    @functools.wraps(original)
+    def replaced(*arguments: Any, **named: Any) -> Any:
+        told = signature.bind(*arguments, **named)
+        told.apply_defaults()
+        return by(original, dict(told.arguments))
+
+    setattr(module, name, replaced)
+
+
+def _end_with_parent(sampling: Any) -> None:
+    """Let the processes that DeepMedic forks end when it does, even if it is killed."""
+    original = sampling.init_sampling_proc
+
+    @functools.wraps(original)
+    def init_sampling_proc() -> None:
+        original()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+    sampling.init_sampling_proc = init_sampling_proc
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)

@@ -1,0 +1,375 @@
+"""Which case DeepMedic gets when it opens one for training; one object for each process.
+
+DeepMedic samples every subepoch anew: it chooses cases, opens them one after the other (in this
+process, in a thread beside the training, or in processes forked for each subepoch), and cuts
+segments. What is chosen and opened is settled by ``Subepochs``; randomness is keyed by the number
+of the subepoch and of the case, and so the same in all of these ways.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import (
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    GansynthError,
+    IntegrityFault,
+    TrainingFault,
+    UsageFault,
+)
+from gansynth_deepmedic.host.centres import Centres, Mask, core_as_weights
+from gansynth_deepmedic.host.watching import Heard, dice_of
+from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.order import PROGRESS, Order, Progress
+from gansynth_deepmedic.subepochs import Place, Read, Subepochs
+
+PATIENCE = 45.0
+"""Seconds that a case may be waited for in a forked process: after 60 DeepMedic starts it anew."""
+_TRAIN, _VALIDATION, _SHUFFLE = range(3)
+_WHOLE = 1 << 20
+
+
+class Serving:
+    """The cases of one training, and what has become of it.
+
+    Args:
+        order: what to train.
+        heard: what DeepMedic says.
+
+    Attributes:
+        fault: what ended it, if that was ours to raise.
+        code: what DeepMedic's training returned; None before it has.
+        final: path of the final checkpoint; "" before it is written.
+        began: DeepMedic has read its configuration and begun.
+        metrics: mean Dice on whole validation cases.
+    """
+
+    def __init__(self, order: Order, heard: Heard) -> None:
+        self.order, self._heard = order, heard
+        self.progress = Progress(order.output / PROGRESS)
+        self.subepochs: Subepochs = order.made()
+        self.fault: GansynthError | None = None
+        self.code: int | None = None
+        self.final, self.began = "", False
+        self.metrics: dict[str, float] = {}
+        self._cases = len(order.cases)
+        self._epoch = order.done
+        self._first, self._ends = order.done * order.subepochs, -1
+        self._drawn = self._trained = self._validated = 0
+        self._training, self._subepoch, self._places = False, 0, list[Place]()
+        self._losses: list[float] = []
+        self._job = threading.local()
+
+    # -- the training as a whole -------------------------------------------------------------------
+
+    def begin(self, epochs: int, subepochs: int, trained: int) -> None:
+        """The training begins.
+
+        Args:
+            epochs: of the whole training.
+            subepochs: of an epoch.
+            trained: epochs that the network has been trained for.
+
+        Raises:
+            IntegrityFault: the configuration is not the one that was ordered.
+        """
+        if subepochs != self.order.subepochs:
+            raise IntegrityFault(
+                f"{self.order.train_config}: numberOfSubepochs = {subepochs}, expected "
+                f"{self.order.subepochs} as ordered"
+            )
+        if trained != self.order.done:
+            self._heard.write(
+                f"gansynth: the network has been trained for {trained} epochs, the record says "
+                f"{self.order.done}; going on from epoch {trained}\n"
+            )
+        self._epoch, self._first = trained, trained * subepochs
+        self._ends = epochs * subepochs
+
+    def check_lists(self, training: Sequence[Sequence[str]], others: Sequence[str]) -> None:
+        """Compare the lists that DeepMedic has read with the order's.
+
+        Args:
+            training: of each training case, the paths of its channels.
+            others: every path of the validation cases.
+
+        Raises:
+            IntegrityFault: other training cases, or a synthetic case among those for validation.
+        """
+        expected = [case.channels[0] for case in self.order.cases] + list(self.order.slots)
+        found = [channels[0] for channels in training]
+        if [_real(path) for path in found] != [_real(path) for path in expected]:
+            odd = next((p for p in found if _real(p) not in map(_real, expected)), "another order")
+            raise IntegrityFault(
+                f"{self.order.train_config}: {len(found)} training cases with {odd}, expected the "
+                f"{self._cases} real ones and {len(self.order.slots)} slots as ordered"
+            )
+        folders = {_real(str(Path(slot).parent)) for slot in self.order.slots}
+        for path in others:
+            if _real(str(Path(path).parent)) in folders:
+                raise IntegrityFault(
+                    f"{path}: a synthetic slot among the validation cases, expected real cases "
+                    "only; remove it from the validation lists"
+                )
+
+    def saved(self, path: str, prefix: str) -> None:
+        """A checkpoint has been written.
+
+        Args:
+            path: of the checkpoint.
+            prefix: begins the path of every checkpoint of this training.
+        """
+        if path.startswith(f"{prefix}.final."):
+            self.final = path
+            return
+        self._epoch += 1
+        metrics = {"loss": float(np.mean(self._losses))} if self._losses else {}
+        self._losses = []
+        self.progress.tell(epoch=self._epoch, metrics=metrics)
+
+    def validated(self, means: Any) -> None:
+        """Whole validation cases have been segmented; told as metrics of the epoch."""
+        self.metrics = dice_of(means)
+        if self.metrics:
+            self.progress.tell(epoch=self._epoch, metrics={"dice": self.metrics})
+
+    def step(self, begin: float, end: float, loss: float) -> None:
+        """A training step."""
+        self._losses.append(loss)
+        self.progress.tell(step=[round(begin, 6), round(end, 6)])
+
+    def trained(self) -> None:
+        """All batches of a subepoch are done; they come in the order they were drawn in."""
+        self.progress.tell(trained=self._first + self._trained)
+        self._trained += 1
+
+    # -- one subepoch ------------------------------------------------------------------------------
+
+    def draw(self, original: Callable[[], Any], *, training: bool, processes: int) -> Any:
+        """Sample a subepoch.
+
+        A subepoch that would be sampled for nothing, as DeepMedic does beside the last one, is not.
+
+        Args:
+            original: DeepMedic's own.
+            training: rather than for validation.
+            processes: that it forks to do so.
+        """
+        subepoch = self._first + self._drawn
+        if training and 0 <= self._ends <= subepoch:
+            return [], []
+        self._training = training
+        if training:
+            self._drawn += 1
+            self._limit_patience(processes)
+            self._subepoch, self._places = subepoch, self.subepochs.order(subepoch)
+        else:
+            self._validated += 1
+        with self.remembering():
+            self._seed(_TRAIN if training else _VALIDATION, self._number, _WHOLE)
+            return original()
+
+    @property
+    def _number(self) -> int:
+        """Of the subepoch that is being sampled."""
+        return self._subepoch if self._training else self._validated
+
+    def choose(self, original: Callable[[], list[int]], total: int) -> list[int]:
+        """Which entries of the lists a subepoch opens.
+
+        Args:
+            original: DeepMedic's own.
+            total: entries of the lists.
+
+        Raises:
+            IntegrityFault: there are too few slots.
+        """
+        if not self._training:
+            return original()
+        chosen: list[int] = []
+        slots = iter(range(self._cases, total))
+        for place in self._places:
+            entry = next(slots, -1) if place.synthetic else place.real
+            if entry < 0:
+                raise IntegrityFault(
+                    f"subepoch {self._subepoch}: more synthetic cases than the training lists have "
+                    f"slots ({total - self._cases}), expected a slot for each"
+                )
+            chosen.append(entry)
+        return chosen
+
+    def share(self, counts: Any, segments: int) -> Any:
+        """Segments of each case, which have to be as many of each for the ratio to hold.
+
+        Raises:
+            IntegrityFault: they do not come out even.
+        """
+        if self._training and len({int(count) for count in counts}) > 1:
+            raise IntegrityFault(
+                f"{self.order.train_config}: numberTrainingSegmentsLoadedOnGpuPerSubep = "
+                f"{segments}, expected a multiple of the {len(counts)} cases of a subepoch"
+            )
+        return counts
+
+    def shuffle(self, original: Callable[[], Any]) -> Any:
+        """Shuffle the segments of a subepoch."""
+        self._seed(_SHUFFLE, self._number, int(self._training))
+        return original()
+
+    # -- one case ----------------------------------------------------------------------------------
+
+    def sample(
+        self, original: Callable[..., Any], told: dict[str, Any], read: Read, mask: Mask
+    ) -> Any:
+        """Open a case and cut segments.
+
+        Args:
+            original: DeepMedic's own; called with what is told.
+            told: its arguments, by name.
+            read: reads a volume.
+            mask: see ``Centres``.
+        """
+        training, job = told["train_val_or_test"] == "train", int(told["job_idx"])
+        kind = _TRAIN if training else _VALIDATION
+        with self._no_exit():
+            if not training:
+                self._seed(kind, self._number, job)
+                return original(**told)
+            place = self._places[job]
+            loaded = self.subepochs.load(place, read)
+            what = f"synthetic sample {loaded.sample} in " if loaded.sample else ""
+            self._log(told, f"{what}case {loaded.case}, subepoch {self._subepoch}")
+            told = self._told(told, loaded, mask, self._seed(kind, self._number, job))
+            self._job.case = (place, loaded, read)
+            try:
+                result = original(**told)
+            finally:
+                del self._job.case
+            spread = isinstance(told["sampling_type"], Centres) and told["sampling_type"].spread
+            if spread:
+                self._log(told, "no segment fits where it is synthetic: taken from the whole case")
+            self._tell(place, loaded, len(result[1]), spread=spread)
+            return result
+
+    def open(
+        self, original: Callable[[], Any], weights: Sequence[Sequence[str]] | None
+    ) -> tuple[Any, Any, Any, Any]:
+        """What a case holds: channels (C, X, Y, Z), labels, region of interest, maps of weights.
+
+        Args:
+            original: DeepMedic's own, which opens a validation case.
+            weights: paths of maps of weights, by category and case; None without.
+        """
+        case: tuple[Place, Loaded, Read] | None = getattr(self._job, "case", None)
+        if case is None:
+            return original()  # type: ignore[no-any-return]
+        place, loaded, read = case
+        maps: npt.NDArray[Any] | None = None
+        if loaded.core is not None:
+            maps = core_as_weights(loaded.core)
+        elif weights is not None and not loaded.sample:
+            maps = np.stack([read(of[place.real]) for of in weights]).astype(np.float32)
+        # float64 as DeepMedic has it, so that a normalisation comes to the same.
+        return loaded.image.astype(np.float64), loaded.labels, loaded.roi, maps
+
+    def _told(self, told: dict[str, Any], loaded: Loaded, mask: Mask, seed: int) -> dict[str, Any]:
+        """What DeepMedic's own function is told for this case."""
+        changed: dict[str, Any] = {}
+        if loaded.core is not None:
+            segment = told["inp_shapes_per_path"][0]
+            changed["sampling_type"] = Centres(told["sampling_type"], mask, segment)
+        if loaded.sample and not self.order.augment_synthetic:
+            changed |= {"augm_img_prms": None, "augm_sample_prms": None}
+        elif told["augm_img_prms"] is not None and told["augm_img_prms"]["affine"] is not None:
+            # Its own generator, seeded by the operating system where no seed is given.
+            affine = copy.deepcopy(told["augm_img_prms"]["affine"])
+            if affine["seed"] is None:
+                affine["seed"] = seed
+            changed["augm_img_prms"] = {**told["augm_img_prms"], "affine": affine}
+        return {**told, **changed}
+
+    def _tell(self, place: Place, loaded: Loaded, segments: int, *, spread: bool) -> None:
+        synthetic = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
+        job: dict[str, Any] = {
+            "subepoch": place.subepoch,
+            "place": place.number,
+            "kind": synthetic,
+            "case": loaded.case,
+            "sample": loaded.sample,
+            "segments": segments,
+        }
+        self.progress.tell(job=job | ({"spread": True} if spread else {}))
+
+    def _log(self, told: dict[str, Any], text: str) -> None:
+        told["log"].print3(f"[TRA|JOB:{told['job_idx']}|PID:{os.getpid()}] gansynth: {text}")
+
+    # -- small things ------------------------------------------------------------------------------
+
+    def _seed(self, *key: int) -> int:
+        """Seed the generators that DeepMedic draws from; a further seed of this key."""
+        state = np.random.SeedSequence(self.order.seed, spawn_key=key).generate_state(9)
+        random.seed(state[:4].tobytes())
+        np.random.seed(state[4:8])  # noqa: NPY002 - DeepMedic's own
+        return int(state[8])
+
+    def _limit_patience(self, processes: int) -> None:
+        """Let a forked process give up before DeepMedic would start it anew, again and again."""
+        if processes > 0 and self.order.plan.patience > PATIENCE:
+            plan = dataclasses.replace(self.order.plan, patience=PATIENCE)
+            self.order = dataclasses.replace(self.order, plan=plan)
+            self.subepochs = self.order.made()
+
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Keep a fault of ours, whatever DeepMedic makes of it."""
+        try:
+            with self._no_exit():
+                yield
+        except GansynthError as fault:
+            self.fault = self.fault or fault
+            raise
+
+    @contextlib.contextmanager
+    def _no_exit(self) -> Iterator[None]:
+        """DeepMedic's ``exit(1)`` as an exception: in a thread or a forked process nobody hears it.
+
+        Where it waits for that thread or process, it would wait for ever.
+        """
+        try:
+            yield
+        except SystemExit as ended:
+            if ended.code in (EXIT_SIGTERM, EXIT_SIGINT):
+                raise
+            raise TrainingFault(
+                f"DeepMedic ended itself (exit {ended.code}): {self._heard.reason()}"
+            ) from None
+
+
+def refuse_test(arguments: Sequence[str]) -> None:
+    """Refuse what is no training.
+
+    Raises:
+        UsageFault: an option that this does not go with.
+    """
+    for option in ("-test", "-train"):
+        if option in arguments:
+            raise UsageFault(
+                f"{option}: not with synthetic cases, which are for the training that was ordered; "
+                "leave it out"
+            )
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(path)

@@ -1,0 +1,124 @@
+"""What the real program does, as its parent is told: steps, epochs, checkpoints, last words."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+FOREGROUND = "foreground"
+"""All labels but 0 together; DeepMedic reports them as class 0."""
+_LONGEST = 400
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+class Session:
+    """A TensorFlow session that notes when a training step began and ended.
+
+    Args:
+        original: the session.
+        note: told begin and end, ``time.monotonic()``, and the step's loss.
+    """
+
+    def __init__(self, original: Any, note: Callable[[float, float, float], None]) -> None:
+        self._original, self._note = original, note
+
+    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None, **named: Any) -> Any:
+        """Run the graph; a run that is fed a batch is a step."""
+        begin = time.monotonic()
+        results = self._original.run(fetches=fetches, feed_dict=feed_dict, **named)
+        if feed_dict and isinstance(results, list):
+            self._note(begin, time.monotonic(), float(results[0]))
+        return results
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+class Saver:
+    """A saver of checkpoints that notes each one.
+
+    Args:
+        original: the saver.
+        note: told the path of each checkpoint, once it is written.
+    """
+
+    def __init__(self, original: Any, note: Callable[[str], None]) -> None:
+        self._original, self._note = original, note
+
+    def save(self, session: Any, path: str, **named: Any) -> Any:
+        """Save a checkpoint."""
+        saved = self._original.save(session, path, **named)
+        self._note(str(path))
+        return saved
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+class Heard:
+    """Passes on what is printed, and keeps what DeepMedic says when something goes wrong.
+
+    It prints an exception that it has caught as a traceback, and what it ends for in a line with
+    ``ERROR``.
+
+    Args:
+        stream: where it goes.
+
+    Attributes:
+        error: the last such line, without what comes before ``ERROR``.
+        caught: the exception of the last traceback; its line of code, too, where it says nothing.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.error, self.caught = "", ""
+
+    def write(self, text: str) -> int:
+        """Print text; DeepMedic prints a message at a time."""
+        if "ERROR" in text:
+            self.error = " ".join(text[text.rindex("ERROR") + 5 :].strip(": \t\n").split())
+        if _TRACEBACK in text:
+            self.caught = _exception(text[text.rindex(_TRACEBACK) :]) or self.caught
+        return self._stream.write(text)
+
+    def reason(self) -> str:
+        """Why it ended, as far as it said so."""
+        return textwrap.shorten(self.caught or self.error or "it did not say why", _LONGEST)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def listen() -> Heard:
+    """Keep what is printed from now on."""
+    heard = Heard(sys.stdout)
+    sys.stdout = heard
+    return heard
+
+
+def _exception(traceback: str) -> str:
+    """The exception that a traceback ends with; "" if it does not."""
+    lines = traceback.splitlines()[1:]
+    place = next((n for n, line in enumerate(lines) if line and not line[0].isspace()), None)
+    if place is None:
+        return ""
+    said = " ".join(lines[place].split())
+    code = [line.strip() for line in lines[:place] if line.strip(" ^~")]
+    return said if ":" in said or not code else f"{said}: {code[-1]}"
+
+
+def dice_of(means: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
+    """Mean Dice of each label over the validation cases, from DeepMedic's own report.
+
+    Its predictions are kept within the region of interest, and so is this: ``dice2``. A label that
+    no case has ("N/A") is left out.
+    """
+    if means is None:
+        return {}
+    scores = means["dice2"]
+    names = [FOREGROUND, *map(str, range(1, len(scores)))]
+    found = zip(names, scores, strict=True)
+    return {name: float(score) for name, score in found if not isinstance(score, str)}

@@ -1,0 +1,283 @@
+"""What a training is to read: list files, and ``train.cfg`` with only the necessary keys changed.
+
+DeepMedic executes its configuration files; here nothing but literals is written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gansynth.errors import UsageFault
+from gansynth.integrity import disk_errors
+from gansynth_deepmedic.configs import TrainConfig
+from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.order import SLOTS
+from gansynth_deepmedic.real_space import bring_real
+from gansynth_deepmedic.shares import Share
+
+__all__ = ["Additions", "Layout", "bring_real", "write_layout"]
+
+TRAIN = "train.cfg"
+ENDING = ".nii.gz"
+LABELS, ROI, MAP = "labels", "roi", "map"
+MAPS = "weightedMapsForSamplingEachCategoryTrain"
+_PATHS = (
+    "folderForOutput",
+    "cnnModelFilePath",
+    "gtLabelsValidation",
+    "roiMasksValidation",
+    "dataframe_val",
+    "namesForPredictionsPerCaseVal",
+)
+_LISTS_OF_PATHS = ("channelsValidation", "weightedMapsForSamplingEachCategoryVal", MAPS)
+_TABLE, _CHANNELS, _LABELS, _ROIS = (
+    "dataframe_train",
+    "channelsTraining",
+    "gtLabelsTraining",
+    "roiMasksTraining",
+)
+_CASES, _SEGMENTS = "numOfCasesLoadedPerSubepoch", "numberTrainingSegmentsLoadedOnGpuPerSubep"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a training is to read.
+
+    Attributes:
+        folder: where it was written.
+        train_config: for ``deepMedicRun -train``.
+        cases: the real training cases, as listed.
+        slots: paths of the first channel of each synthetic case, as they are in its list file.
+        changed: keys of ``train_config`` that differ from the user's file -> why.
+    """
+
+    folder: Path
+    train_config: Path
+    cases: tuple[HostCase, ...]
+    slots: tuple[str, ...]
+    changed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What synthetic cases on disk ask for beside what every training needs.
+
+    Attributes:
+        home: the folder's later name; None if it has it already.
+        lacking: of each slot, the channels (from 0) that it lacks; empty if none lacks any.
+        rois: of each real case its region of interest, where the user's file lists none.
+        maps: of each category, each real case's sampling map; empty for none.
+        values: further keys to set -> value and why.
+    """
+
+    home: Path | None = None
+    lacking: Sequence[Collection[int]] = ()
+    rois: Sequence[str] = ()
+    maps: Sequence[Sequence[str]] = ()
+    values: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+
+
+def write_layout(
+    config: TrainConfig,
+    folder: Path,
+    share: Share,
+    cases: Sequence[HostCase],
+    slots: int,
+    *,
+    values: Mapping[str, Any] | None = None,
+    additions: Additions | None = None,
+) -> Layout:
+    """Write list files and ``train.cfg``; nothing is written into the slots' own folders.
+
+    Every real case is listed ``share.repeats`` times by its files' paths, then come the slots,
+    ``synth/slot_0000/<channel>.nii.gz`` with ``labels.nii.gz`` and, if real cases have regions of
+    interest, ``roi.nii.gz``; all lists are in the same order.
+
+    Args:
+        config: the user's.
+        folder: to write into; made where it is missing.
+        share: cases and segments of a subepoch.
+        cases: real training cases.
+        slots: number of synthetic cases.
+        values: keys of ``train.cfg`` that the user sets otherwise than in the file; paths among
+            them are absolute.
+        additions: what else there is to list.
+
+    Raises:
+        UsageFault: a path that no list of files can hold.
+        EnvironmentFault: the disk refuses.
+    """
+    folder, more = folder.absolute(), additions or Additions()
+    home = more.home or folder
+    lists = _lists(config, home, cases, slots, share.repeats, more)
+    changed = _changed(config, home, share, lists, values or {}, more)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, paths in lists.items():
+            text = "".join(f"{_listable(path)}\n" for path in paths)
+            (folder / list_file(name)).write_text(text, "utf-8")
+        (folder / TRAIN).write_text(_text(config, changed), "ascii")
+    first = file_names(config.channels)[0]
+    return Layout(
+        folder,
+        folder / TRAIN,
+        tuple(cases),
+        tuple(str(slot_folder(home, n) / f"{first}{ENDING}") for n in range(slots)),
+        {key: why for key, (_, why) in changed.items() if why},
+    )
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def slot_folder(folder: Path, number: int) -> Path:
+    """Where the files of a slot are."""
+    return folder / SLOTS / f"slot_{number:04d}"
+
+
+def list_file(name: str) -> str:
+    """Name of the list file of a channel, or of ``labels``, ``roi``, ``map_0`` ..."""
+    return f"list_{name}.cfg"
+
+
+def file_names(channels: Sequence[str]) -> tuple[str, ...]:
+    """Names of the channels that may be part of a file's name, all different."""
+    names: list[str] = []
+    for number, channel in enumerate(channels):
+        name = re.sub(r"[^A-Za-z0-9_-]+", "_", channel).strip("_")[:64]
+        taken = {LABELS, ROI, *(other.lower() for other in names)}
+        if not name or name.lower() in taken or re.fullmatch(rf"{MAP}_\d+", name):
+            name = f"channel_{number}"
+        names.append(name)
+    return tuple(names)
+
+
+# -- lists -----------------------------------------------------------------------------------------
+
+
+def _lists(
+    config: TrainConfig,
+    home: Path,
+    cases: Sequence[HostCase],
+    slots: int,
+    repeats: int,
+    more: Additions,
+) -> dict[str, list[str]]:
+    """Name of each list -> its paths: real cases, then slots."""
+
+    def listed(name: str, real: Sequence[str], lacking: Collection[int] = ()) -> None:
+        synthetic = (
+            MISSING if n in lacking else str(slot_folder(home, n) / f"{name}{ENDING}")
+            for n in range(slots)
+        )
+        lists[name] = [*(list(real) * repeats), *synthetic]
+
+    lists: dict[str, list[str]] = {}
+    for number, name in enumerate(file_names(config.channels)):
+        lacking = [n for n, channels in enumerate(more.lacking) if number in channels]
+        listed(name, [case.channels[number] for case in cases], lacking)
+    listed(LABELS, [case.labels for case in cases])
+    rois = more.rois or [case.roi for case in cases if case.roi is not None]
+    if rois:
+        listed(ROI, rois)
+    for number, maps in enumerate(more.maps):
+        listed(f"{MAP}_{number}", maps)
+    return lists
+
+
+def _listable(path: str) -> str:
+    """A path as a line of a list.
+
+    Raises:
+        UsageFault: lists have one path a line, in UTF-8.
+    """
+    encodable = path.encode("utf-8", "replace").decode() == path
+    if not encodable or path.splitlines() != [path] or path != path.strip():
+        raise UsageFault(
+            f"{path!r}: DeepMedic's lists have one path a line, expected one without line breaks, "
+            "without a space at its end, and in UTF-8; rename the file or folder"
+        )
+    return path
+
+
+# -- train.cfg -------------------------------------------------------------------------------------
+
+Changes = dict[str, tuple[Any, str]]
+"""Key -> its value, and why it is another one; no reason where it means the same as before."""
+
+
+def _changed(
+    config: TrainConfig,
+    home: Path,
+    share: Share,
+    lists: Mapping[str, Sequence[str]],
+    asked: Mapping[str, Any],
+    more: Additions,
+) -> Changes:
+    changes: Changes = dict(_absolute(config))
+    changes |= {
+        key: (value, "as asked")
+        for key, value in asked.items()
+        if key not in config.values or config.values[key] != value
+    }
+
+    def named(name: str) -> str:
+        return str(home / list_file(name))
+
+    cases = "real cases, then synthetic ones"
+    changes[_CHANNELS] = [named(name) for name in file_names(config.channels)], cases
+    changes[_LABELS] = named(LABELS), cases
+    if ROI in lists:
+        why = "segments of synthetic cases are centred where the sample is; real cases' are all of"
+        changes[_ROIS] = named(ROI), f"{why} them" if more.rois else cases
+    maps = [named(name) for name in lists if re.fullmatch(rf"{MAP}_\d+", name)]
+    if maps:
+        why = "segments of synthetic cases are centred where the sample is, real ones' as before"
+        changes[MAPS] = maps, why
+    for key, value, was, why in (
+        (_CASES, share.cases, config.cases, "cases of a subepoch"),
+        (_SEGMENTS, share.segments, config.segments, "as many from each case, and whole batches"),
+    ):
+        if value != was or asked.get(key, value) != value:
+            changes[key] = value, f"{why}; {was} in that file"
+        else:
+            changes.pop(key, None)
+    return changes | dict(more.values)
+
+
+def _absolute(config: TrainConfig) -> Changes:
+    """Paths that mean the same wherever the file is."""
+    home = config.path.parent
+
+    def absolute(path: Any) -> Any:
+        return os.path.normpath(os.path.join(home, path)) if isinstance(path, str) else path
+
+    return {
+        key: (absolute(value) if key in _PATHS else [absolute(path) for path in value], "")
+        for key, value in config.values.items()
+        if value is not None and (key in _PATHS or key in _LISTS_OF_PATHS)
+    }
+
+
+def _text(config: TrainConfig, changes: Changes) -> str:
+    """The user's assignments in their order, with these changes; new keys come last."""
+    reasons = {key: why for key, (_, why) in changes.items() if why}
+    values = dict(config.values)
+    if values.pop(_TABLE, None) is not None:
+        reasons[_TABLE] = "left out: the lists say what it says"
+        if _ROIS not in changes:  # beside a table DeepMedic reads no list
+            values.pop(_ROIS, None)
+    values |= {key: value for key, (value, _) in changes.items()}
+    head = [
+        "Written by gansynth. Keys that differ from those of",
+        f"{str(config.path)!a}:",
+        *(f"  {key}: {why}" for key, why in reasons.items()),
+        "All other values are that file's; paths are absolute.",
+    ]
+    comment = "".join(f"# {line}\n" for line in head)
+    return comment + "".join(f"{key} = {value!a}\n" for key, value in values.items())

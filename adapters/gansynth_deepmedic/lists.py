@@ -1,0 +1,255 @@
+"""List files and csv tables: the cases of a configuration, as DeepMedic pairs them up.
+
+Line i of every list of a part is case i. DeepMedic cuts the lists to the shortest without a word;
+here lists of unequal length are refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gansynth.errors import DataFault
+from gansynth_deepmedic.files import MISSING
+from gansynth_deepmedic.keys import Keys, joined
+from gansynth_deepmedic.literals import excerpt, read_text
+
+MOST_BYTES = 16 << 20
+"""Of a list, or of a csv."""
+_CHANNEL = "channel_"
+_LABELS, _ROI, _PREDICTION = "ground_truth", "roi_mask", "prediction_filename"
+_MARK = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One case as the list files (or the csv) name it: absolute paths, not opened.
+
+    Attributes:
+        channels: one for each channel; None for one that the case lacks (``-``).
+        labels: ground truth; None where the lists name none (validation by whole volumes).
+        roi: region of interest; None where there is none.
+        line: number of the entry, from 1, for messages.
+    """
+
+    channels: tuple[Path | None, ...]
+    labels: Path | None
+    roi: Path | None
+    line: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it names."""
+        named = (*self.channels, self.labels, self.roi)
+        return tuple(file for file in named if file is not None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cases of training, or of validation.
+
+    Attributes:
+        where: file that names the first channels.
+        channels: names of the channels, as far as the files tell.
+        cases: in the order of the lists, each once.
+        repeated: entries that name a case again.
+        predictions: names of the cases' predictions; empty if there are none.
+    """
+
+    where: Path
+    channels: tuple[str, ...]
+    cases: tuple[Listed, ...]
+    repeated: tuple[Listed, ...] = ()
+    predictions: tuple[str, ...] = ()
+
+
+def read_part(keys: Keys, part: str, table: str, names: str | None = None) -> Part:
+    """The cases of ``Training`` or ``Validation``.
+
+    Args:
+        keys: of the configuration.
+        part: how its keys end.
+        table: key of its csv, which goes before the lists.
+        names: key of the list of the predictions' names, where there is one.
+
+    Raises:
+        DataFault: a key, list or table that is missing or cannot be used, lists of unequal length,
+            a first channel that is missing.
+    """
+    if keys.has(table):
+        return _once(_read_table(keys.file(table)), names=None)
+    lists = keys.files(f"channels{part}", "a list of files, one for each channel, that list paths")
+    each = [read_list(path) for path in lists]
+    columns: list[tuple[Path, list[str]]] = list(zip(lists, each, strict=True))
+    labels, roi = keys.file(f"gtLabels{part}"), None
+    columns.append((labels, read_list(labels)))
+    if keys.has(f"roiMasks{part}"):
+        roi = keys.file(f"roiMasks{part}")
+        columns.append((roi, read_list(roi)))
+    called: tuple[str, ...] | None = None
+    if names is not None and keys.has(names):
+        path = keys.file(names)
+        columns.append((path, read_list(path)))
+        called = tuple(columns[-1][1])
+    _equally_long(columns)
+    if not each[0]:
+        raise DataFault(f"{lists[0]}: lists no case, expected a path on each line; add some")
+    cases = [
+        _listed(columns[: len(lists) + 1 + (roi is not None)], len(lists), number)
+        for number in range(len(each[0]))
+    ]
+    return _once(Part(lists[0], told_apart(lists), tuple(cases)), called)
+
+
+def read_list(path: Path) -> list[str]:
+    """The entries of a list file: paths, or ``-`` for a channel that a case lacks.
+
+    Raises:
+        DataFault: missing, no text, or a line that no path can be.
+    """
+    text = read_text(path, MOST_BYTES)
+    if text.startswith(_MARK):
+        raise DataFault(
+            f"{path}: begins with a byte order mark, which DeepMedic takes for a part of the first "
+            "path; save it as UTF-8 without"
+        )
+    found = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        entry = line.strip()
+        if not entry or line.startswith("#"):
+            continue
+        if not entry.isprintable():
+            raise DataFault(
+                f"{path}: line {number}: {excerpt(entry)!a} holds unprintable characters, expected "
+                "a path; correct the line"
+            )
+        found.append(entry)
+    return found
+
+
+def _equally_long(columns: Sequence[tuple[Path, list[str]]]) -> None:
+    first, entries = columns[0]
+    for path, others in columns[1:]:
+        if len(others) != len(entries):
+            raise DataFault(
+                f"{path}: lists {len(others)} case(s), but {first} lists {len(entries)}; expected "
+                "as many, line i of every list is case i (DeepMedic cuts the longer one silently); "
+                "complete it"
+            )
+
+
+def _listed(columns: Sequence[tuple[Path, list[str]]], channels: int, number: int) -> Listed:
+    files: list[Path | None] = []
+    for index, (path, entries) in enumerate(columns):
+        if entries[number] != MISSING:
+            files.append(joined(path.parent, entries[number]))
+            continue
+        if index == 0 or index >= channels:
+            what = "first channel" if index == 0 else "label map or region of interest"
+            raise DataFault(
+                f"{path}: entry {number + 1} is '-', a missing {what}, which DeepMedic cannot do "
+                "without; expected a path; add the file, or remove the case from every list"
+            )
+        files.append(None)
+    rest = files[channels:]
+    roi = rest[1] if len(rest) > 1 else None
+    return Listed(tuple(files[:channels]), rest[0], roi, number + 1)
+
+
+def _once(part: Part, names: Sequence[str] | None) -> Part:
+    """Each case once; names of predictions stay with their cases."""
+    names = part.predictions if names is None else names
+    seen: set[tuple[object, ...]] = set()
+    cases: list[Listed] = []
+    repeated: list[Listed] = []
+    called: list[str] = []
+    for index, case in enumerate(part.cases):
+        known = (case.channels, case.labels, case.roi)
+        if known in seen:
+            repeated.append(case)
+            continue
+        seen.add(known)
+        cases.append(case)
+        called += names[index : index + 1]
+    return Part(part.where, part.channels, tuple(cases), tuple(repeated), tuple(called))
+
+
+# -- csv -----------------------------------------------------------------------------------------
+
+
+def _read_table(path: Path) -> Part:
+    header, rows = _table(path)
+    channels = sorted(name for name in header if name.startswith(_CHANNEL))
+    for lacking in ([] if channels else [_CHANNEL + "NAME"]) + [_LABELS][_LABELS in header :]:
+        raise DataFault(
+            f"{path}: columns are {header}, expected one called {lacking}; add it, or rename one"
+        )
+    cases = []
+    wanted = [*channels, _LABELS, *([_ROI] if _ROI in header else [])]
+    for number, (line, row) in enumerate(rows, start=1):
+        cell = dict(zip(header, row, strict=True))
+        for name in wanted:
+            if cell[name] in ("", MISSING) or not cell[name].isprintable():
+                raise DataFault(
+                    f"{path}: line {line}: {name} is {excerpt(cell[name])!a}, expected a path (a "
+                    "table cannot leave a channel out); complete it, or use list files"
+                )
+        files = [joined(path.parent, cell[name]) for name in wanted]
+        roi = files[-1] if _ROI in header else None
+        cases.append(Listed(tuple(files[: len(channels)]), files[len(channels)], roi, number))
+    if not cases:
+        raise DataFault(f"{path}: has no rows, expected one for each case; add some")
+    column = header.index(_PREDICTION) if _PREDICTION in header else None
+    called = () if column is None else tuple(row[column] for _, row in rows)
+    names = tuple(name.removeprefix(_CHANNEL) for name in channels)
+    return Part(path, names, tuple(cases), predictions=called)
+
+
+def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header, and (line, cells) of each row."""
+    text = read_text(path, MOST_BYTES).removeprefix(_MARK)
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise DataFault(
+            f"{path}: line {reader.line_num}: not readable as CSV: {error}; save it again"
+        ) from None
+    header = rows[0][1] if rows else []
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise DataFault(
+            f"{path}: column {excerpt(twice[0])!a} occurs twice, expected once; rename one"
+        )
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise DataFault(
+                f"{path}: line {line}: {len(row)} cell(s), expected {len(header)} as in its header;"
+                " correct the line"
+            )
+    return header, rows[1:]
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
+    """What tells files' names apart, else their folders' too; ``channel 0``, ... if nothing does.
+
+    For example ``flair`` and ``t1c`` of ``trainChannels_flair.cfg`` and ``trainChannels_t1c.cfg``.
+    """
+    for depth in (1, 2) if len(paths) > 1 else ():
+        names = ["/".join((*path.parts[-depth:-1], path.stem)) for path in paths]
+        each = [[word for word in re.split(r"[\W_]+", name) if word] for name in names]
+        while min(map(len, each)) > 1 and len({words[0] for words in each}) == 1:
+            each = [words[1:] for words in each]
+        while min(map(len, each)) > 1 and len({words[-1] for words in each}) == 1:
+            each = [words[:-1] for words in each]
+        found = ["_".join(words) for words in each]
+        if all(found) and len({name.casefold() for name in found}) == len(found):
+            return tuple(found)
+    return tuple(f"channel {number}" for number in range(len(paths)))

@@ -1,0 +1,266 @@
+"""``modelConfig.cfg``: the network that DeepMedic builds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gansynth.errors import DataFault
+from gansynth_deepmedic.keys import Keys, Triple, is_whole
+from gansynth_deepmedic.literals import read_literals
+
+ACTIVATIONS = ("linear", "relu", "prelu", "elu", "selu")
+_DEPRECATED = {
+    "initializeClassic0orDelving1": "convWeightsInit",
+    "relu0orPrelu1": "activationFunction",
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A network's configuration, with DeepMedic's defaults where the file says nothing.
+
+    Attributes:
+        path: the file, absolute; None for DeepMedic's own example (``deepMedic``).
+        values: every assignment of the file.
+        classes: numberOfOutputClasses, background included.
+        channels: numberOfInputChannels.
+        features: numberFMsPerLayerNormal.
+        kernels: kernelDimPerLayerNormal.
+        residual: layersWithResidualConnNormal, layers counted from 1.
+        lower_rank: lowerRankLayersNormal.
+        low: one tuple of feature numbers for each subsampled path; empty without.
+        low_kernels: kernels of each subsampled path (those of the normal path).
+        factors: subsampleFactor of each subsampled path.
+        fc: numberFMsPerLayerFC, without the classification layer.
+        fc_kernels: kernelDimPerLayerFC, the classification layer's last.
+        fc_residual: layersWithResidualConnFC.
+        dropout: dropoutRatesFc, one for each FC layer and the classification layer.
+        activation: activationFunction: linear, relu, prelu, elu, selu.
+        rolling: rollAverageForBNOverThatManyBatches; 0 for no batch normalisation.
+        segment: segmentsDimTrain.
+        segment_validation: segmentsDimVal.
+        segment_inference: segmentsDimInference.
+        initial: convWeightsInit as ("fanIn", 2) or ("normal", 0.01).
+        padded: padTypePerLayerNormal: whether each layer's input is padded, so that it keeps its
+            size.
+        fc_padded: padTypePerLayerFC, likewise, the classification layer's last.
+    """
+
+    path: Path | None
+    values: Mapping[str, Any]
+    classes: int
+    channels: int
+    features: tuple[int, ...]
+    kernels: tuple[Triple, ...]
+    residual: tuple[int, ...]
+    lower_rank: tuple[int, ...]
+    low: tuple[tuple[int, ...], ...]
+    low_kernels: tuple[tuple[Triple, ...], ...]
+    factors: tuple[Triple, ...]
+    fc: tuple[int, ...]
+    fc_kernels: tuple[Triple, ...]
+    fc_residual: tuple[int, ...]
+    dropout: tuple[float, ...]
+    activation: str
+    rolling: int
+    segment: Triple
+    segment_validation: Triple
+    segment_inference: Triple
+    initial: tuple[str, float] = field(default=("fanIn", 2.0))
+    padded: tuple[bool, ...] = ()
+    fc_padded: tuple[bool, ...] = ()
+
+    @property
+    def receptive(self) -> Triple:
+        """Receptive field of the normal path in voxels, as DeepMedic's ``rec_field``."""
+        return _receptive(self.kernels)
+
+    @property
+    def unpredicted(self) -> Triple:
+        """Voxels along x, y, z by which a prediction is smaller than its segment."""
+        sides = list(zip(self.kernels, self.padded or [False] * len(self.kernels), strict=True))
+        last = self.fc_padded or [False] * len(self.fc_kernels)
+        sides += zip(self.fc_kernels, last, strict=True)
+        x, y, z = (sum(k[axis] - 1 for k, padded in sides if not padded) for axis in range(3))
+        return x, y, z
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """Read a network's configuration.
+
+    Raises:
+        UsageFault: there is no such file.
+        DataFault: code, or a key that is missing, of another type, or does not fit the others.
+    """
+    path = Path(os.path.abspath(path))
+    keys = Keys(path, read_literals(path))
+    for old, new in _DEPRECATED.items():
+        if keys.has(old):
+            raise DataFault(
+                f"{path}: {old} is no longer read by DeepMedic, expected {new}; rename it"
+            )
+    features = keys.wholes("numberFMsPerLayerNormal")
+    kernels = _per_layer(keys, "kernelDimPerLayerNormal", len(features))
+    low, factors = _subsampled(keys, features)
+    fc = keys.wholes("numberFMsPerLayerFC", ())
+    ones: list[Triple] = [(1, 1, 1)] * (len(fc) + 1)
+    fc_kernels = _per_layer(keys, "kernelDimPerLayerFC", len(fc) + 1, ones)
+    segment = keys.triple("segmentsDimTrain")
+    found = ModelConfig(
+        path,
+        keys.values,
+        classes=keys.whole("numberOfOutputClasses", least=2),
+        channels=keys.whole("numberOfInputChannels"),
+        features=features,
+        kernels=kernels,
+        residual=_layers(keys, "layersWithResidualConnNormal", len(features)),
+        lower_rank=_layers(keys, "lowerRankLayersNormal", len(features), least=1),
+        low=low,
+        low_kernels=tuple(_low_kernels(keys, kernels, each) for each in low),
+        factors=factors,
+        fc=fc,
+        fc_kernels=fc_kernels,
+        fc_residual=_layers(keys, "layersWithResidualConnFC", len(fc)),
+        dropout=_dropout(keys, len(fc) + 1),
+        activation=str(keys.one_of("activationFunction", ACTIVATIONS, "prelu")),
+        rolling=keys.whole("rollAverageForBNOverThatManyBatches", 60, least=0),
+        segment=segment,
+        segment_validation=keys.triple("segmentsDimVal", _receptive(kernels)),
+        segment_inference=keys.triple("segmentsDimInference", segment),
+        initial=_initial(keys),
+        padded=_padded(keys, "padTypePerLayerNormal", kernels),
+        fc_padded=_padded(keys, "padTypePerLayerFC", fc_kernels),
+    )
+    _refuse_small(keys, found)
+    return found
+
+
+def _refuse_small(keys: Keys, model: ModelConfig) -> None:
+    """Segments must hold the receptive field, and leave a voxel to predict."""
+    least = [max(r, u + 1) for r, u in zip(model.receptive, model.unpredicted, strict=True)]
+    for key, size in (
+        ("segmentsDimTrain", model.segment),
+        ("segmentsDimVal", model.segment_validation),
+        ("segmentsDimInference", model.segment_inference),
+    ):
+        if any(n < wanted for n, wanted in zip(size, least, strict=True)):
+            raise DataFault(
+                f"{keys.path}: {key} is {list(size)}, expected at least {least}, what the network "
+                "needs to predict a voxel; enlarge it"
+            )
+
+
+def _receptive(kernels: Sequence[Triple]) -> Triple:
+    x, y, z = (1 + sum(kernel[axis] - 1 for kernel in kernels) for axis in range(3))
+    return x, y, z
+
+
+def _per_layer(
+    keys: Keys, key: str, layers: int, default: Sequence[Triple] | None = None
+) -> tuple[Triple, ...]:
+    found = keys.triples(key, default)
+    if len(found) != layers:
+        raise keys.odd(key, f"one kernel for each of {layers} layer(s)")
+    return found
+
+
+def _layers(keys: Keys, key: str, layers: int, least: int = 2) -> tuple[int, ...]:
+    """Numbers of layers, counted from 1."""
+    found = keys.wholes(key, ())
+    if not all(least <= number <= layers for number in found):
+        raise keys.odd(key, f"numbers of layers from {least} to {layers}")
+    return found
+
+
+def _subsampled(
+    keys: Keys, features: tuple[int, ...]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[Triple, ...]]:
+    """Features and factors of each subsampled path; the last features serve further paths too."""
+    if not keys.flag("useSubsampledPathway", False):
+        return (), ()
+    factors = _nested(keys, "subsampleFactor", [3, 3, 3])
+    if any(len(factor) != 3 for factor in factors):
+        raise keys.odd("subsampleFactor", "three whole numbers from 1, or a list of such threes")
+    low = list(_nested(keys, "numberFMsPerLayerSubsampled", list(features)))
+    if len({len(path) for path in low}) != 1 or len(low) > len(factors):
+        raise keys.odd(
+            "numberFMsPerLayerSubsampled",
+            f"as many layers in each path, and at most {len(factors)} path(s), as subsampleFactor "
+            "has",
+        )
+    low += [low[-1]] * (len(factors) - len(low))
+    return tuple(low), tuple((x, y, z) for x, y, z in factors)
+
+
+def _nested(keys: Keys, key: str, default: list[int]) -> tuple[tuple[int, ...], ...]:
+    """Lists of whole numbers; one alone stands for a list of it."""
+    value = keys.values.get(key)
+    value = default if value is None else value
+    expected = "a list of whole numbers from 1, or a list of such lists"
+    if not isinstance(value, list | tuple) or not value:
+        raise keys.odd(key, expected)
+    rows = value if isinstance(value[0], list | tuple) else [value]
+    for row in rows:
+        fine = isinstance(row, list | tuple) and row and all(is_whole(n, 1) for n in row)
+        if not fine:
+            raise keys.odd(key, expected)
+    return tuple(tuple(row) for row in rows)
+
+
+def _low_kernels(
+    keys: Keys, kernels: tuple[Triple, ...], features: tuple[int, ...]
+) -> tuple[Triple, ...]:
+    """Kernels of a subsampled path, which must see as far as the normal one."""
+    key = "kernelDimPerLayerSubsampled"
+    same = kernels if len(features) == len(kernels) else None
+    found = _per_layer(keys, key, len(features), same)
+    if _receptive(found) != _receptive(kernels):
+        raise keys.odd(key, f"the normal path's receptive field, {list(_receptive(kernels))}")
+    return found
+
+
+def _dropout(keys: Keys, layers: int) -> tuple[float, ...]:
+    found = keys.numbers("dropoutRatesFc")
+    if found is None:
+        return (0.0,) * (layers > 1) + (0.5,) * (layers - (layers > 1))
+    if len(found) not in (0, layers) or not all(rate < 1 for rate in found):
+        raise keys.odd("dropoutRatesFc", f"a rate from 0 to below 1 for each of {layers} layer(s)")
+    return found or (0.0,) * layers
+
+
+def _initial(keys: Keys) -> tuple[str, float]:
+    value = keys.values.get("convWeightsInit")
+    if value is None:
+        return "fanIn", 2.0
+    fine = isinstance(value, list | tuple) and len(value) == 2
+    if fine and value[0] in ("normal", "fanIn") and isinstance(value[1], int | float):
+        return str(value[0]), float(value[1])
+    raise keys.odd("convWeightsInit", "['fanIn', 2] or ['normal', 0.01], say")
+
+
+def _padded(keys: Keys, key: str, kernels: Sequence[Triple]) -> tuple[bool, ...]:
+    """Whether each layer's input is padded, so that it keeps its size.
+
+    DeepMedic takes None for ``VALID`` when it convolves, but not when it computes sizes: that only
+    agrees for kernels of one voxel.
+    """
+    value = keys.values.get(key)
+    if value is None:
+        return (False,) * len(kernels)
+    if not isinstance(value, list | tuple) or len(value) not in (0, len(kernels)):
+        raise keys.odd(key, f"a type of padding for each of {len(kernels)} layer(s)")
+    kinds = list(value) or [None] * len(kernels)
+    for kind, kernel in zip(kinds, kernels, strict=True):
+        if kind not in _UNPADDED + _PADDED:
+            raise keys.odd(key, "'VALID', 'mirror', 'zero' or 'SAME' for each layer")
+        if kind in _UNPADDED[1:] and max(kernel) > 1:
+            raise keys.odd(key, f"'VALID' or 'mirror' for a kernel of {list(kernel)}")
+    return tuple(kind in _PADDED for kind in kinds)
+
+
+_UNPADDED: tuple[str | None, ...] = ("VALID", "valid", "none", None)
+_PADDED: tuple[str | None, ...] = ("MIRROR", "mirror", "ZERO", "zero", "SAME")

@@ -1,0 +1,106 @@
+"""How ``deepmedic:`` is read: its ``--read`` keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from gansynth.errors import UsageFault
+from gansynth.sources.reading import (
+    LabelNames,
+    LeastVoxels,
+    Modalities,
+    OfLabels,
+    ReadOptions,
+    Size,
+    Spacing,
+    VolumeOptions,
+    Window,
+    Words,
+)
+from gansynth_deepmedic.configs import TrainConfig
+
+
+def _native(value: object) -> object:
+    return "native" if value is None else value
+
+
+class DeepMedicOptions(ReadOptions):
+    """How the cases of a DeepMedic configuration are read."""
+
+    model: str | None = Field(
+        None,
+        description="`modelConfig.cfg`: its number of classes says which labels there are, its "
+        "number of channels is compared, and `gansynth check` looks whether segments fit; else "
+        "labels are 0 to the largest in the training cases",
+    )
+    channels: Words | None = Field(
+        None,
+        description="names of the channels, in the order of `channelsTraining`; else what tells "
+        "the list files' names apart, or the csv's `channel_NAME`",
+    )
+    labels: LabelNames | None = Field(None, description="NAME:NUMBER,... of the labels")
+    modality: Modalities | None = Field(
+        None,
+        description="`none` (as stored), `mr` (z-score over the case's nonzero voxels) or `ct` "
+        "(clip, then z-score, by the training cases' foreground); one for all channels or one for "
+        "each; `mr` for channels that DeepMedic normalises itself (`norm_zscore_prms`), else "
+        "`none`: DeepMedic expects normalised images",
+    )
+    window: Window | None = Field(
+        None,
+        description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
+        "percentiles of the training cases' foreground",
+    )
+    spacing: Annotated[Spacing, BeforeValidator(_native)] = Field(
+        "native",
+        description="`native`: voxels stay as they are, as DeepMedic takes them; voxel size in mm "
+        "along z,y,x (one number for all three) to resample to, for a generator that is not to go "
+        "back into DeepMedic",
+    )
+    size: Size | None = Field(
+        None,
+        description="voxels along z,y,x (one number for all three) of the crops a generator works "
+        "on; else the training cases' median, at most 128, in eights",
+    )
+    whole: Size | None = Field(
+        None,
+        description="voxels along z,y,x that every case is resampled to as a whole, instead of "
+        "crops of `size`: samples are whole volumes then, brought back to the case's own grid",
+    )
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+
+    def volumes(self, config: TrainConfig) -> VolumeOptions:
+        """The same as options of any volumes.
+
+        Raises:
+            UsageFault: as many names as channels are expected.
+        """
+        if self.whole is not None and self.size is not None:
+            raise UsageFault(
+                f"--read size={','.join(map(str, self.size))}: with --read whole=, which works on "
+                "whole volumes, expected one of them; leave the other out"
+            )
+        count = len(config.channels)
+        if self.channels is not None and len(set(self.channels)) != count:
+            raise UsageFault(
+                f"--read channels={','.join(self.channels)}: {len(self.channels)} name(s), but "
+                f"{config.path} lists {count} channel(s) ({', '.join(config.channels)}); expected "
+                "a name for each, no two alike"
+            )
+        modality = self.modality
+        if modality is None:
+            modality = tuple("mr" if own else "none" for own in config.normalised)
+        return VolumeOptions(
+            channels=self.channels,
+            labels=self.labels,
+            modality=modality,
+            window=self.window,
+            spacing=self.spacing,
+            size=self.size,
+            allow_absolute=True,
+            boxes=self.boxes,
+            least=self.least,
+        )

@@ -1,0 +1,128 @@
+"""Real cases brought through a generator's space, so that what it loses tells them apart no more.
+
+As Doncenco et al. (2022) train: real volumes, too, go to the generator's shape and back.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.errors import DataFault
+from gansynth.integrity import disk_errors, read_json, whole_folder, write_json_atomic
+from gansynth.reporting import Reporter
+from gansynth.schema import OUTSIDE, Sample
+from gansynth.space import Space
+from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.source import DeepMedicSource
+
+REAL = "real"
+_RECORD = "real.json"
+
+
+def bring_real(
+    source: DeepMedicSource, space: Space, folder: Path, reporter: Reporter
+) -> tuple[HostCase, ...]:
+    """Write every real training case as it comes back from a generator's space.
+
+    ``folder/real/<case>/`` gets images float32 in the files' own axes and units, labels and region
+    of interest int16. What an earlier call wrote of the same cases and space is taken as it is,
+    what it wrote of others is written anew.
+
+    Args:
+        source: its training cases are brought; others are not touched.
+        space: the generator's. Of grids that cut (``crop``, ``slice``) only the intensity window
+            matters: the case stays whole.
+        folder: of the training.
+        reporter: shows progress.
+
+    Returns:
+        The training cases, in the source's order, with the files that were written.
+
+    Raises:
+        DataFault: a case cannot be read.
+        UsageFault: something else lies in ``folder/real``.
+        EnvironmentFault: the disk refuses.
+    """
+    from gansynth_deepmedic.written import folder_names, write_case
+
+    home = folder.absolute() / REAL
+    cases = tuple(source.host_case(case) for case in source.train_ids)
+    whole = whole_space(space)
+    order = {"space": whole.to_json(), "cases": [case.to_json() for case in cases]}
+    order = json.loads(json.dumps(order))
+    names = folder_names([case.id for case in cases])
+    done = _done(home, order)
+    if done is None:
+        if (home / _RECORD).is_file():
+            shutil.rmtree(home)
+        with disk_errors(home), whole_folder(home) as building:
+            with reporter.task(len(cases), "real cases through the generator's space") as bar:
+                done = []
+                for name, case in zip(names, cases, strict=True):
+                    loaded = _brought(source, whole, case)
+                    written = write_case(building / name, source.config.channels, case, loaded)
+                    done.append(moved(written, building, home))
+                    bar.advance(1)
+            record = {**order, "written": [case.to_json() for case in done]}
+            write_json_atomic(building / _RECORD, record)
+    return tuple(done)
+
+
+def whole_space(space: Space) -> Space:
+    """A generator's space for volumes that may not be cut: its window, and its shape if it brings
+    whole volumes to one.
+    """
+    return space if space.grid == "resample" else replace(space, grid="native", size=())
+
+
+def moved(case: HostCase, before: Path, after: Path) -> HostCase:
+    """A case whose files lie in a folder that gets another name."""
+
+    def path(file: str) -> str:
+        return file if file == MISSING else str(after / Path(file).relative_to(before))
+
+    return replace(
+        case,
+        channels=tuple(map(path, case.channels)),
+        labels=path(case.labels),
+        roi=None if case.roi is None else path(case.roi),
+    )
+
+
+def _done(home: Path, order: dict[str, Any]) -> list[HostCase] | None:
+    """The cases that an earlier call of the same order has written there; None if none has."""
+    try:
+        record = read_json(home / _RECORD)
+    except DataFault:
+        return None
+    written = [HostCase.from_json(case) for case in record.pop("written", [])]
+    return written if record == order else None
+
+
+def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> Loaded:
+    """A case as it comes back, in the files' axes and units; outside of the region its labels stay
+    those of the file.
+    """
+    from gansynth_deepmedic.written import read_host
+
+    real, seen = read_host(case), source.load(case.id)
+    squeezed = space.to_generator(seen)
+    back = space.to_host(Sample(squeezed.image, squeezed.labels), case.shape)
+    if back.image.shape[1:] != case.shape or back.labels is None:
+        raise DataFault(
+            f"{case.labels}: case {case.id!r} is read in shape {back.image.shape[1:]}, expected "
+            f"{case.shape} as its files have; leave --read spacing= out"
+        )
+    image, labels = real.image.copy(), real.labels.copy()
+    for number, (scale, offset) in enumerate(case.units):
+        if case.channels[number] != MISSING:
+            case.view(image[number])[...] = back.image[number] * np.float32(scale) + offset
+    np.copyto(case.view(labels), back.labels, where=back.labels != OUTSIDE)
+    return Loaded(image, labels, real.roi, None, case.id)

@@ -1,0 +1,174 @@
+"""``gansynth_session.json`` beside a DeepMedic training's results: what each session mixed in."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth import sessions
+from gansynth.errors import UsageFault
+from gansynth.integrity import read_json
+
+if TYPE_CHECKING:
+    from gansynth_deepmedic.session import Job
+
+FILE = "gansynth_session.json"
+COMPARED = (*sessions.COMPARED, "real_in_generator_space", "cases", "segments", "batch")
+ANEW = "start anew without resume, into another folder"
+MODELS = "saved_models"
+"""Folder in the output where DeepMedic keeps its checkpoints."""
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """What one session mixes into what."""
+    origin, choices = job.origin, job.choices
+    lineage, described = (None, None) if origin is None else (origin.lineage, origin.described)
+    return {
+        **sessions.describe_session(job.injection, described, lineage),
+        "data": str(job.config.path),
+        "engine": choices.engine,
+        "session": job.config.session,
+        "model": None if choices.model is None else str(choices.model),
+        "subepochs": job.config.subepochs,
+        "cases": job.share.cases,
+        "segments": job.share.segments,
+        "batch": job.config.batch,
+        "said": list(job.share.said),
+        "versions": versions(job),
+    }
+
+
+def versions(job: Job) -> dict[str, Any]:
+    """Of what trains, and of the checkout: its commit, where it says."""
+    if job.program is None:
+        names = {name: _version(name) for name in ("torch", "numpy", "nibabel")}
+        return {"python": platform.python_version(), **names}
+    checkout = job.program.checkout
+    return {
+        **job.program.versions,
+        "deepmedic": commit_of(checkout) or "unknown",
+    }
+
+
+def commit_of(checkout: Path) -> str | None:
+    """The commit that a checkout is at; None where it does not say."""
+    git = checkout / ".git"
+    try:
+        if git.is_file():
+            git = checkout / git.read_text().partition("gitdir:")[2].strip()
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head or None
+        name = head.removeprefix("ref: ")
+        if (git / name).is_file():
+            return (git / name).read_text().strip()
+        packed = (line.split() for line in (git / "packed-refs").read_text().splitlines())
+        return next((words[0] for words in packed if words[1:] == [name]), None)
+    except (OSError, ValueError):
+        return None
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+def last_session(output: Path) -> dict[str, Any]:
+    """The last session of the training in a folder.
+
+    Raises:
+        UsageFault: there is none.
+        IntegrityFault: its record is damaged.
+    """
+    earlier = sessions.read_sessions(output / FILE)
+    if not earlier:
+        raise UsageFault(
+            f"{output}: holds no {FILE}, expected a training to go on with; start it without "
+            "--set resume=yes"
+        )
+    return earlier[-1]
+
+
+def check_resumable(job: Job) -> None:
+    """Refuse to go on with another training than the one that was begun.
+
+    Raises:
+        UsageFault: there is none, it is of another engine, network or name, or it has ended.
+        IntegrityFault: its record is damaged.
+    """
+    last, output = last_session(job.output), job.output
+    model = None if job.choices.model is None else str(job.choices.model)
+    now = {
+        "engine": job.choices.engine,
+        "model": model,
+        "session": job.config.session,
+        "subepochs": job.config.subepochs,
+    }
+    for key, value in now.items():
+        if last.get(key) != value:
+            raise UsageFault(
+                f"{output}: holds a training with {key} {last.get(key)}, not {value}, expected the "
+                f"same to go on with; say that one, or {ANEW}"
+            )
+    ended = bool(read_json(output / FILE).get("complete"))
+    if ended and last["of_epochs"] != job.config.epochs:
+        raise UsageFault(
+            f"{output}: its training has ended, as asked, after {last['of_epochs']} epochs, "
+            f"expected that number, not {job.config.epochs}: learning rates went by it. To train "
+            f"longer, {ANEW}"
+        )
+    checkpoint_of(output)
+
+
+def checkpoint_of(output: Path) -> Path | None:
+    """DeepMedic's checkpoint of the epochs that the record counts, for ``-load``; None before the
+    first, or where another engine keeps its own.
+
+    Raises:
+        UsageFault: it is gone.
+    """
+    last = last_session(output)
+    named = last.get("checkpoint")
+    if last["engine"] != "deepmedic" or last["epochs"][1] == 0 or named is None:
+        return None
+    found = output / str(named)
+    if not _index(found).is_file():
+        raise UsageFault(
+            f"{_index(found)}: missing, expected the checkpoint of epoch {last['epochs'][1]} to go "
+            f"on with; restore it, or {ANEW}"
+        )
+    return found
+
+
+def newest_checkpoint(output: Path) -> Path | None:
+    """The checkpoint that DeepMedic wrote last, relative to the output; None before the first."""
+    found = [
+        path
+        for path in (output / MODELS).rglob("*.model.ckpt.index")
+        if ".initial." not in path.name and ".final." not in path.name
+    ]
+    if not found:
+        return None
+    newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return newest.with_suffix("").relative_to(output)
+
+
+def _index(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.index")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def epochs_done(output: Path) -> int:
+    """How many epochs the training in a folder has done.
+
+    Raises:
+        UsageFault: there is none.
+        IntegrityFault: its record is damaged.
+    """
+    return int(last_session(output)["epochs"][1])

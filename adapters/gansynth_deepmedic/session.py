@@ -1,0 +1,348 @@
+"""One DeepMedic training: its bank and producer, the process that trains, counts and record."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth import child
+from gansynth._bank_spec import SPEC
+from gansynth.adapter import Injection, Outcome
+from gansynth.drawlog import Counts, Tally
+from gansynth.errors import EnvironmentFault
+from gansynth.integrity import disk_errors, write_json_atomic
+from gansynth.mixing import MixPlan
+from gansynth.sessions import SessionRecord, outcome_of, read_sessions
+from gansynth.supplying import Demand, Supply
+from gansynth_deepmedic.bank_size import sample_bytes, stored
+from gansynth_deepmedic.config import Choices
+from gansynth_deepmedic.configs import TrainConfig
+from gansynth_deepmedic.guards import Origin
+from gansynth_deepmedic.layout import Layout, bring_real, write_layout
+from gansynth_deepmedic.order import ORDER, PROGRESS, Order
+from gansynth_deepmedic.program import Program, command, environ_of
+from gansynth_deepmedic.record import (
+    ANEW,
+    COMPARED,
+    FILE,
+    checkpoint_of,
+    describe,
+    epochs_done,
+    newest_checkpoint,
+)
+from gansynth_deepmedic.shares import Share
+from gansynth_deepmedic.source import DeepMedicSource
+from gansynth_deepmedic.watch import Subepoch, Watch
+
+if TYPE_CHECKING:
+    from gansynth_deepmedic.engine.settings import EngineSettings
+    from gansynth_deepmedic.files import HostCase
+
+LOG = "gansynth_launch.log"
+DRAWS = "gansynth_draws"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training that has passed every check.
+
+    Attributes:
+        injection: what is mixed in, and how.
+        choices: about the training.
+        source: the training cases.
+        config: the user's file, with the numbers that hold.
+        share: cases and segments of a subepoch.
+        output: folder for results.
+        origin: what samples are drawn of; None if nothing synthetic is.
+        program: the real one; None for the torch engine.
+        engine: settings of the torch engine; None for the real program.
+        patience: seconds a phase that may draw no real case waits for a sample.
+    """
+
+    injection: Injection
+    choices: Choices
+    source: DeepMedicSource
+    config: TrainConfig
+    share: Share
+    output: Path
+    origin: Origin | None
+    program: Program | None
+    engine: EngineSettings | None
+    patience: float
+
+    @property
+    def slots(self) -> int:
+        """Synthetic places of a subepoch at most."""
+        if self.injection.schedule.kind != "constant":
+            return self.share.cases if self.injection.ratio.p > 0 else 0
+        if self.share.synthetic is not None:
+            return self.share.synthetic
+        return min(self.share.cases, ceil(self.injection.ratio.p * self.share.cases))
+
+    @property
+    def total(self) -> int:
+        """Subepochs of the whole training."""
+        return self.config.epochs * self.config.subepochs
+
+
+class Session:
+    """Trains, watches, and keeps the record; ``run`` does it all.
+
+    Args:
+        job: what is trained.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._first = self._done = epochs_done(job.output) if job.choices.resume else 0
+        self._subepochs: dict[int, Subepoch] = {}
+        self._metrics: Mapping[str, Any] = {}
+        self._ended = False
+        self._checkpoint = None if not self._first else checkpoint_of(job.output)
+
+    def run(self) -> Outcome:
+        """Train, and wait for its end; however it ends, nobody is left and the record is written.
+
+        Raises:
+            IntegrityFault, UsageFault: what is gone on with is something else.
+            EnvironmentFault: no room for the bank, or the disk refuses.
+            TrainingFault: the bank does not fill, or the training failed.
+            KeyboardInterrupt, SystemExit: interrupted, after the training process has ended too.
+        """
+        job = self.job
+        self._record = SessionRecord(
+            job.output / FILE,
+            self._first,
+            describe(job),
+            job.config.epochs,
+            compared=COMPARED,
+            anew=ANEW,
+        )
+        for change in self._record.changes:
+            self.say(f"WARNING: since the last session: {change}")
+        for rounded in job.share.said:
+            self.say(rounded)
+        supply = self._supply = Supply(self._demand())
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{os.getpid()}"
+        self._tally = Tally(job.output / DRAWS / stamp)
+        ended: child.Ended | None = None
+        try:
+            cases = self._cases()
+            if self._first < job.config.epochs:
+                supply.start()
+                supply.wait()
+            supply.steer(lambda: self._tally.update().synthetic)
+            self._plan = self._make_plan(self._tally.folder)
+            ended = self._train(self._order(cases))
+        finally:
+            self._close(complete=ended is not None and ended.code == 0 and self._ended)
+        child.raise_if_failed(ended, f"{job.output}: the training ({job.choices.engine})")
+        outcome = outcome_of(read_sessions(job.output / FILE), job.output, self._metrics)
+        warnings = (*job.share.said, *self._spread(), *outcome.warnings)
+        return replace(outcome, warnings=warnings)
+
+    def _spread(self) -> Iterator[str]:
+        """What is said where segments of synthetic cases could not be centred in the sample."""
+        number = sum(one.spread for one in self._subepochs.values())
+        if number:
+            yield (
+                f"segments of {number} synthetic cases were taken from anywhere in them: no voxel "
+                "of the sample has room for a segment around it; fit the generator with a larger "
+                "size, or train with smaller segments"
+            )
+
+    # -- before ----------------------------------------------------------------------------------
+
+    def _cases(self) -> tuple[HostCase, ...]:
+        """The real training cases, brought through the generator's space if asked."""
+        job, source = self.job, self.job.source
+        if not job.injection.real_in_generator_space:
+            return tuple(source.host_case(case) for case in source.train_ids)
+        from gansynth.reporting import NullReporter
+        from gansynth.run import read_manifest
+        from gansynth.space import Space
+
+        assert job.injection.run is not None, "checked"
+        self.say("bringing the real training cases through the generator's space")
+        space = Space.from_json(read_manifest(job.injection.run)["space"])
+        return bring_real(source, space, job.output, NullReporter())
+
+    def _demand(self) -> Demand:
+        job, origin = self.job, self.job.origin
+        manifest = None if origin is None or job.injection.ratio.p == 0 else origin.manifest
+        return Demand(
+            injection=job.injection,
+            target="deepmedic",
+            request=job.source.request.to_json(),
+            run_id=None if manifest is None else str(manifest["run_id"]),
+            cases=len(job.source.train_ids),
+            sample_bytes=0 if manifest is None else sample_bytes(manifest, job.source),
+            batch_size=job.slots,
+            output=job.output,
+            say=lambda line: self.say(line.removeprefix("gansynth: ")),
+            dtype=stored(job.source),
+            progress=min(1.0, self._first / job.config.epochs),
+            gpus=job.choices.gpus,
+        )
+
+    def _make_plan(self, log: Path) -> MixPlan[int]:
+        job, bank = self.job, self._supply.bank
+        ids = job.source.train_ids
+        plan: MixPlan[int] = job.injection.plan(
+            bank if bank is not None and (bank / SPEC).exists() else None,
+            log,
+            batches=job.total,
+            subjects={index: job.source.subject(case) for index, case in enumerate(ids)},
+            done=self._first * job.config.subepochs,
+        )
+        # Tables are keyed by subepoch: those of a training that is continued go on, too.
+        return replace(plan, stream=(0,), patience=job.patience)
+
+    def _order(self, cases: Sequence[HostCase]) -> Order:
+        job, choices, injection = self.job, self.job.choices, self.job.injection
+        values = choices.values(
+            job.source.config, job.output, augmented=injection.usual_augmentation
+        )
+        layout: Layout = write_layout(
+            job.source.config, job.output, job.share, cases, job.slots, values=values
+        )
+        loaded = () if self._checkpoint is None else ("-load", str(self._checkpoint))
+        model = () if job.program is None else ("-model", str(choices.model))
+        return Order(
+            engine=choices.engine,
+            output=job.output,
+            train_config=layout.train_config,
+            plan=self._plan,
+            cases=layout.cases,
+            count=job.share.cases,
+            slots=layout.slots,
+            model_config=choices.model,
+            done=self._first,
+            subepochs=job.config.subepochs,
+            seed=injection.seed,
+            augment_synthetic=injection.augment_synthetic,
+            checkout=None if job.program is None else job.program.checkout,
+            arguments=(*model, *choices.arguments, *loaded) if job.program is not None else (),
+            options={} if job.engine is None else job.engine.to_json(),
+        )
+
+    # -- while training --------------------------------------------------------------------------
+
+    def _train(self, order: Order) -> child.Ended:
+        """Run the process that trains until it ends."""
+        output, program = self.job.output, self.job.program
+        with disk_errors(output):
+            (output / PROGRESS).unlink(missing_ok=True)
+            write_json_atomic(output / ORDER, order.to_json())
+        if program is not None:
+            words, environ = command(program, output / ORDER), environ_of(program)
+        else:
+            module = "gansynth_deepmedic.engine.launch"
+            words = [sys.executable, "-m", module, str(output / ORDER)]
+            environ = {**os.environ, child.PARENT: str(os.getpid())}
+        with Watch(output / PROGRESS, self._take, self.say):
+            return child.run(words, environ, output / LOG)
+
+    def _take(self, told: Mapping[str, Any]) -> None:
+        """Take in one document of ``order.Progress``."""
+        if "step" in told:
+            self._supply.step(*told["step"])
+        elif "job" in told:
+            job = told["job"]
+            one = self._subepochs.setdefault(int(job["subepoch"]), Subepoch())
+            one.jobs[int(job["place"])] = job
+        elif "trained" in told:
+            self._trained(int(told["trained"]))
+        elif "epoch" in told:
+            self._epoch(int(told["epoch"]), told.get("metrics") or {})
+        elif "end" in told:
+            self._ended, self._metrics = True, told["end"]
+
+    def _trained(self, number: int) -> None:
+        one = self._subepochs.setdefault(number, Subepoch())
+        one.trained = True
+        self.say(f"subepoch {number + 1} of {self.job.total} trained on {one.sentence()}")
+        for said in self._supply.messages():
+            self.say(said)
+
+    def _epoch(self, done: int, metrics: Mapping[str, Any]) -> None:
+        """Note the end of an epoch; told again for what is known of it only later."""
+        epochs, again = self.job.config.epochs, done == self._done
+        self._done = done
+        self._checkpoint = newest_checkpoint(self.job.output)
+        self._write(complete=False)  # first: who reads the line may end the training
+        said = [] if again else [self.sentence()]
+        numbers = ", ".join(f"{key} {value:.4g}" for key, value in flat(metrics))
+        self.say(f"epoch {done} of {epochs}: {'; '.join([*said, *filter(None, [numbers])])}")
+        self._supply.pause(min(1.0, done / epochs))
+        for told in self._supply.messages():
+            self.say(told)
+
+    def sentence(self) -> str:
+        """What was drawn, and what the producer did, in words."""
+        said, more = self._tally.update().sentence(self.asked()), self._supply.sentence()
+        return f"{said}, {more}" if more else said
+
+    def asked(self) -> float:
+        """Share of synthetic samples asked for, from this session's beginning until now."""
+        begin, now = (min(1.0, n / self.job.config.epochs) for n in (self._first, self._done))
+        return self.job.injection.schedule.share_of(self.job.injection.ratio, begin, now)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _close(self, complete: bool) -> None:
+        """Stop the producer, remove the bank if it was made here, write the record."""
+        try:
+            self._supply.close()
+        finally:
+            self._write(complete)
+        with contextlib.suppress(OSError):  # nobody may be listening any more
+            self.say(f"in all {self.sentence()}")
+
+    def _write(self, complete: bool) -> None:
+        counts: Counts = self._tally.update()
+        chosen = self._plan.chosen if hasattr(self, "_plan") else ()
+        checkpoint = self._checkpoint
+        if checkpoint is not None and checkpoint.is_absolute():
+            checkpoint = checkpoint.relative_to(self.job.output)
+        try:
+            self._record.write(
+                self._done,
+                counts,
+                complete=complete,
+                asked=self.asked(),
+                supply=self._supply.summary(counts),
+                chosen=[self.job.source.train_ids[index] for index in chosen],
+                more={
+                    "checkpoint": None if checkpoint is None else str(checkpoint),
+                    "per_subepoch": [
+                        one.to_json(number) for number, one in sorted(self._subepochs.items())
+                    ],
+                },
+            )
+        except EnvironmentFault as error:  # the training itself is not harmed
+            self.say(f"WARNING: {error}")
+
+    def say(self, line: str) -> None:
+        """Write a line for the user, and into the log."""
+        text = f"gansynth: {line}\n"
+        with contextlib.suppress(OSError), (self.job.output / LOG).open("a") as log:
+            log.write(text)
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def flat(metrics: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers with their names, those of documents within documents too."""
+    for key, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{name}{key} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{name}{key}", value

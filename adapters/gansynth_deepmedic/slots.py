@@ -1,0 +1,264 @@
+"""Synthetic cases on disk: each sample in its real case, and where segments of it may be centred.
+
+Stock DeepMedic takes segments from anywhere in the region of interest. A synthetic case is to give
+synthetic segments, so that R:S holds for segments, too: its region of interest is where the sample
+is, or, where DeepMedic normalises over that region, its sampling maps are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.bank import BankReader, BankSample
+from gansynth.errors import DataFault
+from gansynth.reporting import Reporter
+from gansynth_deepmedic.export_plan import ExportPlan
+from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.insertion import Loaded, insert, seat_of
+from gansynth_deepmedic.layout import ENDING, MAP, Additions, slot_folder
+from gansynth_deepmedic.weights import Allowed
+from gansynth_deepmedic.written import (
+    affine_of,
+    folder_names,
+    nifti,
+    read_host,
+    stored_shape,
+    write_case,
+)
+
+MAPS, ROIS = "maps", "roi"
+"""Folders of what real cases get."""
+_AUGMENTED, _ORDER = "augm_img_prms_tr", "interp_order_wmaps"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A synthetic case on disk.
+
+    Attributes:
+        name: of its folder.
+        case: the real one around it.
+        sample: id in the bank.
+        corner: of the sample in that case, (D, H, W); None for a whole volume.
+        centres: share of the case's voxels that segments may be centred on.
+        largest: see ``SamplingMaps.largest``.
+        lacking: channels that the real case lacks.
+        provenance: of the sample.
+    """
+
+    name: str
+    case: str
+    sample: str
+    corner: tuple[int, int, int] | None
+    centres: float
+    largest: int
+    lacking: tuple[int, ...]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """All of them.
+
+    Attributes:
+        slots: in order.
+        left_out: why -> how many samples were left out.
+        restricted: whether real cases, too, get a region of interest or sampling maps.
+    """
+
+    slots: tuple[Slot, ...]
+    left_out: dict[str, int]
+    restricted: bool
+
+
+def write_slots(
+    plan: ExportPlan,
+    folder: Path,
+    reader: BankReader,
+    cases: Sequence[HostCase],
+    reporter: Reporter,
+) -> Slots:
+    """Write every slot's files.
+
+    Args:
+        plan: the export.
+        folder: to write into.
+        reader: the bank with the samples; what does not fit is left out, and the next is taken.
+        cases: the real training cases, as they are at the moment.
+        reporter: shows progress.
+
+    Raises:
+        DataFault: too few samples fit.
+    """
+    index, left_out = {case.id: case for case in cases}, Counter[str]()
+    read = lru_cache(maxsize=1)(lambda case_id: read_host(index[case_id]))
+    patches = restricted(reader)
+    slots: list[Slot] = []
+    with reporter.task(plan.slots, "write") as bar:
+        for sample in map(reader.read, reader.ids()):
+            seat = seat_of(sample.provenance)
+            if seat is None or seat.case not in index:
+                left_out["has no place in a training case"] += 1
+                continue
+            made = _made(index[seat.case], read(seat.case), sample)
+            if made is None:
+                left_out["does not fit its case"] += 1
+                continue
+            slot = _write(plan, folder, len(slots), index[seat.case], made, sample, patches)
+            if slot is None:
+                left_out["leaves no place for a segment"] += 1
+                continue
+            slots.append(slot)
+            bar.advance(1)
+            if len(slots) == plan.slots:
+                break
+    if len(slots) < plan.slots:
+        raise _too_few(plan, len(slots), left_out)
+    return Slots(tuple(slots), dict(left_out), patches)
+
+
+def restricted(reader: BankReader) -> bool:
+    """Whether any sample is a patch: segments are then not to be taken from all of its case."""
+    samples = (reader.read(sample_id) for sample_id in reader.ids())
+    seats = (seat_of(sample.provenance) for sample in samples)
+    return any(seat is not None and seat.corner is not None for seat in seats)
+
+
+def _made(case: HostCase, real: Loaded, sample: BankSample) -> Loaded | None:
+    """The sample in its case; None if it does not fit."""
+    try:
+        return insert(case, real, sample)
+    except DataFault:
+        return None
+
+
+def _write(
+    plan: ExportPlan,
+    folder: Path,
+    number: int,
+    case: HostCase,
+    made: Loaded,
+    sample: BankSample,
+    patches: bool,
+) -> Slot | None:
+    """Write one slot; None, and nothing is written, if no segment could be taken from it."""
+    allowed = _allowed(made)
+    centres = plan.sampling.centres(made.labels, allowed)
+    if not centres.any():
+        return None
+    home = slot_folder(folder, number)
+    told = replace(made, roi=allowed) if patches and plan.restricted == "roi" else made
+    write_case(home, plan.source.config.channels, case, told)
+    if patches and plan.restricted == "maps":
+        _write_maps(plan, home, case, made, allowed)
+    seat = seat_of(sample.provenance)
+    assert seat is not None, "else it would not fit"
+    return Slot(
+        home.name,
+        case.id,
+        sample.id,
+        seat.corner,
+        float(centres.mean()),
+        plan.sampling.largest(centres),
+        tuple(n for n, file in enumerate(case.channels) if file == MISSING),
+        dict(sample.provenance),
+    )
+
+
+def _allowed(made: Loaded) -> Allowed:
+    """The region of interest, everywhere if there is none, as far as the sample is."""
+    region = np.ones(made.labels.shape, np.int16) if made.roi is None else made.roi
+    return region if made.core is None else np.where(made.core, region, np.int16(0))
+
+
+def _too_few(plan: ExportPlan, found: int, left_out: Counter[str]) -> DataFault:
+    reasons = ", ".join(f"{count} {why}" for why, count in left_out.most_common()) or "none"
+    maker = plan.injection.bank or plan.injection.run
+    return DataFault(
+        f"{maker}: {found} of {found + left_out.total()} samples can be cases of their own, "
+        f"expected {plan.slots}; left out: {reasons}. Ask for fewer with --ratio, or take another "
+        "generator or bank"
+    )
+
+
+# -- what real cases need beside them --------------------------------------------------------------
+
+
+def additions_for(
+    plan: ExportPlan, folder: Path, cases: Sequence[HostCase], slots: Slots
+) -> Additions:
+    """Write what real cases need so that synthetic ones can be restricted; what lists then say.
+
+    Args:
+        plan: the export.
+        folder: to write into.
+        cases: the real training cases, as they are at the moment.
+        slots: that were written.
+    """
+    more = Additions(home=plan.folder, lacking=[slot.lacking for slot in slots.slots])
+    if not slots.restricted:
+        return more
+    if plan.restricted == "roi":
+        bare = all(case.roi is None for case in cases)
+        return replace(more, rois=_whole_rois(plan, folder, cases)) if bare else more
+    return replace(more, maps=_real_maps(plan, folder, cases), values=_augmented(plan))
+
+
+def _whole_rois(plan: ExportPlan, folder: Path, cases: Sequence[HostCase]) -> list[str]:
+    """Of each real case a region of interest that is all of it: one file for each shape."""
+    (folder / ROIS).mkdir(exist_ok=True)
+    rois = []
+    for case in cases:
+        shape = stored_shape(case)
+        file = Path(ROIS) / f"all_{'x'.join(map(str, shape))}{ENDING}"
+        if not (folder / file).exists():
+            everywhere = np.ones(shape, np.int16)
+            (folder / file).write_bytes(nifti(everywhere, affine_of(case.labels)))
+        rois.append(str(plan.folder / file))
+    return rois
+
+
+def _real_maps(plan: ExportPlan, folder: Path, cases: Sequence[HostCase]) -> list[list[str]]:
+    """Of each category each real case's sampling map, as DeepMedic itself would derive it."""
+    maps: list[list[str]] = [[] for _ in range(plan.sampling.categories)]
+    if not plan.real:
+        return maps
+    for name, case in zip(folder_names([case.id for case in cases]), cases, strict=True):
+        real, home = read_host(case), Path(MAPS) / name
+        _write_maps(plan, folder / home, case, real, real.roi)
+        for number, listed in enumerate(maps):
+            listed.append(str(plan.folder / home / f"{MAP}_{number}{ENDING}"))
+    return maps
+
+
+def _write_maps(
+    plan: ExportPlan, home: Path, case: HostCase, loaded: Loaded, allowed: Allowed | None
+) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    affine = affine_of(case.labels)
+    for number, one in enumerate(plan.sampling.maps(loaded.labels, allowed)):
+        (home / f"{MAP}_{number}{ENDING}").write_bytes(nifti(one, affine))
+
+
+def _augmented(plan: ExportPlan) -> dict[str, tuple[Any, str]]:
+    """Whole images that are turned and scaled: maps then take nearest voxels, as label maps do."""
+    values = plan.source.config.values.get(_AUGMENTED)
+    if not isinstance(values, dict):
+        return {}
+    affine = values.get("affine")
+    if not isinstance(affine, dict) or _ORDER in affine:
+        return {}
+    changed = {**values, "affine": {**affine, _ORDER: affine.get("interp_order_lbls", 0)}}
+    return {_AUGMENTED: (changed, f"{_ORDER}: sampling maps follow the label maps")}
+
+
+def largest(slots: Iterable[Slot]) -> int:
+    """What is the largest for all of them; see ``SamplingMaps.largest``."""
+    return min((slot.largest for slot in slots), default=0)

@@ -1,0 +1,293 @@
+"""What DeepMedic would choke on in the middle of a training, told before it starts.
+
+It opens cases as it comes to them and checks little: a region of interest of an unsigned type, a
+label too many, or a case that no segment can be taken of ends a training hours after its start. The
+rules here are DeepMedic's own (``dataManagement/sampling.py``, ``samplingType.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault
+from gansynth.integrity import Header, read_nifti, read_nifti_header
+from gansynth.sources.pairs import other_shape
+from gansynth_deepmedic.cases import wrong_channels
+from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
+from gansynth_deepmedic.keys import Triple
+from gansynth_deepmedic.source import DeepMedicSource, empty_region, label_map, whole_numbers
+
+WHOLE = (1, 2)
+"""Types of sampling that take the region of interest itself for a map of weights."""
+_VALIDATION_SHARES = "proportionOfSamplesToExtractPerCategoryVal"
+_VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How segments are taken of the cases of one side.
+
+    Attributes:
+        key: of the segments' size in ``modelConfig.cfg``.
+        size: of a segment (x, y, z); None if the network is not known.
+        kind: type of sampling, 0 to 3; None where whole volumes are inferred.
+        shares: of the categories; None for equal ones.
+    """
+
+    key: str
+    size: Triple | None
+    kind: int | None
+    shares: tuple[float, ...] | None = None
+
+
+Found = tuple[Path, DataFault]
+"""The file, and what is wrong with it."""
+
+
+def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
+    """Stop if DeepMedic would, in the middle of its training.
+
+    Headers of all cases are looked at first, then all label maps and regions of interest are read.
+    Maps of weights are not looked at.
+
+    Args:
+        source: its training cases, and those it validates on.
+        model: the network's configuration; without it sizes and classes are not compared.
+
+    Raises:
+        DataFault: the first of what was found; ``gansynth check`` tells it all.
+    """
+    config = source.config
+    for _, fault in config_faults(config, model):
+        raise fault
+    for look in (header_faults, content_faults):
+        for cases, trained in ((config.train, True), (config.validation, False)):
+            for listed in cases:
+                for _, fault in look(listed, config, model, trained=trained):
+                    raise fault
+
+
+def config_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[Found]:
+    """Where both configurations do not fit each other."""
+    if model is None:
+        return
+    assert model.path is not None
+    if model.channels != len(config.channels):
+        yield model.path, wrong_channels(config, model)
+    shares = config.proportions
+    if config.sampling == 3 and shares is not None and len(shares) != model.classes:
+        message = (
+            f"{config.path}: proportionOfSamplesToExtractPerCategoryTraining has {len(shares)} "
+            f"number(s), expected {model.classes} as numberOfOutputClasses of {model.path}; "
+            "correct one of them"
+        )
+        yield config.path, DataFault(message)
+
+
+def samplings(
+    config: TrainConfig, model: ModelConfig | None, *, trained: bool
+) -> tuple[Sampling, ...]:
+    """What is done with the cases of one side."""
+    if trained:
+        kind = None if config.weighted else config.sampling
+        size = None if model is None else model.segment
+        return (Sampling("segmentsDimTrain", size, kind, config.proportions),)
+    found = []
+    if config.validates_on_samples:
+        weighted = config.values.get(_VALIDATION_MAPS) is not None
+        shares = config.values.get(_VALIDATION_SHARES)
+        known = isinstance(shares, list | tuple) and config.sampling_validation in (0, 3)
+        found.append(
+            Sampling(
+                "segmentsDimVal",
+                None if model is None else model.segment_validation,
+                None if weighted else config.sampling_validation,
+                tuple(shares or ()) if known else None,
+            )
+        )
+    if config.validates_on_volumes:
+        size = None if model is None else model.segment_inference
+        found.append(Sampling("segmentsDimInference", size, None))
+    return tuple(found)
+
+
+# -- headers -------------------------------------------------------------------------------------
+
+
+def header_faults(
+    listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
+) -> Iterator[Found]:
+    """What the headers of a case's files tell.
+
+    Raises:
+        DataFault: a file that cannot be read.
+    """
+    assert listed.labels is not None
+    labels = read_nifti_header(listed.labels, ndim=(3,))
+    each = samplings(config, model, trained=trained)
+    for file in dict.fromkeys(listed.files):
+        header = read_nifti_header(file, ndim=(3,))
+        for problem in other_shape(file, header.shape, listed.labels, labels.shape):
+            yield file, DataFault(problem)
+        if file == listed.roi:
+            yield from _region_faults(file, header, each)
+    if model is not None:
+        for sampling in each:
+            yield from _small(listed.labels, labels.shape, sampling, config, model)
+
+
+def _region_faults(file: Path, header: Header, each: Sequence[Sampling]) -> Iterator[Found]:
+    """Regions of an unsigned type: DeepMedic multiplies them with int8, which numpy refuses."""
+    if header.dtype.kind != "u" or header.scaled:
+        return
+    for sampling in each:
+        if sampling.kind in WHOLE:
+            key = "typeOfSamplingForTraining"
+            key = key if sampling.key == "segmentsDimTrain" else "typeOfSamplingForVal"
+            message = (
+                f"{file}: a region of interest of type {header.dtype.name}, which DeepMedic cannot "
+                f"sample from with {key} = {sampling.kind}, expected a signed type; store it as "
+                "int16"
+            )
+            yield file, DataFault(message)
+            return
+
+
+def roi_faults(config: TrainConfig) -> list[DataFault]:
+    """Regions of interest that DeepMedic cannot sample from; headers only.
+
+    Raises:
+        DataFault: a file that cannot be read.
+    """
+    found: list[DataFault] = []
+    for cases, trained in ((config.train, True), (config.validation, False)):
+        each = samplings(config, None, trained=trained)
+        for roi in dict.fromkeys(case.roi for case in cases if case.roi is not None):
+            found += [fault for _, fault in _region_faults(roi, read_nifti_header(roi), each)]
+    return found
+
+
+def _small(
+    file: Path, shape: Sequence[int], sampling: Sampling, config: TrainConfig, model: ModelConfig
+) -> Iterator[Found]:
+    """Volumes that a segment does not fit in, padded as DeepMedic pads them."""
+    assert sampling.size is not None
+    least = [n - p for n, p in zip(sampling.size, _padding(config, model), strict=True)]
+    if any(n < m for n, m in zip(shape, least, strict=True)):
+        pads = " with padInputImagesBool = True" if config.pad else ""
+        message = (
+            f"{file}: {tuple(shape)} voxels along x, y, z, expected at least {tuple(least)} for "
+            f"{sampling.key} {list(sampling.size)} of {model.path}{pads}; shrink the segment, or "
+            "remove the case from every list"
+        )
+        yield file, DataFault(message)
+
+
+def _padding(config: TrainConfig, model: ModelConfig) -> Triple:
+    """Voxels along x, y, z that DeepMedic adds to a volume, on both sides together."""
+    return model.unpredicted if config.pad else (0, 0, 0)
+
+
+# -- content -------------------------------------------------------------------------------------
+
+
+def content_faults(
+    listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
+) -> Iterator[Found]:
+    """What the label map and the region of interest of a case tell.
+
+    Raises:
+        DataFault: a file that cannot be read.
+    """
+    assert listed.labels is not None
+    labels = label_map(listed.labels, read_nifti(listed.labels).array, model)
+    region: npt.NDArray[Any] | None = None
+    if listed.roi is not None:
+        region = whole_numbers(read_nifti(listed.roi).array)
+        if not (region > 0).any():
+            yield listed.roi, empty_region(listed.roi)
+            return
+        if region.shape != labels.shape:  # told by the headers
+            return
+    for sampling in samplings(config, model, trained=trained):
+        if sampling.kind is not None:
+            yield from _nothing_to_take(listed, labels, region, sampling, config, model)
+
+
+def _nothing_to_take(
+    listed: Listed,
+    labels: npt.NDArray[np.int16],
+    region: npt.NDArray[Any] | None,
+    sampling: Sampling,
+    config: TrainConfig,
+    model: ModelConfig | None,
+) -> Iterator[Found]:
+    """Cases that no segment can be taken of: DeepMedic divides by zero."""
+    assert listed.labels is not None
+    file = listed.roi or listed.labels
+    centres: tuple[slice, ...] = (slice(None),) * 3
+    if sampling.size is not None and model is not None:
+        centres = centre_range(labels.shape, sampling.size, _padding(config, model))
+        if labels[centres].size == 0:  # told by the headers
+            return
+    if region is not None and sampling.kind in WHOLE and (region < 0).any():
+        text = f"{file}: holds {region.min()}, expected no weight below 0; correct the file"
+        yield file, DataFault(text)
+        return
+    inside = np.ones(labels[centres].shape, bool) if region is None else region[centres] > 0
+    if not inside.any():
+        where = "" if sampling.size is None else f" of {list(sampling.size)} ({sampling.key})"
+        message = (
+            f"{file}: no voxel to take a segment{where} around, expected some that are far enough "
+            "from the border of the volume; shrink the segment, or remove the case from every list"
+        )
+        yield file, DataFault(message)
+        return
+    shares = _weights(sampling, model)
+    there = _categories(labels[centres][inside], sampling, len(shares))
+    if not sum(share for share, has in zip(shares, there, strict=True) if has) > 0:
+        message = (
+            f"{listed.labels}: has none of the categories that segments are to be taken of (shares "
+            f"{[round(share, 3) for share in shares]}, type of sampling {sampling.kind}), expected "
+            "one at least; give background a share, or remove the case from every list"
+        )
+        yield listed.labels, DataFault(message)
+
+
+def centre_range(shape: Sequence[int], segment: Triple, padding: Triple) -> tuple[slice, ...]:
+    """Voxels (x, y, z) of a volume that a segment may be centred on, within the padded volume."""
+    found = []
+    for n, size, pad in zip(shape, segment, padding, strict=True):
+        before = (size - 1) // 2 - pad // 2
+        after = n + pad - size // 2 - pad // 2
+        found.append(slice(max(before, 0), max(after, 0)))
+    return tuple(found)
+
+
+def _weights(sampling: Sampling, model: ModelConfig | None) -> tuple[float, ...]:
+    """Shares of the categories of a type of sampling."""
+    if sampling.kind in WHOLE:
+        return (1.0,)
+    if sampling.shares:
+        return sampling.shares
+    if sampling.kind == 0:
+        return 0.5, 0.5
+    return (1.0,) if model is None else (1.0 / model.classes,) * model.classes
+
+
+def _categories(
+    labels: npt.NDArray[np.int16], sampling: Sampling, count: int
+) -> Sequence[bool | np.bool_]:
+    """Which categories there are among voxels that segments may be centred on."""
+    if sampling.kind == 0:
+        return [(labels > 0).any(), (labels <= 0).any()]
+    if sampling.kind == 3 and count > 1:
+        present = set(np.unique(labels).tolist())
+        return [number in present for number in range(count)]
+    return [True]

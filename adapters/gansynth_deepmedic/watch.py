@@ -1,0 +1,154 @@
+"""Reads what a training process tells (``order.Progress``), and counts what it was trained on."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_SECONDS = 0.25
+
+
+class Lines:
+    """The whole lines of a file that grows, each read once.
+
+    Args:
+        file: may be missing yet.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file, self._read = file, 0
+
+    def new(self) -> Iterator[Mapping[str, Any]]:
+        """Documents of the lines since last time; what is none is passed over."""
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(self._read)
+                text = stream.read()
+        except FileNotFoundError:
+            return
+        whole = text[: text.rfind(b"\n") + 1]  # a line in the making waits for the next look
+        self._read += len(whole)
+        for line in whole.splitlines():
+            try:
+                document = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(document, dict):
+                yield document
+
+
+class Watch:
+    """Hands on what a training tells, from a thread of its own, while it is entered.
+
+    Args:
+        file: ``order.PROGRESS``.
+        take: called with each document, never from two threads at once; what it raises is said
+            once, and the training goes on.
+        say: writes a line to the log.
+    """
+
+    def __init__(
+        self, file: Path, take: Callable[[Mapping[str, Any]], None], say: Callable[[str], None]
+    ) -> None:
+        self._lines, self._take, self._say = Lines(file), take, say
+        self._done = threading.Event()
+        self._failed = False
+        self._thread = threading.Thread(target=self._watch, name="gansynth-watch", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._done.wait(_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            for document in self._lines.new():
+                self._take(document)
+        except Exception as error:  # whatever ails the watching, training goes on
+            if not self._failed:
+                self._failed = True
+                self._say(
+                    "gansynth: WARNING: the training goes on, but what it tells is not all "
+                    f"counted: {type(error).__name__}: {error}"
+                )
+
+
+# -- counting --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Subepoch:
+    """What one subepoch was given.
+
+    Attributes:
+        jobs: number of the place -> what was told of it; a place that is told of again counts once.
+        trained: whether all its batches are done.
+    """
+
+    jobs: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    trained: bool = False
+
+    def cases(self, *kinds: str) -> int:
+        """Cases of these kinds."""
+        return sum(job["kind"] in kinds for job in self.jobs.values())
+
+    def segments(self, *kinds: str) -> int:
+        """Segments taken of such cases."""
+        return sum(int(job["segments"]) for job in self.jobs.values() if job["kind"] in kinds)
+
+    @property
+    def spread(self) -> int:
+        """Synthetic cases whose segments were centred anywhere in them: nowhere within the sample
+        was there room for one.
+        """
+        return sum(bool(job.get("spread")) for job in self.jobs.values())
+
+    def to_json(self, number: int) -> dict[str, Any]:
+        """For the record.
+
+        Args:
+            number: of the subepoch, from 0 over the whole training.
+        """
+        real = ("real", "fallback")
+        return {
+            "subepoch": number + 1,
+            "cases_real": self.cases(*real),
+            "cases_synthetic": self.cases("synthetic"),
+            "fell_back": self.cases("fallback"),
+            "segments_real": self.segments(*real),
+            "segments_synthetic": self.segments("synthetic"),
+            "samples": len({job["sample"] for job in self.jobs.values() if job["sample"]}),
+            "spread": self.spread,
+            "trained": self.trained,
+        }
+
+    def sentence(self) -> str:
+        """The counts in words."""
+        told = self.to_json(0)
+        said = (
+            f"{told['cases_real']} real and {told['cases_synthetic']} synthetic cases "
+            f"({told['segments_real']} and {told['segments_synthetic']} segments)"
+        )
+        if told["fell_back"]:
+            said += f"; {told['fell_back']} of the real ones in place of a missing synthetic one"
+        if told["spread"]:
+            said += f"; segments of {told['spread']} of the synthetic ones lie anywhere in them"
+        return said

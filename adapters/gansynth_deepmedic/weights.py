@@ -1,0 +1,133 @@
+"""Where DeepMedic may centre segments: its sampling maps, category by category.
+
+DeepMedic derives a map for each category from labels and region of interest, leaves out centres
+too near the border of the (padded) volume, and picks voxels of each map at random. A case that has
+no centre left in any category that is sampled makes it fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth_deepmedic.usable import centre_range
+
+if TYPE_CHECKING:
+    from gansynth_deepmedic.configs import ModelConfig, TrainConfig
+    from gansynth_deepmedic.keys import Triple
+
+Allowed = npt.NDArray[np.int16]
+"""(X, Y, Z), 0 where no segment may be centred: a region of interest, or a part of it."""
+FORE_BACKGROUND, UNIFORM, WHOLE, PER_CLASS = range(4)
+USUAL_OUTPUT, USUAL_SEGMENT = 21, 37
+"""Voxels along an axis of what the network of DeepMedic's own example predicts, and of the segment
+that it sees: the near-border rule goes by these where the network is not known."""
+_MOST = 4
+"""A border that is only supposed leaves out a quarter of an axis at each end at most."""
+
+
+@dataclass(frozen=True)
+class SamplingMaps:
+    """How a training samples segments of its cases.
+
+    Attributes:
+        kind: typeOfSamplingForTraining.
+        categories: how many there are.
+        sampled: of each category, whether any segments are asked of it.
+        pad: padInputImagesBool.
+        segment: voxels (x, y, z) of a segment, and
+        padding: those that are added to a volume, both sides together; None where the network is
+            not known.
+    """
+
+    kind: int
+    categories: int
+    sampled: tuple[bool, ...]
+    pad: bool
+    segment: Triple | None = None
+    padding: Triple = (0, 0, 0)
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, labels: Sequence[int], model: ModelConfig | None = None
+    ) -> SamplingMaps:
+        """The sampling of a configuration.
+
+        Args:
+            config: the training's.
+            labels: values that label maps hold, for the number of classes where nothing else says
+                it.
+            model: the network's; None where it is not known.
+        """
+        proportions = config.proportions
+        if config.sampling == PER_CLASS:
+            count = max(labels, default=1) + 1
+            if proportions is not None:
+                count = len(proportions)
+            if model is not None:
+                count = model.classes
+        else:
+            count = 2 if config.sampling == FORE_BACKGROUND else 1
+            proportions = proportions if config.sampling == FORE_BACKGROUND else None
+        asked = (1.0,) * count if proportions is None else proportions
+        sampled = tuple(share > 0 for share in asked)
+        if model is None:
+            return cls(config.sampling, count, sampled, config.pad)
+        padding = model.unpredicted if config.pad else (0, 0, 0)
+        return cls(config.sampling, count, sampled, config.pad, model.segment, padding)
+
+    def maps(
+        self, labels: npt.NDArray[np.int16], allowed: Allowed | None
+    ) -> list[npt.NDArray[np.int16]]:
+        """The map of each category, as DeepMedic derives it.
+
+        Args:
+            labels: (X, Y, Z).
+            allowed: region of interest, or the part of it that centres may lie in; None for
+                everywhere.
+        """
+        allowed = np.ones(labels.shape, np.int16) if allowed is None else allowed
+        if self.kind in (UNIFORM, WHOLE):
+            return [allowed]
+        inside = allowed > 0
+        if self.kind == FORE_BACKGROUND:
+            wanted = [inside & (labels > 0), inside & (labels <= 0)]
+        else:
+            wanted = [inside & (labels == value) for value in range(self.categories)]
+        return [one.astype(np.int16) for one in wanted]
+
+    def centres(
+        self, labels: npt.NDArray[np.int16], allowed: Allowed | None
+    ) -> npt.NDArray[np.bool_]:
+        """Where segments may be centred, bool (X, Y, Z); too near the border is left out."""
+        maps = self.maps(labels, allowed)
+        centres = np.zeros(labels.shape, np.bool_)
+        inner = self._inner(labels.shape)
+        for one, sampled in zip(maps, self.sampled, strict=False):
+            if sampled:
+                centres[inner] |= one[inner] > 0
+        return centres
+
+    def largest(self, centres: npt.NDArray[np.bool_]) -> int:
+        """Voxels along an axis that a network may predict at once (that a segment may have, if
+        volumes are not padded) for some of these centres to be far enough from the border.
+        """
+        if not centres.any():
+            return 0
+        depth = np.full((1, 1, 1), np.iinfo(np.int32).max)
+        for axis, n in enumerate(centres.shape):
+            along = np.minimum(np.arange(n), np.arange(n)[::-1])
+            depth = np.minimum(depth, along.reshape([-1 if a == axis else 1 for a in range(3)]))
+        return 2 * int(depth[centres].max()) + 1
+
+    def _inner(self, shape: Sequence[int]) -> tuple[slice, ...]:
+        """Voxels that are far enough from the border of the padded volume."""
+        if self.segment is not None:
+            return centre_range(shape, self.segment, self.padding)
+        usual = ((USUAL_OUTPUT if self.pad else USUAL_SEGMENT) - 1) // 2
+        borders = [min(usual, n // _MOST) for n in shape]
+        return tuple(slice(border, n - border) for border, n in zip(borders, shape, strict=True))

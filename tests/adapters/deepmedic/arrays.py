@@ -1,0 +1,164 @@
+"""DeepMedic cases as arrays in memory, and banks of samples that belong into them."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.bank import BankSpec, BankWriter
+from gansynth.lineage import CaseRecord, Lineage
+from gansynth.schema import Sample, Schema
+from gansynth_deepmedic.files import MISSING, HostCase
+
+Array = npt.NDArray[Any]
+STRAIGHT = ((0, 1), (1, 1), (2, 1))
+WAYS = tuple(
+    tuple(zip(axes, steps, strict=True))
+    for axes in itertools.permutations(range(3))
+    for steps in itertools.product((1, -1), repeat=3)
+)
+"""All 48 ways in which a file may lie."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A case, and what is in its files.
+
+    Attributes:
+        host: how the files lie.
+        files: path -> array (X, Y, Z) as stored.
+        image: (C, D, H, W) as gansynth's axes have it, in the files' units.
+        labels: (D, H, W).
+        roi: (D, H, W), or None.
+    """
+
+    host: HostCase
+    files: Mapping[str, Array]
+    image: Array
+    labels: Array
+    roi: Array | None
+
+
+def stored_as(array: Array, stored: Sequence[tuple[int, int]]) -> Array:
+    """What a file holds of an array (D, H, W), voxel by voxel; independent of ``HostCase``."""
+    z, y, x = array.shape
+    sizes = [(x, y, z)[axis] for axis, _ in stored]
+    out = np.empty(sizes, array.dtype)
+    for place in np.ndindex(*sizes):
+        at = [0, 0, 0]
+        for n, size, (axis, step) in zip(place, sizes, stored, strict=True):
+            at[axis] = n if step == 1 else size - 1 - n
+        out[place] = array[at[2], at[1], at[0]]
+    return out
+
+
+def volume(
+    name: str = "pat_1",
+    shape: Sequence[int] = (6, 5, 7),
+    *,
+    stored: Sequence[tuple[int, int]] = STRAIGHT,
+    roi: bool = True,
+    units: Sequence[tuple[float, float]] = ((2.0, 10.0), (0.5, -1.0)),
+    missing: Iterable[int] = (),
+    seed: int = 0,
+) -> Volume:
+    """A case of noise: intensities about 10, labels 0 to 2, half of the voxels of interest."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(10, 3, (len(units), *shape)).astype(np.float32)
+    labels = rng.integers(0, 3, shape).astype(np.int16)
+    region = rng.integers(0, 2, shape).astype(np.int16) if roi else None
+    if region is not None:
+        labels[region == 0] = 0
+    files, channels = {}, []
+    for number, channel in enumerate(image):
+        if number in missing:
+            channel[:] = 0
+            channels.append(MISSING)
+            continue
+        channels.append(f"/data/{name}/{number}.nii.gz")
+        files[channels[-1]] = stored_as(channel, stored)
+    for kind, array in (("labels", labels), ("roi", region)):
+        if array is not None:
+            files[f"/data/{name}/{kind}.nii.gz"] = stored_as(array, stored)
+    host = HostCase(
+        id=name,
+        channels=tuple(channels),
+        labels=f"/data/{name}/labels.nii.gz",
+        roi=f"/data/{name}/roi.nii.gz" if roi else None,
+        shape=tuple(shape),
+        stored=tuple(stored),
+        units=tuple(units),
+    )
+    return Volume(host, files, image, labels, region)
+
+
+def reader(volumes: Iterable[Volume]) -> Any:
+    """Reads the files of some cases; an array of the reader's own each time."""
+    files = {path: array for one in volumes for path, array in one.files.items()}
+    return lambda path: files[path].copy()
+
+
+def patch(
+    of: Volume,
+    corner: Sequence[int] | None,
+    size: Sequence[int] | None = None,
+    *,
+    value: float = 100.0,
+    label: int = 1,
+    **provenance: Any,
+) -> Sample:
+    """A sample of a case: one value and one label, outside where the case is of no interest.
+
+    Args:
+        of: the case.
+        corner: None for a whole volume.
+        size: of the patch.
+        value: in gansynth's units.
+        label: of every voxel within.
+        provenance: further or other keys.
+    """
+    shape = tuple(of.host.shape if size is None else size)
+    labels = np.full(shape, label, np.int16)
+    for at in np.ndindex(*shape):
+        there = tuple(n + c for n, c in zip(at, corner or (0, 0, 0), strict=True))
+        beyond = any(n < 0 or n >= m for n, m in zip(there, of.host.shape, strict=True))
+        if of.roi is not None and (beyond or of.roi[there] == 0):
+            labels[at] = -1
+    told = {
+        "case": of.host.id,
+        "shape": list(of.host.shape),
+        "placement": {"corner": list(corner or ()), "slice_index": None},
+    }
+    image = np.full((len(of.host.channels), *shape), value, np.float32)
+    return Sample(image, labels, None, told | provenance)
+
+
+def write_bank(folder: Path, samples: Sequence[Sample], *, frozen: bool = True) -> Path:
+    """A bank of these samples."""
+    channels = tuple(f"channel_{n}" for n in range(len(samples[0].image) if samples else 2))
+    schema = Schema(
+        channels,
+        {"background": 0, "rim": 1, "core": 2},
+        (1.0,) * 3,
+        has_outside=True,
+    )
+    lineage = Lineage("deepmedic:toy", "0", (CaseRecord("pat_1", "pat_1", "1" * 64),))
+    spec = BankSpec(
+        schema,
+        lineage,
+        "toy",
+        "0" * 64,
+        frozen=frozen,
+        capacity=max(1, len(samples)),
+        dtype="float32",
+    )
+    with BankWriter.create(folder, spec) as writer:
+        if samples:
+            writer.publish([(sample, {}) for sample in samples])
+            if frozen:
+                writer.finish()
+    return folder

@@ -1,0 +1,177 @@
+"""Orders for the real program, made by hand: a toy data set, slots in its lists, a written bank."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from gansynth.integrity import write_json_atomic
+from gansynth.mixing import MixPlan
+from gansynth.ratio import Ratio
+from gansynth.schema import Sample
+from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.order import ORDER, PROGRESS, SLOTS, Order
+from tests.adapters.deepmedic.arrays import write_bank
+from tests.deepmedic_sets import CHANNELS, TRAIN_VALUES, Toy, toy_deepmedic
+
+STORED = ((0, -1), (1, -1), (2, 1))
+BRIGHT = 1000.0
+"""What a synthetic voxel of sample n holds at least: n hundreds more than this."""
+PATCH = (16, 18, 20)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, ready to start.
+
+    Attributes:
+        order: of it.
+        path: the order's file.
+        toy: the data set.
+        log: folder of the draw log.
+    """
+
+    order: Order
+    path: Path
+    toy: Toy
+    log: Path
+
+    def told(self, key: str) -> list[Any]:
+        """What the process told of one kind."""
+        file = self.order.output / PROGRESS
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [doc[key] for doc in map(json.loads, lines) if key in doc]
+
+
+def host_case(toy: Toy, number: int, *, roi: bool = True) -> HostCase:
+    """Training case of a toy data set, with its region of interest or without."""
+    folder = toy.folder / "data" / f"pat_{number:02d}"
+    files = [str(folder / f"{name}.nii.gz") for name in (*CHANNELS, "labels", "roi")]
+    shape: tuple[int, ...] = nib.load(files[0]).shape  # type: ignore[attr-defined]
+    return HostCase(
+        id=f"pat_{number:02d}",
+        channels=tuple(files[:-2]),
+        labels=files[-2],
+        roi=files[-1] if roi else None,
+        shape=shape[::-1],
+        stored=STORED,
+        units=((1.0, 0.0),) * len(CHANNELS),
+    )
+
+
+def bright(case: HostCase, number: int, size: Sequence[int] = PATCH) -> Sample:
+    """A sample from the middle of a case, all of one value, with a lesion of both classes."""
+    corner = [(n - m) // 2 for n, m in zip(case.shape, size, strict=True)]
+    image = np.full((len(case.channels), *size), BRIGHT + 100 * number, np.float32)
+    labels = np.zeros(size, np.int16)
+    labels[5:-5, 5:-5, 5:-5] = 1
+    labels[7:-7, 7:-7, 7:-7] = 2
+    provenance = {
+        "case": case.id,
+        "shape": list(case.shape),
+        "placement": {"corner": corner, "slice_index": None},
+    }
+    return Sample(image, labels, None, provenance)
+
+
+def training(
+    folder: Path,
+    *,
+    ratio: str = "1:2",
+    mode: int = -1,
+    epochs: int = 1,
+    subepochs: int = 3,
+    count: int = 6,
+    listed: int | None = None,
+    segments: int = 60,
+    val: int = 0,
+    samples: int = 40,
+    values: Mapping[str, Any] | None = None,
+    checkout: Path | None = None,
+    **more: Any,
+) -> Training:
+    """Everything for one training.
+
+    Args:
+        folder: made.
+        ratio: real:synthetic.
+        mode: num_processes_sampling.
+        epochs: of the training.
+        subepochs: of an epoch.
+        count: cases of a subepoch.
+        listed: slots in the lists; None for as many as cases.
+        segments: of a subepoch.
+        val: validation cases.
+        samples: in the bank.
+        values: further or other keys of the configuration.
+        checkout: of DeepMedic.
+        more: further or other fields of the order; or ``train``, ``model``, ``shape`` or ``roi`` of
+            the toy data set.
+    """
+    made = {key: more.pop(key) for key in ("train", "model", "shape", "roi") if key in more}
+    counts = {"numberOfEpochs": epochs, "numberOfSubepochs": subepochs}
+    counts |= {"numOfCasesLoadedPerSubepoch": count, "num_processes_sampling": mode}
+    counts["numberTrainingSegmentsLoadedOnGpuPerSubep"] = segments
+    wanted = {**TRAIN_VALUES, **counts, "folderForOutput": "./output", **(values or {})}
+    toy = toy_deepmedic(folder, val=val, values=wanted, **made)
+    cases = tuple(host_case(toy, n, roi=made.get("roi", True)) for n in range(made.get("train", 4)))
+    slots = [
+        folder / "out" / SLOTS / f"slot_{n:04d}" for n in range(count if listed is None else listed)
+    ]
+    _list_slots(toy, slots)
+    drawn = [bright(cases[n % len(cases)], n) for n in range(samples)]
+    bank = write_bank(folder / "bank", drawn)
+    log = folder / "draws"
+    plan = more.pop("plan", None) or MixPlan(
+        bank, Ratio.parse(ratio), seed=7, stream=(0,), log=log, patience=1.0
+    )
+    fields: dict[str, Any] = {
+        "engine": "deepmedic",
+        "output": folder / "out",
+        "train_config": toy.train,
+        "model_config": toy.model,
+        "plan": plan,
+        "cases": cases,
+        "count": count,
+        "slots": tuple(str(slot / f"{CHANNELS[0]}.nii.gz") for slot in slots),
+        "subepochs": subepochs,
+        "seed": 3,
+        "checkout": checkout,
+        "arguments": ("-dev", "cpu"),
+    }
+    order = Order(**{**fields, **more})
+    order.output.mkdir()
+    path = order.output / ORDER
+    write_json_atomic(path, order.to_json())
+    return Training(order, path, toy, log)
+
+
+def run(
+    command: Sequence[str], environ: Mapping[str, str], seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run the process to its end."""
+    return subprocess.run(
+        list(command),
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def _list_slots(toy: Toy, slots: Sequence[Path]) -> None:
+    """Append the slots to every list of training cases."""
+    for name in (*CHANNELS, "labels", "roi"):
+        file = toy.folder / f"training_{name}.cfg"
+        if file.exists():
+            lines = "".join(f"{slot / f'{name}.nii.gz'}\n" for slot in slots)
+            file.write_text(file.read_text() + lines)

@@ -1,0 +1,427 @@
+"""Configurations are read as literals: what has a value, what is refused, and in which words."""
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gansynth.errors import DataFault, GansynthError, UsageFault
+from gansynth_deepmedic.configs import read_literals, read_model_config, read_train_config
+from gansynth_deepmedic.literals import MOST_BYTES
+from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
+
+NEVER = "configurations are never executed here"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Toy:
+    """A data set that nobody changes; configurations of other values are written beside its own."""
+    return toy_deepmedic(tmp_path_factory.mktemp("sets") / "toy", train=2, val=1, shape=(9, 9, 9))
+
+
+def cfg(folder: Path, text: str) -> Path:
+    path = folder / "some.cfg"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def changed(toy: Toy, **values: Any) -> Path:
+    """The training's configuration with other values; None leaves a key out."""
+    return write_config(toy.folder / "changed.cfg", read_literals(toy.train) | values)
+
+
+def refused(path: Path, kind: type[GansynthError] = DataFault, *, model: bool = False) -> str:
+    """What reading says, without the path it begins with."""
+    with pytest.raises(kind) as caught:
+        (read_model_config if model else read_train_config)(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.isprintable()
+    return message.removeprefix(f"{path}: ")
+
+
+# -- literals --------------------------------------------------------------------------------------
+
+VALUES: dict[str, tuple[str, Any]] = {
+    "numbers": ("[1, -2, +3, 0.5, 1e-3]", [1, -2, 3, 0.5, 1e-3]),
+    "arithmetic": ("(10**(-4), 1 + 2 * 3, 7 / 2, 7 // 2, 7 % 4)", (10**-4, 7, 3.5, 3, 3)),
+    "words": ("{'a': True, 1: ('x' 'y',), 'b': [None]}", {"a": True, 1: ("xy",), "b": [None]}),
+    "repeated lists": ("[[3, 3, 3]] * 2 + [[1, 1, 1]]", [[3, 3, 3], [3, 3, 3], [1, 1, 1]]),
+    "an odd backslash": (r"'.\data'", ".\\data"),
+    "nothing": ("[]", []),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_literal_has_the_value_that_python_gives_it(tmp_path, name):
+    text, value = VALUES[name]
+    found = read_literals(cfg(tmp_path, f"key = {text}\n"))
+    assert found == {"key": value}
+    assert repr(found["key"]) == repr(value)
+
+
+def test_assignments_keep_their_order_and_the_last_one_counts(tmp_path):
+    text = "# comment\n'''a text'''\nb = 1\na = c = 2; d = 'x' # d\nb = 3\n\n"
+    assert list(read_literals(cfg(tmp_path, text)).items()) == [
+        *(("b", 3), ("a", 2), ("c", 2), ("d", "x"))
+    ]
+
+
+CODE = {
+    "import": ("import os", "line 1: import os, an import; expected KEY = VALUE"),
+    "from": ("from os import path", "an import"),
+    "call": (
+        "a = 1\nkey = open('x').read()",
+        "line 2: key is open('x').read(), a call; expected a number, a text, True, False, None, "
+        f"or a list, tuple or dict of these; write the value itself: {NEVER}",
+    ),
+    "inner call": ("key = [1, [print()]]", "line 1: key is [1, [print()]], a call"),
+    "key of a dict": ("key = {print(): 1}", "a call"),
+    "name": ("a = 1\nkey = a", "line 2: key is a, another key's name"),
+    "attribute": ("key = os.environ", "an attribute"),
+    "f-string": ("key = f'{1}'", "a text with expressions in it"),
+    "index": ("key = [1][0]", "an index"),
+    "lambda": ("key = lambda: 1", "a function"),
+    "comprehension": ("key = [i for i in (1, 2)]", "a loop"),
+    "choice": ("key = 1 if True else 2", "a condition"),
+    "if": ("if True:\n    key = 1", "line 1: if True: key = 1, a condition"),
+    "for": ("for key in (1,):\n    pass", "a loop"),
+    "function": ("def key():\n    pass", "a function"),
+    "augmented": ("key = 1\nkey += 1", "line 2: key += 1, a change of an earlier value"),
+    "deleted": ("key = 1\ndel key", "line 2: del key, code"),
+    "unpacked": ("a, b = 1, 2", "line 1: a, b = 1, 2, code; expected KEY = VALUE"),
+    "into a list": ("a[0] = 1", "code"),
+    "walrus": ("key = (a := 1)", "code"),
+    "bare call": ("print('x')", "line 1: print('x'), code; expected KEY = VALUE"),
+    "star": ("key = [*(1, 2)]", "code"),
+    "dict in dict": ("key = {**{}}", "a dict with another one in it"),
+    "list as key": ("key = {(1,): 1}", "a dict with a tuple for a key"),
+    "set": ("key = {1}", "a set"),
+    "bytes": ("key = b'x'", "of type bytes"),
+    "complex": ("key = 1j", "of type complex"),
+    "text times": ("key = 'x' * 9", "calculated from what is no number"),
+    "not": ("key = not True", "code"),
+    "bits": ("key = 1 << 9", "code"),
+    "by zero": ("key = 1 / 0", "no number: division by zero"),
+    "a negative root": ("key = (-8) ** 0.5", "no finite number"),
+    "infinite": ("key = 1e999", "no finite number"),
+    "a tower": ("key = 9 ** 9 ** 9", "a power of more than 64"),
+    "a huge number": ("key = 2 ** 63", "no finite number, or a whole one of more than 63 bits"),
+    "a huge product": ("key = 10 ** 18 * 10", "of more than 63 bits"),
+    "a huge list": ("key = [0] * 10 ** 9", "a list that is repeated too often"),
+    "huge lists": ("key = [[[0] * 300] * 300] * 300", "a list that is repeated too often"),
+    "many lists": ("key = [0] * 40000\n" * 3, "line 3: key is [0] * 40000, with it the file has"),
+    "no Python": ("key = = 1", "line 1: no Python: invalid syntax; expected lines KEY = VALUE"),
+    "a NUL byte": ("a = 1\nkey = '\0'", "line 2: holds a NUL byte, expected text; write it again"),
+    "a byte order mark": ("\ufeffkey = 1", "line 1: no Python: invalid non-printable character"),
+    "control characters": ("key = '\x1b[31m' + x", "'?[31m' + x, another key's name"),
+    "deep brackets": ("key = " + "[" * 70 + "]" * 70, "nested too deeply"),
+    "deeper brackets": ("key = " + "[" * 5000 + "]" * 5000, "too many nested parentheses"),
+    "a long sum": ("key = " + "1+" * 200 + "1", "nested too deeply"),
+    "a longer sum": ("key = " + "1+" * 100_000 + "1", "nested too deeply"),
+    "many signs": ("key = " + "-" * 100_000 + "1", "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_is_refused_by_line_and_key(tmp_path, name):
+    text, says = CODE[name]
+    path = cfg(tmp_path, text)
+    assert says in refused(path)
+    assert len(refused(path)) < 400
+
+
+def test_nothing_is_executed(tmp_path):
+    touched = tmp_path / "touched"
+    for text in (
+        f"key = __import__('pathlib').Path({str(touched)!r}).touch()",
+        f"import pathlib; pathlib.Path({str(touched)!r}).touch()",
+        f"key = [p for p in [open({str(touched)!r}, 'w')]]",
+        f"@print\nclass A:\n    open({str(touched)!r}, 'w')",
+    ):
+        refused(cfg(tmp_path, text))
+    assert not touched.exists()
+
+
+def test_what_is_no_text_file_is_refused(tmp_path):
+    assert "no such file" in refused(tmp_path / "none.cfg", UsageFault)
+    assert "is a folder" in refused(tmp_path, UsageFault)
+    path = tmp_path / "some.cfg"
+    path.write_bytes(b"a = 1\nb = '\xff'\n")
+    assert refused(path) == "line 2: holds byte 0xff, expected UTF-8 text; save it as UTF-8"
+    path.write_bytes(b" " * (MOST_BYTES + 1))
+    assert f"expected a text file of at most {MOST_BYTES}" in refused(path)
+
+
+def one_line(read: Callable[[Path], object], path: Path) -> bool:
+    """Whether reading ends in a typed fault, which then has one line."""
+    try:
+        read(path)
+    except GansynthError as fault:
+        said = str(fault)
+    else:
+        return False
+    assert "\n" not in said
+    return True
+
+
+GRAMMAR = st.recursive(
+    st.sampled_from(["1", "-2.5", "'x'", "None", "x", "f()", "1e400", "b''", "...", "a.b"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda each: f"[{', '.join(each)}]"),
+        st.tuples(inner, inner).map(lambda two: f"{{{two[0]}: {two[1]}}}"),
+        st.tuples(inner, st.sampled_from("+-*/%@"), inner).map(" ".join),
+        st.tuples(inner, st.just("**"), inner).map(lambda three: f"({''.join(three)})"),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(GRAMMAR)
+def test_any_expression_has_its_value_or_a_fault_of_one_line(tmp_path_factory, expression):
+    path = cfg(tmp_path_factory.getbasetemp(), f"key = {expression}\n")
+    if not one_line(read_literals, path):
+        value = eval(expression, {})  # of numbers, texts and lists only by now
+        assert repr(read_literals(path)) == repr({"key": value})
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
+def test_any_bytes_are_a_configuration_or_a_fault_of_one_line(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "any.cfg"
+    path.write_bytes(data)
+    one_line(read_literals, path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_configuration_is_read_or_a_typed_fault(toy, data):
+    """One value of the real thing is replaced, or some characters are."""
+    text = toy.train.read_text()
+    if data.draw(st.booleans()):
+        values = read_literals(toy.train)
+        key = data.draw(st.sampled_from(sorted(values)))
+        odd = st.sampled_from([None, True, -1, 0, 2.5, "", "x", "\n", [], [[]], {}, [None], ("a",)])
+        text = "".join(f"{k} = {v!r}\n" for k, v in {**values, key: data.draw(odd)}.items())
+    else:
+        at = data.draw(st.integers(0, len(text) - 1))
+        end = at + data.draw(st.integers(0, 4))
+        text = text[:at] + data.draw(st.text(max_size=3)) + text[end:]
+    one_line(read_train_config, cfg(toy.folder, text))
+
+
+# -- the training's configuration ------------------------------------------------------------------
+
+
+def test_what_the_file_does_not_say_is_deepmedics_default(toy):
+    wanted = ("channelsTraining", "gtLabelsTraining", "batchsize_train")
+    values = {key: read_literals(toy.train)[key] for key in wanted}
+    path = toy.folder / "least.cfg"
+    found = read_train_config(write_config(path, {**values, "typeOfLearningRateSchedule": "poly"}))
+    assert (found.epochs, found.subepochs, found.cases, found.segments) == (35, 20, 50, 1000)
+    assert (found.batch, found.processes, found.sampling, found.sampling_validation) == (5, 0, 3, 1)
+    assert (found.proportions, found.weighted, found.normalise, found.pad) == (
+        *(None, False, False, True),
+    )
+    assert (found.validation, found.predictions, found.validation_list) == ((), (), None)
+    assert [case.roi for case in found.train] == [None, None]
+
+
+def test_everything_that_the_file_says_is_read(toy):
+    found = read_train_config(toy.train)
+    assert found.path == toy.train
+    assert dict(found.values) == read_literals(toy.train)
+    assert found.channels == ("flair", "t1c")
+    assert found.predictions == ("pred_02.nii.gz",)
+    assert found.validates_on_samples
+    assert found.validates_on_volumes
+    first = found.train[0]
+    folder = toy.folder / "data/pat_00"
+    assert first.channels == (folder / "flair.nii.gz", folder / "t1c.nii.gz")
+    assert (first.labels, first.roi) == (folder / "labels.nii.gz", folder / "roi.nii.gz")
+    assert [case.line for case in found.train] == [1, 2]
+    assert found.validation[0].channels[0] == toy.folder / "data/pat_02/flair.nii.gz"
+
+
+def test_lists_to_validate_on_count_only_if_something_is_validated(toy):
+    off = {
+        "performValidationOnSamplesThroughoutTraining": None,
+        "performFullInferenceOnValidationImagesEveryFewEpochs": False,
+        "channelsValidation": ["nowhere.cfg"],
+    }
+    assert read_train_config(changed(toy, **off)).validation == ()
+
+
+def test_channels_that_deepmedic_normalises_itself(toy):
+    score = {"apply_to_all_channels": True}
+    assert read_train_config(changed(toy, norm_zscore_prms=score)).normalised == (True, True)
+    score = {"apply_per_channel": [False, True]}
+    found = read_train_config(changed(toy, norm_zscore_prms=score))
+    assert (found.normalised, found.normalise) == ((False, True), True)
+
+
+SCHEDULE, NAMES = "typeOfLearningRateSchedule", "namesForPredictionsPerCaseVal"
+ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
+SHARES = "proportionOfSamplesToExtractPerCategoryTraining"
+TRAIN: dict[str, tuple[dict[str, Any], str]] = {
+    "no schedule": (
+        {SCHEDULE: None},
+        f"no {SCHEDULE}, expected one of stable, predef, poly, auto, expon; add it.",
+    ),
+    "another schedule": ({SCHEDULE: "cosine"}, f"{SCHEDULE} is 'cosine', expected one of stable"),
+    "no epochs of a schedule": ({SCHEDULE: "predef"}, "no predefinedSchedule, expected a list"),
+    "a schedule that needs validation": (
+        {SCHEDULE: "auto", ON_SAMPLES: None},
+        f"{SCHEDULE} is 'auto', expected {ON_SAMPLES} = True with it; set it, or choose another",
+    ),
+    "no batch size": (
+        {"batchsize_train": None},
+        "no batchsize_train, expected a whole number from 1; add it.",
+    ),
+    "half a batch": ({"batchsize_train": 2.5}, "batchsize_train is 2.5, expected a whole number"),
+    "a flag for a number": ({"numberOfEpochs": True}, "numberOfEpochs is True, expected a whole"),
+    "no epochs": ({"numberOfEpochs": 0}, "numberOfEpochs is 0, expected a whole number from 1"),
+    "a text for a flag": ({ON_SAMPLES: "yes"}, f"{ON_SAMPLES} is 'yes', expected True or False"),
+    "no channels": ({"channelsTraining": None}, "no channelsTraining, expected a list of files"),
+    "a text for channels": ({"channelsTraining": "./x"}, "channelsTraining is './x', expected a"),
+    "no labels": ({"gtLabelsTraining": None}, "no gtLabelsTraining, expected the path of a file"),
+    "no labels to validate on": ({"gtLabelsValidation": None}, "no gtLabelsValidation, expected"),
+    "no names": ({NAMES: None}, f"no {NAMES}, expected a file that lists a name for each"),
+    "another sampling": ({"typeOfSamplingForTraining": 4}, "is 4, expected one of 0, 1, 2, 3"),
+    "shares of nothing": ({SHARES: [0, 0, 0]}, f"{SHARES} is [0, 0, 0], expected numbers from 0"),
+    "three shares": (
+        {SHARES: [1, 1, 1], "typeOfSamplingForTraining": 0},
+        f"{SHARES} is [1, 1, 1], expected two numbers, for foreground and background",
+    ),
+    "a name of two lines": ({"sessionName": "a\nb"}, "expected a text that prints on one line"),
+    "another z-score": ({"norm_zscore_prms": [1]}, "norm_zscore_prms is [1], expected a dict"),
+    "a z-score of one": (
+        {"norm_zscore_prms": {"apply_per_channel": [True]}},
+        "apply_per_channel has to be True or False for each of 2 channel(s)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_a_key_that_deepmedic_would_stop_at_is_refused(toy, name):
+    values, says = TRAIN[name]
+    assert says in refused(changed(toy, **values))
+
+
+def test_a_misspelt_key_is_recognised(toy):
+    path = changed(toy, batchsize_train=None, batchsize_trian=5)
+    assert refused(path).endswith("add it. Did you mean 'batchsize_trian'?")
+
+
+# -- the network's configuration -------------------------------------------------------------------
+
+
+def network(folder: Path, **values: Any) -> Path:
+    return write_config(folder / "model.cfg", {**MODEL_VALUES, **values})
+
+
+def test_the_toy_network(tmp_path):
+    found = read_model_config(network(tmp_path))
+    assert (found.classes, found.channels, found.receptive) == (3, 2, (7, 7, 7))
+    assert found.unpredicted == (6, 6, 6)
+    assert (found.low, found.factors) == (((4, 5, 6),), ((3, 3, 3),))
+    assert (found.fc, found.fc_kernels, found.dropout) == (
+        *((8,), ((1, 1, 1), (1, 1, 1)), (0.0, 0.5)),
+    )
+    assert (found.activation, found.rolling, found.initial) == ("prelu", 60, ("fanIn", 2.0))
+
+
+def test_what_a_network_does_not_say_is_deepmedics_default(tmp_path):
+    out = dict.fromkeys(("segmentsDimVal", "segmentsDimInference", "numberFMsPerLayerFC"))
+    found = read_model_config(network(tmp_path, **out, useSubsampledPathway=None))
+    assert (found.segment_validation, found.segment_inference) == ((7, 7, 7), (13, 13, 13))
+    assert (found.low, found.low_kernels, found.factors) == ((), (), ())
+    assert (found.fc, found.dropout) == ((), (0.5,))
+
+
+def test_the_network_of_deepmedics_paper(tmp_path):
+    """Eight layers, two subsampled paths, a padded first FC layer: Kamnitsas et al. 2017."""
+    found = read_model_config(
+        network(
+            tmp_path,
+            numberFMsPerLayerNormal=[30, 30, 40, 40, 40, 40, 50, 50],
+            kernelDimPerLayerNormal=[[3, 3, 3]] * 8,
+            layersWithResidualConnNormal=[4, 6, 8],
+            subsampleFactor=[[3, 3, 3], [5, 5, 5]],
+            numberFMsPerLayerFC=[250, 250],
+            kernelDimPerLayerFC=[[3, 3, 3], [1, 1, 1], [1, 1, 1]],
+            padTypePerLayerFC=["mirror", None, None],
+            segmentsDimTrain=[37, 37, 37],
+            segmentsDimVal=[17, 17, 17],
+            segmentsDimInference=[45, 45, 45],
+        )
+    )
+    assert (found.receptive, found.unpredicted) == ((17, 17, 17), (16, 16, 16))
+    assert found.fc_padded == (True, False, False)
+    assert found.low == (found.features, found.features)
+    assert found.low_kernels == (found.kernels, found.kernels)
+
+
+MODEL: dict[str, tuple[dict[str, Any], str]] = {
+    "no classes": ({"numberOfOutputClasses": None}, "no numberOfOutputClasses, expected a whole"),
+    "one class": ({"numberOfOutputClasses": 1}, "numberOfOutputClasses is 1, expected a whole"),
+    "no layers": ({"numberFMsPerLayerNormal": []}, "numberFMsPerLayerNormal is [], expected a"),
+    "a kernel too few": (
+        {"kernelDimPerLayerNormal": [[3, 3, 3]]},
+        "kernelDimPerLayerNormal is [[3, 3, 3]], expected one kernel for each of 3 layer(s)",
+    ),
+    "a flat kernel": ({"kernelDimPerLayerNormal": [[3, 3]] * 3}, "expected a list of threes"),
+    "a residual too early": ({"layersWithResidualConnNormal": [1]}, "layers from 2 to 3"),
+    "a small segment": (
+        {"segmentsDimTrain": [6, 13, 13]},
+        "segmentsDimTrain is [6, 13, 13], expected at least [7, 7, 7], what the network needs to "
+        "predict a voxel; enlarge it",
+    ),
+    "a segment that FC layers use up": (
+        {"kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1]], "segmentsDimVal": [8, 8, 8]},
+        "segmentsDimVal is [8, 8, 8], expected at least [9, 9, 9]",
+    ),
+    "another receptive field below": (
+        {"kernelDimPerLayerSubsampled": [[3, 3, 3], [3, 3, 3], [5, 5, 5]]},
+        "expected the normal path's receptive field, [7, 7, 7]",
+    ),
+    "a flat factor": ({"subsampleFactor": [[3, 3]]}, "subsampleFactor is [[3, 3]], expected three"),
+    "unlike paths": (
+        {"numberFMsPerLayerSubsampled": [[4], [4, 5]]},
+        "expected as many layers in each path",
+    ),
+    "padding that DeepMedic miscounts": (
+        {"kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1]], "padTypePerLayerFC": [None, None]},
+        "expected 'VALID' or 'mirror' for a kernel of [3, 3, 3]",
+    ),
+    "another padding": ({"padTypePerLayerFC": ["full", None]}, "expected 'VALID', 'mirror'"),
+    "dropout of all": ({"dropoutRatesFc": [0.5, 1.0]}, "expected a rate from 0 to below 1 for"),
+    "another activation": ({"activationFunction": "gelu"}, "is 'gelu', expected one of linear"),
+    "another start": ({"convWeightsInit": ["xavier", 1]}, "convWeightsInit is ['xavier', 1]"),
+    "an old key": ({"relu0orPrelu1": 1}, "relu0orPrelu1 is no longer read by DeepMedic, expected"),
+}
+
+
+@pytest.mark.parametrize("name", MODEL)
+def test_a_network_that_deepmedic_could_not_build_is_refused(tmp_path, name):
+    values, says = MODEL[name]
+    assert says in refused(network(tmp_path, **values), model=True)
+
+
+def test_messages_have_the_whole_path(tmp_path):
+    path = cfg(tmp_path, "key = x")
+    with pytest.raises(DataFault, match=re.escape(f"{path}: line 1: key is x")):
+        read_literals(path)
+
+
+def test_values_are_read_back_from_their_own_text(toy):
+    """What is written with ``repr``, as an export writes it, is the same again."""
+    values = read_literals(toy.train)
+    assert ast.literal_eval(repr(values)) == values
+    assert read_literals(write_config(toy.folder / "again.cfg", values)) == values

@@ -1,0 +1,161 @@
+"""What the torch engine is told: read from both configurations and --set, checked beforehand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth_deepmedic.configs import read_model_config, read_train_config
+from gansynth_deepmedic.engine.network import default_model
+from gansynth_deepmedic.engine.settings import (
+    SETTINGS,
+    EngineSettings,
+    Losses,
+    Optimisation,
+    RateSchedule,
+    Validation,
+    read_settings,
+)
+from tests.deepmedic_sets import toy_deepmedic
+
+
+def settings(folder: Path, given: dict[str, str] | None = None, **values: Any) -> EngineSettings:
+    """Read from the phantoms' configuration, with other values of its keys."""
+    model = values.pop("model", None)
+    toy = toy_deepmedic(folder, train=1, val=1, shape=(8, 8, 8), values=values, model=model)
+    return read_settings(given or {}, read_train_config(toy.train), read_model_config(toy.model))
+
+
+def test_what_a_file_does_not_say_is_as_deepmedic_has_it(tmp_path):
+    found = settings(tmp_path)
+    assert found.optimisation == Optimisation("rmsprop", 1e-3, 0.6, True, True, 0.9, 1e-4)
+    assert (found.optimisation.l1, found.optimisation.l2) == (1e-6, 1e-4)
+    assert found.rates == RateSchedule("poly", 1, wait=1 / 3)
+    assert found.losses == Losses(1.0, 0.0, 0.0, until=(0.0, 1.0))
+    assert found.validation == Validation(samples=True, segments=40, batch=10, volumes=True)
+    assert (found.classes, found.channels) == (3, 2)
+    assert (found.device, found.precision, found.regions) == ("auto", "auto", ())
+
+
+def test_what_a_file_says_holds(tmp_path):
+    found = settings(
+        tmp_path,
+        sgd0orAdam1orRms2=1,
+        epsilonAdam=1e-7,
+        momNonNorm0orNormalized1=0,
+        typeOfLearningRateSchedule="predef",
+        predefinedSchedule=[1, 3],
+        losses_and_weights={"xentr": 0.5, "iou": None, "dsc": 2},
+        numberOfEpochsBetweenFullInferenceOnValImages=4,
+        saveSegmentationVal=False,
+    )
+    assert (found.optimisation.kind, found.optimisation.eps) == ("adam", 1e-7)
+    assert not found.optimisation.normalised
+    assert found.rates.at == (1.0, 3.0)
+    assert (found.losses.xentr, found.losses.iou, found.losses.dsc) == (0.5, 0, 2)
+    assert (found.validation.every, found.validation.save) == (4, False)
+
+
+def test_settings_are_put_over_the_file(tmp_path):
+    given = {"device": "cpu", "precision": "fp32", "save_predictions": "no"}
+    found = settings(tmp_path, {**given, "regions": " WT:1+2, core:2"})
+    assert (found.device, found.precision, found.validation.save) == ("cpu", "fp32", False)
+    assert found.regions == (("WT", (1, 2)), ("core", (2,)))
+    assert found.regions != settings(tmp_path / "other", given).regions
+
+
+def test_they_go_through_json(tmp_path):
+    found = settings(
+        tmp_path,
+        {"regions": "WT:1+2"},
+        typeOfLearningRateSchedule="predef",
+        predefinedSchedule=[1, 3],
+        reweight_classes_in_cost={"type": "per_c", "prms": [1, 2, 3], "schedule": [0, 2]},
+    )
+    assert EngineSettings.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"devise": "cpu"}, "Did you mean 'device'"),
+        ({"device": "gpu"}, "device=gpu: expected auto, cpu, cuda"),
+        ({"device": "cpu:x"}, "device=cpu:x"),
+        ({"precision": "fp16"}, "precision=fp16: expected auto, bf16 or fp32"),
+        ({"save_predictions": "maybe"}, "save_predictions=maybe: expected yes or no"),
+        ({"regions": "WT:1+3"}, "'1+3'; expected numbers from 1 to 2"),
+        ({"regions": "WT:1,WT:2"}, "each once"),
+        ({"regions": "foreground:1"}, "'foreground'; expected names of your own"),
+        ({"regions": "1+2"}, "expected names of your own|has the labels"),
+        ({"regions": "WT:"}, "has the labels ''"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(tmp_path, given, says):
+    with pytest.raises(UsageFault, match=says.replace("+", r"\+")):
+        settings(tmp_path, given)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"learningRate": "fast"}, "learningRate = 'fast', expected a number from 0 on"),
+        ({"sgd0orAdam1orRms2": 3}, "expected a whole number from 0 to 2"),
+        ({"momentumValue": 1.5}, "momentumValue = 1.5, expected a number from 0 to 1"),
+        ({"classicMom0OrNesterov1": True}, "expected a whole number from 0 to 1"),
+        ({"numEpochsToWaitBeforeLoweringLr": 1}, "expected less than the 1 epochs"),
+        (
+            {"typeOfLearningRateSchedule": "predef", "predefinedSchedule": [3, 1]},
+            "rising order",
+        ),
+        (
+            {"typeOfLearningRateSchedule": "expon", "paramsForExpSchedForLrAndMom": [0.1]},
+            r"expected \[learning rate, momentum\]",
+        ),
+        ({"losses_and_weights": {"xentr": None}}, "at least one loss"),
+        ({"losses_and_weights": {"focal": 1}}, "of xentr, iou and dsc"),
+        (
+            {"reweight_classes_in_cost": {"type": "per_c", "prms": [1], "schedule": [0, 2]}},
+            "3 numbers as 'prms'",
+        ),
+        ({"reweight_classes_in_cost": {"type": "freq", "schedule": [2, 2]}}, "'schedule' as"),
+        ({"layersToFreezeNormal": [1]}, "layersToFreezeNormal = .*cannot do"),
+        ({"cnnModelFilePath": "./model"}, "cnnModelFilePath = './model'"),
+        ({"batchsize_val_samples": 0}, "expected a whole number from 1 on"),
+        ({"saveSegmentationVal": 1}, "expected True or False"),
+    ],
+)
+def test_a_key_that_does_not_fit_is_refused(tmp_path, values, says):
+    with pytest.raises(DataFault, match=says) as raised:
+        settings(tmp_path, **values)
+    assert str(tmp_path / "trainConfig.cfg") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ({"padTypePerLayerNormal": ["mirror", "VALID", "VALID"]}, "padTypePerLayerNormal"),
+        ({"padTypePerLayerSubsampled": ["mirror"] * 3}, "padTypePerLayerSubsampled"),
+        ({"kernelDimPerLayerNormal": [[2, 2, 2], [3, 3, 3], [3, 3, 3]]}, "kernels of odd size"),
+    ],
+)
+def test_a_network_whose_sizes_do_not_fit_is_refused(tmp_path, model, says):
+    with pytest.raises(DataFault, match=says):
+        settings(tmp_path, model=model)
+
+
+def test_what_is_passed_over_only_if_it_says_nothing(tmp_path):
+    found = settings(tmp_path, layersToFreezeNormal=[], cnnModelFilePath=None)
+    assert found == settings(tmp_path / "other")
+
+
+def test_the_default_network_has_settings(tmp_path):
+    toy = toy_deepmedic(tmp_path, train=1, val=1, shape=(8, 8, 8))
+    found = read_settings({}, read_train_config(toy.train), default_model(5, 2))
+    assert (found.classes, found.channels) == (5, 2)
+
+
+def test_every_setting_is_said_in_one_sentence():
+    assert sorted(SETTINGS) == ["device", "precision", "regions", "save_predictions"]
+    assert all(len(text) < 200 and "\n" not in text for text in SETTINGS.values())

@@ -1,0 +1,236 @@
+"""Whole volumes by segments, Dice, and what is written of them."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
+from gansynth_deepmedic.engine.context import padded
+from gansynth_deepmedic.engine.cutting import Cutting
+from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.infer import Predictor, held_cases, read_held, validate
+from gansynth_deepmedic.engine.metrics import Confusion, dice, mean_dice, with_labels
+from gansynth_deepmedic.engine.network import DualPath
+from gansynth_deepmedic.engine.reading import read_volume
+from gansynth_deepmedic.insertion import Loaded
+from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Toy:
+    """One training and two validation cases, which need not be large."""
+    made: Toy = toy_deepmedic(
+        tmp_path_factory.mktemp("toy"), train=1, val=2, shape=(24, 22, 20),
+        affine=np.diag([-1.0, -1.0, 3.0, 1.0]),
+    )  # fmt: skip
+    return made
+
+
+def network(model: ModelConfig) -> DualPath:
+    """One whose labels are not all the same."""
+    torch.manual_seed(0)
+    net = DualPath(model).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.ndim == 1:
+                parameter.uniform_(-0.5, 0.5)
+        geometry = Geometry.from_model(model)
+        low = [torch.randn(4, 2, *size) for size in geometry.low]
+        logits = net(torch.randn(4, 2, *geometry.segment), low)
+        net.bias.bias.sub_(logits.mean(dim=(0, 2, 3, 4)))
+    return net
+
+
+def predictor(toy: Toy, **changes: object) -> Predictor:
+    config, model = read_train_config(toy.train), read_model_config(toy.model)
+    return replace(
+        Predictor(
+            network(model),
+            Geometry.from_model(model, "inference"),
+            Cutting.from_configs(config, model),
+            torch.device("cpu"),
+        ),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def case_of(shape: Sequence[int], *, roi: bool = True) -> Loaded:
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 1, (2, *shape)).astype(np.float32)
+    region = np.zeros(shape, np.int16)
+    region[2:-3, 3:-2, 1:-4] = 1
+    return Loaded(image, np.zeros(shape, np.int16), region if roi else None, None, "case")
+
+
+def without_low(toy: Toy, folder: Path) -> ModelConfig:
+    values = {**MODEL_VALUES, "useSubsampledPathway": False}
+    return read_model_config(write_config(folder / "model.cfg", values))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("shape", [(20, 23, 31), (9, 8, 25)], ids=["large", "less than a segment"])
+def test_tiles_are_one_large_convolution(toy, tmp_path, shape, batch):
+    """The last tile along an axis overlaps its neighbour, and nothing shows of that."""
+    model = without_low(toy, tmp_path)
+    ours = predictor(
+        toy, network=network(model), geometry=Geometry.from_model(model, "inference"), batch=batch
+    )
+    case = case_of(shape, roi=False)
+    image = np.asarray(padded(case.image, ours.geometry.margin), np.float32)
+    with torch.no_grad():
+        whole = ours.network(torch.from_numpy(image)[None])[0].softmax(dim=0).numpy()
+    assert whole.shape[1:] == shape
+    np.testing.assert_allclose(ours.probabilities(case), whole, atol=1e-5)
+    labels = ours.labels(case)
+    assert (labels == whole.argmax(axis=0)).all()
+    assert len(np.unique(labels)) > 1
+
+
+def test_tiles_with_subsampled_paths_are_one_large_convolution(toy):
+    """Where tiles begin on the grid of the subsampled path, it sees the same in both ways."""
+    ours = predictor(toy, geometry=Geometry.cubes(15, 7, (3,)))  # predicts 9, three coarse voxels
+    case = case_of((27, 18, 36), roi=False)
+    whole = replace(ours, geometry=replace(ours.geometry, segment=(33, 24, 42)))
+    np.testing.assert_allclose(ours.probabilities(case), whole.probabilities(case), atol=1e-5)
+
+
+def test_nothing_is_found_outside_of_the_region(toy):
+    case = case_of((25, 24, 23))
+    assert case.roi is not None
+    found = predictor(toy).labels(case)
+    everywhere = predictor(toy).labels(replace(case, roi=None))
+    assert (found[case.roi == 0] == 0).all()
+    assert (everywhere[case.roi == 0] != 0).any()
+    assert (found == everywhere * case.roi).all()
+    assert (predictor(toy).probabilities(case)[:, case.roi == 0] == 0).all()
+
+
+def test_an_unpadded_volume_has_no_labels_at_its_rim(toy):
+    plain = predictor(toy)
+    bare = replace(plain, cutting=replace(plain.cutting, pad=False))
+    case = case_of((25, 24, 23), roi=False)
+    found = bare.labels(case)
+    inner = (slice(3, -3),) * 3
+    assert found[inner].any()
+    found[inner] = 0
+    assert not found.any()
+
+
+def test_it_normalises_as_training_does(toy, tmp_path):
+    """Images in other units give the same labels where DeepMedic normalises."""
+    config = read_train_config(toy.train)
+    values = {**config.values, "norm_zscore_prms": {"apply_to_all_channels": True}}
+    model = read_model_config(toy.model)
+    ours = predictor(toy, cutting=Cutting.from_configs(replace(config, values=values), model))
+    case = case_of((20, 20, 20))
+    other = replace(case, image=case.image * 50 + 7)
+    assert (ours.labels(case) == ours.labels(other)).all()
+    assert (predictor(toy).labels(case) != predictor(toy).labels(other)).any()
+
+
+# -- Dice ------------------------------------------------------------------------------------------
+
+
+def test_dice_of_labels_and_regions():
+    truth = np.array([0, 1, 1, 2, 2, 2, 4, 0])
+    found = np.array([0, 1, 2, 2, 2, 0, 0, 1])
+    scores = dice(found, truth, with_labels((("both", (1, 2)), ("four", (4,))), 5))
+    assert list(scores) == ["foreground", "1", "2", "3", "4", "both", "four"]
+    assert scores["1"] == {"dice": 0.5, "truth": 2, "predicted": 2, "both": 1}
+    assert scores["2"]["dice"] == pytest.approx(2 * 2 / 6)
+    assert scores["both"]["dice"] == pytest.approx(2 * 4 / 10)
+    assert scores["foreground"]["dice"] == pytest.approx(2 * 4 / 11)
+    assert scores["four"]["dice"] == 0
+    assert math.isnan(scores["3"]["dice"])
+
+
+def test_what_is_absent_has_no_dice_and_no_part_in_the_mean():
+    regions = with_labels((), 3)
+    one = dice(np.array([1, 2, 0]), np.array([1, 0, 0]), regions)
+    two = dice(np.array([1, 0, 0]), np.array([1, 1, 0]), regions)
+    means = mean_dice([one, two])
+    assert means["1"] == pytest.approx((1 + 2 / 3) / 2)
+    assert math.isnan(means["2"])
+    assert mean_dice([]) == {}
+
+
+def test_accuracy_and_dice_of_segments():
+    confusion = Confusion(3)
+    confusion.add_labels(np.array([[0, 0, 1], [1, 1, -1]]), np.array([[0, 1, 1], [1, 0, 2]]))
+    assert confusion.accuracy() == pytest.approx(3 / 5)
+    assert confusion.dice()["1"] == pytest.approx(2 * 2 / 6)
+    assert math.isnan(confusion.dice()["2"])
+    assert math.isnan(Confusion(2).accuracy())
+
+
+# -- validation ------------------------------------------------------------------------------------
+
+
+def test_validation_is_by_case_and_in_the_mean(toy, tmp_path):
+    held = held_cases(read_train_config(toy.train))
+    assert [one.name for one in held] == ["pred_01", "pred_02"]
+    found = validate(
+        predictor(toy), held, read_volume, with_labels((("all", (1, 2)),), 3), tmp_path / "out"
+    )
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    scores = [case["dice"]["all"] for case in found["cases"]]
+    assert found["mean"]["all"] == pytest.approx(np.mean(scores))
+    assert found["regions"]["all"] == [1, 2]
+    for one, entry in zip(held, found["cases"], strict=True):
+        image: Any = nib.load(tmp_path / "out" / entry["prediction"])
+        truth: Any = nib.load(entry["labels"])
+        assert image.get_data_dtype() == np.int16
+        assert np.allclose(image.affine, truth.affine)
+        again = dice(np.asarray(image.dataobj), np.asarray(truth.dataobj), (("1", (1,)),))
+        assert again["1"]["dice"] == pytest.approx(entry["dice"]["1"])
+        assert entry["voxels"]["1"]["predicted"] == again["1"]["predicted"]
+        assert (predictor(toy).labels(read_held(one, read_volume)) == image.dataobj).all()
+
+
+def test_nothing_is_written_where_nothing_is_wanted(toy, tmp_path):
+    held = held_cases(read_train_config(toy.train))
+    found = validate(predictor(toy), held[:1], read_volume, with_labels((), 3), None)
+    assert "prediction" not in found["cases"][0]
+
+
+def test_a_case_without_truth_is_segmented_only(toy, tmp_path):
+    config = read_train_config(toy.train)
+    bare = replace(config.validation[0], labels=None)
+    held = held_cases(replace(config, validation=(bare, config.validation[1])))
+    found = validate(predictor(toy), held, read_volume, with_labels((), 3), tmp_path)
+    assert "dice" not in found["cases"][0]
+    assert found["mean"]["1"] == found["cases"][1]["dice"]["1"]
+    assert (tmp_path / "pred_01.nii.gz").exists()
+    alone = validate(predictor(toy), held[:1], read_volume, with_labels((), 3), None)
+    assert alone["mean"] == {}
+
+
+def test_predictions_stay_in_their_folder_under_names_of_their_own(toy):
+    config = read_train_config(toy.train)
+    held = held_cases(replace(config, predictions=("../../a.nii.gz", "b/a")))
+    assert [one.name for one in held] == ["a", f"a_{config.validation[1].line}"]
+    held = held_cases(replace(config, predictions=()))
+    assert [one.name for one in held] == ["case_0", "case_1"]
+
+
+def test_labels_that_are_no_class_are_refused(toy):
+    case = case_of((20, 20, 20))
+    case.labels[5, 5, 5] = 7
+    with pytest.raises(DataFault, match="labels from 0 to 7, expected 0 to 2"):
+        predictor(toy).labels(case)
+
+
+def test_there_is_nothing_to_predict_with_before_a_checkpoint(tmp_path):
+    from gansynth_deepmedic.engine.checkpoints import load_network
+
+    with pytest.raises(UsageFault, match="no checkpoint"):
+        load_network(None, tmp_path)  # type: ignore[arg-type]

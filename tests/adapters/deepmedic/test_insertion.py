@@ -1,0 +1,306 @@
+"""Where samples belong, and what a real case looks like with one in it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nibabel.orientations import apply_orientation
+
+from gansynth.bank import BankReader
+from gansynth.errors import DataFault
+from gansynth.sampling import BESIDE
+from gansynth.schema import Sample
+from gansynth_deepmedic import insertion
+from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.insertion import Loaded, Seat, insert, misfit, seat_of
+from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, stored_as, volume, write_bank
+
+
+def loaded(of: Volume) -> Loaded:
+    """What DeepMedic would read."""
+    stored = of.host.stored
+    roi = None if of.roi is None else stored_as(of.roi, stored)
+    image = np.stack([stored_as(channel, stored) for channel in of.image])
+    return Loaded(image, stored_as(of.labels, stored), roi, None, of.host.id)
+
+
+# -- how files lie ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", WAYS)
+def test_a_view_is_what_nibabel_makes_of_a_file(stored):
+    of = volume(shape=(3, 4, 5), stored=stored)
+    file = of.files[of.host.channels[0]]
+    assert np.array_equal(of.host.view(file), of.image[0])
+    assert np.array_equal(of.host.view(file), apply_orientation(file, np.array(stored)).T)
+    both = loaded(of).image
+    of.host.view(both)[1, 0, 1, 2] = 77
+    assert (both[1] == 77).sum() == 1
+    assert np.array_equal(of.host.view(both)[0], of.image[0])
+
+
+def test_a_host_case_comes_back_from_json():
+    host = volume(stored=WAYS[9], missing=[1]).host
+    assert HostCase.from_json(host.to_json()) == host
+
+
+# -- where a sample belongs ------------------------------------------------------------------------
+
+
+def placed(*corner: int, index: int | None = None) -> dict[str, Any]:
+    return {"corner": list(corner), "slice_index": index}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "seat"),
+    [
+        ({"case": "a", "placement": placed(1, -2, 3)}, Seat("a", (1, -2, 3))),
+        ({"case": "a", "placement": placed()}, Seat("a", None)),
+        ({"case": "a", "placement": placed(1, 2, index=4)}, None),
+        ({"case": "a", "placement": placed(1, 2)}, None),
+        ({"beside": {"case": "a", "placement": placed()}}, Seat("a", None)),
+        ({"beside": {"case": "a", "placement": placed(1, 2, 3)}}, None),
+        ({"case": "a"}, None),
+        ({}, None),
+    ],
+    ids=["crop", "whole", "slice", "flat", "noise-whole", "noise-crop", "no-placement", "nothing"],
+)
+def test_the_seat_of_a_sample(provenance, seat):
+    assert seat_of(provenance) == seat
+
+
+def test_noise_is_told_as_samples_tell_it():
+    assert insertion._BESIDE == BESIDE
+
+
+# -- what is inserted ------------------------------------------------------------------------------
+
+
+def fading(length: int, before: bool, after: bool, rim: int) -> list[float]:
+    """Weights along an axis, the plain way: try rims until half of the voxels are whole."""
+    for width in range(rim, -1, -1):
+        weights = []
+        for place in range(length):
+            near = [place] * before + [length - 1 - place] * after
+            weights.append(min([1.0] + [(n + 1) / (width + 1) for n in near]))
+        if sum(w == 1 for w in weights) * 2 >= length:
+            return weights
+    raise AssertionError
+
+
+def wanted(of: Volume, sample: Sample, corner: Sequence[int], rim: int) -> tuple[Any, Any, Any]:
+    """Image, labels and core in gansynth's axes, voxel by voxel."""
+    assert sample.labels is not None
+    image, labels = of.image.copy(), of.labels.copy()
+    core = np.zeros(labels.shape, bool)
+    ramps, starts = [], []
+    for first, n, extent in zip(corner, sample.labels.shape, labels.shape, strict=True):
+        seen = range(max(first, 0), min(first + n, extent))
+        ramps.append(fading(len(seen), first > 0, first + n < extent, rim))
+        starts.append(seen.start)
+    for place in np.ndindex(*map(len, ramps)):
+        at = tuple(n + start for n, start in zip(place, starts, strict=True))
+        there = tuple(n - first for n, first in zip(at, corner, strict=True))
+        weight = min(ramp[n] for ramp, n in zip(ramps, place, strict=True))
+        if (of.roi is not None and of.roi[at] == 0) or sample.labels[there] == -1:
+            continue
+        for channel, (scale, offset) in enumerate(of.host.units):
+            if of.host.channels[channel] != "-" and scale:
+                value = float(sample.image[(channel, *there)]) * scale + offset
+                image[(channel, *at)] = weight * value + (1 - weight) * image[(channel, *at)]
+        if weight >= 0.5:
+            labels[at] = sample.labels[there]
+        core[at] = weight == 1
+    return image, labels, core
+
+
+def noise(of: Volume, corner: Sequence[int], size: Sequence[int], seed: int) -> Sample:
+    """A patch of noise, with labels as a generator has them."""
+    rng = np.random.default_rng(seed)
+    base = patch(of, corner, size)
+    assert base.labels is not None
+    labels = np.where(base.labels < 0, base.labels, rng.integers(0, 3, size)).astype(np.int16)
+    return replace(base, image=rng.normal(size=base.image.shape).astype(np.float32), labels=labels)
+
+
+def check(of: Volume, sample: Sample, corner: Sequence[int], rim: int) -> None:
+    real = loaded(of)
+    kept = real.image.copy(), real.labels.copy()
+    image, labels, core = wanted(of, sample, corner, rim)
+    if not core.any():
+        assert "region of interest" in misfit(of.host, sample, rim)
+        return
+    found = insert(of.host, real, sample, rim)
+    view = of.host.view
+    assert np.allclose(view(found.image), image, rtol=1e-6, atol=1e-5)
+    same = image == of.image
+    assert np.array_equal(view(found.image)[same], image[same])
+    assert np.array_equal(view(found.labels), labels)
+    assert found.core is not None
+    assert np.array_equal(view(found.core), core)
+    assert (found.image.dtype.name, found.labels.dtype.name) == ("float32", "int16")
+    assert found.roi is real.roi
+    assert np.array_equal(kept[0], real.image)
+    assert np.array_equal(kept[1], real.labels)
+
+
+@pytest.mark.parametrize("stored", WAYS)
+def test_a_patch_lies_where_it_was_cut_however_the_files_lie(stored):
+    of = volume(shape=(7, 6, 8), stored=stored)
+    check(of, noise(of, (1, -1, 4), (5, 6, 6), 3), (1, -1, 4), rim=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_patch_anywhere(data):
+    shape = data.draw(st.tuples(*[st.integers(1, 7)] * 3))
+    size = data.draw(st.tuples(*[st.integers(1, 8)] * 3))
+    corner = [data.draw(st.integers(1 - s, n - 1)) for s, n in zip(size, shape, strict=True)]
+    units = data.draw(st.sampled_from([((1.0, 0.0),) * 2, ((0.0, 3.0), (40.0, -7.0))]))
+    of = volume(
+        shape=shape,
+        stored=data.draw(st.sampled_from(WAYS)),
+        roi=data.draw(st.booleans()),
+        units=units,
+        missing=data.draw(st.sampled_from([(), (0,)])),
+        seed=data.draw(st.integers(0, 99)),
+    )
+    check(of, noise(of, corner, size, 1), corner, rim=data.draw(st.integers(0, 5)))
+
+
+def test_weights_of_a_rim():
+    of = volume(shape=(20, 3, 3), roi=False, units=((1.0, 0.0),))
+    of.image[:] = 0
+    found = insert(of.host, loaded(of), patch(of, (4, 0, 0), (12, 3, 3), value=1.0), rim=3)
+    line = of.host.view(found.image)[0, :, 1, 1]
+    fade = [0.25, 0.5, 0.75]
+    assert line.tolist() == [0] * 4 + fade + [1] * 6 + fade[::-1] + [0] * 4
+    assert found.core is not None
+    assert of.host.view(found.core)[:, 1, 1].nonzero()[0].tolist() == list(range(7, 13))
+    labels = of.host.view(found.labels)[:, 1, 1]
+    assert (labels[5:15] == 1).all()
+    assert np.array_equal(np.delete(labels, range(5, 15)), np.delete(of.labels[:, 1, 1],
+                                                                     range(5, 15)))  # fmt: skip
+
+
+def test_a_face_at_the_border_of_the_volume_does_not_fade():
+    of = volume(shape=(9, 9, 9), roi=False)
+    found = insert(of.host, loaded(of), patch(of, (0, -3, 4), (9, 12, 5)), rim=2)
+    assert found.core is not None
+    core = of.host.view(found.core)
+    assert core[:, :, 6:].all()
+    assert not core[:, :, :6].any()
+
+
+@pytest.mark.parametrize(("size", "left"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (9, 5)])
+def test_half_of_a_small_patch_stays_whole(size, left):
+    of = volume(shape=(15, 15, 15), roi=False)
+    found = insert(of.host, loaded(of), patch(of, (3, 3, 3), (size,) * 3), rim=50)
+    assert found.core is not None
+    assert of.host.view(found.core).any(axis=(1, 2)).sum() == left
+
+
+def test_outside_of_the_region_nothing_changes_to_the_bit():
+    of = volume(shape=(8, 8, 8))
+    assert of.roi is not None
+    of.image[0, of.roi == 0] = -0.0
+    real = loaded(of)
+    found = insert(of.host, real, replace(patch(of, (1, 1, 1), (6, 6, 6)),
+                                          labels=np.ones((6, 6, 6), np.int16)))  # fmt: skip
+    assert real.roi is not None
+    outside = real.roi == 0
+    assert found.image[:, outside].tobytes() == real.image[:, outside].tobytes()
+    assert np.array_equal(found.labels[outside], real.labels[outside])
+    assert found.core is not None
+    assert not found.core[outside].any()
+
+
+def test_where_a_sample_says_outside_within_the_region_the_case_stays_real():
+    of = volume(shape=(6, 6, 6), roi=False)
+    sample = patch(of, (0, 0, 0), (6, 6, 6))
+    assert sample.labels is not None
+    sample.labels[2] = -1
+    found = insert(of.host, loaded(of), sample)
+    assert np.array_equal(of.host.view(found.image)[:, 2], of.image[:, 2])
+    assert np.array_equal(of.host.view(found.labels)[2], of.labels[2])
+    assert found.core is not None
+    assert of.host.view(found.core).all(axis=(1, 2)).tolist() == [True] * 2 + [False] + [True] * 3
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_whole_volume_is_the_samples_wherever_there_is_interest(beside):
+    of = volume(stored=WAYS[13], missing=[0])
+    sample = patch(of, None)
+    if beside:
+        told = {key: sample.provenance[key] for key in ("case", "placement")}
+        sample = replace(sample, provenance={"shape": list(of.host.shape), "beside": told})
+    found = insert(of.host, loaded(of), sample)
+    assert of.roi is not None
+    assert found.core is None
+    assert found.case == of.host.id
+    wanted = np.where(of.roi > 0, np.float32(100 * 0.5 - 1), of.image[1])
+    assert np.array_equal(of.host.view(found.image), [np.zeros_like(wanted), wanted])
+    assert np.array_equal(of.host.view(found.labels), np.where(of.roi > 0, 1, of.labels))
+
+
+def test_half_precision_samples_are_scaled_in_single():
+    of = volume(shape=(4, 4, 4), roi=False, units=((1.0, 70000.0),))
+    sample = patch(of, (0, 0, 0), (4, 4, 4), value=1.5)
+    half = replace(sample, image=sample.image.astype(np.float16))
+    assert (insert(of.host, loaded(of), half).image == 70001.5).all()
+
+
+# -- what does not fit -----------------------------------------------------------------------------
+
+OF = volume(shape=(6, 6, 6))
+FITS = patch(OF, (1, 1, 1), (4, 4, 4))
+NAN = np.full((2, 4, 4, 4), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (replace(FITS, image=FITS.image[:1]), r"1 channel\(s\), expected 2"),
+        (replace(FITS, labels=None), "no labels"),
+        (replace(FITS, labels=np.ones((4, 4, 3), np.int16)), "expected equal"),
+        (replace(FITS, image=NAN), "not finite"),
+        (patch(OF, (6, 0, 0), (4, 4, 4), label=1), r"its place \(6, 0, 0\) is beyond"),
+        (patch(OF, None, (5, 6, 6)), r"of shape \(5, 6, 6\), case 'pat_1' has \(6, 6, 6\)"),
+        (patch(OF, (1, 1, 1), (4, 4, 4), shape=[9, 9, 9]), r"of shape \(9, 9, 9\)"),
+        (patch(OF, (1, 1, 1), (4, 4, 4), case="pat_7"), "of the case 'pat_7'"),
+        (patch(OF, (1, 1, 1), (4, 4, 4), placement=placed(1, 1, index=2)), "no place in a volume"),
+        (replace(FITS, labels=np.full((4, 4, 4), -1, np.int16)), "region of interest"),
+    ],
+    ids=["channels", "unlabelled", "labels", "nan", "beyond", "whole", "shape", "case", "slice",
+         "outside"],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(sample, words):
+    with pytest.raises(DataFault, match=f"^sample: .*{words}.* [Ff]it"):
+        insert(OF.host, loaded(OF), sample)
+
+
+def test_a_case_that_has_been_replaced_is_named():
+    other = loaded(volume(shape=(6, 6, 5)))
+    with pytest.raises(DataFault, match=r"labels\.nii\.gz: .* shape \(6, 6, 5\).*replaced"):
+        insert(OF.host, other, FITS)
+    with pytest.raises(DataFault, match="replaced"):
+        insert(OF.host, replace(loaded(OF), image=loaded(OF).image[:1]), FITS)
+
+
+def test_a_region_that_has_been_replaced_is_named():
+    real = loaded(OF)
+    assert real.roi is not None
+    with pytest.raises(DataFault, match=r"roi\.nii\.gz, though its labels say so"):
+        insert(OF.host, replace(real, roi=np.zeros_like(real.roi)), FITS)
+
+
+def test_the_id_of_a_sample_is_kept(tmp_path):
+    bank = write_bank(tmp_path / "bank", [FITS])
+    drawn = BankReader(bank).draw(np.random.default_rng(0))
+    assert drawn is not None
+    assert insert(OF.host, loaded(OF), drawn).sample == drawn.id
+    assert insert(OF.host, loaded(OF), FITS).sample == "sample"

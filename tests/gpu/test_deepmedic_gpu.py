@@ -1,0 +1,102 @@
+"""The torch engine of DeepMedic on a GPU: what it computes, and a training there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.network import default_model
+from gansynth_deepmedic.engine.train import Task, Training
+from tests.adapters.deepmedic.engine_orders import order_of
+from tests.deepmedic_sets import toy_deepmedic
+
+TINY: dict[str, Any] = {
+    "numberOfEpochs": 2,
+    "numberOfSubepochs": 4,
+    "learningRate": 3e-3,
+    "numberOfEpochsBetweenFullInferenceOnValImages": 2,
+}
+
+
+def training(folder: Path, device: torch.device, precision: str = "fp32", **model: Any) -> Training:
+    """A training that has not begun; without dropout, so that devices can be compared."""
+    toy = toy_deepmedic(folder / "toy", values=TINY, model={"dropoutRatesFc": [0.0, 0.0], **model})
+    settings = {"device": device.type, "precision": precision}
+    return Training(Task.of(order_of(toy, folder / "out", settings)), print)
+
+
+def segments(task: Task, count: int = 4) -> dict[str, Tensor]:
+    geometry = Geometry.from_model(task.model)
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*size: int) -> Tensor:
+        return torch.randn(count, task.model.channels, *size, generator=generator)
+
+    labels = torch.randint(0, task.model.classes, (count, *geometry.output), generator=generator)
+    low = {f"low_{number}": noise(*size) for number, size in enumerate(geometry.low)}
+    return {"high": noise(*geometry.segment), **low, "labels": labels}
+
+
+def test_a_step_is_that_of_the_cpu(device, tmp_path):
+    ours, theirs = (
+        training(tmp_path / name, where)
+        for name, where in (("cpu", torch.device("cpu")), ("device", device))
+    )
+    assert theirs.device.type == device.type
+    theirs.learner.network.load_state_dict(ours.learner.network.state_dict())
+    batch = segments(ours.task)
+    for one in (ours, theirs):
+        one.learner.network.train()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        losses = [[one.step(batch) for _ in range(2)] for one in (ours, theirs)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    state, other = (one.learner.network.state_dict() for one in (ours, theirs))
+    for name, tensor in state.items():
+        torch.testing.assert_close(other[name].cpu(), tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_learns(device, tmp_path, precision):
+    one = training(tmp_path, device, precision)
+    end = one.run()
+    assert end["dice"]["foreground"] > 0.5
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "gansynth_progress.jsonl").read_text().splitlines()
+    ]
+    losses = [line["metrics"]["loss"] for line in lines if "loss" in line.get("metrics", {})]
+    assert losses[1] < losses[0]
+
+
+def test_what_was_begun_here_goes_on_there(device, tmp_path):
+    """A checkpoint has no device."""
+    one = training(tmp_path, device)
+    one.learner.network.train()
+    one.step(segments(one.task))
+    one.learner.save(tmp_path / "out", 1)
+    other = training(tmp_path, torch.device("cpu"))
+    assert other.learner.resume(tmp_path / "out", 1) == (1, [])
+    pairs = zip(one.learner.network.parameters(), other.learner.network.parameters(), strict=True)
+    for ours, theirs in pairs:
+        assert torch.equal(ours.cpu(), theirs)
+        mine, its = (
+            t.optimiser.state[p] for t, p in ((one.learner, ours), (other.learner, theirs))
+        )
+        assert torch.equal(mine["velocity"].cpu(), its["velocity"])
+
+
+def test_the_default_network_takes_a_step(cuda, tmp_path):
+    """DeepMedic's example at its own size: ten segments of 37^3."""
+    one = training(tmp_path, cuda, "bf16")
+    task = Task(one.task.order, one.task.config, default_model(3, 2), one.task.settings)
+    learner = task.learner(cuda)
+    one.task, one.learner = task, learner
+    learner.network.train()
+    torch.cuda.reset_peak_memory_stats(cuda)
+    losses = [one.step(segments(task, 10)) for _ in range(8)]
+    assert losses[-1] < losses[0]
+    assert torch.cuda.max_memory_allocated(cuda) < 16e9

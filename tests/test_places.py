@@ -1,0 +1,118 @@
+"""What belongs in every place of every round of a training."""
+
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gansynth.clock import Clock
+from gansynth.mixing import MixPlan
+from gansynth.places import Places, Table, count_places, whole_parts
+from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
+
+
+def plan_of(
+    ratio: str, schedule: str = "constant", rounds: int | None = None, **more: Any
+) -> MixPlan[int]:
+    clock = None if rounds is None else Clock(Path("never-written"), rounds)
+    return MixPlan(None, Ratio.parse(ratio), Schedule.parse(schedule), clock, **{"seed": 5, **more})
+
+
+def tables(places: Places, rounds: int) -> list[Table]:
+    return [places.table(n) for n in range(rounds)]
+
+
+def spread(numbers: Counter[int], pool: int) -> int:
+    """How much more often the most frequent of a pool was used than the least frequent."""
+    return max(numbers[n] for n in range(pool)) - min(numbers[n] for n in range(pool))
+
+
+RATIOS = st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(any)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "parts"),
+    [("1:2", (1, 2)), ("2:2", (1, 1)), ("0.1:0.3", (1, 3)), ("0:7", (0, 1)), ("3:0", (1, 0)),
+     ("2813:4000", (2813, 4000)), ("1:0.7", (10, 7)), ("1e-9:1e-9", (1, 1))],
+)  # fmt: skip
+def test_a_ratio_in_the_smallest_whole_numbers(ratio, parts):
+    assert whole_parts(Ratio.parse(ratio)) == parts
+
+
+@settings(max_examples=150, deadline=None)
+@given(ratio=RATIOS, real=st.integers(1, 9), count=st.integers(1, 14), rounds=st.integers(1, 12))
+def test_a_number_of_places_of_ones_own_is_as_exact_as_it_can_be(ratio, real, count, rounds):
+    places = Places(plan_of(f"{ratio[0]}:{ratio[1]}"), real, count)
+    share = Fraction(ratio[1], sum(ratio))
+    found = tables(places, rounds)
+    counts = [int(table.synthetic.sum()) for table in found]
+    assert len(places) == count
+    assert all(len(table.real) == len(table.synthetic) == count for table in found)
+    if (share * count).denominator == 1:
+        assert set(counts) == {share * count}
+    for done, so_far in enumerate(np.cumsum(counts).tolist(), 1):
+        assert abs(so_far - done * count * share) < 1
+    for first in range(rounds):  # nor is any stretch of the training off by a case
+        assert abs(sum(counts[first:]) - (rounds - first) * count * share) <= 1
+    for kind in (False, True):
+        used: Counter[int] = Counter()
+        for table in found:
+            used.update(table.real[table.synthetic == kind].tolist())
+            assert spread(used, real) <= 1
+
+
+def test_the_places_of_synthetic_ones_are_not_always_the_same():
+    places = Places(plan_of("1:1"), 10, 6)
+    where = {tuple(table.synthetic.nonzero()[0].tolist()) for table in tables(places, 12)}
+    assert len(where) > 4
+    again = tables(Places(plan_of("1:1"), 10, 6), 12)
+    other = tables(Places(plan_of("1:1", seed=6), 10, 6), 12)
+    for one, same in zip(tables(places, 12), again, strict=True):
+        assert np.array_equal(one.synthetic, same.synthetic)
+        assert np.array_equal(one.real, same.real)
+    assert any(
+        not np.array_equal(one.real, another.real)
+        for one, another in zip(again, other, strict=True)
+    )
+
+
+def test_as_many_places_as_the_ratio_asks_for_hold_every_real_case_once():
+    places = Places(plan_of("1:2"), 4, count_places(Ratio(1, 2), 4))
+    for table in tables(places, 5):
+        assert sorted(table.real[~table.synthetic]) == [0, 1, 2, 3]
+
+
+def test_annealing_uses_real_cases_evenly_and_ends_with_them_only():
+    places = Places(plan_of("1:2", "anneal", rounds=9), 4, 6)
+    found = tables(places, 12)
+    counts = [int(table.synthetic.sum()) for table in found]
+    assert counts == sorted(counts, reverse=True)
+    assert sum(counts) == round(9 * 6 / 3)
+    assert counts[9:] == [0, 0, 0]
+    used: Counter[int] = Counter()
+    for table in found:
+        used.update(table.real[~table.synthetic].tolist())
+        assert spread(used, 4) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_the_chosen_are_drawn_in_fine_tuning_only(count):
+    plan = plan_of("0:1", "finetune:40%@50%", rounds=8, chosen=(1, 4))
+    found = tables(Places(plan, 5, count), 8)
+    assert [int(table.synthetic.sum()) for table in found] == [count] * 4 + [0] * 4
+    assert [table.mix.real for table in found] == ["none"] * 4 + ["chosen"] * 4
+    used = Counter(int(n) for table in found[4:] for n in table.real)
+    assert set(used) == {1, 4}
+    assert abs(used[1] - used[4]) <= 1
+
+
+@pytest.mark.parametrize(("real", "count"), [(0, None), (3, 0), (3, -2)])
+def test_nothing_to_deal_out_is_a_bug_of_the_caller(real, count):
+    with pytest.raises(ValueError, match="expected at least 1"):
+        Places(plan_of("1:1"), real, count)
