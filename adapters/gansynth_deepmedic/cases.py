@@ -140,7 +140,7 @@ def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
 def _missing(listed: Mapping[str, Listed], known: Collection[str | None]) -> Iterator[Fault]:
     for case, files in listed.items():
         for file in files.files:
-            if case not in known and not file.is_file():
+            if case not in known and not os.path.isfile(file):
                 message = (
                     f"{file}: missing, expected for case {case!r}; add it, or remove the case from "
                     "every list"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def _check_case(
 ) -> Iterator[Finding]:
     """Read a case's files to their last byte."""
     assert listed.labels is not None
-    if not all(file.is_file() for file in listed.files):  # told already
+    if not all(os.path.isfile(file) for file in listed.files):  # told already
         return
     for look in (header_faults, content_faults):
         faults = look(listed, config, cases.model, trained=trained)

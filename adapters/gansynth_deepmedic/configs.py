@@ -105,24 +105,22 @@ def read_train_config(path: Path) -> TrainConfig:
             lists of unequal length, a first channel that is missing.
     """
     path = Path(os.path.abspath(path))
-    keys = Keys(path, read_literals(path))
+    return _config(Keys(path, read_literals(path)))
+
+
+def _config(keys: Keys) -> TrainConfig:
     on_samples, on_volumes = keys.flag(_ON_SAMPLES, False), keys.flag(_ON_VOLUMES, False)
     _refuse_schedule(keys, on_samples)
-    train = read_part(keys, "Training", "dataframe_train")
-    held = None
-    if on_samples or on_volumes:
-        held = read_part(keys, "Validation", "dataframe_val", _NAMES)
-        _compare(keys, train, held)
-    _refuse_nameless(keys, held, on_volumes)
+    train, held = _read_parts(keys, on_samples, on_volumes)
     sampling = int(keys.one_of("typeOfSamplingForTraining", SAMPLINGS, 3))
     normalised = _normalised(keys, len(train.channels))
     return TrainConfig(
-        path,
+        keys.path,
         keys.values,
         train.channels,
         train.cases,
-        () if held is None else held.cases,
-        () if held is None else held.predictions,
+        held.cases,
+        held.predictions,
         epochs=keys.whole("numberOfEpochs", 35),
         subepochs=keys.whole("numberOfSubepochs", 20),
         cases=keys.whole("numOfCasesLoadedPerSubepoch", 50),
@@ -138,11 +136,23 @@ def read_train_config(path: Path) -> TrainConfig:
         normalise=any(normalised),
         pad=keys.flag("padInputImagesBool", True),
         normalised=normalised,
-        repeated=train.repeated + (() if held is None else held.repeated),
+        repeated=train.repeated + held.repeated,
         train_list=train.where,
-        validation_list=None if held is None else held.where,
+        validation_list=held.where if held.cases else None,
         session=keys.text("sessionName", "trainSession"),
     )
+
+
+def _read_parts(keys: Keys, on_samples: bool, on_volumes: bool) -> tuple[Part, Part]:
+    """The cases to train on, and those to validate on if anything is validated."""
+    train = read_part(keys, "Training", "dataframe_train")
+    if not (on_samples or on_volumes):
+        return train, Part(train.where, train.channels, ())
+    held = read_part(keys, "Validation", "dataframe_val", _NAMES)
+    _compare(keys, train, held)
+    if on_volumes and not held.predictions:
+        _refuse_nameless(keys)
+    return train, held
 
 
 def _refuse_schedule(keys: Keys, on_samples: bool) -> None:
@@ -158,10 +168,8 @@ def _refuse_schedule(keys: Keys, on_samples: bool) -> None:
         )
 
 
-def _refuse_nameless(keys: Keys, held: Part | None, on_volumes: bool) -> None:
+def _refuse_nameless(keys: Keys) -> None:
     """What validation on whole volumes saves needs names."""
-    if held is None or not on_volumes or held.predictions:
-        return
     maps = keys.values.get("saveProbMapsForEachClassVal")
     saves = keys.flag("saveSegmentationVal", True) or keys.flag("saveIndividualFmsVal", False)
     if saves or maps in (None, [], ()) or (isinstance(maps, list | tuple) and True in maps):

@@ -112,11 +112,21 @@ class ExportPlan:
             "real_cases": self.real,
             "each_real_case_listed": self.share.repeats,
             "real_in_generator_space": self.injection.real_in_generator_space,
-            "said": list(self.share.said),
+            "said": [*self.share.said, *_repeated(self.source.config.processes)],
             "record": str(self.folder / "manifest.json"),
             "note": NOT_ANONYMOUS,
             "then": f"deepMedicRun -model MODEL -train {self.folder / TRAIN}",
         }
+
+
+def _repeated(processes: int) -> tuple[str, ...]:
+    """What is said of stock DeepMedic's random numbers: forked processes inherit the same ones."""
+    if processes < 1:
+        return ()
+    return (
+        f"num_processes_sampling: {processes} in the file: stock DeepMedic then repeats places of "
+        "segments between cases and subepochs; 0 does not, nor does --deepmedic on the fly",
+    )
 
 
 def plan_export(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,8 +48,8 @@ def read_literals(path: Path) -> dict[str, Any]:
             line, and what was found.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
+    if not os.path.isfile(path):
+        found = "is a folder" if os.path.isdir(path) else "no such file"
         raise UsageFault(f"{path}: {found}, expected a DeepMedic configuration file (.cfg)")
     text = read_text(path, MOST_BYTES)
     values: dict[str, Any] = {}

@@ -103,6 +103,12 @@ def read_model_config(path: Path) -> ModelConfig:
             raise DataFault(
                 f"{path}: {old} is no longer read by DeepMedic, expected {new}; rename it"
             )
+    found = _config(keys)
+    _refuse_small(found)
+    return found
+
+
+def _config(keys: Keys) -> ModelConfig:
     features = keys.wholes("numberFMsPerLayerNormal")
     kernels = _per_layer(keys, "kernelDimPerLayerNormal", len(features))
     low, factors = _subsampled(keys, features)
@@ -110,8 +116,8 @@ def read_model_config(path: Path) -> ModelConfig:
     ones: list[Triple] = [(1, 1, 1)] * (len(fc) + 1)
     fc_kernels = _per_layer(keys, "kernelDimPerLayerFC", len(fc) + 1, ones)
     segment = keys.triple("segmentsDimTrain")
-    found = ModelConfig(
-        path,
+    return ModelConfig(
+        keys.path,
         keys.values,
         classes=keys.whole("numberOfOutputClasses", least=2),
         channels=keys.whole("numberOfInputChannels"),
@@ -135,11 +141,9 @@ def read_model_config(path: Path) -> ModelConfig:
         padded=_padded(keys, "padTypePerLayerNormal", kernels),
         fc_padded=_padded(keys, "padTypePerLayerFC", fc_kernels),
     )
-    _refuse_small(keys, found)
-    return found
 
 
-def _refuse_small(keys: Keys, model: ModelConfig) -> None:
+def _refuse_small(model: ModelConfig) -> None:
     """Segments must hold the receptive field, and leave a voxel to predict."""
     least = [max(r, u + 1) for r, u in zip(model.receptive, model.unpredicted, strict=True)]
     for key, size in (
@@ -149,7 +153,7 @@ def _refuse_small(keys: Keys, model: ModelConfig) -> None:
     ):
         if any(n < wanted for n, wanted in zip(size, least, strict=True)):
             raise DataFault(
-                f"{keys.path}: {key} is {list(size)}, expected at least {least}, what the network "
+                f"{model.path}: {key} is {list(size)}, expected at least {least}, what the network "
                 "needs to predict a voxel; enlarge it"
             )
 

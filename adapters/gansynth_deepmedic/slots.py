@@ -36,6 +36,8 @@ from gansynth_deepmedic.written import (
 MAPS, ROIS = "maps", "roi"
 """Folders of what real cases get."""
 _AUGMENTED, _ORDER = "augm_img_prms_tr", "interp_order_wmaps"
+OUTPUT = "output"
+OF_ITS_OWN = "results apart from those of a training on real cases only"
 
 
 @dataclass(frozen=True)
@@ -202,13 +204,15 @@ def additions_for(
         cases: the real training cases, as they are at the moment.
         slots: that were written.
     """
-    more = Additions(home=plan.folder, lacking=[slot.lacking for slot in slots.slots])
+    apart = {"folderForOutput": (str(plan.folder / OUTPUT), OF_ITS_OWN)}
+    lacking = [slot.lacking for slot in slots.slots]
+    more = Additions(home=plan.folder, lacking=lacking, values=apart)
     if not slots.restricted:
         return more
     if plan.restricted == "roi":
         bare = all(case.roi is None for case in cases)
         return replace(more, rois=_whole_rois(plan, folder, cases)) if bare else more
-    return replace(more, maps=_real_maps(plan, folder, cases), values=_augmented(plan))
+    return replace(more, maps=_real_maps(plan, folder, cases), values={**apart, **_augmented(plan)})
 
 
 def _whole_rois(plan: ExportPlan, folder: Path, cases: Sequence[HostCase]) -> list[str]:

@@ -5,7 +5,7 @@ Nothing random is kept: whatever is drawn is keyed by seed and subepoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,7 @@ class Learner:
         folder = output / FOLDER
         there = sorted(folder.glob("step-*"), reverse=True)
         if done == 0:
-            if there:
-                raise UsageFault(
-                    f"{folder}: holds {there[0].name}, expected no checkpoint where a training "
-                    "begins; go on with it (--set resume=yes), or choose another -o"
-                )
+            _refuse_present(folder, there)
             return 0, []
         damaged: list[str] = []
         for path in there:
@@ -102,6 +98,14 @@ class Learner:
             f"{folder}: no whole checkpoint of {done} epoch(s) or fewer"
             f"{''.join(f'; {said}' for said in damaged)}, expected one; restore it from a backup, "
             "or start anew in another folder"
+        )
+
+
+def _refuse_present(folder: Path, there: Sequence[Path]) -> None:
+    if there:
+        raise UsageFault(
+            f"{folder}: holds {there[0].name}, expected no checkpoint where a training begins; go "
+            "on with it (--set resume=yes), or choose another -o"
         )
 
 

@@ -222,18 +222,24 @@ def validate(
             entry["prediction"] = _write(folder / f"{held.name}.nii.gz", found, image).name
         if held.truth:
             scores.append(dice(found, case.labels, regions))
-            entry["labels"] = held.case.labels
-            entry["dice"] = {name: _said(one["dice"]) for name, one in scores[-1].items()}
-            entry["voxels"] = {
-                name: {key: n for key, n in one.items() if key != "dice"}
-                for name, one in scores[-1].items()
-            }
+            entry |= {"labels": held.case.labels, **_scores(scores[-1])}
         told.append(entry)
     return {
         "rule": RULE,
         "regions": {name: list(labels) for name, labels in regions},
         "mean": {name: _said(score) for name, score in mean_dice(scores).items()},
         "cases": told,
+    }
+
+
+def _scores(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Dice of every region of a case, and the numbers of voxels it is made from."""
+    return {
+        "dice": {name: _said(one["dice"]) for name, one in scores.items()},
+        "voxels": {
+            name: {key: n for key, n in one.items() if key != "dice"}
+            for name, one in scores.items()
+        },
     }
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from gansynth.errors import DataFault
 from gansynth.precision import pick_device, resolve
@@ -54,17 +55,21 @@ def predict(
             f"{len(channels)} channel(s) {[str(file) for file in channels]}, expected "
             f"{task.model.channels}, at least one of them a file, as {task.config.path} has"
         )
-    place = pick_device(device)
-    network = DualPath(task.model)
-    load_network(network, folder)
-    predictor = Predictor(
-        network.to(place),
-        Geometry.from_model(task.model, "inference"),
-        Cutting.from_configs(task.config, task.model),
-        place,
-        resolve(precision, place) == "bf16",
-    )
     files = tuple(None if file is None else Path(file) for file in channels)
     listed = Listed(files, None, None if roi is None else Path(roi), 1)
     case = read_held(Held("case", host_case(listed, "case"), truth=False), read_volume)
-    return predictor.labels(case)
+    return _predictor(folder, task, pick_device(device), precision).labels(case)
+
+
+def _predictor(
+    folder: Path, task: Task, device: torch.device, precision: Literal["auto", "bf16", "fp32"]
+) -> Predictor:
+    network = DualPath(task.model)
+    load_network(network, folder)
+    return Predictor(
+        network.to(device, memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
+        Geometry.from_model(task.model, "inference"),
+        Cutting.from_configs(task.config, task.model),
+        device,
+        resolve(precision, device) == "bf16",
+    )

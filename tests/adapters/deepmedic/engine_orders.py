@@ -1,18 +1,23 @@
-"""Orders for the torch engine on the phantoms, without a session around it."""
+"""Trainings of the torch engine on the phantoms, without a session around them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file
 
 from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
 from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.infer import host_case
 from gansynth_deepmedic.engine.settings import read_settings
-from gansynth_deepmedic.order import Order
-from tests.deepmedic_sets import Toy
+from gansynth_deepmedic.engine.train import Task, Training
+from gansynth_deepmedic.order import ORDER, PROGRESS, Order
+from tests.deepmedic_sets import Toy, toy_deepmedic
 
 
 def order_of(
@@ -37,3 +42,54 @@ def order_of(
         "options": read_settings(chosen, config, model).to_json(),
     }
     return Order(**{**plain, **changes})
+
+
+SMALL: dict[str, Any] = {
+    "numberTrainingSegmentsLoadedOnGpuPerSubep": 12,
+    "numOfCasesLoadedPerSubepoch": 4,
+    "batchsize_train": 4,
+    "numberValidationSegmentsLoadedOnGpuPerSubep": 6,
+    "numberOfSubepochs": 2,
+    "numberOfEpochs": 3,
+    "numberOfEpochsBetweenFullInferenceOnValImages": 3,
+    "num_processes_sampling": 0,
+}
+CLOSE = {"segmentsDimTrain": [11, 11, 11], "segmentsDimVal": [11, 11, 11]}
+
+
+def small_toy(folder: Path, val: int = 1, **values: Any) -> Toy:
+    """Phantoms that are trained on in no time, with other values of the configuration."""
+    return toy_deepmedic(
+        folder,
+        train=3,
+        val=val,
+        shape=(22, 20, 18),
+        values={**SMALL, **values},
+        model={**CLOSE, "numberFMsPerLayerNormal": [3, 3, 4]},
+    )
+
+
+def train(order: Order, said: list[str] | None = None) -> dict[str, Any]:
+    lines = said if said is not None else []
+    return dict(Training(Task.of(order), lines.append).run())
+
+
+def told(output: Path, kind: str) -> list[Any]:
+    """Everything of a kind that a training told."""
+    lines = (json.loads(line) for line in (output / PROGRESS).read_text().splitlines())
+    return [line[kind] for line in lines if kind in line]
+
+
+def weights(output: Path, done: int) -> dict[str, torch.Tensor]:
+    return load_file(output / "checkpoints" / f"step-{done:08d}" / "tensors.safetensors")
+
+
+def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+
+
+def written(order: Order) -> Path:
+    path = order.output / ORDER
+    path.write_text(json.dumps(order.to_json()))
+    return path

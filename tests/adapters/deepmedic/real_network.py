@@ -7,6 +7,9 @@ draw them from the same seed, in the same order (``given``), and of every parame
 one number is kept, its product with random numbers.
 """
 
+# mypy: ignore-errors
+# It is run where gansynth and its tools are not.
+
 import json
 import math
 import os
@@ -18,7 +21,7 @@ import numpy as np
 # assigned to an int64).
 EPOCHS = 9
 BATCH, CHANNELS, CLASSES, SEGMENT, OUTPUT = 2, 2, 3, 13, 7
-MODEL: "dict[str, object]" = {
+MODEL = {
     "modelName": "tiny",
     "folderForOutput": "./output",
     "numberOfOutputClasses": CLASSES,
@@ -38,7 +41,7 @@ MODEL: "dict[str, object]" = {
     "rollAverageForBNOverThatManyBatches": 2,
 }
 LOW = [[9, 9, 9], [13, 10, 9]]
-TRAIN: "dict[str, object]" = {
+TRAIN = {
     "learningRate": 0.01,
     "L1_reg": 1e-3,
     "L2_reg": 1e-2,
@@ -46,7 +49,7 @@ TRAIN: "dict[str, object]" = {
     "numEpochsToWaitBeforeLoweringLr": 3,
     "typeOfLearningRateSchedule": "poly",
 }
-CASES: "dict[str, tuple[dict[str, object], dict[str, object]]]" = {
+CASES = {
     "rmsprop": ({}, {}),
     "rmsprop, classic": (
         {"rollAverageForBNOverThatManyBatches": 0, "activationFunction": "relu"},

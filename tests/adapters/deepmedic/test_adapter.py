@@ -368,8 +368,8 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
         ([], {}, "--set model: DeepMedic has no network of its own"),
         ([], {"engine": "keras"}, "--engine keras: expected deepmedic or torch"),
     ],
-    ids=["train", "short", "shortest", "test", "value", "twice", "both", "device", "load", "other", "model",
-         "engine"],
+    ids=["train", "short", "shortest", "test", "value", "twice", "both", "device", "load", "other",
+         "model", "engine"],
 )  # fmt: skip
 def test_options_that_are_not_the_users_to_give_are_refused(options, settings, says):
     with pytest.raises(UsageFault, match=says):

@@ -207,7 +207,9 @@ def test_a_damaged_configuration_is_read_or_a_typed_fault(toy, data):
     if data.draw(st.booleans()):
         values = read_literals(toy.train)
         key = data.draw(st.sampled_from(sorted(values)))
-        odd = st.sampled_from([None, True, -1, 0, 2.5, "", "x", "\n", [], [[]], {}, [None], ("a",)])
+        odd: st.SearchStrategy[Any] = st.sampled_from(
+            [None, True, -1, 0, 2.5, "", "x", "\n", [], [[]], {}, [None], ("a",)]
+        )
         text = "".join(f"{k} = {v!r}\n" for k, v in {**values, key: data.draw(odd)}.items())
     else:
         at = data.draw(st.integers(0, len(text) - 1))
@@ -259,7 +261,7 @@ def test_lists_to_validate_on_count_only_if_something_is_validated(toy):
 
 
 def test_channels_that_deepmedic_normalises_itself(toy):
-    score = {"apply_to_all_channels": True}
+    score: dict[str, Any] = {"apply_to_all_channels": True}
     assert read_train_config(changed(toy, norm_zscore_prms=score)).normalised == (True, True)
     score = {"apply_per_channel": [False, True]}
     found = read_train_config(changed(toy, norm_zscore_prms=score))

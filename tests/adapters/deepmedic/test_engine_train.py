@@ -2,26 +2,18 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from gansynth.adapter import Injection
 from gansynth.errors import (
     DataFault,
-    IntegrityFault,
     TrainingFault,
-    UsageFault,
 )
 from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
@@ -32,22 +24,19 @@ from gansynth_deepmedic.engine.infer import RULE
 from gansynth_deepmedic.engine.predict import predict
 from gansynth_deepmedic.engine.reading import read_volume
 from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
-from gansynth_deepmedic.order import ORDER, PROGRESS, Order, Progress
+from gansynth_deepmedic.order import PROGRESS
 from gansynth_deepmedic.source import open_deepmedic
-from tests.adapters.deepmedic.engine_orders import order_of
+from tests.adapters.deepmedic.engine_orders import (
+    SMALL,
+    assert_same,
+    order_of,
+    small_toy,
+    told,
+    train,
+    weights,
+    written,
+)
 from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
-
-SMALL: dict[str, Any] = {
-    "numberTrainingSegmentsLoadedOnGpuPerSubep": 12,
-    "numOfCasesLoadedPerSubepoch": 4,
-    "batchsize_train": 4,
-    "numberValidationSegmentsLoadedOnGpuPerSubep": 6,
-    "numberOfSubepochs": 2,
-    "numberOfEpochs": 3,
-    "numberOfEpochsBetweenFullInferenceOnValImages": 3,
-    "num_processes_sampling": 0,
-}
-CLOSE = {"segmentsDimTrain": [11, 11, 11], "segmentsDimVal": [11, 11, 11]}
 
 
 @pytest.fixture(autouse=True)
@@ -62,39 +51,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def make(tmp_path) -> Callable[..., Toy]:
     """Phantoms of a configuration: ``make(numberOfEpochs=2)``."""
-
-    def write(val: int = 1, **values: Any) -> Toy:
-        toy: Toy = toy_deepmedic(
-            tmp_path / "toy",
-            train=3,
-            val=val,
-            shape=(22, 20, 18),
-            values={**SMALL, **values},
-            model={**CLOSE, "numberFMsPerLayerNormal": [3, 3, 4]},
-        )
-        return toy
-
-    return write
-
-
-def train(order: Order, said: list[str] | None = None) -> dict[str, Any]:
-    lines = said if said is not None else []
-    return dict(Training(Task.of(order), lines.append).run())
-
-
-def told(output: Path, kind: str) -> list[Any]:
-    """Everything of a kind that a training told."""
-    lines = (json.loads(line) for line in (output / PROGRESS).read_text().splitlines())
-    return [line[kind] for line in lines if kind in line]
-
-
-def weights(output: Path, done: int) -> dict[str, torch.Tensor]:
-    return load_file(output / "checkpoints" / f"step-{done:08d}" / "tensors.safetensors")
-
-
-def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == two.keys()
-    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+    return partial(small_toy, tmp_path / "toy")
 
 
 # -- one training ----------------------------------------------------------------------------------
@@ -233,83 +190,6 @@ def test_synthetic_cases_are_trained_on_as_told(shared_deepmedic, crop_bank, tmp
         )
 
 
-# -- going on --------------------------------------------------------------------------------------
-
-
-class Cut(Exception):
-    """Ends a training in the middle."""
-
-
-class Stops(Progress):
-    """Ends a training after so many steps."""
-
-    def __init__(self, file: Path, steps: int) -> None:
-        super().__init__(file)
-        self.left = steps
-
-    def tell(self, **document: Any) -> None:
-        super().tell(**document)
-        self.left -= "step" in document
-        if self.left == 0:
-            raise Cut
-
-
-@pytest.mark.parametrize("schedule", ["poly", "auto"])
-def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(make, tmp_path, schedule):
-    auto = {"numEpochsToWaitBeforeLoweringLr": 1, "min_incr_of_val_acc_considered": 0.9}
-    toy = make(typeOfLearningRateSchedule=schedule, **(auto if schedule == "auto" else {}))
-    whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
-    train(whole)
-    with pytest.raises(Cut):  # in the middle of the third epoch
-        Training(Task.of(cut), print, Stops(cut.output / PROGRESS, 2 * 2 * 3 + 4)).run()
-    assert not (tmp_path / "cut" / "checkpoints" / "step-00000003").exists()
-    end = train(replace(cut, done=2))
-    assert_same(weights(tmp_path / "whole", 3), weights(tmp_path / "cut", 3))
-    assert end == told(tmp_path / "whole", "end")[0]
-
-
-def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
-    toy = make(val=0)
-    whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
-    train(whole)
-    with pytest.raises(Cut):
-        Training(Task.of(cut), print, Stops(cut.output / PROGRESS, 2 * 2 * 3 + 4)).run()
-    newest = tmp_path / "cut" / "checkpoints" / "step-00000002" / "tensors.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-100])
-    said: list[str] = []
-    train(replace(cut, done=2), said)
-    assert any("step-00000002 is damaged and was passed over" in line for line in said)
-    assert_same(weights(tmp_path / "whole", 3), weights(tmp_path / "cut", 3))
-    for path in (tmp_path / "cut" / "checkpoints").glob("*/tensors.safetensors"):
-        path.write_bytes(b"nothing")
-    with pytest.raises(IntegrityFault, match="no whole checkpoint of 3"):
-        train(replace(cut, done=3))
-
-
-def test_a_checkpoint_that_the_record_does_not_count_comes_again(make, tmp_path):
-    order = order_of(make(val=0), tmp_path / "out")
-    train(order)
-    before = weights(tmp_path / "out", 3)
-    train(replace(order, done=2))
-    assert_same(before, weights(tmp_path / "out", 3))
-    assert told(tmp_path / "out", "epoch") == [1, 2, 3, 3]
-
-
-def test_a_training_is_not_begun_over_another(make, tmp_path):
-    order = order_of(make(val=0, numberOfEpochs=1), tmp_path / "out")
-    train(order)
-    with pytest.raises(UsageFault, match=r"holds step-00000001.*resume=yes"):
-        train(order)
-
-
-def test_what_has_ended_is_only_looked_at_again(make, tmp_path):
-    order = order_of(make(numberOfEpochs=1), tmp_path / "out")
-    end = train(order)
-    count = len(told(tmp_path / "out", "step"))
-    assert train(replace(order, done=1)) == end
-    assert len(told(tmp_path / "out", "step")) == count
-
-
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
@@ -363,12 +243,6 @@ def test_ahead_computes_what_was_begun_and_what_was_not():
 # -- the process -----------------------------------------------------------------------------------
 
 
-def written(order: Order) -> Path:
-    path = order.output / ORDER
-    path.write_text(json.dumps(order.to_json()))
-    return path
-
-
 def test_the_process_says_what_is_wrong(make, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(launch, "obey", lambda: None)
     assert launch.main([]) == 2
@@ -393,34 +267,6 @@ def test_the_process_trains_and_its_network_predicts(make, tmp_path, monkeypatch
     assert bare.shape == found.shape
     with pytest.raises(DataFault, match=r"1 channel\(s\).*expected 2"):
         predict(tmp_path / "out", [listed.channels[0]], device="cpu")
-
-
-@pytest.mark.slow
-def test_a_killed_process_goes_on_to_the_same_weights(make, tmp_path):
-    toy = make(numberOfEpochs=3, numberOfSubepochs=6)
-    whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
-    words = [sys.executable, "-m", "gansynth_deepmedic.engine.launch"]
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*words, str(written(whole))], env=environ, check=True, capture_output=True)
-    with subprocess.Popen(
-        [*words, str(written(cut))], env=environ, stderr=subprocess.PIPE
-    ) as child:
-        end = time.monotonic() + 120
-        while time.monotonic() < end and child.poll() is None:
-            if (tmp_path / "cut" / "checkpoints" / "step-00000001").exists():
-                break
-            time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-    assert child.returncode == -signal.SIGKILL
-    done = max(int(p.name[-8:]) for p in (tmp_path / "cut" / "checkpoints").glob("step-*"))
-    assert done < 3
-    path = written(replace(cut, done=done))
-    subprocess.run([*words, str(path)], env=environ, check=True, capture_output=True)
-    assert_same(weights(tmp_path / "whole", 3), weights(tmp_path / "cut", 3))
-    assert (tmp_path / "whole" / VALIDATION).read_text() == (
-        (tmp_path / "cut" / VALIDATION).read_text().replace("/cut/", "/whole/")
-    )
 
 
 @pytest.mark.slow

@@ -111,6 +111,7 @@ def test_the_manifest_says_what_every_subepoch_sees(exported, sets):
     assert (told["seed"], told["manifest_sha256"]) == (7, "0" * 64)
     assert told["held_out"] == list(source.held_out_ids)
     assert "numOfCasesLoadedPerSubepoch" in told["changed"]
+    assert "folderForOutput" in told["changed"]
     assert told["said"][0].startswith("numOfCasesLoadedPerSubepoch: 6 in the file, 9 now")
     slot, sample = told["slots"]["slot_0002"], BankReader(bank).read(BankReader(bank).ids()[2])
     assert slot["case"] == sample.provenance["case"] == source.train_ids[2]

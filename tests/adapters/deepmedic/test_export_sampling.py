@@ -191,7 +191,7 @@ def test_stock_deepmedic_sees_the_ratio_in_every_subepoch(tmp_path, name):
         assert sorted(paths[part]) == sorted(listed(tmp_path / "out", "flair"))
         assert sum("slot_" in path for path in paths[part]) == 8
         assert set(counts[part]) == {sum(told["segments_per_subepoch"].values()) // 12}
-    final = list((data.folder / "output" / "saved_models").rglob("*.final.*.index"))
+    final = list((tmp_path / "out" / "output" / "saved_models").rglob("*.final.*.index"))
     assert len(final) == 1
 
 

@@ -3,6 +3,9 @@
 # mypy: disallow-untyped-calls=False
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +88,20 @@ def test_it_computes_and_learns_as_deepmedic_does(case):
     after = real.products([p.detach().double().numpy() for p in net.parameters()])
     assert after == pytest.approx(found["products"], rel=1e-4, abs=1e-4)
     assert applied(net, inputs) == pytest.approx(found["after"], rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.deepmedic
+def test_the_reference_is_what_this_deepmedic_says():
+    python = os.environ.get("GANSYNTH_DEEPMEDIC_PYTHON", sys.executable)
+    environ = {**os.environ, "PYTHONPATH": os.environ["GANSYNTH_DEEPMEDIC"]}
+    ended = subprocess.run(
+        [python, str(HERE / "real_network.py")], env=environ, capture_output=True, check=True
+    )
+    found = json.loads(ended.stdout)["cases"]
+    assert found.keys() == REFERENCE.keys()
+    for name, numbers in REFERENCE.items():
+        for key in ("before", "costs", "after", "products", "rates"):
+            assert found[name][key] == pytest.approx(numbers[key], rel=1e-3, abs=1e-4), (name, key)
 
 
 def test_learning_rates_are_deepmedics(case):

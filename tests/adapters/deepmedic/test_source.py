@@ -54,11 +54,17 @@ def file(toy: Toy, name: str, case: str = "pat_00") -> Path:
 
 def stored(path: Path | str) -> np.ndarray:
     """A file's array, as DeepMedic reads it."""
-    return np.asanyarray(nib.load(path).dataobj)
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
 
 
 def store(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
     nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def labels_of(source: DeepMedicSource, case: str) -> np.ndarray:
+    labels = source.load(case).labels
+    assert labels is not None
+    return labels
 
 
 def refused(toy: Toy, kind: type[GansynthError], case: str | None = None, **asked: Any) -> str:
@@ -169,6 +175,12 @@ def test_listed_files_are_there(mine):
     )
 
 
+def test_a_name_that_no_file_can_have_is_of_no_file(mine):
+    path = mine.folder / "training_flair.cfg"
+    path.write_text(path.read_text().replace("pat_00", "x" * 5000))
+    assert "missing, expected for case" in refused(mine, DataFault)
+
+
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_synthetic_cases_are_not_taken_for_real_ones(mine, part):
     """Not even those of an export whose volumes are served while it trains."""
@@ -196,15 +208,14 @@ def test_synthetic_cases_are_not_taken_for_real_ones(mine, part):
 
 def test_images_are_as_stored_and_labels_end_with_the_region(toy):
     source = opened(toy)
-    case = source.load("pat_01")
+    case, found = source.load("pat_01"), labels_of(source, "pat_01")
     assert case.image.dtype == np.float32
     assert source.shape("pat_01") == case.image.shape[1:] == (12, 14, 16)
     for channel, name in zip(case.image, source.channels, strict=True):
         turned = stored(file(toy, name, "pat_01"))[::-1, ::-1].T
         assert np.array_equal(channel, turned)
     labels, roi = (stored(file(toy, name, "pat_01"))[::-1, ::-1].T for name in ("labels", "roi"))
-    assert case.labels is not None
-    assert np.array_equal(case.labels, np.where(roi > 0, labels, -1))
+    assert np.array_equal(found, np.where(roi > 0, labels, -1))
     assert source.schema.has_outside
     assert source.schema.outside_fill is None
     assert source.schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
@@ -213,9 +224,7 @@ def test_images_are_as_stored_and_labels_end_with_the_region(toy):
 
 def test_without_regions_there_is_no_outside(tmp_path):
     source = opened(toy_deepmedic(tmp_path / "toy", train=1, val=1, shape=SMALL, roi=False))
-    labels = source.load("pat_00").labels
-    assert labels is not None
-    assert labels.min() == 0
+    assert labels_of(source, "pat_00").min() == 0
     assert not source.schema.has_outside
     assert source.space.pad_label == 0
     assert "outside" not in source.space.host
@@ -241,14 +250,15 @@ def test_the_view_of_a_files_array_is_what_load_returns(tmp_path, order, signs):
         assert np.array_equal(host.view(stored(path)), channel)
     assert host.roi is not None
     inside = host.view(stored(host.roi)) > 0
-    assert np.array_equal(np.where(inside, host.view(stored(host.labels)), -1), case.labels)
+    expected = np.where(inside, host.view(stored(host.labels)), -1)
+    assert np.array_equal(expected, labels_of(source, "pat_00"))
     assert HostCase.from_json(json.loads(json.dumps(host.to_json()))) == host
 
 
 def test_units_lead_back_to_the_files(mine):
-    for name, scale in (("flair", 40), ("t1c", 7)):
+    for name, factor in (("flair", 40), ("t1c", 7)):
         image = stored(file(mine, name))
-        store(file(mine, name), ((image + 2) * scale).astype(np.float32))
+        store(file(mine, name), ((image + 2) * factor).astype(np.float32))
     source = opened(mine, read={"modality": "mr"})
     case, host = source.load("pat_00"), source.host_case("pat_00")
     for channel, path, (scale, offset) in zip(case.image, host.channels, host.units, strict=True):
@@ -280,19 +290,18 @@ def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine):
 def test_labels_and_regions_are_rounded_as_deepmedic_rounds_them(mine):
     """Real headers scale: ones are then 0.99999997."""
     labels, roi = stored(file(mine, "labels")), stored(file(mine, "roi"))
-    expected = opened(mine).load("pat_00").labels
+    expected = labels_of(opened(mine), "pat_00")
     store(file(mine, "labels"), (labels * 0.9999).astype(np.float32))
     store(file(mine, "roi"), np.where(roi > 0, 0.6, 0.4).astype(np.float32))
-    assert np.array_equal(opened(mine).load("pat_00").labels, expected)
+    assert np.array_equal(labels_of(opened(mine), "pat_00"), expected)
 
 
 def test_a_header_of_another_place_is_passed_over_as_deepmedic_does(mine):
-    expected = opened(mine).load("pat_00")
+    image, labels = opened(mine).load("pat_00").image, labels_of(opened(mine), "pat_00")
     for name in ("t1c", "roi"):
         store(file(mine, name), stored(file(mine, name)), np.eye(4))
-    found = opened(mine).load("pat_00")
-    assert np.array_equal(found.image, expected.image)
-    assert np.array_equal(found.labels, expected.labels)
+    assert np.array_equal(opened(mine).load("pat_00").image, image)
+    assert np.array_equal(labels_of(opened(mine), "pat_00"), labels)
 
 
 def test_the_original_has_labels_beyond_the_region(mine):
@@ -300,10 +309,9 @@ def test_the_original_has_labels_beyond_the_region(mine):
     roi[: roi.shape[0] // 2] = 0
     store(file(mine, "roi"), roi)
     source = opened(mine)
-    labels, seen = source.original("pat_00").labels, source.load("pat_00").labels
+    labels, seen = source.original("pat_00").labels, labels_of(source, "pat_00")
     assert labels.min() == 0
     assert np.array_equal(labels, source.host_case("pat_00").view(stored(file(mine, "labels"))))
-    assert seen is not None
     assert (labels[seen == -1] > 0).any()
 
 
@@ -418,7 +426,7 @@ def test_real_subjects_lie_as_deepmedic_reads_them(tmp_path):
     assert 0.1 < inside.mean() < 0.25
     assert np.array_equal(host.view(stored(host.channels[1])), case.image[1])
     labels = host.view(np.rint(stored(host.labels)))
-    assert np.array_equal(np.where(inside, labels, -1), case.labels)
+    assert np.array_equal(np.where(inside, labels, -1), labels_of(source, TRAIN[0]))
     body = case.image[:, inside]
     assert np.allclose(body.mean(axis=1), 0, atol=0.3)
     assert np.allclose(body.std(axis=1), 1, atol=0.5)

@@ -1,0 +1,149 @@
+"""A training of the torch engine that was cut goes on as if it had not been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gansynth.errors import (
+    IntegrityFault,
+    UsageFault,
+)
+from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
+from gansynth_deepmedic.order import PROGRESS, Progress
+from tests.adapters.deepmedic.engine_orders import (
+    assert_same,
+    order_of,
+    small_toy,
+    told,
+    train,
+    weights,
+    written,
+)
+from tests.deepmedic_sets import Toy
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums come out the same to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make(tmp_path) -> Callable[..., Toy]:
+    """Phantoms of a configuration: ``make(numberOfEpochs=2)``."""
+    return partial(small_toy, tmp_path / "toy")
+
+
+class Cut(Exception):
+    """Ends a training in the middle."""
+
+
+class Stops(Progress):
+    """Ends a training after so many steps."""
+
+    def __init__(self, file: Path, steps: int) -> None:
+        super().__init__(file)
+        self.left = steps
+
+    def tell(self, **document: Any) -> None:
+        super().tell(**document)
+        self.left -= "step" in document
+        if self.left == 0:
+            raise Cut
+
+
+@pytest.mark.parametrize("schedule", ["poly", "auto"])
+def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(make, tmp_path, schedule):
+    auto = {"numEpochsToWaitBeforeLoweringLr": 1, "min_incr_of_val_acc_considered": 0.9}
+    toy = make(typeOfLearningRateSchedule=schedule, **(auto if schedule == "auto" else {}))
+    whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
+    train(whole)
+    with pytest.raises(Cut):  # in the middle of the third epoch
+        Training(Task.of(cut), print, Stops(cut.output / PROGRESS, 2 * 2 * 3 + 4)).run()
+    assert not (tmp_path / "cut" / "checkpoints" / "step-00000003").exists()
+    end = train(replace(cut, done=2))
+    assert_same(weights(tmp_path / "whole", 3), weights(tmp_path / "cut", 3))
+    assert end == told(tmp_path / "whole", "end")[0]
+
+
+def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
+    toy = make(val=0)
+    whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
+    train(whole)
+    with pytest.raises(Cut):
+        Training(Task.of(cut), print, Stops(cut.output / PROGRESS, 2 * 2 * 3 + 4)).run()
+    newest = tmp_path / "cut" / "checkpoints" / "step-00000002" / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    said: list[str] = []
+    train(replace(cut, done=2), said)
+    assert any("step-00000002 is damaged and was passed over" in line for line in said)
+    assert_same(weights(tmp_path / "whole", 3), weights(tmp_path / "cut", 3))
+    for path in (tmp_path / "cut" / "checkpoints").glob("*/tensors.safetensors"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(IntegrityFault, match="no whole checkpoint of 3"):
+        train(replace(cut, done=3))
+
+
+def test_a_checkpoint_that_the_record_does_not_count_comes_again(make, tmp_path):
+    order = order_of(make(val=0), tmp_path / "out")
+    train(order)
+    before = weights(tmp_path / "out", 3)
+    train(replace(order, done=2))
+    assert_same(before, weights(tmp_path / "out", 3))
+    assert told(tmp_path / "out", "epoch") == [1, 2, 3, 3]
+
+
+def test_a_training_is_not_begun_over_another(make, tmp_path):
+    order = order_of(make(val=0, numberOfEpochs=1), tmp_path / "out")
+    train(order)
+    with pytest.raises(UsageFault, match=r"holds step-00000001.*resume=yes"):
+        train(order)
+
+
+def test_what_has_ended_is_only_looked_at_again(make, tmp_path):
+    order = order_of(make(numberOfEpochs=1), tmp_path / "out")
+    end = train(order)
+    count = len(told(tmp_path / "out", "step"))
+    assert train(replace(order, done=1)) == end
+    assert len(told(tmp_path / "out", "step")) == count
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_to_the_same_weights(make, tmp_path):
+    toy = make(numberOfEpochs=3, numberOfSubepochs=6)
+    whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
+    words = [sys.executable, "-m", "gansynth_deepmedic.engine.launch"]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*words, str(written(whole))], env=environ, check=True, capture_output=True)
+    with subprocess.Popen(
+        [*words, str(written(cut))], env=environ, stderr=subprocess.PIPE
+    ) as child:
+        end = time.monotonic() + 120
+        while time.monotonic() < end and child.poll() is None:
+            if (tmp_path / "cut" / "checkpoints" / "step-00000001").exists():
+                break
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    done = max(int(p.name[-8:]) for p in (tmp_path / "cut" / "checkpoints").glob("step-*"))
+    assert done < 3
+    path = written(replace(cut, done=done))
+    subprocess.run([*words, str(path)], env=environ, check=True, capture_output=True)
+    assert_same(weights(tmp_path / "whole", 3), weights(tmp_path / "cut", 3))
+    assert (tmp_path / "whole" / VALIDATION).read_text() == (
+        (tmp_path / "cut" / VALIDATION).read_text().replace("/cut/", "/whole/")
+    )
