@@ -182,7 +182,8 @@ def rows(plan: Plan, results: Sequence[Mapping[str, Any]]) -> list[tuple[object,
             continue
         drawn = [sum(one[key] for one in found) for key in ("drawn_real", "drawn_synthetic")]
         dice = [
-            mean_of(one["metrics_on_real_cases"].get(f"dice {n}") for one in found) for n in names
+            mean_of(one["metrics_on_real_cases"].get("dice", {}).get(n) for one in found)
+            for n in names
         ]
         lines.append((arm.name, *drawn, *dice, *(f"{value:.3f}" for value in arm.paper)))
     return lines

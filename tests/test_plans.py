@@ -77,7 +77,7 @@ def test_the_table_stands_beside_the_papers(bench: Any, plan: Any) -> None:
             "arm": "Real",
             "drawn_real": 4,
             "drawn_synthetic": 0,
-            "metrics_on_real_cases": {"dice WT": dice, "dice TC": 0.5, "dice ET": None},
+            "metrics_on_real_cases": {"dice": {"WT": dice, "TC": 0.5, "ET": None}},
         }
         for dice in (0.2, 0.4)
     ]

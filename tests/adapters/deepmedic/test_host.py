@@ -186,11 +186,14 @@ def test_a_training_that_goes_on_draws_what_was_to_come(tmp_path, checkout, trai
 
 
 def test_a_network_that_was_trained_longer_than_known_is_said(tmp_path, checkout):
-    made = training(tmp_path / "toy", epochs=2, checkout=checkout, values={"TRAINED": 1})
+    """Cases are loaded as ordered, whatever number the configuration says."""
+    values = {"TRAINED": 1, "numOfCasesLoadedPerSubepoch": 3}
+    made = training(tmp_path / "toy", epochs=2, checkout=checkout, values=values)
     ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
     assert ended.returncode == 0, ended.stderr
     assert "has been trained for 1 epochs, the record says 0" in ended.stdout
     assert made.told("trained") == [3, 4, 5]
+    assert len(made.told("job")) == 3 * 6
 
 
 @pytest.mark.parametrize("augmented", [True, False])
