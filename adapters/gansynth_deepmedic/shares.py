@@ -30,8 +30,8 @@ class Share:
 
     Attributes:
         cases: that it loads, real and synthetic.
-        segments: that it takes of them; a multiple of ``cases``, so that each gives as many, and of
-            the batch size, so that no batch is dropped.
+        segments: that it takes of them; where real and synthetic ones meet a multiple of ``cases``,
+            so that each gives as many, and of the batch size, so that no batch is dropped.
         real: real cases of a subepoch; None where it differs between subepochs (a schedule, or a
             ratio that does not come out even in so few cases).
         synthetic: synthetic ones, likewise.
@@ -60,7 +60,7 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
         batch: segments of a training step.
     """
     if whole_parts(ratio)[0] == 0:
-        taken, changed = _segments(cases, segments, batch)
+        taken, changed = _one_kind(cases, segments)
         return Share(cases, taken, 0, cases, said=changed)
     repeats, synthetic, even = _listed(real, ratio)
     total = repeats * real + synthetic
@@ -119,7 +119,8 @@ def share_on_the_fly(
             said.append(_uneven(ratio, total))
     if total != cases:
         said.append(f"{CASES}: {cases} in the file, {total} now: {why}")
-    taken, changed = _segments(total, segments, batch)
+    one_kind = constant and ratio.p in (0.0, 1.0)
+    taken, changed = _one_kind(total, segments) if one_kind else _segments(total, segments, batch)
     return Share(total, taken, *dealt, said=(*said, *changed))
 
 
@@ -146,6 +147,17 @@ def _uneven(ratio: Ratio, cases: int) -> str:
         f"{math.floor(asked)} or {math.ceil(asked)} of {cases} are synthetic, and what is left "
         "over is carried on to the next"
     )
+
+
+def _one_kind(cases: int, segments: int) -> tuple[int, tuple[str, ...]]:
+    """Segments where all cases are real, or all are not: as many as before, for nothing can be off.
+
+    So such a training has the steps that the user's file gives it.
+    """
+    if cases <= segments:
+        return segments, ()
+    text = f"{SEGMENTS}: {segments} in the file, {cases} now: one of each of {cases} cases"
+    return cases, (text,)
 
 
 def _segments(cases: int, segments: int, batch: int) -> tuple[int, tuple[str, ...]]:

@@ -47,9 +47,9 @@ def patch(serving: Serving) -> None:
 
 
 def _patch_sampling(serving: Serving) -> None:
+    """How a subepoch is sampled."""
     sampling: Any = import_module("deepmedic.dataManagement.sampling")
     training: Any = import_module("deepmedic.routines.training")
-    read, mask = sampling.load_volume, sampling.comp_valid_sampling_mask_excluding_edges
 
     def draw(original: Function, told: dict[str, Any]) -> Any:
         kind, processes = told["train_val_or_test"], int(told["num_parallel_proc"])
@@ -65,23 +65,33 @@ def _patch_sampling(serving: Serving) -> None:
     def shuffle(original: Function, told: dict[str, Any]) -> Any:
         return serving.shuffle(functools.partial(original, **told))
 
+    # Imported by name there.
+    _replace(training, "get_samples_for_subepoch", draw, "train_val_or_test", "num_parallel_proc")
+    _replace(sampling, "choose_random_subjects", choose, "n_total_subjects")
+    _replace(sampling, "get_n_samples_per_subj", share, "n_samples")
+    _replace(sampling, "shuffle_samples", shuffle)
+    _patch_cases(serving, sampling)
+    _end_with_parent(sampling)
+
+
+def _patch_cases(serving: Serving, sampling: Any) -> None:
+    """How a case is opened and sampled."""
+    read, mask = sampling.load_volume, sampling.comp_valid_sampling_mask_excluding_edges
+    weights = "paths_to_wmaps_per_sampl_cat_per_subj"
+
     def sample(original: Function, told: dict[str, Any]) -> Any:
         return serving.sample(original, told, read, mask)
 
     def load(original: Function, told: dict[str, Any]) -> Any:
-        weights = told["paths_to_wmaps_per_sampl_cat_per_subj"]
-        return serving.open(functools.partial(original, **told), weights)
+        return serving.open(functools.partial(original, **told), told[weights])
 
-    # Another module has the original by name, for it validates with it.
+    # This module has the original by name, and validates with it: before it is replaced.
     import_module("deepmedic.routines.testing")
-    _replace(sampling, "load_imgs_of_subject", load, "paths_to_wmaps_per_sampl_cat_per_subj")
-    _replace(sampling, "choose_random_subjects", choose, "n_total_subjects")
-    _replace(sampling, "get_n_samples_per_subj", share, "n_samples")
-    _replace(sampling, "shuffle_samples", shuffle)
-    wanted = ("job_idx", "train_val_or_test", "log", "sampling_type", "inp_shapes_per_path")
-    _replace(sampling, "load_subj_and_sample", sample, *wanted, "augm_img_prms", "augm_sample_prms")
-    _replace(training, "get_samples_for_subepoch", draw, "train_val_or_test", "num_parallel_proc")
-    _end_with_parent(sampling)
+    _replace(sampling, "load_imgs_of_subject", load, weights)
+    _replace(
+        *(sampling, "load_subj_and_sample", sample, "job_idx", "train_val_or_test", "log"),
+        *("sampling_type", "inp_shapes_per_path", "augm_img_prms", "augm_sample_prms"),
+    )
 
 
 def _patch_training(serving: Serving) -> None:

@@ -211,12 +211,13 @@ class Serving:
         return chosen
 
     def share(self, counts: Any, segments: int) -> Any:
-        """Segments of each case, which have to be as many of each for the ratio to hold.
+        """Segments of each case: as many of each, for the ratio of real and synthetic ones to hold.
 
         Raises:
             IntegrityFault: they do not come out even.
         """
-        if self._training and len({int(count) for count in counts}) > 1:
+        meet = len({place.synthetic for place in self._places}) > 1
+        if self._training and meet and len({int(count) for count in counts}) > 1:
             raise IntegrityFault(
                 f"{self.order.train_config}: numberTrainingSegmentsLoadedOnGpuPerSubep = "
                 f"{segments}, expected a multiple of the {len(counts)} cases of a subepoch"

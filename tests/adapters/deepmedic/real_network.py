@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ TRAIN = {
     "numEpochsToWaitBeforeLoweringLr": 3,
     "typeOfLearningRateSchedule": "poly",
 }
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rmsprop": ({}, {}),
     "rmsprop, classic": (
         {"rollAverageForBNOverThatManyBatches": 0, "activationFunction": "relu"},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from gansynth.schema import Sample
 from gansynth_deepmedic import program
 from gansynth_deepmedic.host import bridge
 from gansynth_deepmedic.host.centres import Centres, core_as_weights
+from gansynth_deepmedic.host.serving import PATIENCE, Serving
 from gansynth_deepmedic.host.watching import Heard, Saver, Session, dice_of
 from tests.adapters.deepmedic.arrays import write_bank
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
@@ -236,6 +238,17 @@ def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(tmp_path, ch
     assert spread == {"synthetic": True, "real": False}
     assert {job["segments"] for job in made.told("job")} == {10}
     assert "taken from the whole case" in ended.stdout
+
+
+@pytest.mark.parametrize(("processes", "patience"), [(-1, 300.0), (0, 300.0), (2, PATIENCE)])
+def test_a_forked_process_gives_up_before_it_is_started_anew(tmp_path, processes, patience):
+    plan: MixPlan[int] = MixPlan(None, Ratio(1, 1), patience=300.0)
+    serving = Serving(training(tmp_path / "toy", plan=plan).order, Heard(sys.stdout))
+    state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    serving.draw(lambda: None, training=True, processes=processes)
+    random.setstate(state[0])
+    np.random.set_state(state[1])  # noqa: NPY002
+    assert serving.subepochs.plan.patience == patience
 
 
 # -- how it ends -----------------------------------------------------------------------------------
