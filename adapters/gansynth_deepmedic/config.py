@@ -123,7 +123,7 @@ class Choices:
         return cls(
             engine,
             checkout=_path(settings.get("deepmedic")),
-            python=_path(settings.get("python")),
+            python=_program(settings.get("python")),
             model=model,
             output=_path(settings.get("output")),
             resume=resume,
@@ -321,6 +321,11 @@ def _yes(settings: Mapping[str, str], key: str) -> bool:
     if text not in ("no", "yes"):
         raise UsageFault(f"--set {key}={text}: expected no or yes")
     return text == "yes"
+
+
+def _program(text: str | None) -> Path | None:
+    """A name alone is looked for where programs are."""
+    return Path(text) if text and os.path.basename(text) == text else _path(text)
 
 
 def _path(text: str | None) -> Path | None:

@@ -13,7 +13,6 @@ from gansynth_cli.common import Output, examples, root_option, table, with_outpu
 
 @click.command(
     epilog=examples(
-        "gansynth doctor",
         "gansynth doctor --quick --json",
         "gansynth doctor --deepmedic deepmedic --deepmedic-python deepmedic-env/bin/python",
     )

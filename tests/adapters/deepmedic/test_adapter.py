@@ -353,6 +353,18 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
+    ("named", "found"),
+    [("python3.12", "python3.12"), ("env/bin/python", "{here}/env/bin/python")],
+    ids=["name", "path"],
+)
+def test_a_python_may_be_named_as_programs_are(named, found, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"engine": "deepmedic", "python": named}
+    choices = Choices.read(settings, ["-model", "m.cfg"])
+    assert str(choices.python) == found.format(here=tmp_path)
+
+
+@pytest.mark.parametrize(
     ("options", "settings", "says"),
     [
         (["-train", "t.cfg"], {}, "-- -train: what is trained is said by --data"),

@@ -310,6 +310,15 @@ def test_segments_that_do_not_come_out_even(fails):
     assert "= 61, expected a multiple of the 6 cases" in fails(6, segments=61)
 
 
+def test_cases_of_one_kind_need_not_come_out_even(tmp_path, checkout):
+    made = training(tmp_path / "toy", ratio="0:1", segments=61, checkout=checkout)
+    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
+    assert ended.returncode == 0, ended.stderr
+    jobs = made.told("job")
+    assert {job["kind"] for job in jobs} == {"synthetic"}
+    assert sum(job["segments"] for job in jobs) == 3 * 61
+
+
 def test_another_number_of_subepochs(fails):
     assert "numberOfSubepochs = 3, expected 4" in fails(6, values={"numberOfSubepochs": 3},
                                                         subepochs=4)  # fmt: skip
