@@ -3,8 +3,9 @@
 Rounds alternate two trainings of the same configuration, with as many cases, segments and steps in
 every subepoch: the user's checkout by itself on real cases, and ``gansynth augment --deepmedic`` at
 R:S with a producer on the same processor. Seconds are DeepMedic's own ("TIMING"): drawing a
-subepoch (reading cases, inserting patches, cutting segments), training on it, and the epoch without
-its first subepoch, for which nothing was drawn ahead.
+subepoch (reading cases, inserting patches, cutting segments; without the first, for which nothing
+was drawn ahead), training on it, and the whole training. TensorFlow has one thread on both sides:
+the producer needs a core, and one thread too many would be measured instead.
 
     GANSYNTH_DEEPMEDIC=FOLDER [GANSYNTH_DEEPMEDIC_PYTHON=PYTHON]
         python benchmarks/bench_deepmedic.py
@@ -32,16 +33,17 @@ SAMPLING = re.compile(r"TIMING: Sampling for next \[Training\] lasted: ([\d.]+) 
 TRAINING = re.compile(r"TIMING: Training on batches of this subepoch #\d+ lasted: ([\d.]+) secs")
 NUMBERS = ("subepochs", "cases", "segments")
 WHOLE = re.compile(r"TIMING: Training process lasted: ([\d.]+) secs")
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def run(words: Sequence[object], **more: Any) -> str:
+def run(words: Sequence[object], **more: str) -> str:
     """Run a command; all that it said."""
     done = subprocess.run(
         [str(word) for word in words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **more,
+        env={**os.environ, **ONE_THREAD, **more},
     )
     if done.returncode != 0:
         raise SystemExit(f"{words}: exit code {done.returncode}\n{done.stdout[-2000:]}")
@@ -66,8 +68,8 @@ class Pair:
         folder = self.home / f"stock-{number}"
         config = self._config(folder)
         words = [self.checkout / "deepMedicRun", "-model", self.args.model, "-train", config]
-        environ = {**os.environ, "PYTHONPATH": str(self.checkout), "PYTHONDONTWRITEBYTECODE": "1"}
-        return run([self.python, *words, "-dev", "cpu"], env=environ)
+        here = {"PYTHONPATH": str(self.checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+        return run([self.python, *words, "-dev", "cpu"], **here)
 
     def mixed(self, number: int) -> str:
         """The same checkout with synthetic cases."""

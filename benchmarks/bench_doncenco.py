@@ -8,7 +8,7 @@ of whole tumour, tumour core, enhancing tumour, beside the paper's.
 
     python benchmarks/bench_doncenco.py --data deepmedic:trainConfig.cfg --model modelConfig.cfg
         [--scale tiny] [--regions WT:1+2+3,TC:2+3,ET:3] [--seeds 0 1 2] [--epochs N] [--only NAME]
-        [--plan FILE] [-o FOLDER] [--name doncenco]
+        [--as-stored] [--plan FILE] [-o FOLDER] [--name doncenco]
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Table:
         if self.args.epochs:
             settings["epochs"] = self.args.epochs
         options = [word for k, v in settings.items() for word in ("--set", f"{k}={v}")]
-        if self.plan.real_in_generator_space:
+        if self.plan.real_in_generator_space and not self.args.as_stored:
             options.append("--real-in-generator-space")
         if arm.generator:
             options += ["--frozen", "--bank-size", arm.bank]
@@ -164,6 +164,7 @@ class Table:
             "plan": self.plan.name,
             "paper": self.plan.paper,
             "scale": self.args.scale or "the paper's",
+            "real_cases": "as stored" if self.args.as_stored else "in the generator's space",
             "regions": self.args.regions or self.regions,
             "left_open": self.plan.left_open,
             "results": results,
@@ -205,6 +206,9 @@ def main() -> None:
     parser.add_argument("--regions", help="where labels are not BraTS's: WT:1+2+3,TC:2+3,ET:3")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, help="instead of trainConfig.cfg's")
+    parser.add_argument(
+        "--as-stored", action="store_true", help="leave real cases as they are, for comparison"
+    )
     parser.add_argument("--only", nargs="+", help="arms by name")
     parser.add_argument("-o", "--out", type=Path, help="keep everything here")
     parser.add_argument("--name", default="doncenco")

@@ -6,7 +6,7 @@ python benchmarks/table.py
 from __future__ import annotations
 
 import json
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from common import RESULTS
@@ -285,7 +285,64 @@ def detector_gain(doc: dict[str, Any]) -> list[str]:
     return rows
 
 
+def deepmedic_real(doc: dict[str, Any]) -> list[str]:
+    """What the real DeepMedic loaded, and how often it repeated itself."""
+    rows, asked, with_ = [], doc["asked"], doc["deepmedic"]
+    stock = doc["stock_num_processes_sampling_2"]["random_states"]
+    for mode, found in doc["num_processes_sampling"].items():
+        each = {
+            tuple(one[f"{kind}_{what}"] for what in ("cases", "segments") for kind in KINDS)
+            for one in found["subepochs"]
+        }
+        real, synthetic, of_real, of_synthetic = each.pop() if len(each) == 1 else "????"
+        rows.append(
+            f"| real DeepMedic (numpy {with_['numpy']}), {asked['ratio']}, num_processes_sampling "
+            f"{mode}: exit code; cases, segments of each of {len(found['subepochs'])} subepochs; "
+            f"distinct draws | {found['exit_code']}; {real} + {synthetic}, {of_real} + "
+            f"{of_synthetic}; {found['random_states']['distinct']} of "
+            f"{found['random_states']['draws']} | exact, all |"
+        )
+    rows.append(
+        f"| the same, stock in 2 processes: distinct draws | {stock['distinct']} of "
+        f"{stock['draws']} | |"
+    )
+    return rows
+
+
+def deepmedic(doc: dict[str, Any]) -> list[str]:
+    """A subepoch of the real DeepMedic with synthetic cases over one without."""
+    words = {"draw": "drawing a subepoch", "train": "training on it", "whole": "the training"}
+    return [
+        f"| real DeepMedic, {words[key]}: at R:S from a live bank / stock | {interval(found)} "
+        f"| {'<= 1.05' if key == 'whole' else ''} |"
+        for key, found in doc["mixed_over_stock"].items()
+    ]
+
+
+def doncenco(doc: dict[str, Any]) -> list[str]:
+    """Dice of every arm on real validation cases, as the thesis' table has them."""
+    arms: dict[str, list[dict[str, float]]] = {}
+    for one in doc["results"]:
+        arms.setdefault(one["arm"], []).append(one["metrics_on_real_cases"]["dice"])
+    rows = []
+    for arm, found in arms.items():
+        cells = []
+        for region in ("WT", "TC", "ET"):
+            each = [one[region] for one in found]
+            spread = f" ({min(each):.3f} to {max(each):.3f})" if len(each) > 1 else ""
+            cells.append(f"{region} {mean(each):.3f}{spread}")
+        rows.append(
+            f"| {doc['benchmark']}, {doc['scale']}, {arm}, {len(found)} seed(s): Dice, mean "
+            f"(range) | {', '.join(cells)} | |"
+        )
+    return rows
+
+
+KINDS = ("real", "synthetic")
 MAKERS = {
+    "deepmedic_real": deepmedic_real,
+    "deepmedic": deepmedic,
+    "doncenco": doncenco,
     "cpggan_contrast": cpggan_contrast,
     "cpggan": cpggan,
     "detector_gain": detector_gain,
