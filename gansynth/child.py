@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -13,12 +14,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gansynth.errors import EXIT_SIGTERM, FAULTS, TrainingFault
+from gansynth.errors import EXIT_SIGINT, EXIT_SIGTERM, FAULTS, GansynthError, TrainingFault
 from gansynth.signals import on_sigterm
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -146,6 +147,31 @@ def obey() -> None:
     parent = os.environ.pop(PARENT, "")
     if parent.isdigit():
         threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()
+
+
+def entry(work: Callable[[], None]) -> int:
+    """A child's work, from its first line to its exit code.
+
+    Returns:
+        The exit code; a line on stderr says why it is not 0.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    obey()
+    try:
+        work()
+    except GansynthError as error:
+        sys.stderr.write(f"{FAULT}{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    return 0
+
+
+def limit_threads(device: str) -> None:
+    """Keep torch to ``cpu_threads`` where it trains on the CPU (``cpu``), else to one."""
+    import torch
+
+    torch.set_num_threads(cpu_threads() if device == "cpu" else 1)
 
 
 def cpu_threads() -> int:

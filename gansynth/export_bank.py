@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.bank import BankReader
 from gansynth.errors import DataFault, GansynthError
-from gansynth.integrity import disk_errors, read_json, write_json_atomic
+from gansynth.integrity import disk_errors, read_json, sha256_file, write_json_atomic
 from gansynth.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ def building(build: Path, reporter: Reporter) -> Iterator[Path]:
             raise
         finally:
             shutil.rmtree(dataset if keep else build, ignore_errors=True)
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path there; of a link, of what it leads to."""
+    files = (Path(here, name) for here, _, names in os.walk(folder) for name in names)
+    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}
 
 
 def origin_of(injection: Injection) -> tuple[dict[str, Any] | None, str]:

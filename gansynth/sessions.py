@@ -7,9 +7,10 @@ its sessions have beside this.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,33 @@ _MINE = ("run", "bank", "scratch", "device")
 """Of this machine and session; none of the record's business."""
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
 """What is averaged over sessions, weighed by what each has drawn."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A generator or bank that has passed every check of a host.
+
+    Attributes:
+        lineage: every case it has seen.
+        described: what the record says of it.
+        manifest: of the generator's run; None for a bank.
+    """
+
+    lineage: Lineage
+    described: dict[str, Any]
+    manifest: dict[str, Any] | None = None
+
+
+def usual_output(runs: Path, name: str, injection: Injection) -> Path:
+    """Where a training's results go unless the user says otherwise.
+
+    Args:
+        runs: the host's folder of trainings.
+        name: of the data set.
+        injection: whose ratio is part of the folder's name.
+    """
+    words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
+    return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
 
 
 class SessionRecord:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.deepmedic_sets import CHANNELS, MODEL_VALUES, TRAIN_VALUES, Toy, write_config
+from tests.deepmedic_sets import MODEL_VALUES, TRAIN_VALUES, Toy, write_config, write_lists
 
 BRATS = Path(__file__).resolve().parents[1] / "../shared/data/brats2015_deepmedic"
 TRAIN = ("brats_2013_pat0005_1", "brats_2013_pat0006_1")
@@ -66,14 +66,6 @@ def brats_deepmedic(
 
 def _lists(folder: Path, part: str, cases: Sequence[str], roi: bool) -> dict[str, Any]:
     """Write the list files of one part, absolute paths; the keys that name them."""
-
-    def listed(name: str) -> str:
-        text = "".join(f"{(BRATS / case / FILES[name]).resolve()}\n" for case in cases)
-        (folder / f"{part.lower()}_{name}.cfg").write_text(f"# {name}\n{text}")
-        return f"./{part.lower()}_{name}.cfg"
-
-    keys: dict[str, Any] = {
-        f"channels{part}": [listed(name) for name in CHANNELS],
-        f"gtLabels{part}": listed("labels"),
-    }
-    return keys | ({f"roiMasks{part}": listed("roi")} if roi else {})
+    return write_lists(
+        folder, part, roi, lambda name: [str((BRATS / c / FILES[name]).resolve()) for c in cases]
+    )

@@ -6,7 +6,7 @@ for a folder of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,9 +161,25 @@ def _write(folder: Path, case: Phantom, affine: npt.NDArray[np.float64]) -> None
 
 def _lists(folder: Path, part: str, numbers: Sequence[int], roi: bool) -> dict[str, Any]:
     """Write the list files of one part, relative paths; the keys that name them."""
+    return write_lists(
+        folder, part, roi, lambda name: [f"./data/pat_{n:02d}/{name}.nii.gz" for n in numbers]
+    )
+
+
+def write_lists(
+    folder: Path, part: str, roi: bool, paths: Callable[[str], Sequence[str]]
+) -> dict[str, Any]:
+    """Write the list files of one part; the keys that name them.
+
+    Args:
+        folder: to write into.
+        part: ``Training`` or ``Validation``.
+        roi: list regions of interest, too.
+        paths: of a channel, of ``labels`` or of ``roi``.
+    """
 
     def listed(name: str) -> str:
-        text = "".join(f"./data/pat_{n:02d}/{name}.nii.gz\n" for n in numbers)
+        text = "".join(f"{path}\n" for path in paths(name))
         (folder / f"{part.lower()}_{name}.cfg").write_text(f"# {name}\n{text}")
         return f"./{part.lower()}_{name}.cfg"
 

@@ -19,11 +19,12 @@ from gansynth.lineage import CaseRecord
 from gansynth.mixing import MixPlan
 from gansynth.reporting import Reporter
 from gansynth.schema import Sample
+from gansynth.sessions import usual_output
 from gansynth.sources.base import CaseSource
 from gansynth.supply import BankSize
 from gansynth.supplying import REJECTED, read_patience
 from gansynth_deepmedic.bank_size import sample_bytes
-from gansynth_deepmedic.config import SETTINGS, Choices, usual_output
+from gansynth_deepmedic.config import RUNS, SETTINGS, Choices
 from gansynth_deepmedic.drawn import DrawnCases
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.files import HostCase
@@ -228,7 +229,7 @@ class DeepMedicAdapter(Adapter):
         network = self._network(choices)
         self._refuse_samples(injection)
         own = choices.engine == "torch"
-        output = choices.output or usual_output(self.host.name, injection)
+        output = choices.output or usual_output(RUNS, self.host.name, injection)
         return Job(
             injection=injection,
             choices=choices,

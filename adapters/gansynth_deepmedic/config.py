@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.adapter import Injection
 from gansynth.errors import UsageFault
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.engine.settings import SETTINGS as OF_TORCH
@@ -192,17 +191,6 @@ class Choices:
             return (picked.index or 0,) if picked.type == "cuda" else ()
         found = re.fullmatch(r"cuda(\d*)", self.device)
         return () if found is None else (int(found[1] or 0),)
-
-
-def usual_output(name: str, injection: Injection) -> Path:
-    """Where results go unless the user says otherwise.
-
-    Args:
-        name: of the data set.
-        injection: whose ratio is part of the folder's name.
-    """
-    words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
-    return (RUNS / re.sub(r"[^\w.-]+", "-", words)).absolute()
 
 
 # -- the program's own options ---------------------------------------------------------------------

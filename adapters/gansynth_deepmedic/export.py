@@ -6,7 +6,6 @@ export leaves that hidden folder; the same command goes on there.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +16,8 @@ from gansynth._bank_spec import read_heartbeat
 from gansynth.adapter import Adapter, Content, Injection
 from gansynth.bank import BankReader
 from gansynth.errors import UsageFault
-from gansynth.export_bank import building, samples_of
-from gansynth.integrity import disk_errors, publish_dir, sha256_file, write_json_atomic
+from gansynth.export_bank import building, hashes_of, samples_of
+from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
 from gansynth.reporting import Reporter
 from gansynth.supply import BankSize
 from gansynth_deepmedic.export_plan import ExportPlan, check_origin, generator_space, plan_export
@@ -114,7 +113,7 @@ def _write(
         layout = write_layout(
             plan.source.config, folder, plan.share, listed, len(slots.slots), additions=additions
         )
-        manifest = _manifest(plan, reader, slots, layout, rejected) | {"files": _hashes(folder)}
+        manifest = _manifest(plan, reader, slots, layout, rejected) | {"files": hashes_of(folder)}
         write_json_atomic(folder / MANIFEST, manifest)
     return manifest
 
@@ -124,12 +123,6 @@ def _real_cases(plan: ExportPlan, folder: Path, reporter: Reporter) -> tuple[Hos
     if not plan.injection.real_in_generator_space:
         return tuple(plan.source.host_case(case) for case in plan.source.train_ids)
     return bring_real(plan.source, generator_space(plan.injection), folder, reporter)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file."""
-    files = (Path(here, name) for here, _, names in os.walk(folder) for name in names)
-    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}
 
 
 # -- what is said of it --------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from gansynth.adapter import Injection
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import Sample
-from gansynth.sessions import describe_bank, describe_generator
+from gansynth.sessions import Origin, describe_bank, describe_generator
 from gansynth.space import Space
 from gansynth_deepmedic.insertion import RIM, misfit, seat_of
 from gansynth_deepmedic.source import DeepMedicSource
@@ -19,21 +18,6 @@ from gansynth_deepmedic.source import DeepMedicSource
 SMALLEST = (2 * RIM,) * 3
 """Voxels (D, H, W) of a sample at least: of a smaller one next to nothing is left beside its seam,
 as half of each axis does not fade."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A generator or bank that has passed every check.
-
-    Attributes:
-        lineage: every case it has seen.
-        described: what the record says of it.
-        manifest: of the generator's run; None for a bank.
-    """
-
-    lineage: Lineage
-    described: dict[str, Any]
-    manifest: dict[str, Any] | None = None
 
 
 def open_origin(

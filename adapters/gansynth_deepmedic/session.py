@@ -19,12 +19,11 @@ from gansynth.drawlog import Counts, Tally
 from gansynth.errors import EnvironmentFault
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.mixing import MixPlan
-from gansynth.sessions import SessionRecord, outcome_of, read_sessions
+from gansynth.sessions import Origin, SessionRecord, outcome_of, read_sessions
 from gansynth.supplying import Demand, Supply
 from gansynth_deepmedic.bank_size import sample_bytes, stored
 from gansynth_deepmedic.config import Choices
 from gansynth_deepmedic.configs import TrainConfig
-from gansynth_deepmedic.guards import Origin
 from gansynth_deepmedic.layout import Layout, bring_real, write_layout
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order
 from gansynth_deepmedic.program import Program, command, environ_of

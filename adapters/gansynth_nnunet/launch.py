@@ -7,7 +7,6 @@ The process in which nnU-Net trains, started by the adapter. It calls nnU-Net's 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from gansynth import torchvision_cure
-from gansynth.child import FAULT, cpu_threads, obey
-from gansynth.errors import EXIT_SIGINT, GansynthError, UsageFault
+from gansynth.child import entry, limit_threads
+from gansynth.errors import UsageFault
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.ranks import fault_of_rank
 
@@ -104,7 +103,7 @@ def train(arguments: Sequence[str]) -> None:
     from torch.multiprocessing.spawn import ProcessRaisedException
 
     device = pick_device(given.device)
-    torch.set_num_threads(cpu_threads() if device == "cpu" else 1)
+    limit_threads(device)
     try:
         run_training(
             given.dataset,
@@ -134,18 +133,9 @@ def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Train; returns the exit code, a line on stderr saying why it is not 0."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
     NnunetRoot.find().activate()
     os.environ.update(with_ext_trainer(dict(os.environ)))
-    obey()
-    try:
-        train(arguments)
-    except GansynthError as error:
-        sys.stderr.write(f"{FAULT}{error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_SIGINT
-    return 0
+    return entry(lambda: train(arguments))
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ from gansynth.lineage import CaseRecord, guard_host
 from gansynth.mixing import MixPlan
 from gansynth.reporting import Reporter
 from gansynth.schema import Sample
+from gansynth.sessions import usual_output
 from gansynth.sources.base import CaseSource
 from gansynth.space import Space
 from gansynth.supply import BankSize
 from gansynth.supplying import REJECTED, read_patience
 from gansynth_yolo.bank_size import sample_bytes
-from gansynth_yolo.config import MIRROR, SETTINGS, Choices, YoloConfig, usual_output
+from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
 from gansynth_yolo.guards import check_schema, open_origin
 from gansynth_yolo.judging import metrics_of
@@ -221,7 +222,7 @@ class YoloAdapter(Adapter):
     ) -> YoloConfig:
         """What the child is told."""
         choices = Choices.read(settings, options)
-        output = usual_output(self.host.name, injection)
+        output = usual_output(RUNS, self.host.name, injection)
         return YoloConfig(
             injection=injection,
             choices=choices,

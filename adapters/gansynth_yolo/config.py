@@ -131,17 +131,6 @@ def pick_device(asked: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def usual_output(name: str, injection: Injection) -> Path:
-    """Where results go unless the user says otherwise.
-
-    Args:
-        name: of the data set.
-        injection: whose ratio is part of the folder's name.
-    """
-    words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
-    return (RUNS / re.sub(r"[^\w.-]+", "-", words)).absolute()
-
-
 # -- on its way to the child -----------------------------------------------------------------------
 
 

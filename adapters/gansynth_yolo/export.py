@@ -6,7 +6,6 @@ export leaves that hidden folder; the same command goes on there.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from gansynth._bank_spec import read_heartbeat
 from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader, BankSample
 from gansynth.errors import DataFault
-from gansynth.export_bank import building, samples_of
-from gansynth.integrity import disk_errors, publish_dir, sha256_file, write_json_atomic
+from gansynth.export_bank import building, hashes_of, samples_of
+from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
 from gansynth.png import png_bytes
 from gansynth.reporting import Reporter
 from gansynth.supply import BankSize
@@ -116,7 +115,7 @@ def _write(
             lines = [str(plan.folder / p.relative_to(folder)) for p in (*real, *synthetic)]
             (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         (folder / "data.yaml").write_text(_data_yaml(plan, tuple(splits)), "utf-8")
-        manifest = _manifest(plan, reader, written, rejected) | {"files": _hashes(folder)}
+        manifest = _manifest(plan, reader, written, rejected) | {"files": hashes_of(folder)}
         private = _private(plan, reader, written)
         if plan.record is None:
             manifest |= private
@@ -223,9 +222,3 @@ def _private(plan: ExportPlan, reader: BankReader, written: Sequence[Written]) -
         "lineage": reader.spec.lineage.to_json(),
         "samples": {one.name: dict(reader.read(one.id).provenance) for one in written},
     }
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file; of a link, of what it leads to."""
-    files = (Path(here, name) for here, _, names in os.walk(folder) for name in names)
-    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}

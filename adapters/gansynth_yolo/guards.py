@@ -7,33 +7,16 @@ pixels: so a generator of any size is compared with held-out images as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gansynth.adapter import Injection
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import Schema
-from gansynth.sessions import describe_bank, describe_generator
+from gansynth.sessions import Origin, describe_bank, describe_generator
 from gansynth.sources.base import CaseSource
 
 WAY_OUT = "Fit a generator on the training images of this data.yaml: gansynth fit cpggan --data"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A generator or bank that has passed every check.
-
-    Attributes:
-        lineage: every case it has seen.
-        described: what the record says of it.
-        manifest: of the generator's run; None for a bank.
-    """
-
-    lineage: Lineage
-    described: dict[str, Any]
-    manifest: dict[str, Any] | None = None
 
 
 def open_origin(

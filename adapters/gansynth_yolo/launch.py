@@ -7,13 +7,12 @@ validation and test images, and what they find is written down.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansynth.child import FAULT, cpu_threads, obey
-from gansynth.errors import EXIT_SIGINT, GansynthError, TrainingFault, UsageFault
+from gansynth.child import entry, limit_threads
+from gansynth.errors import TrainingFault, UsageFault
 from gansynth.sources.base import SourceRequest
 from gansynth_yolo.config import MIRROR, YoloConfig
 from gansynth_yolo.detectors import Detector, DetectorJob, detector
@@ -33,7 +32,7 @@ def train(config: YoloConfig) -> None:
     source = open_yolo(SourceRequest(**config.request))
     chosen = detector(config.choices.detector)
     job = config.job(source)
-    _limit_threads(job.device)
+    limit_threads(job.device)
     mirror(source, config.output / MIRROR, channels=job.channels)
     chosen.check(job)
     with MixSession(config, source, job, _say) as session:
@@ -55,12 +54,6 @@ def _train(chosen: Detector, job: DetectorJob, session: object) -> Path:
         raise
 
 
-def _limit_threads(device: str) -> None:
-    import torch
-
-    torch.set_num_threads(cpu_threads() if device == "cpu" else 1)
-
-
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
@@ -68,18 +61,13 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Train; returns the exit code, a line on stderr saying why it is not 0."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    obey()
-    try:
+
+    def work() -> None:
         if len(arguments) != 1:
             raise UsageFault("usage: python -m gansynth_yolo.launch CONFIG.json")
         train(YoloConfig.read(Path(arguments[0])))
-    except GansynthError as error:
-        sys.stderr.write(f"{FAULT}{error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_SIGINT
-    return 0
+
+    return entry(work)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from gansynth.drawlog import Counts, Tally
 from gansynth.errors import EnvironmentFault
 from gansynth.lineage import CaseRecord
 from gansynth.mixing import MixPlan
-from gansynth.sessions import SessionRecord
+from gansynth.sessions import Origin, SessionRecord
 from gansynth.supplying import Demand, Supply
 from gansynth_yolo.bank_size import sample_bytes
 from gansynth_yolo.config import YoloConfig
 from gansynth_yolo.detectors import DetectorJob
-from gansynth_yolo.guards import Origin, open_origin
+from gansynth_yolo.guards import open_origin
 from gansynth_yolo.mixed import PARTNERS, Slots
 from gansynth_yolo.record import ANEW, COMPARED, FILE, describe, epochs_done
 from gansynth_yolo.source import YoloSource

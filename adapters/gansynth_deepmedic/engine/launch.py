@@ -5,13 +5,12 @@ Started by the session, which has the producer and keeps the record; it is told 
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansynth.child import FAULT, cpu_threads, obey
-from gansynth.errors import EXIT_SIGINT, GansynthError, UsageFault
+from gansynth.child import entry, limit_threads
+from gansynth.errors import UsageFault
 from gansynth_deepmedic.order import Order
 
 
@@ -24,14 +23,8 @@ def train(order: Order) -> None:
     from gansynth_deepmedic.engine.train import Task, Training
 
     training = Training(Task.of(order), _say)
-    _limit_threads(training.device.type)
+    limit_threads(training.device.type)
     training.run()
-
-
-def _limit_threads(kind: str) -> None:
-    import torch
-
-    torch.set_num_threads(cpu_threads() if kind == "cpu" else 1)
 
 
 def _say(text: str) -> None:
@@ -41,18 +34,13 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Train; returns the exit code, a line on stderr saying why it is not 0."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    obey()
-    try:
+
+    def work() -> None:
         if len(arguments) != 1:
             raise UsageFault("usage: python -m gansynth_deepmedic.engine.launch ORDER.json")
         train(Order.read(Path(arguments[0])))
-    except GansynthError as error:
-        sys.stderr.write(f"{FAULT}{error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_SIGINT
-    return 0
+
+    return entry(work)
 
 
 if __name__ == "__main__":

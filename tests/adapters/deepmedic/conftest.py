@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,25 @@ def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
                 reporter=NullReporter(),
             )
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums come out the same to the last bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make(tmp_path) -> Callable[..., Toy]:
+    """Phantoms of a configuration: ``make(numberOfEpochs=2)``."""
+    from tests.adapters.deepmedic.engine_orders import small_toy
+
+    return partial(small_toy, tmp_path / "toy")
 
 
 def request_of(toy: Toy, **more: Any) -> SourceRequest:

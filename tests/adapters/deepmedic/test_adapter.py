@@ -15,11 +15,12 @@ from gansynth.ratio import Ratio
 from gansynth.registry import installed
 from gansynth.schedule import Schedule
 from gansynth.schema import Sample
+from gansynth.sessions import usual_output
 from gansynth.sources.base import SourceRequest
 from gansynth.testing import check_adapter
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
 from gansynth_deepmedic.bank_size import sample_bytes
-from gansynth_deepmedic.config import Choices, usual_output
+from gansynth_deepmedic.config import RUNS, Choices
 from gansynth_deepmedic.guards import SMALLEST
 from gansynth_deepmedic.source import open_deepmedic
 from tests.deepmedic_sets import Toy, toy_deepmedic
@@ -392,7 +393,7 @@ def test_results_go_where_their_name_says(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     injection = Injection(tmp_path, Ratio.parse("1:2"))
     wanted = Path("runs") / "deepmedic" / "brain-scans_1-2"
-    assert usual_output("deepmedic:brain scans", injection) == tmp_path / wanted
+    assert usual_output(RUNS, "deepmedic:brain scans", injection) == tmp_path / wanted
 
 
 def test_a_generator_of_other_files_is_not_brought(shared_deepmedic, tmp_path):

@@ -5,14 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from gansynth.errors import (
     IntegrityFault,
@@ -23,28 +20,13 @@ from gansynth_deepmedic.order import PROGRESS, Progress
 from tests.adapters.deepmedic.engine_orders import (
     assert_same,
     order_of,
-    small_toy,
     told,
     train,
     weights,
     written,
 )
-from tests.deepmedic_sets import Toy
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums come out the same to the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def make(tmp_path) -> Callable[..., Toy]:
-    """Phantoms of a configuration: ``make(numberOfEpochs=2)``."""
-    return partial(small_toy, tmp_path / "toy")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Cut(Exception):

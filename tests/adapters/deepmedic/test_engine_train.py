@@ -2,14 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from gansynth import child
 from gansynth.adapter import Injection
 from gansynth.errors import (
     DataFault,
@@ -30,7 +29,6 @@ from tests.adapters.deepmedic.engine_orders import (
     SMALL,
     assert_same,
     order_of,
-    small_toy,
     told,
     train,
     weights,
@@ -38,20 +36,7 @@ from tests.adapters.deepmedic.engine_orders import (
 )
 from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums come out the same to the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def make(tmp_path) -> Callable[..., Toy]:
-    """Phantoms of a configuration: ``make(numberOfEpochs=2)``."""
-    return partial(small_toy, tmp_path / "toy")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # -- one training ----------------------------------------------------------------------------------
@@ -244,7 +229,7 @@ def test_ahead_computes_what_was_begun_and_what_was_not():
 
 
 def test_the_process_says_what_is_wrong(make, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(launch, "obey", lambda: None)
+    monkeypatch.setattr(child, "obey", lambda: None)
     assert launch.main([]) == 2
     assert launch.main([str(tmp_path / "none.json")]) == 6
     order = order_of(make(numberOfEpochs=1, batchsize_train=99), tmp_path / "out")
@@ -255,7 +240,7 @@ def test_the_process_says_what_is_wrong(make, tmp_path, monkeypatch, capfd):
 
 
 def test_the_process_trains_and_its_network_predicts(make, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(launch, "obey", lambda: None)
+    monkeypatch.setattr(child, "obey", lambda: None)
     toy = make(numberOfEpochs=1, numberOfSubepochs=1)
     order = order_of(toy, tmp_path / "out")
     assert launch.main([str(written(order))]) == 0

@@ -18,11 +18,12 @@ from gansynth.producer import _own_source
 from gansynth.ratio import Ratio
 from gansynth.run import load_run
 from gansynth.schema import Boxes, Sample
+from gansynth.sessions import usual_output
 from gansynth.sources.base import SourceRequest
 from gansynth.testing import check_adapter
 from gansynth_cli.commands.augment import with_detector
 from gansynth_yolo.adapter import YoloAdapter
-from gansynth_yolo.config import Choices, YoloConfig, usual_output
+from gansynth_yolo.config import RUNS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
 from gansynth_yolo.source import open_yolo
 from tests.yolo_sets import toy_yolo
@@ -281,6 +282,6 @@ def test_what_the_child_is_told_is_read_back(box_run, tmp_path):
 def test_results_go_where_their_name_says(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     injection = Injection(tmp_path, Ratio.parse("2813:4000"))
-    assert usual_output("yolo:brain scans", injection) == (
+    assert usual_output(RUNS, "yolo:brain scans", injection) == (
         tmp_path / "runs" / "yolo" / "brain-scans_2813-4000"
     )
