@@ -332,7 +332,7 @@ def doncenco(doc: dict[str, Any]) -> list[str]:
             spread = f" ({min(each):.3f} to {max(each):.3f})" if len(each) > 1 else ""
             cells.append(f"{region} {mean(each):.3f}{spread}")
         rows.append(
-            f"| {doc['benchmark']}, {doc['scale']}, {arm}, {len(found)} seed(s): Dice, mean "
+            f"| {doc['benchmark']}, {doc['scale']} scale, {arm}, {len(found)} seed(s): Dice, mean "
             f"(range) | {', '.join(cells)} | |"
         )
     return rows

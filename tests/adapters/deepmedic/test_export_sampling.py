@@ -212,5 +212,7 @@ def trained(data: Toy, config: Path) -> str:
         [*line, "-dev", "cpu"], env=environ, cwd=data.folder, capture_output=True, text=True,
         timeout=600,
     )  # fmt: skip
+    if "get_data() is deprecated" in done.stdout:
+        pytest.skip("GANSYNTH_DEEPMEDIC_PYTHON has nibabel 5, which stock DeepMedic does not know")
     assert "ERROR" not in done.stdout, done.stdout[-3000:]
     return str(done.stdout)
