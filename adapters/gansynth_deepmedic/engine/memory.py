@@ -10,10 +10,14 @@ import numpy.typing as npt
 
 from gansynth.errors import DataFault
 from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.insertion import OUTSIDE
 from gansynth_deepmedic.subepochs import Read
 
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]
-"""Image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or None."""
+"""Image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or None.
+
+Labels may be -1 outside of the region, as sources give them; without a region that is what it is.
+"""
 _AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
 """``HostCase.stored`` of files whose axes are z, y, x."""
 
@@ -34,6 +38,10 @@ def in_memory(
     hosts = []
     for case, (image, labels, roi) in cases.items():
         _check(case, image, labels, roi)
+        if (labels == OUTSIDE).any():
+            inside = labels != OUTSIDE
+            roi = inside.astype(np.int16) if roi is None else roi
+            labels = np.where(inside, labels, 0)
         own = {f"{case}/{number}": channel for number, channel in enumerate(image)}
         files |= {**own, f"{case}/labels": labels}
         if roi is not None:

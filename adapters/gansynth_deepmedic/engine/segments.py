@@ -155,7 +155,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         Args:
             cases: for each id the image (C, D, H, W), labels (D, H, W), and region of interest
                 (D, H, W) or None, as the generator of the bank's samples was fitted to: its ids,
-                its axes.
+                its axes. Labels of -1 are outside of the region, as a source's ``load`` gives them.
             bank: of crops of these cases, from ``gansynth.fill_bank`` or ``live_bank``; None for
                 real cases only.
             ratio: real:synthetic.

@@ -293,6 +293,23 @@ def test_a_case_in_memory_is_cut_as_low_context_says():
         np.testing.assert_array_equal(found[f"low_{number}"], context)
 
 
+def test_labels_of_a_source_say_what_is_outside():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, 20, 20, 20)).astype(np.float32)
+    labels = np.zeros((20, 20, 20), np.int16)
+    labels[9:13, 9:13, 9:13] = 1
+    labels[:, :, :8] = -1
+    roi = (labels != -1).astype(np.int16)
+    shape: dict[str, Any] = {"segment": 5, "receptive": 3, "segments": 24}
+    found = DeepMedicSegments.of({"a": (image, labels, None)}, **shape)
+    wanted = DeepMedicSegments.of({"a": (image, np.maximum(labels, 0), roi)}, **shape)
+    for data in (found, wanted):
+        data.set_subepoch(0)
+    assert all((found[n]["high"] == wanted[n]["high"]).all() for n in range(24))
+    assert int(min(found[n]["labels"].min() for n in range(24))) == 0
+    assert labels.min() == -1  # as it was
+
+
 @pytest.mark.parametrize(
     ("case", "says"),
     [
