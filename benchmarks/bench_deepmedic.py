@@ -10,7 +10,8 @@ the producer needs a core, and one thread too many would be measured instead.
     GANSYNTH_DEEPMEDIC=FOLDER [GANSYNTH_DEEPMEDIC_PYTHON=PYTHON]
         python benchmarks/bench_deepmedic.py
         --data deepmedic:trainConfig.cfg --model modelConfig.cfg --generator RUN [--ratio 1:1]
-        [--rounds 3] [--subepochs 6] [--cases 4] [--segments 200] [--name deepmedic]
+        [--rounds 3] [--subepochs 6] [--cases 4] [--segments 200] [--frozen]
+        [--name deepmedic]
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Pair:
             args.data, "--generator", args.generator, "--ratio", args.ratio, "--deepmedic",
             self.checkout, "--deepmedic-python", self.python, "-o", out, "--set", "epochs=1",
             *(word for key in NUMBERS for word in ("--set", f"{key}={getattr(args, key)}")),
-            "--", "-model", args.model, "-dev", "cpu",
+            *(("--frozen",) if args.frozen else ()), "--", "-model", args.model, "-dev", "cpu",
         ]  # fmt: skip
         told = run(words)
         record = json.loads((out / "gansynth_session.json").read_text("utf-8"))
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--subepochs", type=int, default=6)
     parser.add_argument("--cases", type=int, default=4)
     parser.add_argument("--segments", type=int, default=200)
+    parser.add_argument("--frozen", action="store_true", help="a full bank, and no producer")
     parser.add_argument("--name", default="deepmedic")
     args = parser.parse_args()
     rounds: list[dict[str, Any]] = []
@@ -149,7 +151,11 @@ def main() -> None:
     compared = {
         key: ratio(flat["mixed", key], flat["stock", key]) for key in ("draw", "train", "whole")
     }
-    write(args.name, {"rounds": rounds, "mixed_over_stock": compared, "last_round": drawn})
+    bank = "a full" if args.frozen else "a live"
+    write(
+        args.name,
+        {"bank": bank, "rounds": rounds, "mixed_over_stock": compared, "last_round": drawn},
+    )
     for key, found in compared.items():
         print(f"{key}: {found['ratio']:.3f} ({found['low']:.3f} to {found['high']:.3f})")
 

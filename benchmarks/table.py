@@ -313,8 +313,8 @@ def deepmedic(doc: dict[str, Any]) -> list[str]:
     """A subepoch of the real DeepMedic with synthetic cases over one without."""
     words = {"draw": "drawing a subepoch", "train": "training on it", "whole": "the training"}
     return [
-        f"| real DeepMedic, {words[key]}: at R:S from a live bank / stock | {interval(found)} "
-        f"| {'<= 1.05' if key == 'whole' else ''} |"
+        f"| real DeepMedic, {words[key]}: at R:S from {doc['bank']} bank / stock "
+        f"| {interval(found)} | {'<= 1.05' if key == 'whole' else ''} |"
         for key, found in doc["mixed_over_stock"].items()
     ]
 
