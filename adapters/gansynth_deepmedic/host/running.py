@@ -44,6 +44,7 @@ def run(path: Path) -> int:
         path: the order.
     """
     obey()
+    os.register_at_fork(after_in_child=end_when_told)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         # DeepMedic would catch a KeyboardInterrupt, and wait for its sampling to end first.
         signal.signal(signal.SIGINT, _interrupt)
@@ -55,6 +56,16 @@ def run(path: Path) -> int:
     except SystemExit as ended:
         _leave(ended.code if isinstance(ended.code, int) else 1)
     return 0
+
+
+def end_when_told() -> None:
+    """In a forked process: SIGTERM ends it, as it does in stock DeepMedic.
+
+    A process that was forked beside TensorFlow's threads may be stuck before it runs any Python,
+    where a handler of Python's would never be called; DeepMedic ends its pool by that signal, and
+    would wait for it for ever.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def train(order: Order) -> None:

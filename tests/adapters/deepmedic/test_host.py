@@ -570,3 +570,21 @@ def test_what_is_found_by_argmax_can_be_saved(dtype):
     saved = bridge._saving(lambda image, path: nib.Nifti1Image(image, np.eye(4)))
     image = saved(np.ones((2, 2, 2), dtype), "path")
     assert image.get_data_dtype() in (np.int32, np.float32, np.int16)
+
+
+def test_forked_processes_end_by_sigterm_whatever_they_are_stuck_in():
+    """Not by a handler of Python's, which a process that is stuck does not run."""
+    script = """
+import os, signal, sys
+from pathlib import Path
+from gansynth_deepmedic.host import running
+def train(order): pass
+running.train, running.Order.read = train, lambda path: None
+assert running.run(Path("order.json")) == 0
+assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+if (child := os.fork()) == 0:
+    os._exit(0 if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    ended = run([sys.executable, "-W", "ignore", "-c", script], dict(os.environ))
+    assert ended.returncode == 0, ended.stderr
