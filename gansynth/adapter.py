@@ -307,10 +307,7 @@ class Adapter(ABC):
     def planned(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Mapping[str, Any]:
-        """What a host has to say of one training before it starts, for dry runs; nothing here.
-
-        Called after ``check``, with what that was called with.
-        """
+        """What a host says of a training that ``check`` has passed, for dry runs; nothing here."""
         return {}
 
     def bank_bytes(self, injection: Injection) -> int | None:
