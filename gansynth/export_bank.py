@@ -13,9 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth._bank_spec import read_heartbeat
 from gansynth.bank import BankReader
 from gansynth.errors import DataFault, GansynthError
-from gansynth.integrity import disk_errors, read_json, sha256_file, write_json_atomic
+from gansynth.integrity import (
+    disk_errors,
+    publish_dir,
+    read_json,
+    sha256_file,
+    write_json_atomic,
+)
 from gansynth.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -58,6 +65,45 @@ def building(build: Path, reporter: Reporter) -> Iterator[Path]:
             raise
         finally:
             shutil.rmtree(dataset if keep else build, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exporting(
+    injection: Injection,
+    source: CaseSource,
+    target: str,
+    samples: int,
+    generator: str,
+    *,
+    build: Path,
+    folder: Path,
+    rejected: Path | None = None,
+    reporter: Reporter,
+) -> Iterator[tuple[Path, BankReader, dict[str, Any]]]:
+    """Draw samples for a data set, have it written, and give it its name.
+
+    Args:
+        injection, source, target, samples, generator, rejected: see ``samples_of``.
+        build: see ``building``.
+        folder: of the data set.
+        reporter: shows progress.
+
+    Yields:
+        Where the data set is to be written, its samples, and how many were rejected and why.
+
+    Raises:
+        EnvironmentFault: another process builds there.
+        GansynthError: the producer's last fault.
+    """
+    with building(build, reporter) as dataset:
+        reader = samples_of(
+            injection, source, target, build, samples, generator,
+            rejected=rejected, reporter=reporter,
+        )  # fmt: skip
+        yield dataset, reader, dict(read_heartbeat(reader.folder).get("rejected", {}))
+        if injection.bank is None:
+            shutil.rmtree(reader.folder, ignore_errors=True)
+        publish_dir(dataset, folder)
 
 
 def hashes_of(folder: Path) -> dict[str, str]:

@@ -6,18 +6,16 @@ export leaves that hidden folder; the same command goes on there.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth import __version__
-from gansynth._bank_spec import read_heartbeat
 from gansynth.adapter import Adapter, Content, Injection
 from gansynth.bank import BankReader
 from gansynth.errors import UsageFault
-from gansynth.export_bank import building, hashes_of, samples_of
-from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
+from gansynth.export_bank import exporting, hashes_of
+from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.reporting import Reporter
 from gansynth.supply import BankSize
 from gansynth_deepmedic.export_plan import ExportPlan, check_origin, generator_space, plan_export
@@ -76,16 +74,11 @@ def export_dataset(
     plan = plan_export(source, injection, name, size, model)
     if dry_run:
         return {"dry_run": True, **plan.describe()}
-    with building(plan.build, reporter) as folder:
-        reader = samples_of(
-            injection, source, adapter.name, plan.build, plan.draws, plan.generator,
-            rejected=plan.rejected, reporter=reporter,
-        )  # fmt: skip
-        rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
+    with exporting(
+        injection, source, adapter.name, plan.draws, plan.generator,
+        build=plan.build, folder=plan.folder, rejected=plan.rejected, reporter=reporter,
+    ) as (folder, reader, rejected):  # fmt: skip
         manifest = _write(plan, folder, reader, rejected, reporter)
-        if injection.bank is None:
-            shutil.rmtree(reader.folder, ignore_errors=True)
-        publish_dir(folder, plan.folder)
     told = {key: manifest[key] for key in ("segments_of", "left_out", "rejected", "changed")}
     return {**plan.describe(), **told}
 

@@ -6,7 +6,6 @@ export leaves that hidden folder; the same command goes on there.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from gansynth import __version__
-from gansynth._bank_spec import read_heartbeat
 from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader, BankSample
 from gansynth.errors import DataFault
-from gansynth.export_bank import building, hashes_of, samples_of
-from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
+from gansynth.export_bank import exporting, hashes_of
+from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.png import png_bytes
 from gansynth.reporting import Reporter
 from gansynth.supply import BankSize
@@ -70,16 +68,11 @@ def export_dataset(
     adapter.check_origin(injection)
     if dry_run:
         return {"dry_run": True, **plan.describe()}
-    with building(plan.build, reporter) as folder:
-        reader = samples_of(
-            injection, plan.source, adapter.name, plan.build, plan.samples, plan.generator,
-            rejected=plan.rejected, reporter=reporter,
-        )  # fmt: skip
-        rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
+    with exporting(
+        injection, plan.source, adapter.name, plan.samples, plan.generator,
+        build=plan.build, folder=plan.folder, rejected=plan.rejected, reporter=reporter,
+    ) as (folder, reader, rejected):  # fmt: skip
         manifest = _write(plan, folder, reader, rejected, reporter)
-        if injection.bank is None:
-            shutil.rmtree(reader.folder, ignore_errors=True)
-        publish_dir(folder, plan.folder)
     told = {"ratio_of_images": manifest["images"], "ratio_of_lesions": manifest["lesions"]}
     free = len(manifest["lesion_free"])
     return {**plan.describe(), **told, "lesion_free": free, "rejected": rejected}

@@ -59,6 +59,14 @@ def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> Any:
+    """Data sets for exports, with banks of crops of them; see ``exports.Sets``."""
+    from tests.adapters.deepmedic.exports import Sets
+
+    return Sets(tmp_path_factory.mktemp("sets"))
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Sums come out the same to the last bit."""

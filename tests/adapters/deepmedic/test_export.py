@@ -27,7 +27,6 @@ from gansynth_deepmedic.source import open_deepmedic
 from gansynth_deepmedic.written import folder_names, read_host
 from tests.adapters.deepmedic.exports import (
     MAPS,
-    Sets,
     export,
     listed,
     make_bank,
@@ -37,11 +36,6 @@ from tests.adapters.deepmedic.exports import (
 )
 from tests.conftest import content
 from tests.deepmedic_sets import toy_deepmedic
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory) -> Sets:
-    return Sets(tmp_path_factory.mktemp("sets"))
 
 
 @pytest.fixture(scope="module")

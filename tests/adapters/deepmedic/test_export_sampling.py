@@ -20,7 +20,6 @@ from gansynth_deepmedic.weights import SamplingMaps
 from tests.adapters.deepmedic.exports import (
     MAPS,
     NORMALISED,
-    Sets,
     export,
     listed,
     make_bank,
@@ -29,12 +28,6 @@ from tests.adapters.deepmedic.exports import (
     stored,
 )
 from tests.deepmedic_sets import Toy, toy_deepmedic
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory) -> Sets:
-    return Sets(tmp_path_factory.mktemp("sets"))
-
 
 # -- where segments are taken ----------------------------------------------------------------------
 
