@@ -1,12 +1,10 @@
 """``gansynth augment --target deepmedic``: real trainings by the command, and how they end."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from gansynth_deepmedic.record import FILE
 from tests.conftest import content
 from tests.deepmedic_sets import Toy
+from tests.processes import family, until
 
 REAL, SYNTHETIC = 2, 4
 """Cases of a subepoch of ``shared_deepmedic`` at 1:2; six by its configuration."""
@@ -120,26 +119,6 @@ def test_real_cases_in_the_generators_space_train_the_real_program(
 
 
 # -- the end of it ---------------------------------------------------------------------------------
-
-
-def family(output: Path) -> list[int]:
-    """Processes that name a folder in their command line: training, sampling, producer."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(output).encode() in words and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
-    return found
-
-
-def until(true: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def begin(words: list[str], log: Path, sign: str) -> subprocess.Popen[str]:

@@ -1,12 +1,10 @@
 """``gansynth augment --target yolo``: real detectors trained by the command, and its ends."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from gansynth_yolo.judging import true_boxes
 from gansynth_yolo.record import FILE
 from gansynth_yolo.source import open_yolo
 from tests.conftest import content
+from tests.processes import family, until
 
 REAL = 16
 """Training images of ``shared_yolo``."""
@@ -123,26 +122,6 @@ def training(shared_yolo, box_run, tmp_path) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.wait()
-
-
-def until(true: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-def family(output: Path) -> list[int]:
-    """Processes that name a folder in their command line: training, loaders, producer."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(output).encode() in words and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
-    return found
 
 
 @pytest.mark.slow

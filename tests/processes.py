@@ -1,0 +1,27 @@
+"""Waiting for processes, and finding those of a training."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def until(true: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for something to be true, not for ever."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def family(output: Path) -> list[int]:
+    """Processes that name a folder in their command line: training, loaders, producer."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(output).encode() in words and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
