@@ -150,9 +150,16 @@ def _edit() -> type[Any]:
     return Edit
 
 
+def _filter() -> type[Any]:
+    from gansynth.filters.base import Filter
+
+    return Filter
+
+
 # Imported when something of the kind was loaded, and its module has imported it anyway.
 _BASES: dict[str, Callable[[], type[Any]]] = {
     "generators": _generator,
     "adapters": _adapter,
     "edits": _edit,
+    "filters": _filter,
 }

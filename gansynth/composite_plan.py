@@ -16,11 +16,12 @@ from gansynth.composite_view import (
     given_channels,
     viewed,
 )
+from gansynth.conditions.asked import build_edits
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator, GeneratorOptions
 from gansynth.registry import installed
 from gansynth.run import read_manifest
-from gansynth.sampling import build_edits, check_edits
+from gansynth.sampling import check_edits
 from gansynth.settings import split_settings
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.training import FitOptions

@@ -146,7 +146,7 @@ class Phase:
 Labelling = Literal["asked", "drawn", "none"]
 """Where the label maps of samples come from; see ``Generator.labelling``."""
 
-Heeded = Literal["labels", "boxes", "class", "foreground", "background"]
+Heeded = Literal["labels", "boxes", "class", "foreground", "background", "lesion"]
 """What of a condition samples may follow; see ``Generator.heeds``."""
 
 
@@ -234,10 +234,19 @@ class Generator(ABC):
 
         ``labels``: its label map. ``boxes``: its boxes; only cases with lists of boxes can be
         learnt from. ``class``: the class of its case. ``foreground``: whether its label map has
-        any. ``background``: a real case's image, part of which its samples keep. The rest of a
-        condition may say what it will.
+        any. ``background``: a real case's image, part of which its samples keep. ``lesion``: which
+        voxels of its label map are new to the background, and what another case shows there
+        (``donor``). The rest of a condition may say what it will.
         """
         return frozenset({"labels"} if self.labelling == "asked" else ())
+
+    @property
+    def lesions(self) -> str | None:
+        """How lesions are put into real images where the user does not say (``lesion`` heeded).
+
+        A text for ``gansynth.conditions.lesions.lesion_drawer``; None as usual.
+        """
+        return None
 
     def accepts(self, case: Case) -> bool:
         """Whether to learn from a case at its place; if not, another is drawn in its stead."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from gansynth.adapter import Adapter
     from gansynth.conditions.base import Edit
+    from gansynth.filters.base import Filter
     from gansynth.findings import Check
     from gansynth.generator import Generator
     from gansynth.quality.metric import Metric
@@ -55,6 +56,11 @@ def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) ->
 @hookspec
 def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
     """Offer to find what is wrong with a kind of source: call ``register(kind, load)``."""
+
+
+@hookspec
+def register_filters(register: Callable[[str, Callable[[], type[Filter]]], None]) -> None:
+    """Offer to keep samples out of banks: call ``register(name, load)``."""
 
 
 @hookspec

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from gansynth.composite_view import needed
+from gansynth.conditions.asked import build_edits
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator
 from gansynth.inherit import Ancestor
 from gansynth.precision import pick_device
 from gansynth.registry import installed
-from gansynth.sampling import build_edits, check_edits
+from gansynth.sampling import check_edits
 from gansynth.schema import Case
 from gansynth.settings import overlay, split_settings
 from gansynth.sources.base import CaseSource, SourceRequest

@@ -134,10 +134,10 @@ def _timed_steps(job: Job, folder: Path) -> tuple[list[float], float]:
 
 
 def _timed_sheet(job: Job, folder: Path) -> float:
+    from gansynth.conditions.asked import build_edits
     from gansynth.conditions.boxes import USUAL, box_drawer
     from gansynth.conditions.sampler import ConditionSampler
     from gansynth.previews import COLUMNS
-    from gansynth.sampling import build_edits
     from gansynth.sheets import write_sheet
 
     began = time.perf_counter()

@@ -143,8 +143,8 @@ class Recipe:
         Raises:
             UsageFault: naming file, key and value.
         """
+        from gansynth.conditions.asked import build_edits
         from gansynth.registry import installed
-        from gansynth.sampling import build_edits
 
         spec = self.spec
         try:

@@ -27,6 +27,7 @@ from gansynth.errors import GansynthError, UsageFault, did_you_mean
 if TYPE_CHECKING:
     from gansynth.adapter import Adapter
     from gansynth.conditions.base import Edit
+    from gansynth.filters.base import Filter
     from gansynth.findings import Check
     from gansynth.generator import Generator
     from gansynth.quality.metric import Metric
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from gansynth.sources.base import CaseSource, SourceRequest
 
 GROUP = "gansynth"
-KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "recipes")
+KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "recipes", "filters")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class Registry:
     def metric(self, name: str) -> Metric:
         """The metric registered under a name (``spectrum``)."""
         loaded: Metric = self.load("metrics", name)
+        return loaded
+
+    def filter(self, name: str) -> type[Filter]:
+        """The admission filter registered under a name (``faithful``)."""
+        loaded: type[Filter] = self.load("filters", name)
         return loaded
 
     def recipe(self, name: str) -> Recipe:
@@ -230,10 +236,10 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
     Args:
         points: entry points; those installed if None.
     """
-    from gansynth import conditions, quality, scaffold, sources
+    from gansynth import conditions, filters, quality, scaffold, sources
 
     registry = Registry()
-    for module in (conditions, quality, scaffold, sources):
+    for module in (conditions, filters, quality, scaffold, sources):
         registry.add(module, OURS.distribution, OURS)
 
     def place(point: EntryPoint) -> tuple[bool, str, str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from gansynth.asking import Asking
 from gansynth.composite_view import View, viewed
-from gansynth.conditions.base import Edit
+from gansynth.conditions.asked import build_edits
 from gansynth.conditions.boxes import USUAL, box_drawer
+from gansynth.conditions.lesions import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
+from gansynth.conditions.weights import Weights
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.generator import Generator, Heeded
 from gansynth.lineage import guard_host
-from gansynth.registry import installed
 from gansynth.run import Run
 from gansynth.schema import Case, Condition, Sample
 from gansynth.sources.base import CaseSource
@@ -38,6 +41,7 @@ class SampleDrawer:
         classes: names of the classes to draw samples of; None for all.
         boxes: which boxes are asked for (see ``gansynth.conditions.boxes``); None for the usual.
         judged: whether the generator is asked for flaws of its samples.
+        asking: what else is asked of samples; its filters are the bank's, not looked at here.
 
     Attributes:
         source: real cases with the channels and labels that samples have.
@@ -52,6 +56,7 @@ class SampleDrawer:
         classes: Sequence[str] | None = None,
         boxes: str | None = None,
         judged: bool = True,
+        asking: Asking | None = None,
     ) -> None:
         source = viewed(source, run.request.view)
         check_source(run, source)
@@ -61,7 +66,7 @@ class SampleDrawer:
         self.run = run
         self.judged = judged
         self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
-        generator = run.generator
+        generator, asking = run.generator, asking or Asking()
         check_edits(generator, edits or ())
         check_classes(run, classes or ())
         check_boxes(generator, boxes)
@@ -77,6 +82,10 @@ class SampleDrawer:
             classes=classes,
             boxes=box_drawer(boxes or USUAL) if "boxes" in generator.heeds else None,
             backgrounds="background" in generator.heeds,
+            lesions=lesion_drawer(asking.lesions or generator.lesions)
+            if "lesion" in generator.heeds
+            else None,
+            weights=None if asking.weights is None else Weights.read(Path(asking.weights)),
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -220,11 +229,6 @@ def _seen_classes(run: Run) -> Sequence[str]:
 def heeds_classes(run: Run) -> bool:
     """Whether samples are of the class they are asked to be; from noise alone they need not be."""
     return len(_seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)
-
-
-def build_edits(names: Sequence[str]) -> list[Edit]:
-    """Edits by registered name, with their default options."""
-    return [installed().edit(name)() for name in names]
 
 
 def check_source(run: Run, source: CaseSource) -> None:

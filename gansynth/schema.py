@@ -174,6 +174,9 @@ class Condition:
         boxes: boxes the sample must agree with.
         label_class: number of a class in ``Schema.classes``, for class-conditional generators.
         background: float32 (C, ...) real surroundings to keep.
+        lesion: int16 (D, H, W) or (H, W): what is to be drawn into the background, 0 elsewhere;
+            ``labels`` hold it, and whatever else the background shows.
+        donor: float32 (C, ...) another case's image, brought to where its lesion is to lie.
         present: boxes that the background has already.
         context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
         given: float32 (K, ...) channels that are known and need not be drawn, in the generator's
@@ -186,6 +189,8 @@ class Condition:
     boxes: Boxes | None = None
     label_class: int | None = None
     background: FloatArray | None = None
+    lesion: LabelArray | None = None
+    donor: FloatArray | None = None
     present: Boxes | None = None
     context: LabelArray | None = None
     given: FloatArray | None = None

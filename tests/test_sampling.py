@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth.conditions.asked import build_edits
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.reporting import NullReporter
 from gansynth.run import load_run
 from gansynth.sampled import sample_run, write_nifti
-from gansynth.sampling import SampleDrawer, build_edits, check_source
+from gansynth.sampling import SampleDrawer, check_source
 from gansynth.schema import Sample
 from gansynth.space import Space
 from gansynth.testing import ToySource

@@ -273,9 +273,10 @@ class DeepMedicAdapter(Adapter):
         """Refuse an edit or a device that cannot be, and a bank without room."""
         if injection.ratio.p == 0:
             return
-        from gansynth import precision, sampling
+        from gansynth import precision
+        from gansynth.conditions.asked import build_edits
 
-        sampling.build_edits(injection.edits)
+        build_edits(injection.edits)
         precision.pick_device(injection.device)
         if injection.run is not None:
             from gansynth.run import read_manifest

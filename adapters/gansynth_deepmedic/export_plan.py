@@ -183,10 +183,11 @@ def check_origin(source: DeepMedicSource, injection: Injection) -> None:
             samples have no place in a volume.
         DataFault: a generator or bank of other channels or labels.
     """
-    from gansynth import precision, sampling
+    from gansynth import precision
+    from gansynth.conditions.asked import build_edits
 
     open_origin(injection, source, source.records(source.held_out_ids))
-    sampling.build_edits(injection.edits)
+    build_edits(injection.edits)
     precision.pick_device(injection.device)
 
 

@@ -234,7 +234,8 @@ class NnunetAdapter(Adapter):
     def _check(self, injection: Injection) -> tuple[dict[str, Any], Lineage]:
         """What the record will say of the generator or bank, and all it has seen."""
         if injection.bank is None:
-            from gansynth import precision, sampling
+            from gansynth import precision
+            from gansynth.conditions.asked import build_edits
 
             assert injection.run is not None  # see Injection
             manifest = check_run(
@@ -242,7 +243,7 @@ class NnunetAdapter(Adapter):
                 source=self.host,
                 edits=injection.edits,
             )
-            sampling.build_edits(injection.edits)
+            build_edits(injection.edits)
             precision.pick_device(injection.device)
             self.bank_bytes(injection)
             described = describe_generator(injection.run, manifest)

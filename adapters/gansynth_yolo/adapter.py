@@ -147,11 +147,12 @@ class YoloAdapter(Adapter):
             UsageFault: an edit, boxes or a device that cannot be; no run or bank there.
             DataFault: a generator or bank of other channels or classes.
         """
-        from gansynth import precision, sampling
+        from gansynth import precision
+        from gansynth.conditions.asked import build_edits
         from gansynth.conditions.boxes import box_drawer
 
         open_origin(injection, self.host, self._held_out)
-        sampling.build_edits(injection.edits)
+        build_edits(injection.edits)
         if injection.boxes is not None:
             box_drawer(injection.boxes)
         precision.pick_device(injection.device)

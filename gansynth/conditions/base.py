@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from gansynth.schema import LabelArray, Schema
+from gansynth.errors import UsageFault
+from gansynth.schema import FloatArray, LabelArray, Schema
+
+if TYPE_CHECKING:
+    from gansynth.conditions.room import Scene
 
 
 class EditOptions(BaseModel):
     """Base of every edit's options; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(1.0, gt=0, le=1, description="share of the conditions it is applied to")
 
 
 class Edit(ABC):
@@ -70,3 +76,92 @@ class Edit(ABC):
             params: what ``draw`` returned.
         """
         return context
+
+    def apply_image(
+        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
+    ) -> FloatArray:
+        """Move an image along with its labels; unchanged by default.
+
+        Args:
+            image: float32 (C, D, H, W) or (C, H, W); not written to.
+            labels: the labels *before* this edit.
+            schema: as in ``draw``.
+            params: what ``draw`` returned.
+        """
+        return image
+
+    # -- where more than the labels counts -------------------------------------------------------
+
+    def draw_in(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
+    ) -> dict[str, Any]:
+        """``draw`` with the case at hand and the cases that can be borrowed from."""
+        return self.draw(labels, schema, rng)
+
+    def apply_in(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
+    ) -> LabelArray:
+        """``apply``, likewise; the same scene and parameters give the same labels."""
+        return self.apply(labels, schema, params)
+
+    def apply_context_in(
+        self,
+        context: LabelArray,
+        labels: LabelArray,
+        schema: Schema,
+        params: Mapping[str, Any],
+        scene: Scene,
+    ) -> LabelArray:
+        """``apply_context``, likewise."""
+        return self.apply_context(context, labels, schema, params)
+
+
+class SceneEdit(Edit):
+    """An edit that needs more than labels: the body of the case, or other cases.
+
+    Parameters name what is borrowed (a case and a placement), they do not hold it.
+    """
+
+    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
+        """Refused: see ``draw_in``.
+
+        Raises:
+            UsageFault: always.
+        """
+        raise UsageFault(f"edit {self.name!r}: needs cases to borrow from, expected a scene")
+
+    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
+        """Refused: see ``apply_in``.
+
+        Raises:
+            UsageFault: always.
+        """
+        raise UsageFault(f"edit {self.name!r}: needs cases to borrow from, expected a scene")
+
+    @abstractmethod
+    def draw_in(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
+    ) -> dict[str, Any]:
+        """See ``Edit.draw`` and ``Edit.draw_in``."""
+
+    @abstractmethod
+    def apply_in(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
+    ) -> LabelArray:
+        """See ``Edit.apply`` and ``Edit.apply_in``."""
+
+    def apply_context_in(
+        self,
+        context: LabelArray,
+        labels: LabelArray,
+        schema: Schema,
+        params: Mapping[str, Any],
+        scene: Scene,
+    ) -> LabelArray:
+        """Context 0 on foreground; what became background takes the nearest context there is."""
+        from gansynth.conditions.moving import fill_nearest
+
+        after = self.apply_in(labels, schema, params, scene)
+        bare = (after == 0) & (context == 0)
+        known = (after == 0) & (context > 0)
+        return fill_nearest(np.where(after == 0, context, 0), bare, known, schema.spacing)

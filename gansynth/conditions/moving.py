@@ -121,6 +121,18 @@ class Move(Edit):
         after = move_labels(labels, moved, pull, schema)
         return _carry_context(context, moved, labels, after, pull, params["classes"], schema)
 
+    def apply_image(
+        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
+    ) -> FloatArray:
+        """The whole image pulled through the same map, linearly; its border value beyond it."""
+        if params["strength"] == 0:
+            return image
+        from scipy.ndimage import map_coordinates
+
+        pull = self.coordinates(labels.shape, schema, params)
+        moved = [map_coordinates(c, pull, order=1, mode="nearest") for c in image]
+        return np.stack(moved).astype(np.float32)
+
     def _chosen(self, schema: Schema) -> list[int] | None:
         if self.options.classes is None:
             return None
@@ -216,6 +228,16 @@ def _close(labels: LabelArray, moved: Mask, solid: Mask, spacing: Sequence[float
     stays = (body == 0) & (cut != OUTSIDE)
     if fill.any():
         out[box][fill] = cut[_nearest(stays, spacing)][fill]
+    return out
+
+
+def fill_nearest(
+    values: LabelArray, gaps: Mask, known: Mask, spacing: Sequence[float]
+) -> LabelArray:
+    """A copy whose gaps hold the value of the nearest known voxel, by distance in mm."""
+    out = values.copy()
+    if gaps.any() and known.any():
+        out[gaps] = values[_nearest(known, spacing)][gaps]
     return out
 
 

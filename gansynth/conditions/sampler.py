@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gansynth.conditions.base import Edit
 from gansynth.conditions.boxes import BoxDrawer
+from gansynth.conditions.room import Room, Scene
 from gansynth.errors import DataFault
 from gansynth.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
 from gansynth.sources.classes import training_cases
 from gansynth.space import Placement, Space
+
+if TYPE_CHECKING:
+    from gansynth.conditions.lesions import Inserted, LesionDrawer
+    from gansynth.conditions.weights import Weights
 
 TRIES = 16
 """Cases that are looked at for one with boxes, or without."""
@@ -43,12 +48,17 @@ class ConditionSampler:
         boxes: draws the boxes that are asked for; None asks for none.
         backgrounds: whether conditions hold a case's image, for lesions to be drawn into; of a case
             without boxes if one is soon found. Boxes are then asked for as for a case with some.
+        lesions: puts lesions of training cases into a case's image; the edits are then those of
+            the lesions. None draws whole images.
+        base: the cases whose label maps, or images, are drawn from or into; None for the source.
+        weights: which conditions are drawn more often than others; None draws all alike.
 
     Raises:
         UsageFault: no training case is of these classes.
 
     Attributes:
         cache: cases at hand.
+        room: what edits may borrow from: the source's training cases.
     """
 
     def __init__(
@@ -64,10 +74,14 @@ class ConditionSampler:
         classes: Sequence[str] | None = None,
         boxes: BoxDrawer | None = None,
         backgrounds: bool = False,
+        lesions: LesionDrawer | None = None,
+        base: CaseSource | None = None,
+        weights: Weights | None = None,
     ) -> None:
+        lender, source = source, source if base is None else base
         self.source = source
         self.space = space
-        self.schema = space.generator_schema(source.schema)
+        self.schema = space.generator_schema(lender.schema)
         self.edits = tuple(edits)
         self.seed = seed
         self.context = context
@@ -75,14 +89,22 @@ class ConditionSampler:
         self.labelled = labelled
         self.boxes = boxes
         self.backgrounds = backgrounds
+        self.lesions = lesions
+        self.weights = weights
         self.cache = CaseCache(source)
         self._ids = source.train_ids
         if classes is not None:
             self._ids = training_cases(source, classes, asked=f"--class {','.join(classes)}")
+        at_hand = self.cache if lender is source else None
+        self.room = Room(lender, space, at_hand, self._ids if lender is source else None)
 
     def draw(self, index: int) -> Condition:
         """The ``index``-th condition of this seed: labels in the generator's space."""
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, index)))
+        if self.weights is not None:
+            return self.weights.choose(self._draw, self.schema, self.seed, index)
+        return self._draw(index, np.random.default_rng(np.random.SeedSequence((self.seed, index))))
+
+    def _draw(self, index: int, rng: np.random.Generator) -> Condition:
         case, placement = self._place(rng)
         if self.backgrounds:
             case, placement = self._having(False, rng) or (case, placement)
@@ -91,10 +113,16 @@ class ConditionSampler:
         context = self.context(placed) if self.context is not None else None
         given = self.given(placed) if self.given is not None else None
         steps: list[dict[str, Any]] = []
+        inserted: Inserted | None = None
         if self.labelled or placed.labels is not None:
-            start = replace_ignored(_labelled(placed), self.schema)
+            scene = self._scene(placed, placement, case.image.shape[1:], index)
             edits = self.edits if given is None else ()
-            labels, context, steps = edit_labels(start, context, self.schema, edits, rng)
+            if self.lesions is not None:
+                inserted = self.lesions.draw(scene, edits, rng)
+                labels, steps = inserted.labels, inserted.steps
+            else:
+                start = scene.labels
+                labels, context, steps = edit_labels(start, context, self.schema, edits, rng, scene)
         latent_seed = int(rng.integers(2**63))
         provenance: dict[str, Any] = {
             "dataset": self.source.name,
@@ -105,6 +133,8 @@ class ConditionSampler:
             "seed": self.seed,
             "index": index,
         }
+        if inserted is not None:
+            provenance["lesions"] = inserted.told
         boxes: Boxes | None = None
         if self.boxes is not None:
             like = self._like(placed, rng) if self.backgrounds else placed
@@ -120,7 +150,9 @@ class ConditionSampler:
         return Condition(
             labels=labels,
             boxes=boxes,
-            background=placed.image if self.backgrounds else None,
+            background=placed.image if self.backgrounds or inserted is not None else None,
+            lesion=None if inserted is None else inserted.lesion,
+            donor=None if inserted is None else inserted.donor,
             present=placed.boxes if self.backgrounds else None,
             label_class=case.label_class,
             context=context,
@@ -128,6 +160,12 @@ class ConditionSampler:
             latent_seed=latent_seed,
             provenance=provenance,
         )
+
+    def _scene(
+        self, placed: Case, placement: Placement, shape: tuple[int, ...], index: int
+    ) -> Scene:
+        labels = replace_ignored(_labelled(placed), self.schema)
+        return Scene(replace(placed, labels=labels), placement, tuple(shape), index, self.room)
 
     def _place(self, rng: np.random.Generator) -> tuple[Case, Placement]:
         """A training case, and a place in it."""
@@ -159,11 +197,15 @@ class ConditionSampler:
     ) -> LabelArray:
         """The labels a recorded provenance stands for, from its case, place and edits alone."""
         placement = Placement.from_json(provenance["placement"])
-        placed = self.space.to_generator(self.cache(provenance["case"]), placement)
-        labels = replace_ignored(_labelled(placed), self.schema)
+        case = self.cache(provenance["case"])
+        placed = self.space.to_generator(case, placement)
+        scene = self._scene(placed, placement, case.image.shape[1:], int(provenance["index"]))
         by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
+        if self.lesions is not None:
+            return self.lesions.replay(scene, by_name, provenance).labels
+        labels = scene.labels
         for step in provenance["edits"]:
-            labels = by_name[step["edit"]].apply(labels, self.schema, step["params"])
+            labels = by_name[step["edit"]].apply_in(labels, self.schema, step["params"], scene)
         return labels
 
 
@@ -182,14 +224,17 @@ def edit_labels(
     schema: Schema,
     edits: Sequence[Edit],
     rng: np.random.Generator,
+    scene: Scene,
 ) -> tuple[LabelArray, LabelArray | None, list[dict[str, Any]]]:
     """Draw and apply edits in order; returns labels, context and the recorded steps."""
     steps: list[dict[str, Any]] = []
     for edit in edits:
-        params = edit.draw(labels, schema, rng)
+        if edit.options.share < 1 and rng.random() >= edit.options.share:
+            continue
+        params = edit.draw_in(labels, schema, rng, scene)
         if context is not None:
-            context = edit.apply_context(context, labels, schema, params)
-        labels = edit.apply(labels, schema, params)
+            context = edit.apply_context_in(context, labels, schema, params, scene)
+        labels = edit.apply_in(labels, schema, params, scene)
         steps.append({"edit": edit.name, "params": params})
     return labels, context, steps
 

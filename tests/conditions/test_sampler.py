@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gansynth.conditions.room import Room, Scene
 from gansynth.conditions.sampler import (
     ConditionSampler,
     edit_labels,
@@ -16,7 +17,7 @@ from gansynth.conditions.sampler import (
 )
 from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.space import Placement, Space
 
 SCHEMA = Schema(
     ("T1",),
@@ -225,7 +226,9 @@ def test_context_does_not_change_the_labels_drawn(sampler):
 def test_a_chain_records_one_step_per_edit_in_order(make):
     labels = replace_ignored(labels_of("case0"), SCHEMA)
     edits = [make("shift"), make("identity"), make("flip", probability=0.0)]
-    _, _, steps = edit_labels(labels, None, SCHEMA, edits, np.random.default_rng(0))
+    case = Case("c", "c", np.zeros((1, *labels.shape), np.float32), labels)
+    scene = Scene(case, Placement(), labels.shape, 0, Room(Memory(), Space()))
+    _, _, steps = edit_labels(labels, None, SCHEMA, edits, np.random.default_rng(0), scene)
     assert [step["edit"] for step in steps] == ["shift", "identity", "flip"]
 
 

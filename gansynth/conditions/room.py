@@ -1,0 +1,129 @@
+"""Where an edit is applied, and the cases it may borrow from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gansynth.conditions.geometry import Mask
+from gansynth.organ import organ_mask
+from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.sources.base import CaseSource
+from gansynth.sources.cache import CaseCache
+from gansynth.space import Placement, Space
+
+T = TypeVar("T")
+
+
+class Room:
+    """The training cases of a run's source, in its generator's space.
+
+    Args:
+        source: only its training cases are ever opened.
+        space: the generator's.
+        cache: cases at hand; its own if None.
+        ids: those that can be borrowed from; all training cases if None.
+
+    Attributes:
+        ids: sorted.
+        schema: of the generator's space.
+    """
+
+    def __init__(
+        self,
+        source: CaseSource,
+        space: Space,
+        cache: CaseCache | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        self.source, self.space = source, space
+        self.schema: Schema = space.generator_schema(source.schema)
+        self.cache = cache or CaseCache(source)
+        self.ids = tuple(sorted(source.train_ids if ids is None else ids))
+        self._learnt: dict[str, Any] = {}
+
+    def place(self, case_id: str, rng: np.random.Generator) -> Placement:
+        """Draw a place in a case, two thirds of them at its foreground; see ``Space.place``."""
+        return self.space.place(self.cache(case_id), rng)
+
+    def cut(self, case_id: str, placement: Placement) -> Case:
+        """A case as the generator has it, labels without the ignore value."""
+        return self._known(self.space.to_generator(self.cache(case_id), placement))
+
+    def uncut(self, case_id: str, slice_index: int | None = None) -> Case:
+        """A case in the generator's voxels and intensities, but whole.
+
+        Of a space of slices it is one slice, which must be named; of a resampled space it is what
+        ``cut`` gives.
+        """
+        case = self.cache(case_id)
+        if self.space.grid == "resample":
+            return self.cut(case_id, Placement())
+        shape = case.image.shape[1:]
+        if self.space.grid == "slice":
+            assert slice_index is not None, "a slice must be named"
+            whole = replace(self.space, size=tuple(shape[1:]))
+            corner = (0,) * (len(shape) - 1)
+            return self._known(whole.to_generator(case, Placement(corner, slice_index)))
+        return self._known(replace(self.space, grid="native", size=()).to_generator(case))
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+        return self.source.subject(case_id)
+
+    def others(self, subject: str) -> tuple[str, ...]:
+        """Cases of other people; all cases if there is nobody else."""
+        found = tuple(i for i in self.ids if self.subject(i) != subject)
+        return found or self.ids
+
+    def learnt(self, what: str, learn: Callable[[Room], T]) -> T:
+        """What is learnt from the training cases, once: ``learn(room)``, kept under a name."""
+        if what not in self._learnt:
+            self._learnt[what] = learn(self)
+        found: T = self._learnt[what]
+        return found
+
+    def _known(self, case: Case) -> Case:
+        from gansynth.conditions.sampler import replace_ignored
+
+        if case.labels is None:
+            return case
+        return replace(case, labels=replace_ignored(case.labels, self.schema))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where an edit is applied.
+
+    Attributes:
+        case: as the generator has it, before any edit: image float32 (C, D, H, W) or (C, H, W) and
+            labels, which hold no ignore value.
+        placement: where it was cut.
+        shape: of the whole case, in its source's voxels.
+        index: number of the condition.
+        room: the cases that can be borrowed from; the scene's own need not be one of them.
+    """
+
+    case: Case
+    placement: Placement
+    shape: tuple[int, ...]
+    index: int
+    room: Room
+
+    @property
+    def labels(self) -> LabelArray:
+        """Of the case, before any edit."""
+        assert self.case.labels is not None, "conditions are drawn of labelled cases"
+        return self.case.labels
+
+    @cached_property
+    def body(self) -> Mask:
+        """Where foreground may lie: in the body that the image shows, and nowhere outside."""
+        body: Mask = self.labels != OUTSIDE
+        if body.all() or not body.any():
+            body = organ_mask(self.case.image)
+        return np.asarray(body & (self.labels != OUTSIDE))

@@ -1,0 +1,84 @@
+"""The Filter contract: learn from training cases what a sample ought to be, then judge samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from gansynth.reporting import Reporter
+from gansynth.schema import Sample, Schema
+from gansynth.sources.batches import CaseBatches
+
+
+class FilterOptions(BaseModel):
+    """Base of every filter's options; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a filter may learn from.
+
+    Attributes:
+        crops: cuts training cases in the generator's space: ``crops.cut(case_id, rng)``.
+        train_ids: training cases to learn from.
+        calibration_ids: training cases, of other subjects, that the threshold is set by; never
+            held-out ones.
+        schema: of the generator's space.
+        size: of its arrays, in voxels.
+        device: ``cpu``, ``cuda:0``.
+        reporter: shows progress.
+    """
+
+    crops: CaseBatches
+    train_ids: Sequence[str]
+    calibration_ids: Sequence[str]
+    schema: Schema
+    size: Sequence[int]
+    device: str
+    reporter: Reporter
+
+
+class Filter(ABC):
+    """Keeps samples out of banks, for a reason.
+
+    ``learn`` is called once for a run; what it returns, and the files that it writes, are all that
+    another process needs to judge samples with ``load`` and ``flaw``. No patient's image is among
+    them.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[FilterOptions]] = FilterOptions
+
+    def __init__(self, options: FilterOptions | None = None) -> None:
+        self.options = options if options is not None else self.Options()
+
+    @abstractmethod
+    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+        """Learn what a sample ought to be.
+
+        Args:
+            learning: training cases of the fold.
+            folder: for weights, if there are any; empty.
+
+        Returns:
+            JSON: thresholds, and what was measured on real cases.
+        """
+
+    @abstractmethod
+    def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
+        """Take back what ``learn`` returned and wrote."""
+
+    @abstractmethod
+    def flaw(self, sample: Sample) -> str:
+        """Why a sample, in the generator's space, should be kept out; nothing if it should not.
+
+        Begin with what was found and go on with ``, expected ...``: equal beginnings are counted
+        as one reason.
+        """

@@ -1,0 +1,23 @@
+"""The baseline that every GAN must beat: real lesions pasted into real images, ``copypaste``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gansynth.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from gansynth.generator import Generator
+
+
+@hookimpl
+def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
+    """Register ``copypaste``."""
+    register("copypaste", _load)
+
+
+def _load() -> type[Generator]:
+    from gansynth_copypaste.model import CopyPaste
+
+    return CopyPaste
