@@ -241,7 +241,7 @@ class Generator(ABC):
         return frozenset({"labels"} if self.labelling == "asked" else ())
 
     @property
-    def lesions(self) -> str | None:
+    def default_lesions(self) -> str | None:
         """How lesions are put into real images where the user does not say (``lesion`` heeded).
 
         A text for ``gansynth.conditions.lesions.lesion_drawer``; None as usual.

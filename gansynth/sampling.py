@@ -82,7 +82,7 @@ class SampleDrawer:
             classes=classes,
             boxes=box_drawer(boxes or USUAL) if "boxes" in generator.heeds else None,
             backgrounds="background" in generator.heeds,
-            lesions=lesion_drawer(asking.lesions or generator.lesions)
+            lesions=lesion_drawer(asking.lesions or generator.default_lesions)
             if "lesion" in generator.heeds
             else None,
             weights=None if asking.weights is None else Weights.read(Path(asking.weights)),
