@@ -10,6 +10,7 @@ from statistics import mean, median
 from typing import Any
 
 from common import RESULTS
+from table_lesion import lesion
 
 
 def injection(doc: dict[str, Any]) -> list[str]:
@@ -340,6 +341,7 @@ def doncenco(doc: dict[str, Any]) -> list[str]:
 
 KINDS = ("real", "synthetic")
 MAKERS = {
+    "lesion": lesion,
     "deepmedic_real": deepmedic_real,
     "deepmedic": deepmedic,
     "doncenco": doncenco,

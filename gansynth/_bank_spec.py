@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from gansynth.asking import Asking
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.integrity import read_json
 from gansynth.lineage import Lineage
@@ -16,7 +17,7 @@ from gansynth.schema import Schema
 FORMAT = 1
 SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
 
-LATER: Mapping[str, Any] = {"max_bytes": None, "boxes": None, "judged": True}
+LATER: Mapping[str, Any] = {"max_bytes": None, "boxes": None, "judged": True, "asking": {}}
 """Keys that earlier versions do not know, left out where they say the usual."""
 
 
@@ -26,7 +27,7 @@ class BankSpec:
 
     Attributes:
         schema: of the samples as stored (the host's space).
-        lineage: of the generator that drew them.
+        lineage: of the generator that drew them, with that of other cases they were drawn of.
         run_id: the generator's run.
         generator: SHA-256 of the run's manifest.
         frozen: finished content that is never refreshed.
@@ -37,6 +38,7 @@ class BankSpec:
         edits: condition edits by name, in order.
         boxes: which boxes samples were asked to have, as the user said it; None for the usual ones.
         judged: samples that the generator itself found flawed were left out.
+        asking: what else samples were asked to be, and which filters let them in.
         max_bytes: bytes the segments of a live bank take at most; None for no limit but capacity.
     """
 
@@ -53,6 +55,7 @@ class BankSpec:
     max_bytes: int | None = None
     boxes: str | None = None
     judged: bool = True
+    asking: Asking = field(default_factory=Asking)
 
     def __post_init__(self) -> None:
         if self.capacity < 1 or self.segment_samples < 1:
@@ -76,6 +79,7 @@ class BankSpec:
             "edits": list(self.edits),
             "schema": self.schema.to_json(),
             "lineage": self.lineage.to_json(),
+            "asking": self.asking.to_json(),
         }
         for key, usual in LATER.items():  # so that versions before it can still read the rest
             if document[key] == usual:
@@ -100,7 +104,8 @@ class BankSpec:
             schema = Schema.from_json(rest.pop("schema"))
             lineage = Lineage.from_json(rest.pop("lineage"))
             edits = tuple(rest.pop("edits"))
-            return cls(schema=schema, lineage=lineage, edits=edits, **rest)
+            asking = Asking.from_json(rest.pop("asking", {}))
+            return cls(schema=schema, lineage=lineage, edits=edits, asking=asking, **rest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityFault(
                 f"bank: {SPEC} is not a bank's: {type(error).__name__}: {error}; make it again"

@@ -10,12 +10,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.admission import Gate, admit
+from gansynth.asking import Asking
 from gansynth.bank import BankReader, BankWriter
 from gansynth.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.pace import log_work, read_pace
@@ -46,6 +47,7 @@ class ProducerConfig:
         edits: condition edits by name; None takes the run's own.
         boxes: which boxes samples are asked to have; None for the usual ones.
         judged: leave out samples that the generator itself finds flawed.
+        asking: what else is asked of samples, and which filters let them in.
         rejected: folder where a few of the rejected samples are kept as pictures; None keeps none.
         device: ``auto``, ``cpu``, ``cuda:1``.
         duty: share of wall time a full live bank may be worked on, until ``pace.json`` says
@@ -80,6 +82,7 @@ class ProducerConfig:
     max_bytes: int | None = None
     boxes: str | None = None
     judged: bool = True
+    asking: Asking = field(default_factory=Asking)
     rejected: str | None = None
 
     def __post_init__(self) -> None:
@@ -95,7 +98,10 @@ class ProducerConfig:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back."""
-        return asdict(self)
+        document = {**asdict(self), "asking": self.asking.to_json()}
+        if not self.asking:  # so that what was ordered before there was such is taken up again
+            del document["asking"]
+        return document
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> ProducerConfig:
@@ -106,7 +112,9 @@ class ProducerConfig:
         """
         edits = doc.get("edits")
         try:
-            return cls(**{**doc, "edits": None if edits is None else tuple(edits)})
+            asking = Asking.from_json(doc.get("asking", {}))
+            edits = None if edits is None else tuple(edits)
+            return cls(**{**doc, "edits": edits, "asking": asking})
         except TypeError as error:
             known = ", ".join(f.name for f in fields(cls))
             raise UsageFault(f"producer configuration: {error}; expected keys: {known}") from error

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.asking import Asking
+from gansynth.asking_checks import check_injection, check_learnable, origin_of_samples
 from gansynth.clock import Clock
 from gansynth.errors import UsageFault
-from gansynth.lineage import Lineage, guard, guard_host
+from gansynth.lineage import guard, guard_host
 from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
 from gansynth.schedule import Key, Schedule, choose_cases
@@ -53,6 +55,7 @@ class Injection:
         boxes: which boxes samples are asked to have (``gansynth.conditions.boxes``); None for the
             usual ones.
         judged: leave out samples that the generator itself finds flawed.
+        asking: what else is asked of samples, and which filters let them in.
         seed: seeds conditions, latents, and the choice of slots.
         device: where the producer runs: ``auto``, ``cpu``, ``cuda:1``.
         restarts: how often in a row a producer that died is started again.
@@ -75,6 +78,7 @@ class Injection:
     edits: tuple[str, ...] = ()
     boxes: str | None = None
     judged: bool = True
+    asking: Asking = field(default_factory=Asking)
     seed: int = 0
     device: str = "auto"
     restarts: int = 5
@@ -138,6 +142,7 @@ class Injection:
             "size": str(self.size),
             "pacing": self.pacing.to_json(),
             "edits": list(self.edits),
+            "asking": self.asking.to_json(),
         }
 
     @classmethod
@@ -154,6 +159,7 @@ class Injection:
             "size": BankSize.parse(doc["size"]),
             "pacing": Pacing(**doc["pacing"]),
             "edits": tuple(doc["edits"]),
+            "asking": Asking.from_json(doc.get("asking", {})),
         }
         return cls(**{**doc, **paths, **values})
 
@@ -280,16 +286,18 @@ class Adapter(ABC):
         self.check_ways(injection)
         if injection.ratio.p == 0:
             return
-        lineage, what = _origin(injection)
+        lineage, what = origin_of_samples(injection)
         if injection.boxes is not None and injection.run is None:
             raise UsageFault(
                 f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
                 "says what they were asked to be; leave --boxes out"
             )
         if injection.run is not None:
-            _check_labelled(injection, self)
+            check_learnable(injection, self.name, self.needs)
         guard_host(lineage.host, self.source.host, what=what)
-        guard(lineage, self.source.records(self.source.held_out_ids), what=what)
+        held_out = self.source.records(self.source.held_out_ids)
+        guard(lineage, held_out, what=what)
+        check_injection(injection, self.source, held_out)
 
     def check_ways(self, injection: Injection) -> None:
         """Refuse ways of mixing that this host does not know at all, for training and exports.
@@ -373,29 +381,4 @@ class Adapter(ABC):
         raise UsageFault(
             f"{name}: {self.name} has no data sets to write; expected a host that has, such as "
             "nnunet, deepmedic or yolo"
-        )
-
-
-def _origin(injection: Injection) -> tuple[Lineage, str]:
-    """What the samples' maker has seen, and what to call it."""
-    if injection.bank is not None:
-        from gansynth.bank import BankReader
-
-        return BankReader(injection.bank).spec.lineage, "bank"
-    from gansynth.run import read_manifest
-
-    assert injection.run is not None  # see Injection
-    return Lineage.from_json(read_manifest(injection.run)["lineage"]), "generator"
-
-
-def _check_labelled(injection: Injection, adapter: Adapter) -> None:
-    from gansynth.run import check_labelled, read_manifest
-
-    assert injection.run is not None
-    manifest = read_manifest(injection.run)
-    check_labelled(injection.run, manifest, adapter.name, injection.edits, needs=adapter.needs)
-    if injection.boxes is not None and "boxes" not in manifest.get("heeds", ()):
-        raise UsageFault(
-            f"--boxes {injection.boxes}: {manifest['generator']} is not asked for boxes, expected "
-            "a generator that is, such as cpggan; leave --boxes out"
         )

@@ -150,6 +150,16 @@ def samples_of(
     """
     if injection.bank is not None:
         return BankReader(injection.bank)
+    from gansynth.filters.ahead import learn_ahead
+
+    learn_ahead(
+        injection.run,
+        injection.asking.filters,
+        source,
+        target=target,
+        device=injection.device,
+        reporter=reporter,
+    )
     config = order_of(injection, source, target, build, samples, rejected)
     return filled_bank(config, generator, restarts=injection.restarts, reporter=reporter)
 
@@ -177,6 +187,7 @@ def order_of(
         edits=injection.edits or None,
         boxes=injection.boxes,
         judged=injection.judged,
+        asking=injection.asking,
         rejected=None if rejected is None else str(rejected),
         device=injection.device,
         parent=os.getpid(),

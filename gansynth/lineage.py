@@ -116,7 +116,7 @@ def guard(
     held_out = tuple(held_out)
     own = seen.dataset if dataset is None else dataset
     for lineage in seen.everyone():
-        leaks = _leaks(lineage, held_out, _same_data(lineage.dataset, own))
+        leaks = _leaks(lineage, held_out, same_data(lineage.dataset, own))
         if leaks:
             maker = what if lineage is seen else f"{what}'s ancestor"
             raise IntegrityFault(
@@ -125,9 +125,9 @@ def guard(
             )
 
 
-def _leaks(seen: Lineage, held_out: Iterable[CaseRecord], same_data: bool) -> list[str]:
-    ids = {c.id for c in seen.cases} if same_data else set()
-    subjects = {c.subject: c.id for c in seen.cases} if same_data else {}
+def _leaks(seen: Lineage, held_out: Iterable[CaseRecord], same: bool) -> list[str]:
+    ids = {c.id for c in seen.cases} if same else set()
+    subjects = {c.subject: c.id for c in seen.cases} if same else {}
     hashes = {c.sha256: c.id for c in seen.cases}
     leaks: list[str] = []
     for case in held_out:
@@ -140,7 +140,7 @@ def _leaks(seen: Lineage, held_out: Iterable[CaseRecord], same_data: bool) -> li
     return leaks
 
 
-def _same_data(one: str, other: str) -> bool:
+def same_data(one: str, other: str) -> bool:
     """Whether two names may stand for one data set: equal but for kind, folder and number."""
     return not _core(one) or not _core(other) or _core(one) == _core(other)
 

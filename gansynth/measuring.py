@@ -84,11 +84,12 @@ def measure(job: Job, out: Path) -> dict[str, Any]:
     per_step = float(np.median(steps))
     loading = _timed_load(job)
     options = job.options
+    last = options.steps if job.generator.phases() else 0
     seconds = {
         "reading": loading * len(job.source.train_ids),
-        "steps": per_step * options.steps,
-        "checkpoints": saving * (options.steps // options.checkpoint_every + 2),
-        "sheets": drawing * (options.steps // options.sample_every + 4),
+        "steps": per_step * last,
+        "checkpoints": saving * (last // options.checkpoint_every + 2),
+        "sheets": drawing * (last // options.sample_every + 4),
     }
     return {
         "dry_run": True,
@@ -136,6 +137,7 @@ def _timed_steps(job: Job, folder: Path) -> tuple[list[float], float]:
 def _timed_sheet(job: Job, folder: Path) -> float:
     from gansynth.conditions.asked import build_edits
     from gansynth.conditions.boxes import USUAL, box_drawer
+    from gansynth.conditions.lesions import lesion_drawer
     from gansynth.conditions.sampler import ConditionSampler
     from gansynth.previews import COLUMNS
     from gansynth.sheets import write_sheet
@@ -150,6 +152,10 @@ def _timed_sheet(job: Job, folder: Path) -> float:
         given=job.generator.given,
         labelled=job.generator.labelling == "asked",
         boxes=box_drawer(USUAL) if "boxes" in job.generator.heeds else None,
+        backgrounds="background" in job.generator.heeds,
+        lesions=lesion_drawer(None, job.generator.default_lesions)
+        if "lesion" in job.generator.heeds
+        else None,
     )
     conditions = [sampler.draw(index) for index in range(COLUMNS)]
     samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]

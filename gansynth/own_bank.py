@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gansynth.asking import Asking
 from gansynth.bank import BankReader, place_bank
 from gansynth.conditions.boxes import anywhere
 from gansynth.devices import producer_device
@@ -27,6 +28,7 @@ from gansynth.no_host import NoHost
 from gansynth.producer import ProducerConfig
 from gansynth.run import own_request, read_manifest
 from gansynth.schema import Schema
+from gansynth.sources.base import SourceRequest
 from gansynth.space import Space
 
 logger = logging.getLogger("gansynth")
@@ -44,6 +46,7 @@ def fill_bank(
     edits: Sequence[str] = (),
     boxes: str | None = None,
     judged: bool = True,
+    asking: Asking | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
@@ -59,6 +62,7 @@ def fill_bank(
         boxes: which boxes samples are asked to have, ``jitter:position=0.1`` say, of a generator
             that heeds them; None for the usual ones.
         judged: leave out samples that the generator itself finds flawed.
+        asking: what else is asked of samples, and which filters let them in; None for the usual.
         seed: seeds conditions and latents; the same seed fills a bank with the same samples.
         device: where samples are drawn.
         dtype: how images are stored.
@@ -74,7 +78,8 @@ def fill_bank(
     folder, end = Path(folder).absolute(), time.monotonic() + patience
     folder.parent.mkdir(parents=True, exist_ok=True)
     told = _config(Path(run), folder, samples, edits, seed, producer_device(device, ()), dtype)
-    told = replace(told, boxes=anywhere(boxes), judged=judged)
+    told = replace(told, boxes=anywhere(boxes), judged=judged, asking=asking or Asking())
+    _learn_filters(told)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         with Keeper.start(told, Path(logs) / "producer.log", restarts=0) as keeper:
             keeper.wait(samples, patience)
@@ -95,6 +100,7 @@ def live_bank(
     edits: Sequence[str] = (),
     boxes: str | None = None,
     judged: bool = True,
+    asking: Asking | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
@@ -109,8 +115,8 @@ def live_bank(
     In shared memory if there is room. The process ends with the block, or with this process.
 
     Args:
-        run, samples, edits, boxes, judged, seed, dtype: see ``fill_bank``; the bank holds so many
-            samples.
+        run, samples, edits, boxes, judged, asking, seed, dtype: see ``fill_bank``; the bank holds
+            so many samples.
         device: where samples are drawn; ``auto`` is a second GPU, the first one, or the CPU.
         duty: share of the time in which it works once the bank is full, above 0 and at most 1.
         refresh: seconds in which the whole bank is replaced once, at most; with it, ``duty`` does
@@ -135,7 +141,8 @@ def live_bank(
         try:
             frozen = _config(Path(run), place, samples, edits, seed, where, dtype)
             told = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
-            told = replace(told, boxes=anywhere(boxes), judged=judged)
+            told = replace(told, boxes=anywhere(boxes), judged=judged, asking=asking or Asking())
+            _learn_filters(told)
             log = Path(logs) / "producer.log"
             with Keeper.start(told, log, restarts=restarts) as keeper:
                 keeper.wait(min(samples, BEGIN_WITH), patience)
@@ -146,6 +153,16 @@ def live_bank(
                         logger.warning("gansynth: %s", line)
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _learn_filters(config: ProducerConfig) -> None:
+    """Have filters learn now: a producer on the CPU has one thread, and low priority."""
+    if config.asking.filters:
+        from gansynth.filters.ahead import learn_ahead
+        from gansynth.registry import installed
+
+        source = installed().open_source(SourceRequest(**config.request))
+        learn_ahead(Path(config.run), config.asking.filters, source, device=config.device)
 
 
 def _config(

@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ from gansynth.errors import (
     UsageFault,
 )
 from gansynth.integrity import read_json
-from gansynth.lineage import same_host
 
 if TYPE_CHECKING:
     from gansynth.adapter import Adapter
@@ -113,9 +111,19 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         os.nice(NICENESS)
     source = installed().open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
+    own, bring = _own_source(run, adapter)
+    drawer = SampleDrawer(
+        run,
+        own,
+        config.edits,
+        config.seed,
+        boxes=config.boxes,
+        judged=config.judged,
+        asking=config.asking,
+    )
     spec = BankSpec(
         schema=adapter.schema,
-        lineage=run.lineage,
+        lineage=drawer.lineage,
         run_id=run.run_id,
         generator=run.manifest_sha256,
         frozen=config.frozen,
@@ -127,10 +135,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         max_bytes=None if config.frozen else config.max_bytes,
         boxes=config.boxes,
         judged=config.judged,
-    )
-    own, bring = _own_source(run, adapter)
-    drawer = SampleDrawer(
-        run, own, config.edits, config.seed, boxes=config.boxes, judged=config.judged
+        asking=config.asking,
     )
     with _open_bank(Path(config.bank), spec) as writer:
         try:
@@ -155,17 +160,10 @@ def _own_source(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sampl
     """Where a run's conditions come from; and what brings samples from there to the host, if
     that is elsewhere.
     """
-    host = adapter.source
-    from gansynth.registry import installed
+    from gansynth.own_source import own_source
 
-    if same_host(run.lineage.host, host.host):
-        if not adapter.any_size or run.request.read == host.request.read:
-            return host, None
-        own = installed().open_source(replace(host.request, read=run.request.read))
-        return own, adapter.bring(own, run.space)
-    request = replace(run.request, root=run.request.root or host.request.root)
-    own = installed().open_source(request)
-    return own, adapter.bring(own, run.space)
+    own = own_source(run, adapter.source, any_size=adapter.any_size)
+    return own, None if own is adapter.source else adapter.bring(own, run.space)
 
 
 def _open_bank(folder: Path, spec: BankSpec) -> BankWriter:

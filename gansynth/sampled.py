@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.admission import reason_of
+from gansynth.asking import Asking
 from gansynth.box_text import csv_text
 from gansynth.composite_spec import folder_name
 from gansynth.looking import ROWS, write_interpolation, write_nearest
-from gansynth.picture_export import PngOptions, check_export, export_pictures
+from gansynth.picture_export import TOLD, PngOptions, check_export, export_pictures
 from gansynth.registry import installed
 from gansynth.reporting import Reporter
 from gansynth.run import load_run
@@ -43,6 +46,7 @@ def sample_run(
     classes: Sequence[str] | None = None,
     boxes: str | None = None,
     judged: bool = True,
+    asking: Asking | None = None,
     device: str = "auto",
     root: str | None = None,
     reporter: Reporter,
@@ -69,6 +73,7 @@ def sample_run(
         classes: names of the classes to draw samples of; None for all.
         boxes: which boxes are asked for; None for the usual ones.
         judged: whether samples are held against what the generator itself finds flawed.
+        asking: what else is asked of samples; None for the usual.
         device: ``auto``, ``cpu``, ``cuda:0``.
         root: overrides where the source's host folders lie.
         reporter: shows progress.
@@ -79,7 +84,7 @@ def sample_run(
     opened = load_run(run, device)
     request = opened.request if root is None else replace(opened.request, root=root)
     source = installed().open_source(request)
-    drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, judged)
+    drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, judged, asking, reporter)
     name = "-".join((f"seed-{seed}", *map(folder_name, classes or ())))
     own = run / "samples" / name
     out = out or (own if png is None else own.with_name(f"{name}-png"))
@@ -109,19 +114,30 @@ def _write_niftis(
 ) -> dict[str, Any]:
     """Draw samples and write each; the first ones are also put into a list, for a sheet."""
     out.mkdir(parents=True, exist_ok=True)
-    seconds = 0.0
+    seconds, flaws = 0.0, Counter[str]()
     with reporter.task(n, "sample") as bar:
         for index in range(n):
             began = time.perf_counter()
             sample = drawer.draw(index, 1)[0]
             seconds += time.perf_counter() - began
+            if flaw := sample.provenance.get("flaw"):
+                flaws[reason_of(str(flaw))] += 1
             schema = drawer.sampler.source.schema
             stem = out / f"sample-{index:04d}"
             write_nifti(sample, stem, schema.spacing, schema.box_classes)
             if index < SHEET:
                 drawn.append(sample)
             bar.advance(1)
-    return {"folder": str(out), "samples": n, "seconds_per_sample": seconds / max(n, 1)}
+    if flaws:
+        said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples would enter no bank: {said}")
+    return {
+        "folder": str(out),
+        "samples": n,
+        "flawed": flaws.total(),
+        "flaws": dict(flaws),
+        "seconds_per_sample": seconds / max(n, 1),
+    }
 
 
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gansynth.asking import Asking
+from gansynth.asking_checks import check_heeded
 from gansynth.composite_view import View, viewed
 from gansynth.conditions.asked import build_edits
+from gansynth.conditions.base_source import open_base
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.lesions import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.conditions.weights import Weights
+from gansynth.conditions.weights import weights_of
 from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.filters.base import Asked
+from gansynth.filters.learnt import ensure_learnt
 from gansynth.generator import Generator, Heeded
-from gansynth.lineage import guard_host
+from gansynth.lineage import Lineage, guard_host
+from gansynth.reporting import Reporter
 from gansynth.run import Run
 from gansynth.schema import Case, Condition, Sample
 from gansynth.sources.base import CaseSource
@@ -41,10 +47,13 @@ class SampleDrawer:
         classes: names of the classes to draw samples of; None for all.
         boxes: which boxes are asked for (see ``gansynth.conditions.boxes``); None for the usual.
         judged: whether the generator is asked for flaws of its samples.
-        asking: what else is asked of samples; its filters are the bank's, not looked at here.
+        asking: what else is asked of samples; filters in it that have not learnt yet do so now.
+        reporter: shows how filters learn.
 
     Attributes:
         source: real cases with the channels and labels that samples have.
+        base: another source's cases that samples are drawn of, or into; None for the run's own.
+        filters: say in a sample's provenance what they found.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class SampleDrawer:
         boxes: str | None = None,
         judged: bool = True,
         asking: Asking | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         source = viewed(source, run.request.view)
         check_source(run, source)
@@ -67,6 +77,14 @@ class SampleDrawer:
         self.judged = judged
         self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
         generator, asking = run.generator, asking or Asking()
+        check_heeded(
+            asking,
+            generator.name,
+            generator.heeds,
+            generator.labelling,
+            parts="parts" in run.manifest,
+        )
+        self.base = None if asking.conditions is None else open_base(asking.conditions, source)
         check_edits(generator, edits or ())
         check_classes(run, classes or ())
         check_boxes(generator, boxes)
@@ -82,11 +100,24 @@ class SampleDrawer:
             classes=classes,
             boxes=box_drawer(boxes or USUAL) if "boxes" in generator.heeds else None,
             backgrounds="background" in generator.heeds,
-            lesions=lesion_drawer(asking.lesions or generator.default_lesions)
+            lesions=lesion_drawer(asking.lesions, generator.default_lesions)
             if "lesion" in generator.heeds
             else None,
-            weights=None if asking.weights is None else Weights.read(Path(asking.weights)),
+            base=self.base,
+            weights=None
+            if asking.weights is None
+            else weights_of(Path(asking.weights), run.lineage, source),
         )
+        device = str(generator.device)
+        self.filters = ensure_learnt(run, source, asking.filters, device, reporter)
+
+    @property
+    def lineage(self) -> Lineage:
+        """Every case that samples may come of: what run and filters have seen, another source's."""
+        others = [] if self.base is None else [self.base.lineage()]
+        if self.filters.lineage is not None:
+            others.append(self.filters.lineage)
+        return self.run.lineage.joined(*others)
 
     def draw(self, first: int, count: int) -> list[Sample]:
         """Samples ``first`` to ``first + count - 1`` in the host's space.
@@ -100,7 +131,8 @@ class SampleDrawer:
     def draw_raw(self, first: int, count: int) -> list[Sample]:
         """The same samples in the generator's own space."""
         conditions = [self._condition(i) for i in range(first, first + count)]
-        for case_id in {c.provenance["case"] for c in conditions} & self._unchecked.keys():
+        drawn = {c.provenance["case"] for c in conditions} if self.base is None else set()
+        for case_id in (drawn | self.sampler.room.cache.at_hand) & self._unchecked.keys():
             self._check_content(case_id)
         samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
         # Where it was drawn from is ours to know, whatever the plugin hands on.
@@ -108,7 +140,8 @@ class SampleDrawer:
             replace(s, provenance={**c.provenance, **s.provenance})
             for s, c in zip(samples, conditions, strict=True)
         ]
-        return [self._finish(self._judged(s)) for s in told]
+        judged = map(self._judged, told, conditions)
+        return [self._finish(sample) for sample in judged]
 
     def _condition(self, index: int) -> Condition:
         """What a sample is asked to be; of no class where the generator knows of none."""
@@ -138,7 +171,7 @@ class SampleDrawer:
         where = sample.provenance.get(BESIDE, sample.provenance)
         placement = Placement.from_json(where["placement"])
         # A composite run draws conditions through a view; its real cases are the source's own.
-        own = self.source is self.sampler.source
+        own = self.base is not None or self.source is self.sampler.source
         load = self.sampler.cache if own else self.source.load
         return self.run.space.to_generator(load(where["case"]), placement)
 
@@ -148,8 +181,9 @@ class SampleDrawer:
         Raises:
             IntegrityFault: naming the case.
         """
-        source, wanted = self.sampler.source, self._unchecked[case_id]
-        if source.record(case_id, self.sampler.cache).sha256 != wanted:
+        room, wanted = self.sampler.room, self._unchecked[case_id]
+        source = room.source
+        if source.record(case_id, room.cache).sha256 != wanted:
             raise IntegrityFault(
                 f"{self.run.folder}: case {case_id!r} of {source.name} is not the one the run was "
                 "fitted on; expected the same content. It has been preprocessed anew, or replaced: "
@@ -157,10 +191,21 @@ class SampleDrawer:
             )
         del self._unchecked[case_id]
 
-    def _judged(self, sample: Sample) -> Sample:
-        """The sample with its flaw in its provenance, if the generator finds one."""
+    def _judged(self, sample: Sample, condition: Condition) -> Sample:
+        """The sample with its flaw in its provenance, if the generator or a filter finds one."""
         flaw = self.run.generator.flaw(sample) if self.judged else ""
-        return replace(sample, provenance={**sample.provenance, "flaw": flaw}) if flaw else sample
+        if flaw:
+            return replace(sample, provenance={**sample.provenance, "flaw": flaw})
+        drawn_of = None
+        if "labels" in self.run.generator.heeds:
+            drawn_of = partial(self._drawn_of, condition)
+        return self.filters.judged(sample, Asked(condition, drawn_of, self.sampler.room))
+
+    def _drawn_of(self, condition: Condition) -> Case:
+        """The case a condition was drawn of, as it was seen then."""
+        told = condition.provenance
+        case = self.sampler.cache(told["case"])
+        return self.run.space.to_generator(case, Placement.from_json(told["placement"]))
 
     def _finish(self, sample: Sample) -> Sample:
         """Pad as the source's own crops are padded, and say which run it was."""

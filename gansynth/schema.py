@@ -177,6 +177,8 @@ class Condition:
         lesion: int16 (D, H, W) or (H, W): what is to be drawn into the background, 0 elsewhere;
             ``labels`` hold it, and whatever else the background shows.
         donor: float32 (C, ...) another case's image, brought to where its lesion is to lie.
+        region: bool (D, H, W) or (H, W): all that is drawn anew, where that is more than the lesion
+            (what it has left, or some of its surroundings); None for the lesion alone.
         present: boxes that the background has already.
         context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
         given: float32 (K, ...) channels that are known and need not be drawn, in the generator's
@@ -191,6 +193,7 @@ class Condition:
     background: FloatArray | None = None
     lesion: LabelArray | None = None
     donor: FloatArray | None = None
+    region: npt.NDArray[np.bool_] | None = None
     present: Boxes | None = None
     context: LabelArray | None = None
     given: FloatArray | None = None

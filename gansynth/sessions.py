@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gansynth.bank import BankReader
 
 COMPARED = (
-    *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "judged"),
+    *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "judged", "asking"),
     *("usual_augmentation", "augment_synthetic"),
 )
 """What a continued training should have in common with what it continues."""
@@ -50,6 +50,10 @@ class Origin:
     lineage: Lineage
     described: dict[str, Any]
     manifest: dict[str, Any] | None = None
+
+    def with_conditions(self, lineage: Lineage | None) -> Origin:
+        """The origin of samples drawn of another source's cases, too, if there are any."""
+        return self if lineage is None else replace(self, lineage=self.lineage.joined(lineage))
 
 
 def usual_output(runs: Path, name: str, injection: Injection) -> Path:

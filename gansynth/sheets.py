@@ -38,9 +38,9 @@ def write_sheet(
 ) -> Path:
     """Write a PNG: per sample, for each channel real | synthetic, then its label if any has one.
 
-    3D cases are shown in the slice where the sample's label has most foreground; a real case of the
-    same shape in the same slice, so that both show the same place if they were cut there. Without
-    labels boxes are shown, if there are any.
+    3D cases are shown in the slice where the sample's label has most foreground (drawn into the
+    real case: most that is new); a real case of the same shape in the same slice, so that both show
+    the same place if they were cut there. Without labels boxes are shown, if there are any.
 
     Args:
         path: where to write; published atomically.
@@ -96,7 +96,7 @@ def _draw_case(
     shown: Sample | Case | None = sample if sample is not None else case
     assert shown is not None, "as many panels as samples or real cases"
     shape = shown.image.shape[1:]
-    cut = middle_slice(shown.labels, shape, shown.boxes)
+    cut = middle_slice(_drawn_labels(shown, case), shape, shown.boxes)
     left = iter(panels)
     for channel, window in enumerate(windows):
         for item, wanted in ((case, with_real), (sample, with_samples)):
@@ -164,6 +164,15 @@ def middle_slice(
         largest = int((high - low).prod(axis=1).argmax())
         return int(np.clip((low[largest, 0] + high[largest, 0]) // 2, 0, shape[0] - 1))
     return shape[0] // 2
+
+
+def _drawn_labels(shown: Sample | Case, case: Case | None) -> LabelArray | None:
+    """The labels where a sample is not its real case: of one drawn into it, what is new."""
+    labels = shown.labels
+    if labels is None or case is None or case.image.shape != shown.image.shape:
+        return labels
+    new = np.where((shown.image != case.image).any(0), labels, 0)
+    return new if (new > 0).any() else labels
 
 
 def boxes_at(boxes: Boxes | None, cut: int | None) -> Boxes | None:

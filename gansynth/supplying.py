@@ -299,6 +299,7 @@ def producer_config(demand: Demand, bank: Path, held: int, segment: int) -> Prod
         edits=injection.edits or None,
         boxes=injection.boxes,
         judged=injection.judged,
+        asking=injection.asking,
         rejected=str(demand.output / REJECTED),
         device=producer_device(injection.device, demand.gpus),
         parent=os.getpid(),

@@ -42,7 +42,7 @@ def load_run(folder, device):
 
 class SampleDrawer:
     def __init__(self, run, source, edits, seed, **asked):
-        self.where, self.device = source.where, run.device
+        self.where, self.device, self.lineage = source.where, run.device, run.lineage
 
     def draw(self, first, count):
         import numpy as np

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from gansynth.conditions import BUILT_IN
+from gansynth.conditions.lesions import LesionOptions
+from gansynth.filters import BUILT_IN as FILTERS
+from gansynth.registry import installed
 from gansynth.training import FitOptions
 from gansynth_cgan3d.model import CGANOptions
+from gansynth_copypaste.options import CopyPasteOptions
 from gansynth_cpggan.options import CPGGANOptions
 from gansynth_dcgan.options import DCGANOptions
 
@@ -19,6 +24,10 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "cgan3d": ("training.md", CGANOptions),
     "dcgan": ("dcgan.md", DCGANOptions),
     "cpggan": ("cpggan.md", CPGGANOptions),
+    "copypaste": ("lesions.md", CopyPasteOptions),
+    "lesions": ("lesions.md", LesionOptions),
+    **{f"filter {name}": ("filters.md", installed().filter(name).Options) for name in FILTERS},
+    **{f"edit {name}": ("conditions.md", installed().edit(name).Options) for name in BUILT_IN},
 }
 
 
@@ -26,7 +35,7 @@ def rows(model: type[BaseModel]) -> str:
     """A table with a line for each setting."""
     lines = ["| key | default | meaning |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
-        default = "" if field.default in (None, ()) else field.default
+        default = "" if field.default in (None, (), {}) else field.default
         lines.append(f"| `{name}` | {default} | {field.description} |")
     return "\n".join(lines)
 
@@ -48,6 +57,15 @@ def test_the_page_has_the_settings_of_the_code(name):
     page, model = TABLES[name]
     text = (DOCS / page).read_text(encoding="utf-8")
     assert rows(model) in text, "run: python tests/test_docs.py"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_edit_has_a_section_with_a_small_picture(name):
+    text = (DOCS / "conditions.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    assert f"](images/conditions/{name}.png)" in section
+    assert f"<!-- edit {name} -->" in section
+    assert (DOCS / "images" / "conditions" / f"{name}.png").stat().st_size < 40_000
 
 
 if __name__ == "__main__":

@@ -17,17 +17,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from gansynth.adapter import Injection
+from gansynth.filters.base import Learning
 from gansynth.hookspecs import API_VERSION
 from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
 from gansynth.recipes import read_recipe
 from gansynth.registry import KINDS as REGISTRY_KINDS
 from gansynth.registry import Registry, installed
+from gansynth.reporting import NullReporter
 from gansynth.scaffold.project import KINDS, plan_project, write_project
 from gansynth.schema import Sample
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
 from gansynth.testing import ToySource, check_adapter, check_generator
 
 ROOT = Path(__file__).parents[1]
@@ -191,8 +196,8 @@ def test_the_example_of_a_source_gives_cases_that_can_be_checked(example, tmp_pa
     assert (found.cases, [finding.case for finding in found.findings]) == (6, ["torn"])
 
 
-def test_the_example_of_an_edit_drops_a_label(example):
-    source, edit = ToySource(), example("edits", "drop")()
+def test_the_example_of_an_edit_forgets_a_label(example):
+    source, edit = ToySource(), example("edits", "forget")()
     labels = source.load("toy_00").labels
     assert labels is not None
     params = edit.draw(labels, source.schema, np.random.default_rng(0))
@@ -206,6 +211,20 @@ def test_the_example_of_a_metric_tells_half_the_contrast(example):
     flat = [Sample(case.image * np.float32(0.5), case.labels) for case in real]
     metric = example("metrics", "contrast")
     assert list(metric(flat, real, source.schema).values()) == pytest.approx([0.5, 0.5])
+
+
+def test_the_example_of_a_filter_keeps_blurred_samples_out(example, tmp_path):
+    source, cls = ToySource(), example("filters", "sharp")
+    crops = CaseBatches(CaseCache(source), source.space)
+    ids = source.train_ids
+    learning = Learning(crops, ids, ids, source.schema, (16,) * 3, "cpu", NullReporter())
+    state = json.loads(json.dumps(cls().learn(learning, tmp_path)))
+    judge = cls()
+    judge.load(state, tmp_path, source.schema, "cpu")
+    image = source.load("toy_12").image
+    assert judge.flaw(Sample(image)) == ""
+    blurred = gaussian_filter(image, (0, 2, 2, 2))
+    assert judge.flaw(Sample(blurred)).startswith("sharpness 0.")
 
 
 def test_the_example_of_a_recipe_fits_its_generator(example, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.adapter import Injection
+from gansynth.asking_checks import check_injection
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import Sample
@@ -49,6 +50,8 @@ def open_origin(
             f"--boxes {injection.boxes}: DeepMedic learns from labels, expected a generator that "
             "is asked for them; leave --boxes out"
         )
+    if asked:
+        _check_asking(injection, source, held_out)
     drawn = None
     if injection.run is not None and (injection.bank is None or not asked):
         drawn = _open_run(injection.run, injection.edits, source, held_out)
@@ -58,6 +61,20 @@ def open_origin(
     if injection.bank is not None and asked:
         return _open_bank(injection.bank, source, held_out)
     return drawn
+
+
+def _check_asking(
+    injection: Injection, source: DeepMedicSource, held_out: Sequence[CaseRecord]
+) -> None:
+    """Refuse what cannot be asked of samples that are put into the cases they were drawn of."""
+    conditions = injection.asking.conditions
+    if conditions is not None:
+        raise UsageFault(
+            f"--conditions {conditions['kind']}:{conditions['where']}: DeepMedic is given samples "
+            "within the training cases they were drawn of, expected conditions of its own cases; "
+            "leave --conditions out, or put those cases into its lists of training cases"
+        )
+    check_injection(injection, source, held_out)
 
 
 def _open_run(

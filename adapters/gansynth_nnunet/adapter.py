@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from gansynth import child
 from gansynth.adapter import Adapter, Content, HostArrays, Injection, Outcome
+from gansynth.asking_checks import check_injection, refuse_with_bank
 from gansynth.bank_plan import plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
@@ -26,7 +27,7 @@ from gansynth.supplying import read_patience
 from gansynth_nnunet import bank_size, cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, location_keys
 from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig
-from gansynth_nnunet.foreign_guard import drawn_size
+from gansynth_nnunet.foreign_guard import drawn_size, refuse_conditions
 from gansynth_nnunet.guards import check_bank, check_run, check_samples, host_size
 from gansynth_nnunet.launch import TRAINER, parse_options, pick_device, with_ext_trainer
 from gansynth_nnunet.mixed import MixedDataset
@@ -246,10 +247,14 @@ class NnunetAdapter(Adapter):
             build_edits(injection.edits)
             precision.pick_device(injection.device)
             self.bank_bytes(injection)
+            refuse_conditions(injection, manifest, self.host.host)
+            conditions = check_injection(injection, self.source, self._held_out)
             described = describe_generator(injection.run, manifest)
-            return described, Lineage.from_json(manifest["lineage"])
+            lineage = Lineage.from_json(manifest["lineage"])
+            return described, lineage if conditions is None else lineage.joined(conditions)
         from gansynth.bank import BankReader
 
+        refuse_with_bank(injection)
         reader = BankReader(injection.bank)
         check_bank(injection.bank, reader.spec, self.source.host, self._held_out)
         check_samples(injection.bank, self.schema, self.sample_size)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gansynth.adapter import Injection
+from gansynth.asking import Asking
+from gansynth.asking_text import read_asking, split_asked
 from gansynth.errors import UsageFault
 from gansynth.lineage import CaseRecord
 from gansynth.ratio import Ratio
@@ -44,7 +46,8 @@ CHOICES: Mapping[str, str] = {
 VARIABLES = (
     *("GENERATOR", "BANK", "RATIO", "SCHEDULE", "FROZEN", "BANK_SIZE", "REUSE", "REFRESH"),
     *("OVERHEAD", "SCRATCH", "EDITS", "SEED", "DEVICE", "RESTARTS", "STRICT", "KEEP_GOING"),
-    *("BOXES", "FILTER", "USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS"),
+    *("BOXES", "CONDITIONS", "CONDITIONS_READ", "LESIONS", "WEIGHTS", "FILTER"),
+    *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS"),
     "PATIENCE",
 )
 """Variables that are read, each after ``GANSYNTH_``; ``gansynth augment`` reads the last only."""
@@ -226,6 +229,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 def _injection(said: Mapping[str, str]) -> Injection:
     """The injection that ``GANSYNTH_`` variables describe."""
+    asking, judged = _asking(said)
     paths = {k: Path(said[k]).absolute() if said[k] else None for k in ("GENERATOR", "BANK")}
     return Injection(
         run=paths["GENERATOR"],
@@ -238,9 +242,10 @@ def _injection(said: Mapping[str, str]) -> Injection:
         ),
         bank=paths["BANK"],
         scratch=Path(said["SCRATCH"]).absolute() if said["SCRATCH"] else None,
-        edits=tuple(said["EDITS"].replace(",", " ").split()),
+        edits=tuple(split_asked(said["EDITS"])),
         boxes=said["BOXES"] or None,
-        judged=_judged(said["FILTER"]),
+        judged=judged,
+        asking=asking,
         seed=_number(said, "SEED", 0),
         device=said["DEVICE"] or "auto",
         restarts=_number(said, "RESTARTS", 5),
@@ -251,11 +256,22 @@ def _injection(said: Mapping[str, str]) -> Injection:
     )
 
 
-def _judged(text: str) -> bool:
-    """What ``GANSYNTH_FILTER`` says; samples are judged by their generator unless it says none."""
-    if text not in ("", "own", "none"):
-        raise UsageFault(f"GANSYNTH_FILTER={text}: expected own or none")
-    return text != "none"
+def _asking(said: Mapping[str, str]) -> tuple[Asking, bool]:
+    """What is asked of samples, and whether their generator judges them."""
+    how: list[str] = []
+    for part in filter(None, said["CONDITIONS_READ"].split(",")):
+        if "=" in part or not how:
+            how.append(part)
+        else:  # a value of several, spacing=1,1,1
+            how[-1] += f",{part}"
+    pairs = dict(part.partition("=")[::2] for part in how)
+    return read_asking(
+        said["CONDITIONS"] or None,
+        pairs,
+        said["LESIONS"] or None,
+        said["WEIGHTS"] or None,
+        split_asked(said["FILTER"]),
+    )
 
 
 def _flag(said: Mapping[str, str], name: str, default: bool = False) -> bool:

@@ -217,13 +217,22 @@ def _check_order(adapter: NnunetAdapter, injection: Injection, content: Content)
 
 
 def _refuse_real_channels(injection: Injection, manifest: dict[str, Any]) -> None:
-    """In a composite run, what one part is given another part has drawn."""
+    """Refuse samples with parts of real images in them.
+
+    In a composite run, what one part is given another part has drawn.
+    """
     given = () if "parts" in manifest else manifest["options"].get("given", ())
     if given:
         raise UsageFault(
             f"--content synthetic: the generator {injection.run} is given the channels "
             f"{', '.join(given)} of real cases, so its samples hold real images; expected one that "
             "draws all channels. Fit one without 'given', or export --content mixed for yourself"
+        )
+    if not {"lesion", "background"}.isdisjoint(manifest.get("heeds", ())):
+        raise UsageFault(
+            f"--content synthetic: the generator {injection.run} puts lesions into real cases, so "
+            "its samples hold real images; expected one that draws whole images. Export --content "
+            "mixed for yourself"
         )
 
 

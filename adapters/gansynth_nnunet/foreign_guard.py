@@ -25,6 +25,7 @@ from gansynth.space import Space, resample
 from gansynth_nnunet.foreign import BY, Converter, check_schema, kept_size
 
 if TYPE_CHECKING:
+    from gansynth.adapter import Injection
     from gansynth_nnunet.source import NnunetSource
 
 log = logging.getLogger("gansynth")
@@ -48,6 +49,28 @@ def is_foreign(manifest: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
     """
     seen = Lineage.from_json(manifest["lineage"]).host
     return not same_host(seen, host) and "plans" not in seen
+
+
+def refuse_conditions(
+    injection: Injection, manifest: Mapping[str, Any], host: Mapping[str, Any]
+) -> None:
+    """Refuse another source's cases where samples go back into the scans they were drawn of.
+
+    Args:
+        injection: what is asked.
+        manifest: of the run.
+        host: the record of the training's own space.
+
+    Raises:
+        UsageFault: with the way out.
+    """
+    conditions = injection.asking.conditions
+    if conditions is not None and is_foreign(manifest, host):
+        raise UsageFault(
+            f"--conditions {conditions['kind']}:{conditions['where']}: samples of {injection.run} "
+            f"are converted by {BY} within the training scans they were drawn of, expected a "
+            "generator fitted on nnunet: data, and conditions of such; or leave --conditions out"
+        )
 
 
 def drawn_size(manifest: Mapping[str, Any], host: NnunetSource) -> tuple[int, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gansynth.asking_checks import check_injection, refuse_with_bank
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.sessions import describe_bank, describe_generator
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth_nnunet.config import MixConfig
+from gansynth_nnunet.foreign_guard import refuse_conditions
 from gansynth_nnunet.guards import check_bank, check_run
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def open_origin(config: MixConfig, training: Training) -> Origin:
     source = _open_source(config, training)
     held_out = _held_out(config, training, source)
     if config.bank is not None:
+        refuse_with_bank(config.injection)
         reader = BankReader(config.bank)
         check_bank(config.bank, reader.spec, source.host, held_out)
         return Origin(source, reader.spec.lineage, describe_bank(reader), None)
@@ -60,6 +63,15 @@ def open_origin(config: MixConfig, training: Training) -> Origin:
             f"gansynth: samples are converted by {how['by']}, in about {how['seconds']} s each"
         )
     lineage = Lineage.from_json(manifest["lineage"])
+    refuse_conditions(config.injection, manifest, source.host)
+    conditions = check_injection(
+        config.injection,
+        source,
+        held_out,
+        content=not config.held_out,  # else the adapter has just done that
+    )
+    if conditions is not None:
+        lineage = lineage.joined(conditions)
     return Origin(source, lineage, describe_generator(config.generator, manifest), manifest)
 
 

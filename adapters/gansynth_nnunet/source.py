@@ -213,6 +213,17 @@ class NnunetSource(CaseSource):
             self._shapes[case_id] = tuple(int(n) for n in found)
         return self._shapes[case_id]
 
+    def predicted(self, case_id: str, file: Path) -> LabelArray:
+        """What nnU-Net has made of a raw case, preprocessed as the case's own labels are.
+
+        Raises:
+            UsageFault: the raw data set is not there, or no NIfTI.
+            DataFault: damaged, of another grid, or unknown labels.
+        """
+        from gansynth_nnunet.predictions import preprocessed_labels
+
+        return preprocessed_labels(self, case_id, file)
+
     def _read_image(self, case_id: str) -> FloatArray:
         return self._files.read(f"{case_id}.b2nd").astype(np.float32, copy=False)
 

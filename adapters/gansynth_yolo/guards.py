@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gansynth.adapter import Injection
+from gansynth.asking_checks import check_injection, refuse_with_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import Schema
@@ -37,6 +38,7 @@ def open_origin(
     if injection.ratio.p == 0:
         return None
     if injection.bank is not None:
+        refuse_with_bank(injection)
         if injection.boxes is not None:
             raise UsageFault(
                 f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
@@ -44,7 +46,8 @@ def open_origin(
             )
         return _open_bank(injection.bank, source, held_out)
     assert injection.run is not None  # see Injection
-    return _open_run(injection.run, injection.edits, source, held_out)
+    origin = _open_run(injection.run, injection.edits, source, held_out)
+    return origin.with_conditions(check_injection(injection, source, held_out))
 
 
 def _open_run(

@@ -163,12 +163,25 @@ set_option = click.option(
     callback=_read_pairs("--set", "steps=2000"),
     help="Change one setting; may be repeated.",
 )
+
+
+def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Edits as they are asked for; a slip is found at once."""
+    if texts:
+        from gansynth.conditions.asked import build_edits
+
+        build_edits(texts)
+    return texts
+
+
 edit_option = click.option(
     "--edit",
     "edits",
     multiple=True,
-    metavar="NAME",
-    help="Edit of the drawn label maps, in order; may be repeated. [default: the generator's own]",
+    metavar="NAME[:KEY=VALUE,...]",
+    callback=_edits,
+    help="Edit of the drawn label maps (of lesions that are put into real images: of these), in "
+    "order; may be repeated. [default: the generator's own]",
 )
 
 
@@ -189,15 +202,63 @@ boxes_option = click.option(
     help="Boxes that samples are asked to have: training, jitter[:KEY=VALUE,...] (off the training "
     "ones, the default) or file:PATH.",
 )
-filter_option = click.option(
-    "--filter",
-    "judged",
-    type=click.Choice(["own", "none"]),
-    default="own",
-    show_default=True,
-    callback=lambda _, __, value: value == "own",
-    help="own: heed what the generator itself finds flawed in samples; none: take them all.",
-)
+
+
+def with_asking(function: F) -> F:
+    """Add what is asked of samples beside edits and boxes, and which of them are let in.
+
+    The function gets an ``Asking`` as ``asking``, and ``judged``: whether the generator's own
+    judgement of its samples counts.
+    """
+
+    @click.option(
+        "--conditions",
+        metavar="KIND:WHERE",
+        help="Draw of, or into, the cases of this source (tumour-free ones, say) instead of the "
+        "run's own training cases.",
+    )
+    @click.option(
+        "--conditions-read",
+        "how",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_read_pairs("--conditions-read", "fold=0"),
+        help="How to read --conditions: keys of its kind, fold (default: all its cases), "
+        "configuration, plans, subjects. Else as the run's own cases. May be repeated.",
+    )
+    @click.option(
+        "--lesions",
+        metavar="KEY=VALUE,...",
+        help="How lesions are put into real images, of generators that do so.",
+    )
+    @click.option("--weights", type=FILE, help="Draw conditions by this file of gansynth failures.")
+    @click.option(
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="NAME[:KEY=VALUE,...]",
+        help="own (default): heed what the generator itself finds flawed in samples; none: take "
+        "them all; or a filter beside own, see gansynth plugins. May be repeated.",
+    )
+    @functools.wraps(function)
+    def wrapped(
+        *args: Any,
+        conditions: str | None,
+        how: Mapping[str, str],
+        lesions: str | None,
+        weights: Path | None,
+        filters: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        from gansynth.asking_text import read_asking
+
+        file = None if weights is None else str(weights)
+        asking, judged = read_asking(conditions, how, lesions, file, filters)
+        return function(*args, asking=asking, judged=judged, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
 SAMPLES = ("run", "ratio", "bank", "bank_size", "restarts", "seed", "edits", "device")
 REAL = ("real_in_generator_space",)
-BOXES = ("boxes", "judged")
+ASKED = ("boxes", "conditions", "how", "lesions", "weights", "filters")
 SAYING = ("target", "export", "output", "content", "dry_run", "as_json", "quiet", "debug")
-MEANT = frozenset((*SOURCE, *SAMPLES, *REAL, *BOXES, *SAYING))
+MEANT = frozenset((*SOURCE, *SAMPLES, *REAL, *ASKED, *SAYING))
 """Options that an export heeds; every other one is about a training, which there is none of."""
 
 

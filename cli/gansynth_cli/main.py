@@ -37,6 +37,7 @@ COMMANDS = {
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
     "selector": ("selector", "Choose slices with foreground where nobody has labelled any."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
+    "failures": ("failures", "Find what a host gets wrong, by inner folds of the training cases."),
     "sample": ("sample", "Draw labelled samples from a run."),
     "show": ("show", "Print where everything of a run is, and how far it has come."),
     "augment": ("augment", "Train a host framework with samples mixed in at a ratio."),

@@ -22,7 +22,16 @@ BUILT_IN = {
     "rotate": "Rotate",
     "scale": "Scale",
     "shift": "Shift",
+    "enlarge": "Enlarge",
+    "shrink": "Shrink",
+    "components": "Components",
+    "drop": "Drop",
     "clip": "Clip",
+    "transplant": "Transplant",
+    "interpolate": "Interpolate",
+    "merge": "Merge",
+    "place": "Place",
+    "size": "Size",
 }
 """Edit name -> class; the module has the edit's name."""
 

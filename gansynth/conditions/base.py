@@ -38,6 +38,11 @@ class Edit(ABC):
     def __init__(self, options: EditOptions | None = None) -> None:
         self.options = options if options is not None else self.Options()
 
+    @property
+    def in_turns(self) -> bool:
+        """Whether the cases to edit are to take turns, condition by condition, not to be drawn."""
+        return False
+
     @abstractmethod
     def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the parameters of one application.
@@ -164,4 +169,4 @@ class SceneEdit(Edit):
         after = self.apply_in(labels, schema, params, scene)
         bare = (after == 0) & (context == 0)
         known = (after == 0) & (context > 0)
-        return fill_nearest(np.where(after == 0, context, 0), bare, known, schema.spacing)
+        return fill_nearest(np.where(after <= 0, context, 0), bare, known, schema.spacing)

@@ -2,7 +2,8 @@
 
 ``classes`` None moves the foreground as a whole: what it leaves becomes background. With chosen
 classes the others stay; a chosen body overwrites what it lands on, and what it leaves is closed by
-the class it was nested in, or becomes background. Neither ever touches ``OUTSIDE``.
+the class it was nested in, or becomes background. Neither ever touches ``OUTSIDE``. Chosen classes
+that are wrapped in others stay wrapped, unless told otherwise.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gansynth.conditions.geometry import (
     nearest_index,
     pull_labels,
 )
+from gansynth.conditions.nesting import beside, keeps_nesting, nested_bodies, wrapped_classes
 from gansynth.conditions.sampler import keep_outside
 from gansynth.errors import UsageFault
 from gansynth.schema import OUTSIDE, FloatArray, LabelArray, Schema
@@ -31,6 +33,8 @@ KEPT_SHARE = 0.3
 """Least share of its voxels that an edit must leave a class."""
 SHRUNK_SHARE = 0.6
 """The same for a class asked to shrink, as a share of the volume asked for, if that is less."""
+NESTED_SHARE = 0.8
+"""Least share of the volume asked for that is left of a nested class once cut at its wrapper."""
 
 
 class MoveOptions(EditOptions):
@@ -38,6 +42,11 @@ class MoveOptions(EditOptions):
 
     classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, min_length=1, description="label values to move; None moves the whole foreground"
+    )
+    nested: bool = Field(
+        True,
+        description="of chosen classes, those that are wrapped in others here (a core in its "
+        "oedema) stay within them: less is moved, and what still comes out is cut off",
     )
 
 
@@ -88,11 +97,17 @@ class Move(Edit):
         moved = mask_of(labels, schema.foreground if chosen is None else chosen)
         if not moved.any():
             return {"strength": 0.0, "tries": 0}
+        nested = chosen is not None and self.options.nested
         for tries, strength in enumerate(self.STRENGTHS, start=1):
             drawn = self.draw_move(moved, schema, rng, strength)
             params = {"strength": strength, "tries": tries, "classes": chosen, **drawn}
+            if nested:
+                params["nested"] = True
             after = self.apply(labels, schema, params)
-            if keeps_classes(labels, after, moved, self.volume_factor(schema, params)):
+            factor = self.volume_factor(schema, params)
+            if not keeps_classes(labels, after, moved, factor):
+                continue
+            if not nested or _keeps_nested(labels, after, moved, factor):
                 return params
         return {"strength": 0.0, "tries": len(self.STRENGTHS)}
 
@@ -101,7 +116,8 @@ class Move(Edit):
         if params["strength"] == 0:
             return labels.copy()
         moved = mask_of(labels, params["classes"] or schema.foreground)
-        return move_labels(labels, moved, self.coordinates(labels.shape, schema, params), schema)
+        pull = self.coordinates(labels.shape, schema, params)
+        return move_labels(labels, moved, pull, schema, nested=params.get("nested", False))
 
     def apply_context(
         self, context: LabelArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
@@ -118,7 +134,7 @@ class Move(Edit):
         if params["classes"] is None:
             return _move_context(context, labels, labels >= 0, pull)
         moved = mask_of(labels, params["classes"])
-        after = move_labels(labels, moved, pull, schema)
+        after = move_labels(labels, moved, pull, schema, nested=params.get("nested", False))
         return _carry_context(context, moved, labels, after, pull, params["classes"], schema)
 
     def apply_image(
@@ -134,16 +150,27 @@ class Move(Edit):
         return np.stack(moved).astype(np.float32)
 
     def _chosen(self, schema: Schema) -> list[int] | None:
-        if self.options.classes is None:
-            return None
-        chosen = sorted(set(self.options.classes))
-        unknown = sorted(set(chosen) - set(schema.foreground))
-        if unknown:
-            raise UsageFault(
-                f"edit {self.name!r}: classes holds {unknown}, expected values among "
-                f"{list(schema.foreground)}; leave classes out to move the whole foreground"
-            )
-        return chosen
+        return chosen_classes(self.name, self.options.classes, schema)
+
+
+def chosen_classes(
+    edit: str, classes: Sequence[int] | None, schema: Schema, key: str = "classes"
+) -> list[int] | None:
+    """Label values that an edit's options name, sorted; None stands for the whole foreground.
+
+    Raises:
+        UsageFault: a class that the schema lacks.
+    """
+    if classes is None:
+        return None
+    chosen = sorted(set(classes))
+    unknown = sorted(set(chosen) - set(schema.foreground))
+    if unknown:
+        raise UsageFault(
+            f"edit {edit!r}: {key} holds {unknown}, expected values among "
+            f"{list(schema.foreground)}; leave {key} out to take the whole foreground"
+        )
+    return chosen
 
 
 def keeps_classes(
@@ -166,7 +193,9 @@ def keeps_classes(
     return bool(((left >= np.maximum(share * held, 1)) | (held == 0)).all())
 
 
-def move_labels(labels: LabelArray, moved: Mask, pull: FloatArray, schema: Schema) -> LabelArray:
+def move_labels(
+    labels: LabelArray, moved: Mask, pull: FloatArray, schema: Schema, *, nested: bool = False
+) -> LabelArray:
     """Pull the voxels ``moved`` of a label map through a map of space; the others stay.
 
     Args:
@@ -174,6 +203,7 @@ def move_labels(labels: LabelArray, moved: Mask, pull: FloatArray, schema: Schem
         moved: bool of the same shape, voxels of whole classes above background.
         pull: float32 (n, *shape), where each voxel of the result comes from.
         schema: gives the spacing in mm.
+        nested: cut off what of a wrapped class would come to touch background.
 
     Returns:
         New labels. Foreground that a moved body wraps completely (a core in its oedema) keeps its
@@ -185,14 +215,33 @@ def move_labels(labels: LabelArray, moved: Mask, pull: FloatArray, schema: Schem
         return keep_outside(pull_labels(solid, pull), labels)
     wrapped = _wrapped(moved) & staying
     if wrapped.any():
-        solid = np.where(wrapped, solid[_nearest(moved, schema.spacing)], solid)
+        solid = np.where(wrapped, solid[nearest_voxels(moved, schema.spacing)], solid)
     landed = pull_labels(solid, pull)
     written = landed > 0
     if wrapped.any():
         index, within = nearest_index(pull, labels.shape)
         written &= ~(staying & within & wrapped.ravel()[index])
-    left = _close(labels, moved, solid > 0, schema.spacing)
+    left = close_left(labels, moved, solid > 0, schema.spacing)
+    if nested:
+        written &= ~_coming_out(labels, moved, left, landed)
     return keep_outside(np.where(written, landed, left), labels)
+
+
+def _coming_out(labels: LabelArray, moved: Mask, left: LabelArray, landed: LabelArray) -> Mask:
+    """Landed voxels of wrapped classes that what stays behind no longer wraps."""
+    inner = mask_of(labels, wrapped_classes(labels)) & moved
+    if not inner.any() or (beside(inner) & moved & ~inner).any():  # its wrapper moves as well
+        return np.zeros(labels.shape, bool)
+    return mask_of(landed, np.unique(labels[inner]).tolist()) & beside(left == 0)
+
+
+def _keeps_nested(before: LabelArray, after: LabelArray, moved: Mask, factor: float) -> bool:
+    """Whether wrapped classes stay so, and not because little is left of them."""
+    if not keeps_nesting(before, after):
+        return False
+    inner = [v for v in wrapped_classes(before) if mask_of(before[moved], (v,)).any()]
+    least = NESTED_SHARE * min(factor, 1.0)
+    return all((after == v).sum() >= least * (before == v).sum() for v in inner)
 
 
 def _wrapped(moved: Mask) -> Mask:
@@ -204,7 +253,9 @@ def _wrapped(moved: Mask) -> Mask:
     return out
 
 
-def _close(labels: LabelArray, moved: Mask, solid: Mask, spacing: Sequence[float]) -> LabelArray:
+def close_left(
+    labels: LabelArray, moved: Mask, solid: Mask, spacing: Sequence[float]
+) -> LabelArray:
     """Labels without the moved voxels: nested bodies become the nearest label that stays.
 
     A body counts as nested if more than half of its faces touch foreground that stays; where a
@@ -215,19 +266,11 @@ def _close(labels: LabelArray, moved: Mask, solid: Mask, spacing: Sequence[float
     out = np.where(moved, np.int16(0), labels)
     box = bounding_box(solid, margin=1)
     cut, body = labels[box], label(solid[box])[0]
-    faces = np.zeros((2, int(body.max()) + 1))
-    for axis in range(cut.ndim):
-        low = (slice(None),) * axis + (slice(None, -1),)
-        high = (slice(None),) * axis + (slice(1, None),)
-        for here, there in ((low, high), (high, low)):
-            edge = (body[here] > 0) & (body[there] == 0) & (cut[there] != OUTSIDE)
-            touched = (cut[there][edge] > 0).astype(np.intp)
-            np.add.at(faces, (touched, body[here][edge]), 1)
-    nested = faces[1] > faces[0]
+    nested = nested_bodies(cut, body)
     fill = nested[body] & moved[box]
     stays = (body == 0) & (cut != OUTSIDE)
     if fill.any():
-        out[box][fill] = cut[_nearest(stays, spacing)][fill]
+        out[box][fill] = cut[nearest_voxels(stays, spacing)][fill]
     return out
 
 
@@ -237,11 +280,11 @@ def fill_nearest(
     """A copy whose gaps hold the value of the nearest known voxel, by distance in mm."""
     out = values.copy()
     if gaps.any() and known.any():
-        out[gaps] = values[_nearest(known, spacing)][gaps]
+        out[gaps] = values[nearest_voxels(known, spacing)][gaps]
     return out
 
 
-def _nearest(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.intp], ...]:
+def nearest_voxels(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.intp], ...]:
     """Index arrays of the voxel of ``mask`` nearest to each voxel, by distance in mm."""
     from scipy.ndimage import distance_transform_edt
 
@@ -273,10 +316,49 @@ def _carry_context(
     landed = mask_of(after, classes)
     carried = landed & within & moved.ravel()[index]
     out = np.where(carried, context.ravel()[index], context)
-    open_ = (moved | landed) & ~carried
+    return settle_context(out, after, (moved | landed) & ~carried, schema.spacing)
+
+
+def settle_context(
+    context: LabelArray, after: LabelArray, open_: Mask, spacing: Sequence[float]
+) -> LabelArray:
+    """A copy whose open voxels hold the context of the nearest other voxel of their label.
+
+    Args:
+        context: int16 (D, H, W) or (H, W).
+        after: labels after an edit.
+        open_: voxels whose context is not known; where no other has their label, it stays.
+        spacing: voxel size in mm.
+    """
+    out = context.copy()
     for value in np.unique(after[open_]).tolist():
-        known = (after == value) & ~open_
-        if known.any():
-            gap = open_ & (after == value)
-            out[gap] = out[_nearest(known, schema.spacing)][gap]
+        gap, known = open_ & (after == value), ~open_ & (after == value)
+        out = fill_nearest(out, gap, known, spacing)
+    return out
+
+
+def settle_image(
+    image: FloatArray, after: LabelArray, open_: Mask, spacing: Sequence[float]
+) -> FloatArray:
+    """A copy whose open voxels show what their label looks like nearby.
+
+    It is mirrored at the border of the known voxels of that label, which keeps its texture; where
+    that falls beyond them, the nearest one is repeated.
+
+    Args:
+        image: float32 (C, D, H, W) or (C, H, W).
+        after: labels after an edit.
+        open_: voxels of which the image shows something else.
+        spacing: voxel size in mm.
+    """
+    out = image.copy()
+    limits = np.array(after.shape)[:, None] - 1
+    for value in np.unique(after[open_]).tolist():
+        gap, known = open_ & (after == value), ~open_ & (after == value)
+        if not known.any():
+            continue
+        near = np.stack([axis[gap] for axis in nearest_voxels(known, spacing)])
+        mirrored = np.clip(2 * near - np.stack(np.nonzero(gap)), 0, limits)
+        use = np.where(known[tuple(mirrored)], mirrored, near)
+        out[:, gap] = image[(slice(None), *use)]
     return out

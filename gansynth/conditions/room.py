@@ -106,6 +106,9 @@ class Scene:
         shape: of the whole case, in its source's voxels.
         index: number of the condition.
         room: the cases that can be borrowed from; the scene's own need not be one of them.
+        turn: how often each case had its turn before, where an edit has them take turns.
+        seen: the body that the whole case's image shows, of it what the scene has, which may be
+            nothing; None where the scene is all there is.
     """
 
     case: Case
@@ -113,6 +116,8 @@ class Scene:
     shape: tuple[int, ...]
     index: int
     room: Room
+    turn: int | None = None
+    seen: Callable[[], Mask] | None = None
 
     @property
     def labels(self) -> LabelArray:
@@ -123,7 +128,22 @@ class Scene:
     @cached_property
     def body(self) -> Mask:
         """Where foreground may lie: in the body that the image shows, and nowhere outside."""
-        body: Mask = self.labels != OUTSIDE
-        if body.all() or not body.any():
-            body = organ_mask(self.case.image)
-        return np.asarray(body & (self.labels != OUTSIDE))
+        return body_of(self.case, self.seen)
+
+
+def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
+    """The body in a case: what its labels do not call outside, else what its image shows.
+
+    Args:
+        case: with or without labels.
+        seen: finds what the image shows; ``organ_mask`` of the case's own if None.
+
+    Returns:
+        Bool (D, H, W) or (H, W).
+    """
+    if case.labels is None:
+        return organ_mask(case.image)
+    body: Mask = case.labels != OUTSIDE
+    if body.all() or not body.any():
+        body = organ_mask(case.image) if seen is None else seen()
+    return np.asarray(body & (case.labels != OUTSIDE))

@@ -11,16 +11,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.conditions.base import Edit
 from gansynth.conditions.boxes import BoxDrawer
 from gansynth.conditions.room import Room, Scene
 from gansynth.errors import DataFault
+from gansynth.organ import organ_mask
 from gansynth.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
 from gansynth.sources.classes import training_cases
-from gansynth.space import Placement, Space
+from gansynth.space import Placement, Space, crop_pad
 
 if TYPE_CHECKING:
     from gansynth.conditions.lesions import Inserted, LesionDrawer
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
 TRIES = 16
 """Cases that are looked at for one with boxes, or without."""
+LOOKS = 8
+"""Places that are looked at for one with room for a lesion."""
+ROOM = 0.25
+"""A place is taken at once if lesions may lie in that share of its voxels."""
+BODIES = 64
+"""Cases whose bodies are kept at hand."""
 ContextFn = Callable[[Case], LabelArray]
 GivenFn = Callable[[Case], FloatArray | None]
 
@@ -83,6 +91,8 @@ class ConditionSampler:
         self.space = space
         self.schema = space.generator_schema(lender.schema)
         self.edits = tuple(edits)
+        self._in_turns = any(edit.in_turns for edit in self.edits)
+        self._in_turns |= lesions is not None and lesions.in_turns
         self.seed = seed
         self.context = context
         self.given = given
@@ -92,6 +102,7 @@ class ConditionSampler:
         self.lesions = lesions
         self.weights = weights
         self.cache = CaseCache(source)
+        self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
         self._ids = source.train_ids
         if classes is not None:
             self._ids = training_cases(source, classes, asked=f"--class {','.join(classes)}")
@@ -105,9 +116,11 @@ class ConditionSampler:
         return self._draw(index, np.random.default_rng(np.random.SeedSequence((self.seed, index))))
 
     def _draw(self, index: int, rng: np.random.Generator) -> Condition:
-        case, placement = self._place(rng)
+        case, placement = self._place(rng, index if self._in_turns else None)
         if self.backgrounds:
             case, placement = self._having(False, rng) or (case, placement)
+        if self.lesions is not None:
+            case, placement = self._roomy(case, placement, index, rng)
         placed = self.space.to_generator(case, placement)
         labels: LabelArray | None = None
         context = self.context(placed) if self.context is not None else None
@@ -115,7 +128,7 @@ class ConditionSampler:
         steps: list[dict[str, Any]] = []
         inserted: Inserted | None = None
         if self.labelled or placed.labels is not None:
-            scene = self._scene(placed, placement, case.image.shape[1:], index)
+            scene = self._scene(placed, placement, case, index)
             edits = self.edits if given is None else ()
             if self.lesions is not None:
                 inserted = self.lesions.draw(scene, edits, rng)
@@ -153,6 +166,7 @@ class ConditionSampler:
             background=placed.image if self.backgrounds or inserted is not None else None,
             lesion=None if inserted is None else inserted.lesion,
             donor=None if inserted is None else inserted.donor,
+            region=None if inserted is None else inserted.region,
             present=placed.boxes if self.backgrounds else None,
             label_class=case.label_class,
             context=context,
@@ -161,15 +175,28 @@ class ConditionSampler:
             provenance=provenance,
         )
 
-    def _scene(
-        self, placed: Case, placement: Placement, shape: tuple[int, ...], index: int
-    ) -> Scene:
+    def _scene(self, placed: Case, placement: Placement, case: Case, index: int) -> Scene:
         labels = replace_ignored(_labelled(placed), self.schema)
-        return Scene(replace(placed, labels=labels), placement, tuple(shape), index, self.room)
+        turn = index // len(self._ids) if self._in_turns else None
+        placed = replace(placed, labels=labels)
+        seen = partial(self._body, case, placement) if placement.corner else None
+        shape = tuple(case.image.shape[1:])
+        return Scene(placed, placement, shape, index, self.room, turn, seen)
 
-    def _place(self, rng: np.random.Generator) -> tuple[Case, Placement]:
-        """A training case, and a place in it."""
-        case = self.cache(self._ids[int(rng.integers(len(self._ids)))])
+    def _body(self, case: Case, placement: Placement) -> npt.NDArray[np.bool_]:
+        """The body in a case's image, cut: a crop has no border of background to tell it by."""
+        if case.id not in self._bodies:
+            if len(self._bodies) == BODIES:
+                self._bodies.pop(next(iter(self._bodies)))
+            self._bodies[case.id] = organ_mask(case.image)
+        body = self._bodies[case.id]
+        plane = body if placement.slice_index is None else body[placement.slice_index]
+        return np.asarray(crop_pad(plane, placement.corner, self.space.size, False))
+
+    def _place(self, rng: np.random.Generator, index: int | None = None) -> tuple[Case, Placement]:
+        """A training case, and a place in it; where cases take turns, the one whose turn it is."""
+        number = int(rng.integers(len(self._ids))) if index is None else index % len(self._ids)
+        case = self.cache(self._ids[number])
         return case, self.space.place(case, rng)
 
     def _having(self, boxes: bool, rng: np.random.Generator) -> tuple[Case, Placement] | None:
@@ -180,6 +207,22 @@ class ConditionSampler:
             if found is not None and bool(len(found.labels)) == boxes:
                 return case, placement
         return None
+
+    def _roomy(
+        self, case: Case, placement: Placement, index: int, rng: np.random.Generator
+    ) -> tuple[Case, Placement]:
+        """A case, at a place, with room for a lesion: the first with enough, or the roomiest."""
+        assert self.lesions is not None
+        found, most = (case, placement), -1.0
+        for _ in range(LOOKS if self.space.grid in ("crop", "slice") else 0):
+            placed = self.space.to_generator(case, placement)
+            free = self.lesions.room_in(self._scene(placed, placement, case, index))
+            if free > most:
+                found, most = (case, placement), free
+            if free >= ROOM:
+                break
+            case, placement = self._place(rng, index if self._in_turns else None)
+        return found
 
     def _like(self, placed: Case, rng: np.random.Generator) -> Case:
         """The case whose boxes those of a background are to be like: itself, if it has some."""
@@ -199,7 +242,7 @@ class ConditionSampler:
         placement = Placement.from_json(provenance["placement"])
         case = self.cache(provenance["case"])
         placed = self.space.to_generator(case, placement)
-        scene = self._scene(placed, placement, case.image.shape[1:], int(provenance["index"]))
+        scene = self._scene(placed, placement, case, int(provenance["index"]))
         by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
         if self.lesions is not None:
             return self.lesions.replay(scene, by_name, provenance).labels

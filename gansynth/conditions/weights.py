@@ -1,32 +1,86 @@
-"""Which conditions are drawn more often than others: towards what a host gets wrong."""
+"""Which conditions are drawn more often than others: towards what a host gets wrong.
+
+Sampling, importance resampling (Rubin 1988): for each condition several are drawn, and one of them
+is kept with a probability in proportion to its weight. Weights come from ``gansynth failures``,
+that is from inner folds of the training cases; they are bounded, so that nothing is never drawn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gansynth.errors import IntegrityFault
+from gansynth.failures.file import AGAIN, read_failures
+from gansynth.failures.lesions import Frame, Lesion, Span, lesions_in
+from gansynth.failures.risk import Risk
+from gansynth.lineage import CaseRecord, Lineage, guard, same_data, same_host
+
 if TYPE_CHECKING:
     from gansynth.schema import Condition, Schema
+    from gansynth.sources.base import CaseSource
 
 Draw = Callable[[int, np.random.Generator], "Condition"]
 """(index, rng) -> a condition."""
+_AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
 
 
+@dataclass(frozen=True)
 class Weights:
-    """Draws several conditions for each that is asked for, and chooses one by its weight."""
+    """Draws several conditions for each that is asked for, and chooses one by its weight.
+
+    Attributes:
+        path: the file it was read from.
+        sha256: of its content.
+        candidates: conditions drawn for each one.
+        least: voxels below which a part of a label map is a crumb.
+        risk: how often lesions are failed at.
+        bodies: case -> where its body lies.
+        labels: label name -> value, of the judged cases.
+        lineage: the judged cases.
+    """
+
+    path: Path
+    sha256: str
+    candidates: int
+    least: int
+    risk: Risk
+    bodies: Mapping[str, Span]
+    labels: Mapping[str, int]
+    lineage: Lineage
 
     @classmethod
     def read(cls, path: Path) -> Weights:
         """Read a file that ``gansynth failures`` wrote.
 
         Raises:
-            UsageFault: no such file.
+            UsageFault: no such file, or of another kind or version.
             IntegrityFault: a damaged one.
         """
-        raise NotImplementedError
+        doc = read_failures(path)
+        try:
+            return cls(
+                path=path,
+                sha256=str(doc["sha256"]),
+                candidates=_positive(doc["options"]["candidates"]),
+                least=_positive(doc["options"]["least"]),
+                risk=Risk.from_json(doc["risk"]),
+                bodies={
+                    str(case): tuple((float(low), float(high)) for low, high in one["body"])
+                    for case, one in doc["cases"].items()
+                },
+                labels={str(name): int(value) for name, value in doc["labels"].items()},
+                lineage=Lineage.from_json(doc["lineage"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IntegrityFault(
+                f"{path}: not as gansynth failures writes it ({type(error).__name__}: {error}), "
+                f"expected its tables; {AGAIN}"
+            ) from error
 
     def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
         """The ``index``-th condition of a seed; always the same.
@@ -37,4 +91,124 @@ class Weights:
             seed: first half of every key.
             index: the condition's number.
         """
-        raise NotImplementedError
+        rng = np.random.default_rng(np.random.SeedSequence((seed, index, self.candidates)))
+        kept, told, total = None, (0, 1.0), 0.0
+        # One by one (Chao 1982): all at once would hold as many images.
+        for number in range(self.candidates):
+            own = np.random.default_rng(np.random.SeedSequence((seed, index, number)))
+            drawn = draw(index, own)
+            weight = self.weigh(drawn, schema)
+            total += weight
+            if rng.random() * total < weight:
+                kept, told = drawn, (number, weight)
+        assert kept is not None, "the first candidate is always taken"
+        noted = {
+            "sha256": self.sha256,
+            "candidate": told[0],
+            "of": self.candidates,
+            "weight": round(told[1], 6),
+        }
+        return replace(kept, provenance={**kept.provenance, "weights": noted})
+
+    def weigh(self, condition: Condition, schema: Schema) -> float:
+        """Weight of a condition: the mean over its lesions; of what is drawn anew, if that is told.
+
+        Args:
+            condition: with labels; without any its weight is 1.
+            schema: of the generator's space.
+        """
+        return self.risk.of_all(self.lesions(condition, schema))
+
+    def lesions(self, condition: Condition, schema: Schema) -> list[Lesion]:
+        """The lesions of a condition, as they are weighed."""
+        labels = condition.labels if condition.lesion is None else condition.lesion
+        if labels is None:
+            return []
+        frame = self._frame(condition.provenance, labels.shape, schema)
+        return lesions_in(labels, schema.foreground, frame, least=self.least)
+
+    def _frame(self, told: Mapping[str, Any], shape: tuple[int, ...], schema: Schema) -> Frame:
+        case, placement = tuple(told["shape"]), told["placement"]
+        # The body of a case of another data set, or read otherwise, is not known.
+        own = told["dataset"] == self.lineage.dataset
+        body = self.bodies.get(told["case"]) if own else None
+        if body is not None and len(body) != len(case):
+            body = None
+        ones = (1.0,) * len(case)
+        if placement["corner"]:
+            plane = placement["slice_index"]
+            origin = (*(() if plane is None else (plane,)), *placement["corner"])
+            return Frame(schema.spacing, tuple(map(float, origin)), ones, case, body)
+        scale = tuple(n / m for n, m in zip(case, shape, strict=True))
+        spacing = tuple(mm * k for mm, k in zip(schema.spacing, scale, strict=True))
+        return Frame(spacing, (0.0,) * len(case), scale, case, body)
+
+    # -- whose they are --------------------------------------------------------------------------
+
+    def check(self, seen: Lineage, labels: Mapping[str, int]) -> None:
+        """Refuse weights that are not of a run's own training cases; no case is read for it.
+
+        Args:
+            seen: what the run has seen.
+            labels: label name -> value, of its source.
+
+        Raises:
+            IntegrityFault: of another data set, fold or labels, or of cases changed since.
+        """
+        own = self.lineage
+        if not same_data(own.dataset, seen.dataset) or own.fold != seen.fold:
+            raise IntegrityFault(
+                f"--weights {self.path}: made of {own.dataset} fold {own.fold}, the run has seen "
+                f"{seen.dataset} fold {seen.fold}; expected the same. {_AGAIN}"
+            )
+        odd = [name for name, value in self.labels.items() if labels.get(name) != value]
+        if odd:
+            raise IntegrityFault(
+                f"--weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} there, the run "
+                f"has {dict(labels)}; expected the same. {_AGAIN}"
+            )
+        if own.dataset != seen.dataset or not same_host(own.host, seen.host):
+            return
+        hashes = {case.id: case.sha256 for case in seen.cases}
+        changed = [c.id for c in own.cases if hashes.get(c.id, c.sha256) != c.sha256]
+        if changed:
+            raise IntegrityFault(
+                f"--weights {self.path}: {len(changed)} case(s) are not those the run has seen, "
+                f"{changed[0]!r} first; expected the same content. {_AGAIN}"
+            )
+
+    def guard(self, held_out: Iterable[CaseRecord], dataset: str) -> None:
+        """Refuse weights that have seen a held-out case, its subject or its content.
+
+        Args:
+            held_out: records of validation and test cases.
+            dataset: whose they are.
+
+        Raises:
+            IntegrityFault: naming the cases.
+        """
+        what = f"host behind --weights {self.path}"
+        guard(self.lineage, held_out, what=what, dataset=dataset, way_out=_AGAIN)
+
+
+def weights_of(path: Path, seen: Lineage, source: CaseSource) -> Weights:
+    """Read weights, and refuse them where they are not of a run's own training cases.
+
+    Args:
+        path: the file.
+        seen: what the run has seen.
+        source: the run's; none of its cases is read.
+
+    Raises:
+        UsageFault, IntegrityFault: see ``Weights.read``, ``Weights.check`` and ``Weights.guard``.
+    """
+    weights = Weights.read(path)
+    weights.check(seen, source.schema.labels)
+    weights.guard((CaseRecord(i, source.subject(i), "") for i in source.held_out_ids), source.name)
+    return weights
+
+
+def _positive(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no positive number")
+    return value

@@ -15,7 +15,12 @@ from gansynth.hookspecs import hookimpl
 if TYPE_CHECKING:
     from gansynth.filters.base import Filter
 
-BUILT_IN: dict[str, str] = {}
+BUILT_IN: dict[str, str] = {
+    "contrast": "ContrastFilter",
+    "faithful": "FaithfulFilter",
+    "novel": "NovelFilter",
+    "range": "RangeFilter",
+}
 """Filter name -> class; the module has the filter's name."""
 
 

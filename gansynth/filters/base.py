@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from gansynth.reporting import Reporter
-from gansynth.schema import Sample, Schema
+from gansynth.schema import Case, Condition, Sample, Schema
 from gansynth.sources.batches import CaseBatches
+
+if TYPE_CHECKING:
+    from gansynth.conditions.room import Room
 
 
 class FilterOptions(BaseModel):
     """Base of every filter's options; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a sample was asked to be.
+
+    Attributes:
+        condition: as the generator got it.
+        base: reads the real case that the condition was drawn of, at the same place, in the
+            generator's space; None where the sample comes from noise alone.
+        room: the training cases.
+    """
+
+    condition: Condition
+    base: Callable[[], Case] | None
+    room: Room
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a filter found.
+
+    Attributes:
+        flaw: why the sample should be kept out; nothing if it should not.
+        found: the number it was judged by, for the sample's provenance; None for none, also where
+            there was nothing to judge.
+    """
+
+    flaw: str = ""
+    found: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +62,7 @@ class Learning:
         crops: cuts training cases in the generator's space: ``crops.cut(case_id, rng)``.
         train_ids: training cases to learn from.
         calibration_ids: training cases, of other subjects, that the threshold is set by; never
-            held-out ones.
+            held-out ones. Where there is one subject only they are ``train_ids``.
         schema: of the generator's space.
         size: of its arrays, in voxels.
         device: ``cpu``, ``cuda:0``.
@@ -49,8 +82,8 @@ class Filter(ABC):
     """Keeps samples out of banks, for a reason.
 
     ``learn`` is called once for a run; what it returns, and the files that it writes, are all that
-    another process needs to judge samples with ``load`` and ``flaw``. No patient's image is among
-    them.
+    another process needs to judge samples with ``load`` and ``flaw``, or ``judge``. No patient's
+    image is among them.
     """
 
     name: ClassVar[str]
@@ -75,10 +108,17 @@ class Filter(ABC):
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Take back what ``learn`` returned and wrote."""
 
-    @abstractmethod
+    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+        """Judge a sample in the generator's space; this one asks ``flaw``.
+
+        Override it instead of ``flaw`` to tell what was found, or to look at what was asked.
+        """
+        return Verdict(self.flaw(sample))
+
     def flaw(self, sample: Sample) -> str:
         """Why a sample, in the generator's space, should be kept out; nothing if it should not.
 
         Begin with what was found and go on with ``, expected ...``: equal beginnings are counted
-        as one reason.
+        as one reason, whatever numbers are in them.
         """
+        raise NotImplementedError(f"filter {self.name!r}: has neither flaw nor judge")

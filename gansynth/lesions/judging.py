@@ -100,7 +100,9 @@ class LesionContrast:
                         found.setdefault(label, []).append(row)
         return cls(
             {
-                name: _class(own[number], elsewhere.get(number, [])) if number in own else None
+                name: class_contrast(own[number], elsewhere.get(number, []))
+                if number in own
+                else None
                 for number, name in enumerate(names)
             }
         )
@@ -142,7 +144,7 @@ class LesionContrast:
         )
 
 
-def _class(own: Sequence[Numbers], elsewhere: Sequence[Numbers]) -> ClassContrast:
+def class_contrast(own: Sequence[Numbers], elsewhere: Sequence[Numbers]) -> ClassContrast:
     """What rows (C,) of a class's boxes, and of boxes elsewhere, say."""
     rows, others = np.stack(own), np.stack(elsewhere) if elsewhere else None
     best: ClassContrast | None = None

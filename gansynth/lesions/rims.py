@@ -58,7 +58,7 @@ def contrasts(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> N
             continue
         for number, channel in enumerate(image):
             cut = channel[window]
-            out[row, number] = _gap(cut[inside], cut[rim], noticed[number])
+            out[row, number] = gap(cut[inside], cut[rim], noticed[number])
     return out
 
 
@@ -106,7 +106,7 @@ def spread(values: FloatArray) -> float:
     return float(high - low) / 2
 
 
-def _gap(inside: FloatArray, rim: FloatArray, noticed: float) -> float:
+def gap(inside: FloatArray, rim: FloatArray, noticed: float) -> float:
     """The largest gap between two distributions, signed: above 0 if ``inside`` is brighter."""
     brighter = _ahead(inside, rim + noticed)
     darker = _ahead(-inside, noticed - rim)

@@ -31,7 +31,7 @@ def l1(fake: Tensor, real: Tensor, *, lowpass: int = 1, weight: Tensor | None = 
     return difference.abs().mean()
 
 
-def masked_l1(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:
+def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> Tensor:
     """Mean absolute difference inside a mask: of each sample by itself, then over samples.
 
     A lesion counts alike whatever its size; a sample whose mask is empty counts 0.
@@ -40,9 +40,15 @@ def masked_l1(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:
         fake: (B, C, D, H, W) or (B, C, H, W).
         real: likewise.
         mask: (B, 1, ...) in [0, 1] or bool.
+        lowpass: as in ``l1``; means are of the voxels inside alone.
     """
     inside = mask.float()
-    difference = (fake.float() - real.float()).abs().mean(1, keepdim=True) * inside
+    difference = (fake.float() - real.float()) * inside
+    if lowpass > 1:
+        pool = F.avg_pool3d if fake.ndim == 5 else F.avg_pool2d
+        difference = pool(difference, lowpass, stride=lowpass, ceil_mode=True)
+        inside = pool(inside, lowpass, stride=lowpass, ceil_mode=True)
+    difference = difference.abs().mean(1, keepdim=True)
     volume = inside.flatten(1).sum(1)
     return (difference.flatten(1).sum(1) / volume.clamp_min(1e-6)).mean()
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
-    """Register ``spectrum``, ``histogram``, ``diversity`` and ``lesions``."""
+    """Register ``spectrum``, ``histogram``, ``diversity``, ``lesions`` and ``seam``."""
     register("spectrum", _spectrum)
     register("histogram", _histogram)
     register("diversity", _diversity)
     register("lesions", _lesions)
+    register("seam", _seam)
 
 
 def _spectrum() -> Metric:
@@ -46,3 +47,9 @@ def _lesions() -> Metric:
     from gansynth.quality.lesions import lesions_metric
 
     return lesions_metric
+
+
+def _seam() -> Metric:
+    from gansynth.quality.seams import seam_metric
+
+    return seam_metric

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,26 @@ class Segmenter:
     @torch.no_grad()
     def predict(self, image: FloatArray) -> LabelArray:
         """Labels int16 (D, H, W) or (H, W) of one image (C, ...)."""
-        with autocast(self.device, native_bf16(self.device)):
-            logits = self.net(torch.tensor(image)[None].to(self.device))
-        chosen = logits.argmax(1)[0].cpu().numpy()
+        chosen = self._logits(image).argmax(1)[0].cpu().numpy()
         predicted: LabelArray = np.array(self.values, np.int16)[chosen]
         return predicted
+
+    def save(self, path: Path) -> None:
+        """Write its weights as safetensors, for ``load_segmenter``."""
+        from safetensors.torch import save_model
+
+        save_model(self.net, str(path))
+
+    @torch.no_grad()
+    def shares(self, image: FloatArray) -> FloatArray:
+        """Of each of ``values`` the share, 0 to 1, in each voxel: float32 (K, ...)."""
+        shares: FloatArray = self._logits(image).float().softmax(1)[0].cpu().numpy()
+        return shares
+
+    def _logits(self, image: FloatArray) -> Tensor:
+        with autocast(self.device, native_bf16(self.device)):
+            logits: Tensor = self.net(torch.tensor(image)[None].to(self.device))
+        return logits
 
 
 def train_segmenter(
@@ -114,6 +130,39 @@ def train_segmenter(
             optimizer.step()
             bar.advance(1, loss=float(loss.detach()))
     return Segmenter(net, values, device)
+
+
+def load_segmenter(
+    path: Path,
+    schema: Schema,
+    size: Sequence[int],
+    options: SegmenterOptions,
+    device: torch.device | None = None,
+) -> Segmenter:
+    """A judge that was trained before.
+
+    Args:
+        path: its weights, as ``Segmenter.save`` wrote them.
+        schema: it was trained for.
+        size: spatial size in voxels that it was trained with.
+        options: it was trained with.
+        device: where it is to run; the CPU if None.
+
+    Raises:
+        ValueError: the weights are of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    device = device or torch.device("cpu")
+    values = tuple(v for v in schema.label_values if v != OUTSIDE)
+    with torch.random.fork_rng(devices=[]):
+        net = _unet(schema, size, len(values), options)
+    try:
+        load_model(net, str(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+    return Segmenter(net.to(device), values, device)
 
 
 def _unet(

@@ -12,7 +12,7 @@ from gansynth.errors import GansynthError, UsageFault
 from gansynth.schema import Case, Sample, Schema
 
 if TYPE_CHECKING:
-    pass
+    from gansynth.asking import Asking
 
 Metric = Callable[[Sequence[Sample], Sequence[Case], Schema], Mapping[str, float]]
 """(samples, real cases, their schema) -> named numbers; JSON-able."""
@@ -30,6 +30,7 @@ def measure_run(
     edits: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     boxes: str | None = None,
+    asking: Asking | None = None,
     device: str = "auto",
     root: str | None = None,
 ) -> Measured:
@@ -43,6 +44,7 @@ def measure_run(
         edits: condition edits; None takes the run's own.
         classes: names of the classes to draw samples of; None for all.
         boxes: which boxes are asked for; None for the usual ones.
+        asking: what else is asked of samples; None for the usual.
         device: ``auto``, ``cpu``, ``cuda:0``.
         root: overrides where the source's host folders lie.
 
@@ -57,7 +59,7 @@ def measure_run(
     opened = load_run(run, device)
     request = opened.request if root is None else replace(opened.request, root=root)
     source = installed().open_source(request)
-    drawer = SampleDrawer(opened, source, edits, seed, classes, boxes)
+    drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, asking=asking)
     samples = drawer.draw_raw(0, number)
     real = [drawer.beside(sample) for sample in samples]
     return measure(metrics, samples, real, opened.generator.schema)

@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.schema import Case, FloatArray
-from gansynth.sources.base import CaseSource
 from gansynth.space import Placement, Space
 
 GRID = 16
@@ -44,6 +43,17 @@ class Query:
     subject: str | None = None
 
 
+class Cases(Protocol):
+    """What is searched of a source: its training cases, or some of them."""
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """Their ids."""
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+
+
 class Search:
     """Goes through the training cases of a source.
 
@@ -58,7 +68,7 @@ class Search:
         compared: cases or slices seen.
     """
 
-    def __init__(self, source: CaseSource, space: Space, size: Sequence[int], load: Load) -> None:
+    def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
         self.source, self.load, self.size = source, load, tuple(size)
         self.space = replace(space, grid="crop", size=self.size) if not space.size else space
         self.factors = tuple(-(-n // GRID) for n in self.size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gansynth.errors import UsageFault
@@ -167,6 +168,22 @@ class CaseSource(ABC):
             f"{self.name}: cases of {self.request.kind}: have no way back to whole volumes as "
             "their files hold them, which a host's own preprocessing starts from; expected a "
             "generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own cases"
+        )
+
+    def predicted(self, case_id: str, file: Path) -> LabelArray:
+        """What a host has made of a case, int16 on the grid of ``load``.
+
+        Args:
+            case_id: the case.
+            file: the host's label map, on the grid of the case's own files.
+
+        Raises:
+            UsageFault: the source has no such files; this one never does.
+            DataFault: damaged, or of another grid or labels.
+        """
+        raise UsageFault(
+            f"{self.name}: a host's label maps of cases of {self.request.kind}: cannot be brought "
+            "to their voxels; expected volumes as their files hold them: nnunet-raw:, nifti:, msd:"
         )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:

@@ -114,6 +114,11 @@ class CaseCache:
         records = tuple(source.record(case_id, self) for case_id in sorted(source.train_ids))
         return Lineage(source.name, source.fold, records, dict(source.host), source.ancestors)
 
+    @property
+    def at_hand(self) -> frozenset[str]:
+        """Ids of the cases in memory."""
+        return frozenset(self._cases)
+
     def still_to_come(self) -> int:
         """Bytes by which it will about grow until every training case has been asked for."""
         held = [one.nbytes for one in self._cases.values()]

@@ -171,6 +171,30 @@ class VolumeSource(CaseSource):
         spacing = tuple(s * (o / n) for s, o, n in zip(sizes, old, new, strict=True))
         return Original(image, labels, spacing, turn, units, exact=new == old)
 
+    def predicted(self, case_id: str, file: Path) -> LabelArray:
+        """What a host has made of a case, on the grid of ``load``.
+
+        Raises:
+            DataFault: damaged, or on another grid than the case, or not of its labels.
+        """
+        reference, volume = self.entry(case_id).reference, read_nifti(file)
+        other = read_nifti(reference, ndim=(3, 4))
+        for problem in mismatches(file, volume, reference, other):
+            raise DataFault(problem)
+        labels = whole_labels(file, canonical(volume)[0])
+        unknown = sorted(set(np.unique(labels).tolist()) - set(self.schema.label_values))
+        if unknown:
+            raise DataFault(
+                f"{file}: label value(s) {unknown} unknown, expected among "
+                f"{list(self.schema.label_values)}; predict again with a model of this data set"
+            )
+        shape = self.shape(case_id)
+        if labels.shape == shape:
+            return labels
+        _, drawn = resample(case_id, np.zeros((1, *labels.shape), np.float32), labels, shape)
+        assert drawn is not None, "labels were given"
+        return drawn
+
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape (D, H, W) of what ``load`` returns; only a header is read."""
         return self._shape_of(*_grid(self.entry(case_id).reference))

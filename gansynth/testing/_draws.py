@@ -140,8 +140,8 @@ class Draws:
 
     def faithful(self) -> None:
         self._needs_labels()
-        held_out = self.bench.held_out[: len(self.samples)]
-        real = label_share([case.image for case in held_out], self.asked)
+        held_out = self.bench.reference[: len(self.samples)]
+        real = label_share([c.image for c in held_out], [copied(c.labels) for c in held_out])
         drawn = label_share([sample.image for sample in self.samples], self.labels())
         if not drawn >= FAITHFUL * real:
             raise Broken(
@@ -151,8 +151,8 @@ class Draws:
 
     def contrast(self) -> None:
         self._needs_labels()
-        held_out = self.bench.held_out[: len(self.samples)]
-        real = contrasts([case.image for case in held_out], self.asked)
+        held_out = self.bench.reference[: len(self.samples)]
+        real = contrasts([c.image for c in held_out], [copied(c.labels) for c in held_out])
         labels = self.labels()
         shown, wanted = (
             sorted({int(v) for m in maps for v in np.unique(m)} - {OUTSIDE})

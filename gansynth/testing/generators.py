@@ -17,6 +17,7 @@ from gansynth.testing.toy import ToySource
 
 if TYPE_CHECKING:
     from gansynth.generator import Batch, Generator, Stage
+    from gansynth.testing._lesions import LesionCases
 
 Fit = Callable[["Generator", Sequence[Case], int], object]
 """(generator, training cases in its space, steps): trains it in place."""
@@ -105,6 +106,8 @@ class _Bench:
         self._use(ToySource(axes, boxes=True))
         self.train_cases: list[Case] = []
         self.held_out: list[Case] = []
+        self.reference: list[Case] = []
+        self.lesions: LesionCases | None = None
 
     def _use(self, source: ToySource) -> None:
         self.source, self.space = source, source.space
@@ -135,6 +138,12 @@ class _Bench:
         self.held_out = [
             self.space.to_generator(c) for c in self.source.cases(self.source.held_out_ids)
         ]
+        self.reference = self.held_out
+        if "lesion" in generator.heeds:
+            from gansynth.testing._lesions import LesionCases
+
+            self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
+            self.held_out = self.lesions.cases
 
     def new(self) -> Generator:
         import torch
@@ -152,6 +161,8 @@ class _Bench:
         fit(self.generator, self.train_cases, steps)
 
     def condition(self, case: Case, seed: int) -> Condition:
+        if self.lesions is not None:
+            return self.lesions.condition(case, seed)
         return Condition(
             labels=copied(case.labels),
             boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
@@ -164,6 +175,7 @@ class _Bench:
 
 def _check_samples(bench: _Bench) -> None:
     from gansynth.generator import Generator as base
+    from gansynth.testing._lesions import LesionDraws
 
     draws = Draws(bench)
     # Each of these three makes the rest pointless if it fails.
@@ -177,7 +189,8 @@ def _check_samples(bench: _Bench) -> None:
     bench.check("outside", draws.outside)
     bench.check("repeatable", draws.repeatable)
     bench.check("batch-independent", draws.batch_independent)
-    bench.check("seeds matter", draws.seeds_matter)
+    lesions = None if bench.lesions is None else LesionDraws(draws, bench.lesions)
+    bench.check("seeds matter", draws.seeds_matter if lesions is None else lesions.seeds_matter)
     bench.check("labels matter", draws.labels_matter)
     bench.check("faithful", draws.faithful)
     bench.check("contrast", draws.contrast)
@@ -187,6 +200,12 @@ def _check_samples(bench: _Bench) -> None:
         bench.check("boxes matter", boxes.matter)
         bench.check("boxes act in place", boxes.in_place)
         bench.check("boxes untouched", boxes.untouched)
+    if lesions is not None:
+        bench.check("background kept", lesions.kept)
+        bench.check("lesion shown", lesions.shown)
+        bench.check("lesion contrast", lesions.contrast)
+        bench.check("lesion missing", lesions.nothing)
+        bench.check("lesion untouched", lesions.untouched)
     bench.check("inputs untouched", draws.inputs_untouched)
     bench.check("random state untouched", draws.random_state_untouched)
     bench.check("state reloads", draws.state_reloads)

@@ -95,6 +95,16 @@ def _draw(case_id: str, shape: tuple[int, ...], rng: np.random.Generator) -> Cas
     return Case(case_id, case_id, image.astype(np.float32, copy=False), labels)
 
 
+def without_blobs(case: Case, seed: int) -> Case:
+    """The body of a toy case without any blob, with a texture of its own."""
+    assert case.labels is not None, "toy cases have labels"
+    labels = np.minimum(case.labels, 0).astype(np.int16)
+    texture = TEXTURE * smooth_noise(case.image.shape, np.random.default_rng((seed, 1)))
+    image = MEANS[:, np.zeros_like(labels)] + texture
+    image[:, labels == OUTSIDE] = 0.0
+    return replace(case, image=image.astype(np.float32), labels=labels)
+
+
 def toy_boxes(case: Case) -> Boxes:
     """The boxes around the blobs of a toy case; class 0 is label 1."""
     assert case.labels is not None, "toy cases have labels"

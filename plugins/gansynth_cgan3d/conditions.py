@@ -1,4 +1,8 @@
-"""What the networks are told, as channels: labels, context, given image channels, in this order."""
+"""What the networks are told, as channels, in this order: labels, context, given image channels.
+
+Of lesions in context also the hole, and for the generator alone what it starts from there. The
+discriminators do not see that: they would know samples by how like it they are.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from gansynth.generator import Batch
 from gansynth.networks.blocks import one_hot
 from gansynth.schema import Condition, Schema
 from gansynth.tiling import Window, cut
+from gansynth_cgan3d.lesion import Insertion
 from gansynth_cgan3d.options import CGANOptions
 
 
@@ -27,11 +32,13 @@ class Told:
         labels: int64 (B, D, H, W) or (B, H, W); None where labels are drawn.
         context: int64, likewise; None if unused.
         given: float32 (B, K, ...); None if no channel is given.
+        insertion: what is put into real images; None where whole images are drawn.
     """
 
     labels: Tensor | None
     context: Tensor | None
     given: Tensor | None
+    insertion: Insertion | None = None
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -46,7 +53,9 @@ class Conditions:
     """Turns label maps, context and given channels into the channels of a condition.
 
     Attributes:
-        names: of the channels, in order: ``label:0``, ``context:1``, ``given:T1``.
+        names: of the channels, in order: ``label:0``, ``context:1``, ``given:T1``, ``hole``,
+            ``start:T1``.
+        judged: the first of them, which discriminators see as well.
         given: where the given channels are in the schema's images.
         drawn: where the drawn ones are; none of them if labels are drawn.
 
@@ -72,11 +81,14 @@ class Conditions:
                 f"given: {', '.join(options.given)} are all there is, nothing is left to draw; "
                 "give fewer, or draw labels: target=labels"
             )
-        self.names = (
+        inserts = options.insert == "lesion"
+        self.judged: tuple[str, ...] = (
             *(f"label:{v}" for v in schema.label_values if self.labelled),
             *(f"context:{i}" for i in range(1, options.context + 1)),
             *(f"given:{name}" for name in options.given),
+            *("hole" for _ in range(inserts)),
         )
+        self.names = (*self.judged, *(f"start:{name}" for name in channels if inserts))
 
     def of_batch(self, batch: Batch) -> Told:
         """What a training batch tells."""
@@ -118,6 +130,8 @@ class Conditions:
             parts.append(one_hot(part(told.context), range(1, self.options.context + 1)))
         if told.given is not None:
             parts.append(part(told.given))
+        if told.insertion is not None:
+            parts += [part(told.insertion.hole).float(), part(told.insertion.start)]
         return torch.cat(parts, 1)
 
 

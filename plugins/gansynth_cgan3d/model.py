@@ -4,18 +4,21 @@ The pix2pix idea (Isola et al. 2017) in 3D, as used for tumours by Shin et al. 2
 channels given, or labels drawn from images), Doncenco 2022 and Sun et al. 2020 (MM-GAN); where the
 defaults depart from them they do so for texture: a discriminator with full-resolution layers and a
 head on them, noise at every level, an L1 that sees a low-pass only. 2D schemas work the same way.
+With ``insert=lesion`` it draws lesions into real images instead (``gansynth_cgan3d.lesion``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gansynth.generator import Generator, GeneratorOptions, Phase
+from gansynth.conditions.lesions import no_room
+from gansynth.generator import Generator, GeneratorOptions, Heeded, Phase
 from gansynth.networks import PatchDiscriminator, UNetGenerator, UNetStyle
 from gansynth.networks.blocks import strides_for
 from gansynth.networks.perceptor import Perceptor
@@ -25,6 +28,8 @@ from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sa
 from gansynth.tiling import draw_tiled, tile_edge
 from gansynth_cgan3d.conditions import Conditions, Told
 from gansynth_cgan3d.context import ContextClusters
+from gansynth_cgan3d.lesion import Inserting, Insertion
+from gansynth_cgan3d.local import Judge, whole
 from gansynth_cgan3d.objective import Objective
 from gansynth_cgan3d.options import CGANOptions
 
@@ -43,20 +48,28 @@ class CGAN3D(Generator):
     # -- networks --------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
-        """A U-Net generator, a PatchGAN discriminator; a segmenter if a loss asks for it."""
+        """A U-Net generator, a PatchGAN discriminator; a segmenter if a loss asks for it.
+
+        With lesions in context another discriminator, ``local``; none at all to insert only.
+        """
         o = self.options
         self.clusters = ContextClusters(o.context)
+        self.inserting = Inserting(self.schema, o) if o.insert == "lesion" else None
         self.conditions = Conditions(self.schema, o)
         self.objective = Objective(self)
         if o.pool:
             self.memories["pool"] = self.objective.pool
         if o.augment and o.augment_p == "adaptive":
             self.memories["augment"] = self.objective.augment
+        if o.stage == "coarse":
+            return {}
         strides = strides_for(self.size, self.schema.spacing, max(o.levels, o.d_levels))
         nets: dict[str, nn.Module] = {
             "generator": self._generator(strides[: o.levels - 1]),
             "discriminator": self._discriminator(strides[: o.d_levels - 1]),
         }
+        if o.insert == "lesion" and o.local:
+            nets["local"] = self._discriminator(strides[: o.d_levels - 1])
         if o.perceptual:
             nets["perceptor"] = Perceptor(
                 self.schema.ndim,
@@ -97,7 +110,7 @@ class CGAN3D(Generator):
         o = self.options
         return PatchDiscriminator(
             self.schema.ndim,
-            len(self.target_channels) + len(self.condition_channels),
+            len(self.target_channels) + len(self.conditions.judged),
             o.d_width,
             strides,
             spectral=o.spectral_norm,
@@ -111,7 +124,7 @@ class CGAN3D(Generator):
 
     @property
     def condition_channels(self) -> tuple[str, ...]:
-        """Names of the condition's channels in order: ``label:0``, ``context:1``, ``given:T1``."""
+        """Names of the condition's channels in order, as ``Conditions.names`` has them."""
         return self.conditions.names
 
     @property
@@ -122,14 +135,17 @@ class CGAN3D(Generator):
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Where condition and target channels meet the networks."""
+        if not self.nets:
+            return {}
         drawn, told = self.target_channels, self.condition_channels
-        judge = cast(PatchDiscriminator, self.nets["discriminator"]).input_weight()
         first, last = self.net.channel_axes()
         axes: dict[str, tuple[int, Sequence[str]]] = {
             f"generator/{first}": (1, told),
             **{f"generator/{name}": (axis, drawn) for name, axis in last.items()},
-            f"discriminator/{judge}": (1, (*drawn, *told)),
         }
+        for judge in self.judges:
+            weight = cast(PatchDiscriminator, judge.net).input_weight()
+            axes[f"{judge.name}/{weight}"] = (1, (*drawn, *self.conditions.judged))
         if self.options.perceptual:
             axes["perceptor/first.0.weight"] = (1, drawn)
         return axes
@@ -140,6 +156,22 @@ class CGAN3D(Generator):
         return cast(UNetGenerator, self.nets["generator"])
 
     @property
+    def judges(self) -> list[Judge]:
+        """The discriminators, that of the whole crop first."""
+        judges = [Judge("discriminator", "", 1.0, self.nets["discriminator"], whole)]
+        if "local" in self.nets:
+            view, weight = self.objective.around, self.options.local
+            judges.append(Judge("local", "local_", weight, self.nets["local"], view))
+        return judges
+
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        """One per network, but the discriminators are stepped together."""
+        players: dict[str, tuple[str, ...]] = {n: (n,) for n in self.nets if n != "local"}
+        if "local" in self.nets:
+            players["discriminator"] = ("discriminator", "local")
+        return players
+
+    @property
     def intensity(self) -> Literal["linear", "tanh"]:
         """Range of the images, an option."""
         return self.options.output
@@ -147,8 +179,8 @@ class CGAN3D(Generator):
     # -- training --------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """See ``Objective``."""
-        return self.objective.phases()
+        """See ``Objective``; none to insert only."""
+        return self.objective.phases() if self.nets else ()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam, at the player's own rate."""
@@ -160,19 +192,45 @@ class CGAN3D(Generator):
         }[player]
         return torch.optim.Adam(parameters, lr=rate, betas=(o.beta1, o.beta2), foreach=True)
 
+    def accepts(self, case: Case) -> bool:
+        """Any case; one with a lesion where lesions are learnt from."""
+        return self.inserting is None or self.inserting.accepts(case)
+
     def observe(self, cases: Iterable[Case]) -> None:
-        """Fit the context clusters, if any are asked for."""
-        self.clusters.fit(cases)
+        """Fit the context clusters or the lesions' statistics, if any are asked for."""
+        if self.inserting is not None:
+            self.inserting.statistics.fit(cases)
+        else:
+            self.clusters.fit(cases)
 
     def state(self) -> dict[str, Any]:
-        """The cluster centres (intensities, no image)."""
-        return self.clusters.to_json()
+        """The cluster centres or statistics (intensities, no image)."""
+        return self.clusters.to_json() if self.inserting is None else self.inserting.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Read back the cluster centres."""
-        self.clusters.load_json(state)
+        """Read back what ``state`` gave."""
+        if self.inserting is None:
+            self.clusters.load_json(state)
+        else:
+            self.inserting.load_state(state)
 
     # -- conditions ------------------------------------------------------------------------------
+
+    @property
+    def heeds(self) -> frozenset[Heeded]:
+        """Labels; and with ``insert=lesion`` which of them are to be drawn, and into what."""
+        return super().heeds if self.inserting is None else super().heeds | {"lesion"}
+
+    @property
+    def default_lesions(self) -> str | None:
+        """Of the classes that are lesions, if they were named."""
+        if self.inserting is None or not self.options.lesions:
+            return None
+        return f"classes={'+'.join(map(str, self.inserting.values))}"
+
+    def flaw(self, sample: Sample) -> str:
+        """A lesion that there was no room for."""
+        return "" if self.inserting is None else no_room(sample.provenance)
 
     def context(self, case: Case) -> LabelArray | None:
         """Intensity clusters of the surroundings, int16 (D, H, W), or None."""
@@ -183,12 +241,17 @@ class CGAN3D(Generator):
         given = self.conditions.given
         return np.ascontiguousarray(case.image[given]) if given else None
 
-    def finished(self, drawn: Tensor, labels: Tensor | None) -> Tensor:
+    def finished(
+        self, drawn: Tensor, labels: Tensor | None, insertion: Insertion | None = None
+    ) -> Tensor:
         """What the network drew as the discriminator and the user see it.
 
         Images hold the schema's constant outside the body, exactly; label logits (B, values, ...)
-        become probabilities.
+        become probabilities. A lesion is in its place, in the real image.
         """
+        if insertion is not None:
+            residual = self.options.residual and self.options.stage == "both"
+            return insertion.composed(drawn + insertion.start if residual else drawn)
         if not self.conditions.drawn:
             return drawn.softmax(1)
         fill = self.schema.outside_fill
@@ -213,6 +276,8 @@ class CGAN3D(Generator):
             Images of all channels with the condition's labels. With ``target=labels``: the given
             channels with the labels drawn.
         """
+        if self.inserting is not None and not self.nets:
+            return [self._inserted(*asked) for asked in zip(conditions, seeds, strict=True)]
         self.net.eval()
         samples: list[Sample] = []
         start = 0
@@ -220,12 +285,25 @@ class CGAN3D(Generator):
             while start < len(conditions):
                 count = self._at_once(conditions[start:])
                 part, part_seeds = conditions[start : start + count], seeds[start : start + count]
-                told = self.conditions.of_conditions(part, self.device)
-                drawn = self.finished(self._draw(told, part_seeds).float(), told.labels)
+                told = self._told(part)
+                drawn = self._draw(told, part_seeds).float()
+                drawn = self.finished(drawn, told.labels, told.insertion)
                 for one, condition, seed in zip(drawn, part, part_seeds, strict=True):
                     samples.append(self._sample(one, condition, seed))
                 start += count
         return samples
+
+    def _told(self, conditions: Sequence[Condition]) -> Told:
+        told = self.conditions.of_conditions(conditions, self.device)
+        if self.inserting is None:
+            return told
+        return replace(told, insertion=self.inserting.of_conditions(conditions, self.device))
+
+    def _inserted(self, condition: Condition, seed: int) -> Sample:
+        """A coarse insertion by itself."""
+        insertion = self._told([condition]).insertion
+        assert insertion is not None, "there are lesions to insert"
+        return self._sample(insertion.start[0], condition, seed)
 
     def _at_once(self, conditions: Sequence[Condition]) -> int:
         """How many of the next conditions to draw in one batch."""

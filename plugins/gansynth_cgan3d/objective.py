@@ -2,12 +2,13 @@
 
 Isola et al. 2017 (adversarial term and L1), Wang et al. 2018 (feature matching), Sun et al. 2020
 (MM-GAN: a pool of earlier image-label pairs), Doncenco 2022 (turns in alternate iterations; a
-perceptual loss asked for).
+perceptual loss asked for), Iizuka et al. 2017 (a second discriminator, of what was filled in).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -20,6 +21,8 @@ from gansynth.generator import Phase, Step
 from gansynth.networks.blocks import one_hot
 from gansynth.networks.perceptor import Perceptor
 from gansynth.pool import ImagePool
+from gansynth_cgan3d.conditions import Told
+from gansynth_cgan3d.local import Judge, corners, windows
 
 if TYPE_CHECKING:
     from gansynth_cgan3d.model import CGAN3D
@@ -61,35 +64,42 @@ class Objective:
     # -- the generator -----------------------------------------------------------------------------
 
     def generator(self, step: Step) -> Mapping[str, Tensor]:
-        """Fool the discriminator, and keep near the real target."""
+        """Fool the discriminators, and keep near the real target."""
         o = self.options
-        condition = self._condition(step)
-        fake, real = self._draw(step, condition), self._real(step)
+        fake, real = self._draw(step, self._channels(step)), self._real(step)
         step.scratch["fake"] = fake.detach()
+        terms: dict[str, Tensor] = {}
+        for judge in self.gan.judges:
+            terms.update(self._fooled(step, judge, fake, real))
+        if o.perceptual:
+            features_of = cast(Perceptor, self.gan.nets["perceptor"]).features
+            terms["perceptual"] = o.perceptual * losses.perceptual(features_of, fake, real)
+        return terms
+
+    def _fooled(self, step: Step, judge: Judge, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """What one discriminator makes of samples, and how far its features are off real ones."""
+        o, condition = self.options, judge.view(step, self._condition(step))
         before = step.rng.get_state()
-        logits, features = self._judge(*self.augment(step, fake, condition))
-        terms = {"adversarial": o.adversarial * self.loss.generator(logits)}
-        if o.l1:
+        logits, features = judge(*self.augment(step, judge.view(step, fake), condition))
+        terms = {"adversarial": judge.weight * o.adversarial * self.loss.generator(logits)}
+        if o.l1 and not judge.prefix:  # of the whole, so that it counts once
             terms["l1"] = o.l1 * self._l1(step, fake, real)
         if o.feature_matching:
             if self.options.augment:
                 # The real pair goes through the same changes, or features would not correspond.
                 step.rng.set_state(before)
             with torch.no_grad():
-                _, wanted = self._judge(*self.augment(step, real, condition))
-            terms["feature_matching"] = o.feature_matching * losses.feature_matching(
-                wanted, features
-            )
-        if o.perceptual:
-            features_of = cast(Perceptor, self.gan.nets["perceptor"]).features
-            terms["perceptual"] = o.perceptual * losses.perceptual(features_of, fake, real)
-        return terms
+                _, wanted = judge(*self.augment(step, judge.view(step, real), condition))
+            matching = losses.feature_matching(wanted, features)
+            terms["feature_matching"] = judge.weight * o.feature_matching * matching
+        return {judge.prefix + name: term for name, term in terms.items()}
 
     def _draw(self, step: Step, condition: Tensor) -> Tensor:
         """Draw from a condition, with what is known filled in: outside the body, and padding."""
         net, batch = self.gan.net, step.batch
         latents = [step.randn(*shape) for shape in net.latent_shapes(condition.shape[2:])]
-        fake = self.gan.finished(net(condition, latents), batch.labels)
+        insertion = self._told(step).insertion
+        fake = self.gan.finished(net(condition, latents), batch.labels, insertion)
         if batch.padding is not None:
             fake = torch.where(batch.padding[:, None], self._real(step), fake)
         return fake
@@ -98,28 +108,52 @@ class Objective:
         if self.options.l1_mask == "foreground":
             assert step.batch.labels is not None
             return losses.masked_l1(fake, real, step.batch.labels[:, None] > 0)
+        if self.options.l1_mask == "hole":
+            insertion = self._told(step).insertion
+            assert insertion is not None, "options see to it that there is one"
+            lowpass = self.options.l1_lowpass
+            return losses.masked_l1(fake, real, insertion.hole, lowpass=lowpass)
         drawn = self.gan.conditions.drawn
         return losses.l1(fake, real, lowpass=self.options.l1_lowpass if drawn else 1)
 
-    # -- the discriminator -------------------------------------------------------------------------
+    # -- the discriminators ------------------------------------------------------------------------
 
     def discriminator(self, step: Step) -> Mapping[str, Tensor]:
         """Tell real pairs from synthetic ones."""
         fake, told = self._fake(step)
         fake, told = self.pool.query(step, fake, told)
-        real, condition = self.augment(step, self._real(step), self._condition(step))
+        terms: dict[str, Tensor] = {}
+        for judge in self.gan.judges:
+            pairs = [(self._real(step), self._condition(step)), (fake, told)]
+            seen = [tuple(judge.view(step, x) for x in pair) for pair in pairs]
+            found = self._told_apart(step, judge, *seen)
+            terms.update({judge.prefix + name: term for name, term in found.items()})
+        return terms
+
+    def _told_apart(
+        self,
+        step: Step,
+        judge: Judge,
+        of_real: tuple[Tensor, ...],
+        of_fake: tuple[Tensor, ...],
+    ) -> dict[str, Tensor]:
+        """What one discriminator minimises, of pairs as it sees them."""
+        (real, condition), (fake, told) = of_real, of_fake
+        real, condition = self.augment(step, real, condition)
         fake, told = self.augment(step, fake, told)
         if self.options.d_norm == "batch":
-            of_real, of_fake = self._judge(real, condition)[0], self._judge(fake, told)[0]
+            reals, fakes = judge(real, condition)[0], judge(fake, told)[0]
         else:
             # One pass over real and synthetic pairs: twice the batch costs less than two passes.
-            logits, _ = self._judge(torch.cat((real, fake)), torch.cat((condition, told)))
+            logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, told)))
             halves = [head.chunk(2) for head in logits]
-            of_real, of_fake = [h[0] for h in halves], [h[1] for h in halves]
-        self.augment.observe(of_real)
-        terms = {"adversarial": self.loss.discriminator(of_real, of_fake)}
+            reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
+        if not judge.prefix:
+            self.augment.observe(reals)
+        terms = {"adversarial": self.loss.discriminator(reals, fakes)}
         if self.options.gp:
-            terms["gp"] = self.options.gp * self._penalty(step, real, condition, fake, told)
+            penalty = self._penalty(step, judge, real, condition, fake, told)
+            terms["gp"] = self.options.gp * penalty
         return terms
 
     def _fake(self, step: Step) -> tuple[Tensor, Tensor]:
@@ -128,27 +162,34 @@ class Objective:
         if "fake" in step.scratch:
             return step.scratch["fake"], condition
         with torch.no_grad():
-            return self._draw(step, condition), condition
+            return self._draw(step, self._channels(step)), condition
 
     def _penalty(
-        self, step: Step, real: Tensor, condition: Tensor, fake: Tensor, told: Tensor
+        self,
+        step: Step,
+        judge: Judge,
+        real: Tensor,
+        condition: Tensor,
+        fake: Tensor,
+        told: Tensor,
     ) -> Tensor:
         share = step.rand(*[1] * (real.ndim - 1))
         between = torch.lerp(told.float(), condition.float(), share)
-        return losses.gradient_penalty(
-            lambda image: self._judge(image, between)[0], real, fake, share
-        )
+        return losses.gradient_penalty(lambda image: judge(image, between)[0], real, fake, share)
 
     def r1(self, step: Step) -> Mapping[str, Tensor]:
         """The gradient at real images, weighted for the steps in between (Karras et al. 2020)."""
-        images = self._real(step).detach().requires_grad_()
-        with torch.autocast(images.device.type, enabled=False):
-            logits, _ = self._judge(images, self._condition(step))
-            return {"r1": self.options.r1 * self.options.r1_every * losses.r1(images, logits)}
+        weight, terms = self.options.r1 * self.options.r1_every, dict[str, Tensor]()
+        for judge in self.gan.judges:
+            images = judge.view(step, self._real(step)).detach().requires_grad_()
+            with torch.autocast(images.device.type, enabled=False):
+                logits, _ = judge(images, judge.view(step, self._condition(step)))
+                terms[f"{judge.prefix}r1"] = weight * losses.r1(images, logits)
+        return terms
 
     def _clip(self) -> None:
-        if self.options.clip_weights:
-            losses.clip_weights(self.gan.nets["discriminator"], self.options.clip_weights)
+        for judge in self.gan.judges if self.options.clip_weights else ():
+            losses.clip_weights(judge.net, self.options.clip_weights)
 
     # -- the perceptual segmenter ------------------------------------------------------------------
 
@@ -161,20 +202,37 @@ class Objective:
 
     # -- pairs -------------------------------------------------------------------------------------
 
-    def _judge(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits per head, and features, of pairs."""
-        judged: tuple[list[Tensor], list[Tensor]] = self.gan.nets["discriminator"](
-            torch.cat((image, condition), 1)
-        )
-        return judged
+    def around(self, step: Step, x: Tensor) -> Tensor:
+        """A window of each sample around its lesion and its rim; the same all through a step."""
+        insertion = self._told(step).insertion
+        assert insertion is not None, "a local discriminator goes with lesions in context"
+        shape = insertion.hole.shape[2:]
+        size = [min(self.options.local_size, n) for n in shape]
+        if "window" not in step.scratch:
+            step.scratch["window"] = corners(insertion.hole, size)
+        return windows(x, step.scratch["window"], size)
 
-    def _condition(self, step: Step) -> Tensor:
+    def _told(self, step: Step) -> Told:
+        """What the step's cases tell, made once a step."""
+        if "told" not in step.scratch:
+            told, inserting = self.gan.conditions.of_batch(step.batch), self.gan.inserting
+            if inserting is not None:
+                with torch.no_grad(), torch.autocast(step.batch.image.device.type, enabled=False):
+                    told = replace(told, insertion=inserting.of_step(step))
+            step.scratch["told"] = told
+        found: Told = step.scratch["told"]
+        return found
+
+    def _channels(self, step: Step) -> Tensor:
         """Condition channels of the step's cases (B, K, ...), made once a step."""
         if "condition" not in step.scratch:
-            conditions = self.gan.conditions
-            step.scratch["condition"] = conditions.channels(conditions.of_batch(step.batch))
+            step.scratch["condition"] = self.gan.conditions.channels(self._told(step))
         found: Tensor = step.scratch["condition"]
         return found
+
+    def _condition(self, step: Step) -> Tensor:
+        """Those of them that discriminators see."""
+        return self._channels(step)[:, : len(self.gan.conditions.judged)]
 
     def _real(self, step: Step) -> Tensor:
         """What the generator should have drawn: image channels, or one-hot labels."""

@@ -68,8 +68,9 @@ class CGANOptions(GeneratorOptions):
     adversarial: float = Field(1.0, ge=0, description="weight of the adversarial term")
     l1: float = Field(5.0, ge=0, description="weight of the L1 term")
     l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
-    l1_mask: Literal["none", "foreground"] = Field(
-        "none", description="where L1 looks; foreground compares voxel by voxel"
+    l1_mask: Literal["none", "foreground", "hole"] = Field(
+        "none",
+        description="where L1 looks; foreground compares voxel by voxel, hole is lesion and rim",
     )
     feature_matching: float = Field(5.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(
@@ -102,6 +103,23 @@ class CGANOptions(GeneratorOptions):
     target: Literal["image", "labels"] = Field(
         "image", description="labels: draw the label map of the given channels"
     )
+    # -- lesion in context
+    insert: Literal["none", "lesion"] = Field(
+        "none", description="lesion: draw another case's lesion into a case's image, which is kept"
+    )
+    stage: Literal["both", "coarse", "refine"] = Field(
+        "both", description="coarse: insert only, no networks; refine: draw into an empty hole"
+    )
+    lesions: Names = Field((), description="labels that are lesions; all foreground if none")
+    rim_mm: float = Field(4.0, ge=0, description="width around a lesion that is drawn anew, mm")
+    residual: bool = Field(
+        False,
+        description="draw the difference from the coarse insertion, not the image (stage=both)",
+    )
+    local: float = Field(
+        1.0, ge=0, description="weight of the discriminator of lesion and rim; 0: none"
+    )
+    local_size: int = Field(24, ge=4, description="edge of the window that it sees, voxels")
     # -- sampling
     sample_tile: int = Field(
         0, ge=0, description="edge of the tiles volumes are drawn in, voxels; 0: only if too large"
@@ -126,8 +144,29 @@ class CGANOptions(GeneratorOptions):
             and not self.given,
             "target=labels: draws no image, so context=0 and perceptual=0": self.target == "labels"
             and (self.context > 0 or self.perceptual > 0),
+            **self._inserts(),
         }
         for message, found in wrong.items():
             if found:
                 raise ValueError(message)
         return self
+
+    def _inserts(self) -> dict[str, bool]:
+        """What does not go with lesions in context, or only with them."""
+        lesion = self.insert == "lesion"
+        return {
+            # A window is clipped to: what lies beyond it would not come back to the bit.
+            "insert=lesion: a real background is returned exactly; use output=linear": lesion
+            and self.output != "linear",
+            "insert=lesion: the background says all of the surroundings; use context=0": lesion
+            and self.context > 0,
+            "insert=lesion: draws all channels of an image; leave given and target out": lesion
+            and (bool(self.given) or self.target != "image"),
+            "pool: would keep real backgrounds in checkpoints; use pool=0": lesion
+            and self.pool > 0,
+            "stage: of a lesion in context; add insert=lesion": not lesion and self.stage != "both",
+            "lesions: of a lesion in context; add insert=lesion": not lesion and bool(self.lesions),
+            "l1_mask=hole: of a lesion in context; add insert=lesion": not lesion
+            and self.l1_mask == "hole",
+            "residual: of a lesion in context; add insert=lesion": not lesion and self.residual,
+        }

@@ -1,34 +1,120 @@
-"""``copypaste``: a generator without networks. Stub: being written."""
+"""``copypaste``: a lesion of one case in the image of another. It has no networks.
+
+Written from what these papers describe: TumorCP (Yang et al., MICCAI 2021), which changes a tumour
+on the level of the object and of the image before it pastes it; CarveMix (Zhang et al., MICCAI 2021
+and NeuroImage 2023), which takes a region around a lesion by its signed distance, image and labels
+alike; Poisson image editing (Perez et al. 2003).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from torch import nn
 
-from gansynth.generator import Generator, Heeded, Phase
-from gansynth.schema import Condition, Sample
+from gansynth.conditions.lesions import no_room
+from gansynth.errors import DataFault
+from gansynth.generator import Generator, GeneratorOptions, Heeded, Phase
+from gansynth.insertion import drawn_in, hole, poisson, rim_voxels, soft
+from gansynth.schema import OUTSIDE, Condition, FloatArray, LabelArray, Sample
+from gansynth_copypaste.intensity import change_image, change_lesion
+from gansynth_copypaste.options import CopyPasteOptions
+
+LESION, IMAGE = 1, 2
+"""Second halves of the keys of what is random."""
 
 
 class CopyPaste(Generator):
-    """A lesion of one case in the image of another."""
+    """The baseline of all that draw lesions: the real thing, moved."""
 
     name: ClassVar[str] = "copypaste"
+    Options: ClassVar[type[GeneratorOptions]] = CopyPasteOptions
+    default_edits: ClassVar[tuple[str, ...]] = ("flip", "rotate", "scale", "elastic")
+    options: CopyPasteOptions
 
     @property
     def heeds(self) -> frozenset[Heeded]:
-        """Labels, background and lesion."""
+        """Labels, and the lesion among them."""
         return frozenset({"labels", "lesion"})
+
+    @property
+    def default_lesions(self) -> str:
+        """Far enough from other lesions for the rim, and mixed as the options say."""
+        return f"apart_mm={max(self.options.rim_mm, 3.0)},mixing={self.options.mixing}"
 
     def networks(self) -> dict[str, nn.Module]:
         """None."""
         return {}
 
     def phases(self) -> Sequence[Phase]:
-        """None."""
+        """None: there is nothing to train."""
         return ()
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Being written."""
-        raise NotImplementedError
+        """See ``Generator.sample``; each sample is made by itself.
+
+        Raises:
+            DataFault: conditions without a lesion to paste.
+        """
+        return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
+
+    def flaw(self, sample: Sample) -> str:
+        """Samples that are copies of a real case: without a new lesion, or with its own unmoved."""
+        told = sample.provenance.get("lesions", {})
+        if told.get("changed") is False:
+            return (
+                "a copy of a real case, expected its lesion to be changed: name edits that change "
+                "it, such as elastic"
+            )
+        return no_room(sample.provenance)
+
+    def _one(self, condition: Condition, seed: int) -> Sample:
+        background, labels = condition.background, condition.labels
+        if background is None or labels is None or condition.donor is None:
+            raise DataFault(
+                f"{self.name}: a condition has no background and donor, expected both, as a "
+                "LesionDrawer gives them"
+            )
+        image, drawn = background, drawn_in(condition)
+        if drawn.any():
+            image = self._pasted(background, condition.donor, drawn, seed)
+        image = self._outside(image, labels)
+        if self.options.image_level:
+            body, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
+            image = change_image(image, body, self.options.image_level, rng)
+        told = {"blend": self.options.blend, "rim_mm": self.options.rim_mm}
+        provenance = {**condition.provenance, "paste": told}
+        if self.options.image_level:
+            provenance["background"] = "changed"
+        return Sample(image, labels.copy(), provenance=provenance)
+
+    def _pasted(
+        self, background: FloatArray, donor: FloatArray, drawn: np.ndarray[Any, Any], seed: int
+    ) -> FloatArray:
+        """The donor in the background, across a rim."""
+        options = self.options
+        # What the donor does not show is the background's own, and stays.
+        known = np.asarray((donor != background).any(axis=0))
+        if options.object_intensity:
+            rng = np.random.default_rng((seed, LESION))
+            changed = change_lesion(donor, drawn, options.object_intensity, rng)
+            donor = np.where(known, changed, donor)
+        rim = rim_voxels(options.rim_mm, self.schema.spacing)
+        mask = torch.from_numpy(drawn)[None, None]
+        if options.blend == "poisson":
+            return poisson(background, donor, hole(mask, rim)[0, 0].numpy() & known, known)
+        rim = rim if options.blend == "soft" else tuple(0 for _ in rim)
+        here, there = (torch.from_numpy(np.ascontiguousarray(a))[None] for a in (background, donor))
+        mixed: FloatArray = soft(here, there, mask, rim, match=options.match)[0].numpy()
+        return mixed
+
+    def _outside(self, image: FloatArray, labels: LabelArray) -> FloatArray:
+        """Outside the body the constant that is there, if it is one."""
+        fill = self.schema.outside_fill
+        if fill is None or not (labels == OUTSIDE).any():
+            return image.copy()
+        constant = np.array(fill, np.float32).reshape(-1, *[1] * labels.ndim)
+        return np.where(labels == OUTSIDE, constant, image)

@@ -1,7 +1,8 @@
 """Small label maps, and edits by name."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 
 from gansynth.conditions.base import Edit
 from gansynth.conditions.geometry import Mask
+from gansynth.conditions.room import Room, Scene
 from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, LabelArray, Schema
+from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.space import Placement, Space
 
 
 def _schema(ndim: int = 3, spacing: Sequence[float] | None = None) -> Schema:
@@ -33,15 +37,21 @@ def _within(
     return np.asarray(squares < radius_mm**2)
 
 
-def _toy(ndim: int = 3, spacing: Sequence[float] | None = None) -> LabelArray:
+def _toy(
+    ndim: int = 3,
+    spacing: Sequence[float] | None = None,
+    width: float = 24.0,
+    radius: float = 6.0,
+    core: float = 3.2,
+) -> LabelArray:
     """A core in a shell and a nodule apart, in a round body 24 mm wide; -1 beyond it."""
     spacing = spacing or (1.0,) * ndim
-    shape = [math.ceil(24 / mm) + axis for axis, mm in enumerate(spacing)]
+    shape = [math.ceil(width / mm) + axis for axis, mm in enumerate(spacing)]
     middle = [(n - 1) / 2 for n in shape]
-    labels = np.where(_within(shape, middle, 12, spacing), 0, OUTSIDE).astype(np.int16)
+    labels = np.where(_within(shape, middle, width / 2, spacing), 0, OUTSIDE).astype(np.int16)
     seat = [c - 2 / mm for c, mm in zip(middle, spacing, strict=True)]
-    labels[_within(shape, seat, 6, spacing)] = 1
-    labels[_within(shape, seat, 3.2, spacing)] = 2
+    labels[_within(shape, seat, radius, spacing)] = 1
+    labels[_within(shape, seat, core, spacing)] = 2
     far = [c + 5 / mm for c, mm in zip(middle, spacing, strict=True)]
     labels[_within(shape, far, 2.2, spacing)] = 4
     return labels
@@ -52,6 +62,93 @@ def _ball(radius_mm: float = 8.0, spacing: Sequence[float] = (1.0,) * 3) -> Labe
     shape = [round(34 / mm) - axis for axis, mm in enumerate(spacing)]
     middle = [(n - 1) / 2 for n in shape]
     return _within(shape, middle, radius_mm, spacing).astype(np.int16)
+
+
+@cache
+def _others(spacing: tuple[float, ...]) -> tuple[LabelArray, ...]:
+    ndim = len(spacing)
+    return (
+        _toy(ndim, spacing, 26.0, 5.0, 2.5)[::-1],
+        _toy(ndim, spacing, 22.0, 5.5),
+        np.minimum(_toy(ndim, spacing, 25.0), 0),
+    )
+
+
+class _Cases(CaseSource):
+    """The case at hand and three others, of other shapes; opening a held-out one fails.
+
+    ``case2`` is of the same person as ``case0``, the one at hand, and ``case3`` has no foreground.
+    """
+
+    def __init__(self, labels: LabelArray, schema: Schema) -> None:
+        self.request = SourceRequest("memory", "toy")
+        self.schema_ = schema
+        maps = [labels, *_others(schema.spacing)]
+        self.maps = {f"case{i}": self._known(found) for i, found in enumerate(maps)}
+        self.opened: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return "memory:toy"
+
+    @property
+    def schema(self) -> Schema:
+        return self.schema_
+
+    @property
+    def space(self) -> Space:
+        return Space()
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        return tuple(self.maps)
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        return ("case4", "case5")
+
+    def subject(self, case_id: str) -> str:
+        return "sub0" if case_id in ("case0", "case2") else f"sub{case_id[-1]}"
+
+    def load(self, case_id: str) -> Case:
+        if case_id not in self.maps:
+            raise PermissionError(f"{case_id} is held out")
+        self.opened.append(case_id)
+        labels = self.maps[case_id]
+        rng = np.random.default_rng(int(case_id[-1]))
+        shown = np.where(labels == OUTSIDE, 0, 100 + 40 * labels)
+        noise = 4 * rng.standard_normal((len(self.schema.channels), *labels.shape))
+        image = (shown + noise * (labels != OUTSIDE)).astype(np.float32)
+        return Case(case_id, self.subject(case_id), image, labels.copy())
+
+    def _known(self, labels: LabelArray) -> LabelArray:
+        return np.where(np.isin(labels, self.schema.label_values), labels, np.int16(0))
+
+
+class _Maps(_Cases):
+    """Cases of given label maps, each of a person of its own; ``held`` is held out."""
+
+    def __init__(self, maps: Mapping[str, LabelArray], schema: Schema) -> None:
+        self.request = SourceRequest("memory", "maps")
+        self.schema_, self.maps = schema, dict(maps)
+        self.opened: list[str] = []
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        return ("held0",)
+
+    def subject(self, case_id: str) -> str:
+        return case_id.partition("_")[0]
+
+
+def _scene(labels: LabelArray | None = None, schema: Schema | None = None, index: int = 0) -> Scene:
+    """A label map as the case at hand, ``case0`` of ``sub0``, among others to borrow from."""
+    if labels is None:
+        labels = _toy(schema.ndim, schema.spacing) if schema is not None else _toy()
+    source = _Cases(labels, schema or _schema(labels.ndim))
+    case = source.load("case0")
+    source.opened.clear()
+    return Scene(case, Placement(), labels.shape, index, Room(source, Space()))
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +169,13 @@ def toy() -> Callable[..., LabelArray]:
 @pytest.fixture(scope="session")
 def ball() -> Callable[..., LabelArray]:
     return _ball
+
+
+@pytest.fixture(scope="session")
+def scene() -> Callable[..., Scene]:
+    return _scene
+
+
+@pytest.fixture(scope="session")
+def maps() -> Callable[..., _Maps]:
+    return _Maps

@@ -1,6 +1,8 @@
 """What every edit keeps, whatever it does."""
 
 import json
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.moving import keeps_classes
+from gansynth.conditions.base import Edit
+from gansynth.conditions.growing import Growing
+from gansynth.conditions.moving import Move, keeps_classes
+from gansynth.conditions.room import Scene
+from gansynth.conditions.sampler import edit_labels
 from gansynth.errors import UsageFault
 from gansynth.registry import installed
-from gansynth.schema import OUTSIDE
+from gansynth.schema import OUTSIDE, LabelArray
 
-quick = settings(max_examples=5, deadline=None, database=None, derandomize=True)
+quick = settings(max_examples=3, deadline=None, database=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
 # Strong enough that labels leave the array, meet OUTSIDE and cover each other.
@@ -26,23 +32,64 @@ STRONG: dict[str, dict[str, Any]] = {
     "rotate": {"max_deg": 180.0},
     "scale": {"low": 0.4, "high": 2.5},
     "shift": {"max_mm": 30.0},
+    "enlarge": {"low": 1.5, "high": 8.0},
+    "shrink": {"low": 0.1, "high": 0.6},
+    "components": {"edit": "rotate", "inner": {"max_deg": 180.0}},
+    "drop": {"chance": 1.0},
     "clip": {"margin_mm": 6.0, "border": True},
+    "transplant": {"where": "anywhere"},
+    "interpolate": {"low": 0.0, "high": 1.0},
+    "merge": {},
+    "place": {"each": True, "where": "anywhere"},
+    "size": {"like": "small"},
 }
-MOVES = sorted(set(STRONG) - {"identity", "clip"})
+ADDS = {"merge", "transplant"}
+"""Edits that bring foreground where there is none, hence other classes."""
+ONE_WAY = {"identity", "clip", "drop", "merge"}
+"""Edits with nothing to choose from there: no lesion can be spared, one other person has some."""
+CHOOSES = sorted(n for n in STRONG if "classes" in installed().edit(n).Options.model_fields)
+MOVES = sorted(n for n in CHOOSES if issubclass(installed().edit(n), Move | Growing))
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)]
 
 every_edit = pytest.mark.parametrize("name", sorted(STRONG))
 every_move = pytest.mark.parametrize("name", MOVES)
+every_choice = pytest.mark.parametrize("name", CHOOSES)
 every_way = pytest.mark.parametrize(
     ("name", "chosen"),
     [(name, {}) for name in STRONG]
-    + [(name, {"classes": classes}) for name in MOVES for classes in ((2,), (1,), (2, 4))],
+    + [(name, {"classes": classes}) for name in CHOOSES for classes in ((2,), (1,), (2, 4))],
+)
+both_ways = pytest.mark.parametrize(
+    ("name", "chosen"),
+    [(name, {}) for name in STRONG] + [(name, {"classes": (2, 4)}) for name in CHOOSES],
 )
 
 
 @pytest.fixture(scope="session")
 def strong(make):
     return lambda name, **options: make(name, **STRONG[name], **options)
+
+
+@pytest.fixture(scope="session")
+def setting(scene, toy, schema) -> Callable[[tuple[float, ...]], Scene]:
+    """The toy map among cases to borrow from, one scene for each spacing."""
+    return cache(lambda spacing: scene(toy(len(spacing), spacing), schema(len(spacing), spacing)))
+
+
+def edited(edit: Edit, there: Scene, seed: int) -> tuple[dict[str, Any], LabelArray]:
+    """Draw and apply an edit of a scene's own labels."""
+    labels, names = there.labels, there.room.schema
+    params = edit.draw_in(labels, names, np.random.default_rng(seed), there)
+    return params, edit.apply_in(labels, names, params, there)
+
+
+def least_share(name: str, params: Mapping[str, Any], ndim: int) -> float:
+    """Share of its voxels that an edit leaves every class."""
+    if name == "drop":  # one part of a class is enough
+        return 0.0
+    factors = params.get("factors") or [params.get("factor", 1.0)]
+    power = 1 if name in ("enlarge", "shrink") else ndim
+    return float(min(0.3, 0.6 * min(factors) ** power))
 
 
 def test_the_options_above_name_every_built_in_edit():
@@ -70,99 +117,141 @@ def test_an_unknown_option_is_refused(name):
 @pytest.mark.parametrize("spacing", SPACINGS)
 @quick
 @given(seed=seeds)
-def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, toy, schema):
-    ndim = len(spacing)
-    labels, names = toy(ndim, spacing), schema(ndim, spacing)
-    before, edit = labels.copy(), strong(name, **chosen)
-    params = edit.draw(labels, names, np.random.default_rng(seed))
-    after = edit.apply(labels, names, params)
+def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting):
+    there = setting(spacing)
+    labels, names = there.labels, there.room.schema
+    before, image = labels.copy(), there.case.image.copy()
+    params, after = edited(strong(name, **chosen), there, seed)
 
     assert np.array_equal(labels, before), "the input was written to"
+    assert np.array_equal(there.case.image, image), "the scene was written to"
     assert not np.shares_memory(after, labels)
-    assert (after.dtype, after.shape) == (np.int16, labels.shape)
+    assert after.dtype == np.int16
+    assert after.shape == labels.shape
     assert np.array_equal(after == OUTSIDE, labels == OUTSIDE)
     assert set(np.unique(after)) <= set(names.label_values)
-    # A class asked to shrink may fall below 30 % of its voxels, none else.
-    least = min(0.3, 0.6 * params.get("factor", 1.0) ** ndim)
-    for value in names.foreground:
-        assert (after == value).sum() >= max(1, least * (labels == value).sum())
+    if name != "transplant":
+        least = least_share(name, params, names.ndim)
+        for value in names.foreground:
+            assert (after == value).sum() >= max(1, least * (labels == value).sum())
 
 
-@every_way
+@both_ways
 @pytest.mark.parametrize("spacing", SPACINGS)
 @quick
 @given(seed=seeds)
 def test_parameters_read_back_from_json_replay_to_the_bit(
-    name, chosen, spacing, seed, strong, toy, schema
+    name, chosen, spacing, seed, strong, setting, scene
 ):
-    ndim = len(spacing)
-    labels, names, edit = toy(ndim, spacing), schema(ndim, spacing), strong(name, **chosen)
-    params = edit.draw(labels, names, np.random.default_rng(seed))
-    # By an edit with other options: the parameters alone decide.
-    again = installed().edit(name)().apply(labels, names, json.loads(json.dumps(params)))
-    assert np.array_equal(again, edit.apply(labels, names, params))
+    there, edit = setting(spacing), strong(name, **chosen)
+    params, after = edited(edit, there, seed)
+    assert edited(edit, there, seed)[0] == params, "the generator alone decides what is drawn"
+    # By an edit with other options, and cases that nothing was learnt from.
+    labels, names = there.labels, there.room.schema
+    document = json.loads(json.dumps(params))
+    fresh = scene(labels, names)
+    assert np.array_equal(installed().edit(name)().apply_in(labels, names, document, fresh), after)
 
 
-@every_way
+@both_ways
 @pytest.mark.parametrize("spacing", SPACINGS)
 @quick
 @given(seed=seeds)
-def test_context_keeps_its_contract(name, chosen, spacing, seed, strong, toy, schema):
-    ndim, rng = len(spacing), np.random.default_rng(seed)
-    labels, names, edit = toy(ndim, spacing), schema(ndim, spacing), strong(name, **chosen)
+def test_context_and_image_keep_their_contract(name, chosen, spacing, seed, strong, setting):
+    there, edit, rng = setting(spacing), strong(name, **chosen), np.random.default_rng(seed)
+    labels, names = there.labels, there.room.schema
     context = rng.integers(0, 6, labels.shape).astype(np.int16)
-    before, params = context.copy(), edit.draw(labels, names, rng)
-    after = edit.apply_context(context, labels, names, params)
+    before, image = context.copy(), there.case.image.copy()
+    params = edit.draw_in(labels, names, rng, there)
+    after = edit.apply_context_in(context, labels, names, params, there)
+    shown = edit.apply_image(there.case.image, labels, names, params)
 
     assert np.array_equal(context, before), "the input was written to"
-    assert (after.dtype, after.shape) == (np.int16, context.shape)
-    assert set(np.unique(after)) <= set(np.unique(context))
+    assert after.dtype == np.int16
+    assert after.shape == context.shape
+    assert set(np.unique(after)) <= {0, *np.unique(context)}
     assert np.array_equal(after[labels == OUTSIDE], context[labels == OUTSIDE])
+    assert np.array_equal(there.case.image, image), "the image was written to"
+    assert shown.dtype == np.float32
+    assert shown.shape == image.shape
+    assert np.isfinite(shown).all()
 
 
 @every_edit
 @quick
 @given(seed=seeds, shape=st.lists(st.integers(1, 7), min_size=2, max_size=3), some=st.booleans())
-def test_an_edit_survives_labels_without_any_anatomy(name, seed, shape, some, strong, schema):
+def test_an_edit_survives_labels_without_any_anatomy(
+    name, seed, shape, some, strong, scene, schema
+):
     rng, names = np.random.default_rng(seed), schema(len(shape))
     labels = rng.choice(np.array([OUTSIDE, 0, 0, 1, 2, 4], np.int16), shape)
-    edit = strong(name, **({"classes": (1, 4)} if some and name in MOVES else {}))
-    after = edit.apply(labels, names, edit.draw(labels, names, rng))
+    edit = strong(name, **({"classes": (1, 4)} if some and name in CHOOSES else {}))
+    after = edited(edit, scene(labels, names), seed)[1]
     assert np.array_equal(after == OUTSIDE, labels == OUTSIDE)
-    assert set(after[after > 0]) == set(labels[labels > 0])
+    assert set(np.unique(after)) <= set(names.label_values)
+    if name not in ADDS:
+        assert set(after[after > 0]) == set(labels[labels > 0])
 
 
-@every_edit
+@pytest.mark.parametrize("name", sorted(set(STRONG) - ADDS))
 @pytest.mark.parametrize("fill", [0, OUTSIDE])
-def test_a_map_without_foreground_stays_as_it_is(name, fill, strong, schema):
-    labels, edit = np.full((6, 5, 4), fill, np.int16), strong(name)
-    params = edit.draw(labels, schema(), np.random.default_rng(0))
-    assert np.array_equal(edit.apply(labels, schema(), params), labels)
+def test_a_map_without_foreground_stays_as_it_is(name, fill, strong, scene, schema):
+    labels = np.full((6, 5, 4), fill, np.int16)
+    assert np.array_equal(edited(strong(name), scene(labels, schema()), 0)[1], labels)
 
 
-@every_edit
-def test_the_generator_alone_decides_what_is_drawn(name, strong, toy, schema):
-    first, second = (strong(name).draw(toy(), schema(), np.random.default_rng(7)) for _ in range(2))
-    assert first == second
-
-
-@every_move
-def test_draws_differ(name, strong, toy, schema):
-    edit, rng = strong(name), np.random.default_rng(0)
-    drawn = [json.dumps(edit.draw(toy(), schema(), rng)) for _ in range(8)]
+@pytest.mark.parametrize("name", sorted(set(STRONG) - ONE_WAY))
+def test_draws_differ(name, strong, setting):
+    drawn = [json.dumps(edited(strong(name), setting(SPACINGS[0]), seed)[0]) for seed in range(8)]
     assert len(set(drawn)) > 1
 
 
-@every_move
-def test_a_class_that_the_schema_lacks_is_refused(name, strong, toy, schema):
+@every_choice
+def test_a_class_that_the_schema_lacks_is_refused(name, strong, setting):
     with pytest.raises(UsageFault, match=rf"edit '{name}': classes holds \[3\], expected.*1, 2, 4"):
-        strong(name, classes=(3, 4)).draw(toy(), schema(), np.random.default_rng(0))
+        edited(strong(name, classes=(3, 4)), setting(SPACINGS[0]), 0)
 
 
-@every_move
-def test_a_class_that_a_case_lacks_changes_nothing(name, strong, ball, schema):
-    params = strong(name, classes=(2,)).draw(ball(), schema(), np.random.default_rng(0))
-    assert params == {"strength": 0.0, "tries": 0}
+@pytest.mark.parametrize("name", sorted(set(CHOOSES) - ADDS))
+def test_a_class_that_a_case_lacks_changes_nothing(name, strong, ball, scene, schema):
+    there = scene(ball(), schema())
+    params, after = edited(strong(name, classes=(2,)), there, 0)
+    assert np.array_equal(after, there.labels)
+    if name in MOVES:
+        assert params == {"strength": 0.0, "tries": 0}
+
+
+# -- chains ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@settings(quick, max_examples=8)
+@given(seed=seeds, chain=st.lists(st.sampled_from(sorted(STRONG)), min_size=2, max_size=5))
+def test_edits_compose_and_replay_in_order(spacing, seed, chain, strong, setting):
+    there, rng = setting(spacing), np.random.default_rng(seed)
+    labels, names = there.labels, there.room.schema
+    edits = [strong(name, share=0.7) for name in chain]
+    context = np.maximum(labels, 0)
+    after, moved, steps = edit_labels(labels, context, names, edits, rng, there)
+    assert np.array_equal(after == OUTSIDE, labels == OUTSIDE)
+    assert set(np.unique(after)) <= set(names.label_values)
+    assert moved is not None
+    assert moved.shape == labels.shape
+
+    replayed = labels
+    for step in json.loads(json.dumps(steps)):
+        replayed = strong(step["edit"]).apply_in(replayed, names, step["params"], there)
+    assert np.array_equal(replayed, after)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_an_edit_is_applied_to_its_share_of_conditions(share, make, setting):
+    there = setting(SPACINGS[2])
+    edit, rng, names = make("shift", share=share), np.random.default_rng(0), there.room.schema
+    counts = [
+        len(edit_labels(there.labels, None, names, [edit], rng, there)[2]) for _ in range(200)
+    ]
+    assert np.mean(counts) == pytest.approx(share, abs=0.08)
 
 
 # -- falling back -------------------------------------------------------------------------------

@@ -236,3 +236,29 @@ def test_outside_is_restored_exactly_where_it_was():
     before = np.array([[OUTSIDE, 0, 1, OUTSIDE]], np.int16)
     edited = np.array([[1, OUTSIDE, 2, 0]], np.int16)
     assert keep_outside(edited, before).tolist() == [[OUTSIDE, 0, 2, OUTSIDE]]
+
+
+class Airy(Memory):
+    """A ball in air, whose labels say nothing of where the body is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = np.indices((24, 24, 24)) - 11.5
+        ball = (rows**2).sum(0) <= 81
+        image = np.where(ball, 1.0, -3.0).astype(np.float32)[None]
+        labels = np.zeros((24, 24, 24), np.int16)
+        labels[12, 12, 12] = 1
+        self.ball, self.only = ball, Case("ball", "ball", image, labels)
+
+
+def test_a_crop_knows_the_body_of_its_whole_case():
+    """Of its own image it cannot tell: it has no border of background."""
+    source = Airy()
+    sampler = ConditionSampler(source, Space("crop", (10, 10, 10)))
+    for corner in ((0, 7, 7), (7, 7, 7), (0, 0, 0)):
+        placement = Placement(corner)
+        placed = sampler.space.to_generator(source.only, placement)
+        body = sampler._scene(placed, placement, source.only, 0).body
+        inside = tuple(slice(c, c + 10) for c in corner)
+        assert body.sum() == pytest.approx(source.ball[inside].sum(), rel=0.1, abs=3)
+        assert body.shape == (10, 10, 10)

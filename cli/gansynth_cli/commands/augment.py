@@ -17,10 +17,10 @@ from gansynth_cli.common import (
     dry_run_option,
     edit_option,
     examples,
-    filter_option,
     refuse_unknown,
     set_option,
     summary,
+    with_asking,
     with_output,
     with_source,
 )
@@ -150,7 +150,7 @@ TOLERATED = 0.01
 )
 @edit_option
 @boxes_option
-@filter_option
+@with_asking
 @device_option
 @set_option
 @dry_run_option
@@ -208,12 +208,28 @@ def command(
         planned = plan(adapter, injection, settings, options)
         out.result(planned, summary(planned))
         return
+    _learn_filters(adapter, injection, out)
     outcome = adapter.start(injection, settings, options)
     for warning in outcome.warnings:
         out.reporter.warn(warning)
     document = describe(outcome, injection)
     out.result(document, summary(document))
     judge(outcome)
+
+
+def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:
+    """Have filters learn now, in sight, and not in the producer."""
+    from gansynth.filters.ahead import learn_ahead
+
+    if injection.ratio.p > 0:
+        learn_ahead(
+            injection.run,
+            injection.asking.filters,
+            adapter.source,
+            target=adapter.name,
+            device=injection.device,
+            reporter=out.reporter,
+        )
 
 
 def with_detector(
@@ -265,6 +281,8 @@ def plan(
     adapter: Adapter, injection: Injection, settings: Mapping[str, str], options: tuple[str, ...]
 ) -> dict[str, Any]:
     """What ``start`` would do, once ``check`` has passed."""
+    from gansynth.filters.ahead import planned_filters
+
     source = adapter.source
     clean = "none: no held-out case, subject or content was seen"
     return {
@@ -278,7 +296,9 @@ def plan(
         "ratio": str(injection.ratio),
         "schedule": str(injection.schedule),
         "synthetic_share": injection.schedule.share_of(injection.ratio),
+        **injection.asking.to_json(),
         **_planned_bank(adapter, injection),
+        **planned_filters(injection.run, injection.asking.filters),
         **adapter.planned(injection, settings, options),
         "seed": injection.seed,
         "settings": dict(settings),

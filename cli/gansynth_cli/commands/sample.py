@@ -15,14 +15,15 @@ from gansynth_cli.common import (
     device_option,
     edit_option,
     examples,
-    filter_option,
     root_option,
     summary,
+    with_asking,
     with_output,
 )
 from gansynth_cli.sample_options import with_png, with_sheets
 
 if TYPE_CHECKING:
+    from gansynth.asking import Asking
     from gansynth.picture_export import PngOptions
 
 
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 @with_png
 @edit_option
 @boxes_option
-@filter_option
+@with_asking
 @device_option
 @root_option
 @with_output
@@ -79,6 +80,7 @@ def command(
     png: PngOptions | None,
     edits: tuple[str, ...],
     boxes: str | None,
+    asking: Asking,
     judged: bool,
     device: str,
     root: str | None,
@@ -102,6 +104,7 @@ def command(
         classes=classes or None,
         boxes=boxes,
         judged=judged,
+        asking=asking,
         device=device,
         root=root,
         reporter=out.reporter,
@@ -116,6 +119,7 @@ def command(
             edits=edits or None,
             classes=classes or None,
             boxes=boxes,
+            asking=asking,
             device=device,
             root=root,
         )

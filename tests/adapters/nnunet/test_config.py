@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gansynth.adapter import Injection
+from gansynth.asking import Asking
 from gansynth.errors import UsageFault
 from gansynth.lineage import CaseRecord
 from gansynth.ratio import Ratio
@@ -72,6 +73,15 @@ def everything(run: Path) -> Injection:
         edits=("elastic", "flip"),
         boxes="training",
         judged=False,
+        asking=Asking(
+            conditions={
+                "kind": "nifti",
+                "where": str(run),
+                "fold": "0",
+                "read": {"spacing": "1,1,2", "channels": "T1"},
+            },
+            lesions="pairs=ordered",
+        ),
         seed=3,
         device="cuda:1",
         restarts=2,
@@ -101,6 +111,9 @@ def test_variables_say_all_that_the_options_of_augment_do(tmp_path):
         "SCRATCH": tmp_path / "scratch",
         "EDITS": "elastic,flip",
         "BOXES": "training",
+        "CONDITIONS": f"nifti:{tmp_path}",
+        "CONDITIONS_READ": "spacing=1,1,2,fold=0,channels=T1",
+        "LESIONS": "pairs=ordered",
         "FILTER": "none",
         "SEED": 3,
         "DEVICE": "cuda:1",
@@ -115,6 +128,26 @@ def test_variables_say_all_that_the_options_of_augment_do(tmp_path):
     assert config is not None
     assert config.injection == everything(tmp_path)
     assert config.patience == 0.5
+
+
+@pytest.mark.parametrize(
+    ("said", "edits"),
+    [
+        ("flip,shift:max_mm=3,axes=1", ("flip", "shift:max_mm=3,axes=1")),
+        ("elastic flip", ("elastic", "flip")),
+    ],
+)
+def test_an_edits_options_go_with_it(tmp_path, said, edits):
+    environ = {"GANSYNTH_GENERATOR": str(tmp_path), "GANSYNTH_RATIO": "1:1"}
+    config = MixConfig.from_environment({**environ, "GANSYNTH_EDITS": said})
+    assert config is not None
+    assert config.injection.edits == edits
+
+
+def test_a_filter_that_is_not_there_is_refused(tmp_path):
+    environ = {"GANSYNTH_GENERATOR": str(tmp_path), "GANSYNTH_RATIO": "1:1"}
+    with pytest.raises(UsageFault, match="sieve"):
+        MixConfig.from_environment({**environ, "GANSYNTH_FILTER": "sieve"})
 
 
 # -- predicting on a CPU -------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""``gansynth failures``: what a host gets wrong on inner folds, for conditions to be drawn by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gansynth.errors import UsageFault
+from gansynth_cli.common import (
+    FILE,
+    FOLDER,
+    Output,
+    device_option,
+    dry_run_option,
+    examples,
+    refuse_unknown,
+    set_option,
+    summary,
+    table,
+    with_output,
+    with_source,
+)
+
+if TYPE_CHECKING:
+    from gansynth.sources.base import SourceRequest
+
+
+@click.command(
+    epilog=examples(
+        "gansynth failures --data msd:Task04_Hippocampus --fold 0 -o failures.json",
+        "gansynth failures --data nnunet-raw:004 --inner 3 --write-splits inner.json",
+    )
+)
+@with_source
+@click.option("-o", "--out", "path", type=FILE, help="The new file.")
+@click.option(
+    "--inner", type=click.IntRange(min=2), default=3, show_default=True, help="Inner folds."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Of each small segmenter.  [default: 400]"
+)
+@click.option(
+    "--predictions",
+    multiple=True,
+    type=FOLDER,
+    help="Label maps of the training cases, CASE.nii.gz, by the host on inner folds; may be "
+    "repeated. [default: a small segmenter is trained on each inner fold]",
+)
+@click.option(
+    "--write-splits",
+    "write_splits",
+    type=FILE,
+    help="Write the inner folds there, as nnU-Net reads them.",
+)
+@set_option
+@device_option
+@dry_run_option
+@with_output
+def command(
+    request: SourceRequest,
+    path: Path | None,
+    inner: int,
+    steps: int | None,
+    predictions: tuple[Path, ...],
+    write_splits: Path | None,
+    settings: dict[str, str],
+    device: str,
+    dry_run: bool,
+    out: Output,
+) -> None:
+    """Find what a host gets wrong, by inner folds of the training cases.
+
+    Every lesion of a fold's training cases is judged by a host that was trained without its case.
+    The file has sizes, places and classes with how often they are failed at; --weights FILE then
+    draws such conditions more often (docs/failures.md). The fold's held-out cases are not opened.
+    """
+    from gansynth.failures.job import FailureOptions, find_failures, open_source
+    from gansynth.settings import parse
+
+    if path is None and write_splits is None:
+        raise UsageFault(
+            "gansynth failures: nothing to write, expected -o FILE, or --write-splits FILE"
+        )
+    known = dict.fromkeys(FailureOptions.model_fields.keys() - {"inner", "steps"}, "")
+    refuse_unknown(settings, known, of="gansynth failures")
+    told = {**settings, "inner": str(inner), **({} if steps is None else {"steps": str(steps)})}
+    report = find_failures(
+        open_source(request),
+        path,
+        parse(FailureOptions, told),
+        predictions=predictions,
+        write_splits=write_splits,
+        device=device,
+        dry_run=dry_run,
+        reporter=out.reporter,
+    )
+    out.result(report, _lines(report))
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    """The report, and its weights as a table."""
+    plain = {key: value for key, value in report.items() if key not in ("risk", "inner")}
+    folds = ", ".join(f"{one['train']} + {one['val']}" for one in report["inner"])
+    lines = summary({**plain, "inner": folds})
+    if "risk" not in report:
+        return lines
+    rows = [("", "", "lesions", "missed", "failure", "weight")]
+    for factor in report["risk"]["factors"]:
+        for one in factor["bins"]:
+            numbers = (
+                one["lesions"],
+                one["missed"],
+                f"{one['failure']:.3f}",
+                f"{one['ratio']:.2f}",
+            )
+            rows.append((factor["name"], one["name"], *map(str, numbers)))
+    return [*lines, "", *table(rows)]

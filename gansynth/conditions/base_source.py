@@ -1,0 +1,339 @@
+"""``--conditions SOURCE``: cases of another source to draw from, or into, instead of one's own.
+
+Tumour-free brains, say, that lesions are put into. Such a case is handed out as if the run's own
+source had it: the same channels in the same order, labels by the same names; one without labels is
+wholly background, which whoever names it as a source of conditions says of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.lineage import CaseRecord
+from gansynth.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.grid import same_spacing
+from gansynth.space import Space
+
+log = logging.getLogger("gansynth")
+
+NOT_INHERITED = frozenset(
+    {"labels", "boxes", "least", "folds", "seed", "slices", "foreground", "min_foreground"}
+    | {"classes", "selector", "allow_absolute"}
+)
+"""What ``--read`` says of one data set, not of how arrays come about."""
+_PER_CHANNEL = ("intensity", "normalization_schemes", "use_mask_for_norm", "window")
+_WHOLE = ("orientation", "transpose_forward", "outside", "plane", "concat", "resize")
+_OF_CT = "foreground_intensity_properties_per_channel"
+
+
+class BaseSource(CaseSource):
+    """Another source's training cases with the run's schema.
+
+    Args:
+        base: the other source.
+        schema: of the run's own source.
+
+    Raises:
+        UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
+            an outside where the run's do not.
+    """
+
+    def __init__(self, base: CaseSource, schema: Schema) -> None:
+        self.base, self.request = base, base.request
+        self._schema = schema
+        self._order = _channel_order(base, schema)
+        self._values = _label_values(base, schema)
+        if base.schema.has_outside and not schema.has_outside:
+            raise UsageFault(
+                f"{_said(base)}: its cases have an outside (label -1), those of the run have none; "
+                "expected cases that are read like the run's own, by the same kind of source"
+            )
+        if schema.classes and base.schema.classes != schema.classes:
+            raise UsageFault(
+                f"{_said(base)}: its cases have the classes {_names(base.schema.classes)}, those "
+                f"of the run {_names(schema.classes)}; expected the same. Read them so: "
+                "--conditions-read classes="
+            )
+        self._told = False
+
+    @property
+    def name(self) -> str:
+        """The other source's."""
+        return self.base.name
+
+    @property
+    def schema(self) -> Schema:
+        """That of the run's own source."""
+        return self._schema
+
+    @property
+    def space(self) -> Space:
+        """The other source's, with its host's record."""
+        return self.base.space
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """The other source's."""
+        return self.base.train_ids
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """The other source's; never opened here."""
+        return self.base.held_out_ids
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+        return self.base.subject(case_id)
+
+    def label_class(self, case_id: str) -> int | None:
+        """Number of a case's class; None where the run knows of no classes."""
+        return self.base.label_class(case_id) if self._schema.classes else None
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Spatial shape of a case in voxels."""
+        return self.base.shape(case_id)
+
+    def load(self, case_id: str) -> Case:
+        """Read one case: channels as the run has them, labels too, and no boxes.
+
+        Raises:
+            DataFault: see the other source.
+        """
+        case = self.base.load(case_id)
+        image = case.image
+        if self._order != list(range(len(image))):
+            image = np.ascontiguousarray(image[self._order])
+        return replace(
+            case,
+            image=image,
+            labels=self._labels(case),
+            boxes=None,
+            label_class=case.label_class if self._schema.classes else None,
+        )
+
+    def _labels(self, case: Case) -> LabelArray:
+        if case.labels is None:
+            if not self._told:
+                self._told = True
+                log.warning(
+                    "--conditions %s:%s: cases without labels (%s, for one) count as wholly "
+                    "background",
+                    *(self.request.kind, self.request.where, case.id),
+                )
+            return np.zeros(case.image.shape[1:], np.int16)
+        if all(one == other for one, other in self._values.items()):
+            return case.labels
+        mapped = np.zeros_like(case.labels)
+        for value, own in {OUTSIDE: OUTSIDE, **self._values}.items():
+            mapped[case.labels == value] = own
+        return mapped
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        """Lineage record of a case as it is handed out here."""
+        return self.base.record(case_id, load or self.load)
+
+    def records(self, ids: Iterable[str]) -> tuple[CaseRecord, ...]:
+        """Lineage records of cases, sorted by id."""
+        return tuple(self._seen[i][0] if i in self._seen else self.record(i) for i in sorted(ids))
+
+    @cached_property
+    def _seen(self) -> dict[str, tuple[CaseRecord, str]]:
+        """Training case -> record, and hash of its image alone, empty if that shows nothing."""
+        found = {}
+        for case_id in self.train_ids:
+            case = self.load(case_id)
+
+            def at_hand(_: str, case: Case = case) -> Case:
+                return case
+
+            found[case_id] = self.record(case_id, at_hand), _image_hash(case)
+        return found
+
+    def guard_images(self, source: CaseSource) -> None:
+        """Refuse if an image is one that a host holds out, whatever its labels are.
+
+        A case without labels has another content than the same case with some, and still is it.
+
+        Args:
+            source: the host's cases.
+
+        Raises:
+            IntegrityFault: naming the cases.
+        """
+        seen = {image: case_id for case_id, (_, image) in self._seen.items() if image}
+        for case_id in source.held_out_ids:
+            same = seen.get(_image_hash(source.load(case_id)))
+            if same is not None:
+                raise IntegrityFault(
+                    f"leakage: {_said(self.base)}: {same} shows the same image as {case_id}, which "
+                    f"{source.name} fold {source.fold} holds out; expected none of these. Leave it "
+                    "out of that source"
+                )
+
+
+def open_base(asked: Mapping[str, Any], source: CaseSource) -> BaseSource:
+    """Open what ``--conditions`` names.
+
+    Args:
+        asked: a ``SourceRequest`` as JSON; what is not in it is as for the run's own source.
+        source: the run's own.
+
+    Raises:
+        UsageFault, DataFault: it does not open, has no case, or does not fit the run's own.
+    """
+    from gansynth.registry import installed
+
+    request = inherited(asked, source.request)
+    try:
+        base = installed().open_source(request)
+        if "fold" not in asked and base.name == source.name and request.fold != source.fold:
+            base = installed().open_source(replace(request, fold=source.fold))
+    except (UsageFault, DataFault) as fault:
+        text = str(fault).replace("--read ", "--conditions-read ")
+        text = text.replace("--fold ", "--conditions-read fold=").removeprefix("--data ")
+        raise type(fault)(f"--conditions {request.kind}:{request.where}: {text}") from fault
+    if not base.train_ids:
+        raise DataFault(f"{_said(base)}: it has no case, expected at least one; add cases")
+    view = BaseSource(base, source.schema)
+    _check_intensities(base, source)
+    spacings = [source.space.generator_schema(one).spacing for one in (base.schema, source.schema)]
+    if not same_spacing(*spacings):
+        wanted = ",".join(f"{mm:g}" for mm in source.schema.spacing)
+        raise UsageFault(
+            f"{_said(base)}: its voxels are {_mm(spacings[0])}, those of {source.name} "
+            f"{_mm(spacings[1])}; expected the same within 1 %. Resample them where its kind does: "
+            f"--conditions-read spacing={wanted}"
+        )
+    return view
+
+
+def inherited(asked: Mapping[str, Any], own: SourceRequest) -> SourceRequest:
+    """A request, with what was not asked for as in the run's own request, where that fits.
+
+    All cases of another data set count, so its fold is ``all``; of a cache it is the cached one.
+    """
+    given = dict(asked)
+    same = (given["kind"], given["where"]) == (own.kind, own.where)
+    if given["kind"] == own.kind:
+        read = {k: v for k, v in own.read.items() if same or k not in NOT_INHERITED}
+        given["read"] = {**read, **given.get("read", {})}
+        for key in ("configuration", "plans", "root"):
+            given.setdefault(key, getattr(own, key))
+    if "fold" not in given and not same and given["kind"] == "h5":
+        from gansynth.sources.h5_format import read_index
+
+        given["fold"] = read_index(Path(given["where"]).expanduser()).fold
+    given.setdefault("fold", own.fold if same else "all")
+    if same:
+        given.setdefault("subjects", own.subjects)
+    return SourceRequest(**given)
+
+
+# -- what has to fit -------------------------------------------------------------------------------
+
+
+def _channel_order(base: CaseSource, schema: Schema) -> list[int]:
+    """For each of the run's channels, its number in the other source."""
+    found, wanted = base.schema.channels, schema.channels
+    if base.schema.axes != schema.axes:
+        raise UsageFault(
+            f"{_said(base)}: its cases have the axes {base.schema.axes}, those of the run "
+            f"{schema.axes}; expected the same"
+        )
+    if sorted(found) != sorted(wanted):
+        raise UsageFault(
+            f"{_said(base)}: its channels are {_names(found)}, those of the run {_names(wanted)}; "
+            "expected the same, in any order. Name them so, or choose among them: "
+            f"--conditions-read channels={','.join(wanted)}"
+        )
+    return [found.index(name) for name in wanted]
+
+
+def _label_values(base: CaseSource, schema: Schema) -> dict[int, int]:
+    """Label value in the other source -> that of the run."""
+    values, unknown = {0: 0}, []
+    for name, value in base.schema.labels.items():
+        if value == 0:
+            continue
+        if value == base.schema.ignore and schema.ignore is not None:
+            values[value] = schema.ignore
+        elif name in schema.labels:
+            values[value] = schema.labels[name]
+        else:
+            unknown.append(name)
+    if unknown:
+        known = ",".join(f"{name}:{value}" for name, value in schema.labels.items() if value)
+        raise UsageFault(
+            f"{_said(base)}: its label {unknown[0]!r} is unknown to the run, expected names among "
+            f"{_names(tuple(n for n, v in schema.labels.items() if v))}. Name them so: "
+            f"--conditions-read labels={known}"
+        )
+    return values
+
+
+def _check_intensities(base: CaseSource, source: CaseSource) -> None:
+    """Refuse intensities of another meaning, as far as the hosts' records say."""
+    one, other = (_intensities(s.host, s.schema.channels) for s in (base, source))
+    if not one and not other:
+        log.warning(
+            "%s: whether its intensities mean what those of %s do cannot be known from either; "
+            "samples of it show if they do not",
+            *(_said(base), source.name),
+        )
+    for key in sorted({*one, *other}):
+        if one.get(key) != other.get(key):
+            raise UsageFault(
+                f"{_said(base)}: {key} is {_brief(one.get(key))}, that of {source.name} "
+                f"{_brief(other.get(key))}; expected the same, for intensities to mean the same. "
+                "Read both alike, or preprocess both alike"
+            )
+
+
+def _intensities(host: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any]:
+    """What a host's record says of how intensities and axes came about; channels by name."""
+    told = {**host, **host.get("slices", {})}
+    found = {key: told[key] for key in _WHOLE if told.get(key) is not None}
+    for key in _PER_CHANNEL:
+        if told.get(key) is not None:
+            found[key] = _by_channel(told[key], channels)
+    if _OF_CT in told and any("CT" in str(one) for one in told.get("normalization_schemes") or ()):
+        properties = told[_OF_CT] or {}
+        found[_OF_CT] = {c: properties.get(str(i)) for i, c in enumerate(channels)}
+    return found
+
+
+def _by_channel(value: Any, channels: Sequence[str]) -> Any:
+    if isinstance(value, (list, tuple)) and len(value) == len(channels):
+        return dict(zip(channels, value, strict=True))
+    return value
+
+
+def _image_hash(case: Case) -> str:
+    """Of the image alone; empty for one that shows nothing, as many may."""
+    return content_hash(case.image) if np.ptp(case.image) > 0 else ""
+
+
+def _said(base: CaseSource) -> str:
+    return f"--conditions {base.request.kind}:{base.request.where}"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{mm:g}" for mm in spacing) + " mm"
+
+
+def _brief(value: Any) -> str:
+    text = "not told" if value is None else str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

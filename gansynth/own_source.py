@@ -1,0 +1,39 @@
+"""Where a run's own training cases are, seen from the host that samples are drawn for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from gansynth.lineage import Lineage, same_host
+from gansynth.sources.base import CaseSource, SourceRequest
+
+
+class Fitted(Protocol):
+    """What of a run says where its training cases are."""
+
+    @property
+    def lineage(self) -> Lineage:
+        """Every case it has seen."""
+
+    @property
+    def request(self) -> SourceRequest:
+        """Where they came from."""
+
+
+def own_source(run: Fitted, host: CaseSource, *, any_size: bool = False) -> CaseSource:
+    """Where a run's training cases come from: the host's own source, or another one.
+
+    Args:
+        run: a run, or what is known of it.
+        host: the host's source.
+        any_size: whether the host takes samples of other sizes than it reads its cases in.
+    """
+    from gansynth.registry import installed
+
+    if same_host(run.lineage.host, host.host):
+        if not any_size or run.request.read == host.request.read:
+            return host
+        return installed().open_source(replace(host.request, read=run.request.read))
+    root = run.request.root or host.request.root
+    return installed().open_source(replace(run.request, root=root))

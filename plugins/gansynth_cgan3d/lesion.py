@@ -1,0 +1,283 @@
+"""Lesion in context: what is put into a real image, what may change of it, what stays.
+
+Two stages, each of use alone. *Coarse*: another case's lesion is faded into the background.
+*Refine*: the generator draws lesion and rim anew; its image is taken within the hole, faded across
+the rim, and the background is returned beyond it, to the bit.
+
+It learns from a real case and its own lesion. What is put in there in place of the real lesion is
+made of that lesion, so that nothing depends on who else is in the batch: mirrored about its middle,
+with another case's contrast, on the label map as it is. The generator is asked for the real image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansynth.errors import DataFault, UsageFault, did_you_mean
+from gansynth.generator import Step
+from gansynth.insertion import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
+from gansynth.schema import OUTSIDE, Case, Condition, Schema
+from gansynth_cgan3d.options import CGANOptions
+from gansynth_cgan3d.statistics import LesionStatistics
+
+LEAST = 4
+"""Voxels of a lesion, away from a crop's faces, that make it a crop to learn from."""
+MARGIN = 8
+"""A crop's faces are this part of its edges thick."""
+GRID = 4
+"""Edge of the grid of random numbers by which holes are enlarged in training."""
+LOOKS = 3
+"""As often is a lesion softened in training: once for each of the edits that are usual."""
+GAIN = 0.15
+"""Deviation of the logarithm of the factor by which contrasts are changed in training."""
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """What is put where, of a batch.
+
+    Attributes:
+        background: float32 (B, C, ...), real images.
+        hole: bool (B, 1, ...), lesion and rim: all that may change.
+        weight: float32 (B, 1, ...), how much of what is drawn is taken: 1 in the lesion, falling to
+            0 across the rim.
+        start: float32 (B, C, ...), the background with what the generator starts from in the hole.
+    """
+
+    background: Tensor
+    hole: Tensor
+    weight: Tensor
+    start: Tensor
+
+    def composed(self, drawn: Tensor) -> Tensor:
+        """What is drawn, (B, C, ...), in its place; exactly the background beyond the rim."""
+        mixed = torch.lerp(self.background, drawn, self.weight)
+        return torch.where(self.hole, mixed, self.background)
+
+
+class Inserting:
+    """Makes insertions, of conditions or of real cases to learn from.
+
+    Args:
+        schema: of the generator's space.
+        options: the generator's.
+
+    Attributes:
+        values: label values of the lesions.
+        rim: its width in voxels along each axis.
+        statistics: see ``LesionStatistics``.
+
+    Raises:
+        UsageFault: a lesion that is no label, or a data set without foreground.
+    """
+
+    def __init__(self, schema: Schema, options: CGANOptions) -> None:
+        self.schema, self.options = schema, options
+        self.values = lesion_values(schema, options.lesions)
+        self.rim = rim_voxels(options.rim_mm, schema.spacing)
+        self.statistics = LesionStatistics(self.values, len(schema.channels))
+
+    # -- what is learnt from ---------------------------------------------------------------------
+
+    def accepts(self, case: Case) -> bool:
+        """Whether a crop shows a lesion, and not only where its faces cut it off."""
+        if case.labels is None:
+            return False
+        inner = tuple(slice(n // MARGIN, n - n // MARGIN) for n in case.labels.shape)
+        return int(np.isin(case.labels[inner], self.values).sum()) >= LEAST
+
+    def of_step(self, step: Step) -> Insertion:
+        """The insertion that the generator is to undo in a step's real cases."""
+        batch = step.batch
+        assert batch.labels is not None, "it learns from labelled cases only"
+        background, labels = batch.image, batch.labels
+        lesion = self._lesion(labels)
+        mask = self._enlarged(step, lesion)
+        beyond = (labels == OUTSIDE)[:, None]
+        if batch.padding is not None:
+            beyond = beyond | batch.padding[:, None]
+        start = None
+        if self.options.stage == "both":
+            donor = self._disguised(step, background, torch.where(lesion[:, 0], labels, 0))
+            start = soft(background, donor, mask, self.rim)
+        return self._insertion(background, mask, beyond, start)
+
+    def _enlarged(self, step: Step, lesion: Tensor) -> Tensor:
+        """Half of the lesions with some voxels of their rim, no two alike."""
+        shape = lesion.shape[2:]
+        amount = (2 * step.rand(1, *[1] * len(shape)) - 1).clamp_min(0)
+        coarse = step.rand(1, *[min(GRID, n) for n in shape])
+        mode = "trilinear" if len(shape) == 3 else "bilinear"
+        reach = F.interpolate(coarse, shape, mode=mode, align_corners=True) * 2 * amount
+        return lesion | (steps_from(lesion, self.rim) < reach.clamp_max(1))
+
+    def _disguised(self, step: Step, image: Tensor, lesion: Tensor) -> Tensor:
+        """A real lesion in another guise: mirrored, of another contrast, on its own label map.
+
+        It has lost some of its grain as well, as lesions have that edits have moved.
+
+        Args:
+            step: where random numbers come from.
+            image: (B, C, ...).
+            lesion: int64 (B, ...), 0 elsewhere.
+        """
+        pull = _mirror(step, lesion > 0)
+        donor, donor_lesion = _pulled(image, pull), _pulled(lesion[:, None], pull)[:, 0]
+        told = self.statistics.to(image.device)
+        noise = step.randn(*image.shape[1:])
+        dressed = dress(
+            lesion,
+            donor,
+            donor_lesion,
+            self.values,
+            told["means"],
+            deviations=told["deviations"],
+            noise=noise,
+        )
+        ones, spread = [1] * (image.ndim - 2), told["between"]
+        gain = torch.exp(GAIN * step.randn(1, *ones))
+        shift = step.randn(len(spread), image.shape[1]) * spread
+        changed = dressed * gain
+        for row, value in enumerate(self.values):
+            moved = changed + shift[:, row].reshape(*shift[:, row].shape, *ones)
+            changed = torch.where((lesion == value)[:, None], moved, changed)
+        return _softened(step, changed)
+
+    # -- what is asked for -----------------------------------------------------------------------
+
+    def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Insertion:
+        """What conditions ask for, as one batch on a device.
+
+        Raises:
+            DataFault: one has no background, lesion or donor.
+        """
+
+        for key in ("background", "lesion", "donor"):
+            if any(getattr(condition, key) is None for condition in conditions):
+                raise DataFault(
+                    f"cgan3d: a condition has no {key}, expected one, for insert=lesion; draw "
+                    "conditions through a LesionDrawer"
+                )
+
+        def stacked(key: str) -> Tensor:
+            arrays = [getattr(condition, key) for condition in conditions]
+            return torch.from_numpy(np.stack(arrays)).to(device)
+
+        background, labels = stacked("background").float(), stacked("labels")
+        mask = torch.from_numpy(np.stack([drawn_in(c) for c in conditions])).to(device)[:, None]
+        start = None
+        if self.options.stage != "refine":
+            start = soft(background, stacked("donor").float(), mask, self.rim)
+        return self._insertion(background, mask, (labels == OUTSIDE)[:, None], start)
+
+    # -- both ------------------------------------------------------------------------------------
+
+    def _insertion(
+        self, background: Tensor, mask: Tensor, beyond: Tensor, start: Tensor | None
+    ) -> Insertion:
+        """An insertion whose hole leaves out what lies ``beyond`` the body; neutral if no start."""
+        room = hole(mask, self.rim) & ~beyond
+        if start is None:
+            neutral = self.statistics.neutral.to(background.device)
+            start = neutral.reshape(1, -1, *[1] * (background.ndim - 2))
+        weight = torch.where(room, fade(mask, self.rim), 0.0)
+        return Insertion(background, room, weight, torch.where(room, start, background))
+
+    def _lesion(self, labels: Tensor) -> Tensor:
+        """Voxels of lesions, bool (B, 1, ...)."""
+        values = torch.tensor(self.values, device=labels.device)
+        return torch.isin(labels, values)[:, None]
+
+    # -- recording -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """The statistics, as JSON."""
+        return {"lesions": self.statistics.to_json()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Read back ``state``."""
+        self.statistics.load_json(state.get("lesions", {}))
+
+
+def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
+    """Label values of lesions by name; of none, the whole foreground.
+
+    Raises:
+        UsageFault: a name that is no label of foreground, or no foreground at all.
+    """
+    known = {name: value for name, value in schema.labels.items() if value in schema.foreground}
+    if not known:
+        raise UsageFault("insert=lesion: labels have no foreground, expected lesions to draw")
+    for name in names:
+        if name not in known:
+            raise UsageFault(
+                f"lesions: {name!r} is no label of foreground, expected among {', '.join(known)}."
+                f"{did_you_mean(name, list(known))}"
+            )
+    return tuple(sorted(known[name] for name in names or known))
+
+
+def _mirror(step: Step, mask: Tensor) -> list[Tensor]:
+    """Where mirrored voxels come from, int64 (B, n) per axis: about the middle of a mask.
+
+    Along at least one axis, drawn for each sample: nothing may stay where it was.
+
+    Args:
+        step: where random numbers come from.
+        mask: bool (B, ...).
+    """
+    axes = mask.ndim - 1
+    flipped = step.rand(axes) < 0.5
+    fallback = (step.rand(1) * axes).long().clamp_max(axes - 1)
+    lone = torch.zeros_like(flipped).scatter_(1, fallback, True)
+    flipped = flipped | (lone & ~flipped.any(1, keepdim=True))
+    pull = []
+    for axis, length in enumerate(mask.shape[1:]):
+        at = torch.arange(length, device=mask.device)
+        middle = centroid(mask, axis)
+        turned = (2 * middle).round().long()[:, None] - at
+        found = torch.where(flipped[:, axis, None], turned, at)
+        pull.append(found.clamp(0, length - 1))
+    return pull
+
+
+def centroid(mask: Tensor, axis: int) -> Tensor:
+    """Mean position of masks (B, ...) along a spatial axis, float32 (B,); the middle of none."""
+    others = [a + 1 for a in range(mask.ndim - 1) if a != axis]
+    counts = mask.float().sum(others) if others else mask.float()
+    at = torch.arange(counts.shape[1], device=mask.device, dtype=torch.float32)
+    volume = counts.sum(1)
+    middle = (counts.shape[1] - 1) / 2
+    return torch.where(volume > 0, (counts * at).sum(1) / volume.clamp_min(1), middle)
+
+
+def _pulled(x: Tensor, pull: Sequence[Tensor]) -> Tensor:
+    """(B, C, ...) with voxels from where ``pull`` says, axis by axis."""
+    for axis, index in enumerate(pull, start=2):
+        shape = [len(index), *[1] * (x.ndim - 1)]
+        shape[axis] = index.shape[1]
+        x = torch.take_along_dim(x, index.reshape(shape), axis)
+    return x
+
+
+def _softened(step: Step, x: Tensor) -> Tensor:
+    """(B, C, ...) looked up between voxels, ``LOOKS`` times, each up to half a voxel off."""
+    axes = x.ndim - 2
+    for look in range(LOOKS):
+        off = 0.5 * step.rand(axes)
+        for axis in range(2, x.ndim):
+            rest = x.shape[axis] - 1
+            if look % 2:  # there and back
+                ends = [x.narrow(axis, 0, 1), x.narrow(axis, 0, rest)]
+            else:
+                ends = [x.narrow(axis, 1, rest), x.narrow(axis, rest, 1)]
+            share = off[:, axis - 2].reshape(-1, *[1] * (axes + 1))
+            x = torch.lerp(x, torch.cat(ends, axis), share)
+    return x

@@ -1,0 +1,81 @@
+"""Who judges what is drawn: of the whole crop, and of a window around the lesion and its rim.
+
+Two discriminators, one of all and one of what was filled in: Iizuka et al. 2017 (Globally and
+locally consistent image completion, ACM Transactions on Graphics 36(4), sec. 3.3), here each a
+PatchGAN with its own loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gansynth.generator import Step
+from gansynth_cgan3d.lesion import centroid
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One discriminator and what it sees.
+
+    Attributes:
+        name: of its network.
+        prefix: of its terms' names; empty for the one of the whole crop.
+        weight: of its terms in the generator's loss.
+        net: the network.
+        view: what it sees of (B, K, ...) in a step.
+    """
+
+    name: str
+    prefix: str
+    weight: float
+    net: nn.Module
+    view: Callable[[Step, Tensor], Tensor]
+
+    def __call__(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits per head, and features, of pairs as it sees them."""
+        judged: tuple[list[Tensor], list[Tensor]] = self.net(torch.cat((image, condition), 1))
+        return judged
+
+
+def whole(step: Step, x: Tensor) -> Tensor:
+    """All of it."""
+    return x
+
+
+def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
+    """First voxels of windows around masks: as central as the crop allows.
+
+    Args:
+        mask: bool (B, 1, ...).
+        size: of the window, per axis; none longer than the crop.
+
+    Returns:
+        One corner per sample.
+    """
+    found = []
+    for axis, edge in enumerate(size):
+        middle = centroid(mask[:, 0], axis)
+        first = (middle - (edge - 1) / 2).round().long()
+        found.append(first.clamp(0, mask.shape[axis + 2] - edge))
+    corner: list[list[int]] = torch.stack(found, 1).tolist()
+    return corner
+
+
+def windows(x: Tensor, at: Sequence[Sequence[int]], size: Sequence[int]) -> Tensor:
+    """A window of each sample: (B, K, ...) -> (B, K, *size).
+
+    Args:
+        x: any batch.
+        at: each sample's corner.
+        size: of the windows.
+    """
+    cut = []
+    for sample, corner in zip(x, at, strict=True):
+        box: Any = (slice(None), *(slice(c, c + n) for c, n in zip(corner, size, strict=True)))
+        cut.append(sample[box])
+    return torch.stack(cut)

@@ -1,0 +1,115 @@
+"""``--conditions nnunet:ID``: cases of another nnU-Net data set, preprocessed alike."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gansynth.adapter import Injection
+from gansynth.asking import Asking
+from gansynth.bank import BankReader
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.own_bank import fill_bank
+from gansynth.ratio import Ratio
+from gansynth.registry import installed
+from gansynth.run import load_run
+from gansynth.sampling import SampleDrawer
+from gansynth.schema import OUTSIDE
+from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.source import open_nnunet
+
+QUICK = {"num_epochs": 1, "num_iterations_per_epoch": 4, "num_val_iterations_per_epoch": 1}
+OTHER = Asking(conditions={"kind": "nnunet", "where": "502"})
+
+
+@pytest.fixture
+def two(toy_copy):
+    """The toy data set, and another one that is made of its training cases."""
+    home = toy_copy.preprocessed
+    other = shutil.copytree(home, home.with_name("Dataset502_Other"))
+    held_out = set(open_nnunet(toy_copy.request()).held_out_ids)
+    for file in other.rglob("*"):
+        if file.name.split(".")[0].removesuffix("_seg") in held_out:
+            file.unlink()
+    (other / "splits_final.json").unlink(missing_ok=True)
+    return toy_copy
+
+
+def injection(run: Path, asking: Asking) -> Injection:
+    return Injection(run, Ratio(1, 1), device="cpu", edits=("transplant",), asking=asking)
+
+
+@pytest.fixture
+def run(fitted, two, tmp_path) -> Path:
+    """The run, which finds its cases in the copy."""
+    copy = Path(shutil.copytree(fitted, tmp_path / "run"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["request"]["root"] = str(two.root)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_what_is_read_alike_and_not_held_out_passes_every_check(two, run):
+    adapter = NnunetAdapter(open_nnunet(two.request()))
+    adapter.check(injection(run, OTHER), {}, ())
+
+
+def test_a_held_out_scan_in_another_data_set_is_a_leak(two, run):
+    adapter = NnunetAdapter(open_nnunet(two.request()))
+    (scan, *_) = adapter.source.held_out_ids
+    home = two.preprocessed / adapter.host.folder.name
+    there = two.preprocessed.with_name("Dataset502_Other") / home.name
+    for suffix in (".b2nd", "_seg.b2nd"):
+        shutil.copy(home / f"{scan}{suffix}", there / f"disguised{suffix}")
+    with pytest.raises(IntegrityFault, match=rf"{scan} \(same content as disguised\)"):
+        adapter.check(injection(run, OTHER), {}, ())
+
+
+def test_other_intensities_are_refused(two, run):
+    plans = two.preprocessed.with_name("Dataset502_Other") / f"{two.plans}.json"
+    document = json.loads(plans.read_text())
+    for configuration in document["configurations"].values():
+        configuration["normalization_schemes"] = ["NoNormalization"] * 2
+    plans.write_text(json.dumps(document))
+    adapter = NnunetAdapter(open_nnunet(two.request()))
+    with pytest.raises(UsageFault, match=r"normalization_schemes is .*NoNormalization.*expected"):
+        adapter.check(injection(run, OTHER), {}, ())
+
+
+def test_the_outside_of_other_cases_stays_outside(two, run):
+    opened = load_run(run, "cpu")
+    source = installed().open_source(opened.request)
+    drawer = SampleDrawer(opened, source, ["transplant"], asking=OTHER)
+    for sample in drawer.draw_raw(0, 3):
+        real = drawer.beside(sample)
+        assert sample.provenance["dataset"] == "nnunet:Dataset502_Other"
+        assert np.array_equal(sample.labels == OUTSIDE, real.labels == OUTSIDE)
+
+
+def test_a_producer_draws_of_them_and_its_bank_says_so(run, tmp_path):
+    bank = fill_bank(run, tmp_path / "bank", 2, edits=("transplant",), asking=OTHER, device="cpu")
+    reader = BankReader(bank)
+    assert reader.spec.asking == OTHER
+    own, other = reader.spec.lineage.everyone()
+    assert (own.dataset, other.dataset) == ("nnunet:Dataset501_Toy", "nnunet:Dataset502_Other")
+    told = [reader.read(sample).provenance for sample in reader.ids()]
+    assert {one["dataset"] for one in told} == {"nnunet:Dataset502_Other"}
+    assert {one["case"] for one in told} <= {case.id for case in other.cases}
+
+
+@pytest.mark.slow
+def test_a_training_draws_of_them_and_its_record_names_them(two, run, run_cli):
+    asked = ("--generator", run, "--ratio", "1:1", "--conditions", "nnunet:502")
+    quick = (f"--set={k}={v}" for k, v in QUICK.items())
+    result = run_cli(
+        "augment", "--target", "nnunet", *two.options, *asked, "--edit", "transplant", *quick,
+        "--bank-size", 4, "--device", "cpu", "--", "-device", "cpu",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    (record,) = two.root.glob("nnUNet_results/*/*/fold_0/gansynth.json")
+    (session,) = json.loads(record.read_text())["sessions"]
+    assert session["asking"] == OTHER.to_json()
+    assert session["drawn"]["synthetic"] > 0
+    assert session["lineage"]["ancestors"][0]["dataset"] == "nnunet:Dataset502_Other"

@@ -1,0 +1,125 @@
+"""Volumes in memory with one lesion each, and hosts that miss some of them."""
+# mypy: disallow-untyped-calls=False
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from gansynth.failures.job import FailureOptions, find_failures
+from gansynth.hookspecs import hookimpl
+from gansynth.registry import installed
+from gansynth.reporting import NullReporter
+from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.space import Space
+
+SIDE = 24
+SPACING = (2.0, 1.0, 1.0)
+Misses = Callable[[Case], bool]
+
+
+class Blobs(CaseSource):
+    """``blobs:NAME``: 40 volumes of 20 people, the last eight held out: opening those fails.
+
+    Each has a body and in it one lesion: of 6 to 12 mm across, of class 1 or 2, anywhere.
+
+    Attributes:
+        misses: the host of ``predicted``: which cases' lesions it does not mark.
+    """
+
+    def __init__(self, request: SourceRequest | None = None, space: Space | None = None):
+        self.request = request or SourceRequest("blobs", "a")
+        self._space = space or Space("crop", (SIDE // 2, SIDE, SIDE), pad_label=0)
+        self.misses: Misses = lambda case: False
+        self.opened: set[str] = set()
+
+    @property
+    def name(self):
+        return f"blobs:{self.request.where}"
+
+    @property
+    def schema(self):
+        labels = {"background": 0, "one": 1, "two": 2}
+        return Schema(("T1",), labels, SPACING, has_outside=True)
+
+    @property
+    def space(self):
+        return self._space
+
+    @property
+    def train_ids(self):
+        return tuple(f"case_{i:02d}" for i in range(32))
+
+    @property
+    def held_out_ids(self):
+        return tuple(f"case_{i:02d}" for i in range(32, 40))
+
+    def subject(self, case_id):
+        return f"person_{int(case_id[-2:]) // 2}"
+
+    def load(self, case_id):
+        assert case_id in self.train_ids, f"{case_id} is held out"
+        self.opened.add(case_id)
+        number = int(case_id[-2:])
+        rng = np.random.default_rng(number)
+        at = np.moveaxis(np.indices((SIDE // 2, SIDE, SIDE)), 0, -1) * np.array(SPACING)
+        middle = np.array([SIDE - 1.0, SIDE - 1.0, SIDE - 1.0]) / 2
+        labels = np.where(((at - middle) ** 2).sum(-1) <= 11.5**2, 0, OUTSIDE).astype(np.int16)
+        centre = middle + rng.uniform(-4.5, 4.5, 3)
+        labels[((at - centre) ** 2).sum(-1) <= rng.uniform(3, 6) ** 2] = 1 + number % 2
+        image = 3.0 * np.maximum(labels, 0) + rng.normal(0, 0.3, labels.shape)
+        image[labels == OUTSIDE] = 0
+        return Case(case_id, self.subject(case_id), image[None].astype(np.float32), labels)
+
+    def predicted(self, case_id: str, file: Path) -> LabelArray:
+        case = self.load(case_id)
+        assert case.labels is not None
+        return np.zeros_like(case.labels) if self.misses(case) else case.labels
+
+
+def volume_of(labels: LabelArray) -> float:
+    """Foreground in mm^3."""
+    return float((labels > 0).sum() * np.prod(SPACING))
+
+
+def centre_of(labels: LabelArray) -> float:
+    """Middle of the foreground along the first axis."""
+    return float(np.nonzero(labels > 0)[0].mean())
+
+
+def failures_of(misses: Misses, folder: Path, **options) -> Path:
+    """The file of failures of a host that misses some lesions."""
+    source = Blobs()
+    source.misses = misses
+    predictions = folder / "predictions"
+    predictions.mkdir()
+    for case in source.train_ids:
+        (predictions / f"{case}.nii.gz").touch()
+    find_failures(
+        source,
+        folder / "failures.json",
+        FailureOptions(**options),
+        predictions=[predictions],
+        reporter=NullReporter(),
+    )
+    assert source.opened == set(source.train_ids)
+    return folder / "failures.json"
+
+
+@contextmanager
+def blobs() -> Iterator[None]:
+    """Offers ``blobs:``."""
+
+    @hookimpl
+    def register_sources(register):
+        register("blobs", lambda: Blobs)
+
+    installed().add(SimpleNamespace(register_sources=register_sources), "blobs")
+    try:
+        assert "blobs" not in installed().broken, installed().broken
+        yield
+    finally:
+        installed().remove("blobs")

@@ -1,0 +1,77 @@
+"""Edits as text: what is read, and what is refused in one line."""
+
+import re
+from typing import Any
+
+import pytest
+
+from gansynth.conditions import BUILT_IN
+from gansynth.conditions.asked import build_edit, build_edits
+from gansynth.errors import UsageFault
+
+GOOD: dict[str, dict[str, Any]] = {
+    "shift": {"max_mm": 8.0, "classes": None, "share": 1.0},
+    "shift:max_mm=12": {"max_mm": 12.0},
+    "shift: max_mm = 12 , classes = 1 + 2 ": {"max_mm": 12.0, "classes": (1, 2)},
+    "shift:classes=none,nested=no": {"classes": None, "nested": False},
+    "flip:axes=0+-1,probability=1,about=centroid": {"axes": (0, -1), "about": "centroid"},
+    "scale:low=5e-1,high=.9,share=0.25": {"low": 0.5, "high": 0.9, "share": 0.25},
+    "components:edit=scale,inner.low=0.9,inner.classes=1+2,classes=4": {
+        "edit": "scale",
+        "inner": {"low": "0.9", "classes": "1+2"},
+        "classes": (4,),
+    },
+}
+BAD = {
+    "shif": "edit 'shif' is unknown, .* Did you mean 'shift'",
+    "": "edit '' is unknown",
+    "shift:": "'' is not one of share, classes, nested, max_mm, each once",
+    "shift:max_mm=1,": "'' is not one of",
+    "shift:max_m=1": "'max_m=1' is not one of .* Did you mean 'max_mm'",
+    "shift:max_mm": "'max_mm' is not one of",
+    "shift:max_mm=1,max_mm=2": "'max_mm=2' is not one of .*, each once",
+    "shift:max_mm=": "max_mm: Input should be a valid number",
+    "shift:max_mm=far": r"max_mm: Input should be a valid number.* \(longest shift, mm",
+    "shift:max_mm=-1": "max_mm: Input should be greater than or equal to 0",
+    "shift:max_mm=.nan": "max_mm: Input should be",
+    "shift:max_mm=[": "a value is not readable, expected YAML",
+    "shift:max_mm=2020-99-99": "a value is not readable, expected YAML",
+    "shift:share=0": "share: Input should be greater than 0",
+    "shift:classes=0": "classes: Input should be greater than or equal to 1",
+    "shift:classes=1+": "classes: Input should be a valid integer",
+    "shift:max_mm.x=1": "'max_mm.x=1' is not one of",
+    "flip:about=me": "about: Input should be 'array' or 'centroid'",
+    "scale:low=3": "low 3.0 is above high 1.25, expected low <= high",
+    "components:edit=scal": "edit: edit 'scal' is unknown, .* Did you mean 'scale'",
+    "components:inner.max=4": "inner: edit 'shift': 'max' is not one of .* Did you mean 'max_mm'",
+    "components:inner.max_mm=far": "inner: edit 'shift': max_mm: Input should be a valid number",
+    "components:inner.max_mm=1,inner.max_mm=2": "'inner.max_mm=2' is not one of .*, each once",
+    "components:inner.=1": "'inner.=1' is not one of",
+    "components:inner=1": "inner: Input should be a valid",
+    "components:inner.share=0.5": "inner: has a share, expected chance",
+}
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_options_are_read_as_they_are_meant(text):
+    edit = build_edit(text)
+    assert edit.name == text.partition(":")[0]
+    found = edit.options.model_dump()
+    assert {key: found[key] for key in GOOD[text]} == GOOD[text]
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_does_not_fit_is_refused_in_one_line_that_names_it(text):
+    with pytest.raises(UsageFault) as fault:
+        build_edit(text)
+    message = str(fault.value)
+    assert re.search(BAD[text], message)
+    assert "\n" not in message
+    assert "Value error" not in message
+    if ":" in text:  # key and value, as they were typed
+        assert message.startswith(f"--edit {text}: ")
+
+
+def test_edits_come_in_the_order_they_are_asked_for():
+    names = list(BUILT_IN)
+    assert [edit.name for edit in build_edits(names)] == names

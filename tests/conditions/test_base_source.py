@@ -1,0 +1,313 @@
+"""Cases of another source: as the run's own source would have handed them out."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gansynth._bank_spec import BankSpec
+from gansynth.adapter import Injection
+from gansynth.asking import Asking
+from gansynth.asking_checks import check_heeded
+from gansynth.asking_text import read_asking, split_asked
+from gansynth.conditions.base_source import BaseSource, inherited, open_base
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.hookspecs import hookimpl
+from gansynth.lineage import Lineage
+from gansynth.producer import ProducerConfig
+from gansynth.ratio import Ratio
+from gansynth.registry import installed
+from gansynth.schema import OUTSIDE, Case, Schema, content_hash
+from gansynth.sessions import compare, describe_session
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.space import Space
+
+SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
+SHAPE = (4, 5, 6)
+
+
+class Shelf(CaseSource):
+    """Cases ``a`` and ``b``; ``c`` is held out; their channels hold 1, 2, ..."""
+
+    def __init__(self, schema=SCHEMA, labels=None, host=None, name="shelf", **asked):
+        self._schema, self._labels, self._host, self._name = schema, labels, host or {}, name
+        self.request = SourceRequest("shelf", name, **{"fold": "all", **asked})
+
+    name = property(lambda self: self._name)
+    schema = property(lambda self: self._schema)
+    space = property(lambda self: Space("crop", SHAPE, host=self._host))
+    train_ids = property(lambda self: ("a", "b"))
+    held_out_ids = property(lambda self: ("c",))
+
+    def load(self, case_id):
+        rng = np.random.default_rng(ord(case_id))
+        image = rng.normal(size=(len(self.schema.channels), *SHAPE)).astype(np.float32)
+        image += np.arange(1, len(image) + 1, dtype=np.float32).reshape(-1, 1, 1, 1) * 10
+        return Case(case_id, f"person {case_id}", image, self._labels)
+
+
+def numbered(*values: int) -> np.ndarray:
+    labels = np.zeros(SHAPE, np.int16)
+    labels.flat[: len(values)] = values
+    return labels
+
+
+def test_channels_come_in_the_runs_order():
+    base = BaseSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
+    means = base.load("a").image.mean(axis=(1, 2, 3))
+    assert np.rint(means / 10).tolist() == [2, 1]
+    assert base.schema is SCHEMA
+
+
+def test_labels_come_with_the_runs_values_and_the_outside_stays():
+    schema = replace(SCHEMA, labels={"background": 0, "rim": 1, "core": 4}, has_outside=True)
+    other = Shelf(schema, numbered(1, 4, 0, OUTSIDE))
+    base = BaseSource(other, replace(SCHEMA, has_outside=True))
+    labels = base.load("a").labels
+    assert labels.ravel()[:4].tolist() == [2, 1, 0, OUTSIDE]
+    assert other.load("a").labels.ravel()[:4].tolist() == [1, 4, 0, OUTSIDE]
+
+
+def test_cases_without_labels_are_wholly_background_and_that_is_said_once(caplog):
+    base = BaseSource(Shelf(), SCHEMA)
+    with caplog.at_level(logging.WARNING, "gansynth"):
+        assert not base.load("a").labels.any()
+        base.load("b")
+    assert [r.getMessage() for r in caplog.records] == [
+        "--conditions shelf:shelf: cases without labels (a, for one) count as wholly background"
+    ]
+
+
+def test_lineage_is_of_the_cases_as_they_are_handed_out():
+    base = BaseSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
+    lineage = base.lineage()
+    case = base.load("b")
+    assert (lineage.dataset, lineage.fold) == ("shelf", "all")
+    assert lineage.cases[1].sha256 == content_hash(case.image, case.labels)
+    assert lineage.cases[1].subject == "b"
+
+
+def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
+    base = BaseSource(Shelf(), SCHEMA)
+    host = Shelf(labels=numbered(1, 2), name="host")
+    base.guard_images(host)
+    host.load = lambda case_id: replace(Shelf.load(host, "b"), id=case_id)  # type: ignore[method-assign]
+    with pytest.raises(IntegrityFault, match=r"leakage: .* b shows the same image as c"):
+        base.guard_images(host)
+
+
+def test_images_that_show_nothing_are_no_leak():
+    base, host = BaseSource(Shelf(), SCHEMA), Shelf(name="host")
+    for source in (base.base, host):
+        source.load = lambda case_id: Case(case_id, case_id, np.zeros((2, *SHAPE), np.float32))  # type: ignore[method-assign]
+    base.guard_images(host)
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (replace(SCHEMA, channels=("T1",)), "channels are T1, those of the run T1, FLAIR"),
+        (Schema(("T1", "FLAIR"), {"background": 0}, (1.0, 1.0), "HW"), "axes HW"),
+        (replace(SCHEMA, labels={"background": 0, "cyst": 1}), "'cyst' is unknown"),
+        (replace(SCHEMA, has_outside=True), r"have an outside \(label -1\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(schema, says):
+    with pytest.raises(UsageFault, match=says):
+        BaseSource(Shelf(schema), SCHEMA)
+
+
+def test_other_classes_of_cases_are_refused_where_the_run_knows_some():
+    with pytest.raises(UsageFault, match="have the classes none, those of the run ill, well"):
+        BaseSource(Shelf(), replace(SCHEMA, classes=("ill", "well")))
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelved():
+    """Offers the kind ``shelf`` with what is put into a dictionary."""
+    offered: dict = {}
+
+    @hookimpl
+    def register_sources(register):
+        register("shelf", lambda: lambda request: Shelf(**{"fold": request.fold, **offered}))
+
+    plugin = type("plugin", (), {"register_sources": staticmethod(register_sources)})
+    installed().add(plugin, "shelved")
+    yield offered
+    installed().remove("shelved")
+
+
+MR = {"intensity": [{"modality": "mr"}, {"modality": "none"}], "orientation": "RAS"}
+ASKED = {"kind": "shelf", "where": "other"}
+
+
+def test_intensities_are_compared_channel_by_channel(shelved):
+    turned = {**MR, "intensity": MR["intensity"][::-1]}
+    shelved.update(schema=replace(SCHEMA, channels=("FLAIR", "T1")), host=turned)
+    assert open_base(ASKED, Shelf(host=MR)).train_ids == ("a", "b")
+    shelved.update(host=MR)
+    with pytest.raises(UsageFault, match=r"intensity is .* expected the same"):
+        open_base(ASKED, Shelf(host=MR))
+
+
+def test_what_cannot_be_known_of_intensities_is_said(shelved, caplog):
+    with caplog.at_level(logging.WARNING, "gansynth"):
+        open_base(ASKED, Shelf())
+    assert "cannot be known from either" in caplog.text
+
+
+@pytest.mark.parametrize(("scheme", "refused"), [("CTNormalization", True), ("ZScore", False)])
+def test_what_plans_have_learnt_counts_for_ct_only(shelved, scheme, refused):
+    def host(mean):
+        learnt = {"0": {"mean": mean}, "1": {"mean": 0}}
+        return {
+            "normalization_schemes": [scheme, "ZScore"],
+            "foreground_intensity_properties_per_channel": learnt,
+        }
+
+    shelved.update(host=host(1))
+    if refused:
+        with pytest.raises(UsageFault, match="foreground_intensity_properties_per_channel"):
+            open_base(ASKED, Shelf(host=host(2)))
+    else:
+        open_base(ASKED, Shelf(host=host(2)))
+
+
+def test_voxels_may_differ_by_one_percent(shelved):
+    shelved.update(schema=replace(SCHEMA, spacing=(1.009, 1.0, 1.0)), host=MR)
+    open_base(ASKED, Shelf(host=MR))
+    shelved.update(schema=replace(SCHEMA, spacing=(1.02, 1.0, 1.0)))
+    with pytest.raises(UsageFault, match=r"voxels are 1\.02 x 1 x 1 mm"):
+        open_base(ASKED, Shelf(host=MR))
+
+
+def test_ones_own_data_set_is_opened_in_ones_own_fold(shelved):
+    shelved.update(host=MR, name="mine")
+    shelved.pop("fold", None)
+    assert open_base(ASKED, Shelf(host=MR, name="mine", fold="3")).fold == "3"
+    assert open_base({**ASKED, "fold": "1"}, Shelf(host=MR, name="mine", fold="3")).fold == "1"
+    assert open_base(ASKED, Shelf(host=MR, name="yours", fold="3")).fold == "all"
+
+
+def test_how_it_is_read_is_as_the_runs_own_cases_unless_said():
+    own = SourceRequest(
+        "nifti", "/ill", "2", "3d", "p", "s.csv", "/root", {"spacing": "1", "labels": "x:1"}
+    )
+    other = inherited({"kind": "nifti", "where": "/free", "read": {"modality": "mr"}}, own)
+    assert other == SourceRequest(
+        "nifti", "/free", "all", "3d", "p", None, "/root", {"spacing": "1", "modality": "mr"}
+    )
+    assert inherited({"kind": "nifti", "where": "/ill"}, own) == own
+    told = {"kind": "nifti", "where": "/ill", "fold": "1", "read": {"spacing": "2"}}
+    assert inherited(told, own).fold == "1"
+    assert inherited(told, own).read == {"spacing": "2", "labels": "x:1"}
+    assert inherited({"kind": "msd", "where": "x"}, own) == SourceRequest("msd", "x", "all")
+
+
+# -- handing it on ---------------------------------------------------------------------------------
+
+ASKING = Asking({"kind": "nifti", "where": "/free"}, "pairs=ordered", "/w.json", ("range",))
+
+
+def test_documents_without_it_still_read_and_those_with_it_too():
+    plain = Injection(Path("run"), Ratio(1, 1))
+    document = plain.to_json()
+    del document["asking"]
+    assert Injection.from_json(document).asking == Asking()
+    for asking in (Asking(), ASKING):
+        config = ProducerConfig("run", {}, "toy", "bank", True, 3, asking=asking)
+        assert ("asking" in config.to_json()) == bool(asking)
+        assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+        spec = BankSpec(SCHEMA, Lineage("x", "0", ()), "r", "g", True, 3, asking=asking)
+        assert ("asking" in spec.to_json()) == bool(asking)
+        assert BankSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_a_training_that_goes_on_with_something_else_asked_says_so():
+    one, other = (
+        describe_session(Injection(Path("run"), Ratio(1, 1), asking=asking), None, None)
+        for asking in (Asking(), ASKING)
+    )
+    assert compare(one, one, None) == []
+    (said,) = compare(one, other, None)
+    assert said.startswith("asking: {} before")
+
+
+def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("free").mkdir()
+    Path("004").mkdir()
+
+    def where(text):
+        asking, _ = read_asking(text)
+        assert asking.conditions is not None
+        return asking.conditions["where"]
+
+    assert where("nifti:free") == str(tmp_path / "free")
+    assert where("slices:nifti:free") == f"nifti:{tmp_path / 'free'}"
+    assert where("nnunet:004") == "004"
+
+
+@pytest.mark.parametrize(
+    ("filters", "judged", "named"),
+    [
+        ((), True, ()),
+        (("own",), True, ()),
+        (("none",), False, ()),
+        (("range",), True, ("range",)),
+        (("own", "range"), True, ("range",)),
+    ],
+)
+def test_filters_stand_beside_the_generators_own_judgement(filters, judged, named):
+    asking, found = read_asking(filters=filters)
+    assert (found, asking.filters) == (judged, named)
+
+
+def test_options_go_with_the_name_before_them():
+    assert split_asked("a:x=1,y=2,b c:z=1+2,d") == ["a:x=1,y=2", "b", "c:z=1+2", "d"]
+
+
+@pytest.mark.parametrize(
+    ("heeds", "labelling", "parts", "says"),
+    [
+        ({"labels"}, "asked", True, "several generators in one run"),
+        ({"boxes"}, "asked", False, "is asked for boxes"),
+        (set(), "drawn", False, "is asked for no label maps"),
+    ],
+)
+def test_generators_that_cannot_take_other_cases_refuse_them(heeds, labelling, parts, says):
+    asking = Asking({"kind": "nifti", "where": "/free"})
+    with pytest.raises(UsageFault, match=says):
+        check_heeded(asking, "it", heeds, labelling, parts=parts)
+    check_heeded(asking, "it", {"labels"}, "asked")
+    check_heeded(Asking(), "it", heeds, labelling, parts=parts)
+
+
+# -- hosts -----------------------------------------------------------------------------------------
+
+
+def test_deepmedic_takes_samples_of_its_own_cases_only():
+    from gansynth_deepmedic.guards import open_origin
+
+    injection = Injection(Path("run"), Ratio(1, 1), asking=ASKING)
+    with pytest.raises(UsageFault, match="leave --conditions out"):
+        open_origin(injection, None, ())  # type: ignore[arg-type]
+
+
+def test_nnunet_takes_converted_samples_of_their_own_scans_only():
+    from gansynth_nnunet.foreign_guard import refuse_conditions
+
+    injection = Injection(Path("run"), Ratio(1, 1), asking=ASKING)
+    for host, refused in (({}, True), ({"plans": "p"}, False)):
+        manifest = {"lineage": Lineage("x", "0", (), host).to_json()}
+        if refused:
+            with pytest.raises(UsageFault, match="within the training scans"):
+                refuse_conditions(injection, manifest, {"plans": "p"})
+        else:
+            refuse_conditions(injection, manifest, {"plans": "p"})

@@ -1,0 +1,155 @@
+"""Parts of label maps, what is nested in them, and what moves keep nested."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.conditions.nesting import keeps_nesting, wrapped_classes
+from gansynth.conditions.parts import parts
+from gansynth.schema import OUTSIDE
+
+
+@pytest.fixture
+def two():
+    """A shell with a core and a cavity, and a bar that touches a dot by a corner; one dot apart."""
+    labels = np.zeros((12, 20), np.int16)
+    labels[1:9, 1:9] = 1
+    labels[3:6, 3:6] = 2
+    labels[6, 6] = 0
+    labels[2:4, 12:16] = 4
+    labels[4, 16] = 1
+    labels[9, 18] = 4
+    labels[:, 19] = OUTSIDE
+    return labels
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def test_the_largest_part_comes_first_and_corners_join(two, schema):
+    found = parts(two, schema(2))
+    assert [part.voxels for part in found] == [63, 9, 1]
+    assert np.array_equal(sum(part.whole() for part in found), np.maximum(two, 0))
+
+
+def test_a_part_holds_what_is_nested_in_it_but_no_cavity(two, schema):
+    shell = parts(two, schema(2), (1,))[0]
+    assert set(np.unique(shell.labels)) == {0, 1, 2}
+    assert shell.labels[5, 5] == 0  # the cavity
+    assert parts(two, schema(2), (1,))[1].voxels == 1  # the dot, without the bar beside it
+
+
+def test_what_is_outside_in_a_hole_is_no_part_of_it(schema):
+    labels = np.ones((5, 5), np.int16)
+    labels[2, 1:4] = (0, OUTSIDE, 2)
+    (part,) = parts(labels, schema(2), (1,))
+    assert part.voxels == 23
+    assert part.labels.min() == 0
+
+
+def test_a_core_alone_is_a_part_too(two, schema):
+    (core,) = parts(two, schema(2), (2,))
+    assert core.box == (slice(3, 6), slice(3, 6))
+    assert core.centroid == (4.0, 4.0)
+
+
+def test_equal_parts_come_in_the_arrays_order(schema):
+    labels = np.zeros((3, 9), np.int16)
+    labels[1, [7, 1, 4]] = 1
+    assert [part.box[1].start for part in parts(labels, schema(2))] == [1, 4, 7]
+
+
+def test_a_part_knows_its_volume_in_mm_and_whether_it_may_go_on(schema):
+    labels = np.zeros((4, 5, 6), np.int16)
+    labels[0, 1:3, 1:3] = 1
+    (part,) = parts(labels, schema(3, (2.0, 0.5, 1.5)))
+    assert part.volume == pytest.approx(4 * 1.5)
+    assert part.cut_off
+    labels = np.roll(labels, 1, axis=0)
+    assert not parts(labels, schema())[0].cut_off
+
+
+def test_small_parts_are_left_out_if_asked(two, schema):
+    assert [part.voxels for part in parts(two, schema(2), least=2)] == [63, 9]
+    assert parts(np.zeros((3, 3), np.int16), schema(2)) == []
+
+
+# -- nesting --------------------------------------------------------------------------------------
+
+
+def test_wrapped_is_what_touches_other_foreground_and_no_background(two, toy):
+    assert wrapped_classes(toy()) == (2,)
+    assert wrapped_classes(two) == (2,)
+    two[5:8, 5] = 0
+    assert wrapped_classes(two) == ()
+
+
+def test_neither_the_arrays_end_nor_outside_is_background():
+    labels = np.array([[2, 2, 1, 0], [2, 1, 1, 0], [OUTSIDE, 1, 0, 0]], np.int16)
+    assert wrapped_classes(labels) == (2,)
+    assert wrapped_classes(np.full((3, 3), 2, np.int16)) == ()
+
+
+def test_nesting_is_lost_where_a_wrapped_class_comes_to_touch_background(toy):
+    labels = toy()
+    bare = labels.copy()
+    bare[tuple(np.argwhere(labels == 0)[0])] = 2
+    assert keeps_nesting(labels, labels)
+    assert not keeps_nesting(labels, bare)
+    assert keeps_nesting(bare, labels)
+
+
+MOVES: dict[str, dict[str, Any]] = {
+    "shift": {"max_mm": 8.0},
+    "rotate": {"max_deg": 180.0},
+    "scale": {"low": 0.5, "high": 3.0},
+    "elastic": {"amplitude_mm": 8.0, "correlation_mm": 5.0},
+    "flip": {"about": "centroid", "probability": 1.0, "axes": (0, 1)},
+}
+
+
+@pytest.mark.parametrize("classes", [(2,), (1,), (2, 4), (1, 2)])
+@pytest.mark.parametrize("name", sorted(MOVES))
+def test_chosen_classes_stay_nested_when_they_move(name, classes, make, toy, schema):
+    labels, names = toy(2, (0.7, 0.7)), schema(2, (0.7, 0.7))
+    edit = make(name, **MOVES[name], classes=classes)
+    for seed in range(6):
+        params = edit.draw(labels, names, np.random.default_rng(seed))
+        after = edit.apply(labels, names, params)
+        assert keeps_nesting(labels, after)
+        if name != "scale" and 2 in classes:
+            assert (after == 2).sum() >= 0.7 * (labels == 2).sum()
+
+
+def test_a_core_that_moves_with_its_shell_is_not_cut(make, toy, schema):
+    labels, edit = toy(), make("shift", max_mm=3.0, classes=(1, 2))
+    for seed in range(6):
+        params = edit.draw(labels, schema(), np.random.default_rng(seed))
+        after = edit.apply(labels, schema(), params)
+        assert params["strength"] == 1
+        assert (after == 2).sum() > 0.9 * (labels == 2).sum()
+
+
+def test_a_move_may_be_told_to_lay_a_nested_class_bare(make, toy, schema):
+    labels, edit = toy(), make("shift", max_mm=8.0, classes=(2,), nested=False)
+    drawn = [edit.draw(labels, schema(), np.random.default_rng(seed)) for seed in range(12)]
+    kept = [keeps_nesting(labels, edit.apply(labels, schema(), params)) for params in drawn]
+    assert all(params["strength"] == 1 for params in drawn)
+    assert not all(kept)
+
+
+def test_a_nested_class_still_moves_and_is_cut_where_it_would_come_out(make, toy, schema):
+    labels, edit = toy(), make("shift", max_mm=8.0, classes=(2,))
+    params = {"strength": 1.0, "tries": 1, "classes": [2], "shift_mm": [0.0, 0.0, 3.0]}
+    free = edit.apply(labels, schema(), params)
+    cut = edit.apply(labels, schema(), {**params, "nested": True})
+    assert not keeps_nesting(labels, free)
+    assert keeps_nesting(labels, cut)
+    assert 0 < (cut == 2).sum() < (free == 2).sum()
+    assert np.array_equal(cut[cut == 2], free[cut == 2])
+
+
+def test_moves_of_the_whole_foreground_know_no_nesting(make, toy, schema):
+    params = make("shift").draw(toy(), schema(), np.random.default_rng(0))
+    assert "nested" not in params

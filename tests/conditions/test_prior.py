@@ -1,0 +1,119 @@
+"""Where lesions lie in training cases, brought to other bodies."""
+
+import numpy as np
+import pytest
+
+from gansynth.conditions.frames import Frame, depth_of, frame_of, looked_at
+from gansynth.conditions.prior import FLOOR, PlacementPrior
+from gansynth.conditions.room import Room, Scene
+from gansynth.schema import OUTSIDE
+from gansynth.space import Placement, Space
+
+
+def lesion_at(corner, shape=(20, 24, 28), size=3, value=1):
+    """A lesion in a body that leaves two voxels outside it at each border."""
+    labels = np.full(shape, OUTSIDE, np.int16)
+    labels[tuple(slice(2, -2) for _ in shape)] = 0
+    labels[tuple(slice(c, c + size) for c in corner)] = value
+    return labels
+
+
+@pytest.fixture
+def room(maps, schema):
+    """Six cases with their lesions in the first quarter of the body along every axis."""
+    cases = {f"p{i}": lesion_at((4 + i % 2, 5, 6 + i // 3)) for i in range(6)}
+    return Room(maps(cases, schema()), Space())
+
+
+def test_it_is_a_density_over_the_body_that_is_nowhere_0(room):
+    body = lesion_at((4, 5, 6), (26, 30, 22)) != OUTSIDE
+    density = PlacementPrior.learn(room).density(body)
+    assert density.shape == body.shape
+    assert density.sum() == pytest.approx(1)
+    assert (density[~body] == 0).all()
+    assert density[body].min() >= 0.99 * FLOOR / body.sum()
+
+
+def test_it_lies_where_training_lesions_are_in_a_larger_body_too(room):
+    body = np.ones((40, 48, 56), bool)
+    density = PlacementPrior.learn(room).density(body)
+    assert density[:20, :24, :28].sum() > 0.9
+    expected = Frame.of(body).voxels(PlacementPrior.learn(room).centres).mean(axis=0)
+    places = np.moveaxis(np.indices(body.shape), 0, -1)
+    middle = (places * density[..., None]).sum(axis=(0, 1, 2))
+    # All but the even share of it: that one's middle is the body's.
+    even = FLOOR * (np.array(body.shape) - 1) / 2
+    assert np.abs(middle - even - (1 - FLOOR) * expected).max() < 0.5
+
+
+def test_draws_follow_the_density(room):
+    body = lesion_at((4, 5, 6)) != OUTSIDE
+    prior, rng = PlacementPrior.learn(room), np.random.default_rng(0)
+    drawn = np.array([prior.draw(body, rng) for _ in range(1500)])
+    assert body[tuple(drawn.T)].all()
+    density = prior.density(body)
+    for axis in range(3):
+        rest = tuple(a for a in range(3) if a != axis)
+        found = np.bincount(drawn[:, axis], minlength=body.shape[axis]) / len(drawn)
+        # Kolmogorov-Smirnov at p = 0.001 for 1500 draws.
+        assert np.abs(np.cumsum(found - density.sum(axis=rest))).max() < 1.95 / np.sqrt(1500)
+    far = (drawn > np.array(body.shape) / 2).all(axis=1)
+    assert 0 < far.mean() < FLOOR
+
+
+def test_without_any_lesion_every_place_of_the_body_is_alike(room):
+    prior = PlacementPrior.learn(room, (4,))
+    body = lesion_at((4, 5, 6)) != OUTSIDE
+    assert prior.centres.shape == (0, 3)
+    assert np.allclose(prior.density(body)[body], 1 / body.sum())
+    assert body[prior.draw(body, np.random.default_rng(0))]
+
+
+def test_crumbs_do_not_count(maps, schema):
+    labels = lesion_at((5, 5, 5), size=4)
+    labels[15, 15, 15] = 1
+    room = Room(maps({"p0": labels}, schema()), Space())
+    assert len(PlacementPrior.learn(room).centres) == 1
+
+
+def test_it_is_learnt_once_from_training_cases_alone(room):
+    first = PlacementPrior.learn(room, (1, 2))
+    assert set(room.source.opened) == set(room.ids)
+    room.source.opened.clear()
+    assert PlacementPrior.learn(room, (2, 1)) is first
+    assert room.source.opened == []
+
+
+def test_a_few_of_many_cases_are_looked_at_always_the_same(maps, schema):
+    source = maps({f"p{i:03}": lesion_at((4, 5, 6)) for i in range(100)}, schema())
+    chosen = looked_at(Room(source, Space()))
+    assert len(set(chosen)) == 64
+    assert chosen == looked_at(Room(source, Space())) == tuple(sorted(chosen))
+    assert chosen[-1] > "p090"
+
+
+def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
+    deep, shallow = lesion_at((4, 5, 20)), lesion_at((14, 5, 5))
+    source, space = maps({"p0": deep, "p1": shallow}, schema()), Space("slice", (24, 28))
+    room = Room(source, space)
+    placement = Placement((0, 0), 5)
+    scene = Scene(room.cut("p0", placement), placement, deep.shape, 0, room)
+    prior = PlacementPrior.learn(room)
+    told = {"frame": frame_of(scene), "depth": depth_of(scene)}
+    assert told["depth"] == pytest.approx((5.5 - 2) / 16)
+    density = prior.density(scene.body, **told)
+    assert density[:, 15:].sum() > 0.9
+    rng = np.random.default_rng(0)
+    assert np.mean([prior.draw(scene.body, rng, **told)[1] > 14 for _ in range(100)]) > 0.85
+    either = prior.density(scene.body, frame=frame_of(scene))
+    assert 0.4 < either[:, 15:].sum() < 0.6
+
+
+def test_the_frame_of_a_crop_is_that_of_its_whole_case(maps, schema):
+    labels = lesion_at((4, 5, 6))
+    room = Room(maps({"p0": labels}, schema()), Space("crop", (8, 8, 8)))
+    placement = Placement((10, 3, -2))
+    scene = Scene(room.cut("p0", placement), placement, labels.shape, 0, room)
+    assert frame_of(scene) == Frame((-8.0, -1.0, 4.0), (8.0, 19.0, 28.0))
+    stranger = Scene(scene.case, placement, (20, 24, 30), 0, room)
+    assert frame_of(stranger) == Frame((-10.0, -3.0, 2.0), (10.0, 21.0, 32.0))

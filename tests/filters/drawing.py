@@ -1,0 +1,72 @@
+"""Samples of a run on toy cases whose generator draws what a test asks for."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.asking import Asking
+from gansynth.conditions.room import Room
+from gansynth.filters.base import Asked
+from gansynth.run import Run, load_run
+from gansynth.sampling import SampleDrawer
+from gansynth.schema import Condition, FloatArray, LabelArray, Sample
+from gansynth.testing import ToySource
+from gansynth.testing.toy import MEANS, TEXTURE, smooth_noise
+
+TINY = "faithful:steps=60,width=4,levels=2,crops=12,batch_size=4"
+Drawing = Callable[[Condition, np.random.Generator], FloatArray]
+
+
+def real(labels: LabelArray, rng: np.random.Generator, means: Any = MEANS) -> FloatArray:
+    """An image as toy cases have it, of a label map."""
+    image = means[:, np.maximum(labels, 0)] + TEXTURE * smooth_noise((2, *labels.shape), rng)
+    image[:, labels < 0] = 0
+    return np.asarray(image, np.float32)
+
+
+def as_asked(condition: Condition, rng: np.random.Generator) -> FloatArray:
+    """What a faultless generator draws."""
+    assert condition.labels is not None
+    return real(condition.labels, rng)
+
+
+def samples_of(
+    conditions: Sequence[Condition], seeds: Sequence[int], drawing: Drawing
+) -> list[Sample]:
+    """What ``Generator.sample`` returns."""
+    return [
+        Sample(drawing(c, np.random.default_rng(seed)), c.labels, None, dict(c.provenance))
+        for c, seed in zip(conditions, seeds, strict=True)
+    ]
+
+
+def opened(folder: Path, drawing: Drawing = as_asked) -> Run:
+    """The run, with another generator in it."""
+    found = load_run(folder, "cpu")
+
+    def sample(conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+        return samples_of(conditions, seeds, drawing)
+
+    found.generator.sample = sample  # type: ignore[method-assign]
+    return found
+
+
+def drawer(
+    folder: Path, filters: Sequence[str], drawing: Drawing = as_asked, **told: Any
+) -> SampleDrawer:
+    """Draws samples, and has them judged."""
+    asking = Asking(filters=tuple(filters))
+    return SampleDrawer(opened(folder, drawing), ToySource(2), (), asking=asking, **told)
+
+
+def flaws(samples: Sequence[Sample]) -> list[str]:
+    """What was found wrong with samples."""
+    return [str(sample.provenance.get("flaw", "")) for sample in samples]
+
+
+def asked(room: Room | None = None, **condition: Any) -> Asked:
+    """What a sample was asked to be, for a filter by itself."""
+    source = ToySource(2)
+    return Asked(Condition(**condition), None, room or Room(source, source.space))

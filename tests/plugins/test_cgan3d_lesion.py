@@ -1,0 +1,479 @@
+"""``cgan3d`` with ``insert=lesion``: what may change, what stays, what it learns from."""
+# mypy: disallow-untyped-calls=False
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gansynth import checkpoint
+from gansynth.asking import Asking
+from gansynth.conditions.lesions import lesion_drawer
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.errors import DataFault, UsageFault
+from gansynth.fitting import fit
+from gansynth.generator import Batch, Generator, Stage, Step
+from gansynth.inherit import named_axes, take_over
+from gansynth.recipe_plan import plan_recipe
+from gansynth.registry import installed
+from gansynth.reporting import NullReporter
+from gansynth.run import load_run
+from gansynth.sampling import SampleDrawer
+from gansynth.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.settings import parse
+from gansynth.sources.base import SourceRequest
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
+from gansynth.testing import ToySource, check_generator
+from gansynth.training import FitOptions, train
+from gansynth_cgan3d.lesion import Inserting, _mirror
+from gansynth_cgan3d.local import corners, windows
+from gansynth_cgan3d.model import CGAN3D, CGANOptions
+
+SIZE = (18, 22)
+TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2, "local_size": 8}
+LESION = {**TINY, "insert": "lesion", "rim_mm": 2, "l1_mask": "hole"}
+ROOMY = "what=one,inside=0.5,apart_mm=0"
+"""Toy cases are small, their own lesions large."""
+STAGES = ("both", "refine", "coarse")
+SCHEMA = Schema(
+    ("T1", "FLAIR"),
+    {"background": 0, "organ": 1, "lesion": 2},
+    (1.0, 1.0),
+    "HW",
+    has_outside=True,
+    outside_fill=(-2.5, 0.125),
+)
+
+
+def build(**options: Any) -> Any:
+    torch.manual_seed(0)
+    own = CGANOptions.model_validate({**LESION, "lesions": ("lesion",), **options})
+    generator = CGAN3D(SCHEMA, SIZE, own)
+    generator.observe([case(i) for i in range(3)])
+    return generator
+
+
+def case(seed: int, *, at: tuple[int, int] = (9, 11), radius: float = 3.5) -> Case:
+    """An organ with a lesion in it, outside at the left; lesions are bright."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(SIZE)
+    labels = np.where(columns < 3, OUTSIDE, np.where(rows > 3, 1, 0)).astype(np.int16)
+    lesion = (rows - at[0]) ** 2 + (columns - at[1]) ** 2 <= radius**2
+    # Lopsided, so that it is not its own mirror image.
+    lesion |= (np.abs(rows - at[0] - 1) <= 1) & (np.abs(columns - at[1] - 3) <= bool(radius) * 3)
+    labels[lesion & (labels != OUTSIDE) & (radius > 0)] = 2
+    image = rng.standard_normal((2, *SIZE)).astype(np.float32) + 3 * (labels == 2)
+    image[:, labels == OUTSIDE] = np.array(SCHEMA.outside_fill)[:, None]
+    return Case(f"c{seed}", f"c{seed}", image.astype(np.float32), labels)
+
+
+def asked(seed: int = 0) -> Any:
+    """The lesion of another case, in a case that has none of its own."""
+    own, other = case(seed, radius=0), case(seed + 100)
+    assert own.labels is not None
+    assert other.labels is not None
+    own.labels[own.labels == 2] = 1
+    lesion = np.where(other.labels == 2, np.int16(2), np.int16(0))
+    labels = np.where(lesion > 0, lesion, own.labels)
+    return Condition(labels=labels, background=own.image, lesion=lesion, donor=other.image)
+
+
+def batch(which: range) -> Batch:
+    cases = [case(i, at=(6 + i, 8 + 2 * i)) for i in which]
+    image = torch.stack([torch.from_numpy(c.image) for c in cases])
+    labels = [torch.from_numpy(c.labels.astype(np.int64)) for c in cases if c.labels is not None]
+    return Batch(image, torch.stack(labels))
+
+
+def step(which: range = range(2), total: int = 2, index: int = 0) -> Any:
+    rng = torch.Generator().manual_seed(5)
+    return Step(batch(which), Stage(), index, 0, rng, 5, first=which.start, total=total)
+
+
+def run(generator: Any, steps: int = 2) -> Mapping[str, float]:
+    loop = FitOptions(steps=steps, batch_size=2, precision="fp32", ema_half_life=0, log_every=steps)
+    return train(generator, lambda index, stage, which: batch(which), loop).losses
+
+
+def within(mask: np.ndarray, reach: float) -> np.ndarray:
+    """Voxels no further from a mask than so many."""
+    points, at = np.argwhere(mask), np.moveaxis(np.indices(mask.shape), 0, -1)
+    distance = np.linalg.norm(at[..., None, :] - points, axis=-1).min(-1)
+    near: np.ndarray = distance <= reach
+    return near
+
+
+# -- the contract ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["both", "refine"])
+def test_it_keeps_the_contract_of_generators(stage):
+    options = {**LESION, "width": 8, "d_width": 8, "lr_generator": 1e-3, "stage": stage}
+    check_generator(CGAN3D, options=options, ndim=(2,), steps=40).raise_if_failed()
+
+
+def test_what_it_heeds_and_what_is_put_where_by_default():
+    generator = build()
+    assert generator.heeds == {"labels", "lesion"}
+    assert lesion_drawer(generator.default_lesions).options.classes == (2,)
+    assert build(lesions=()).default_lesions is None
+    whole = CGAN3D(SCHEMA, SIZE, CGANOptions.model_validate(TINY))
+    assert whole.heeds == {"labels"}
+    assert whole.default_lesions is None
+    assert "local" not in whole.nets
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"output": "tanh"}, "output=linear"),
+        ({"pool": 4}, "pool=0"),
+        ({"context": 2}, "context=0"),
+        ({"given": "T1"}, "leave given and target out"),
+        ({"insert": "none", "l1_mask": "none", "stage": "coarse"}, "add insert=lesion"),
+        ({"insert": "none"}, "l1_mask=hole"),
+        ({"insert": "none", "l1_mask": "none", "residual": True}, "residual"),
+    ],
+    ids=lambda value: str(value).replace("'", "") if isinstance(value, dict) else "said",
+)
+def test_what_does_not_go_together_is_said_in_one_line(options, said):
+    with pytest.raises(UsageFault, match=said) as caught:
+        parse(CGANOptions, {k: str(v) for k, v in {**LESION, **options}.items()})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lesion_that_is_no_label_is_named():
+    with pytest.raises(UsageFault, match=r"'leson' is no label of foreground.*lesion"):
+        build(lesions=("leson",))
+    bare = replace(SCHEMA, labels={"background": 0})
+    with pytest.raises(UsageFault, match="no foreground"):
+        Inserting(bare, CGANOptions.model_validate(LESION))
+
+
+def test_options_of_earlier_runs_draw_whole_images():
+    earlier = CGANOptions.model_validate(TINY).model_dump(mode="json")
+    for key in ("insert", "stage", "lesions", "rim_mm", "residual", "local", "local_size"):
+        del earlier[key]
+    options = CGANOptions.model_validate(earlier)
+    assert (options.insert, options.stage) == ("none", "both")
+    generator = CGAN3D(SCHEMA, SIZE, options)
+    generator.load_state({})
+    assert set(generator.nets) == {"generator", "discriminator"}
+
+
+# -- what it draws ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_beyond_the_rim_the_background_comes_back_to_the_bit(stage):
+    generator, condition = build(stage=stage), asked()
+    if generator.nets:
+        run(generator)
+    sample = generator.sample([condition], [3])[0]
+    lesion = condition.lesion > 0
+    rim = within(lesion, 2) & (condition.labels != OUTSIDE)
+    assert (sample.image[:, ~rim] == condition.background[:, ~rim]).all()
+    assert (sample.image[:, lesion] != condition.background[:, lesion]).all()
+    assert (sample.image[:, rim] != condition.background[:, rim]).mean() > 0.9
+    assert np.array_equal(sample.labels, condition.labels)
+    assert sample.image.dtype == np.float32
+
+
+def test_coarse_is_the_donors_lesion_without_a_network():
+    generator, condition = build(stage="coarse"), asked()
+    sample = generator.sample([condition], [3])[0]
+    lesion = condition.lesion > 0
+    assert (sample.image[:, lesion] == condition.donor[:, lesion]).all()
+    assert (generator.nets, list(generator.phases())) == ({}, [])
+    assert generator.channel_axes() == {}
+
+
+def test_refine_does_not_see_the_donor_and_both_does():
+    condition = asked()
+    other = replace(condition, donor=condition.donor + 1)
+    for stage, same in (("refine", True), ("both", False)):
+        generator = build(stage=stage)
+        one, two = (generator.sample([c], [3])[0].image for c in (condition, other))
+        assert np.array_equal(one, two) == same
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_samples_do_not_depend_on_their_batch(stage, monkeypatch):
+    generator, conditions = build(stage=stage), [asked(0), asked(1)]
+    monkeypatch.setattr(generator, "_at_once", lambda rest: len(rest))
+    both = generator.sample(conditions, [3, 4])
+    alone = [generator.sample([c], [s])[0] for c, s in zip(conditions, (3, 4), strict=True)]
+    for one, two in zip(both, alone, strict=True):
+        np.testing.assert_allclose(one.image, two.image, atol=1e-5)
+
+
+def test_what_a_case_loses_is_drawn_as_well():
+    condition = asked()
+    region = np.zeros(SIZE, np.bool_)
+    region[15:, 18:] = True
+    image = build().sample([replace(condition, region=region)], [3])[0].image
+    assert (image[:, region] != condition.background[:, region]).all()
+
+
+def test_a_volume_drawn_in_tiles_is_the_same():
+    condition = asked()
+    whole, tiled = (build(sample_tile=tile).sample([condition], [3])[0].image for tile in (0, 8))
+    np.testing.assert_allclose(whole, tiled, atol=1e-4)
+
+
+@pytest.mark.parametrize("missing", ["background", "lesion", "donor"])
+def test_a_condition_without_one_of_them_is_refused(missing):
+    with pytest.raises(DataFault, match=f"no {missing}"):
+        build().sample([replace(asked(), **{missing: None})], [0])
+
+
+def test_no_room_is_a_flaw():
+    generator = build()
+    sample = generator.sample([replace(asked(), provenance={"lesions": {"room": False}})], [0])[0]
+    assert generator.flaw(sample).startswith("no room for a lesion, expected")
+    roomy = replace(sample, provenance={"lesions": {"room": True}})
+    assert generator.flaw(roomy) == ""
+
+
+# -- what it learns from ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("at", "radius", "accepted"),
+    [((9, 11), 3.5, True), ((9, 11), 0.0, False), ((0, 21), 2.0, False), ((9, 11), 1.0, True)],
+)
+def test_only_crops_that_show_a_lesion_are_learnt_from(at, radius, accepted):
+    assert build().accepts(case(0, at=at, radius=radius)) == accepted
+
+
+def test_every_crop_of_a_fit_shows_a_lesion():
+    source = ToySource(2)
+    generator = CGAN3D(source.schema, source.space.size, CGANOptions.model_validate(LESION))
+    bare = replace(source.load("toy_00"), labels=np.zeros((32, 32), np.int16))
+    assert not generator.accepts(bare)
+    assert all(generator.accepts(c) for c in source.cases())
+
+
+def test_the_answer_is_not_in_what_it_starts_from():
+    generator, now = build(), step()
+    insertion = generator.inserting.of_step(now)
+    lesion = (now.batch.labels == 2)[:, None].expand_as(insertion.start)
+    assert (insertion.start != now.batch.image)[lesion].all()
+    assert (insertion.start == now.batch.image)[~insertion.hole.expand_as(lesion)].all()
+    # Of another contrast, but of lesions: they are bright.
+    assert (insertion.start[lesion].mean() - 3).abs() < 2
+
+
+def test_every_lesion_is_mirrored_about_its_middle():
+    mask = torch.zeros(16, 9, 12, dtype=torch.bool)
+    mask[:, 3:6, 4:7] = True  # its middle: 4, 5
+    pull = _mirror(replace(step(range(16), 16), batch=batch(range(16))), mask)
+    seen = set()
+    for rows, columns in zip(*(axis.tolist() for axis in pull), strict=True):
+        turned = (rows[3:6] == [5, 4, 3], columns[4:7] == [6, 5, 4])
+        assert turned[0] or rows == list(range(9))
+        assert turned[1] or columns == list(range(12))
+        seen.add(turned)
+    assert seen == {(True, True), (True, False), (False, True)}
+
+
+def test_holes_hold_the_lesion_and_its_rim_and_are_often_larger():
+    generator, larger = build(), 0
+    for key in range(8):
+        now = replace(step(), rng=torch.Generator().manual_seed(key))
+        hole = generator.inserting.of_step(now).hole[:, 0].numpy()
+        for sample, labels in zip(hole, now.batch.labels.numpy(), strict=True):
+            inside = labels != OUTSIDE
+            least, most = within(labels == 2, 2) & inside, within(labels == 2, 4) & inside
+            assert (sample | ~least).all()
+            assert not (sample & ~most).any()
+            larger += int(sample.sum() > least.sum())
+    assert 2 < larger < 14
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"stage": "refine"}, {"augment": "flip", "gp": 1}], ids=str
+)
+def test_a_batch_that_is_shared_out_comes_to_the_same(options):
+    """What is random belongs to samples, so halves average to the whole."""
+    whole, halves = (build(**options, spectral_norm=False) for _ in range(2))
+    together, shares = step(), [step(range(1)), step(range(1, 2))]
+    for one, other in zip(whole.phases(), halves.phases(), strict=True):
+        expected = one.loss(together)
+        parts = [other.loss(share) for share in shares]
+        for name, value in expected.items():
+            mean = sum(part[name].item() for part in parts) / 2
+            assert mean == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_what_is_drawn_beyond_the_hole_costs_nothing():
+    generator, now = build(l1_lowpass=1), step()
+    real, hole = now.batch.image, generator.objective._told(now).insertion.hole
+    for where, expected in ((~hole, 0.0), (hole, 1.0)):
+        assert generator.objective._l1(now, real + where.float(), real).item() == pytest.approx(
+            expected
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "terms"),
+    [
+        ({"r1": 1, "r1_every": 1, "loss": "hinge"}, {"discriminator/local_r1"}),
+        ({"loss": "wgan", "gp": 10, "n_critic": 2}, {"discriminator/local_gp"}),
+        ({"loss": "wgan", "clip_weights": 0.01, "alternate": True}, set()),
+        ({"residual": True, "augment": "flip,cutout", "augment_p": "adaptive"}, set()),
+        ({"stage": "refine", "perceptual": 1, "d_norm": "batch"}, {"generator/perceptual"}),
+    ],
+    ids=range(5),
+)
+def test_both_discriminators_train_with_every_option(options, terms):
+    generator = build(**options)
+    nets = {name: torch.nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+            for name, net in generator.nets.items()}  # fmt: skip
+    losses = run(generator, 4)
+    wanted = {"generator/local_adversarial", "discriminator/local_adversarial", *terms}
+    assert wanted <= set(losses)
+    assert np.isfinite(list(losses.values())).all()
+    for name, net in generator.nets.items():
+        moved = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
+        assert not torch.equal(moved, nets[name]), name
+
+
+def test_without_the_local_discriminator_there_is_one():
+    generator = build(local=0)
+    assert set(generator.nets) == {"generator", "discriminator"}
+    assert not any("local" in name for name in run(generator, 1))
+
+
+@pytest.mark.parametrize("at", [(9, 11), (1, 20), (17, 4)])
+def test_the_local_window_holds_the_lesion_whole_as_far_as_the_crop_goes(at):
+    mask = within(np.array([[(r, c) == at for c in range(22)] for r in range(18)]), 2.5)
+    where = corners(torch.from_numpy(mask)[None, None], (8, 8))
+    seen = windows(torch.from_numpy(mask)[None, None].float(), where, (8, 8))
+    assert seen.shape == (1, 1, 8, 8)
+    assert seen.sum() == mask.sum()
+
+
+def test_a_run_of_another_recipe_starts_from_whole_images_by_channel_names():
+    source = CGAN3D(SCHEMA, SIZE, CGANOptions.model_validate(TINY))
+    tensors = {
+        f"{name}/{key}": value
+        for name, net in source.nets.items()
+        for key, value in net.state_dict().items()
+    }
+    generator = build()
+    taken = take_over(generator, named_axes(source), tensors)
+    names = ["label:-1", "label:0 (background)", "label:1 (organ)", "label:2 (lesion)"]
+    assert taken.partial["generator/stem.weight"] == names
+    judged = next(v for k, v in taken.partial.items() if k.startswith("discriminator/"))
+    assert judged == ["image:T1", "image:FLAIR", *names]
+    assert generator.condition_channels[-3:] == ("hole", "start:T1", "start:FLAIR")
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def toy(**changes: Any) -> tuple[Generator, CaseBatches]:
+    source = ToySource(2)
+    torch.manual_seed(0)
+    options = CGANOptions.model_validate({**LESION, **changes})
+    generator = CGAN3D(source.schema, source.space.size, options)
+    generator.observe(source.cases())
+    return generator, CaseBatches(CaseCache(source), source.space, accepts=generator.accepts)
+
+
+def newest(folder: Path) -> dict[str, torch.Tensor]:
+    found = checkpoint.latest(folder / "checkpoints")
+    assert found is not None
+    return found.tensors
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_equals_one_that_was_never_cut_off(tmp_path, precision):
+    def loop(steps: int) -> FitOptions:
+        return FitOptions(
+            steps=steps, batch_size=2, precision=precision, checkpoint_every=2, log_every=1
+        )
+
+    train(*toy(), loop(4), folder=tmp_path / "whole")
+    for steps in (2, 4):
+        torch.manual_seed(steps)  # whatever state another process starts in
+        report = train(*toy(), loop(steps), folder=tmp_path / "cut")
+    assert report.resumed_at == 2
+    one, two = newest(tmp_path / "cut"), newest(tmp_path / "whole")
+    assert one.keys() == two.keys()
+    assert any(key.startswith("net/local/") for key in one)
+    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+
+
+@pytest.fixture
+def toys(toy_source) -> SourceRequest:
+    return SourceRequest("toy", "2")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_fit_leaves_a_run_that_draws_into_real_cases(toys, tmp_path, stage):
+    settings = {key: str(value) for key, value in {**LESION, "stage": stage}.items()}
+    settings |= {"steps": "2", "batch_size": "2", "precision": "fp32", "sample_every": "2"}
+    out = tmp_path / "run"
+    fit("cgan3d", toys, out, settings=settings, edits=None, device="cpu", reporter=NullReporter())
+    opened, source = load_run(out, "cpu"), installed().open_source(toys)
+    drawer = SampleDrawer(opened, source, seed=1, asking=Asking(lesions=ROOMY))
+    sample = next(s for s in drawer.draw(0, 8) if s.provenance["lesions"]["room"])
+    assert [step["edit"] for step in sample.provenance["edits"]] == ["elastic", "scale", "rotate"]
+    background = drawer.beside(sample).image
+    kept = (sample.image == background).all(0)
+    assert 0.2 < kept.mean() < 1
+    told = opened.manifest["state"]["lesions"]
+    assert opened.generator.state() == {"lesions": told}
+    assert np.any(told["means"])
+
+
+def test_a_dry_run_measures_with_lesions(toys, tmp_path):
+    settings = {key: str(value) for key, value in LESION.items()}
+    report = fit(
+        "cgan3d",
+        toys,
+        tmp_path / "run",
+        settings={**settings, "steps": "2", "precision": "fp32"},
+        edits=None,
+        device="cpu",
+        dry_run=True,
+        reporter=NullReporter(),
+    )
+    assert report["parameters"]["local"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_conditions_come_from_a_lesion_drawer():
+    source = ToySource(2)
+    generator = toy()[0]
+    drawer = lesion_drawer(ROOMY)
+    sampler = ConditionSampler(source, source.space, seed=2, lesions=drawer)
+    conditions = [sampler.draw(i) for i in range(4)]
+    samples = generator.sample(conditions, [c.latent_seed for c in conditions])
+    for sample, condition in zip(samples, conditions, strict=True):
+        assert condition.lesion is not None
+        assert condition.background is not None
+        assert (condition.lesion > 0).any() == (generator.flaw(sample) == "")
+        far = ~within(condition.lesion > 0, 2) if (condition.lesion > 0).any() else ...
+        assert (sample.image[:, far] == condition.background[:, far]).all()
+
+
+@pytest.mark.parametrize("scale", [None, "tiny"])
+def test_the_recipe_fits_volumes_and_pictures(toys, scale):
+    recipe = installed().recipe("lesion")
+    for stage in STAGES:
+        settings = {"stage": stage}
+        planned = plan_recipe(recipe, toys, settings=settings, edits=None, scale=scale).sets
+        assert len(planned) == 1
+    options = CGANOptions.model_validate(
+        {k: v for k, v in recipe.spec.set.items() if k in CGANOptions.model_fields}
+    )
+    assert (options.insert, options.stage, options.l1_mask) == ("lesion", "both", "hole")
+    assert options.local > 0
