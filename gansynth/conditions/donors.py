@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ OWN = 1 / 3
 """Share of a voxel that must be of a class for the image to show the class there."""
 OTHER = 0.6
 """From that share of lesion on, an image shows lesion where the labels have none."""
-CUBIC = 3
+CUBIC: Literal[3] = 3
 """Order of the splines that images are interpolated by: linearly, half of the grain would go."""
 WHOLLY = 0.99
 """Known voxels are those that are pulled from known ones alone."""
@@ -229,7 +229,7 @@ def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArr
 
     out = np.empty_like(stack)
     for number, channel in enumerate(stack):
-        order = CUBIC if number < images else 1
+        order: Literal[1, 3] = CUBIC if number < images else 1
         moved = map_coordinates(channel, pull, order=order, mode="nearest")
         # Splines overshoot at sharp edges.
         out[number] = np.clip(moved, channel.min(), channel.max())

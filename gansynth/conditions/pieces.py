@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
+from gansynth.conditions.base import EditOptions
 from gansynth.conditions.geometry import Mask, Matrix, bounding_box
 from gansynth.conditions.moving import close_left, nearest_voxels
 from gansynth.conditions.parts import Part, parts
@@ -21,6 +23,14 @@ MOST = 64
 """Lesions that an edit changes, the largest first; more stay as they are."""
 Pull = tuple[Matrix, Sequence[float]]
 """A matrix (n, n + 1) about a centre: see ``geometry.affine_coordinates``."""
+
+
+class PieceOptions(EditOptions):
+    """Which lesions."""
+
+    classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="label values of lesions; None takes the whole foreground"
+    )
 
 
 def lesions(

@@ -11,9 +11,16 @@ from pydantic import Field
 from gansynth.conditions.base import EditOptions, SceneEdit
 from gansynth.conditions.frames import depth_of, frame_of
 from gansynth.conditions.geometry import Mask
-from gansynth.conditions.moving import MoveOptions, chosen_classes
+from gansynth.conditions.moving import chosen_classes
 from gansynth.conditions.parts import Part
-from gansynth.conditions.pieces import cut_by_crop, lesions, pull_image, taken, unchanged
+from gansynth.conditions.pieces import (
+    PieceOptions,
+    cut_by_crop,
+    lesions,
+    pull_image,
+    taken,
+    unchanged,
+)
 from gansynth.conditions.prior import PlacementPrior, anywhere
 from gansynth.conditions.room import Scene
 from gansynth.schema import FloatArray, LabelArray, Schema
@@ -22,7 +29,7 @@ DRAWS = 64
 """Places that are drawn for a lesion until there is room at one."""
 
 
-class PlaceOptions(MoveOptions):
+class PlaceOptions(PieceOptions):
     """Which lesions, and to where."""
 
     each: bool = Field(False, description="every connected lesion to a place of its own")

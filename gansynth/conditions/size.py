@@ -11,11 +11,12 @@ from pydantic import Field
 from gansynth.conditions.base import EditOptions, SceneEdit
 from gansynth.conditions.frames import looked_at, whole
 from gansynth.conditions.geometry import Matrix, affine_coordinates, pull_labels
-from gansynth.conditions.moving import MoveOptions, chosen_classes, keeps_classes
+from gansynth.conditions.moving import chosen_classes, keeps_classes
 from gansynth.conditions.nesting import keeps_nesting
 from gansynth.conditions.parts import Part
 from gansynth.conditions.pieces import (
     LEAST,
+    PieceOptions,
     Pull,
     cut_by_crop,
     lesions,
@@ -36,7 +37,7 @@ PLANES = 16
 """Slices of a case whose lesions are measured."""
 
 
-class SizeOptions(MoveOptions):
+class SizeOptions(PieceOptions):
     """Which lesions, and which sizes."""
 
     like: Literal["training", "small"] = Field(

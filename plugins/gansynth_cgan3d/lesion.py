@@ -33,8 +33,9 @@ MARGIN = 8
 """A crop's faces are this part of its edges thick."""
 GRID = 4
 """Edge of the grid of random numbers by which holes are enlarged in training."""
-LOOKS = 3
-"""As often is a lesion softened in training: once for each of the edits that are usual."""
+SOFT = 0.2
+"""Share of a voxel by which a lesion is looked up beside its voxels in training, at most: what is
+pulled through edits by splines has lost as little of its grain."""
 GAIN = 0.15
 """Deviation of the logarithm of the factor by which contrasts are changed in training."""
 
@@ -268,16 +269,12 @@ def _pulled(x: Tensor, pull: Sequence[Tensor]) -> Tensor:
 
 
 def _softened(step: Step, x: Tensor) -> Tensor:
-    """(B, C, ...) looked up between voxels, ``LOOKS`` times, each up to half a voxel off."""
+    """(B, C, ...) looked up between voxels, up to ``SOFT`` of one off along each axis."""
     axes = x.ndim - 2
-    for look in range(LOOKS):
-        off = 0.5 * step.rand(axes)
-        for axis in range(2, x.ndim):
-            rest = x.shape[axis] - 1
-            if look % 2:  # there and back
-                ends = [x.narrow(axis, 0, 1), x.narrow(axis, 0, rest)]
-            else:
-                ends = [x.narrow(axis, 1, rest), x.narrow(axis, rest, 1)]
-            share = off[:, axis - 2].reshape(-1, *[1] * (axes + 1))
-            x = torch.lerp(x, torch.cat(ends, axis), share)
+    off = SOFT * step.rand(axes)
+    for axis in range(2, x.ndim):
+        rest = x.shape[axis] - 1
+        ends = [x.narrow(axis, 1, rest), x.narrow(axis, rest, 1)]
+        share = off[:, axis - 2].reshape(-1, *[1] * (axes + 1))
+        x = torch.lerp(x, torch.cat(ends, axis), share)
     return x

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ TRANSPLANT = ("--edit", "transplant")
 
 def save(path: Path, array: np.ndarray, mm: float = 1.0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.diag([mm, mm, mm, 1.0])), path)  # type: ignore[attr-defined]
+    nib.save(nib.Nifti1Image(array, np.diag([mm, mm, mm, 1.0])), path)
 
 
 def brain(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, np.ndarray]:
     """Two channels and labels; nothing outside of a ball."""
-    grid = np.stack(np.indices(SHAPE)) - np.reshape(SHAPE, (3, 1, 1, 1)) / 2
+    grid = np.indices(SHAPE) - np.reshape(SHAPE, (3, 1, 1, 1)) / 2
     body = (grid**2).sum(axis=0) < 49
     centre = rng.uniform(-2, 2, (3, 1, 1, 1))
     far = ((grid - centre) ** 2).sum(axis=0)
@@ -51,17 +52,17 @@ def write(folder: Path, names: str, seed: int, *, lesions: bool = True, mm: floa
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("conditions") / "ill", "abcdef", 0)
 
 
 @pytest.fixture(scope="module")
-def free(tmp_path_factory) -> Path:
+def free(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("conditions") / "free", "abc", 1, lesions=False)
 
 
 @pytest.fixture
-def run(toys, run_json, data, tmp_path) -> Path:
+def run(toys: object, run_json: Callable[..., Any], data: Path, tmp_path: Path) -> Path:
     run_json("fit", "means", "--data", f"nifti:{data}", *READ, "-o", tmp_path / "run")
     return tmp_path / "run"
 
@@ -96,12 +97,18 @@ def test_what_was_drawn_replays_and_is_shown_beside_its_own_case(run, data, free
     )
     sample = drawer.draw_raw(0, 1)[0]
     again = drawer.sampler.replay(json.loads(json.dumps(dict(sample.provenance))))
-    assert np.array_equal(again, drawer.sampler.draw(0).labels)
+    drawn = drawer.sampler.draw(0).labels
+    assert drawn is not None
+    assert np.array_equal(again, drawn)
     assert again.any()
     beside = drawer.beside(sample)
     assert beside.id == sample.provenance["case"]
+    assert beside.labels is not None
     assert not beside.labels.any()
-    assert np.array_equal(drawer.base.load(beside.id).labels, np.zeros(SHAPE[::-1], np.int16))
+    assert drawer.base is not None
+    whole = drawer.base.load(beside.id).labels
+    assert whole is not None
+    assert np.array_equal(whole, np.zeros(SHAPE[::-1], np.int16))
 
 
 def test_samples_may_come_of_all_that_both_sources_have(run, data, free):

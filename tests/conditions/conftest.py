@@ -15,6 +15,7 @@ from gansynth.registry import installed
 from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.space import Placement, Space
+from tests.conditions.rooms import THREE, body, with_ball
 
 
 def _schema(ndim: int = 3, spacing: Sequence[float] | None = None) -> Schema:
@@ -179,3 +180,14 @@ def scene() -> Callable[..., Scene]:
 @pytest.fixture(scope="session")
 def maps() -> Callable[..., _Maps]:
     return _Maps
+
+
+@pytest.fixture
+def tumours() -> Room:
+    """Four people; their tumours, of a core in a shell, lie and weigh differently."""
+    seats = {"p0": (8, 8, 8), "p1": (8, 16, 10), "p2": (15, 9, 18), "p3": (14, 15, 16)}
+    cases = {
+        name: with_ball(body(), seat, 4 + i / 2, 1, 2)
+        for i, (name, seat) in enumerate(seats.items())
+    }
+    return Room(_Maps(cases, THREE), Space())

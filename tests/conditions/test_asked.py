@@ -42,6 +42,8 @@ BAD = {
     "shift:max_mm.x=1": "'max_mm.x=1' is not one of",
     "flip:about=me": "about: Input should be 'array' or 'centroid'",
     "scale:low=3": "low 3.0 is above high 1.25, expected low <= high",
+    "place:nested=no": "'nested=no' is not one of share, classes, each, where",
+    "size:nested=no": "'nested=no' is not one of share, classes, like, bias, each",
     "components:edit=scal": "edit: edit 'scal' is unknown, .* Did you mean 'scale'",
     "components:inner.max=4": "inner: edit 'shift': 'max' is not one of .* Did you mean 'max_mm'",
     "components:inner.max_mm=far": "inner: edit 'shift': max_mm: Input should be a valid number",

@@ -2,8 +2,10 @@
 
 import json
 import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from gansynth.lineage import Lineage
 from gansynth.producer import ProducerConfig
 from gansynth.ratio import Ratio
 from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, Case, Schema, content_hash
+from gansynth.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
 from gansynth.sessions import compare, describe_session
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.space import Space
@@ -32,7 +34,14 @@ SHAPE = (4, 5, 6)
 class Shelf(CaseSource):
     """Cases ``a`` and ``b``; ``c`` is held out; their channels hold 1, 2, ..."""
 
-    def __init__(self, schema=SCHEMA, labels=None, host=None, name="shelf", **asked):
+    def __init__(
+        self,
+        schema: Schema = SCHEMA,
+        labels: LabelArray | None = None,
+        host: Mapping[str, Any] | None = None,
+        name: str = "shelf",
+        **asked: Any,
+    ) -> None:
         self._schema, self._labels, self._host, self._name = schema, labels, host or {}, name
         self.request = SourceRequest("shelf", name, **{"fold": "all", **asked})
 
@@ -42,16 +51,22 @@ class Shelf(CaseSource):
     train_ids = property(lambda self: ("a", "b"))
     held_out_ids = property(lambda self: ("c",))
 
-    def load(self, case_id):
+    def load(self, case_id: str) -> Case:
         rng = np.random.default_rng(ord(case_id))
         image = rng.normal(size=(len(self.schema.channels), *SHAPE)).astype(np.float32)
         image += np.arange(1, len(image) + 1, dtype=np.float32).reshape(-1, 1, 1, 1) * 10
         return Case(case_id, f"person {case_id}", image, self._labels)
 
 
-def numbered(*values: int) -> np.ndarray:
+def numbered(*values: int) -> LabelArray:
     labels = np.zeros(SHAPE, np.int16)
     labels.flat[: len(values)] = values
+    return labels
+
+
+def labels_of(source: CaseSource, case_id: str) -> LabelArray:
+    labels = source.load(case_id).labels
+    assert labels is not None
     return labels
 
 
@@ -66,15 +81,14 @@ def test_labels_come_with_the_runs_values_and_the_outside_stays():
     schema = replace(SCHEMA, labels={"background": 0, "rim": 1, "core": 4}, has_outside=True)
     other = Shelf(schema, numbered(1, 4, 0, OUTSIDE))
     base = BaseSource(other, replace(SCHEMA, has_outside=True))
-    labels = base.load("a").labels
-    assert labels.ravel()[:4].tolist() == [2, 1, 0, OUTSIDE]
-    assert other.load("a").labels.ravel()[:4].tolist() == [1, 4, 0, OUTSIDE]
+    assert labels_of(base, "a").ravel()[:4].tolist() == [2, 1, 0, OUTSIDE]
+    assert labels_of(other, "a").ravel()[:4].tolist() == [1, 4, 0, OUTSIDE]
 
 
 def test_cases_without_labels_are_wholly_background_and_that_is_said_once(caplog):
     base = BaseSource(Shelf(), SCHEMA)
     with caplog.at_level(logging.WARNING, "gansynth"):
-        assert not base.load("a").labels.any()
+        assert not labels_of(base, "a").any()
         base.load("b")
     assert [r.getMessage() for r in caplog.records] == [
         "--conditions shelf:shelf: cases without labels (a, for one) count as wholly background"
@@ -129,12 +143,12 @@ def test_other_classes_of_cases_are_refused_where_the_run_knows_some():
 
 
 @pytest.fixture
-def shelved():
+def shelved() -> Iterator[dict[str, Any]]:
     """Offers the kind ``shelf`` with what is put into a dictionary."""
-    offered: dict = {}
+    offered: dict[str, Any] = {}
 
     @hookimpl
-    def register_sources(register):
+    def register_sources(register: Callable[..., None]) -> None:
         register("shelf", lambda: lambda request: Shelf(**{"fold": request.fold, **offered}))
 
     plugin = type("plugin", (), {"register_sources": staticmethod(register_sources)})
@@ -164,7 +178,7 @@ def test_what_cannot_be_known_of_intensities_is_said(shelved, caplog):
 
 @pytest.mark.parametrize(("scheme", "refused"), [("CTNormalization", True), ("ZScore", False)])
 def test_what_plans_have_learnt_counts_for_ct_only(shelved, scheme, refused):
-    def host(mean):
+    def host(mean: float) -> dict[str, Any]:
         learnt = {"0": {"mean": mean}, "1": {"mean": 0}}
         return {
             "normalization_schemes": [scheme, "ZScore"],
@@ -244,10 +258,11 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
     Path("free").mkdir()
     Path("004").mkdir()
 
-    def where(text):
+    def where(text: str) -> str:
         asking, _ = read_asking(text)
         assert asking.conditions is not None
-        return asking.conditions["where"]
+        found: str = asking.conditions["where"]
+        return found
 
     assert where("nifti:free") == str(tmp_path / "free")
     assert where("slices:nifti:free") == f"nifti:{tmp_path / 'free'}"

@@ -1,16 +1,21 @@
 """Where lesions lie in training cases, brought to other bodies."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
 from gansynth.conditions.frames import Frame, depth_of, frame_of, looked_at
 from gansynth.conditions.prior import FLOOR, PlacementPrior
 from gansynth.conditions.room import Room, Scene
-from gansynth.schema import OUTSIDE
+from gansynth.schema import OUTSIDE, LabelArray, Schema
+from gansynth.sources.base import CaseSource
 from gansynth.space import Placement, Space
 
 
-def lesion_at(corner, shape=(20, 24, 28), size=3, value=1):
+def lesion_at(
+    corner: Sequence[int], shape: tuple[int, ...] = (20, 24, 28), size: int = 3, value: int = 1
+) -> LabelArray:
     """A lesion in a body that leaves two voxels outside it at each border."""
     labels = np.full(shape, OUTSIDE, np.int16)
     labels[tuple(slice(2, -2) for _ in shape)] = 0
@@ -19,7 +24,7 @@ def lesion_at(corner, shape=(20, 24, 28), size=3, value=1):
 
 
 @pytest.fixture
-def room(maps, schema):
+def room(maps: Callable[..., CaseSource], schema: Callable[..., Schema]) -> Room:
     """Six cases with their lesions in the first quarter of the body along every axis."""
     cases = {f"p{i}": lesion_at((4 + i % 2, 5, 6 + i // 3)) for i in range(6)}
     return Room(maps(cases, schema()), Space())
@@ -99,13 +104,14 @@ def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
     placement = Placement((0, 0), 5)
     scene = Scene(room.cut("p0", placement), placement, deep.shape, 0, room)
     prior = PlacementPrior.learn(room)
-    told = {"frame": frame_of(scene), "depth": depth_of(scene)}
-    assert told["depth"] == pytest.approx((5.5 - 2) / 16)
-    density = prior.density(scene.body, **told)
+    frame, depth = frame_of(scene), depth_of(scene)
+    assert depth == pytest.approx((5.5 - 2) / 16)
+    density = prior.density(scene.body, frame=frame, depth=depth)
     assert density[:, 15:].sum() > 0.9
     rng = np.random.default_rng(0)
-    assert np.mean([prior.draw(scene.body, rng, **told)[1] > 14 for _ in range(100)]) > 0.85
-    either = prior.density(scene.body, frame=frame_of(scene))
+    drawn = [prior.draw(scene.body, rng, frame=frame, depth=depth) for _ in range(100)]
+    assert np.mean([place[1] > 14 for place in drawn]) > 0.85
+    either = prior.density(scene.body, frame=frame)
     assert 0.4 < either[:, 15:].sum() < 0.6
 
 
