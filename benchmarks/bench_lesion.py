@@ -66,12 +66,13 @@ def fit(data: DataSet, arm: str, seed: int, home: Path, args: argparse.Namespace
     if arm not in ("copypaste", "coarse"):
         command += ["--set", f"patch=[{args.crop},{args.crop},{args.crop}]"]
         command += ["--set", f"steps={args.steps}"] if args.steps else []
-    began, seconds = time.perf_counter(), None
-    if not (run / "manifest.json").exists():
+    took = run.with_name(f"{run.name}.seconds")  # of a run that is there already, too
+    if not took.exists():
+        began = time.perf_counter()
         line = [sys.executable, "-m", "gansynth_cli", *command[1:], "-q", "--device", args.device]
         subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
-        seconds = round(time.perf_counter() - began, 1)
-    return {"run": run, "command": said(command, home), "fit_seconds": seconds}
+        took.write_text(f"{time.perf_counter() - began:.1f}", encoding="utf-8")
+    return {"run": run, "command": said(command, home), "fit_seconds": float(took.read_text())}
 
 
 def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], float]:

@@ -3,9 +3,9 @@
     python benchmarks/bench_lesion.py --data phantoms --steps 1200 -o FOLDER     # fits the runs
     python benchmarks/draw_lesions.py FOLDER
 
-Phantoms, not patients. Every column is asked for the same lesions in the same places: the background
-as it is, then what copy-paste, the coarse insertion, the refinement into an empty hole, and both
-together make of it; last, the label map of the new lesion.
+Phantoms, not patients. Every column is asked for the same lesions in the same places: the
+background as it is, then what copy-paste, the coarse insertion, the refinement into an empty hole,
+and both together make of it; last, the outlines of the new lesion.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def drawn(folder: Path, arm: str, numbers: range) -> tuple[list[Condition], list
 
 def panel(image: FloatArray, condition: Condition, *, lines: bool) -> Picture:
     """One channel in the slice and the square where the new lesion is largest."""
-    assert condition.lesion is not None and condition.background is not None
+    assert condition.lesion is not None
+    assert condition.background is not None
     plane = int((condition.lesion > 0).sum(axis=(1, 2)).argmax())
     middle = [int(axis.mean()) for axis in np.nonzero(condition.lesion[plane])]
     sides = tuple(

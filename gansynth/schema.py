@@ -177,6 +177,8 @@ class Condition:
         lesion: int16 (D, H, W) or (H, W): what is to be drawn into the background, 0 elsewhere;
             ``labels`` hold it, and whatever else the background shows.
         donor: float32 (C, ...) another case's image, brought to where its lesion is to lie.
+        body: bool, where the background shows a body: beyond it nothing is to be drawn; None where
+            nobody has looked.
         region: bool (D, H, W) or (H, W): all that is drawn anew, where that is more than the lesion
             (what it has left, or some of its surroundings); None for the lesion alone.
         present: boxes that the background has already.
@@ -193,6 +195,7 @@ class Condition:
     background: FloatArray | None = None
     lesion: LabelArray | None = None
     donor: FloatArray | None = None
+    body: npt.NDArray[np.bool_] | None = None
     region: npt.NDArray[np.bool_] | None = None
     present: Boxes | None = None
     context: LabelArray | None = None

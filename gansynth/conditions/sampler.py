@@ -167,6 +167,7 @@ class ConditionSampler:
             lesion=None if inserted is None else inserted.lesion,
             donor=None if inserted is None else inserted.donor,
             region=None if inserted is None else inserted.region,
+            body=None if inserted is None else scene.body,
             present=placed.boxes if self.backgrounds else None,
             label_class=case.label_class,
             context=context,

@@ -176,7 +176,17 @@ class Inserting:
         start = None
         if self.options.stage != "refine":
             start = soft(background, stacked("donor").float(), mask, self.rim)
-        return self._insertion(background, mask, (labels == OUTSIDE)[:, None], start)
+        return self._insertion(background, mask, self._beyond(conditions, labels), start)
+
+    @staticmethod
+    def _beyond(conditions: Sequence[Condition], labels: Tensor) -> Tensor:
+        """Voxels where nothing is drawn, bool (B, 1, ...): outside, and where there is no body."""
+        beyond = labels == OUTSIDE
+        for row, condition in enumerate(conditions):
+            if condition.body is not None:
+                kept = condition.body | drawn_in(condition)
+                beyond[row] |= ~torch.from_numpy(kept).to(labels.device)
+        return beyond[:, None]
 
     # -- both ------------------------------------------------------------------------------------
 

@@ -117,6 +117,20 @@ def test_it_keeps_the_contract_of_generators(stage):
     check_generator(CGAN3D, options=options, ndim=(2,), steps=40).raise_if_failed()
 
 
+def test_nothing_but_the_lesion_is_drawn_beyond_the_body():
+    generator, condition = build(), asked()
+    lesion = condition.lesion > 0
+    body = np.zeros(SIZE, bool)
+    body[:, 11:] = True
+    assert (lesion & ~body).any(), "part of the lesion and its rim lie beyond"
+    drawn, bounded = (
+        generator.sample([replace(condition, body=given)], [7])[0].image for given in (None, body)
+    )
+    changed = (bounded != condition.background).any(axis=0)
+    np.testing.assert_array_equal(changed & ~body, lesion & ~body)
+    assert (drawn != condition.background).any(axis=0)[~body & ~lesion].any()
+
+
 def test_what_it_heeds_and_what_is_put_where_by_default():
     generator = build()
     assert generator.heeds == {"labels", "lesion"}

@@ -1,0 +1,76 @@
+"""Lesions in real images, and filters, on a GPU."""
+# mypy: disallow-untyped-calls=False
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.asking import Asking
+from gansynth.sources.base import SourceRequest
+
+pytestmark = pytest.mark.usefixtures("toy_kind")
+REQUEST = SourceRequest("toy", "3")
+SETTINGS = {
+    **{"insert": "lesion", "rim_mm": "2", "l1_mask": "hole", "residual": "true"},
+    **{"width": "4", "levels": "2", "d_width": "4", "d_levels": "2", "local_size": "8"},
+    **{"steps": "6", "batch_size": "2"},
+}
+ROOMY = Asking(lesions="what=one,inside=0.5,apart_mm=0")
+"""Toy cases are small, their own lesions large."""
+
+
+@pytest.fixture(scope="module")
+def run(toy_kind, tmp_path_factory) -> Path:
+    """A run of lesions in context that was fitted on the device."""
+    from gansynth.fitting import fit
+    from gansynth.reporting import NullReporter
+    from tests.gpu.conftest import ON_CPU
+
+    out: Path = tmp_path_factory.mktemp("lesion-gpu") / "run"
+    kwargs: dict[str, Any] = {"settings": SETTINGS, "edits": ("elastic",)}
+    kwargs["device"] = "cpu" if ON_CPU else "cuda"
+    assert fit("cgan3d", REQUEST, out, reporter=NullReporter(), **kwargs)["steps"] == 6
+    return out
+
+
+def drawer_on(run: Path, device: str, asking: Asking = ROOMY) -> Any:
+    from gansynth.registry import installed
+    from gansynth.run import load_run
+    from gansynth.sampling import SampleDrawer
+
+    opened, source = load_run(run, device), installed().open_source(REQUEST)
+    return SampleDrawer(opened, source, judged=False, asking=asking)
+
+
+def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
+    import torch
+
+    from gansynth.insertion import drawn_in, hole, rim_voxels
+
+    drawer = drawer_on(run, device.type)
+    changed = 0
+    for index, sample in enumerate(drawer.draw_raw(0, 4)):
+        condition = drawer.sampler.draw(index)
+        mask = torch.from_numpy(drawn_in(condition))[None, None]
+        beyond = ~hole(mask, rim_voxels(2, (1.0, 1.0, 1.0)))[0, 0].numpy()
+        np.testing.assert_array_equal(sample.image[:, beyond], condition.background[:, beyond])
+        changed += int((sample.image != condition.background).sum())
+    assert changed
+
+
+def test_gpu_and_cpu_refine_nearly_alike(run, device):
+    """Noise is drawn on the CPU for both; bf16 on one of them costs digits."""
+    pairs = [drawer_on(run, where).draw_raw(0, 2) for where in (device.type, "cpu")]
+    for one, two in zip(*pairs, strict=True):
+        apart = float(np.sqrt(np.mean((one.image - two.image) ** 2)) / two.image.std())
+        assert apart < 0.05
+
+
+def test_a_filter_learns_and_judges_on_the_device(run, device):
+    asked = ("faithful:steps=4,width=4,levels=2,crops=4",)
+    asking = Asking(lesions=ROOMY.lesions, filters=asked)
+    samples = drawer_on(run, device.type, asking).draw_raw(0, 3)
+    assert all("admitted" in s.provenance or "flaw" in s.provenance for s in samples)
+    assert list((run / "filters").glob("faithful-*"))
