@@ -48,7 +48,11 @@ def test_each_row_has_the_distribution_and_its_version(toys, run_cli, run_json):
     assert ["generators", "means", "from", "toys", "-"] in lines
     document = run_json("plugins", "list")
     assert document["plugins"]["cgan3d"] == {
-        **{"distribution": "gansynth", "version": __version__, "offers": {"generators": ["cgan3d"]}}
+        **{
+            "distribution": "gansynth",
+            "version": __version__,
+            "offers": {"generators": ["cgan3d"], "recipes": ["lesion"]},
+        }
     }
     assert document["api"] == API_VERSION
 
