@@ -6,12 +6,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.base import EditOptions
+from gansynth.conditions.base import EditOptions, SceneEdit
 from gansynth.conditions.frames import Frame, at_hand, looked_at, whole, whole_frame
 from gansynth.conditions.geometry import Mask, bounding_box, mask_of
 from gansynth.conditions.room import Room, Scene, body_of
@@ -46,6 +46,18 @@ class BorrowOptions(LenderOptions):
     classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, min_length=1, description="label values to take; None takes the whole foreground"
     )
+
+
+class Borrowing(SceneEdit):
+    """An edit that takes something of another case."""
+
+    Options: ClassVar[type[EditOptions]] = LenderOptions
+    options: LenderOptions
+
+    @property
+    def in_turns(self) -> bool:
+        """With ``pairs=ordered``: n (n - 1) conditions show each pair of n people's cases once."""
+        return self.options.pairs == "ordered"
 
 
 @dataclass(frozen=True)

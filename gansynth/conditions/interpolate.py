@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from gansynth.conditions.base import EditOptions, SceneEdit
-from gansynth.conditions.borrowing import BorrowOptions, Loan, draw_plane, lend, lenders
+from gansynth.conditions.base import EditOptions
+from gansynth.conditions.borrowing import Borrowing, BorrowOptions, Loan, draw_plane, lend, lenders
 from gansynth.conditions.frames import depth_of, frame_of
 from gansynth.conditions.geometry import (
     Mask,
@@ -46,7 +46,7 @@ class InterpolateOptions(BorrowOptions):
         return self
 
 
-class Interpolate(SceneEdit):
+class Interpolate(Borrowing):
     """Shapes between two people's by signed distances (Raya and Udupa 1990), class by class.
 
     The other's shape is first brought onto the case's: centroid on centroid, turned along with its
@@ -60,11 +60,6 @@ class Interpolate(SceneEdit):
     name: ClassVar[str] = "interpolate"
     Options: ClassVar[type[EditOptions]] = InterpolateOptions
     options: InterpolateOptions
-
-    @property
-    def in_turns(self) -> bool:
-        """See ``LenderOptions.pairs``."""
-        return self.options.pairs == "ordered"
 
     def draw_in(
         self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene

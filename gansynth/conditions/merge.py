@@ -8,8 +8,16 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from gansynth.conditions.base import EditOptions, SceneEdit
-from gansynth.conditions.borrowing import TRIES, LenderOptions, Loan, draw_plane, lend, lenders
+from gansynth.conditions.base import EditOptions
+from gansynth.conditions.borrowing import (
+    TRIES,
+    Borrowing,
+    LenderOptions,
+    Loan,
+    draw_plane,
+    lend,
+    lenders,
+)
 from gansynth.conditions.frames import depth_of, frame_of
 from gansynth.conditions.geometry import (
     Mask,
@@ -43,7 +51,7 @@ class MergeOptions(LenderOptions):
         return self
 
 
-class Merge(SceneEdit):
+class Merge(Borrowing):
     """Fills a tumour map with another case's tissues, or puts a tumour on a tissue map.
 
     Tissues are stretched from body box to body box and written on background only. A tumour keeps
@@ -54,11 +62,6 @@ class Merge(SceneEdit):
     name: ClassVar[str] = "merge"
     Options: ClassVar[type[EditOptions]] = MergeOptions
     options: MergeOptions
-
-    @property
-    def in_turns(self) -> bool:
-        """See ``LenderOptions.pairs``."""
-        return self.options.pairs == "ordered"
 
     def draw_in(
         self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene

@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.base import EditOptions, SceneEdit
+from gansynth.conditions.base import EditOptions
 from gansynth.conditions.borrowing import (
     TRIES,
+    Borrowing,
     BorrowOptions,
     Loan,
     draw_plane,
@@ -40,7 +41,7 @@ class TransplantOptions(BorrowOptions):
     )
 
 
-class Transplant(SceneEdit):
+class Transplant(Borrowing):
     """Puts the tumour of case A on the brain of case B (Shin et al. 2018; Doncenco et al. 2023).
 
     It keeps its size and shape and is cut where B's body ends. It lands at the same place relative
@@ -51,11 +52,6 @@ class Transplant(SceneEdit):
     name: ClassVar[str] = "transplant"
     Options: ClassVar[type[EditOptions]] = TransplantOptions
     options: TransplantOptions
-
-    @property
-    def in_turns(self) -> bool:
-        """With ``pairs=ordered``: n (n - 1) conditions show each pair of n people's cases once."""
-        return self.options.pairs == "ordered"
 
     def draw_in(
         self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
