@@ -46,6 +46,7 @@ def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
     left of a child that failed is killed.
     """
     last: deque[str] = deque(maxlen=200)
+    held: list[str] = []
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("ab", buffering=0) as kept,
@@ -61,12 +62,14 @@ def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
         _passing_on(child) as caught,
     ):
         # A thread reads, for workers that outlive a killed child keep the pipe open.
-        reader = threading.Thread(target=_show, args=(child.stdout, kept, last), daemon=True)
+        reader = threading.Thread(target=_show, args=(child.stdout, kept, last, held), daemon=True)
         reader.start()
         code = child.wait()
         if code != 0:
             _kill_group(child.pid)
         reader.join(timeout=10)
+    if code not in FAULTS:  # else it is this process's own error, which is said once
+        sys.stderr.writelines(held)
     return Ended(child.pid, code, tuple(last), caught[-1] if caught else None)
 
 
@@ -96,12 +99,19 @@ def raise_if_failed(ended: Ended, what: str) -> None:
     raise TrainingFault(f"{what} failed ({ending}): {line}")
 
 
-def _show(output: IO[bytes], kept: IO[bytes], last: deque[str]) -> None:
-    """Show a child's output as it comes, keep it, and remember the last lines."""
+def _show(output: IO[bytes], kept: IO[bytes], last: deque[str], held: list[str]) -> None:
+    """Show a child's output as it comes, keep it, and remember the last lines.
+
+    What it may have ended with is held back until something else of the kind is said.
+    """
     for line in output:
         kept.write(line)
         text = line.decode("utf-8", "replace")
-        sys.stderr.write(text)
+        shown = text
+        if text.startswith(FAULT):
+            shown = "".join(held)
+            held[:] = [text]
+        sys.stderr.write(shown)
         sys.stderr.flush()
         if text.strip():
             last.append(text.strip())

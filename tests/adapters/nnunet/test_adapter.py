@@ -283,6 +283,21 @@ def test_a_childs_fault_is_found_though_its_threads_go_on_talking(tmp_path):
         child.raise_if_failed(run(code, tmp_path / "log"), "training")
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"), [(5, ["one"]), (1, ["one", "two"]), (0, ["one", "two"])]
+)
+def test_what_a_child_ended_with_is_left_to_us_to_say(tmp_path, capsys, code, shown):
+    said = "error: one\\nworking\\nerror: two\\nstill working\\n"
+    ended = run(f"import sys; sys.stderr.write('{said}'); sys.exit({code})", tmp_path / "log")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("error")] == [f"error: {s}" for s in shown]
+    assert "still working" in lines
+    assert "error: two" in (tmp_path / "log").read_text().splitlines()
+    if code == 5:
+        with pytest.raises(TrainingFault, match=r"^two$"):
+            child.raise_if_failed(ended, "training")
+
+
 def test_any_other_failure_quotes_the_last_line(tmp_path):
     ended = run("print('x'); raise RuntimeError('shape mismatch')", tmp_path / "log")
     with pytest.raises(TrainingFault, match=r"failed \(exit 1\): RuntimeError: shape mismatch"):
