@@ -21,7 +21,7 @@ from gansynth.space import crop_pad
 Where = Literal["prior", "anywhere", "same", "own"]
 HALF = 0.5
 """Share of regions that are smaller than the lesion."""
-MOST = 0.5
+MOST = 0.1
 """Of a lesion larger than that share of the array, that share counts as the whole of it."""
 
 
@@ -66,13 +66,16 @@ class Ground:
         """Where a lesion's centre may be."""
         return np.asarray(self.allowed & ~self.taken)
 
-    def share(self, held: npt.NDArray[np.intp], least: float, shown: float) -> float | None:
+    def share(
+        self, held: npt.NDArray[np.intp], least: float, shown: float, *, tight: bool = False
+    ) -> float | None:
         """Which share of a lesion's voxels lies where it may, of those in the array.
 
         Args:
             held: int (N, n), its voxels; some may lie beyond the array.
             least: share that is needed.
             shown: share of all voxels that must lie in the array.
+            tight: it may reach the lesions that are there, and is clipped to what they leave.
 
         Returns:
             None if this is no place for it.
@@ -82,8 +85,8 @@ class Ground:
         if not len(seen) or len(seen) < shown * min(len(held), MOST * self.free.size):
             return None
         at = tuple(seen.T)
-        inside = float(self.allowed[at].mean())
-        return None if inside < least or bool(self.taken[at].any()) else inside
+        inside = float((self.free if tight else self.allowed)[at].mean())
+        return None if inside < least or (not tight and self.taken[at].any()) else inside
 
 
 def centres(
@@ -141,7 +144,7 @@ def put(
     scene = ground.scene
     back, shape = tuple(-c for c in corner), scene.labels.shape
     lesion = crop_pad(labels, back, shape, 0)
-    lesion[~ground.allowed | (scene.labels == OUTSIDE)] = 0
+    lesion[~ground.free | (scene.labels == OUTSIDE)] = 0
     useful = crop_pad(known, back, shape, False) & scene.body
     shown = crop_pad(image, back, shape, 0.0)
     return lesion, np.where(useful, shown, scene.case.image)

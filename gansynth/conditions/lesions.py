@@ -8,7 +8,7 @@ is drawn into the background is for the generator to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -38,8 +38,13 @@ from gansynth.schema import OUTSIDE, FloatArray, LabelArray, Schema
 
 CUTS = 3
 """Margins that are tried, each twice as wide, for one that holds what edits made of a lesion."""
+CLIPPED = 2 / 3
+"""Share of ``inside`` that will do where no lesion has room: in small crops few have."""
 DONORS = 4
 """Lesions that are tried for one that there is room for."""
+
+
+_Edited = tuple[Donor, Changing, dict[str, Any]]
 
 
 class LesionOptions(BaseModel):
@@ -70,7 +75,11 @@ class LesionOptions(BaseModel):
         "the donor's body; own draws the case's own foreground anew in its place (organs)",
     )
     inside: float = Field(
-        0.9, gt=0, le=1, description="least share of a lesion in the body; the rest is clipped"
+        0.9,
+        gt=0,
+        le=1,
+        description="least share of a lesion in the body; the rest is clipped. Where none has "
+        "room, two thirds of that will do, clear of other lesions",
     )
     shown: float = Field(
         0.5, gt=0, le=1, description="least share of a lesion that lies in the crop"
@@ -155,11 +164,8 @@ class LesionDrawer:
         ground = self._ground(scene, classes, self.options)
         told["into"] = None if self.options.into is None else list(self.options.into)
         told["apart_mm"] = self.options.apart_mm
-        for cut in self._cuts(scene, classes, rng):
-            change = _change(cut, scene, edits, rng)
-            if change is None:
-                continue
-            found = self._place(ground, *change[:2], rng)
+        for change, tight in self._attempts(scene, classes, edits, rng):
+            found = self._place(ground, change, rng, tight=tight)
             if found is not None:
                 where = {**change[2], **found, "room": True}
                 if self.options.mixing == "carve":
@@ -233,18 +239,36 @@ class LesionDrawer:
             found.append(Cut(case_id, plane, part, classes, into, self.options.margin_mm))
         return found
 
+    def _attempts(
+        self,
+        scene: Scene,
+        classes: tuple[int, ...],
+        edits: Sequence[Edit],
+        rng: np.random.Generator,
+    ) -> Iterator[tuple[_Edited, bool]]:
+        """Edited lesions to try, one by one; then the same again, for places that clip them."""
+        tried = []
+        for cut in self._cuts(scene, classes, rng):
+            change = _change(cut, scene, edits, rng)
+            if change is not None:
+                tried.append(change)
+                yield change, False
+        yield from ((change, True) for change in tried)
+
     def _place(
-        self, ground: Ground, donor: Donor, change: Changing, rng: np.random.Generator
+        self, ground: Ground, edited: _Edited, rng: np.random.Generator, *, tight: bool
     ) -> dict[str, Any] | None:
         """A place for an edited lesion; None if there is no room for it."""
-        held = np.argwhere(change.labels > 0)
+        held, donor = np.argwhere(edited[1].labels > 0), edited[0]
         options = self.options
+        least = options.inside * (CLIPPED if tight else 1)
         places = centres(ground, donor, options.where, options.tries, rng)
         for tried, centre in enumerate(places, start=1):
             corner = corner_at(held, centre)
-            inside = ground.share(held + np.array(corner), options.inside, options.shown)
+            inside = ground.share(held + np.array(corner), least, options.shown, tight=tight)
             if inside is not None:
-                return {"corner": list(corner), "tries": tried, "inside": round(inside, 4)}
+                told = {"corner": list(corner), "tries": tried, "inside": round(inside, 4)}
+                return {**told, "clipped": True} if tight else told
         return None
 
 

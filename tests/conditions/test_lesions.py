@@ -180,10 +180,25 @@ def test_it_never_comes_near_the_backgrounds_own_lesions():
         assert (c.labels > 0)[own].all()
 
 
+def test_where_no_lesion_has_room_one_is_clipped_to_what_is_left():
+    source: Any = sampler("where=anywhere,apart_mm=2,inside=0.9,tries=60", base=None)
+    drawn = [c for c in map(source.draw, range(25)) if room_of(c)]
+    clipped = [c for c in drawn if c.provenance["lesions"].get("clipped")]
+    assert clipped
+    for c in clipped:
+        told, own = c.provenance["lesions"], source.source.load(c.provenance["case"]).labels
+        near = hole(torch.from_numpy(own > 0)[None, None], rim_voxels(2, (1, 1, 1)))[0, 0].numpy()
+        assert 0.6 - 1e-4 <= told["inside"] < 1
+        assert not (c.lesion > 0)[near | (own == OUTSIDE)].any()
+        assert np.array_equal(source.replay(json.loads(json.dumps(c.provenance))), c.labels)
+    told = [c.provenance["lesions"] for c in drawn]
+    assert all(t["inside"] >= 0.9 for t in told if "clipped" not in t)
+
+
 def test_the_least_share_in_the_body_is_kept():
     drawn = [sampler("where=anywhere,inside=0.95,tries=200").draw(i) for i in range(8)]
     told = [c.provenance["lesions"] for c in drawn]
-    shares = [t["inside"] for t in told if t["room"]]
+    shares = [t["inside"] for t in told if t["room"] and "clipped" not in t]
     assert shares
     assert min(shares) >= 0.95
 
