@@ -135,28 +135,12 @@ def _timed_steps(job: Job, folder: Path) -> tuple[list[float], float]:
 
 
 def _timed_sheet(job: Job, folder: Path) -> float:
-    from gansynth.conditions.asked import build_edits
-    from gansynth.conditions.boxes import USUAL, box_drawer
-    from gansynth.conditions.lesions import lesion_drawer
-    from gansynth.conditions.sampler import ConditionSampler
     from gansynth.previews import COLUMNS
+    from gansynth.sampling import sampler_for
     from gansynth.sheets import write_sheet
 
     began = time.perf_counter()
-    sampler = ConditionSampler(
-        job.source,
-        job.space,
-        build_edits(job.edits),
-        seed=0,
-        context=job.generator.context,
-        given=job.generator.given,
-        labelled=job.generator.labelling == "asked",
-        boxes=box_drawer(USUAL) if "boxes" in job.generator.heeds else None,
-        backgrounds="background" in job.generator.heeds,
-        lesions=lesion_drawer(None, job.generator.default_lesions)
-        if "lesion" in job.generator.heeds
-        else None,
-    )
+    sampler = sampler_for(job.generator, job.source, job.space, job.edits)
     conditions = [sampler.draw(index) for index in range(COLUMNS)]
     samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]
     rng = np.random.default_rng(0)

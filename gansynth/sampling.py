@@ -15,7 +15,7 @@ from gansynth.conditions.base_source import open_base
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.lesions import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.conditions.weights import weights_of
+from gansynth.conditions.weights import Weights, weights_of
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.filters.base import Asked
 from gansynth.filters.learnt import ensure_learnt
@@ -25,7 +25,7 @@ from gansynth.reporting import Reporter
 from gansynth.run import Run
 from gansynth.schema import Case, Condition, Sample
 from gansynth.sources.base import CaseSource
-from gansynth.space import Placement
+from gansynth.space import Placement, Space
 
 BESIDE = "beside"
 """Where the provenance of a sample drawn from noise has the real case that sheets show with it."""
@@ -89,20 +89,15 @@ class SampleDrawer:
         check_classes(run, classes or ())
         check_boxes(generator, boxes)
         names = run.edits if edits is None else tuple(edits)
-        self.sampler = ConditionSampler(
+        self.sampler = sampler_for(
+            generator,
             source,
             run.space,
-            build_edits(names),
+            names,
             seed=seed,
-            context=generator.context,
-            given=generator.given,
-            labelled=generator.labelling == "asked",
+            boxes=boxes,
+            lesions=asking.lesions,
             classes=classes,
-            boxes=box_drawer(boxes or USUAL) if "boxes" in generator.heeds else None,
-            backgrounds="background" in generator.heeds,
-            lesions=lesion_drawer(asking.lesions, generator.default_lesions)
-            if "lesion" in generator.heeds
-            else None,
             base=self.base,
             weights=None
             if asking.weights is None
@@ -219,6 +214,50 @@ class SampleDrawer:
         placement = Placement.from_json(sample.provenance["placement"])
         cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
         return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
+
+
+def sampler_for(
+    generator: Generator,
+    source: CaseSource,
+    space: Space,
+    edits: Sequence[str],
+    *,
+    seed: int = 0,
+    boxes: str | None = None,
+    lesions: str | None = None,
+    classes: Sequence[str] | None = None,
+    base: CaseSource | None = None,
+    weights: Weights | None = None,
+) -> ConditionSampler:
+    """What draws the conditions that a generator heeds.
+
+    Args:
+        generator: says what it heeds.
+        source: training cases.
+        space: the generator's.
+        edits: as texts, in order.
+        seed, classes, base, weights: see ``ConditionSampler``.
+        boxes: which boxes are asked for; None for the usual.
+        lesions: how lesions are put into real images; None as usual.
+    """
+    heeds, drawn_in = generator.heeds, None
+    if "lesion" in heeds:
+        drawn_in = lesion_drawer(lesions, generator.default_lesions)
+    return ConditionSampler(
+        source,
+        space,
+        build_edits(edits),
+        seed=seed,
+        context=generator.context,
+        given=generator.given,
+        labelled=generator.labelling == "asked",
+        classes=classes,
+        boxes=box_drawer(boxes or USUAL) if "boxes" in heeds else None,
+        backgrounds="background" in heeds,
+        lesions=drawn_in,
+        base=base,
+        weights=weights,
+    )
 
 
 def check_edits(generator: Generator, edits: Sequence[str]) -> None:
