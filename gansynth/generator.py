@@ -58,6 +58,9 @@ class Batch:
         boxes: float32 (B, M, 4) or (B, M, 6), voxels, ``min..., max...``, half-open; rows beyond a
             sample's own boxes hold zeros; None where cases have no lists of boxes.
         box_labels: int64 (B, M), their classes; -1 in rows beyond a sample's own.
+        asked: int64 like ``labels``: the label maps that synthetic samples of this step are asked
+            for where these are not the cases' own (``Generator.fit_edits``); None where they are.
+        asked_context: ``context`` of those.
     """
 
     image: Tensor
@@ -67,6 +70,8 @@ class Batch:
     classes: Tensor | None = None
     boxes: Tensor | None = None
     box_labels: Tensor | None = None
+    asked: Tensor | None = None
+    asked_context: Tensor | None = None
 
 
 @dataclass
@@ -247,6 +252,20 @@ class Generator(ABC):
         A text for ``gansynth.conditions.lesions.lesion_drawer``; None as usual.
         """
         return None
+
+    @property
+    def fit_edits(self) -> tuple[str, ...]:
+        """Edits of the label maps that synthetic samples are asked for *while training*.
+
+        Texts as after ``--edit``. None by default: a step's synthetic samples have the label maps
+        of its real cases. With some, ``Batch.asked`` holds the edited ones.
+        """
+        return ()
+
+    @property
+    def context_follows(self) -> bool:
+        """Whether context is moved along with edits; if not, it is made of the edited case."""
+        return True
 
     def accepts(self, case: Case) -> bool:
         """Whether to learn from a case at its place; if not, another is drawn in its stead."""

@@ -197,14 +197,28 @@ def _copy(
 
 
 def named_axes(generator: Generator) -> Axes:
-    """A generator's channel axes; a label is named by what it is, not by its value alone.
+    """A generator's channel axes; a label is named by what it is, not by its value.
 
-    Label 1 is an organ in one data set and a lesion in the next.
+    Label 1 is an organ in one data set and a lesion in the next; CSF is 1 where tissues are all
+    there is, and 4 where a part of a chain has drawn it beside three tumour classes.
     """
-    meanings = {f"label:{value}": name for name, value in generator.schema.labels.items()}
+    meanings = label_meanings(generator.schema.labels)
     return {
-        key: (axis, tuple(f"{n} ({meanings[n]})" if n in meanings else n for n in names))
+        key: (axis, tuple(meanings.get(name, name) for name in names))
         for key, (axis, names) in generator.channel_axes().items()
+    }
+
+
+def label_meanings(labels: Mapping[str, int]) -> dict[str, str]:
+    """``label:VALUE`` -> ``label:NAME``.
+
+    A label that a part of a chain has drawn (``tissues:CSF``) is called as that part calls it,
+    unless another one is called so.
+    """
+    short = [name.rpartition(":")[2] for name in labels]
+    return {
+        f"label:{value}": f"label:{own if short.count(own) == 1 else name}"
+        for (name, value), own in zip(labels.items(), short, strict=True)
     }
 
 

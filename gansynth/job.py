@@ -13,6 +13,8 @@ import torch
 
 from gansynth.composite_view import needed
 from gansynth.conditions.asked import build_edits
+from gansynth.conditions.asked_maps import AskedMaps
+from gansynth.conditions.room import Room
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator
 from gansynth.inherit import Ancestor
@@ -147,11 +149,25 @@ def resolve(
         loop = loop.model_copy(update={"steps": steps, "epochs": None})
     cut = partial(CaseBatches, cache, seed=loop.seed, context=built.context, accepts=built.accepts)
     crops = cut(space)
-    batches = crops
-    if loop.patch is not None:
-        small = _patch_space(space, loop.patch)
-        batches = cut(small)
+    small = space if loop.patch is None else _patch_space(space, loop.patch)
+    batches = cut(small, asked=_asked_maps(built, small, cache))
     return Job(source, cache, space, built, loop, names, batches, crops, picked)
+
+
+def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMaps | None:
+    """What makes the label maps that are asked for while training, if they are not the cases'."""
+    if not generator.fit_edits:
+        return None
+    edits = build_edits(generator.fit_edits)
+    turns = next((edit.name for edit in edits if edit.in_turns), None)
+    if turns is not None:
+        raise UsageFault(
+            f"fit_edits: {turns} has cases take turns, and a step draws its cases at random; "
+            f"expected {turns} without it, for example {turns}:pairs=any"
+        )
+    room = Room(cache.source, space, cache)
+    follows = generator.context_follows
+    return AskedMaps(room, edits, context=generator.context, follows=follows)
 
 
 def check_labels(generator: Generator, source: CaseSource) -> None:

@@ -18,9 +18,9 @@ from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord
 from gansynth.mixing import Mixer
 from gansynth.ratio import Ratio
+from gansynth.regrid import crop_pad, draw_corner
 from gansynth.schedule import Schedule
 from gansynth.schema import OUTSIDE, Schema
-from gansynth.space import crop_pad, draw_corner
 
 if TYPE_CHECKING:
     from gansynth.bank import BankSample

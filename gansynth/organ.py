@@ -48,6 +48,30 @@ def organ_mask(image: FloatArray) -> Mask:
     return np.asarray(found, bool)
 
 
+def body_mask(image: FloatArray) -> Mask:
+    """The body in a skull-stripped or masked image: all that is not its one outer value.
+
+    Where every channel has one and the same value all along its border, the body is what differs
+    from it in any channel, to the voxel, holes filled; else it is ``organ_mask``.
+
+    Args:
+        image: float32 (C, D, H, W) or (C, H, W).
+
+    Returns:
+        Bool (D, H, W) or (H, W), nowhere empty.
+    """
+    from scipy.ndimage import binary_fill_holes
+
+    border = _border(image.shape[1:])
+    outer = [np.unique(channel[border]) for channel in image]
+    if any(len(values) > 1 for values in outer):
+        return organ_mask(image)
+    found = np.zeros(image.shape[1:], bool)
+    for channel, values in zip(image, outer, strict=True):
+        found |= channel != values[0]
+    return np.asarray(binary_fill_holes(found), bool) if found.any() else organ_mask(image)
+
+
 def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
     """Share of a box's voxels, all it has a part of, that lie in the body.
 

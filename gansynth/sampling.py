@@ -249,6 +249,7 @@ def sampler_for(
         build_edits(edits),
         seed=seed,
         context=generator.context,
+        context_follows=generator.context_follows,
         given=generator.given,
         labelled=generator.labelling == "asked",
         classes=classes,

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.errors import UsageFault
 from gansynth.outline import LabelOutline, Outline
-from gansynth.schema import OUTSIDE, Boxes, Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.regrid import crop_edge, crop_pad, draw_corner, resample
+from gansynth.schema import OUTSIDE, Boxes, Case, FloatArray, Sample, Schema
 
 Grid = Literal["native", "crop", "slice", "resample"]
-T = TypeVar("T", bound=np.generic)
 FOREGROUND_SHARE = 2 / 3
 """Share of crops centred on a random foreground voxel; the rest fall anywhere."""
 
@@ -55,6 +55,11 @@ class Space:
             normalisation ...). Compared before a sample may enter a host.
         pad_label: label of voxels beyond a case's border; ``OUTSIDE`` (-1) as nnU-Net pads, 0 for
             sources whose labels know no outside.
+        frame: of grid ``resample``, the voxels of the source around the middle of a case that are
+            brought to ``size``, and back to; empty for the whole case, whatever its shape. Beyond a
+            smaller case the image goes on as at its border.
+        nearest: of grid ``resample``, whether images take the nearest voxel too, as labels always
+            do: no new values, at the price of jagged edges.
     """
 
     grid: Grid = "native"
@@ -62,11 +67,18 @@ class Space:
     window: tuple[tuple[float, float], ...] | None = None
     host: Mapping[str, Any] = field(default_factory=dict)
     pad_label: int = OUTSIDE
+    frame: tuple[int, ...] = ()
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         if self.grid != "native" and (not self.size or min(self.size) < 1):
             raise UsageFault(
                 f"space: grid {self.grid!r} needs a size of at least 1, got {self.size}"
+            )
+        if self.frame and (self.grid != "resample" or len(self.frame) != len(self.size)):
+            raise UsageFault(
+                f"space: frame {self.frame} with grid {self.grid!r} and size {self.size}, expected "
+                "grid 'resample' and as many axes"
             )
         for low, high in self.window or ():
             if not low < high:
@@ -77,19 +89,49 @@ class Space:
         schema = source
         if self.grid == "slice":
             schema = replace(source, axes="HW", spacing=source.spacing[1:])
+        if self.frame:
+            edges = zip(source.spacing, self.frame, self.size, strict=True)
+            schema = replace(source, spacing=tuple(mm * old / new for mm, old, new in edges))
         if self.window is not None and source.outside_fill is not None:
             fill = np.array(source.outside_fill, np.float32).reshape(-1, *[1] * schema.ndim)
             schema = replace(schema, outside_fill=tuple(map(float, self._squash(fill).ravel())))
         return schema
 
+    @property
+    def cuts(self) -> bool:
+        """Whether places are drawn in a case; else there is but one way to bring it here."""
+        return self.grid in ("crop", "slice")
+
+    def host_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Spatial shape in source voxels of what ``to_host`` gives of a case of this shape.
+
+        Args:
+            shape: of the whole case.
+        """
+        if self.grid == "crop":
+            return self.size
+        if self.grid == "slice":
+            return (1, *self.size)
+        return self.frame or tuple(shape)
+
+    def frame_corner(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """First voxel of the frame in a case, negative where it is larger; empty without a frame.
+
+        Args:
+            shape: of the whole case.
+        """
+        if not self.frame:
+            return ()
+        return tuple((n - f) // 2 for n, f in zip(shape, self.frame, strict=True))
+
     # -- drawing a place -------------------------------------------------------------------------
 
     def place(self, case: Case | Outline, rng: np.random.Generator) -> Placement:
         """Draw where to cut: foreground-centred for two thirds of the draws, else anywhere."""
-        if self.grid in ("native", "resample"):
-            return Placement()
         if isinstance(case, Case):
             case = LabelOutline(case.image.shape[1:], case.labels)
+        if not self.cuts:
+            return Placement(self.frame_corner(case.shape))
         centre = None
         if case.labelled and rng.random() < FOREGROUND_SHARE:
             centre = case.foreground_voxel(rng)
@@ -126,9 +168,9 @@ class Space:
 
     def centre(self, case: Case) -> Placement:
         """The placement in the middle of a case (no randomness)."""
-        if self.grid in ("native", "resample"):
-            return Placement()
         shape = case.image.shape[1:]
+        if not self.cuts:
+            return Placement(self.frame_corner(shape))
         slice_index = shape[0] // 2 if self.grid == "slice" else None
         inner = shape[1:] if self.grid == "slice" else shape
         return Placement(
@@ -145,10 +187,18 @@ class Space:
             placement: what ``place`` drew; the middle of the case if None.
 
         Returns:
-            A case of spatial shape ``size``; padding holds image 0 and label ``pad_label``.
+            A case of spatial shape ``size``; padding holds image 0 and label ``pad_label``. Of grid
+            ``resample`` a placement says nothing that is not known.
         """
         placement = placement or self.centre(case)
         image, labels, boxes = case.image, case.labels, case.boxes
+        if self.frame:
+            corner = self.frame_corner(image.shape[1:])
+            image = crop_edge(image, corner, self.frame)
+            labels = (
+                None if labels is None else crop_pad(labels, corner, self.frame, self.pad_label)
+            )
+            boxes = None if boxes is None else cut_boxes(boxes, corner, self.frame)
         if self.grid == "slice":
             assert placement.slice_index is not None
             boxes = None if boxes is None else boxes_of_slice(boxes, placement.slice_index)
@@ -164,7 +214,7 @@ class Space:
             boxes = None if boxes is None else cut_boxes(boxes, placement.corner, self.size)
         elif self.grid == "resample":
             boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], self.size)
-            image, labels = resample(image, labels, self.size)
+            image, labels = resample(image, labels, self.size, nearest=self.nearest)
         return replace(
             case, image=self._squash(np.asarray(image, np.float32)), labels=labels, boxes=boxes
         )
@@ -195,10 +245,13 @@ class Space:
 
         Args:
             sample: image (C, *size), labels (*size).
-            shape: spatial shape to resample back to; needed for grid ``resample`` only.
+            shape: of the whole case; needed for grid ``resample`` without a frame only.
+
+        Returns:
+            A sample of ``host_shape``; of a frame it lies at ``frame_corner`` of the case.
 
         Raises:
-            UsageFault: grid ``resample`` without a shape.
+            UsageFault: grid ``resample`` with neither a frame nor a shape.
         """
         image, labels, boxes = self._unsquash(sample.image), sample.labels, sample.boxes
         if self.grid == "slice":
@@ -206,10 +259,11 @@ class Space:
             labels = None if labels is None else labels[None]
             boxes = None if boxes is None else one_slice_boxes(boxes)
         elif self.grid == "resample":
-            if shape is None:
+            if shape is None and not self.frame:
                 raise UsageFault("space: grid 'resample' needs the host's shape to go back to")
-            boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], shape)
-            image, labels = resample(image, labels, shape)
+            back = self.host_shape(shape or ())
+            boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], back)
+            image, labels = resample(image, labels, back, nearest=self.nearest)
         return replace(sample, image=image, labels=labels, boxes=boxes)
 
     def _squash(self, image: FloatArray) -> FloatArray:
@@ -255,6 +309,8 @@ class Space:
             "window": None if self.window is None else [list(w) for w in self.window],
             "host": dict(self.host),
             "pad_label": self.pad_label,
+            **({"frame": list(self.frame)} if self.frame else {}),
+            **({"nearest": True} if self.nearest else {}),
         }
 
     @classmethod
@@ -267,6 +323,8 @@ class Space:
             window=None if window is None else tuple((float(a), float(b)) for a, b in window),
             host=dict(doc["host"]),
             pad_label=int(doc["pad_label"]),
+            frame=tuple(doc.get("frame", ())),
+            nearest=bool(doc.get("nearest", False)),
         )
 
 
@@ -304,51 +362,3 @@ def one_slice_boxes(boxes: Boxes) -> Boxes:
     zero = np.zeros((len(boxes.coords), 1), np.float32)
     first, last = boxes.coords[:, :2], boxes.coords[:, 2:]
     return Boxes(np.concatenate([zero, first, zero + 1, last], axis=1), boxes.labels)
-
-
-def crop_pad(
-    array: npt.NDArray[T], corner: Sequence[int], size: Sequence[int], fill: float
-) -> npt.NDArray[T]:
-    """Cut ``size`` voxels from ``corner`` (last axes), padding with ``fill``; always a copy."""
-    lead = array.ndim - len(size)
-    out = np.full((*array.shape[:lead], *size), fill, dtype=array.dtype)
-    source, target = [slice(None)] * lead, [slice(None)] * lead
-    for start, length, extent in zip(corner, size, array.shape[lead:], strict=True):
-        first, last = max(start, 0), min(start + length, extent)
-        if last <= first:
-            return out
-        source.append(slice(first, last))
-        target.append(slice(first - start, last - start))
-    out[tuple(target)] = array[tuple(source)]
-    return out
-
-
-def draw_corner(
-    shape: Sequence[int],
-    size: Sequence[int],
-    centre: npt.NDArray[np.int64] | None,
-    rng: np.random.Generator,
-) -> tuple[int, ...]:
-    """Where to cut ``size`` voxels from ``shape``: at random, or around a voxel if one is given."""
-    corner = []
-    for axis, (n, s) in enumerate(zip(shape, size, strict=True)):
-        # A case smaller than the crop lies in its middle, as where nnU-Net pads.
-        start = (n - s) // 2 if n <= s else int(rng.integers(n - s + 1))
-        if centre is not None and n > s:
-            start = int(np.clip(int(centre[axis]) - s // 2, 0, n - s))
-        corner.append(start)
-    return tuple(corner)
-
-
-def resample(
-    image: FloatArray, labels: LabelArray | None, shape: Sequence[int]
-) -> tuple[FloatArray, LabelArray | None]:
-    """Bring image (C, D, H, W) and labels (D, H, W) to a shape: linear, and nearest for labels."""
-    from scipy.ndimage import zoom
-
-    factors = [t / s for t, s in zip(shape, image.shape[1:], strict=True)]
-    resized = np.stack([zoom(c, factors, order=1, grid_mode=True, mode="nearest") for c in image])
-    drawn = (
-        None if labels is None else zoom(labels, factors, order=0, grid_mode=True, mode="nearest")
-    )
-    return resized.astype(np.float32), drawn

@@ -165,7 +165,7 @@ class _TiledUNet:
             self.encoded[i + 1] = self._whole(
                 partial(self._descend, i), i + 1, net.encoder(i + 1), below
             )
-        last = [net.head]
+        last = net.last
         if not deepest:
             finest = self._whole(
                 lambda w: self._finish(self._bottom(w), w), 0, net.bottom_parts, last
@@ -233,7 +233,8 @@ class _TiledUNet:
         narrow, mode = self.net.narrow[i], self.net.style.up
         strides, coarse = self.net.strides[i], self.shapes[i + 1]
         source = _coarser(window, strides, coarse)
-        x: Tensor = narrow(cut(self.decoded, source))
+        after = self.net.style.narrow == "after" and mode != "transposed"
+        x: Tensor = cut(self.decoded, source) if after else narrow(cut(self.decoded, source))
         if mode == "transposed":
             starts = [
                 w.start - c.start * s for w, c, s in zip(window, source, strides, strict=True)
@@ -241,7 +242,8 @@ class _TiledUNet:
             places = zip(window, starts, strict=True)
             return cut(x, tuple(slice(b, b + w.stop - w.start) for w, b in places))
         axes = zip(window, source, coarse, self.shapes[i], strict=True)
-        return interpolate(x, [matrix(mode, n, m)[w, c] for w, c, n, m in axes])
+        x = interpolate(x, [matrix(mode, n, m)[w, c] for w, c, n, m in axes])
+        return narrow(x) if after else x
 
     # -- all windows of a level ------------------------------------------------------------------
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gansynth.errors import UsageFault
+from gansynth.regrid import crop_pad
 from gansynth.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.space import FOREGROUND_SHARE, Placement, Space, crop_pad
+from gansynth.space import FOREGROUND_SHARE, Placement, Space
 from gansynth.testing.adapters import cut
 
 SCHEMA = Schema(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, Literal
 
+from gansynth.space import Space
 from gansynth_deepmedic.source import DeepMedicSource
 
 SAYS = 4096
@@ -19,11 +20,8 @@ def sample_bytes(manifest: Mapping[str, Any], source: DeepMedicSource) -> int:
         manifest: of the run.
         source: the training cases; a whole volume is of the shape of one of them.
     """
-    space = manifest["space"]
-    if space["grid"] in ("native", "resample"):
-        voxels = max(prod(source.shape(case)) for case in source.train_ids)
-    else:
-        voxels = prod(map(int, space["size"]))
+    space = Space.from_json(manifest["space"])
+    voxels = max(prod(space.host_shape(source.shape(case))) for case in source.train_ids)
     each = 4 if stored(source) == "float32" else 2
     return voxels * (each * len(manifest["schema"]["channels"]) + 2) + SAYS
 

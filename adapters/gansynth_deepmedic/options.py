@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.errors import UsageFault
 from gansynth.sources.reading import (
+    Frame,
     LabelNames,
     LeastVoxels,
     Modalities,
     OfLabels,
     ReadOptions,
+    Resampling,
     Size,
     Spacing,
     VolumeOptions,
+    Whole,
     Window,
     Words,
+    check_whole,
 )
 from gansynth_deepmedic.configs import TrainConfig
 
@@ -64,13 +68,16 @@ class DeepMedicOptions(ReadOptions):
         description="voxels along z,y,x (one number for all three) of the crops a generator works "
         "on; else the training cases' median, at most 128, in eights",
     )
-    whole: Size | None = Field(
-        None,
-        description="voxels along z,y,x that every case is resampled to as a whole, instead of "
-        "crops of `size`: samples are whole volumes then, brought back to the case's own grid",
-    )
+    frame: Frame = None
+    whole: Whole = None
+    resampling: Resampling = "linear"
     boxes: OfLabels = None
     least: LeastVoxels = 1
+
+    @model_validator(mode="after")
+    def _crops_or_whole(self) -> Self:
+        check_whole(self.size, self.frame, self.whole)
+        return self
 
     def volumes(self, config: TrainConfig) -> VolumeOptions:
         """The same as options of any volumes.
@@ -78,11 +85,6 @@ class DeepMedicOptions(ReadOptions):
         Raises:
             UsageFault: as many names as channels are expected.
         """
-        if self.whole is not None and self.size is not None:
-            raise UsageFault(
-                f"--read size={','.join(map(str, self.size))}: with --read whole=, which works on "
-                "whole volumes, expected one of them; leave the other out"
-            )
         count = len(config.channels)
         if self.channels is not None and len(set(self.channels)) != count:
             raise UsageFault(
@@ -100,6 +102,9 @@ class DeepMedicOptions(ReadOptions):
             window=self.window,
             spacing=self.spacing,
             size=self.size,
+            frame=self.frame,
+            whole=self.whole,
+            resampling=self.resampling,
             allow_absolute=True,
             boxes=self.boxes,
             least=self.least,

@@ -16,7 +16,7 @@ import numpy as np
 from gansynth.errors import DataFault
 from gansynth.integrity import disk_errors, read_json, whole_folder, write_json_atomic
 from gansynth.reporting import Reporter
-from gansynth.schema import OUTSIDE, Sample
+from gansynth.schema import OUTSIDE, Case, Sample
 from gansynth.space import Space
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded
@@ -82,6 +82,30 @@ def whole_space(space: Space) -> Space:
     return space if space.grid == "resample" else replace(space, grid="native", size=())
 
 
+def into(case: Case, part: Sample, space: Space) -> Case:
+    """A case with what came back of it in its place: all of it, or of a frame the middle.
+
+    Args:
+        case: image (C, D, H, W) and labels (D, H, W) in the source's voxels.
+        part: what ``to_host`` made of it.
+        space: the generator's.
+    """
+    corner = space.frame_corner(case.image.shape[1:])
+    if not corner:
+        return replace(case, image=part.image, labels=part.labels)
+    assert case.labels is not None
+    assert part.labels is not None
+    at, of = [], []
+    for first, length, extent in zip(corner, part.labels.shape, case.labels.shape, strict=True):
+        low, high = max(first, 0), min(first + length, extent)
+        at.append(slice(low, high))
+        of.append(slice(low - first, high - first))
+    image, labels = case.image.copy(), case.labels.copy()
+    image[(slice(None), *at)] = part.image[(slice(None), *of)]
+    labels[tuple(at)] = part.labels[tuple(of)]
+    return replace(case, image=image, labels=labels)
+
+
 def moved(case: HostCase, before: Path, after: Path) -> HostCase:
     """A case whose files lie in a folder that gets another name."""
 
@@ -114,12 +138,13 @@ def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> Loaded:
 
     real, seen = read_host(case), source.load(case.id)
     squeezed = space.to_generator(seen)
-    back = space.to_host(Sample(squeezed.image, squeezed.labels), case.shape)
-    if back.image.shape[1:] != case.shape or back.labels is None:
+    if seen.image.shape[1:] != case.shape or seen.labels is None:
         raise DataFault(
-            f"{case.labels}: case {case.id!r} is read in shape {back.image.shape[1:]}, expected "
+            f"{case.labels}: case {case.id!r} is read in shape {seen.image.shape[1:]}, expected "
             f"{case.shape} as its files have; leave --read spacing= out"
         )
+    back = into(seen, space.to_host(Sample(squeezed.image, squeezed.labels), case.shape), space)
+    assert back.labels is not None, "it had some"
     image, labels = real.image.copy(), real.labels.copy()
     for number, (scale, offset) in enumerate(case.units):
         if case.channels[number] != MISSING:

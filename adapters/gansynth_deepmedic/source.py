@@ -66,7 +66,6 @@ class DeepMedicSource(VolumeSource):
     ) -> None:
         self.config, self.model = config, cases.model
         self._listed = cases.listed
-        self._whole = asked.whole
         super().__init__(request, cases.listing, asked.volumes(config))
 
     # -- what it has -----------------------------------------------------------------------------
@@ -95,8 +94,6 @@ class DeepMedicSource(VolumeSource):
     def space(self) -> Space:
         """Crops of about the training cases' median size, or whole volumes, if asked for."""
         found: Space = super().space
-        if self._whole is not None:
-            found = replace(found, grid="resample", size=self._whole)
         if not self.regions:
             return found
         host = {**found.host, "outside": "beyond the region of interest"}

@@ -151,7 +151,7 @@ class Converter:
         """A scan with a sample in it, in the reader's axes, and where."""
         original, shape = scan.original, scan.original.labels.shape
         corner = (0,) * len(shape)
-        if self.space.grid == "crop":
+        if self.space.grid == "crop" or self.space.frame:
             corner = Placement.from_json(sample.provenance["placement"]).corner
         ends = [c + n for c, n in zip(corner, labels.shape, strict=True)]
         box = tuple((max(c, 0), min(e, n)) for c, e, n in zip(corner, ends, shape, strict=True))

@@ -19,9 +19,10 @@ import numpy as np
 from gansynth.composite_view import View
 from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, same_host
+from gansynth.regrid import resample
 from gansynth.schema import Case, Sample, Schema
 from gansynth.sources.base import CaseSource
-from gansynth.space import Space, resample
+from gansynth.space import Space
 from gansynth_nnunet.foreign import BY, Converter, check_schema, kept_size
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def rehearse(
             f"{host.folder}: {problem}; expected the same scan. Fit the generator on the files "
             "that nnU-Net was given, or preprocess them again"
         )
-    if space.grid == "crop":
+    if space.grid == "crop" or space.frame:
         _rehearse_crop(folder, Converter(source, space, host), case)
     return seconds
 
@@ -204,10 +205,11 @@ def rehearse(
 def _rehearse_crop(folder: Path, convert: Converter, case: Case) -> None:
     """Refuse crops that nnU-Net would have to pad."""
     placement = convert.space.centre(case)
-    cut = replace(convert.space, window=None).to_generator(case, placement)
+    plain = replace(convert.space, window=None)
+    cut = plain.to_generator(case, placement)
     told = {"case": case.id, "placement": placement.to_json()}
     try:
-        convert.whole(Sample(cut.image, cut.labels, provenance=told))
+        convert.whole(plain.to_host(Sample(cut.image, cut.labels, provenance=told)))
     except DataFault as fault:
         raise UsageFault(f"{folder}: {fault}") from fault
 

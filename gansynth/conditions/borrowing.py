@@ -223,16 +223,21 @@ def _nearest(scene: Scene, others: Sequence[str]) -> list[str]:
 
 
 def _shape_of(room: Room, case_id: str) -> _Shape:
-    spacing = room.source.schema.spacing
+    spacing = _spacing(room)
     return room.learnt(
         f"shape of {case_id}", lambda r: _Shape.of(body_of(whole(r, case_id)), spacing)
     )
 
 
+def _spacing(room: Room) -> tuple[float, ...]:
+    """Of what ``whole`` gives, mm along D, H, W."""
+    return (room if room.space.grid == "resample" else room.source).schema.spacing
+
+
 def _own_shape(scene: Scene) -> _Shape:
-    spacing = scene.room.source.schema.spacing
+    spacing = _spacing(scene.room)
     if at_hand(scene):
         return _shape_of(scene.room, scene.case.id)
-    if not scene.placement.corner:
+    if not scene.room.space.cuts or not scene.placement.corner:
         return _Shape.of(scene.body, spacing)
     return _Shape.of(np.ones(scene.shape, bool), spacing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,6 +11,7 @@ from pydantic import Field
 from gansynth.conditions.base import Edit, EditOptions
 from gansynth.conditions.geometry import Mask
 from gansynth.conditions.moving import keeps_classes
+from gansynth.conditions.room import Scene
 from gansynth.schema import OUTSIDE, LabelArray, Schema
 
 
@@ -25,6 +26,11 @@ class ClipOptions(EditOptions):
         description="the array's border is an edge too; right for whole images, wrong for crops, "
         "where foreground runs on beyond it",
     )
+    to: Literal["labels", "image"] = Field(
+        "labels",
+        description="labels: the body is what is not labelled outside (-1); image: what the case's "
+        "image shows, too, as of skull-stripped brains",
+    )
 
 
 class Clip(Edit):
@@ -32,7 +38,8 @@ class Clip(Edit):
 
     Meant for the end of a chain: earlier edits may have pushed labels into a detached scrap of
     the body, or so close to its edge as no case has them. Foreground elsewhere becomes background;
-    context stays. Where the data has no ``OUTSIDE``, the body is the whole array.
+    context stays. Where the data has no ``OUTSIDE``, the body is the whole array, unless the image
+    is asked (``to``).
     """
 
     name: ClassVar[str] = "clip"
@@ -63,6 +70,26 @@ class Clip(Edit):
         if margin > 0:
             body = _inner(body, margin, schema, border=params["border"])
         return np.where((labels > 0) & ~body, np.int16(0), labels)
+
+    def draw_in(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
+    ) -> dict[str, Any]:
+        """See ``draw``, of what lies in the body that the image shows, if that is asked for."""
+        params = self.draw(self._shown(labels, scene), schema, rng)
+        return {**params, "to": self.options.to} if self.options.to == "image" else params
+
+    def apply_in(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
+    ) -> LabelArray:
+        """See ``apply``, likewise."""
+        if params.get("to") == "image":
+            labels = np.where((labels > 0) & ~scene.body, np.int16(0), labels)
+        return self.apply(labels, schema, params)
+
+    def _shown(self, labels: LabelArray, scene: Scene) -> LabelArray:
+        if self.options.to == "labels":
+            return labels
+        return np.where((labels > 0) & ~scene.body, np.int16(0), labels)
 
 
 def _largest_body(inside: Mask) -> Mask:

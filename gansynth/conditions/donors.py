@@ -19,8 +19,9 @@ from gansynth.conditions.geometry import Mask, bounding_box, mask_of
 from gansynth.conditions.moving import Move
 from gansynth.conditions.parts import parts
 from gansynth.conditions.room import Room, Scene
+from gansynth.regrid import crop_pad
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.space import Placement, crop_pad
+from gansynth.space import Placement
 
 GROWS = 0.15
 """The margin on each side is that share of the lesion's extent wider than asked for."""

@@ -98,7 +98,7 @@ def frame_of(scene: Scene) -> Frame:
     is known: the box is then that of the array.
     """
     corner, n = scene.placement.corner, scene.labels.ndim
-    if not corner:
+    if not scene.room.space.cuts or not corner:
         return Frame.of(scene.body)
     if at_hand(scene):
         known = whole_frame(scene.room, scene.case.id)

@@ -15,8 +15,8 @@ from gansynth.conditions.frames import Frame, depth_of, frame_of, whole_frame
 from gansynth.conditions.geometry import Mask, mask_of
 from gansynth.conditions.prior import PlacementPrior, anywhere
 from gansynth.conditions.room import Scene
+from gansynth.regrid import crop_pad
 from gansynth.schema import OUTSIDE, FloatArray, LabelArray, Schema
-from gansynth.space import crop_pad
 
 Where = Literal["prior", "anywhere", "same", "own"]
 HALF = 0.5

@@ -18,11 +18,12 @@ from gansynth.conditions.boxes import BoxDrawer
 from gansynth.conditions.room import Room, Scene
 from gansynth.errors import DataFault
 from gansynth.organ import organ_mask
+from gansynth.regrid import crop_pad
 from gansynth.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
 from gansynth.sources.classes import training_cases
-from gansynth.space import Placement, Space, crop_pad
+from gansynth.space import Placement, Space
 
 if TYPE_CHECKING:
     from gansynth.conditions.lesions import Inserted, LesionDrawer
@@ -49,6 +50,7 @@ class ConditionSampler:
         edits: applied in order to each drawn label map.
         seed: first half of every key; the second is the condition's index.
         context: makes the context channels of a case in the generator's space; None for none.
+        context_follows: whether edits move them along; else they are made of the edited case.
         given: the channels of such a case that are given; None for none. Where there are any, label
             maps stay as they are: an edited one would not be that of the given image.
         labelled: whether cases must have labels; else conditions of those without have none.
@@ -85,6 +87,7 @@ class ConditionSampler:
         lesions: LesionDrawer | None = None,
         base: CaseSource | None = None,
         weights: Weights | None = None,
+        context_follows: bool = True,
     ) -> None:
         lender, source = source, source if base is None else base
         self.source = source
@@ -95,6 +98,7 @@ class ConditionSampler:
         self._in_turns |= lesions is not None and lesions.in_turns
         self.seed = seed
         self.context = context
+        self.context_follows = context_follows
         self.given = given
         self.labelled = labelled
         self.boxes = boxes
@@ -136,6 +140,8 @@ class ConditionSampler:
             else:
                 start = scene.labels
                 labels, context, steps = edit_labels(start, context, self.schema, edits, rng, scene)
+                if steps and self.context is not None and not self.context_follows:
+                    context = self.context(replace(placed, labels=labels))
         latent_seed = int(rng.integers(2**63))
         provenance: dict[str, Any] = {
             "dataset": self.source.name,
@@ -180,7 +186,7 @@ class ConditionSampler:
         labels = replace_ignored(_labelled(placed), self.schema)
         turn = index // len(self._ids) if self._in_turns else None
         placed = replace(placed, labels=labels)
-        seen = partial(self._body, case, placement) if placement.corner else None
+        seen = partial(self._body, case, placement) if self.space.cuts else None
         shape = tuple(case.image.shape[1:])
         return Scene(placed, placement, shape, index, self.room, turn, seen)
 

@@ -42,7 +42,7 @@ class TransplantOptions(BorrowOptions):
 
 
 class Transplant(Borrowing):
-    """Puts the tumour of case A on the brain of case B (Shin et al. 2018; Doncenco et al. 2023).
+    """Puts the tumour of case A on the brain of case B (Shin et al. 2018; Doncenco 2022).
 
     It keeps its size and shape and is cut where B's body ends. It lands at the same place relative
     to the body, moved towards the body's middle if too little of it were left; if there is no such

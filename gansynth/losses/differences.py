@@ -69,6 +69,7 @@ def perceptual(
     real: Tensor,
     *,
     weights: Sequence[float] | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """L1 between features of synthetic and real images in a network of the data's own domain.
 
@@ -82,10 +83,22 @@ def perceptual(
         fake: (B, C, D, H, W) or (B, C, H, W).
         real: likewise; no gradient reaches it.
         weights: of each layer, as they are; None averages over layers.
+        mask: bool (B, 1, ...), where both are to look alike; of coarser features those that see
+            nothing else within their own voxels. None for everywhere.
     """
     with torch.no_grad():
         expected = features(real.detach())
-    terms = [F.l1_loss(f.float(), r.float()) for r, f in zip(expected, features(fake), strict=True)]
+    pairs = zip(expected, features(fake), strict=True)
+    if mask is None:
+        terms = [F.l1_loss(f.float(), r.float()) for r, f in pairs]
+    else:
+        terms = [masked_l1(f, r, _shrunk(mask, f.shape[2:])) for r, f in pairs]
     if weights is None:
         return torch.stack(terms).mean()
     return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
+
+
+def _shrunk(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """A mask (B, 1, ...) at a coarser size: voxels of which no part is left out."""
+    pool = F.adaptive_max_pool3d if mask.ndim == 5 else F.adaptive_max_pool2d
+    return 1 - pool((~mask).float(), tuple(size))

@@ -32,6 +32,7 @@ class PatchDiscriminator(nn.Module):
         act: after each normalisation.
         down: downsampling.
         stem: begin at full resolution; False strides at once, as pix2pix does.
+        double: one more convolution after each of those, as an encoder of a 3D U-Net has.
         checkpointing: keep each layer's inputs only; it saves memory where there is a ``norm``.
     """
 
@@ -48,6 +49,7 @@ class PatchDiscriminator(nn.Module):
         act: Activation = "leaky_relu",
         down: Down = "strided",
         stem: bool = True,
+        double: bool = False,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -67,6 +69,10 @@ class PatchDiscriminator(nn.Module):
         # Pointwise: a convolution with one output channel costs a CPU as much as one with eight.
         self.texture = layer(widths[min(1, len(widths) - 1)], 1, 1) if texture_head else None
         self.norm = nn.ModuleList(normalised(norm, ndim, w) for w in widths[1:])
+        self.more = nn.ModuleList(
+            nn.Sequential(layer(w, w, 3), normalised(norm, ndim, w)) if double else nn.Identity()
+            for w in widths
+        )
 
     def input_weight(self) -> str:
         """Name of the weight that meets the pair's channels on its axis 1."""
@@ -84,17 +90,20 @@ class PatchDiscriminator(nn.Module):
         """
         x, features = pair, list[Tensor]()
         layers = [*([] if self.stem is None else [self.stem]), *self.down]
-        for layer, norm in zip(layers, [nn.Identity(), *self.norm], strict=True):
+        for layer, norm, more in zip(layers, [nn.Identity(), *self.norm], self.more, strict=True):
+            parts = (layer, norm, more)
             if self.checkpointing and self.training:
-                x = recomputed(partial(self._layer, layer, norm), x, modules=[layer, norm])
+                x = recomputed(partial(self._layer, *parts), x, modules=parts)
             else:
-                x = self._layer(layer, norm, x)
+                x = self._layer(*parts, x)
             features.append(x)
         logits = [self.layout(x)]
         if self.texture is not None:
             logits.append(self.texture(features[min(1, len(features) - 1)]))
         return logits, features
 
-    def _layer(self, layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    def _layer(self, layer: nn.Module, norm: nn.Module, more: nn.Module, x: Tensor) -> Tensor:
         found: Tensor = self.act(norm(layer(x)))
+        if isinstance(more, nn.Sequential):
+            found = self.act(more(found))
         return found

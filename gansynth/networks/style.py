@@ -9,6 +9,7 @@ from gansynth.networks.blocks import Activation, Blocks, Down, Norm
 from gansynth.networks.resize import Up
 
 Skip = Literal["add", "concat"]
+Narrow = Literal["before", "after", "none"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class UNetStyle:
         double: one convolution more per level; of residual levels, one block.
         activation: after each normalisation.
         skip: ``add`` to the decoder's features what the encoder had at that level, or ``concat``.
+        narrow: where the decoder's features become as few as the finer level's: ``before`` they are
+            enlarged (1 wide, cheap), ``after`` (3 wide, as MM-GAN does), or ``none``: not until
+            they lie beside the skip's (as the 3D U-Net has it; needs ``concat``).
+        head: one more convolution before the image.
         stem: begin and end at full resolution; False strides in at once and ends in a transposed
             convolution, as pix2pix does: cheaper, and blind to grain.
         spectral: normalise every convolution by its spectral norm.
@@ -39,6 +44,8 @@ class UNetStyle:
     double: bool = False
     activation: Activation = "leaky_relu"
     skip: Skip = "add"
+    narrow: Narrow = "before"
+    head: bool = True
     stem: bool = True
     spectral: bool = False
     noise: bool = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Literal
 
@@ -86,7 +87,7 @@ class UNetGenerator(nn.Module):
             ndim, self.widths[-1], style.norm, style.activation, spectral=style.spectral
         )
         self._build_upward(width)
-        self.head = self._conv(width, width, 3)
+        self.head = self._conv(width, width, 3) if style.head else None
         self.grain = NoiseInjection(ndim, width) if style.noise else None
         self.image = (
             self._conv(width, out_channels, 1)
@@ -120,18 +121,25 @@ class UNetGenerator(nn.Module):
 
     def _build_upward(self, width: int) -> None:
         style, widths = self.style, self.widths
-        # Narrowed before it is enlarged, and added to the skip rather than put beside it: the
-        # costly convolution at the finer level sees a third of the channels it would.
-        self.narrow = nn.ModuleList(
-            Transposed(self.ndim, widths[i + 1], widths[i], stride, spectral=style.spectral)
-            if style.up == "transposed"
-            else self._conv(widths[i + 1], widths[i], 1)
-            for i, stride in enumerate(self.strides)
+        # By default narrowed before it is enlarged, and added to the skip rather than put beside
+        # it: the costly convolution at the finer level sees a third of the channels it would.
+        self.narrow = nn.ModuleList(self._narrowing(i) for i in range(len(self.strides)))
+        joined = [(2 if style.skip == "concat" else 1) * w for w in widths[:-1]]
+        if style.narrow == "none":
+            joined = [w + wider for w, wider in pairwise(widths)]
+        self.up = nn.ModuleList(
+            self._conv(cin, w, 3) for cin, w in zip(joined, widths[:-1], strict=True)
         )
-        joined = 2 if style.skip == "concat" else 1
-        self.up = nn.ModuleList(self._conv(joined * w, w, 3) for w in widths[:-1])
         self.norm = nn.ModuleList(normalisation(style.norm, self.ndim, w) for w in widths[:-1])
         self.noise = nn.ModuleList(NoiseInjection(self.ndim, w) for w in widths if style.noise)
+
+    def _narrowing(self, i: int) -> nn.Module:
+        style, (cout, cin) = self.style, self.widths[i : i + 2]
+        if style.up == "transposed":
+            return Transposed(self.ndim, cin, cout, self.strides[i], spectral=style.spectral)
+        if style.narrow == "none":
+            return nn.Identity()
+        return self._conv(cin, cout, 1 if style.narrow == "before" else 3)
 
     def _refine(self, width: int) -> nn.Sequential:
         style = self.style
@@ -216,7 +224,7 @@ class UNetGenerator(nn.Module):
         for i in reversed(range(deepest)):
             own = self.latents_of(i, latents)
             x = self._run(partial(self.ascend, i), self.decoder(i), x, skips[i], *own)
-        last = [self.head, self.image]
+        last = [*self.last, self.image]
         x = self._run(self.finish, last, x, *self.latents_of(None, latents))
         for axis, length in enumerate(condition.shape[2:], start=2):
             x = x.narrow(axis, 0, length)
@@ -243,6 +251,11 @@ class UNetGenerator(nn.Module):
         """Modules of the coarsest level of the decoder, in order."""
         return [self.middle, self.refine_middle]
 
+    @property
+    def last(self) -> list[nn.Module]:
+        """Modules between the decoder's finest level and the image."""
+        return [] if self.head is None else [self.head]
+
     # -- its parts, each local in space but for normalisation --------------------------------------
 
     def enter(self, condition: Tensor) -> Tensor:
@@ -266,9 +279,12 @@ class UNetGenerator(nn.Module):
 
     def widen(self, i: int, x: Tensor, size: Sequence[int]) -> Tensor:
         """Features of level ``i + 1`` brought to the channels and the size of level ``i``."""
-        x = self.narrow[i](x)
         if self.style.up != "transposed":
-            return enlarge(x, size, self.style.up)
+            if self.style.narrow == "after":
+                widened: Tensor = self.narrow[i](enlarge(x, size, self.style.up))
+                return widened
+            return enlarge(self.narrow[i](x), size, self.style.up)
+        x = self.narrow[i](x)
         for axis, length in enumerate(size, start=2):
             x = x.narrow(axis, 0, length)
         return x
@@ -291,11 +307,12 @@ class UNetGenerator(nn.Module):
 
     def prepare(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """What the image is made of, from the decoder's finest level."""
-        x = self.head(x)
+        if self.head is not None:
+            x = self.head(x)
         if self.grain is not None:
             # Fresh noise once more, one convolution before the image: grain as fine as a voxel.
             x = self.grain(x, noise)
-        made: Tensor = self.act(x)
+        made: Tensor = x if self.head is None else self.act(x)
         return made
 
     def paint(self, x: Tensor) -> Tensor:

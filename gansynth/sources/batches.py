@@ -17,11 +17,14 @@ from gansynth.space import Space
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gansynth.conditions.asked_maps import AskedMaps
     from gansynth.generator import Batch, Stage
 
 
 MOST_REFUSED = 1000
 """Draws without a single case to learn from, after which it is given up."""
+ASKED = 0x61736B
+"""Keeps the random numbers of edits apart from those of places."""
 
 
 class CaseBatches:
@@ -33,6 +36,8 @@ class CaseBatches:
         seed: first part of every key.
         context: makes context channels of a case in the generator's space, or None.
         accepts: whether to learn from a case at its place; another is drawn for one that is not.
+        asked: makes the label map, and its context, that a synthetic sample is to have beside a
+            case; None where it is the case's own.
     """
 
     def __init__(
@@ -43,12 +48,14 @@ class CaseBatches:
         seed: int = 0,
         context: Callable[[Case], LabelArray | None] | None = None,
         accepts: Callable[[Case], bool] | None = None,
+        asked: AskedMaps | None = None,
     ) -> None:
         self.cache = cache
         self.space = space
         self.seed = seed
         self.context = context
         self.accepts = accepts
+        self.asked = asked
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
         """Real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
@@ -73,7 +80,24 @@ class CaseBatches:
         numbers = [c.label_class for c in cases if c.label_class is not None]
         classes = torch.tensor(numbers) if len(numbers) == len(cases) else None
         boxes = stack_boxes([c.boxes for c in cases], image.ndim - 2)
-        return Batch(image, labels, context, self._padding(drawn), classes, *boxes)
+        asked = self._asked(step, which, drawn, cases)
+        return Batch(image, labels, context, self._padding(drawn), classes, *boxes, *asked)
+
+    def _asked(
+        self, step: int, which: range, drawn: Sequence[Placed], cases: Sequence[Case]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Label maps that synthetic samples are to have, and their context."""
+        import torch
+
+        if self.asked is None:
+            return None, None
+        found = [
+            self.asked(case, placed, np.random.SeedSequence((self.seed, step, number, ASKED)))
+            for number, placed, case in zip(which, drawn, cases, strict=True)
+        ]
+        labels = torch.from_numpy(np.stack([one[0] for one in found]).astype(np.int64))
+        maps = [context for _, context in found if context is not None]
+        return labels, torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
 
     def _accepted(self, step: int, number: int) -> tuple[Placed, Case]:
         """A case at a drawn place, whole and cut.

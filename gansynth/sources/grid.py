@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import space
+from gansynth import regrid
 from gansynth.errors import DataFault
 from gansynth.integrity import MAX_VOLUME_BYTES, Volume
 from gansynth.schema import FloatArray, LabelArray
@@ -87,4 +87,4 @@ def resample(
             f"case {case!r}: would take {size} bytes at this spacing, expected at most "
             f"{MAX_VOLUME_BYTES}; ask for a coarser one: --read spacing=MM"
         )
-    return space.resample(image, labels, shape)
+    return regrid.resample(image, labels, shape)

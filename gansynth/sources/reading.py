@@ -7,9 +7,16 @@ Values are texts, split at commas where a key takes several. They are no YAML: t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from gansynth.errors import UsageFault, did_you_mean
 from gansynth.sources.base import SourceRequest
@@ -164,6 +171,42 @@ LeastVoxels = Annotated[
     int, Field(ge=1, description="see `boxes`; parts of fewer voxels of the label map have none")
 ]
 """Of what ``boxes`` asks for."""
+Frame = Annotated[
+    Size | None,
+    Field(
+        description="voxels along z,y,x (one number for all three) around the middle of every case "
+        "that a generator sees, instead of crops of `size`; a smaller case goes on as at its border"
+    ),
+]
+Whole = Annotated[
+    Size | None,
+    Field(
+        description="voxels along z,y,x (one number for all three) that every case, or its "
+        "`frame`, is resampled to as a whole, instead of crops of `size`; samples are brought back "
+        "to the case's own grid"
+    ),
+]
+Resampling = Annotated[
+    Literal["linear", "nearest"],
+    Field(
+        description="how `whole` resamples images, there and back; labels always take the nearest "
+        "voxel"
+    ),
+]
+"""Of ``whole``; `nearest` makes no new values."""
+
+
+def check_whole(size: object, frame: object, whole: object) -> None:
+    """Refuse crops and whole volumes at once.
+
+    Raises:
+        ValueError: with the way out.
+    """
+    other = "frame" if whole is None else "whole"
+    if size is not None and not (frame is None and whole is None):
+        raise ValueError(
+            f"size is of crops, {other} of whole volumes, expected one of them; leave the other out"
+        )
 
 
 class VolumeOptions(ReadOptions):
@@ -199,6 +242,9 @@ class VolumeOptions(ReadOptions):
         description="voxels along z,y,x (one number for all three) of the crops a generator works "
         "on; else the training cases' median, at most 128, in eights",
     )
+    frame: Frame = None
+    whole: Whole = None
+    resampling: Resampling = "linear"
     folds: int = Field(5, ge=2, description="number of folds, where the source has no split")
     seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
     allow_absolute: bool = Field(
@@ -206,3 +252,15 @@ class VolumeOptions(ReadOptions):
     )
     boxes: OfLabels = None
     least: LeastVoxels = 1
+    between: int | None = Field(
+        None,
+        ge=2,
+        description="N: label maps are drawn on every N-th slice along z only; slices between two "
+        "labelled ones at most N apart are filled by the shapes' linear interpolation; else labels "
+        "are as stored",
+    )
+
+    @model_validator(mode="after")
+    def _crops_or_whole(self) -> Self:
+        check_whole(self.size, self.frame, self.whole)
+        return self

@@ -66,6 +66,11 @@ class SliceSource(CaseSource):
         self.options = parse_read(SliceOptions, own)
         self.inner = _open_inner(rest)
         where = f"{self.inner.request.kind}:{self.inner.request.where}"
+        if self.inner.space.grid == "resample":
+            raise UsageFault(
+                f"slices:{where}: --read frame= and whole= are of whole volumes, expected slices "
+                "as the volumes have them; leave them out, and say resize= for the size of slices"
+            )
         read = dict(request.read)
         if self.options.selector is not None:
             read["selector"] = str(Path(self.options.selector).expanduser().absolute())

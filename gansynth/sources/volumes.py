@@ -21,6 +21,7 @@ from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import Volume, read_nifti, read_nifti_header
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, Original, SourceRequest
+from gansynth.sources.between import between_record, interpolate_slices
 from gansynth.sources.folds import choose_fold, subjects_of
 from gansynth.sources.grid import (
     ORIENTATION,
@@ -35,7 +36,7 @@ from gansynth.sources.grid import (
 from gansynth.sources.intensity import Intensity, by_name, ct_intensities, draw_foreground
 from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.listing import Entry, VolumeSet
-from gansynth.sources.pairs import mismatches, odd_labels, whole_labels
+from gansynth.sources.pairs import likely_labels, mismatches, odd_labels, whole_labels
 from gansynth.sources.reading import VolumeOptions
 from gansynth.space import Space
 
@@ -121,8 +122,14 @@ class VolumeSource(CaseSource):
             "labels": dict(self._labels),
             "intensity": [how.to_json() for how in self.intensities],
             **box_record(self.options.boxes, self.options.least),
+            **between_record(self.options.between),
         }
-        return Space("crop", self._size(), host=host, pad_label=0)
+        o = self.options
+        if o.frame is None and o.whole is None:
+            return Space("crop", self._size(), host=host, pad_label=0)
+        frame, size = o.frame or (), o.whole or o.frame or ()
+        nearest = o.resampling == "nearest"
+        return Space("resample", size, host=host, pad_label=0, frame=frame, nearest=nearest)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -230,6 +237,8 @@ class VolumeSource(CaseSource):
         )
         if entry.labels is not None:
             labels = whole_labels(entry.labels, canonical(reference)[0])
+            if self.options.between is not None:
+                labels = interpolate_slices(labels, every=self.options.between)
         channels = [self._channels_of(f, reference, entry.reference) for f in entry.images]
         return np.concatenate(channels), labels, reference
 
@@ -291,6 +300,9 @@ class VolumeSource(CaseSource):
         files = [file for file in (self.entry(case).labels for case in self._train) if file]
         for file in files:
             values |= set(np.unique(whole_labels(file, read_nifti(file).array)).tolist())
+        likely = likely_labels(values, self.listing.likely)
+        if likely is not None:
+            return likely
         problem = odd_labels(values)
         if problem:
             raise DataFault(f"{self.listing.where}: {problem}")

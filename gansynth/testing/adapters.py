@@ -302,9 +302,9 @@ def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, Lab
         Image (C, D, H, W) or (C, H, W) and labels, padded with 0 and ``OUTSIDE``; None for a case
         without labels.
     """
-    if space.grid in ("native", "resample"):
+    if not space.cuts and not space.frame:
         return case.image, case.labels
-    corner, size = placement.corner, space.size
+    corner, size = placement.corner, space.frame or space.size
     if space.grid == "slice":
         assert placement.slice_index is not None
         corner, size = (placement.slice_index, *corner), (1, *size)

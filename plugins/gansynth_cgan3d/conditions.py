@@ -1,7 +1,8 @@
 """What the networks are told, as channels, in this order: labels, context, given image channels.
 
-Of lesions in context also the hole, and for the generator alone what it starts from there. The
-discriminators do not see that: they would know samples by how like it they are.
+Where the body is told apart, it comes as a channel after the labels, and background is what lies
+beyond it. Of lesions in context also the hole, and for the generator alone what it starts from
+there. The discriminators do not see that: they would know samples by how like it they are.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Told:
 
     Attributes:
         labels: int64 (B, D, H, W) or (B, H, W); None where labels are drawn.
-        context: int64, likewise; None if unused.
+        context: int64, likewise: clusters, or 1 in the body; None if unused.
         given: float32 (B, K, ...); None if no channel is given.
         insertion: what is put into real images; None where whole images are drawn.
     """
@@ -53,8 +54,8 @@ class Conditions:
     """Turns label maps, context and given channels into the channels of a condition.
 
     Attributes:
-        names: of the channels, in order: ``label:0``, ``context:1``, ``given:T1``, ``hole``,
-            ``start:T1``.
+        names: of the channels, in order: ``label:0``, ``body``, ``context:1``, ``given:T1``,
+            ``hole``, ``start:T1``.
         judged: the first of them, which discriminators see as well.
         given: where the given channels are in the schema's images.
         drawn: where the drawn ones are; none of them if labels are drawn.
@@ -84,6 +85,7 @@ class Conditions:
         inserts = options.insert == "lesion"
         self.judged: tuple[str, ...] = (
             *(f"label:{v}" for v in schema.label_values if self.labelled),
+            *("body" for _ in range(options.body)),
             *(f"context:{i}" for i in range(1, options.context + 1)),
             *(f"given:{name}" for name in options.given),
             *("hole" for _ in range(inserts)),
@@ -97,6 +99,10 @@ class Conditions:
             raise DataFault("cgan3d: a training case has no labels, expected a label map for each")
         return Told(batch.labels if self.labelled else None, batch.context, given)
 
+    def asked_of_batch(self, batch: Batch) -> Told:
+        """What samples of a training batch are asked for, where that is not the cases' own."""
+        return Told(batch.asked, batch.asked_context, None)
+
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Told:
         """What conditions tell, as one batch on a device.
 
@@ -106,7 +112,7 @@ class Conditions:
         labels = context = given = None
         if self.labelled:
             labels = _stacked([_asked(c.labels, "labels", 0) for c in conditions], device).long()
-        if self.options.context:
+        if self.options.context or self.options.body:
             assert labels is not None
             blank = np.zeros(labels.shape[1:], np.int16)
             maps = [blank if c.context is None else c.context for c in conditions]
@@ -125,6 +131,9 @@ class Conditions:
         parts = []
         if told.labels is not None:
             parts.append(one_hot(part(told.labels), self.schema.label_values))
+        if self.options.body:
+            assert told.context is not None, "the batch has the body of context()"
+            parts.append(self._apart(parts[0], part(told.context)))
         if self.options.context:
             assert told.context is not None, "the batch has the context of observe()'s clusters"
             parts.append(one_hot(part(told.context), range(1, self.options.context + 1)))
@@ -133,6 +142,13 @@ class Conditions:
         if told.insertion is not None:
             parts += [part(told.insertion.hole).float(), part(told.insertion.start)]
         return torch.cat(parts, 1)
+
+    def _apart(self, labels: Tensor, body: Tensor) -> Tensor:
+        """The body's channel (B, 1, ...); background's loses what is body."""
+        background = labels[:, self.schema.label_values.index(0)]
+        inside = background * (body == 1)
+        background -= inside
+        return inside[:, None]
 
 
 def _asked(array: npt.NDArray[Any] | None, what: str, channels: int) -> npt.NDArray[Any]:

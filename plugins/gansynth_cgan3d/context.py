@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.organ import body_mask
 from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray
 
 SMOOTHING = 1.0
@@ -68,6 +69,22 @@ class ContextClusters:
         """Read back ``to_json``."""
         centres = state.get("centres")
         self.centres = None if centres is None else np.array(centres, np.float64)
+
+
+def body_map(case: Case) -> LabelArray:
+    """1 in the body but for its foreground, else 0: int16 (D, H, W).
+
+    Doncenco 2022 (sec. 2.3) and Sun et al. 2020 (MM-GAN, sec. V-A) give the rest of the brain a
+    class of its own; labels of tumours say nothing of it. The body is what is not labelled outside,
+    where anything is; else what the image shows.
+    """
+    labels = case.labels
+    if labels is None:
+        return body_mask(case.image).astype(np.int16)
+    body = labels != OUTSIDE
+    if body.all():
+        body = body_mask(case.image)
+    return np.asarray(body & (labels == 0), np.int16)
 
 
 def _surroundings(case: Case) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Who judges what is drawn: of the whole crop, and of a window around the lesion and its rim.
+"""Who judges what is drawn: of the whole crop, and of a window around the lesion.
 
 Two discriminators, one of all and one of what was filled in: Iizuka et al. 2017 (Globally and
 locally consistent image completion, ACM Transactions on Graphics 36(4), sec. 3.3), here each a
@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gansynth.generator import Step
 from gansynth_cgan3d.lesion import centroid
+
+Pair = tuple[Tensor, Tensor]
+"""What is drawn, or real, and the condition that goes with it."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,14 @@ class Judge:
         prefix: of its terms' names; empty for the one of the whole crop.
         weight: of its terms in the generator's loss.
         net: the network.
-        view: what it sees of (B, K, ...) in a step.
+        view: what it sees of a pair: an image (B, C, ...) and its condition (B, K, ...).
     """
 
     name: str
     prefix: str
     weight: float
     net: nn.Module
-    view: Callable[[Step, Tensor], Tensor]
+    view: Callable[[Pair], Pair]
 
     def __call__(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Logits per head, and features, of pairs as it sees them."""
@@ -42,9 +44,30 @@ class Judge:
         return judged
 
 
-def whole(step: Step, x: Tensor) -> Tensor:
+def whole(pair: Pair) -> Pair:
     """All of it."""
-    return x
+    return pair
+
+
+@dataclass(frozen=True)
+class Around:
+    """A window of each sample around what its condition says is a lesion.
+
+    Attributes:
+        channels: of the condition, that are 1 in a lesion (and its rim).
+        edge: of the window, voxels; no longer than the crop.
+    """
+
+    channels: tuple[int, ...]
+    edge: int
+
+    def __call__(self, pair: Pair) -> Pair:
+        """The windows of a pair; in the middle of a crop without a lesion."""
+        image, condition = pair
+        mask = condition[:, list(self.channels)].amax(1, keepdim=True) > 0.5
+        size = [min(self.edge, n) for n in image.shape[2:]]
+        at = corners(mask, size)
+        return windows(image, at, size), windows(condition, at, size)
 
 
 def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:

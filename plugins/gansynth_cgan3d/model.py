@@ -27,9 +27,9 @@ from gansynth.precision import autocast, resolve
 from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.tiling import draw_tiled, tile_edge
 from gansynth_cgan3d.conditions import Conditions, Told
-from gansynth_cgan3d.context import ContextClusters
-from gansynth_cgan3d.lesion import Inserting, Insertion
-from gansynth_cgan3d.local import Judge, whole
+from gansynth_cgan3d.context import ContextClusters, body_map
+from gansynth_cgan3d.lesion import Inserting, Insertion, lesion_values
+from gansynth_cgan3d.local import Around, Judge, whole
 from gansynth_cgan3d.objective import Objective
 from gansynth_cgan3d.options import CGANOptions
 
@@ -68,7 +68,7 @@ class CGAN3D(Generator):
             "generator": self._generator(strides[: o.levels - 1]),
             "discriminator": self._discriminator(strides[: o.d_levels - 1]),
         }
-        if o.insert == "lesion" and o.local:
+        if o.local_weight:
             nets["local"] = self._discriminator(strides[: o.d_levels - 1])
         if o.perceptual:
             nets["perceptor"] = Perceptor(
@@ -90,6 +90,8 @@ class CGAN3D(Generator):
             double=o.double,
             activation=o.activation,
             skip=o.skip,
+            narrow=o.narrow,
+            head=o.g_head,
             stem=o.g_stem,
             spectral=o.g_spectral_norm,
             noise=o.noise,
@@ -103,6 +105,7 @@ class CGAN3D(Generator):
             o.width,
             strides,
             o.output if self.conditions.drawn else "linear",
+            o.max_width,
             style=style,
         )
 
@@ -119,6 +122,7 @@ class CGAN3D(Generator):
             act=o.d_activation,
             down=o.d_down,
             stem=o.d_stem,
+            double=o.d_double,
             checkpointing=o.checkpointing,
         )
 
@@ -160,9 +164,17 @@ class CGAN3D(Generator):
         """The discriminators, that of the whole crop first."""
         judges = [Judge("discriminator", "", 1.0, self.nets["discriminator"], whole)]
         if "local" in self.nets:
-            view, weight = self.objective.around, self.options.local
+            view, weight = self._around(), self.options.local_weight
             judges.append(Judge("local", "local_", weight, self.nets["local"], view))
         return judges
+
+    def _around(self) -> Around:
+        names = list(self.conditions.judged)
+        if self.inserting is not None:
+            return Around((names.index("hole"),), self.options.local_size)
+        values = lesion_values(self.schema, self.options.lesions)
+        channels = tuple(names.index(f"label:{value}") for value in values)
+        return Around(channels, self.options.local_size)
 
     def players(self) -> Mapping[str, tuple[str, ...]]:
         """One per network, but the discriminators are stepped together."""
@@ -232,8 +244,20 @@ class CGAN3D(Generator):
         """A lesion that there was no room for."""
         return "" if self.inserting is None else no_room(sample.provenance)
 
+    @property
+    def fit_edits(self) -> tuple[str, ...]:
+        """An option."""
+        return self.options.fit_edits
+
+    @property
+    def context_follows(self) -> bool:
+        """Clusters do; the body stays where it is, whatever becomes of the labels in it."""
+        return not self.options.body
+
     def context(self, case: Case) -> LabelArray | None:
-        """Intensity clusters of the surroundings, int16 (D, H, W), or None."""
+        """Clusters of the surroundings, or 1 in the body, int16 (D, H, W); None for neither."""
+        if self.options.body:
+            return body_map(case)
         return self.clusters.map(case) if self.options.context else None
 
     def given(self, case: Case) -> FloatArray | None:

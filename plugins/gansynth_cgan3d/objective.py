@@ -22,7 +22,7 @@ from gansynth.networks.blocks import one_hot
 from gansynth.networks.perceptor import Perceptor
 from gansynth.pool import ImagePool
 from gansynth_cgan3d.conditions import Told
-from gansynth_cgan3d.local import Judge, corners, windows
+from gansynth_cgan3d.local import Judge, Pair
 
 if TYPE_CHECKING:
     from gansynth_cgan3d.model import CGAN3D
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 class Objective:
     """Losses of the generator, the discriminator and the perceptual segmenter.
 
-    A *pair* is what is drawn (an image, or the probabilities of labels) and its condition.
+    A *pair* is what is drawn (an image, or the probabilities of labels) and its condition. The real
+    pair's condition is the case's own; the synthetic one's may be another (``fit_edits``), and what
+    compares both images then looks where the two conditions are alike.
 
     Args:
         gan: whose networks play.
@@ -66,21 +68,24 @@ class Objective:
     def generator(self, step: Step) -> Mapping[str, Tensor]:
         """Fool the discriminators, and keep near the real target."""
         o = self.options
-        fake, real = self._draw(step, self._channels(step)), self._real(step)
+        fake, real = self._draw(step), self._real(step)
         step.scratch["fake"] = fake.detach()
         terms: dict[str, Tensor] = {}
         for judge in self.gan.judges:
             terms.update(self._fooled(step, judge, fake, real))
         if o.perceptual:
             features_of = cast(Perceptor, self.gan.nets["perceptor"]).features
-            terms["perceptual"] = o.perceptual * losses.perceptual(features_of, fake, real)
+            alike = self._alike(step)
+            perceived = losses.perceptual(features_of, fake, real, mask=alike)
+            terms["perceptual"] = o.perceptual * perceived
         return terms
 
     def _fooled(self, step: Step, judge: Judge, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
         """What one discriminator makes of samples, and how far its features are off real ones."""
-        o, condition = self.options, judge.view(step, self._condition(step))
+        o = self.options
+        seen, condition = judge.view((fake, self._asked(step)))
         before = step.rng.get_state()
-        logits, features = judge(*self.augment(step, judge.view(step, fake), condition))
+        logits, features = judge(*self.augment(step, seen, condition))
         terms = {"adversarial": judge.weight * o.adversarial * self.loss.generator(logits)}
         if o.l1 and not judge.prefix:  # of the whole, so that it counts once
             terms["l1"] = o.l1 * self._l1(step, fake, real)
@@ -89,25 +94,30 @@ class Objective:
                 # The real pair goes through the same changes, or features would not correspond.
                 step.rng.set_state(before)
             with torch.no_grad():
-                _, wanted = judge(*self.augment(step, judge.view(step, real), condition))
+                _, wanted = judge(*self.augment(step, *judge.view((real, self._condition(step)))))
             matching = losses.feature_matching(wanted, features)
             terms["feature_matching"] = judge.weight * o.feature_matching * matching
         return {judge.prefix + name: term for name, term in terms.items()}
 
-    def _draw(self, step: Step, condition: Tensor) -> Tensor:
-        """Draw from a condition, with what is known filled in: outside the body, and padding."""
-        net, batch = self.gan.net, step.batch
+    def _draw(self, step: Step) -> Tensor:
+        """Draw what is asked, with what is known filled in: outside the body, and padding."""
+        net, batch, condition = self.gan.net, step.batch, self._channels(step, asked=True)
         latents = [step.randn(*shape) for shape in net.latent_shapes(condition.shape[2:])]
         insertion = self._told(step).insertion
-        fake = self.gan.finished(net(condition, latents), batch.labels, insertion)
+        labels = batch.labels if batch.asked is None else batch.asked
+        fake = self.gan.finished(net(condition, latents), labels, insertion)
         if batch.padding is not None:
             fake = torch.where(batch.padding[:, None], self._real(step), fake)
         return fake
 
     def _l1(self, step: Step, fake: Tensor, real: Tensor) -> Tensor:
+        alike = self._alike(step)
         if self.options.l1_mask == "foreground":
             assert step.batch.labels is not None
-            return losses.masked_l1(fake, real, step.batch.labels[:, None] > 0)
+            inside = step.batch.labels[:, None] > 0
+            return losses.masked_l1(fake, real, inside if alike is None else inside & alike)
+        if alike is not None:
+            return losses.masked_l1(fake, real, alike, lowpass=self.options.l1_lowpass)
         if self.options.l1_mask == "hole":
             insertion = self._told(step).insertion
             assert insertion is not None, "options see to it that there is one"
@@ -124,9 +134,8 @@ class Objective:
         fake, told = self.pool.query(step, fake, told)
         terms: dict[str, Tensor] = {}
         for judge in self.gan.judges:
-            pairs = [(self._real(step), self._condition(step)), (fake, told)]
-            seen = [tuple(judge.view(step, x) for x in pair) for pair in pairs]
-            found = self._told_apart(step, judge, *seen)
+            real = judge.view((self._real(step), self._condition(step)))
+            found = self._told_apart(step, judge, real, judge.view((fake, told)))
             terms.update({judge.prefix + name: term for name, term in found.items()})
         return terms
 
@@ -134,8 +143,8 @@ class Objective:
         self,
         step: Step,
         judge: Judge,
-        of_real: tuple[Tensor, ...],
-        of_fake: tuple[Tensor, ...],
+        of_real: Pair,
+        of_fake: Pair,
     ) -> dict[str, Tensor]:
         """What one discriminator minimises, of pairs as it sees them."""
         (real, condition), (fake, told) = of_real, of_fake
@@ -158,11 +167,11 @@ class Objective:
 
     def _fake(self, step: Step) -> tuple[Tensor, Tensor]:
         """The generator's pair of this step, or one of its own where the generator did not move."""
-        condition = self._condition(step)
+        asked = self._asked(step)
         if "fake" in step.scratch:
-            return step.scratch["fake"], condition
+            return step.scratch["fake"], asked
         with torch.no_grad():
-            return self._draw(step, self._channels(step)), condition
+            return self._draw(step), asked
 
     def _penalty(
         self,
@@ -181,9 +190,10 @@ class Objective:
         """The gradient at real images, weighted for the steps in between (Karras et al. 2020)."""
         weight, terms = self.options.r1 * self.options.r1_every, dict[str, Tensor]()
         for judge in self.gan.judges:
-            images = judge.view(step, self._real(step)).detach().requires_grad_()
+            seen, condition = judge.view((self._real(step), self._condition(step)))
+            images = seen.detach().requires_grad_()
             with torch.autocast(images.device.type, enabled=False):
-                logits, _ = judge(images, judge.view(step, self._condition(step)))
+                logits, _ = judge(images, condition)
                 terms[f"{judge.prefix}r1"] = weight * losses.r1(images, logits)
         return terms
 
@@ -202,16 +212,6 @@ class Objective:
 
     # -- pairs -------------------------------------------------------------------------------------
 
-    def around(self, step: Step, x: Tensor) -> Tensor:
-        """A window of each sample around its lesion and its rim; the same all through a step."""
-        insertion = self._told(step).insertion
-        assert insertion is not None, "a local discriminator goes with lesions in context"
-        shape = insertion.hole.shape[2:]
-        size = [min(self.options.local_size, n) for n in shape]
-        if "window" not in step.scratch:
-            step.scratch["window"] = corners(insertion.hole, size)
-        return windows(x, step.scratch["window"], size)
-
     def _told(self, step: Step) -> Told:
         """What the step's cases tell, made once a step."""
         if "told" not in step.scratch:
@@ -223,16 +223,37 @@ class Objective:
         found: Told = step.scratch["told"]
         return found
 
-    def _channels(self, step: Step) -> Tensor:
-        """Condition channels of the step's cases (B, K, ...), made once a step."""
-        if "condition" not in step.scratch:
-            step.scratch["condition"] = self.gan.conditions.channels(self._told(step))
-        found: Tensor = step.scratch["condition"]
+    def _channels(self, step: Step, *, asked: bool = False) -> Tensor:
+        """Condition channels of the step's cases (B, K, ...), made once a step.
+
+        Args:
+            step: the step.
+            asked: of what samples are asked for, where that is another.
+        """
+        conditions, other = self.gan.conditions, asked and step.batch.asked is not None
+        key = "asked" if other else "condition"
+        if key not in step.scratch:
+            told = conditions.asked_of_batch(step.batch) if other else self._told(step)
+            step.scratch[key] = conditions.channels(told)
+        found: Tensor = step.scratch[key]
         return found
 
     def _condition(self, step: Step) -> Tensor:
-        """Those of them that discriminators see."""
+        """Those of the real images that discriminators see."""
         return self._channels(step)[:, : len(self.gan.conditions.judged)]
+
+    def _asked(self, step: Step) -> Tensor:
+        """Those of the samples that discriminators see."""
+        return self._channels(step, asked=True)[:, : len(self.gan.conditions.judged)]
+
+    def _alike(self, step: Step) -> Tensor | None:
+        """Where samples are asked for what the real images show, bool (B, 1, ...).
+
+        None where they are asked for nothing else.
+        """
+        if step.batch.asked is None:
+            return None
+        return (self._condition(step) == self._asked(step)).all(1, keepdim=True)
 
     def _real(self, step: Step) -> Tensor:
         """What the generator should have drawn: image channels, or one-hot labels."""

@@ -11,7 +11,7 @@ from gansynth.generator import GeneratorOptions
 from gansynth.losses import ADVERSARIAL, AdversarialName
 from gansynth.networks.blocks import Activation, Blocks, Down, Norm
 from gansynth.networks.resize import Up
-from gansynth.networks.style import Skip
+from gansynth.networks.style import Narrow, Skip
 
 
 def _split(names: Any) -> Any:
@@ -28,6 +28,7 @@ class CGANOptions(GeneratorOptions):
 
     # -- generator
     width: int = Field(32, ge=4, description="generator features at its finest level")
+    max_width: int = Field(256, ge=4, description="most generator features of any level")
     levels: int = Field(4, ge=1, le=7, description="resolutions of the generator's U-Net")
     norm: Norm = Field("instance", description="the generator's normalisation")
     down: Down = Field(
@@ -42,7 +43,13 @@ class CGANOptions(GeneratorOptions):
     g_stem: bool = Field(
         True, description="begin and end at full resolution; off: strided in, transposed out"
     )
+    g_head: bool = Field(True, description="one more convolution before the image")
     skip: Skip = Field("add", description="how the encoder's features join the decoder's")
+    narrow: Narrow = Field(
+        "before",
+        description="where the decoder's features become as few as the finer level's: before or "
+        "after they are enlarged, or none: beside the encoder's (skip=concat)",
+    )
     g_spectral_norm: bool = Field(False, description="spectral normalisation of the generator")
     noise: bool = Field(True, description="noise at every level; off, labels determine the image")
     dropout: float = Field(
@@ -58,6 +65,7 @@ class CGANOptions(GeneratorOptions):
     d_down: Down = Field("strided", description="the discriminator's downsampling")
     d_activation: Activation = Field("leaky_relu", description="the discriminator's activation")
     d_stem: bool = Field(True, description="begin at full resolution; off strides at once")
+    d_double: bool = Field(False, description="one more convolution per level of it")
     spectral_norm: bool = Field(True, description="spectral normalisation of the discriminator")
     texture_head: bool = Field(True, description="a discriminator head on the grain, five voxels")
     checkpointing: bool = Field(
@@ -99,6 +107,21 @@ class CGANOptions(GeneratorOptions):
     context: int = Field(
         0, ge=0, le=16, description="intensity clusters of the surroundings as condition; 0: none"
     )
+    body: bool = Field(
+        False,
+        description="tell the body (what differs from the even background) from the rest, as a "
+        "class of its own: where labels are of tumours alone",
+    )
+    body_of: str = Field(
+        "",
+        description="channel whose body samples are asked for, of several models (--per-channel), "
+        "which each learn the body of their own; any channel's if empty",
+    )
+    fit_edits: Names = Field(
+        (),
+        description="edits of the label maps that samples are asked for while training; none: "
+        "those of the real images beside them",
+    )
     given: Names = Field((), description="channels that are given, not drawn")
     target: Literal["image", "labels"] = Field(
         "image", description="labels: draw the label map of the given channels"
@@ -110,14 +133,19 @@ class CGANOptions(GeneratorOptions):
     stage: Literal["both", "coarse", "refine"] = Field(
         "both", description="coarse: insert only, no networks; refine: draw into an empty hole"
     )
-    lesions: Names = Field((), description="labels that are lesions; all foreground if none")
+    lesions: Names = Field(
+        (), description="labels that are lesions, of insert and local; all foreground if none"
+    )
     rim_mm: float = Field(4.0, ge=0, description="width around a lesion that is drawn anew, mm")
     residual: bool = Field(
         False,
         description="draw the difference from the coarse insertion, not the image (stage=both)",
     )
-    local: float = Field(
-        1.0, ge=0, description="weight of the discriminator of lesion and rim; 0: none"
+    local: float | None = Field(
+        None,
+        ge=0,
+        description="weight of a discriminator of a window around the lesion; 0: none; 1 with "
+        "insert=lesion, else 0",
     )
     local_size: int = Field(24, ge=4, description="edge of the window that it sees, voxels")
     # -- sampling
@@ -144,12 +172,38 @@ class CGANOptions(GeneratorOptions):
             and not self.given,
             "target=labels: draws no image, so context=0 and perceptual=0": self.target == "labels"
             and (self.context > 0 or self.perceptual > 0),
+            "narrow=none: its features lie beside the encoder's; use skip=concat, and an up that "
+            "is not transposed": self.narrow == "none"
+            and (self.skip != "concat" or self.up == "transposed"),
+            "body: context says where surroundings are already; use context=0": self.body
+            and self.context > 0,
+            "body: of labels that samples are asked for; leave target=labels out": self.body
+            and self.target == "labels",
+            "local: a window around labels that samples are asked for; leave target=labels "
+            "out": bool(self.local) and self.target == "labels",
             **self._inserts(),
+            **self._pairs(),
         }
         for message, found in wrong.items():
             if found:
                 raise ValueError(message)
         return self
+
+    @property
+    def local_weight(self) -> float:
+        """Weight of the local discriminator."""
+        return float(self.insert == "lesion") if self.local is None else self.local
+
+    def _pairs(self) -> dict[str, bool]:
+        """What does not go with other label maps than those of the real images."""
+        pairs = bool(self.fit_edits)
+        return {
+            "fit_edits: samples have other label maps than the real images, so their features do "
+            "not correspond; use feature_matching=0": pairs and self.feature_matching > 0,
+            "fit_edits: whole images are drawn of the edited label maps; leave insert, given and "
+            "target out": pairs
+            and (self.insert != "none" or bool(self.given) or self.target != "image"),
+        }
 
     def _inserts(self) -> dict[str, bool]:
         """What does not go with lesions in context, or only with them."""
@@ -165,7 +219,11 @@ class CGANOptions(GeneratorOptions):
             "pool: would keep real backgrounds in checkpoints; use pool=0": lesion
             and self.pool > 0,
             "stage: of a lesion in context; add insert=lesion": not lesion and self.stage != "both",
-            "lesions: of a lesion in context; add insert=lesion": not lesion and bool(self.lesions),
+            "lesions: of a lesion in context; add insert=lesion, or local=1": not lesion
+            and not self.local
+            and bool(self.lesions),
+            "body: the background says what the body is; leave it out with insert=lesion": lesion
+            and self.body,
             "l1_mask=hole: of a lesion in context; add insert=lesion": not lesion
             and self.l1_mask == "hole",
             "residual: of a lesion in context; add insert=lesion": not lesion and self.residual,

@@ -16,8 +16,9 @@ from gansynth.conditions.lesions import LesionDrawer, LesionOptions, lesion_draw
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.errors import UsageFault
 from gansynth.insertion import hole, rim_voxels
+from gansynth.regrid import crop_pad
 from gansynth.schema import OUTSIDE
-from gansynth.space import Placement, Space, crop_pad
+from gansynth.space import Placement, Space
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
 

@@ -382,7 +382,7 @@ def test_a_run_of_another_recipe_starts_from_whole_images_by_channel_names():
     }
     generator = build()
     taken = take_over(generator, named_axes(source), tensors)
-    names = ["label:-1", "label:0 (background)", "label:1 (organ)", "label:2 (lesion)"]
+    names = ["label:-1", "label:background", "label:organ", "label:lesion"]
     assert taken.partial["generator/stem.weight"] == names
     judged = next(v for k, v in taken.partial.items() if k.startswith("discriminator/"))
     assert judged == ["image:T1", "image:FLAIR", *names]

@@ -162,7 +162,7 @@ def test_the_pool_keeps_images_with_their_conditions():
 def test_a_perfect_image_matches_features_whatever_the_changes(monkeypatch):
     """Real and synthetic pairs must go through the same changes to be compared."""
     generator = build(augment=("flip", "brightness", "cutout"), augment_p=1.0, perceptual=1)
-    monkeypatch.setattr(generator.objective, "_draw", lambda now, condition: now.batch.image)
+    monkeypatch.setattr(generator.objective, "_draw", lambda now: now.batch.image)
     generator.nets["discriminator"].eval()
     terms = generator.phases()[0].loss(step())
     assert terms["feature_matching"].item() == 0
@@ -187,7 +187,7 @@ def test_changes_reach_what_the_discriminator_sees():
 def test_masked_l1_looks_at_the_foreground_only(monkeypatch):
     generator, now = build(l1_mask="foreground"), step()
     off = (now.batch.labels[:, None] <= 0).float()  # type: ignore[index]
-    monkeypatch.setattr(generator.objective, "_draw", lambda now, c: now.batch.image + off)
+    monkeypatch.setattr(generator.objective, "_draw", lambda now: now.batch.image + off)
     assert generator.phases()[0].loss(now)["l1"].item() == 0
 
 

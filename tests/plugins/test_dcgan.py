@@ -340,7 +340,7 @@ def test_channels_are_taken_over_by_name():
     taken = take_over(new, named_axes(old), flat(old))
     last = "generator/layers.1.weight"
     assert taken.partial[last] == [
-        "image:T1", "label:-1", "label:0 (background)", "label:1 (organ)", "label:4 (lesion)"
+        "image:T1", "label:-1", "label:background", "label:organ", "label:lesion"
     ]  # fmt: skip
     assert taken.partial["generator/first.weight"] == [f"latent:{i}" for i in range(8)]
     assert torch.equal(flat(new)[last][:, 0], flat(old)[last][:, 0])

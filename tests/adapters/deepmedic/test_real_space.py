@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from gansynth.errors import EnvironmentFault
+from gansynth.regrid import resample
 from gansynth.reporting import NullReporter
 from gansynth.sources.base import SourceRequest
-from gansynth.space import Space, resample
+from gansynth.space import Space
 from gansynth_deepmedic.files import MISSING
 from gansynth_deepmedic.real_space import bring_real, whole_space
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic

@@ -15,9 +15,10 @@ from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.lineage import Lineage
 from gansynth.producer import ProducerConfig, _run
 from gansynth.registry import installed
+from gansynth.regrid import resample
 from gansynth.schema import Sample
 from gansynth.sources.base import SourceRequest
-from gansynth.space import Placement, Space, resample
+from gansynth.space import Placement, Space
 from gansynth_nnunet.foreign import Converter
 from gansynth_nnunet.foreign_guard import check_content, check_seen, rehearse
 from gansynth_nnunet.source import open_nnunet
