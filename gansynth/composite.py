@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAME, PARTS = "composite", "parts"
+NOTHING = "nothing"
+"""What a part draws that another one only starts from."""
 LABELLINGS: tuple[Labelling, ...] = ("none", "drawn", "asked")
 
 
@@ -150,6 +152,32 @@ class Composite(Together):
 
     parts: tuple[Part, ...]
 
+    @property
+    def context_follows(self) -> bool:
+        """Of parts that are told the body: no edit moves it."""
+        return not self._told_body
+
+    def context(self, case: Case) -> LabelArray | None:
+        """The body that is asked for of parts that are told it: one for all of them.
+
+        That of the channel that they name, of whichever they do; else of all channels (Sun et al.
+        2020, MM-GAN, sec. V-C: each learns with its own, samples are of T1's).
+        """
+        told = self._told_body
+        if not told:
+            return None
+        names = {part.run.generator.options.body_of for part in told} - {""}  # type: ignore[attr-defined]
+        image = case.image
+        if names:
+            image = image[channel_numbers(self.schema, sorted(names))]
+        maker = told[0].run.generator
+        body: LabelArray | None = maker.context(replace(case, image=image))
+        return body
+
+    @property
+    def _told_body(self) -> list[Part]:
+        return [p for p in self.parts if getattr(p.run.generator.options, "body", False)]
+
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition: every part's channels for the same label map."""
         drawn: dict[str, list[FloatArray]] = {}
@@ -174,7 +202,8 @@ class Composite(Together):
             numbers = channel_numbers(part.run.schema, part.given)
             space = only_intensity(part.run.space, numbers)
             given = space.to_generator(Case("", "", image)).image
-        return replace(condition, labels=labels, given=given, context=None)
+        context = condition.context if part in self._told_body else None
+        return replace(condition, labels=labels, given=given, context=context)
 
     def _joined(
         self, condition: Condition, drawn: Mapping[str, list[FloatArray]], index: int, seed: int
@@ -216,7 +245,8 @@ def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> To
     from gansynth.run import load_run
 
     check_parts(folder, manifest)
-    opened = [Opened(p["name"], load_run(part_folder(folder, p), device)) for p in manifest[PARTS]]
+    taking_part = [part for part in manifest[PARTS] if part["draws"] != NOTHING]
+    opened = [Opened(p["name"], load_run(part_folder(folder, p), device)) for p in taking_part]
     space = Space.from_json(manifest["space"])
     schema = space.generator_schema(Schema.from_json(manifest["schema"]))
     if all("classes" in part.run.request.view for part in opened):

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gansynth.composite import NAME, PARTS, least_labelled
+from gansynth.composite import NAME, NOTHING, PARTS, least_labelled
 from gansynth.composite_plan import Plan, PlannedPart, make_plan
 from gansynth.composite_spec import Spec
 from gansynth.errors import UsageFault
@@ -119,12 +119,15 @@ def _fit_part(
         # What draws its label maps is not fitted yet: the source's own labels are as large.
         view = {k: v for k, v in request.view.items() if k != "labels_by"}
         request = replace(request, view=view if "channels" in view else {})
+    start = None if init_from is None else _beginning(init_from, part.name)
+    if start is None and part.init_from is not None and not options["dry_run"]:
+        start = out / PARTS / part.init_from
     return fit(
         part.generator,
         request,
         out / part.folder,
         settings=part.settings,
-        init_from=None if init_from is None else _beginning(init_from, part.name),
+        init_from=start,
         reporter=reporter,
         **options,
     )
@@ -227,7 +230,7 @@ class _Folder:
                     "name": part.name,
                     "folder": part.folder,
                     "generator": part.generator,
-                    "draws": list(part.draws) or "labels",
+                    "draws": list(part.draws) or (NOTHING if part.begins else "labels"),
                     **({"classes": list(part.classes)} if part.classes else {}),
                     "manifest_sha256": None,
                 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class PlannedPart:
         draws: image channels it contributes; none if it draws label maps.
         own_data: whether it learns from a source of its own.
         classes: of the cases it sees; empty for all.
+        init_from: the earlier part that it starts from, if any.
+        begins: whether another part starts from it; it draws nothing then.
     """
 
     name: str
@@ -48,6 +50,8 @@ class PlannedPart:
     draws: tuple[str, ...]
     own_data: bool
     classes: tuple[str, ...] = ()
+    init_from: str | None = None
+    begins: bool = False
 
     @property
     def folder(self) -> str:
@@ -96,6 +100,7 @@ class Plan:
                     "generator": part.generator,
                     "data": part.request.to_json(),
                     "set": dict(part.settings),
+                    **({} if part.init_from is None else {"init_from": part.init_from}),
                 }
                 for part in self.parts
             },
@@ -125,11 +130,12 @@ def make_plan(
     Raises:
         UsageFault: naming the part, and what is wrong with it.
     """
-    planner = _Planner(installed().open_source(request))
+    source = installed().open_source(request)
     if isinstance(spec, PerClass):
-        return _plan_classes(spec, planner.source, settings, edits)
+        return _plan_classes(spec, source, settings, edits)
     if isinstance(spec, PerChannel):
-        spec = spec.chain(planner.source.schema)
+        spec = spec.chain(source.schema)
+    planner = _Planner(source, {part.init_from for part in spec.parts} - {None})
     for asked in spec.parts:
         try:
             planner.add(asked, settings)
@@ -193,8 +199,9 @@ def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) 
 class _Planner:
     """Takes parts in order and keeps in mind what the earlier ones draw."""
 
-    def __init__(self, source: CaseSource) -> None:
+    def __init__(self, source: CaseSource, beginnings: Collection[str | None] = ()) -> None:
         self.source = source
+        self._beginnings = beginnings
         self.parts: list[PlannedPart] = []
         self.labels_by: str | None = None
         self.default_edits: tuple[str, ...] = ()
@@ -212,17 +219,19 @@ class _Planner:
         _, options = split_settings(texts, FitOptions, cls.Options, generator=asked.generator)
         if getattr(options, "context", 0):
             raise UsageFault("set context: composite runs have no context channels; leave it out")
-        base = self._open(asked)
+        view: dict[str, Any] = {"names": dict(asked.names)} if asked.names else {}
+        base = viewed(self._open(asked), view)
         channels = _seen(asked, options, base.schema.channels)
         channel_numbers(base.schema, channels)
         # In the source's order, whatever the order they are named in.
         channels = tuple(c for c in base.schema.channels if c in channels)
-        view: dict[str, Any] = {}
         if channels != base.schema.channels:
             view["channels"] = list(channels)
         if asked.labels_by is not None:
             view["labels_by"] = f"../{self._labeller(asked.labels_by)}"
-        draws = self._draws(channels, options)
+        begins = asked.name in self._beginnings
+        self._check_beginning(asked)
+        draws = () if begins else self._draws(channels, options)
         # Built only where a plugin has a say in it: large networks take seconds.
         if cls.labelling is not Generator.labelling:
             _refuse_noise(_build(cls, options, viewed(base, view)))
@@ -230,12 +239,22 @@ class _Planner:
             _check_same_arrays(base, self.source, draws)
         if draws and not self._drawn:
             self.default_edits = cls.default_edits
-        if not draws:
+        if not draws and not begins:
             self._labellers.append(asked.name)
         self._drawn.update({channel: asked.name for channel in draws})
         request = replace(base.request, view=view)
         own_data = asked.data is not None
-        self.parts.append(PlannedPart(asked.name, asked.generator, texts, request, draws, own_data))
+        part = PlannedPart(asked.name, asked.generator, texts, request, draws, own_data)
+        self.parts.append(replace(part, init_from=asked.init_from, begins=begins))
+
+    def _check_beginning(self, asked: PartSpec) -> None:
+        """Refuse to start from a part that is not there yet."""
+        earlier = [part.name for part in self.parts]
+        if asked.init_from is not None and asked.init_from not in earlier:
+            raise UsageFault(
+                f"init_from {asked.init_from!r}: expected an earlier part, one of "
+                f"{', '.join(earlier) or 'none so far'}; list it before"
+            )
 
     def _open(self, asked: PartSpec) -> CaseSource:
         """The source a part learns from."""

@@ -57,8 +57,18 @@ class PartSpec(BaseModel):
         None, description="image channels it sees; null: all it needs"
     )
     labels_by: str | None = Field(None, description="earlier part that draws its label maps")
+    init_from: str | None = Field(
+        None,
+        description="earlier part whose weights it starts from, channel by channel of one name; "
+        "that part draws nothing itself",
+    )
     data: str | None = Field(None, description="KIND:WHERE of its own; null: the composite's")
     read: dict[str, str] = Field(default_factory=dict, description="how to read ``data``")
+    names: dict[str, str] = Field(
+        default_factory=dict,
+        description="channels that ``data`` calls otherwise than the composite's cases: "
+        "theirs -> its",
+    )
     configuration: str | None = Field(None, description="the host's configuration of ``data``")
     plans: str | None = Field(None, description="the host's plans of ``data``")
     fold: str = Field("0", description="fold of ``data``")

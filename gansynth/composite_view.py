@@ -2,6 +2,7 @@
 
 A view is written down in ``SourceRequest.view``, so that whoever opens the request sees the same:
 
+- ``names``: what channels are called here, where the source calls them otherwise: old -> new.
 - ``channels``: names of the image channels that are seen, in the source's order.
 - ``classes``: names of the classes whose cases are seen; their numbers stay the source's.
 - ``labels_by``: folder of the run that draws label maps, relative to the folder of the run that
@@ -67,7 +68,7 @@ class View(CaseSource):
     """
 
     def __init__(self, base: CaseSource, view: Mapping[str, Any]) -> None:
-        self.base = base
+        self.base = base = _renamed(base, view.get("names", {}))
         plain = {key: value for key, value in view.items() if key != HOME}
         self._home = Path(view.get(HOME, "."))
         if "labels_by" in view:
@@ -130,10 +131,11 @@ class View(CaseSource):
     def load(self, case_id: str) -> Case:
         """A case with the channels that are seen, and labels as drawn."""
         case = self.base.load(case_id)
-        labels = case.labels
+        labels, under = case.labels, None
         if self.labeller is not None:
-            labels = self.labeller.merge(labels, self.labeller.draw(case, self.base.schema))
-        return replace(case, image=case.image[self._seen], labels=labels)
+            under = self.labeller.under(self.labeller.draw(case, self.base.schema))
+            labels = under if labels is None else np.where(labels != 0, labels, under)
+        return replace(case, image=case.image[self._seen], labels=labels, under=under)
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record of the whole case, as its source keeps it."""
@@ -173,9 +175,70 @@ class View(CaseSource):
         return found
 
 
+class _Renamed(CaseSource):
+    """A source whose channels are called otherwise, as another data set calls the same ones."""
+
+    def __init__(self, base: CaseSource, names: Mapping[str, str]) -> None:
+        self.base, self.request, self._names = base, base.request, dict(names)
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def schema(self) -> Schema:
+        schema = self.base.schema
+        channels = tuple(self._names.get(channel, channel) for channel in schema.channels)
+        return replace(schema, channels=channels)
+
+    @property
+    def space(self) -> Space:
+        return self.base.space
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        return self.base.train_ids
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        return self.base.held_out_ids
+
+    def load(self, case_id: str) -> Case:
+        return self.base.load(case_id)
+
+    def label_class(self, case_id: str) -> int | None:
+        return self.base.label_class(case_id)
+
+    def subject(self, case_id: str) -> str:
+        return self.base.subject(case_id)
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        return self.base.shape(case_id)
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        return self.base.record(case_id)
+
+    @property
+    def ancestors(self) -> tuple[Lineage, ...]:
+        return self.base.ancestors
+
+
+def _renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
+    """A source with other names for its channels; as it is if there are none.
+
+    Raises:
+        UsageFault: a channel that it does not have.
+    """
+    if not names:
+        return base
+    channel_numbers(base.schema, names)
+    return _Renamed(base, names)
+
+
 def behind(source: CaseSource) -> CaseSource:
     """The source behind a view: all of its held-out cases are held out, whatever a view shows."""
-    return source.base if isinstance(source, View) else source
+    source = source.base if isinstance(source, View) else source
+    return source.base if isinstance(source, _Renamed) else source
 
 
 class Labeller:
@@ -238,10 +301,9 @@ class Labeller:
         numbers = channel_numbers(self.run.schema, names)
         return only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
 
-    def merge(self, own: LabelArray | None, drawn: LabelArray) -> LabelArray:
-        """Own labels, and the drawn ones (shifted) wherever those say background."""
-        above = np.where(drawn > 0, drawn + np.int16(self.shift), np.int16(0)).astype(np.int16)
-        return above if own is None else np.where(own != 0, own, above)
+    def under(self, drawn: LabelArray) -> LabelArray:
+        """Drawn labels with values above those of the source, which lie over them."""
+        return np.where(drawn > 0, drawn + np.int16(self.shift), np.int16(0)).astype(np.int16)
 
 
 def merged_schema(own: Schema, drawn: Schema, by: str, shift: int) -> Schema:

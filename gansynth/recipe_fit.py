@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gansynth import __version__
@@ -35,6 +36,8 @@ def fit_recipe(
     *,
     scale: str | None = None,
     only: Sequence[str] = (),
+    others: Mapping[str, str] = MappingProxyType({}),
+    others_read: Mapping[str, str] = MappingProxyType({}),
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
     device: str = "auto",
@@ -54,6 +57,8 @@ def fit_recipe(
         out: folder of the sets' run folders; of a recipe of one run, the run folder itself.
         scale: overrides of the recipe by name, if any.
         only: names of the sets to fit; all if none.
+        others: KIND:WHERE of the further sources that the recipe needs, by name.
+        others_read: how these are read, NAME.KEY -> text.
         settings: ``--set`` values, put over the recipe's.
         edits: condition edits; None takes the recipe's, or else the generator's own.
         device: ``auto``, ``cpu``, ``cuda:0``.
@@ -79,7 +84,16 @@ def fit_recipe(
             f"--recipe {recipe.name}: its generator is {own}, got {generator}; say: gansynth fit "
             f"{own} --recipe {recipe.name}"
         )
-    plan = plan_recipe(recipe, request, settings=settings, edits=edits, scale=scale, only=only)
+    plan = plan_recipe(
+        recipe,
+        request,
+        settings=settings,
+        edits=edits,
+        scale=scale,
+        only=only,
+        others=others,
+        others_read=others_read,
+    )
     if init_from is not None and len(plan.sets) > 1:
         raise UsageFault(
             f"--init-from {init_from}: recipe {recipe.name} has {len(plan.sets)} sets here, "
@@ -336,7 +350,8 @@ def _rehearse(
     if not report:
         return report
     hours = round(report["estimated_minutes"] / 60, 4)
-    return {**report, "estimated_hours": hours, "paper": dict(one.reports)}
+    whole = plan.recipe.spec.reports if plan.alone else {}  # of one run, it is about that
+    return {**report, "estimated_hours": hours, "paper": {**whole, **one.reports}}
 
 
 def _dry_report(plan: RecipePlan, out: Path, reports: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,17 +7,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gansynth import __version__
 from gansynth.composite_spec import Spec, folder_name
 from gansynth.errors import GansynthError, UsageFault
+from gansynth.recipe_sources import composite_of, others_of
 from gansynth.recipes import (
     CHANNEL,
     Recipe,
     RunSpec,
     check_settings,
-    composite_of,
     filled,
     picked,
     texts,
@@ -93,6 +94,8 @@ def plan_recipe(
     edits: Sequence[str] | None,
     scale: str | None = None,
     only: Sequence[str] = (),
+    others: Mapping[str, str] = MappingProxyType({}),
+    others_read: Mapping[str, str] = MappingProxyType({}),
 ) -> RecipePlan:
     """Open the source and find the recipe's sets on it; nothing is written.
 
@@ -103,6 +106,8 @@ def plan_recipe(
         edits: condition edits; None takes the recipe's.
         scale: overrides of the recipe by name, if any.
         only: names of the sets to plan; all if none.
+        others: KIND:WHERE of the further sources it needs, by name.
+        others_read: how these are read, NAME.KEY -> text.
 
     Raises:
         UsageFault: a scale, set or setting that is not there, or data that do not fit the recipe.
@@ -121,13 +126,20 @@ def plan_recipe(
             f"cases of {request.kind}: are 2D already, so recipe {recipe.name} gives its settings "
             "only: there is one set, and --read alone says how its cases are read"
         )
+    if flat is None:
+        spec = recipe.named(source.schema.channels)
+        runs = spec.runs
     expanded = _expanded(recipe, runs, source.schema.channels)
     wanted = picked([one.name for one in expanded], only, recipe.name)
+    if not only:
+        wanted -= {one.name for one in expanded if one.run.optional}
     over = {**scaled.read, **request.read}
     own_edits = spec.edits if edits is None else tuple(edits)
     sets = []
     for name, run, picking in (one for one in expanded if one.name in wanted):
         own = {k: v for k, v in run.read.items() if k not in over or k in picking}
+        reading = {**read, **own}
+        further = others_of(recipe, others, others_read, reading, source.schema.channels)
         chosen = overlay(texts(spec.set), texts(run.set))
         chosen = overlay(overlay(chosen, texts(scaled.set)), settings)
         if run.parts is None:
@@ -136,8 +148,8 @@ def plan_recipe(
             PlannedSet(
                 name=name,
                 generator=spec.generator,
-                composite=composite_of(run, spec.generator, own_edits),
-                request=replace(source.request, read={**read, **own}),
+                composite=composite_of(run, spec.generator, own_edits, further),
+                request=replace(source.request, read=reading),
                 settings=chosen,
                 edits=own_edits,
                 reports=run.reports,

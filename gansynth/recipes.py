@@ -34,7 +34,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from gansynth.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec
+from gansynth.composite_spec import PartSpec
 from gansynth.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.settings import overlay, read_yaml, split_settings
 
@@ -65,6 +65,7 @@ class RunSpec(_Strict):
     each: Literal["channel", "none"] = Field(
         "none", description="a set for each channel of the source, for {channel} in all texts"
     )
+    optional: bool = Field(False, description="fitted only if it is named (--only)")
     least_channels: int = Field(1, ge=1, description="left out where the source has fewer")
     read: Read = Field(default_factory=dict, description="over the recipe's")
     set: dict[str, Any] = Field(default_factory=dict, description="over the recipe's")
@@ -108,6 +109,16 @@ class RecipeSpec(_Strict):
     edits: tuple[str, ...] | None = Field(
         None, description="condition edits by name; null: the generator's own"
     )
+    channels: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="channels that its settings name, as <T1>: what data may call each, whatever "
+        "the case of the letters",
+    )
+    needs: dict[str, str] = Field(
+        default_factory=dict,
+        description="further sources that parts name as their data, {tissues}: what each has to "
+        "be; KIND:WHERE of them is said after --with",
+    )
     runs: tuple[RunSpec, ...] = Field((RunSpec(),), min_length=1, description="its sets, in order")
     open: tuple[str, ...] = Field(
         (), description="what the paper left open, and what was chosen; a sentence each"
@@ -137,6 +148,49 @@ class Recipe:
         """Whether it is one run by itself, which needs no folder of its own below ``-o``."""
         return len(self.spec.runs) == 1 and self.spec.runs[0].each == "none"
 
+    def named(self, channels: Sequence[str]) -> RecipeSpec:
+        """The recipe with the names that data have for the channels it names, as ``<T1>``.
+
+        A list of ``<channels>`` alone is one of all channels.
+
+        Args:
+            channels: of the data.
+
+        Raises:
+            UsageFault: one that is not there.
+        """
+        found = self.called(channels)
+        if not found:
+            return self.spec
+        document = self.spec.model_dump()
+        runs = _named(document["runs"], found, list(channels))
+        settings = _named(document["set"], found, list(channels))
+        return RecipeSpec(**{**document, "runs": runs, "set": settings})
+
+    def called(self, channels: Sequence[str], *, of: str = "") -> dict[str, str]:
+        """What data call the channels that the recipe names.
+
+        Args:
+            channels: of the data.
+            of: KIND:WHERE of the data, where these are not the set's own cases.
+
+        Raises:
+            UsageFault: one that is not there, or there twice.
+        """
+        found: dict[str, str] = {}
+        for name, others in self.spec.channels.items():
+            known = {other.casefold() for other in (name, *others)}
+            fitting = [channel for channel in channels if channel.casefold() in known]
+            if len(fitting) != 1:
+                where = f" of {of}" if of else ""
+                raise UsageFault(
+                    f"--recipe {self.name}: needs a channel {name}{where}, expected one of "
+                    f"{', '.join(dict.fromkeys((name, *others)))} among {', '.join(channels)}; "
+                    "name the channels of your data so, or choose them: --read channels=..."
+                )
+            found[name] = fitting[0]
+        return found
+
     def check(self) -> None:
         """Hold every setting against the generator's options, every key of ``read`` to its source.
 
@@ -147,6 +201,7 @@ class Recipe:
         from gansynth.registry import installed
 
         spec = self.spec
+        self._check_needs()
         try:
             installed().generator(spec.generator)
             build_edits(spec.edits or ())
@@ -156,6 +211,17 @@ class Recipe:
             self._check_read(where, read)
         for where, name, settings in self._settings():
             self._check_settings(where, name, settings)
+
+    def _check_needs(self) -> None:
+        """Refuse parts whose data are a name that ``needs`` does not have."""
+        for run in self.spec.runs:
+            for part in run.parts or ():
+                data = part.data or ""
+                if data.startswith("{") and data[1:-1] not in self.spec.needs:
+                    raise UsageFault(
+                        f"{self.path}: runs.{run.name}.parts.{part.name}.data is {data!r}, "
+                        f"expected one of needs ({', '.join(self.spec.needs) or 'none'}) in {{}}"
+                    )
 
     def _reads(self) -> Iterator[tuple[str, Mapping[str, str]]]:
         yield "read", self.spec.read
@@ -279,6 +345,21 @@ def texts(settings: Mapping[str, Any]) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
 
 
+def _named(value: Any, found: Mapping[str, str], every: list[str]) -> Any:
+    """A document with data's own names for channels."""
+    if isinstance(value, str):
+        for name, own in found.items():
+            value = value.replace(f"<{name}>", own)
+        return value
+    if isinstance(value, Mapping):
+        return {k: _named(v, found, every) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        if list(value) == ["<channels>"]:
+            return every
+        return [_named(v, found, every) for v in value]
+    return value
+
+
 def filled(value: Any, channel: str) -> Any:
     """A document with a channel's name for ``{channel}`` in all of its texts."""
     if isinstance(value, str):
@@ -286,15 +367,6 @@ def filled(value: Any, channel: str) -> Any:
     if isinstance(value, Mapping):
         return {k: filled(v, channel) for k, v in value.items()}
     return [filled(v, channel) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def composite_of(run: RunSpec, generator: str, edits: Sequence[str] | None) -> Spec | None:
-    """The composite run that a set is; None for a run of one generator."""
-    if run.parts is not None:
-        return ChainSpec(parts=run.parts, edits=None if edits is None else tuple(edits))
-    if run.per_class is not None:
-        return PerClass(generator, run.per_class)
-    return None if run.per_channel is None else PerChannel(generator, run.per_channel)
 
 
 def picked(names: Iterable[str], only: Sequence[str], recipe: str) -> set[str]:

@@ -76,10 +76,10 @@ def resample(
         return image.astype(np.float32), None if labels is None else labels.copy()
     factors = [t / s for t, s in zip(shape, image.shape[1:], strict=True)]
     order: Literal[0, 1] = 0 if nearest else 1
-    resized = np.stack(
-        [zoom(c, factors, order=order, grid_mode=True, mode="nearest") for c in image]
-    )
+    resized = np.empty((len(image), *shape), np.float32)
+    for to, channel in zip(resized, image, strict=True):
+        zoom(channel, factors, to, order=order, grid_mode=True, mode="nearest")
     drawn = (
         None if labels is None else zoom(labels, factors, order=0, grid_mode=True, mode="nearest")
     )
-    return resized.astype(np.float32), drawn
+    return resized, drawn

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,8 @@ class Case:
         labels: int16 (D, H, W) or (H, W); None for unlabelled cases.
         boxes: boxes of the case, if its data set has them.
         label_class: number of the case's class in ``Schema.classes``; None where there are none.
+        under: int16 like ``labels``: what of ``labels`` a generator has drawn (tissues), beneath
+            the case's own labels (a tumour) too, whose values it never has; None if nothing is.
     """
 
     id: str
@@ -155,6 +157,19 @@ class Case:
     labels: LabelArray | None = None
     boxes: Boxes | None = None
     label_class: int | None = None
+    under: LabelArray | None = None
+
+    @property
+    def own(self) -> Case:
+        """The case with its own labels alone: what edits change."""
+        if self.under is None or self.labels is None:
+            return self
+        own = np.where(self.labels == self.under, np.int16(0), self.labels)
+        return replace(self, labels=own, under=None)
+
+    def over(self, labels: LabelArray) -> LabelArray:
+        """Own labels over what was drawn: where they leave background, that is seen."""
+        return labels if self.under is None else np.where(labels == 0, self.under, labels)
 
     def validate(self, schema: Schema) -> None:
         """Check axes, channels, finite values and label values against the schema.

@@ -191,6 +191,10 @@ class Space:
             ``resample`` a placement says nothing that is not known.
         """
         placement = placement or self.centre(case)
+        under = None
+        if case.under is not None:
+            beneath = replace(case, image=case.image[:0], labels=case.under, boxes=None, under=None)
+            under = replace(self, window=None).to_generator(beneath, placement).labels
         image, labels, boxes = case.image, case.labels, case.boxes
         if self.frame:
             corner = self.frame_corner(image.shape[1:])
@@ -215,9 +219,8 @@ class Space:
         elif self.grid == "resample":
             boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], self.size)
             image, labels = resample(image, labels, self.size, nearest=self.nearest)
-        return replace(
-            case, image=self._squash(np.asarray(image, np.float32)), labels=labels, boxes=boxes
-        )
+        image = self._squash(np.asarray(image, np.float32))
+        return replace(case, image=image, labels=labels, boxes=boxes, under=under)
 
     def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
         """Voxels of a crop that lie beyond its case, bool of shape ``size``; None if none do.

@@ -280,8 +280,9 @@ def test_drawn_labels_join_by_value(chained):
     labeller = relabelled(chained).labeller
     assert labeller is not None
     own, drawn = np.array([-1, 0, 0, 0, 1], np.int16), np.array([2, -1, 0, 2, 2], np.int16)
-    assert labeller.merge(own, drawn).tolist() == [-1, 0, 0, 4, 1]
-    assert labeller.merge(None, drawn).tolist() == [4, 0, 0, 4, 4]
+    merged = np.where(own != 0, own, labeller.under(drawn))
+    assert merged.tolist() == [-1, 0, 0, 4, 1]
+    assert labeller.under(drawn).tolist() == [4, 0, 0, 4, 4]
 
 
 def test_the_same_case_gets_the_same_labels(chained):

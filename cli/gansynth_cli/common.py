@@ -165,6 +165,27 @@ set_option = click.option(
 )
 
 
+def with_further_sources(function: F) -> F:
+    """Add what names the further sources of a recipe: ``others`` and ``others_read``."""
+    data = click.option(
+        "--with",
+        "others",
+        multiple=True,
+        metavar="NAME=KIND:WHERE",
+        callback=_read_pairs("--with", "tissues=nifti:adni"),
+        help="A further source that a recipe needs, by its name; may be repeated.",
+    )
+    read = click.option(
+        "--with-read",
+        "others_read",
+        multiple=True,
+        metavar="NAME.KEY=VALUE",
+        callback=_read_pairs("--with-read", "tissues.channels=T1"),
+        help="How to read it, where not as the other cases are; may be repeated.",
+    )
+    return data(read(function))
+
+
 def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
     """Edits as they are asked for; a slip is found at once."""
     if texts:

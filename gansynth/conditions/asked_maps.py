@@ -50,11 +50,12 @@ class AskedMaps:
             key: seeds everything random.
         """
         rng = np.random.default_rng(key)
-        scene = Scene(case, placed.origin, placed.shape, 0, self.room)
+        scene = Scene(case.own, placed.origin, placed.shape, 0, self.room)
         before = None if self.context is None else self.context(case)
         labels, context, steps = edit_labels(
             scene.labels, before, self.room.schema, self.edits, rng, scene
         )
+        labels = case.over(labels)
         if steps and self.context is not None and before is not None and not self.follows:
             context = self.context(replace(case, labels=labels))
         return labels, context

@@ -80,7 +80,7 @@ def whole(room: Room, case_id: str) -> Case:
     """
     if room.space.grid == "resample":
         return room.uncut(case_id)
-    case = room.cache(case_id)
+    case = room.cache(case_id).own
     if case.labels is None:
         return case
     return replace(case, labels=replace_ignored(case.labels, room.schema))

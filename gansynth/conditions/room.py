@@ -90,6 +90,7 @@ class Room:
     def _known(self, case: Case) -> Case:
         from gansynth.conditions.sampler import replace_ignored
 
+        case = case.own
         if case.labels is None:
             return case
         return replace(case, labels=replace_ignored(case.labels, self.schema))

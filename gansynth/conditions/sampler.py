@@ -140,6 +140,7 @@ class ConditionSampler:
             else:
                 start = scene.labels
                 labels, context, steps = edit_labels(start, context, self.schema, edits, rng, scene)
+                labels = placed.over(labels)
                 if steps and self.context is not None and not self.context_follows:
                     context = self.context(replace(placed, labels=labels))
         latent_seed = int(rng.integers(2**63))
@@ -183,6 +184,7 @@ class ConditionSampler:
         )
 
     def _scene(self, placed: Case, placement: Placement, case: Case, index: int) -> Scene:
+        placed = placed.own
         labels = replace_ignored(_labelled(placed), self.schema)
         turn = index // len(self._ids) if self._in_turns else None
         placed = replace(placed, labels=labels)

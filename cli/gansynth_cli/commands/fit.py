@@ -19,6 +19,7 @@ from gansynth_cli.common import (
     set_option,
     summary,
     table,
+    with_further_sources,
     with_output,
     with_source,
 )
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 """Of a recipe's sets, once they are fitted."""
+
+TOLD = (
+    *("parameters", "flops_per_step", "flops_total", "memory_predicted_mib", "memory_variants"),
+    *("memory_mib", "seconds_per_step", "time_from", "estimated_seconds", "estimated_minutes"),
+    *("estimated_hours", "why"),
+)
+"""Keys of a dry run's report that ``lines_of_cost`` shows in a way of its own."""
+PAPER = {"parameters": "{}", "memory_gb": "{} GB", "card_gb": "a card of {} GB", "hours": "{} h"}
+"""What a paper may report, and how it is shown."""
+PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 
 
 @click.command(
@@ -47,6 +58,7 @@ COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 )
 @click.option("--only", multiple=True, metavar="SET", help="A recipe's set; may be repeated.")
 @click.option("--scale", metavar="NAME", help="The recipe's settings for another amount of work.")
+@with_further_sources
 @edit_option
 @set_option
 @device_option
@@ -102,6 +114,8 @@ def command(
     recipe_name: str | None,
     only: tuple[str, ...],
     scale: str | None,
+    others: dict[str, str],
+    others_read: dict[str, str],
     edits: tuple[str, ...],
     settings: dict[str, str],
     device: str,
@@ -136,8 +150,11 @@ def command(
     parts = asked_for(generator, per_channel, per_class)
     if recipe_name is not None:
         begin = by_recipe(recipe_name, generator, parts is not None, only, scale)
-    elif only or scale:
-        raise UsageFault("--only and --scale are a recipe's: expected --recipe NAME with them")
+        begin = partial(begin, others=others, others_read=others_read)
+    elif only or scale or others or others_read:
+        raise UsageFault(
+            "--only, --scale and --with are a recipe's: expected --recipe NAME with them"
+        )
     else:
         begin = partial(fit, generator) if parts is None else partial(fit_composite, parts)
     report: dict[str, Any] = begin(
@@ -154,7 +171,17 @@ def command(
         reporter=out.reporter,
     )
     if report:  # of several processes, the first one speaks for all
-        out.result(report, lines_of_sets(report) if "sets" in report else summary(report))
+        out.result(report, lines_of(report))
+
+
+def lines_of(report: Mapping[str, Any]) -> list[str]:
+    """What a fit, or a dry run, tells a reader."""
+    if "sets" in report:
+        return lines_of_sets(report)
+    if "parameters" not in report or "seconds_per_step" not in report:
+        return summary(report)
+    rest = {k: v for k, v in report.items() if k not in TOLD}
+    return [*summary(rest), "", *lines_of_cost(report)]
 
 
 def by_recipe(
@@ -178,6 +205,63 @@ def by_recipe(
     return partial(fit_recipe, find_recipe(name), generator, only=only, scale=scale)
 
 
+def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
+    """What a fit would take, beside what its paper reports; memory by precision."""
+    nets = ", ".join(f"{name} {_short(n)}" for name, n in report["parameters"].items()) or "none"
+    memory = f"{report['memory_mib']} MiB"
+    predicted = report.get("memory_predicted_mib")
+    if predicted is not None:
+        memory = f"{predicted} MiB simulated, as on a GPU"
+        if report["memory_mib"] != predicted:
+            memory += f"; {report['memory_mib']} MiB measured on {report['device']}"
+    minutes = report["estimated_minutes"]
+    span = f"{minutes / 60:.3g} h" if minutes >= 60 else f"{minutes:.3g} min"
+    time = f"{report['seconds_per_step']:.3g} s a step, {span} in all; {report['time_from']}"
+    rows = [
+        ("", "here", "paper"),
+        ("parameters", nets, _paper(report, "parameters")),
+        ("memory", memory, _paper(report, "memory_gb", "card_gb")),
+        ("time", time, _paper(report, "hours")),
+    ]
+    if "flops_per_step" in report:
+        step, total = (_short(report[f"flops_{k}"]) for k in ("per_step", "total"))
+        rows.insert(2, ("work", f"{step}FLOP a step, {total}FLOP in all", "-"))
+    beside = bool(report.get("paper"))
+    shown = table(rows) if beside else table(row[:2] for row in rows[1:])
+    return [*shown, *lines_of_variants(report), *([report["why"]] if "why" in report else [])]
+
+
+def lines_of_variants(report: Mapping[str, Any]) -> list[str]:
+    """A table of memory and work by precision and checkpointing."""
+    if not report.get("memory_variants"):
+        return []
+    card = report.get("paper", {}).get("card_gb")
+    share = isinstance(card, int | float)
+    rows = [["precision", "checkpointing", "MiB", "a step", ""] + [f"of {card} GB"] * share]
+    for row in report["memory_variants"]:
+        memory, flops, keep = row["memory_mib"], row["flops_per_step"], row["checkpointing"]
+        cells = [row["precision"], "-" if keep is None else "yes" if keep else "no"]
+        cells += ["-", "-"] if memory is None else [str(memory), f"{_short(flops)}FLOP"]
+        cells.append("as asked" if row["asked"] else "")
+        if share:
+            cells.append("-" if memory is None else f"{memory / 1024 / card:.0%}")
+        rows.append(cells)
+    return ["", *table(rows)]
+
+
+def _paper(report: Mapping[str, Any], *keys: str) -> str:
+    known = report.get("paper", {})
+    return ", ".join(PAPER[key].format(known[key]) for key in keys if key in known) or "-"
+
+
+def _short(number: float) -> str:
+    """``12.3 T`` for 1.23e13, to be followed by a unit."""
+    power = 0
+    while abs(number) >= 1000 and power + 1 < len(PREFIXES):
+        number, power = number / 1000, power + 1
+    return f"{number:.3g}{PREFIXES[power] or ' '}"
+
+
 def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
     """A table with a row for each set of a recipe."""
     dry = report.get("dry_run", False)
@@ -188,5 +272,9 @@ def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
         row = [own.get(column) for column in columns]
         row += [found["paper"].get("hours")] if dry else []
         rows.append((name, *("-" if value is None else str(value) for value in row)))
+    costs = []
+    for name, found in report["sets"].items() if dry else ():
+        if "parameters" in found:
+            costs += ["", f"{name}:", *lines_of_cost(found)]
     left_open = [f"left open by the paper: {sentence}" for sentence in report.get("open", ())]
-    return [*table(rows), *left_open]
+    return [*table(rows), *costs, *([""] if costs else []), *left_open]
