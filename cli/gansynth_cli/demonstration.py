@@ -68,6 +68,13 @@ FAST = DemoSize(
     fit={**_NETWORK, "steps": "20", "sample_every": "20", "checkpoint_every": "20"},
     host={"num_epochs": "1", "num_iterations_per_epoch": "8", "num_val_iterations_per_epoch": "2"},
 )
+FOLDERS = {
+    "brats": "These are phantoms, simulated brains with simulated gliomas; no patient is in them.",
+    "tissues": "These are phantoms, simulated healthy brains; no patient is in them.",
+    "livers": "These are phantoms, simulated CT of livers with simulated lesions; no patient is in "
+    "them.",
+}
+"""What is said of phantoms that ``nifti:`` reads."""
 MANY, FEW = (20, 1.5), (6, 3.0)
 """Subjects with metastases, and their voxels' edge in mm: 128 x 128 or 64 x 64 pixels a slice."""
 
@@ -126,7 +133,8 @@ def write_phantoms(
 
     Args:
         out: new or empty folder.
-        kind: ``nnunet``, ``deepmedic`` or ``yolo``: the host that reads them.
+        kind: ``nnunet``, ``deepmedic`` or ``yolo``: the host that reads them; or what ``nifti:``
+            reads: ``brats``, ``tissues`` or ``livers``.
         fast: few and coarse ones.
         seed: of the phantoms.
         force: replace an earlier demo in ``out`` (never anything else).
@@ -140,6 +148,9 @@ def write_phantoms(
     """
     _claim(out, force)
     note = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
+    if kind in FOLDERS:
+        size = FAST if fast else FULL
+        return {"note": FOLDERS[kind], **_for_nifti(out / kind, kind, size, seed, reporter)}
     if kind == "nnunet":
         size = FAST if fast else FULL
         _make_phantoms(out / "nnunet", size, seed, reporter)
@@ -170,6 +181,36 @@ def write_phantoms(
     splits = json.loads((out / "metastases" / "phantoms.json").read_text("utf-8"))["splits"]
     then = f"gansynth check yolo:{file}"
     return {"note": note, "subjects": subjects, "splits": splits, "data": str(file), "then": then}
+
+
+def _for_nifti(
+    folder: Path, kind: str, size: DemoSize, seed: int, reporter: Reporter
+) -> dict[str, Any]:
+    from gansynth.phantoms import (
+        LiverOptions,
+        PhantomOptions,
+        write_gliomas,
+        write_livers,
+        write_tissues,
+    )
+
+    mm = size.spacing_mm
+    with reporter.task(size.phantoms, "phantoms") as bar:
+
+        def step(done: int, total: int) -> None:
+            bar.advance(1)
+
+        if kind == "livers":
+            livers = LiverOptions((4.0, mm, mm))
+            write_livers(folder, size.phantoms, seed, livers, progress=step)
+        elif kind == "tissues":
+            brains = PhantomOptions(spacing_mm=mm, channels=("T1",))
+            write_tissues(folder, size.phantoms, seed, brains, progress=step)
+        else:
+            options = PhantomOptions(spacing_mm=mm)
+            write_gliomas(folder, size.phantoms, seed, options, progress=step)
+    then = f"gansynth check nifti:{folder}"
+    return {"subjects": size.phantoms, "data": f"nifti:{folder}", "then": then}
 
 
 def _for_deepmedic(folder: Path, size: DemoSize, seed: int, reporter: Reporter) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""Phantoms: simulated brain MR with simulated tumours, for demos and tests without data.
+"""Phantoms: simulated scans with simulated tumours, for demos and tests without data.
 
-Gliomas with label maps, to segment; small metastases with boxes, to detect.
+Brain MR: gliomas with label maps, to segment; small metastases with boxes, to detect; healthy
+brains with their tissues. Abdominal CT: livers with lesions.
 
-Anatomy comes from the MNI152 maps that nilearn ships; they are read from the user's own nilearn
-and never copied into this package (Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging
-Centre, MNI, McGill University). Nothing made here is, or resembles, a particular patient.
+The brains' anatomy comes from the MNI152 maps that nilearn ships; they are read from the user's own
+nilearn and never copied into this package (Copyright (C) 1993-2009 Louis Collins, McConnell Brain
+Imaging Centre, MNI, McGill University). Nothing made here is, or resembles, a particular patient.
 """
 
 from gansynth.phantoms._atlas import Atlas, load_atlas
 from gansynth.phantoms._deepmedic import write_deepmedic
+from gansynth.phantoms._folders import BRATS_LABELS, write_gliomas, write_livers, write_tissues
+from gansynth.phantoms._livers import LIVER_LABELS, LiverOptions, LiverPhantom, make_liver
 from gansynth.phantoms._metastases import (
     MetastasisOptions,
     MetastasisPhantom,
@@ -17,20 +20,31 @@ from gansynth.phantoms._metastases import (
 from gansynth.phantoms._nnunet import write_nnunet_raw
 from gansynth.phantoms._options import CHANNELS, LABELS, PhantomOptions
 from gansynth.phantoms._phantom import Phantom, make_phantom
+from gansynth.phantoms._tissues import TISSUES, make_tissues
 from gansynth.phantoms._yolo import write_yolo
 
 __all__ = [
+    "BRATS_LABELS",
     "CHANNELS",
     "LABELS",
+    "LIVER_LABELS",
+    "TISSUES",
     "Atlas",
+    "LiverOptions",
+    "LiverPhantom",
     "MetastasisOptions",
     "MetastasisPhantom",
     "Phantom",
     "PhantomOptions",
     "load_atlas",
+    "make_liver",
     "make_metastases",
     "make_phantom",
+    "make_tissues",
     "write_deepmedic",
+    "write_gliomas",
+    "write_livers",
     "write_nnunet_raw",
+    "write_tissues",
     "write_yolo",
 ]

@@ -12,17 +12,22 @@ from gansynth.phantoms._options import PhantomOptions
 STEEPEST = 0.7
 
 
-def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Array:
-    """Return Gaussian-smooth noise `(D, H, W)`, mean 0, standard deviation 1; `scale` in voxels.
+def smooth_field(
+    rng: np.random.Generator, shape: tuple[int, ...], scale: float | tuple[float, ...]
+) -> Array:
+    """Return Gaussian-smooth noise `(D, H, W)`, mean 0, standard deviation 1.
+
+    `scale` is in voxels, one for all axes or one for each.
 
     A coarse lattice of noise is blown up axis by axis, so wide fields cost no more than narrow
     ones. `einsum` without BLAS keeps the bits independent of the number of threads.
     """
     axes = []
-    for length in shape:
-        nodes = np.arange(-2 * scale, length + 2 * scale, scale, dtype=np.float32)
+    scales = scale if isinstance(scale, tuple) else (scale,) * len(shape)
+    for length, reach in zip(shape, scales, strict=True):
+        nodes = np.arange(-2 * reach, length + 2 * reach, reach, dtype=np.float32)
         offset = np.arange(length, dtype=np.float32)[:, None] - nodes
-        axes.append(np.exp(-0.5 * (offset / scale) ** 2))
+        axes.append(np.exp(-0.5 * (offset / reach) ** 2))
     field = rng.standard_normal([axis.shape[1] for axis in axes], dtype=np.float32)
     field = np.einsum("ia,abc->ibc", axes[0], field)
     field = np.einsum("jb,ibc->ijc", axes[1], field)

@@ -32,13 +32,16 @@ LICENCE = (
 )
 
 
-def nifti_bytes(volume: NDArray[Any], affine: NDArray[np.float64]) -> bytes:
-    """Return `volume (D, H, W)` as a gzipped NIfTI, the same bytes at every call."""
+def nifti_bytes(volume: NDArray[Any], affine: NDArray[np.float64], code: int = 4) -> bytes:
+    """Return `volume (D, H, W)` as a gzipped NIfTI, the same bytes at every call.
+
+    `code` says what space the affine leads to: 4 is MNI152's, 1 the scanner's.
+    """
     # NIfTI wants (x, y, z). Any: nibabel is typed in part only.
     image: Any = nib.Nifti1Image(np.ascontiguousarray(volume.T), affine)
     image.header.set_xyzt_units("mm")
-    image.set_qform(affine, code=4)  # 4: MNI152 space. SimpleITK looks here first
-    image.set_sform(affine, code=4)
+    image.set_qform(affine, code=code)  # SimpleITK looks here first
+    image.set_sform(affine, code=code)
     # The time stamp which gzip would add changes from run to run.
     return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
 

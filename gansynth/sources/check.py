@@ -19,7 +19,7 @@ from gansynth.sources.base import SourceRequest
 from gansynth.sources.folds import folds_of, guard, split_file, subjects_of
 from gansynth.sources.grid import canonical_spacing, same_spacing
 from gansynth.sources.listing import Entry, VolumeSet, missing
-from gansynth.sources.pairs import LABELS, mismatches, odd_labels
+from gansynth.sources.pairs import LABELS, likely_labels, mismatches, odd_labels
 from gansynth.sources.reading import VolumeOptions
 from gansynth.sources.subjects import Split
 
@@ -221,7 +221,8 @@ def _check_labels(listing: VolumeSet, seen: Seen) -> Iterator[Finding]:
     if not listing.labelled:
         return
     if seen.allowed is None:
-        problem = odd_labels(seen.values)
+        named = likely_labels(seen.values, listing.likely)
+        problem = None if named else odd_labels(seen.values)
         if problem:
             yield Finding("error", None, listing.where, f"{listing.where}: {problem}")
         return

@@ -1,4 +1,4 @@
-"""Volumes in folders: pairs of images and labels, or BIDS."""
+"""Volumes in folders: pairs of images and labels, BIDS, or a folder per case."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from gansynth.errors import DataFault, UsageFault
+from gansynth.sources.case_folders import case_homes, list_homes
 from gansynth.sources.listing import (
     SPLITS,
     SUBJECTS,
@@ -17,6 +18,7 @@ from gansynth.sources.listing import (
     like_labels,
     stem,
 )
+from gansynth.sources.names import Names, pick, read_names
 from gansynth.sources.reading import VolumeOptions
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -27,14 +29,19 @@ _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P
 
 
 def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
-    """List a folder: BIDS where it has ``sub-*`` folders, else pairs of images and labels.
+    """List a folder: BIDS where it has ``sub-*`` folders, else a folder per case, else pairs.
 
     Raises:
+        DataFault: ``dataset.json`` beside the folders of pairs cannot be used.
         UsageFault: channels are named that the folder does not have.
     """
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:
         return _list_bids(kind, folder, subjects, options)
+    paired = any((folder / part).is_dir() for pair in PAIRS for part in pair)
+    homes = [] if paired else case_homes(folder)
+    if homes:
+        return list_homes(kind, folder, homes, options)
     return _list_pairs(kind, folder, options)
 
 
@@ -44,6 +51,8 @@ def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
 def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     found = Collector(folder, options.allow_absolute)
     images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
+    # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
+    names = read_names(folder) if images == PAIRS[0][0] else None
     label_of = _files(found, labels)
     labelled = _has_labels(found, labels)
     cases: dict[str, dict[int | None, Path]] = defaultdict(dict)
@@ -56,6 +65,13 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     channels = {number for files in cases.values() for number in files}
     stacked = channels <= {None}
     numbers = sorted(n for n in channels if n is not None)
+    known = None if names is None else names.channels
+    picked = None if known is None else pick(options.channels or known, known, folder)
+    count = None if stacked else len(numbers)
+    if stacked or picked is None or len(known or ()) != count:
+        chosen = numbers
+    else:
+        chosen = [numbers[place] for place in picked]
     for case in sorted(cases.keys() | label_of.keys()):
         label = None
         if labelled:
@@ -67,8 +83,9 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
                 found.fault(case, only[0], _one_way(only[0]))
             found.add(Entry(case, tuple(only), label))
             continue
-        wanted = [files.get(n, folder / images / f"{case}_{n:04d}.nii.gz") for n in numbers]
+        wanted = [files.get(n, folder / images / f"{case}_{n:04d}.nii.gz") for n in chosen]
         found.add(Entry(case, tuple(wanted), label))
+    called = _names(found, folder, count, names, options)
     return VolumeSet(
         f"{kind}:{folder.resolve().name}",
         folder,
@@ -76,8 +93,11 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
         found.entries(
             "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any"
         ),
-        channels=options.channels if stacked else _names(folder, len(numbers), options),
+        channels=called,
         stacked=stacked,
+        total=len(known) if known is not None and stacked else None,
+        picked=picked if stacked else None,
+        labels=None if names is None or not labelled else names.labels,
         splits=folder / SPLITS,
         subjects=folder / SUBJECTS,
         faults=tuple(found.faults),
@@ -126,8 +146,21 @@ def _one_way(file: Path) -> DataFault:
     )
 
 
-def _names(folder: Path, count: int, options: VolumeOptions) -> tuple[str, ...]:
+def _names(
+    found: Collector, folder: Path, count: int | None, said: Names | None, options: VolumeOptions
+) -> tuple[str, ...] | None:
+    """Names of the channels that are read; None if only the files know how many there are."""
     names = options.channels
+    if said is not None and said.channels is not None:
+        if count is not None and len(said.channels) != count:
+            message = (
+                f"{said.where}: channel_names has {len(said.channels)} name(s), but {folder} has "
+                f"{count} channel(s); expected a name for each; correct it, or remove it"
+            )
+            found.fault(None, said.where, DataFault(message))
+        return names or said.channels
+    if count is None:
+        return names
     if names is not None and len(names) != count:
         raise UsageFault(
             f"--read channels={','.join(names)}: {len(names)} name(s), but {folder} has {count} "

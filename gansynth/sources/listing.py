@@ -80,6 +80,8 @@ class VolumeSet:
         subjects: CSV that says who is who; may be missing.
         faults: what is wrong with all this.
         unvalidated: its host trains without validation: fold 0 need not hold anything out.
+        likely: where ``labels`` is None, label names -> values, each of which holds if all values
+            found are among its own, and its largest is found.
     """
 
     name: str
@@ -95,6 +97,7 @@ class VolumeSet:
     labels: Mapping[str, int] | None = None
     faults: tuple[Fault, ...] = ()
     unvalidated: bool = False
+    likely: tuple[Mapping[str, int], ...] = ()
 
     def raise_first(self) -> None:
         """Stop at the first fault.

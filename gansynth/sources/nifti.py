@@ -1,4 +1,4 @@
-"""``nifti:WHERE``: a folder of pairs, a BIDS folder, or a manifest that lists volumes."""
+"""``nifti:WHERE``: a folder of pairs, a folder per case, BIDS, or a manifest of volumes."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def odd_labels(values: set[int]) -> str | None:
         f"label values are {shown}, expected 0, 1, 2, ... without a gap; renumber them, or name "
         f"them all: --read labels='{named}'"
     )
+
+
+def likely_labels(
+    values: set[int], likely: Iterable[Mapping[str, int]]
+) -> Mapping[str, int] | None:
+    """The first naming that values found in files fit: all are named, and the largest occurs."""
+    for naming in likely:
+        if values <= set(naming.values()) and max(naming.values()) in values:
+            return naming
+    return None
 
 
 def whole_labels(file: Path, labels: npt.NDArray[Any]) -> LabelArray:

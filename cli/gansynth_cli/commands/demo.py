@@ -27,9 +27,10 @@ from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
 )
 @click.option(
     "--phantoms",
-    type=click.Choice(["nnunet", "deepmedic", "yolo"]),
-    help="Write phantoms and stop: gliomas as a raw data set of nnU-Net's or as DeepMedic's lists "
-    "and configurations, or small metastases with boxes as a YOLO data set.",
+    type=click.Choice(["nnunet", "deepmedic", "brats", "tissues", "livers", "yolo"]),
+    help="Write phantoms and stop: gliomas as a raw data set of nnU-Net's, as DeepMedic's lists "
+    "and configurations or as BraTS's folders, healthy brains with their tissues, CT of livers "
+    "with lesions, or small metastases with boxes as a YOLO data set.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier demo in this folder.")
 @with_output
