@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,14 @@ def run_demo(
 
 
 def write_phantoms(
-    out: Path, kind: str, *, fast: bool, seed: int, force: bool, reporter: Reporter
+    out: Path,
+    kind: str,
+    *,
+    fast: bool,
+    seed: int,
+    force: bool,
+    channels: Sequence[str] = (),
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Write phantoms and nothing else.
 
@@ -138,14 +145,20 @@ def write_phantoms(
         fast: few and coarse ones.
         seed: of the phantoms.
         force: replace an earlier demo in ``out`` (never anything else).
+        channels: sequences, of ``deepmedic``; none for the usual two.
         reporter: shows progress.
 
     Returns:
         Where they are, and what to run on them.
 
     Raises:
-        UsageFault: ``out`` holds something else.
+        UsageFault: ``out`` holds something else, or sequences that cannot be chosen.
     """
+    if channels and kind != "deepmedic":
+        raise UsageFault(
+            f"--channels {','.join(channels)}: phantoms for {kind} have all the sequences that its "
+            "readers take, expected --phantoms deepmedic with it; leave --channels out"
+        )
     _claim(out, force)
     note = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
     if kind in FOLDERS:
@@ -162,10 +175,9 @@ def write_phantoms(
             "then": then,
         }
     if kind == "deepmedic":
-        return {
-            "note": note,
-            **_for_deepmedic(out / "gliomas", FAST if fast else FULL, seed, reporter),
-        }
+        size = FAST if fast else FULL
+        named = channels or ("FLAIR", "T1c")
+        return {"note": note, **_for_deepmedic(out / "gliomas", size, named, seed, reporter)}
     from gansynth.phantoms import MetastasisOptions, PhantomOptions, write_yolo
 
     subjects, spacing_mm = FEW if fast else MANY
@@ -213,10 +225,12 @@ def _for_nifti(
     return {"subjects": size.phantoms, "data": f"nifti:{folder}", "then": then}
 
 
-def _for_deepmedic(folder: Path, size: DemoSize, seed: int, reporter: Reporter) -> dict[str, Any]:
+def _for_deepmedic(
+    folder: Path, size: DemoSize, channels: Sequence[str], seed: int, reporter: Reporter
+) -> dict[str, Any]:
     from gansynth.phantoms import PhantomOptions, write_deepmedic
 
-    options = PhantomOptions(spacing_mm=size.spacing_mm, channels=("FLAIR", "T1c"))
+    options = PhantomOptions(spacing_mm=size.spacing_mm, channels=tuple(channels))
     with reporter.task(size.phantoms, "phantoms") as bar:
         file = write_deepmedic(
             folder, size.phantoms, seed, options, progress=lambda done, total: bar.advance(1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gansynth.errors import UsageFault
 from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
 
 
@@ -32,10 +33,21 @@ from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
     "and configurations or as BraTS's folders, healthy brains with their tissues, CT of livers "
     "with lesions, or small metastases with boxes as a YOLO data set.",
 )
+@click.option(
+    "--channels",
+    metavar="NAMES",
+    help="Sequences of --phantoms deepmedic, of T1,T1c,T2,FLAIR. [default: FLAIR,T1c]",
+)
 @click.option("--force", is_flag=True, help="Replace an earlier demo in this folder.")
 @with_output
 def command(
-    folder: Path, seed: int, fast: bool, phantoms: str | None, force: bool, out: Output
+    folder: Path,
+    seed: int,
+    fast: bool,
+    phantoms: str | None,
+    channels: str | None,
+    force: bool,
+    out: Output,
 ) -> None:
     """Run the whole way on phantoms: no data and no GPU needed.
 
@@ -45,9 +57,18 @@ def command(
     """
     from gansynth_cli.demonstration import FAST, FULL, run_demo, write_phantoms
 
+    named = [] if channels is None else [name.strip() for name in channels.split(",")]
+    if phantoms is None and named:
+        raise UsageFault(f"--channels {channels}: of --phantoms deepmedic, expected that with it")
     if phantoms is not None:
         written = write_phantoms(
-            folder, phantoms, fast=fast, seed=seed, force=force, reporter=out.reporter
+            folder,
+            phantoms,
+            fast=fast,
+            seed=seed,
+            force=force,
+            channels=named,
+            reporter=out.reporter,
         )
         out.result(written, summary(written))
         return
