@@ -64,7 +64,7 @@ def check_heeded(
         name: of the generator.
         heeds: what of a condition it heeds.
         labelling: where its label maps come from.
-        parts: whether it is several generators in one run.
+        parts: whether it is several generators in one run, one for each class of cases.
 
     Raises:
         UsageFault: naming the option.
@@ -85,8 +85,8 @@ def check_heeded(
     said = f"--conditions {asking.conditions['kind']}:{asking.conditions['where']}"
     if parts:
         raise UsageFault(
-            f"{said}: {name} is several generators in one run, which are asked for their own "
-            "source's cases; expected a run of one generator; leave --conditions out"
+            f"{said}: {name} is a generator for each class of its own source's cases, expected one "
+            "for all cases; leave --conditions out"
         )
     if labelling != "asked":
         raise UsageFault(
@@ -98,6 +98,11 @@ def check_heeded(
             f"{said}: {name} is asked for boxes, which are those of its own training cases; leave "
             "--conditions out, or see --boxes"
         )
+
+
+def per_class(manifest: Mapping[str, Any]) -> bool:
+    """Whether a run has a part for each class of whole cases."""
+    return any("classes" in part for part in manifest.get("parts", ()))
 
 
 def refuse_with_bank(injection: Injection) -> None:
@@ -156,8 +161,7 @@ def check_injection(
     manifest = read_manifest(injection.run)
     heeds: Iterable[str] = manifest.get("heeds", ())
     labelling = str(manifest.get("labelling", "asked"))
-    name, parts = str(manifest["generator"]), "parts" in manifest
-    check_heeded(asking, name, heeds, labelling, parts=parts)
+    check_heeded(asking, str(manifest["generator"]), heeds, labelling, parts=per_class(manifest))
     check_texts(asking)
     if asking.weights is not None:
         _check_weights(Path(asking.weights), manifest, source, held_out)

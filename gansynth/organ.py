@@ -35,9 +35,13 @@ def organ_mask(image: FloatArray) -> Mask:
     for channel in image:
         low, middle, high = np.percentile(channel[border], (25, 50, 75))
         reach = np.subtract(*np.percentile(channel, (99.5, 0.5)))
+        if np.ptp(channel) == 0:  # shows nothing
+            continue
         if not high - low < EVEN * reach:
             return np.ones(image.shape[1:], bool)
         out += np.abs(channel - middle) / reach
+    if not out.any():
+        return np.ones(image.shape[1:], bool)
     found = binary_closing(out > HALF * otsu(out), iterations=2, border_value=0) & (out >= 0)
     found = binary_fill_holes(found)
     pieces, count = label(found)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from gansynth.asking import Asking
-from gansynth.asking_checks import check_heeded
+from gansynth.asking_checks import check_heeded, per_class
 from gansynth.composite_view import View, viewed
 from gansynth.conditions.asked import build_edits
 from gansynth.conditions.base_source import open_base
@@ -82,7 +82,7 @@ class SampleDrawer:
             generator.name,
             generator.heeds,
             generator.labelling,
-            parts="parts" in run.manifest,
+            parts=per_class(run.manifest),
         )
         self.base = None if asking.conditions is None else open_base(asking.conditions, source)
         check_edits(generator, edits or ())

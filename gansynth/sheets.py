@@ -74,6 +74,9 @@ def write_sheet(
     if title:  # a line above the first heading: a figure's own title would lie on the panels
         axes[0, 0].set_title(f"{title}\n{headings[0]}", fontsize=7, loc="left")
     windows = windows_of(real or samples) if count else []
+    if real and samples:  # of a channel that the real cases lack the samples' own
+        own = windows_of(samples)
+        windows = [w if w[0] < w[1] else o for w, o in zip(windows, own, strict=True)]
     for index in range(count):
         first = index % across * len(headings)
         sample = samples[index] if index < len(samples) else None

@@ -8,7 +8,7 @@ wholly background, which whoever names it as a source of conditions says of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -50,8 +50,8 @@ class BaseSource(CaseSource):
     def __init__(self, base: CaseSource, schema: Schema) -> None:
         self.base, self.request = base, base.request
         self._schema = schema
-        self._order = _channel_order(base, schema)
-        self._values = _label_values(base, schema)
+        self._order = self._find_channels(schema)
+        self._values = self._find_labels(schema)
         if base.schema.has_outside and not schema.has_outside:
             raise UsageFault(
                 f"{_said(base)}: its cases have an outside (label -1), those of the run have none; "
@@ -64,6 +64,19 @@ class BaseSource(CaseSource):
                 "--conditions-read classes="
             )
         self._told = False
+
+    def _find_channels(self, schema: Schema) -> list[int]:
+        """For each of the run's channels that there is, its number in the other source."""
+        return channel_order(self.base, schema)
+
+    def _find_labels(self, schema: Schema) -> dict[int, int]:
+        """Label value in the other source -> that of the run."""
+        return label_values(self.base, schema)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of the channels that its cases have."""
+        return self.schema.channels
 
     @property
     def name(self) -> str:
@@ -203,8 +216,8 @@ def open_base(asked: Mapping[str, Any], source: CaseSource) -> BaseSource:
         raise type(fault)(f"--conditions {request.kind}:{request.where}: {text}") from fault
     if not base.train_ids:
         raise DataFault(f"{_said(base)}: it has no case, expected at least one; add cases")
-    view = BaseSource(base, source.schema)
-    _check_intensities(base, source)
+    view = _as_of(base, source)
+    _check_intensities(base, source, view.shown)
     spacings = [source.space.generator_schema(one).spacing for one in (base.schema, source.schema)]
     if not same_spacing(*spacings):
         wanted = ",".join(f"{mm:g}" for mm in source.schema.spacing)
@@ -214,6 +227,16 @@ def open_base(asked: Mapping[str, Any], source: CaseSource) -> BaseSource:
             f"--conditions-read spacing={wanted}"
         )
     return view
+
+
+def _as_of(base: CaseSource, source: CaseSource) -> BaseSource:
+    """Another source's cases as the run's own source would have them."""
+    from gansynth.composite_view import View
+    from gansynth.conditions.base_chain import ChainBase
+
+    if isinstance(source, View) and source.labeller is not None:
+        return ChainBase(base, source)
+    return BaseSource(base, source.schema)
 
 
 def inherited(asked: Mapping[str, Any], own: SourceRequest) -> SourceRequest:
@@ -241,7 +264,7 @@ def inherited(asked: Mapping[str, Any], own: SourceRequest) -> SourceRequest:
 # -- what has to fit -------------------------------------------------------------------------------
 
 
-def _channel_order(base: CaseSource, schema: Schema) -> list[int]:
+def channel_order(base: CaseSource, schema: Schema) -> list[int]:
     """For each of the run's channels, its number in the other source."""
     found, wanted = base.schema.channels, schema.channels
     if base.schema.axes != schema.axes:
@@ -258,8 +281,14 @@ def _channel_order(base: CaseSource, schema: Schema) -> list[int]:
     return [found.index(name) for name in wanted]
 
 
-def _label_values(base: CaseSource, schema: Schema) -> dict[int, int]:
-    """Label value in the other source -> that of the run."""
+def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ()) -> dict[int, int]:
+    """Label value in the other source -> that of the run.
+
+    Args:
+        base: the other source.
+        schema: of the run's own.
+        others: names that the run knows otherwise.
+    """
     values, unknown = {0: 0}, []
     for name, value in base.schema.labels.items():
         if value == 0:
@@ -268,7 +297,7 @@ def _label_values(base: CaseSource, schema: Schema) -> dict[int, int]:
             values[value] = schema.ignore
         elif name in schema.labels:
             values[value] = schema.labels[name]
-        else:
+        elif name not in others:
             unknown.append(name)
     if unknown:
         known = ",".join(f"{name}:{value}" for name, value in schema.labels.items() if value)
@@ -280,9 +309,15 @@ def _label_values(base: CaseSource, schema: Schema) -> dict[int, int]:
     return values
 
 
-def _check_intensities(base: CaseSource, source: CaseSource) -> None:
-    """Refuse intensities of another meaning, as far as the hosts' records say."""
-    one, other = (_intensities(s.host, s.schema.channels) for s in (base, source))
+def _check_intensities(base: CaseSource, source: CaseSource, shown: Sequence[str]) -> None:
+    """Refuse intensities of another meaning, as far as the hosts' records say.
+
+    Args:
+        base: the other source.
+        source: the run's own.
+        shown: the channels that both have.
+    """
+    one, other = (_intensities(s.host, s.schema.channels, shown) for s in (base, source))
     if not one and not other:
         log.warning(
             "%s: whether its intensities mean what those of %s do cannot be known from either; "
@@ -298,13 +333,18 @@ def _check_intensities(base: CaseSource, source: CaseSource) -> None:
             )
 
 
-def _intensities(host: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any]:
+def _intensities(
+    host: Mapping[str, Any], channels: Sequence[str], shown: Sequence[str]
+) -> dict[str, Any]:
     """What a host's record says of how intensities and axes came about; channels by name."""
     told = {**host, **host.get("slices", {})}
     found = {key: told[key] for key in _WHOLE if told.get(key) is not None}
     for key in _PER_CHANNEL:
         if told.get(key) is not None:
-            found[key] = _by_channel(told[key], channels)
+            by_name = _by_channel(told[key], channels)
+            if isinstance(by_name, dict):
+                by_name = {name: by_name[name] for name in shown if name in by_name}
+            found[key] = by_name
     if _OF_CT in told and any("CT" in str(one) for one in told.get("normalization_schemes") or ()):
         properties = told[_OF_CT] or {}
         found[_OF_CT] = {c: properties.get(str(i)) for i, c in enumerate(channels)}

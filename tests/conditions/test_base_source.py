@@ -291,7 +291,7 @@ def test_options_go_with_the_name_before_them():
 @pytest.mark.parametrize(
     ("heeds", "labelling", "parts", "says"),
     [
-        ({"labels"}, "asked", True, "several generators in one run"),
+        ({"labels"}, "asked", True, "a generator for each class"),
         ({"boxes"}, "asked", False, "is asked for boxes"),
         (set(), "drawn", False, "is asked for no label maps"),
     ],
