@@ -21,9 +21,11 @@ import numpy as np
 import torch
 
 from gansynth.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
+from gansynth.estimating import forecast, parameters
 from gansynth.job import Job, resolve
 from gansynth.reporting import Reporter
 from gansynth.run import MANIFEST, read_manifest
+from gansynth.scaling import timed
 from gansynth.shelf import Callbacks
 from gansynth.sources.base import SourceRequest
 from gansynth.training import train
@@ -62,35 +64,48 @@ def peak_mib(device: torch.device) -> int:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
+def resident_mib(device: torch.device) -> int:
+    """What this process holds now in MiB, of the CPU's memory; 0 where that is not the question."""
+    if device.type == "cuda":
+        return 0
+    import psutil
+
+    return round(psutil.Process().memory_info().rss / 2**20)
+
+
 # -- a dry run -------------------------------------------------------------------------------------
 
 
-def measure(job: Job, out: Path) -> dict[str, Any]:
-    """What a fit would be: sizes, parameters, time and memory, from a few real steps.
+def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
+    """What a fit would be: sizes, parameters, FLOPs, memory and time.
 
-    A sheet is drawn and checkpoints are written as in the fit, into a folder that is gone
-    afterwards.
+    Memory and FLOPs are simulated (``gansynth.estimating``). A few real steps are timed, a sheet is
+    drawn and checkpoints are written as in the fit, into a folder that is gone afterwards: at full
+    size where that fits and is quick enough, else on smaller crops, from whose FLOPs a second it is
+    worked out (``time_from`` says which).
 
     Args:
         job: what would be fitted.
         out: the run folder it would go to; nothing is written there.
+        simulated: False runs full-size steps whatever they take.
     """
     rng = np.random.default_rng(job.options.seed)
     job.generator.observe(job.observed(rng))
     before = peak_mib(job.device)
-    with tempfile.TemporaryDirectory() as folder:
-        steps, saving = _timed_steps(job, Path(folder))
-        drawing = _timed_sheet(job, Path(folder))
-    per_step = float(np.median(steps))
+    resident = resident_mib(job.device)
+    cost, told = forecast(job) if simulated and job.generator.phases() else (None, {})
+    kept = max(0, resident_mib(job.device) - resident)  # by torch, that a fit will not load
+    found = timed(job, cost, timed_at)
     loading = _timed_load(job)
     options = job.options
     last = options.steps if job.generator.phases() else 0
     seconds = {
         "reading": loading * len(job.source.train_ids),
-        "steps": per_step * last,
-        "checkpoints": saving * (last // options.checkpoint_every + 2),
-        "sheets": drawing * (last // options.sample_every + 4),
+        "steps": found.step * last,
+        "checkpoints": found.saving * (last // options.checkpoint_every + 2),
+        "sheets": found.drawing * (last // options.sample_every + 4),
     }
+    predicted = told.get("memory_predicted_mib") if found.extrapolated else None
     return {
         "dry_run": True,
         "run": str(out),
@@ -98,16 +113,23 @@ def measure(job: Job, out: Path) -> dict[str, Any]:
         "train_cases": len(job.source.train_ids),
         "held_out_cases": len(job.source.held_out_ids),
         "device": str(job.device),
-        "parameters": {
-            name: sum(p.numel() for p in net.parameters())
-            for name, net in job.generator.nets.items()
-        },
-        "seconds_per_step": round(per_step, 4),
+        "parameters": parameters(job.generator),
+        **told,
+        "seconds_per_step": round(found.step, 4),
+        "time_from": found.source,
         "estimated_seconds": round(sum(seconds.values()), 1),
         "estimated_minutes": round(sum(seconds.values()) / 60, 2),
-        "memory_mib": peak_mib(job.device) + _still_to_cache(job),
+        "memory_mib": predicted or peak_mib(job.device) - kept + _still_to_cache(job),
         "memory_before_mib": before,
     }
+
+
+def timed_at(job: Job) -> tuple[float, float, float]:
+    """Seconds of a step, a checkpoint and a sheet, measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        steps, saving = _timed_steps(job, Path(folder))
+        drawing = _timed_sheet(job, Path(folder))
+    return float(np.median(steps)), saving, drawing
 
 
 def _timed_steps(job: Job, folder: Path) -> tuple[list[float], float]:
@@ -278,7 +300,7 @@ def _main() -> int:
     generator, request, settings, edits, device = json.load(sys.stdin)
     try:
         job = resolve(generator, SourceRequest(**request), settings, edits, device)
-        answer = json.dumps(measure(job, Path("-")))
+        answer = json.dumps(measure(job, Path("-"), simulated=False))
     except GansynthError as fault:
         answer = str(fault)
         sys.stdout.write(f"{answer}\n")

@@ -24,11 +24,13 @@ def with_engine(
     output: Path | None,
     options: Sequence[str],
     environ: Mapping[str, str] = os.environ,
+    exports: bool = True,
 ) -> tuple[dict[str, str], Path | None]:
     """The settings with the options about engines among them, and where a data set is written.
 
     Hosts of several engines train where one is chosen, and ``-o`` is then the folder of results;
-    else ``-o`` is where a data set is written, which any engine trains on.
+    else ``-o`` is where a data set is written, which any engine trains on. Of hosts that write no
+    data sets it is the folder of results, too.
 
     Args:
         settings: what ``--set`` says.
@@ -40,6 +42,7 @@ def with_engine(
         output: ``-o``.
         options: what follows ``--``.
         environ: of the process.
+        exports: whether the target writes data sets.
 
     Returns:
         Settings, and the folder of ``-o`` if nothing is trained.
@@ -55,14 +58,19 @@ def with_engine(
                     f"{_option(key)} {value}: {target} has no engines to choose from, expected "
                     "--target deepmedic; leave it out"
                 )
-        return dict(settings), output
+        if exports or "output" not in known:
+            return dict(settings), output
+        return dict(_with(settings, "output", _text(output), "-o")), None
     for key, value in said.items():
-        settings = _with(settings, key, None if value is None else str(value), _option(key))
+        settings = _with(settings, key, _text(value), _option(key))
     settings = _chosen(settings, options, environ)
     if ENGINE not in settings:
         return dict(settings), output
-    named = None if output is None else str(output)
-    return dict(_with(settings, "output", named, "-o")), None
+    return dict(_with(settings, "output", _text(output), "-o")), None
+
+
+def _text(value: str | Path | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def _chosen(

@@ -143,7 +143,8 @@ class BaseSource(CaseSource):
                     *(self.request.kind, self.request.where, case.id),
                 )
             return np.zeros(case.image.shape[1:], np.int16)
-        if all(one == other for one, other in self._values.items()):
+        known = len(self._values) > sum(v > 0 for v in self.base.schema.labels.values())
+        if known and all(one == other for one, other in self._values.items()):
             return case.labels
         mapped = np.zeros_like(case.labels)
         for value, own in {OUTSIDE: OUTSIDE, **self._values}.items():

@@ -45,7 +45,7 @@ TOLERATED = 0.01
         "--ratio 2813:4000 --set epochs=100 -- mosaic=0.5",
     )
 )
-@click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo.")
+@click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo, segmenter.")
 @with_source
 @click.option(
     "--detector",
@@ -140,7 +140,7 @@ TOLERATED = 0.01
     type=FOLDER,
     metavar="DIR",
     help="Train nothing: write a new folder that stock YOLO detectors, or stock DeepMedic, train "
-    "on. With --engine or --deepmedic: folder of the results.",
+    "on. With --engine, --deepmedic or --target segmenter: folder of the results.",
 )
 @click.option(
     "--content",
@@ -194,6 +194,7 @@ def command(
         python=deepmedic_python,
         output=output,
         options=options,
+        exports=cls.exports != "nothing",
     )
     check_options(export, output, content)
     adapter = cls(installed().open_source(request))
