@@ -1,0 +1,208 @@
+"""The papers' segmenters as a host of gansynth's own volume sources."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from gansynth.adapter import Adapter, HostArrays, Injection, Outcome
+from gansynth.bank_plan import plan_bank
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import disk_errors
+from gansynth.lineage import CaseRecord
+from gansynth.mixing import MixPlan
+from gansynth.schema import Sample
+from gansynth.sessions import usual_output
+from gansynth.space import Space
+from gansynth.supplying import read_patience
+from gansynth_segmenter.guards import open_origin
+from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
+from gansynth_segmenter.options import RUNS, SETTINGS, SegmenterOptions
+from gansynth_segmenter.record import check_output
+from gansynth_segmenter.regions import read_regions, with_labels
+from gansynth_segmenter.session import Job, Session
+
+SAYS = 4096
+"""Bytes for what a sample says of itself."""
+
+
+class SegmenterAdapter(Adapter):
+    """A U-Net or a pix2pix, trained on the cases of one source and fold."""
+
+    name: ClassVar[str] = "segmenter"
+    settings: ClassVar[Mapping[str, str]] = SETTINGS
+    needs: ClassVar[Literal["labels", "boxes"]] = "labels"
+
+    @property
+    def sample_size(self) -> tuple[int, ...]:
+        """Any: how large samples have to be is a setting, and checked with the others."""
+        return (1,) * self.schema.ndim
+
+    def finalise(self, sample: Sample) -> HostArrays:
+        """Nothing beside image and labels.
+
+        Raises:
+            DataFault: there are no labels.
+        """
+        if sample.labels is None:
+            raise DataFault("sample: no labels, expected them: a segmenter learns nothing else")
+        return {}
+
+    def validate(self) -> None:
+        """Check that the source has something to learn and something to judge by.
+
+        Raises:
+            UsageFault: fold ``all``, slices, or no labels above background.
+        """
+        source = self.source
+        if not source.held_out_ids:
+            raise UsageFault(
+                f"--fold {source.fold}: {source.name} holds no case out, and a segmenter is judged "
+                "on cases it is not trained on; expected a fold with some, such as 0"
+            )
+        if source.space.grid == "slice":
+            training_space(source, SegmenterOptions())
+        if not source.schema.foreground:
+            raise UsageFault(
+                f"{source.name}: its label maps have no label above background, expected at least "
+                "one to segment"
+            )
+
+    def check(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> None:
+        """Check settings, the output, and the generator or bank.
+
+        Raises:
+            IntegrityFault: leakage, or another data set or space.
+            UsageFault: a setting that cannot be, host options, no run or bank there, samples that
+                are too small, or an output that holds something.
+            EnvironmentFault: there is no such device.
+        """
+        self.check_ways(injection)
+        check_output(self._job(injection, settings, options))
+
+    def planned(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """What a dry run says: the network, steps, and what it is trained on."""
+        job = self._job(injection, settings, options)
+        return {
+            "network": job.options.network,
+            "steps": job.steps,
+            "samples_of_a_step": job.options.batch_size,
+            "trained_on": {"grid": job.space.grid, "size": list(job.space.size)},
+            "judged_on": "real held-out cases, whole, on their own grid",
+            "regions": {name: list(labels) for name, labels in job.regions},
+            "output": str(job.output),
+        }
+
+    def bank_bytes(self, injection: Injection) -> int | None:
+        """Bytes a bank takes that is made of a run's samples.
+
+        Raises:
+            UsageFault: ``--bank-size`` has no room for two samples.
+        """
+        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
+            return None
+        from gansynth.run import read_manifest
+
+        size = self._sample_bytes(read_manifest(injection.run))
+        return plan_bank(injection, len(self.source.train_ids), size).bytes
+
+    def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
+        """Bytes a sample of a run takes at most: image (float16) and labels (int16)."""
+        space = Space.from_json(manifest["space"])
+        if space.cuts or space.frame:
+            voxels = prod(space.host_shape(()))
+        else:
+            voxels = max(prod(self.source.shape(case)) for case in self.source.train_ids)
+        return voxels * (2 * len(manifest["schema"]["channels"]) + 2) + SAYS
+
+    def inject(self, dataset: Any, plan: MixPlan[str], *, batch_size: int) -> MixedCases:
+        """Slots of batches, for training loops of one's own; nothing is augmented.
+
+        Args:
+            dataset: ids of the real training cases; None for all.
+            plan: what is mixed in; real cases are named by their ids.
+            batch_size: slots of a batch.
+        """
+        cutter = Cutter(self.source, training_space(self.source, SegmenterOptions()))
+        cases = self.source.train_ids if dataset is None else dataset
+        return MixedCases(cutter, plan, cases, batch_size)
+
+    def start(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Outcome:
+        """Train, judge on the real held-out cases, and leave both in the output folder.
+
+        Raises:
+            GansynthError: before anything starts, what ``validate`` and ``check`` refuse; the bank
+                does not fill, or losses are not finite.
+            Interrupted: by SIGTERM or SIGINT; what was trained is checkpointed, and no process or
+                bank is left.
+        """
+        self.validate()
+        self.check_ways(injection)
+        job = self._job(injection, settings, options)
+        check_output(job)
+        from gansynth.run import locked
+
+        with disk_errors(job.output):
+            job.output.mkdir(parents=True, exist_ok=True)
+        with locked(job.output, "take another folder: -o"):
+            check_output(job)  # another one may just have ended
+            return Session(job).run()
+
+    # -- one training ------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _held_out(self) -> tuple[CaseRecord, ...]:
+        return self.source.records(self.source.held_out_ids)
+
+    def _job(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Job:
+        """One training, all that can be known of it checked; but for its folder."""
+        from gansynth.precision import pick_device, resolve
+
+        if options:
+            raise UsageFault(
+                f"-- {options[0]}: segmenter has no command line of its own, expected --set "
+                "KEY=VALUE; leave what follows -- out"
+            )
+        asked = SegmenterOptions.read(settings)
+        source = self.source
+        space = training_space(source, asked)
+        named = read_regions(asked.regions, source.schema)
+        resolve(asked.precision, pick_device(asked.device))
+        output = Path(asked.output).expanduser() if asked.output else None
+        drawn = injection.ratio.p > 0
+        origin = open_origin(injection, source, space, self._held_out if drawn else ())
+        if drawn:
+            self._refuse(injection)
+        manifest = None if origin is None else origin.manifest
+        return Job(
+            injection=injection,
+            options=asked,
+            source=source,
+            space=space,
+            regions=with_labels(named, source.schema),
+            steps=asked.steps_for(len(source.train_ids)),
+            output=(output or usual_output(RUNS, source.name, injection)).absolute(),
+            origin=origin,
+            sample_bytes=0 if manifest is None else self._sample_bytes(manifest),
+            patience=read_patience(),
+        )
+
+    def _refuse(self, injection: Injection) -> None:
+        """Refuse an edit or a device that cannot be, and a bank without room."""
+        from gansynth.conditions.asked import build_edits
+        from gansynth.precision import pick_device
+
+        build_edits(injection.edits)
+        pick_device(injection.device)
+        self.bank_bytes(injection)

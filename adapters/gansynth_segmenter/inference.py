@@ -1,0 +1,216 @@
+"""A trained segmenter: label maps of whole cases on their own grid; as a folder, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansynth import __version__
+from gansynth.checkpoint import load_tensors
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.generator import Generator
+from gansynth.integrity import path_inside, read_json, sha256_file, write_json_atomic
+from gansynth.precision import pick_device
+from gansynth.regrid import crop_pad
+from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, validate_arrays
+from gansynth.space import Space
+from gansynth_segmenter.networks import build, probabilities
+from gansynth_segmenter.options import SegmenterOptions
+from gansynth_segmenter.regions import Regions
+
+FILE = "segmenter.json"
+KEYS = ("options", "schema", "space", "regions", "weights", "steps")
+"""What it holds at least."""
+BELL = 0.25
+"""Deviation of the weight of a window's voxels about its middle, as a share of its edge."""
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A network and what it was trained on.
+
+    Attributes:
+        generator: the network, on its device.
+        schema: of the source's cases.
+        space: that the network works in; see ``mixed.training_space``.
+        regions: that Dice is reported of.
+        options: of the training.
+    """
+
+    generator: Generator
+    schema: Schema
+    space: Space
+    regions: Regions
+    options: SegmenterOptions
+
+    def predict(self, image: FloatArray) -> LabelArray:
+        """The likeliest label of every voxel: int16 (D, H, W), background outside of the body.
+
+        Where the network sees whole cases at another resolution, labels come back by the nearest
+        voxel, and there is background beyond its frame.
+
+        Args:
+            image: float32 (C, D, H, W), in the units and the spacing of the source's cases.
+
+        Raises:
+            DataFault: other channels or axes, or NaN.
+        """
+        validate_arrays("image", image, None, self.schema)
+        case = Case("image", "image", np.asarray(image, np.float32))
+        if self.space.grid == "resample":
+            return self._as_a_whole(case)
+        return self._labels(self._by_windows(case))
+
+    def _as_a_whole(self, case: Case) -> LabelArray:
+        shape, space = case.image.shape[1:], self.space
+        placed = space.to_generator(case)
+        found = probabilities(self.generator, self._tensor(placed.image)[None])[0]
+        nothing = np.zeros((1, *space.size), np.float32)
+        plain = replace(space, window=None)
+        back = plain.to_host(Sample(nothing, self._labels(found.cpu().numpy())), shape).labels
+        assert back is not None, "labels were given"
+        if not space.frame:
+            return back
+        return crop_pad(back, [-c for c in space.frame_corner(shape)], shape, 0)
+
+    def _by_windows(self, case: Case) -> FloatArray:
+        """Probabilities (labels, ...) of a case, windows of the training's size weighed together.
+
+        Normalisation over a window is then what it was in training.
+        """
+        bare = replace(self.space, grid="native", size=(), frame=(), nearest=False)
+        image = bare.to_generator(case).image
+        size, shape = self.space.size, image.shape[1:]
+        # Smaller cases lie in the middle of a window, as they do in training.
+        corner = [min(0, (n - s) // 2) for n, s in zip(shape, size, strict=True)]
+        whole = [max(n, s) for n, s in zip(shape, size, strict=True)]
+        fill = bare.to_generator(replace(case, image=np.zeros_like(image[:, :1, :1]))).image
+        image = np.stack(
+            [crop_pad(c, corner, whole, float(f.flat[0])) for c, f in zip(image, fill, strict=True)]
+        )
+        total = np.zeros((len(self.values), *whole), np.float32)
+        weights, bell = np.zeros(whole, np.float32), _bell(size)
+        for windows in _some(_windows(whole, size, self.options.overlap), self.options.batch_size):
+            seen = np.stack([image[(slice(None), *window)] for window in windows])
+            found = probabilities(self.generator, self._tensor(seen)).cpu().numpy()
+            for window, one in zip(windows, found, strict=True):
+                total[(slice(None), *window)] += one * bell
+                weights[window] += bell
+        inner = tuple(slice(-c, n - c) for c, n in zip(corner, shape, strict=True))
+        return np.asarray((total / weights)[(slice(None), *inner)], np.float32)
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Label values in the order of the network's channels."""
+        return self.generator.schema.label_values
+
+    def _labels(self, found: FloatArray) -> LabelArray:
+        labels = np.array(self.values, np.int16)[found.argmax(0)]
+        return np.where(labels == OUTSIDE, 0, labels).astype(np.int16)
+
+    def _tensor(self, image: FloatArray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image)).to(self.generator.device)
+
+
+def _windows(
+    shape: Sequence[int], size: Sequence[int], overlap: float
+) -> Iterator[tuple[slice, ...]]:
+    """Windows that cover a volume evenly, overlapping by at least a share of their edges."""
+    starts = []
+    for n, s in zip(shape, size, strict=True):
+        count = ceil((n - s) / max(1, s * (1 - overlap))) + 1
+        starts.append([round(i * (n - s) / max(1, count - 1)) for i in range(count)])
+    for corner in product(*starts):
+        yield tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))
+
+
+def _some(windows: Iterator[tuple[slice, ...]], count: int) -> Iterator[list[tuple[slice, ...]]]:
+    batch: list[tuple[slice, ...]] = []
+    for window in windows:
+        batch.append(window)
+        if len(batch) == count:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _bell(size: Sequence[int]) -> FloatArray:
+    """Weights of a window's voxels: most in its middle, nowhere none."""
+    bell = np.ones(tuple(size), np.float32)
+    for axis, n in enumerate(size):
+        at = (np.arange(n) - (n - 1) / 2) / (BELL * n)
+        shape = [1] * len(size)
+        shape[axis] = n
+        bell *= np.exp(-0.5 * at**2).reshape(shape).astype(np.float32)
+    return np.maximum(bell, 1e-4).astype(np.float32)
+
+
+# -- as a folder -----------------------------------------------------------------------------------
+
+
+def describe(segmenter: Segmenter) -> dict[str, Any]:
+    """What ``load`` needs beside weights, as a JSON document."""
+    return {
+        "gansynth": __version__,
+        "options": segmenter.options.model_dump(mode="json", exclude={"output", "resume"}),
+        "schema": segmenter.schema.to_json(),
+        "space": segmenter.space.to_json(),
+        "regions": [[name, list(labels)] for name, labels in segmenter.regions],
+    }
+
+
+def remember(folder: Path, document: Mapping[str, Any], checkpoint: Path, step: int) -> None:
+    """Note the newest weights.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    weights = checkpoint / "ema.safetensors"
+    told = {"path": weights.relative_to(folder).as_posix(), "sha256": sha256_file(weights)}
+    write_json_atomic(folder / FILE, {**document, "weights": told, "steps": step})
+
+
+def load(folder: Path, device: str = "auto") -> Segmenter:
+    """See ``gansynth_segmenter.load_segmenter``."""
+    path = folder / FILE
+    if not path.is_file():
+        raise UsageFault(
+            f"{path}: missing, expected a segmenter; train one with gansynth augment --target "
+            "segmenter -o DIR"
+        )
+    document = read_json(path, way_out="train it again")
+    missing = [key for key in KEYS if key not in document]
+    if missing:
+        raise IntegrityFault(f"{path}: lacks {', '.join(missing)}; expected them, train it again")
+    options = SegmenterOptions(**document["options"])
+    schema, space = Schema.from_json(document["schema"]), Space.from_json(document["space"])
+    generator = build(options, space.generator_schema(schema), space.size)
+    _load_weights(generator, folder, document["weights"])
+    generator.to(pick_device(device))
+    generator.precision = "fp32" if options.precision == "fp32" else "auto"
+    regions = tuple((str(name), tuple(labels)) for name, labels in document["regions"])
+    return Segmenter(generator, schema, space, regions, options)
+
+
+def _load_weights(generator: Generator, folder: Path, weights: Mapping[str, str]) -> None:
+    path = path_inside(folder, weights["path"], what=f"{folder / FILE}: key 'weights'")
+    tensors = load_tensors(path, weights["sha256"])
+    net = generator.nets["generator"]
+    found = {key.removeprefix("generator/"): value for key, value in tensors.items()}
+    try:
+        net.load_state_dict(found)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        raise IntegrityFault(
+            f"{path}: not the weights of this network ({said}), expected those of {FILE}; train it "
+            "again"
+        ) from error

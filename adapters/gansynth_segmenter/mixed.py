@@ -1,0 +1,210 @@
+"""What the network is shown: real training cases and samples of a bank, as the plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gansynth.conditions.sampler import replace_ignored
+from gansynth.errors import UsageFault
+from gansynth.mixing import Mixer, MixPlan, Slot
+from gansynth.ratio import choose_slots
+from gansynth.schema import Case, FloatArray, LabelArray
+from gansynth.sources.base import CaseSource
+from gansynth.sources.cache import CaseCache
+from gansynth.space import Space
+from gansynth_segmenter.options import SegmenterOptions
+
+if TYPE_CHECKING:
+    from gansynth.bank import BankSample
+    from gansynth.generator import Batch, Stage
+    from gansynth_segmenter.augmentation import Warp
+
+Pair = tuple[FloatArray, LabelArray]
+_SLOTS, _SAMPLES, _MOVED = 1, 2, 3
+"""Numbers in the seeds: numpy takes (1, 2) and (1, 2, 0) for the same."""
+
+
+def training_space(source: CaseSource, options: SegmenterOptions) -> Space:
+    """The space a segmenter works in: the source's own, with crops as large as asked for.
+
+    Raises:
+        UsageFault: slices; whole cases of any shape, or a patch of cases that are brought to one.
+    """
+    space = source.space
+    patch = options.patch_of(source.schema.ndim)
+    if space.grid == "slice":
+        raise UsageFault(
+            f"{source.name}: is read slice by slice, expected volumes (or pictures of two axes): "
+            "nifti:, msd:, nnunet-raw:, h5:"
+        )
+    if space.grid == "native" and patch is None:
+        raise UsageFault(
+            f"{source.name}: cases are read whole, each of its own shape, expected a size of "
+            "training crops for batches of them: --set patch=64"
+        )
+    if patch is None:
+        return space
+    if space.grid == "resample":
+        said = ",".join(map(str, options.patch or ()))
+        raise UsageFault(
+            f"--set patch={said}: cases are brought to {space.size} voxels as a whole (--read "
+            "whole=), expected no crops of them; leave one of them out"
+        )
+    return replace(space, grid="crop", size=patch)
+
+
+class Cutter:
+    """Brings real cases and samples to what is trained on: new arrays of one size.
+
+    Args:
+        source: of the real cases.
+        space: see ``training_space``.
+    """
+
+    def __init__(self, source: CaseSource, space: Space) -> None:
+        self.source, self.space = source, space
+        self.cache = CaseCache(source)
+        self.schema = space.generator_schema(source.schema)
+
+    @property
+    def fill(self) -> tuple[float, ...]:
+        """What each channel holds beyond a case."""
+        nothing = np.zeros((len(self.schema.channels), *[1] * self.schema.ndim), np.float32)
+        bare = replace(self.space, grid="native", size=(), frame=(), nearest=False)
+        return tuple(bare.to_generator(Case("", "", nothing)).image.ravel().tolist())
+
+    def real(self, case_id: str, rng: np.random.Generator) -> Pair:
+        """A real training case at a drawn place."""
+        drawn = self.cache.place(case_id, self.space, rng)
+        return self._arrays(self.space.to_generator(drawn.case, drawn.placement))
+
+    def synthetic(self, sample: BankSample, rng: np.random.Generator) -> Pair:
+        """A sample at a drawn place, if it is larger than what is trained on."""
+        assert sample.labels is not None, "others are refused"
+        case = Case(sample.id, "", sample.image.astype(np.float32), sample.labels)
+        return self._arrays(self.space.to_generator(case, self.space.place(case, rng)))
+
+    def filled(self, slot: Slot[str], rng: np.random.Generator) -> Pair:
+        """What a slot holds."""
+        if slot.sample is None:
+            return self.real(slot.real, rng)
+        return self.synthetic(slot.sample, rng)
+
+    def _arrays(self, case: Case) -> Pair:
+        labels = case.labels
+        assert labels is not None, "a source of unlabelled cases is refused"
+        labels = replace_ignored(labels, self.schema)
+        return np.array(case.image, np.float32), np.array(labels, np.int16)
+
+    def misfit(self, sample: BankSample) -> str:
+        """Why a sample cannot be trained on, or ""."""
+        if sample.labels is None:
+            return "sample without labels"
+        return misfit(self.space, sample.image.shape[1:])
+
+
+def misfit(space: Space, shape: Sequence[int]) -> str:
+    """Why samples of this spatial shape, in the source's voxels, do not fit a space; or ""."""
+    if space.grid == "resample":
+        whole = tuple(space.frame) or tuple(shape)
+        if tuple(shape) != whole:
+            return f"samples have {tuple(shape)} voxels, expected whole ones of {whole}"
+        return ""
+    if any(n < least for n, least in zip(shape, space.size, strict=True)):
+        return f"samples have {tuple(shape)} voxels, expected at least {tuple(space.size)}"
+    return ""
+
+
+class MixedCases:
+    """Slots of batches in the order they are asked for, for training loops of one's own.
+
+    Args:
+        cutter: brings what is drawn to one size.
+        plan: what is mixed in.
+        cases: real training cases, by id.
+        batch_size: slots of a batch.
+    """
+
+    def __init__(
+        self, cutter: Cutter, plan: MixPlan[str], cases: Sequence[str], batch_size: int
+    ) -> None:
+        self.cutter, self.cases, self.batch_size = cutter, tuple(cases), batch_size
+        self.mixer = Mixer(plan, cutter.misfit)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Pair:
+        """The next slot: the real case of this index, or what the plan puts in its place.
+
+        Returns:
+            image float32 (C, D, H, W), labels int16 (D, H, W); the caller's own.
+
+        Raises:
+            IndexError: there is no such case.
+            TrainingFault: there is no sample where no real case may take its place.
+        """
+        slot = self.mixer.slot(self.cases[index], self.batch_size)
+        return self.cutter.filled(slot, self.mixer.rng)
+
+
+class SegmenterBatches:
+    """Batches for ``gansynth.training.train``: the same for the same seed, step and bank.
+
+    Args:
+        cutter: brings what is drawn to one size.
+        plan: what is mixed in; its schedule goes by ``step / steps``, and not by its clock.
+        cases: real training cases, by id.
+        steps: of the whole training.
+        batch_size: samples of a step.
+        warp: usual augmentation; None for none.
+        augment_synthetic: apply it to samples of the bank, too.
+    """
+
+    def __init__(
+        self,
+        cutter: Cutter,
+        plan: MixPlan[str],
+        cases: Sequence[str],
+        *,
+        steps: int,
+        batch_size: int,
+        warp: Warp | None = None,
+        augment_synthetic: bool = True,
+    ) -> None:
+        self.cutter, self.plan, self.cases = cutter, plan, tuple(cases)
+        self.steps, self.batch_size = steps, batch_size
+        self.warp, self.augment_synthetic = warp, augment_synthetic
+        self.mixer = Mixer(plan, cutter.misfit)
+
+    def __call__(self, step: int, stage: Stage, which: range) -> Batch:
+        """Samples of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
+
+        Raises:
+            TrainingFault: there is no sample where no real case may take its place.
+        """
+        import torch
+
+        from gansynth.generator import Batch
+
+        mix = self.plan.schedule.at(step / self.steps, self.plan.ratio)
+        synthetic = choose_slots(mix.p, self.batch_size, self._rng(_SLOTS, step))
+        pairs = []
+        for number in which:
+            rng = self._rng(_SAMPLES, step, number)
+            real = self.cases[int(rng.integers(len(self.cases)))]
+            slot = self.mixer.fill(real, mix, synthetic=number in synthetic, rng=rng)
+            pair = self.cutter.filled(slot, rng)
+            if self.warp is not None and (slot.sample is None or self.augment_synthetic):
+                pair = self.warp(*pair, self._rng(_MOVED, step, number))
+            pairs.append(pair)
+        image = torch.from_numpy(np.stack([image for image, _ in pairs]))
+        labels = torch.from_numpy(np.stack([labels for _, labels in pairs]).astype(np.int64))
+        return Batch(image, labels)
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence((self.plan.seed, *key)))

@@ -1,0 +1,202 @@
+"""The two networks: a 3D U-Net, and cgan3d the other way round, built as pix2pix.
+
+Both are gansynth generators that are given images and draw label maps, so that the one training
+loop there is trains them.
+
+``unet``: a U-Net (Cicek et al. 2016) with instance normalisation, LeakyReLU, max-pooling, two
+convolutions a level and concatenated skips, as MM-GAN's generator and the segmenters "of the same
+architecture" that judge its images (Sun et al. 2020, sec. III-B and IV-B), but for its spectral
+normalisation and tanh. Of 3DUnetCNN, which they train otherwise: 16 features at the finest level,
+5 levels, Adam at 5e-4, a soft Dice of the foreground labels. Cross-entropy is added, which Dice
+alone lacks where a crop has none of a label. Not taken: its residual blocks, its deep supervision,
+its loss over single labels' sigmoids.
+
+``pix2pix``: Isola et al. 2017 in 3D, as Shin et al. 2018 (sec. 2.2) segment with it: a U-Net that
+strides by convolutions four wide and ends in a transposed one, dropout in its coarse decoder when
+predicting too, a conditional PatchGAN, adversarial loss and 100 L1, Adam at 2e-4 with beta1 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from gansynth.errors import DataFault
+from gansynth.generator import Generator, GeneratorOptions, Labelling, Phase, Step
+from gansynth.networks import UNetGenerator, UNetStyle
+from gansynth.networks.blocks import one_hot, strides_for
+from gansynth.precision import autocast, resolve
+from gansynth.schema import Condition, Sample, Schema
+from gansynth_segmenter.options import SegmenterOptions
+
+STYLE = UNetStyle(
+    norm="instance",
+    down="maxpool",
+    double=True,
+    activation="leaky_relu",
+    skip="concat",
+    noise=False,
+)
+PIX2PIX: Mapping[str, Any] = {
+    "target": "labels",
+    "norm": "instance",
+    "down": "strided4",
+    "up": "transposed",
+    "skip": "concat",
+    "g_stem": False,
+    "noise": False,
+    "d_norm": "instance",
+    "d_down": "strided4",
+    "d_stem": False,
+    "spectral_norm": False,
+    "texture_head": False,
+    "loss": "nonsaturating",
+    "adversarial": 1.0,
+    "feature_matching": 0.0,
+    "beta1": 0.5,
+    "beta2": 0.999,
+}
+"""Options of cgan3d that make it a pix2pix which segments."""
+SMOOTH = 1.0
+"""Voxels added to both sides of soft Dice, so that a label nobody has has one too."""
+
+
+class UNetOptions(GeneratorOptions):
+    """Options of ``UNetSegmenter``."""
+
+    width: int = Field(16, ge=4, description="features at the finest level")
+    levels: int = Field(5, ge=1, le=7, description="resolutions")
+    learning_rate: float = Field(5e-4, gt=0, description="Adam's rate")
+
+
+class UNetSegmenter(Generator):
+    """A U-Net from all channels of an image to the logits of its labels."""
+
+    name: ClassVar[str] = "unet-segmenter"
+    Options: ClassVar[type[GeneratorOptions]] = UNetOptions
+
+    options: UNetOptions
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The U-Net alone."""
+        strides = strides_for(self.size, self.schema.spacing, self.options.levels)
+        net = UNetGenerator(
+            self.schema.ndim,
+            len(self.schema.channels),
+            len(self.schema.label_values),
+            self.options.width,
+            strides,
+            style=STYLE,
+        )
+        return {"generator": net}
+
+    @property
+    def labelling(self) -> Labelling:
+        """It draws label maps."""
+        return "drawn"
+
+    def phases(self) -> Sequence[Phase]:
+        """One player."""
+        return [Phase("generator", self.loss)]
+
+    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(parameters, lr=self.options.learning_rate)
+
+    def loss(self, step: Step) -> Mapping[str, Tensor]:
+        """Cross-entropy of all labels, and soft Dice of those above background.
+
+        Raises:
+            DataFault: a case without labels.
+        """
+        if step.batch.labels is None:
+            raise DataFault("segmenter: a case has no labels, expected a label map for each")
+        logits = self.nets["generator"](step.batch.image, []).float()
+        values = self.schema.label_values
+        wanted = one_hot(step.batch.labels, values)
+        foreground = [i for i, value in enumerate(values) if value > 0]
+        return {
+            "cross_entropy": F.cross_entropy(logits, wanted.argmax(1)),
+            "dice": soft_dice(logits.softmax(1)[:, foreground], wanted[:, foreground]),
+        }
+
+    @torch.no_grad()
+    def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+        """Label maps of given images; seeds change nothing."""
+        samples = []
+        for condition in conditions:
+            if condition.given is None:
+                raise DataFault("segmenter: a condition has no image given, expected one")
+            image = torch.from_numpy(np.asarray(condition.given, np.float32))[None]
+            chosen = probabilities(self, image.to(self.device)).argmax(1)[0].cpu().numpy()
+            labels = np.array(self.schema.label_values, np.int16)[chosen]
+            samples.append(Sample(condition.given, labels, None, dict(condition.provenance)))
+        return samples
+
+
+def soft_dice(found: Tensor, wanted: Tensor) -> Tensor:
+    """1 - the mean over labels of Dice of probabilities, over a batch: a scalar.
+
+    Args:
+        found: (B, K, ...), 0 to 1.
+        wanted: (B, K, ...), 0 or 1.
+    """
+    axes = (0, *range(2, found.ndim))
+    both, sizes = (found * wanted).sum(axes), found.sum(axes) + wanted.sum(axes)
+    return 1 - ((2 * both + SMOOTH) / (sizes + SMOOTH)).mean()
+
+
+def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Generator:
+    """A segmenter before its training, its weights drawn by ``torch``'s own seed.
+
+    Args:
+        options: which one, and how large.
+        schema: of what it is shown.
+        size: spatial size in voxels of what it is trained on.
+    """
+    width, levels = int(options.own("width")), int(options.own("levels"))
+    rate = options.own("learning_rate")
+    if options.network == "unet":
+        own = UNetOptions(width=width, levels=levels, learning_rate=rate)
+        return UNetSegmenter(schema, size, own)
+    from gansynth.registry import installed
+
+    cls = installed().generator("cgan3d")
+    asked = {
+        **PIX2PIX,
+        "given": schema.channels,
+        **{"width": width, "levels": levels, "d_width": width, "d_levels": min(4, levels)},
+        **{"lr_generator": rate, "lr_discriminator": rate},
+        **{"l1": options.l1, "dropout": options.own("dropout")},
+    }
+    return cls(schema, size, cls.Options(**asked))
+
+
+@torch.no_grad()
+def probabilities(generator: Generator, images: Tensor, seed: int = 0) -> Tensor:
+    """What a segmenter makes of images: float32 (B, labels, ...), which add up to 1.
+
+    Args:
+        generator: see ``build``.
+        images: float32 (B, C, ...) on its device.
+        seed: of what is dropped, if anything is.
+    """
+    net = cast(UNetGenerator, generator.nets["generator"]).eval()
+    latents = [
+        _normal((len(images), *shape), seed + place).to(images.device)
+        for place, shape in enumerate(net.latent_shapes(images.shape[2:]))
+    ]
+    with autocast(images.device, resolve(generator.precision, images.device) == "bf16"):
+        logits = net(images, latents)
+    found: Tensor = logits.float().softmax(1)
+    return found
+
+
+def _normal(shape: Sequence[int], seed: int) -> Tensor:
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,169 @@
+"""What a training is told by ``--set``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from gansynth.errors import UsageFault
+from gansynth.settings import LENGTHS, parse
+
+RUNS = Path("runs") / "segmenter"
+RAW = ("output", "regions")
+"""Settings that are taken as they are typed: YAML would read something else into some."""
+EPOCHS = 200.0
+"""Passes through the training cases unless told otherwise (Shin et al. 2018, Sun et al. 2020)."""
+_OWN: Mapping[str, Mapping[str, float]] = {
+    "unet": {"width": 16, "levels": 5, "learning_rate": 5e-4, "dropout": 0.0},
+    "pix2pix": {"width": 32, "levels": 6, "learning_rate": 2e-4, "dropout": 0.5},
+}
+"""Defaults that differ from network to network."""
+
+
+def _edges(value: Any) -> Any:
+    """One number for all axes, or a list, or a text with commas."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Edge = Annotated[int, Field(ge=4)]
+Edges = Annotated[tuple[Edge, ...], BeforeValidator(_edges)]
+
+
+class SegmenterOptions(BaseModel):
+    """Settings of ``--target segmenter``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: Literal["unet", "pix2pix"] = Field(
+        "unet", description="what is trained: a 3D U-Net, or a pix2pix that draws the label map"
+    )
+    steps: int | None = Field(None, ge=1, description="optimiser steps, in place of epochs")
+    epochs: float | None = Field(
+        None, gt=0, description="passes through the real training cases, counted in samples (200)"
+    )
+    batch_size: int = Field(2, ge=1, description="samples of a step")
+    width: int | None = Field(
+        None, ge=4, description="features at the finest level (unet 16, pix2pix 32)"
+    )
+    levels: int | None = Field(
+        None, ge=1, le=7, description="resolutions at most (unet 5, pix2pix 6)"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="Adam's, at the start (unet 5e-4, pix2pix 2e-4)"
+    )
+    decay: Literal["none", "linear", "cosine"] = Field(
+        "linear", description="how the rate falls to 0 over the second half"
+    )
+    l1: float = Field(
+        100.0, ge=0, description="pix2pix: weight of L1 beside the adversarial term, which has 1"
+    )
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="pix2pix: share of features dropped, when predicting too (0.5)",
+    )
+    patch: Edges | None = Field(
+        None, description="voxels z,y,x of training crops, in place of the source's own"
+    )
+    overlap: float = Field(
+        0.5, ge=0, lt=1, description="share by which windows overlap where cases are predicted"
+    )
+    rotate: float = Field(
+        10.0, ge=0, le=180, description="usual augmentation: most degrees about each axis"
+    )
+    shift: float = Field(
+        0.05, ge=0, lt=0.5, description="usual augmentation: most shift, as share of an axis"
+    )
+    elastic: float = Field(
+        2.0, ge=0, description="usual augmentation: deviation of elastic displacements, voxels"
+    )
+    flip: bool = Field(
+        False, description="usual augmentation: mirror left to right for half of the samples"
+    )
+    regions: str = Field(
+        "", description="regions to report Dice of, as unions of labels: WT:1+2+4,TC:1+4,ET:4"
+    )
+    save_predictions: bool = Field(
+        True, description="write label maps of the held-out cases, where the source has files"
+    )
+    device: str = Field("auto", description="where it trains: auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto (bf16 where native, else fp32), bf16, fp16 (CUDA) or fp32"
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="seeds weights, crops and augmentation, in place of --seed",
+    )
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
+    output: str = Field("", description="folder for the results, as -o (runs/segmenter/NAME_R-S)")
+    resume: bool = Field(False, description="yes goes on with the training in that folder")
+
+    @classmethod
+    def read(cls, settings: Mapping[str, str]) -> SegmenterOptions:
+        """Check and convert ``--set`` values.
+
+        Raises:
+            UsageFault: naming key, value and what was expected.
+        """
+        if settings.keys() >= LENGTHS:
+            raise UsageFault(
+                f"--set epochs={settings['epochs']}: cannot be combined with steps="
+                f"{settings['steps']}, which says the same; expected one of them"
+            )
+        typed = {key: value for key, value in settings.items() if key not in RAW}
+        raw = {key: settings[key] for key in RAW if key in settings}
+        return parse(cls, typed).model_copy(update=raw)
+
+    def own(self, key: Literal["width", "levels", "learning_rate", "dropout"]) -> float:
+        """A setting whose default depends on the network."""
+        given: float | None = getattr(self, key)
+        return _OWN[self.network][key] if given is None else given
+
+    def steps_for(self, cases: int) -> int:
+        """Optimiser steps of the whole training.
+
+        Args:
+            cases: real training cases, which an epoch is a pass through.
+        """
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil((self.epochs or EPOCHS) * cases / self.batch_size))
+
+    def patch_of(self, axes: int) -> tuple[int, ...] | None:
+        """Training crops (D, H, W) or (H, W) as asked for; None for the source's own.
+
+        Raises:
+            UsageFault: another number of axes.
+        """
+        if self.patch is None:
+            return None
+        patch = self.patch * axes if len(self.patch) == 1 else self.patch
+        if len(patch) != axes:
+            raise UsageFault(
+                f"--set patch={','.join(map(str, self.patch))}: {len(patch)} edges, expected "
+                f"{axes}, as the cases have axes, or one for all"
+            )
+        return patch
+
+
+SETTINGS: Mapping[str, str] = {
+    name: f"{(field.description or '')[0].upper()}{(field.description or '')[1:]}."
+    for name, field in SegmenterOptions.model_fields.items()
+}
+"""Keys of ``--set`` -> one sentence."""
+
+WHAT_IS_TRAINED: Sequence[str] = (
+    *("network", "batch_size", "width", "levels", "learning_rate", "decay", "l1", "dropout"),
+    *("patch", "rotate", "shift", "elastic", "flip"),
+)
+"""What has to be the same where a training goes on."""

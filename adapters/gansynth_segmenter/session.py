@@ -1,0 +1,350 @@
+"""One segmenter's training: its bank and producer, gansynth's loop, the record, the judgement.
+
+It trains in this process; the producer is a process of its own. SIGTERM and SIGINT are noted and
+obeyed between two steps, with a checkpoint behind; then the producer is ended, the bank removed,
+and the record written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth._bank_spec import SPEC
+from gansynth.adapter import Injection, Outcome
+from gansynth.drawlog import Tally
+from gansynth.errors import EnvironmentFault
+from gansynth.integrity import write_json_atomic
+from gansynth.mixing import MixPlan
+from gansynth.reporting import RichReporter, Task
+from gansynth.sessions import Origin, SessionRecord, outcome_of, read_sessions
+from gansynth.signals import StopRequest, stop_request
+from gansynth.sources.base import CaseSource
+from gansynth.space import Space
+from gansynth.supplying import Demand, Supply
+from gansynth_segmenter.mixed import Cutter, SegmenterBatches
+from gansynth_segmenter.options import SegmenterOptions
+from gansynth_segmenter.record import ANEW, COMPARED, FILE, describe, newest_step
+from gansynth_segmenter.regions import Regions
+
+if TYPE_CHECKING:
+    import torch
+
+    from gansynth.generator import Generator
+    from gansynth_segmenter.inference import Segmenter
+
+METRICS = "metrics.json"
+DRAWS = "gansynth_draws"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training that has passed every check.
+
+    Attributes:
+        injection: what is mixed in, and how.
+        options: of the training.
+        source: the real cases.
+        space: that the network works in.
+        regions: that Dice is reported of, labels among them.
+        steps: of the whole training.
+        output: folder for results.
+        origin: what samples are drawn of; None if nothing synthetic is.
+        sample_bytes: bytes one sample takes in a bank at most.
+        patience: seconds a phase that may draw no real case waits for a sample.
+    """
+
+    injection: Injection
+    options: SegmenterOptions
+    source: CaseSource
+    space: Space
+    regions: Regions
+    steps: int
+    output: Path
+    origin: Origin | None
+    sample_bytes: int
+    patience: float
+
+    @property
+    def seed(self) -> int:
+        """Of weights, crops and augmentation."""
+        seed = self.options.seed
+        return self.injection.seed if seed is None else seed
+
+
+class Session:
+    """Trains, judges, and keeps the record; ``run`` does it all.
+
+    Args:
+        job: what is trained.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._first = self._done = newest_step(job.output) if job.options.resume else 0
+        self._metrics: dict[str, Any] = {}
+
+    def run(self) -> Outcome:
+        """Train and judge; however it ends, nobody is left and the record is written.
+
+        Raises:
+            IntegrityFault, UsageFault: what is gone on with is something else.
+            EnvironmentFault: no room for the bank, or the disk refuses.
+            TrainingFault: the bank does not fill, a sample is missing where it must not, or losses
+                are not finite.
+            Interrupted: asked to stop.
+        """
+        job = self.job
+        self._record = SessionRecord(
+            job.output / FILE,
+            self._first,
+            describe(job),
+            job.steps,
+            compared=COMPARED,
+            anew=ANEW,
+        )
+        for change in self._record.changes:
+            self.say(f"WARNING: since the last session: {change}")
+        supply = self._supply = Supply(self._demand())
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{os.getpid()}"
+        self._tally = Tally(job.output / DRAWS / stamp)
+        complete = False
+        with stop_request() as stop, _threads(job.options.device):
+            try:
+                if self._first < job.steps:
+                    supply.start()
+                    supply.wait()
+                supply.steer(lambda: self._tally.update().synthetic)
+                segmenter = self._train(stop)
+                supply.close()  # nothing is drawn any more: no producer beside the judging
+                self._judge(segmenter)
+                complete = True
+            finally:
+                self._close(complete)
+        outcome = outcome_of(read_sessions(job.output / FILE), job.output, self._metrics)
+        return replace(outcome, warnings=tuple(outcome.warnings))
+
+    # -- before ----------------------------------------------------------------------------------
+
+    def _demand(self) -> Demand:
+        job, origin = self.job, self.job.origin
+        manifest = None if origin is None else origin.manifest
+        return Demand(
+            injection=job.injection,
+            target="segmenter",
+            request=job.source.request.to_json(),
+            run_id=None if manifest is None else str(manifest["run_id"]),
+            cases=len(job.source.train_ids),
+            sample_bytes=job.sample_bytes,
+            batch_size=job.options.batch_size,
+            output=job.output,
+            say=lambda line: self.say(line.removeprefix("gansynth: ")),
+            progress=min(1.0, self._first / job.steps),
+            gpus=_gpus(job.options.device),
+        )
+
+    def _plan(self) -> MixPlan[str]:
+        job, bank = self.job, self._supply.bank
+        source = job.source
+        plan: MixPlan[str] = job.injection.plan(
+            bank if bank is not None and (bank / SPEC).exists() else None,
+            self._tally.folder,
+            batches=job.steps,
+            subjects={case: source.subject(case) for case in source.train_ids},
+            done=self._first,
+        )
+        self._chosen = plan.chosen
+        return replace(plan, seed=job.seed, patience=job.patience)
+
+    # -- while training --------------------------------------------------------------------------
+
+    def _train(self, stop: StopRequest) -> Segmenter:
+        """Train what is left of it."""
+        import torch
+
+        from gansynth.precision import pick_device
+        from gansynth.shelf import Callbacks
+        from gansynth.training import FitOptions, train
+        from gansynth_segmenter.augmentation import Warp
+        from gansynth_segmenter.inference import Segmenter, describe, remember
+        from gansynth_segmenter.networks import build
+
+        job, options = self.job, self.job.options
+        cutter = Cutter(job.source, job.space)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(job.seed)
+            generator = build(options, cutter.schema, job.space.size)
+        segmenter = Segmenter(generator, job.source.schema, job.space, job.regions, options)
+        document = {**describe(segmenter), "trained_on": list(job.source.train_ids)}
+        self._say_what(generator, pick_device(options.device))
+        usual = job.injection.usual_augmentation
+        warp = Warp.of(options, cutter.schema.spacing, cutter.fill, job.space.pad_label)
+        batches = SegmenterBatches(
+            cutter,
+            self._plan(),
+            job.source.train_ids,
+            steps=job.steps,
+            batch_size=options.batch_size,
+            warp=warp if usual else None,
+            augment_synthetic=job.injection.augment_synthetic,
+        )
+
+        def checkpointed(path: Path, step: int) -> None:
+            remember(job.output, document, path, step)
+            self._done = step
+            self._supply.pause(step / job.steps)
+            self._write(complete=False)
+
+        train(
+            generator,
+            batches,
+            FitOptions(
+                steps=job.steps,
+                **{key: getattr(options, key) for key in _LOOP},
+                seed=job.seed,
+                diversity=0,
+            ),
+            device=pick_device(options.device),
+            folder=job.output,
+            callbacks=Callbacks(
+                checkpoint=checkpointed,
+                metrics=lambda step, values: self._tell(),
+                reporter=_Watching(self._supply),
+                stop=stop,
+            ),
+        )
+        return segmenter
+
+    def _say_what(self, generator: Generator, device: torch.device) -> None:
+        count = sum(p.numel() for p in generator.nets["generator"].parameters())
+        job = self.job
+        self.say(
+            f"{job.options.network} of {count} parameters on {device}; steps {self._first} to "
+            f"{job.steps} of {job.options.batch_size} samples of "
+            f"{' x '.join(map(str, job.space.size))} voxels"
+        )
+
+    def _tell(self) -> None:
+        """What has happened to the producer meanwhile."""
+        for said in self._supply.messages():
+            self.say(said)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _judge(self, segmenter: Segmenter) -> None:
+        from gansynth_segmenter.judging import PREDICTIONS, judge_held_out
+
+        job = self.job
+        self.say(f"judging on {len(job.source.held_out_ids)} real held-out cases")
+        folder = job.output / PREDICTIONS if job.options.save_predictions else None
+        found = judge_held_out(segmenter, job.source, folder, self.say)
+        write_json_atomic(job.output / METRICS, {"steps": job.steps, **found})
+        self._metrics = {"dice": found["dice"]}
+        numbers = ", ".join(
+            f"{name} {'-' if score is None else format(score, '.3f')}"
+            for name, score in found["dice"].items()
+        )
+        self.say(f"Dice on real held-out cases: {numbers}")
+
+    def sentence(self) -> str:
+        """What was drawn, and what the producer did, in words."""
+        said, more = self._tally.update().sentence(self.asked()), self._supply.sentence()
+        return f"{said}, {more}" if more else said
+
+    def asked(self) -> float:
+        """Share of synthetic samples asked for, from this session's beginning until now."""
+        begin, now = (min(1.0, n / self.job.steps) for n in (self._first, self._done))
+        return self.job.injection.schedule.share_of(self.job.injection.ratio, begin, now)
+
+    def _close(self, complete: bool) -> None:
+        """Stop the producer, remove the bank if it was made here, write the record."""
+        try:
+            self._supply.close()
+        finally:
+            self._write(complete)
+        with contextlib.suppress(OSError):  # nobody may be listening any more
+            self.say(f"in all {self.sentence()}")
+
+    def _write(self, complete: bool) -> None:
+        counts = self._tally.update()
+        try:
+            self._record.write(
+                self._done,
+                counts,
+                complete=complete,
+                asked=self.asked(),
+                supply=self._supply.summary(counts),
+                chosen=getattr(self, "_chosen", ()),
+                more={"dice": self._metrics.get("dice", {})},
+            )
+        except EnvironmentFault as error:  # the training itself is not harmed
+            self.say(f"WARNING: {error}")
+
+    def say(self, line: str) -> None:
+        """Write a line for the user."""
+        sys.stderr.write(f"gansynth: {line}\n")
+        sys.stderr.flush()
+
+
+_LOOP = ("batch_size", "precision", "decay", "checkpoint_every", "log_every")
+"""Settings that the loop has, too."""
+
+
+class _Watching(RichReporter):
+    """Shows progress, and tells the supply of every step."""
+
+    def __init__(self, supply: Supply) -> None:
+        super().__init__()
+        self._supply = supply
+
+    @contextmanager
+    def task(self, total: int, title: str) -> Iterator[Task]:
+        """See ``RichReporter.task``."""
+        with super().task(total, "train" if title == "fit" else title) as task:
+            yield _Steps(task, self._supply)
+
+
+class _Steps:
+    """A task that is a training: each unit of it is a step."""
+
+    def __init__(self, task: Task, supply: Supply) -> None:
+        self._task, self._supply = task, supply
+        self._last = time.monotonic()
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        """Note a step: what it waited for its batch counts, as that is what a producer costs."""
+        now = time.monotonic()
+        self._supply.step(self._last, now)
+        self._task.advance(n, **shown)
+        self._last = time.monotonic()
+
+
+@contextmanager
+def _threads(device: str) -> Iterator[None]:
+    """Leave the producer a core meanwhile; see ``gansynth.child.limit_threads``."""
+    import torch
+
+    from gansynth.child import limit_threads
+    from gansynth.precision import pick_device
+
+    before = torch.get_num_threads()
+    limit_threads(pick_device(device).type)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _gpus(device: str) -> tuple[int, ...]:
+    """CUDA devices a training has for itself."""
+    from gansynth.precision import pick_device
+
+    picked = pick_device(device)
+    return (picked.index or 0,) if picked.type == "cuda" else ()

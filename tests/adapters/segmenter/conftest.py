@@ -1,0 +1,97 @@
+"""What the tests of segmenters share: toy cases, banks of them, trainings of a few steps."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pytest
+
+from gansynth.adapter import Injection, Outcome
+from gansynth.ratio import Ratio
+from gansynth.sources.base import SourceRequest
+from gansynth.testing import ToySource
+
+TINY = {"steps": "4", "width": "4", "levels": "2", "device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums come out the same to the last bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def bank_of(tmp_path) -> Callable[..., Path]:
+    """Makes a frozen bank of a source's training cases: ``bank_of(source, samples=6)``.
+
+    Sample i is training case i; its image is marked by 100 + i in one voxel.
+    """
+    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.schema import Sample
+
+    def make(source: Any, name: str = "bank", samples: int = 6, lineage: Any = None) -> Path:
+        seen = source.lineage() if lineage is None else lineage
+        spec = BankSpec(source.schema, seen, "toy", "0" * 64, frozen=True, capacity=samples)
+        pairs: list[tuple[Sample, dict[str, Any]]] = []
+        for number, case_id in enumerate(source.train_ids[:samples]):
+            case = source.load(case_id)
+            inside = source.space.to_generator(case)
+            back = source.space.to_host(Sample(inside.image, inside.labels), case.image.shape[1:])
+            image = np.array(back.image)
+            image[(0,) * image.ndim] = 100 + number
+            pairs.append((Sample(image, back.labels, provenance={"case": case_id}), {}))
+        with BankWriter.create(tmp_path / name, spec) as writer:
+            writer.publish(pairs)
+            writer.finish()
+        return Path(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def train(bank_of, tmp_path) -> Callable[..., Outcome]:
+    """Trains on toy cases: ``train("out", {"steps": "8"}, ratio=Ratio(1, 1))``."""
+    from gansynth_segmenter.adapter import SegmenterAdapter
+
+    def run(output: str, settings: dict[str, str] | None = None, **changes: Any) -> Outcome:
+        source = changes.pop("source", None) or ToySource(3)
+        ratio = changes.get("ratio", Ratio(1, 1))
+        bank = tmp_path / "bank"
+        if ratio.p > 0 and not bank.exists():
+            bank_of(source)
+        usual = Injection(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
+        asked = {**TINY, "output": str(tmp_path / output), **(settings or {})}
+        outcome: Outcome = SegmenterAdapter(source).start(replace(usual, **changes), asked, [])
+        return outcome
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def example_run(tmp_path_factory) -> Path:
+    """A tiny ``cgan3d``, fitted on ``example:3d`` for two steps. Do not change it."""
+    from gansynth.fitting import fit
+    from gansynth.reporting import NullReporter
+
+    folder: Path = tmp_path_factory.getbasetemp() / "segmenter_example_run"
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            small = {"steps": 2, "batch_size": 1, "width": 4, "d_width": 4, "levels": 2}
+            fit(
+                "cgan3d",
+                SourceRequest("example", "3d"),
+                folder,
+                edits=(),
+                settings={key: str(value) for key, value in small.items()},
+                device="cpu",
+                reporter=NullReporter(),
+            )
+    return folder

@@ -1,0 +1,231 @@
+"""SegmenterAdapter: what it promises the core, what it refuses; nothing is trained here."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.adapter import Injection
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.ratio import Ratio
+from gansynth.schema import Sample
+from gansynth.space import Space
+from gansynth.testing import ToySource, check_adapter
+from gansynth_segmenter.adapter import SAYS, SegmenterAdapter
+from gansynth_segmenter.mixed import misfit, training_space
+from gansynth_segmenter.options import SETTINGS, SegmenterOptions
+
+
+@pytest.mark.parametrize("ndim", [3, 2])
+def test_it_keeps_the_contract_of_adapters(ndim, tmp_path):
+    adapter = SegmenterAdapter(ToySource(ndim))
+
+    def draw(cases, index):
+        return cases[index % len(cases)]
+
+    report = check_adapter(adapter, workspace=tmp_path, dataset=lambda: None, draw=draw)
+    assert report.passed, report.failed
+    assert {check.verdict for check in report.checks} == {"passed"}
+
+
+def test_a_sample_without_labels_is_not_let_in():
+    adapter = SegmenterAdapter(ToySource(3))
+    image = np.zeros((2, 8, 8, 8), np.float32)
+    assert adapter.finalise(Sample(image, np.zeros((8, 8, 8), np.int16))) == {}
+    with pytest.raises(DataFault, match="no labels"):
+        adapter.finalise(Sample(image))
+
+
+class Whole(ToySource):
+    """Cases that are brought to another size as a whole."""
+
+    grid: Space = Space("resample", (8, 8, 8), pad_label=-1)
+
+    @property
+    def space(self) -> Space:
+        return self.grid
+
+
+def test_samples_have_to_fit_what_is_trained_on():
+    crop = Space("crop", (16, 16, 16))
+    assert misfit(crop, (16, 20, 16)) == ""
+    assert "at least (16, 16, 16)" in misfit(crop, (16, 12, 16))
+    framed = Space("resample", (8, 8, 8), frame=(12, 12, 12))
+    assert misfit(framed, (12, 12, 12)) == ""
+    assert "whole ones of (12, 12, 12)" in misfit(framed, (16, 16, 16))
+
+
+def test_crops_are_of_the_sources_size_or_as_asked_for():
+    source = ToySource(3)
+    assert training_space(source, SegmenterOptions()) == source.space
+    small = training_space(source, SegmenterOptions.read({"patch": "8"}))
+    assert (small.grid, small.size) == ("crop", (8, 8, 8))
+    with pytest.raises(UsageFault, match="patch=8,8: 2 edges, expected 3"):
+        training_space(source, SegmenterOptions.read({"patch": "8,8"}))
+    with pytest.raises(UsageFault, match=r"patch=8: .*as a whole"):
+        training_space(Whole(3), SegmenterOptions.read({"patch": "8"}))
+
+
+class Uncut(Whole):
+    grid = Space("native", ())
+
+
+def test_cases_of_any_shape_need_a_patch():
+    with pytest.raises(UsageFault, match="--set patch=64"):
+        training_space(Uncut(3), SegmenterOptions())
+    assert training_space(Uncut(3), SegmenterOptions.read({"patch": "8"})).size == (8, 8, 8)
+
+
+class NothingHeldOut(ToySource):
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        return ()
+
+
+def test_a_fold_without_held_out_cases_is_refused():
+    with pytest.raises(UsageFault, match="holds no case out"):
+        SegmenterAdapter(NothingHeldOut(3)).validate()
+
+
+def test_room_for_a_sample_is_reckoned_by_what_comes_back_to_the_source():
+    adapter = SegmenterAdapter(ToySource(3))
+    spaces = {
+        16**3: Space("crop", (16, 16, 16)),
+        12**3: Space("resample", (4, 4, 4), frame=(12, 12, 12)),
+    }
+    for voxels, space in spaces.items():
+        manifest = {"space": space.to_json(), "schema": {"channels": ["first", "second"]}}
+        assert adapter._sample_bytes(manifest) == voxels * (2 * 2 + 2) + SAYS
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"steps": "0"}, "steps=0.*greater than or equal to 1"),
+        ({"steps": "3", "epochs": "2"}, "epochs=2: cannot be combined with steps=3"),
+        ({"network": "vnet"}, "network=vnet.*'unet' or 'pix2pix'"),
+        ({"regions": "WT:1+9"}, r"regions=WT:1\+9.*labels '1\+9'; expected values among 1, 2"),
+        ({"regions": "1:2"}, "name '1'"),
+        ({"device": "tpu"}, "tpu"),
+        ({"precision": "fp16"}, "fp16: expected a CUDA device"),
+        ({"resume": "maybe"}, "resume=maybe"),
+        ({"resume": "yes"}, "holds no gansynth_session.json"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_settings_that_cannot_be_are_refused(settings, says, tmp_path):
+    injection = Injection(None, Ratio(1, 0), device="cpu")
+    output = {"output": str(tmp_path / "o")}
+    with pytest.raises(UsageFault, match=says):
+        SegmenterAdapter(ToySource(3)).check(injection, {**output, **settings}, [])
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_output_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(UsageFault, match=r"holds mine, expected a new or empty folder.*-o"):
+        SegmenterAdapter(ToySource(3)).check(
+            Injection(None, Ratio(1, 0)), {"output": str(tmp_path)}, []
+        )
+
+
+def test_it_has_no_command_line():
+    with pytest.raises(UsageFault, match="no command line"):
+        SegmenterAdapter(ToySource(3)).check(Injection(None, Ratio(1, 0)), {}, ["-x"])
+
+
+def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
+    assert SegmenterOptions().steps_for(12) == 1200
+    assert SegmenterOptions.read({"epochs": "1.5", "batch_size": "4"}).steps_for(12) == 5
+    assert SegmenterOptions.read({"steps": "7"}).steps_for(12) == 7
+
+
+def test_every_setting_is_a_sentence_and_in_the_page():
+    page = (Path(__file__).parents[3] / "docs" / "segmenter.md").read_text(encoding="utf-8")
+    for name, field in SegmenterOptions.model_fields.items():
+        default = "" if field.default in (None, "") else field.default
+        assert f"| `{name}` | {default} | {field.description} |" in page
+        assert SETTINGS[name].endswith(".")
+
+
+# -- leaks and other spaces ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused(bank_of, tmp_path) -> Callable[..., str]:
+    """What is said of a bank of this source and lineage."""
+
+    def run(source: Any, kind: type[Exception], **changes: Any) -> str:
+        adapter = SegmenterAdapter(ToySource(3))
+        bank = bank_of(source, **changes)
+        with pytest.raises(kind) as caught:
+            adapter.check(Injection(None, Ratio(1, 1), bank=bank), {}, [])
+        return str(caught.value)
+
+    return run
+
+
+def test_a_bank_that_has_seen_a_held_out_case_is_refused(refused):
+    source = ToySource(3)
+    lineage = source.lineage()
+    leak = replace(lineage, cases=(*lineage.cases, source.record(source.held_out_ids[0])))
+    assert "has seen 1 held-out case(s): toy_12" in refused(source, IntegrityFault, lineage=leak)
+
+
+def test_a_bank_of_another_space_is_refused(refused):
+    source = ToySource(3)
+    other = replace(source.lineage(), host={"spacing": [9.0]})
+    assert "spacing: [9.0] != None" in refused(source, IntegrityFault, lineage=other)
+
+
+class SmallCrops(ToySource):
+    @property
+    def space(self) -> Space:
+        return Space("crop", (8, 16, 16))
+
+
+def test_a_bank_of_samples_that_are_too_small_is_refused(refused):
+    said = refused(SmallCrops(3), UsageFault)
+    assert "samples have (8, 16, 16) voxels, expected at least (16, 16, 16)" in said
+
+
+def test_a_leaking_run_exits_with_6(refuse, example_run, tmp_path):
+    run = tmp_path / "leaking"
+    shutil.copytree(example_run, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    from gansynth.registry import installed
+    from gansynth.sources.base import SourceRequest
+
+    source = installed().open_source(SourceRequest("example", "3d"))
+    leak = source.record(source.held_out_ids[0])
+    manifest["lineage"]["cases"].append(vars(leak))
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    refuse(
+        *("augment", "--target", "segmenter", "--data", "example:3d", "--generator", run),
+        *("--ratio", "1:1", "-o", tmp_path / "o", "--device", "cpu"),
+        code=6,
+        says=["leakage", leak.id],
+    )
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_dry_run_says_what_would_be_trained(run_cli, example_run, tmp_path):
+    done = run_cli(
+        *("augment", "--target", "segmenter", "--data", "example:3d", "--generator", example_run),
+        *("--ratio", "1:1", "-o", tmp_path / "o", "--dry-run", "--json", "--device", "cpu"),
+        *("--set", "network=pix2pix", "--set", "steps=7"),
+    )
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["network"], told["steps"], told["output"]) == ("pix2pix", 7, str(tmp_path / "o"))
+    assert told["synthetic_share"] == 0.5
+    assert told["bank_bytes"] > 0
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,288 @@
+"""Trainings of a few steps: what they draw, keep, go on from, and report."""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.drawlog import summarise
+from gansynth.errors import IntegrityFault, TrainingFault, UsageFault
+from gansynth.mixing import MixPlan
+from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
+from gansynth.signals import Interrupted
+from gansynth.testing import ToySource
+from gansynth_segmenter import judge, load_segmenter
+from gansynth_segmenter.augmentation import Warp
+from gansynth_segmenter.inference import FILE
+from gansynth_segmenter.mixed import Cutter, SegmenterBatches
+from gansynth_segmenter.record import FILE as RECORD
+
+
+def session_of(output: Path, number: int = -1) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((output / RECORD).read_text())
+    session: dict[str, Any] = document["sessions"][number]
+    return {**session, "complete": document["complete"]}
+
+
+def drawn_in(output: Path) -> list[list[str]]:
+    """Lines (kind, id, case) of what was drawn, in order."""
+    rows = []
+    for path in sorted((output / "gansynth_draws").rglob("*.csv")):
+        with path.open(newline="") as file:
+            rows += list(csv.reader(file))
+    return rows
+
+
+def weights_of(output: Path) -> dict[str, Any]:
+    segmenter = load_segmenter(output, "cpu")
+    return {k: v.numpy() for k, v in segmenter.generator.nets["generator"].state_dict().items()}
+
+
+# -- what is drawn ---------------------------------------------------------------------------------
+
+
+def test_the_ratio_is_exact_and_the_record_says_so(train, tmp_path):
+    outcome = train("out", {"steps": "6", "batch_size": "3"}, ratio=Ratio(2, 1))
+    assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.fell_back) == (12, 6, 0)
+    session = session_of(tmp_path / "out")
+    assert session["complete"]
+    assert session["epochs"] == [0, 6]
+    assert session["counted_in"] == "steps"
+    assert session["drawn"]["realised"] == pytest.approx(1 / 3, abs=1e-6)
+    assert session["asked"] == pytest.approx(1 / 3, abs=1e-6)
+    assert session["bank"].startswith("existing, SHA-256 ")
+    assert len(session["lineage"]["cases"]) == 12
+
+
+def test_real_cases_alone_need_no_generator(train, tmp_path):
+    outcome = train("out", ratio=Ratio(1, 0))
+    assert (outcome.drawn_real, outcome.drawn_synthetic) == (8, 0)
+    assert session_of(tmp_path / "out")["bank"] == "none"
+    assert set(outcome.metrics["dice"]) == {"foreground", "1", "2"}
+
+
+def test_held_out_cases_are_never_drawn(train, tmp_path):
+    train("out", {"steps": "30", "batch_size": "4"}, ratio=Ratio(1, 0))
+    real = {case for kind, case, _ in drawn_in(tmp_path / "out") if kind == "real"}
+    assert real <= set(ToySource(3).train_ids)
+    assert len(real) == 12
+
+
+def test_fine_tuning_draws_chosen_cases_only_after_synthetic_ones(train, tmp_path):
+    schedule = Schedule.parse("finetune:10%@50%")
+    train("out", {"steps": "8"}, ratio=Ratio(0, 1), schedule=schedule)
+    session, rows = session_of(tmp_path / "out"), drawn_in(tmp_path / "out")
+    assert len(session["chosen"]) == 2
+    assert [row[0] for row in rows] == ["synthetic"] * 8 + ["real"] * 8
+    assert {row[1] for row in rows[8:]} <= set(session["chosen"])
+
+
+def test_annealing_lowers_the_share(train, tmp_path):
+    schedule = Schedule.parse("anneal:0%-100%")
+    train("out", {"steps": "20", "batch_size": "4"}, ratio=Ratio(0, 1), schedule=schedule)
+    kinds = [row[0] == "synthetic" for row in drawn_in(tmp_path / "out")]
+    assert all(kinds[:4])
+    assert sum(kinds[-8:]) <= 2
+    assert session_of(tmp_path / "out")["asked"] == pytest.approx(0.5)
+
+
+def test_a_missing_sample_is_counted_or_stops_the_training(train, bank_of, tmp_path):
+    bank = bank_of(ToySource(3))
+    for segment in bank.glob("segment-*"):
+        segment.write_bytes(b"damaged")
+    with pytest.raises(IntegrityFault):
+        train("out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def batches(bank_of, tmp_path):
+    """Batches of three at 1:1: ``batches(warp, augment_synthetic=False)``."""
+    source = ToySource(3)
+    bank = bank_of(source)
+
+    def make(warp: Any = None, **changes: Any) -> SegmenterBatches:
+        plan: MixPlan[str] = MixPlan(bank, Ratio(1, 1), seed=3)
+        cutter = Cutter(source, source.space)
+        kept = {"steps": 10, "batch_size": 4, **changes}
+        return SegmenterBatches(cutter, plan, source.train_ids, warp=warp, **kept)
+
+    return make
+
+
+def test_a_batch_depends_on_seed_and_step_alone(batches):
+    from gansynth.generator import Stage
+
+    first, again = batches(), batches()
+    for step in (5, 2):
+        whole = first(step, Stage(), range(4))
+        parts = [again(step, Stage(), numbers) for numbers in (range(2, 4), range(2))]
+        np.testing.assert_array_equal(whole.image[2:], parts[0].image)
+        np.testing.assert_array_equal(whole.labels[:2], parts[1].labels)
+    other = first(3, Stage(), range(4))
+    assert not np.array_equal(whole.image, other.image)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_samples_are_moved_as_well_unless_told_not_to(batches, everything):
+    from gansynth.generator import Stage
+
+    moved: list[float] = []
+
+    def warp(image, labels, rng):
+        moved.append(float(image.max()))
+        return image, labels
+
+    batch = batches(warp, augment_synthetic=everything)(0, Stage(), range(4))
+    synthetic = int((batch.image.amax((1, 2, 3, 4)) >= 100).sum())
+    assert synthetic == 2
+    assert len(moved) == (4 if everything else 2)
+    assert sum(value >= 100 for value in moved) == (2 if everything else 0)
+
+
+def test_seeds_choose_cases_and_weights(train, tmp_path):
+    train("one", ratio=Ratio(1, 0), seed=1)
+    train("same", {"seed": "1"}, ratio=Ratio(1, 0))
+    train("other", ratio=Ratio(1, 0), seed=2)
+    one, same, other = (drawn_in(tmp_path / name) for name in ("one", "same", "other"))
+    assert one == same != other
+    first = [next(iter(weights_of(tmp_path / name).values())) for name in ("one", "same", "other")]
+    np.testing.assert_array_equal(first[0], first[1])
+    assert not np.allclose(first[0], first[2])
+
+
+@pytest.mark.parametrize("usual", [True, False])
+def test_usual_augmentation_can_be_left_out(train, monkeypatch, usual):
+    moved: list[int] = []
+
+    def count(self: Warp, image: Any, labels: Any, rng: np.random.Generator) -> Any:
+        moved.append(1)
+        return image, labels
+
+    monkeypatch.setattr(Warp, "__call__", count)
+    train("out", ratio=Ratio(1, 0), usual_augmentation=usual)
+    assert len(moved) == (8 if usual else 0)
+
+
+# -- what comes of it ------------------------------------------------------------------------------
+
+LEARNS = {"steps": "60", "width": "8", "levels": "3", "learning_rate": "5e-3"}
+
+
+def test_it_learns_what_the_blobs_look_like_and_can_be_loaded(train, tmp_path):
+    outcome = train("out", {**LEARNS, "regions": "both:1+2"}, ratio=Ratio(1, 0))
+    dice = outcome.metrics["dice"]
+    assert dice["foreground"] > 0.8
+    assert dice["both"] == dice["foreground"]
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    source = ToySource(3)
+    assert document["dice"] == dict(dice)
+    assert set(document["per_case"]) == set(source.held_out_ids)
+    assert document["without_labels"] == []
+    assert set(document["predictions"].values()) == {None}  # toy cases are of no file
+    first = load_segmenter(tmp_path / "out", "cpu").predict(source.load("toy_12").image)
+    assert sorted(np.unique(first)) == [0, 1, 2]  # outside of the body is background
+    cases = [source.load(case_id) for case_id in source.held_out_ids]
+    pairs = [(case.image, case.labels) for case in cases if case.labels is not None]
+    judged = judge(tmp_path / "out", pairs, "cpu")
+    assert judged["dice"] == pytest.approx(dict(dice))
+    shuffled = [(image, pairs[i - 1][1]) for i, (image, _) in enumerate(pairs)]
+    assert judge(tmp_path / "out", shuffled, "cpu")["dice"]["1"] < dice["1"] - 0.2
+
+
+def test_pix2pix_learns_too(train):
+    # On so few voxels the levels that drop features out are all there are.
+    asked = {**LEARNS, "network": "pix2pix", "steps": "300", "learning_rate": "2e-3"}
+    outcome = train("out", {**asked, "dropout": "0"}, ratio=Ratio(1, 0))
+    assert outcome.metrics["dice"]["foreground"] > 0.45
+
+
+def test_two_axes_work_the_same(train):
+    outcome = train("out", LEARNS, ratio=Ratio(1, 0), source=ToySource(2))
+    assert outcome.metrics["dice"]["foreground"] > 0.6
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send this process SIGTERM while a batch is read."""
+    call = SegmenterBatches.__call__
+
+    def stopping(self: Any, index: int, *rest: Any) -> Any:
+        if index == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return call(self, index, *rest)
+
+    monkeypatch.setattr(SegmenterBatches, "__call__", stopping)
+
+
+@pytest.mark.parametrize("network", ["unet", "pix2pix"])
+def test_an_interrupted_training_goes_on_to_the_same_weights(train, network, monkeypatch, tmp_path):
+    asked = {"network": network, "steps": "6"}
+    train("whole", asked)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(Interrupted):
+            train("cut", asked)
+    first = session_of(tmp_path / "cut")
+    assert not first["complete"]
+    assert 0 < first["epochs"][1] < 6
+    train("cut", {**asked, "resume": "yes"})
+    last = session_of(tmp_path / "cut")
+    assert last["complete"]
+    assert last["epochs"] == [first["epochs"][1], 6]
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, cut[name], err_msg=name)
+
+
+def test_another_training_is_not_gone_on_with(train, tmp_path):
+    train("out")
+    with pytest.raises(UsageFault, match="go on with the training in it: --set resume=yes"):
+        train("out")
+    with pytest.raises(UsageFault, match="with width 4, not 8"):
+        train("out", {"resume": "yes", "width": "8"})
+    with pytest.raises(UsageFault, match="with seed 0, not 1"):
+        train("out", {"resume": "yes"}, seed=1)
+
+
+def test_a_finished_training_is_judged_again(train, tmp_path):
+    before = train("out")
+    (tmp_path / "out" / "metrics.json").unlink()
+    after = train("out", {"resume": "yes"})
+    assert after.metrics == before.metrics
+    assert summarise(next((tmp_path / "out" / "gansynth_draws").iterdir())).synthetic == 4
+
+
+def test_damaged_weights_are_not_loaded(train, tmp_path):
+    train("out")
+    described = json.loads((tmp_path / "out" / FILE).read_text())
+    path = tmp_path / "out" / described["weights"]["path"]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityFault, match="SHA-256"):
+        load_segmenter(tmp_path / "out", "cpu")
+    with pytest.raises(UsageFault, match=r"segmenter.json: missing"):
+        load_segmenter(tmp_path, "cpu")
+
+
+def test_a_loss_that_is_no_number_ends_it_with_the_record_kept(train, tmp_path, monkeypatch):
+    import torch
+
+    from gansynth_segmenter.networks import UNetSegmenter
+
+    before = UNetSegmenter.loss
+
+    def ill(self: UNetSegmenter, step: Any) -> dict[str, torch.Tensor]:
+        return {name: term * torch.nan for name, term in before(self, step).items()}
+
+    monkeypatch.setattr(UNetSegmenter, "loss", ill)
+    with pytest.raises(TrainingFault, match="expected finite numbers"):
+        train("out")
+    assert not session_of(tmp_path / "out")["complete"]
