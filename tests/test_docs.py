@@ -17,6 +17,7 @@ from gansynth_cgan3d.model import CGANOptions
 from gansynth_copypaste.options import CopyPasteOptions
 from gansynth_cpggan.options import CPGGANOptions
 from gansynth_dcgan.options import DCGANOptions
+from gansynth_segmenter.options import SegmenterOptions
 
 DOCS = Path(__file__).parents[1] / "docs"
 TABLES: dict[str, tuple[str, type[BaseModel]]] = {
@@ -26,6 +27,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "cpggan": ("cpggan.md", CPGGANOptions),
     "copypaste": ("lesions.md", CopyPasteOptions),
     "lesions": ("lesions.md", LesionOptions),
+    "segmenter": ("segmenter.md", SegmenterOptions),
     **{f"filter {name}": ("filters.md", installed().filter(name).Options) for name in FILTERS},
     **{f"edit {name}": ("conditions.md", installed().edit(name).Options) for name in BUILT_IN},
 }

@@ -33,9 +33,10 @@ def enlarge(x: Tensor, size: Sequence[int], mode: Interpolation) -> Tensor:
     if mode == "cubic":
         axes = zip(x.shape[2:], size, strict=True)
         return interpolate(x, [None if n == m else matrix(mode, n, m) for n, m in axes])
-    if mode == "trilinear" and x.ndim == 4:
-        return F.interpolate(x, size=tuple(size), mode="bilinear")
-    return F.interpolate(x, size=tuple(size), mode=mode)
+    named = "bilinear" if mode == "trilinear" and x.ndim == 4 else mode
+    # Autocast would make all of it fp32, and what is laid beside it too: twice the memory.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, size=tuple(size), mode=named)
 
 
 def interpolate(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:

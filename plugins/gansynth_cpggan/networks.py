@@ -115,7 +115,7 @@ class Painter(nn.Module):
             x = _unit(self.enter[i](_with(twice(x), seen[i + 1])))
             x = _unit(self.refine[i](x))
         image: Tensor = self.image[level](x)
-        return image if coarse is None else torch.lerp(coarse, image, alpha)
+        return image if coarse is None else torch.lerp(coarse, image.to(coarse.dtype), alpha)
 
 
 class Judge(nn.Module):

@@ -490,4 +490,4 @@ def test_the_recipe_fits_volumes_and_pictures(toys, scale):
         {k: v for k, v in recipe.spec.set.items() if k in CGANOptions.model_fields}
     )
     assert (options.insert, options.stage, options.l1_mask) == ("lesion", "both", "hole")
-    assert options.local > 0
+    assert options.local_weight > 0

@@ -74,7 +74,7 @@ class Progressive(Generator):
         image = net.image[level](x)
         if alpha == 1 or coarse is None:
             return image
-        return torch.lerp(F.interpolate(coarse, scale_factor=2), image, alpha)
+        return torch.lerp(F.interpolate(coarse, scale_factor=2), image.to(coarse.dtype), alpha)
 
     def value(self, image, level, alpha):
         net = self.nets["discriminator"]
