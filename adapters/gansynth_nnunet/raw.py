@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gansynth.errors import UsageFault
 from gansynth.findings import Checked
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.listing import VolumeSet
+from gansynth.sources.names import pick
 from gansynth.sources.reading import VolumeOptions, parse_read
 from gansynth.sources.volumes import VolumeSource
 from gansynth_nnunet.check import NIFTI, check_nnunet, raw_cases, volume_set
@@ -31,7 +33,24 @@ def open_raw(request: SourceRequest) -> VolumeSource:
             f"nnunet-raw:{request.where}: files end in {raw.ending}, expected .nii.gz or .nii; "
             f"preprocess them and use nnunet:{request.where}"
         )
-    return VolumeSource(request, volume_set(raw, root.preprocessed / dataset), options)
+    listing = volume_set(raw, root.preprocessed / dataset)
+    return VolumeSource(request, _with_channels(listing, options.channels), options)
+
+
+def _with_channels(listing: VolumeSet, asked: Sequence[str] | None) -> VolumeSet:
+    """A data set with the channels that are asked for, called as they are asked.
+
+    Raises:
+        UsageFault: one that it does not have.
+    """
+    if asked is None:
+        return listing
+    places = pick(asked, listing.channels or (), listing.where)
+    entries = tuple(
+        replace(entry, images=tuple(entry.images[place] for place in places))
+        for entry in listing.entries
+    )
+    return replace(listing, entries=entries, channels=tuple(asked))
 
 
 def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:

@@ -13,9 +13,11 @@ import pytest
 from gansynth.errors import EnvironmentFault
 from gansynth.regrid import resample
 from gansynth.reporting import NullReporter
+from gansynth.schema import Sample
 from gansynth.sources.base import SourceRequest
 from gansynth.space import Space
 from gansynth_deepmedic.files import MISSING
+from gansynth_deepmedic.insertion import misfit, seat_of
 from gansynth_deepmedic.real_space import bring_real, whole_space
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.conftest import content
@@ -140,3 +142,35 @@ def test_half_of_it_leaves_nothing(data, tmp_path, monkeypatch):
     with pytest.raises(EnvironmentFault, match="the disk is full"):
         brought(data, Space("crop", (8, 8, 8), window=WINDOW), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_frame_the_middle_goes_through_the_space_and_the_rest_stays(data, tmp_path):
+    source = opened(data, frame="10,10,10", whole="5,5,5", resampling="nearest")
+    assert source.space.frame == (10, 10, 10)
+    case = source.host_case(source.train_ids[0])
+    (new, *_) = bring_real(source, source.space, tmp_path, NullReporter())
+    before, after = (case.view(stored(c.channels[0])) for c in (case, new))
+    corner = source.space.frame_corner(case.shape)
+    there = tuple(slice(first, first + 10) for first in corner)
+    beyond = np.ones(case.shape, bool)
+    beyond[there] = False
+    assert np.array_equal(after[beyond], before[beyond])
+    middle = after[there]
+    assert not np.array_equal(middle, before[there])
+    # Twice the nearest voxel: blocks of two alike along each axis.
+    assert np.array_equal(middle[::2], middle[1::2])
+    assert set(np.unique(middle)) <= set(np.unique(before))
+
+
+def test_a_frame_is_seated_as_a_crop_is(data):
+    source = opened(data, frame="10,10,10", whole="5,5,5")
+    case = source.load(source.train_ids[0])
+    placement = source.space.place(case, np.random.default_rng(0))
+    inside = source.space.to_generator(case, placement)
+    told = {"case": case.id, "placement": placement.to_json(), "shape": case.image.shape[1:]}
+    sample = source.space.to_host(Sample(inside.image, inside.labels, None, told))
+    host = source.host_case(case.id)
+    assert misfit(host, sample) == ""
+    seat = seat_of(told)
+    assert seat is not None
+    assert seat.corner == source.space.frame_corner(host.shape)

@@ -390,3 +390,50 @@ def test_nnunet_trains_on_a_generator_of_raw_scans(build, told, nnunet, tmp_path
     assert session["generator"]["conversion"]["by"] == "nnU-Net's preprocessor"
     assert session["drawn"]["synthetic"] > 0 == session["drawn"]["fell_back"]
     assert "samples are converted by nnU-Net's preprocessor" in Path(trainer.log_file).read_text()
+
+
+# -- frames of whole volumes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["frame", "half"])
+def test_a_frame_takes_its_place_in_the_scan_it_came_from(skewed, size):
+    """The middle of a scan, resampled or not, comes back to where it was; the rest is not drawn."""
+    host = open_nnunet(skewed.request())
+    source = opened(skewed, "nnunet-raw", modality="none", frame="16,16,16")
+    whole = "16,16,16" if size == "frame" else "8,8,8"
+    framed = opened(skewed, "nnunet-raw", modality="none", frame="16,16,16", whole=whole)
+    space, case = framed.space, source.load(source.train_ids[0])
+    placement = space.place(case, np.random.default_rng(0))
+    sample = space.to_host(as_sample(case, space, placement), case.image.shape[1:])
+    assert sample.image.shape[1:] == (16, 16, 16)
+    convert = Converter(framed, space, host)
+    original = convert.scan(case.id).original
+    image, labels, box = convert._pasted(convert.scan(case.id), sample, sample.labels)
+    unframed = Converter(source, Space(), host)
+    whole_scan = as_sample(case)
+    plain, real, _ = unframed._pasted(unframed.scan(case.id), whole_scan, case.labels)
+    assert sorted(end - first for first, end in box) == [16, 16, 16]
+    there = tuple(slice(first, end) for first, end in box)
+    beyond = np.ones(labels.shape, bool)
+    beyond[there] = False
+    assert np.array_equal(labels[beyond], real[beyond])
+    assert original.exact
+    if size == "frame":
+        assert np.array_equal(labels, real)
+        np.testing.assert_allclose(image, plain, atol=1e-4)
+    else:
+        agree = (labels[there] == real[there]).mean()
+        assert 0.6 < agree < 1
+
+
+def test_channels_of_raw_scans_are_picked_by_name_in_the_order_asked(skewed):
+    both = opened(skewed, "nnunet-raw", modality="none")
+    turned = opened(skewed, "nnunet-raw", modality="none", channels="flair,T1")
+    one = opened(skewed, "nnunet-raw", modality="none", channels="FLAIR")
+    case = both.train_ids[0]
+    image = both.load(case).image
+    assert (turned.schema.channels, one.schema.channels) == (("flair", "T1"), ("FLAIR",))
+    assert np.array_equal(turned.load(case).image, image[::-1])
+    assert np.array_equal(one.load(case).image, image[1:])
+    with pytest.raises(UsageFault, match="has no channel 'T2'"):
+        opened(skewed, "nnunet-raw", channels="T2")
