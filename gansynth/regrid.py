@@ -36,10 +36,19 @@ def crop_pad(
 def crop_edge(array: npt.NDArray[T], corner: Sequence[int], size: Sequence[int]) -> npt.NDArray[T]:
     """Cut ``size`` voxels from ``corner`` (last axes); beyond its border it goes on as there."""
     lead = array.ndim - len(size)
-    spans = zip(corner, size, array.shape[lead:], strict=True)
-    wanted = [np.clip(np.arange(first, first + n), 0, extent - 1) for first, n, extent in spans]
-    every = [np.arange(n) for n in array.shape[:lead]]
-    return array[np.ix_(*every, *wanted)]
+    inside: list[slice] = [slice(None)] * lead
+    more = [(0, 0)] * lead
+    for first, length, extent in zip(corner, size, array.shape[lead:], strict=True):
+        # Of what lies wholly beyond, the outermost voxel is all there is to go on with.
+        low = min(max(first, 0), extent - 1)
+        high = max(min(first + length, extent), low + 1)
+        before = min(max(low - first, 0), length - 1)
+        inside.append(slice(low, high))
+        more.append((before, length - before - (high - low)))
+    cut = array[tuple(inside)]
+    if not any(before or after for before, after in more):
+        return cut.copy()
+    return np.pad(cut, more, mode="edge")
 
 
 def draw_corner(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -50,12 +51,13 @@ class AskedMaps:
             key: seeds everything random.
         """
         rng = np.random.default_rng(key)
-        scene = Scene(case.own, placed.origin, placed.shape, 0, self.room)
-        before = None if self.context is None else self.context(case)
-        labels, context, steps = edit_labels(
-            scene.labels, before, self.room.schema, self.edits, rng, scene
+        seen = None if self.room.space.cuts else partial(self.room.body, case)
+        scene = Scene(case.own, placed.origin, placed.shape, 0, self.room, None, seen)
+        moved = self.context(case) if self.context is not None and self.follows else None
+        labels, context, _ = edit_labels(
+            scene.labels, moved, self.room.schema, self.edits, rng, scene
         )
         labels = case.over(labels)
-        if steps and self.context is not None and before is not None and not self.follows:
+        if self.context is not None and not self.follows:
             context = self.context(replace(case, labels=labels))
         return labels, context

@@ -175,8 +175,7 @@ def put(lent: LabelArray, shift: Sequence[int], shape: Sequence[int]) -> LabelAr
 
 
 def _labels(room: Room, case_id: str) -> LabelArray:
-    case = whole(room, case_id)
-    return np.zeros(case.image.shape[1:], np.int16) if case.labels is None else case.labels
+    return room.label_map(case_id)
 
 
 # -- whose body is most alike ---------------------------------------------------------------------

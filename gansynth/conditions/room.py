@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from gansynth.conditions.geometry import Mask
+from gansynth.conditions.geometry import Mask, bounding_box
 from gansynth.organ import organ_mask
 from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.sources.base import CaseSource
@@ -17,6 +20,31 @@ from gansynth.sources.cache import CaseCache
 from gansynth.space import Placement, Space
 
 T = TypeVar("T")
+
+
+MAPS = 1 << 29
+"""Bytes of label maps that a room keeps at hand."""
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A label map of foreground, as the box around it."""
+
+    shape: tuple[int, ...]
+    at: tuple[slice, ...]
+    box: LabelArray
+
+    @classmethod
+    def of(cls, labels: LabelArray) -> _Map:
+        held = labels > 0
+        at = bounding_box(held) if held.any() else tuple(slice(0, 0) for _ in labels.shape)
+        box = np.where(held[at], labels[at], np.int16(0))
+        return cls(labels.shape, at, box)
+
+    def whole(self) -> LabelArray:
+        out = np.zeros(self.shape, np.int16)
+        out[self.at] = self.box
+        return out
 
 
 class Room:
@@ -45,6 +73,7 @@ class Room:
         self.cache = cache or CaseCache(source)
         self.ids = tuple(sorted(source.train_ids if ids is None else ids))
         self._learnt: dict[str, Any] = {}
+        self._maps: OrderedDict[str, _Map] = OrderedDict()
 
     def place(self, case_id: str, rng: np.random.Generator) -> Placement:
         """Draw a place in a case, two thirds of them at its foreground; see ``Space.place``."""
@@ -70,6 +99,42 @@ class Room:
             corner = (0,) * (len(shape) - 1)
             return self._known(whole.to_generator(case, Placement(corner, slice_index)))
         return self._known(replace(self.space, grid="native", size=()).to_generator(case))
+
+    def label_map(self, case_id: str) -> LabelArray:
+        """Own foreground of a whole case in the generator's voxels, int16; background is all else.
+
+        Kept at hand, its box alone, where images would take too much room.
+        """
+        if case_id not in self._maps:
+            self._maps[case_id] = _Map.of(self._whole_labels(case_id))
+            while sum(one.box.nbytes for one in self._maps.values()) > MAPS and len(self._maps) > 1:
+                self._maps.popitem(last=False)
+        self._maps.move_to_end(case_id)
+        return self._maps[case_id].whole()
+
+    def body(self, case: Case) -> Mask:
+        """What a training case's image shows of a body, looked for once; as bits, at hand.
+
+        Args:
+            case: of a space that has but one way to bring it there.
+        """
+
+        def find(_: Room) -> npt.NDArray[np.uint8]:
+            return np.packbits(organ_mask(case.image))
+
+        shape = case.image.shape[1:]
+        bits = np.unpackbits(self.learnt(f"body of {case.id}", find), count=math.prod(shape))
+        return bits.reshape(shape).astype(bool)
+
+    def _whole_labels(self, case_id: str) -> LabelArray:
+        case = self._known(self.cache(case_id))
+        if case.labels is None:
+            case = replace(case, labels=np.zeros(case.image.shape[1:], np.int16))
+        if self.space.grid == "resample":
+            bare = replace(case, image=case.image[:0], boxes=None)
+            case = replace(self.space, window=None).to_generator(bare)
+        assert case.labels is not None
+        return case.labels
 
     def subject(self, case_id: str) -> str:
         """The person a case belongs to."""

@@ -127,7 +127,8 @@ class ConditionSampler:
             case, placement = self._roomy(case, placement, index, rng)
         placed = self.space.to_generator(case, placement)
         labels: LabelArray | None = None
-        context = self.context(placed) if self.context is not None else None
+        follows = self.context is not None and self.context_follows
+        context = self.context(placed) if self.context is not None and follows else None
         given = self.given(placed) if self.given is not None else None
         steps: list[dict[str, Any]] = []
         inserted: Inserted | None = None
@@ -141,8 +142,8 @@ class ConditionSampler:
                 start = scene.labels
                 labels, context, steps = edit_labels(start, context, self.schema, edits, rng, scene)
                 labels = placed.over(labels)
-                if steps and self.context is not None and not self.context_follows:
-                    context = self.context(replace(placed, labels=labels))
+        if self.context is not None and not follows:
+            context = self.context(replace(placed, labels=labels))
         latent_seed = int(rng.integers(2**63))
         provenance: dict[str, Any] = {
             "dataset": self.source.name,
@@ -188,17 +189,22 @@ class ConditionSampler:
         labels = replace_ignored(_labelled(placed), self.schema)
         turn = index // len(self._ids) if self._in_turns else None
         placed = replace(placed, labels=labels)
-        seen = partial(self._body, case, placement) if self.space.cuts else None
+        cut = self.space.cuts
+        seen = partial(self._body, case, placement) if cut else partial(self._kept, placed)
         shape = tuple(case.image.shape[1:])
         return Scene(placed, placement, shape, index, self.room, turn, seen)
 
-    def _body(self, case: Case, placement: Placement) -> npt.NDArray[np.bool_]:
-        """The body in a case's image, cut: a crop has no border of background to tell it by."""
+    def _kept(self, case: Case) -> npt.NDArray[np.bool_]:
+        """The body in a case, looked for once."""
         if case.id not in self._bodies:
             if len(self._bodies) == BODIES:
                 self._bodies.pop(next(iter(self._bodies)))
             self._bodies[case.id] = organ_mask(case.image)
-        body = self._bodies[case.id]
+        return self._bodies[case.id]
+
+    def _body(self, case: Case, placement: Placement) -> npt.NDArray[np.bool_]:
+        """The body in a case's image, cut: a crop has no border of background to tell it by."""
+        body = self._kept(case)
         plane = body if placement.slice_index is None else body[placement.slice_index]
         return np.asarray(crop_pad(plane, placement.corner, self.space.size, False))
 

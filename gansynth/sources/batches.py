@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_REFUSED = 1000
 """Draws without a single case to learn from, after which it is given up."""
+WHOLE = 2 << 30
+"""Bytes of whole cases that are kept in the generator's space: resampling them takes a second."""
 ASKED = 0x61736B
 """Keeps the random numbers of edits apart from those of places."""
 
@@ -56,6 +58,8 @@ class CaseBatches:
         self.context = context
         self.accepts = accepts
         self.asked = asked
+        self._whole: dict[str, tuple[Placed, Case]] = {}
+        self._bytes = 0
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
         """Real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
@@ -108,8 +112,7 @@ class CaseBatches:
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
         ids = self.cache.source.train_ids
         for _ in range(MOST_REFUSED):
-            placed = self.cache.place(ids[int(rng.integers(len(ids)))], self.space, rng)
-            case = self._cut(placed)
+            placed, case = self._brought(ids[int(rng.integers(len(ids)))], rng)
             if self.accepts is None or self.accepts(case):
                 return placed, case
         raise DataFault(
@@ -119,7 +122,23 @@ class CaseBatches:
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
         """One case at a drawn place of the generator's space."""
-        return self._cut(self.cache.place(case_id, self.space, rng))
+        return self._brought(case_id, rng)[1]
+
+    def _brought(self, case_id: str, rng: np.random.Generator) -> tuple[Placed, Case]:
+        """A case at a drawn place, and cut; whole ones are kept as they are brought here."""
+        if self.space.cuts:
+            placed = self.cache.place(case_id, self.space, rng)
+            return placed, self._cut(placed)
+        kept = self._whole.get(case_id)
+        if kept is not None:
+            return kept
+        placed = self.cache.place(case_id, self.space, rng)
+        case = self._cut(placed)
+        found = placed._replace(case=case), case  # the case as it was read may go
+        self._bytes += case.image.nbytes
+        if self._bytes <= WHOLE:
+            self._whole[case_id] = found
+        return found
 
     def _cut(self, drawn: Placed) -> Case:
         placed = self.space.to_generator(drawn.case, drawn.placement)

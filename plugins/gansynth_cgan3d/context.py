@@ -71,7 +71,24 @@ class ContextClusters:
         self.centres = None if centres is None else np.array(centres, np.float64)
 
 
-def body_map(case: Case) -> LabelArray:
+class Body:
+    """The body in images; that of the image it was asked about last is kept.
+
+    An image is asked about again with other labels: its own, and those of a sample beside it.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[FloatArray, npt.NDArray[np.bool_]] | None = None
+
+    def __call__(self, image: FloatArray) -> npt.NDArray[np.bool_]:
+        """Bool (D, H, W) of an image (C, D, H, W)."""
+        last = self._last
+        if last is None or last[0] is not image:
+            last = self._last = image, body_mask(image)
+        return last[1]
+
+
+def body_map(case: Case, body_of: Body) -> LabelArray:
     """1 in the body but for its foreground, else 0: int16 (D, H, W).
 
     Doncenco 2022 (sec. 2.3) and Sun et al. 2020 (MM-GAN, sec. V-A) give the rest of the brain a
@@ -80,10 +97,10 @@ def body_map(case: Case) -> LabelArray:
     """
     labels = case.labels
     if labels is None:
-        return body_mask(case.image).astype(np.int16)
+        return body_of(case.image).astype(np.int16)
     body = labels != OUTSIDE
     if body.all():
-        body = body_mask(case.image)
+        body = body_of(case.image)
     return np.asarray(body & (labels == 0), np.int16)
 
 

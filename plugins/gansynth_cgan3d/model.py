@@ -27,7 +27,7 @@ from gansynth.precision import autocast, resolve
 from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.tiling import draw_tiled, tile_edge
 from gansynth_cgan3d.conditions import Conditions, Told
-from gansynth_cgan3d.context import ContextClusters, body_map
+from gansynth_cgan3d.context import Body, ContextClusters, body_map
 from gansynth_cgan3d.lesion import Inserting, Insertion, lesion_values
 from gansynth_cgan3d.local import Around, Judge, whole
 from gansynth_cgan3d.objective import Objective
@@ -53,7 +53,7 @@ class CGAN3D(Generator):
         With lesions in context another discriminator, ``local``; none at all to insert only.
         """
         o = self.options
-        self.clusters = ContextClusters(o.context)
+        self.clusters, self.bodies = ContextClusters(o.context), Body()
         self.inserting = Inserting(self.schema, o) if o.insert == "lesion" else None
         self.conditions = Conditions(self.schema, o)
         self.objective = Objective(self)
@@ -257,7 +257,7 @@ class CGAN3D(Generator):
     def context(self, case: Case) -> LabelArray | None:
         """Clusters of the surroundings, or 1 in the body, int16 (D, H, W); None for neither."""
         if self.options.body:
-            return body_map(case)
+            return body_map(case, self.bodies)
         return self.clusters.map(case) if self.options.context else None
 
     def given(self, case: Case) -> FloatArray | None:
