@@ -11,6 +11,7 @@ from typing import Any
 
 from common import RESULTS
 from table_lesion import lesion
+from table_papers import mmgan_quality, papers
 
 
 def injection(doc: dict[str, Any]) -> list[str]:
@@ -362,6 +363,8 @@ MAKERS = {
     "growth": growth,
     "reads": reads,
     "realism": realism,
+    "papers": papers,
+    "mmgan_quality": mmgan_quality,
 }
 
 

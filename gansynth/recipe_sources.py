@@ -16,6 +16,8 @@ from gansynth.sources.base import SourceRequest
 
 GRID = ("frame", "whole", "resampling", "size", "spacing")
 """Keys of ``read`` that all sources of a recipe share."""
+ASKED = ("fold", "configuration", "plans", "subjects")
+"""Keys of ``--with-read`` that are the request's own."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,19 @@ class Other:
     Attributes:
         data: KIND:WHERE.
         read: how to read it.
+        asked: what else the request for it says: its fold (all: nothing of it is held out), ...
         names: its names of channels -> those of the set's own cases.
     """
 
     data: str
     read: Mapping[str, str]
+    asked: Mapping[str, str] = field(default_factory=lambda: {"fold": "all"})
     names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def request(self) -> SourceRequest:
+        """To open it by."""
+        return SourceRequest.parse(self.data, read=self.read, **self.asked)
 
 
 def others_of(
@@ -73,7 +82,11 @@ def others_of(
     for key, value in read.items():
         name, _, rest = key.partition(".")
         own[name][rest] = value
-    found = {name: Other(data[name], {**grid, **own[name]}) for name in needs}
+    found = {}
+    for name in needs:
+        asked = {key: value for key, value in own[name].items() if key in ASKED}
+        typed = {key: value for key, value in own[name].items() if key not in ASKED}
+        found[name] = Other(data[name], {**grid, **typed}, {"fold": "all", **asked})
     return {name: _with_names(recipe, other, channels) for name, other in found.items()}
 
 
@@ -81,7 +94,7 @@ def _with_names(recipe: Recipe, other: Other, channels: Sequence[str]) -> Other:
     """A further source with what it calls the channels that the recipe names."""
     if not recipe.spec.channels:
         return other
-    source = installed().open_source(SourceRequest.parse(other.data, read=other.read))
+    source = installed().open_source(other.request)
     theirs = recipe.called(source.schema.channels, of=other.data)
     ours = recipe.called(channels)
     names = {theirs[name]: ours[name] for name in ours if theirs[name] != ours[name]}
@@ -96,7 +109,8 @@ def _with_data(part: PartSpec, others: Mapping[str, Other]) -> PartSpec:
     other = others[name]
     read = {**part.read, **other.read}
     names = dict(other.names)
-    return part.model_copy(update={"data": other.data, "read": read, "names": names})
+    update = {"data": other.data, "read": read, "names": names, **other.asked}
+    return part.model_copy(update=update)
 
 
 def composite_of(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gansynth.asking import Asking
+from gansynth.composite_spec import ChainSpec
 from gansynth.conditions.base_chain import ChainBase
 from gansynth.conditions.base_source import open_base
 from gansynth.errors import UsageFault
@@ -65,6 +66,15 @@ def test_the_chain_has_seen_both_sources(chain):
     assert lineage.dataset == "brains:tumours"
     assert {one.dataset for one in lineage.everyone()} == {"brains:tumours", "brains:healthy"}
     assert [case.id for case in lineage.cases] == ["p0", "p1", "p2", "p3"]
+
+
+def test_all_of_a_further_source_is_learnt_from_unless_a_fold_is_named():
+    folds = []
+    for typed in ({}, {"tissues.fold": "1"}):
+        (one,) = paper_data.sets_of("shin2018", others_read=typed).values()
+        assert isinstance(one.composite, ChainSpec)
+        folds.append([part.fold for part in one.composite.parts])
+    assert folds == [["all", "all", "0", "0"], ["1", "1", "0", "0"]]
 
 
 def test_its_parts_draw_what_the_paper_draws_and_the_beginning_nothing(chain):

@@ -1,86 +1,514 @@
-"""Plans of papers' tables: what they ask of generators exists, and the numbers are the papers'."""
+"""Plans of papers' tables: they ask for what exists, their arms and figures are the papers'."""
 
+import json
 import re
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from gansynth.errors import GansynthError
 from gansynth.ratio import Ratio
+from gansynth.registry import installed
+from gansynth.schedule import choose_cases
 from gansynth.supply import BankSize
-from gansynth_cgan3d.options import CGANOptions
+from gansynth_cli.main import cli
+from gansynth_deepmedic.shares import share_on_the_fly
+from gansynth_segmenter.options import SegmenterOptions
+from tests.deepmedic_sets import toy_deepmedic
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-PLANS = sorted((BENCHMARKS / "plans").glob("*.yaml"))
 PAPERS = Path(__file__).parents[1] / "../shared/seeds"
-OF_FIT = {"batch_size", "steps"}
-"""Settings of every fit, beside the generator's own."""
+NAMES = ("doncenco2022", "mmgan2020", "mmgan2020-liver", "shin2018")
 
 
-@pytest.fixture(scope="module")
-def bench() -> Any:
+@contextmanager
+def on_path() -> Iterator[None]:
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        return import_module("bench_doncenco")
+        yield
     finally:
         sys.path.remove(str(BENCHMARKS))
 
 
+def module(name: str) -> Any:
+    with on_path():
+        return import_module(name)
+
+
 @pytest.fixture(scope="module")
-def plan(bench: Any) -> Any:
-    return bench.read_plan(bench.PLANS / "doncenco2022.yaml")
+def plans() -> Any:
+    return module("paper_plan")
 
 
-@pytest.mark.parametrize("scale", [None, "tiny"])
-def test_every_setting_is_one_of_the_generator(plan: Any, scale: str | None) -> None:
-    more = plan.scales[scale].set if scale else {}
-    for settings in plan.generators.values():
-        asked = {**plan.set, **settings, **more}
-        CGANOptions(**{key: value for key, value in asked.items() if key not in OF_FIT})
-        assert set(asked) >= OF_FIT
-    on, off = (CGANOptions(**plan.generators[name]) for name in ("SN", "plain"))
-    assert (on.spectral_norm, on.g_spectral_norm) == (True, True)
-    assert (off.spectral_norm, off.g_spectral_norm) == (False, False)
+@pytest.fixture(scope="module")
+def bench() -> Any:
+    return module("bench_papers")
 
 
-def test_the_arms_are_the_papers(plan: Any) -> None:
-    real, *others = plan.arms
-    assert (real.ratio, real.generator) == ("1:0", None)
-    assert [Ratio.parse(arm.ratio).p for arm in others] == [0.5] * 2 + [1.0] * 6
-    assert [BankSize.parse(arm.bank).times for arm in others] == [1, 1, 1, 1, 2, 2, 3, 3]
-    assert [arm.generator for arm in others] == ["SN", "plain"] * 4
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """KIND:WHERE for each plan: BraTS's folders, and DeepMedic's lists."""
+    base = tmp_path_factory.mktemp("data")
+    brats = f"nifti:{write_brats(base / 'brats')}"
+    odd = {"numberTrainingSegmentsLoadedOnGpuPerSubep": 50}  # mixed, six cases take 60
+    toy = toy_deepmedic(base / "toy", values=odd)
+    return {**dict.fromkeys(NAMES, brats), "doncenco2022": f"deepmedic:{toy.train}"}
 
 
-def test_the_papers_dice_are_the_tables(plan: Any) -> None:
-    paper = next(PAPERS.glob("002_*.txt"), None) if PAPERS.is_dir() else None
-    if paper is None:
-        pytest.skip("the thesis is not at hand: ../shared/seeds")
-    table = paper.read_text(encoding="utf-8").partition("Class Dataset")[2]
-    rows = dict(re.findall(r"^(\w[\w +]*?)\t([\d.\t]+)$", table, re.MULTILINE))
-    for arm in plan.arms:
-        assert [float(v) for v in rows[arm.name].split("\t")] == arm.paper, arm.name
+def write_brats(folder: Path) -> Path:
+    """Six tiny cases of four sequences and labels 1, 2 and 4."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        name = f"case_{number}"
+        (folder / name).mkdir(parents=True)
+        labels = np.zeros((12, 12, 10), np.int16)
+        labels[3:9, 3:9, 3:8], labels[4:8, 4:8, 4:7], labels[5:7, 5:7, 5] = 2, 4, 1
+        for ending in ("flair", "t1", "t1ce", "t2"):
+            image = rng.normal(5, 1, labels.shape).astype(np.float32)
+            nib.save(nib.Nifti1Image(image, np.eye(4)), folder / name / f"{name}_{ending}.nii.gz")
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / name / f"{name}_seg.nii.gz")
+    return folder
 
 
-def test_an_unknown_key_is_refused(bench: Any, tmp_path: Path) -> None:
-    doc = yaml.safe_load((bench.PLANS / "doncenco2022.yaml").read_text("utf-8"))
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({**doc, "armz": []}))
-    with pytest.raises(ValueError, match="armz"):
-        bench.read_plan(tmp_path / "plan.yaml")
+# -- what they ask for exists ----------------------------------------------------------------------
 
 
-def test_the_table_stands_beside_the_papers(bench: Any, plan: Any) -> None:
-    results = [
-        {
-            "arm": "Real",
-            "drawn_real": 4,
-            "drawn_synthetic": 0,
-            "metrics_on_real_cases": {"dice": {"WT": dice, "TC": 0.5, "ET": None}},
-        }
-        for dice in (0.2, 0.4)
+def test_each_table_has_a_plan():
+    assert {path.stem for path in (BENCHMARKS / "plans").glob("*.yaml")} >= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_names_what_there_is(plans, name):
+    plan = plans.find_plan(name)  # reads it, with its recipe and that recipe's sets
+    assert plan.name == name
+    assert set(plan.scales) <= set(plan.spec.spec.scale)
+    for host, told in plan.hosts.items():
+        if told.code == "ours":
+            known = installed().adapter(told.target).settings
+            assert told.set.keys() <= known.keys()
+            for scale in plan.scales.values():
+                assert scale.hosts.get(host, {}).keys() <= known.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_of_segmenters_are_accepted(plans, name):
+    plan = plans.find_plan(name)
+    for host, told in plan.hosts.items():
+        if told.target == "segmenter":
+            assert SegmenterOptions.read(told.set).epochs is not None
+            tiny = {k: v for k, v in told.set.items() if k != "epochs"}
+            assert SegmenterOptions.read({**tiny, **plan.scales["tiny"].hosts[host]}).steps
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_arm_has_a_length_of_its_own(plans, name):
+    assert "set" not in plans.Arm.model_fields
+    lengths = {"steps", "epochs"}
+    for told in plans.find_plan(name).hosts.values():
+        if told.target == "segmenter":
+            assert len(lengths & told.set.keys()) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_others_code_says_what_to_run_instead(plans, name):
+    plan = plans.find_plan(name)
+    others = [plan.hosts[host] for host in plan.others()]
+    assert all("--target nnunet" in host.instead and host.why for host in others)
+    titles = {"shin2018": ["Wang et al. 2017"], "mmgan2020": ["Triple-Cascaded-Net"]}
+    assert [host.title for host in others] == titles.get(name, [])
+
+
+# -- arms and figures are the papers' --------------------------------------------------------------
+
+
+def arms_of(plans: Any, name: str) -> list[tuple[float, float | None, str]]:
+    """Share of synthetic samples, samples a case in the bank, and the schedule."""
+    return [
+        (
+            float(Ratio.parse(arm.ratio).p),
+            BankSize.parse(arm.bank).times if arm.generator else None,
+            arm.schedule,
+        )
+        for arm in plans.find_plan(name).arms
     ]
-    head, row = bench.rows(plan, results)
-    assert head[3:] == ("WT", "TC", "ET", "paper WT", "paper TC", "paper ET")
-    assert row == ("Real", 8, 0, "0.300", "0.500", "-", "0.611", "0.716", "0.756")
+
+
+def test_shins_arms_are_the_columns_of_table_1(plans):
+    assert arms_of(plans, "shin2018") == [
+        (0.0, None, "constant"),
+        (0.5, 1, "constant"),
+        (1.0, 1, "constant"),
+        (1.0, 5, "finetune:10%@80%"),
+    ]
+    hosts = plans.find_plan("shin2018").hosts
+    assert [hosts[name].usual_augmentation for name in ("gan-no-aug", "gan-aug")] == [False, True]
+    assert {hosts[name].set["network"] for name in ("gan-no-aug", "gan-aug")} == {"pix2pix"}
+
+
+def test_mmgans_arms_are_the_rows_of_tables_1_and_2_and_figure_10(plans):
+    rows = [
+        (0.0, None, "constant"),
+        (1.0, 1, "constant"),
+        (1 / 2, 1, "constant"),
+        (3 / 4, 3, "constant"),
+        (5 / 6, 5, "constant"),
+    ]
+    assert arms_of(plans, "mmgan2020") == [*rows, (1.0, 1, "finetune:10%@80%")]
+    assert arms_of(plans, "mmgan2020-liver") == rows
+    subjects = {str(number): str(number) for number in range(210 + 75)}
+    assert len(choose_cases(subjects, 0.1, 0)) == 29
+
+
+def test_doncencos_arms_are_the_rows_of_table_1(plans):
+    plan = plans.find_plan("doncenco2022")
+    shares = [(0.0, None), *[(0.5, 1)] * 2, *[(1.0, n) for n in (1, 1, 2, 2, 3, 3)]]
+    assert arms_of(plans, plan.name) == [(*one, "constant") for one in shares]
+    assert [arm.generator for arm in plan.arms] == [None, *["SN", "plain"] * 4]
+    runs = {run.name: run.set for run in plan.spec.spec.runs}
+    assert runs[plan.generators["SN"]]["spectral_norm"] is True
+    assert runs[plan.generators["plain"]]["spectral_norm"] is False
+    assert plan.hosts["deepmedic"].real_in_generator_space
+
+
+REGIONS = {
+    "shin2018": {"WT": "all"},
+    "mmgan2020-liver": {"tumour": "all"},
+    "mmgan2020": {"WT": "1+2+4", "TC": "1+4", "ET": "4"},
+    "doncenco2022": {"WT": "1+2+4", "TC": "1+4", "ET": "4"},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_regions_are_the_papers(plans, name):
+    assert plans.find_plan(name).regions == REGIONS[name]
+
+
+def paper(number: str) -> str:
+    found = next(PAPERS.glob(f"{number}_*.txt"), None) if PAPERS.is_dir() else None
+    if found is None:
+        pytest.skip("the papers are not at hand: ../shared/seeds")
+    return found.read_text(encoding="utf-8")
+
+
+def figures_of(plan: Any, host: str) -> list[list[tuple[float, float | None]]]:
+    """Every arm's figures that the paper has."""
+    rows = []
+    for arm in plan.arms:
+        found = [plan.figure(host, arm, region) for region in plan.regions]
+        if None not in found:
+            rows.append([(one.mean, one.deviation) for one in found])
+    return rows
+
+
+def numbers(row: str, between: str) -> list[tuple[float, float | None]]:
+    """The cells of a table's row, each a mean and a deviation."""
+    cells = (cell.split(between) for cell in row.split("\t")[1:])
+    return [(float(mean), float(deviation)) for mean, deviation in cells]
+
+
+def test_shins_figures_are_the_papers(plans):
+    plan, text = plans.find_plan("shin2018"), paper("000")
+    rows = re.findall(r"^(?:GAN-based|Wang).*\t\d.*$", text, re.MULTILINE)
+    for host, row in zip(("gan-no-aug", "gan-aug", "wang2017"), rows, strict=True):
+        assert [one[0] for one in figures_of(plan, host)] == numbers(row, "/")
+
+
+def test_mmgans_figures_are_the_papers(plans):
+    rows = re.findall(r"^\d00% .*\t\d.*$", paper("004"), re.MULTILINE)
+    plan, liver = plans.find_plan("mmgan2020"), plans.find_plan("mmgan2020-liver")
+    assert [len(rows), len(plan.arms), len(liver.arms)] == [15, 6, 5]
+    for at, host in enumerate(("unet", "cascade")):
+        assert figures_of(plan, host) == [numbers(row, "±") for row in rows[5 * at :][:5]]
+    assert figures_of(liver, "unet") == [numbers(row, "±") for row in rows[10:]]
+    names = [row.split("\t")[0] for row in rows]
+    assert [arm.name for arm in liver.arms] == names[10:]
+    assert [arm.name for arm in plan.arms[:5]] == names[:5] == names[5:10]
+
+
+def test_doncencos_figures_are_the_theses(plans):
+    plan, text = plans.find_plan("doncenco2022"), paper("002").partition("Class Dataset")[2]
+    rows = re.findall(r"^(\w[\w +]*?)\t([\d.\t]+)$", text, re.MULTILINE)
+    assert [arm.name for arm in plan.arms] == [name for name, _ in rows]
+    told = [[(float(v), None) for v in row.split("\t")] for _, row in rows]
+    assert figures_of(plan, "deepmedic") == told
+    assert figures_of(plan, "unet") == []  # the thesis has no such host
+
+
+# -- what is wrong with a plan ---------------------------------------------------------------------
+
+
+def changed(**other: Any) -> dict[str, Any]:
+    doc = yaml.safe_load((BENCHMARKS / "plans" / "mmgan2020.yaml").read_text("utf-8"))
+    return {**doc, **other}
+
+
+REAL = {"name": "R", "ratio": "1:0"}
+UNET = {"title": "x", "target": "segmenter"}
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"armz": []}, "armz"),
+        ({"arms": [{**REAL, "steps": 5}]}, "arms.0.steps"),
+        ({"arms": [{**REAL, "ratio": "0:1", "generator": "GAN"}]}, "'GAN', expected one of MM-GAN"),
+        ({"arms": [{**REAL, "ratio": "0:1"}]}, "R: 0:1 and generator None"),
+        ({"arms": [REAL, REAL]}, "two arms of one name"),
+        ({"arms": [{**REAL, "schedule": "later"}]}, "later"),
+        ({"regions": {"WT": "1-2"}}, "regions.WT"),
+        ({"generators": {"MM-GAN": "pond"}}, "'pond', expected a set of the recipe"),
+        ({"recipe": "sun2020"}, "sun2020"),
+        ({"hosts": {"x": {**UNET, "code": "others"}}}, "others has why and instead"),
+        ({"hosts": {"x": {"title": "x"}}}, "a host of ours has a target"),
+        ({"hosts": {"x": {**UNET, "target": "vnet"}}}, "hosts.x.target"),
+        ({"scales": {"tiny": {"hosts": {"y": {}}}}}, "host 'y', expected one of"),
+    ],
+)
+def test_a_wrong_plan_is_refused(plans, tmp_path, other, said):
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(changed(**other)))
+    with pytest.raises((SystemExit, GansynthError), match=re.escape(said)):
+        plans.read_plan(tmp_path / "plan.yaml")
+
+
+# -- the commands ----------------------------------------------------------------------------------
+
+
+def dry(bench: Any, capsys: pytest.CaptureFixture[str], *words: str) -> list[list[str]]:
+    """The commands a dry run prints, split into words."""
+    bench.main([*words, "--dry-run"])
+    return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def words_for(data: dict[str, str], name: str) -> list[str]:
+    words = [name, "--data", data[name]]
+    if name == "doncenco2022":
+        words += ["--regions", "WT:1+2,TC:2,ET:2"]
+    return [*words, "--with", "tissues=nifti:tissues"] if name == "shin2018" else words
+
+
+def after(words: list[str], option: str) -> list[str]:
+    return [value for key, value in pairwise(words) if key == option]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", [(), ("--scale", "tiny")])
+def test_a_dry_run_prints_the_commands(bench, plans, data, capsys, name, scale):
+    plan = plans.find_plan(name)
+    fit, *augments = dry(bench, capsys, *words_for(data, name), *scale, "--seeds", "3", "4")
+    assert fit[:5] == ["gansynth", "fit", "cgan3d", "--recipe", name]
+    assert after(fit, "--scale") == list(scale[1:])
+    hosts = plan.hosts_for(data[name].partition(":")[0])
+    assert len(augments) == len(hosts) * len(plan.arms) * 2
+    assert len({after(words, "-o")[0] for words in augments}) == len(augments)
+    ratios = [arm.ratio for _ in hosts for arm in plan.arms for _ in range(2)]
+    assert [after(words, "--ratio")[0] for words in augments] == ratios
+    recipe = plan.spec.spec
+    read = {**recipe.read, **(recipe.scale["tiny"].read if scale else {})}
+    for words in augments:
+        assert words[:3] == ["gansynth", "augment", "--target"]
+        assert {f"{k}={v}" for k, v in read.items()} <= set(after(words, "--read"))
+        assert ("--frozen" in words) == (after(words, "--ratio") != ["1:0"])
+
+
+def test_a_dry_run_of_real_cases_is_one_that_gansynth_understands(
+    bench, data, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    tiny = ("--scale", "tiny", "--only", "100% R")
+    (words,) = dry(bench, capsys, *words_for(data, "mmgan2020"), *tiny)  # nothing to fit
+    result = CliRunner().invoke(cli, [*words[1:], "--dry-run"])
+    assert result.exit_code == 0, result.output
+
+
+def test_deepmedics_arms_have_as_many_segments(bench, plans, data, capsys):
+    lines = dry(bench, capsys, *words_for(data, "doncenco2022"), "--scale", "tiny")
+    told = [after(words, "--set") for words in lines[1:]]
+    assert all(one == told[0] for one in told)
+    segments = next(s.removeprefix("segments=") for s in told[0] if s.startswith("segments="))
+    for arm in plans.find_plan("doncenco2022").arms:
+        share = share_on_the_fly(Ratio.parse(arm.ratio), 6, int(segments), 5, real=4, constant=True)
+        assert share.segments == int(segments)
+        assert share.segments % 5 == 0
+
+
+def test_real_cases_go_through_the_space_unless_told_otherwise(bench, data, capsys):
+    words = [*words_for(data, "doncenco2022"), "--only", "Real"]
+    brought = dry(bench, capsys, *words)
+    assert all("--real-in-generator-space" in line for line in brought[1:])
+    (stored,) = dry(bench, capsys, *words, "--as-stored")  # and needs no generator then
+    assert "--real-in-generator-space" not in stored
+    assert "--generator" not in stored
+
+
+def test_steps_are_given_to_every_arm(bench, data, capsys):
+    lines = dry(bench, capsys, *words_for(data, "mmgan2020"), "--scale", "tiny", "--steps", "7")
+    assert all("steps=7" in after(words, "--set") for words in lines[1:])
+    lines = dry(bench, capsys, *words_for(data, "mmgan2020"), "--epochs", "3")
+    lengths = {s for words in lines[1:] for s in after(words, "--set") if "e" in s.split("=")[0]}
+    assert {s for s in lengths if s.startswith(("steps", "epochs"))} == {"epochs=3"}
+
+
+def test_data_that_are_no_lists_get_the_stand_in(bench, data, capsys):
+    words = ["doncenco2022", "--data", data["shin2018"], "--only", "Real"]
+    (line,) = dry(bench, capsys, *words)
+    assert after(line, "--target") == ["segmenter"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--only", "Unreal"], "--only Unreal: expected among: Real"),
+        (["--hosts", "unet", "vnet"], "--hosts vnet"),
+        (["--scale", "huge"], "--scale huge: expected one of tiny"),
+        (["--regions", "XX:1"], "--regions XX:1"),
+        (["--regions", "WT:1+4"], "has the labels 1, 2, and WT is 1+4"),
+        (["--steps", "1", "--epochs", "1"], "expected one of them"),
+        (["--fit-set", "steps"], "expected KEY=VALUE"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_fitted(bench, data, more, said):
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        bench.main([*words_for(data, "doncenco2022"), *more, "--dry-run"])
+
+
+def test_folders_of_this_machine_are_not_written_down(bench):
+    told = bench.said(
+        ["--data", "nifti:/home/me/brats", "-o", "/tmp/x/run", "--set", "a=b"], "/tmp/x"
+    )
+    assert told == "gansynth --data nifti:brats -o run --set a=b"
+
+
+# -- the tables ------------------------------------------------------------------------------------
+
+
+def result(host: str, arm: str, dice: list[dict[str, float | None]], steps: int = 9) -> Any:
+    return {
+        "host": host,
+        "arm": arm,
+        "steps": steps,
+        "drawn_real": 4,
+        "drawn_synthetic": 2,
+        "metrics_on_real_cases": {"dice": dice[0]},
+        "per_case": {str(number): one for number, one in enumerate(dice)},
+    }
+
+
+def test_the_table_stands_beside_the_papers(plans):
+    tables, plan = module("paper_tables"), plans.find_plan("mmgan2020")
+    one = {"WT": 0.2, "TC": 0.5, "ET": None}
+    results = [result("unet", "100% R", [one, {**one, "WT": 0.4}]) for _ in range(2)]
+    head, row, *others = tables.rows(plan, results, plan.regions)
+    assert head[4:] == ("WT", "TC", "ET", "paper WT", "paper TC", "paper ET")
+    assert row[:4] == ("3D U-Net", "100% R", 8, 4)
+    assert row[4:7] == ("0.300 ± 0.10", "0.500 ± 0.00", "-")
+    assert list(map(str, row[7:])) == ["0.8722 ± 0.14", "0.7525 ± 0.24", "0.6638 ± 0.33"]
+    assert len(others) == len(plan.arms)  # of the host that is others' code
+    assert {line[4] for line in others} == {"not run: others' code"}
+    assert str(others[-2][7]) == "0.899 ± 0.08"
+    assert others[-1][7] == "-"  # figure 10 has no numbers
+    assert "--target nnunet" in tables.notes(plan)[0]
+
+
+def test_a_region_of_all_labels_is_the_foreground(plans):
+    tables, plan = module("paper_tables"), plans.find_plan("shin2018")
+    results = [result("gan-aug", "Real", [{"foreground": 0.25, "1": 0.5}])]
+    row = tables.rows(plan, results, plan.regions, plan.arms[:1])[1]
+    assert row[4] == "0.250"
+    assert str(row[5]) == "0.81 ± 0.13"
+
+
+def test_arms_of_other_lengths_are_said():
+    tables = module("paper_tables")
+    same = [result("unet", arm, [{}]) for arm in "ab"]
+    assert tables.steps_of(same) == []
+    assert tables.steps_of([*same, result("unet", "c", [{}], 8)]) == [
+        "unet: its arms had 8, 9 steps, not as many"
+    ]
+
+
+def test_results_come_into_the_table_of_all_results(bench, plans):
+    plan = plans.find_plan("mmgan2020")
+    results = [
+        result("unet", "100% R", [{"WT": dice, "TC": 0.5, "ET": None}]) for dice in (0.2, 0.4)
+    ]
+    doc = {
+        "benchmark": "papers_x",
+        "scale": "tiny",
+        "hosts": {"unet": "3D U-Net"},
+        "held_out_cases": 1,
+        "regions": plan.regions,
+        "papers": bench.papers(plan),
+        "results": results,
+    }
+    (row,) = module("table_papers").papers(doc)
+    assert "100% R, 2 seed(s), 1 held-out cases" in row
+    assert "WT 0.300 (0.200 to 0.400), TC 0.500 (0.500 to 0.500), ET -" in row
+    assert "the paper's WT 0.8722, TC 0.7525, ET 0.6638" in row
+
+
+@pytest.mark.slow
+def test_a_table_is_made_and_what_is_done_is_taken_up(bench, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module("common"), "RESULTS", tmp_path / "results")
+    words = ["mmgan2020-liver", "--data", data["mmgan2020-liver"], "--read", "frame=16,16,16"]
+    words += [
+        "--scale",
+        "tiny",
+        "--steps",
+        "2",
+        "--fit-set",
+        "steps=2",
+        "-o",
+        str(tmp_path / "all"),
+    ]
+    bench.main([*words, "--only", "100% R", "--name", "first"])
+    bench.main([*words, "--only", "100% R", "300% F + 100% R", "--name", "both"])
+    ran = [line for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
+    assert [line.split()[2] for line in ran] == ["augment", "fit", "augment"]
+    doc = json.loads((tmp_path / "results" / "both.json").read_text())
+    assert [one["steps"] for one in doc["results"]] == [2, 2]
+    assert [one["asked_synthetic_share"] for one in doc["results"]] == [0, 0.75]
+    for one in doc["results"]:
+        assert len(one["per_case"]) == doc["held_out_cases"] == 2
+        assert one["drawn_real"] + one["drawn_synthetic"] == 2
+    assert str(tmp_path) not in json.dumps(doc)
+    assert len(module("table_papers").papers(doc)) == 2
+
+
+# -- figure 7 of MM-GAN ----------------------------------------------------------------------------
+
+
+def test_figure_7_asks_both_generators_by_a_segmenter_like_them():
+    quality = module("bench_mmgan_quality")
+    plan = quality.plan_of()
+    own = plan.spec.spec
+    assert {run.name for run in own.runs} >= set(plan.generators.values()) == {"pool", "no-pool"}
+    told = SegmenterOptions.read(plan.hosts["unet"].set)
+    assert (told.network, told.learning_rate) == ("unet", 2e-4)
+    assert (told.width, told.levels) == (own.set["width"], own.set["levels"])
+    assert plan.arms[0].ratio == "1:0"
+
+
+def test_figure_7_has_a_line_for_each_sequence_and_side():
+    quality = module("bench_mmgan_quality")
+    sides = {"real training": {"dice": {"WT": 0.5}}, "with pool": {"dice": {"WT": None}}}
+    sheets = {"t1": {"steps": 3, **sides}}
+    assert quality.rows(sheets, ["WT"]) == [
+        ("sequence", "images", "WT"),
+        ("t1", "real training", "0.500"),
+        ("t1", "with pool", "-"),
+    ]
+    doc = {"benchmark": "mmgan_quality_x", "scale": "tiny", "regions": {"WT": "1"}}
+    first, second = module("table_papers").mmgan_quality({**doc, "sequences": sheets})
+    assert "segmenter of t1, real training images: Dice | WT 0.500 |" in first
+    assert "with pool images: Dice | WT - |" in second
