@@ -11,7 +11,7 @@ from typing import Any
 
 from common import RESULTS
 from table_lesion import lesion
-from table_papers import mmgan_quality, papers
+from table_papers import mmgan_quality, papers, recipe_sizes
 
 
 def injection(doc: dict[str, Any]) -> list[str]:
@@ -342,6 +342,7 @@ def doncenco(doc: dict[str, Any]) -> list[str]:
 
 KINDS = ("real", "synthetic")
 MAKERS = {
+    "recipe_sizes": recipe_sizes,
     "lesion": lesion,
     "deepmedic_real": deepmedic_real,
     "deepmedic": deepmedic,

@@ -425,7 +425,7 @@ def test_a_region_of_all_labels_is_the_foreground(plans):
     results = [result("gan-aug", "Real", [{"foreground": 0.25, "1": 0.5}])]
     row = tables.rows(plan, results, plan.regions, plan.arms[:1])[1]
     assert row[4] == "0.250"
-    assert str(row[5]) == "0.81 ± 0.13"
+    assert str(row[5]) == "0.810 ± 0.13"
 
 
 def test_arms_of_other_lengths_are_said():

@@ -59,7 +59,6 @@ PIX2PIX: Mapping[str, Any] = {
     "loss": "nonsaturating",
     "adversarial": 1.0,
     "feature_matching": 0.0,
-    "beta1": 0.5,
     "beta2": 0.999,
 }
 """Options of cgan3d that make it a pix2pix which segments."""
@@ -73,6 +72,7 @@ class UNetOptions(GeneratorOptions):
     width: int = Field(16, ge=4, description="features at the finest level")
     levels: int = Field(5, ge=1, le=7, description="resolutions")
     learning_rate: float = Field(5e-4, gt=0, description="Adam's rate")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first moment decay")
 
 
 class UNetSegmenter(Generator):
@@ -107,7 +107,8 @@ class UNetSegmenter(Generator):
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam."""
-        return torch.optim.Adam(parameters, lr=self.options.learning_rate)
+        o = self.options
+        return torch.optim.Adam(parameters, lr=o.learning_rate, betas=(o.beta1, 0.999))
 
     def loss(self, step: Step) -> Mapping[str, Tensor]:
         """Cross-entropy of all labels, and soft Dice of those above background.
@@ -163,7 +164,8 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
     width, levels = int(options.own("width")), int(options.own("levels"))
     rate = options.own("learning_rate")
     if options.network == "unet":
-        own = UNetOptions(width=width, levels=levels, learning_rate=rate)
+        beta1 = options.own("beta1")
+        own = UNetOptions(width=width, levels=levels, learning_rate=rate, beta1=beta1)
         return UNetSegmenter(schema, size, own)
     from gansynth.registry import installed
 
@@ -173,7 +175,7 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
         "given": schema.channels,
         **{"width": width, "levels": levels, "d_width": width, "d_levels": min(4, levels)},
         **{"lr_generator": rate, "lr_discriminator": rate},
-        **{"l1": options.l1, "dropout": options.own("dropout")},
+        **{"beta1": options.own("beta1"), "l1": options.l1, "dropout": options.own("dropout")},
     }
     return cls(schema, size, cls.Options(**asked))
 

@@ -12,14 +12,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from gansynth.errors import UsageFault
 from gansynth.settings import LENGTHS, parse
 
+Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
 RUNS = Path("runs") / "segmenter"
 RAW = ("output", "regions")
 """Settings that are taken as they are typed: YAML would read something else into some."""
 EPOCHS = 200.0
 """Passes through the training cases unless told otherwise (Shin et al. 2018, Sun et al. 2020)."""
 _OWN: Mapping[str, Mapping[str, float]] = {
-    "unet": {"width": 16, "levels": 5, "learning_rate": 5e-4, "dropout": 0.0},
-    "pix2pix": {"width": 32, "levels": 6, "learning_rate": 2e-4, "dropout": 0.5},
+    "unet": {"width": 16, "levels": 5, "learning_rate": 5e-4, "beta1": 0.9, "dropout": 0.0},
+    "pix2pix": {"width": 32, "levels": 6, "learning_rate": 2e-4, "beta1": 0.5, "dropout": 0.5},
 }
 """Defaults that differ from network to network."""
 
@@ -56,6 +57,9 @@ class SegmenterOptions(BaseModel):
     )
     learning_rate: float | None = Field(
         None, gt=0, description="Adam's, at the start (unet 5e-4, pix2pix 2e-4)"
+    )
+    beta1: float | None = Field(
+        None, ge=0, lt=1, description="Adam's decay of the first moment (unet 0.9, pix2pix 0.5)"
     )
     decay: Literal["none", "linear", "cosine"] = Field(
         "linear", description="how the rate falls to 0 over the second half"
@@ -124,7 +128,7 @@ class SegmenterOptions(BaseModel):
         raw = {key: settings[key] for key in RAW if key in settings}
         return parse(cls, typed).model_copy(update=raw)
 
-    def own(self, key: Literal["width", "levels", "learning_rate", "dropout"]) -> float:
+    def own(self, key: Own) -> float:
         """A setting whose default depends on the network."""
         given: float | None = getattr(self, key)
         return _OWN[self.network][key] if given is None else given
@@ -163,7 +167,7 @@ SETTINGS: Mapping[str, str] = {
 """Keys of ``--set`` -> one sentence."""
 
 WHAT_IS_TRAINED: Sequence[str] = (
-    *("network", "batch_size", "width", "levels", "learning_rate", "decay", "l1", "dropout"),
-    *("patch", "rotate", "shift", "elastic", "flip"),
+    *("network", "batch_size", "width", "levels", "learning_rate", "beta1", "decay", "l1"),
+    *("dropout", "patch", "rotate", "shift", "elastic", "flip"),
 )
 """What has to be the same where a training goes on."""

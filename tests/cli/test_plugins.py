@@ -26,6 +26,9 @@ def broken():
         installed().remove("unlucky")
 
 
+RECIPES = ["doncenco2022", "lesion", "mmgan2020", "mmgan2020-liver", "shin2018"]
+
+
 def test_the_list_names_every_kind_and_where_it_comes_from(toys, run_json):
     found = run_json("plugins", "list")["found"]
     assert found["generators"]["means"] == "toys"
@@ -51,7 +54,7 @@ def test_each_row_has_the_distribution_and_its_version(toys, run_cli, run_json):
         **{
             "distribution": "gansynth",
             "version": __version__,
-            "offers": {"generators": ["cgan3d"], "recipes": ["lesion"]},
+            "offers": {"generators": ["cgan3d"], "recipes": RECIPES},
         }
     }
     assert document["api"] == API_VERSION

@@ -1,0 +1,280 @@
+"""The ``gansynth`` commands that a plan of a paper's table comes to on somebody's data."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paper_plan import ALL, Arm, Host, Plan, read_formulas
+
+from gansynth.errors import GansynthError
+from gansynth.ratio import Ratio
+from gansynth.recipes import texts
+from gansynth.registry import installed
+from gansynth.settings import overlay
+from gansynth.sources.base import SourceRequest
+
+if TYPE_CHECKING:
+    from gansynth_deepmedic.source import DeepMedicSource
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What somebody typed; settings and reads are key -> text.
+
+    Attributes:
+        data: KIND:WHERE.
+        out: folder of everything.
+        scale: of the plan and its recipe; None for the paper's own.
+        others: NAME=KIND:WHERE of the recipe's further sources.
+        read: over the recipe's.
+        fold: of the data.
+        subjects: see ``gansynth fit --subjects``.
+        root: folder of nnU-Net's folders, of ``nnunet-raw:``.
+        model: DeepMedic's modelConfig.cfg.
+        fit: settings of the generators.
+        host: settings of the hosts.
+        steps: of every training of a host.
+        epochs: likewise.
+        regions: other formulas, as ``WT:1+2+3``.
+        as_stored: leave real cases as they are where the plan brings them through the space.
+    """
+
+    data: str
+    out: Path
+    scale: str | None = None
+    others: tuple[str, ...] = ()
+    read: Mapping[str, str] = field(default_factory=dict)
+    fold: str = "0"
+    subjects: str | None = None
+    root: str | None = None
+    model: str | None = None
+    fit: Mapping[str, str] = field(default_factory=dict)
+    host: Mapping[str, str] = field(default_factory=dict)
+    steps: int | None = None
+    epochs: float | None = None
+    regions: str = ""
+    as_stored: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Of the data."""
+        return self.data.partition(":")[0]
+
+
+class Commands:
+    """Words after ``gansynth``, of a plan on somebody's data.
+
+    Args:
+        plan: the table.
+        asked: what somebody typed.
+
+    Raises:
+        SystemExit: there is no such scale, or regions that are not like that.
+    """
+
+    def __init__(self, plan: Plan, asked: Asked) -> None:
+        self.plan, self.asked = plan, asked
+        self.regions = read_formulas(asked.regions, plan.regions)
+        if asked.scale is not None and asked.scale not in plan.scales:
+            raise SystemExit(f"--scale {asked.scale}: expected one of {', '.join(plan.scales)}")
+
+    # -- the data --------------------------------------------------------------------------------
+
+    @cached_property
+    def model(self) -> str | None:
+        """DeepMedic's modelConfig.cfg: the one named, or the one beside trainConfig.cfg."""
+        if self.asked.model is not None or self.asked.kind != "deepmedic":
+            return self.asked.model
+        beside = Path(self.asked.data.partition(":")[2]).with_name("modelConfig.cfg")
+        return str(beside) if beside.is_file() else None
+
+    @property
+    def read(self) -> dict[str, str]:
+        """What somebody wants read otherwise than the recipe says."""
+        named = {"model": self.model} if self.model and self.asked.kind == "deepmedic" else {}
+        return {**named, **self.asked.read}
+
+    def host_read(self, generator: str) -> dict[str, str]:
+        """How hosts read the cases: as the recipe and its scale say, and as was typed."""
+        recipe = self.plan.spec
+        run = next(r for r in recipe.spec.runs if r.name == self.plan.generators[generator])
+        scale = recipe.scaled(self.asked.scale)
+        return {**recipe.spec.read, **run.read, **scale.read, **self.read}
+
+    def _source(self, read: Mapping[str, str]) -> list[str]:
+        words = ["--data", self.asked.data, "--fold", self.asked.fold]
+        if self.asked.subjects is not None:
+            words += ["--subjects", self.asked.subjects]
+        if self.asked.root is not None:
+            words += ["--root", self.asked.root]
+        return [*words, *each("--read", read)]
+
+    @cached_property
+    def source(self) -> Any:
+        """The cases, opened.
+
+        Raises:
+            SystemExit: they cannot be, or a region's labels are not among theirs.
+        """
+        words = self.asked
+        try:
+            keys = {"fold": words.fold, "subjects": words.subjects, "root": words.root}
+            request = SourceRequest.parse(words.data, read=self.read, **keys)
+            source = installed().open_source(request)
+        except GansynthError as fault:
+            raise SystemExit(str(fault)) from fault
+        known = set(map(str, source.schema.foreground))
+        for name, formula in self.regions.items():
+            if formula != ALL and not set(formula.split("+")) <= known:
+                raise SystemExit(
+                    f"{words.data}: has the labels {', '.join(sorted(known))}, and {name} is "
+                    f"{formula}; say what it is of yours: --regions {name}:1+2"
+                )
+        return source
+
+    # -- generators ------------------------------------------------------------------------------
+
+    def fit(self, names: Sequence[str]) -> list[str]:
+        """Fit those of the plan's generators, or go on with them, or find them done."""
+        plan, asked = self.plan, self.asked
+        words = ["fit", plan.spec.spec.generator, "--recipe", plan.recipe]
+        if asked.scale is not None:
+            words += ["--scale", asked.scale]
+        if not plan.spec.alone:
+            words += [word for name in names for word in ("--only", plan.generators[name])]
+        words += self._source(self.read)
+        words += [word for other in asked.others for word in ("--with", other)]
+        words += each("--set", overlay(plan.set, asked.fit))
+        return [*words, "-o", str(self._generators)]
+
+    @property
+    def fitted(self) -> list[str]:
+        """By what generators differ that are fitted of the same cases."""
+        asked = self.asked
+        settings = each("--set", overlay(self.plan.set, asked.fit))
+        return [self.plan.recipe, str(asked.scale), *asked.others, *settings]
+
+    def run(self, generator: str) -> Path:
+        """Its run folder."""
+        if self.plan.spec.alone:
+            return self._generators
+        return self._generators / self.plan.generators[generator]
+
+    @property
+    def _generators(self) -> Path:
+        return self.asked.out / "generators"
+
+    # -- hosts -----------------------------------------------------------------------------------
+
+    def settings(self, name: str, arms: Sequence[Arm]) -> dict[str, str]:
+        """A host's settings, the same for every arm.
+
+        Args:
+            name: of the host.
+            arms: that are compared: they shall have as many steps.
+        """
+        host, asked = self.plan.hosts[name], self.asked
+        found = dict(host.set)
+        if asked.scale is not None:
+            found = overlay(found, self.plan.scales[asked.scale].hosts.get(name, {}))
+        found = overlay(found, asked.host)
+        if host.target == "deepmedic":
+            found = self._deepmedic(found, arms)
+        elif asked.steps is not None:
+            found = overlay(found, {"steps": str(asked.steps)})
+        if asked.epochs is not None:
+            found = overlay(found, {"epochs": f"{asked.epochs:g}"})
+        named = [f"{key}:{formula}" for key, formula in self.regions.items() if formula != ALL]
+        return {**found, **({"regions": ",".join(named)} if named else {})}
+
+    def _deepmedic(self, found: Mapping[str, str], arms: Sequence[Arm]) -> dict[str, str]:
+        """Its network, and segments of a subepoch that give every arm as many steps."""
+        settings = {**({"model": self.model} if self.model else {}), **found}
+        config = self.source.config
+        segments = int(settings.get("segments", 0)) or same_segments(self.source, arms)
+        if segments != config.segments:
+            settings["segments"] = str(segments)
+        if self.asked.steps is not None:
+            steps = config.subepochs * (segments // config.batch)  # of an epoch
+            settings["epochs"] = str(max(1, round(self.asked.steps / steps)))
+        return settings
+
+    def squeezes(self, name: str) -> bool:
+        """Whether a host's real training cases are brought through the generator's space."""
+        return self.plan.hosts[name].real_in_generator_space and not self.asked.as_stored
+
+    def augment(self, name: str, arm: Arm, seed: int, settings: Mapping[str, str]) -> list[str]:
+        """Train one arm of a host, with settings of ``settings``."""
+        host = self.plan.hosts[name]
+        drawn = arm.generator is not None
+        # Real cases alone are read as generators are: one reads like the other.
+        generator = arm.generator or next(iter(self.plan.generators))
+        words = ["augment", "--target", str(host.target)]
+        words += ["--engine", "torch"] if host.target == "deepmedic" else []
+        words += self._source(self.host_read(generator))
+        squeezed = self.squeezes(name)
+        if drawn or squeezed:
+            words += ["--generator", str(self.run(generator))]
+        words += ["--ratio", arm.ratio]
+        if arm.schedule != "constant":
+            words += ["--schedule", arm.schedule]
+        if drawn:
+            words += ["--frozen", "--bank-size", arm.bank]
+            words += [word for edit in arm.edits or () for word in ("--edit", edit)]
+        words += _flags(host, squeezed)
+        words += [*each("--set", settings), "--seed", str(seed)]
+        return [*words, "-o", str(self.folder(name, arm, seed))]
+
+    def folder(self, name: str, arm: Arm, seed: int) -> Path:
+        """Of one training."""
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", arm.name).strip("-")
+        return self.asked.out / name / f"{plain}-{seed}"
+
+
+def same_segments(source: DeepMedicSource, arms: Sequence[Arm]) -> int:
+    """Segments of a DeepMedic's subepoch by which every arm takes as many steps.
+
+    Where real and synthetic cases meet, they are a multiple of the cases and of the batch; the
+    least that suits all is taken, and never fewer than the user's file says.
+    """
+    from gansynth_deepmedic.shares import share_on_the_fly
+
+    config, found = source.config, source.config.segments
+    while True:
+        wanted = max(
+            share_on_the_fly(
+                *(Ratio.parse(arm.ratio), config.cases, found, config.batch),
+                real=len(source.train_ids),
+                constant=arm.schedule == "constant",
+            ).segments
+            for arm in arms
+        )
+        if wanted == found:
+            return found
+        found = wanted
+
+
+def each(option: str, values: Mapping[str, Any]) -> list[str]:
+    """``--set key=value`` of every one."""
+    return [word for k, v in texts(values).items() for word in (option, f"{k}={v}")]
+
+
+def said(words: Sequence[object], out: Path) -> str:
+    """A command as it may be written down: without this machine's folders."""
+    return f"gansynth {shlex.join(bare(str(word).replace(f'{out}/', '')) for word in words)}"
+
+
+def bare(word: str) -> str:
+    """A word with paths by their last name: where they lie on this machine is nobody's business."""
+    return re.sub(r"(?:^|(?<=[=:]))/\S*/", "", word)
+
+
+def _flags(host: Host, squeezed: bool) -> list[str]:
+    words = [] if host.usual_augmentation else ["--no-usual-augmentation"]
+    return [*words, *(["--real-in-generator-space"] if squeezed else [])]
