@@ -117,10 +117,10 @@ def plan_recipe(
     notes, runs, flat = list[str](), spec.runs, None
     try:
         source = installed().open_source(_wrapped(recipe, request, read))
-    except UsageFault:
+    except UsageFault as fault:
         flat = _flat(recipe, request)
         if flat is None:
-            raise
+            raise _told_of_recipe(fault, recipe, request, read) from fault
         source, runs, read = flat, (RunSpec(),), request.read
         notes.append(
             f"cases of {request.kind}: are 2D already, so recipe {recipe.name} gives its settings "
@@ -158,6 +158,19 @@ def plan_recipe(
         )
     alone = recipe.alone or (flat is not None)
     return RecipePlan(recipe, tuple(sets), source, alone, tuple(notes))
+
+
+def _told_of_recipe(
+    fault: UsageFault, recipe: Recipe, request: SourceRequest, read: Mapping[str, str]
+) -> UsageFault:
+    """What is wrong with how cases are read, with what of it nobody has typed."""
+    own = [f"{key}={value}" for key, value in read.items() if key not in request.read]
+    if not own or recipe.spec.source is not None or "--read" not in str(fault):
+        return fault
+    return UsageFault(
+        f"{str(fault).rstrip('.')}; recipe {recipe.name} reads its cases by {', '.join(own)}: it "
+        "takes volumes as their files hold them, nifti:, msd:, nnunet-raw: or deepmedic:"
+    )
 
 
 def _wrapped(recipe: Recipe, request: SourceRequest, read: Mapping[str, str]) -> SourceRequest:

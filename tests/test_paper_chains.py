@@ -232,6 +232,20 @@ def test_a_further_source_that_does_not_fit_is_one_line(tmp_path, asked, says):
         fit("shin2018", tmp_path / "run", **asked)
 
 
+def test_cases_that_a_recipe_cannot_read_are_refused_with_what_it_reads_them_by(tmp_path):
+    request = SourceRequest("example", "3d")
+    with pytest.raises(UsageFault, match="recipe mmgan2020 reads its cases by frame=150,200,160"):
+        fit_recipe(
+            installed().recipe("mmgan2020"),
+            "cgan3d",
+            request,
+            tmp_path,
+            settings={},
+            edits=None,
+            reporter=NullReporter(),
+        )
+
+
 def test_a_part_starts_from_an_earlier_one_only(tmp_path):
     from gansynth.composite_plan import make_plan
     from gansynth.composite_spec import ChainSpec, PartSpec

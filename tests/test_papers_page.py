@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from gansynth.registry import installed
@@ -52,3 +55,9 @@ def test_each_recipe_is_fitted_sampled_banked_and_trained_on_by_both_hosts(tmp_p
             assert told["realised_synthetic_share"] == pytest.approx(0.5), (host, run)
             assert told["fell_back"] == 0
             assert told["drawn_synthetic"] > 0
+    shared = tmp_path / "ph" / "nnunet" / "nnUNet_raw" / "Dataset711_Shared"
+    assert json.loads((shared / "dataset.json").read_text())["numTraining"] == 3
+    assert len(list((shared / "imagesTr").iterdir())) == 3 * 4
+    for file in (shared / "labelsTr").iterdir():
+        image: Any = nib.Nifti1Image.from_filename(file)
+        assert set(np.unique(np.asarray(image.dataobj))) <= {0, 1, 2, 3}, "no tissues"
