@@ -233,7 +233,7 @@ def test_a_further_source_that_does_not_fit_is_one_line(tmp_path, asked, says):
 
 
 def test_cases_that_a_recipe_cannot_read_are_refused_with_what_it_reads_them_by(tmp_path):
-    request = SourceRequest("example", "3d")
+    request = SourceRequest("pictures", str(tmp_path))
     with pytest.raises(UsageFault, match="recipe mmgan2020 reads its cases by frame=150,200,160"):
         fit_recipe(
             installed().recipe("mmgan2020"),
