@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from gansynth.errors import IntegrityFault, UsageFault, did_you_mean
-from gansynth.lineage import CaseRecord, Lineage
+from gansynth.lineage import Lineage
 from gansynth.schema import Case, Condition, FloatArray, LabelArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.base import CaseSource, SourceRequest, Wrapped
 from gansynth.sources.classes import class_numbers
 from gansynth.space import Space
 
@@ -57,7 +57,7 @@ def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
     return source if not view or isinstance(source, View) else View(source, view)
 
 
-class View(CaseSource):
+class View(Wrapped):
     """A source with some of the channels, the cases of some classes, or more labels.
 
     Its records are those of the whole cases: whoever sees a channel has seen the case.
@@ -68,7 +68,8 @@ class View(CaseSource):
     """
 
     def __init__(self, base: CaseSource, view: Mapping[str, Any]) -> None:
-        self.base = base = _renamed(base, view.get("names", {}))
+        super().__init__(_renamed(base, view.get("names", {})))
+        base = self.base
         plain = {key: value for key, value in view.items() if key != HOME}
         self._home = Path(view.get(HOME, "."))
         if "labels_by" in view:
@@ -79,11 +80,6 @@ class View(CaseSource):
         )
         names = view.get("classes")
         self._classes = None if names is None else class_numbers(base, names, asked="classes")
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self.base.name
 
     @property
     def schema(self) -> Schema:
@@ -116,18 +112,6 @@ class View(CaseSource):
             return ids
         return tuple(i for i in ids if self.base.label_class(i) in self._classes)
 
-    def label_class(self, case_id: str) -> int | None:
-        """The source's."""
-        return self.base.label_class(case_id)
-
-    def subject(self, case_id: str) -> str:
-        """The source's."""
-        return self.base.subject(case_id)
-
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Spatial shape of a case in voxels."""
-        return self.base.shape(case_id)
-
     def load(self, case_id: str) -> Case:
         """A case with the channels that are seen, and labels as drawn."""
         case = self.base.load(case_id)
@@ -136,10 +120,6 @@ class View(CaseSource):
             under = self.labeller.under(self.labeller.draw(case, self.base.schema))
             labels = under if labels is None else np.where(labels != 0, labels, under)
         return replace(case, image=case.image[self._seen], labels=labels, under=under)
-
-    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Lineage record of the whole case, as its source keeps it."""
-        return self.base.record(case_id)
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
@@ -175,52 +155,19 @@ class View(CaseSource):
         return found
 
 
-class _Renamed(CaseSource):
+class _Renamed(Wrapped):
     """A source whose channels are called otherwise, as another data set calls the same ones."""
 
     def __init__(self, base: CaseSource, names: Mapping[str, str]) -> None:
-        self.base, self.request, self._names = base, base.request, dict(names)
-
-    @property
-    def name(self) -> str:
-        return self.base.name
+        super().__init__(base)
+        self._names = dict(names)
 
     @property
     def schema(self) -> Schema:
+        """The source's, with other names."""
         schema = self.base.schema
         channels = tuple(self._names.get(channel, channel) for channel in schema.channels)
         return replace(schema, channels=channels)
-
-    @property
-    def space(self) -> Space:
-        return self.base.space
-
-    @property
-    def train_ids(self) -> tuple[str, ...]:
-        return self.base.train_ids
-
-    @property
-    def held_out_ids(self) -> tuple[str, ...]:
-        return self.base.held_out_ids
-
-    def load(self, case_id: str) -> Case:
-        return self.base.load(case_id)
-
-    def label_class(self, case_id: str) -> int | None:
-        return self.base.label_class(case_id)
-
-    def subject(self, case_id: str) -> str:
-        return self.base.subject(case_id)
-
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        return self.base.shape(case_id)
-
-    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        return self.base.record(case_id)
-
-    @property
-    def ancestors(self) -> tuple[Lineage, ...]:
-        return self.base.ancestors
 
 
 def _renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:

@@ -19,9 +19,8 @@ import numpy as np
 from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.lineage import CaseRecord
 from gansynth.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.base import CaseSource, SourceRequest, Wrapped
 from gansynth.sources.grid import same_spacing
-from gansynth.space import Space
 
 log = logging.getLogger("gansynth")
 
@@ -35,7 +34,7 @@ _WHOLE = ("orientation", "transpose_forward", "outside", "plane", "concat", "res
 _OF_CT = "foreground_intensity_properties_per_channel"
 
 
-class BaseSource(CaseSource):
+class BaseSource(Wrapped):
     """Another source's training cases with the run's schema.
 
     Args:
@@ -48,7 +47,7 @@ class BaseSource(CaseSource):
     """
 
     def __init__(self, base: CaseSource, schema: Schema) -> None:
-        self.base, self.request = base, base.request
+        super().__init__(base)
         self._schema = schema
         self._order = self._find_channels(schema)
         self._values = self._find_labels(schema)
@@ -79,41 +78,13 @@ class BaseSource(CaseSource):
         return self.schema.channels
 
     @property
-    def name(self) -> str:
-        """The other source's."""
-        return self.base.name
-
-    @property
     def schema(self) -> Schema:
         """That of the run's own source."""
         return self._schema
 
-    @property
-    def space(self) -> Space:
-        """The other source's, with its host's record."""
-        return self.base.space
-
-    @property
-    def train_ids(self) -> tuple[str, ...]:
-        """The other source's."""
-        return self.base.train_ids
-
-    @property
-    def held_out_ids(self) -> tuple[str, ...]:
-        """The other source's; never opened here."""
-        return self.base.held_out_ids
-
-    def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
-        return self.base.subject(case_id)
-
     def label_class(self, case_id: str) -> int | None:
         """Number of a case's class; None where the run knows of no classes."""
         return self.base.label_class(case_id) if self._schema.classes else None
-
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Spatial shape of a case in voxels."""
-        return self.base.shape(case_id)
 
     def load(self, case_id: str) -> Case:
         """Read one case: channels as the run has them, labels too, and no boxes.

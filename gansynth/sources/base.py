@@ -204,3 +204,64 @@ class CaseSource(ABC):
         """The lineage of whatever learns from this source's training cases."""
         records = self.records(self.train_ids)
         return Lineage(self.name, self.fold, records, dict(self.host), self.ancestors)
+
+
+class Wrapped(CaseSource):
+    """A source seen otherwise: all that a subclass does not say anew is that of the one behind.
+
+    Args:
+        base: the source behind.
+    """
+
+    def __init__(self, base: CaseSource) -> None:
+        self.base, self.request = base, base.request
+
+    @property
+    def name(self) -> str:
+        """The source's behind."""
+        return self.base.name
+
+    @property
+    def schema(self) -> Schema:
+        """The source's behind."""
+        return self.base.schema
+
+    @property
+    def space(self) -> Space:
+        """The source's behind, with its host's record."""
+        return self.base.space
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """The source's behind."""
+        return self.base.train_ids
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """The source's behind."""
+        return self.base.held_out_ids
+
+    def load(self, case_id: str) -> Case:
+        """A case of the source behind."""
+        return self.base.load(case_id)
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+        return self.base.subject(case_id)
+
+    def label_class(self, case_id: str) -> int | None:
+        """Number of a case's class; None where there are none."""
+        return self.base.label_class(case_id)
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Spatial shape of a case in voxels."""
+        return self.base.shape(case_id)
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        """Lineage record of the whole case, as the source behind keeps it."""
+        return self.base.record(case_id)
+
+    @property
+    def ancestors(self) -> tuple[Lineage, ...]:
+        """The source's behind."""
+        return self.base.ancestors
