@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.sources.base import CaseSource
-from gansynth.space import Space
+from gansynth.schema import FloatArray, LabelArray
+from gansynth.sources.base import Wrapped
 
 BRATS = Path(__file__).resolve().parents[1] / "../shared/data/brats2015_deepmedic"
 SUBJECTS = {
@@ -45,26 +44,8 @@ class DataSet:
     note: str
 
 
-class Swapped(CaseSource):
+class Swapped(Wrapped):
     """A source whose held-out cases are the training ones, and the other way round."""
-
-    def __init__(self, source: CaseSource) -> None:
-        self.base, self.request = source, source.request
-
-    @property
-    def name(self) -> str:
-        """Of the source."""
-        return self.base.name
-
-    @property
-    def schema(self) -> Schema:
-        """Of the source."""
-        return self.base.schema
-
-    @property
-    def space(self) -> Space:
-        """Of the source."""
-        return self.base.space
 
     @property
     def train_ids(self) -> tuple[str, ...]:
@@ -75,10 +56,6 @@ class Swapped(CaseSource):
     def held_out_ids(self) -> tuple[str, ...]:
         """The source's training cases."""
         return self.base.train_ids
-
-    def load(self, case_id: str) -> Case:
-        """A case of the source."""
-        return self.base.load(case_id)
 
 
 def data_sets(names: Sequence[str], home: Path, *, subjects: int = 24) -> Iterable[DataSet]:
