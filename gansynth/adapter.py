@@ -16,7 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.asking import Asking
-from gansynth.asking_checks import check_injection, check_learnable, origin_of_samples
+from gansynth.asking_checks import (
+    check_injection,
+    check_learnable,
+    origin_of_samples,
+    refuse_boxes_with_bank,
+)
 from gansynth.clock import Clock
 from gansynth.errors import UsageFault
 from gansynth.lineage import guard, guard_host
@@ -287,12 +292,9 @@ class Adapter(ABC):
         if injection.ratio.p == 0:
             return
         lineage, what = origin_of_samples(injection)
-        if injection.boxes is not None and injection.run is None:
-            raise UsageFault(
-                f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
-                "says what they were asked to be; leave --boxes out"
-            )
-        if injection.run is not None:
+        if injection.run is None:
+            refuse_boxes_with_bank(injection)
+        else:
             check_learnable(injection, self.name, self.needs)
         guard_host(lineage.host, self.source.host, what=what)
         held_out = self.source.records(self.source.held_out_ids)

@@ -105,6 +105,19 @@ def per_class(manifest: Mapping[str, Any]) -> bool:
     return any("classes" in part for part in manifest.get("parts", ()))
 
 
+def refuse_boxes_with_bank(injection: Injection) -> None:
+    """Refuse to say which boxes samples are asked for that are in a bank already.
+
+    Raises:
+        UsageFault: naming the boxes and the bank.
+    """
+    if injection.boxes is not None:
+        raise UsageFault(
+            f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
+            "says what they were asked to be; leave --boxes out"
+        )
+
+
 def refuse_with_bank(injection: Injection) -> None:
     """Refuse to ask anything of samples that are in a bank already.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,31 @@ def usual_output(runs: Path, name: str, injection: Injection) -> Path:
     """
     words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
     return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
+
+
+def check_new_folder(output: Path, record: str, left: Callable[[str], bool]) -> None:
+    """Refuse a folder for a new training that holds anything else.
+
+    Args:
+        output: the folder; need not be there.
+        record: name of the host's record, by which a training that is there is known.
+        left: whether a file of this name may be left of a training that never began.
+
+    Raises:
+        UsageFault: with the way out.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageFault(f"{output}: is a file, expected a folder; take another: -o")
+    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
+    rest = [name for name in held if not left(name)]
+    if rest:
+        way_out = "take another: -o"
+        if record in rest:
+            way_out += ", or go on with the training in it: --set resume=yes"
+        raise UsageFault(
+            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
+            f"folder; {way_out}"
+        )
 
 
 class SessionRecord:

@@ -19,7 +19,7 @@ from gansynth.lineage import CaseRecord
 from gansynth.mixing import MixPlan
 from gansynth.reporting import Reporter
 from gansynth.schema import Sample
-from gansynth.sessions import usual_output
+from gansynth.sessions import check_new_folder, usual_output
 from gansynth.sources.base import CaseSource
 from gansynth.supply import BankSize
 from gansynth.supplying import REJECTED, read_patience
@@ -296,18 +296,7 @@ def check_output(job: Job) -> None:
     if job.choices.resume:
         check_resumable(job)
         return
-    if output.exists() and not output.is_dir():
-        raise UsageFault(f"{output}: is a file, expected a folder; take another: -o")
-    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
-    rest = [name for name in held if name not in OURS and not _is_list(name)]
-    if rest:
-        way_out = "take another: -o"
-        if FILE in rest:
-            way_out += ", or go on with the training in it: --set resume=yes"
-        raise UsageFault(
-            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
-            f"folder; {way_out}"
-        )
+    check_new_folder(output, FILE, lambda name: name in OURS or _is_list(name))
 
 
 def _is_list(name: str) -> bool:

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.adapter import Injection
-from gansynth.asking_checks import check_injection, check_learnable, refuse_with_bank
+from gansynth.asking_checks import (
+    check_injection,
+    check_learnable,
+    refuse_boxes_with_bank,
+    refuse_with_bank,
+)
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import Schema
@@ -38,11 +43,7 @@ def open_origin(
         return None
     if injection.bank is not None:
         refuse_with_bank(injection)
-        if injection.boxes is not None:
-            raise UsageFault(
-                f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
-                "says what they were asked to be; leave --boxes out"
-            )
+        refuse_boxes_with_bank(injection)
         return _open_bank(injection.bank, source, space, held_out)
     check_learnable(injection, "segmenter")
     assert injection.run is not None  # see Injection

@@ -59,16 +59,7 @@ def check_output(job: Job) -> None:
     if job.options.resume:
         _check_resumable(job)
         return
-    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
-    rest = [name for name in held if name not in OURS]
-    if rest:
-        way_out = "take another: -o"
-        if FILE in rest:
-            way_out += ", or go on with the training in it: --set resume=yes"
-        raise UsageFault(
-            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
-            f"folder; {way_out}"
-        )
+    sessions.check_new_folder(output, FILE, OURS.__contains__)
 
 
 def _check_resumable(job: Job) -> None:

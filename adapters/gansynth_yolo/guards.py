@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gansynth.adapter import Injection
-from gansynth.asking_checks import check_injection, refuse_with_bank
+from gansynth.asking_checks import check_injection, refuse_boxes_with_bank, refuse_with_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import Schema
@@ -39,11 +39,7 @@ def open_origin(
         return None
     if injection.bank is not None:
         refuse_with_bank(injection)
-        if injection.boxes is not None:
-            raise UsageFault(
-                f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
-                "says what they were asked to be; leave --boxes out"
-            )
+        refuse_boxes_with_bank(injection)
         return _open_bank(injection.bank, source, held_out)
     assert injection.run is not None  # see Injection
     origin = _open_run(injection.run, injection.edits, source, held_out)
