@@ -150,7 +150,9 @@ def resolve(
     cut = partial(CaseBatches, cache, seed=loop.seed, context=built.context, accepts=built.accepts)
     crops = cut(space)
     small = space if loop.patch is None else _patch_space(space, loop.patch)
-    batches = cut(small, asked=_asked_maps(built, small, cache))
+    asked = _asked_maps(built, small, cache)
+    # One and the same where it can be: whole cases are kept at hand once.
+    batches = crops if loop.patch is None and asked is None else cut(small, asked=asked)
     return Job(source, cache, space, built, loop, names, batches, crops, picked)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from gansynth.errors import DataFault
 from gansynth.integrity import disk_errors, read_json, whole_folder, write_json_atomic
+from gansynth.regrid import crop_pad
 from gansynth.reporting import Reporter
 from gansynth.schema import OUTSIDE, Case, Sample
 from gansynth.space import Space
@@ -90,19 +91,15 @@ def into(case: Case, part: Sample, space: Space) -> Case:
         part: what ``to_host`` made of it.
         space: the generator's.
     """
-    corner = space.frame_corner(case.image.shape[1:])
+    shape = case.image.shape[1:]
+    corner = [-first for first in space.frame_corner(shape)]
     if not corner:
         return replace(case, image=part.image, labels=part.labels)
     assert case.labels is not None
     assert part.labels is not None
-    at, of = [], []
-    for first, length, extent in zip(corner, part.labels.shape, case.labels.shape, strict=True):
-        low, high = max(first, 0), min(first + length, extent)
-        at.append(slice(low, high))
-        of.append(slice(low - first, high - first))
-    image, labels = case.image.copy(), case.labels.copy()
-    image[(slice(None), *at)] = part.image[(slice(None), *of)]
-    labels[tuple(at)] = part.labels[tuple(of)]
+    inside = crop_pad(np.ones(part.labels.shape, np.bool_), corner, shape, False)
+    image = np.where(inside, crop_pad(part.image, corner, shape, 0), case.image)
+    labels = np.where(inside, crop_pad(part.labels, corner, shape, 0), case.labels)
     return replace(case, image=image, labels=labels)
 
 

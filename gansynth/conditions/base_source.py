@@ -114,8 +114,7 @@ class BaseSource(Wrapped):
                     *(self.request.kind, self.request.where, case.id),
                 )
             return np.zeros(case.image.shape[1:], np.int16)
-        known = len(self._values) > sum(v > 0 for v in self.base.schema.labels.values())
-        if known and all(one == other for one, other in self._values.items()):
+        if all(self._values.get(value) == value for value in self.base.schema.labels.values()):
             return case.labels
         mapped = np.zeros_like(case.labels)
         for value, own in {OUTSIDE: OUTSIDE, **self._values}.items():

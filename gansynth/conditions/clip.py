@@ -75,21 +75,22 @@ class Clip(Edit):
         self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
     ) -> dict[str, Any]:
         """See ``draw``, of what lies in the body that the image shows, if that is asked for."""
-        params = self.draw(self._shown(labels, scene), schema, rng)
-        return {**params, "to": self.options.to} if self.options.to == "image" else params
+        if self.options.to == "labels":
+            return self.draw(labels, schema, rng)
+        return {**self.draw(_shown(labels, scene), schema, rng), "to": "image"}
 
     def apply_in(
         self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
     ) -> LabelArray:
         """See ``apply``, likewise."""
         if params.get("to") == "image":
-            labels = np.where((labels > 0) & ~scene.body, np.int16(0), labels)
+            labels = _shown(labels, scene)
         return self.apply(labels, schema, params)
 
-    def _shown(self, labels: LabelArray, scene: Scene) -> LabelArray:
-        if self.options.to == "labels":
-            return labels
-        return np.where((labels > 0) & ~scene.body, np.int16(0), labels)
+
+def _shown(labels: LabelArray, scene: Scene) -> LabelArray:
+    """Labels without foreground beyond the body that the image shows."""
+    return np.where((labels > 0) & ~scene.body, np.int16(0), labels)
 
 
 def _largest_body(inside: Mask) -> Mask:

@@ -135,8 +135,8 @@ class CaseBatches:
         placed = self.cache.place(case_id, self.space, rng)
         case = self._cut(placed)
         found = placed._replace(case=case), case  # the case as it was read may go
-        self._bytes += case.image.nbytes
-        if self._bytes <= WHOLE:
+        if self._bytes + case.image.nbytes <= WHOLE:
+            self._bytes += case.image.nbytes
             self._whole[case_id] = found
         return found
 
