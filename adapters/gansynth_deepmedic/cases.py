@@ -12,6 +12,7 @@ from gansynth.errors import DataFault, GansynthError, IntegrityFault
 from gansynth.integrity import read_json
 from gansynth.sources.listing import SPLITS, SUBJECTS, Entry, Fault, VolumeSet, stem
 from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
+from gansynth_deepmedic.folds import known_names
 from gansynth_deepmedic.order import SLOTS
 
 MANIFEST = "manifest.json"
@@ -47,7 +48,7 @@ def list_cases(
     """
     everything = (*config.train, *config.validation)
     parts = ["train"] * len(config.train) + ["val"] * len(config.validation)
-    ids = case_ids(everything, config.channels[0])
+    ids = known_names(config, everything) or case_ids(everything, config.channels[0])
     listed = dict(zip(ids, everything, strict=True))
     drawn = list(_synthetic(listed))
     faults = [*_channel_faults(config, model), *drawn, *_both_sides(listed, config)]

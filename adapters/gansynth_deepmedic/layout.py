@@ -119,9 +119,9 @@ def write_layout(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, paths in lists.items():
-            text = "".join(f"{_listable(path)}\n" for path in paths)
+            text = "".join(f"{listable(path)}\n" for path in paths)
             (folder / list_file(name)).write_text(text, "utf-8")
-        (folder / TRAIN).write_text(_text(config, changed), "ascii")
+        (folder / TRAIN).write_text(config_text(config, changed), "ascii")
     first = file_names(config.channels)[0]
     return Layout(
         folder,
@@ -190,7 +190,7 @@ def _lists(
     return lists
 
 
-def _listable(path: str) -> str:
+def listable(path: str) -> str:
     """A path as a line of a list.
 
     Raises:
@@ -219,7 +219,7 @@ def _changed(
     asked: Mapping[str, Any],
     more: Additions,
 ) -> Changes:
-    changes: Changes = dict(_absolute(config))
+    changes: Changes = dict(absolute_paths(config))
     changes |= {
         key: (value, "as asked")
         for key, value in asked.items()
@@ -250,7 +250,7 @@ def _changed(
     return changes | dict(more.values)
 
 
-def _absolute(config: TrainConfig) -> Changes:
+def absolute_paths(config: TrainConfig) -> Changes:
     """Paths that mean the same wherever the file is."""
     home = config.path.parent
 
@@ -264,7 +264,7 @@ def _absolute(config: TrainConfig) -> Changes:
     }
 
 
-def _text(config: TrainConfig, changes: Changes) -> str:
+def config_text(config: TrainConfig, changes: Changes) -> str:
     """The user's assignments in their order, with these changes; new keys come last."""
     reasons = {key: why for key, (_, why) in changes.items() if why}
     values = dict(config.values)

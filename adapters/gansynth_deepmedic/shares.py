@@ -10,6 +10,7 @@ were listed if each real case were listed once beside its share of synthetic one
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -122,6 +123,31 @@ def share_on_the_fly(
     one_kind = constant and ratio.p in (0.0, 1.0)
     taken, changed = _one_kind(total, segments) if one_kind else _segments(total, segments, batch)
     return Share(total, taken, *dealt, said=(*said, *changed))
+
+
+def same_segments(
+    mixes: Sequence[tuple[Ratio, bool]], cases: int, segments: int, batch: int, *, real: int
+) -> int:
+    """Segments of a subepoch by which trainings at several ratios take as many steps.
+
+    Where real and synthetic cases meet, they are a multiple of the cases and of the batch; the
+    least that suits all is taken, and never fewer than the user's file says.
+
+    Args:
+        mixes: ratio, and whether it stays as it is, of every training.
+        cases: see ``share_on_the_fly``.
+        segments: likewise.
+        batch: likewise.
+        real: real training cases.
+    """
+    while True:
+        wanted = max(
+            share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant).segments
+            for ratio, constant in mixes
+        )
+        if wanted == segments:
+            return segments
+        segments = wanted
 
 
 def _listed(real: int, ratio: Ratio) -> tuple[int, int, bool]:

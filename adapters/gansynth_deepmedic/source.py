@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from gansynth.sources.base import Original, SourceRequest
 from gansynth.sources.grid import canonical, canonical_shape, stored_axes
 from gansynth.sources.pairs import LABELS, other_shape
 from gansynth.sources.reading import parse_read
+from gansynth.sources.subjects import Split
 from gansynth.sources.volumes import VolumeSource, absolute
 from gansynth.space import Space
 from gansynth_deepmedic.cases import Cases, class_labels, list_cases
@@ -36,6 +37,7 @@ from gansynth_deepmedic.configs import (
     read_train_config,
 )
 from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.folds import config_of, is_divided
 from gansynth_deepmedic.options import DeepMedicOptions
 
 log = logging.getLogger("gansynth")
@@ -78,6 +80,24 @@ class DeepMedicSource(VolumeSource):
         """
         self.entry(case_id)
         return self._listed[case_id]
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """All that the configuration lists."""
+        return tuple(self._listed)
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """The same cases dealt out otherwise: a configuration with lists of its own for each fold.
+
+        Cases are those that this one lists.
+        """
+        from gansynth_deepmedic.divided import write_folds
+
+        return write_folds(self, splits, folder)
+
+    @property
+    def _listed_fold(self) -> str:
+        return "0" if is_divided(self.request.where) else self.fold
 
     @cached_property
     def regions(self) -> bool:
@@ -245,7 +265,7 @@ def listed_by(
         path = Path(os.path.abspath(os.path.expanduser(asked.model)))
         request = replace(request, read={**request.read, "model": str(path)})
         model = read_model_config(path)
-    config = read_train_config(Path(request.where))
+    config = read_train_config(config_of(request))
     asked.volumes(config)
     if model is not None and asked.labels and max(asked.labels.values()) >= model.classes:
         raise UsageFault(

@@ -22,14 +22,15 @@ MAX_CASE_BYTES = 16 << 30
 
 def write_hashes(folder: Path, *, again: bool = True) -> None:
     """Note date and SHA-256 of every array in a folder, in ``gansynth_<folder>.json`` beside it."""
-    if not again and _hashes(folder).is_file():
+    if not again and hashes_of(folder).is_file():
         return
     files = sorted(folder.glob("*.b2nd"))
     doc = {file.name: [file.stat().st_mtime_ns, sha256_file(file)] for file in files}
-    write_json_atomic(_hashes(folder), doc)
+    write_json_atomic(hashes_of(folder), doc)
 
 
-def _hashes(folder: Path) -> Path:
+def hashes_of(folder: Path) -> Path:
+    """Where the hashes of a folder's arrays are noted."""
     return folder.with_name(f"gansynth_{folder.name}.json")
 
 
@@ -44,7 +45,7 @@ class CaseFiles:
     def __init__(self, folder: Path, way_out: str) -> None:
         self.folder = folder
         self.way_out = way_out
-        known = _hashes(folder)
+        known = hashes_of(folder)
         self._hashes: dict[str, Any] = read_json(known) if known.is_file() else {}
 
     def open(self, name: str) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from gansynth.errors import UsageFault
 from gansynth.findings import Checked
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.folds import absolute_splits
 from gansynth.sources.listing import VolumeSet
 from gansynth.sources.names import pick
 from gansynth.sources.reading import VolumeOptions, parse_read
@@ -34,7 +35,8 @@ def open_raw(request: SourceRequest) -> VolumeSource:
             f"preprocess them and use nnunet:{request.where}"
         )
     listing = volume_set(raw, root.preprocessed / dataset)
-    return VolumeSource(request, _with_channels(listing, options.channels), options)
+    listing = _with_channels(listing, options.channels)
+    return VolumeSource(absolute_splits(request), listing, options)
 
 
 def _with_channels(listing: VolumeSet, asked: Sequence[str] | None) -> VolumeSet:

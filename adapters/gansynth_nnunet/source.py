@@ -21,6 +21,7 @@ from gansynth.integrity import read_json, write_json_atomic
 from gansynth.lineage import guard_split
 from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.divided import divide
 from gansynth.sources.reading import ReadOptions, parse_read
 from gansynth.space import Space
 from gansynth_nnunet.cases import CaseFiles
@@ -134,9 +135,24 @@ class NnunetSource(CaseSource):
         """Validation cases of the fold, sorted; none for fold ``all``."""
         return self._held_out
 
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """All preprocessed cases, of whatever fold, sorted."""
+        return self._ids
+
     def subject(self, case_id: str) -> str:
         """The person a case belongs to."""
         return self._subjects[case_id]
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """The same cases dealt out otherwise: nnU-Net's three folders below ``folder``.
+
+        Only cases that are named get there. nnU-Net writes a fold's results to one place below
+        ``nnUNet_results``, so two trainings of one fold take a folder each.
+        """
+        from gansynth_nnunet.divided import write_root
+
+        return write_root(self, divide(self, self._ids, splits, folder))
 
     @cached_property
     def schema(self) -> Schema:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from gansynth.integrity import (
     write_json_atomic,
 )
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.divided import table_text
 from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth_nnunet.paths import NnunetRoot
 
@@ -95,11 +94,8 @@ def write_splits(
 
 def write_subjects(folder: Path, subject_of: Mapping[str, str]) -> None:
     """Write ``gansynth_subjects.csv``, which every later command reads unless told otherwise."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("case", "subject"))
-    rows.writerows(sorted(subject_of.items()))
-    write_bytes_atomic(folder / SUBJECTS, text.getvalue().encode())
+    text = table_text(("case", "subject"), sorted(subject_of.items()))
+    write_bytes_atomic(folder / SUBJECTS, text.encode())
 
 
 def make_splits(

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth import child
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Outcome
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
 from gansynth.bank_plan import plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.lineage import CaseRecord, guard_host
 from gansynth.mixing import MixPlan
+from gansynth.places import count_places
 from gansynth.reporting import Reporter
 from gansynth.schema import Sample
 from gansynth.sessions import usual_output
@@ -47,6 +48,7 @@ class YoloAdapter(Adapter):
     """One YOLO data set and split to augment; the detector is a setting."""
 
     name: ClassVar[str] = "yolo"
+    goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     settings: ClassVar[Mapping[str, str]] = SETTINGS
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
     any_size: ClassVar[bool] = True
@@ -157,6 +159,46 @@ class YoloAdapter(Adapter):
             box_drawer(injection.boxes)
         precision.pick_device(injection.device)
         self.bank_bytes(injection)
+
+    @classmethod
+    def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
+        """LibreYOLO's last weights are judged if it does not validate while it trains.
+
+        Raises:
+            UsageFault: it is to validate, or the detector is one that always does.
+        """
+        if settings.get("detector") == "ultralytics":
+            raise UsageFault(
+                "host.detector: ultralytics keeps the weights that do best on the images that are "
+                "judged on, expected a detector that does not: libreyolo"
+            )
+        asked = [option for option in options if option.startswith("eval_interval=")]
+        if asked not in ([], ["eval_interval=0"]):
+            raise UsageFault(
+                f"host.options: {asked[0]} has weights chosen by the images that are judged on, "
+                "expected eval_interval=0; leave it out"
+            )
+        return tuple(options) if asked else (*options, "eval_interval=0")
+
+    @classmethod
+    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Mosaics all the time, mixup, and wider geometry, each in the detector's own words."""
+        if settings.get("detector") == "ultralytics":
+            words = "close_mosaic=0 mixup=0.5 degrees=20 translate=0.2 shear=5 flipud=0.5"
+        else:
+            words = "no_aug_epochs=0 mosaic_prob=1 mixup_prob=0.5 degrees=20 translate=0.2 shear=5"
+        return {}, tuple(words.split())
+
+    def lasting(
+        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
+    ) -> list[dict[str, str]]:
+        """Epochs, whose length goes by the ratio; as near to the steps as whole epochs come."""
+        batch = int(settings.get("batch", "16"))
+        found = []
+        for ratio, _ in mixes:
+            places = count_places(ratio, cases)
+            found.append({"epochs": str(max(1, round(steps / max(1, places // batch))))})
+        return found
 
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]

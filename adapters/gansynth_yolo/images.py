@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -87,6 +87,16 @@ class Listing:
     def of(self, split: str) -> tuple[YoloImage, ...]:
         """The images of a split."""
         return tuple(image for image in self.images.values() if image.split == split)
+
+    def dealt(self, train: Sequence[str], val: Sequence[str]) -> Listing:
+        """The same images on other sides; those on neither are left out."""
+        sides = {"train": train, "val": val}
+        images = {
+            case: replace(self.images[case], split=side)
+            for side, cases in sides.items()
+            for case in cases
+        }
+        return replace(self, images=images)
 
 
 def list_images(file: DatasetFile, options: YoloOptions) -> Listing:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from gansynth.sources.planes import Edges, PixelSpacing
-from gansynth.sources.reading import ReadOptions
+from gansynth.sources.reading import ReadOptions, SplitsFile
 
 
 def _two_groups(value: Any) -> Any:
@@ -70,6 +70,7 @@ class YoloOptions(ReadOptions):
     spacing: PixelSpacing = Field(
         (1.0, 1.0), description="size of the files' pixels in mm along y,x (one number for both)"
     )
+    splits: SplitsFile = None
     allow_outside: bool = Field(
         False, description="`yes`: paths and links may lead out of the folder of `data.yaml`"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil, log2
@@ -17,9 +17,11 @@ from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, guard_split
 from gansynth.schema import Boxes, Case, Schema, content_hash
 from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.divided import divide
+from gansynth.sources.folds import absolute_splits, one_fold
 from gansynth.sources.planes import resize
 from gansynth.sources.reading import parse_read
-from gansynth.sources.subjects import read_subjects
+from gansynth.sources.subjects import Split, read_subjects
 from gansynth.space import Space
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
 from gansynth_yolo.headers import read_pixels, scaled
@@ -56,7 +58,9 @@ class YoloSource(CaseSource):
         request: what was asked for, with absolute paths.
         options: how it is read.
         file: what ``data.yaml`` says.
-        listing: its images, and what is wrong with them.
+        listing: its images, and what is wrong with them; those of the fold, where ``splits`` are
+            asked for.
+        everything: all its images.
     """
 
     def __init__(self, request: SourceRequest) -> None:
@@ -65,14 +69,27 @@ class YoloSource(CaseSource):
         subjects = request.subjects
         if subjects is not None and Path(subjects).is_file():
             subjects = os.path.abspath(subjects)
-        self.request = replace(request, where=str(path), subjects=subjects)
-        if self.fold not in ("0", "all"):
+        self.request = replace(absolute_splits(request), where=str(path), subjects=subjects)
+        if self.fold not in ("0", "all") and self.options.splits is None:
             raise UsageFault(
                 f"--fold {self.fold!r}: {path} has one split, its own; expected 0, or all: train "
                 "and val together"
             )
         self.file: DatasetFile = read_dataset_file(path, allow_outside=self.options.allow_outside)
-        self.listing: Listing = list_images(self.file, self.options)
+        self.everything: Listing = list_images(self.file, self.options)
+        self.listing: Listing = self._dealt()
+
+    def _dealt(self) -> Listing:
+        """The images as ``--read splits=`` deals them out, if it is given."""
+        everything = self.everything
+        if self.options.splits is None or self.fold == "all" or everything.faults:
+            return everything
+        said = Path(self.options.splits)
+        return everything.dealt(*one_fold(said, self.fold, self._subjects, self.file.path))
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """The same images dealt out otherwise: two small files in a folder."""
+        return divide(self, self.everything.images, splits, folder).request(self.request)
 
     def faults(self) -> list[Fault]:
         """What is wrong, without decoding an image; the first is what opening raises."""
@@ -235,10 +252,10 @@ class YoloSource(CaseSource):
     @cached_property
     def _places(self) -> dict[str, tuple[str | None, int | None]]:
         if self.options.volumes is None:
-            return dict.fromkeys(self.listing.images, (None, None))
+            return dict.fromkeys(self.everything.images, (None, None))
         pattern = re.compile(self.options.volumes)
         places: dict[str, tuple[str | None, int | None]] = {}
-        for case, image in self.listing.images.items():
+        for case, image in self.everything.images.items():
             match = pattern.search(unsplit(case))
             if match is None or not match[1] or not (match[2] or "").isdecimal():
                 raise DataFault(
@@ -252,10 +269,10 @@ class YoloSource(CaseSource):
     def _subjects(self) -> dict[str, str]:
         asked = self.request.subjects
         if asked is not None and (asked.lower().endswith(".csv") or Path(asked).is_file()):
-            return read_subjects(asked, self.listing.images)
+            return read_subjects(asked, self.everything.images)
         if asked is not None:
-            found = read_subjects(asked, {unsplit(case) for case in self.listing.images})
-            return {case: found[unsplit(case)] for case in self.listing.images}
+            found = read_subjects(asked, {unsplit(case) for case in self.everything.images})
+            return {case: found[unsplit(case)] for case in self.everything.images}
         return {case: volume or case for case, (volume, _) in self._places.items()}
 
     def _spacing(self) -> tuple[float, float]:

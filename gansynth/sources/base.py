@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gansynth.errors import UsageFault
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.space import Space
+
+if TYPE_CHECKING:
+    from gansynth.sources.subjects import Split
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,32 @@ class CaseSource(ABC):
         raise UsageFault(
             f"{self.name}: a host's label maps of cases of {self.request.kind}: cannot be brought "
             "to their voxels; expected volumes as their files hold them: nnunet-raw:, nifti:, msd:"
+        )
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """The same cases dealt out otherwise, for any process to open; no image is copied.
+
+        Fold k trains on ``splits[k]["train"]`` and holds out ``splits[k]["val"]``; any cases of
+        the data set may be named, whatever this source's own fold is, and nobody reads the others.
+        Subjects stay who they are. Only lists, links and small files are written, and those in
+        ``folder``: again if they are there already, the same.
+
+        Args:
+            splits: one for each fold.
+            folder: made if it is not there. It must live on as long as the request is used.
+
+        Returns:
+            The request of fold 0; ``dataclasses.replace(request, fold=str(k))`` is that of fold k.
+
+        Raises:
+            UsageFault: the kind cannot; unknown cases, an empty side, or another split in there.
+            IntegrityFault: a subject is on both sides.
+            EnvironmentFault: the disk refuses.
+        """
+        raise UsageFault(
+            f"{self.name}: cases of {self.request.kind}: cannot be dealt out otherwise, expected a "
+            "data set as its files have it: nnunet:, nnunet-raw:, nifti:, msd:, pictures:, yolo:, "
+            "deepmedic:, or slices: of one of these"
         )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:

@@ -267,7 +267,7 @@ def _check_sides(
     except GansynthError as error:
         yield Finding("error", None, listing.where, str(error))
         return
-    yield from check_folds(split_file(listing), subject_of, folds)
+    yield from check_folds(split_file(listing, options), subject_of, folds)
     yield from same_content(listing.where, seen.content, folds)
 
 

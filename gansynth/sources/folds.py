@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import read_json
 from gansynth.lineage import guard_split
+from gansynth.sources.base import SourceRequest
 from gansynth.sources.listing import VolumeSet
 from gansynth.sources.reading import VolumeOptions
 from gansynth.sources.subjects import Split, grouped_splits, read_subjects
@@ -39,13 +41,17 @@ def subjects_of(listing: VolumeSet, asked: str | None) -> dict[str, str]:
 def folds_of(
     listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions
 ) -> dict[str, Split]:
-    """Every fold by its number, as text; test cases are held out of all.
+    """Every fold by its number, as text; test cases are held out of all that no JSON says.
 
-    The layout's own columns come first, then its JSON of splits, then folds are dealt out.
+    A JSON of splits that is asked for comes first, then the layout's own columns, then the JSON
+    beside it, then folds are dealt out.
 
     Raises:
         DataFault: a split that cannot be used, or too few subjects to deal out.
     """
+    known = {entry.case for entry in listing.entries}
+    if options.splits is not None:
+        return read_folds(Path(options.splits), known, listing.where)
     test = [entry.case for entry in listing.entries if entry.part == "test"]
     part_of = {entry.case: entry.part for entry in listing.entries if entry.part != "test"}
     parts = set(part_of.values()) - {""}
@@ -60,7 +66,7 @@ def folds_of(
             for number in sorted(parts, key=int)
         }
     elif listing.splits.is_file():
-        return _read(listing)
+        return read_folds(listing.splits, known, listing.where)
     else:
         folds = _dealt(listing, subject_of, options, list(part_of), bool(test))
     for split in folds.values():
@@ -101,17 +107,34 @@ def _dealt(
     return {str(number): split for number, split in enumerate(splits)}
 
 
-def _read(listing: VolumeSet) -> dict[str, Split]:
-    folds = read_splits(listing.splits)
-    known = {entry.case for entry in listing.entries}
+def read_folds(path: Path, known: Collection[str], where: Path) -> dict[str, Split]:
+    """Every fold of a JSON of splits, by its number as text.
+
+    Args:
+        path: the JSON.
+        known: cases of the data set.
+        where: the data set, for messages.
+
+    Raises:
+        DataFault: as ``read_splits``, or it names other cases.
+    """
+    folds = read_splits(path)
     for number, split in folds.items():
-        unknown = sorted({*split["train"], *split["val"]} - known)
+        unknown = sorted({*split["train"], *split["val"]} - set(known))
         if unknown:
             raise DataFault(
-                f"{listing.splits}: fold {number} names {len(unknown)} case(s) that "
-                f"{listing.where} does not have, {unknown[0]!r} first; {_REPAIR}"
+                f"{path}: fold {number} names {len(unknown)} case(s) that {where} does not have, "
+                f"{unknown[0]!r} first; {_REPAIR}"
             )
     return folds
+
+
+def absolute_splits(request: SourceRequest) -> SourceRequest:
+    """The request with ``--read splits=`` made absolute, if it has that."""
+    if "splits" not in request.read:
+        return request
+    path = str(Path(request.read["splits"]).expanduser().absolute())
+    return replace(request, read={**request.read, "splits": path})
 
 
 def read_splits(path: Path) -> dict[str, Split]:
@@ -167,8 +190,34 @@ def choose_fold(
             f"{listing.where}: fold {fold}: no {'held-out' if train else 'training'} case, "
             "expected at least one; correct the split"
         )
-    guard(split_file(listing), subject_of, fold, split)
+    guard(split_file(listing, options), subject_of, fold, split)
     return train, held_out
+
+
+def one_fold(
+    path: Path, fold: str, subject_of: Mapping[str, str], where: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and held-out cases of one fold of a JSON of splits, sorted.
+
+    Args:
+        path: the JSON.
+        fold: its number, as text.
+        subject_of: case -> subject, of all cases.
+        where: the data set, for messages.
+
+    Raises:
+        UsageFault: there is no such fold.
+        DataFault: as ``read_folds``.
+        IntegrityFault: a subject is on both sides.
+    """
+    folds = read_folds(path, subject_of.keys(), where)
+    if fold not in folds:
+        raise UsageFault(
+            f"--fold {fold!r}: {path} has the folds {', '.join(folds)}; expected one of them, or "
+            "'all'"
+        )
+    guard(path, subject_of, fold, folds[fold])
+    return tuple(sorted(folds[fold]["train"])), tuple(sorted(folds[fold]["val"]))
 
 
 def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: Split) -> None:
@@ -191,7 +240,9 @@ def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: Split) -
     )
 
 
-def split_file(listing: VolumeSet) -> Path:
-    """What says which case is in which fold: the layout's columns, or the JSON beside it."""
+def split_file(listing: VolumeSet, options: VolumeOptions) -> Path:
+    """What says which case is in which fold: a JSON, or the layout's columns."""
+    if options.splits is not None:
+        return Path(options.splits)
     parts = {entry.part for entry in listing.entries} - {"", "test"}
     return listing.splits if not parts and listing.splits.is_file() else listing.where

@@ -32,6 +32,7 @@ from gansynth.sources.h5_format import (
 )
 from gansynth.sources.patches import PatchSource, part_boxes
 from gansynth.sources.reading import ReadOptions, parse_read
+from gansynth.sources.subjects import Split
 from gansynth.space import Space
 
 
@@ -146,6 +147,18 @@ class H5Source(PatchSource):
         return self._source.original(case_id)
 
     # -- reading ---------------------------------------------------------------------------------
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """Refused: a cache holds one fold, read as that fold's training cases say.
+
+        Raises:
+            UsageFault: naming what it was made from.
+        """
+        made_from = f"{self.index.request['kind']}:{self.index.request['where']}"
+        raise UsageFault(
+            f"{self.path}: a cache holds one fold, which cannot be dealt out otherwise, expected "
+            f"what it was made from: {made_from}"
+        )
 
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).

@@ -13,7 +13,14 @@ from pydantic import BeforeValidator, Field
 from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.sources.picture_files import SUFFIXES
 from gansynth.sources.planes import Edges, PixelSpacing, Windows
-from gansynth.sources.reading import LabelNames, LeastVoxels, OfLabels, ReadOptions, Words
+from gansynth.sources.reading import (
+    LabelNames,
+    LeastVoxels,
+    OfLabels,
+    ReadOptions,
+    SplitsFile,
+    Words,
+)
 from gansynth.sources.subjects import read_column
 
 IMAGES = "images"
@@ -68,7 +75,8 @@ class PictureOptions(ReadOptions):
         description="rows and columns of the crops a generator works on; else those of `resize`, "
         "else the training pictures' median, at most 512, in eights",
     )
-    folds: int = Field(5, ge=2, description="number of folds")
+    splits: SplitsFile = None
+    folds: int = Field(5, ge=2, description="number of folds, where there are no `splits`")
     seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
     boxes: OfLabels = None
     least: LeastVoxels = 1

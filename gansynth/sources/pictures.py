@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil
@@ -18,13 +18,15 @@ from gansynth.findings import Checked, Finding
 from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.classes import without_cases
+from gansynth.sources.divided import divide
+from gansynth.sources.folds import absolute_splits, one_fold
 from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.listing import located
 from gansynth.sources.picture_files import full_range, picture_shape, read_picture
 from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
 from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
-from gansynth.sources.subjects import grouped_splits, read_subjects
+from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth.space import Space
 
 LARGEST = 512
@@ -64,7 +66,7 @@ class PictureSource(CaseSource):
         subjects = request.subjects
         if subjects is not None and Path(subjects).is_file():
             subjects = str(Path(subjects).absolute())
-        self.request = replace(request, where=str(folder), subjects=subjects)
+        self.request = replace(absolute_splits(request), where=str(folder), subjects=subjects)
         self.found: PictureSet = list_pictures(folder, self.options)
         self._numbers = BINARY
         if self.options.labels is not None:
@@ -90,6 +92,10 @@ class PictureSource(CaseSource):
     def subject(self, case_id: str) -> str:
         """The person a picture is of."""
         return self._subjects[case_id]
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """The same pictures dealt out otherwise: two small files in a folder."""
+        return divide(self, self.found.pictures, splits, folder).request(self.request)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -143,6 +149,9 @@ class PictureSource(CaseSource):
         ids, folds = tuple(sorted(self.found.pictures)), self.options.folds
         if self.fold == "all":
             return ids, ()
+        if self.options.splits is not None:
+            said = Path(self.options.splits)
+            return one_fold(said, self.fold, self._subjects, self.found.folder)
         if not self.fold.isdecimal() or int(self.fold) >= folds:
             raise UsageFault(
                 f"--fold {self.fold!r}: {self.found.folder} has folds 0 to {folds - 1}, or 'all'; "

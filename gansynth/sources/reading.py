@@ -186,6 +186,13 @@ Whole = Annotated[
         "to the case's own grid"
     ),
 ]
+SplitsFile = Annotated[
+    str | None,
+    Field(
+        description='JSON list of folds, each `{"train": [cases], "val": [cases]}`, that counts '
+        "before all else that says which case is where"
+    ),
+]
 Resampling = Annotated[
     Literal["linear", "nearest"],
     Field(
@@ -245,6 +252,7 @@ class VolumeOptions(ReadOptions):
     frame: Frame = None
     whole: Whole = None
     resampling: Resampling = "linear"
+    splits: SplitsFile = None
     folds: int = Field(5, ge=2, description="number of folds, where the source has no split")
     seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
     allow_absolute: bool = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -113,3 +114,9 @@ def split_read(request: SourceRequest) -> tuple[SourceRequest, SourceRequest]:
     return replace(request, read=own), replace(
         request, kind=inner.kind, where=inner.where, read=rest
     )
+
+
+def inner_read(read: Mapping[str, str]) -> dict[str, str]:
+    """Keys of the inner source, as they are typed for slices of it."""
+    known = SliceOptions.model_fields
+    return {f"{INNER}{key}" if key in known else key: value for key, value in read.items()}

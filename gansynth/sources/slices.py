@@ -29,7 +29,8 @@ from gansynth.sources.patches import PatchSource, cut_case
 from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
 from gansynth.sources.slice_choice import SliceChoice
-from gansynth.sources.slice_options import AXIS, SliceOptions, split_read
+from gansynth.sources.slice_options import AXIS, SliceOptions, inner_read, split_read
+from gansynth.sources.subjects import Split
 from gansynth.space import Space, boxes_of_slice
 
 if TYPE_CHECKING:
@@ -111,6 +112,30 @@ class SliceSource(CaseSource):
     def subject(self, case_id: str) -> str:
         """The person the slice's volume belongs to."""
         return self.inner.subject(self._parse(case_id)[0])
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """The volumes behind dealt out otherwise: all slices of a volume go where one is named.
+
+        Of a volume outside of this fold any slice may be named, whether it is cut or not.
+        """
+        volumes = [
+            Split(train=self._volumes_of(split["train"]), val=self._volumes_of(split["val"]))
+            for split in splits
+        ]
+        inner = self.inner.divided(volumes, folder)
+        own, _ = split_read(self.request)
+        return replace(
+            inner,
+            kind=self.request.kind,
+            where=f"{inner.kind}:{inner.where}",
+            read={**own.read, **inner_read(inner.read)},
+        )
+
+    def _volumes_of(self, cases: Iterable[str]) -> list[str]:
+        try:
+            return sorted({self._parse(case)[0] for case in cases})
+        except DataFault as fault:
+            raise UsageFault(f"{fault}; correct the split") from fault
 
     def label_class(self, case_id: str) -> int | None:
         """Number of a slice's class; its volume is counted once, its image not looked at."""

@@ -7,7 +7,7 @@ the training cases of the fold; no held-out file is opened for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil
@@ -22,7 +22,8 @@ from gansynth.integrity import Volume, read_nifti, read_nifti_header
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, Original, SourceRequest
 from gansynth.sources.between import between_record, interpolate_slices
-from gansynth.sources.folds import choose_fold, subjects_of
+from gansynth.sources.divided import divide
+from gansynth.sources.folds import absolute_splits, choose_fold, subjects_of
 from gansynth.sources.grid import (
     ORIENTATION,
     canonical,
@@ -38,6 +39,7 @@ from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.listing import Entry, VolumeSet
 from gansynth.sources.pairs import likely_labels, mismatches, odd_labels, whole_labels
 from gansynth.sources.reading import VolumeOptions
+from gansynth.sources.subjects import Split
 from gansynth.space import Space
 
 log = logging.getLogger("gansynth")
@@ -69,7 +71,9 @@ class VolumeSource(CaseSource):
         self.options = options
         self._entries = {entry.case: entry for entry in listing.entries}
         self._subjects = subjects_of(listing, request.subjects)
-        self._train, self._held_out = choose_fold(listing, self._subjects, options, self.fold)
+        self._train, self._held_out = choose_fold(
+            listing, self._subjects, options, self._listed_fold
+        )
         self._refuse_labels()
         self.channels = self._channel_names()
         self.modality = self._modalities()
@@ -94,6 +98,15 @@ class VolumeSource(CaseSource):
     def subject(self, case_id: str) -> str:
         """The person a case belongs to."""
         return self._subjects[case_id]
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """The same cases dealt out otherwise: ``splits.json`` and ``subjects.csv`` in a folder."""
+        return divide(self, self._subjects, splits, folder).request(self.request)
+
+    @property
+    def _listed_fold(self) -> str:
+        """The fold by the listing's own count."""
+        return self.fold
 
     @cached_property
     def schema(self) -> Schema:
@@ -374,4 +387,4 @@ def absolute(request: SourceRequest) -> SourceRequest:
     subjects = request.subjects
     if subjects is not None and Path(subjects).is_file():
         subjects = str(Path(subjects).absolute())
-    return replace(request, where=where, subjects=subjects)
+    return replace(absolute_splits(request), where=where, subjects=subjects)
