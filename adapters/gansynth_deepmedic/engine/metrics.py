@@ -1,4 +1,4 @@
-"""Dice of labels and of regions on one case, and its mean over cases. Needs numpy only."""
+"""Dice of labels and of regions as DeepMedic reports it, and of segments. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import UsageFault
+from gansynth.measures import regions as measured
+from gansynth.measures.regions import FOREGROUND, Regions
 
-FOREGROUND = "foreground"
-"""Region of all labels but 0; DeepMedic reports it as class 0."""
-Regions = tuple[tuple[str, tuple[int, ...]], ...]
-"""Names and the labels that each is the union of."""
+__all__ = ["FOREGROUND", "Confusion", "Regions", "dice", "mean_dice", "read_regions", "with_labels"]
 
 
 def read_regions(text: str, classes: int) -> Regions:
@@ -23,29 +21,13 @@ def read_regions(text: str, classes: int) -> Regions:
     Raises:
         UsageFault: it is not like that, a name comes twice, or a label is no class.
     """
-    regions: dict[str, tuple[int, ...]] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, labels = (word.strip() for word in part.partition(":"))
-        numbers = [label.strip() for label in labels.split("+")]
-        if not name or name == FOREGROUND or name.isdigit() or name in regions:
-            raise UsageFault(
-                f"--set regions={text}: {part!r} has the name {name!r}; expected names of your "
-                f"own, each once, and neither {FOREGROUND!r} nor a number"
-            )
-        if not all(n.isdigit() and 0 < int(n) < classes for n in numbers):
-            raise UsageFault(
-                f"--set regions={text}: {part!r} has the labels {labels!r}; expected numbers from "
-                f"1 to {classes - 1} with + between them, as in WT:1+2"
-            )
-        regions[name] = tuple(sorted({int(n) for n in numbers}))
-    return tuple(regions.items())
+    expected = f"numbers from 1 to {classes - 1}"
+    return measured.read_regions(text, range(1, classes), expected=expected)
 
 
 def with_labels(regions: Regions, classes: int) -> Regions:
     """All that Dice is reported of: the foreground, every label by its number, then regions."""
-    labels = range(1, classes)
-    own = tuple((str(label), (label,)) for label in labels)
-    return ((FOREGROUND, tuple(labels)), *own, *regions)
+    return measured.with_labels(regions, range(1, classes))
 
 
 def dice(
@@ -64,22 +46,22 @@ def dice(
     Returns:
         For each region ``dice``, and numbers of voxels ``truth``, ``predicted`` and ``both``.
     """
-    found: dict[str, dict[str, float]] = {}
-    for name, labels in regions:
-        ours, theirs = np.isin(predicted, labels), np.isin(truth, labels)
-        both, sizes = int((ours & theirs).sum()), (int(theirs.sum()), int(ours.sum()))
-        score = 2 * both / sum(sizes) if sizes[0] else math.nan
-        found[name] = {"dice": score, "truth": sizes[0], "predicted": sizes[1], "both": both}
-    return found
+    found = measured.dice(predicted, truth, regions)
+    return {name: {**one, "dice": _number(one["dice"])} for name, one in found.items()}
 
 
 def mean_dice(cases: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
     """Mean of every region over the cases that have one; NaN where none has."""
-    means: dict[str, float] = {}
-    for name in cases[0] if cases else ():
-        scores = [case[name]["dice"] for case in cases if not math.isnan(case[name]["dice"])]
-        means[name] = sum(scores) / len(scores) if scores else math.nan
-    return means
+    known = [{name: {"dice": _said(one["dice"])} for name, one in case.items()} for case in cases]
+    return {name: _number(mean) for name, mean in measured.mean_dice(known).items()}
+
+
+def _said(score: float) -> float | None:
+    return None if math.isnan(score) else score
+
+
+def _number(score: float | None) -> float:
+    return math.nan if score is None else score
 
 
 class Confusion:

@@ -1,0 +1,230 @@
+"""Where hosts leave label maps of held-out cases: found, and measured, as they write them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.adapter import Injection
+from gansynth.errors import DataFault, UsageFault
+from gansynth.integrity import read_json, read_nifti, write_json_atomic
+from gansynth.measures import measure_predictions
+from gansynth.ratio import Ratio
+from gansynth.registry import installed
+from gansynth.sources.base import SourceRequest
+from gansynth.testing import ToySource
+from gansynth_deepmedic.adapter import DeepMedicAdapter
+from gansynth_deepmedic.configs import read_train_config
+from gansynth_deepmedic.record import FILE
+from gansynth_deepmedic.source import open_deepmedic
+from gansynth_segmenter.adapter import SegmenterAdapter
+from tests.conftest import save_nifti
+from tests.deepmedic_sets import Toy, toy_deepmedic
+
+ONE = (("1", (1,)), ("2", (2,)))
+TURNED = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1]])
+
+
+def perfect(judged: Any) -> bool:
+    """Whether all cases were predicted as they are."""
+    found = measure_predictions(judged, ONE, asked=("dice", "nsd"))
+    return bool(found) and all(set(case.values()) == {1.0} for case in found.values())
+
+
+# -- nnU-Net ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nnunet(tmp_path) -> Any:
+    """A source with two cases held out, as far as looking for files goes, and its results."""
+    rng = np.random.default_rng(0)
+    for case in ("a", "b", "trained on"):
+        labels = rng.integers(0, 3, (6, 7, 8)).astype(np.uint8)
+        for folder in ("results/validation", "home/gt_segmentations"):
+            save_nifti(tmp_path / folder / f"{case}.nii.gz", labels)
+    return SimpleNamespace(
+        name="nnunet:Dataset004_Toy",
+        fold="0",
+        dataset_json={"file_ending": ".nii.gz"},
+        held_out_ids=("a", "b"),
+        plans=SimpleNamespace(folder=tmp_path / "home"),
+        results=tmp_path / "results",
+    )
+
+
+def test_nnunet_validates_beside_its_truth(nnunet):
+    from gansynth_nnunet.judged import judged_files
+
+    found = judged_files(nnunet, nnunet.results)
+    assert list(found) == ["a", "b"]
+    assert perfect(found)
+    assert found["a"][0] != found["a"][1]
+
+
+def test_nnunet_that_has_not_validated_is_refused(nnunet):
+    from gansynth_nnunet.judged import judged_files
+
+    (nnunet.results / "validation" / "b.nii.gz").unlink()
+    with pytest.raises(DataFault, match=r"b.nii.gz: missing, expected the predicted label map"):
+        judged_files(nnunet, nnunet.results)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"dataset_json": {"file_ending": ".png"}}, "files end in .png"),
+        ({"held_out_ids": (), "fold": "all"}, "--fold all: .* holds no case out"),
+    ],
+)
+def test_nnunet_without_volumes_or_held_out_cases_is_refused(nnunet, changes, says):
+    from gansynth_nnunet.judged import judged_files
+
+    with pytest.raises(UsageFault, match=says):
+        judged_files(SimpleNamespace(**{**vars(nnunet), **changes}), nnunet.results)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_nnunets_own_dice_is_ours(toy_copy):
+    """Of a real training, on the grid and under the names that nnU-Net writes."""
+    from gansynth_nnunet.adapter import NnunetAdapter
+    from gansynth_nnunet.source import open_nnunet
+
+    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    quick = {
+        "num_epochs": "1",
+        "num_iterations_per_epoch": "2",
+        "num_val_iterations_per_epoch": "1",
+    }
+    outcome = adapter.start(Injection(None, Ratio(1, 0)), quick, ("-device", "cpu"))
+    found = measure_predictions(adapter.judged(outcome.folder), ONE, asked=("dice",))
+    assert set(found) == set(adapter.source.held_out_ids)
+    assert any(value for case in found.values() for value in case.values())
+    summary = read_json(outcome.folder / "validation" / "summary.json")
+    for case in summary["metric_per_case"]:
+        name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
+        theirs = {f"dice/{label}": one["Dice"] for label, one in case["metrics"].items()}
+        assert found[name] == pytest.approx(theirs)
+
+
+# -- segmenter -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def volumes(tmp_path) -> Path:
+    """Three volumes whose axes are turned."""
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        labels = np.zeros((8, 9, 10), np.int16)
+        labels[2:6, 2:7, 2:8], labels[3, 3, 3:5] = 1, 2
+        image = (labels + rng.normal(0, 0.1, labels.shape)).astype(np.float32)
+        save_nifti(tmp_path / "set" / "images" / f"c{number}.nii.gz", image, TURNED)
+        save_nifti(tmp_path / "set" / "labels" / f"c{number}.nii.gz", labels, TURNED)
+    return Path(tmp_path / "set")
+
+
+def judged_segmenter(volumes: Path, output: Path, *, keep: bool = True, **read: str) -> Any:
+    """An adapter whose training has predicted each held-out case as it is."""
+    from gansynth_segmenter.judging import PREDICTIONS, judge_held_out
+    from gansynth_segmenter.session import METRICS
+
+    asked = {"folds": "3", "modality": "none", "spacing": "native", "channels": "T1", **read}
+    source = installed().open_source(SourceRequest("nifti", str(volumes), fold="0", read=asked))
+    truth = iter([source.load(case).labels for case in source.held_out_ids])
+    sure: Any = SimpleNamespace(
+        predict=lambda image: next(truth), schema=source.schema, regions=ONE
+    )
+    found = judge_held_out(sure, source, output / PREDICTIONS if keep else None)
+    output.mkdir(exist_ok=True)
+    write_json_atomic(output / METRICS, found)
+    return SegmenterAdapter(source)
+
+
+def test_a_segmenter_predicts_on_the_grid_of_the_files(volumes, tmp_path):
+    adapter = judged_segmenter(volumes, tmp_path / "out")
+    found = adapter.judged(tmp_path / "out")
+    assert set(found) == set(adapter.source.held_out_ids)
+    assert perfect(found)
+
+
+def test_a_segmenter_of_other_spacing_is_measured_on_the_files_grid(volumes, tmp_path):
+    adapter = judged_segmenter(volumes, tmp_path / "out", spacing="1")
+    ((predicted, truth),) = adapter.judged(tmp_path / "out").values()
+    assert read_nifti(predicted).array.shape == read_nifti(truth).array.shape == (8, 9, 10)
+
+
+def test_a_segmenter_that_kept_nothing_or_of_no_files_is_refused(volumes, tmp_path):
+    with pytest.raises(UsageFault, match="no label maps were kept, expected --set save_predict"):
+        judged_segmenter(volumes, tmp_path / "out", keep=False).judged(tmp_path / "out")
+    with pytest.raises(UsageFault, match=r"of no NIfTI file.*only the Dice of .*metrics.json"):
+        SegmenterAdapter(ToySource(3)).judged(tmp_path / "out")
+    drawn = judged_segmenter(volumes, tmp_path / "drawn", between="2")
+    with pytest.raises(UsageFault, match="--read between=2"):
+        drawn.judged(tmp_path / "drawn")
+
+
+# -- DeepMedic -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def deepmedic(tmp_path_factory) -> Toy:
+    """One training and two validation cases."""
+    folder = tmp_path_factory.mktemp("toy")
+    return toy_deepmedic(folder, train=1, val=2, shape=(18, 17, 16))
+
+
+def judged_engine(toy: Toy, output: Path, *, keep: bool = True) -> DeepMedicAdapter:
+    """An adapter whose torch training has predicted each validation case as it is."""
+    from gansynth_deepmedic.engine.infer import PREDICTIONS, held_cases, validate
+    from gansynth_deepmedic.engine.reading import read_volume
+    from gansynth_deepmedic.engine.train import VALIDATION
+
+    held = held_cases(read_train_config(toy.train))
+    sure: Any = SimpleNamespace(labels=lambda case: case.labels)
+    found = validate(sure, held, read_volume, ONE, output / PREDICTIONS if keep else None)
+    write_json_atomic(output / VALIDATION, found)
+    write_json_atomic(output / FILE, {"sessions": [{"engine": "torch"}]})
+    return DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
+
+
+def test_the_torch_engine_predicts_on_the_grid_of_the_files(deepmedic, tmp_path):
+    adapter = judged_engine(deepmedic, tmp_path)
+    found = adapter.judged(tmp_path)
+    assert set(found) == set(adapter.source.held_out_ids)
+    assert len(found) == 2
+    assert perfect(found)
+
+
+def test_the_torch_engine_that_kept_nothing_is_refused(deepmedic, tmp_path):
+    with pytest.raises(UsageFault, match="no segmentations were kept, expected --set save_pred"):
+        judged_engine(deepmedic, tmp_path, keep=False).judged(tmp_path)
+
+
+def test_deepmedics_own_predictions_are_found_by_their_names(deepmedic, tmp_path):
+    adapter = DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(deepmedic.train))))
+    write_json_atomic(tmp_path / FILE, {"sessions": [{"engine": "deepmedic"}]})
+    with pytest.raises(DataFault, match=r"pred_01_Segm.nii.gz: missing"):
+        adapter.judged(tmp_path)
+    home = tmp_path / "predictions" / "toy" / "predictions"
+    for number in (1, 2):
+        labels = read_nifti(deepmedic.folder / "data" / f"pat_{number:02d}" / "labels.nii.gz")
+        save_nifti(home / f"pred_{number:02d}_Segm.nii.gz", labels.array, labels.affine)
+    assert perfect(adapter.judged(tmp_path))
+
+
+def test_a_folder_of_no_training_is_refused(deepmedic, tmp_path):
+    adapter = DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(deepmedic.train))))
+    with pytest.raises(UsageFault, match=r"has no gansynth_session.json"):
+        adapter.judged(tmp_path)
+
+
+# -- others ----------------------------------------------------------------------------------------
+
+
+def test_a_host_that_draws_no_label_maps_says_so(tmp_path):
+    from gansynth_yolo.adapter import YoloAdapter
+
+    detector = object.__new__(YoloAdapter)
+    with pytest.raises(UsageFault, match="yolo leaves no label maps of held-out cases"):
+        detector.judged(tmp_path)
