@@ -26,6 +26,7 @@ from gansynth.sources.classes import training_cases
 from gansynth.space import Placement, Space
 
 if TYPE_CHECKING:
+    from gansynth.conditions.along import Moved, Mover
     from gansynth.conditions.lesions import Inserted, LesionDrawer
     from gansynth.conditions.weights import Weights
 
@@ -60,6 +61,8 @@ class ConditionSampler:
             without boxes if one is soon found. Boxes are then asked for as for a case with some.
         lesions: puts lesions of training cases into a case's image; the edits are then those of
             the lesions. None draws whole images.
+        moving: whether conditions hold the case's image, moved along with its labels; edits are
+            then maps of space.
         base: the cases whose label maps, or images, are drawn from or into; None for the source.
         weights: which conditions are drawn more often than others; None draws all alike.
 
@@ -85,6 +88,7 @@ class ConditionSampler:
         boxes: BoxDrawer | None = None,
         backgrounds: bool = False,
         lesions: LesionDrawer | None = None,
+        moving: bool = False,
         base: CaseSource | None = None,
         weights: Weights | None = None,
         context_follows: bool = True,
@@ -104,6 +108,7 @@ class ConditionSampler:
         self.boxes = boxes
         self.backgrounds = backgrounds
         self.lesions = lesions
+        self.moving = _mover(space, self.schema) if moving else None
         self.weights = weights
         self.cache = CaseCache(source)
         self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
@@ -132,12 +137,18 @@ class ConditionSampler:
         given = self.given(placed) if self.given is not None else None
         steps: list[dict[str, Any]] = []
         inserted: Inserted | None = None
+        moved: Moved | None = None
         if self.labelled or placed.labels is not None:
             scene = self._scene(placed, placement, case, index)
             edits = self.edits if given is None else ()
             if self.lesions is not None:
                 inserted = self.lesions.draw(scene, edits, rng)
                 labels, steps = inserted.labels, inserted.steps
+            elif self.moving is not None:
+                start = self.moving.all_to_move(scene.labels)
+                steps = edit_labels(start, None, self.schema, edits, rng, scene)[2]
+                moved = self._moved(case, placement, steps)
+                labels = moved.labels
             else:
                 start = scene.labels
                 labels, context, steps = edit_labels(start, context, self.schema, edits, rng, scene)
@@ -156,6 +167,8 @@ class ConditionSampler:
         }
         if inserted is not None:
             provenance["lesions"] = inserted.told
+        if moved is not None:
+            provenance["moved"] = moved.told
         boxes: Boxes | None = None
         if self.boxes is not None:
             like = self._like(placed, rng) if self.backgrounds else placed
@@ -179,10 +192,22 @@ class ConditionSampler:
             present=placed.boxes if self.backgrounds else None,
             label_class=case.label_class,
             context=context,
+            moved=None if moved is None else moved.image,
             given=given,
             latent_seed=latent_seed,
             provenance=provenance,
         )
+
+    def _moved(
+        self,
+        case: Case,
+        placement: Placement,
+        steps: Sequence[Mapping[str, Any]],
+        edits: Sequence[Edit] | None = None,
+    ) -> Moved:
+        assert self.moving is not None
+        by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
+        return self.moving(case, placement, by_name, steps)
 
     def _scene(self, placed: Case, placement: Placement, case: Case, index: int) -> Scene:
         placed = placed.own
@@ -256,6 +281,8 @@ class ConditionSampler:
         """The labels a recorded provenance stands for, from its case, place and edits alone."""
         placement = Placement.from_json(provenance["placement"])
         case = self.cache(provenance["case"])
+        if self.moving is not None:
+            return self._moved(case, placement, provenance["edits"], edits).labels
         placed = self.space.to_generator(case, placement)
         scene = self._scene(placed, placement, case, int(provenance["index"]))
         by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
@@ -265,6 +292,13 @@ class ConditionSampler:
         for step in provenance["edits"]:
             labels = by_name[step["edit"]].apply_in(labels, self.schema, step["params"], scene)
         return labels
+
+
+def _mover(space: Space, schema: Schema) -> Mover:
+    """What moves cases whole; imported when there is one to be moved."""
+    from gansynth.conditions.along import Mover
+
+    return Mover(space, schema)
 
 
 def _labelled(case: Case) -> LabelArray:

@@ -168,6 +168,7 @@ class _Bench:
             boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
             label_class=case.label_class,
             context=self.generator.context(case),
+            moved=case.image.copy() if "image" in self.generator.heeds else None,
             latent_seed=seed,
             provenance={"case": case.id},
         )
