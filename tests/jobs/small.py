@@ -1,0 +1,114 @@
+"""Small jobs in Python, which leave a file each time they run, and runs of them in a process."""
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from gansynth.jobs.graph import Report, run_jobs
+from gansynth.jobs.job import Job
+from gansynth.jobs.local import LocalExecutor
+from gansynth.jobs.store import Store
+from tests.processes import until
+
+HEAD = """
+import json, os, pathlib, signal, subprocess, sys, time
+work = pathlib.Path(sys.argv[1])
+pathlib.Path(sys.argv[2]).joinpath(f"{sys.argv[3]}-{os.getpid()}").touch()
+"""
+RUNNER = """
+import json, sys
+from gansynth.jobs.executor import parse_executor
+from gansynth.jobs.graph import run_jobs
+from gansynth.jobs.job import Job
+from gansynth.jobs.store import Store
+
+store, executor, grace = sys.argv[1:]
+jobs = [Job.from_json(doc) for doc in json.load(sys.stdin)]
+report = run_jobs(jobs, Store(store), parse_executor(executor), grace=float(grace))
+print(*report.lines(), sep="\\n")
+sys.exit(0 if report.ok else 5)
+"""
+
+
+def key_of(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+@dataclass
+class Small:
+    """A store in a temporary folder, and jobs for it."""
+
+    tmp: Path
+    jobs: list[Job] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.tmp / "store")
+        self.marks = self.tmp / "marks"
+        self.marks.mkdir()
+
+    def add(self, name: str, code: str = "", *, needs: Sequence[str] = (), **more) -> Job:
+        """A job that runs some code in ``work``; ``needs`` are names of others."""
+        words = (sys.executable, "-c", HEAD + code, "{work}", str(self.marks), name)
+        job = Job(
+            key_of(name),
+            name,
+            more.pop("group", "toy"),
+            words,
+            folder=self.store.folder / key_of(name),
+            needs=tuple(map(key_of, needs)),
+            **more,
+        )
+        self.jobs = [other for other in self.jobs if other.key != job.key] + [job]
+        return job
+
+    def run(self, slots: int = 2, **more) -> Report:
+        return run_jobs(self.jobs, self.store, LocalExecutor(slots, ()), **more)
+
+    def runs(self, name: str) -> int:
+        """How often a job's code was begun."""
+        return len(list(self.marks.glob(f"{name}-*")))
+
+    def document(self, name: str):
+        return self.store.result(key_of(name))["document"]
+
+    def phases(self, report: Report) -> dict[str, str]:
+        return {standing.job.title: standing.phase.name for standing in report.standings}
+
+    @contextlib.contextmanager
+    def runner(
+        self, executor: str = "local:2", grace: float = 5, env: dict[str, str] | None = None
+    ) -> Iterator["subprocess.Popen[str]"]:
+        """The jobs, run in a process of its own."""
+        command = [sys.executable, "-c", RUNNER, str(self.store.folder), executor, str(grace)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps([job.to_json() for job in self.jobs]))
+            process.stdin.close()
+            process.stdin = None
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def command_of(self, name: str) -> psutil.Process:
+        """The process of a job's code, once it runs."""
+        until(lambda: self.runs(name) > 0, 30)
+        newest = max(self.marks.glob(f"{name}-*"), key=lambda path: path.stat().st_mtime_ns)
+        return psutil.Process(int(newest.name.rpartition("-")[2]))
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
