@@ -12,6 +12,7 @@ from typing import Any
 from common import RESULTS
 from table_lesion import lesion
 from table_papers import mmgan_quality, papers, recipe_sizes
+from table_statistics import statistics
 
 
 def injection(doc: dict[str, Any]) -> list[str]:
@@ -366,6 +367,7 @@ MAKERS = {
     "realism": realism,
     "papers": papers,
     "mmgan_quality": mmgan_quality,
+    "statistics": statistics,
 }
 
 
