@@ -8,198 +8,35 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.asking import Asking
 from gansynth.asking_checks import (
     check_injection,
     check_learnable,
     origin_of_samples,
     refuse_boxes_with_bank,
 )
-from gansynth.clock import Clock
 from gansynth.errors import UsageFault
+from gansynth.injected import Injection, Mix, Outcome
 from gansynth.lineage import guard, guard_host
 from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schedule import Key, Schedule, choose_cases
 from gansynth.schema import Sample, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.space import Space
-from gansynth.supply import BankSize, Pacing
+from gansynth.supply import BankSize
 
 if TYPE_CHECKING:
     from gansynth.reporting import Reporter
 
+__all__ = ["Adapter", "Content", "HostArrays", "Injection", "Mix", "Outcome"]
+
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
 Content = Literal["mixed", "synthetic"]
 """What is exported: real and synthetic cases to train on, or synthetic ones alone to share."""
-
-
-@dataclass(frozen=True)
-class Injection:
-    """How samples enter a host.
-
-    Attributes:
-        run: folder of the generator's run; None if an existing bank is given.
-        ratio: real:synthetic.
-        schedule: how the ratio changes while the host trains.
-        frozen: draw from a finished bank (offline augmentation) instead of one that a producer
-            keeps fresh.
-        size: how large the bank is.
-        pacing: how fast a live bank is renewed.
-        bank: folder of an existing bank to read; None makes one.
-        scratch: folder for the bank that is made; None takes shared memory, or the temporary folder
-            where that is too small.
-        edits: condition edits by name, in order; empty takes the run's own.
-        boxes: which boxes samples are asked to have (``gansynth.conditions.boxes``); None for the
-            usual ones.
-        judged: leave out samples that the generator itself finds flawed.
-        asking: what else is asked of samples, and which filters let them in.
-        seed: seeds conditions, latents, and the choice of slots.
-        device: where the producer runs: ``auto``, ``cpu``, ``cuda:1``.
-        restarts: how often in a row a producer that died is started again.
-        strict: stop at once when a synthetic sample is missing, instead of counting it.
-        keep_going: train on even if there is no synthetic sample at the start.
-        usual_augmentation: keep the host's own augmentation.
-        augment_synthetic: apply it to synthetic samples too.
-        real_in_generator_space: bring the host's real training cases through the generator's space,
-            too, so that what it loses tells real from synthetic no more.
-    """
-
-    run: Path | None
-    ratio: Ratio
-    schedule: Schedule = field(default_factory=Schedule)
-    frozen: bool = False
-    size: BankSize = field(default_factory=lambda: BankSize(samples=64))
-    pacing: Pacing = field(default_factory=Pacing)
-    bank: Path | None = None
-    scratch: Path | None = None
-    edits: tuple[str, ...] = ()
-    boxes: str | None = None
-    judged: bool = True
-    asking: Asking = field(default_factory=Asking)
-    seed: int = 0
-    device: str = "auto"
-    restarts: int = 5
-    strict: bool = False
-    keep_going: bool = False
-    usual_augmentation: bool = True
-    augment_synthetic: bool = True
-    real_in_generator_space: bool = False
-
-    def __post_init__(self) -> None:
-        self.schedule.check(self.ratio)
-        if self.ratio.p > 0 and self.run is None and self.bank is None:
-            raise UsageFault(
-                f"ratio {self.ratio}: synthetic samples of nothing; expected a generator or a bank"
-            )
-        if self.restarts < 0:
-            raise UsageFault(f"restarts: {self.restarts}, expected at least 0")
-
-    def plan(
-        self,
-        bank: Path | None,
-        log: Path,
-        *,
-        batches: int,
-        subjects: Mapping[Key, str],
-        done: int = 0,
-        rank: int = 0,
-    ) -> MixPlan[Key]:
-        """What a ``Mixer`` of one rank is to do.
-
-        Args:
-            bank: to draw from; None if nothing synthetic is ever drawn.
-            log: folder of this session, where draws and batches are counted.
-            batches: of the whole training, on this rank.
-            subjects: training case -> subject.
-            done: batches of earlier sessions.
-            rank: of a data-parallel training.
-        """
-        constant, tuning = self.schedule.kind == "constant", self.schedule.kind == "finetune"
-        chosen = choose_cases(subjects, self.schedule.share, self.seed) if tuning else ()
-        return MixPlan(
-            bank=bank,
-            ratio=self.ratio,
-            schedule=self.schedule,
-            clock=None if constant else Clock(log / f"batches-{rank}", batches, done),
-            chosen=chosen,
-            seed=self.seed,
-            stream=(rank, done),
-            log=log,
-            strict=self.strict,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back; paths are absolute in it."""
-        document = {f.name: getattr(self, f.name) for f in fields(self)}
-        for key in ("run", "bank", "scratch"):
-            document[key] = None if document[key] is None else str(document[key].absolute())
-        return document | {
-            "ratio": str(self.ratio),
-            "schedule": str(self.schedule),
-            "size": str(self.size),
-            "pacing": self.pacing.to_json(),
-            "edits": list(self.edits),
-            "asking": self.asking.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Injection:
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            UsageFault, KeyError, TypeError: the document is none.
-        """
-        paths = {k: None if doc[k] is None else Path(doc[k]) for k in ("run", "bank", "scratch")}
-        values = {
-            "ratio": Ratio.parse(doc["ratio"]),
-            "schedule": Schedule.parse(doc["schedule"]),
-            "size": BankSize.parse(doc["size"]),
-            "pacing": Pacing(**doc["pacing"]),
-            "edits": tuple(doc["edits"]),
-            "asking": Asking.from_json(doc.get("asking", {})),
-        }
-        return cls(**{**doc, **paths, **values})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a host's training with synthetic samples came to.
-
-    Attributes:
-        folder: where the host wrote its results.
-        drawn_real: samples the host drew from real cases.
-        drawn_synthetic: samples it drew from the bank.
-        fell_back: real samples drawn because the bank had nothing to give (part of ``drawn_real``).
-        metrics: the host's validation metrics on real cases only, e.g. ``{"dice": 0.87}``.
-        reasons: why, in a few words -> how many of ``fell_back``; as far as the host knows.
-        asked: share of synthetic samples that ratio and schedule ask for over the whole training.
-        supply: what the producer did: draws per sample, seconds in which the bank was renewed, the
-            share by which the host's steps were slowed down, restarts; as far as known.
-        warnings: what a user should know of it.
-    """
-
-    folder: Path
-    drawn_real: int
-    drawn_synthetic: int
-    fell_back: int
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    asked: float | None = None
-    supply: Mapping[str, Any] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
-
-    @property
-    def realised(self) -> float:
-        """Realised share of synthetic samples."""
-        return self.drawn_synthetic / max(1, self.drawn_real + self.drawn_synthetic)
 
 
 class Adapter(ABC):
@@ -219,6 +56,8 @@ class Adapter(ABC):
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "nothing"
     """What data sets that ``export`` writes are found by: a name among the host's own, or a folder
     that the user names; hosts of the first kind have none."""
+    goes_on: ClassVar[tuple[str, ...]] = ()
+    """Words of ``gansynth augment`` that take up an interrupted training in the same folder."""
     rewrites_real: ClassVar[bool] = False
     """Whether it can bring real cases through the generator's space, too."""
 
@@ -314,6 +153,60 @@ class Adapter(ABC):
                 "it out"
             )
 
+    def lasting(
+        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
+    ) -> list[dict[str, str]]:
+        """Settings by which trainings take the same number of optimiser steps, for benchmarks.
+
+        Optional: this one refuses.
+
+        Args:
+            steps: optimiser steps, as nearly as the host's own units allow.
+            mixes: ratio and schedule of every training that is compared with the others.
+            settings: what is set for all of them.
+            cases: real training cases of each, which need not be the source's own.
+
+        Returns:
+            For each of ``mixes`` what to set beside ``settings``.
+
+        Raises:
+            UsageFault: steps that the host cannot take.
+        """
+        raise UsageFault(
+            f"{self.name}: does not say how it trains for a number of steps, expected a host that "
+            "does, such as nnunet or segmenter"
+        )
+
+    @classmethod
+    def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
+        """Host options by which the held-out cases choose nothing, for benchmarks.
+
+        Args:
+            options: those asked for.
+            settings: what is set for all trainings.
+
+        Raises:
+            UsageFault: the host would choose its weights, say, by them all the same.
+        """
+        return tuple(options)
+
+    @classmethod
+    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Settings and host options by which it augments more than usual, for benchmarks.
+
+        Optional: this one refuses.
+
+        Args:
+            settings: what is set for all trainings.
+
+        Raises:
+            UsageFault: the host has no such thing.
+        """
+        raise UsageFault(
+            f"{cls.name}: knows no heavier augmentation of its own, expected a host that does; "
+            "leave the arm out, or say what to set in it"
+        )
+
     def planned(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Mapping[str, Any]:
@@ -351,6 +244,23 @@ class Adapter(ABC):
             GansynthError: what ``check`` refuses; or the host could not be trained, with its own
                 last words.
         """
+
+    def judged(self, folder: Path) -> Mapping[str, tuple[Path, Path]]:
+        """Held-out case -> its predicted and its true label map, NIfTI files of one grid.
+
+        Optional: this one refuses. ``gansynth.measures.measure_predictions`` reads them.
+
+        Args:
+            folder: of a finished training: ``Outcome.folder``.
+
+        Raises:
+            UsageFault: there are no such files, only the host's own metrics.
+            DataFault: the training has not come to its end.
+        """
+        raise UsageFault(
+            f"{folder}: {self.name} leaves no label maps of held-out cases, expected a host that "
+            "does, such as nnunet, deepmedic or segmenter; its own metrics are in its outcome"
+        )
 
     def export(
         self,

@@ -26,7 +26,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "torchio": ("gansynth.mix in TorchIO pipelines", "torchio"),
     "nilearn": ("gansynth demo on the bundled brain maps", "gansynth[demo]"),
     "tensorboard": ("logs for TensorBoard", "gansynth[tensorboard]"),
-    "ray": ("many machines", "ray"),
+    "ray": ("gansynth benchmark on many machines", "gansynth[ray]"),
 }
 """Package -> what it is for, and what to install."""
 DRIVER = Path("/proc/driver/nvidia/version")

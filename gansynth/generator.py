@@ -151,7 +151,7 @@ class Phase:
 Labelling = Literal["asked", "drawn", "none"]
 """Where the label maps of samples come from; see ``Generator.labelling``."""
 
-Heeded = Literal["labels", "boxes", "class", "foreground", "background", "lesion"]
+Heeded = Literal["labels", "boxes", "class", "foreground", "background", "lesion", "image"]
 """What of a condition samples may follow; see ``Generator.heeds``."""
 
 
@@ -241,7 +241,8 @@ class Generator(ABC):
         learnt from. ``class``: the class of its case. ``foreground``: whether its label map has
         any. ``background``: a real case's image, part of which its samples keep. ``lesion``: which
         voxels of its label map are new to the background, and what another case shows there
-        (``donor``). The rest of a condition may say what it will.
+        (``donor``). ``image``: the image of its case, moved along with its label map (``moved``);
+        edits are then maps of space alone. The rest of a condition may say what it will.
         """
         return frozenset({"labels"} if self.labelling == "asked" else ())
 

@@ -207,7 +207,7 @@ def check_labelled(
         needs: what the host learns from.
 
     Raises:
-        UsageFault: with the way out.
+        UsageFault: with the way out; or an edit that the generator cannot follow.
     """
     if needs == "boxes":
         if "boxes" not in manifest.get("heeds", ()):
@@ -216,6 +216,11 @@ def check_labelled(
                 "from them; fit a generator that is, such as cpggan"
             )
         return
+    if edits and "image" in manifest.get("heeds", ()):
+        from gansynth.conditions.along import check_moving
+        from gansynth.conditions.asked import build_edits
+
+        check_moving(str(manifest["generator"]), build_edits(edits))
     if edits and manifest.get("labelling") == "drawn":
         raise UsageFault(
             f"--edit {edits[0]}: {folder} draws its own label maps, so none is asked of it that "

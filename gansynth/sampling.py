@@ -10,6 +10,7 @@ from pathlib import Path
 from gansynth.asking import Asking
 from gansynth.asking_checks import check_heeded, per_class
 from gansynth.composite_view import View, viewed
+from gansynth.conditions.along import check_moving
 from gansynth.conditions.asked import build_edits
 from gansynth.conditions.base_source import open_base
 from gansynth.conditions.boxes import USUAL, box_drawer
@@ -256,17 +257,20 @@ def sampler_for(
         boxes=box_drawer(boxes or USUAL) if "boxes" in heeds else None,
         backgrounds="background" in heeds,
         lesions=drawn_in,
+        moving="image" in heeds,
         base=base,
         weights=weights,
     )
 
 
 def check_edits(generator: Generator, edits: Sequence[str]) -> None:
-    """Refuse edits of label maps where none are asked of a generator.
+    """Refuse edits of label maps where none are asked of a generator, or no such ones.
 
     Raises:
         UsageFault: naming the first edit.
     """
+    if "image" in generator.heeds:
+        check_moving(generator.name, build_edits(edits))
     if edits and generator.labelling != "asked":
         made = "its own label maps" if generator.labelling == "drawn" else "no label maps"
         raise UsageFault(

@@ -198,6 +198,7 @@ class Condition:
             (what it has left, or some of its surroundings); None for the lesion alone.
         present: boxes that the background has already.
         context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
+        moved: float32 (C, ...) the case's own image, moved along with its label map.
         given: float32 (K, ...) channels that are known and need not be drawn, in the generator's
             own order and units.
         latent_seed: seeds everything random in the sample.
@@ -214,6 +215,7 @@ class Condition:
     region: npt.NDArray[np.bool_] | None = None
     present: Boxes | None = None
     context: LabelArray | None = None
+    moved: FloatArray | None = None
     given: FloatArray | None = None
     latent_seed: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -240,8 +240,12 @@ class Space:
         beyond = self.padding(shape, placement)
         if beyond is None:
             return sample
-        fill = self._squash(np.zeros((len(sample.image), *[1] * beyond.ndim), np.float32))
+        fill = self.fill(len(sample.image), beyond.ndim)
         return replace(sample, image=np.where(beyond, fill, sample.image))
+
+    def fill(self, channels: int, ndim: int) -> FloatArray:
+        """What ``to_generator`` pads images with: float32 (C, 1, 1, 1) or (C, 1, 1)."""
+        return self._squash(np.zeros((channels, *[1] * ndim), np.float32))
 
     def to_host(self, sample: Sample, shape: Sequence[int] | None = None) -> Sample:
         """Bring a sample of this space back into the source's.

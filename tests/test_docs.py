@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from gansynth.benchmark import plan
 from gansynth.conditions import BUILT_IN
 from gansynth.conditions.lesions import LesionOptions
 from gansynth.filters import BUILT_IN as FILTERS
@@ -17,6 +18,7 @@ from gansynth_cgan3d.model import CGANOptions
 from gansynth_copypaste.options import CopyPasteOptions
 from gansynth_cpggan.options import CPGGANOptions
 from gansynth_dcgan.options import DCGANOptions
+from gansynth_elastic.options import ElasticOptions
 from gansynth_segmenter.options import SegmenterOptions
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -26,8 +28,16 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "dcgan": ("dcgan.md", DCGANOptions),
     "cpggan": ("cpggan.md", CPGGANOptions),
     "copypaste": ("lesions.md", CopyPasteOptions),
+    "elastic": ("elastic.md", ElasticOptions),
     "lesions": ("lesions.md", LesionOptions),
     "segmenter": ("segmenter.md", SegmenterOptions),
+    "plan": ("benchmark.md", plan.Plan),
+    "plan host": ("benchmark.md", plan.HostPlan),
+    "plan generator": ("benchmark.md", plan.GeneratorPlan),
+    "plan arm": ("benchmark.md", plan.ArmPlan),
+    "plan split": ("benchmark.md", plan.SplitPlan),
+    "plan tune": ("benchmark.md", plan.TunePlan),
+    "plan paper": ("benchmark.md", plan.PaperPlan),
     **{f"filter {name}": ("filters.md", installed().filter(name).Options) for name in FILTERS},
     **{f"edit {name}": ("conditions.md", installed().edit(name).Options) for name in BUILT_IN},
 }
@@ -37,7 +47,8 @@ def rows(model: type[BaseModel]) -> str:
     """A table with a line for each setting."""
     lines = ["| key | default | meaning |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
-        default = "" if field.default in (None, (), {}) else field.default
+        left_out = field.is_required() or field.default_factory is not None
+        default = "" if left_out or field.default in (None, (), {}) else field.default
         lines.append(f"| `{name}` | {default} | {field.description} |")
     return "\n".join(lines)
 

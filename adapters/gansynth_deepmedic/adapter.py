@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Outcome
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
 from gansynth.bank_plan import plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
@@ -33,7 +33,7 @@ from gansynth_deepmedic.layout import TRAIN
 from gansynth_deepmedic.order import ORDER, PROGRESS
 from gansynth_deepmedic.record import FILE, check_resumable, versions
 from gansynth_deepmedic.session import DRAWS, LOG, Job, Session
-from gansynth_deepmedic.shares import share_on_the_fly
+from gansynth_deepmedic.shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.source import DeepMedicSource
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class DeepMedicAdapter(Adapter):
     """One DeepMedic configuration to augment; what trains is a setting."""
 
     name: ClassVar[str] = "deepmedic"
+    goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     settings: ClassVar[Mapping[str, str]] = SETTINGS
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
@@ -153,6 +154,23 @@ class DeepMedicAdapter(Adapter):
             "versions": versions(job),
         }
 
+    @classmethod
+    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """DeepMedic's own affine deformations, of half of the segments."""
+        return {"affine": "0.5"}, ()
+
+    def lasting(
+        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
+    ) -> list[dict[str, str]]:
+        """Epochs, and the least segments of a subepoch that come out even in all of them."""
+        config = self.host.config
+        segments = int(settings.get("segments", config.segments))
+        kinds = [(ratio, schedule.kind == "constant") for ratio, schedule in mixes]
+        segments = same_segments(kinds, config.cases, segments, config.batch, real=cases)
+        each = int(settings.get("subepochs", config.subepochs)) * (segments // config.batch)
+        length = {"segments": str(segments), "epochs": str(max(1, round(steps / each)))}
+        return [length for _ in mixes]
+
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
@@ -175,6 +193,12 @@ class DeepMedicAdapter(Adapter):
         with locked(job.output, "take another folder: -o"):
             check_output(job)  # another one may just have ended
             return Session(job).run()
+
+    def judged(self, folder: Path) -> Mapping[str, tuple[Path, Path]]:
+        """Label maps of the held-out cases; see ``Adapter.judged``."""
+        from gansynth_deepmedic.judged import judged_files
+
+        return judged_files(self.host, folder)
 
     def export(
         self,

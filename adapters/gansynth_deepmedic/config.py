@@ -34,6 +34,8 @@ SETTINGS: Mapping[str, str] = {
     "python": "Python that has its TensorFlow, as --deepmedic-python.",
     "model": "modelConfig.cfg of the network; torch has DeepMedic's own without.",
     **{key: f"{text} ({name} of the file)." for key, (name, _, text) in _NUMBERS.items()},
+    "affine": "Probability that a training case is turned (up to 45 degrees) and zoomed (up to 10 "
+    "%), as by augm_img_prms_tr, whose place it takes.",
     "output": "Folder for the results, as -o (runs/deepmedic/NAME_R-S).",
     "resume": "yes goes on with the training in that folder.",
     **{key: f"{text[0].upper()}{text[1:]}; engine torch." for key, text in OF_TORCH.items()},
@@ -68,6 +70,7 @@ class Choices:
         output: folder for results; None for the usual one.
         resume: go on with what is there.
         numbers: keys of ``trainConfig.cfg`` that are set otherwise.
+        heavier: likewise, of those that augment training cases.
         own: settings of the torch engine.
         arguments: of the program, without ``-model``; paths are absolute.
         device: of the program, as its ``-dev`` says.
@@ -80,6 +83,7 @@ class Choices:
     output: Path | None = None
     resume: bool = False
     numbers: Mapping[str, int] = field(default_factory=dict)
+    heavier: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     device: str = "cpu"
@@ -127,6 +131,7 @@ class Choices:
             output=_path(settings.get("output")),
             resume=resume,
             numbers={_NUMBERS[key][0]: n for key, n in _numbers(settings).items()},
+            heavier=_heavier(settings),
             own={key: value for key, value in settings.items() if key in OF_TORCH},
             arguments=own.arguments,
             device=own.device,
@@ -136,7 +141,8 @@ class Choices:
         """A configuration with the numbers that hold for this training."""
         known: dict[str, Any] = {key: self.numbers[name] for key, (name, _, _) in _NUMBERS.items()
                  if name in self.numbers}  # fmt: skip
-        return replace(config, values={**config.values, **self.numbers}, **known)
+        values = {**config.values, **self.numbers, **self.heavier}
+        return replace(config, values=values, **known)
 
     def values(self, config: TrainConfig, output: Path, *, augmented: bool) -> dict[str, Any]:
         """Keys of ``train.cfg`` that are to be other than the user's file says.
@@ -144,10 +150,19 @@ class Choices:
         Args:
             config: the user's.
             output: folder of the results.
-            augmented: whether training cases are augmented as that file says.
+            augmented: whether training cases are augmented at all.
+
+        Raises:
+            UsageFault: they are not, and are to be turned.
         """
+        if self.heavier and not augmented:
+            raise UsageFault(
+                "--set affine with --no-usual-augmentation: turns training cases, and leaves them "
+                "as they are; expected one of them, leave the other out"
+            )
         off = [] if augmented else [key for key in AUGMENTATION if config.values.get(key)]
-        return {**self.numbers, "folderForOutput": str(output), **dict.fromkeys(off)}
+        told = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
+        return {**told, **dict.fromkeys(off)}
 
     def program(self) -> Program:
         """The real program.
@@ -302,6 +317,15 @@ def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
             raise UsageFault(f"--set {key}={text}: expected a whole number of at least {least}")
         found[key] = int(text)
     return found
+
+
+def _heavier(settings: Mapping[str, str]) -> dict[str, Any]:
+    """DeepMedic's own affine augmentation, at its own angles and zoom."""
+    if (text := settings.get("affine")) is None:
+        return {}
+    if not re.fullmatch(r"0?\.\d+|0|1(\.0*)?", text):
+        raise UsageFault(f"--set affine={text}: expected a number from 0 to 1")
+    return {"augm_img_prms_tr": {"affine": {"prob": float(text)}}}
 
 
 def _yes(settings: Mapping[str, str], key: str) -> bool:

@@ -29,8 +29,8 @@ __all__ = [
 
 SCHEDULES = ("stable", "predef", "poly", "auto", "expon")
 SAMPLINGS = (0, 1, 2, 3)
-_ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
-_ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
+ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
+ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
 _NAMES = "namesForPredictionsPerCaseVal"
 _SCORES = "norm_zscore_prms"
 
@@ -109,7 +109,7 @@ def read_train_config(path: Path) -> TrainConfig:
 
 
 def _config(keys: Keys) -> TrainConfig:
-    on_samples, on_volumes = keys.flag(_ON_SAMPLES, False), keys.flag(_ON_VOLUMES, False)
+    on_samples, on_volumes = keys.flag(ON_SAMPLES, False), keys.flag(ON_VOLUMES, False)
     _refuse_schedule(keys, on_samples)
     train, held = _read_parts(keys, on_samples, on_volumes)
     sampling = int(keys.one_of("typeOfSamplingForTraining", SAMPLINGS, 3))
@@ -163,7 +163,7 @@ def _refuse_schedule(keys: Keys, on_samples: bool) -> None:
         raise keys.odd("predefinedSchedule", f"a list of epochs, as {key} is 'predef'")
     if kind == "auto" and not on_samples:
         raise DataFault(
-            f"{keys.path}: {key} is 'auto', expected {_ON_SAMPLES} = True with it; set it, or "
+            f"{keys.path}: {key} is 'auto', expected {ON_SAMPLES} = True with it; set it, or "
             "choose another schedule"
         )
 
@@ -175,7 +175,7 @@ def _refuse_nameless(keys: Keys) -> None:
     if saves or maps in (None, [], ()) or (isinstance(maps, list | tuple) and True in maps):
         raise DataFault(
             f"{keys.path}: no {_NAMES}, expected a file that lists a name for each validation "
-            f"case's prediction, as {_ON_VOLUMES} is True; add it, or save nothing"
+            f"case's prediction, as {ON_VOLUMES} is True; add it, or save nothing"
         )
 
 

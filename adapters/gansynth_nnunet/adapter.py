@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth import child
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Outcome
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
 from gansynth.asking_checks import check_injection, refuse_with_bank
 from gansynth.bank_plan import plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
@@ -48,6 +48,7 @@ class NnunetAdapter(Adapter):
         **{key: text for key, (_, text) in SETTINGS.items()},
         **CHOICES,
     }
+    goes_on: ClassVar[tuple[str, ...]] = ("--", "--c")
 
     def __init__(self, source: CaseSource) -> None:
         super().__init__(source)
@@ -151,6 +152,43 @@ class NnunetAdapter(Adapter):
             for session in read_sessions(self.output_folder)[-1:]:
                 compare(session, describe_session(config, described, lineage), None)
 
+    @classmethod
+    def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
+        """As they are: nnU-Net keeps its last weights, unless it is asked for its best ones.
+
+        Raises:
+            UsageFault: it is.
+        """
+        if "--val_best" in options:
+            raise UsageFault(
+                "host.options: --val_best chooses weights by the cases that are judged on, "
+                "expected the last ones; leave it out"
+            )
+        return tuple(options)
+
+    @classmethod
+    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """nnU-Net's own DA5, with the elastic deformation that it leaves out."""
+        return {"trainer": "nnUNetTrainerDA5", "elastic": "0.3"}, ()
+
+    def lasting(
+        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
+    ) -> list[dict[str, str]]:
+        """Epochs of as many iterations as set, else of nnU-Net's 250, or of fewer.
+
+        Raises:
+            UsageFault: the steps are no whole number of epochs.
+        """
+        each = int(settings.get("num_iterations_per_epoch", min(steps, 250)))
+        epochs, rest = divmod(steps, each)
+        if rest:
+            raise UsageFault(
+                f"steps {steps}: no whole number of epochs of {each} iterations, expected a "
+                "multiple of that, or other num_iterations_per_epoch"
+            )
+        length = {"num_epochs": str(epochs), "num_iterations_per_epoch": str(each)}
+        return [length for _ in mixes]
+
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
@@ -170,6 +208,12 @@ class NnunetAdapter(Adapter):
         with locked(self.output_folder, "take other --data, --plans or --fold"):
             self._train(self._write(config), options, injection.scratch)
             return read_outcome(self.output_folder)
+
+    def judged(self, folder: Path) -> Mapping[str, tuple[Path, Path]]:
+        """Label maps of the held-out cases; see ``Adapter.judged``."""
+        from gansynth_nnunet.judged import judged_files
+
+        return judged_files(self.host, folder)
 
     def export(
         self,

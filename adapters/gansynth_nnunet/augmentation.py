@@ -1,4 +1,4 @@
-"""nnU-Net's augmentation switched off: for all samples, or for synthetic ones only.
+"""nnU-Net's augmentation changed: switched off, for all samples or for synthetic ones, or heavier.
 
 Everything here runs inside nnU-Net's own loader, sample by sample: it loads a case, crops it, and
 at once hands it to its transforms. So what was loaded last is what is being transformed.
@@ -10,13 +10,15 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.cropping import center_crop
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.errors import EnvironmentFault
+from gansynth.errors import EnvironmentFault, UsageFault
 from gansynth_nnunet.mixed import LastDraw
 
 NO_AUGMENTATION = (
@@ -24,6 +26,10 @@ NO_AUGMENTATION = (
     "inference either, and images are not masked again after normalisation"
 )
 SYNTHETIC_AS_DRAWN = "gansynth: synthetic samples are not augmented, real ones are"
+WIDTHS = 0.1, 0.25
+"""Narrowest and widest Gaussian that smooths elastic displacements, as a share of the patch."""
+REACH = 0.5
+"""Longest elastic displacement, in widths of that Gaussian: not so long that space would fold."""
 
 
 class CentreCrop(BasicTransform):  # type: ignore[misc]
@@ -70,6 +76,44 @@ class ByKind:
                 "or nnunetv2 2.8"
             )
         return self.synthetic(**sample) if synthetic else self.real(**sample)
+
+
+def deform(transforms: Any, share: float) -> str:
+    """Have the spatial transform of a pipeline deform elastically too; nnU-Net's own never does.
+
+    Args:
+        transforms: what a trainer's ``get_training_transforms`` returned; changed in place.
+        share: of the samples, 0 to 1.
+
+    Returns:
+        What was done, for the log.
+
+    Raises:
+        UsageFault: there is no such transform in it.
+    """
+    steps = getattr(transforms, "transforms", ())
+    found = [step for step in steps if isinstance(step, SpatialTransform)]
+    if not found:
+        raise UsageFault(
+            f"--set elastic={share:g}: this trainer's augmentation has no spatial transform that "
+            "could deform, expected one like nnUNetTrainer's or nnUNetTrainerDA5's; leave it out"
+        )
+    for step in found:
+        step.p_elastic_deform = share
+        step.elastic_deform_scale = WIDTHS
+        step.elastic_deform_magnitude = displaced
+    return f"gansynth: {share:.0%} of the samples are deformed elastically, too"
+
+
+def displaced(*, dim: int, patch_size: Sequence[int], deformation_scale: float, **_: Any) -> float:
+    """The longest displacement along an axis of one sample, voxels, as nnU-Net's transform asks.
+
+    Args:
+        dim: the axis.
+        patch_size: voxels.
+        deformation_scale: width of the Gaussian, as a share of the patch.
+    """
+    return float(np.random.uniform(0, REACH * deformation_scale * patch_size[dim]))  # noqa: NPY002
 
 
 def arguments(given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:

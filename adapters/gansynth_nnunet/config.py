@@ -33,8 +33,16 @@ SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
     ),
     "initial_lr": (float, "Learning rate at the start (nnU-Net: 0.01)."),
     "weight_decay": (float, "Weight decay of the optimiser (nnU-Net: 3e-5)."),
+    "elastic": (
+        float,
+        "Share of samples that nnU-Net's spatial transform also deforms elastically, 0 to 1 "
+        "(nnU-Net: 0).",
+    ),
 }
 """Trainer attributes that may be set -> their type and one sentence."""
+
+SHARES = ("oversample_foreground_percent", "elastic")
+"""Those of them that lie between 0 and 1."""
 
 CHOICES: Mapping[str, str] = {
     "trainer": "nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5 (default: nnUNetTrainer).",
@@ -81,7 +89,7 @@ def parse_settings(given: Mapping[str, str], where: str = "--set") -> dict[str, 
         except ValueError:
             value = kind(-1)
         low = 1 if kind is int else 0
-        high = 1.0 if key == "oversample_foreground_percent" else float("inf")
+        high = 1.0 if key in SHARES else float("inf")
         if not low <= value <= high or value == float("inf"):
             what = (
                 "a whole number of at least 1" if kind is int else "a number that is not negative"
@@ -149,6 +157,13 @@ class MixConfig:
     held_out: tuple[CaseRecord, ...] = ()
 
     FILE: ClassVar[str] = "GANSYNTH_CONFIG"
+
+    def __post_init__(self) -> None:
+        if self.settings.get("elastic") and not self.injection.usual_augmentation:
+            raise UsageFault(
+                f"--set elastic={self.settings['elastic']:g} with --no-usual-augmentation: deforms "
+                "samples, and leaves them as they are; expected one of them, leave the other out"
+            )
 
     @property
     def generator(self) -> Path | None:

@@ -32,12 +32,14 @@ class SmallPlans:
             the shape of nnU-Net's patch, at most 48 per axis.
         batch_size: cases per batch.
         features: feature channels per stage; their number is the number of stages.
+        convolutions: of each stage, on the way down and up, at most; None for nnU-Net's own.
     """
 
     name: str = "gansynthSmallPlans"
     patch_size: tuple[int, ...] | None = None
     batch_size: int = 2
     features: tuple[int, ...] = (8, 16, 32, 32)
+    convolutions: int | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.name):
@@ -51,10 +53,12 @@ class SmallPlans:
                 f"small plans: features {self.features} make {len(self.features)} stages, expected "
                 "at least three: with fewer, nnU-Net's deep supervision has no output left"
             )
-        if not self.features or min(*self.features, self.batch_size, 1) < 1:
+        convolutions = 1 if self.convolutions is None else self.convolutions
+        if not self.features or min(*self.features, self.batch_size, convolutions) < 1:
             raise UsageFault(
-                f"small plans: features {self.features} and batch size {self.batch_size}, expected "
-                "positive numbers, one per stage"
+                f"small plans: features {self.features}, batch size {self.batch_size} and "
+                f"convolutions {self.convolutions}, expected positive numbers, features one per "
+                "stage"
             )
 
 
@@ -100,12 +104,17 @@ def _shrink(configuration: Mapping[str, Any], small: SmallPlans) -> dict[str, An
         features_per_stage=list(small.features[:stages]),
         kernel_sizes=arch["kernel_sizes"][:stages],
         strides=_strides(arch["strides"][:stages], patch),
-        n_conv_per_stage_decoder=arch["n_conv_per_stage_decoder"][: stages - 1],
-        **{convs: arch[convs][:stages]},
+        n_conv_per_stage_decoder=_most(arch["n_conv_per_stage_decoder"][: stages - 1], small),
+        **{convs: _most(arch[convs][:stages], small)},
     )
     doc.update(patch_size=patch, batch_size=small.batch_size)
     doc.pop("next_stage", None)
     return doc
+
+
+def _most(convolutions: Sequence[int], small: SmallPlans) -> list[int]:
+    """Convolutions of each stage, no more than asked for."""
+    return [min(n, small.convolutions or n) for n in convolutions]
 
 
 def _patch(own: Sequence[int], small: SmallPlans) -> list[int]:

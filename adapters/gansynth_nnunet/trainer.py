@@ -35,7 +35,12 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     It is told what to do by the environment (see ``MixConfig.from_environment``). Without that it
     can be built, for inference and validation, but not trained.
+
+    Attributes:
+        elastic: share of samples that the usual augmentation also deforms elastically.
     """
+
+    elastic = 0.0
 
     def __init__(
         self,
@@ -122,15 +127,22 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         nnU-Net's method is static; it is called on the trainer.
         """
         if self.gansynth is None or self._augments_as_usual:
-            return super().get_training_transforms(*given, **named)
+            return self._usual_transforms(*given, **named)
         self._asked_transforms = True
         asked = augmentation.arguments(given, named)
         if not self.gansynth.injection.usual_augmentation:
             return augmentation.validation_pipeline(self, asked)
         self.print_to_log_file(augmentation.SYNTHETIC_AS_DRAWN)
         plain = augmentation.plain_pipeline(self, asked)
-        usual = super().get_training_transforms(*given, **named)
+        usual = self._usual_transforms(*given, **named)
         return augmentation.ByKind(usual, plain, self._last)
+
+    def _usual_transforms(self, *given: Any, **named: Any) -> Any:
+        """The variant's own, with elastic deformation where it is asked for."""
+        usual = super().get_training_transforms(*given, **named)
+        if self.elastic:
+            self.print_to_log_file(augmentation.deform(usual, self.elastic))
+        return usual
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
         """The variant's own, unless augmentation is off: then crops of the patch, no mirroring."""

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.adapter import Adapter, HostArrays, Injection, Outcome
+from gansynth.adapter import Adapter, HostArrays, Injection, Mix, Outcome
 from gansynth.bank_plan import plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
@@ -33,6 +33,7 @@ class SegmenterAdapter(Adapter):
     """A U-Net or a pix2pix, trained on the cases of one source and fold."""
 
     name: ClassVar[str] = "segmenter"
+    goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     settings: ClassVar[Mapping[str, str]] = SETTINGS
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
 
@@ -84,6 +85,17 @@ class SegmenterAdapter(Adapter):
         """
         self.check_ways(injection)
         check_output(self._job(injection, settings, options))
+
+    @classmethod
+    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Wider rotations, shifts and deformations; more of these would fold label maps."""
+        return {"rotate": "30", "shift": "0.1", "elastic": "3"}, ()
+
+    def lasting(
+        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
+    ) -> list[dict[str, str]]:
+        """Steps; whatever is mixed in."""
+        return [{"steps": str(steps)} for _ in mixes]
 
     def planned(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -156,6 +168,12 @@ class SegmenterAdapter(Adapter):
         with locked(job.output, "take another folder: -o"):
             check_output(job)  # another one may just have ended
             return Session(job).run()
+
+    def judged(self, folder: Path) -> Mapping[str, tuple[Path, Path]]:
+        """Label maps of the held-out cases; see ``Adapter.judged``."""
+        from gansynth_segmenter.judged import judged_files
+
+        return judged_files(self.source, folder)
 
     # -- one training ------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ COMMANDS = {
     "sample": ("sample", "Draw labelled samples from a run."),
     "show": ("show", "Print where everything of a run is, and how far it has come."),
     "augment": ("augment", "Train a host framework with samples mixed in at a ratio."),
+    "benchmark": ("benchmark", "Say whether it helps, by how much, and how sure that is."),
+    "tune": ("tune", "Choose generator, ratio and schedule by inner folds; maybe none."),
     "detections": (
         "detections",
         "Measure what detectors found, and compare them at equal false positives.",

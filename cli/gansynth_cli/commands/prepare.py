@@ -56,6 +56,12 @@ def _whole_numbers(
 @click.option(
     "--features", callback=_whole_numbers, metavar="N,N,...", help="Small plans: per stage."
 )
+@click.option(
+    "--convolutions",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Small plans: of each stage, at most.",
+)
 @click.option("--plans-name", help="Small plans: their name, for --plans later on.")
 @click.option(
     "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Workers."
@@ -72,6 +78,7 @@ def command(
     patch: tuple[int, ...] | None,
     batch_size: int | None,
     features: tuple[int, ...] | None,
+    convolutions: int | None,
     plans_name: str | None,
     processes: int,
     force: bool,
@@ -89,12 +96,14 @@ def command(
         "patch_size": patch,
         "batch_size": batch_size,
         "features": features,
+        "convolutions": convolutions,
         "name": plans_name,
     }
     given = {key: value for key, value in asked.items() if value is not None}
     if given and not small:
         raise UsageFault(
-            "--patch, --batch-size, --features and --plans-name describe small plans; add --small"
+            "--patch, --batch-size, --features, --convolutions and --plans-name describe small "
+            "plans; add --small"
         )
     from gansynth_nnunet.prepare import SmallPlans, prepare
 

@@ -21,6 +21,7 @@ from gansynth.testing import check_adapter
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
 from gansynth_deepmedic.bank_size import sample_bytes
 from gansynth_deepmedic.config import RUNS, Choices
+from gansynth_deepmedic.engine.image_augment import Affine
 from gansynth_deepmedic.guards import SMALLEST
 from gansynth_deepmedic.source import open_deepmedic
 from tests.deepmedic_sets import Toy, toy_deepmedic
@@ -380,13 +381,28 @@ def test_a_python_may_be_named_as_programs_are(named, found, tmp_path, monkeypat
         (["-model", "a"], {"device": "cpu"}, "--set device=cpu: is for --engine torch"),
         ([], {}, "--set model: DeepMedic has no network of its own"),
         ([], {"engine": "keras"}, "--engine keras: expected deepmedic or torch"),
+        (["-model", "a"], {"affine": "2"}, "--set affine=2: expected a number from 0 to 1"),
+        (["-model", "a"], {"affine": "nan"}, "--set affine=nan: expected a number"),
     ],
     ids=["train", "short", "shortest", "test", "value", "twice", "both", "device", "load", "other",
-         "model", "engine"],
+         "model", "engine", "much", "nan"],
 )  # fmt: skip
 def test_options_that_are_not_the_users_to_give_are_refused(options, settings, says):
     with pytest.raises(UsageFault, match=says):
         Choices.read({"engine": "deepmedic", **settings}, options)
+
+
+def test_cases_are_turned_as_asked_whatever_the_file_says(shared_deepmedic):
+    config = adapter_of(shared_deepmedic).host.config
+    choices = Choices.read({**TORCH, "affine": "0.5"}, ())
+    asked = choices.asked(config).values
+    assert Affine.from_values(None, asked, 2) == Affine(prob=0.5)
+    written = choices.values(config, Path("out"), augmented=True)
+    assert written["augm_img_prms_tr"] == {"affine": {"prob": 0.5}}
+    with pytest.raises(UsageFault, match="--set affine with --no-usual-augmentation"):
+        choices.values(config, Path("out"), augmented=False)
+    as_it_is = Choices.read(TORCH, ()).values(config, Path("out"), augmented=True)
+    assert "augm_img_prms_tr" not in as_it_is
 
 
 def test_results_go_where_their_name_says(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""nnU-Net's augmentation: on, off, or off for synthetic samples only, in nnU-Net's own loader."""
+"""nnU-Net's augmentation: on, off, off for synthetic samples, heavier; in nnU-Net's own loader."""
 
 import multiprocessing
 import pickle
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gansynth import torchvision_cure
-from gansynth.errors import EnvironmentFault
+from gansynth.errors import EnvironmentFault, UsageFault
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 torchvision_cure.apply()
@@ -272,3 +272,58 @@ def test_it_is_what_nnunets_own_variant_without_augmentation_does(
     theirs = prepared(build, name="nnUNetTrainerNoDAGANSynth").get_dataloaders()[0].data_loader
     assert tuple(ours.patch_size) == tuple(theirs.patch_size) == tuple(ours.final_patch_size)
     assert repr(ours.transforms.transforms) == repr(theirs.transforms.transforms)
+
+
+# -- heavier ---------------------------------------------------------------------------------------
+
+
+def transforms(space: str, variant: str = "nnUNetTrainer") -> Any:
+    from gansynth_nnunet.augmentation import arguments
+    from gansynth_nnunet.variants import find
+
+    rest = {"rotation_for_DA": (-0.5, 0.5), "mirror_axes": (0, 1), "deep_supervision_scales": None}
+    asked = arguments((), {**SPACES[space], **rest})
+    return find(variant).get_training_transforms(**asked)
+
+
+@pytest.mark.parametrize("variant", ["nnUNetTrainer", "nnUNetTrainerDA5"])
+@pytest.mark.parametrize("space", SPACES)
+def test_elastic_deformation_moves_and_never_folds(space, variant):
+    import torch
+
+    from gansynth_nnunet.augmentation import deform
+
+    pipeline = transforms(space, variant)
+    (spatial,) = (step for step in pipeline.transforms if hasattr(step, "p_elastic_deform"))
+    assert spatial.p_elastic_deform == 0
+    assert "100%" in deform(pipeline, 1.0)
+    image = torch.zeros(1, *spatial.patch_size)
+    ndim, farthest = image.ndim - 1, []
+    for _ in range(12):
+        offsets = spatial.get_parameters(image=image)["elastic_offsets"].numpy()
+        slopes = [np.gradient(offsets[..., axis]) for axis in range(ndim)]
+        jacobian = np.moveaxis(np.array(slopes), (0, 1), (-2, -1)) + np.eye(ndim)
+        assert np.linalg.det(jacobian).min() > 0
+        farthest.append(np.abs(offsets).max())
+    assert max(farthest) > 0.5
+    drawn = {"image": torch.randn(1, *SPACES[space]["patch_size"]).float()}
+    labels = torch.zeros((1, *SPACES[space]["patch_size"]), dtype=torch.int16)
+    assert pipeline(**drawn, segmentation=labels)["image"].shape == drawn["image"].shape
+
+
+def test_an_augmentation_that_never_moves_cannot_deform():
+    from gansynth_nnunet.augmentation import deform
+
+    with pytest.raises(UsageFault, match=r"--set elastic=0\.3: .* has no spatial transform"):
+        deform(transforms("3d", "nnUNetTrainerNoDA"), 0.3)
+
+
+@pytest.mark.parametrize("synthetic", ["0", "1"])
+def test_a_training_is_told_which_share_is_deformed(build, told, frozen_bank, synthetic):
+    told(BANK=frozen_bank(), SET="elastic=0.25", AUGMENT_SYNTHETIC=synthetic)
+    trainer = prepared(build)
+    loaded = trainer.get_dataloaders()[0].data_loader.transforms
+    pipeline = loaded if synthetic == "1" else loaded.real
+    (spatial,) = (step for step in pipeline.transforms if hasattr(step, "p_elastic_deform"))
+    assert spatial.p_elastic_deform == 0.25
+    assert "25% of the samples are deformed elastically" in Path(trainer.log_file).read_text()

@@ -28,6 +28,15 @@ from gansynth_nnunet.config import MixConfig
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epochs=two"}, "a whole number"),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epochs=0"}, "at least 1"),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "initial_lr=nan"}, "initial_lr=nan"),
+        ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "elastic=1.5"}, "a number from 0 to 1"),
+        (
+            {
+                "GANSYNTH_RATIO": "1:0",
+                "GANSYNTH_SET": "elastic=0.5",
+                "GANSYNTH_USUAL_AUGMENTATION": "0",
+            },
+            "--set elastic=0.5 with --no-usual-augmentation",
+        ),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_SET": "num_epochs"}, "has no '='"),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_FROZEN": "maybe"}, "GANSYNTH_FROZEN=maybe"),
         ({"GANSYNTH_RATIO": "1:0", "GANSYNTH_BANK_SIZE": "x"}, "--bank-size 'x'"),

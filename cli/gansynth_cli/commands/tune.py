@@ -1,0 +1,84 @@
+"""``gansynth tune``: choose generator, ratio and schedule by inner folds of the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, table, with_output
+
+
+@click.command(
+    epilog=examples(
+        "gansynth tune plan.yaml --executor local:2",
+        "gansynth tune plan.yaml --size 12 --draw 1 -o runs/tune",
+    )
+)
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.option("--data", metavar="KIND:WHERE", help="Other cases than the plan names.")
+@click.option(
+    "-o", "--output", type=FOLDER, metavar="DIR", help="Results. [default: runs/tune/NAME]"
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Choose for a training set of N subjects. [default: all but those judged on]",
+)
+@click.option(
+    "--draw", type=click.IntRange(min=0), default=0, show_default=True, help="Which of that size."
+)
+@click.option(
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="WHERE",
+    help="local[:N] for N jobs at once, or ray[:cpus=C,gpus=G]; see docs/clusters.md.",
+)
+@dry_run_option
+@with_output
+def command(
+    plan_file: Path,
+    data: str | None,
+    output: Path | None,
+    dry_run: bool,
+    out: Output,
+    **how: Any,
+) -> None:
+    """Choose generator, ratio and schedule by inner folds; maybe none.
+
+    Arms of a plan are trained briefly on every inner fold, the better ones longer (successive halving). What
+    wins must beat training on real cases alone by more than a standard error. Subjects that the
+    plan judges on, sealed or not, are not read.
+    """
+    from gansynth.benchmark.choosing import Wanted, candidates, choose_arm, open_choice
+    from gansynth.benchmark.plan import read_plan
+
+    plan = read_plan(plan_file, data)
+    wanted = Wanted(folder=output or Path("runs") / "tune" / plan.name, **how)
+    if dry_run:
+        spec, design = open_choice(plan, wanted)
+        told = {
+            "dry_run": True,
+            "data": design.source.name,
+            "training_cases": len(spec.document["train"]),
+            "candidates": list(candidates(plan)),
+            "by": plan.judged_by,
+            **plan.tune.model_dump(mode="json"),
+        }
+        out.result(told, (f"{key}  {value}" for key, value in told.items()))
+        return
+    document = choose_arm(plan, wanted, quiet=out.quiet)
+    out.result(document, _lines(document))
+
+
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Scores of every rung, the choice, and what to type."""
+    for rung in document["rungs"]:
+        yield f"{100 * rung['share']:.0f} % of the steps, {document['by']} on inner folds:"
+        yield from table([(f"  {arm}", f"{score:.4f}") for arm, score in rung["scores"].items()])
+    yield f"chosen: {document['chosen']} ({document['why']})"
+    yield from document["use"]

@@ -1,0 +1,253 @@
+"""Arms beside the control: differences, and what they are worth in real cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from markupsafe import Markup
+
+from gansynth.benchmark.report.blocks import Block, Column, Key, More, Row, Table, Words
+from gansynth.benchmark.report.document import Node
+from gansynth.benchmark.report.study import Arm, Study
+from gansynth.benchmark.report.svg import Axis, Drawings, block, line, mark, sourced
+from gansynth.benchmark.report.svg import words as text
+from gansynth.benchmark.report.verdict import Finding, ends_of, finding_of
+from gansynth.benchmark.report.words import (
+    NOTHING,
+    Line,
+    Linked,
+    Show,
+    number,
+    plain,
+    probability,
+    whole,
+)
+
+HEIGHT = 30.0
+MIDDLE = HEIGHT / 2
+EDGES = 4.0, 96.0
+BEYOND = 2.5
+"""The axis ends at so many times the usual reach of an interval: one arm must not flatten all."""
+MARKS = {
+    Finding.GAIN: "up",
+    Finding.LOSS: "down",
+    Finding.SAME: "diamond",
+    Finding.UNCLEAR: "ring",
+}
+WORTH = "Extra real cases that would have brought as much"
+FOREST_KEY = Key(
+    (
+        ("up gain", "gain shown"),
+        ("down loss", "loss shown"),
+        ("diamond same", "no effect beyond the margin"),
+        ("ring unclear", "not shown either way"),
+        ("whisker", "95 % confidence interval"),
+        ("band", "margin: differences that make none"),
+        ("mde", "minimum detectable effect at 80 % power"),
+        ("beyond", "goes beyond the axis"),
+    )
+)
+
+
+def places(study: Study, arms: Sequence[Arm] | None = None) -> Iterator[tuple[Arm, int]]:
+    """Each arm at each size; the other arms than the control if none are given."""
+    for arm in study.others if arms is None else arms:
+        for n in study.sizes:
+            yield arm, n
+
+
+def differences(study: Study, drawings: Drawings) -> list[Block]:
+    """Forest plots: of the primary measure, and folded away of each other one."""
+    if not study.root["comparisons"]:
+        return [Words(["No comparison was finished."], "note")]
+    found: list[Block] = []
+    for name, show in study.measures.items():
+        if not any(study.entry("comparisons", arm.key, n, name) for arm, n in places(study)):
+            continue
+        table = _forest(study, drawings, name, show)
+        way = "higher" if show.up else "lower"
+        if name == study.primary:
+            found += [table, FOREST_KEY, *_reach(study)]
+        else:
+            found.append(More(f"{show.title}, {show.unit}: {way} is better", [table]))
+    return found
+
+
+def _reach(study: Study) -> list[Block]:
+    """What the intervals speak for, as the comparisons say."""
+    nodes = (study.entry("comparisons", arm.key, n, study.primary) for arm, n in places(study))
+    reach = dict.fromkeys(text for node in nodes if (text := node["generalises"].text))
+    return [Words([f"The intervals speak for other: {'; '.join(reach)}."], "note")] if reach else []
+
+
+def _forest(study: Study, drawings: Drawings, measure: str, show: Show) -> Table:
+    rows = [(arm, n, study.entry("comparisons", arm.key, n, measure)) for arm, n in places(study)]
+    axis = _forest_axis([node for *_, node in rows], show)
+    sides = ("control better", "arm better") if show.up else ("arm better", "control better")
+    title = f"{show.title}: difference to the control, {show.unit}"
+    head = drawings.drawing(
+        title,
+        f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)}; left of zero {sides[0]}.",
+        38,
+        text(axis.start, 10, f"◂ {sides[0]}", "side", "start"),
+        text(axis.end, 10, f"{sides[1]} ▸", "side", "end"),
+        *(text(axis.at(t), 32, axis.words(t, sign=True), "tick") for t in axis.ticks),
+    )
+    columns = (
+        Column("N", "short"),
+        Column(title, "drawing", head),
+        Column("difference"),
+        Column("95 % CI"),
+        Column("p (Holm)"),
+        Column("MDE"),
+        Column("finding", "short"),
+    )
+    made = [_forest_row(study, drawings, axis, show, *row) for row in rows]
+    return Table(title, columns, made, layout="forest")
+
+
+def _forest_axis(comparisons: Sequence[Node], show: Show) -> Axis:
+    reaches, others = [], [0.0]
+    for node in comparisons:
+        ends = [end.number for end in ends_of(node)]
+        reach = [abs(e) for e in (*ends, node["difference"].number) if e is not None]
+        reaches += [max(reach)] if reach else []
+        others += [abs(v) for k in ("margin", "mde") if (v := node[k].number) is not None]
+    most = max(reaches, default=1.0)
+    most = max(min(most, BEYOND * median(reaches or [1.0])), 1.2 * min(max(others), most))
+    return Axis.over([-most * show.scale, most * show.scale], *EDGES, about=6)
+
+
+def _forest_row(
+    study: Study, drawings: Drawings, axis: Axis, show: Show, arm: Arm, n: int, node: Node
+) -> Row:
+    finding = finding_of(node, show)
+    low, high = ends_of(node)
+    words: list[str | Linked] = [f"{finding.sign} {finding.words}"]
+    if finding in (Finding.GAIN, Finding.LOSS) and node["equivalent"].value is True:
+        words.append(", within the margin")
+    span: Line = [show.difference(low), " to ", show.difference(high)]
+    span = [NOTHING] if low.number is None and high.number is None else span
+    missing = finding is Finding.MISSING
+    cells: list[Line | Markup] = [
+        [whole(study.size_node(n))],
+        _forest_drawing(drawings, axis, show, node, finding, f"{arm.title}, N = {n}"),
+        [NOTHING] if missing else [show.difference(node["difference"])],
+        [NOTHING] if missing else span,
+        [NOTHING] if missing else [probability(node["p_holm"])],
+        [NOTHING] if missing else [show.size(node["mde"])],
+        words,
+    ]
+    return Row(cells, arm.title, finding.name.lower(), "" if missing else node.pointer)
+
+
+def _forest_drawing(
+    drawings: Drawings, axis: Axis, show: Show, node: Node, finding: Finding, name: str
+) -> Markup:
+    drawn = [line(axis.at(t), 0, axis.at(t), HEIGHT, "grid") for t in axis.ticks]
+    margin, mde = node["margin"].number, node["mde"].number
+    if margin is not None:
+        edges = (axis.at(-margin * show.scale), axis.at(margin * show.scale))
+        drawn.insert(0, sourced(show.size(node["margin"]), block(*edges, 0, HEIGHT, "band")))
+    drawn.append(line(axis.at(0), 0, axis.at(0), HEIGHT, "zero"))
+    if finding is Finding.MISSING:
+        return drawings.drawing(name, "Nothing was finished.", HEIGHT, *drawn)
+    if mde is not None:
+        ticks = [x for x in (-mde * show.scale, mde * show.scale) if axis.low <= x <= axis.high]
+        lines = [line(axis.at(x), 5, axis.at(x), HEIGHT - 5, "mde") for x in ticks]
+        drawn.append(sourced(show.size(node["mde"]), *lines))
+    low, high = ends_of(node)
+    whisker = [show.difference(end) for end in (low, high)]
+    drawn += _whisker(axis, [end.number for end in (low, high)], show.scale, whisker)
+    at = (node["difference"].number or 0.0) * show.scale
+    if axis.low <= at <= axis.high:
+        dot = mark(MARKS[finding], axis.at(at), MIDDLE, finding.name.lower())
+        drawn.append(sourced(show.difference(node["difference"]), dot))
+    described = (
+        f"{plain([show.difference(node['difference'])])} {show.unit}, 95 % CI "
+        f"{whisker[0].text} to {whisker[1].text}: {finding.words}."
+    )
+    return drawings.drawing(name, described, HEIGHT, *drawn)
+
+
+def _whisker(
+    axis: Axis, ends: Sequence[float | None], scale: float, sources: Sequence[Linked]
+) -> list[Markup]:
+    """An interval with its ends; an arrow where it goes beyond the axis."""
+    low, high = ends
+    if low is None or high is None:
+        return []
+    low, high = sorted((low * scale, high * scale))
+    drawn = [line(axis.at(low), MIDDLE, axis.at(high), MIDDLE, "whisker")]
+    for end, source in zip((low, high), sources, strict=True):
+        inside = axis.low <= end <= axis.high
+        at = axis.at(end)
+        if inside:
+            cap = line(at, MIDDLE - 4, at, MIDDLE + 4, "whisker")
+        else:
+            cap = mark("left" if end < axis.low else "right", at, MIDDLE, "beyond")
+        drawn.append(sourced(source, cap))
+    return drawn
+
+
+# -- worth ---------------------------------------------------------------------------------------
+
+
+def worth(study: Study, drawings: Drawings) -> list[Block]:
+    """How many extra real cases would have brought as much."""
+    entries = [(arm, n, study.entry("worth", arm.key, n)) for arm, n in places(study)]
+    entries = [(arm, n, node) for arm, n, node in entries if node]
+    if not entries:
+        return [Words(["This could not be worked out."], "note")]
+    reach = [v for *_, node in entries if (v := node["cases"].number) is not None]
+    ends = [v for *_, node in entries for k in ("low", "high") if (v := node[k].number) is not None]
+    if not reach:
+        return [_not_worked_out(study, entries)]
+    usual = BEYOND * median([abs(v) for v in (*reach, *ends)] or [1.0])
+    axis = Axis.over([0.0, *(min(max(v, -usual), usual) for v in (*reach, *ends))], *EDGES)
+    title = "worth so many extra real cases"
+    head = drawings.drawing(
+        title,
+        f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} real cases.",
+        22,
+        *(text(axis.at(t), 16, axis.words(t, sign=True), "tick") for t in axis.ticks),
+    )
+    columns = (
+        Column("N", "short"),
+        Column(title, "drawing", head),
+        Column("cases"),
+        Column("95 % CI"),
+        Column("note", "words"),
+    )
+    made = [_worth_row(study, drawings, axis, *entry) for entry in entries]
+    return [Table(WORTH, columns, made, "worth")]
+
+
+def _not_worked_out(study: Study, entries: Sequence[tuple[Arm, int, Node]]) -> Table:
+    rows = [
+        Row([[whole(study.size_node(n))], [node["reason"].text or NOTHING]], arm.title)
+        for arm, n, node in entries
+    ]
+    columns = (Column("N", "short"), Column("why it could not be worked out", "words"))
+    return Table(WORTH, columns, rows, "grouped")
+
+
+def _worth_row(study: Study, drawings: Drawings, axis: Axis, arm: Arm, n: int, node: Node) -> Row:
+    cases, *ends = (number(node[k], 1, sign=True) for k in ("cases", "low", "high"))
+    drawn = [line(axis.at(t), 0, axis.at(t), HEIGHT, "grid") for t in axis.ticks]
+    drawn.append(line(axis.at(0), 0, axis.at(0), HEIGHT, "zero"))
+    drawn += _whisker(axis, [node["low"].number, node["high"].number], 1.0, ends)
+    at = node["cases"].number
+    if at is not None and axis.low <= at <= axis.high:
+        drawn.append(sourced(cases, mark("dot", axis.at(at), MIDDLE, "arm")))
+    said = node["reason"].text or f"{cases.text} cases, 95 % CI {ends[0].text} to {ends[1].text}"
+    span: Line = [NOTHING] if at is None and ends[0].value is None else [ends[0], " to ", ends[1]]
+    cells: list[Line | Markup] = [
+        [whole(study.size_node(n))],
+        drawings.drawing(f"{arm.title}, N = {n}", said, HEIGHT, *drawn),
+        [cases],
+        span,
+        [node["reason"].text],
+    ]
+    return Row(cells, arm.title, pointer=node.pointer)

@@ -1,0 +1,112 @@
+"""A results document walked so that each value still knows where it stands: its JSON pointer.
+
+Pointers are those of RFC 6901. What was worked out of many values names them with one pattern in
+the pointer's URI form, with alternatives in braces: ``/runs/{0,3}/seconds/{train,fit}``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+# What RFC 3986 lets stand in a fragment, without the comma: it separates alternatives.
+_SAFE = "~!$&'()*+;=:@?"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One place of a JSON document; a place that is not there is a node whose value is None.
+
+    Attributes:
+        value: what stands there.
+        pointer: RFC 6901; of the document itself the empty text.
+    """
+
+    value: Any
+    pointer: str = ""
+
+    def __getitem__(self, key: str | int) -> Node:
+        """A member by name, or an item by its index; never raises."""
+        value = None
+        if isinstance(self.value, dict) and isinstance(key, str):
+            value = self.value.get(key)
+        elif isinstance(self.value, list) and isinstance(key, int) and key < len(self.value):
+            value = self.value[key]
+        return Node(value, f"{self.pointer}/{_token(key)}")
+
+    def __iter__(self) -> Iterator[Node]:
+        """The items of a list; of anything else none."""
+        for index in range(len(self.value) if isinstance(self.value, list) else 0):
+            yield self[index]
+
+    def __bool__(self) -> bool:
+        """Whether anything stands there; 0 and false do."""
+        return self.value is not None and self.value not in ("", [], {})
+
+    def members(self) -> Iterator[tuple[str, Node]]:
+        """Names and members of an object; of anything else none."""
+        for key in self.value if isinstance(self.value, dict) else ():
+            yield key, self[key]
+
+    @property
+    def number(self) -> float | None:
+        """A finite number, or None."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            return None
+        return float(self.value) if math.isfinite(self.value) else None
+
+    @property
+    def text(self) -> str:
+        """A text or a number as text; of anything else the empty text."""
+        if isinstance(self.value, bool) or not isinstance(self.value, str | int | float):
+            return ""
+        return str(self.value)
+
+
+def _token(key: str | int) -> str:
+    return str(key).replace("~", "~0").replace("/", "~1")
+
+
+def fragment(pointer: str) -> str:
+    """A pointer as it stands in an address behind ``#`` (RFC 6901, section 6)."""
+    return quote(pointer, safe=_SAFE + "/,")
+
+
+def resolve(document: Any, pointer: str) -> Any:
+    """What stands at a pointer.
+
+    Raises:
+        KeyError: nothing does.
+    """
+    here = document
+    for token in pointer.split("/")[1:]:
+        key = token.replace("~1", "/").replace("~0", "~")
+        try:
+            here = here[int(key)] if isinstance(here, list) else here[key]
+        except (ValueError, IndexError, KeyError, TypeError) as error:
+            raise KeyError(pointer) from error
+    return here
+
+
+def pattern(*steps: str | int | Sequence[str | int]) -> str:
+    """One pattern for the places that the steps lead to; a sequence stands for alternatives."""
+    parts = []
+    for step in steps:
+        if isinstance(step, str | int):
+            parts.append(quote(_token(step), safe=_SAFE))
+        else:
+            parts.append("{" + ",".join(quote(_token(s), safe=_SAFE) for s in step) + "}")
+    return "/" + "/".join(parts)
+
+
+def expand(text: str) -> list[str]:
+    """The pointers that a pattern stands for, in order."""
+    choices: Iterable[list[str]] = (
+        re.sub(r"[{}]", "", part).split(",") for part in text.split("/")[1:]
+    )
+    return ["/" + "/".join(map(unquote, chosen)) for chosen in itertools.product(*choices)]

@@ -1,0 +1,91 @@
+"""The report as Markdown: the same words, tables and numbers, no pictures."""
+
+from __future__ import annotations
+
+import re
+
+from markupsafe import Markup
+
+from gansynth.benchmark.report.blocks import (
+    Block,
+    Listing,
+    More,
+    Pictures,
+    Row,
+    Table,
+    Terms,
+    Words,
+)
+from gansynth.benchmark.report.page import ArmVerdict, Report
+from gansynth.benchmark.report.words import Line, plain
+
+LEFT, RIGHT = "---", "---:"
+
+
+def render(report: Report) -> str:
+    """A report as GitHub's Markdown; what comes from the document is escaped."""
+    parts = [
+        f"# {_line([report.name])}",
+        f"**{_line(report.sentence)}**",
+        _line(report.scope),
+        *(f"> **Warning** {_line(line)}" for line in report.warnings),
+    ]
+    if report.arms:
+        parts.append("\n".join(map(_arm, report.arms)))
+    for section in report.sections:
+        written = [text for block in section.blocks for text in _block(block)]
+        if written:
+            parts += [f"## {section.title}", *written]
+    return "\n\n".join([*parts, _line(report.footer)]) + "\n"
+
+
+def _arm(arm: ArmVerdict) -> str:
+    return f"- **{_line([arm.title])}**: " + " ".join(_line(line) for _, line in arm.lines)
+
+
+def _block(block: Block) -> list[str]:
+    if isinstance(block, Words):
+        return [_line(block.line)]
+    if isinstance(block, Terms):
+        return ["\n".join(f"- {_line([term])}: {_line(line)}" for term, line in block.rows)]
+    if isinstance(block, Table):
+        return [_table(block)]
+    if isinstance(block, Pictures):
+        return ["\n".join(f"- {_line(picture.caption)}" for picture in block.items)]
+    if isinstance(block, Listing):
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", block.text)), default=0))
+        return [f"{fence}yaml\n{block.text.rstrip()}\n{fence}"]
+    if isinstance(block, More):
+        inner = [text for part in block.blocks for text in _block(part)]
+        return [f"### {_line([block.title])}", *inner] if inner else []
+    return []  # drawings, and what their signs mean
+
+
+def _table(table: Table) -> str:
+    """Its drawings left out; with a column for where its rows' numbers stand."""
+    kept = [i for i, column in enumerate(table.columns) if column.role != "drawing"]
+    grouped = any(row.group for row in table.rows)
+    sourced = any(row.pointer for row in table.rows)
+    head = ["arm"] * grouped + [table.columns[i].title for i in kept] + ["JSON"] * sourced
+    marks = [LEFT] * grouped + [RIGHT if table.columns[i].role == "number" else LEFT for i in kept]
+    lines = [_cells([_line([text]) for text in head]), _cells([*marks, *[LEFT] * sourced])]
+    for row in table.rows:
+        lines.append(_cells(_row(row, kept, grouped, sourced)))
+    return f"**{_line([table.caption])}**\n\n" + "\n".join(lines)
+
+
+def _row(row: Row, kept: list[int], grouped: bool, sourced: bool) -> list[str]:
+    cells = [cell for i in kept if not isinstance(cell := row.cells[i], Markup)]
+    source = [f"`{row.pointer}`" if row.pointer else ""] * sourced
+    return [_line([row.group])] * grouped + [_line(cell) for cell in cells] + source
+
+
+def _cells(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _line(line: Line) -> str:
+    """Words on one line, in which nothing is markup."""
+    text = " ".join(plain(line).split())
+    text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,249 @@
+"""Worst cases: which to look at, and what a prediction got wrong in them, as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.benchmark.report.document import Node
+from gansynth.benchmark.report.study import Study
+from gansynth.errors import DataFault
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRUTH, PREDICTED = "#56b4e9", "#e69f00"
+"""Sky blue and orange: told apart by people with any colour vision (Okabe and Ito 2008)."""
+EDGE = 480
+"""Pixels along the longer side of a picture."""
+WINDOW = 1.0, 99.5
+"""Percentiles of the image that are shown black and white."""
+
+Labels = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A picture of one test case under one trained host.
+
+    Attributes:
+        case: test case.
+        subject: whose it is.
+        arm: key of the arm.
+        n: number of training subjects.
+        draw: which draw of them.
+        seed: which training on it.
+        measure: name of the measure.
+        value: the case's, as stored; None if it has none.
+        caption: what to see in it.
+        png: the picture.
+    """
+
+    case: str
+    subject: str
+    arm: str
+    n: int
+    draw: int
+    seed: int
+    measure: str
+    value: float | None
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Worst:
+    """A test case that is worth looking at.
+
+    Attributes:
+        arm: key of the arm whose prediction to show.
+        n: number of training subjects.
+        draw: which draw of them.
+        seed: which training on it.
+        case: test case.
+        subject: whose it is.
+        measure: the primary one.
+        value: the case's under the arm, as stored.
+        control: the case's under the control of the same draw and seed; None for the control.
+        pointer: where ``value`` stands.
+        reference: where ``control`` stands; empty for the control.
+    """
+
+    arm: str
+    n: int
+    draw: int
+    seed: int
+    case: str
+    subject: str
+    measure: str
+    value: float
+    control: float | None
+    pointer: str
+    reference: str = ""
+
+    @property
+    def lost(self) -> float:
+        """Difference to the control without its sign; 0 for the control."""
+        return 0.0 if self.control is None else abs(self.value - self.control)
+
+
+def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
+    """Choose the test cases to look at, by the primary measure.
+
+    Args:
+        document: the results.
+        most: how many at most.
+
+    Returns:
+        The control's worst case, then of each arm the one in which it loses most against the
+        control of the same draw and seed, the greatest loss first; then each one's second worst,
+        and so on. No case twice for one arm, and none in which an arm loses nothing.
+    """
+    study = Study(document)
+    queues = [_lowest(study), *sorted(_losses(study), key=lambda q: -q[0].lost)]
+    turns = [worst for turn in zip_longest(*queues) for worst in turn if worst is not None]
+    return turns[:most]
+
+
+def _lowest(study: Study) -> list[Worst]:
+    """The control's cases, the worst first, each with its worst run."""
+    found = [
+        _worst(study, run, Node(None), case, score, Node(None))
+        for run in study.runs(study.control, status="done")
+        for case, score in run["scores"][study.primary].members()
+        if score.number is not None
+    ]
+    return _once(sorted(found, key=lambda worst: study.show.better(worst.value)))
+
+
+def _losses(study: Study) -> list[list[Worst]]:
+    """Of each arm that loses anywhere, the cases in which it does, the greatest loss first."""
+    queues = []
+    for arm in study.others:
+        found = []
+        for control, run in (pair for n in study.sizes for pair in study.pairs(arm.key, n)):
+            for case, score in run["scores"][study.primary].members():
+                other = control["scores"][study.primary][case]
+                if score.number is None or other.number is None:
+                    continue
+                if study.show.better(score.number - other.number) < 0:
+                    found.append(_worst(study, run, control, case, score, other))
+        queues.append(_once(sorted(found, key=lambda worst: -worst.lost)))
+    return [queue for queue in queues if queue]
+
+
+def _worst(study: Study, run: Node, control: Node, case: str, score: Node, other: Node) -> Worst:
+    n, draw, seed = (int(run[key].number or 0) for key in ("n", "draw", "seed"))
+    return Worst(
+        arm=run["arm"].text,
+        n=n,
+        draw=draw,
+        seed=seed,
+        case=case,
+        subject=study.root["subjects"][case].text or case,
+        measure=study.primary,
+        value=score.number or 0.0,
+        control=other.number,
+        pointer=score.pointer,
+        reference=other.pointer if other.number is not None else "",
+    )
+
+
+def _once(found: list[Worst]) -> list[Worst]:
+    """Each case once, in order."""
+    return list({worst.case: worst for worst in reversed(found)}.values())[::-1]
+
+
+# -- pictures ------------------------------------------------------------------------------------
+
+
+def overlay_png(
+    image: npt.NDArray[np.floating[Any]], truth: Labels, predicted: Labels, *, channel: int = 0
+) -> bytes:
+    """Draw outlines of truth and prediction on the slice in which they disagree most.
+
+    The truth's outline is solid and sky blue, the prediction's dashed and orange.
+
+    Args:
+        image: (C, D, H, W), or (C, H, W).
+        truth: (D, H, W), or (H, W); what is below 1 is background.
+        predicted: of the same shape.
+        channel: which one is shown.
+
+    Returns:
+        A PNG file, whose longer side has 480 pixels. Of slices that agree alike the one with most
+        foreground is shown.
+
+    Raises:
+        DataFault: shapes that do not fit, or no such channel.
+    """
+    shape = image.shape[1:]
+    if truth.shape != shape or predicted.shape != shape or len(shape) not in (2, 3):
+        raise DataFault(
+            f"overlay: image {image.shape}, truth {truth.shape} and prediction {predicted.shape}: "
+            "expected (C, D, H, W) with (D, H, W), or (C, H, W) with (H, W)"
+        )
+    if not 0 <= channel < len(image):
+        raise DataFault(f"overlay: channel {channel}, expected one below {len(image)}")
+    plane = np.nan_to_num(image[channel].astype(np.float64))
+    low, high = np.percentile(plane, WINDOW)
+    inside = [np.maximum(labels, 0) for labels in (truth, predicted)]
+    if len(shape) == 3:
+        cut = _telling_slice(*inside)
+        plane, inside = plane[cut], [labels[cut] for labels in inside]
+    return _drawn(plane, (float(low), float(high)), *inside)
+
+
+def _telling_slice(truth: Labels, predicted: Labels) -> int:
+    """Along the first axis: most voxels that differ; where that is a draw most foreground."""
+    differ = (truth != predicted).sum(axis=(1, 2))
+    foreground = ((truth > 0) | (predicted > 0)).sum(axis=(1, 2))
+    return int(np.lexsort((foreground, differ))[-1])
+
+
+def _drawn(
+    plane: npt.NDArray[np.float64], window: tuple[float, float], truth: Labels, predicted: Labels
+) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, width = plane.shape
+    scale = EDGE / max(height, width)
+    figure = Figure(figsize=(width * scale / 100, height * scale / 100), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    low, high = window
+    axes.imshow(plane, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), interpolation="nearest")
+    _outline(axes, truth, TRUTH, "solid")
+    _outline(axes, predicted, PREDICTED, "dashed")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _outline(axes: Axes, labels: Labels, colour: str, style: str) -> None:
+    """Outlines of each label; a dark rim keeps them apart from bright tissue."""
+    from matplotlib.patheffects import withStroke
+
+    # A rim of background closes outlines that touch the picture's edge.
+    padded = np.pad(labels, 1)
+    grid = np.arange(-1, labels.shape[1] + 1), np.arange(-1, labels.shape[0] + 1)
+    for value in np.unique(labels[labels > 0]):
+        drawn = axes.contour(
+            *grid,
+            (padded == value).astype(float),
+            levels=[0.5],
+            colors=colour,
+            linewidths=2.4,
+            linestyles=style,
+        )
+        drawn.set_path_effects([withStroke(linewidth=4, foreground="black", alpha=0.6)])
+    axes.set_xlim(-0.5, labels.shape[1] - 0.5)
+    axes.set_ylim(labels.shape[0] - 0.5, -0.5)

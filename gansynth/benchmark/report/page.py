@@ -1,0 +1,276 @@
+"""The report as a whole: what stands on top, its sections in order, and the HTML made of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from gansynth.benchmark.report import comparing, panels, records, spread, subjects, tables
+from gansynth.benchmark.report.blocks import RESULTS, More, Row, Section, Terms, Words, html
+from gansynth.benchmark.report.document import Node, fragment
+from gansynth.benchmark.report.overlays import Overlay
+from gansynth.benchmark.report.study import Study
+from gansynth.benchmark.report.svg import Drawings
+from gansynth.benchmark.report.verdict import Finding, numbers, said, verdict_of
+from gansynth.benchmark.report.words import Line, Linked, derived, of_runs, plain, whole
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+STATISTICS = "docs/statistics.md"
+
+
+@dataclass(frozen=True)
+class ArmVerdict:
+    """What is said of one arm: its title, what it is, and what was found at each size.
+
+    A finding is None where the words are the document's own.
+    """
+
+    title: str
+    what: str
+    lines: Sequence[tuple[Finding | None, Line]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says, before it is HTML or Markdown.
+
+    Attributes:
+        name: of the benchmark.
+        sentence: the verdict.
+        scope: what was compared.
+        warnings: what a reader must know first.
+        arms: the verdict arm by arm.
+        sections: all the rest.
+        footer: what made it.
+    """
+
+    name: str
+    sentence: Line
+    scope: Line
+    warnings: Sequence[Line]
+    arms: Sequence[ArmVerdict]
+    sections: Sequence[Section]
+    footer: Line
+
+
+def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Report:
+    """Work out what a report says.
+
+    Args:
+        document: the results; any part may be missing.
+        overlays: pictures of worst cases.
+    """
+    study, drawings = Study(document), Drawings()
+    root = study.root
+    words = verdict_of(study)
+    arms = []
+    for arm in study.others:
+        stored, lines = root["verdict"]["per_arm"][arm.key], words.per_arm[arm.key]
+        own = not stored.text or stored.text == said(lines)
+        shown = lines if own else [(None, [Linked(stored.text, stored.text, stored.pointer)])]
+        arms.append(ArmVerdict(arm.title, arm.node["what"].text, shown))
+    return Report(
+        root["title"].text or root["name"].text or "benchmark",
+        _said(root["verdict"]["sentence"], words.sentence),
+        _scope(study),
+        _warnings(study),
+        arms,
+        _sections(study, drawings, overlays),
+        _footer(root),
+    )
+
+
+def _said(stored: Node, worked_out: Line) -> Line:
+    """The stored words: with their numbers' places if they are those that were worked out."""
+    if not stored.text or stored.text == plain(worked_out):
+        return worked_out
+    return [Linked(stored.text, stored.text, stored.pointer)]
+
+
+def _scope(study: Study) -> Line:
+    """What was compared, in one line."""
+    root = study.root
+    data, host, look = root["data"], root["host"], root["look"]
+    line: list[str | Linked] = [host["title"].text or host["target"].text or "A host unknown"]
+    if host["steps"]:
+        line += [", ", whole(host["steps"]), " optimiser steps in every arm"]
+    if data["name"]:
+        line.append(f" · {data['name'].text}")
+    if study.sizes:
+        line += [" · N = ", *numbers([study.size_node(n) for n in study.sizes])]
+        line.append(" training subjects")
+    if root["draws"]:
+        line += [" · ", whole(root["draws"]), " draws × ", whole(root["seeds"]), " seeds"]
+    if data["test_subjects"]:
+        line += [" · ", whole(data["test_subjects"]), " test subjects"]
+    if data["test_cases"]:
+        line += [" with ", whole(data["test_cases"]), " cases"]
+    if look["split"]:
+        line += [f" · {look['split'].text} split, look ", whole(look["number"])]
+    return [*line, *_finished(study), "."]
+
+
+def _finished(study: Study) -> Line:
+    runs = list(study.root["runs"])
+    done = [run for run in runs if run["status"].text == "done"]
+    if not runs:
+        return [" · no trainings"]
+    total = derived("count", runs, of=of_runs(runs, "status"), holder="/runs")
+    if len(done) == len(runs):
+        return [" · ", total, " trainings, all finished"]
+    count: Line = ["none"]
+    if done:
+        count = [derived("count", done, of=of_runs(done, "status"), holder="/runs")]
+    return [" · ", *count, " of ", total, " trainings finished"]
+
+
+def _warnings(study: Study) -> list[Line]:
+    """What a reader must know before any number."""
+    root, found = study.root, list[Line]()
+    log = list(root["look"]["log"])
+    sealed = [entry for entry in log if entry["split"].text == "sealed"]
+    if study.development:
+        found.append(
+            [
+                "This is a look at the development split. Settings may have been chosen on these "
+                "subjects: nothing here is a test result."
+            ]
+        )
+    elif not root["look"]["split"]:
+        found.append(["The results do not say which split was looked at."])
+    elif len(sealed) > 1:
+        last = sealed[-1]["look"]
+        found.append(
+            [
+                "The sealed split was looked at more than once: this is look ",
+                whole(last if last else root["look"]["number"]),
+                ". With every look the numbers mean less; the log is below.",
+            ]
+        )
+    missing = [run for run in root["runs"] if run["status"].text != "done"]
+    if missing:
+        count = derived("count", missing, of=of_runs(missing, "status"), holder="/runs")
+        word = " training has" if len(missing) == 1 else " trainings have"
+        found.append([count, f"{word} no result; comparisons go without. See failures, below."])
+    return [*found, *([node.text] for node in root["warnings"] if node.text)]
+
+
+def _footer(root: Node) -> Line:
+    line: list[str | Linked] = [f"gansynth {root['gansynth'].text or 'of an unknown version'}"]
+    if root["plan_hash"]:
+        line.append(f" · plan {root['plan_hash'].text}")
+    return line
+
+
+def _sections(study: Study, drawings: Drawings, overlays: Sequence[Overlay]) -> tuple[Section, ...]:
+    compared = comparing.differences(study, drawings)
+    everything = tables.comparisons(study)
+    if everything:
+        compared.append(More("Every number of every comparison", everything))
+    drawn = [*tables.ratios(study), *tables.chosen(study)]
+    found = [
+        Section("differences", "Difference to the control", "Differences", compared),
+        Section(
+            "worth", "Worth how many extra real cases", "Worth", comparing.worth(study, drawings)
+        ),
+        Section("curves", "Learning curves", "Curves", panels.curves(study, drawings)),
+        Section(
+            "subjects", "Test subjects one by one", "Subjects", subjects.slopes(study, drawings)
+        ),
+        Section("spread", "Where the differences spread", "Spread", spread.spread(study, drawings)),
+        Section("measures", "All measures", "Measures", tables.means(study)),
+        Section("ratios", "Synthetic samples, asked and drawn", "Ratios", drawn),
+        Section("costs", "Costs", "Costs", tables.costs(study)),
+        Section("worst", "Worst cases", "Worst cases", records.worst(study, overlays)),
+        Section("paper", "The paper's numbers beside ours", "Paper", records.paper(study)),
+        Section("looks", "Looks at the test data", "Looks", records.looks(study)),
+        Section("failures", "Failures", "Failures", records.failures(study)),
+        Section("plan", "Plan", "Plan", records.plan(study)),
+        Section("reading", "How to read this", "How to read", _reading(study)),
+    ]
+    return tuple(section for section in found if section.blocks)
+
+
+def _reading(study: Study) -> tuple[Words | Terms, ...]:
+    lines = (
+        "Every arm trains the same host for as many steps on the same real cases; each difference "
+        "is paired by test case, draw and seed, and its interval holds the true one in 95 % of "
+        "such benchmarks.",
+        "A gain or a loss counts as shown if the interval leaves zero out and p, corrected after "
+        "Holm for all comparisons, is below 0.05; no effect is a finding of its own, if a test of "
+        "equivalence shows the difference to lie within the margin; all else is not shown, either "
+        "way.",
+        "What is not shown may still be there: the minimum detectable effect (MDE) is the true "
+        "difference that such a benchmark would find in 80 % of attempts.",
+    )
+    terms = (
+        ("N", ["training subjects; a draw is one choice of them"]),
+        ("points", ["hundredths: a Dice of 0.84 is 84 points"]),
+        ("numbers", [f"each is a link to its place in {RESULTS}, named by its JSON pointer"]),
+        ("{a,b}", ["in a name: several places, which the number is the mean, sum or the like of"]),
+    )
+    more = f"How all this is computed and checked: {STATISTICS}."
+    return (*(Words([line]) for line in lines), Terms(terms), Words([more], "note"))
+
+
+# -- HTML ----------------------------------------------------------------------------------------
+
+
+def render(report: Report) -> str:
+    """A report as one HTML file that needs no other and no network."""
+    from markupsafe import Markup
+
+    style, script = _resource("style.css"), _resource("script.js")
+    return (
+        _engine()
+        .get_template("report.html")
+        .render(
+            report=report,
+            results=RESULTS,
+            policy=_policy(style, script),
+            style=Markup(style),
+            script=Markup(script),
+        )
+    )
+
+
+@cache
+def _engine() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    engine = Environment(
+        loader=FunctionLoader(_resource),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    engine.filters.update(html=html, fragment=fragment, in_groups=_in_groups)
+    return engine
+
+
+def _in_groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    return [(group, list(own)) for group, own in groupby(rows, lambda row: row.group)]
+
+
+def _resource(name: str) -> str:
+    return (resources.files(__package__) / "templates" / name).read_text("utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """What a browser may load: this very style and script, pictures within, nothing else."""
+    hashes = {
+        kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for kind, text in (("style", style), ("script", script))
+    }
+    parts = [f"{kind}-src 'sha256-{digest}'" for kind, digest in hashes.items()]
+    rest = ["img-src data:", "base-uri 'none'", "form-action 'none'"]
+    return "; ".join(["default-src 'none'", *parts, *rest])

@@ -1,0 +1,174 @@
+"""What is told word for word: worst cases, a paper's table, looks, failures and the plan."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from gansynth.benchmark.report.blocks import (
+    Block,
+    Column,
+    Key,
+    Listing,
+    More,
+    Picture,
+    Pictures,
+    Row,
+    Table,
+    Words,
+)
+from gansynth.benchmark.report.document import Node, resolve
+from gansynth.benchmark.report.overlays import Overlay, Worst, worst_cases
+from gansynth.benchmark.report.study import Study
+from gansynth.benchmark.report.words import NOTHING, Line, Linked, Show, number, whole
+
+OVERLAY_KEY = Key((("truth", "truth, solid"), ("predicted", "prediction, dashed")))
+
+
+def worst(study: Study, overlays: Sequence[Overlay]) -> list[Block]:
+    """Cases in which arms lose most, with pictures where there are any."""
+    chosen = worst_cases(study.root.value)
+    if not chosen and not overlays:
+        return [Words(["There are no scores of single cases."], "note")]
+    found: list[Block] = []
+    if overlays:
+        found += [OVERLAY_KEY, Pictures([_picture(study, o) for o in overlays])]
+    else:
+        found.append(Words(["No pictures were made."], "note"))
+    show = study.show
+    columns = [
+        *(Column(title, "words") for title in ("case", "arm")),
+        *(Column(title, "short") for title in ("N", "draw", "seed")),
+        *(Column(f"{whose}, {show.unit}") for whose in ("control", "arm")),
+    ]
+    rows = [_worst_row(study, case) for case in chosen]
+    caption = f"{show.title}: worst cases of the control, and greatest losses of the arms"
+    return [*found, *([Table(caption, columns, rows)] if rows else [])]
+
+
+def _worst_row(study: Study, case: Worst) -> Row:
+    run = Node(resolve(study.root.value, pointer := "/".join(case.pointer.split("/")[:3])), pointer)
+    value = study.show.value(Node(case.value, case.pointer))
+    reference: Line = [NOTHING]
+    if case.control is not None:
+        reference = [study.show.value(Node(case.control, case.reference))]
+    ends: list[Line] = [reference, [value]] if case.control is not None else [[value], reference]
+    place: list[Line] = [[whole(run[key])] for key in ("n", "draw", "seed")]
+    return Row([[case.case], [study.title(case.arm)], *place, *ends])
+
+
+def _picture(study: Study, overlay: Overlay) -> Picture:
+    data = base64.b64encode(overlay.png).decode("ascii")
+    title = study.title(overlay.arm)
+    place = {key: getattr(overlay, key) for key in ("arm", "n", "draw", "seed")}
+    runs = study.runs(overlay.arm, overlay.n)
+    run = next((r for r in runs if all(r[k].value == v for k, v in place.items())), Node(None))
+    show = study.measures.get(overlay.measure, study.show)
+    caption: list[str | Linked] = [f"{overlay.case}, {title}"]
+    if run:
+        for word, key in (("N = ", "n"), ("draw ", "draw"), ("seed ", "seed")):
+            caption += [f", {word}", whole(run[key])]
+        score = run["scores"][overlay.measure][overlay.case]
+        if score.number is not None:
+            caption += [f": {show.title} ", show.value(score), f" {show.unit}"]
+            caption += _beside(study, overlay, show)
+    if overlay.caption:
+        caption.append(f". {overlay.caption}")
+    described = f"{overlay.case} under {title}: outlines of truth and prediction"
+    return Picture(f"data:image/png;base64,{data}", described, caption)
+
+
+def _beside(study: Study, overlay: Overlay, show: Show) -> Line:
+    """The same case under the control of the same draw and seed."""
+    if overlay.arm != study.control:
+        for run in study.runs(study.control, overlay.n, status="done"):
+            score = run["scores"][overlay.measure][overlay.case]
+            same = (run["draw"].value, run["seed"].value) == (overlay.draw, overlay.seed)
+            if same and score.number is not None:
+                return [" (control ", show.value(score), ")"]
+    return []
+
+
+def paper(study: Study) -> list[Block]:
+    """A paper's table, each of its numbers beside ours."""
+    node = study.root["paper"]
+    if not node:
+        return []
+    names = [column.text for column in node["columns"]]
+    columns = [Column("", "words")]
+    columns += [Column(f"{name}, {whose}") for name in names for whose in ("paper", "ours")]
+    rows = [
+        Row([[row["name"].text], *_side_by_side(row, len(names))], pointer=row.pointer)
+        for row in node["rows"]
+    ]
+    return [Table(node["title"].text or "A paper's table", columns, rows)]
+
+
+def _side_by_side(row: Node, count: int) -> list[Line]:
+    pairs = [(row["paper"][index], row["ours"][index]) for index in range(count)]
+    return [[number(node, 3) if node else NOTHING] for pair in pairs for node in pair]
+
+
+def looks(study: Study) -> list[Block]:
+    """Every look at the test data so far."""
+    log = list(study.root["look"]["log"])
+    if not log:
+        return [Words(["No look is on record."], "note")]
+    titles = ("look", "split", "when", "plan", "arms", "reason")
+    rows = [
+        Row(
+            [
+                [whole(entry["look"])],
+                *([entry[key].text or NOTHING] for key in ("split", "when", "plan_hash")),
+                [", ".join(arm.text for arm in entry["arms"])],
+                [entry["reason"].text or NOTHING],
+            ],
+            pointer=entry.pointer,
+        )
+        for entry in log
+    ]
+    columns = [Column(t, "words" if t in ("arms", "reason") else "short") for t in titles]
+    return [Table("Every look so far", columns, rows)]
+
+
+def failures(study: Study) -> list[Block]:
+    """What failed, and which trainings are missing for it."""
+    found: list[Block] = []
+    rows = [
+        Row([[node[key].text or NOTHING] for key in ("title", "error", "log")])
+        for node in study.root["failures"]
+    ]
+    if rows:
+        columns = [Column(title, "words") for title in ("job", "error", "log")]
+        found.append(Table("Failed jobs", columns, rows))
+    missing = [run for run in study.root["runs"] if run["status"].text != "done"]
+    if missing:
+        titles = ("arm", "N", "draw", "seed", "status", "error")
+        rows = [
+            Row(
+                [
+                    [study.title(run["arm"].text)],
+                    *([whole(run[key])] for key in ("n", "draw", "seed")),
+                    *([run[key].text or NOTHING] for key in ("status", "error")),
+                ],
+                pointer=run.pointer,
+            )
+            for run in missing
+        ]
+        columns = [Column(t, "words" if t in ("arm", "error") else "short") for t in titles]
+        found.append(Table("Trainings without a result", columns, rows))
+    return found or [Words(["Nothing failed."], "note")]
+
+
+def plan(study: Study) -> list[Block]:
+    """The plan as it was registered, and the machine."""
+    import yaml
+
+    known = study.root["open"] or study.root["plan"]["open"]
+    found: list[Block] = [Words([node.text], "note") for node in known if node.text]
+    for key, title in (("plan", "The plan"), ("machine", "The machine")):
+        node = study.root[key]
+        if node:
+            text = yaml.safe_dump(node.value, sort_keys=False, allow_unicode=True, width=96)
+            found.append(More(title, [Listing(text, node.pointer)]))
+    return found or [Words(["The results do not tell the plan."], "note")]

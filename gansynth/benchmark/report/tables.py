@@ -1,0 +1,208 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gansynth.benchmark.report.blocks import Block, Column, Row, Table, Terms, Words
+from gansynth.benchmark.report.document import Node
+from gansynth.benchmark.report.study import Arm, Study
+from gansynth.benchmark.report.words import (
+    NOTHING,
+    Line,
+    Linked,
+    derived,
+    joined,
+    number,
+    of_runs,
+    probability,
+    time_unit,
+    whole,
+)
+
+SPENT = ("train", "fit", "tune")
+
+
+def _entries(study: Study, part: str, measure: str = "") -> list[tuple[Arm, int, Node]]:
+    """What a list says of arms and sizes, in the report's order."""
+    found = [(a, n, study.entry(part, a.key, n, measure)) for a in study.arms for n in study.sizes]
+    return [(arm, n, node) for arm, n, node in found if node]
+
+
+def means(study: Study) -> list[Block]:
+    """Means of every measure."""
+    rows = []
+    for arm in study.arms:
+        for n in study.sizes:
+            nodes = {name: study.entry("means", arm.key, n, name) for name in study.measures}
+            if not any(nodes.values()):
+                continue
+            runs = next(node["runs"] for node in nodes.values() if node)
+            cells: list[Line] = [[whole(study.size_node(n))]]
+            for name, show in study.measures.items():
+                mean, low, high = (show.value(nodes[name][k]) for k in ("mean", "low", "high"))
+                span: Line = [" (", low, " to ", high, ")"] if low.text != NOTHING else []
+                cells.append([mean, *span] if nodes[name] else [NOTHING])
+            rows.append(Row([*cells, [whole(runs)]], arm.title))
+    if not rows:
+        return [Words(["No training was finished."], "note")]
+    titles = [f"{s.title}, {s.unit}, {'↑' if s.up else '↓'}" for s in study.measures.values()]
+    columns = [Column("N", "short"), *map(Column, titles), Column("runs")]
+    note = "Means with 95 % confidence intervals. ↑ higher is better, ↓ lower is better."
+    said = [
+        (show.title, [text])
+        for name, show in study.measures.items()
+        if (text := study.root["measures"][name]["says"].text)
+    ]
+    table = Table("Means of all measures", columns, rows, "grouped")
+    return [Words([note], "note"), table, *([Terms(said)] if said else [])]
+
+
+def comparisons(study: Study) -> list[Block]:
+    """Every number of every comparison."""
+    return [
+        Table(
+            f"Comparisons with the control: {show.title}, {show.unit}",
+            [Column("N", "short"), *map(Column, COMPARED), Column("holds for other", "words")],
+            [
+                Row(_comparison(study, name, n, node), arm.title, pointer=node.pointer)
+                for arm, n, node in _entries(study, "comparisons", name)
+            ],
+            "grouped",
+        )
+        for name, show in study.measures.items()
+        if _entries(study, "comparisons", name)
+    ]
+
+
+COMPARED = (
+    "arm",
+    "control",
+    "difference",
+    "95 % CI",
+    "p",
+    "p, Holm",
+    "Wilcoxon p",
+    "Wilcoxon p, Holm",
+    "MDE",
+    "margin",
+    "p, equivalence",
+    "standard error",
+    "degrees of freedom",
+    "runs",
+    "draws",
+    "seeds",
+    "subjects",
+    "dropped",
+)
+
+
+def _comparison(study: Study, measure: str, n: int, node: Node) -> list[Line]:
+    show = study.measures[measure]
+    interval = node["interval"]
+    return [
+        [whole(study.size_node(n))],
+        [show.value(node["mean_arm"])],
+        [show.value(node["mean_control"])],
+        [show.difference(node["difference"])],
+        [show.difference(interval["low"]), " to ", show.difference(interval["high"])],
+        *([probability(node[k])] for k in ("p", "p_holm", "wilcoxon_p", "wilcoxon_p_holm")),
+        [show.size(node["mde"])],
+        [show.size(node["margin"])],
+        [probability(node["equivalence_p"])],
+        [show.size(node["standard_error"])],
+        [number(node["df"], 1)],
+        *([whole(node[k])] for k in ("runs", "draws", "seeds", "subjects", "dropped")),
+        [node["generalises"].text],
+    ]
+
+
+def ratios(study: Study) -> list[Block]:
+    """Shares of synthetic samples that were asked for, and that were drawn."""
+    rows = []
+    for arm in study.arms:
+        for n in study.sizes:
+            runs = study.runs(arm.key, n, status="done")
+            if not any(run["asked"].number or run["realised"].number for run in runs):
+                continue
+            asked, *drawn = (
+                _share(how, runs, key)
+                for how, key in (
+                    ("mean", "asked"),
+                    ("mean", "realised"),
+                    ("least", "realised"),
+                    ("most", "realised"),
+                )
+            )
+            lacked = derived(
+                "sum", _of(runs, "fell_back"), of=of_runs(runs, "fell_back"), holder="/runs"
+            )
+            cells: list[Line] = [[whole(study.size_node(n))], [asked], *([d] for d in drawn)]
+            rows.append(Row([*cells, [lacked]], arm.title))
+    if not rows:
+        return [Words(["No finished training drew synthetic samples."], "note")]
+    titles = ("asked, %", "drawn, %", "least, %", "most, %", "samples missing")
+    columns = [Column("N", "short"), *map(Column, titles)]
+    note = "Where a synthetic sample was missing, a real one was taken instead."
+    table = Table("Share of synthetic samples, over finished runs", columns, rows, "grouped")
+    return [table, Words([note], "note")]
+
+
+def _of(runs: Sequence[Node], key: str) -> list[Node]:
+    return [run[key] for run in runs]
+
+
+def _share(how: str, runs: Sequence[Node], key: str) -> Linked:
+    return derived(how, _of(runs, key), 1, of=of_runs(runs, key), holder="/runs", scale=100.0)
+
+
+def chosen(study: Study) -> list[Block]:
+    """What inner folds chose for each draw, where an arm leaves it to them."""
+    rows: dict[tuple[str, float | None, float | None], Row] = {}
+    for arm in study.arms:
+        for run in (run for n in study.sizes for run in study.runs(arm.key, n)):
+            if run["chosen"]:
+                cells: list[Line] = [[whole(run["n"])], [whole(run["draw"])], [run["chosen"].text]]
+                key = (arm.key, run["n"].number, run["draw"].number)
+                rows.setdefault(key, Row(cells, arm.title, pointer=run["chosen"].pointer))
+    columns = [Column("N", "short"), Column("draw", "short"), Column("chosen", "words")]
+    caption = "Chosen among arms by inner folds of the training subjects"
+    return [Table(caption, columns, list(rows.values()), "grouped")] if rows else []
+
+
+def costs(study: Study) -> list[Block]:
+    """Hours in all, and what one training of each arm takes."""
+    entries = _entries(study, "costs")
+    keys = ("train_s", "fit_s", "tune_s", "added_s")
+    unit, length = time_unit(node[key].number for *_, node in entries for key in keys)
+    rows = [
+        Row(
+            [[whole(study.size_node(n))], *([number(node[k], 1, scale=1 / length)] for k in keys)],
+            arm.title,
+            pointer=node.pointer,
+        )
+        for arm, n, node in entries
+    ]
+    titles = ("training the host", "fitting the generator", "tuning", "added")
+    columns = [Column("N", "short"), *(Column(f"{title}, {unit}") for title in titles)]
+    table = Table("What one training takes", columns, rows, "grouped")
+    return [Words(_device_hours(study)), *([table] if rows else [])]
+
+
+def _device_hours(study: Study) -> Line:
+    """How long each kind of device was in use."""
+    devices: dict[str, list[Node]] = {}
+    for run in study.root["runs"]:
+        if run["seconds"]:
+            devices.setdefault(run["device"].text or "unknown device", []).append(run)
+    if not devices:
+        return ["Nothing is known of the time that was spent."]
+    sums: list[Line] = []
+    for device, runs in devices.items():
+        spent = [run["seconds"][part] for run in runs for part in SPENT]
+        unit, length = time_unit([sum(node.number or 0.0 for node in spent)])
+        of = of_runs(runs, "seconds", SPENT)
+        total = derived("sum", spent, 1, of=of, holder="/runs", scale=1 / length)
+        sums.append([total, f" {unit} of {device}"])
+    shared = ". A generator that several trainings share is counted for each of them."
+    return ["All trainings together: ", *joined(sums), shared]

@@ -1,0 +1,291 @@
+"""What every job of a benchmark computes, and its key: equal keys are the same computation.
+
+A spec is a JSON document without a folder, a title or a date in it: two arms that come to the same
+training are one job, and a result computed elsewhere is this one's as long as nothing that could
+change it has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gansynth import __version__
+from gansynth.adapter import Adapter
+from gansynth.benchmark.division import Division, largest_set
+from gansynth.benchmark.plan import ArmPlan, Plan
+from gansynth.errors import UsageFault
+from gansynth.lineage import CaseRecord
+from gansynth.measures.regions import regions_of, with_labels
+from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
+from gansynth.sources.base import CaseSource
+
+FORMAT = 1
+FIT, TRAIN, TUNE = "fit", "train", "tune"
+SEEDS_OF_A_DRAW = 1000
+"""Trainings of different draws have different seeds, too."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One training in the design of a benchmark."""
+
+    arm: str
+    n: int
+    draw: int
+    seed: int
+
+    @property
+    def random(self) -> int:
+        """What seeds it."""
+        return self.draw * SEEDS_OF_A_DRAW + self.seed
+
+    def __str__(self) -> str:
+        return f"{self.arm}, N={self.n}, draw {self.draw}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One computation.
+
+    Attributes:
+        kind: ``fit``, ``train`` or ``tune``.
+        document: all that can change its result.
+        title: for people.
+        needs: keys of what it builds on.
+    """
+
+    kind: str
+    document: Mapping[str, Any]
+    title: str
+    needs: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def key(self) -> str:
+        """Content address, 20 hexadecimal digits."""
+        text = json.dumps(self.document, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class Design:
+    """All computations of a plan on a data set.
+
+    Args:
+        plan: the benchmark.
+        source: its cases, opened.
+        division: its people.
+        judged: cases that trainings are judged on; None for those of inner folds, given later.
+        adapter: of the host, opened on the source; it says how long a training lasts.
+
+    Raises:
+        UsageFault: regions, or a primary measure, that the cases' label maps do not have.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: CaseSource,
+        division: Division,
+        judged: Sequence[str],
+        adapter: Adapter,
+    ) -> None:
+        self.plan, self.source, self.division = plan, source, division
+        self.judged, self.adapter = tuple(judged), adapter
+        self._records: dict[str, CaseRecord] = {}
+        _check_regions(plan, source)
+
+    # -- cases -----------------------------------------------------------------------------------
+
+    def training_cases(self, size: int, draw: int) -> tuple[str, ...]:
+        """Cases of a draw's training set, sorted."""
+        people = self.division.training_set(size, draw, largest_set(self.plan))
+        return self.division.cases_of(people)
+
+    def cases_of(self, place: Place) -> tuple[str, ...]:
+        """Training cases of a place: of twice as many people for some arms."""
+        return self.training_cases(place.n * self.plan.arm(place.arm).real, place.draw)
+
+    def _known(self, cases: Sequence[str]) -> list[list[str]]:
+        """Id, person and content of cases."""
+        for case in cases:
+            if case not in self._records:
+                self._records[case] = self.source.record(case)
+        return [
+            [record.id, record.subject, record.sha256]
+            for record in (self._records[case] for case in cases)
+        ]
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "format": FORMAT,
+            "gansynth": __version__,
+            "data": self.source.name.rpartition("/")[2],
+            "configuration": plan.configuration,
+            "plans": plan.plans,
+            "read": plan.read,
+        }
+
+    # -- specs -----------------------------------------------------------------------------------
+
+    def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> Spec:
+        """Fit a generator on training cases.
+
+        Args:
+            generator: as an arm has it.
+            cases: that it learns from.
+            seed: of all that is random in it.
+            title: which draw, for people.
+        """
+        document = {
+            **self._data,
+            "kind": FIT,
+            "train": self._known(cases),
+            "generator": self.plan.generator(generator).model_dump(mode="json"),
+            "seed": seed,
+        }
+        return Spec(FIT, document, f"fit {generator}, {title}")
+
+    def fit_of(self, place: Place) -> Spec | None:
+        """The generator that a place draws from; None for none."""
+        arm = self.plan.arm(place.arm)
+        if arm.generator is None:
+            return None
+        per_seed = self.plan.fits == "seed"
+        seed = place.random if per_seed else Place("", place.n, place.draw, 0).random
+        said = f"N={place.n}, draw {place.draw}" + (f", seed {place.seed}" if per_seed else "")
+        return self.fit(arm.generator, self.cases_of(place), seed, said)
+
+    def train(self, place: Place) -> Spec:
+        """Train the host as an arm says."""
+        arm, fit = self.plan.arm(place.arm), self.fit_of(place)
+        document = {
+            **self._data,
+            "kind": TRAIN,
+            "train": self._known(self.cases_of(place)),
+            "judged": self._known(self.judged),
+            "host": self.host(arm, len(self.cases_of(place))),
+            "arm": described(arm),
+            "generator": None if fit is None else fit.key,
+            "regions": self.plan.regions,
+            "measures": list(self.plan.measures),
+            "seed": place.random,
+        }
+        return Spec(TRAIN, document, f"train {place}", () if fit is None else (fit.key,))
+
+    def tune(self, place: Place) -> Spec:
+        """Choose among arms by inner folds of a draw's training set."""
+        names = self.plan.arm(place.arm).tune
+        seed = Place("", place.n, place.draw, 0).random
+        title = f"choose {place.arm}, N={place.n}, draw {place.draw}"
+        return self.choice(names, self.training_cases(place.n, place.draw), seed, title)
+
+    def choice(self, names: Sequence[str], cases: Sequence[str], seed: int, title: str) -> Spec:
+        """Choose among arms by inner folds of some training cases.
+
+        Args:
+            names: of the arms.
+            cases: that are dealt out to inner folds.
+            seed: deals them out, and seeds trainings.
+            title: for people.
+        """
+        plan = self.plan
+        used = sorted({plan.arm(name).generator for name in names} - {None}, key=str)
+        document = {
+            **self._data,
+            "kind": TUNE,
+            "train": self._known(cases),
+            "host": {
+                name: {
+                    **self.host(plan.arm(name), len(cases)),
+                    "generator": plan.arm(name).generator,
+                }
+                for name in names
+            },
+            "arms": {name: described(plan.arm(name)) for name in names},
+            "generators": {
+                str(name): plan.generator(str(name)).model_dump(mode="json") for name in used
+            },
+            "tune": plan.tune.model_dump(mode="json"),
+            "regions": plan.regions,
+            "by": plan.judged_by,
+            "seed": seed,
+        }
+        return Spec(TUNE, document, title)
+
+    # -- the host --------------------------------------------------------------------------------
+
+    def _length(self, name: str, cases: int) -> dict[str, str]:
+        """Settings by which every arm takes as many steps on so many training cases."""
+        arms = [arm for arm in self.plan.arms if not arm.tune]
+        mixes = [(Ratio.parse(arm.asked_ratio), Schedule.parse(arm.schedule)) for arm in arms]
+        host = self.plan.host
+        found = self.adapter.lasting(host.steps, mixes, host.set, cases)
+        return next(length for arm, length in zip(arms, found, strict=True) if arm.name == name)
+
+    def host(self, arm: ArmPlan, cases: int) -> dict[str, Any]:
+        """A host's words for an arm on so many training cases: target, settings, options."""
+        host = self.plan.host
+        told = {**host.set, "detector": host.detector or host.set.get("detector", "")}
+        settings = {**host.set, **self._length(arm.name, cases)}
+        options = self.adapter.impartial(host.options, told)
+        if arm.augmentation == "heavier":
+            more, words = self.adapter.heavier(told)
+            settings, options = {**settings, **more}, (*options, *words)
+        named = {"regions": formulas(self.plan.regions)} if self._takes_regions else {}
+        return {
+            "target": host.target,
+            "engine": host.engine,
+            "detector": host.detector,
+            "set": {**settings, **arm.set, **named},
+            "options": [*options],
+        }
+
+    @property
+    def _takes_regions(self) -> bool:
+        return bool(self.plan.regions) and "regions" in self.adapter.settings
+
+
+def _check_regions(plan: Plan, source: CaseSource) -> None:
+    """Refuse what could not be measured, before anything is trained."""
+    if plan.host.target == "yolo":
+        return
+    labels = source.schema.foreground
+    known = [name for name, _ in with_labels(regions_of(plan.regions, labels), labels)]
+    if "mean" in known:
+        raise UsageFault("regions: 'mean' is that of all labels, expected another name")
+    known += ["mean"] if len(labels) > 1 else []
+    if plan.judged_by.partition("/")[2] not in known:
+        raise UsageFault(
+            f"primary {plan.judged_by}: no such region in {source.name}, expected "
+            f"{' or '.join(f'{plan.measures[0]}/{name}' for name in known)}"
+        )
+
+
+def described(arm: ArmPlan) -> dict[str, Any]:
+    """What an arm is, without its name."""
+    named = {"name", "title", "what", "generator", "tune", "set", "real", "candidate"}
+    doc = arm.model_dump(mode="json", exclude=named)
+    return {**doc, "ratio": arm.asked_ratio, "draws_from": arm.generator is not None}
+
+
+def formulas(regions: Mapping[str, str]) -> str:
+    """Regions as hosts take them: ``WT:1+2,ET:3``."""
+    return ",".join(f"{name}:{formula}" for name, formula in regions.items())
+
+
+def write_work(spec: Spec, places: Mapping[str, Any], folder: Path) -> Path:
+    """Write what a worker process is told: the spec, and where things lie on this machine."""
+    from gansynth.integrity import write_json_atomic
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{spec.key}.json"
+    write_json_atomic(path, {"spec": dict(spec.document), "places": dict(places)})
+    return path

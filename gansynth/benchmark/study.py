@@ -1,0 +1,148 @@
+"""A plan opened on its data: the jobs it comes to, and what each place of the design came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gansynth.benchmark.division import SEALED, Division, divide
+from gansynth.benchmark.plan import Plan
+from gansynth.benchmark.specs import Design, Place, Spec
+from gansynth.benchmark.working import Jobs
+from gansynth.errors import UsageFault
+from gansynth.jobs.job import Job
+from gansynth.jobs.store import Store
+from gansynth.registry import installed
+from gansynth.sources.base import CaseSource, SourceRequest
+
+JOBS = "jobs"
+
+
+class Study:
+    """One look of a plan.
+
+    Args:
+        plan: what is compared.
+        look: ``development`` or ``sealed``.
+        folder: where everything is written.
+        arms: these and the control alone; all if empty.
+        cached: results of the same jobs elsewhere, key -> document.
+
+    Raises:
+        UsageFault, DataFault, IntegrityFault: data or plan that cannot be used.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        look: str,
+        folder: Path,
+        *,
+        arms: Sequence[str] = (),
+        cached: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.plan, self.look, self.folder = plan, look, folder.absolute()
+        self.cached = dict(cached or {})
+        self.arms = _chosen(plan, arms)
+        self.request = request_of(plan)
+        self.source: CaseSource = installed().open_source(self.request)
+        self.division: Division = divide(self.source, plan)
+        self.judged = self.division.judged(look)
+        adapter = installed().adapter(plan.host.target)(self.source)
+        self.design = Design(plan, self.source, self.division, self.judged, adapter)
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Who is judged on."""
+        return self.division.sealed if self.look == SEALED else self.division.development
+
+    # -- the design ------------------------------------------------------------------------------
+
+    def places(self) -> Iterator[Place]:
+        """All trainings of the report, draw by draw, so that early results are of all arms."""
+        plan = self.plan
+        for draw in range(plan.draws):
+            for n in plan.sizes:
+                for seed in range(plan.seeds):
+                    for arm in self.arms:
+                        yield Place(arm, n, draw, seed)
+
+    def choices(self) -> Iterator[Place]:
+        """Where an arm is chosen: once for each draw."""
+        for place in self.places():
+            if self.plan.arm(place.arm).tune and place.seed == 0:
+                yield place
+
+    def spec(self, place: Place) -> Spec | None:
+        """The training of a place; None where an arm is still to be chosen."""
+        if not self.plan.arm(place.arm).tune:
+            return self.design.train(place)
+        chosen = self.chosen(place)
+        return None if chosen is None else self.design.train(replace(place, arm=chosen))
+
+    def chosen(self, place: Place) -> str | None:
+        """The arm that inner folds have chosen for a draw; None if they have not yet."""
+        found = self.result(self.design.tune(replace(place, seed=0)).key)
+        return None if found is None else str(found["document"]["chosen"])
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    @cached_property
+    def store(self) -> Store:
+        """Results of all jobs."""
+        return Store(self.folder / JOBS)
+
+    def result(self, key: str) -> Mapping[str, Any] | None:
+        """What a job came to, here or in what was given as known."""
+        return self.store.result(key) if self.store.done(key) else self.cached.get(key)
+
+    def specs(self) -> dict[str, Spec]:
+        """All that is to be computed, as far as is known yet, by key; needs come first."""
+        found: dict[str, Spec] = {}
+        for place in self.places():
+            spec = self.spec(place)
+            if spec is None or spec.key in self.cached:
+                continue
+            actual = place.arm if not self.plan.arm(place.arm).tune else str(self.chosen(place))
+            fit = self.design.fit_of(replace(place, arm=actual))
+            if fit is not None:
+                found.setdefault(fit.key, fit)
+            found.setdefault(spec.key, spec)
+        for place in self.choices():
+            spec = self.design.tune(place)
+            if spec.key not in self.cached:
+                found.setdefault(spec.key, spec)
+        return found
+
+    def jobs(self, specs: Iterable[Spec]) -> list[Job]:
+        """Specs as commands; writes what their processes are told."""
+        env, request = self.plan.host.env, self.request.to_json()
+        jobs = Jobs(self.folder, self.store, request, env)
+        return [jobs.of(spec, self.judged) for spec in specs]
+
+
+def request_of(plan: Plan) -> SourceRequest:
+    """How a plan's data is opened."""
+    return SourceRequest.parse(
+        plan.data,
+        fold=plan.split.fold or "0",
+        configuration=plan.configuration,
+        plans=plan.plans,
+        subjects=plan.subjects,
+        root=plan.root,
+        read=plan.read,
+    )
+
+
+def _chosen(plan: Plan, arms: Sequence[str]) -> tuple[str, ...]:
+    """Names of the arms asked for, with the control and what they choose among."""
+    names = [arm.name for arm in plan.arms if not arm.candidate]
+    for name in arms:
+        if name not in names:
+            raise UsageFault(f"--arm {name}: not in the plan, expected some of {', '.join(names)}")
+    if not arms:
+        return tuple(names)
+    return tuple(name for name in names if name in {*arms, plan.compared_with})

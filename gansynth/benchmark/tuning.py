@@ -1,0 +1,234 @@
+"""Choosing an arm by inner folds of a training set: successive halving, with nothing as a choice.
+
+Arms are trained briefly on every inner fold; the better share of them is trained longer, and so on
+(Jamieson and Talwalkar 2016). What wins must be better than training on real cases alone by more
+than the standard error of the difference, over people or over folds, whichever is larger (the rule
+of Breiman et al. 1984 for choosing the simplest model within one): else the answer is that arm. No
+case that the outer fold holds out is read: the spec does not name any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from types import MappingProxyType
+from typing import Any
+
+from gansynth.benchmark.specs import FIT, TRAIN, Spec
+from gansynth.benchmark.working import Jobs
+from gansynth.errors import TrainingFault
+from gansynth.jobs.executor import parse_executor
+from gansynth.jobs.graph import Progress, run_jobs
+from gansynth.jobs.job import Job
+from gansynth.jobs.store import Store
+from gansynth.measures.table import measure_of
+from gansynth.sources.subjects import Split, grouped_splits
+
+STEPS = ("steps", "num_epochs", "epochs")
+"""Settings that say how long a host trains, the first that is there."""
+
+
+class Tuning:
+    """One choice.
+
+    Args:
+        spec: see ``gansynth.benchmark.specs.Design.tune``.
+        places: where things lie on this machine.
+        folder: for everything.
+        executor: of the inner trainings.
+        env: variables of theirs.
+        on_change: told how they get on.
+    """
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        places: Mapping[str, Any],
+        folder: Path,
+        *,
+        executor: str = "local:1",
+        env: Mapping[str, str] = MappingProxyType({}),
+        on_change: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self.spec, self.places, self.folder = spec, places, folder
+        self.executor, self.env, self.on_change = executor, env, on_change
+        self._spent: dict[str, float] = {}
+        self.store = Store(folder / "inner")
+        self.known = {case: [case, person, sha] for case, person, sha in spec["train"]}
+        people = {case: person for case, person, _ in spec["train"]}
+        self.folds = grouped_splits(list(people), people, spec["tune"]["folds"], spec["seed"])
+        self.people = people
+        self.real = tuple(n for n, arm in spec["arms"].items() if not arm["draws_from"])
+        """Arms that answer "use none"."""
+        self.sign = 1.0 if measure_of(spec["by"]).better == "higher" else -1.0
+
+    # -- specs -----------------------------------------------------------------------------------
+
+    def fit(self, arm: str, fold: Split) -> Spec | None:
+        """The generator of an arm, fitted on an inner fold; briefly, if the plan says so."""
+        generator = self._generator(arm)
+        if generator is None:
+            return None
+        document = {
+            **self._shared(fold),
+            "kind": FIT,
+            "generator": generator,
+            "seed": self.spec["seed"],
+        }
+        return Spec(FIT, document, f"fit for {arm}")
+
+    def train(self, arm: str, fold: Split, rung: int) -> Spec:
+        """A training of an inner fold, as long as the rung says."""
+        share, fit = self.spec["tune"]["rungs"][rung], self.fit(arm, fold)
+        host = {k: v for k, v in self.spec["host"][arm].items() if k != "generator"}
+        document = {
+            **self._shared(fold),
+            "kind": TRAIN,
+            "judged": self._of(fold["val"]),
+            "host": {**host, "set": shortened(host["set"], share)},
+            "arm": self.spec["arms"][arm],
+            "generator": None if fit is None else fit.key,
+            "regions": self.spec["regions"],
+            "measures": [self.spec["by"].partition("/")[0]],
+            "seed": self.spec["seed"],
+        }
+        return Spec(TRAIN, document, f"train {arm}, rung {rung}", () if fit is None else (fit.key,))
+
+    def _generator(self, arm: str) -> dict[str, Any] | None:
+        name = self.spec["host"][arm].get("generator")
+        if name is None:
+            return None
+        found = dict(self.spec["generators"][name])
+        share = self.spec["tune"]["fit_share"]
+        return {**found, "set": shortened(found["set"], share)}
+
+    def _shared(self, fold: Split) -> dict[str, Any]:
+        keys = ("format", "gansynth", "data", "configuration", "plans", "read")
+        return {**{key: self.spec[key] for key in keys}, "train": self._of(fold["train"])}
+
+    def _of(self, cases: Sequence[str]) -> list[list[str]]:
+        return [self.known[case] for case in sorted(cases)]
+
+    # -- the race --------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Race, and choose.
+
+        Raises:
+            TrainingFault: an arm could not be trained.
+        """
+        left, rungs = list(self.spec["arms"]), []
+        for rung, share in enumerate(self.spec["tune"]["rungs"]):
+            scores = self._scores(left, rung)
+            order = sorted(left, key=lambda arm: -mean(scores[arm].values()))
+            means = {arm: self.sign * mean(scores[arm].values()) for arm in order}
+            rungs.append({"share": share, "scores": means})
+            left = going_on(order, self.spec["tune"]["keep"], self.real)
+        real = next((arm for arm in order if arm in self.real), None)
+        chosen, why = choose(scores, real, self._fold_of())
+        return {
+            **{"chosen": chosen, "why": why, "rungs": rungs, "by": self.spec["by"]},
+            **{"folds": len(self.folds), "seconds": sum(self._spent.values())},
+        }
+
+    def _fold_of(self) -> dict[str, int]:
+        """Person -> number of the inner fold that holds the person out."""
+        return {self.people[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
+
+    def _scores(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, float]]:
+        """Person -> score, higher is better, by arm."""
+        jobs: dict[str, Job] = {}
+        for arm in arms:
+            for fold in self.folds:
+                for spec, held_out in (
+                    (self.fit(arm, fold), fold["val"]),
+                    (self.train(arm, fold, rung), []),
+                ):
+                    if spec is not None:
+                        jobs.setdefault(spec.key, self._job(spec, held_out))
+        executor = parse_executor(self.executor)
+        report = run_jobs(jobs.values(), self.store, executor, on_change=self.on_change)
+        if not report.ok:
+            raise TrainingFault("; ".join(report.lines()[1:]) or "inner folds were not all trained")
+        self._spent |= {key: self.store.result(key).get("seconds") or 0.0 for key in jobs}
+        found = {arm: self._of_people(arm, rung) for arm in arms}
+        return {arm: {p: self.sign * v for p, v in one.items()} for arm, one in found.items()}
+
+    def _of_people(self, arm: str, rung: int) -> dict[str, float]:
+        values: dict[str, list[float]] = {}
+        for fold in self.folds:
+            document = self.store.result(self.train(arm, fold, rung).key)["document"]
+            for name, value in document["scores"].get(self.spec["by"], {}).items():
+                person = name if document.get("by") == "subject" else self.people[name]
+                if value is not None:
+                    values.setdefault(person, []).append(value)
+        if not values:
+            raise TrainingFault(
+                f"{arm}: nobody on the inner folds has a {self.spec['by']}, expected somebody to "
+                "choose by; choose by another measure (primary)"
+            )
+        return {person: mean(found) for person, found in values.items()}
+
+
+def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str]:
+    """Arms of the next rung: the better share, and the best that draws nothing.
+
+    Args:
+        order: arms of this rung, the best first.
+        keep: share of them.
+        real: those that draw nothing; what wins has to be held against the best of them.
+    """
+    left = list(order[: max(1, math.ceil(len(order) * keep))])
+    best = next((arm for arm in order if arm in real), None)
+    return left if best is None or best in left else [*left, best]
+
+
+def choose(
+    scores: Mapping[str, Mapping[str, float]],
+    real: str | None,
+    fold_of: Mapping[str, int] | None = None,
+) -> tuple[str, str]:
+    """The arm to take, and why.
+
+    Args:
+        scores: arm -> person -> score of the last rung, higher is better.
+        real: the arm that draws nothing, which is taken unless another is surely better.
+        fold_of: person -> inner fold. All people of a fold share one training, and its luck: the
+            standard error is the larger one of those over people and over folds.
+    """
+    best = max(scores, key=lambda arm: mean(scores[arm].values()))
+    if real is None or best == real:
+        return best, "it did best on the inner folds"
+    people = sorted(scores[best].keys() & scores[real].keys())
+    gains = {person: scores[best][person] - scores[real][person] for person in people}
+    gain = mean(gains.values()) if gains else 0.0
+    folds: dict[int, list[float]] = {}
+    for person, value in gains.items():
+        folds.setdefault((fold_of or {}).get(person, 0), []).append(value)
+    over_folds = [mean(values) for values in folds.values()]
+    errors = [_error(list(gains.values())), *([_error(over_folds)] if len(folds) > 1 else [])]
+    error = max(errors)
+    said = f"{best} was better than {real} by {gain:.4f}, with a standard error of {error:.4f}"
+    if gain > error:
+        return best, f"{said}: more than one standard error"
+    return real, f"{said}: not more than one standard error, so use none"
+
+
+def _error(gains: Sequence[float]) -> float:
+    """Standard error of a mean; infinite of a single value."""
+    return stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
+
+
+def shortened(settings: Mapping[str, str], share: float) -> dict[str, str]:
+    """Settings of a host or a generator for a share of its steps."""
+    key = next((key for key in STEPS if key in settings), None)
+    if key is None or share == 1:
+        return dict(settings)
+    return {**settings, key: str(max(1, round(float(settings[key]) * share)))}
+
+
+def tune(spec: Mapping[str, Any], places: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Choose among a spec's arms; see ``Tuning``."""
+    return Tuning(spec, places, folder).run()

@@ -1,0 +1,238 @@
+"""``python -m gansynth.benchmark.worker WORK FOLDER``: one job of a benchmark, in its own process.
+
+It runs the documented command on the cases of one draw, measures what came out, and prints a JSON
+document as its last line. What is kept lies in FOLDER; the command's own words go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gansynth import child
+from gansynth.benchmark.words import augment_words, fit_words
+from gansynth.errors import FAULTS, TrainingFault, UsageFault
+from gansynth.integrity import read_json
+from gansynth.registry import installed
+from gansynth.run import MANIFEST
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.subjects import Split
+
+COMMAND = """
+import runpy
+from gansynth.child import obey
+obey()  # it ends when this process does, even by kill -9
+runpy.run_module("gansynth_cli", run_name="__main__")
+"""
+PATIENCE = 60.0
+"""Seconds that an interrupted command has to leave in good order."""
+PREDICTIONS = "predictions"
+RUN = "run"
+RECORD = "gansynth_session.json"
+"""What hosts with an output folder keep there of a training that has begun."""
+KEPT = ("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share")
+KEPT_TOO = ("asked_synthetic_share", "fell_back", "supply", "warnings", "metrics_on_real_cases")
+
+
+class Work:
+    """One job.
+
+    Args:
+        document: what ``gansynth.benchmark.specs.write_work`` wrote.
+        folder: where its results are kept; what an interrupted attempt left is there.
+    """
+
+    def __init__(self, document: Mapping[str, Any], folder: Path) -> None:
+        self.spec: Mapping[str, Any] = document["spec"]
+        self.places: Mapping[str, Any] = document["places"]
+        self.folder = folder
+        self.request = SourceRequest(**self.places["request"])
+
+    def run(self) -> dict[str, Any]:
+        """Do it.
+
+        Raises:
+            GansynthError: with the command's own last words.
+        """
+        kind = self.spec["kind"]
+        if kind == "tune":
+            from gansynth.benchmark.tuning import tune
+
+            document: dict[str, Any] = tune(self.spec, self.places, self.folder)
+            return document
+        return self.fit() if kind == "fit" else self.train()
+
+    def fit(self) -> dict[str, Any]:
+        """Fit a generator, or go on with it; its run is kept."""
+        # A run remembers where its cases are, so they stay where they are.
+        division = Path(self.places["division"])
+        try:
+            request = self.divided(division)
+        except UsageFault:
+            # A look at other people has begun it, who are held out of it; it never came to its end.
+            shutil.rmtree(self.folder / RUN, ignore_errors=True)
+            shutil.rmtree(division, ignore_errors=True)
+            request = self.divided(division)
+        words = fit_words(self.spec["generator"], request, self.spec["seed"], self.folder / RUN)
+        seconds, told = command(words)
+        return {"seconds": seconds, "told": told}
+
+    def train(self) -> dict[str, Any]:
+        """Train the host, measure it on the judged cases, keep its label maps."""
+        scratch = self.folder / "training"
+        request = self.divided(scratch / "data")
+        target = self.spec["host"]["target"]
+        cls = installed().adapter(target)
+        out = scratch / "out" if "output" in cls.settings else None
+        run = self.places.get("run")
+        words = augment_words(self.spec, request, None if run is None else own_run(Path(run)), out)
+        if (scratch / "begun").exists() and (out is None or (out / RECORD).is_file()):
+            words = going_on(words, cls.goes_on)
+        elif out is not None:
+            shutil.rmtree(out, ignore_errors=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        (scratch / "begun").touch()
+        seconds, told = command(words)
+        source = installed().open_source(request)
+        measured = self.measured(source, Path(told["folder"]))
+        kept = {key: told.get(key) for key in (*KEPT, *KEPT_TOO)}
+        shutil.rmtree(scratch, ignore_errors=True)
+        return {"seconds": seconds, **measured, "told": kept}
+
+    def divided(self, folder: Path) -> SourceRequest:
+        """The data set with this job's training and judged cases alone."""
+        source = installed().open_source(self.request)
+        train = [case for case, *_ in self.spec["train"]]
+        judged = [case for case, *_ in self.spec.get("judged", ())] or self.places["held_out"]
+        split = Split(train=sorted(train), val=sorted(judged))
+        return replace(source.divided([split], folder), fold="0")
+
+    def measured(self, source: CaseSource, results: Path) -> dict[str, Any]:
+        """Scores by measure and case (detectors: by person), and where label maps are kept."""
+        if self.spec["host"]["target"] == "yolo":
+            return _detections(results, self.spec["measures"])
+        from gansynth.measures.files import measure_files
+        from gansynth.measures.regions import regions_of, with_labels
+
+        labels = source.schema.foreground
+        regions = with_labels(regions_of(self.spec["regions"], labels), labels)
+        pairs = installed().adapter(self.spec["host"]["target"])(source).judged(results)
+        scores: dict[str, dict[str, float | None]] = {}
+        kept = self.folder / PREDICTIONS
+        kept.mkdir(exist_ok=True)
+        truths = {}
+        for case, (predicted, truth) in sorted(pairs.items()):
+            found = measure_files(
+                predicted,
+                truth,
+                regions,
+                asked=tuple(self.spec["measures"]),
+                ignore=source.schema.ignore,
+            )
+            for key, value in {**found, **over_labels(found, labels)}.items():
+                scores.setdefault(key, {})[case] = value
+            shutil.copyfile(predicted, kept / predicted.name)
+            truths[case] = predicted.name
+        return {"scores": scores, "predictions": truths}
+
+
+def own_run(folder: Path) -> Path:
+    """The run in a folder that was fitted into: that of a recipe's one set has one of its own."""
+    sets = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+    return sets[0] if len(sets) == 1 and not (folder / MANIFEST).exists() else folder
+
+
+def going_on(words: Sequence[str], more: Sequence[str]) -> list[str]:
+    """A command that takes up what an interrupted one has left; options of the host come last."""
+    if "--" not in more:
+        place = words.index("--") if "--" in words else len(words)
+        return [*words[:place], *more, *words[place:]]
+    return [*words, *(more[1:] if "--" in words else more)]
+
+
+def command(words: Sequence[str]) -> tuple[float, dict[str, Any]]:
+    """Run a command of gansynth's; its seconds and what it printed.
+
+    Raises:
+        GansynthError: it failed; of its own kind, with its last line.
+    """
+    began, last = time.monotonic(), ""
+    environ = {**os.environ, child.PARENT: str(os.getpid())}
+    with (
+        tempfile.TemporaryFile() as printed,
+        subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *words],
+            stdout=printed,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            env=environ,
+        ) as process,
+    ):
+        try:
+            for line in process.stderr or ():
+                sys.stderr.write(line)
+                sys.stderr.flush()
+                # Threads may go on talking after what it ended with.
+                if line.startswith(child.FAULT) or not last.startswith(child.FAULT):
+                    last = line.strip() or last
+            code = process.wait()
+        except BaseException:
+            _end(process)
+            raise
+        if code != 0:
+            raise FAULTS.get(code, TrainingFault)(last.removeprefix(child.FAULT) or f"exit {code}")
+        printed.seek(0)
+        document: dict[str, Any] = json.load(printed)
+    return time.monotonic() - began, document
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a command that nobody waits for any more."""
+    process.terminate()
+    try:
+        process.wait(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _detections(results: Path, asked: Sequence[str]) -> dict[str, Any]:
+    from gansynth.detection.record import FILE, read_detections
+    from gansynth.measures.detection import measure_detections
+
+    found = measure_detections(read_detections(results / FILE))
+    return {"scores": found["per_subject"], "pooled": found["pooled"], "by": "subject"}
+
+
+def over_labels(
+    found: Mapping[str, float | None], labels: Sequence[int]
+) -> dict[str, float | None]:
+    """Means over labels of a case's measures, ``dice/mean``, where there are several labels."""
+    means: dict[str, float | None] = {}
+    for name in dict.fromkeys(key.partition("/")[0] for key in found):
+        values = [found.get(f"{name}/{label}") for label in labels]
+        known = [value for value in values if value is not None]
+        if len(labels) > 1:
+            means[f"{name}/mean"] = sum(known) / len(known) if known else None
+    return means
+
+
+def main() -> None:
+    """Run one job; what it raises becomes the exit code."""
+    work, folder = map(Path, sys.argv[1:])
+    folder.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(Work(read_json(work), folder).run()))
+
+
+if __name__ == "__main__":
+    sys.exit(child.entry(main))

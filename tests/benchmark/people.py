@@ -1,0 +1,161 @@
+"""A data set of people in memory, plans on it, and designs, studies and results made of both."""
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gansynth.benchmark.division import SEALED, divide
+from gansynth.benchmark.plan import Plan
+from gansynth.benchmark.specs import Design, Spec
+from gansynth.benchmark.study import Study, request_of
+from gansynth.hookspecs import hookimpl
+from gansynth.integrity import write_json_atomic
+from gansynth.jobs.store import Store
+from gansynth.registry import installed
+from gansynth.schema import Case, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.space import Space
+
+WHERE = "/data/of/mine"
+PLAN: Mapping[str, Any] = {
+    "name": "made-up",
+    "data": f"people:{WHERE}/14",
+    "host": {"target": "segmenter", "steps": 40, "set": {"network": "unet"}},
+    "arms": ["default", {"name": "pasted", "from": "copy-paste", "bank": "3x"}, "double"],
+    "sizes": [2, 4],
+    "draws": 2,
+    "seeds": 2,
+    "split": {"development": 2, "sealed": 3},
+    "measures": ["dice", "hd95"],
+    "primary": "dice/mean",
+}
+
+
+class People(CaseSource):
+    """``people:FOLDER/14``: fourteen people, one to three cases each; fold 1 holds half out.
+
+    Args:
+        request: names how many there are.
+        changed: a case with another image than it usually has.
+    """
+
+    def __init__(self, request: SourceRequest, changed: str = "") -> None:
+        self.request, self.changed = request, changed
+        count = int(request.where.rpartition("/")[2])
+        self._person = {
+            f"p{p:02d}_{c}": f"p{p:02d}" for p in range(count) for c in range(p % 3 + 1)
+        }
+
+    @property
+    def name(self) -> str:
+        return f"people:{self.request.where}"
+
+    @property
+    def schema(self) -> Schema:
+        return Schema(("T1",), {"background": 0, "one": 1, "two": 2}, (1.0, 1.0, 1.0))
+
+    @property
+    def space(self) -> Space:
+        return Space("crop", (2, 2, 2))
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        return tuple(sorted(set(self._person) - set(self.held_out_ids)))
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        people = sorted(set(self._person.values()))
+        kept = people[::2] if self.fold == "1" else people[:1]
+        return tuple(sorted(case for case, person in self._person.items() if person in kept))
+
+    def subject(self, case_id: str) -> str:
+        return self._person[case_id]
+
+    def load(self, case_id: str) -> Case:
+        image = np.zeros((1, 2, 2, 2), np.float32)
+        image[0, 0, 0] = list(self._person).index(case_id), case_id == self.changed
+        return Case(case_id, self._person[case_id], image, np.ones((2, 2, 2), np.int16))
+
+
+@contextmanager
+def people() -> Iterator[None]:
+    """Offers ``people:``."""
+
+    @hookimpl
+    def register_sources(register):
+        register("people", lambda: People)
+
+    installed().add(SimpleNamespace(register_sources=register_sources), "people")
+    try:
+        assert "people" not in installed().broken, installed().broken
+        yield
+    finally:
+        installed().remove("people")
+
+
+def plan_of(**changes: Any) -> Plan:
+    """``PLAN`` with other values; mappings are put over its own."""
+    merged = {
+        key: {**PLAN[key], **value} if isinstance(PLAN.get(key), dict) else value
+        for key, value in changes.items()
+    }
+    return Plan(**{**PLAN, **merged})
+
+
+def design_of(plan: Plan | None = None, look: str = SEALED, changed: str = "") -> Design:
+    """A plan opened on the people it names."""
+    plan = plan or plan_of()
+    source = People(request_of(plan), changed)
+    division = divide(source, plan)
+    adapter = installed().adapter(plan.host.target)(source)
+    return Design(plan, source, division, division.judged(look), adapter)
+
+
+def scores_of(spec: Spec) -> dict[str, dict[str, float | None]]:
+    """Made-up scores of a training: the same for the same spec, better with more cases."""
+    doc = spec.document
+    rng = np.random.default_rng(int(spec.key[:8], 16))
+    ease = {
+        case: int(hashlib.sha256(case.encode()).hexdigest()[:4], 16) for case, *_ in doc["judged"]
+    }
+    gain = 0.05 if doc["generator"] is not None else 0.0
+    level = 0.6 + 0.03 * np.log2(len(doc["train"])) + gain
+    dice = {case: level + 0.1 * e / 65535 + rng.normal(0, 0.01) for case, e in ease.items()}
+    return {
+        "dice/mean": {case: round(float(v), 6) for case, v in dice.items()},
+        "hd95/mean": {case: round(20 * (1 - float(v)), 6) for case, v in dice.items()},
+    }
+
+
+def finish(store: Store, key: str, document: Mapping[str, Any]) -> None:
+    """Put a result into a store."""
+    folder = store.folder / key
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {"key": key, "rc": 0, "device": "cpu", "document": dict(document)}
+    write_json_atomic(folder / "result.json", result)
+
+
+def finish_all(study: Study, chosen: str = "default") -> None:
+    """Put results of all jobs into a study's store, also of those that come of a choice."""
+    before: set[str] = set()
+    while set(specs := study.specs()) != before:
+        before = set(specs)
+        for number, spec in enumerate(specs.values()):
+            if study.store.done(spec.key):
+                continue
+            document: dict[str, Any] = {"seconds": 10.0 + number}
+            if spec.kind == "tune":
+                document |= {"chosen": chosen, "why": "made up", "rungs": [], "by": "dice/mean"}
+                document |= {"folds": 2}
+            elif spec.kind == "train":
+                share = 0.5 if spec.needs else 0.0
+                told = {"realised_synthetic_share": share, "drawn_real": 8, "fell_back": 0}
+                document |= {"scores": scores_of(spec), "told": told}
+            finish(study.store, spec.key, document)

@@ -1,0 +1,81 @@
+"""What is published in ``benchmarks/gains`` is what its results say, of the plans beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth.benchmark.analysis import analysed
+from gansynth.benchmark.looks import Looks
+from gansynth.benchmark.plan import read_plan
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+GAINS = BENCHMARKS / "gains"
+PUBLISHED = sorted(path.parent.name for path in GAINS.glob("*/results.json"))
+
+
+@pytest.fixture(scope="module")
+def pages() -> Any:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        gain_page = import_module("gain_page")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return gain_page
+
+
+def results(name: str) -> Any:
+    return json.loads((GAINS / name / "results.json").read_text())
+
+
+def test_something_is_published():
+    assert "hippocampus" in PUBLISHED
+
+
+def test_the_page_is_made_of_the_results(pages):
+    text = (GAINS / "README.md").read_text()
+    assert pages.page(text) == text
+
+
+def test_the_projects_page_says_the_same(pages):
+    text = pages.README.read_text()
+    assert pages.readme(text) == text
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_results_are_of_the_plan_as_it_is(name):
+    document, file = results(name), GAINS / f"{name}.yaml"
+    kind, _, where = document["plan"]["data"].partition(":")
+    elsewhere = read_plan(file, f"{kind}:/elsewhere/{where}")  # as --data named it
+    assert document["plan_hash"] in (read_plan(file).hash, elsewhere.hash)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_look_is_in_the_log(name):
+    looks = Looks(GAINS / f"{name}.yaml")
+    look = results(name)["look"]
+    assert look["log"] == looks.told()
+    last = [entry for entry in looks.entries if entry["split"] == look["split"]][-1]
+    assert last["plan_hash"] == results(name)["plan_hash"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_statistics_are_those_of_the_scores(name):
+    document = results(name)
+    again = json.loads(json.dumps(analysed(document)))
+    assert again["comparisons"] == document["comparisons"]
+    assert again["verdict"] == document["verdict"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_nothing_says_where_it_was_computed(name):
+    for path in sorted((GAINS / name).iterdir()):
+        text = path.read_text()
+        assert not re.search(r"/(work|tmp|home|root)/", text), path
+        assert "data:image/png" not in text, path  # no picture of a person

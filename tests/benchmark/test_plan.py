@@ -1,0 +1,328 @@
+"""What a plan may say, and what it is refused for, before anything long starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gansynth.benchmark.plan import Plan, read_plan
+from gansynth.errors import UsageFault
+
+TEXT = """\
+name: toy
+data: nnunet:004
+host: {target: segmenter, steps: 10}
+arms: [default]
+sizes: [2, 4]
+split: {sealed: 3}
+"""
+GANS = """\
+arms:
+  - default
+  - {name: gan, generator: cgan3d}
+  - {name: other, generator: cgan3d, edits: [identity]}
+"""
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def write(folder: Path, text: str = TEXT) -> Path:
+    file = folder / "plan.yaml"
+    file.write_text(text)
+    return file
+
+
+def said(folder: Path, text: str) -> str:
+    """What a plan is refused with, without its file's name."""
+    file = write(folder, text)
+    with pytest.raises(UsageFault) as refused:
+        read_plan(file)
+    line = str(refused.value)
+    assert line.startswith(f"{file}: ")
+    assert "\n" not in line
+    return line.removeprefix(f"{file}: ")
+
+
+def with_arm(words: str) -> str:
+    return TEXT.replace("[default]", f"[default, {{name: mine, {words}}}]")
+
+
+def test_a_short_plan_has_the_usual_rest(tmp_path):
+    plan = read_plan(write(tmp_path))
+    assert (plan.draws, plan.seeds, plan.fits, plan.measures) == (3, 2, "seed", ("dice",))
+    assert (plan.judged_by, plan.equal_within) == ("dice/foreground", 0.005)
+    assert plan.compared_with == "default"
+    assert plan.arm("default").asked_ratio == "1:0"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("sizes: [2, 4]", "size: 3\nsizes: [2, 4]", ("size:", "not permitted")),
+        ("steps: 10", "steps: 10, step: 1", ("host.step:",)),
+        ("sealed: 3", "sealed: 3, seeled: 1", ("split.seeled:",)),
+        ("[default]", "[{name: mine, rato: 2}]", ("arms.0.rato:",)),
+        ("sizes:", "generators: {g: {plugin: cgan3d, steps: 9}}\nsizes:", ("generators.g.steps:",)),
+        ("sizes:", "tune: {fold: 2}\nsizes:", ("tune.fold:",)),
+    ],
+)
+def test_a_key_that_is_not_known_is_named(tmp_path, old, new, words):
+    line = said(tmp_path, TEXT.replace(old, new))
+    assert [w for w in words if w not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[default]", "[defalt]", ("'defalt'", "Did you mean 'default'?", "copy-paste")),
+        ("[default]", "[{name: a, from: whol}]", ("Did you mean 'whole'?",)),
+        ("[default]", "[default, default]", ("two of the name 'default'",)),
+        ("[default]", "[]", ("arms",)),
+        ("[default]", "[a b]", ("'a b'",)),
+        ("[default]", "[{name: a b}]", ("arms.0.name",)),
+        ("[2, 4]", "[4, 2]", ("sizes [4, 2]", "rising")),
+        ("[2, 4]", "[2, 2]", ("sizes [2, 2]", "rising")),
+        ("[2, 4]", "[0, 2]", ("sizes.0",)),
+        ("[2, 4]", "[]", ("sizes",)),
+        ("steps: 10", "steps: 0", ("host.steps",)),
+        ("steps: 10", "steps: 10, set: [a=1]", ("host.set",)),
+        ("split:", "control: none\nsplit:", ("control 'none'", "expected one of default")),
+        ("sealed: 3", "development: 3", ("sealed", "fold")),
+        ("sealed: 3", "sealed: 3, fold: 0", ("sealed", "fold")),
+        ("sealed: 3", "pool: 3, fold: 0", ("pool and fold",)),
+        ("split:", "tune: {rungs: [1, 0.5]}\nsplit:", ("rungs [1.0, 0.5]", "rising")),
+        ("split:", "tune: {rungs: [0.5, 2]}\nsplit:", ("rungs", "at most 1")),
+        ("split:", "tune: {keep: 1}\nsplit:", ("tune.keep",)),
+        ("split:", "tune: {folds: 1}\nsplit:", ("tune.folds",)),
+        ("split:", "fits: case\nsplit:", ("fits", "'draw' or 'seed'")),
+        ("split:", "regions: {WT: 1-2}\nsplit:", ("regions.WT",)),
+        ("split:", "measures: [dise]\nsplit:", ("'dise'", "Did you mean 'dice'?")),
+        ("split:", "measures: [dice, dise]\nsplit:", ("'dise'", "Did you mean 'dice'?")),
+        ("split:", "measures: [froc]\nsplit:", ("'froc'",)),
+        ("split:", "primary: dies/1\nsplit:", ("dies/1",)),
+        ("split:", "primary: nsd/1\nsplit:", ("primary nsd/1", "one of the measures: dice")),
+        ("split:", "measures: [hd95]\nsplit:", ("margin", "hd95/foreground", "no usual one")),
+        ("split:", "margin: 0\nsplit:", ("margin",)),
+        ("name: toy", "name: 4", ("name", "4")),
+        ("name: toy", "1: toy", ("expected a plan in YAML",)),
+        ("name: toy\n", "", ("name",)),
+        (TEXT, "- name\n", ("holds list",)),
+        (TEXT, "name: [\n", ("cannot be read",)),
+    ],
+)
+def test_what_cannot_be_is_refused_by_file_and_key(tmp_path, old, new, words):
+    assert old in TEXT
+    line = said(tmp_path, TEXT.replace(old, new))
+    assert [w for w in words if w not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("generator: cgan3d, ratio: 1:1", ("arms.1.ratio", "quotes", '"1:1"')),
+        ("generator: cgan3d, ratio: 1:1.5", ("arms.1.ratio", "quotes")),
+        ("generator: cgan3d, ratio: 1/1", ("arms.1", "'1/1'", "REAL:SYNTHETIC")),
+        ('generator: cgan3d, ratio: "1:0"', ("arms.1", "ratio '1:0'", "generator 'cgan3d'")),
+        ('ratio: "1:1"', ("arms.1", "ratio '1:1'", "generator None")),
+        ("generator: cgan3d, bank: 3y", ("arms.1", "'3y'", "3x")),
+        ("generator: cgan3d, bank: 0", ("arms.1", "'0'", "3x")),
+        ("generator: cgan3d, schedule: soon", ("arms.1", "'soon'", "anneal")),
+        ('generator: cgan3d, schedule: "finetune:10%@80%"', ("arms.1", "--ratio 0:1")),
+        ("schedule: anneal", ("arms.1", "nothing to anneal")),
+        ("set: {steps: 5}", ("arms.1", "same for every arm")),
+        ("set: {epochs: 5}", ("arms.1", "same for every arm")),
+        ("set: {num_epochs: 5}", ("arms.1", "same for every arm")),
+        ("augmentation: more", ("arms.1.augmentation", "heavier")),
+        ("real: 0", ("arms.1.real",)),
+        ("tune: [default], generator: cgan3d", ("arms.1", "tune and generator")),
+        ("tune: [mine]", ("arms.mine", "tune names 'mine'")),
+        ("tune: [default, gone]", ("arms.mine", "tune names 'gone'")),
+        ("generator: cgan4d", ("arms.mine.generator", "'cgan4d'", "Did you mean 'cgan3d'?")),
+    ],
+)
+def test_an_arm_that_cannot_be_is_refused(tmp_path, words, says):
+    line = said(tmp_path, with_arm(words))
+    assert [w for w in says if w not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("arms", "says"),
+    [
+        ("[default, {name: a, tune: [default]}, {name: b, tune: [a]}]", "tune names 'a'"),
+        ("[default, double, {name: a, tune: [default, double]}]", "2 times the subjects"),
+        ("[{name: a, tune: [default]}, default]", "control 'a': expected an arm that is trained"),
+        ("[{name: a, candidate: yes}, default]", "control 'a': expected an arm that is trained"),
+        ("[default, {name: a, tune: [default]}]", "2 subjects for 3 inner folds"),
+    ],
+)
+def test_a_choice_is_among_other_trained_arms(tmp_path, arms, says):
+    assert says in said(tmp_path, TEXT.replace("[default]", arms))
+
+
+def test_a_generator_of_the_plan_that_is_not_installed_is_named_by_its_plugin(tmp_path):
+    text = with_arm("generator: g").replace("sizes:", "generators: {g: {plugin: cgan4d}}\nsizes:")
+    line = said(tmp_path, text)
+    assert line.startswith("generators.g.plugin: 'cgan4d' is not installed")
+    assert "Did you mean 'cgan3d'?" in line
+
+
+@pytest.mark.parametrize("bank", ["64", "3x", "2GB", "live"])
+def test_a_bank_is_words_or_a_number(tmp_path, bank):
+    plan = read_plan(write(tmp_path, with_arm(f"generator: cgan3d, bank: {bank}")))
+    assert plan.arm("mine").bank == bank
+
+
+def test_numbers_of_yaml_are_words_where_words_are_meant(tmp_path):
+    text = TEXT.replace("sealed: 3", "fold: 0").replace(
+        "steps: 10", "steps: 10, set: {width: 8, rate: 0.5, flip: yes, name: x}"
+    )
+    plan = read_plan(write(tmp_path, text + "regions: {ET: 4, WT: 1+2}\n"))
+    assert plan.split.fold == "0"
+    assert plan.regions == {"ET": "4", "WT": "1+2"}
+    assert plan.host.set == {"width": "8", "rate": "0.5", "flip": "true", "name": "x"}
+
+
+def test_detectors_are_judged_by_froc_whatever_is_measured(tmp_path):
+    text = TEXT.replace("segmenter", "yolo") + "margin: 0.02\n"
+    plan = read_plan(write(tmp_path, text))
+    assert (plan.judged_by, plan.equal_within) == ("froc", 0.02)
+
+
+def test_a_margin_of_the_plan_goes_before_the_usual_one(tmp_path):
+    assert read_plan(write(tmp_path, TEXT + "margin: 0.02\n")).equal_within == 0.02
+    text = TEXT + "margin: 2\nmeasures: [hd95]\n"
+    assert read_plan(write(tmp_path, text)).equal_within == 2
+
+
+# -- where things lie ------------------------------------------------------------------------------
+
+
+def test_data_that_lies_beside_the_plan_is_found_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "cases").mkdir()
+    file = write(tmp_path, TEXT.replace("nnunet:004", "nifti:cases"))
+    monkeypatch.chdir("/")
+    assert read_plan(file).data == f"nifti:{tmp_path / 'cases'}"
+
+
+def test_data_of_the_command_line_starts_where_we_are(tmp_path, monkeypatch):
+    for folder in ("here", "there"):
+        (tmp_path / folder / "cases").mkdir(parents=True)
+    file = write(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "here")
+    assert read_plan(file, "nifti:cases").data == f"nifti:{tmp_path / 'here/cases'}"
+    assert read_plan(file, "nnunet:007").data == "nnunet:007"
+
+
+def test_what_is_no_path_stays_as_it_is(tmp_path):
+    plan = read_plan(write(tmp_path, TEXT + "subjects: (p\\d+)_\nroot: nowhere\n"))
+    assert (plan.data, plan.subjects, plan.root) == ("nnunet:004", r"(p\d+)_", "nowhere")
+
+
+def test_subjects_and_root_that_lie_beside_the_plan_are_found(tmp_path):
+    (tmp_path / "people.csv").touch()
+    (tmp_path / "folders").mkdir()
+    plan = read_plan(write(tmp_path, TEXT + "subjects: people.csv\nroot: folders\n"))
+    assert plan.subjects == str(tmp_path / "people.csv")
+    assert plan.root == str(tmp_path / "folders")
+
+
+# -- the hash --------------------------------------------------------------------------------------
+
+BASE = yaml.safe_load(TEXT.replace("arms: [default]\n", GANS)) | {
+    "generators": {"mine": {"plugin": "cgan3d", "set": {"steps": 5}}},
+    "regions": {"WT": "1+2"},
+}
+
+
+def changed(path: str, value: Any) -> str:
+    """The hash of a plan with one value changed, ``arms.1.ratio``."""
+    document = yaml.safe_load(yaml.safe_dump(BASE))
+    *outer, last = path.split(".")
+    at = document
+    for key in outer:
+        at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
+    at[int(last) if isinstance(at, list) else last] = value
+    return Plan(**document).hash
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("title", "of the report"),
+        ("open", ["a remark"]),
+        ("root", "/elsewhere"),
+        ("host.title", "a small one"),
+        ("arms.1.title", "for people"),
+        ("arms.1.what", "a sentence"),
+    ],
+)
+def test_words_for_people_are_not_in_the_hash(path, value):
+    assert changed(path, value) == changed("name", "toy")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("data", "nnunet:005"),
+        ("read", {"size": "8"}),
+        ("configuration", "2d"),
+        ("plans", "small"),
+        ("subjects", "(p)"),
+        ("host.target", "nnunet"),
+        ("host.steps", 11),
+        ("host.set", {"width": 3}),
+        ("host.options", ["a=1"]),
+        ("host.env", {"A": "1"}),
+        ("generators.mine.set", {"steps": 6}),
+        ("generators.mine.recipe", "lesion"),
+        ("arms.1.name", "third"),
+        ("arms.1.generator", "mine"),
+        ("arms.1.ratio", "2:1"),
+        ("arms.1.bank", "3x"),
+        ("arms.1.schedule", "anneal"),
+        ("arms.1.edits", ["flip"]),
+        ("arms.1.augmentation", "none"),
+        ("arms.1.augment_synthetic", False),
+        ("arms.1.real", 2),
+        ("arms.1.set", {"width": 2}),
+        ("arms.2", "heavier"),
+        ("control", "gan"),
+        ("sizes", [2]),
+        ("draws", 2),
+        ("seeds", 3),
+        ("fits", "draw"),
+        ("split.sealed", 4),
+        ("split.development", 1),
+        ("split.seed", 1),
+        ("regions", {"WT": "1"}),
+        ("measures", ["dice", "nsd"]),
+        ("primary", "dice/WT"),
+        ("margin", 0.01),
+        ("tune.keep", 0.3),
+    ],
+)
+def test_whatever_can_change_a_number_is_in_the_hash(path, value):
+    assert changed(path, value) != changed("name", "toy")
+
+
+def test_the_same_data_elsewhere_is_the_same_plan(tmp_path):
+    hashes = set()
+    for folder in ("one", "other"):
+        (tmp_path / folder / "cases").mkdir(parents=True)
+        (tmp_path / folder / "people.csv").touch()
+        text = TEXT.replace("nnunet:004", "nifti:cases") + "subjects: people.csv\n"
+        file = write(tmp_path / folder, text)
+        hashes |= {read_plan(file).hash}
+        hashes |= {read_plan(file, f"nifti:{tmp_path / folder / 'cases'}/").hash}
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    "file", sorted((BENCHMARKS / "gains").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_our_own_plans_can_be_read(file):
+    plan = read_plan(file)
+    assert plan.name == file.stem
+    assert len(plan.arms) >= 2

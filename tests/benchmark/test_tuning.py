@@ -1,0 +1,403 @@
+"""An arm is chosen on the training people alone, and only if it is surely better than none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth.benchmark import tuning
+from gansynth.benchmark.plan import Plan
+from gansynth.benchmark.specs import Spec
+from gansynth.benchmark.tuning import Tuning, choose, going_on, shortened
+from gansynth.errors import TrainingFault
+from gansynth.integrity import read_json
+from gansynth.jobs.graph import Phase, Report, Standing
+from tests.benchmark.people import design_of, finish, plan_of
+
+ARMS = [
+    "default",
+    {"name": "plain", "generator": "g", "bank": "3x"},
+    {"name": "fading", "generator": "g", "bank": "3x", "ratio": "2:1", "schedule": "anneal"},
+    {"name": "pasted", "from": "copy-paste"},
+    {"name": "tuned", "tune": ["default", "plain", "fading", "pasted"]},
+]
+
+
+def plan(**changes: Any) -> Plan:
+    """A plan that chooses among four arms, on six people of nine."""
+    usual: dict[str, Any] = {
+        "arms": ARMS,
+        "sizes": [6],
+        "generators": {"g": {"plugin": "cgan3d", "set": {"steps": 100}}},
+        "tune": {"folds": 3, "rungs": [0.25, 1.0], "keep": 0.5, "fit_share": 0.5},
+        "host": {"set": {"network": "unet"}, "env": {"THREADS": "1"}},
+    }
+    return plan_of(**{**usual, **changes})
+
+
+def choice(plan: Plan, seed: int = 0) -> Spec:
+    """What is chosen, and among whose cases."""
+    names = next(arm.tune for arm in plan.arms if arm.tune)
+    design = design_of(plan)
+    return design.choice(names, design.training_cases(plan.sizes[-1], 0), seed, "choose")
+
+
+def open_tuning(folder: Path, plan: Plan, seed: int = 0) -> Tuning:
+    return Tuning(choice(plan, seed).document, {"request": {"kind": "people"}}, folder)
+
+
+Scoring = Callable[[Mapping[str, Any], str], float | None]
+
+
+class Race:
+    """Ends every job at once, with made-up scores; remembers what each process was told."""
+
+    def __init__(self, score: Scoring, key: str = "dice/mean") -> None:
+        self.score, self.key = score, key
+        self.told: list[dict[str, Any]] = []
+
+    def __call__(self, jobs: Any, store: Any, executor: Any, *, on_change: Any) -> Report:
+        standings = []
+        for job in jobs:
+            told = read_json(Path(job.argv[3]))
+            assert job.argv[1:3] == ("-m", "gansynth.benchmark.worker")
+            self.told.append({**told, "env": dict(job.env), "needs": job.needs, "key": job.key})
+            document: dict[str, Any] = {"seconds": 1.0}
+            if told["spec"]["kind"] == "train":
+                cases = [case for case, *_ in told["spec"]["judged"]]
+                scores = {case: self.score(told["spec"], case) for case in cases}
+                document["scores"] = {self.key: scores}
+            finish(store, job.key, document)
+            standings.append(Standing(job, Phase.DONE, Path("log.txt")))
+        return Report(tuple(standings), 0.0)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """What processes of a kind were told."""
+        return [told for told in self.told if told["spec"]["kind"] == kind]
+
+
+def by_arm(levels: Mapping[str, float], noise: float = 0.001) -> Scoring:
+    """Scores by the name of an arm: none, plain, fading or pasted; people differ by a little."""
+
+    def score(spec: Mapping[str, Any], case: str) -> float:
+        return levels[name_of(spec)] + noise * (int(case[1:3]) % 3)
+
+    return score
+
+
+def name_of(spec: Mapping[str, Any]) -> str:
+    """An arm by what it does; its name is in no document."""
+    if not spec["arm"]["draws_from"]:
+        return "default"
+    if spec["arm"]["bank"] == "live":
+        return "pasted"
+    return "plain" if spec["arm"]["schedule"] == "constant" else "fading"
+
+
+@pytest.fixture
+def race(tmp_path, monkeypatch) -> Callable[..., tuple[dict[str, Any], Race]]:
+    """Races with made-up scores: ``found, race = race(levels)``."""
+
+    def run(levels: Mapping[str, float] | Scoring, key: str = "dice/mean", **changes: Any):
+        made = Race(levels if callable(levels) else by_arm(levels), key)
+        monkeypatch.setattr(tuning, "run_jobs", made)
+        return open_tuning(tmp_path / "tune", plan(**changes)).run(), made
+
+    return run
+
+
+# -- choosing --------------------------------------------------------------------------------------
+
+LEVEL = {"a": 0.7, "b": 0.6, "c": 0.8}
+
+
+def gained(*gains: float) -> dict[str, dict[str, float]]:
+    """Scores of an arm that gains so much on each of some people."""
+    people = [f"p{i}" for i in range(len(gains))]
+    gan = {person: 0.5 + gain for person, gain in zip(people, gains, strict=True)}
+    return {"default": dict.fromkeys(people, 0.5), "gan": gan}
+
+
+@pytest.mark.parametrize(
+    ("gains", "chosen"),
+    [
+        ((0.1, 0.3), "gan"),  # 0.2 of 0.1
+        ((0.1, 0.1, 0.1), "gan"),
+        ((-0.1, 0.3), "default"),  # 0.1 of 0.2
+        ((-0.2, 0.3, 0.1), "default"),  # 0.067 of 0.145
+        ((-0.05, 0.2, 0.3), "gan"),  # 0.15 of 0.104
+        ((-0.1, -0.1), "default"),
+        ((0.0, 0.0), "default"),
+        ((0.4,), "default"),  # of one person nobody knows
+    ],
+)
+def test_what_wins_is_better_than_none_by_more_than_one_standard_error(gains, chosen):
+    scores = gained(*gains)
+    assert choose(scores, "default")[0] == chosen
+    assert choose(dict(reversed(scores.items())), "default")[0] == chosen
+
+
+def test_the_reason_has_the_gain_and_its_error():
+    chosen, why = choose(gained(0.1, 0.3), "default")
+    assert (chosen, "more than one standard error" in why) == ("gan", True)
+    assert "gan was better than default by 0.2000, with a standard error of 0.1000" in why
+    chosen, why = choose(gained(-0.1, 0.3), "default")
+    assert (chosen, "use none" in why) == ("default", True)
+
+
+def test_a_tie_of_two_generators_goes_to_the_first():
+    tie = {"default": {"p": 0.5, "q": 0.5}, "a": {"p": 0.8, "q": 0.7}, "b": {"p": 0.7, "q": 0.8}}
+    assert choose(tie, "default")[0] == "a"
+
+
+def test_without_a_real_arm_the_best_is_taken():
+    scores = {name: {"p": level, "q": level} for name, level in LEVEL.items()}
+    assert choose(scores, None)[0] == "c"
+
+
+def test_gains_are_those_of_people_that_both_have():
+    scores = {"default": {"p": 0.5, "q": 0.5}, "gan": {"p": 0.4, "q": 0.6, "r": 0.99}}
+    assert choose(scores, "default")[0] == "default"
+    assert choose({"default": {"p": 0.5}, "gan": {"r": 0.99}}, "default")[0] == "default"
+
+
+# -- successive halving ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "keep", "left"),
+    [(8, 0.5, 4), (7, 0.5, 4), (4, 0.5, 2), (3, 0.34, 2), (3, 0.33, 1), (2, 0.1, 1), (1, 0.5, 1)],
+)
+def test_the_better_share_goes_on(count, keep, left):
+    order = [f"gan{i}" for i in range(count)]
+    assert going_on(order, keep, ()) == order[:left]
+
+
+@pytest.mark.parametrize(
+    ("order", "left"),
+    [
+        (["a", "b", "c", "none"], ["a", "b", "none"]),
+        (["a", "none", "b", "c"], ["a", "none"]),
+        (["none", "a", "b", "c"], ["none", "a"]),
+        (["a", "b", "heavier", "none"], ["a", "b", "heavier"]),
+        (["a", "heavier", "none", "b"], ["a", "heavier"]),
+    ],
+)
+def test_the_best_arm_that_draws_nothing_always_goes_on(order, left):
+    assert going_on(order, 0.5, ("none", "heavier")) == left
+
+
+@pytest.mark.parametrize(
+    ("settings", "share", "found"),
+    [
+        ({"steps": "300", "width": "8"}, 0.25, {"steps": "75", "width": "8"}),
+        ({"num_epochs": "6", "num_iterations_per_epoch": "50"}, 0.5, {"num_epochs": "3"}),
+        ({"num_epochs": "6"}, 0.2, {"num_epochs": "1"}),
+        ({"epochs": "10"}, 0.25, {"epochs": "2"}),
+        ({"steps": "1"}, 0.1, {"steps": "1"}),
+        ({"steps": "300"}, 1.0, {"steps": "300"}),
+        ({"width": "8"}, 0.5, {}),
+    ],
+)
+def test_a_share_of_the_steps(settings, share, found):
+    assert shortened(settings, share) == {**settings, **found}
+
+
+def test_a_race_trains_all_briefly_and_the_better_ones_longer(race):
+    levels = {"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4}
+    found, made = race(levels)
+    arms = [Counter(map(name_of, specs)) for specs in (rung(made, 10), rung(made, 40))]
+    assert arms[0] == dict.fromkeys(levels, 3)
+    assert arms[1] == {"fading": 3, "plain": 3, "default": 3}
+    assert found["chosen"] == "fading"
+    assert found["folds"] == 3
+    assert [row["share"] for row in found["rungs"]] == [0.25, 1.0]
+    assert list(found["rungs"][0]["scores"]) == ["fading", "plain", "default", "pasted"]
+    assert found["rungs"][0]["scores"]["fading"] == pytest.approx(0.7, abs=0.003)
+
+
+def rung(made: Race, steps: int) -> list[dict[str, Any]]:
+    """Trainings of so many steps."""
+    return [t["spec"] for t in made.of("train") if t["spec"]["host"]["set"]["steps"] == str(steps)]
+
+
+def test_use_none_is_an_answer(race):
+    found, _ = race({"default": 0.6, "plain": 0.5, "fading": 0.5, "pasted": 0.5})
+    assert found["chosen"] == "default"
+
+
+def test_a_gain_within_the_noise_is_none(race):
+    """Two of three people lose nothing or something, one gains a lot: nobody can tell."""
+
+    def score(spec: Mapping[str, Any], case: str) -> float:
+        return 0.5 + (0.2 * (int(case[1:3]) % 3 - 0.95) if spec["arm"]["draws_from"] else 0.0)
+
+    found, _ = race(score)
+    assert found["chosen"] == "default"
+    assert "use none" in found["why"]
+    assert max(found["rungs"][-1]["scores"], key=found["rungs"][-1]["scores"].get) != "default"
+
+
+def test_where_less_is_better_the_least_wins(race):
+    levels = {"default": 5.0, "plain": 3.0, "fading": 6.0, "pasted": 7.0}
+    changes = {"primary": "hd95/mean", "margin": 1.0}
+    found, _ = race(levels, "hd95/mean", **changes)
+    assert found["chosen"] == "plain"
+    assert list(found["rungs"][0]["scores"]) == ["plain", "default", "fading", "pasted"]
+    assert found["rungs"][0]["scores"]["plain"] == pytest.approx(3.0, abs=0.003)
+
+
+def test_a_person_counts_once_however_many_cases(race):
+    """The arm that is better on cases but not on people is not better."""
+
+    def score(spec: Mapping[str, Any], case: str) -> float:
+        many = int(case[1:3]) % 3 > 0  # those with more than one case
+        return 0.5 + ((0.1 if many else -0.25) if spec["arm"]["draws_from"] else 0.0)
+
+    found, made = race(score)
+    people = {person for told in made.of("train") for _, person, _ in told["spec"]["judged"]}
+    count = sum(int(person[1:]) % 3 > 0 for person in people)
+    expected = 0.5 + (0.1 * count - 0.25 * (6 - count)) / 6
+    assert len(people) == 6
+    assert found["rungs"][0]["scores"]["plain"] == pytest.approx(expected)
+
+
+def test_arms_of_one_generator_share_its_fit(race):
+    _, made = race({"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4})
+    fits = made.of("fit")
+    plugins = Counter(t["spec"]["generator"]["plugin"] for t in fits[:6])
+    assert plugins == {"cgan3d": 3, "copypaste": 3}
+    assert len({told["key"] for told in fits}) == 6  # of the later rung they are the same
+    assert {t["spec"]["generator"]["set"].get("steps") for t in fits} == {"50", None}
+
+
+def test_trainings_get_the_run_and_the_hosts_variables(race, tmp_path):
+    _, made = race({"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4})
+    for told in made.of("train"):
+        run = told["places"].get("run")
+        needs = told["needs"]
+        assert told["spec"]["generator"] == (needs[0] if needs else None)
+        assert run == (str(tmp_path / "tune/inner" / needs[0] / "run") if needs else None)
+    env = {"THREADS": "1"}
+    spec = choice(plan()).document
+    made.told.clear()
+    Tuning(spec, {"request": {}}, tmp_path / "other", env=env).run()
+    assert {json.dumps(told["env"]) for told in made.of("train")} == {json.dumps(env)}
+
+
+def test_a_failure_is_told_with_its_own_words(tmp_path, monkeypatch):
+    def fail(jobs: Any, *_: Any, **__: Any) -> Report:
+        one, other, *_ = jobs
+        log = Path("log.txt")
+        failed = Standing(one, Phase.FAILED, log, why="losses are NaN")
+        return Report((failed, Standing(other, Phase.SKIPPED, log)), 0.0)
+
+    monkeypatch.setattr(tuning, "run_jobs", fail)
+    with pytest.raises(TrainingFault, match="losses are NaN") as refused:
+        open_tuning(tmp_path, plan()).run()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["dice/mean", "dice/1"])
+def test_scores_that_nobody_has_are_told(race, key):
+    with pytest.raises(TrainingFault, match=r"default: nobody .* dice/mean"):
+        race(lambda spec, case: None if key == "dice/mean" else 0.5, key)
+
+
+# -- whose cases -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+@pytest.mark.parametrize("seed", range(6))
+def test_inner_folds_are_of_the_training_people_alone(tmp_path, seed, folds):
+    made = plan(tune={"folds": folds})
+    outer = choice(made, seed).document
+    trained = {case: person for case, person, _ in outer["train"]}
+    tuned = open_tuning(tmp_path, made, seed)
+    judged: Counter[str] = Counter()
+    for fold in tuned.folds:
+        fit, train = tuned.fit("plain", fold), tuned.train("plain", fold, 0)
+        assert fit is not None
+        sides = {side: {case for case, *_ in train.document[side]} for side in ("train", "judged")}
+        assert sides["train"] | sides["judged"] == set(trained)
+        people = {side: {trained[case] for case in cases} for side, cases in sides.items()}
+        assert not people["train"] & people["judged"]
+        assert {case for case, *_ in fit.document["train"]} == sides["train"]
+        assert "judged" not in fit.document
+        judged.update(sides["judged"])
+    assert judged == dict.fromkeys(trained, 1)
+
+
+def test_no_process_hears_of_anybody_else(race):
+    design = design_of(plan())
+    outside = set(design.judged) | {
+        case
+        for person in design.division.cases
+        if person not in design.division.training_set(6, 0, 6)
+        for case in design.division.cases[person]
+    }
+    _, made = race({"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4})
+    text = json.dumps(made.told)
+    assert outside
+    assert [case for case in outside if case in text] == []
+    held = [told["places"]["held_out"] for told in made.of("fit")]
+    trained = [[case for case, *_ in told["spec"]["train"]] for told in made.of("fit")]
+    assert all(one and not set(one) & set(other) for one, other in zip(held, trained, strict=True))
+
+
+def test_another_seed_deals_otherwise(tmp_path):
+    folds = [json.dumps(open_tuning(tmp_path, plan(), seed).folds) for seed in range(6)]
+    assert len(set(folds)) > 1
+    assert folds[0] == json.dumps(open_tuning(tmp_path, plan(), 0).folds)
+
+
+# -- a real one ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_real_race_ends_with_a_choice(tmp_path):
+    """Real processes on coarse phantoms, three steps each."""
+    pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
+    from gansynth.benchmark.choosing import CHOICE, Wanted, choose_arm
+    from gansynth.phantoms import PhantomOptions, write_gliomas
+
+    write_gliomas(tmp_path / "data", 5, seed=0, options=PhantomOptions(spacing_mm=8.0))
+    tiny = {"network": "unet", "width": "4", "levels": "2", "patch": "16", "precision": "fp32"}
+    own = plan_of(
+        data=f"nifti:{tmp_path / 'data'}",
+        read={"channels": "flair", "size": "16"},
+        host={"target": "segmenter", "steps": 3, "set": tiny},
+        arms=["default", {"name": "pasted", "from": "copy-paste", "bank": "1x"}],
+        sizes=[2],
+        split={"development": 0, "sealed": 1},
+        tune={"folds": 2, "rungs": [1.0]},
+        measures=["dice"],
+        primary="dice/foreground",
+    )
+    found = choose_arm(own, Wanted(tmp_path / "out", size=4, executor="local:2"), quiet=True)
+    assert found["chosen"] in ("default", "pasted")
+    assert set(found["rungs"][0]["scores"]) == {"default", "pasted"}
+    assert all(0 <= score <= 1 for score in found["rungs"][0]["scores"].values())
+    assert found["use"][-1].startswith("gansynth augment --target segmenter")
+    assert read_json(tmp_path / "out" / CHOICE) == found
+
+
+def test_the_luck_of_one_inner_training_is_no_gain():
+    people = {f"p{n}": n % 2 for n in range(10)}  # all of fold 0 share one training
+    none = {person: 0.5 for person in people}
+    lucky = {p: (0.8 if fold == 0 else 0.49) + 0.001 * int(p[1:]) for p, fold in people.items()}
+    assert choose({"default": none, "gan": lucky}, "default")[0] == "gan"  # over people alone
+    chosen, why = choose({"default": none, "gan": lucky}, "default", people)
+    assert (chosen, "use none" in why) == ("default", True)
+
+
+def test_a_gain_that_all_folds_show_is_one():
+    people = {f"p{n}": n % 2 for n in range(10)}
+    none = {person: 0.5 for person in people}
+    better = {p: 0.6 + 0.01 * fold for p, fold in people.items()}
+    assert choose({"default": none, "gan": better}, "default", people)[0] == "gan"
