@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paper_plan import ALL, Arm, Host, Plan, read_formulas
 
@@ -18,9 +18,7 @@ from gansynth.recipes import texts
 from gansynth.registry import installed
 from gansynth.settings import overlay
 from gansynth.sources.base import SourceRequest
-
-if TYPE_CHECKING:
-    from gansynth_deepmedic.source import DeepMedicSource
+from gansynth_deepmedic.shares import same_segments
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,10 @@ class Commands:
         """Its network, and segments of a subepoch that give every arm as many steps."""
         settings = {**({"model": self.model} if self.model else {}), **found}
         config = self.source.config
-        segments = int(settings.get("segments", 0)) or same_segments(self.source, arms)
+        mixes = [(Ratio.parse(arm.ratio), arm.schedule == "constant") for arm in arms]
+        segments = int(settings.get("segments", 0)) or same_segments(
+            mixes, config.cases, config.segments, config.batch, real=len(self.source.train_ids)
+        )
         if segments != config.segments:
             settings["segments"] = str(segments)
         if self.asked.steps is not None:
@@ -235,29 +236,6 @@ class Commands:
         """Of one training."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", arm.name).strip("-")
         return self.asked.out / name / f"{plain}-{seed}"
-
-
-def same_segments(source: DeepMedicSource, arms: Sequence[Arm]) -> int:
-    """Segments of a DeepMedic's subepoch by which every arm takes as many steps.
-
-    Where real and synthetic cases meet, they are a multiple of the cases and of the batch; the
-    least that suits all is taken, and never fewer than the user's file says.
-    """
-    from gansynth_deepmedic.shares import share_on_the_fly
-
-    config, found = source.config, source.config.segments
-    while True:
-        wanted = max(
-            share_on_the_fly(
-                *(Ratio.parse(arm.ratio), config.cases, found, config.batch),
-                real=len(source.train_ids),
-                constant=arm.schedule == "constant",
-            ).segments
-            for arm in arms
-        )
-        if wanted == found:
-            return found
-        found = wanted
 
 
 def each(option: str, values: Mapping[str, Any]) -> list[str]:
