@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Any
 
 from gansynth.benchmark.specs import FIT, TRAIN, Spec
-from gansynth.benchmark.working import Jobs
 from gansynth.errors import TrainingFault
 from gansynth.jobs.executor import parse_executor
 from gansynth.jobs.graph import Progress, run_jobs

@@ -50,9 +50,9 @@ def command(
 ) -> None:
     """Choose generator, ratio and schedule by inner folds; maybe none.
 
-    Arms of a plan are trained briefly on every inner fold, the better ones longer (successive halving). What
-    wins must beat training on real cases alone by more than a standard error. Subjects that the
-    plan judges on, sealed or not, are not read.
+    Arms of a plan are trained briefly on every inner fold, the better ones longer (successive
+    halving). What wins must beat training on real cases alone by more than a standard error.
+    Subjects that the plan judges on, sealed or not, are not read.
     """
     from gansynth.benchmark.choosing import Wanted, candidates, choose_arm, open_choice
     from gansynth.benchmark.plan import read_plan
