@@ -97,9 +97,10 @@ def _run(study: Study, asked: Asked, executor: Any, quiet: bool) -> Report:
     """Run all jobs; arms that had to be chosen first may bring more."""
     with JobTable(quiet=quiet) as table:
         while True:
-            keys = set(study.specs())
-            report = run_jobs(study.jobs(), study.store, executor, on_change=table)
-            if set(study.specs()) <= keys:
+            specs = study.specs()
+            jobs = study.jobs(specs.values())
+            report = run_jobs(jobs, study.store, executor, on_change=table)
+            if study.specs().keys() <= specs.keys():
                 return report
             executor = parse_executor(asked.executor)
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gansynth.benchmark.specs import FIT, TRAIN, Spec
+from gansynth.benchmark.working import Jobs
 from gansynth.errors import TrainingFault
 from gansynth.jobs.executor import parse_executor
 from gansynth.jobs.graph import Progress, run_jobs
@@ -139,6 +140,7 @@ class Tuning:
     def _scores(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, float]]:
         """Person -> score, higher is better, by arm."""
         jobs: dict[str, Job] = {}
+        made = Jobs(self.folder, self.store, self.places["request"], self.env)
         for arm in arms:
             for fold in self.folds:
                 for spec, held_out in (
@@ -146,7 +148,7 @@ class Tuning:
                     (self.train(arm, fold, rung), []),
                 ):
                     if spec is not None:
-                        jobs.setdefault(spec.key, self._job(spec, held_out))
+                        jobs.setdefault(spec.key, made.of(spec, held_out))
         executor = parse_executor(self.executor)
         report = run_jobs(jobs.values(), self.store, executor, on_change=self.on_change)
         if not report.ok:
