@@ -30,6 +30,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
+from gansynth.benchmark.plan_check import check_asked, check_generators, check_host
 from gansynth.benchmark.plan_parts import (
     NAME,
     ArmPlan,
@@ -45,7 +46,8 @@ from gansynth.benchmark.plan_parts import (
     checked,
 )
 from gansynth.errors import UsageFault, did_you_mean
-from gansynth.measures.table import MEASURES, SEGMENTATION, check_asked, measure_of
+from gansynth.measures.table import MEASURES, SEGMENTATION, measure_of
+from gansynth.measures.table import check_asked as check_measures
 from gansynth.settings import read_yaml
 
 __all__ = [
@@ -140,7 +142,7 @@ class Plan(Closed):
 
     def _check_measures(self) -> None:
         boxes = self.host.target == "yolo"
-        checked(check_asked, self.measures, MEASURES if boxes else SEGMENTATION)
+        checked(check_measures, self.measures, MEASURES if boxes else SEGMENTATION)
         checked(measure_of, self.judged_by)
         if not boxes and self.judged_by.partition("/")[0] not in self.measures:
             names = ", ".join(self.measures)
@@ -215,32 +217,10 @@ def read_plan(path: Path, data: str | None = None) -> Plan:
         if value is not None and (path.parent / value).exists():
             changes[key] = str((path.parent / value).absolute())
     plan = plan.model_copy(update=changes)
-    _check_generators(plan, path)
+    check_host(plan.host, plan.arms, path)
+    check_generators(plan.arms, plan.generators, plan.generator, path)
+    check_asked(plan.arms, path)
     return plan
-
-
-def _check_generators(plan: Plan, path: Path) -> None:
-    """Refuse generators that nobody knows, before anything long starts."""
-    from gansynth.registry import installed
-
-    known = set(installed().names("generators"))
-    for arm in plan.arms:
-        if arm.generator is None:
-            continue
-        plugin = plan.generator(arm.generator).plugin
-        if plugin in known:
-            continue
-        if arm.generator in plan.generators:
-            raise UsageFault(
-                f"{path}: generators.{arm.generator}.plugin: {plugin!r} is not installed, expected "
-                f"one of {', '.join(sorted(known))}.{did_you_mean(plugin, known)}"
-            )
-        names = sorted({*plan.generators, *PRESET_GENERATORS, *known})
-        raise UsageFault(
-            f"{path}: arms.{arm.name}.generator: {arm.generator!r} is neither a generator of the "
-            f"plan nor installed, expected one of {', '.join(names)}."
-            f"{did_you_mean(arm.generator, names)}"
-        )
 
 
 def _placed_data(text: str, folder: Path) -> str:

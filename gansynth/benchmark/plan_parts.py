@@ -35,6 +35,10 @@ def _quoted(value: Any) -> Any:
 
 
 Parts = Annotated[str, BeforeValidator(_quoted)]
+LENGTHS = frozenset(
+    {"steps", "epochs", "num_epochs", "num_iterations_per_epoch", "segments", "subepochs", "batch"}
+)
+"""Settings of hosts that decide how many steps they take, which are the same for all arms."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 
@@ -115,7 +119,7 @@ class ArmPlan(Closed):
             )
         if self.tune and self.generator:
             raise ValueError("tune and generator: expected one of them; tune names other arms")
-        if {"steps", "epochs", "num_epochs"} & set(self.set):
+        if LENGTHS & set(self.set):
             raise ValueError("set: the length is the host's, and the same for every arm")
         return self
 

@@ -134,6 +134,16 @@ def test_what_cannot_be_is_refused_by_file_and_key(tmp_path, old, new, words):
         ("set: {steps: 5}", ("arms.1", "same for every arm")),
         ("set: {epochs: 5}", ("arms.1", "same for every arm")),
         ("set: {num_epochs: 5}", ("arms.1", "same for every arm")),
+        ("set: {num_iterations_per_epoch: 5}", ("arms.1", "same for every arm")),
+        ("set: {subepochs: 5}", ("arms.1", "same for every arm")),
+        ("set: {widht: 5}", ("arms.mine.set.widht", "segmenter has no", "Did you mean 'width'?")),
+        (
+            "generator: cgan3d, edits: [elastik]",
+            ("arms.mine: ", "'elastik'", "Did you mean 'elastic'?"),
+        ),
+        ("generator: cgan3d, edits: ['shift:mm=3']", ("arms.mine: ", "shift", "max_mm")),
+        ("generator: copypaste, lesions: colour=3", ("arms.mine: ", "colour")),
+        ("generator: cgan3d, filters: [nice]", ("arms.mine: ", "'nice'")),
         ("augmentation: more", ("arms.1.augmentation", "heavier")),
         ("real: 0", ("arms.1.real",)),
         ("tune: [default], generator: cgan3d", ("arms.1", "tune and generator")),
@@ -161,6 +171,31 @@ def test_a_choice_is_among_other_trained_arms(tmp_path, arms, says):
     assert says in said(tmp_path, TEXT.replace("[default]", arms))
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("{plugin: cgan3d, set: {stepps: 5}}", ("generators.g", "stepps", "'steps'")),
+        ("{plugin: cgan3d, set: {steps: many}}", ("generators.g", "steps=many", "integer")),
+        ("{plugin: cgan3d, recipe: leson}", ("generators.g", "'leson'", "lesion")),
+    ],
+)
+def test_what_a_generator_does_not_know_is_found_before_anything_is_fitted(tmp_path, words, told):
+    plan = with_arm("generator: g") + f"generators: {{g: {words}}}\n"
+    line = said(tmp_path, plan)
+    assert all(word in line for word in told), line
+
+
+def test_a_host_that_nobody_knows_is_named(tmp_path):
+    line = said(tmp_path, TEXT.replace("target: segmenter", "target: nnuned"))
+    assert line.startswith("host.target: ")
+    assert "nnunet" in line
+
+
+def test_a_setting_that_the_host_does_not_have_is_named(tmp_path):
+    line = said(tmp_path, TEXT.replace("steps: 10", "steps: 10, set: {widht: 4}"))
+    assert line.startswith("host.set.widht: '4'")
+
+
 def test_a_generator_of_the_plan_that_is_not_installed_is_named_by_its_plugin(tmp_path):
     text = with_arm("generator: g").replace("sizes:", "generators: {g: {plugin: cgan4d}}\nsizes:")
     line = said(tmp_path, text)
@@ -176,12 +211,12 @@ def test_a_bank_is_words_or_a_number(tmp_path, bank):
 
 def test_numbers_of_yaml_are_words_where_words_are_meant(tmp_path):
     text = TEXT.replace("sealed: 3", "fold: 0").replace(
-        "steps: 10", "steps: 10, set: {width: 8, rate: 0.5, flip: yes, name: x}"
+        "steps: 10", "steps: 10, set: {width: 8, l1: 0.5, flip: yes, network: x}"
     )
     plan = read_plan(write(tmp_path, text + "regions: {ET: 4, WT: 1+2}\n"))
     assert plan.split.fold == "0"
     assert plan.regions == {"ET": "4", "WT": "1+2"}
-    assert plan.host.set == {"width": "8", "rate": "0.5", "flip": "true", "name": "x"}
+    assert plan.host.set == {"width": "8", "l1": "0.5", "flip": "true", "network": "x"}
 
 
 def test_detectors_are_judged_by_froc_whatever_is_measured(tmp_path):
