@@ -5,6 +5,7 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -24,6 +25,9 @@ from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 
 # More threads only get in each other's way; torch reads this when it is first imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell that starts the tests in the background has them, and all they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 DATA = Path(__file__).parents[1] / "../shared/data"
 
 CASES = ("p1_left", "p1_right", "p2_left", "p2_right", "p3_left", "p3_right")

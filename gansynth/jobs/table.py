@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from gansynth.jobs.graph import FINE, Phase, Progress, Standing
 from gansynth.reporting import clock_text
+from gansynth.signals import Interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -32,7 +33,7 @@ class JobTable:
 
     Args:
         stream: where to write; stderr (as it is when the table is opened) if None.
-        quiet: failures only.
+        quiet: failures, and being stopped, only.
         clock: seconds, monotonic; tests pass their own.
     """
 
@@ -48,6 +49,7 @@ class JobTable:
         self._console: Console | None = None
         self._began = self._said = clock()
         self._phases: dict[str, Phase] | None = None
+        self._stood = ""
 
     def __enter__(self) -> Self:
         """Open the table, if there is a terminal to show it on."""
@@ -62,15 +64,23 @@ class JobTable:
             self._live.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Leave the table as it stands."""
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Leave the table as it stands; after a signal say how to go on."""
         if self._live is not None:
             self._live.stop()
         self._live = self._console = None
+        if kind is not None and issubclass(kind, Interrupted):
+            self._say(
+                f"warning: stopped by a signal: {self._stood or 'nothing begun'}; the same command "
+                "goes on from there",
+                self._clock(),
+            )
 
     def __call__(self, progress: Progress) -> None:
         """Show where all jobs stand now."""
         now = self._clock()
+        done = _count(progress.standings, *FINE)
+        self._stood = f"{done} of {len(progress.standings)} jobs done"
         self._tell_news(progress, now)
         if self._live is not None:
             self._live.update(picture(progress, now, now - self._began), refresh=True)

@@ -8,6 +8,7 @@ import pytest
 from gansynth.jobs.graph import Phase, Progress, Standing
 from gansynth.jobs.job import Job
 from gansynth.jobs.table import JobTable, last_line, picture, remaining
+from gansynth.signals import Interrupted
 
 LOG = Path("none")
 
@@ -68,6 +69,29 @@ class TestPlain:
                 job = standing("b", phase, seconds=5 if phase is Phase.DONE else None, why="no")
                 table(Progress([done, job], 1))
         return stream.getvalue().splitlines()
+
+    def ended(self, error: BaseException, quiet: bool) -> str:
+        """What is said when an error comes while one of two jobs is done."""
+        stream = io.StringIO()
+        jobs = [standing("a", Phase.DONE, seconds=1), standing("b", Phase.RUNNING)]
+
+        def run() -> None:
+            with JobTable(stream, quiet=quiet) as table:
+                table(Progress(jobs, 1))
+                raise error
+
+        with pytest.raises(type(error)):
+            run()
+        return stream.getvalue()
+
+    @pytest.mark.parametrize("quiet", [False, True])
+    def test_who_stops_it_is_told_how_to_go_on(self, quiet):
+        assert self.ended(Interrupted(15), quiet).splitlines()[-1] == (
+            "warning: stopped by a signal: 1 of 2 jobs done; the same command goes on from there"
+        )
+
+    def test_whatever_else_ends_it_says_so_itself(self):
+        assert self.ended(ValueError("else"), quiet=True) == ""
 
     def test_a_line_says_what_is_done_and_what_is_left(self):
         assert self.told(Phase.WAITING, Phase.RUNNING, Phase.DONE) == [
