@@ -1,6 +1,7 @@
-"""Writes the data sets of two of the plans in ``gains/``; hippocampus is the user's own.
+"""Writes the data sets of the plans in ``gains/``; hippocampus is the user's own.
 
     python benchmarks/gain_data.py phantoms -o FOLDER      # simulated gliomas, as BraTS's
+    python benchmarks/gain_data.py phantoms --subjects 90 --seed 1 -o FOLDER    # others, and more
     python benchmarks/gain_data.py figshare -o FOLDER      # slices with boxes, in blocks
 
 ``gansynth benchmark PLAN --data`` is then told where they are, as the line printed says.
@@ -18,14 +19,16 @@ def main() -> None:
     """Write one of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=["phantoms", "figshare"])
+    parser.add_argument("--subjects", type=int, default=SUBJECTS, help="phantoms")
+    parser.add_argument("--seed", type=int, default=0, help="of the phantoms")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     if args.which == "phantoms":
         from gansynth.phantoms import PhantomOptions, write_gliomas
 
         options = PhantomOptions(spacing_mm=SPACING_MM, channels=("FLAIR", "T1c"))
-        write_gliomas(args.out, SUBJECTS, seed=0, options=options)
-        print(f"gansynth benchmark benchmarks/gains/phantoms.yaml --data nifti:{args.out}")
+        write_gliomas(args.out, args.subjects, seed=args.seed, options=options)
+        print(f"gansynth benchmark PLAN --data nifti:{args.out}")
         return
     from yolo_data import figshare
 

@@ -12,7 +12,7 @@ from typing import Any
 
 HERE = Path(__file__).parent / "gains"
 PAGE = HERE / "README.md"
-NAMES = ("hippocampus", "phantoms", "figshare")
+NAMES = ("hippocampus", "phantoms", "phantoms_longer", "figshare")
 README = HERE.parents[1] / "README.md"
 OURS, END_OURS = "<!-- gains -->\n", "<!-- /gains -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
