@@ -146,7 +146,10 @@ class Command:
 
 
 class _Stream:
-    """A thread that appends what comes from a pipe to a log, and remembers the end of it."""
+    """A thread that appends what comes from a pipe to a log, and remembers the end of it.
+
+    Line by line: a command without buffers writes a line in pieces, and the log has two pipes.
+    """
 
     def __init__(self, pipe: IO[bytes] | None, log: IO[bytes], keep: int) -> None:
         assert pipe is not None
@@ -157,17 +160,31 @@ class _Stream:
         self._thread.start()
 
     def _follow(self) -> None:
+        begun = b""
         while chunk := os.read(self._pipe.fileno(), 65536):
-            with contextlib.suppress(OSError, ValueError):  # a full disk must not stop the command
-                self._log.write(chunk)
+            whole, begun = _whole_lines(begun + chunk)
+            self._write(whole)
             self._kept += chunk
             del self._kept[: -self._keep]
+        self._write(begun)
+
+    def _write(self, text: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a full disk must not stop the command
+            self._log.write(text)
 
     def join(self) -> None:
         self._thread.join(timeout=10)
 
     def text(self) -> str:
         return bytes(self._kept).decode("utf-8", "replace")
+
+
+def _whole_lines(text: bytes) -> tuple[bytes, bytes]:
+    """What can be logged, and the line that is begun; progress bars end lines by returning."""
+    end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+    if not end and len(text) > TAIL:
+        end = len(text)
+    return text[:end], text[end:]
 
 
 # -- what it said ----------------------------------------------------------------------------------

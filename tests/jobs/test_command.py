@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gansynth.jobs.command import NOT_FOUND, Command, document_of, last_words
+from tests.jobs.small import Small
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,26 @@ def test_a_program_that_cannot_be_run_is_named(tmp_path, word, says):
 def test_a_folder_to_work_in_that_is_not_there_is_named(tmp_path):
     command = Command([sys.executable], {}, cwd=tmp_path / "none", log=tmp_path / "log", grace=1)
     assert command.run().line == f"{tmp_path / 'none'}: cannot be run: No such file or directory"
+
+
+IN_PIECES = """
+for word in ["from", " 0\\n", "last"]:
+    print(word, end="", file=sys.stderr)
+    print("{" + word.strip() + "}")
+    time.sleep(0.3)
+print("{}")
+"""
+
+
+def test_lines_that_are_written_in_pieces_are_whole_in_the_log(small: Small):
+    job = small.add("talks", IN_PIECES)
+    assert small.run().ok
+    lines = small.store.log(job.key).read_text().splitlines()
+    assert {"from 0", "{from}", "{0}", "{last}", "{}"} <= set(lines)
+
+
+def test_a_line_without_an_end_is_logged(small: Small):
+    job = small.add("talks", "sys.stderr.write('x' * 500_000)\nprint('{}')\n")
+    assert small.run().ok
+    text = small.store.log(job.key).read_text()
+    assert text.count("x") == 500_000
