@@ -7,7 +7,7 @@ line prints it and exits with ``exit_code``; a traceback appears only with ``--d
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -62,3 +62,30 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Say " Did you mean 'width'?", with its leading blank; nothing where no known name is near."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def refuse_unknown(
+    settings: Iterable[str],
+    known: Iterable[str],
+    *,
+    of: str,
+    named: Callable[[str], str] = "--set {}".format,
+) -> None:
+    """Refuse a setting that is not known.
+
+    Args:
+        settings: keys that were given.
+        known: keys that there are.
+        of: what has them.
+        named: what to call a given key.
+
+    Raises:
+        UsageFault: with the key that was probably meant, and all keys.
+    """
+    known = sorted(known)
+    for key in settings:
+        if key not in known:
+            raise UsageFault(
+                f"{named(key)}: {of} has no such setting, expected one of: "
+                f"{', '.join(known) or 'none'}.{did_you_mean(key, known)}"
+            )

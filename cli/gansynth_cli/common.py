@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gansynth.errors import UsageFault, did_you_mean
+from gansynth.errors import UsageFault
 
 if TYPE_CHECKING:
     from gansynth.reporting import Reporter, Task
@@ -353,22 +353,6 @@ def _shown(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_shown, value)) or "-"
     return "-" if value is None or value == {} else str(value)
-
-
-def refuse_unknown(settings: Iterable[str], known: Mapping[str, str], *, of: str) -> None:
-    """Refuse a ``--set`` key that is not known.
-
-    Raises:
-        UsageFault: with the key that was probably meant, and all keys.
-    """
-    for key in settings:
-        if key in known:
-            continue
-        hint = did_you_mean(key, known)
-        raise UsageFault(
-            f"--set {key}: {of} has no such setting, expected one of: "
-            f"{', '.join(sorted(known)) or 'none'}.{hint}"
-        )
 
 
 def nnunet_request(data: str, command: str, **rest: Any) -> SourceRequest:

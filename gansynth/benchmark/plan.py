@@ -30,7 +30,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
-from gansynth.benchmark.plan_check import check_asked, check_generators, check_host
+from gansynth.benchmark.plan_check import check_names
 from gansynth.benchmark.plan_parts import (
     NAME,
     ArmPlan,
@@ -46,8 +46,7 @@ from gansynth.benchmark.plan_parts import (
     checked,
 )
 from gansynth.errors import UsageFault, did_you_mean
-from gansynth.measures.table import MEASURES, SEGMENTATION, measure_of
-from gansynth.measures.table import check_asked as check_measures
+from gansynth.measures.table import MEASURES, SEGMENTATION, check_asked, measure_of
 from gansynth.settings import read_yaml
 
 __all__ = [
@@ -142,7 +141,7 @@ class Plan(Closed):
 
     def _check_measures(self) -> None:
         boxes = self.host.target == "yolo"
-        checked(check_measures, self.measures, MEASURES if boxes else SEGMENTATION)
+        checked(check_asked, self.measures, MEASURES if boxes else SEGMENTATION)
         checked(measure_of, self.judged_by)
         if not boxes and self.judged_by.partition("/")[0] not in self.measures:
             names = ", ".join(self.measures)
@@ -217,9 +216,7 @@ def read_plan(path: Path, data: str | None = None) -> Plan:
         if value is not None and (path.parent / value).exists():
             changes[key] = str((path.parent / value).absolute())
     plan = plan.model_copy(update=changes)
-    check_host(plan.host, plan.arms, path)
-    check_generators(plan.arms, plan.generators, plan.generator, path)
-    check_asked(plan.arms, path)
+    check_names(plan, path)
     return plan
 
 

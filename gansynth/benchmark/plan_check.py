@@ -2,98 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gansynth.benchmark.arms import PRESET_GENERATORS
-from gansynth.benchmark.plan_parts import ArmPlan, GeneratorPlan, HostPlan
-from gansynth.errors import UsageFault, did_you_mean
+from gansynth.benchmark.plan_parts import ArmPlan, GeneratorPlan
+from gansynth.errors import UsageFault, did_you_mean, refuse_unknown
 from gansynth.registry import installed
+
+if TYPE_CHECKING:
+    from gansynth.benchmark.plan import Plan
 
 Found = TypeVar("Found")
 
 
-def check_host(host: HostPlan, arms: Iterable[ArmPlan], path: Path) -> None:
-    """Refuse hosts that nobody knows, and settings that they do not have.
+def check_names(plan: Plan, path: Path) -> None:
+    """Refuse hosts, generators, recipes, settings, edits, lesions and filters that nobody knows.
 
     Args:
-        host: of the plan.
-        arms: whose settings are put over the host's.
-        path: of the plan, for messages.
+        plan: whose names are looked up.
+        path: of its file, for messages.
 
     Raises:
         UsageFault: naming the file and the key.
     """
-    known = _under(f"{path}: host.target", partial(installed().adapter, host.target)).settings
-    told: dict[str, Mapping[str, str]] = {"host": host.set}
-    told |= {f"arms.{arm.name}": arm.set for arm in arms}
+    _check_host(plan, path)
+    _check_generators(plan, path)
+    for arm in plan.arms:
+        _check_asked(arm, f"{path}: arms.{arm.name}")
+
+
+def _check_host(plan: Plan, path: Path) -> None:
+    target = plan.host.target
+    known = _under(f"{path}: host.target", partial(installed().adapter, target)).settings
+    told = {"host": plan.host.set, **{f"arms.{arm.name}": arm.set for arm in plan.arms}}
     for where, settings in told.items():
-        for key, value in settings.items():
-            if key not in known:
-                raise UsageFault(
-                    f"{path}: {where}.set.{key}: {value!r}: {host.target} has no such setting, "
-                    f"expected one of {', '.join(sorted(known)) or 'none'}."
-                    f"{did_you_mean(key, known)}"
-                )
+
+        def named(key: str, where: str = where) -> str:
+            return f"{path}: {where}.set.{key}: {told[where][key]!r}"
+
+        refuse_unknown(settings, known, of=target, named=named)
 
 
-def check_generators(
-    arms: Iterable[ArmPlan],
-    own: Mapping[str, GeneratorPlan],
-    meant: Callable[[str], GeneratorPlan],
-    path: Path,
-) -> None:
-    """Refuse generators, recipes and options that nobody knows.
-
-    Args:
-        arms: that draw from them, or not.
-        own: the plan's.
-        meant: a generator by the name that an arm has for it.
-        path: of the plan, for messages.
-
-    Raises:
-        UsageFault: naming the file and the key.
-    """
+def _check_generators(plan: Plan, path: Path) -> None:
     known = set(installed().names("generators"))
-    names = [arm for arm in arms if arm.generator is not None]
-    for arm in names:
-        name = str(arm.generator)
-        plugin = meant(name).plugin
-        if plugin in known:
+    for arm in plan.arms:
+        name = arm.generator
+        if name is None:
             continue
-        if name in own:
+        generator = plan.generator(name)
+        if generator.plugin in known:
+            _under(f"{path}: generators.{name}", partial(_check_options, generator))
+            continue
+        if name in plan.generators:
             raise UsageFault(
-                f"{path}: generators.{name}.plugin: {plugin!r} is not installed, expected one of "
-                f"{', '.join(sorted(known))}.{did_you_mean(plugin, known)}"
+                f"{path}: generators.{name}.plugin: {generator.plugin!r} is not installed, "
+                f"expected one of {', '.join(sorted(known))}."
+                f"{did_you_mean(generator.plugin, known)}"
             )
-        others = sorted({*own, *PRESET_GENERATORS, *known})
+        others = sorted({*plan.generators, *PRESET_GENERATORS, *known})
         raise UsageFault(
             f"{path}: arms.{arm.name}.generator: {name!r} is neither a generator of the plan nor "
             f"installed, expected one of {', '.join(others)}.{did_you_mean(name, others)}"
         )
-    for name in sorted({str(arm.generator) for arm in names}):
-        _under(f"{path}: generators.{name}", partial(_check_options, meant(name)))
-
-
-def check_asked(arms: Iterable[ArmPlan], path: Path) -> None:
-    """Refuse edits, lesions and filters that no generator could be asked for.
-
-    Args:
-        arms: that ask for them.
-        path: of the plan, for messages.
-
-    Raises:
-        UsageFault: naming the file and the arm.
-    """
-    from gansynth.asking_text import read_asking
-    from gansynth.conditions.asked import build_edits
-
-    for arm in arms:
-        where = f"{path}: arms.{arm.name}"
-        _under(where, partial(build_edits, arm.edits))
-        _under(where, partial(read_asking, lesions=arm.lesions, filters=arm.filters))
 
 
 def _check_options(asked: GeneratorPlan) -> None:
@@ -107,6 +80,14 @@ def _check_options(asked: GeneratorPlan) -> None:
         return
     options = installed().generator(asked.plugin).Options
     split_settings(asked.set, FitOptions, options, generator=asked.plugin)
+
+
+def _check_asked(arm: ArmPlan, where: str) -> None:
+    from gansynth.asking_text import read_asking
+    from gansynth.conditions.asked import build_edits
+
+    _under(where, partial(build_edits, arm.edits))
+    _under(where, partial(read_asking, lesions=arm.lesions, filters=arm.filters))
 
 
 def _under(where: str, look: Callable[[], Found]) -> Found:

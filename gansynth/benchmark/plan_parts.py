@@ -35,9 +35,9 @@ def _quoted(value: Any) -> Any:
 
 
 Parts = Annotated[str, BeforeValidator(_quoted)]
-LENGTHS = frozenset(
-    {"steps", "epochs", "num_epochs", "num_iterations_per_epoch", "segments", "subepochs", "batch"}
-)
+STEPS = ("steps", "num_epochs", "epochs")
+"""Settings that say how long a host trains, the first that is there."""
+LENGTHS = frozenset({*STEPS, "num_iterations_per_epoch", "segments", "subepochs", "batch"})
 """Settings of hosts that decide how many steps they take, which are the same for all arms."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 

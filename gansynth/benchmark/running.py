@@ -95,12 +95,13 @@ def machine() -> dict[str, Any]:
 
 def _run(study: Study, asked: Asked, executor: Any, quiet: bool) -> Report:
     """Run all jobs; arms that had to be chosen first may bring more."""
+    specs = study.specs()
     with JobTable(quiet=quiet) as table:
         while True:
-            specs = study.specs()
             jobs = study.jobs(specs.values())
             report = run_jobs(jobs, study.store, executor, on_change=table)
-            if study.specs().keys() <= specs.keys():
+            known, specs = specs, study.specs()
+            if specs.keys() <= known.keys():
                 return report
             executor = parse_executor(asked.executor)
 

@@ -16,6 +16,7 @@ from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
+from gansynth.benchmark.plan_parts import STEPS
 from gansynth.benchmark.specs import FIT, TRAIN, Spec
 from gansynth.benchmark.working import Jobs
 from gansynth.errors import TrainingFault
@@ -25,9 +26,6 @@ from gansynth.jobs.job import Job
 from gansynth.jobs.store import Store
 from gansynth.measures.table import measure_of
 from gansynth.sources.subjects import Split, grouped_splits
-
-STEPS = ("steps", "num_epochs", "epochs")
-"""Settings that say how long a host trains, the first that is there."""
 
 
 class Tuning:

@@ -49,7 +49,7 @@ class JobTable:
         self._console: Console | None = None
         self._began = self._said = clock()
         self._phases: dict[str, Phase] | None = None
-        self._stood = ""
+        self._told: Progress | None = None
 
     def __enter__(self) -> Self:
         """Open the table, if there is a terminal to show it on."""
@@ -70,17 +70,17 @@ class JobTable:
             self._live.stop()
         self._live = self._console = None
         if kind is not None and issubclass(kind, Interrupted):
+            standings = self._told.standings if self._told is not None else ()
+            done = f"{_count(standings, *FINE)} of {len(standings)} jobs done"
             self._say(
-                f"warning: stopped by a signal: {self._stood or 'nothing begun'}; the same command "
-                "goes on from there",
+                f"warning: stopped by a signal: {done}; the same command goes on from there",
                 self._clock(),
             )
 
     def __call__(self, progress: Progress) -> None:
         """Show where all jobs stand now."""
         now = self._clock()
-        done = _count(progress.standings, *FINE)
-        self._stood = f"{done} of {len(progress.standings)} jobs done"
+        self._told = progress
         self._tell_news(progress, now)
         if self._live is not None:
             self._live.update(picture(progress, now, now - self._began), refresh=True)

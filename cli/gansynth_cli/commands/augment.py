@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import TrainingFault, UsageFault
+from gansynth.errors import TrainingFault, UsageFault, refuse_unknown
 from gansynth_cli.common import (
     FILE,
     FOLDER,
@@ -17,7 +17,6 @@ from gansynth_cli.common import (
     dry_run_option,
     edit_option,
     examples,
-    refuse_unknown,
     set_option,
     summary,
     with_asking,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import UsageFault
+from gansynth.errors import UsageFault, refuse_unknown
 from gansynth_cli.common import (
     FILE,
     FOLDER,
@@ -15,7 +15,6 @@ from gansynth_cli.common import (
     device_option,
     dry_run_option,
     examples,
-    refuse_unknown,
     set_option,
     summary,
     table,

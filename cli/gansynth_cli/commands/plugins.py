@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import GansynthError, IntegrityFault, UsageFault
+from gansynth.errors import GansynthError, IntegrityFault, UsageFault, refuse_unknown
 from gansynth_cli.common import (
     FOLDER,
     Output,
     dry_run_option,
     examples,
-    refuse_unknown,
     set_option,
     table,
     with_output,
@@ -113,7 +112,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
     from gansynth.testing import check_generator
 
     cls = registry.generator(name)
-    refuse_unknown(settings, dict.fromkeys(cls.Options.model_fields, ""), of=name)
+    refuse_unknown(settings, cls.Options.model_fields, of=name)
     options = parse(cls.Options, settings).model_dump()
     out.reporter.say(f"checking {name} on toy cases, {steps} steps each in 3D and 2D")
     report = check_generator(cls, options=options, steps=steps)

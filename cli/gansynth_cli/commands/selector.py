@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gansynth.errors import refuse_unknown
 from gansynth_cli.common import (
     FOLDER,
     Output,
     device_option,
     dry_run_option,
     examples,
-    refuse_unknown,
     set_option,
     summary,
     with_output,
@@ -72,7 +72,7 @@ def fit(
     from gansynth.selector import SelectorOptions
     from gansynth.selector_fit import fit_selector
 
-    refuse_unknown(settings, dict.fromkeys(SelectorOptions.model_fields, ""), of="a selector")
+    refuse_unknown(settings, SelectorOptions.model_fields, of="a selector")
     report: dict[str, Any] = fit_selector(
         request, folder, settings=settings, device=device, dry_run=dry_run, reporter=out.reporter
     )
