@@ -31,11 +31,28 @@ def write_report(
         EnvironmentFault: the disk refuses.
     """
     from gansynth.benchmark.report.markdown import render as markdown
-    from gansynth.benchmark.report.page import compose, render
-    from gansynth.integrity import disk_errors, write_bytes_atomic
+    from gansynth.benchmark.report.page import compose
+    from gansynth.benchmark.report.rendering import render
 
     report = compose(document, overlays)
-    texts = {"report.html": render(report), "report.md": markdown(report)}
+    return write_texts(folder, {"report.html": render(report), "report.md": markdown(report)})
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
+    """Write texts into a folder, which is made if it is not there.
+
+    Args:
+        folder: where to write.
+        texts: name of each file -> what goes into it.
+
+    Returns:
+        Name of each file -> its path.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    from gansynth.integrity import disk_errors, write_bytes_atomic
+
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

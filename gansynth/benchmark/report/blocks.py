@@ -1,4 +1,4 @@
-"""What a report is built of, for HTML and Markdown alike."""
+"""What a report is built of, for HTML and Markdown alike; of benchmarks, and of others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gansynth.benchmark.report.words import Line
 TOGETHER = {" = ": "\u00a0=\u00a0", " %": "\u00a0%", "± ": "±\u00a0"}
 """Blanks at which no line may break."""
 RESULTS = "results.json"
-"""The document's file, beside the report."""
+"""A benchmark's document, beside its report."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,14 @@ class Table:
         columns: at least one.
         rows: may be none, which is said.
         layout: how its columns are laid out: plain, or a name that the style sheet knows.
+        groups: what the groups of its rows are, where they need a column of their own.
     """
 
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Row]
     layout: str = "plain"
+    groups: str = "arm"
     kind: ClassVar[str] = "table"
 
 
@@ -90,6 +92,20 @@ class Panels:
 
     items: Sequence[tuple[Line, Markup]]
     kind: ClassVar[str] = "panels"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Markup as it is, and what is told of it where nothing can be drawn.
+
+    Attributes:
+        markup: of which everything is escaped that comes from the document.
+        told: words; none if there is nothing to tell.
+    """
+
+    markup: Markup
+    told: Line = ()
+    kind: ClassVar[str] = "drawn"
 
 
 @dataclass(frozen=True)
@@ -135,7 +151,7 @@ class More:
     kind: ClassVar[str] = "more"
 
 
-Block = Words | Terms | Table | Panels | Key | Pictures | Listing | More
+Block = Words | Terms | Table | Panels | Drawn | Key | Pictures | Listing | More
 
 
 @dataclass(frozen=True)
@@ -155,8 +171,8 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-def html(line: Line | Markup) -> Markup:
-    """Words as HTML: each number a link to its place, all text escaped."""
+def html(line: Line | Markup, results: str = RESULTS) -> Markup:
+    """Words as HTML: each number a link to its place in the document, all text escaped."""
     if isinstance(line, Markup):
         return line
     parts = []
@@ -166,7 +182,7 @@ def html(line: Line | Markup) -> Markup:
                 part = part.replace(blank, kept)
             parts.append(escape(part))
             continue
-        href = f"{RESULTS}#{fragment(part.pointer)}"
+        href = f"{results}#{fragment(part.pointer)}"
         scale = "" if part.scale == 1 else Markup(' data-scale="{}"').format(f"{part.scale:.12g}")
         link = Markup('<a class="n" href="{}" title="{}"{}>{}</a>')
         parts.append(link.format(href, part.source, scale, part.text))

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from gansynth.benchmark.report.blocks import Block, Column, Key, More, Row, Table, Words
 from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.study import Arm, Study
-from gansynth.benchmark.report.svg import Axis, Drawings, block, line, mark, sourced
+from gansynth.benchmark.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
 from gansynth.benchmark.report.svg import words as text
 from gansynth.benchmark.report.verdict import Finding, ends_of, finding_of
 from gansynth.benchmark.report.words import (
@@ -158,37 +158,22 @@ def _forest_drawing(
         lines = [line(axis.at(x), 5, axis.at(x), HEIGHT - 5, "mde") for x in ticks]
         drawn.append(sourced(show.size(node["mde"]), *lines))
     low, high = ends_of(node)
-    whisker = [show.difference(end) for end in (low, high)]
-    drawn += _whisker(axis, [end.number for end in (low, high)], show.scale, whisker)
+    span = [show.difference(end) for end in (low, high)]
+    drawn += whisker(axis, [(_shown(end), end) for end in span], MIDDLE)
     at = (node["difference"].number or 0.0) * show.scale
     if axis.low <= at <= axis.high:
         dot = mark(MARKS[finding], axis.at(at), MIDDLE, finding.name.lower())
         drawn.append(sourced(show.difference(node["difference"]), dot))
     described = (
         f"{plain([show.difference(node['difference'])])} {show.unit}, 95 % CI "
-        f"{whisker[0].text} to {whisker[1].text}: {finding.words}."
+        f"{span[0].text} to {span[1].text}: {finding.words}."
     )
     return drawings.drawing(name, described, HEIGHT, *drawn)
 
 
-def _whisker(
-    axis: Axis, ends: Sequence[float | None], scale: float, sources: Sequence[Linked]
-) -> list[Markup]:
-    """An interval with its ends; an arrow where it goes beyond the axis."""
-    low, high = ends
-    if low is None or high is None:
-        return []
-    low, high = sorted((low * scale, high * scale))
-    drawn = [line(axis.at(low), MIDDLE, axis.at(high), MIDDLE, "whisker")]
-    for end, source in zip((low, high), sources, strict=True):
-        inside = axis.low <= end <= axis.high
-        at = axis.at(end)
-        if inside:
-            cap = line(at, MIDDLE - 4, at, MIDDLE + 4, "whisker")
-        else:
-            cap = mark("left" if end < axis.low else "right", at, MIDDLE, "beyond")
-        drawn.append(sourced(source, cap))
-    return drawn
+def _shown(found: Linked) -> float | None:
+    """As it is drawn at an axis."""
+    return None if found.value is None else found.value * found.scale
 
 
 # -- worth ---------------------------------------------------------------------------------------
@@ -237,7 +222,7 @@ def _worth_row(study: Study, drawings: Drawings, axis: Axis, arm: Arm, n: int, n
     cases, *ends = (number(node[k], 1, sign=True) for k in ("cases", "low", "high"))
     drawn = [line(axis.at(t), 0, axis.at(t), HEIGHT, "grid") for t in axis.ticks]
     drawn.append(line(axis.at(0), 0, axis.at(0), HEIGHT, "zero"))
-    drawn += _whisker(axis, [node["low"].number, node["high"].number], 1.0, ends)
+    drawn += whisker(axis, [(_shown(end), end) for end in ends], MIDDLE)
     at = node["cases"].number
     if at is not None and axis.low <= at <= axis.high:
         drawn.append(sourced(cases, mark("dot", axis.at(at), MIDDLE, "arm")))

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from gansynth.benchmark.report.blocks import (
     Block,
+    Drawn,
     Listing,
     More,
     Pictures,
@@ -16,7 +17,7 @@ from gansynth.benchmark.report.blocks import (
     Terms,
     Words,
 )
-from gansynth.benchmark.report.page import ArmVerdict, Report
+from gansynth.benchmark.report.rendering import Part, Report
 from gansynth.benchmark.report.words import Line, plain
 
 LEFT, RIGHT = "---", "---:"
@@ -28,10 +29,11 @@ def render(report: Report) -> str:
         f"# {_line([report.name])}",
         f"**{_line(report.sentence)}**",
         _line(report.scope),
-        *(f"> **Warning** {_line(line)}" for line in report.warnings),
+        *map(_warning, report.warnings),
     ]
-    if report.arms:
-        parts.append("\n".join(map(_arm, report.arms)))
+    parts += [text for block in report.lead for text in _block(block)]
+    if report.parts:
+        parts.append("\n".join(map(_part, report.parts)))
     for section in report.sections:
         written = [text for block in section.blocks for text in _block(block)]
         if written:
@@ -39,13 +41,19 @@ def render(report: Report) -> str:
     return "\n\n".join([*parts, _line(report.footer)]) + "\n"
 
 
-def _arm(arm: ArmVerdict) -> str:
-    return f"- **{_line([arm.title])}**: " + " ".join(_line(line) for _, line in arm.lines)
+def _part(part: Part) -> str:
+    return f"- **{_line([part.title])}**: " + " ".join(_line(line) for _, line in part.lines)
+
+
+def _warning(line: Line) -> str:
+    return f"> **Warning** {_line(line)}"
 
 
 def _block(block: Block) -> list[str]:
     if isinstance(block, Words):
-        return [_line(block.line)]
+        return [_warning(block.line) if block.tone == "warning" else _line(block.line)]
+    if isinstance(block, Drawn):
+        return [_line(block.told)] * bool(block.told)
     if isinstance(block, Terms):
         return ["\n".join(f"- {_line([term])}: {_line(line)}" for term, line in block.rows)]
     if isinstance(block, Table):
@@ -66,7 +74,7 @@ def _table(table: Table) -> str:
     kept = [i for i, column in enumerate(table.columns) if column.role != "drawing"]
     grouped = any(row.group for row in table.rows)
     sourced = any(row.pointer for row in table.rows)
-    head = ["arm"] * grouped + [table.columns[i].title for i in kept] + ["JSON"] * sourced
+    head = [table.groups] * grouped + [table.columns[i].title for i in kept] + ["JSON"] * sourced
     marks = [LEFT] * grouped + [RIGHT if table.columns[i].role == "number" else LEFT for i in kept]
     lines = [_cells([_line([text]) for text in head]), _cells([*marks, *[LEFT] * sourced])]
     for row in table.rows:

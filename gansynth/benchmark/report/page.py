@@ -1,64 +1,21 @@
-"""The report as a whole: what stands on top, its sections in order, and the HTML made of them."""
+"""The report as a whole: what stands on top, and its sections in order."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.benchmark.report import comparing, panels, records, spread, subjects, tables
-from gansynth.benchmark.report.blocks import RESULTS, More, Row, Section, Terms, Words, html
-from gansynth.benchmark.report.document import Node, fragment
+from gansynth.benchmark.report.blocks import RESULTS, More, Section, Terms, Words
+from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.overlays import Overlay
+from gansynth.benchmark.report.rendering import Part, Report, Sign
 from gansynth.benchmark.report.study import Study
 from gansynth.benchmark.report.svg import Drawings
-from gansynth.benchmark.report.verdict import Finding, numbers, said, verdict_of
+from gansynth.benchmark.report.verdict import numbers, said, verdict_of
 from gansynth.benchmark.report.words import Line, Linked, derived, of_runs, plain, whole
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
 STATISTICS = "docs/statistics.md"
-
-
-@dataclass(frozen=True)
-class ArmVerdict:
-    """What is said of one arm: its title, what it is, and what was found at each size.
-
-    A finding is None where the words are the document's own.
-    """
-
-    title: str
-    what: str
-    lines: Sequence[tuple[Finding | None, Line]]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a report says, before it is HTML or Markdown.
-
-    Attributes:
-        name: of the benchmark.
-        sentence: the verdict.
-        scope: what was compared.
-        warnings: what a reader must know first.
-        arms: the verdict arm by arm.
-        sections: all the rest.
-        footer: what made it.
-    """
-
-    name: str
-    sentence: Line
-    scope: Line
-    warnings: Sequence[Line]
-    arms: Sequence[ArmVerdict]
-    sections: Sequence[Section]
-    footer: Line
 
 
 def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Report:
@@ -75,16 +32,18 @@ def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Re
     for arm in study.others:
         stored, lines = root["verdict"]["per_arm"][arm.key], words.per_arm[arm.key]
         own = not stored.text or stored.text == said(lines)
-        shown = lines if own else [(None, [Linked(stored.text, stored.text, stored.pointer)])]
-        arms.append(ArmVerdict(arm.title, arm.node["what"].text, shown))
+        shown: Sequence[tuple[Sign | None, Line]] = lines
+        if not own:
+            shown = [(None, [Linked(stored.text, stored.text, stored.pointer)])]
+        arms.append(Part(arm.title, arm.node["what"].text, shown))
     return Report(
-        root["title"].text or root["name"].text or "benchmark",
-        _said(root["verdict"]["sentence"], words.sentence),
-        _scope(study),
-        _warnings(study),
-        arms,
-        _sections(study, drawings, overlays),
-        _footer(root),
+        name=root["title"].text or root["name"].text or "benchmark",
+        sentence=_said(root["verdict"]["sentence"], words.sentence),
+        scope=_scope(study),
+        warnings=_warnings(study),
+        parts=arms,
+        sections=_sections(study, drawings, overlays),
+        footer=_footer(root),
     )
 
 
@@ -219,58 +178,3 @@ def _reading(study: Study) -> tuple[Words | Terms, ...]:
     )
     more = f"How all this is computed and checked: {STATISTICS}."
     return (*(Words([line]) for line in lines), Terms(terms), Words([more], "note"))
-
-
-# -- HTML ----------------------------------------------------------------------------------------
-
-
-def render(report: Report) -> str:
-    """A report as one HTML file that needs no other and no network."""
-    from markupsafe import Markup
-
-    style, script = _resource("style.css"), _resource("script.js")
-    return (
-        _engine()
-        .get_template("report.html")
-        .render(
-            report=report,
-            results=RESULTS,
-            policy=_policy(style, script),
-            style=Markup(style),
-            script=Markup(script),
-        )
-    )
-
-
-@cache
-def _engine() -> Environment:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    engine = Environment(
-        loader=FunctionLoader(_resource),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters.update(html=html, fragment=fragment, in_groups=_in_groups)
-    return engine
-
-
-def _in_groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    return [(group, list(own)) for group, own in groupby(rows, lambda row: row.group)]
-
-
-def _resource(name: str) -> str:
-    return (resources.files(__package__) / "templates" / name).read_text("utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    """What a browser may load: this very style and script, pictures within, nothing else."""
-    hashes = {
-        kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for kind, text in (("style", style), ("script", script))
-    }
-    parts = [f"{kind}-src 'sha256-{digest}'" for kind, digest in hashes.items()]
-    rest = ["img-src data:", "base-uri 'none'", "form-action 'none'"]
-    return "; ".join(["default-src 'none'", *parts, *rest])

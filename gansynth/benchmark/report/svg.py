@@ -6,7 +6,7 @@ Positions across are shares of the width, positions down are pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -125,6 +125,42 @@ def mark(shape: str, x: float, y: float, class_: str) -> Markup:
 def sourced(found: Linked, *drawn: Markup) -> Markup:
     """What is drawn of a number, with where it is from."""
     return tag("g", tag("title", escape(found.source)), *drawn, data_pointer=found.pointer)
+
+
+def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -> list[Markup]:
+    """An interval with its ends; an arrow where it goes beyond the axis.
+
+    Args:
+        axis: across.
+        ends: both, each with the number it is drawn of; nothing is drawn unless both are known.
+        y: in pixels.
+    """
+    known = sorted((end for end, _ in ends if end is not None))
+    if len(known) < 2:
+        return []
+    drawn = [line(axis.at(known[0]), y, axis.at(known[-1]), y, "whisker")]
+    for end, source in ends:
+        if end is None:
+            continue
+        at = axis.at(end)
+        if axis.low <= end <= axis.high:
+            cap = line(at, y - 4, at, y + 4, "whisker")
+        else:
+            cap = mark("left" if end < axis.low else "right", at, y, "beyond")
+        drawn.append(sourced(source, cap))
+    return drawn
+
+
+def stretched(height: float, *drawn: Markup) -> Markup:
+    """Shapes whose coordinates are 0 to 100 across and pixels down, stretched with their place."""
+    return tag(
+        "svg",
+        *drawn,
+        viewBox=f"0 0 100 {height:g}",
+        preserveAspectRatio="none",
+        width="100%",
+        height=height,
+    )
 
 
 class Drawings:
