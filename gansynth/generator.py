@@ -8,7 +8,8 @@ A generator without networks (a copy-paste baseline, say) is legal: it has no ph
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -72,6 +73,14 @@ class Batch:
     box_labels: Tensor | None = None
     asked: Tensor | None = None
     asked_context: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        moved: dict[str, Any] = {
+            name: None if value is None else value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+        }
+        return Batch(**moved)
 
 
 @dataclass
@@ -338,6 +347,37 @@ class Generator(ABC):
             f"{self.name}: has no latent space to interpolate in, expected a generator that draws "
             "images from noise, such as dcgan"
         )
+
+    def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
+        """How real the discriminator finds real cases, (B,) float32; higher is more real.
+
+        One number for each case, whoever else is in the batch: without augmentation and without
+        chance, networks in ``at_rest()``, means over patches, scales and discriminators. The scale
+        is the discriminator's own. Whether cases that were learnt from have higher numbers than
+        others is how membership is inferred (Hayes et al. 2019, LOGAN, arXiv:1705.07663, sec. 4).
+
+        Args:
+            batch: real cases on the device, through ``prepare``.
+            stage: the one to ask in; of a generator that grows, its last.
+
+        Returns:
+            None where there is no discriminator, or where it cannot be asked: cases without what
+            it is told of each (a label map, a class, boxes), or a stage that was not reached.
+        """
+        return None
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Every network in evaluation mode, no gradients; each module's mode as before after."""
+        modes = [(m, m.training) for net in self.nets.values() for m in net.modules()]
+        try:
+            for net in self.nets.values():
+                net.eval()
+            with torch.no_grad():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
     def to(self, device: torch.device) -> Generator:
         """Move every network to a device."""

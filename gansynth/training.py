@@ -12,13 +12,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from gansynth.errors import TrainingFault
 from gansynth.generator import Batch, Generator, Stage, Step
@@ -187,7 +186,7 @@ def train(
             # Fetch: this step's cases were read while the last step ran; now the next one's are.
             assert pending is not None
             stage, alpha, total, which, read = pending
-            parts = [_to_device(batch, device) for batch in read.result()]
+            parts = [batch.to(device) for batch in read.result()]
             shown = learner.images + total
             pending = fetch(index + 1, shown) if index + 1 < steps else None
 
@@ -303,15 +302,6 @@ def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
         if stage is not stages[-1]:
             begun += stage.images
     return stage, min(1.0, (images - begun) / stage.fade) if stage.fade else 1.0
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    def move(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(device, non_blocking=True)
-
-    image = batch.image.to(device, non_blocking=True)
-    rest = {f.name: move(getattr(batch, f.name)) for f in fields(Batch) if f.name != "image"}
-    return Batch(image, **rest)
 
 
 def _not_finite(values: Mapping[str, float], step: int) -> str:

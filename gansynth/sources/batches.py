@@ -69,23 +69,11 @@ class CaseBatches:
             stage: not looked at; a generator's ``prepare`` brings them to its size.
             which: numbers of the samples wanted, of the step's whole batch.
         """
-        import torch
-
-        from gansynth.generator import Batch
-
         drawn, cases = map(list, zip(*(self._accepted(step, n) for n in which), strict=True))
-        image = torch.from_numpy(np.stack([c.image for c in cases]))
-        labelled = [c.labels for c in cases if c.labels is not None]
-        labels = None
-        if len(labelled) == len(cases):
-            labels = torch.from_numpy(np.stack(labelled).astype(np.int64))
-        maps = [m for m in map(self.context, cases) if m is not None] if self.context else []
-        context = torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
-        numbers = [c.label_class for c in cases if c.label_class is not None]
-        classes = torch.tensor(numbers) if len(numbers) == len(cases) else None
-        boxes = stack_boxes([c.boxes for c in cases], image.ndim - 2)
-        asked = self._asked(step, which, drawn, cases)
-        return Batch(image, labels, context, self._padding(drawn), classes, *boxes, *asked)
+        batch = batch_of(cases, self.context)
+        batch.padding = self._padding(drawn)
+        batch.asked, batch.asked_context = self._asked(step, which, drawn, cases)
+        return batch
 
     def _asked(
         self, step: int, which: range, drawn: Sequence[Placed], cases: Sequence[Case]
@@ -155,6 +143,32 @@ class CaseBatches:
             return None
         none = np.zeros(self.space.size, np.bool_)
         return torch.from_numpy(np.stack([none if m is None else m for m in masks]))
+
+
+def batch_of(
+    cases: Sequence[Case], context: Callable[[Case], LabelArray | None] | None = None
+) -> Batch:
+    """Cases as a batch on the CPU, with what every one of them has of labels, classes and boxes.
+
+    Args:
+        cases: of one size, in the generator's space.
+        context: makes context channels of a case, or None.
+    """
+    import torch
+
+    from gansynth.generator import Batch
+
+    image = torch.from_numpy(np.stack([c.image for c in cases]))
+    labelled = [c.labels for c in cases if c.labels is not None]
+    labels = None
+    if len(labelled) == len(cases):
+        labels = torch.from_numpy(np.stack(labelled).astype(np.int64))
+    maps = [m for m in map(context, cases) if m is not None] if context else []
+    made = torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
+    numbers = [c.label_class for c in cases if c.label_class is not None]
+    classes = torch.tensor(numbers) if len(numbers) == len(cases) else None
+    boxes, kinds = stack_boxes([c.boxes for c in cases], image.ndim - 2)
+    return Batch(image, labels, made, classes=classes, boxes=boxes, box_labels=kinds)
 
 
 def stack_boxes(boxes: Sequence[Boxes | None], axes: int) -> tuple[Tensor | None, Tensor | None]:

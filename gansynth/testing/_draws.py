@@ -53,10 +53,10 @@ class Draws:
 
     def draw(self) -> None:
         conditions = self.given = self.conditions()
-        with _seeded_oddly():
-            before = _random_states()
+        with seeded_oddly():
+            before = random_states()
             self.samples = list(self.generator.sample(conditions, self.seeds))
-            after = _random_states()
+            after = random_states()
         self.touched = [name for name in before if before[name] != after[name]]
         self.tampered = any(
             not np.array_equal(copied(c.labels), asked)
@@ -247,7 +247,7 @@ def copied(labels: LabelArray | None) -> LabelArray:
 
 
 @contextmanager
-def _seeded_oddly() -> Iterator[None]:
+def seeded_oddly() -> Iterator[None]:
     """Global generators at seeds that no plugin uses by chance; as before afterwards."""
     import torch
 
@@ -263,7 +263,8 @@ def _seeded_oddly() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-def _random_states() -> dict[str, bytes]:
+def random_states() -> dict[str, bytes]:
+    """Global generators as they are, by name."""
     import torch
 
     numpy_state = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one is watched

@@ -12,6 +12,7 @@ from gansynth.errors import UsageFault
 from gansynth.schema import Case, Condition, Schema
 from gansynth.testing._boxes import BoxDraws, copied_boxes
 from gansynth.testing._draws import Draws, copied
+from gansynth.testing._realness import check_realness
 from gansynth.testing.report import Broken, CheckReport, Skip
 from gansynth.testing.toy import ToySource
 
@@ -57,42 +58,15 @@ def check_generator(
 
 def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> object:
     """Train on cases in memory with the real training loop, on the CPU, in fp32."""
+    from gansynth.sources.batches import batch_of
     from gansynth.training import FitOptions, train
 
     def batches(step: int, stage: Stage, which: range) -> Batch:
         chosen = [int(np.random.default_rng((7, step, i)).integers(len(cases))) for i in which]
-        return _batch(generator, [cases[i] for i in chosen])
+        return batch_of([cases[i] for i in chosen], generator.context)
 
     loop = {**generator.loop, "steps": steps, "precision": "fp32"}
     return train(generator, batches, FitOptions.model_validate(loop))
-
-
-def _batch(generator: Generator, picked: Sequence[Case]) -> Batch:
-    import torch
-
-    from gansynth.generator import Batch
-
-    context = [generator.context(case) for case in picked]
-    classes = [case.label_class for case in picked if case.label_class is not None]
-    return Batch(
-        image=torch.stack([torch.tensor(case.image) for case in picked]),
-        labels=torch.stack([torch.tensor(case.labels, dtype=torch.int64) for case in picked]),
-        context=None
-        if context[0] is None
-        else torch.stack([torch.tensor(c, dtype=torch.int64) for c in context]),
-        classes=torch.tensor(classes) if classes else None,
-        **_boxes(generator, picked),
-    )
-
-
-def _boxes(generator: Generator, picked: Sequence[Case]) -> dict[str, Any]:
-    """The fields of a batch with boxes, for a generator that heeds them."""
-    if "boxes" not in generator.heeds:
-        return {}
-    from gansynth.sources.batches import stack_boxes
-
-    boxes, labels = stack_boxes([case.boxes for case in picked], picked[0].image.ndim - 1)
-    return {"boxes": boxes, "box_labels": labels}
 
 
 class _Bench:
@@ -212,3 +186,5 @@ def _check_samples(bench: _Bench) -> None:
     bench.check("state reloads", draws.state_reloads)
     if type(bench.generator).interpolate is not base.interpolate:
         bench.check("interpolates", draws.interpolates)
+    if type(bench.generator).realness is not base.realness:
+        bench.check("realness", partial(check_realness, bench.generator, bench.train_cases))

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansynth.errors import DataFault, UsageFault, did_you_mean
-from gansynth.generator import Step
+from gansynth.generator import Batch, Step
 from gansynth.insertion import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
 from gansynth.schema import OUTSIDE, Case, Condition, Schema
 from gansynth_cgan3d.options import CGANOptions
@@ -101,14 +101,24 @@ class Inserting:
         background, labels = batch.image, batch.labels
         lesion = self._lesion(labels)
         mask = self._enlarged(step, lesion)
-        beyond = (labels == OUTSIDE)[:, None]
-        if batch.padding is not None:
-            beyond = beyond | batch.padding[:, None]
+        beyond = self._unknown(batch, labels)
         start = None
         if self.options.stage == "both":
             donor = self._disguised(step, background, torch.where(lesion[:, 0], labels, 0))
             start = soft(background, donor, mask, self.rim)
         return self._insertion(background, mask, beyond, start)
+
+    def of_real(self, batch: Batch) -> Insertion:
+        """The hole that each real case's own lesion leaves, no larger; nothing is put into it."""
+        assert batch.labels is not None, "it learns from labelled cases only"
+        beyond = self._unknown(batch, batch.labels)
+        return self._insertion(batch.image, self._lesion(batch.labels), beyond, None)
+
+    @staticmethod
+    def _unknown(batch: Batch, labels: Tensor) -> Tensor:
+        """Voxels beyond the body or the case, bool (B, 1, ...): nothing is drawn there."""
+        beyond = (labels == OUTSIDE)[:, None]
+        return beyond if batch.padding is None else beyond | batch.padding[:, None]
 
     def _enlarged(self, step: Step, lesion: Tensor) -> Tensor:
         """Half of the lesions with some voxels of their rim, no two alike."""

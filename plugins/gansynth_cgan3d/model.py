@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.conditions.lesions import no_room
-from gansynth.generator import Generator, GeneratorOptions, Heeded, Phase
+from gansynth.generator import Batch, Generator, GeneratorOptions, Heeded, Phase, Stage
 from gansynth.networks import PatchDiscriminator, UNetGenerator, UNetStyle
 from gansynth.networks.blocks import strides_for
 from gansynth.networks.perceptor import Perceptor
@@ -225,6 +225,17 @@ class CGAN3D(Generator):
             self.clusters.load_json(state)
         else:
             self.inserting.load_state(state)
+
+    def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
+        """The discriminators' mean logit of real pairs; None of cases that lack what they see.
+
+        Of a lesion in context they see the hole that the lesion and its rim would leave.
+        """
+        untold = (self.options.context or self.options.body) and batch.context is None
+        if not self.nets or batch.labels is None or untold:
+            return None
+        with self.at_rest():
+            return self.objective.realness(batch, stage)
 
     # -- conditions ------------------------------------------------------------------------------
 

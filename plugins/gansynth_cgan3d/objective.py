@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gansynth import losses
 from gansynth.augment import DiscriminatorAugment
-from gansynth.generator import Phase, Step
+from gansynth.generator import Batch, Phase, Stage, Step
 from gansynth.networks.blocks import one_hot
 from gansynth.networks.perceptor import Perceptor
 from gansynth.pool import ImagePool
@@ -196,6 +196,17 @@ class Objective:
                 logits, _ = judge(images, condition)
                 terms[f"{judge.prefix}r1"] = weight * losses.r1(images, logits)
         return terms
+
+    def realness(self, batch: Batch, stage: Stage) -> Tensor:
+        """Mean logit (B,) of real pairs as they are, float32: over patches, heads, judges."""
+        step = Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
+        told, inserting = self.gan.conditions.of_batch(batch), self.gan.inserting
+        if inserting is not None:
+            told = replace(told, insertion=inserting.of_real(batch))
+        step.scratch["told"] = told
+        pair = self._real(step), self._condition(step)
+        heads = [h for judge in self.gan.judges for h in judge(*judge.view(pair))[0]]
+        return torch.stack([head.float().flatten(1).mean(1) for head in heads]).mean(0)
 
     def _clip(self) -> None:
         for judge in self.gan.judges if self.options.clip_weights else ():

@@ -156,7 +156,7 @@ class Drawing:
         """
         gan, device = self.gan, self.gan.device
         gan.painter.eval()
-        level, alpha = self._grown()
+        level, alpha = self.grown()
         shrink = gan.edge // gan.growth.edges[level]
         found: list[FloatArray] = []
         at_once = AT_ONCE.get(device.type, 1)
@@ -176,7 +176,7 @@ class Drawing:
             found += [one.copy() for one in whole.cpu().numpy()[: len(some)]]
         return found
 
-    def _grown(self) -> tuple[int, float]:
+    def grown(self) -> tuple[int, float]:
         """The level it has grown to, and how far that has faded in."""
         grown = float(self.gan.painter.grown)
         level = max(0, math.ceil(grown - GROWN))

@@ -29,6 +29,7 @@ from gansynth_cpggan.drawing import WINDOWS, Drawing
 from gansynth_cpggan.networks import Growth, Judge, Painter
 from gansynth_cpggan.objective import Objective
 from gansynth_cpggan.options import CPGGANOptions
+from gansynth_cpggan.roi import boxes_of_each
 
 __all__ = ["CPGGAN", "CPGGANOptions"]
 
@@ -225,6 +226,23 @@ class CPGGAN(Generator):
             return None
         assert batch.classes is not None, "observe() has seen a class of each case"
         return batch.classes
+
+    def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
+        """The critic's value of real images with their boxes; each is a group of its own.
+
+        None of a size that it has not begun to grow to, and of cases without the boxes (of lesions
+        alone: without a box) or the class that it is told.
+        """
+        stage = stage if stage.size is not None else self.stages()[-1]
+        asked = self.objective.level(stage)
+        level, alpha = self.drawing.grown()
+        untold = batch.box_labels is None or (self.kinds > 0 and batch.classes is None)
+        if untold or asked > level:
+            return None
+        if self.lesions and not boxes_of_each(batch).all():
+            return None
+        with self.at_rest():
+            return self.objective.realness(batch, stage, alpha if asked == level else 1.0)
 
     # -- drawing -----------------------------------------------------------------------------------
 

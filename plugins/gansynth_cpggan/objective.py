@@ -13,10 +13,10 @@ from torch import Tensor
 from gansynth import losses
 from gansynth.augment import DiscriminatorAugment
 from gansynth.errors import UsageFault
-from gansynth.generator import Phase, Step
+from gansynth.generator import Batch, Phase, Stage, Step
 from gansynth.networks.progressive import half, twice
 from gansynth_cpggan.boxes import batch_maps
-from gansynth_cpggan.roi import crops
+from gansynth_cpggan.roi import boxes_of_each, crop, crops
 
 if TYPE_CHECKING:
     from gansynth_cpggan.model import CPGGAN
@@ -73,6 +73,30 @@ class Objective:
             "drift": self.options.drift * losses.drift([values[0]]),
         }
 
+    def realness(self, batch: Batch, stage: Stage, alpha: float) -> Tensor:
+        """The critic's value (B,) of real pairs as they are, each alone, float32.
+
+        Alone: the deviation of its group is that of one sample, 0. Of lesions alone, the mean of
+        the case's boxes, of which each has one at least.
+        """
+        gan, step = self.gan, Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
+        step.alpha = alpha
+        level, told = self._level(step), gan.told(batch)
+
+        def value(pair: Tensor) -> Tensor:
+            seen = self._at_level(step, pair)
+            found: Tensor = gan.nets["discriminator"](seen, level, alpha, 1, told)
+            return found.float()[:, 0]
+
+        if not gan.lesions:
+            return value(self._whole(batch))
+        count = boxes_of_each(batch)
+        values = [
+            value(self._lesion(batch, torch.minimum(torch.full_like(count, i), count - 1)))
+            for i in range(int(count.max()))
+        ]
+        return sum(v * (i < count) for i, v in enumerate(values)) / count
+
     # -- pairs -------------------------------------------------------------------------------------
 
     def _judge(self, step: Step, pair: Tensor) -> Tensor:
@@ -85,9 +109,13 @@ class Objective:
         )
         return value
 
+    def level(self, stage: Stage) -> int:
+        """Number of a stage's resolution."""
+        assert stage.size is not None, "each stage has one"
+        return self.gan.growth.edges.index(stage.size[0])
+
     def _level(self, step: Step) -> int:
-        assert step.stage.size is not None
-        return self.gan.growth.edges.index(step.stage.size[0])
+        return self.level(step.stage)
 
     def _group(self, step: Step) -> int:
         """Samples of a group: of a whole share, if that is no multiple of them, a divisor."""
@@ -135,18 +163,35 @@ class Objective:
     @torch.no_grad()
     def _prepared(self, step: Step) -> Tensor:
         batch, gan = step.batch, self.gan
-        if tuple(batch.image.shape[2:]) != gan.size:
+        if gan.lesions:
+            classes, margin = len(gan.schema.box_classes), self.options.roi_margin
+            pair = crops(step, self._image(batch), classes, gan.edge, margin)
+        else:
+            pair = self._whole(batch)
+        return self._at_level(step, self._flipped(step, pair))
+
+    def _whole(self, batch: Batch) -> Tensor:
+        """Whole images with the maps of all their boxes."""
+        maps = batch_maps(batch, len(self.gan.schema.box_classes))
+        return torch.cat((self._image(batch), maps), 1)
+
+    def _lesion(self, batch: Batch, chosen: Tensor) -> Tensor:
+        """The squares around chosen boxes (B,)."""
+        classes, edge = len(self.gan.schema.box_classes), self.gan.edge
+        return crop(batch, chosen, self._image(batch), classes, edge, self.options.roi_margin)
+
+    def _image(self, batch: Batch) -> Tensor:
+        """Images in standardised units."""
+        if tuple(batch.image.shape[2:]) != self.gan.size:
             raise UsageFault(
                 f"--set patch={list(batch.image.shape[2:])}: cpggan learns from whole images of "
-                f"{list(gan.size)} voxels, expected to see such; leave patch out"
+                f"{list(self.gan.size)} voxels, expected to see such; leave patch out"
             )
-        image = gan.standardised(batch.image)
-        classes = len(gan.schema.box_classes)
-        if self.options.mode == "roi":
-            pair = crops(step, image, classes, gan.edge, self.options.roi_margin)
-        else:
-            pair = torch.cat((image, batch_maps(batch, classes)), 1)
-        pair = self._flipped(step, pair)
+        return self.gan.standardised(batch.image)
+
+    def _at_level(self, step: Step, pair: Tensor) -> Tensor:
+        """Full-size pairs at the stage's size; as blurred as the stage is faded out."""
+        gan = self.gan
         edge = gan.growth.edges[self._level(step)]
         # Means of areas; so the maps are those of boxes drawn at the stage's own size.
         pair = F.avg_pool2d(pair, gan.edge // edge) if edge < gan.edge else pair

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.generator import Step
+from gansynth.generator import Batch, Step
 from gansynth_cpggan.boxes import box_maps
 
 OVER = 4
@@ -79,12 +79,31 @@ def crops(step: Step, image: Tensor, classes: int, edge: int, margin: float) -> 
     Returns:
         Float32 (B, C + classes, edge, edge).
     """
-    boxes, labels = step.batch.boxes, step.batch.box_labels
-    assert boxes is not None, "only cases with boxes are accepted"
-    assert labels is not None
-    count = (labels >= 0).sum(1)
+    count = boxes_of_each(step.batch)
     # In float32 the product can reach its bound.
     chosen = torch.minimum((step.rand(1)[:, 0] * count).long(), count - 1)
+    return crop(step.batch, chosen, image, classes, edge, margin)
+
+
+def boxes_of_each(batch: Batch) -> Tensor:
+    """How many boxes each sample has, int64 (B,)."""
+    assert batch.box_labels is not None, "only cases with boxes are accepted"
+    return (batch.box_labels >= 0).sum(1)
+
+
+def crop(
+    batch: Batch, chosen: Tensor, image: Tensor, classes: int, edge: int, margin: float
+) -> Tensor:
+    """Of each sample the square around the chosen one of its boxes, with its box maps.
+
+    Args:
+        batch: whose boxes.
+        chosen: int64 (B,), numbers of boxes.
+        image: as for ``crops``, like the rest, and what is returned.
+    """
+    boxes, labels = batch.boxes, batch.box_labels
+    assert boxes is not None, "only cases with boxes are accepted"
+    assert labels is not None
     windows = squares(boxes[torch.arange(len(boxes), device=boxes.device), chosen], margin)
     maps = box_maps(within(boxes, windows, edge), labels, classes, (edge, edge))
     return torch.cat((resampled(image.float(), windows, edge, edge), maps), 1)

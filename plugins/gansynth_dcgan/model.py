@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import Generator, GeneratorOptions, Heeded, Labelling, Phase
+from gansynth.generator import (
+    Batch,
+    Generator,
+    GeneratorOptions,
+    Heeded,
+    Labelling,
+    Phase,
+    Stage,
+)
 from gansynth.intensities import Intensities
 from gansynth.labelmaps import LabelPriors, boxes_of
 from gansynth.precision import autocast, resolve
@@ -174,6 +182,19 @@ class DCGAN(Generator):
         self.asked.counts = [int(count) for count in state["kinds"]]
         found = state["labels"]
         self.priors = None if found is None else LabelPriors.from_json(found)
+
+    def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
+        """The discriminator's value of real cases, of their label maps and kinds where it is told.
+
+        None for cases without them.
+        """
+        labelled = self.options.with_mask or self.asked.by == "foreground"
+        if (labelled and batch.labels is None) or (
+            self.asked.by == "class" and batch.classes is None
+        ):
+            return None
+        with self.at_rest():
+            return self.objective.realness(batch, stage)
 
     # -- drawing -----------------------------------------------------------------------------------
 

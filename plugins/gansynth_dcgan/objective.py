@@ -15,7 +15,7 @@ from torch import Tensor
 from gansynth import losses
 from gansynth.augment import DiscriminatorAugment
 from gansynth.errors import UsageFault
-from gansynth.generator import Phase, Step
+from gansynth.generator import Batch, Phase, Stage, Step
 from gansynth_dcgan.latents import of_step
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ class Objective:
             penalty = losses.gradient_penalty(lambda x: self._judge(step, x), real, fake, share)
             terms["penalty"] = self.options.penalty * penalty
         return terms
+
+    def realness(self, batch: Batch, stage: Stage) -> Tensor:
+        """Values (B,) of real cases as they are, float32; higher is more real."""
+        step = Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
+        return self._judge(step, self._real(step)).float()[:, 0]
 
     def _clip(self) -> None:
         losses.clip_weights(self.gan.nets["discriminator"], self.options.clip)
