@@ -6,7 +6,9 @@ stranger's plugin would.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gansynth.hookspecs import hookimpl
@@ -14,42 +16,30 @@ from gansynth.hookspecs import hookimpl
 if TYPE_CHECKING:
     from gansynth.quality.metric import Metric
 
+METRICS: Mapping[str, tuple[str, str]] = {
+    "spectrum": ("spectrum", "spectrum_metric"),
+    "histogram": ("intensity", "histogram_metric"),
+    "diversity": ("alike", "diversity_metric"),
+    "sliced-wasserstein": ("sliced", "sliced_metric"),
+    "mmd": ("kernels", "mmd_metric"),
+    "kid": ("kernels", "kid_metric"),
+    "frechet": ("frechet", "frechet_metric"),
+    "manifold": ("manifold", "manifold_metric"),
+    "c2st-knn": ("c2st_knn", "nearest_c2st"),
+    "c2st-cnn": ("c2st_cnn", "network_c2st"),
+    "lesions": ("lesions", "lesions_metric"),
+    "seam": ("seams", "seam_metric"),
+}
+"""Metric -> module of this package, and its name there."""
+
 
 @hookimpl
 def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
-    """Register ``spectrum``, ``histogram``, ``diversity``, ``lesions`` and ``seam``."""
-    register("spectrum", _spectrum)
-    register("histogram", _histogram)
-    register("diversity", _diversity)
-    register("lesions", _lesions)
-    register("seam", _seam)
+    """Register ``METRICS``."""
+    for name, (module, attribute) in METRICS.items():
+        register(name, partial(_load, module, attribute))
 
 
-def _spectrum() -> Metric:
-    from gansynth.quality.spectrum import spectrum_metric
-
-    return spectrum_metric
-
-
-def _histogram() -> Metric:
-    from gansynth.quality.histogram import histogram_metric
-
-    return histogram_metric
-
-
-def _diversity() -> Metric:
-    from gansynth.quality.diversity import diversity_metric
-
-    return diversity_metric
-
-
-def _lesions() -> Metric:
-    from gansynth.quality.lesions import lesions_metric
-
-    return lesions_metric
-
-
-def _seam() -> Metric:
-    from gansynth.quality.seams import seam_metric
-
-    return seam_metric
+def _load(module: str, attribute: str) -> Metric:
+    loaded: Metric = getattr(import_module(f"gansynth.quality.{module}"), attribute)
+    return loaded

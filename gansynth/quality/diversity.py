@@ -131,10 +131,10 @@ def owners_of(cases: Sequence[Case]) -> list[str]:
     return subjects if len(set(subjects)) >= FEW else [case.id for case in cases]
 
 
-def diversity_metric(
+def likenesses(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
-    """The metric ``diversity``: mean MS-SSIM of pairs of samples, and of real cases beside.
+    """Mean MS-SSIM of pairs of samples, and of real cases beside.
 
     Returns:
         ``{"ms_ssim samples": 0.31, "ms_ssim real": 0.29, ...}`` with their standard errors, and the

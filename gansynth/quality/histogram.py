@@ -35,10 +35,10 @@ def _thinned(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return values[:: -(-len(values) // MOST)]
 
 
-def histogram_metric(
+def distances(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
-    """The metric ``histogram``: ``distance`` per channel, and per label where both sides have them.
+    """``distance`` per channel, and per label where both sides have them.
 
     Returns:
         ``{"T1": 0.05, "T1 lesion": 0.2, ...}``; NaN for a label that one side lacks.

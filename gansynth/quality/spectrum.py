@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.quality.figure import Better, Floats
+from gansynth.quality.halved import Halved, Image
+from gansynth.quality.sides import Sides
 from gansynth.schema import Case, FloatArray, Sample, Schema
 
 BANDS = 8
@@ -61,17 +64,64 @@ def spectrum_ratio(
     return ratio
 
 
-def spectrum_metric(
-    samples: Sequence[Sample], real: Sequence[Case], schema: Schema
-) -> Mapping[str, float]:
-    """The metric ``spectrum``: ``spectrum_ratio`` per channel and band, 1 at the lowest.
+class Spectrum(Halved):
+    """``spectrum``: ``spectrum_ratio`` per channel and band, 1 at best.
 
-    Returns:
-        ``{"T1 band 1": 0.98, ...}``; NaN in a band that small images have no frequency in.
+    An evaluation also has their mean distance from 1, and the mean of the highest bands.
     """
-    ratio = spectrum_ratio([s.image for s in samples], [c.image for c in real], schema.spacing)
-    return {
-        f"{channel} band {band}": float(value)
-        for channel, row in zip(schema.channels, ratio, strict=True)
-        for band, value in enumerate(row, 1)
-    }
+
+    title = "Radial power spectrum"
+
+    def __call__(
+        self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+    ) -> Mapping[str, float]:
+        """``{"T1 band 1": 0.98, ...}``; NaN in a band that small images have no frequency in."""
+        return self._bands(*(_powers(side, schema) for side in (samples, real)), schema)
+
+    def prepare(self, images: Sequence[Image], sides: Sides) -> Floats:
+        """Radial power (N, C, bands) of each image."""
+        return _powers(images, sides.schema)
+
+    def compare(self, one: Floats, other: Floats, sides: Sides) -> Mapping[str, float]:
+        """Distance, power of the highest third of the bands, and all ratios."""
+        found = self._bands(one, other, sides.schema)
+        logs = np.log(np.maximum(list(found.values()), 1e-12)).reshape(-1, BANDS)
+        high = logs[:, -(-2 * BANDS // 3) :]
+        summed = {
+            "distance": float(np.nanmean(np.abs(logs))),
+            "high": float(np.exp(np.nanmean(high))),
+        }
+        return {**summed, **found}
+
+    def told(self, name: str) -> tuple[str, Better]:
+        """A distance, or a ratio of powers."""
+        if name == "distance":
+            return "mean over channels and bands of |log of the power's ratio to real|", "lower"
+        if name == "high":
+            return "power in the highest third of frequencies, as a ratio to real", "real"
+        return f"power as a ratio to real, {name}", "real"
+
+    def headline(self, name: str) -> bool:
+        """Bands are drawn as curves."""
+        return name in ("distance", "high")
+
+    def _bands(self, mine: Floats, real: Floats, schema: Schema) -> dict[str, float]:
+        ratio = mine.mean(0) / np.maximum(real.mean(0), 1e-12)
+        return {
+            f"{channel} band {band}": float(value)
+            for channel, row in zip(schema.channels, ratio, strict=True)
+            for band, value in enumerate(row, 1)
+        }
+
+
+def _powers(images: Sequence[Image], schema: Schema) -> Floats:
+    return np.array([radial_power(image.image, schema.spacing) for image in images])
+
+
+def frequencies(spacing: Sequence[float], bands: int = BANDS) -> list[float]:
+    """The middle of each band in 1/mm."""
+    nyquist = 0.5 / max(spacing)
+    return [(band + 0.5) * nyquist / bands for band in range(bands)]
+
+
+spectrum_metric = Spectrum()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth.quality import alike
 from gansynth.quality.diversity import (
-    diversity_metric,
+    likenesses,
     owners_of,
     pairwise,
     window_of,
@@ -148,7 +149,7 @@ def test_the_metric_is_registered_and_tells_a_collapse_within_a_class():
     metric = installed().metric("diversity")
     drawn = torch.cat([pictures(6, seed=1), copies(6, pictures(1)[0])])
     found = metric(samples(drawn, 6 * "c" + 6 * "w"), real(pictures(12), 6 * "cw"), SCHEMA)
-    assert metric is diversity_metric
+    assert metric is alike.diversity_metric
     assert found["ms_ssim samples warm"] > 0.98
     assert found["ms_ssim samples cold"] < 0.5
     assert found["ms_ssim samples cold"] < found["ms_ssim samples"] < 0.98
@@ -157,5 +158,5 @@ def test_the_metric_is_registered_and_tells_a_collapse_within_a_class():
 
 
 def test_a_class_that_was_not_drawn_is_not_a_number():
-    found = diversity_metric(samples(pictures(4), "cccc"), real(pictures(4), "cwcw"), SCHEMA)
+    found = likenesses(samples(pictures(4), "cccc"), real(pictures(4), "cwcw"), SCHEMA)
     assert np.isnan(found["ms_ssim samples warm"])
