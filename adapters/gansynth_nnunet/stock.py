@@ -88,7 +88,7 @@ def rename_trainers(folder: Path) -> list[Path]:
 def _rename(file: Path) -> bool:
     import torch
 
-    checkpoint = _read(file)
+    checkpoint = read_checkpoint(file)
     name = checkpoint["trainer_name"]
     if not name.endswith(SUFFIX):
         return False
@@ -98,15 +98,27 @@ def _rename(file: Path) -> bool:
     return True
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A checkpoint, read without running anything that it says."""
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """A checkpoint of nnU-Net's, read without running anything that it says.
+
+    Beside what torch itself lets through, numpy's numbers are let in, which nnU-Net logs.
+
+    Args:
+        file: tensors are read of it as they are used.
+
+    Raises:
+        IntegrityFault: it holds anything else, is damaged, or names no trainer.
+    """
     import numpy as np
     import torch
 
     numbers = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")]
-    scalar: Any = np.float64(0).__reduce__()[0]  # its module's name differs between releases
+    scalar: Any = np.float64(0).__reduce__()[0]
+    # Its module was renamed in numpy 2; a checkpoint may come from a machine with the other one.
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    scalars: list[Any] = [(scalar, f"{module}.scalar") for module in modules]
     try:
-        with torch.serialization.safe_globals([scalar, np.dtype, *numbers]):
+        with torch.serialization.safe_globals([*scalars, np.dtype, *numbers]):
             found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         words = " ".join(str(error).split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
@@ -67,12 +67,12 @@ class Segmenter:
         case = Case("image", "image", np.asarray(image, np.float32))
         if self.space.grid == "resample":
             return self._as_a_whole(case)
-        return self._labels(self._by_windows(case))
+        return self._labels(self.by_windows(case, lambda seen: probabilities(self.generator, seen)))
 
     def _as_a_whole(self, case: Case) -> LabelArray:
         shape, space = case.image.shape[1:], self.space
         placed = space.to_generator(case)
-        found = probabilities(self.generator, self._tensor(placed.image)[None])[0]
+        found = probabilities(self.generator, self.tensor(placed.image)[None])[0]
         nothing = np.zeros((1, *space.size), np.float32)
         plain = replace(space, window=None)
         back = plain.to_host(Sample(nothing, self._labels(found.cpu().numpy())), shape).labels
@@ -81,10 +81,17 @@ class Segmenter:
             return back
         return crop_pad(back, [-c for c in space.frame_corner(shape)], shape, 0)
 
-    def _by_windows(self, case: Case) -> FloatArray:
-        """Probabilities (labels, ...) of a case, windows of the training's size weighed together.
+    def by_windows(self, case: Case, look: Callable[[Tensor], Tensor]) -> FloatArray:
+        """What the network makes of a case, windows of the training's size weighed together.
 
         Normalisation over a window is then what it was in training.
+
+        Args:
+            case: in the source's units and spacing.
+            look: windows (B, C, ...) to (B, K, ...), such as probabilities.
+
+        Returns:
+            float32 (K, ...), of the case's shape.
         """
         bare = replace(self.space, grid="native", size=(), frame=(), nearest=False)
         image = bare.to_generator(case).image
@@ -96,14 +103,17 @@ class Segmenter:
         image = np.stack(
             [crop_pad(c, corner, whole, float(f.flat[0])) for c, f in zip(image, fill, strict=True)]
         )
-        total = np.zeros((len(self.values), *whole), np.float32)
+        total: FloatArray | None = None
         weights, bell = np.zeros(whole, np.float32), _bell(size)
         for windows in _some(_windows(whole, size, self.options.overlap), self.options.batch_size):
             seen = np.stack([image[(slice(None), *window)] for window in windows])
-            found = probabilities(self.generator, self._tensor(seen)).cpu().numpy()
+            found = look(self.tensor(seen)).cpu().numpy()
+            if total is None:
+                total = np.zeros((found.shape[1], *whole), np.float32)
             for window, one in zip(windows, found, strict=True):
                 total[(slice(None), *window)] += one * bell
                 weights[window] += bell
+        assert total is not None, "a case has a window"
         inner = tuple(slice(-c, n - c) for c, n in zip(corner, shape, strict=True))
         return np.asarray((total / weights)[(slice(None), *inner)], np.float32)
 
@@ -116,7 +126,8 @@ class Segmenter:
         labels = np.array(self.values, np.int16)[found.argmax(0)]
         return np.where(labels == OUTSIDE, 0, labels).astype(np.int16)
 
-    def _tensor(self, image: FloatArray) -> Tensor:
+    def tensor(self, image: FloatArray) -> Tensor:
+        """An array on the network's device."""
         return torch.from_numpy(np.ascontiguousarray(image)).to(self.generator.device)
 
 

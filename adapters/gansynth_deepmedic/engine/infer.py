@@ -67,9 +67,9 @@ class Predictor:
         Raises:
             DataFault: the case does not fit the network.
         """
-        ready, whole = self._ready(case)
+        ready, whole = self.ready(case)
         found = np.zeros(ready.image.shape[1:], np.int16)
-        for start, logits in self._tiles(ready):
+        for start, logits in self.segments(ready):
             found[self.geometry.predicted(start)] = logits.argmax(dim=0).cpu().numpy()
         found = found[whole]
         return found if case.roi is None else np.where(case.roi > 0, found, 0).astype(np.int16)
@@ -80,15 +80,15 @@ class Predictor:
         Raises:
             DataFault: the case does not fit the network.
         """
-        ready, whole = self._ready(case)
+        ready, whole = self.ready(case)
         classes = self.cutting.sampling.classes
         found = np.zeros((classes, *ready.image.shape[1:]), np.float32)
-        for start, logits in self._tiles(ready):
+        for start, logits in self.segments(ready):
             found[(slice(None), *self.geometry.predicted(start))] = logits.softmax(dim=0).cpu()
         found = found[(slice(None), *whole)]
         return found if case.roi is None else found * (case.roi > 0)
 
-    def _ready(self, case: Loaded) -> tuple[Loaded, tuple[slice, ...]]:
+    def ready(self, case: Loaded) -> tuple[Loaded, tuple[slice, ...]]:
         """A case as it is cut, at least as large as a segment, and where the volume lies in it."""
         ready = prepared(case, self.geometry, self.cutting)
         margin = self.geometry.margin if self.cutting.pad else ((0, 0),) * 3
@@ -105,8 +105,11 @@ class Predictor:
             ready = Loaded(image, labels, roi, None, ready.case)
         return ready, whole
 
-    def _tiles(self, case: Loaded) -> Iterator[tuple[Triple, Tensor]]:
-        """First voxel and logits (classes, X, Y, Z) of every segment."""
+    def segments(self, case: Loaded) -> Iterator[tuple[Triple, Tensor]]:
+        """First voxel and logits (classes, X, Y, Z) of every segment of a case that is ready.
+
+        Segments are looked at ``batch`` at once, in order.
+        """
         starts = tiles(case.labels.shape, self.geometry, case.roi)
         outside = corner_mean(case.image)
         self.network.eval()

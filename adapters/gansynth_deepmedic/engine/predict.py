@@ -58,18 +58,31 @@ def predict(
     files = tuple(None if file is None else Path(file) for file in channels)
     listed = Listed(files, None, None if roi is None else Path(roi), 1)
     case = read_held(Held("case", host_case(listed, "case"), truth=False), read_volume)
-    return _predictor(folder, task, pick_device(device), precision).labels(case)
+    return predictor_of(folder, task, pick_device(device), precision)[0].labels(case)
 
 
-def _predictor(
+def predictor_of(
     folder: Path, task: Task, device: torch.device, precision: Literal["auto", "bf16", "fp32"]
-) -> Predictor:
+) -> tuple[Predictor, int]:
+    """What applies the newest checkpoint of a training, and the epochs that it was trained for.
+
+    Args:
+        folder: of its results.
+        task: what was ordered there.
+        device: where it is computed.
+        precision: in which numbers.
+
+    Raises:
+        UsageFault: there is no checkpoint yet.
+        IntegrityFault: every checkpoint is damaged.
+    """
     network = DualPath(task.model)
-    load_network(network, folder)
-    return Predictor(
+    done = load_network(network, folder)
+    predictor = Predictor(
         network.to(device, memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
         Geometry.from_model(task.model, "inference"),
         Cutting.from_configs(task.config, task.model),
         device,
         resolve(precision, device) == "bf16",
     )
+    return predictor, done

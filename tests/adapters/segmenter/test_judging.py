@@ -21,7 +21,7 @@ from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import Warp, rotation
 from gansynth_segmenter.inference import Segmenter, _windows
 from gansynth_segmenter.judging import judge_held_out, judge_pairs
-from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, soft_dice
+from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities, soft_dice
 from gansynth_segmenter.options import SegmenterOptions
 from gansynth_segmenter.regions import absent, dice, mean_dice, read_regions, with_labels
 from gansynth_segmenter.written import _nearest
@@ -114,7 +114,9 @@ def test_windows_give_every_voxel_its_own_label(thresholding, shape):
 def test_probabilities_of_overlapping_windows_are_weighed(thresholding):
     segmenter, _ = thresholding(Space("crop", (8, 8, 8), pad_label=0))
     image = np.ones((1, 13, 8, 20), np.float32)
-    found = segmenter._by_windows(Case("case", "case", image))
+    found = segmenter.by_windows(
+        Case("case", "case", image), lambda part: probabilities(segmenter.generator, part)
+    )
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
 
 
