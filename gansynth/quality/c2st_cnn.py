@@ -113,7 +113,7 @@ def _asked(
     found: list[Tensor] = []
     for plane in planes:
         own = plane[torch.from_numpy(asked)]
-        parts = [net(part.to(device)).cpu() for part in own.flatten(0, 1).split(AT_ONCE)]
+        parts = [net(part.to(device)).cpu() for part in torch.split(own.flatten(0, 1), AT_ONCE)]
         found.append(torch.cat(parts).reshape(own.shape[:2]).mean(1))
     return torch.stack(found).mean(0).double().numpy()
 

@@ -84,6 +84,13 @@ class Segmenter:
         shares: FloatArray = self._logits(image).float().softmax(1)[0].cpu().numpy()
         return shares
 
+    @property
+    def last_layer(self) -> nn.Module:
+        """What makes logits of features."""
+        inner: Any = self.net
+        found: nn.Module = inner.net.decoder.seg_layers[-1]
+        return found
+
     def _logits(self, image: FloatArray) -> Tensor:
         with autocast(self.device, native_bf16(self.device)):
             logits: Tensor = self.net(torch.tensor(image)[None].to(self.device))

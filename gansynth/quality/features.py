@@ -45,26 +45,25 @@ class Features:
         self.sides = sides
         self.options = options or EncoderOptions(sides.effort.features, seed=sides.seed)
         self.device = pick_device(sides.device)
-        self._kept: dict[tuple[int, str], Looked] = {}
+        # The images are kept, too: another list could get the number of one that is gone.
+        self._kept: dict[tuple[int, str], tuple[Sequence[Image], Looked]] = {}
+        self._scales: dict[str, list[Floats]] = {}
 
     def of(self, images: Sequence[Image], kind: Kind) -> Looked:
         """What a network sees in images, in deviations of what it sees in the real ones."""
         key = id(images), kind
         if key not in self._kept:
             found = self._raw(images, kind)
-            means, deviations = self._scale(kind)
-            self._kept[key] = Looked(
-                [(f - m) / d for f, m, d in zip(found, means, deviations, strict=True)]
-            )
-        return self._kept[key]
+            scaled = zip(found, self._scale(kind), strict=True)
+            self._kept[key] = images, Looked([(f - mean) / away for f, (mean, away) in scaled])
+        return self._kept[key][1]
 
-    def _scale(self, kind: Kind) -> tuple[list[Floats], list[Floats]]:
-        """Mean and deviation of each feature of real slices, by axis."""
-        key = 0, kind
-        if key not in self._kept:
-            self._kept[key] = Looked(self._raw(self.sides.real, kind))
-        flat = [f.reshape(-1, f.shape[-1]) for f in self._kept[key].planes]
-        return [f.mean(0) for f in flat], [np.maximum(f.std(0), 1e-6) for f in flat]
+    def _scale(self, kind: Kind) -> list[Floats]:
+        """Mean and deviation (2, K) of each feature of real slices, by axis."""
+        if kind not in self._scales:
+            flat = [f.reshape(-1, f.shape[-1]) for f in self._raw(self.sides.real, kind)]
+            self._scales[kind] = [np.stack([f.mean(0), np.maximum(f.std(0), 1e-6)]) for f in flat]
+        return self._scales[kind]
 
     def _raw(self, images: Sequence[Image], kind: Kind) -> list[Floats]:
         encoder = self._trained if kind == "trained" else self._random
@@ -125,5 +124,5 @@ def pictures(images: Sequence[FloatArray], window: Window) -> list[Tensor]:
 def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
     """Features (N, S, K) of slices (N, S, C, H, W)."""
     flat = plane.flatten(0, 1)
-    parts = [encoder(part.to(device)).cpu() for part in flat.split(AT_ONCE)]
+    parts = [encoder(part.to(device)).cpu() for part in torch.split(flat, AT_ONCE)]
     return torch.cat(parts).double().numpy().reshape(*plane.shape[:2], -1)

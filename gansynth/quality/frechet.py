@@ -42,7 +42,7 @@ class Frechet(OfFeatures):
 
     def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
         """By network."""
-        found = {}
+        found: dict[str, float] = {}
         for kind in self.kinds:
             pairs = zip(one.looked[kind].slices, other.looked[kind].slices, strict=True)
             found[kind] = float(np.mean([frechet_distance(a, b) for a, b in pairs]))

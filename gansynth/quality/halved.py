@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -114,11 +115,8 @@ class Halved(Evaluated):
         for name, numbers in self.numbers(sides).items():
             if self.headline(name):
                 what, better = self.told(name)
-                figure = Figure(
-                    "", name, self.title, what, better, images=images, splits=sides.effort.splits,
-                    **{"value": None, **numbers},
-                )  # fmt: skip
-                found.append(figure)
+                told = Figure("", name, self.title, what, better, None, images=images)
+                found.append(replace(told, splits=sides.effort.splits, **numbers))  # type: ignore[arg-type]
         return found
 
 

@@ -50,7 +50,8 @@ class Intensities(Halved):
     def prepare(self, images: Sequence[Image], sides: Sides) -> Counted:
         """Histograms of each image, by channel, and by label where all images have label maps."""
         edges = edges_of(sides)
-        labelled = all(i.labels is not None for i in (*sides.samples, *sides.real))
+        every: list[Image] = [*sides.samples, *sides.real]
+        labelled = all(image.labels is not None for image in every)
         names = {k: v for k, v in sides.schema.labels.items() if v != sides.schema.ignore}
         counts: dict[str, list[Floats]] = {}
         bins: dict[str, Floats] = {}

@@ -111,7 +111,7 @@ class MMD(OfFeatures):
 
     def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
         """By network."""
-        found = {}
+        found: dict[str, float] = {}
         for kind in self.kinds:
             width = median_width(sides.features.of(sides.real, kind).whole)
             mine, real = one.looked[kind].whole, other.looked[kind].whole
@@ -131,7 +131,7 @@ class KID(OfFeatures):
 
     def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
         """By network."""
-        found = {}
+        found: dict[str, float] = {}
         for kind in self.kinds:
             pairs = zip(one.looked[kind].slices, other.looked[kind].slices, strict=True)
             found[kind] = float(np.mean([distance_of_kernels(a, b, None) for a, b in pairs]))

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from gansynth.quality.nearest_search import Load, Query, Search
+from gansynth.quality.nearest_search import Cases, Load, Query, Search
 from gansynth.reporting import NullReporter, Reporter
-from gansynth.schema import Sample
-from gansynth.sources.base import CaseSource
+from gansynth.schema import Case, Sample
 from gansynth.space import Placement, Space
 
 REAL = 64
@@ -100,9 +99,16 @@ class Nearest:
         }
 
 
+class Loadable(Cases, Protocol):
+    """Cases that can be read."""
+
+    def load(self, case_id: str) -> Case:
+        """Read one."""
+
+
 def find_nearest(
     samples: Sequence[Sample],
-    source: CaseSource,
+    source: Loadable,
     space: Space,
     *,
     load: Load | None = None,

@@ -116,6 +116,26 @@ class Search:
                         found[number] = (distance, case_id, Placement(at, plane))
         return found
 
+    def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
+        """How far each query lies from each case, wherever in it, on the coarse grid.
+
+        Returns:
+            (queries, cases), the cases in the source's order; whose they are is not looked at.
+        """
+        rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
+        squares = (rows**2).sum(axis=1)
+        found = np.full((len(queries), len(self.source.train_ids)), np.inf)
+        for number, case_id in enumerate(self.source.train_ids):
+            case = self.load(case_id)
+            for plane in self._planes(case):
+                windows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
+                own = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
+                apart = squares[:, None] + own - 2.0 * (rows @ windows.T)
+                found[:, number] = np.minimum(found[:, number], apart.min(axis=1))
+                self.compared += 1
+            tick()
+        return np.asarray(np.sqrt(np.maximum(found, 0) / rows.shape[1]), np.float32)
+
     def _planes(self, case: Case) -> Sequence[int | None]:
         """Numbers of the slices that samples may be like; None stands for the whole case."""
         return range(case.image.shape[1]) if self.space.grid == "slice" else [None]

@@ -76,7 +76,7 @@ class Spectrum(Halved):
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """``{"T1 band 1": 0.98, ...}``; NaN in a band that small images have no frequency in."""
-        return self._bands(*(_powers(side, schema) for side in (samples, real)), schema)
+        return self._bands(_powers(samples, schema), _powers(real, schema), schema)
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Floats:
         """Radial power (N, C, bands) of each image."""

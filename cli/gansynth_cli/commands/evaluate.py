@@ -1,0 +1,183 @@
+"""``gansynth evaluate``: realism, faithfulness and memorisation of a run's or a bank's samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gansynth_cli.common import (
+    FOLDER,
+    Output,
+    boxes_option,
+    device_option,
+    edit_option,
+    examples,
+    read_pairs,
+    root_option,
+    table,
+    with_asking,
+    with_output,
+)
+
+if TYPE_CHECKING:
+    from gansynth.asking import Asking
+
+# As in gansynth.quality.sides and gansynth.evaluation.evaluate, which take time to import.
+EFFORTS = ("quick", "usual", "thorough")
+PARTS = ("realism", "faithfulness", "memorisation", "maps")
+
+
+@click.command(
+    epilog=examples(
+        "gansynth evaluate runs/g0 -n 100",
+        "gansynth evaluate banks/g0 --real nnunet:004 --real-read configuration=2d",
+    )
+)
+@click.argument("folder", metavar="RUN|BANK", type=FOLDER)
+@click.option(
+    "--real",
+    metavar="KIND:WHERE",
+    help="Hold samples against these cases instead of those the run was fitted on; banks need it.",
+)
+@click.option(
+    "--real-read",
+    "how",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=read_pairs("--real-read", "fold=0"),
+    help="How to read --real, like --conditions-read. May be repeated.",
+)
+@click.option(
+    "-n",
+    "--number",
+    type=click.IntRange(min=4),
+    default=64,
+    show_default=True,
+    help="Samples, and as many real crops.",
+)
+@click.option(
+    "-o", "--out", "report", type=FOLDER, help="Folder of the report. [default: evaluation in RUN]"
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--only",
+    "parts",
+    multiple=True,
+    type=click.Choice(PARTS),
+    help="Do this part only; may be repeated.",
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Measure realism by this only; may be repeated. See: gansynth plugins",
+)
+@click.option(
+    "--effort",
+    type=click.Choice(EFFORTS),
+    default="usual",
+    show_default=True,
+    help="How long networks are trained, and how often people are dealt out in halves.",
+)
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME",
+    help="Draw samples of this class only; may be repeated.",
+)
+@click.option(
+    "--host",
+    type=FOLDER,
+    help="Folder of a host that was trained: one more map, of what its last layer is given.",
+)
+@click.option(
+    "--exported",
+    type=FOLDER,
+    help="Folder of samples that are to be passed on: search it for traces of patients.",
+)
+@click.option(
+    "--pictures/--no-pictures",
+    default=True,
+    show_default=True,
+    help="Thumbnails in the report; those of real cases are patients' images.",
+)
+@edit_option
+@boxes_option
+@with_asking
+@device_option
+@root_option
+@with_output
+def command(
+    folder: Path,
+    real: str | None,
+    how: Mapping[str, str],
+    number: int,
+    report: Path | None,
+    seed: int,
+    parts: tuple[str, ...],
+    metrics: tuple[str, ...],
+    effort: str,
+    classes: tuple[str, ...],
+    host: Path | None,
+    exported: Path | None,
+    pictures: bool,
+    edits: tuple[str, ...],
+    boxes: str | None,
+    asking: Asking,
+    judged: bool,
+    device: str,
+    root: str | None,
+    out: Output,
+) -> None:
+    """Say how good samples are, and what they give away.
+
+    RUN is a folder that gansynth fit wrote, BANK one of samples. They are held against the cases
+    the run was fitted on; every figure stands beside what other real people have. The report's
+    pictures are patients': leave them out (--no-pictures) before you pass it on.
+    """
+    from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
+    from gansynth.evaluation.opening import Wanted
+    from gansynth.quality.sides import EFFORTS as KNOWN
+    from gansynth.turing.options import read_real
+
+    found = evaluate(
+        folder,
+        read_real(real, how),
+        out=report,
+        wanted=Wanted(number, seed, edits or None, classes or None, boxes, judged, asking),
+        options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, host, exported),
+        device=device,
+        root=root,
+        reporter=out.reporter,
+    )
+    out.result(found, _lines(found))
+
+
+def _lines(found: Mapping[str, Any]) -> Iterable[str]:
+    """What was found, in short."""
+    rows: list[tuple[object, ...]] = [("metric", "figure", "samples", "real people", "finding")]
+    for figure in found.get("figures", ()):
+        p = "" if figure["p"] is None else f" (p {figure['p']:.3g})"
+        rows.append(
+            (
+                *(figure["metric"], figure["name"], _number(figure["value"])),
+                f"{_number(figure['real_low'])} to {_number(figure['real_high'])}",
+                f"{figure['finding']}{p}",
+            )
+        )
+    yield from table(rows) if len(rows) > 1 else ()
+    for kind, title in (("shown", ""), ("not_shown", "not shown: ")):
+        for sentence in found["words"][kind]:
+            yield f"{title}{sentence}"
+    for alarm in found["alarms"]:
+        yield f"ALARM {alarm['text']}"
+    yield from table(found["files"].items())
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

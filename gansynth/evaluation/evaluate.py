@@ -1,0 +1,238 @@
+"""What ``gansynth evaluate`` does: compare, judge, look for memory, and write it all down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth import __version__
+from gansynth.errors import DataFault, UsageFault
+from gansynth.evaluation.gathering import Gathered
+from gansynth.evaluation.opening import Wanted, open_evaluated
+from gansynth.integrity import disk_errors, write_json_atomic
+from gansynth.quality.sides import EFFORTS, Effort, Sides
+from gansynth.reporting import NullReporter, Reporter
+
+if TYPE_CHECKING:
+    from gansynth.quality.figure import Figure
+    from gansynth.quality.halved import Evaluated, Image
+    from gansynth.quality.recovery import Judges
+
+VERSION = 1
+DOCUMENT = "evaluation.json"
+
+PARTS = ("realism", "faithfulness", "memorisation", "maps")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How an evaluation goes about.
+
+    Attributes:
+        parts: what is done.
+        metrics: by name; all that are registered if none is named.
+        effort: how much is done.
+        pictures: whether the report shows thumbnails, of patients among them.
+        host: folder of a host that the user has trained, for one more map.
+        exported: folder of samples that are to be passed on, searched for traces of patients.
+    """
+
+    parts: Sequence[str] = PARTS
+    metrics: Sequence[str] = ()
+    effort: Effort = EFFORTS["usual"]
+    pictures: bool = True
+    host: Path | None = None
+    exported: Path | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.parts) - set(PARTS))
+        if unknown:
+            raise UsageFault(
+                f"--only {unknown[0]}: is no part of an evaluation, expected one of: "
+                f"{', '.join(PARTS)}"
+            )
+
+
+def evaluate(
+    folder: Path,
+    real: Mapping[str, Any] | None = None,
+    *,
+    out: Path | None = None,
+    wanted: Wanted | None = None,
+    options: EvaluationOptions | None = None,
+    device: str = "auto",
+    root: str | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Evaluate the samples of a run or a bank, and write ``evaluation.json`` and the report.
+
+    Args:
+        folder: of a run or a bank.
+        real: real cases, a ``SourceRequest`` as JSON (``open_evaluated``); None takes those a run
+            was fitted on, with the fold's held-out ones.
+        out: folder for the report; ``RUN/evaluation``, or ``BANK-evaluation`` beside a bank.
+        wanted: which samples.
+        options: see there.
+        device: ``auto``, ``cpu``, ``cuda:0``.
+        root: overrides where the run's source has its host folders.
+        reporter: shows progress.
+
+    Returns:
+        The document, with ``files``: name -> path.
+
+    Raises:
+        UsageFault: no run or bank, an unknown metric, a bank without real cases.
+        DataFault: too few images, or images that cannot be compared.
+    """
+    from gansynth.evaluation.realism import chosen_metrics
+
+    wanted, options = wanted or Wanted(), options or EvaluationOptions()
+    reporter = reporter or NullReporter()
+    metrics = chosen_metrics(options.metrics)  # a slip must not cost the time of drawing
+    clock = _Clock()
+    with clock("samples"):
+        gathered = open_evaluated(folder, real, wanted, device=device, root=root, reporter=reporter)
+        sides = gathered.sides(wanted.number, wanted.seed, options.effort, device, reporter)
+    document, pictures = assess(gathered, sides, metrics, options, clock)
+    out = out or _usual_folder(folder, gathered.kind)
+    return {**document, "files": _write(document, pictures, out)}
+
+
+def assess(
+    gathered: Gathered,
+    sides: Sides,
+    metrics: Mapping[str, Evaluated],
+    options: EvaluationOptions,
+    clock: _Clock | None = None,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Evaluate what has been gathered.
+
+    Returns:
+        The document, and thumbnails by the names of the maps' points.
+    """
+    from gansynth.evaluation.memory import measure_memory
+    from gansynth.evaluation.realism import curves, measure_realism
+    from gansynth.evaluation.words import alarms, sentences
+
+    clock = clock or _Clock()
+    document: dict[str, Any] = {"version": VERSION, "gansynth": __version__}
+    document |= gathered.told(sides)
+    figures: list[Figure] = []
+    judges = None
+    if "realism" in options.parts:
+        figures, left_out, seconds = measure_realism(metrics, sides, options.metrics)
+        clock.seconds |= seconds
+        document["figures"] = [figure.to_json() for figure in figures]
+        document["left_out"] = left_out
+        if not options.metrics:
+            with clock("curves"):
+                document["curves"] = curves(sides)
+    if "faithfulness" in options.parts:
+        with clock("faithfulness"):
+            document["faithfulness"], judges = _faithfulness(gathered, sides)
+    if "memorisation" in options.parts:
+        with clock("memorisation"):
+            document["memorisation"] = measure_memory(gathered, sides)
+        document["privacy"] = _privacy(gathered)
+    if options.exported is not None:
+        document["identity"] = _audited(options.exported, gathered)
+    pictures: dict[str, bytes] = {}
+    if "maps" in options.parts:
+        with clock("maps"):
+            document["maps"], pictures = _maps(gathered, sides, judges, options)
+    document["alarms"] = alarms(document, figures)
+    document["words"] = sentences(document, figures)
+    document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
+    return document, pictures
+
+
+def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Judges | None]:
+    """``faithfulness`` of the document; or only why there is none."""
+    from gansynth.quality.faithfulness import SegmenterOptions
+    from gansynth.quality.recovery import map_of, recover, train_judges
+
+    known, steps = gathered.known, sides.effort.judge
+    every: list[Image] = [*sides.samples, *sides.real]
+    maps = [map_of(image, sides.schema) for image in every]
+    if any(one is None for one in maps):
+        side = "samples" if any(one is None for one in maps[: len(sides.samples)]) else "real cases"
+        return {"why": f"the {side} have neither label maps nor boxes"}, None
+    people = {i: known.people[i] for i in gathered.reference}
+    try:
+        options = SegmenterOptions(steps=steps)
+        judges = train_judges(gathered.reference, people, gathered.cut, sides, options)
+    except DataFault as error:
+        return {"why": " ".join(str(error).split())}, None
+    count = len(set(people.values()))
+    of_boxes = not sides.schema.foreground
+    what = "boxes, filled in" if of_boxes else "labels"
+    told = {
+        "judge": f"two small U-Nets that find {what}, of {steps} steps, each of one half of the "
+        f"{count} people and asked about the other half",
+        "steps": steps,
+    }
+    return {**told, **recover(judges, sides)}, judges
+
+
+def _maps(
+    gathered: Gathered, sides: Sides, judges: Judges | None, options: EvaluationOptions
+) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    from gansynth.evaluation.maps import Shown, draw_maps
+
+    shown = Shown.of(gathered, sides)
+    segmenter = None if judges is None else judges.segmenters[0]
+    maps = draw_maps(gathered, sides, shown, segmenter=segmenter, host=options.host)
+    return maps, shown.pictures(sides) if options.pictures else {}
+
+
+def _privacy(gathered: Gathered) -> dict[str, Any] | None:
+    """What differential privacy the run has, if any."""
+    from gansynth.privacy import spent
+
+    return None if gathered.run is None else spent(gathered.run.manifest)
+
+
+def _audited(folder: Path, gathered: Gathered) -> dict[str, Any]:
+    from gansynth.quality.identity import audit_export
+
+    audit = audit_export(
+        folder, gathered.lineage, request=gathered.source.request, sources=gathered.source
+    )
+    return audit.to_json()
+
+
+def _usual_folder(folder: Path, kind: str) -> Path:
+    if kind == "run":
+        return folder / "evaluation"
+    return folder.with_name(f"{folder.resolve().name}-evaluation")
+
+
+def _write(document: Mapping[str, Any], pictures: Mapping[str, bytes], out: Path) -> dict[str, str]:
+    from gansynth.evaluation.memory import write_copies
+    from gansynth.evaluation.report import write_report
+
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(out / DOCUMENT, dict(document))
+    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, pictures)}
+    copies = write_copies(out, document.get("memorisation"))
+    if copies is not None:
+        files[copies.name] = copies
+    return {name: str(path) for name, path in files.items()}
+
+
+class _Clock:
+    """Seconds by what was done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began

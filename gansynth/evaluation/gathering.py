@@ -1,0 +1,217 @@
+"""Samples of a run or a bank, and real crops to hold them against, in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.errors import DataFault
+from gansynth.lineage import Lineage, same_data
+from gansynth.quality.sides import EFFORTS, Effort, Sides, check_images
+from gansynth.reporting import Reporter
+from gansynth.schema import Case, Sample, Schema
+from gansynth.sources.base import CaseSource
+from gansynth.sources.batches import CaseBatches
+from gansynth.sources.cache import CaseCache
+from gansynth.space import Space
+
+if TYPE_CHECKING:
+    from gansynth.run import Run
+
+TRIES = 20
+"""Places that are drawn in a case before all of it is taken to be empty."""
+FEWEST = 4
+"""Samples below which nothing can be said."""
+
+
+@dataclass
+class Known:
+    """Who of a source's cases was trained on, and who was not.
+
+    Attributes:
+        members: ids of cases that the lineage names, by id or by content.
+        others: ids of cases of people that it does not know.
+        people: whose each case is.
+    """
+
+    members: tuple[str, ...]
+    others: tuple[str, ...]
+    people: dict[str, str]
+
+    @classmethod
+    def of(cls, source: CaseSource, lineage: Lineage, cache: CaseCache) -> Known:
+        """Look all cases of a source up in a lineage, and in its ancestors'."""
+        seen = [one for lin in lineage.everyone() for one in lin.cases]
+        hashes = {case.sha256 for case in seen}
+        named = {
+            case.id
+            for lin in lineage.everyone()
+            if same_data(lin.dataset, source.name)
+            for case in lin.cases
+        }
+        ids = (*source.train_ids, *source.held_out_ids)
+        people = {i: source.subject(i) for i in ids}
+        known = [i for i in ids if i in named or source.record(i, cache).sha256 in hashes]
+        theirs = {people[i] for i in known}
+        others = [i for i in ids if people[i] not in theirs]
+        return cls(tuple(known), tuple(others), people)
+
+
+@dataclass
+class Gathered:
+    """What is evaluated, and what it is held against.
+
+    Attributes:
+        kind: ``run`` or ``bank``.
+        name: the run's id.
+        generator: its registered name.
+        samples: in the generator's space (of a bank: as they are stored).
+        drawn_of: for each sample the person whose case it was drawn of, or a name of its own.
+        source: real cases.
+        space: how these are cut.
+        schema: of what is compared.
+        known: who of them was trained on.
+        lineage: of what drew the samples.
+        cache: reads cases.
+        run: the opened run; None of a bank.
+        flawed: samples that were left out as flawed.
+        empty: real crops that were left out: constant, or not what the generator learns from.
+    """
+
+    kind: str
+    name: str
+    generator: str
+    samples: Sequence[Sample]
+    drawn_of: Sequence[str]
+    source: CaseSource
+    space: Space
+    schema: Schema
+    known: Known
+    lineage: Lineage
+    cache: CaseCache
+    run: Run | None = None
+    flawed: int = 0
+    empty: int = field(default=0)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Spatial size of a sample in voxels."""
+        return tuple(self.samples[0].image.shape[1:])
+
+    @property
+    def crops(self) -> CaseBatches:
+        """Cuts cases as training does."""
+        return CaseBatches(self.cache, self.space)
+
+    @property
+    def reference(self) -> tuple[str, ...]:
+        """Cases that samples are held against: those trained on; all if none of them was."""
+        return self.known.members or self.known.others
+
+    def cut(self, case_id: str, rng: np.random.Generator) -> Case:
+        """A crop at a drawn place that training would learn from, if the case has such."""
+        case = self.crops.cut(case_id, rng)
+        for _ in range(TRIES if self.space.cuts else 0):
+            constant = float(case.image.max()) == float(case.image.min())
+            if not constant and (self.run is None or self.run.generator.accepts(case)):
+                break
+            case = self.crops.cut(case_id, rng)
+            self.empty += 1
+        return case
+
+    def real(self, ids: Sequence[str], number: int, rng: np.random.Generator) -> list[Case]:
+        """Crops of cases, person after person, so that all have about as many.
+
+        Args:
+            ids: of which cases.
+            number: how many crops; fewer where cases can be cut in one way only.
+            rng: draws order and places.
+        """
+        turns: dict[str, list[str]] = {}
+        for n in rng.permutation(len(ids)).tolist():
+            turns.setdefault(self.known.people[ids[n]], []).append(ids[n])
+        most = number if self.space.cuts else min(number, len(ids))
+        found: list[Case] = []
+        turn = 0
+        while len(found) < most:
+            for own in list(turns.values()):
+                if len(found) < most and (self.space.cuts or turn < len(own)):
+                    found.append(self.cut(own[turn % len(own)], rng))
+            turn += 1
+        return [case for case in found if float(case.image.max()) != float(case.image.min())]
+
+    def sides(
+        self, number: int, seed: int, effort: Effort, device: str, reporter: Reporter
+    ) -> Sides:
+        """Samples beside crops of the reference.
+
+        Raises:
+            DataFault: too few, or images that cannot be compared.
+        """
+        if len(self.samples) < FEWEST:
+            raise DataFault(
+                f"{self.name}: {len(self.samples)} sample(s), expected at least {FEWEST} to "
+                "evaluate; draw more with -n"
+            )
+        with reporter.task(number, "real crops") as bar:
+            real = self.real(self.reference, number, np.random.default_rng((seed, 1)))
+            bar.advance(number)
+        names = [f"sample {n}" for n in range(len(self.samples))]
+        check_images([s.image for s in self.samples], names, self.schema, self.size)
+        names = [f"case {case.id!r}" for case in real]
+        check_images([case.image for case in real], names, self.schema, self.size)
+        people = [self.known.people[case.id] for case in real]
+        return Sides(
+            self.samples, real, self.schema, self.drawn_of, people, seed, effort, device, reporter
+        )
+
+    def told(self, sides: Sides) -> dict[str, Any]:
+        """``of``, ``data`` and ``images`` of the document."""
+        known, people = self.known, self.known.people
+        members = bool(known.members)
+        return {
+            "of": {"kind": self.kind, "name": self.name, "generator": self.generator},
+            "data": {
+                "name": self.source.name,
+                "fold": self.source.fold,
+                "reference": "training cases" if members else "cases of another source",
+                "subjects": len({people[i] for i in self.reference}),
+                "cases": len(self.reference),
+                "held_out_subjects": len({people[i] for i in known.others}) if members else 0,
+                "held_out_cases": len(known.others) if members else 0,
+            },
+            "images": {
+                "samples": len(self.samples),
+                "flawed": self.flawed,
+                "real": len(sides.real),
+                "empty": self.empty,
+                "axes": self.schema.axes,
+                "size": list(self.size),
+                "spacing": list(self.schema.spacing),
+                "channels": list(self.schema.channels),
+                "labels": dict(self.schema.labels),
+                "seed": sides.seed,
+            },
+        }
+
+
+def own_names(samples: Sequence[Sample], lineage: Lineage) -> list[str]:
+    """Whose case each sample was drawn of, by its provenance; a name of its own where of none."""
+    people = {case.id: case.subject for lin in lineage.everyone() for case in lin.cases}
+    found = []
+    for number, sample in enumerate(samples):
+        case = sample.provenance.get("case")
+        found.append(f"sample {number}" if case is None else people.get(str(case), str(case)))
+    return found
+
+
+def folder_kind(folder: Path) -> str:
+    """``bank`` for a folder with ``bank.json``, else ``run``."""
+    return "bank" if (folder / "bank.json").is_file() else "run"
+
+
+__all__ = ["EFFORTS", "Gathered", "Known", "folder_kind", "own_names"]

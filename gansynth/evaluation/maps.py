@@ -1,0 +1,177 @@
+"""t-SNE of samples beside real people: of images, and of what networks make of them.
+
+Han et al. 2019 look at both, "features extracted from the last layer of each trained classifier"
+among them: here the fold's own segmenter, and any host that the user has trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.evaluation.gathering import Gathered
+from gansynth.evaluation.tsne import embed, thumbnail
+from gansynth.quality.figure import Floats
+from gansynth.quality.halved import Image
+from gansynth.quality.nearest_search import GRID, pool
+from gansynth.quality.sides import Sides
+from gansynth.schema import Case, Sample
+
+if TYPE_CHECKING:
+    from gansynth.quality.faithfulness import Segmenter
+
+MOST = 120
+"""Most points of a side."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Images on a map.
+
+    Attributes:
+        images: samples, then training crops, then held-out ones.
+        sides: of each.
+        names: of each, unlike each other.
+        kinds: class of each, if it has one.
+    """
+
+    images: Sequence[Image]
+    sides: Sequence[str]
+    names: Sequence[str]
+    kinds: Sequence[str | None]
+
+    @classmethod
+    def of(cls, gathered: Gathered, sides: Sides) -> Shown:
+        """Some of each side, held-out people among them."""
+        known, rng = gathered.known, np.random.default_rng((sides.seed, 4))
+        others: Sequence[Case] = ()
+        if known.members and known.others:
+            others = gathered.real(known.others, min(MOST, len(sides.real)), rng)
+        real = list(sides.real)[:MOST]
+        images: list[Image] = [*list(sides.samples)[:MOST], *real, *others]
+        count = len(images) - len(real) - len(others)
+        crops: dict[str, int] = {}
+        names = [f"sample {n}" for n in range(count)]
+        for case in (*real, *others):
+            crops[case.id] = crops.get(case.id, 0) + 1
+            names.append(f"{case.id} #{crops[case.id]}")
+        named = ["synthetic"] * count + ["training"] * len(real) + ["held-out"] * len(others)
+        return cls(images, named, names, [_kind(image, sides) for image in images])
+
+    def points(self, places: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
+        """What the document has of them."""
+        return [
+            {"x": round(float(x), 4), "y": round(float(y), 4), "side": s, "kind": k, "name": n}
+            for (x, y), s, k, n in zip(places, self.sides, self.kinds, self.names, strict=True)
+        ]
+
+    def pictures(self, sides: Sides) -> dict[str, bytes]:
+        """Name -> PNG."""
+        return {
+            name: thumbnail(image.image, sides.window, image.labels)
+            for name, image in zip(self.names, self.images, strict=True)
+        }
+
+
+def _kind(image: Image, sides: Sides) -> str | None:
+    if isinstance(image, Sample):
+        found = image.provenance.get("class")
+        return None if found is None else str(found)
+    return None if image.label_class is None else sides.schema.classes[image.label_class]
+
+
+def draw_maps(
+    gathered: Gathered,
+    sides: Sides,
+    shown: Shown,
+    *,
+    segmenter: Segmenter | None = None,
+    host: Path | None = None,
+) -> list[dict[str, Any]]:
+    """``maps`` of the document.
+
+    Args:
+        gathered: what is evaluated.
+        sides: likewise.
+        shown: what is on them.
+        segmenter: of the fold, if one was trained.
+        host: folder of a host that the user has trained.
+
+    Raises:
+        UsageFault: nothing was trained in the host's folder.
+        DataFault: it was trained on other images.
+    """
+    rows: list[tuple[str, str, str, Floats]] = [
+        (
+            *("images", "t-SNE of images"),
+            f"intensities on a grid of at most {GRID} blocks an axis",
+            _coarse(shown.images, sides),
+        ),
+        (
+            *("features", "t-SNE of features"),
+            "features of a network trained without labels on the fold's images",
+            sides.features.of(shown.images, "trained").whole,
+        ),
+    ]
+    if segmenter is not None:
+        words = "what enters the last layer of a segmenter of the fold, mean of each image"
+        rows.append(
+            ("segmenter", "t-SNE of a segmenter's features", words, _last(segmenter, shown))
+        )
+    if host is not None:
+        found, title = _host(gathered, shown, host, sides.device)
+        words = f"what enters the last layer of {title}, mean of each image"
+        rows.append(("host", "t-SNE of the trained host's features", words, found))
+    return [
+        {
+            **{"key": key, "title": title, "what": what},
+            "points": shown.points(embed(features, seed=sides.seed)),
+        }
+        for key, title, what, features in rows
+    ]
+
+
+def _coarse(images: Sequence[Image], sides: Sides) -> Floats:
+    """Windowed intensities of blocks, flat: (N, blocks)."""
+    factors = [-(-n // GRID) for n in images[0].image.shape[1:]]
+    low, high = (b.reshape(-1, *[1] * len(factors)) for b in sides.window.T)
+    spread = np.maximum(high - low, 1e-6)
+    rows = [pool((image.image - low) / spread, factors).ravel() for image in images]
+    return np.stack(rows).astype(np.float64)
+
+
+def _last(segmenter: Segmenter, shown: Shown) -> Floats:
+    """Mean of what enters the last layer: (N, K)."""
+    from gansynth.last_layer import Entering
+
+    layer = segmenter.last_layer
+    rows = []
+    with Entering(layer) as entering:
+        for image in shown.images:
+            segmenter.predict(image.image)
+            (features,) = entering.last
+            rows.append(features.float().flatten(2).mean(2)[0].cpu().numpy())
+    return np.stack(rows).astype(np.float64)
+
+
+def _host(gathered: Gathered, shown: Shown, host: Path, device: str) -> tuple[Floats, str]:
+    """Features of a trained host, to which images are brought back."""
+    from gansynth.host_features import host_features
+
+    space, images = gathered.space, []
+    for image in shown.images:
+        shape: Sequence[int] | None = None
+        if isinstance(image, Case):
+            shape = gathered.source.shape(image.id) if space.grid == "resample" else None
+            image = Sample(image.image)
+        else:
+            shape = image.provenance.get("shape")
+            image = replace(image, labels=None, boxes=None)
+        images.append(space.to_host(image, shape).image)
+    found, title = host_features(host, images, gathered.source.schema, device=device)
+    return found.astype(np.float64), title

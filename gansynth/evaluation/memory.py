@@ -1,0 +1,279 @@
+"""Memorisation: samples beside the people a generator was trained on, and those it was not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.evaluation.gathering import Gathered
+from gansynth.quality.figure import Floats
+from gansynth.quality.membership import FEWEST, Attack, attack_by, by_person
+from gansynth.quality.memorisation import (
+    Copies,
+    Nearer,
+    People,
+    least_margin,
+    nearer,
+    quantiles,
+    ratio_of_medians,
+)
+from gansynth.quality.nearest import COPY, find_nearest
+from gansynth.quality.nearest_search import Load, Query, Search
+from gansynth.quality.sides import Sides
+from gansynth.schema import Case
+
+FINELY = 128
+"""Most samples whose nearest case is looked for in full resolution."""
+CROPS = 4
+"""Crops of a case that a discriminator is asked about."""
+SHUFFLED = 0.05
+"""p below which samples count as nearer to training people than to others."""
+
+
+class Some:
+    """Some cases of a source, for a search.
+
+    Args:
+        ids: of the cases.
+        people: whose each is.
+        load: reads a case.
+    """
+
+    def __init__(self, ids: Sequence[str], people: Mapping[str, str], load: Load) -> None:
+        self.train_ids, self._people, self._load = tuple(ids), people, load
+
+    def load(self, case_id: str) -> Case:
+        """Read a case."""
+        return self._load(case_id)
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+        return self._people[case_id]
+
+
+def measure_memory(gathered: Gathered, sides: Sides) -> dict[str, Any]:
+    """``memorisation`` of the document; without training cases only why there is none."""
+    known = gathered.known
+    if not known.members:
+        return {
+            "why": f"{gathered.source.name} holds none of the cases that {gathered.name} was "
+            "fitted on, so nothing can be said of what it remembers; name them with --real"
+        }
+    looked = _Looked(gathered, sides)
+    rng = sides.rng("memory")
+    found: dict[str, Any] = {
+        "unit": "deviations of real intensities, on a grid of at most 16 blocks an axis",
+        "distances": looked.distances(rng),
+        "nearer": None,
+        "ratio": looked.ratio(rng),
+        "own": looked.own(),
+    }
+    near = None
+    if known.others:
+        near = nearer(looked.to_train, looked.to_others, rng)
+        found["nearer"] = near.to_json()
+    copies = near_copies(gathered, sides, looked)
+    attacks = [*looked.attacks(), *asked_discriminator(gathered, sides)]
+    found["copies"] = copies.to_json()
+    found["membership"] = [attack.to_json() for attack in attacks]
+    found["finding"] = _finding(copies, near, attacks)
+    return found
+
+
+def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> str:
+    """``copies``, ``nearer to training`` or ``not shown``."""
+    if copies.pairs:
+        return "copies"
+    by_distance = [a for a in attacks if a.attack == "distance" and a.p < SHUFFLED]
+    close = near is not None and near.p < SHUFFLED and near.value > 0.5
+    return "nearer to training" if close or by_distance else "not shown"
+
+
+class _Looked:
+    """Coarse distances of samples and real crops to people.
+
+    Attributes:
+        to_train: of samples to training people, but for those they were drawn of.
+        to_others: of samples to people who were not trained on.
+    """
+
+    def __init__(self, gathered: Gathered, sides: Sides) -> None:
+        self.gathered, self.sides = gathered, sides
+        known, rng = gathered.known, np.random.default_rng((sides.seed, 2))
+        self.others = gathered.real(known.others, len(sides.real), rng) if known.others else []
+        images = [s.image for s in sides.samples]
+        real = [c.image for c in sides.real]
+        ids = (*known.members, *known.others)
+        some = Some(ids, known.people, gathered.cache)
+        search = Search(some, gathered.space, gathered.size, gathered.cache)
+        search.learn_scale(real)
+        queries = [
+            Query(i / search.scale) for i in (*images, *real, *(c.image for c in self.others))
+        ]
+        with sides.reporter.task(len(ids), "distances to people") as bar:
+            table = search.table(queries, bar.advance).astype(np.float64)
+        first, second = len(images), len(images) + len(real)
+        members = len(known.members)
+        self.samples = table[:first]
+        theirs = [known.people[i] for i in known.members]
+        strange = [known.people[i] for i in known.others]
+        none: list[str | None] = [None] * len(images)
+        self.to_train = People.of(table[:first, :members], theirs, sides.drawn_of)
+        self.to_all = People.of(table[:first, :members], theirs, none)
+        self.to_others = People.of(table[:first, members:], strange, none)
+        self.real_to_train = People.of(table[first:second, :members], theirs, sides.people)
+        not_own: list[str | None] = [None] * len(self.others)
+        self.others_to_train = People.of(table[second:, :members], theirs, not_own)
+
+    def distances(self, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Quantiles; where people are held out, to as many training people as there are of them."""
+        many = len(self.to_others.names)
+        own = len(self.to_train.names)
+        size = min(many, own) if many else own
+        some = np.sort(rng.permutation(own)[:size])
+        words = f"{size} training people"
+        rows = [
+            (f"synthetic to {words}", self.to_train.nearest(some)),
+            (f"real training to {words}, others than their own", self.real_to_train.nearest(some)),
+        ]
+        if many:
+            held_out = np.arange(many)[:size]
+            rows.insert(
+                1, (f"synthetic to {size} held-out people", self.to_others.nearest(held_out))
+            )
+            rows.insert(2, (f"held-out to {words}", self.others_to_train.nearest(some)))
+        return [
+            {"of": title, "quantiles": quantiles(values), "count": int(np.isfinite(values).sum())}
+            for title, values in rows
+        ]
+
+    def ratio(self, rng: np.random.Generator) -> dict[str, float | None]:
+        """Of samples' median distance to training people to that of other real people."""
+        mine = self.to_train.nearest()
+        if self.others:
+            people = [self.gathered.known.people[c.id] for c in self.others]
+            return ratio_of_medians(
+                mine, self.others_to_train.nearest(), self.sides.drawn_of, people, rng
+            )
+        real = self.real_to_train.nearest()
+        return ratio_of_medians(mine, real, self.sides.drawn_of, self.sides.people, rng)
+
+    def own(self) -> dict[str, Any] | None:
+        """How near samples lie to whom they were drawn of, in usual distances."""
+        columns = {name: n for n, name in enumerate(self.to_all.names)}
+        pairs = [(n, columns[p]) for n, p in enumerate(self.sides.drawn_of) if p in columns]
+        usual = self.real_to_train.nearest()
+        usual = usual[np.isfinite(usual)]
+        if not pairs or not usual.size:
+            return None
+        own = [float(self.to_all.distances[n, column]) for n, column in pairs]
+        return {"ratio": round(float(np.median(own) / np.median(usual)), 4), "samples": len(own)}
+
+    def margin(self) -> float:
+        """What hardly any real image falls below: see ``memorisation.least_margin``."""
+        real = self.others_to_train if self.others else self.real_to_train
+        return least_margin(real.margins())
+
+    def attacks(self) -> list[Attack]:
+        """Membership by distance to all samples, and to those drawn of others' labels."""
+        known = self.gathered.known
+        members = [known.people[i] for i in known.members]
+        others = [known.people[i] for i in known.others]
+        if min(len(set(members)), len(set(others))) < FEWEST:
+            return []
+        drawn_of = np.array(self.sides.drawn_of)
+        asked = not set(members).isdisjoint(drawn_of.tolist())
+        found = []
+        for what, apart in (
+            ("distance to the nearest sample", False),
+            ("distance to the nearest sample that was not drawn of that person's labels", True),
+        ):
+            if apart and not asked:
+                continue
+            scores = [_score(self.samples, members, drawn_of if apart else None, 0)]
+            scores.append(_score(self.samples, others, None, len(members)))
+            mine, theirs = (
+                list(by_person(s, p).values())
+                for s, p in zip(scores, (members, others), strict=True)
+            )
+            found.append(attack_by("distance", what, mine, theirs))
+        return found
+
+
+def _score(
+    table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] | None, first: int
+) -> Floats:
+    """Less the distance of each case to the nearest sample (N, cases)."""
+    found = []
+    for number, person in enumerate(people):
+        column = table[:, first + number]
+        if drawn_of is not None:
+            column = column[drawn_of != person]
+        found.append(-float(column.min()) if column.size else -np.inf)
+    return np.array(found)
+
+
+def near_copies(gathered: Gathered, sides: Sides, looked: _Looked) -> Copies:
+    """Near-copies among the first samples, by their nearest case in full resolution."""
+    known = gathered.known
+    some = Some(known.members, known.people, gathered.cache)
+    samples = list(sides.samples)[:FINELY]
+    nearest = find_nearest(samples, some, gathered.space, seed=sides.seed, reporter=sides.reporter)
+    margins, least = looked.to_all.margins(), looked.margin()
+    pairs = {}
+    for number, near in enumerate(nearest.near):
+        if near.ratio is None or near.ratio >= COPY or margins[number] > least:
+            continue
+        own = known.people.get(near.case) == sides.drawn_of[number]
+        pairs[number] = (near.case, near.ratio, own)
+    return Copies(pairs, len(samples), COPY, least)
+
+
+def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
+    """Membership by what the run's discriminator finds real, if it keeps one."""
+    from gansynth.critic import load_critic, realness
+    from gansynth.precision import pick_device
+
+    known = gathered.known
+    people = {i: known.people[i] for i in (*known.members, *known.others)}
+    theirs, strange = ({people[i] for i in side} for side in (known.members, known.others))
+    if gathered.run is None or min(len(theirs), len(strange)) < FEWEST:
+        return []
+    critic = load_critic(gathered.run.folder, pick_device(sides.device))
+    if critic is None:
+        return []
+    scores: dict[str, list[float]] = {}
+    for number, case_id in enumerate(people):
+        rng = np.random.default_rng((sides.seed, 3, number))
+        crops = [gathered.cut(case_id, rng) for _ in range(CROPS if gathered.space.cuts else 1)]
+        found = realness(critic, crops)
+        if found is None:
+            return []
+        scores.setdefault(people[case_id], []).append(float(found.mean()))
+    means = {person: float(np.mean(values)) for person, values in scores.items()}
+    what = "how real the run's discriminator finds a person; it is in the run folder alone"
+    mine = [means[p] for p in sorted(theirs)]
+    return [attack_by("discriminator", what, mine, [means[p] for p in sorted(strange)])]
+
+
+def write_copies(folder: Path, memory: Mapping[str, Any] | None) -> Path | None:
+    """Write ``near_copies.csv``, a line a pair; it names training cases and stays in the folder."""
+    import csv
+    import io
+
+    from gansynth.integrity import write_bytes_atomic
+
+    pairs = ((memory or {}).get("copies") or {}).get("pairs") or ()
+    path = folder / "near_copies.csv"
+    if not pairs:
+        path.unlink(missing_ok=True)
+        return None
+    stream = io.StringIO()
+    table = csv.DictWriter(stream, ("sample", "case", "ratio", "own"), lineterminator="\n")
+    table.writeheader()
+    table.writerows(pairs)
+    write_bytes_atomic(path, stream.getvalue().encode())
+    return path

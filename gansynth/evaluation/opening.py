@@ -1,0 +1,248 @@
+"""Opening what is to be evaluated: a run draws samples anew, a bank has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.evaluation.gathering import Gathered, Known, folder_kind, own_names
+from gansynth.registry import installed
+from gansynth.reporting import Reporter
+from gansynth.schema import OUTSIDE, Sample, Schema
+from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.cache import CaseCache
+from gansynth.space import Space
+
+if TYPE_CHECKING:
+    from gansynth.asking import Asking
+    from gansynth.sampling import SampleDrawer
+
+AT_ONCE = 16
+"""Samples drawn at once."""
+Real = Mapping[str, Any]
+"""A ``SourceRequest`` as JSON."""
+MOST_TRIED = 4
+"""Samples that are drawn, at most, for each one that is wanted: flawed ones are left out."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which samples are evaluated.
+
+    Attributes:
+        number: how many.
+        seed: seeds conditions and latents.
+        edits: condition edits; None takes the run's own.
+        classes: names of classes; None for all.
+        boxes: which boxes are asked for; None for the usual ones.
+        judged: whether samples that are found flawed are left out, as they are in banks.
+        asking: what else is asked of samples.
+    """
+
+    number: int = 64
+    seed: int = 0
+    edits: Sequence[str] | None = None
+    classes: Sequence[str] | None = None
+    boxes: str | None = None
+    judged: bool = True
+    asking: Asking | None = None
+
+
+def open_evaluated(
+    folder: Path,
+    real: Real | None,
+    wanted: Wanted,
+    *,
+    device: str,
+    root: str | None,
+    reporter: Reporter,
+) -> Gathered:
+    """Open a run or a bank, with real cases beside.
+
+    Args:
+        folder: of either.
+        real: real cases, a ``SourceRequest`` as JSON; what is not in it is as for a run's own.
+            None takes those it was fitted on, with the fold's held-out ones.
+        wanted: which samples.
+        device: ``auto``, ``cpu``, ``cuda:0``.
+        root: overrides where the run's source has its host folders.
+        reporter: shows progress.
+
+    Raises:
+        UsageFault: neither a run nor a bank, or a bank without ``real``.
+        DataFault: real cases of other channels, axes, spacing or labels.
+    """
+    if folder_kind(folder) == "bank":
+        return _open_bank(folder, real, wanted, reporter)
+    return _open_run(folder, real, wanted, device, root, reporter)
+
+
+def _open_run(
+    folder: Path,
+    real: Real | None,
+    wanted: Wanted,
+    device: str,
+    root: str | None,
+    reporter: Reporter,
+) -> Gathered:
+    from gansynth.run import load_run
+    from gansynth.sampling import SampleDrawer
+
+    run = load_run(folder, device)
+    request = run.request if root is None else replace(run.request, root=root)
+    own = installed().open_source(request)
+    other = None if real is None else open_real(real, own)  # before anything is drawn
+    drawer = SampleDrawer(
+        run, own, wanted.edits, wanted.seed, wanted.classes, wanted.boxes, wanted.judged,
+        wanted.asking, reporter,
+    )  # fmt: skip
+    source = drawer.source if other is None else other
+    samples, flawed = _drawn(drawer, wanted, reporter)
+    cache, lineage = CaseCache(source), drawer.lineage
+    return Gathered(
+        "run",
+        run.run_id,
+        run.generator.name,
+        samples,
+        own_names(samples, lineage),
+        source,
+        run.space,
+        run.generator.schema,
+        Known.of(source, lineage, cache),
+        lineage,
+        cache,
+        run,
+        flawed,
+    )
+
+
+def _drawn(drawer: SampleDrawer, wanted: Wanted, reporter: Reporter) -> tuple[list[Sample], int]:
+    """Samples without those that are flawed, and how many these were."""
+    found: list[Sample] = []
+    flawed = first = 0
+    with reporter.task(wanted.number, "samples") as bar:
+        while len(found) < wanted.number and first < MOST_TRIED * wanted.number:
+            count = min(AT_ONCE, wanted.number - len(found))
+            for sample in drawer.draw_raw(first, count):
+                if wanted.judged and sample.provenance.get("flaw"):
+                    flawed += 1
+                    continue
+                found.append(sample)
+                bar.advance(1)
+            first += count
+    if not found:
+        raise DataFault(
+            f"{drawer.run.folder}: all of {first} samples are flawed, expected some to evaluate; "
+            "look at them (gansynth sample --sheet), or evaluate them all the same: --filter none"
+        )
+    return found, flawed
+
+
+def _open_bank(folder: Path, real: Real | None, wanted: Wanted, reporter: Reporter) -> Gathered:
+    from gansynth.bank import BankReader
+
+    reader = BankReader(folder)
+    spec = reader.spec
+    if real is None:
+        raise UsageFault(
+            f"{folder}: is a bank, which does not know where real cases are; expected --real "
+            f"KIND:WHERE, the data set its run was fitted on ({spec.lineage.dataset} fold "
+            f"{spec.lineage.fold})"
+        )
+    source = installed().open_source(SourceRequest(**real))
+    check_alike(source, spec.schema, f"{folder}")
+    ids = reader.ids()
+    few = np.unique(np.linspace(0, len(ids) - 1, min(wanted.number, len(ids))).astype(int))
+    samples = []
+    with reporter.task(len(few), "samples") as bar:
+        for number in few.tolist():
+            held = reader.read(ids[number])
+            image = held.image.astype(np.float32)
+            samples.append(Sample(image, held.labels, held.boxes, held.provenance))
+            bar.advance(1)
+    if not samples:
+        raise DataFault(f"{folder}: holds no sample, expected some; wait for its producer")
+    pad = OUTSIDE if source.schema.has_outside else source.space.pad_label
+    space = Space("crop", tuple(samples[0].image.shape[1:]), pad_label=pad)
+    cache = CaseCache(source)
+    return Gathered(
+        "bank",
+        spec.run_id,
+        str(samples[0].provenance.get("generator", "")),
+        samples,
+        own_names(samples, spec.lineage),
+        source,
+        space,
+        spec.schema,
+        Known.of(source, spec.lineage, cache),
+        spec.lineage,
+        cache,
+    )
+
+
+def open_real(asked: Real, own: CaseSource) -> CaseSource:
+    """Other real cases as the run's own source would have them.
+
+    Raises:
+        UsageFault: they do not open.
+        DataFault: they are not like the run's own.
+    """
+    from gansynth.conditions.base_source import inherited
+    from gansynth.turing.real import open_real as open_like
+
+    try:
+        return open_like(asked, own)
+    except UsageFault as fault:
+        installed().open_source(inherited(asked, own.request))  # what does not open says so itself
+        raise DataFault(str(fault)) from fault
+
+
+def check_alike(source: CaseSource, schema: Schema, what: str) -> None:
+    """Refuse real cases that samples cannot be compared with.
+
+    Args:
+        source: the real cases.
+        schema: of a bank's samples.
+        what: whose samples these are, for messages.
+
+    Raises:
+        DataFault: naming what differs.
+    """
+    found = source.schema
+    pairs = (
+        ("channels", ", ".join(found.channels), ", ".join(schema.channels)),
+        ("axes", found.axes, schema.axes),
+    )
+    for key, one, other in pairs:
+        if one != other:
+            raise DataFault(
+                f"--real {source.name}: its {key} are {one}, samples of {what} have {other}; "
+                "expected the same. Read it alike: --real-read KEY=VALUE"
+            )
+    apart = [
+        not math.isclose(a, b, rel_tol=0.01)
+        for a, b in zip(found.spacing, schema.spacing, strict=True)
+    ]
+    if any(apart):
+        raise DataFault(
+            f"--real {source.name}: its spacing is {_mm(found.spacing)}, samples of {what} have "
+            f"{_mm(schema.spacing)}; expected the same. Bring it there: --real-read spacing=..."
+        )
+    common = schema.labels.keys() & found.labels.keys()
+    differing = [name for name in sorted(common) if schema.labels[name] != found.labels[name]]
+    if differing:
+        name = differing[0]
+        raise DataFault(
+            f"--real {source.name}: label {name!r} is {found.labels[name]}, samples of {what} "
+            f"have {schema.labels[name]}; expected the same. Read it alike: --real-read labels=..."
+        )
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{mm:g}" for mm in spacing) + " mm"
