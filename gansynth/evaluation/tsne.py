@@ -1,0 +1,161 @@
+"""Points of a t-SNE map, and the small pictures that are shown at them.
+
+Maaten and Hinton 2008. Near points are images that features say are alike; how far groups lie
+apart, and how large they are, says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.errors import DataFault, UsageFault
+from gansynth.schema import FloatArray, LabelArray
+
+Floats = npt.NDArray[np.floating[Any]]
+
+LEAST = 10
+"""Images that a map needs."""
+COMPONENTS = 50
+"""Principal components that are kept: what lies beyond is noise for the most part."""
+USUAL = 30.0
+"""Perplexity, as far as there are three times as many neighbours."""
+NOISE = 1e-6
+"""Spread, as a share of the largest value, below which features are all the same."""
+EDGE = 96
+"""Pixels of a picture's longest edge."""
+
+
+def embed(features: Floats, *, seed: int = 0, perplexity: float | None = None) -> FloatArray:
+    """Places on a plane where images lie near each other whose features are alike.
+
+    The same features and seed give the same places. Features may be of any scale, which is the same
+    for all of them: they are not brought to one deviation each.
+
+    Args:
+        features: (N, K), a row for each image.
+        seed: of what t-SNE draws.
+        perplexity: about how many neighbours each image has; 30 if None, or a third of the others.
+
+    Returns:
+        float32 (N, 2).
+
+    Raises:
+        DataFault: fewer than 10 images, values that are not finite, or the same for all images.
+        UsageFault: a perplexity that is not between 0 and the number of the other images.
+    """
+    from sklearn.manifold import TSNE
+
+    reduced = _reduced(_checked(features))
+    others = len(reduced) - 1
+    wanted = min(USUAL, others / 3) if perplexity is None else perplexity
+    if not 0 < wanted < others:
+        raise UsageFault(
+            f"t-SNE: perplexity {wanted:g} for {len(reduced)} images, expected more than 0 and "
+            f"fewer than {others}; leave it out"
+        )
+    tsne = TSNE(n_components=2, init="pca", perplexity=wanted, random_state=seed, n_jobs=1)
+    return np.asarray(tsne.fit_transform(reduced), np.float32)
+
+
+def _checked(features: Floats) -> npt.NDArray[np.float64]:
+    if features.ndim != 2 or features.shape[1] < 1:
+        raise DataFault(
+            f"t-SNE: features have shape {features.shape}, expected a row of numbers for each image"
+        )
+    if len(features) < LEAST:
+        raise DataFault(
+            f"t-SNE: {len(features)} images, fewer than {LEAST}, expected at least as many for a "
+            "map; draw more samples"
+        )
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if bad.size:
+        raise DataFault(
+            f"t-SNE: features of image {bad[0]} and {bad.size - 1} more are not finite, expected "
+            "numbers; did what makes them diverge?"
+        )
+    values = features.astype(np.float64)
+    if np.ptp(values, axis=0).max() <= NOISE * np.abs(values).max():
+        raise DataFault(
+            f"t-SNE: features of all {len(values)} images are the same, expected some spread; does "
+            "what makes them see anything?"
+        )
+    return values
+
+
+def _reduced(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Principal components (N, up to 50, at least 2), the first of deviation 1."""
+    from sklearn.decomposition import PCA
+
+    centred = values - values.mean(axis=0)
+    centred /= np.abs(centred).max()
+    pca = PCA(min(COMPONENTS, *centred.shape), svd_solver="full")
+    found: npt.NDArray[np.float64] = pca.fit_transform(centred)
+    if found.shape[1] == 1:  # a map that begins with two components needs a second one
+        found = np.pad(found, ((0, 0), (0, 1)))
+    return np.asarray(found / found[:, 0].std(), np.float64)
+
+
+# -- pictures --------------------------------------------------------------------------------------
+
+
+def thumbnail(
+    image: FloatArray,
+    window: Floats | Sequence[tuple[float, float]],
+    labels: LabelArray | None = None,
+    *,
+    edge: int = EDGE,
+) -> bytes:
+    """A PNG file of an image: of a volume the slice with most foreground, else its middle.
+
+    Two channels are side by side; of more the first one is shown. The first has outlines of labels,
+    in the colours of sample sheets where label values are 1, 2, 3.
+
+    Args:
+        image: (C, D, H, W) or (C, H, W).
+        window: (C, 2), what is black and white in each channel.
+        labels: int16 (D, H, W) or (H, W), or None.
+        edge: pixels of a channel's longest edge: fewer by less than half where pixels are repeated.
+    """
+    from gansynth.png import outlined, png_bytes, scaled
+    from gansynth.sheets import middle_slice
+
+    cut = middle_slice(labels, image.shape[1:])
+    plane = image if cut is None else image[:, cut]
+    drawn = labels if labels is None or cut is None else labels[cut]
+    shown = 2 if len(plane) == 2 else 1
+    bounds = [(low, max(high, low + NOISE)) for low, high in np.asarray(window, float)[:shown]]
+    grey, _ = scaled(plane[:shown], bounds, 8)
+    grey, drawn = _shrunk(grey, drawn, edge)
+    values = range(1, 1 + (0 if drawn is None else int(drawn.max(initial=0))))
+    parts = [
+        outlined(one, None if channel else drawn, values, edge=edge)
+        for channel, one in enumerate(grey)
+    ]
+    return png_bytes(np.concatenate(parts, axis=1))
+
+
+def _shrunk(
+    grey: npt.NDArray[np.uint8], labels: LabelArray | None, edge: int
+) -> tuple[npt.NDArray[np.uint8], LabelArray | None]:
+    """Channels (C, H, W) and labels (H, W) with no edge longer than so many pixels."""
+    shape = grey.shape[1:]
+    if max(shape) <= edge:
+        return grey, labels
+    from PIL import Image
+
+    height, width = (max(1, round(n * edge / max(shape))) for n in shape)
+    box = Image.Resampling.BOX
+    small = np.stack(
+        [np.asarray(Image.fromarray(one).resize((width, height), box)) for one in grey]
+    )
+    if labels is None:
+        return small, None
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip((height, width), shape, strict=True)
+    )
+    return small, labels[np.ix_(rows, columns)]
