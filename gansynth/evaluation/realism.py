@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.errors import DataFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.quality.figure import Figure, Floats
 from gansynth.quality.halved import Evaluated, Plain
 from gansynth.quality.intensity import BINS, edges_of, histogram_metric
@@ -54,6 +54,7 @@ def measure_realism(
 
     Raises:
         DataFault: a metric that was asked for needs more images, or others.
+        UsageFault: one that was asked for fails.
     """
     found: list[Figure] = []
     left_out, seconds = [], dict[str, float]()
@@ -61,8 +62,8 @@ def measure_realism(
         began = time.perf_counter()
         try:
             found += [replace(figure, metric=name) for figure in metric.figures(sides)]
-        except DataFault as error:
-            if name in asked:
+        except (DataFault, UsageFault) as error:  # too few images, or a stranger's metric fails
+            if name in asked or len(metrics) == 1:
                 raise
             left_out.append({"metric": name, "why": " ".join(str(error).split())})
         seconds[name] = time.perf_counter() - began

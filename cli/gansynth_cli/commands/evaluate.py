@@ -44,7 +44,7 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 )
 @click.option(
     "--real-read",
-    "how",
+    "real_how",
     multiple=True,
     metavar="KEY=VALUE",
     callback=read_pairs("--real-read", "fold=0"),
@@ -115,7 +115,7 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 def command(
     folder: Path,
     real: str | None,
-    how: Mapping[str, str],
+    real_how: Mapping[str, str],
     number: int,
     report: Path | None,
     seed: int,
@@ -147,7 +147,7 @@ def command(
 
     found = evaluate(
         folder,
-        read_real(real, how),
+        read_real(real, real_how),
         out=report,
         wanted=Wanted(number, seed, edits or None, classes or None, boxes, judged, asking),
         options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, host, exported),
