@@ -29,6 +29,9 @@ WORDS: Mapping[str, str] = {
 }
 FAR = 4.0
 """Windows beyond black or white at which intensities are cut off: one voxel is not to blind it."""
+MOST = 5.0
+"""Deviations of the real ones beyond which a feature is as far as can be: a cubic kernel of noise
+would otherwise have no interval."""
 AT_ONCE = 64
 """Pictures a network looks at at once."""
 
@@ -55,7 +58,10 @@ class Features:
         if key not in self._kept:
             found = self._raw(images, kind)
             scaled = zip(found, self._scale(kind), strict=True)
-            self._kept[key] = images, Looked([(f - mean) / away for f, (mean, away) in scaled])
+            self._kept[key] = (
+                images,
+                Looked([np.clip((f - mean) / away, -MOST, MOST) for f, (mean, away) in scaled]),
+            )
         return self._kept[key][1]
 
     def _scale(self, kind: Kind) -> list[Floats]:

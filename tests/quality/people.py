@@ -1,0 +1,53 @@
+"""Simulated people in two dimensions, each with several pictures: alike within, unlike between."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from gansynth.quality.sides import Effort, Sides
+from gansynth.schema import Case, FloatArray, Sample, Schema
+
+SCHEMA = Schema(("one", "two"), {"background": 0, "bright": 1}, (1.0, 1.0), "HW")
+LITTLE = Effort(splits=30, features=25, classifier=25, judge=60)
+
+
+def people(count: int, seed: int, per_person: int = 2, size: int = 32) -> list[Case]:
+    """Cases ``SEED-PERSON-NUMBER``."""
+    cases = []
+    for person in range(count):
+        rng = np.random.default_rng((seed, person))
+        anatomy = 20 * gaussian_filter(rng.standard_normal((size, size)), 4)
+        for number in range(per_person):
+            first = anatomy + 6 * gaussian_filter(rng.standard_normal((size, size)), 2)
+            first = first + 0.5 * rng.standard_normal((size, size))
+            second = 0.5 * first + 0.3 * rng.standard_normal((size, size))
+            image = np.stack([first, second]).astype(np.float32)
+            labels = (first > 3).astype(np.int16)
+            name = f"{seed}-{person}"
+            cases.append(Case(f"{name}-{number}", name, image, labels))
+    return cases
+
+
+def changed(cases: Sequence[Case], change: Callable[[FloatArray], FloatArray]) -> list[Sample]:
+    """Cases in the place of samples."""
+    return [Sample(change(case.image).astype(np.float32), case.labels) for case in cases]
+
+
+def same(image: FloatArray) -> FloatArray:
+    return image
+
+
+def blurred(image: FloatArray) -> FloatArray:
+    found: FloatArray = gaussian_filter(image, (0, 1, 1))
+    return found
+
+
+def noise(image: FloatArray) -> FloatArray:
+    rng = np.random.default_rng(int(abs(image.sum())))
+    return (image.std() * rng.standard_normal(image.shape) + image.mean()).astype(np.float32)
+
+
+def sides(samples: Sequence[Sample], real: Sequence[Case], **more: object) -> Sides:
+    """Beside real people; samples are of nobody unless it is said."""
+    return Sides(samples, real, SCHEMA, effort=LITTLE, device="cpu", **more)  # type: ignore[arg-type]
