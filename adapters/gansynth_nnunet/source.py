@@ -140,6 +140,11 @@ class NnunetSource(CaseSource):
         """All preprocessed cases, of whatever fold, sorted."""
         return self._ids
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Its raw and its preprocessed folder."""
+        return self.root.raw / self.dataset, self.root.preprocessed / self.dataset
+
     def subject(self, case_id: str) -> str:
         """The person a case belongs to."""
         return self._subjects[case_id]

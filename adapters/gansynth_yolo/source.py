@@ -87,6 +87,11 @@ class YoloSource(CaseSource):
         said = Path(self.options.splits)
         return everything.dealt(*one_fold(said, self.fold, self._subjects, self.file.path))
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The folder of ``data.yaml``, and the one its paths are relative to."""
+        return tuple(dict.fromkeys((self.file.home, self.file.root)))
+
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
         """The same images dealt out otherwise: two small files in a folder."""
         return divide(self, self.everything.images, splits, folder).request(self.request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from gansynth.errors import IntegrityFault
 from gansynth.schema import Case, Schema
@@ -65,6 +66,11 @@ class InnerSource(CaseSource):
     def held_out_ids(self) -> tuple[str, ...]:
         """Training cases of the outer fold that the inner one holds out."""
         return self._held_out
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The outer source's."""
+        return self.outer.places
 
     def subject(self, case_id: str) -> str:
         """The person a case belongs to."""

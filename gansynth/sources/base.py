@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -88,6 +89,17 @@ class Original:
         return self.image.nbytes + self.labels.nbytes
 
 
+def places_of(request: SourceRequest) -> tuple[Path, ...]:
+    """The file or folder that a request names, behind any kind; none if there is no such one."""
+    text = request.where
+    while text:
+        path = Path(os.path.abspath(os.path.expanduser(text)))
+        if path.exists():
+            return (path,)
+        text = text.partition(":")[2]  # slices:nifti:FOLDER
+    return ()
+
+
 class CaseSource(ABC):
     """Labelled cases of one fold, split into training and held-out ones."""
 
@@ -141,6 +153,11 @@ class CaseSource(ABC):
     def fold(self) -> str:
         """The fold, as text."""
         return self.request.fold
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Files and folders its cases lie in, as far as that is known."""
+        return places_of(self.request)
 
     @property
     def host(self) -> Mapping[str, Any]:
@@ -289,6 +306,11 @@ class Wrapped(CaseSource):
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record of the whole case, as the source behind keeps it."""
         return self.base.record(case_id)
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The source's behind."""
+        return self.base.places
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:

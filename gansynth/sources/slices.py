@@ -113,6 +113,11 @@ class SliceSource(CaseSource):
         """The person the slice's volume belongs to."""
         return self.inner.subject(self._parse(case_id)[0])
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Those of the volumes."""
+        return self.inner.places
+
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
         """The volumes behind dealt out otherwise: all slices of a volume go where one is named.
 

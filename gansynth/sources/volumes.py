@@ -99,6 +99,13 @@ class VolumeSource(CaseSource):
         """The person a case belongs to."""
         return self._subjects[case_id]
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The data set's folder, and those of files that lie elsewhere."""
+        root = self.listing.root
+        homes = {file.parent for entry in self.listing.entries for file in entry.files}
+        return root, *sorted(home for home in homes if not home.is_relative_to(root))
+
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
         """The same cases dealt out otherwise: ``splits.json`` and ``subjects.csv`` in a folder."""
         return divide(self, self._subjects, splits, folder).request(self.request)
