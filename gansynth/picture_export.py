@@ -9,8 +9,8 @@ Nothing in it names a patient, a case or a path: it may be handed on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,11 @@ from gansynth.errors import UsageFault
 from gansynth.integrity import disk_errors, whole_folder
 from gansynth.picture_manifest import Manifest
 from gansynth.png import outlined, png_bytes, scaled
+from gansynth.quality.traces.wanted import names_in
 from gansynth.reporting import Reporter
 from gansynth.sampling import SampleDrawer
 from gansynth.schema import Boxes, FloatArray, Sample, Schema
+from gansynth.sharing import check_new, forget_times
 from gansynth.sources.base import CaseSource
 from gansynth.space import Space
 
@@ -61,7 +63,12 @@ class PngOptions:
 
 
 def export_pictures(
-    drawer: SampleDrawer, n: int, out: Path, options: PngOptions, reporter: Reporter
+    drawer: SampleDrawer,
+    n: int,
+    out: Path,
+    options: PngOptions,
+    reporter: Reporter,
+    drawn: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None,
 ) -> dict[str, Any]:
     """Draw samples and write them as PNG files with a manifest: all of the folder, or none.
 
@@ -71,6 +78,7 @@ def export_pictures(
         out: the folder; there must be none, or an empty one.
         options: how.
         reporter: shows progress.
+        drawn: handed the provenance of all that were written, by name, before the folder is there.
 
     Returns:
         A JSON-able report: folder, samples written and left out, window, seconds a sample.
@@ -92,6 +100,9 @@ def export_pictures(
                     writer.add(sample)
                     bar.advance(1)
             writer.finish()
+            if drawn is not None:
+                drawn(writer.told)
+            forget_times(temporary)
     flaws = writer.manifest.flaws
     if flaws:
         said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
@@ -120,11 +131,7 @@ def check_export(drawer: SampleDrawer, out: Path) -> None:
             f"--format png: samples of {drawer.run.folder} are volumes ({size}), expected slices; "
             "leave --format out (NIfTI), or fit on slices: --data slices:KIND:WHERE"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageFault(
-            f"-o {out}: exists already, expected a new folder: an export is never added to; choose "
-            "another, or remove it"
-        )
+    check_new(out)
 
 
 def find_windows(text: str, source: CaseSource, space: Space) -> tuple[tuple[float, float], ...]:
@@ -180,10 +187,12 @@ class _Writer:
         options: PngOptions,
     ) -> None:
         self.folder, self.options = folder, options
+        self.told: dict[str, Mapping[str, Any]] = {}
         # Of the samples' own axes, with the labels a composite run's samples have.
         self.schema: Schema = drawer.run.space.generator_schema(drawer.source.schema)
         named = dict(zip(self.schema.channels, windows, strict=True))
         # Three colours fit into one file, but Pillow knows none of 16 bits.
+        self.names = names_in(drawer.lineage, drawer.source.schema)
         self.colour = self.schema.channels == COLOUR and options.bits == 8
         self.manifest = Manifest(
             {
@@ -199,8 +208,10 @@ class _Writer:
 
     def add(self, sample: Sample) -> None:
         """Write a sample's files, unless it is flawed."""
-        flaw = str(sample.provenance.get("flaw", ""))
+        told = dict(sample.provenance)
+        flaw = self.names.blanked(str(sample.provenance.get("flaw", "")))
         if flaw:
+            sample = replace(sample, provenance={**sample.provenance, "flaw": flaw})
             self.manifest.flaws[reason_of(flaw)] += 1
             if not self.options.keep_flawed:
                 return
@@ -230,6 +241,7 @@ class _Writer:
             picture = outlined(grey, labels, values, edge=LARGE, boxes=boxes)
             files["overlay"] = [self._save(f"overlays/{name}.png", picture)]
         self.manifest.add(name, sample, files)
+        self.told[name] = told
 
     def finish(self) -> None:
         """Write what there is one of."""

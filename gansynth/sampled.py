@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gansynth.admission import reason_of
 from gansynth.asking import Asking
 from gansynth.box_text import csv_text
 from gansynth.composite_spec import folder_name
+from gansynth.integrity import whole_folder
 from gansynth.looking import ROWS, write_interpolation, write_nearest
 from gansynth.picture_export import TOLD, PngOptions, check_export, export_pictures
 from gansynth.registry import installed
@@ -23,6 +24,7 @@ from gansynth.reporting import Reporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
 from gansynth.schema import Case, Sample
+from gansynth.sharing import Sharing, forget_times
 from gansynth.sheets import write_sheet
 
 SHEET = 32
@@ -47,22 +49,23 @@ def sample_run(
     boxes: str | None = None,
     judged: bool = True,
     asking: Asking | None = None,
+    for_sharing: bool = False,
     device: str = "auto",
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Draw ``n`` samples of a run and write them as NIfTI or PNG, and sheets if asked.
 
-    Sheets with real cases are pictures of patients: beside PNG files, which may be handed on, they
-    are written into the run folder, and the nearest cases always are.
+    Sheets with real cases are pictures of patients: beside PNG files, and others that are to be
+    handed on, they are written into the run folder, and the nearest cases always are.
 
     Args:
         run: run folder.
         n: how many.
         out: folder for ``sample-0000_0000.nii.gz`` (one file a channel) with ``_seg`` or
             ``_boxes.csv`` and provenance JSON; ``RUN/samples/seed-S`` if None, of classes
-            ``seed-S-CLASS``. For PNG files one that is not there yet; ``RUN/samples/seed-S-png`` if
-            None.
+            ``seed-S-CLASS``. For PNG files, and for sharing, one that is not there yet;
+            ``RUN/samples/seed-S-png`` or ``seed-S-shared`` if None.
         sheet: also write ``sheet.png``: samples beside real cases.
         interpolate: also write ``interpolation.png``, with so many samples from latent to latent.
         rows: pairs of latents there.
@@ -74,6 +77,8 @@ def sample_run(
         boxes: which boxes are asked for; None for the usual ones.
         judged: whether samples are held against what the generator itself finds flawed.
         asking: what else is asked of samples; None for the usual.
+        for_sharing: files are to be handed on: which cases samples came from is written into the
+            run folder alone, and generators that keep parts of real images are refused.
         device: ``auto``, ``cpu``, ``cuda:0``.
         root: overrides where the source's host folders lie.
         reporter: shows progress.
@@ -87,18 +92,28 @@ def sample_run(
     drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, judged, asking, reporter)
     name = "-".join((f"seed-{seed}", *map(folder_name, classes or ())))
     own = run / "samples" / name
-    out = out or (own if png is None else own.with_name(f"{name}-png"))
-    shown = out if png is None else own
+    kind = "-png" if png is not None else "-shared" if for_sharing else ""
+    out = out or own.with_name(f"{name}{kind}")
+    shown = own if kind else out
     report: dict[str, Any] = {}
     if png is not None:
         check_export(drawer, out)
+    sharing = Sharing(drawer, out, reporter) if for_sharing else None
     if interpolate is not None:  # a generator that cannot says so before it draws anything
         report["interpolation"] = write_interpolation(drawer, shown, rows, interpolate)
     drawn: list[Sample] = []
     if png is not None:
-        report |= export_pictures(drawer, n, out, png, reporter)
+        keep = None if sharing is None else sharing.keep
+        report |= export_pictures(drawer, n, out, png, reporter, keep)
+    elif sharing is not None:
+        with whole_folder(out) as temporary:
+            report |= _write_niftis(drawer, n, temporary, reporter, drawn, sharing)
+            forget_times(temporary)
+        report["folder"] = str(out)
     else:
         report |= _write_niftis(drawer, n, out, reporter, drawn)
+    if sharing is not None:
+        report["record"] = str(sharing.record)
     if sheet:
         drawn = drawn or drawer.draw(0, min(n, SHEET))
         real = [_placed(drawer, sample) for sample in drawn]
@@ -110,11 +125,17 @@ def sample_run(
 
 
 def _write_niftis(
-    drawer: SampleDrawer, n: int, out: Path, reporter: Reporter, drawn: list[Sample]
+    drawer: SampleDrawer,
+    n: int,
+    out: Path,
+    reporter: Reporter,
+    drawn: list[Sample],
+    sharing: Sharing | None = None,
 ) -> dict[str, Any]:
     """Draw samples and write each; the first ones are also put into a list, for a sheet."""
     out.mkdir(parents=True, exist_ok=True)
     seconds, flaws = 0.0, Counter[str]()
+    origins: dict[str, Mapping[str, Any]] = {}
     with reporter.task(n, "sample") as bar:
         for index in range(n):
             began = time.perf_counter()
@@ -124,13 +145,18 @@ def _write_niftis(
                 flaws[reason_of(str(flaw))] += 1
             schema = drawer.sampler.source.schema
             stem = out / f"sample-{index:04d}"
-            write_nifti(sample, stem, schema.spacing, schema.box_classes)
+            origins[stem.name] = sample.provenance
+            told = sample.provenance if sharing is None else sharing.told(sample)
+            write_nifti(sample, stem, schema.spacing, schema.box_classes, told)
             if index < SHEET:
                 drawn.append(sample)
             bar.advance(1)
+    if sharing is not None:
+        sharing.keep(origins)
     if flaws:
         said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        reporter.warn(f"{out}: {flaws.total()} of {n} samples would enter no bank: {said}")
+        where = out if sharing is None else sharing.out
+        reporter.warn(f"{where}: {flaws.total()} of {n} samples would enter no bank: {said}")
     return {
         "folder": str(out),
         "samples": n,
@@ -149,7 +175,11 @@ def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
 
 
 def write_nifti(
-    sample: Sample, stem: Path, spacing: Sequence[float], names: Sequence[str] = ()
+    sample: Sample,
+    stem: Path,
+    spacing: Sequence[float],
+    names: Sequence[str] = (),
+    told: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write a sample as NIfTI: one float32 file per channel, int16 labels, provenance JSON.
 
@@ -160,6 +190,7 @@ def write_nifti(
         stem: path without suffix.
         spacing: mm per axis.
         names: of the classes of boxes.
+        told: what is written of its provenance; None for all of it.
     """
     import nibabel as nib
 
@@ -178,5 +209,6 @@ def write_nifti(
         path.write_text(csv_text(sample.boxes, names), encoding="utf-8")
         files.append(path)
     path = stem.with_name(f"{stem.name}.json")
-    path.write_text(json.dumps(dict(sample.provenance), indent=1), encoding="utf-8")
+    document = dict(sample.provenance if told is None else told)
+    path.write_text(json.dumps(document, indent=1), encoding="utf-8")
     return [*files, path]

@@ -15,7 +15,9 @@ import pytest
 
 from gansynth import integrity, picture_export, png
 from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.lineage import CaseRecord, Lineage
 from gansynth.picture_export import PngOptions, check_export, export_pictures, find_windows
+from gansynth.quality.traces.times import TIME
 from gansynth.reporting import NullReporter
 from gansynth.schema import Boxes, Sample, Schema
 from gansynth.sources.base import SourceRequest
@@ -31,6 +33,8 @@ TOLD = {"case": "Mustermann_03", "subject": "Mustermann", "dataset": "nifti:/hom
 class Drawer:
     """Draws noise with labels, as a run's drawer would."""
 
+    flaw = "label 2 (organ) lies apart, expected in one piece"
+
     def __init__(self, channels: tuple[str, ...] = ("T1",), flaws: int = 0, **changes: Any) -> None:
         self.schema = Schema(channels, LABELS, (0.5, 0.75), "HW")
         self.flaws, self.changes = flaws, changes
@@ -40,6 +44,8 @@ class Drawer:
             run_id="0123456789ab", generator=generator, space=space, folder=Path("runs/g1")
         )
         self.source = SimpleNamespace(schema=self.schema)
+        record = CaseRecord(TOLD["case"], TOLD["subject"], "0" * 64)
+        self.lineage = Lineage(TOLD["dataset"], "0", (record,))
 
     def draw(self, first: int, count: int) -> list[Sample]:
         return [self._draw(index) for index in range(first, first + count)]
@@ -51,7 +57,7 @@ class Drawer:
         labels[2:5, 3:9], labels[10:12, 20:24], labels[15] = 2, 300, -1
         told = {**TOLD, "index": index, "seed": 5, "placement": {"corner": [0, 0]}}
         if index < self.flaws:
-            told["flaw"] = "label 2 (organ) lies apart, expected in one piece"
+            told["flaw"] = self.flaw
         sample = Sample(image, labels, provenance=told)
         return replace(sample, **self.changes)
 
@@ -197,6 +203,20 @@ def test_nothing_names_a_patient_or_a_path(tmp_path):
         for word in ("Mustermann", "clinic", str(tmp_path), "runs/g1", "placement"):
             assert word.encode() not in data, path
             assert word not in str(path.relative_to(tmp_path))
+
+
+def test_a_flaw_names_no_case_either(tmp_path):
+    drawer = Drawer(flaws=1)
+    drawer.flaw = "filter 'novel': a copy, expected none, found 0.12 from case Mustermann_03"
+    export(tmp_path / "out", drawer, keep_flawed=True)
+    told = "filter 'novel': a copy, expected none, found 0.12 from case ?"
+    assert [line["flaw"] for line in lines(tmp_path / "out")] == [told, "", ""]
+    assert document(tmp_path / "out")["samples"][0]["flaw"] == told
+
+
+def test_files_have_one_time_that_is_not_theirs(tmp_path):
+    export(tmp_path / "out", Drawer())
+    assert {p.stat().st_mtime for p in (tmp_path / "out").rglob("*")} == {TIME}
 
 
 def test_pictures_hold_pixels_only(tmp_path):

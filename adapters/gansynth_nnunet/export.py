@@ -17,7 +17,9 @@ from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader
 from gansynth.export_bank import building, samples_of
 from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
+from gansynth.quality.traces.wanted import names_in
 from gansynth.reporting import Reporter
+from gansynth.sharing import forget_times
 from gansynth.supply import BankSize
 from gansynth_nnunet import export_mixed, export_raw
 from gansynth_nnunet.export_plan import NOT_ANONYMOUS, ONE_FOLD, ExportPlan, plan_export
@@ -81,7 +83,7 @@ def _write(plan: ExportPlan, folder: Path, reader: BankReader, reporter: Reporte
         write_json_atomic(folder / MANIFEST, _manifest(plan, reader))
         write_json_atomic(plan.record, _record(plan, reader, ids))
         if plan.content == "synthetic":
-            export_raw.forget_times(folder)
+            forget_times(folder)
 
 
 def _manifest(plan: ExportPlan, reader: BankReader) -> dict[str, Any]:
@@ -97,9 +99,11 @@ def _manifest(plan: ExportPlan, reader: BankReader) -> dict[str, Any]:
         "seed": reader.spec.seed,
         "note": ONE_FOLD if mixed else NOT_ANONYMOUS,
     }
-    if not mixed:
-        return {**document, "units": export_raw.units(plan)}
     source = plan.adapter.host
+    if not mixed:
+        names = names_in(reader.spec.lineage, source.schema)
+        document["edits"] = names.blanked(document["edits"])
+        return {**document, "units": export_raw.units(plan)}
     return {
         **document,
         "ratio": str(plan.injection.ratio),

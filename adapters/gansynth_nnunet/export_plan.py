@@ -13,6 +13,7 @@ from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader
 from gansynth.errors import EnvironmentFault, UsageFault
 from gansynth.export_bank import origin_of
+from gansynth.sharing import refuse_real_images
 from gansynth.supply import BankSize
 from gansynth_nnunet.bank_size import sample_bytes
 from gansynth_nnunet.foreign_guard import drawn_size
@@ -27,11 +28,14 @@ ONE_FOLD = (
     "it has one fold, 0, with this fold's held-out cases for validation: the generator has seen "
     "those of every other fold, which would leak; 'fold all' would validate on synthetic cases"
 )
+
+
 NOT_ANONYMOUS = (
     "synthetic is not anonymous: label maps are edited ones of training cases, or drawn by what "
     "has learnt from them, and a generator can draw what it has learnt by heart. Look at the "
     "samples before they leave the house"
 )
+OTHERWISE = "export --content mixed for yourself"
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,8 @@ def plan_export(
     _check_order(adapter, injection, content)
     manifest, sha256 = origin_of(injection)
     if content == "synthetic" and manifest is not None:
-        _refuse_real_channels(injection, manifest)
+        assert injection.run is not None, "whose manifest it is"
+        refuse_real_images(injection.run, manifest, "--content synthetic", OTHERWISE)
     one = _sample_bytes(adapter, injection, manifest)
     taken = content == "mixed" and injection.ratio.real > 0
     plan = ExportPlan(
@@ -213,26 +218,6 @@ def _check_order(adapter: NnunetAdapter, injection: Injection, content: Content)
         raise UsageFault(
             f"--export with --bank {injection.bank}: that bank is kept fresh, its samples come and "
             "go; expected a frozen one, or --generator"
-        )
-
-
-def _refuse_real_channels(injection: Injection, manifest: dict[str, Any]) -> None:
-    """Refuse samples with parts of real images in them.
-
-    In a composite run, what one part is given another part has drawn.
-    """
-    given = () if "parts" in manifest else manifest["options"].get("given", ())
-    if given:
-        raise UsageFault(
-            f"--content synthetic: the generator {injection.run} is given the channels "
-            f"{', '.join(given)} of real cases, so its samples hold real images; expected one that "
-            "draws all channels. Fit one without 'given', or export --content mixed for yourself"
-        )
-    if not {"lesion", "background"}.isdisjoint(manifest.get("heeds", ())):
-        raise UsageFault(
-            f"--content synthetic: the generator {injection.run} puts lesions into real cases, so "
-            "its samples hold real images; expected one that draws whole images. Export --content "
-            "mixed for yourself"
         )
 
 

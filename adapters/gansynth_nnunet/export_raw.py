@@ -5,8 +5,6 @@ Nothing in it names a case of the source: neither names, nor headers, nor times.
 
 from __future__ import annotations
 
-import gzip
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +16,12 @@ from gansynth.bank import BankReader
 from gansynth.integrity import write_json_atomic
 from gansynth.reporting import Task
 from gansynth.schema import OUTSIDE, FloatArray, LabelArray
+from gansynth.sharing import nifti_bytes
 
 if TYPE_CHECKING:
     from gansynth_nnunet.export_plan import ExportPlan
 
 ENDING = ".nii.gz"
-TIME = 315_532_800
-"""1980-01-01: the date of every file."""
 _EPS = 1e-8
 UNITS = {
     "CTNormalization": "Hounsfield units, cut off where the data set's were",
@@ -99,13 +96,9 @@ def nifti(
         spacing: mm per axis of ``volume``.
         transpose_forward: from nnU-Net's reading order (Z, Y, X) to ``volume``'s.
     """
-    import nibabel as nib
-
     back = [int(i) for i in np.argsort(transpose_forward)][::-1]  # files are read as (Z, Y, X)
     affine = np.diag([*(float(spacing[i]) for i in back), 1.0])
-    image = nib.Nifti1Image(np.ascontiguousarray(volume.transpose(back)), affine)
-    image.header.set_xyzt_units("mm")
-    return gzip.compress(image.to_bytes(), 6, mtime=0)
+    return nifti_bytes(volume.transpose(back), affine)
 
 
 # -- intensities ---------------------------------------------------------------------------------
@@ -155,9 +148,3 @@ def denormalise(channel: FloatArray, scheme: str, properties: Mapping[str, float
     if scheme == "RGBTo01Normalization":
         return np.asarray(np.clip(channel * 255, 0, 255), np.float32)
     return channel
-
-
-def forget_times(folder: Path) -> None:
-    """Give every file and folder the same date."""
-    for path in (*folder.rglob("*"), folder):
-        os.utime(path, (TIME, TIME))

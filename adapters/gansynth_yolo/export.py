@@ -20,7 +20,9 @@ from gansynth.errors import DataFault
 from gansynth.export_bank import exporting, hashes_of
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.png import png_bytes
+from gansynth.quality.traces.wanted import names_in
 from gansynth.reporting import Reporter
+from gansynth.sharing import forget_times
 from gansynth.supply import BankSize
 from gansynth_yolo.export_plan import LINKED, NOT_ANONYMOUS, ExportPlan, plan_export
 from gansynth_yolo.labels import as_rows, label_text
@@ -116,6 +118,8 @@ def _write(
             plan.record.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomic(plan.record, {**manifest, **private, "folder": str(plan.folder)})
         write_json_atomic(folder / MANIFEST, manifest)
+        if plan.content == "synthetic":
+            forget_times(folder)
     return manifest
 
 
@@ -195,7 +199,10 @@ def _manifest(
         "rejected": dict(rejected),
         "note": LINKED if mixed else NOT_ANONYMOUS,
     }
-    if mixed:
+    if not mixed:
+        names = names_in(reader.spec.lineage, plan.source.schema)
+        document |= {key: names.blanked(document[key]) for key in ("edits", "rejected")}
+    else:
         listed = plan.repeats * plan.real
         document["images"] = {"real": listed, **document["images"]}
         document["lesions"] = {"real": plan.repeats * boxes, **document["lesions"]}

@@ -15,6 +15,7 @@ from gansynth.bank import BankReader
 from gansynth.errors import EnvironmentFault, UsageFault
 from gansynth.export_bank import origin_of
 from gansynth.ratio import Ratio
+from gansynth.sharing import refuse_real_images
 from gansynth.supply import BankSize
 from gansynth_yolo.bank_size import sample_bytes
 from gansynth_yolo.source import YoloSource
@@ -27,6 +28,7 @@ NOT_ANONYMOUS = (
     "synthetic is not anonymous: boxes are like those of training images, and a generator can draw "
     "what it has learnt by heart. Look at the images before they leave the house"
 )
+OTHERWISE = "export --content mixed for yourself"
 LINKED = (
     "real images and labels are links to your own: keep those where they are; detectors write "
     "their caches into this folder only"
@@ -122,6 +124,9 @@ def plan_export(
     _check_folder(folder, source)
     _check_order(injection)
     manifest, generator = origin_of(injection)
+    if content == "synthetic" and manifest is not None:
+        assert injection.run is not None, "whose manifest it is"
+        refuse_real_images(injection.run, manifest, "--content synthetic", OTHERWISE)
     one = _sample_bytes(injection, manifest)
     repeats, samples = _count(source, injection, content, size, one)
     plan = ExportPlan(

@@ -51,6 +51,16 @@ def with_sheets(function: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
+def with_sharing(function: F) -> F:
+    """Add ``--for-sharing``."""
+    return click.option(
+        "--for-sharing",
+        is_flag=True,
+        help="Files to hand on: which cases samples came from is written into RUN alone; refused "
+        "where samples hold parts of real images.",
+    )(function)
+
+
 def with_png(function: F) -> F:
     """Add ``--format`` and what PNG files take; passed on as ``png``, None for NIfTI."""
 

@@ -20,7 +20,7 @@ from gansynth_cli.common import (
     with_asking,
     with_output,
 )
-from gansynth_cli.sample_options import with_png, with_sheets
+from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 )
 @with_sheets
 @with_png
+@with_sharing
 @edit_option
 @boxes_option
 @with_asking
@@ -82,6 +83,7 @@ def command(
     boxes: str | None,
     asking: Asking,
     judged: bool,
+    for_sharing: bool,
     device: str,
     root: str | None,
     out: Output,
@@ -104,6 +106,7 @@ def command(
         classes=classes or None,
         boxes=boxes,
         judged=judged,
+        for_sharing=for_sharing,
         asking=asking,
         device=device,
         root=root,

@@ -14,6 +14,7 @@ from gansynth.bank import BankReader
 from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.integrity import sha256_file
 from gansynth.lineage import Lineage
+from gansynth.quality.identity import audit_exported
 from gansynth.ratio import Ratio
 from gansynth.reporting import NullReporter
 from gansynth.schedule import Schedule
@@ -47,6 +48,14 @@ def exported(sets, tmp_path_factory) -> Path:
     export((data, bank), out)
     assert content(data.folder) == before
     return out
+
+
+def test_the_audit_finds_that_it_is_not_to_be_shared(exported, sets):
+    data, bank = sets.get("roi")
+    found = audit_exported(exported, bank=bank, sources=opened(data)).findings
+    listed = [line for line in found if line.startswith("list_flair.cfg")]
+    assert any("holds a path" in line for line in listed)
+    assert any(f"names case '{opened(data).train_ids[0]}'" in line for line in found)
 
 
 # -- what is in it ---------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from gansynth.bank import BankReader
+from gansynth.quality.identity import audit_exported
+from gansynth.quality.traces.times import TIME
 from gansynth_nnunet import export_raw
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import open_nnunet
@@ -56,9 +58,34 @@ def test_nothing_in_it_names_a_case_or_tells_a_time(exports, toy_copy):
         n for n, data in found.items() if any(c in data or c in n.encode() for c in cases)
     ] == []
     times = {p.stat().st_mtime for p in (exports.raw, *exports.raw.rglob("*"))}
-    assert times == {export_raw.TIME}
+    assert times == {TIME}
     packed = (exports.raw / "imagesTr" / "synthetic_0001_0000.nii.gz").read_bytes()
     assert packed[3:8] == bytes(5)  # gzip: no name, no time
+
+
+def test_the_audit_finds_nothing_in_it(exports, frozen_bank, toy_copy):
+    bank = frozen_bank(samples=8)
+    exports(content="synthetic", bank=bank)
+    source = open_nnunet(toy_copy.request())
+    audit = audit_exported(exports.raw, bank=bank, sources=source)
+    assert (audit.findings, audit.compared) == ((), 6)
+
+
+def test_the_audit_finds_real_cases_in_a_mixed_data_set(exports, frozen_bank, toy_copy):
+    bank = frozen_bank(samples=8)
+    exports(bank=bank)
+    source = open_nnunet(toy_copy.request())
+    found = audit_exported(exports.mixed, bank=bank, sources=source).findings
+    assert any("is the source's" in line for line in found)
+    assert any("names case 'p1_left'" in line for line in found)
+
+
+def test_an_edit_that_names_a_case_is_not_handed_on(exports, frozen_bank):
+    bank = frozen_bank(samples=8)
+    spec = read(bank / "bank.json")
+    (bank / "bank.json").write_text(json.dumps({**spec, "edits": ["flip", "paste:of=p1_left"]}))
+    exports(content="synthetic", bank=bank)
+    assert read(exports.raw / "gansynth.json")["edits"] == ["flip", "paste:of=?"]
 
 
 def test_the_same_samples_make_the_same_bytes(exports, frozen_bank):

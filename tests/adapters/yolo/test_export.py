@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from gansynth.bank import BankReader, BankSpec, BankWriter
 from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.integrity import sha256_file
 from gansynth.lineage import Lineage
+from gansynth.quality.identity import audit_exported
 from gansynth.ratio import Ratio
 from gansynth.reporting import NullReporter
 from gansynth.schedule import Schedule
@@ -236,6 +238,34 @@ def test_what_is_to_be_shared_names_no_case_and_no_place(export, tmp_path, share
     assert record["lineage"]["cases"]
     assert out not in Path(told["record"]).parents
     assert yaml.safe_load((out / "data.yaml").read_text())["train"] == "images/synth"
+
+
+def test_the_audit_finds_nothing_in_what_is_to_be_shared(export, bank, tmp_path, shared_yolo):
+    export("1:1", content="synthetic", size=BankSize(samples=6))
+    audit = audit_exported(tmp_path / "out", bank=bank, sources=opened(shared_yolo))
+    assert audit.findings == ()
+    assert audit.compared == len(opened(shared_yolo).listing.images)
+
+
+def test_the_audit_finds_real_images_and_links_in_a_mixed_folder(exported, bank, shared_yolo):
+    found = audit_exported(exported, bank=bank, sources=opened(shared_yolo)).findings
+    assert any("manifest.json: value of" in line for line in found)
+    real = [line for line in found if line.startswith(("images/real", "images/val"))]
+    assert any("is the source's" in line or "leads out of the folder" in line for line in real)
+
+
+def test_real_images_with_new_lesions_are_not_shared(shared_yolo, run, tmp_path):
+    pasting = Path(shutil.copytree(run, tmp_path / "run"))
+    told = manifest_of(pasting)
+    (pasting / "manifest.json").write_text(json.dumps({**told, "heeds": ["boxes", "background"]}))
+    injection = Injection(pasting, Ratio(0, 1), device="cpu")
+    with pytest.raises(UsageFault, match=r"puts lesions into real cases.*--content mixed"):
+        YoloAdapter(opened(shared_yolo)).export(
+            *(injection, str(tmp_path / "out")),
+            content="synthetic",
+            size=BankSize(samples=2),
+            reporter=NullReporter(),
+        )
 
 
 # -- what is refused -------------------------------------------------------------------------------
