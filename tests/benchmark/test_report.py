@@ -17,6 +17,7 @@ from gansynth.benchmark.report.rendering import render
 from tests.benchmark import documents
 from tests.benchmark.html_tree import Element, parsed
 from tests.benchmark.pages import EVERY, page, written
+from tests.benchmark.tracing import contrast
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "gansynth" / "benchmark" / "report" / "templates"
@@ -187,18 +188,6 @@ def test_the_wheel_has_the_templates():
 
 
 # -- colours -------------------------------------------------------------------------------------
-
-
-def luminance(colour):
-    """Relative luminance of #rrggbb (WCAG 2.2)."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])

@@ -1,30 +1,20 @@
 """The report in a real browser: phone and desktop, light and dark, without a network."""
 # mypy: disallow-untyped-calls=False
 
-from pathlib import Path
-
 import pytest
 
 from gansynth.benchmark.report import write_report
 from tests.benchmark import documents
+from tests.benchmark.browsing import SIZES, chromium, opened_quietly
 from tests.benchmark.test_report import SECTIONS
 
-CHROMIUM = Path("/usr/bin/chromium")
-SIZES = {"phone": (360, 740), "desktop": (1280, 900)}
 DOCUMENTS = ("full", "hostile", "minimal")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not there")
-    with sync.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), headless=True, args=["--no-sandbox"]
-        )
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +47,10 @@ def window(browser, scheme, size):
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_it_fits_is_quiet_and_asks_nobody(name, window, folder, size, scheme):
-    page = window.new_page()
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto((folder / name / "report.html").as_uri())
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    wide = page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]")
-    assert wide == [size[0]] * 2
-    assert said == []
-    outside = [url for url in asked if not url.startswith("data:")]
-    assert outside == [(folder / name / "report.html").as_uri()]
-    assert page.locator(".verdict").is_visible()
+    page = opened_quietly(window, folder / name / "report.html", size[0], scheme)
     missing = {"arms", "paper"} if name == "minimal" else {"paper"} if name == "hostile" else set()
     shown = page.evaluate("[...document.querySelectorAll('section')].map(s => s.id)")
     assert shown == [key for key in SECTIONS if key not in missing]
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    channels = [int(c) for c in ground.removeprefix("rgb(").removesuffix(")").split(",")]
-    assert (min(channels) > 200) if scheme == "light" else (max(channels) < 60)
 
 
 def test_numbers_and_what_is_folded_away_are_reached_by_keyboard(browser, folder):

@@ -2,67 +2,12 @@
 # mypy: disallow-untyped-calls=False
 
 import re
-from urllib.parse import unquote
 
 import pytest
 
-from gansynth.benchmark.report.document import expand, resolve
-from tests.benchmark.html_tree import Element
+from gansynth.benchmark.report.document import resolve
 from tests.benchmark.pages import EVERY, page, written
-
-
-def subjects_of(document, pointers):
-    """Subject -> scores, of pointers to scores."""
-    found: dict[str, list[float]] = {}
-    for pointer in pointers:
-        case = pointer.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
-        subject = document["subjects"][case]
-        found.setdefault(subject, []).append(resolve(document, pointer))
-    return {subject: sum(own) / len(own) for subject, own in found.items()}
-
-
-def better(document, pointers):
-    """How many subjects are better in the second half of the runs than in the first."""
-    runs = list(dict.fromkeys(pointer.split("/")[2] for pointer in pointers))
-    halves = [
-        subjects_of(document, [p for p in pointers if p.split("/")[2] in half])
-        for half in (runs[: len(runs) // 2], runs[len(runs) // 2 :])
-    ]
-    sign = -1 if document["measures"][document["primary"]]["better"] == "lower" else 1
-    return sum(sign * (halves[1][s] - halves[0][s]) > 0 for s in halves[0])
-
-
-def worked_out(document, pointer, how, pattern):
-    """The number that a link names, computed anew."""
-    pointers = expand(pattern)
-    if how == "better":
-        return better(document, pointers)
-    if how == "subjects":
-        return len(subjects_of(document, pointers))
-    values = [resolve(document, p) for p in pointers]
-    if how == "share":
-        return max(0, resolve(document, pointer)) / sum(max(0, v) for v in values)
-    return {
-        "mean": lambda: sum(values) / len(values),
-        "sum": lambda: sum(values),
-        "least": lambda: min(values),
-        "most": lambda: max(values),
-        "count": lambda: len(values),
-    }[how]()
-
-
-def traced(document, pointer, source):
-    """The value that a number's place and title lead to."""
-    where, _, said = source.rpartition(" = ")
-    derived = re.match(r"([a-z]+) of (/.*)", where)
-    if derived:
-        resolve(document, pointer)
-        value = worked_out(document, pointer, *derived.groups())
-        assert float(said) == pytest.approx(value, rel=1e-12)
-        return value
-    value = resolve(document, pointer)
-    assert source == f"{pointer} = {'nothing' if value is None else value}"
-    return value
+from tests.benchmark.tracing import check_link, loose, strings, traced
 
 
 @EVERY
@@ -71,20 +16,7 @@ def test_every_number_is_that_of_its_pointer(name):
     links = [a for a in page(name).all("a") if a.has("n")]
     assert len(links) > (200 if name in ("full", "many") else 0) or name == "minimal"
     for link in links:
-        file, _, fragment = link.attributes["href"].partition("#")
-        assert file == "results.json"
-        value = traced(document, unquote(fragment), link.attributes["title"])
-        if isinstance(value, str):
-            assert link.text == value
-        elif value is None:
-            assert link.text == "–"
-        elif link.text == "< 0.001":
-            assert value < 0.001
-        else:
-            shown = link.text.replace("−", "-")
-            decimals = len(shown.partition(".")[2])
-            expected = value * float(link.attributes.get("data-scale", 1))
-            assert float(shown) == pytest.approx(expected, abs=0.5000001 * 10**-decimals)
+        check_link(document, link, "results.json")
 
 
 @EVERY
@@ -99,30 +31,6 @@ def test_everything_drawn_of_a_number_names_its_place(name):
 
 SAID = {"95", "80", "0.05", "0.84", "84"}
 """What the template's own words need: levels, power, and an example."""
-
-
-def loose(element: Element):
-    """Texts that are no number's and no axis'."""
-    if element.name in ("style", "script", "pre", "title", "desc") or element.has("n"):
-        return
-    if element.has("tick") or "data-pointer" in element.attributes:
-        return
-    for child in element.children:
-        if isinstance(child, str):
-            yield child
-        else:
-            yield from loose(child)
-
-
-def strings(value):
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from (key, *strings(item))
-    elif isinstance(value, list):
-        for item in value:
-            yield from strings(item)
-    elif isinstance(value, str):
-        yield value
 
 
 @pytest.mark.parametrize("name", ["full", "many", "detection", "all_failed", "lower_is_better"])

@@ -27,6 +27,15 @@ class Words:
 
 
 @dataclass(frozen=True)
+class Items:
+    """Sentences one below the other, behind what they have in common."""
+
+    title: str
+    lines: Sequence[Line]
+    kind: ClassVar[str] = "items"
+
+
+@dataclass(frozen=True)
 class Terms:
     """What each of some terms means."""
 
@@ -151,7 +160,7 @@ class More:
     kind: ClassVar[str] = "more"
 
 
-Block = Words | Terms | Table | Panels | Drawn | Key | Pictures | Listing | More
+Block = Words | Items | Terms | Table | Panels | Drawn | Key | Pictures | Listing | More
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from gansynth.benchmark.report.blocks import (
     Block,
     Drawn,
+    Items,
     Listing,
     More,
     Pictures,
@@ -54,6 +55,8 @@ def _block(block: Block) -> list[str]:
         return [_warning(block.line) if block.tone == "warning" else _line(block.line)]
     if isinstance(block, Drawn):
         return [_line(block.told)] * bool(block.told)
+    if isinstance(block, Items):
+        return ["\n".join([_line([block.title]), "", *(f"- {_line(li)}" for li in block.lines)])]
     if isinstance(block, Terms):
         return ["\n".join(f"- {_line([term])}: {_line(line)}" for term, line in block.rows)]
     if isinstance(block, Table):

@@ -11,7 +11,16 @@ from markupsafe import Markup
 from gansynth.benchmark.report.blocks import Block, Key, Panels, Words
 from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.study import Arm, Study
-from gansynth.benchmark.report.svg import Axis, Drawings, line, mark, sourced, stretched, tag
+from gansynth.benchmark.report.svg import (
+    Axis,
+    Drawings,
+    corners_of,
+    line,
+    mark,
+    sourced,
+    stretched,
+    tag,
+)
 from gansynth.benchmark.report.svg import words as text
 from gansynth.benchmark.report.words import Line, Show
 
@@ -104,9 +113,8 @@ def _joined(
     points = [(x, [down.at((v or 0.0) * scale) for v in values]) for x, values in known]
     corners = [(x, low) for x, (low, _, _) in points]
     corners += [(x, high) for x, (_, _, high) in reversed(points)]
-    path = " ".join(f"{x:.2f},{y:.2f}" for x, y in corners)
     # The shape is stretched with the panel; a line would be stretched in its width, too.
-    band = stretched(HEIGHT, tag("polygon", points=path, class_="band"))
+    band = stretched(HEIGHT, tag("polygon", points=corners_of(corners), class_="band"))
     pairs = itertools.pairwise(points)
     return [band, *(line(x1, a[1], x2, b[1], "control") for (x1, a), (x2, b) in pairs)]
 

@@ -15,6 +15,14 @@ from markupsafe import Markup, escape
 from gansynth.benchmark.report.words import Linked, rounded
 
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+LOG_STEPS: tuple[tuple[float, ...], ...] = (
+    tuple(n / 10 for n in range(10, 100)),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 3.0),
+    (1.0,),
+)
+"""What stands at a logarithmic axis in each decade, from the closest to the widest."""
 
 
 def tag(name: str, *children: Markup | str, **attributes: str | float | None) -> Markup:
@@ -96,6 +104,43 @@ class Axis:
         return rounded(tick, decimals, sign=sign)
 
 
+@dataclass(frozen=True)
+class LogAxis(Axis):
+    """An axis on which equal ratios are equally far; its numbers are above zero."""
+
+    @classmethod
+    def over(
+        cls,
+        values: Iterable[float | None],
+        start: float,
+        end: float,
+        *,
+        about: int = 5,
+        tight: bool = True,
+    ) -> LogAxis:
+        """One that holds all numbers above zero, with round ones at it; it is always tight."""
+        known = [value for value in values if value is not None and value > 0] or [0.1, 10.0]
+        edge = max((max(known) / min(known)) ** 0.04, 1.05)
+        low, high = min(known) / edge, max(known) * edge
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for firsts in LOG_STEPS:
+            ticks = [round(f * 10.0**d, 9 - d) for d in decades for f in firsts]
+            ticks = [tick for tick in ticks if low <= tick <= high]
+            if len(ticks) <= about:
+                break
+        return cls(low, high, tuple(ticks[:: math.ceil(len(ticks) / about) or 1]), start, end)
+
+    def at(self, value: float) -> float:
+        """Where a number lies; what lies outside is put on the edge."""
+        inside = min(max(value, self.low), self.high)
+        share = math.log(inside / self.low) / math.log(self.high / self.low)
+        return self.start + share * (self.end - self.start)
+
+    def words(self, tick: float, *, sign: bool = False) -> str:
+        """A tick's number, as short as it is."""
+        return f"{tick:+g}" if sign else f"{tick:g}"
+
+
 def across(share: float) -> str:
     """A share of the width."""
     return f"{_short(share)}%"
@@ -161,6 +206,11 @@ def stretched(height: float, *drawn: Markup) -> Markup:
         width="100%",
         height=height,
     )
+
+
+def corners_of(places: Iterable[tuple[float, float]]) -> str:
+    """Corners of a shape, as its attribute has them."""
+    return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
 
 
 class Drawings:

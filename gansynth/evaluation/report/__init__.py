@@ -1,0 +1,42 @@
+"""The report of an evaluation: one HTML file to look at, one Markdown file to read anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+NO_PICTURES: Mapping[str, bytes] = MappingProxyType({})
+
+
+def write_report(
+    document: Mapping[str, Any], folder: Path, pictures: Mapping[str, bytes] = NO_PICTURES
+) -> dict[str, Path]:
+    """Write ``report.html`` and ``report.md`` from an evaluation's document.
+
+    The HTML file is whole in itself: no network, no other file. Its numbers are links into
+    ``evaluation.json``, which the caller writes into the same folder.
+
+    Args:
+        document: the evaluation; any part may be missing, null or empty, which the report then
+            says.
+        folder: where to write; made if it is not there.
+        pictures: name of a point of the maps -> PNG file. They are slices of patients' images,
+            which the report warns of: who passes the report on passes these on.
+
+    Returns:
+        Name of each file -> its path.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    from gansynth.benchmark.report import write_texts
+    from gansynth.benchmark.report.markdown import render as markdown
+    from gansynth.benchmark.report.rendering import render, template
+    from gansynth.evaluation.report.page import compose
+
+    report = compose(document, pictures)
+    style, script = (template(name, __name__) for name in ("evaluation.css", "maps.js"))
+    page = render(report, style=style, script=script)
+    return write_texts(folder, {"report.html": page, "report.md": markdown(report)})

@@ -1,0 +1,147 @@
+"""Curves: power over frequency; how intensities are distributed stands beside it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from gansynth.benchmark.report.blocks import (
+    Block,
+    Column,
+    Key,
+    More,
+    Panels,
+    Row,
+    Table,
+    Words,
+)
+from gansynth.benchmark.report.document import Node
+from gansynth.benchmark.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, frame
+from gansynth.benchmark.report.svg import (
+    Axis,
+    Drawings,
+    LogAxis,
+    corners_of,
+    line,
+    mark,
+    sourced,
+    stretched,
+    tag,
+)
+from gansynth.benchmark.report.words import Line, number
+from gansynth.evaluation.report.found import finite, interval, listed
+from gansynth.evaluation.report.intensities import intensities
+
+SPREAD_KEYS = ("low", "high", "real_low", "real_high")
+SPECTRUM_KEY = Key(
+    (
+        ("line synthetic", "samples, with their 95 % CI"),
+        ("band", "other real people"),
+        ("rule", "1: as much power as real images"),
+    )
+)
+
+
+def curves(root: Node, drawings: Drawings) -> list[Block]:
+    """Spectra and distributions, or that there are none."""
+    found = [*spectra(root, drawings), *intensities(root, drawings)]
+    return found or [Words(["No curves were worked out."], "note")]
+
+
+def spectra(root: Node, drawings: Drawings) -> list[Block]:
+    """Power of samples over that of real images, a panel for each channel."""
+    own = [node for node in root["curves"]["spectrum"] if finite(node["ratio"])]
+    if not own:
+        return []
+    keys = ("ratio", *SPREAD_KEYS)
+    down = LogAxis.over(
+        [1.0, *(v for node in own for k in keys for v in finite(node[k]))], BOTTOM, TOP, about=6
+    )
+    along = LogAxis.over(
+        (v for node in own for v in finite(node["frequency"])), LEFT + 2, RIGHT - 2, about=5
+    )
+    note = (
+        "Power of samples over power of real images, by frequency in 1/mm: below 1 detail is "
+        "missing, above 1 it is added. Both axes are logarithmic, and the same in all panels."
+    )
+    panels = [_spectrum(drawings, down, along, node) for node in own]
+    return [
+        Words([note], "note"),
+        Panels(panels),
+        SPECTRUM_KEY,
+        More("Numbers of the spectra", [_bands(own)]),
+    ]
+
+
+def _spectrum(drawings: Drawings, down: Axis, along: Axis, node: Node) -> tuple[Line, Markup]:
+    drawn = frame(down, [(along.at(t), along.words(t)) for t in along.ticks])
+    edges = [_places(node, key, down, along) for key in ("real_low", "real_high")]
+    drawn.insert(0, sourced(listed(node["real_high"]), stretched(HEIGHT, *_filled(*edges))))
+    drawn.append(line(LEFT, down.at(1), RIGHT, down.at(1), "rule"))
+    places = _places(node, "ratio", down, along)
+    for one, other in itertools.pairwise(places):
+        if one and other:
+            drawn.append(line(*one, *other, "synthetic"))
+    for key in ("low", "high"):
+        for index, (end, middle) in enumerate(
+            zip(_places(node, key, down, along), places, strict=True)
+        ):
+            if end and middle:
+                reach = line(*middle, *end, "synthetic reach")
+                drawn.append(sourced(number(node[key][index], 3), reach))
+    for index, place in enumerate(places):
+        if place:
+            dot = mark("speck", *place, "synthetic")
+            drawn.append(sourced(number(node["ratio"][index], 3), dot))
+    channel = node["channel"].text or "Channel without a name"
+    known = finite(node["ratio"])
+    said = f"Ratio between {min(known):.2f} and {max(known):.2f} in {len(known)} bands."
+    return [channel], drawings.drawing(f"Spectrum, {channel}", said, HEIGHT, *drawn)
+
+
+Place = tuple[float, float] | None
+
+
+def _places(node: Node, key: str, down: Axis, along: Axis) -> list[Place]:
+    """Where the numbers of a curve lie; None where a number is not known, or has no logarithm."""
+    found: list[Place] = []
+    for frequency, value in zip(node["frequency"], node[key], strict=False):
+        x, y = frequency.number, value.number
+        known = x is not None and y is not None and x > 0 and y > 0
+        found.append((along.at(x or 1), down.at(y or 1)) if known else None)
+    return found
+
+
+def _filled(lows: Sequence[Place], highs: Sequence[Place]) -> list[Markup]:
+    """A band wherever both of its edges are known."""
+    drawn = []
+    pairs = itertools.zip_longest(lows, highs)
+    for _, run in itertools.groupby(pairs, lambda pair: None in pair):
+        inside = [(low, high) for low, high in run if low and high]
+        if inside:
+            corners = [low for low, _ in inside] + [high for _, high in reversed(inside)]
+            if len(inside) == 1:  # as wide as to be seen
+                (x, bottom), (_, top) = inside[0]
+                corners = [(x - 2, bottom), (x + 2, bottom), (x + 2, top), (x - 2, top)]
+            drawn.append(tag("polygon", points=corners_of(corners), class_="band"))
+    return drawn
+
+
+def _bands(own: Sequence[Node]) -> Table:
+    """Every number of the spectra."""
+    rows = []
+    for node in own:
+        for index, _ in enumerate(node["frequency"]):
+            low, high, first, last = (number(node[key][index], 3) for key in SPREAD_KEYS)
+            cells: list[Line] = [
+                [number(node["frequency"][index], 3)],
+                [number(node["ratio"][index], 3)],
+                interval(low, high),
+                interval(first, last),
+            ]
+            rows.append(Row(cells, node["channel"].text))
+    titles = ("frequency, 1/mm", "ratio", "95 % CI", "other real people")
+    columns = [Column(title) for title in titles]
+    return Table("Power of samples over real images", columns, rows, "grouped", "channel")

@@ -1,0 +1,105 @@
+"""Faithfulness: whether samples show what their labels say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from gansynth.benchmark.report.blocks import Block, Column, Key, Row, Table, Words
+from gansynth.benchmark.report.document import Node
+from gansynth.benchmark.report.svg import Axis, Drawings, mark, sourced, whisker
+from gansynth.benchmark.report.words import Line, Linked, number, plain, whole
+from gansynth.evaluation.report.found import Three, three, told, value_of, with_interval
+from gansynth.evaluation.report.nearness import grid, ruler
+
+HEIGHT = 60.0
+EDGES = 4.0, 96.0
+KEY = Key(
+    (
+        ("square real", "real cases"),
+        ("up synthetic", "samples with their own labels"),
+        ("ring unclear", "samples with labels of other samples"),
+        ("whisker", "95 % confidence interval"),
+    )
+)
+MEANING = (
+    "A segmenter that never saw a sample looks for the labels that each sample was drawn of. If it "
+    "finds them as well as in real cases, samples show what their labels say; if it finds them no "
+    "better than labels of other samples, shuffled, they do not."
+)
+
+
+def faithfulness(root: Node, drawings: Drawings) -> list[Block]:
+    """Dice for each label on real cases, samples, and samples with shuffled labels."""
+    node = root["faithfulness"]
+    entries = [entry for entry in [*node["labels"], node["mean"]] if _known(entry)]
+    if not entries:
+        why: Line = [": ", told(node["why"])] if node["why"] else []
+        return [Words(["Faithfulness to labels was not worked out", *why, "."], "note")]
+    blocks: list[Block] = [Words([MEANING])]
+    if node["judge"]:
+        blocks.append(Words(["Judge: ", told(node["judge"]), "."], "note"))
+    return [*blocks, _table(entries, drawings), KEY]
+
+
+def _known(entry: Node) -> bool:
+    return any(entry[key].number is not None for key in ("real", "synthetic", "shuffled"))
+
+
+def _table(entries: Sequence[Node], drawings: Drawings) -> Table:
+    axis = Axis.over([0.0, 1.0], *EDGES)
+    said = f"Axis from {axis.words(0)} to {axis.words(1)}; higher is better."
+    head = ruler(drawings, axis, "Dice", said, ("", "better ▸"))
+    columns = (
+        Column("label", "words"),
+        Column("Dice", "drawing", head),
+        Column("real cases"),
+        Column("samples"),
+        Column("shuffled labels"),
+        Column("ratio"),
+        Column("number of samples"),
+        Column("number of real cases"),
+    )
+    rows = [_row(drawings, axis, entry) for entry in entries]
+    return Table(
+        "Dice of the judge for each label, with 95 % confidence intervals",
+        columns,
+        rows,
+        "faithful",
+    )
+
+
+def _row(drawings: Drawings, axis: Axis, entry: Node) -> Row:
+    real, own, ratio = (three(entry, 2, key) for key in ("real", "synthetic", "ratio"))
+    shuffled = number(entry["shuffled"], 2)
+    name = entry["label"].text or "without a name"
+    described = (
+        f"Real cases {plain(with_interval(*real))}, samples {plain(with_interval(*own))}, "
+        f"shuffled labels {shuffled.text}."
+    )
+    cells: list[Line | Markup] = [
+        [name],
+        drawings.drawing(f"Dice, {name}", described, HEIGHT, *_drawn(axis, real, own, shuffled)),
+        with_interval(*real),
+        with_interval(*own),
+        [shuffled],
+        with_interval(*ratio),
+        [whole(entry["samples"])],
+        [whole(entry["real_cases"])],
+    ]
+    tone = "mean" if entry.pointer.endswith("/mean") else ""
+    return Row(cells, tone=tone, pointer=entry.pointer)
+
+
+def _drawn(axis: Axis, real: Three, own: Three, shuffled: Linked) -> list[Markup]:
+    """One below the other: real cases, samples, shuffled labels."""
+    drawn = grid(axis, HEIGHT)
+    lanes = (("square", "real", real, 10.0), ("up", "synthetic", own, 30.0))
+    for shape, class_, (middle, *ends), y in lanes:
+        drawn += whisker(axis, [(value_of(end), end) for end in ends], y)
+        if (value := value_of(middle)) is not None:
+            drawn.append(sourced(middle, mark(shape, axis.at(value), y, class_)))
+    if (value := value_of(shuffled)) is not None:
+        drawn.append(sourced(shuffled, mark("ring", axis.at(value), 50.0, "unclear")))
+    return drawn

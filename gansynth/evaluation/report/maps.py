@@ -1,0 +1,217 @@
+"""Maps: samples and real cases as points, with their pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from gansynth.benchmark.report.blocks import Block, Drawn, More, Words, html
+from gansynth.benchmark.report.document import Node, pattern
+from gansynth.benchmark.report.svg import across, tag
+from gansynth.benchmark.report.words import Line, Linked, derived, index_of, joined, number
+from gansynth.evaluation.report.found import RESULTS, sentence
+
+SIDES = {
+    "training": ("dot", "real, training"),
+    "held-out": ("square", "real, held-out"),
+    "synthetic": ("up", "synthetic"),
+}
+"""Side of a point -> its mark, and its name; in the order in which they are drawn."""
+KINDS = 8
+"""So many kinds can be shown and hidden one by one: as many as the style sheet knows."""
+WIDE, HIGH = 4.0, 3.0
+"""Sides of a map; as many units of it are as long across as they are down."""
+MARGIN = 0.04
+NOTE = (
+    "Each point is an image; alike images lie near to each other. Distances between clusters, "
+    "their sizes and how dense they are mean nothing in t-SNE. Look whether samples lie among "
+    "real images: clusters of one side alone are what to look into."
+)
+HINT = "Point at a point, tap it, or reach it with Tab and the arrow keys"
+WARNING = (
+    "This page holds pictures of patients. It must not be passed on to anybody who may not see "
+    "their images."
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A point that lies somewhere.
+
+    Attributes:
+        node: its entry.
+        side: key in ``SIDES``, or of a side that is unknown its own name.
+        x: share of the width.
+        y: share of the height.
+    """
+
+    node: Node
+    side: str
+    x: float
+    y: float
+
+    @property
+    def words(self) -> str:
+        """Name, side and kind."""
+        side = SIDES[self.side][1] if self.side in SIDES else self.side
+        parts = (self.node["name"].text, side, self.node["kind"].text)
+        return ", ".join(part for part in parts if part) or "without a name"
+
+
+def maps(root: Node, pictures: Mapping[str, bytes]) -> list[Block]:
+    """All maps, and all pictures by their names."""
+    drawn = [(node, own) for node in root["maps"] if (own := _placed(node))]
+    keys = {name: f"picture-{index}" for index, name in enumerate(pictures)}
+    blocks: list[Block] = []
+    if not drawn:
+        blocks.append(Words(["No map was made."], "note"))
+    else:
+        said = f"{HINT}{' to see its image.' if pictures else ': it says its name.'}"
+        inner = Markup("").join(_map(node, own, keys) for node, own in drawn)
+        told: list[Line] = [[_title(node), ": ", *_counts(node, own)] for node, own in drawn]
+        blocks += [
+            Words([NOTE]),
+            Words([said], "note"),
+            Drawn(tag("div", inner, class_="maps"), joined(told, ". ", ". ")),
+        ]
+    if pictures:
+        blocks.append(_gallery(pictures, keys, [own for _, own in drawn]))
+    return blocks
+
+
+def _title(node: Node) -> str:
+    return node["title"].text or node["key"].text or "A map without a name"
+
+
+def _placed(node: Node) -> list[Shown]:
+    """Points with a place: those drawn first come first; one unit is as long down as across."""
+    known = [p for p in node["points"] if p["x"].number is not None and p["y"].number is not None]
+    if not known:
+        return []
+    xs, ys = ([p[axis].number or 0.0 for p in known] for axis in ("x", "y"))
+    unit = max((max(xs) - min(xs)) / WIDE, (max(ys) - min(ys)) / HIGH) or 1.0
+    middle = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
+    inside = 100 * (1 - 2 * MARGIN)
+    found = [
+        Shown(
+            point,
+            point["side"].text or "unknown",
+            50 + inside * (x - middle[0]) / unit / WIDE,
+            50 - inside * (y - middle[1]) / unit / HIGH,
+        )
+        for point, x, y in zip(known, xs, ys, strict=True)
+    ]
+    order = list(SIDES)
+    return sorted(found, key=lambda p: order.index(p.side) if p.side in order else -1)
+
+
+def _map(node: Node, own: Sequence[Shown], keys: Mapping[str, str]) -> Markup:
+    """A map with what shows and hides its sides."""
+    kinds = list(dict.fromkeys(p.node["kind"].text for p in own))
+    kinds = kinds if 1 < len(kinds) <= KINDS else []
+    title = _title(node)
+    points = [_point(p, keys, kinds, first=not index) for index, p in enumerate(own)]
+    plot = tag(
+        "svg",
+        *points,
+        tag("circle", r="9", class_="ring"),
+        role="listbox",
+        aria_label=f"{title}: {len(own)} points",
+        width="100%",
+    )
+    caption = html([*sentence(node["what"].text), *_counts(node, own)], RESULTS)
+    return tag(
+        "figure",
+        tag("figcaption", tag("h3", escape(title)), tag("p", caption, class_="note")),
+        *_toggles("side", _sides(own)),
+        *_toggles("kind", [(f"kind-{i}", k or "no kind", "") for i, k in enumerate(kinds)]),
+        tag("div", plot, _card(), class_="plot"),
+        class_="map",
+    )
+
+
+def _sides(own: Sequence[Shown]) -> list[tuple[str, str, str]]:
+    """Class, name and mark of each side that has points."""
+    present = {point.side for point in own}
+    return [(key, name, shape) for key, (shape, name) in SIDES.items() if key in present]
+
+
+def _point(point: Shown, keys: Mapping[str, str], kinds: Sequence[str], *, first: bool) -> Markup:
+    """A point; the first one is where the keyboard comes in."""
+    shape = SIDES.get(point.side, ("diamond", ""))[0]
+    side = point.side if point.side in SIDES else "elsewhere"
+    kind = point.node["kind"].text
+    classes = ["point", side] + ([f"kind-{kinds.index(kind)}"] if kind in kinds else [])
+    return tag(
+        "g",
+        tag("title", escape(point.words)),
+        tag("use", href=f"#mark-{shape}", x=across(point.x), y=across(point.y)),
+        class_=" ".join(classes),
+        role="option",
+        tabindex="0" if first else "-1",
+        aria_selected="false",
+        data_picture=keys.get(point.node["name"].text),
+        data_place=point.node.pointer,
+    )
+
+
+def _toggles(name: str, entries: Sequence[tuple[str, str, str]]) -> list[Markup]:
+    """What shows and hides points of one class; its signs are the key of the map."""
+    if not entries:
+        return []
+    labels = []
+    for class_, words, shape in entries:
+        box = Markup('<input type="checkbox" checked class="only-{}">').format(class_)
+        use = tag("use", href=f"#mark-{shape}", x="8", y="8") if shape else Markup("")
+        own = tag("svg", use, class_=f"sign {class_}", aria_hidden="true", width="16", height="16")
+        labels.append(tag("label", box, own if shape else "", escape(words)))
+    legend = tag("legend", escape(f"Shown {name}s"))
+    return [tag("fieldset", legend, *labels, class_="key")]
+
+
+def _card() -> Markup:
+    """Where the picture of a point appears."""
+    place = tag("a", class_="place")
+    return tag("div", tag("p", class_="who"), tag("p", place), class_="card", hidden="")
+
+
+def _counts(node: Node, own: Sequence[Shown]) -> Line:
+    """How many points there are of each side."""
+    steps = node.pointer.split("/")[1:]
+    found: list[Line] = []
+    for side in dict.fromkeys(point.side for point in own):
+        nodes = [p.node for p in own if p.side == side]
+        of = pattern(*steps, "points", sorted(index_of(n) for n in nodes), "side")
+        count: Linked = derived("count", nodes, of=of, holder=f"{node.pointer}/points")
+        found.append([count, f" {SIDES[side][1] if side in SIDES else side}"])
+    perplexity = node["perplexity"]
+    more: Line = ["; perplexity ", number(perplexity, 0)] if perplexity else []
+    return [*joined(found), *more, "."]
+
+
+def _gallery(
+    pictures: Mapping[str, bytes], keys: Mapping[str, str], own: Sequence[Sequence[Shown]]
+) -> More:
+    """Every picture once; points show them from here."""
+    words = {p.node["name"].text: p.words for points in own for p in points}
+    figures = [
+        tag(
+            "figure",
+            _image(png, words.get(name, name)),
+            tag("figcaption", escape(words.get(name, name))),
+            id=keys[name],
+        )
+        for name, png in pictures.items()
+    ]
+    told = ["Pictures are in report.html alone."]
+    return More("All pictures", [Drawn(tag("div", *figures, class_="gallery"), told)])
+
+
+def _image(png: bytes, described: str) -> Markup:
+    data = base64.b64encode(png).decode("ascii")
+    return Markup('<img src="data:image/png;base64,{}" alt="{}" loading="lazy">').format(
+        data, described
+    )

@@ -1,0 +1,255 @@
+"""Realism: each figure beside what other real people would have got."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from gansynth.benchmark.report.blocks import Block, Column, Key, More, Row, Table, Words
+from gansynth.benchmark.report.document import Node
+from gansynth.benchmark.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
+from gansynth.benchmark.report.svg import words as text
+from gansynth.benchmark.report.words import (
+    NOTHING,
+    Line,
+    Linked,
+    plain,
+    probability,
+    whole,
+)
+from gansynth.evaluation.report.found import (
+    Three,
+    decimals,
+    finite,
+    found,
+    interval,
+    three,
+    value_of,
+    with_interval,
+)
+
+HEIGHT = 30.0
+MIDDLE = HEIGHT / 2
+EDGES = 3.0, 97.0
+NEARER, LEAST, FARTHEST = 3.0, 5.0, 100.0
+"""The axis goes so far, in half widths of the band: to the left, and to the right at least and at
+most."""
+TICKS = (2, 5, 10, 20, 50, 100)
+CHANCE = 0.5
+FIGURES_KEY = Key(
+    (
+        ("diamond same", "like real"),
+        ("down loss", "unlike real"),
+        ("ring unclear", "unclear"),
+        ("whisker", "95 % confidence interval"),
+        ("band", "where other real people lie"),
+        ("reference", "their middle value"),
+        ("mde", "0.5: chance"),
+        ("beyond", "goes beyond the axis"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where a figure's numbers lie beside the band that other real people fill.
+
+    Within the band, -1 to 1, it is linear; outside it is logarithmic. To the right is less like
+    real, whichever way the figure counts.
+
+    Attributes:
+        middle: of the band.
+        half: half of its width.
+        way: 1 or -1.
+    """
+
+    middle: float
+    half: float
+    way: float
+
+    @classmethod
+    def of(cls, figure: Node) -> Scale | None:
+        """A figure's; None if its band is not known or has no width."""
+        low, high = figure["real_low"].number, figure["real_high"].number
+        value = figure["value"].number
+        if low is None or high is None or not high > low:
+            return None
+        middle, better = (low + high) / 2, figure["better"].text
+        aim = CHANCE if better == "half" else middle
+        way = -1.0 if value is not None and value < aim else 1.0
+        way = {"lower": 1.0, "higher": -1.0}.get(better, way)
+        return cls(middle, (high - low) / 2, way)
+
+    def at(self, value: float) -> float:
+        """Where a number lies."""
+        return _bent(self.way * (value - self.middle) / self.half)
+
+
+def _bent(times: float) -> float:
+    """Half widths of the band, bent outside of it."""
+    far = abs(times)
+    return times if far <= 1 else math.copysign(1 + math.log(far), times)
+
+
+def figures(root: Node, drawings: Drawings) -> list[Block]:
+    """All figures, a drawing for each; every number of them; what was left out."""
+    own = known(root)
+    blocks: list[Block] = []
+    if own:
+        blocks += [_table(own, drawings), FIGURES_KEY, More("Every number", [_numbers(own)])]
+    else:
+        blocks.append(Words(["No figure of realism was worked out."], "note"))
+    left = [node for node in root["left_out"] if node["metric"] or node["why"]]
+    if left:
+        rows = [Row([[node[key].text or NOTHING] for key in ("metric", "why")]) for node in left]
+        columns = [Column("metric", "short"), Column("why", "words")]
+        blocks.append(Table("Left out", columns, rows))
+    return blocks
+
+
+def known(root: Node) -> list[Node]:
+    """The figures of which anything is known."""
+    return [
+        figure
+        for figure in root["figures"]
+        if figure["finding"] or any(figure[key].number is not None for key in ("value", "real"))
+    ]
+
+
+def title_of(figure: Node) -> str:
+    """A figure's heading."""
+    return figure["title"].text or figure["metric"].text or "Without a name"
+
+
+def _table(own: Sequence[Node], drawings: Drawings) -> Table:
+    scales = [Scale.of(figure) for figure in own]
+    ends = [
+        scale.at(value)
+        for figure, scale in zip(own, scales, strict=True)
+        if scale
+        for value in finite(figure[key] for key in ("value", "low", "high"))
+    ]
+    right = min(max([_bent(LEAST), *ends]) + 0.2, _bent(FARTHEST))
+    axis = Axis(-_bent(NEARER), right, (), *EDGES)
+    columns = (
+        Column("figure", "words"),
+        Column("what it is", "words"),
+        Column("beside other real people", "drawing", _head(drawings, axis)),
+        Column("samples"),
+        Column("real people"),
+        Column("p"),
+        Column("finding", "short"),
+    )
+    rows = [_row(drawings, axis, figure, scale) for figure, scale in zip(own, scales, strict=True)]
+    caption = (
+        "Samples, with 95 % confidence intervals, beside the band that other real people fill; "
+        "each row has its own scale"
+    )
+    return Table(caption, columns, rows, layout="figures", groups="metric")
+
+
+def _head(drawings: Drawings, axis: Axis) -> Markup:
+    return drawings.drawing(
+        "Distance from the band of other real people",
+        "The band is in the middle; to the right of it figures are less like real, in half widths "
+        "of the band on a logarithmic scale.",
+        38,
+        text(axis.at(0), 32, "real people", "side"),
+        text(axis.end, 10, "less like real ▸", "side", "end"),
+        *(text(axis.at(_bent(t)), 32, f"{t}×", "tick") for t in TICKS if _bent(t) <= axis.high),
+    )
+
+
+def _row(drawings: Drawings, axis: Axis, figure: Node, scale: Scale | None) -> Row:
+    own, real = (three(figure, _places(figure), key) for key in ("value", "real"))
+    finding = found(figure["finding"])
+    said = figure["finding"].text or "not known"
+    what = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
+    name = ", ".join(filter(None, (title_of(figure), figure["name"].text)))
+    sides = [plain(with_interval(*side)) for side in (own, real)]
+    described = f"Samples {sides[0]}, other real people {sides[1]}: {said}."
+    cells: list[Line | Markup] = [
+        [figure["name"].text or NOTHING],
+        [what],
+        drawings.drawing(name, described, HEIGHT, *_drawn(axis, scale, figure, own, real)),
+        with_interval(*own),
+        with_interval(*real),
+        [probability(figure["p"])] if figure["p"] else [],
+        [f"{finding.sign} {said}"],
+    ]
+    return Row(cells, title_of(figure), finding.name.lower(), figure.pointer)
+
+
+def _drawn(axis: Axis, scale: Scale | None, figure: Node, own: Three, real: Three) -> list[Markup]:
+    """A row: band, middle value, chance, interval and mark."""
+    values = [value for one in (*own, *real) if (value := value_of(one)) is not None]
+    if not values:
+        return [text(50, MIDDLE + 4, "nothing is known", "side")]
+    chance = figure["better"].text == "half"
+    drawn: list[Markup] = []
+    if scale is None:  # an axis of its own, which says its ends
+        axis = Axis.over([*values, *[CHANCE, 1.0] * chance], *EDGES, about=2)
+        ends = [(t, "start" if t == axis.low else "end") for t in (axis.low, axis.high)]
+        drawn += [text(axis.at(t), HEIGHT - 1, axis.words(t), "tick", side) for t, side in ends]
+
+    def at(one: Linked) -> float | None:
+        value = value_of(one)
+        return value if scale is None or value is None else scale.at(value)
+
+    drawn += _band(axis, [(at(one), one) for one in real])
+    if chance:
+        x = axis.at(scale.at(CHANCE) if scale else CHANCE)
+        drawn.append(line(x, 0, x, HEIGHT, "mde"))
+    drawn += whisker(axis, [(at(one), one) for one in own[1:]], MIDDLE)
+    value, finding = at(own[0]), found(figure["finding"])
+    if value is not None:
+        inside = axis.low <= value <= axis.high
+        shape = finding.shape if inside else "right" if value > axis.high else "left"
+        drawn.append(sourced(own[0], mark(shape, axis.at(value), MIDDLE, finding.name.lower())))
+    return drawn
+
+
+def _band(axis: Axis, real: Sequence[tuple[float | None, Linked]]) -> list[Markup]:
+    """Where other real people lie, and their middle value."""
+    (middle, source), (low, first), (high, last) = real
+    drawn = []
+    if low is not None and high is not None:
+        turn = axis.at(middle if middle is not None else (low + high) / 2)
+        for end, one in ((low, first), (high, last)):
+            drawn.append(sourced(one, block(axis.at(end), turn, 0, HEIGHT, "band")))
+    if middle is not None:
+        rule = line(axis.at(middle), 0, axis.at(middle), HEIGHT, "reference")
+        drawn.append(sourced(source, rule))
+    return drawn
+
+
+def _numbers(own: Sequence[Node]) -> Table:
+    """Every number of every figure."""
+    titles = ("samples", "95 % CI", "other real people", "95 %", "difference", "95 % CI", "p",
+              "better", "images", "splits")  # fmt: skip
+    rows = []
+    for figure in own:
+        places = _places(figure)
+        cells: list[Line] = [[figure["name"].text or NOTHING]]
+        for key in ("value", "real", "difference"):
+            middle, low, high = three(figure, places, key, sign=key == "difference")
+            cells += [[middle], interval(low, high)]
+        cells += [[probability(figure["p"])], [_better(figure)]]
+        cells += [[whole(figure[key])] for key in ("images", "splits")]
+        rows.append(Row(cells, title_of(figure), pointer=figure.pointer))
+    columns = [Column("figure", "words"), *(Column(title) for title in titles)]
+    return Table("Every number of every figure", columns, rows, "grouped", "metric")
+
+
+def _places(figure: Node) -> int:
+    """Decimals of all numbers of a figure."""
+    pairs = [(figure[f"{k}low"], figure[f"{k}high"]) for k in ("", "real_", "difference_")]
+    return decimals([figure["value"], figure["real"]], pairs)
+
+
+def _better(figure: Node) -> str:
+    words = {"real": "as real", "half": "0.5, chance"}
+    return words.get(figure["better"].text, figure["better"].text) or NOTHING

@@ -1,0 +1,54 @@
+"""What is told as it is: exported files, privacy, seconds."""
+
+from __future__ import annotations
+
+from gansynth.benchmark.report.blocks import Block, Column, Row, Table, Terms, Words
+from gansynth.benchmark.report.document import Node, pattern
+from gansynth.benchmark.report.words import Line, derived, number, whole
+from gansynth.evaluation.report.found import shortest, told
+
+
+def identity(root: Node) -> list[Block]:
+    """What was found in exported files that names somebody."""
+    node = root["identity"]
+    findings = [finding for finding in node["findings"] if finding.text]
+    if node["files"].number is None and not findings:
+        return [Words(["No exported files were looked at."], "note")]
+    where: Line = [f" in {node['folder'].text}"] if node["folder"] else []
+    looked: Line = [whole(node["files"]), " exported files", *where, " were looked at"]
+    if not findings:
+        return [Words([*looked, "; nothing that names anybody was found."])]
+    rows = [Row([[finding.text]], pointer=finding.pointer) for finding in findings]
+    table = Table("Found in exported files", [Column("finding", "words")], rows)
+    return [Words([*looked, "."]), table]
+
+
+def privacy(root: Node) -> list[Block]:
+    """The guarantee that the training gives, if it gives one."""
+    node = root["privacy"]
+    if node["epsilon"].number is None:
+        line = "No differential privacy is on record: the training gives no guarantee."
+        return [Words([line], "note")]
+    unit: Line = [f" for each {node['unit'].text}"] if node["unit"] else []
+    line_: Line = ["Trained with differential privacy", *unit, ": ε = "]
+    line_ = [*line_, number(node["epsilon"], 2)]
+    if node["delta"].number is not None:
+        line_ = [*line_, ", δ = ", shortest(node["delta"])]
+    blocks: list[Block] = [Words([*line_, "."])]
+    if node["what"]:
+        blocks.append(Words([told(node["what"])], "note"))
+    meaning = ["whoever sees all samples can tell only so well whether one was trained with; less "
+               "is safer, 0 would be nothing at all"]  # fmt: skip
+    return [*blocks, Terms([("ε", meaning), ("δ", ["how likely that bound may fail"])])]
+
+
+def seconds(root: Node) -> list[Block]:
+    """What the evaluation took."""
+    known = [(name, node) for name, node in root["seconds"].members() if node.number is not None]
+    if not known:
+        return [Words(["Nothing is known of the time it took."], "note")]
+    rows = [Row([[name], [number(node, 1)]]) for name, node in known]
+    of = pattern("seconds", [name for name, _ in known])
+    total = derived("sum", [node for _, node in known], 1, of=of, holder="/seconds")
+    columns = [Column("part", "words"), Column("seconds")]
+    return [Table("What took how long", columns, [*rows, Row([["in all"], [total]])])]

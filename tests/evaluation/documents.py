@@ -1,0 +1,333 @@
+"""Made-up documents of evaluations: everything, next to nothing, and what is between."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["EVERY", "HOSTILE", "pictures"]
+
+HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}|`]("
+KINDS = ("meningioma", "glioma", "pituitary")
+
+
+def figure(
+    metric: str, name: str, title: str, real: float, value: float, width: float, **more: Any
+) -> dict[str, Any]:
+    """A figure whose value is held against a band of other real people."""
+    finding = "like real" if abs(value - real) < width else "unlike real"
+    return {
+        "metric": metric, "name": name, "title": title, "what": f"{name} of images",
+        "better": "lower", "value": value, "low": value - 0.6 * width, "high": value + 0.7 * width,
+        "real": real, "real_low": real - 0.5 * width, "real_high": real + 0.8 * width,
+        "difference": value - real, "difference_low": value - real - width,
+        "difference_high": value - real + width, "p": None, "images": 32, "splits": 40,
+        "finding": finding, "note": "",
+    } | more  # fmt: skip
+
+
+def figures() -> list[dict[str, Any]]:
+    """One of each kind, on either side of its band and far out."""
+    two_sample = {"difference": None, "difference_low": None, "difference_high": None}
+    return [
+        figure("spectrum", "distance", "Radial power spectrum", 0.08, 0.31, 0.09,
+               what="mean |log of power ratio|, all channels and bands"),
+        figure("histogram", "distance T1", "Intensities", 0.021, 0.028, 0.012,
+               what="first Wasserstein distance of intensities, T1"),
+        figure("histogram", "distance FLAIR", "Intensities", 0.025, 0.045, 0.02,
+               finding="unclear", difference_low=-0.004,
+               what="first Wasserstein distance of intensities, FLAIR"),
+        figure("diversity", "MS-SSIM", "Diversity", 0.42, 0.47, 0.03, better="real",
+               what="mean MS-SSIM of pairs of images; high means alike",
+               note="Of 200 pairs."),
+        figure("diversity", "Vendi", "Diversity", 14.2, 9.1, 1.4, better="higher",
+               what="effective number of different images among 32"),
+        figure("frechet", "distance", "Fréchet distance of features", 12.4, 161.0, 3.0,
+               what="of features of a small network trained on these images"),
+        figure("precision", "precision", "Precision and recall", 0.84, 0.86, 0.06, better="higher",
+               what="share of samples within reach of a real image"),
+        figure("precision", "recall", "Precision and recall", 0.83, 0.55, 0.07, better="higher",
+               what="share of real images within reach of a sample"),
+        figure("c2st", "nearest neighbour", "Classifier two-sample test", 0.5, 0.58, 0.07,
+               better="half", p=0.081, finding="like real",
+               what="accuracy of telling samples from real images", **two_sample),
+        figure("c2st", "logistic regression", "Classifier two-sample test", 0.51, 0.93, 0.06,
+               better="half", p=0.0004, what="accuracy of telling samples from real images",
+               **two_sample),
+    ]  # fmt: skip
+
+
+def spectra(random: np.random.Generator) -> list[dict[str, Any]]:
+    """Two channels; in the second one band is not known, and high frequencies are lost."""
+    frequency = np.geomspace(0.016, 0.5, 14).round(4)
+    found = []
+    for channel, slope in (("T1", 0.15), ("FLAIR", -0.9)):
+        ratio = np.exp(slope * np.log(frequency / 0.016) * (frequency > 0.1)
+                       + random.normal(0, 0.06, 14))  # fmt: skip
+        wide = 0.06 + 0.1 * random.random(14)
+        entry = {
+            "channel": channel, "frequency": frequency.tolist(), "ratio": ratio.tolist(),
+            "low": (ratio * (1 - wide)).tolist(), "high": (ratio * (1 + wide)).tolist(),
+            "real_low": (1 - 1.5 * wide).tolist(), "real_high": (1 + 1.5 * wide).tolist(),
+        }  # fmt: skip
+        found.append(entry)
+    for key in ("ratio", "low", "high"):
+        found[1][key][3] = None
+    return found
+
+
+def intensities(random: np.random.Generator) -> list[dict[str, Any]]:
+    """Each channel, whole and within the lesion; the whole one has a high peak of background."""
+    edges = np.linspace(-1, 3, 41)
+    middles = (edges[1:] + edges[:-1]) / 2
+    found = []
+    for channel in ("T1", "FLAIR"):
+        for label, centre in ((None, 0.9), ("lesion", 1.7)):
+            sides = {}
+            for side, moved in (("real", 0.0), ("synthetic", 0.12)):
+                density = np.exp(-0.5 * ((middles - centre - moved) / 0.35) ** 2)
+                density += 0.02 * random.random(40)
+                if label is None:
+                    density[middles < -0.85] += 14
+                sides[side] = (density / density.sum() / 0.1).tolist()
+            found.append({"channel": channel, "label": label, "edges": edges.tolist(), **sides})
+    return found
+
+
+def points(
+    random: np.random.Generator, counts: tuple[int, int, int], *, kinds: bool
+) -> list[dict[str, Any]]:
+    """A cloud for each kind; synthetic samples miss one of them."""
+    centres = {kind: 9 * random.normal(size=2) for kind in KINDS}
+    found: list[dict[str, Any]] = []
+    for side, count in zip(("training", "held-out", "synthetic"), counts, strict=True):
+        for index in range(count):
+            kind = KINDS[index % (2 if side == "synthetic" else 3)]
+            x, y = centres[kind] + random.normal(0, 3, 2)
+            name = f"sample {index}" if side == "synthetic" else f"case_{index % 20:03d} #{index}"
+            name += " held" * (side == "held-out")
+            found.append({"x": float(x), "y": float(y), "side": side,
+                          "kind": kind if kinds else None, "name": name})  # fmt: skip
+    return found
+
+
+def maps(random: np.random.Generator) -> list[dict[str, Any]]:
+    """One of images, with kinds, and one of features without."""
+    return [
+        {"key": "images", "title": "t-SNE of images", "perplexity": 15,
+         "what": "slices of 32 × 32, after 50 principal components",
+         "points": points(random, (64, 16, 64), kinds=True)},
+        {"key": "features", "title": "t-SNE of features", "perplexity": 15,
+         "what": "features of a small network that was trained on these images",
+         "points": points(random, (64, 16, 64), kinds=False)},
+    ]  # fmt: skip
+
+
+def dice(label: str, real: float, synthetic: float, shuffled: float) -> dict[str, Any]:
+    """How well a segmenter finds a label."""
+    return {
+        "label": label, "real": real, "real_low": real - 0.04, "real_high": real + 0.03,
+        "synthetic": synthetic, "synthetic_low": synthetic - 0.05,
+        "synthetic_high": synthetic + 0.04, "shuffled": shuffled, "ratio": synthetic / real,
+        "ratio_low": synthetic / real - 0.07, "ratio_high": synthetic / real + 0.06,
+        "samples": 64, "real_cases": 20,
+    }  # fmt: skip
+
+
+def memorisation() -> dict[str, Any]:
+    """Samples near to training, two of them too near."""
+    return {
+        "unit": "deviations of real intensities",
+        "distances": [
+            {"of": "synthetic to training", "quantiles": [0.31, 0.42, 0.5, 0.61, 0.8], "count": 64},
+            {"of": "synthetic to held-out (as many people)",
+             "quantiles": [0.36, 0.47, 0.55, 0.66, 0.85], "count": 64},
+            {"of": "held-out to training", "quantiles": [0.4, 0.5, 0.56, 0.64, 0.83], "count": 5},
+            {"of": "training to other people's training",
+             "quantiles": [0.38, 0.49, 0.55, 0.66, 0.9], "count": 20},
+        ],
+        "nearer": {"value": 0.61, "low": 0.49, "high": 0.72, "p": 0.09, "expected": 0.5,
+                   "people": 5},
+        "ratio": {"value": 0.89, "low": 0.8, "high": 0.99},
+        "own": {"ratio": 0.7, "samples": 64},
+        "copies": {"count": 2, "of": 64, "threshold": 0.5, "expected": 0.4, "pairs": [
+            {"sample": 3, "case": "case_007", "ratio": 0.1, "own": True},
+            {"sample": 41, "case": "case_012", "ratio": 0.46, "own": False}]},
+        "membership": [
+            {"attack": "distance", "what": "distance to the nearest sample",
+             "auc": 0.55, "low": 0.31, "high": 0.78, "p": 0.4, "members": 20, "others": 5},
+            {"attack": "discriminator", "what": "how real the run's discriminator finds a person; "
+             "it is in the run folder alone", "auc": 0.74, "low": 0.55, "high": 0.9, "p": 0.02,
+             "members": 20, "others": 5}],
+        "finding": "copies",
+    }  # fmt: skip
+
+
+def full() -> dict[str, Any]:
+    """Everything there is."""
+    random = np.random.default_rng(3)
+    return {
+        "version": 1, "gansynth": "0.9.0",
+        "of": {"kind": "run", "name": "cgan3d-1a2b", "generator": "cgan3d"},
+        "data": {"name": "nifti:phantoms", "fold": "0", "reference": "training cases",
+                 "subjects": 20, "cases": 20, "held_out_subjects": 5, "held_out_cases": 5},
+        "images": {"samples": 64, "real": 64, "axes": "DHW", "size": [32, 32, 32],
+                   "spacing": [1, 1, 1.5], "channels": ["T1", "FLAIR"],
+                   "labels": {"background": 0, "lesion": 1, "edema": 2}, "seed": 0},
+        "alarms": [
+            {"key": "spectrum", "text": "FLAIR: above 0.2/mm samples have a fifth of the power of "
+             "real images; they are blurred. Train longer, or weaken the voxel loss."}],
+        "words": {
+            "shown": [
+                "Samples of cgan3d-1a2b have the intensities of real images of T1, and cover two "
+                "of three kinds of lesions.",
+                "A classifier tells them from real images in 93 % of cases.",
+                "Two of 64 samples are near-copies of training cases."],
+            "not_shown": [
+                "Whether training with these samples helps is not shown; a benchmark tells.",
+                "With 5 held-out people membership inference says little: only an AUC above 0.78 "
+                "would have been told from chance."]},
+        "figures": figures(),
+        "left_out": [{"metric": "inception", "why": "Features of ImageNet say nothing of volumes "
+                      "with 2 channels."}],
+        "curves": {"spectrum": spectra(random), "intensities": intensities(random)},
+        "maps": maps(random),
+        "faithfulness": {
+            "judge": "segmenter of the fold: 400 steps on 10 of 20 people, then on the other 10",
+            "steps": 400,
+            "labels": [dice("lesion", 0.81, 0.74, 0.12), dice("edema", 0.72, 0.44, 0.2)],
+            "mean": dice("mean", 0.765, 0.59, 0.16), "finding": "partly"},
+        "memorisation": memorisation(),
+        "identity": {"folder": "exported", "files": 40, "findings": [
+            "exported/sample_0007.png: EXIF names a scanner; write it anew without."]},
+        "privacy": {"epsilon": 3.2, "delta": 1e-3, "unit": "subject",
+                    "what": "DP-SGD with a clip of 1.0, by the moments accountant."},
+        "seconds": {"samples": 3.1, "features": 20.0, "spectrum": 0.4, "maps": 161.0},
+    }  # fmt: skip
+
+
+def minimal() -> dict[str, Any]:
+    """Next to nothing."""
+    return {"version": 1}
+
+
+def nulled(value: Any) -> Any:
+    """The same with nothing but null where a number or text was."""
+    if isinstance(value, dict):
+        return {key: nulled(item) for key, item in value.items()}
+    return [nulled(item) for item in value] if isinstance(value, list) else None
+
+
+def nulls() -> dict[str, Any]:
+    """As full, with all its places, but nothing in any of them."""
+    found = nulled(full())
+    assert isinstance(found, dict)
+    return found
+
+
+def whys() -> dict[str, Any]:
+    """What could not be worked out, each with its reason; a bank of a source that is no fold."""
+    return full() | {
+        "of": {"kind": "bank", "name": "bank-7", "generator": None},
+        "data": {"name": "other", "fold": None, "reference": "cases of another source",
+                 "subjects": 1, "cases": 1, "held_out_subjects": 0, "held_out_cases": 0},
+        "alarms": [], "words": {"shown": [], "not_shown": []}, "figures": [],
+        "left_out": [{"metric": "spectrum", "why": "1 real image, expected 2 or more"}],
+        "curves": {}, "maps": [],
+        "faithfulness": {"why": "the samples have no labels"},
+        "memorisation": {"why": "nothing was held out"},
+        "identity": None, "privacy": None, "seconds": {},
+    }  # fmt: skip
+
+
+def small() -> dict[str, Any]:
+    """One point, one band, one bin, one label, one figure without a scale; nothing was copied."""
+    document = full()
+    document["images"] |= {"size": [64, 64], "axes": "HW", "spacing": [1, 1], "labels": {}}
+    document["figures"] = [
+        figure("c2st", "accuracy", "Classifier two-sample test", 0.5, 0.6, 0.1, better="half",
+               p=0.5, finding="like real") | dict.fromkeys(("real", "real_low", "real_high")),
+        figure("spectrum", "distance", "Radial power spectrum", 0.0, 0.0, 0.0, finding="like real"),
+    ]  # fmt: skip
+    spectrum = spectra(np.random.default_rng(0))[0]
+    document["curves"] = {
+        "spectrum": [{k: v if k == "channel" else v[:1] for k, v in spectrum.items()}],
+        "intensities": [{"channel": "T1", "label": None, "edges": [0, 1], "synthetic": [1],
+                         "real": [1]}],
+    }  # fmt: skip
+    one = {"x": 0.0, "y": 0.0, "side": "synthetic", "kind": None, "name": "sample 0"}
+    document["maps"] = [{"key": "images", "title": "t-SNE", "what": "", "points": [one]}]
+    document["faithfulness"]["labels"] = document["faithfulness"]["labels"][:1]
+    document["faithfulness"]["finding"] = "faithful"
+    document["memorisation"] |= {
+        "copies": {"count": 0, "of": 64, "threshold": 0.5, "expected": 0.2, "pairs": []},
+        "membership": [], "own": None, "finding": "not shown",
+    }  # fmt: skip
+    return document
+
+
+def many() -> dict[str, Any]:
+    """Four hundred points, four channels with three labels each, fifty near-copies."""
+    document, random = full(), np.random.default_rng(5)
+    document["maps"] = [
+        {**document["maps"][0], "points": points(random, (160, 40, 200), kinds=True)}
+    ]
+    spectrum, histogram = document["curves"]["spectrum"][0], document["curves"]["intensities"][0]
+    document["curves"] = {
+        "spectrum": [{**spectrum, "channel": c} for c in ("T1", "T1c", "T2", "FLAIR")],
+        "intensities": [
+            {**histogram, "channel": channel, "label": label}
+            for channel in ("T1", "T1c", "T2", "FLAIR")
+            for label in (None, "edema", "enhancing tumour", "necrosis")
+        ],
+    }
+    pair = document["memorisation"]["copies"]["pairs"][0]
+    document["memorisation"]["copies"] |= {"count": 50}
+    document["memorisation"]["copies"]["pairs"] = [{**pair, "sample": n} for n in range(50)]
+    return document
+
+
+def _hostile(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _hostile(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_hostile(item) for item in value]
+    return value + HOSTILE if isinstance(value, str) else value
+
+
+def hostile() -> dict[str, Any]:
+    """Every text is markup, and so are names of members."""
+    document = full()
+    found = _hostile(document)
+    assert isinstance(found, dict)
+    for made, told in zip(found["maps"], document["maps"], strict=True):
+        for point, same in zip(made["points"], told["points"], strict=True):
+            point["side"] = same["side"]
+    found["seconds"] = {f"a/b~,%{{:d}}{HOSTILE}": 1.0}
+    found["images"]["labels"] = {HOSTILE: 1}
+    return found
+
+
+def pictures(document: Mapping[str, Any]) -> dict[str, bytes]:
+    """A picture of each point but the last: a disc as large as its index."""
+    names = [p["name"] for m in document.get("maps") or () for p in m["points"] if p["name"]]
+    return {name: _disc(index) for index, name in enumerate(dict.fromkeys(names[:-1]))}
+
+
+def _disc(index: int, edge: int = 48) -> bytes:
+    rows, columns = np.mgrid[:edge, :edge] - edge / 2
+    far = np.hypot(rows, columns * (1 + 0.02 * (index % 9)))
+    grey = np.where(far < 20, 90 + 40 * np.cos(far / 3 + index), 0)
+    grey[np.hypot(rows - index % 9, columns + index % 7) < 4] = 230
+    stream = io.BytesIO()
+    Image.fromarray(grey.astype(np.uint8)).save(stream, "png")
+    return stream.getvalue()
+
+
+EVERY: dict[str, Callable[[], dict[str, Any]]] = {
+    made.__name__: made for made in (full, minimal, nulls, whys, small, many, hostile)
+}

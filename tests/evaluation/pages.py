@@ -1,0 +1,46 @@
+"""Reports of all made-up documents, written once."""
+# mypy: disallow-untyped-calls=False
+
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gansynth.evaluation.report import write_report
+from tests.benchmark.html_tree import parsed
+from tests.evaluation import documents
+
+PICTURED = ("full", "hostile", "many")
+
+
+def write(name, folder):
+    """Write one report; those that are ``PICTURED`` have pictures."""
+    document = documents.EVERY[name]()
+    pictures = documents.pictures(document) if name in PICTURED else {}
+    return document, write_report(document, folder, pictures)
+
+
+@cache
+def written(name):
+    """A document, its page and its Markdown."""
+    with tempfile.TemporaryDirectory() as folder:
+        document, paths = write(name, Path(folder) / "made" / "here")
+        assert set(paths) == {"report.html", "report.md"}
+        texts = [paths[key].read_text("utf-8") for key in ("report.html", "report.md")]
+    return json.loads(json.dumps(document)), texts[0], texts[1]
+
+
+@cache
+def page(name):
+    """The tree of a report."""
+    return parsed(written(name)[1])
+
+
+def section(name, key):
+    """One section of a report."""
+    return next(s for s in page(name).all("section") if s.attributes["id"] == key)
+
+
+EVERY = pytest.mark.parametrize("name", documents.EVERY)
