@@ -23,6 +23,9 @@ COMPONENTS = 50
 """Principal components that are kept: what lies beyond is noise for the most part."""
 USUAL = 30.0
 """Perplexity, as far as there are three times as many neighbours."""
+JITTER = 1e-3
+"""By how much images are moved, in deviations of the first component: of equal ones, which crops of
+small data sets are, scikit-learn's tree of neighbours makes nonsense (a divergence below 0)."""
 NOISE = 1e-6
 """Spread, as a share of the largest value, below which features are all the same."""
 EDGE = 96
@@ -57,6 +60,7 @@ def embed(features: Floats, *, seed: int = 0, perplexity: float | None = None) -
             f"t-SNE: perplexity {wanted:g} for {len(reduced)} images, expected more than 0 and "
             f"fewer than {others}; leave it out"
         )
+    reduced += JITTER * np.random.default_rng(seed).standard_normal(reduced.shape)
     tsne = TSNE(n_components=2, init="pca", perplexity=wanted, random_state=seed, n_jobs=1)
     return np.asarray(tsne.fit_transform(reduced), np.float32)
 

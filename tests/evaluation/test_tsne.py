@@ -46,6 +46,16 @@ def test_the_same_seed_gives_the_same_bits():
     assert np.array_equal(state[1], after[1])
 
 
+def test_equal_images_lie_together_and_the_map_stays_one():
+    """As they do where crops of few cases are drawn twice."""
+    places = embed(np.repeat(blobs(8), 3, axis=0))
+    copies = places.reshape(16, 3, 2)
+    assert np.abs(places).max() < 100
+    assert silhouette(places) > 0.5
+    within, between = copies.std(axis=1).mean(), copies.mean(axis=1).std(axis=0).mean()
+    assert within < 0.1 * between
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_units_of_features_do_not_matter(scale):
     assert silhouette(embed(blobs() * scale)) > 0.5
