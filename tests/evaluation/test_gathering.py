@@ -1,0 +1,121 @@
+"""What is compared: who was trained on, crops person after person; and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gansynth.errors import DataFault
+from gansynth.evaluation.gathering import Known, own_names
+from gansynth.evaluation.opening import check_alike
+from gansynth.lineage import CaseRecord, Lineage
+from gansynth.sources.cache import CaseCache
+from gansynth.testing import ToySource
+from tests.evaluation.gatherings import as_samples, compared, gathered, strangers
+
+
+class Siblings(ToySource):
+    """Two neighbours are one person."""
+
+    def subject(self, case_id):
+        return f"person_{int(case_id[-2:]) // 2}"
+
+
+def test_members_are_those_of_the_lineage():
+    source = ToySource(2)
+    known = Known.of(source, source.lineage(), CaseCache(source))
+    assert known.members == source.train_ids
+    assert known.others == source.held_out_ids
+
+
+def test_members_are_known_by_content_in_a_data_set_of_another_name():
+    source = ToySource(2)
+    seen = replace(source.lineage(), dataset="elsewhere")
+    seen = replace(seen, cases=tuple(replace(c, id=f"x{c.id}") for c in seen.cases))
+    assert Known.of(source, seen, CaseCache(source)).members == source.train_ids
+
+
+def test_relatives_of_members_are_neither():
+    source = Siblings(2)
+    few = source.records(source.train_ids[:3])
+    seen = Lineage(source.name, "0", few)
+    known = Known.of(source, seen, CaseCache(source))
+    assert known.members == ("toy_00", "toy_01", "toy_02")
+    assert "toy_03" not in known.others
+    assert known.others[0] == "toy_04"
+
+
+def test_crops_are_dealt_out_person_after_person():
+    found = gathered(strangers(), Siblings(2))
+    real = found.real(found.known.members, 9, np.random.default_rng(0))
+    people = [found.known.people[case.id] for case in real]
+    assert sorted(people[:6]) == [f"person_{n}" for n in range(6)]
+    assert len(real) == 9
+    assert len({case.id for case in real}) == 9
+
+
+def test_a_sample_is_of_whom_it_was_drawn_of():
+    drawn = strangers()
+    drawn[1] = replace(drawn[1], provenance={"case": "toy_05"})
+    seen = Lineage("toy:2", "0", (CaseRecord("toy_05", "Jane", "0"),))
+    assert own_names(drawn, seen)[:3] == ["sample 0", "Jane", "sample 2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda image: image[:1], "sample 3: has 1 channel(s), expected 2 (first, second)"),
+        (lambda image: image[:, :8], "sample 3: is of 8 x 32 voxels, expected 32 x 32"),
+        (lambda image: image * np.float32("nan"), "sample 3: holds 2048 NaN or infinite voxel(s)"),
+        (lambda image: image * 0 + 7, "sample 3: is constant (7 everywhere), expected an image"),
+    ],
+)
+def test_samples_that_cannot_be_compared_are_named(change, says):
+    drawn = strangers()
+    drawn[3] = replace(drawn[3], image=change(drawn[3].image))
+    with pytest.raises(DataFault) as caught:
+        compared(gathered(drawn))
+    assert str(caught.value).startswith(says)
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(DataFault, match=r"3 sample\(s\), expected at least 4"):
+        compared(gathered(strangers()[:3]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"channels": ("first", "third")}, "its channels are first, second, samples of X have"),
+        ({"spacing": (1.0, 2.0)}, "its spacing is 1 x 1 mm, samples of X have 1 x 2 mm"),
+        ({"labels": {"background": 0, "one": 2}}, "label 'one' is 1, samples of X have 2"),
+    ],
+)
+def test_real_cases_of_another_kind_are_refused(changes, says):
+    source = ToySource(2)
+    with pytest.raises(DataFault) as caught:
+        check_alike(source, replace(source.schema, **changes), "X")
+    assert f"--real toy:2: {says}" in str(caught.value)
+
+
+def test_real_cases_of_other_axes_are_refused():
+    with pytest.raises(DataFault, match="its axes are HW, samples of X have DHW"):
+        check_alike(ToySource(2), ToySource(3).schema, "X")
+
+
+def test_empty_places_of_real_cases_are_passed_over():
+    class Dark(ToySource):
+        """The left half of every case is empty, and so are most small crops."""
+
+        def load(self, case_id):
+            case = super().load(case_id)
+            image = case.image.copy()
+            image[:, :, :28] = 0
+            return replace(case, image=image, labels=None)
+
+    source = Dark(2)
+    found = gathered(as_samples(source.cases()), source)
+    found.space = replace(found.space, size=(8, 8))
+    real = found.real(found.known.members, 12, np.random.default_rng(0))
+    assert found.empty > 0
+    assert all(case.image.std() > 0 for case in real)
