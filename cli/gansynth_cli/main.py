@@ -40,6 +40,8 @@ COMMANDS = {
     "failures": ("failures", "Find what a host gets wrong, by inner folds of the training cases."),
     "sample": ("sample", "Draw labelled samples from a run."),
     "show": ("show", "Print where everything of a run is, and how far it has come."),
+    "turing-test": ("turing_test", "Have people tell real images from samples, on a local page."),
+    "evaluate": ("evaluate", "Say how good samples are, and what they give away."),
     "augment": ("augment", "Train a host framework with samples mixed in at a ratio."),
     "benchmark": ("benchmark", "Say whether it helps, by how much, and how sure that is."),
     "tune": ("tune", "Choose generator, ratio and schedule by inner folds; maybe none."),

@@ -1,0 +1,155 @@
+"""``gansynth turing-test``: can people tell a run's samples from real images?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gansynth.errors import UsageFault
+from gansynth_cli.common import (
+    FOLDER,
+    Output,
+    boxes_option,
+    device_option,
+    edit_option,
+    examples,
+    root_option,
+    table,
+    with_asking,
+    with_output,
+)
+from gansynth_cli.turing_options import with_session
+
+if TYPE_CHECKING:
+    from gansynth.asking import Asking
+    from gansynth.turing import Session
+
+
+@click.command(
+    epilog=examples(
+        "gansynth turing-test runs/g1 -n 50 --open",
+        "gansynth turing-test runs/g1 --results",
+    )
+)
+@click.argument("run", metavar="RUN", type=FOLDER)
+@with_session
+@click.option("--resume", is_flag=True, help="Go on with the session as it was prepared.")
+@click.option("--results", is_flag=True, help="Print the table so far; serve nothing.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port of 127.0.0.1.  [default: as before, or a free one]",
+)
+@click.option("--open", "browse", is_flag=True, help="Open the page in this machine's browser.")
+@edit_option
+@boxes_option
+@with_asking
+@device_option
+@root_option
+@with_output
+@click.pass_context
+def command(
+    context: click.Context,
+    run: Path,
+    shown: Mapping[str, Any],
+    name: str,
+    folder: Path | None,
+    instructions: Path | None,
+    resume: bool,
+    results: bool,
+    port: int | None,
+    browse: bool,
+    edits: tuple[str, ...],
+    boxes: str | None,
+    asking: Asking,
+    judged: bool,
+    device: str,
+    root: str | None,
+    out: Output,
+) -> None:
+    """Have people tell real images from samples, on a local page.
+
+    RUN is a folder that gansynth fit wrote. Real images and samples are prepared once, into
+    RUN/turing; the same command goes on with them. The page is served on this machine alone until
+    Ctrl-C, which prints the table (docs/turing_test.md).
+    """
+    from gansynth.turing import open_session, serve, write_results
+    from gansynth.turing.session import default_folder
+
+    folder = folder or default_folder(run, name)
+    if resume or results:
+        _check_alone(context, "--resume" if resume else "--results")
+    if not results:
+        how = {"edits": edits or None, "boxes": boxes, "judged": judged, "asking": asking}
+        asked = {**shown, **how, "instructions": _read(instructions)}
+        session = (
+            open_session(folder) if resume else _prepared(run, folder, asked, device, root, out)
+        )
+        out.reporter.say(f"session {session.id} in {session.folder}; end with Ctrl-C")
+        serve(session, port=port, ready=_telling(browse), reporter=out.reporter)
+    found, files = write_results(folder)
+    out.result({**found, "files": files}, _lines(found, files))
+
+
+def _prepared(
+    run: Path, folder: Path, asked: Mapping[str, Any], device: str, root: str | None, out: Output
+) -> Session:
+    from gansynth.turing import TuringOptions, prepare_session
+
+    options = TuringOptions(**asked)
+    return prepare_session(run, folder, options, device=device, root=root, reporter=out.reporter)
+
+
+def _check_alone(context: click.Context, option: str) -> None:
+    """Refuse options of preparing beside what prepares nothing."""
+    from click.core import ParameterSource
+
+    kept = {"run", "name", "folder", "resume", "results", "port", "browse", "as_json", "quiet"}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in kept:
+            raise UsageFault(
+                f"{option} with {parameter.opts[-1]}: the session is as it was prepared, expected "
+                f"{option} without it; leave it out, or prepare another session with --name NAME"
+            )
+
+
+def _read(path: Path | None) -> str:
+    from gansynth.integrity import reading
+
+    if path is None:
+        return ""
+    with reading(path):
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError:
+            raise UsageFault(f"--instructions {path}: is no text, expected UTF-8") from None
+
+
+def _telling(browse: bool) -> Callable[[str, Callable[[], None]], None]:
+    def ready(link: str, stop: Callable[[], None]) -> None:
+        # However quiet: without the link nobody gets in. Data goes to stdout, so this does not.
+        click.echo(f"link for raters: {link}", err=True)
+        if browse:
+            import webbrowser
+
+            webbrowser.open(link)
+
+    return ready
+
+
+def _lines(found: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
+    from gansynth.turing.words import rows
+
+    if found["raters"]:
+        yield from table(rows(found))
+        yield ""
+    yield from found["words"]
+    for warning in found["warnings"]:
+        yield f"note: {warning}"
+    yield ""
+    yield from table(files.items())

@@ -1,0 +1,164 @@
+"""What answers say beyond those who gave them: exact intervals, several raters, agreement, power.
+
+One rater's accuracy has Clopper and Pearson's interval (1934): never too narrow. As many images of
+each kind are shown, which makes it wider than it need be: the variance of two binomials of
+different shares is below that of one with their mean.
+
+Several raters look at the same images, so their answers to one image are not independent of each
+other. Their common accuracy has Korn and Graubard's interval (1998, "Confidence intervals for
+proportions with small expected number of positive counts estimated from survey data"): Clopper and
+Pearson's, of as many answers as they are worth. That number follows from the variance of the mean
+over images, and over raters too if it is to hold for others than these (Cameron, Gelbach and Miller
+2011, two-way clustering); it is never taken to be larger than that of the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+CONFIDENCE = 0.95
+POWER = 0.8
+LEAST_RATERS = 3
+"""Raters from which on something is said of others than these."""
+Floats = npt.NDArray[np.float64]
+Answers = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its exact interval.
+
+    Attributes:
+        value: correct / answers; None of no answer.
+        low: of the 95 % interval.
+        high: likewise.
+        p: two-sided, of the hypothesis that it is a half in truth.
+        worth: how many independent answers it counts for.
+    """
+
+    value: float | None
+    low: float
+    high: float
+    p: float
+    worth: float
+
+
+def share_of(correct: float, answers: float) -> Share:
+    """A share of independent answers; numbers need not be whole (Korn and Graubard).
+
+    Args:
+        correct: how many.
+        answers: of how many.
+    """
+    from scipy.special import betainc, betaincinv
+
+    if answers <= 0:
+        return Share(None, 0.0, 1.0, 1.0, 0.0)
+    wrong, tail = answers - correct, (1 - CONFIDENCE) / 2
+    low = float(betaincinv(correct, wrong + 1, tail)) if correct > 0 else 0.0
+    high = float(betaincinv(correct + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
+    fewer = min(correct, wrong)  # P(at most so few) of a fair coin, doubled: as extreme, or more
+    p = min(1.0, 2 * float(betainc(answers - fewer, fewer + 1, 0.5)))
+    return Share(correct / answers, low, high, p, answers)
+
+
+def share_of_several(correct: Answers, *, others: bool = False) -> Share:
+    """The common share of several raters who answered the same images.
+
+    Args:
+        correct: bool (raters, images).
+        others: whether it is to hold for other raters too, and not for these alone; other images it
+            always holds for.
+    """
+    from scipy.stats import t
+
+    raters, images = correct.shape
+    value, cells = float(correct.mean()), correct.size
+    freedom = min(raters, images) - 1 if others else images - 1
+    if freedom < 1:
+        return share_of(value, 1)
+    away: Floats = correct.astype(np.float64) - value
+    simple = value * (1 - value) / cells
+    if simple == 0:  # all alike: as if every answer to an image, or of a rater, were one answer
+        worth = float(min(raters, images) if others else images)
+    else:
+        spread = _variance(away, others)
+        stretched = (t.ppf((1 + CONFIDENCE) / 2, cells - 1) / _t(freedom)) ** 2
+        worth = cells * min(1.0, simple / spread if spread > 0 else 1.0) * float(stretched)
+    found = share_of(value * worth, worth)
+    return Share(value, found.low, found.high, found.p, worth)
+
+
+def _variance(away: Floats, others: bool) -> float:
+    """Of the mean, over images and, if so asked, raters."""
+    raters, images = away.shape
+    of_images = (away.sum(axis=0) ** 2).sum() * images / (images - 1)
+    if not others:
+        return float(of_images / away.size**2)
+    of_raters = (away.sum(axis=1) ** 2).sum() * raters / (raters - 1)
+    both = of_images + of_raters - (away**2).sum()
+    return float(max(both, of_images, of_raters) / away.size**2)
+
+
+def _t(freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def fleiss_kappa(counts: npt.ArrayLike) -> float | None:
+    """Agreement beyond chance of several raters (Fleiss 1971); None where all say the same always.
+
+    Args:
+        counts: (items, categories), how many raters chose which; each item has as many raters.
+    """
+    table = np.asarray(counts, np.float64)
+    raters = table[0].sum()
+    chance = float(((table.sum(axis=0) / table.sum()) ** 2).sum())
+    if raters < 2 or chance == 1:
+        return None
+    agreed = ((table**2).sum(axis=1) - raters) / (raters * (raters - 1))
+    return (float(agreed.mean()) - chance) / (1 - chance)
+
+
+def cohen_kappa(one: npt.ArrayLike, other: npt.ArrayLike) -> float | None:
+    """Agreement beyond chance of two raters (Cohen 1960); None where both say one thing always.
+
+    Args:
+        one: bool (items,).
+        other: likewise.
+    """
+    a, b = np.asarray(one, np.bool_), np.asarray(other, np.bool_)
+    chance = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
+    return None if chance == 1 else (float((a == b).mean()) - chance) / (1 - chance)
+
+
+@cache
+def power_of(answers: int, truth: float) -> float:
+    """How often so many answers of that accuracy are found to differ from a half (p below 5 %)."""
+    from scipy.stats import binom
+
+    counts = np.arange(answers + 1)
+    fewer = np.minimum(counts, answers - counts)
+    found = 2 * binom.cdf(fewer, answers, 0.5) <= 1 - CONFIDENCE
+    return float(binom.pmf(counts, answers, truth)[found].sum())
+
+
+@cache
+def detectable(answers: int) -> float | None:
+    """The least accuracy above a half, in whole per cent, that is found with 80 % power."""
+    for percent in range(51, 101):
+        if power_of(answers, percent / 100) >= POWER:
+            return percent / 100
+    return None
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """Of the values that are known."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
