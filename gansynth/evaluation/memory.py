@@ -29,7 +29,10 @@ FINELY = 128
 """Most samples whose nearest case is looked for in full resolution."""
 CROPS = 4
 """Crops of a case that a discriminator is asked about."""
-SHUFFLED = 0.05
+OWN = 0.5
+"""Share of that ratio at which a sample is a copy of the case whose labels it was drawn of: labels
+alone, where they say much of an image, bring it half as near."""
+CHANCE = 0.05
 """p below which samples count as nearer to training people than to others."""
 
 
@@ -87,8 +90,8 @@ def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> 
     """``copies``, ``nearer to training`` or ``not shown``."""
     if copies.pairs:
         return "copies"
-    by_distance = [a for a in attacks if a.attack == "distance" and a.p < SHUFFLED]
-    close = near is not None and near.p < SHUFFLED and near.value > 0.5
+    by_distance = [a for a in attacks if a.attack == "distance" and a.p < CHANCE]
+    close = near is not None and near.p < CHANCE and near.value > 0.5
     return "nearer to training" if close or by_distance else "not shown"
 
 
@@ -225,10 +228,10 @@ def near_copies(gathered: Gathered, sides: Sides, looked: _Looked) -> Copies:
     margins, least = looked.to_all.margins(), looked.margin()
     pairs = {}
     for number, near in enumerate(nearest.near):
-        if near.ratio is None or near.ratio >= COPY or margins[number] > least:
-            continue
         own = known.people.get(near.case) == sides.drawn_of[number]
-        pairs[number] = (near.case, near.ratio, own)
+        most = COPY * OWN if own else COPY
+        if near.ratio is not None and near.ratio < most and margins[number] <= least:
+            pairs[number] = (near.case, near.ratio, own)
     return Copies(pairs, len(samples), COPY, least)
 
 

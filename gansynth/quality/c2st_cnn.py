@@ -17,7 +17,7 @@ from gansynth.quality.figure import Floats, Indices
 from gansynth.quality.halved import Image
 from gansynth.quality.sides import Sides
 
-BATCH, RATE = 48, 2e-3
+BATCH, RATE = 32, 3e-3
 
 
 class NetworkC2ST(C2ST):
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        widths = (16, 32, 64)
+        widths = (12, 24, 48)
         layers: list[nn.Module] = []
         for n, width in enumerate(widths):
             before = channels if not n else widths[n - 1]

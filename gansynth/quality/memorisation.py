@@ -179,7 +179,7 @@ class Copies:
         pairs: number of the sample -> its nearest case, the distance in usual ones, and whether
             that is the case whose labels were asked for.
         of: samples that were looked at.
-        threshold: ratio below which one is a near-copy.
+        threshold: ratio below which one is a near-copy; of its own case half of that.
         margin: distance to its person over that to the next one, at most which it is.
     """
 
