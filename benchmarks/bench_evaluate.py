@@ -65,11 +65,13 @@ class DataSet:
         options: ``--data`` and how it is read, as typed.
         arms: the generators.
         note: what it is.
+        controls: whether controls are evaluated on it.
     """
 
     options: tuple[str, ...]
     arms: tuple[Arm, ...]
     note: str
+    controls: bool = False
 
 
 def read(**keys: str) -> tuple[str, ...]:
@@ -86,13 +88,13 @@ def volumes(steps: int) -> tuple[Arm, ...]:
     )
 
 
-def slices(steps: int, *best: str) -> tuple[Arm, ...]:
-    """Generators of slices from noise; options of the one that can draw label maps, too."""
-    common = ("dcgan", "--set", "width=16", "--set", "batch_size=16")
-    more = {"wgan-gp": (*FASTER, *best)}
+def slices(steps: int, *more: str, objectives: Sequence[str] = ("wgan-gp",)) -> tuple[Arm, ...]:
+    """Generators of slices from noise; the first of them alone draws label maps well."""
+    common = ("dcgan", "--set", "width=16", "--set", "batch_size=16", *more)
+    rates = {"wgan-gp": FASTER}
     return tuple(
-        Arm(f"dcgan {name}", (*common, "--set", f"objective={name}", *more.get(name, ())), steps)
-        for name in OBJECTIVES
+        Arm(f"dcgan {name}", (*common, "--set", f"objective={name}", *rates.get(name, ())), steps)
+        for name in objectives
     )
 
 
@@ -111,7 +113,7 @@ def phantoms(home: Path) -> DataSet:
     """Volumes around the tumour."""
     options = ("--data", f"nifti:{gliomas(home)}", *read(size="32,32,32", folds="3"))
     lesion = Arm("cgan3d lesion", ("cgan3d", "--recipe", "lesion", "--scale", "tiny"), 600)
-    return DataSet(options, (*volumes(600), lesion), "simulated gliomas, 32^3 voxels of 4 mm")
+    return DataSet(options, (*volumes(600), lesion), "simulated gliomas, 32^3 voxels of 4 mm", True)
 
 
 def phantom_slices(home: Path) -> DataSet:
@@ -126,8 +128,10 @@ def metastases(home: Path) -> DataSet:
     from yolo_data import phantoms as yolo_phantoms
 
     found = yolo_phantoms(home / "metastases")
-    arms = (Arm("cpggan", ("cpggan", *GROWING), None),)
-    return DataSet(found.data, arms, "slices of simulated metastases, 64 x 64, boxes")
+    arms = (Arm("cpggan", ("cpggan", *GROWING), 1500),)
+    return DataSet(
+        (*found.data, *read(size="64x64")), arms, "slices of simulated metastases, 64 x 64, boxes"
+    )
 
 
 def hippocampus(home: Path) -> DataSet | None:
@@ -148,7 +152,7 @@ def hippocampus_slices(home: Path) -> DataSet | None:
     how = read(plane="axial", slices="20%-80%", resize="48x48")
     subjects = ("--subjects", str(task / "subjects.csv"))
     options = ("--data", f"slices:msd:{task}", *subjects, *how)
-    return DataSet(options, slices(2000, "--with-mask"), "slices of hippocampus, 48 x 48")
+    return DataSet(options, slices(2000, "--with-mask"), "slices of hippocampus, 48 x 48", True)
 
 
 def brats15(home: Path) -> DataSet | None:
@@ -159,7 +163,8 @@ def brats15(home: Path) -> DataSet | None:
         return None
     request = brats(DATA, home)
     options = ("--data", f"slices:{request.where}", *read(**request.read))
-    return DataSet(options, slices(2000), "sagittal slices of BRATS 2015, 64 x 64, four people")
+    arms = slices(2000, objectives=OBJECTIVES)
+    return DataSet(options, arms, "sagittal slices of BRATS 2015, 64 x 64, four people")
 
 
 def figshare(home: Path) -> DataSet | None:
@@ -169,12 +174,12 @@ def figshare(home: Path) -> DataSet | None:
     found = yolo_figshare(home / "figshare")
     if found is None:
         return None
-    how = read(resize="64x64")
-    arms = (Arm("cpggan", ("cpggan", *GROWING), None),)
+    how = read(size="64x64")
+    arms = (Arm("cpggan", ("cpggan", *GROWING), 1500),)
     return DataSet((*found.data, *how), arms, "slices of brain tumours (figshare), 64 x 64, boxes")
 
 
-GROWING = ("--set", "stage_images=1500", "--set", "fade_images=1500", "--set", "steps=1500")
+GROWING = ("--set", "stage_images=2500", "--set", "fade_images=2000")
 SETS: Mapping[str, Callable[[Path], DataSet | None]] = {
     "phantoms": phantoms,
     "phantom-slices": phantom_slices,
@@ -349,6 +354,8 @@ def measured(name: str, home: Path, args: argparse.Namespace) -> dict[str, Any] 
         fits[arm.name] = fitted(home, data, arm, run, args)
         found[arm.name] = summary(evaluated(run, args))
     kept = home / f"{name}-controls.json"
+    if not data.controls:
+        return {"note": data.note, "fit_seconds": fits, "samples": found}
     if not kept.exists():
         first = home / f"{name}-{data.arms[0].name}".replace(" ", "-")
         kept.write_text(json.dumps(controls(first, args)), encoding="utf-8")
