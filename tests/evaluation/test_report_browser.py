@@ -104,6 +104,7 @@ def test_the_keyboard_goes_from_point_to_point(browser, address):
     page.keyboard.press("ArrowDown")
     assert shown(page) == label(page)
     assert label(page) in seen
+    assert page.evaluate("document.activeElement.tabIndex") == 0
     assert page.locator('.map [tabindex="0"]').count() == 2  # one way in for each map
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "place"

@@ -8,10 +8,13 @@ from urllib.parse import unquote
 
 import pytest
 
+from gansynth.benchmark.report.blocks import Panels
 from gansynth.benchmark.report.document import Node, resolve
-from gansynth.benchmark.report.svg import LogAxis
+from gansynth.benchmark.report.svg import Drawings, LogAxis
 from gansynth.evaluation.report.found import decimals, shortest
+from gansynth.evaluation.report.intensities import intensities
 from gansynth.evaluation.report.realism import Scale
+from tests.benchmark.html_tree import parsed
 from tests.benchmark.tracing import check_link, loose, strings, traced
 from tests.evaluation.documents import figure
 from tests.evaluation.pages import EVERY, page, section, written
@@ -225,4 +228,31 @@ def test_pointers_of_awkward_names_are_escaped_in_addresses():
     links = [a for a in section("hostile", "seconds").all("a") if a.has("n")]
     key = next(iter(written("hostile")[0]["seconds"]))
     token = key.replace("~", "~0").replace("/", "~1")
-    assert unquote(links[0].attributes["href"]) == f"evaluation.json#/seconds/{token}"
+    assert unquote(links[-1].attributes["href"]) == f"evaluation.json#/seconds/{token}"
+
+
+def histogram(**densities):
+    """What is drawn of a distribution: both outlines, and what is written."""
+    edges = list(range(len(densities["real"]) + 1))
+    node = {"channel": "T1", "label": None, "edges": edges, **densities}
+    blocks = intensities(Node({"curves": {"intensities": [node]}}), Drawings())
+    ((_, drawing),) = next(b.items for b in blocks if isinstance(b, Panels))
+    found = parsed(str(drawing))
+    outlines = [e.attributes["points"].split() for e in found.all("polyline")]
+    return outlines, [t.text for t in found.all("text")]
+
+
+def test_a_distribution_leaves_out_what_is_empty_at_its_sides():
+    outlines, ticks = histogram(real=[0, 0, 1, 2, 1, 0, 0], synthetic=[0, 0, 0, 2, 2, 1e-6, 0])
+    assert [len(outline) for outline in outlines] == [8, 8]
+    assert "0" not in ticks
+    assert "3" in ticks
+
+
+def test_a_single_high_bin_does_not_flatten_a_distribution():
+    hill = [*range(1, 9), *range(8, 0, -1)]
+    outlines, words = histogram(real=[100, *hill], synthetic=[90, *hill])
+    heights = {float(corner.split(",")[1]) for corner in outlines[0]}
+    assert min(sorted(heights)[1:]) < 40  # the hill's top, of 118 pixels
+    assert "peaks are cut" in words
+    assert "peaks are cut" not in histogram(real=hill, synthetic=hill)[1]

@@ -24,11 +24,17 @@ ROOF = 14.0
 CUT = 3.0
 """A few bins that are so many times higher than the next ones are cut off."""
 FEW = 4
+TRIFLE = 0.003
+"""Share of a panel's height below which bins at its sides are not drawn."""
 
 
 def intensities(root: Node, drawings: Drawings) -> list[Block]:
     """How intensities are distributed: of whole channels, and within labels."""
-    own = [node for node in root["curves"]["intensities"] if len(finite(node["edges"])) > 1]
+    own = [
+        node
+        for node in root["curves"]["intensities"]
+        if len(finite(node["edges"])) > 1 and (finite(node["synthetic"]) or finite(node["real"]))
+    ]
     if not own:
         return []
     whole = [_histogram(drawings, node) for node in own if not node["label"]]
@@ -41,11 +47,11 @@ def intensities(root: Node, drawings: Drawings) -> list[Block]:
 
 
 def _histogram(drawings: Drawings, node: Node) -> tuple[Line, Markup]:
-    edges = finite(node["edges"])
-    along = Axis.over(edges, LEFT - 12, RIGHT, about=4, tight=True)
     sides = {key: [one.number or 0.0 for one in node[key]] for key in ("real", "synthetic")}
     densities = sorted([v for own in sides.values() for v in own], reverse=True) or [1.0]
     top = _top(densities)
+    edges, sides = _trimmed(finite(node["edges"]), sides, TRIFLE * top)
+    along = Axis.over(edges, LEFT - 12, RIGHT, about=4, tight=True)
     down = Axis(0.0, top, (), FLOOR, ROOF)
     drawn = [line(along.start, FLOOR, along.end, FLOOR, "grid")]
     for side, own in sides.items():
@@ -59,6 +65,16 @@ def _histogram(drawings: Drawings, node: Node) -> tuple[Line, Markup]:
     name = f"{channel}, {label}" if label else channel
     said = "; ".join(f"{side} highest at {_mode(edges, own)}" for side, own in sides.items())
     return [name], drawings.drawing(f"Intensities, {name}", f"{said}.", FLOOR + 20, *drawn)
+
+
+def _trimmed(
+    edges: list[float], sides: dict[str, list[float]], least: float
+) -> tuple[list[float], dict[str, list[float]]]:
+    """Without bins at both ends that are too low to be seen; never without any."""
+    seen = [i for own in sides.values() for i, v in enumerate(own) if v > least]
+    seen = [i for i in seen if i + 1 < len(edges)] or [0, len(edges) - 2]
+    first, last = min(seen), max(seen) + 1
+    return edges[first : last + 1], {key: own[first:last] for key, own in sides.items()}
 
 
 def _top(densities: Sequence[float]) -> float:
@@ -81,7 +97,5 @@ def _steps(
 def _mode(edges: Sequence[float], densities: Sequence[float]) -> str:
     """The middle of the highest bin, in words."""
     pairs = list(zip(itertools.pairwise(edges), densities, strict=False))
-    if not pairs:
-        return "nowhere"
-    (left, right), _ = max(pairs, key=lambda pair: pair[1])
-    return f"{(left + right) / 2:.3g}"
+    (left, right), most = max(pairs, key=lambda pair: pair[1], default=((0.0, 0.0), 0.0))
+    return f"{(left + right) / 2:.3g}" if most else "nowhere"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from gansynth.benchmark.report.blocks import Block, Items, Section, Terms, Words
+from gansynth.benchmark.report.blocks import Items, Section
 from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.rendering import Report
 from gansynth.benchmark.report.svg import Drawings
@@ -16,6 +16,7 @@ from gansynth.evaluation.report.found import RESULTS, shortest, told
 from gansynth.evaluation.report.maps import WARNING, maps
 from gansynth.evaluation.report.memorisation import memorisation
 from gansynth.evaluation.report.parts import parts
+from gansynth.evaluation.report.reading import reading
 from gansynth.evaluation.report.realism import figures
 from gansynth.evaluation.report.records import identity, privacy, seconds
 
@@ -115,36 +116,5 @@ def _sections(root: Node, pictures: Mapping[str, bytes]) -> tuple[Section, ...]:
         Section("identity", "Exported files", "Exported files", identity(root)),
         Section("privacy", "Differential privacy", "Privacy", privacy(root)),
         Section("seconds", "Seconds", "Seconds", seconds(root)),
-        Section("reading", "How to read this", "How to read", _reading()),
+        Section("reading", "How to read this", "How to read", reading()),
     )
-
-
-def _reading() -> Sequence[Block]:
-    lines = (
-        "A distance of samples to real images says nothing by itself: images of other real people "
-        "are not at distance zero either. So each figure is worked out twice: for samples, and for "
-        "other real people in their place, against the same real people. Real people are dealt out "
-        "in two halves, again and again, and nobody is in both; where such comparisons of real "
-        "people lie is the band. Samples within it are as far from real people as these are from "
-        "each other.",
-        "A figure is unlike real if it lies outside the band on the wrong side and the interval of "
-        "the difference leaves zero out (of a test: p is below 0.05). It is unclear if only one of "
-        "both holds, or too little is known. Like real means: not told apart by this figure with "
-        "so many images, no more.",
-    )
-    terms: tuple[tuple[str, Line], ...] = (
-        ("band", ["drawn equally wide in each row of realism; right of it a row is logarithmic, "
-                  "and 10× is ten half widths of the band from its middle"]),
-        ("95 % CI", ["holds the true value in 95 % of such evaluations; of few people it is wide"]),
-        ("p", ["how often chance alone would show as much; below 0.05 it is called shown"]),
-        ("two-sample test", ["a classifier is to tell samples from real images: 0.5 is a coin, so "
-                             "they are alike to it; 1 is always right"]),
-        ("AUC", ["the chance that an attack holds a person that was trained on for a member rather "
-                 "than one that was not: 0.5 is a coin, 1 gives everybody away"]),
-        ("ratio", ["Dice of samples over that of real cases"]),
-        ("shuffled", ["each sample with the labels of another: what a judge finds by chance, or by "
-                      "what all samples have in common"]),
-        ("usual distance", ["that of a real image to the nearest one of another person"]),
-        ("numbers", [f"each is a link to its place in {RESULTS}, named by its JSON pointer"]),
-    )  # fmt: skip
-    return [*(Words([line]) for line in lines), Terms(terms)]

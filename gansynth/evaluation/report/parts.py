@@ -52,17 +52,15 @@ def _realism(root: Node) -> Lines:
 
 
 def _names(some: Sequence[Node], own: Sequence[Node]) -> list[str]:
-    """Each title once; with the name of the figure where not all of its metric are among them."""
-    metrics = [figure["metric"].value for figure in own]
-    here = [figure["metric"].value for figure in some]
-    whole_ = {metric for metric in here if here.count(metric) == metrics.count(metric)}
-    names = [
-        title_of(figure)
-        if figure["metric"].value in whole_
-        else f"{title_of(figure)} ({figure['name'].text or 'without a name'})"
-        for figure in some
+    """Each title once; with the names of its figures where not all of them are among these."""
+    titles = [title_of(figure) for figure in own]
+    found: dict[str, list[str]] = {}
+    for figure in some:
+        found.setdefault(title_of(figure), []).append(figure["name"].text or "without a name")
+    return [
+        title if len(names) == titles.count(title) else f"{title} ({'; '.join(names)})"
+        for title, names in found.items()
     ]
-    return list(dict.fromkeys(names))
 
 
 def _labels(node: Node) -> Lines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gansynth.benchmark.report.blocks import Block, Column, Row, Table, Terms, Words
+from gansynth.benchmark.report.blocks import Block, Column, More, Row, Table, Terms, Words
 from gansynth.benchmark.report.document import Node, pattern
 from gansynth.benchmark.report.words import Line, derived, number, whole
 from gansynth.evaluation.report.found import shortest, told
@@ -50,5 +50,5 @@ def seconds(root: Node) -> list[Block]:
     rows = [Row([[name], [number(node, 1)]]) for name, node in known]
     of = pattern("seconds", [name for name, _ in known])
     total = derived("sum", [node for _, node in known], 1, of=of, holder="/seconds")
-    columns = [Column("part", "words"), Column("seconds")]
-    return [Table("What took how long", columns, [*rows, Row([["in all"], [total]])])]
+    table = Table("What took how long", [Column("part", "words"), Column("seconds")], rows)
+    return [Words(["In all ", total, " s."]), More("Part by part", [table])]
