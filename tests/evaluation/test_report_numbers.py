@@ -197,6 +197,11 @@ def test_points_of_a_map_keep_their_shape_and_lie_within_it():
         assert math.dist(places[0], places[index]) == pytest.approx(far * unit, abs=0.05)
 
 
+def test_pictures_are_told_with_the_kind_that_any_map_knows():
+    told = next(f for f in section("full", "maps").all("figure") if "id" in f.attributes)
+    assert next(told.all("img")).attributes["alt"] == "case_000 #0, real, training, meningioma"
+
+
 def test_pictures_are_embedded_once_whatever_shows_them():
     pictures = [i.attributes["src"] for i in page("full").all("img")]
     points = [g for g in page("full").all("g") if "data-picture" in g.attributes]

@@ -196,7 +196,7 @@ def _gallery(
     pictures: Mapping[str, bytes], keys: Mapping[str, str], own: Sequence[Sequence[Shown]]
 ) -> More:
     """Every picture once; points show them from here."""
-    words = {p.node["name"].text: p.words for points in own for p in points}
+    words = {p.node["name"].text: p.words for points in reversed(own) for p in points}
     figures = [
         tag(
             "figure",
