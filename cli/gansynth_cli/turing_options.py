@@ -18,7 +18,9 @@ def with_session(function: F) -> F:
 
     @click.option(
         "-n",
+        "--n",
         "--number",
+        "number",
         type=click.IntRange(min=1),
         default=50,
         show_default=True,

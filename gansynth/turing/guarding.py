@@ -52,7 +52,7 @@ def refused(status: int, text: str) -> web.Response:
 
 
 @web.middleware
-async def check_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse other names of this machine, and requests that other pages make."""
     host = request.headers.get("Host", "")
     if host.partition(":")[0].lower() not in HOSTS:
@@ -81,4 +81,4 @@ def set_cookie(response: web.Response, name: str, value: str) -> None:
     )
 
 
-MIDDLEWARES: tuple[Middleware, ...] = (check_host,)
+MIDDLEWARES: tuple[Middleware, ...] = (guarded,)

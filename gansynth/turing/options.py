@@ -9,6 +9,7 @@ from typing import Any, Literal
 from gansynth.asking import Asking
 from gansynth.errors import UsageFault
 
+REAL, SYNTHETIC = "real", "synthetic"
 Origin = Literal["held-out", "training", "all"]
 Contrast = Literal["real", "own"]
 MOST = 1000

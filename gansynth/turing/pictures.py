@@ -22,7 +22,7 @@ from gansynth.png import scaled
 from gansynth.reporting import Reporter
 from gansynth.schema import FloatArray, Schema
 from gansynth.turing.choosing import Chosen, choose, groups_of
-from gansynth.turing.options import TuringOptions
+from gansynth.turing.options import REAL, SYNTHETIC, TuringOptions
 from gansynth.turing.real import Cutter, find_windows, open_real, seen_by_run
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from gansynth.sources.base import CaseSource
 
 Bytes = npt.NDArray[np.uint8]
-REAL, SYNTHETIC = "real", "synthetic"
 LARGEST = 4 << 30
 """Bytes of all images: they are held in memory while they are shown."""
 MEASURED = 64

@@ -23,9 +23,10 @@ from typing import Any
 
 from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.integrity import disk_errors, reading, write_bytes_atomic
+from gansynth.turing.options import REAL, SYNTHETIC
 from gansynth.turing.session import OWN, RATERS
 
-ANSWERS = ("real", "synthetic")
+ANSWERS = (REAL, SYNTHETIC)
 HEADER = ("name", "years", "code", "order", "names")
 NAME = re.compile(r"[^\W_][\w .,'’()-]{0,39}")
 """What a rater may be called: it begins with a letter or digit, and holds nothing of HTML."""

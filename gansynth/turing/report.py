@@ -26,11 +26,11 @@ from gansynth.turing.inference import (
     share_of,
     share_of_several,
 )
+from gansynth.turing.options import REAL, SYNTHETIC
 from gansynth.turing.raters import Rater, read_raters
 from gansynth.turing.session import Session, read_key, read_session
 
 VERSION = 1
-REAL, SYNTHETIC = "real", "synthetic"
 Record = Mapping[str, Any]
 CELLS = {
     "real_as_real": (REAL, REAL),

@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -283,9 +283,3 @@ def _forget_unfinished(folder: Path) -> None:
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             with contextlib.suppress(OSError):
                 shutil.rmtree(left)
-
-
-def shown_size(document: Mapping[str, Any]) -> Sequence[int]:
-    """Channels and voxels (C, D, H, W) of each image of a session."""
-    about = document["images"]
-    return [len(about["channels"]), *about["size"]]

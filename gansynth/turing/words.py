@@ -83,6 +83,11 @@ def warnings(found: Document) -> list[str]:
             f"{len(unfinished)} rater(s) have not finished and are not pooled: "
             f"{', '.join(unfinished)}"
         )
+    if about["flawed"]:
+        told.append(
+            f"{about['flawed']} samples had a flaw and were left out (gansynth sample says which): "
+            "raters saw the others"
+        )
     if about["seen_by_run"]:
         told.append(
             f"{about['seen_by_run']} of the {about['cases']} real cases are training cases of the "

@@ -1,0 +1,83 @@
+"""A rater with a real browser: pages opened, images answered, pixels read."""
+# mypy: disallow-untyped-calls=False
+
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = Path("/usr/bin/chromium")
+PHONE = {
+    "viewport": {"width": 360, "height": 740},
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+}
+READY = "#real[aria-disabled=false]"
+PIXELS = """canvas => {
+  const copy = new OffscreenCanvas(canvas.width, canvas.height);
+  const drawing = copy.getContext("2d", { willReadFrequently: true });
+  drawing.drawImage(canvas, 0, 0);
+  const { data } = drawing.getImageData(0, 0, canvas.width, canvas.height);
+  return Array.from(data.filter((_, i) => i % 4 == 0));
+}"""
+WAIT_MS = 320
+"""An image cannot be answered before; see LEAST_MS in main.js."""
+
+
+def opened(browser: Any, link: str, **window: Any) -> Any:
+    """A page with the link followed; ``page.said`` and ``page.asked`` collect."""
+    page = browser.new_context(**window).new_page()
+    page.said, page.asked = [], []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(link)
+    page.wait_for_selector("#name")
+    return page
+
+
+def begun(browser: Any, link: str, name: str = "Dr. Ito", **window: Any) -> Any:
+    """A page that shows the first image."""
+    page = opened(browser, link, **window)
+    page.fill("#name", name)
+    page.click("text=Begin")
+    page.wait_for_selector(READY)
+    return page
+
+
+def pixels(page: Any, channel: int = 0) -> list[int]:
+    """Grey values of a canvas, row by row."""
+    found: list[int] = page.locator("canvas").nth(channel).evaluate(PIXELS)
+    return found
+
+
+def drag(page: Any, dx: float, dy: float) -> None:
+    """Drag on the image with the mouse."""
+    box = page.locator(".frame").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + dy, steps=4)
+    page.mouse.up()
+
+
+def swipe(page: Any, *fingers: tuple[float, float, float, float]) -> None:
+    """Move fingers over the image, each from (x, y) to (x, y), in shares of it."""
+    box = page.locator(".frame").first.bounding_box()
+    protocol = page.context.new_cdp_session(page)
+
+    def at(share: float) -> list[dict[str, float]]:
+        return [
+            {
+                "x": box["x"] + box["width"] * (a + share * (c - a)),
+                "y": box["y"] + box["height"] * (b + share * (d - b)),
+                "id": number,
+            }
+            for number, (a, b, c, d) in enumerate(fingers)
+        ]
+
+    send = "Input.dispatchTouchEvent"
+    protocol.send(send, {"type": "touchStart", "touchPoints": at(0)})
+    for step in range(1, 9):
+        protocol.send(send, {"type": "touchMove", "touchPoints": at(step / 8)})
+    protocol.send(send, {"type": "touchEnd", "touchPoints": []})
+    protocol.detach()

@@ -1,0 +1,226 @@
+"""Answers on the disk: acknowledged ones stay, a torn last line goes, other damage is told."""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.turing import raters
+from gansynth.turing.raters import (
+    clean_ms,
+    clean_name,
+    clean_years,
+    new_rater,
+    read_raters,
+    same_code,
+)
+
+TIMES: dict[str, float | None] = {"ms": 1200.5, "hidden_ms": 0.0, "server_ms": 1300.0}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "raters").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def rater(folder) -> Any:
+    return new_rater(folder, "Dr. Ito", 12.0, 4)
+
+
+def answered(rater: Any, *answers: str) -> None:
+    for answer in answers:
+        rater.answer(rater.names[rater.done], answer, TIMES)
+
+
+def test_answers_are_read_back_as_they_were_given(folder, rater):
+    answered(rater, "real", "synthetic", "synthetic")
+    (read,) = read_raters(folder, 4)
+    assert (read.name, read.years, read.code, read.order) == (
+        "Dr. Ito",
+        12,
+        rater.code,
+        rater.order,
+    )
+    assert [one["answer"] for one in read.answers] == ["real", "synthetic", "synthetic"]
+    assert [one["image"] for one in read.answers] == rater.order[:3]
+    assert {key: read.answers[0][key] for key in TIMES} == TIMES
+    assert not read.finished
+
+
+def test_an_answer_is_forced_to_the_disk_before_it_counts(rater, monkeypatch):
+    forced: list[int] = []
+    sync = os.fsync
+
+    def spy(handle: int) -> None:
+        sync(handle)
+        forced.append(len(rater.path.read_text().splitlines()))
+        assert rater.done == 0
+
+    monkeypatch.setattr(os, "fsync", spy)
+    answered(rater, "real")
+    assert forced == [2]
+
+
+def test_nobody_but_the_owner_may_read_answers(rater):
+    assert stat.S_IMODE(rater.path.stat().st_mode) == 0o600
+
+
+def test_a_full_disk_leaves_the_file_as_it_was_and_counts_nothing(rater, monkeypatch):
+    answered(rater, "real")
+    before = rater.path.read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EnvironmentFault, match="the disk is full"):
+        answered(rater, "real")
+    assert (rater.path.read_bytes(), rater.done) == (before, 1)
+
+
+@pytest.mark.parametrize("which", [1, -1])
+def test_only_the_current_image_can_be_answered(rater, which):
+    answered(rater, "real")
+    with pytest.raises(UsageFault):
+        rater.answer(rater.names[1 + which], "real", TIMES)
+
+
+def test_only_two_images_are_at_hand(rater):
+    assert list(rater.at_hand().items()) == list(zip(rater.names, rater.order, strict=True))[:2]
+    answered(rater, "real", "real", "real")
+    assert list(rater.at_hand()) == rater.names[3:]
+
+
+def test_every_rater_has_another_order_and_other_names(folder):
+    several = [new_rater(folder, f"rater {n}", None, 50) for n in range(4)]
+    assert len({tuple(one.order) for one in several}) == 4
+    assert len({name for one in several for name in one.names}) == 200
+    assert {len(name) for one in several for name in one.names} == {24}
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def torn(rater: Any) -> None:
+    with open(rater.path, "ab") as stream:
+        stream.write(b'{"position": 2, "image": 1, "ans')
+
+
+def test_a_torn_last_line_is_no_answer(folder, rater):
+    answered(rater, "real", "real")
+    torn(rater)
+    (read,) = read_raters(folder, 4)
+    assert (read.done, read.torn) == (2, True)
+
+
+def test_a_torn_line_is_cut_off_only_by_who_goes_on_writing(folder, rater):
+    answered(rater, "real", "real")
+    whole = rater.path.read_bytes()
+    torn(rater)
+    read_raters(folder, 4)
+    assert rater.path.read_bytes() != whole
+    (again,) = read_raters(folder, 4, mend=True)
+    assert rater.path.read_bytes() == whole
+    answered(again, "synthetic")
+    assert [one["answer"] for one in read_raters(folder, 4)[0].answers][-1] == "synthetic"
+
+
+def edit(rater: Any, number: int, **changes: Any) -> None:
+    lines = rater.path.read_text().splitlines()
+    lines[number] = json.dumps({**json.loads(lines[number]), **changes})
+    rater.path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "changes"),
+    [
+        (0, {"order": [0, 1, 2, 2]}),
+        (0, {"order": [0, 1, 2]}),
+        (0, {"names": ["a", "b", "c", "a"]}),
+        (0, {"name": "<b>"}),
+        (0, {"years": "many"}),
+        (1, {"answer": "maybe"}),
+        (2, {"position": 3}),
+        (2, {"image": 99}),
+    ],
+)
+def test_other_damage_names_file_and_line(folder, rater, line, changes):
+    answered(rater, "real", "real")
+    edit(rater, line, **changes)
+    with pytest.raises(IntegrityFault, match=rf"{rater.path.name}: line {line + 1} is damaged"):
+        read_raters(folder, 4)
+
+
+def test_a_line_in_the_middle_that_is_no_json_is_damage(folder, rater):
+    answered(rater, "real", "real")
+    lines = rater.path.read_bytes().splitlines()
+    lines[1] = lines[1][:20]
+    rater.path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(IntegrityFault, match="line 2 is damaged"):
+        read_raters(folder, 4)
+
+
+def test_a_line_too_many_is_damage(folder, rater):
+    answered(rater, *["real"] * 4)
+    with open(rater.path, "ab") as stream:
+        stream.write(rater.path.read_bytes().splitlines()[-1] + b"\n")
+    with pytest.raises(IntegrityFault, match=r"line 6 is damaged .more answers than images"):
+        read_raters(folder, 4)
+
+
+def test_an_empty_file_is_damage(folder):
+    (folder / "raters" / "x.jsonl").touch()
+    with pytest.raises(IntegrityFault, match="line 1 is damaged"):
+        read_raters(folder, 4)
+
+
+# -- what raters type ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [("  Dr.   Ito ", "Dr. Ito"), ("7", "7"), ("O'Neil-Ö", "O'Neil-Ö"), ("O\u0308zil", "Özil")],
+)
+def test_a_name_is_kept_tidily(typed, kept):
+    assert clean_name(typed) == kept
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["", " ", "<b>x</b>", "a&b", 'a"b', "a\0b", "=1+1", "-x", "_x", "x" * 41, None, 3, "a|b"],
+)
+def test_what_is_no_name_is_refused(typed):
+    with pytest.raises(UsageFault, match="1 to 40 letters"):
+        clean_name(typed)
+
+
+@pytest.mark.parametrize("years", [-1, 81, float("nan"), float("inf"), True, "12", []])
+def test_what_are_no_years_is_refused(years):
+    with pytest.raises(UsageFault, match="Years"):
+        clean_years(years)
+
+
+@pytest.mark.parametrize("ms", [-1, float("nan"), float("inf"), True, "9", None, 1e9])
+def test_what_is_no_time_is_none(ms):
+    assert clean_ms(ms) is None
+
+
+def test_a_code_may_be_typed_with_blanks_and_small_letters(rater):
+    code = rater.code
+    assert same_code(rater, f" {code[:5].lower()}-{code[5:]} ")
+    assert not same_code(rater, code[:-1])
+    assert not same_code(rater, "")
+
+
+def test_a_session_takes_no_more_raters_than_there_can_be(monkeypatch):
+    monkeypatch.setattr(raters, "MOST_RATERS", 2)
+    raters.check_room(1)
+    with pytest.raises(EnvironmentFault, match="takes no more"):
+        raters.check_room(2)
