@@ -92,7 +92,7 @@ def test_an_export_is_searched(run, run_json, tmp_path):
 
 
 @pytest.fixture
-def bank(run, tmp_path) -> Path:
+def bank(run: Path, tmp_path: Path) -> Path:
     """Samples of the run, frozen."""
     from gansynth.bank import BankSpec, BankWriter
     from gansynth.registry import installed

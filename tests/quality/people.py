@@ -39,13 +39,13 @@ def same(image: FloatArray) -> FloatArray:
 
 
 def blurred(image: FloatArray) -> FloatArray:
-    found: FloatArray = gaussian_filter(image, (0, 1, 1))
-    return found
+    return np.asarray(gaussian_filter(image, (0, 1, 1)), np.float32)
 
 
 def noise(image: FloatArray) -> FloatArray:
     rng = np.random.default_rng(int(abs(image.sum())))
-    return (image.std() * rng.standard_normal(image.shape) + image.mean()).astype(np.float32)
+    drawn = image.std() * rng.standard_normal(image.shape) + image.mean()
+    return np.asarray(drawn, np.float32)
 
 
 def sides(samples: Sequence[Sample], real: Sequence[Case], **more: object) -> Sides:

@@ -1,4 +1,5 @@
 """Distances against well-known libraries: scipy, scikit-learn, scikit-image, MONAI."""
+# mypy: disallow-untyped-calls=False
 
 import numpy as np
 import pytest
@@ -24,7 +25,10 @@ def test_kernels_are_those_of_scikit_learn(rows):
     from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 
     width = 1.7
-    assert gaussian(*rows, width) == pytest.approx(rbf_kernel(*rows, gamma=1 / (2 * width**2)))
+    one, other = rows
+    assert gaussian(one, other, width) == pytest.approx(
+        rbf_kernel(one, other, gamma=1 / (2 * width**2))
+    )
     assert cubic(*rows) == pytest.approx(polynomial_kernel(*rows, degree=3, coef0=1))
 
 
@@ -156,7 +160,7 @@ def test_an_attacks_area_is_scikit_learns():
 
     rng = np.random.default_rng(0)
     members, others = rng.normal(1, 1, 12), rng.normal(0, 1, 7)
-    found = attack_by("distance", "", members, others)
+    found = attack_by("distance", "", members.tolist(), others.tolist())
     truth = [1] * 12 + [0] * 7
     assert found.auc == pytest.approx(roc_auc_score(truth, [*members, *others]))
     assert found.low < found.auc < found.high
