@@ -18,6 +18,8 @@ from gansynth.quality.sides import EFFORTS, Effort, Sides
 from gansynth.reporting import NullReporter, Reporter
 
 if TYPE_CHECKING:
+    from gansynth.evaluation.memory import Pairs
+    from gansynth.schema import Schema
     from gansynth.quality.figure import Figure
     from gansynth.quality.halved import Evaluated, Image
     from gansynth.quality.recovery import Judges
@@ -55,6 +57,21 @@ class EvaluationOptions:
                 f"--only {unknown[0]}: is no part of an evaluation, expected one of: "
                 f"{', '.join(PARTS)}"
             )
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """What an evaluation comes to.
+
+    Attributes:
+        document: ``evaluation.json``.
+        pictures: thumbnails by the names of the maps' points.
+        pairs: near-copies beside what they are copies of.
+    """
+
+    document: dict[str, Any]
+    pictures: Mapping[str, bytes]
+    pairs: Pairs
 
 
 def evaluate(
@@ -97,9 +114,9 @@ def evaluate(
     with clock("samples"):
         gathered = open_evaluated(folder, real, wanted, device=device, root=root, reporter=reporter)
         sides = gathered.sides(wanted.number, wanted.seed, options.effort, device, reporter)
-    document, pictures = assess(gathered, sides, metrics, options, clock)
+    found = assess(gathered, sides, metrics, options, clock)
     out = out or _usual_folder(folder, gathered.kind)
-    return {**document, "files": _write(document, pictures, out)}
+    return {**found.document, "files": _write(found, sides.schema, out)}
 
 
 def assess(
@@ -108,12 +125,8 @@ def assess(
     metrics: Mapping[str, Evaluated],
     options: EvaluationOptions,
     clock: _Clock | None = None,
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Evaluate what has been gathered.
-
-    Returns:
-        The document, and thumbnails by the names of the maps' points.
-    """
+) -> Assessed:
+    """Evaluate what has been gathered."""
     from gansynth.evaluation.memory import measure_memory
     from gansynth.evaluation.realism import curves, measure_realism
     from gansynth.evaluation.words import alarms, sentences
@@ -122,7 +135,8 @@ def assess(
     document: dict[str, Any] = {"version": VERSION, "gansynth": __version__}
     document |= gathered.told(sides)
     figures: list[Figure] = []
-    judges = None
+    judges: Judges | None = None
+    pairs: Pairs = ()
     if "realism" in options.parts:
         figures, left_out, seconds = measure_realism(metrics, sides, options.metrics)
         clock.seconds |= seconds
@@ -136,7 +150,7 @@ def assess(
             document["faithfulness"], judges = _faithfulness(gathered, sides)
     if "memorisation" in options.parts:
         with clock("memorisation"):
-            document["memorisation"] = measure_memory(gathered, sides)
+            document["memorisation"], pairs = measure_memory(gathered, sides)
         document["privacy"] = _privacy(gathered)
     if options.exported is not None:
         document["identity"] = _audited(options.exported, gathered)
@@ -147,7 +161,7 @@ def assess(
     document["alarms"] = alarms(document, figures)
     document["words"] = sentences(document, figures)
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
-    return document, pictures
+    return Assessed(document, pictures, pairs if options.pictures else ())
 
 
 def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Judges | None]:
@@ -211,17 +225,17 @@ def _usual_folder(folder: Path, kind: str) -> Path:
     return folder.with_name(f"{folder.resolve().name}-evaluation")
 
 
-def _write(document: Mapping[str, Any], pictures: Mapping[str, bytes], out: Path) -> dict[str, str]:
+def _write(found: Assessed, schema: Schema, out: Path) -> dict[str, str]:
     from gansynth.evaluation.memory import write_copies
     from gansynth.evaluation.report import write_report
 
+    document = found.document
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(out / DOCUMENT, dict(document))
-    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, pictures)}
-    copies = write_copies(out, document.get("memorisation"))
-    if copies is not None:
-        files[copies.name] = copies
+    write_json_atomic(out / DOCUMENT, document)
+    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, found.pictures)}
+    with disk_errors(out):
+        files |= write_copies(out, document.get("memorisation"), found.pairs, schema)
     return {name: str(path) for name, path in files.items()}
 
 

@@ -23,10 +23,12 @@ from gansynth.quality.memorisation import (
 from gansynth.quality.nearest import COPY, find_nearest
 from gansynth.quality.nearest_search import Load, Query, Search
 from gansynth.quality.sides import Sides
-from gansynth.schema import Case
+from gansynth.schema import Case, Sample, Schema
 
 FINELY = 128
 """Most samples whose nearest case is looked for in full resolution."""
+SHOWN, ACROSS = 32, 4
+"""Pairs on a sheet, and in a line of it."""
 CROPS = 4
 """Crops of a case that a discriminator is asked about."""
 OWN = 0.5
@@ -57,14 +59,22 @@ class Some:
         return self._people[case_id]
 
 
-def measure_memory(gathered: Gathered, sides: Sides) -> dict[str, Any]:
-    """``memorisation`` of the document; without training cases only why there is none."""
+Pairs = Sequence[tuple[str, tuple[Sample, Case]]]
+"""Captions, with a sample and the real crop it lies nearest to."""
+
+
+def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pairs]:
+    """``memorisation`` of the document, and near-copies beside what they are copies of.
+
+    Without training cases the document says only why there is none.
+    """
     known = gathered.known
     if not known.members:
-        return {
-            "why": f"{gathered.source.name} holds none of the cases that {gathered.name} was "
-            "fitted on, so nothing can be said of what it remembers; name them with --real"
-        }
+        why = (
+            f"{gathered.source.name} holds none of the cases that {gathered.name} was fitted on, "
+            "so nothing can be said of what it remembers; name them with --real"
+        )
+        return {"why": why}, ()
     looked = _Looked(gathered, sides)
     rng = sides.rng("memory")
     found: dict[str, Any] = {
@@ -78,12 +88,12 @@ def measure_memory(gathered: Gathered, sides: Sides) -> dict[str, Any]:
     if known.others:
         near = nearer(looked.to_train, looked.to_others, rng)
         found["nearer"] = near.to_json()
-    copies = near_copies(gathered, sides, looked)
+    copies, pairs = near_copies(gathered, sides, looked)
     attacks = [*looked.attacks(), *asked_discriminator(gathered, sides)]
     found["copies"] = copies.to_json()
     found["membership"] = [attack.to_json() for attack in attacks]
     found["finding"] = _finding(copies, near, attacks)
-    return found
+    return found, pairs
 
 
 def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> str:
@@ -219,20 +229,22 @@ def _score(
     return np.array(found)
 
 
-def near_copies(gathered: Gathered, sides: Sides, looked: _Looked) -> Copies:
+def near_copies(gathered: Gathered, sides: Sides, looked: _Looked) -> tuple[Copies, Pairs]:
     """Near-copies among the first samples, by their nearest case in full resolution."""
     known = gathered.known
     some = Some(known.members, known.people, gathered.cache)
     samples = list(sides.samples)[:FINELY]
     nearest = find_nearest(samples, some, gathered.space, seed=sides.seed, reporter=sides.reporter)
     margins, least = looked.to_all.margins(), looked.margin()
-    pairs = {}
+    pairs, shown = {}, []
     for number, near in enumerate(nearest.near):
         own = known.people.get(near.case) == sides.drawn_of[number]
         most = COPY * OWN if own else COPY
         if near.ratio is not None and near.ratio < most and margins[number] <= least:
             pairs[number] = (near.case, near.ratio, own)
-    return Copies(pairs, len(samples), COPY, least)
+            real = gathered.space.to_generator(gathered.cache(near.case), near.placement)
+            shown.append((f"sample {number} | {near.case}", (samples[number], real)))
+    return Copies(pairs, len(samples), COPY, least), shown
 
 
 def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
@@ -262,21 +274,40 @@ def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
     return [attack_by("discriminator", what, mine, [means[p] for p in sorted(strange)])]
 
 
-def write_copies(folder: Path, memory: Mapping[str, Any] | None) -> Path | None:
-    """Write ``near_copies.csv``, a line a pair; it names training cases and stays in the folder."""
+def write_copies(
+    folder: Path, memory: Mapping[str, Any] | None, pairs: Pairs, schema: Schema
+) -> dict[str, Path]:
+    """Write ``near_copies.csv``, a line a pair, and ``near_copies.png`` of the first ones.
+
+    They name, and show, training cases: they stay in the folder. Those of an earlier evaluation go.
+
+    Args:
+        folder: of the report.
+        memory: the document's part.
+        pairs: what is shown; none without pictures.
+        schema: of the images.
+    """
     import csv
     import io
 
     from gansynth.integrity import write_bytes_atomic
+    from gansynth.mosaic import write_mosaic
 
-    pairs = ((memory or {}).get("copies") or {}).get("pairs") or ()
-    path = folder / "near_copies.csv"
-    if not pairs:
+    rows = ((memory or {}).get("copies") or {}).get("pairs") or ()
+    paths = {name: folder / name for name in ("near_copies.csv", "near_copies.png")}
+    for path in paths.values():
         path.unlink(missing_ok=True)
-        return None
-    stream = io.StringIO()
-    table = csv.DictWriter(stream, ("sample", "case", "ratio", "own"), lineterminator="\n")
-    table.writeheader()
-    table.writerows(pairs)
-    write_bytes_atomic(path, stream.getvalue().encode())
-    return path
+    written: dict[str, Path] = {}
+    if rows:
+        stream = io.StringIO()
+        table = csv.DictWriter(stream, ("sample", "case", "ratio", "own"), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        written["near_copies.csv"] = paths["near_copies.csv"]
+        write_bytes_atomic(paths["near_copies.csv"], stream.getvalue().encode())
+    if pairs:
+        cells = [(caption, pair) for caption, pair in pairs[:SHOWN]]
+        written["near_copies.png"] = write_mosaic(
+            paths["near_copies.png"], cells, schema, across=ACROSS
+        )
+    return written

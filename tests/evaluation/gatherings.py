@@ -46,7 +46,7 @@ def assessed(samples: Sequence[Sample], *parts: str, metrics: Sequence[str] = ()
     """The document of an evaluation."""
     found = gathered(samples)
     options = EvaluationOptions(parts, metrics, effort=LITTLE, pictures=False)
-    return assess(found, compared(found), chosen_metrics(metrics), options)[0]
+    return assess(found, compared(found), chosen_metrics(metrics), options).document
 
 
 def as_samples(cases: Iterable[Case]) -> list[Sample]:

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from gansynth.evaluation.memory import write_copies
+from gansynth.evaluation.memory import measure_memory, write_copies
 from gansynth.quality.memorisation import (
     People,
     least_margin,
@@ -15,7 +15,9 @@ from gansynth.quality.memorisation import (
 )
 from gansynth.quality.nearest_search import Query, Search
 from gansynth.testing import ToySource
+from tests.evaluation.gatherings import compared, copies, gathered
 
+SCHEMA = ToySource(2).schema
 TABLE = np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
 OWNERS = ("ann", "ann", "bob", "cid")
 
@@ -115,13 +117,24 @@ def test_a_table_of_distances_is_that_of_a_search():
 
 def test_near_copies_are_a_file_of_their_own(tmp_path):
     pair = {"sample": 3, "case": 'case, of "Jane"', "ratio": 0.1, "own": False}
-    path = write_copies(tmp_path, {"copies": {"pairs": [pair]}})
-    assert path is not None
-    with path.open(newline="", encoding="utf-8") as file:
+    files = write_copies(tmp_path, {"copies": {"pairs": [pair]}}, (), SCHEMA)
+    assert list(files) == ["near_copies.csv"]
+    with files["near_copies.csv"].open(newline="", encoding="utf-8") as file:
         assert list(csv.DictReader(file)) == [{k: str(v) for k, v in pair.items()}]
 
 
+def test_near_copies_are_shown_beside_their_cases(tmp_path):
+    found = gathered(copies())
+    document, pairs = measure_memory(found, compared(found))
+    assert [caption for caption, _ in pairs][:2] == ["sample 0 | toy_00", "sample 1 | toy_01"]
+    sample, real = pairs[0][1]
+    assert np.abs(sample.image - real.image).max() < 0.2
+    files = write_copies(tmp_path, document, pairs, SCHEMA)
+    assert files["near_copies.png"].read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_list_of_an_earlier_evaluation_does_not_stay(tmp_path):
-    (tmp_path / "near_copies.csv").write_text("old", encoding="utf-8")
-    assert write_copies(tmp_path, {"copies": {"pairs": []}}) is None
+    for name in ("near_copies.csv", "near_copies.png"):
+        (tmp_path / name).write_text("old", encoding="utf-8")
+    assert write_copies(tmp_path, {"copies": {"pairs": []}}, (), SCHEMA) == {}
     assert not list(tmp_path.iterdir())
