@@ -19,10 +19,10 @@ from gansynth.reporting import NullReporter, Reporter
 
 if TYPE_CHECKING:
     from gansynth.evaluation.memory import Pairs
-    from gansynth.schema import Schema
     from gansynth.quality.figure import Figure
     from gansynth.quality.halved import Evaluated, Image
     from gansynth.quality.recovery import Judges
+    from gansynth.schema import Schema
 
 VERSION = 1
 DOCUMENT = "evaluation.json"
