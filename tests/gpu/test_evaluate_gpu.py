@@ -1,0 +1,49 @@
+"""Networks of an evaluation on a GPU: features, two-sample tests, judges; near what a CPU finds."""
+# mypy: disallow-untyped-calls=False
+
+import numpy as np
+import pytest
+
+from gansynth.quality.c2st_cnn import network_c2st
+from gansynth.quality.frechet import frechet_metric
+from gansynth.quality.sides import Sides
+from tests.evaluation.gatherings import LITTLE, gathered, noise, strangers
+from tests.gpu.conftest import ON_CPU
+
+WHERE = "cpu" if ON_CPU else "cuda"
+
+
+def sides(samples, device: str) -> Sides:
+    from gansynth.reporting import NullReporter
+
+    return gathered(samples).sides(16, 0, LITTLE, device, NullReporter())
+
+
+@pytest.fixture(scope="module")
+def on_device():
+    return sides(strangers(), WHERE)
+
+
+def test_features_without_training_are_those_of_the_cpu(on_device):
+    own = on_device.features.of(on_device.samples, "random").whole
+    other = sides(strangers(), "cpu")
+    assert own == pytest.approx(other.features.of(other.samples, "random").whole, abs=1e-2)
+
+
+def test_figures_of_trained_features_are_finite(on_device):
+    figures = frechet_metric.figures(on_device)
+    assert all(figure.value is not None and np.isfinite(figure.value) for figure in figures)
+
+
+def test_a_classifier_trained_there_tells_noise():
+    (figure,) = network_c2st.figures(sides(noise(), WHERE))
+    assert figure.value is not None
+    assert figure.value > 0.8
+
+
+def test_judges_trained_there_find_labels(on_device):
+    from gansynth.evaluation.evaluate import EvaluationOptions, assess
+
+    options = EvaluationOptions(("faithfulness",), effort=LITTLE)
+    document = assess(gathered(strangers()), on_device, {}, options).document
+    assert document["faithfulness"]["mean"]["synthetic"] > 0.6
