@@ -27,6 +27,8 @@ from gansynth.schema import Case, Sample, Schema
 
 FINELY = 128
 """Most samples whose nearest case is looked for in full resolution."""
+USUAL = 24
+"""Real crops whose nearest other person tells what distance is usual."""
 SHOWN, ACROSS = 32, 4
 """Pairs on a sheet, and in a line of it."""
 CROPS = 4
@@ -234,7 +236,9 @@ def near_copies(gathered: Gathered, sides: Sides, looked: _Looked) -> tuple[Copi
     known = gathered.known
     some = Some(known.members, known.people, gathered.cache)
     samples = list(sides.samples)[:FINELY]
-    nearest = find_nearest(samples, some, gathered.space, seed=sides.seed, reporter=sides.reporter)
+    nearest = find_nearest(
+        samples, some, gathered.space, real=USUAL, seed=sides.seed, reporter=sides.reporter
+    )
     margins, least = looked.to_all.margins(), looked.margin()
     pairs, shown = {}, []
     for number, near in enumerate(nearest.near):

@@ -1,0 +1,115 @@
+"""Put the tables of ``bench_evaluate.py`` and ``bench_evaluate_time.py`` into docs/evaluate.md.
+
+python benchmarks/table_evaluate.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "evaluate.md"
+MARKS = {"like real": "", "unlike real": "\\*", "unclear": "?"}
+COLUMNS = (
+    ("spectrum high", "power at high frequencies", 2),
+    ("sliced-wasserstein mean", "SWD", 2),
+    ("diversity ms_ssim", "MS-SSIM", 2),
+    ("kid trained", "KID", 2),
+    ("frechet trained", "Fréchet", 0),
+    ("manifold precision", "precision", 2),
+    ("manifold coverage", "coverage", 2),
+    ("c2st-knn accuracy", "C2ST kNN", 2),
+    ("c2st-cnn accuracy", "C2ST CNN", 2),
+)
+"""Figure, heading, decimals."""
+LEGEND = (
+    "\\* unlike real, ? unclear; the line of real people has the band in which 95 % of comparisons of "
+    "real people lie. Dice: of a segmenter that has not seen the person, on samples / on real "
+    "people. Nearer: share of samples nearer to people fitted on than to as many others."
+)
+
+
+def tables(doc: Mapping[str, Any]) -> str:
+    """A table for each data set."""
+    parts = []
+    for found in doc["results"].values():
+        data = next(iter(found["samples"].values()))["data"]
+        people = f"{data['subjects']} people fitted on, {data['held_out_subjects']} held out"
+        shown = [c for c in COLUMNS if any(c[0] in s["figures"] for s in found["samples"].values())]
+        heads = ["samples", *(title for _, title, _ in shown), "Dice", "near-copies", "nearer"]
+        rows = [heads, ["---"] * len(heads), _real(found, shown)]
+        rows += [_row(name, one, shown) for name, one in found["samples"].items()]
+        lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        parts.append(f"**{_title(found['note'])}** ({people}):\n\n{lines}\n")
+    return "\n".join([*parts, LEGEND]) + "\n"
+
+
+def _title(note: str) -> str:
+    return note[0].upper() + note[1:]
+
+
+def _real(found: Mapping[str, Any], shown: Sequence[tuple[str, str, int]]) -> list[str]:
+    """Bands of real people, of the first generator's evaluation."""
+    one = next(iter(found["samples"].values()))
+    bands = []
+    for key, _, decimals in shown:
+        figure = one["figures"].get(key)
+        ends = None if figure is None else (figure["real_low"], figure["real_high"])
+        known = ends is not None and None not in ends
+        bands.append(" to ".join(f"{end:.{decimals}f}" for end in ends) if known else "–")
+    return ["*real people*", *bands, "–", "–", "0.50"]
+
+
+def _row(name: str, found: Mapping[str, Any], shown: Sequence[tuple[str, str, int]]) -> list[str]:
+    cells = []
+    for key, _, decimals in shown:
+        figure = found["figures"].get(key)
+        if figure is None or figure["value"] is None:
+            cells.append("–")
+        else:
+            cells.append(f"{figure['value']:.{decimals}f}{MARKS[figure['finding']]}")
+    faithful, memory = found["faithfulness"], found["memorisation"]
+    dice = "–"
+    if faithful.get("synthetic") is not None and faithful.get("real") is not None:
+        dice = f"{faithful['synthetic']:.2f} / {faithful['real']:.2f}"
+    copies, near = memory["copies"], memory["nearer"]
+    return [
+        *(name, *cells, dice),
+        "–" if copies is None else f"{copies['count']} of {copies['of']}",
+        "–" if near is None else f"{near['value']:.2f}{'*' if near['p'] < 0.05 else ''}",
+    ]
+
+
+def times(doc: Mapping[str, Any]) -> str:
+    """Seconds by part."""
+    found = doc["results"]
+    heads = [f"{one['samples']} of {' × '.join(map(str, one['size']))}" for one in found.values()]
+    parts = list(dict.fromkeys(part for one in found.values() for part in one["seconds"]))
+    rows = [["seconds", *heads], ["---"] * (1 + len(heads))]
+    for part in parts:
+        rows.append([part, *(f"{one['seconds'].get(part, 0):.1f}" for one in found.values())])
+    rows.append(["all but drawing", *(f"{one['evaluating']:.1f}" for one in found.values())])
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"Effort `{doc['effort']}`, one core of {doc['machine']['processor']}:\n\n{lines}\n"
+
+
+def filled(text: str) -> str:
+    """The page with the tables of the results that are there."""
+    for name, key, make in (
+        ("evaluate", "evaluate table", tables),
+        ("evaluate_time", "evaluate time", times),
+    ):
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            begin, end = f"<!-- {key} -->\n", f"<!-- /{key} -->"
+            head, _, rest = text.partition(begin)
+            made = make(json.loads(path.read_text(encoding="utf-8")))
+            text = f"{head}{begin}{made}{rest[rest.index(end) :]}"
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
