@@ -26,8 +26,8 @@ COLUMNS = (
 )
 """Figure, heading, decimals."""
 LEGEND = (
-    "\\* unlike real, ? unclear; the line of real people has the band in which 95 % of comparisons of "
-    "real people lie. Dice: of a segmenter that has not seen the person, on samples / on real "
+    "\\* unlike real, ? unclear; the line of real people has the band in which 95 % of comparisons "
+    "of real people lie. Dice: of a segmenter that has not seen the person, on samples / on real "
     "people. Nearer: share of samples nearer to people fitted on than to as many others."
 )
 

@@ -1,4 +1,4 @@
-"""The tables of docs/evaluate.md are those of the committed results; the page names every metric."""
+"""The tables of docs/evaluate.md are those of the results; the page names every metric."""
 
 import re
 import runpy
