@@ -383,7 +383,8 @@ def test_a_whole_session_is_served_without_the_key(flat_session):
     kept = key.read_bytes()
     key.unlink()
     with served(flat_session) as site:
-        assert site.finish(site.join("x"))["image"] is None
+        seen = walk(site, site.join("x"))
+        assert {image.status for _, image in seen} == {200}
     key.write_bytes(kept)
     assert results(flat_session)["raters"][0]["finished"]
 
@@ -452,6 +453,14 @@ def test_results_are_shown_after_the_last_answer_and_not_before(flat_session):
     table = state["results"]
     assert (table["synthetic_as_synthetic"], table["real_as_synthetic"]) == (4, 4)
     assert "image" not in json.dumps(table)
+
+
+def test_a_damaged_key_does_not_trouble_raters(flat_session):
+    change(flat_session, show_results=True)
+    (flat_session / "key.json").write_text("{}")
+    with served(flat_session) as site:
+        state = site.finish(site.join("x"))
+    assert (state["done"], state["results"]) == (8, None)
 
 
 # -- serving ---------------------------------------------------------------------------------------
