@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from gansynth.errors import UsageFault
 from gansynth.precision import Precision
 from gansynth.schema import Case, Condition, Sample, Schema
+
+if TYPE_CHECKING:
+    from gansynth.private import Mechanism
 
 
 class GeneratorOptions(BaseModel):
@@ -144,6 +147,8 @@ class Phase:
         offset: the first step it runs in, less than ``interval``; players that take turns have the
             same interval and different offsets.
         after: called after the optimiser has stepped (WGAN's weight clipping).
+        gradients: called after the backward pass with each share's step; adds to the gradients what
+            no loss can say (private ones).
     """
 
     player: str
@@ -151,6 +156,7 @@ class Phase:
     interval: int = 1
     offset: int = 0
     after: Callable[[], None] | None = None
+    gradients: Callable[[Step], None] | None = None
 
     def due(self, index: int) -> bool:
         """Whether it runs in a step."""
@@ -185,6 +191,7 @@ class Generator(ABC):
         default_edits: condition edits used where the user names none.
         loop: settings of the training loop that it is usually trained with, under the user's own.
         memories: what its training remembers beside the weights; ``networks`` may fill it.
+        privacy: what makes its discriminator learn in private; None where that is not asked for.
     """
 
     name: ClassVar[str]
@@ -198,6 +205,7 @@ class Generator(ABC):
         self.size = tuple(size)
         self.options = options
         self.memories: dict[str, Memory] = {}
+        self.privacy: Mechanism | None = None
         self.nets: dict[str, nn.Module] = self.networks()
         self.device = torch.device("cpu")
         self.precision: Precision = "auto"  # of sampling
@@ -351,18 +359,15 @@ class Generator(ABC):
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """How real the discriminator finds real cases, (B,) float32; higher is more real.
 
-        One number for each case, whoever else is in the batch: without augmentation and without
-        chance, networks in ``at_rest()``, means over patches, scales and discriminators. The scale
-        is the discriminator's own. Whether cases that were learnt from have higher numbers than
-        others is how membership is inferred (Hayes et al. 2019, LOGAN, arXiv:1705.07663, sec. 4).
+        One number a case, whoever else is in the batch: no augmentation and no chance, networks
+        ``at_rest()``, means over patches, scales and discriminators. Membership is inferred by it
+        (Hayes et al. 2019, LOGAN, arXiv:1705.07663, sec. 4). None where there is no discriminator,
+        or it cannot be asked: of cases without what it is told of each (a label map, a class,
+        boxes), or in a stage that was not reached.
 
         Args:
             batch: real cases on the device, through ``prepare``.
             stage: the one to ask in; of a generator that grows, its last.
-
-        Returns:
-            None where there is no discriminator, or where it cannot be asked: cases without what
-            it is told of each (a label map, a class, boxes), or a stage that was not reached.
         """
         return None
 

@@ -19,6 +19,8 @@ from gansynth.errors import UsageFault
 from gansynth.generator import Generator
 from gansynth.inherit import Ancestor
 from gansynth.precision import pick_device
+from gansynth.privacy import refuse_others
+from gansynth.private_fit import protected
 from gansynth.registry import installed
 from gansynth.sampling import check_edits
 from gansynth.schema import Case
@@ -27,7 +29,7 @@ from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.space import Space
-from gansynth.training import FitOptions, steps_for
+from gansynth.training import Batches, FitOptions, steps_for
 
 OBSERVED = 256
 """Crops that a generator which draws label maps sees at least of them before training."""
@@ -44,7 +46,7 @@ class Job:
         generator: built with fresh weights.
         options: of the training loop.
         edits: of the conditions that previews and samples are drawn from.
-        batches: training crops, of ``options.patch`` if that is given.
+        batches: training crops, of ``options.patch`` if that is given; of a private fit, of people.
         crops: cases cut in the whole space, for previews and statistics.
         device: where to train.
         ancestor: the run whose weights it starts from, if any.
@@ -57,7 +59,7 @@ class Job:
     generator: Generator
     options: FitOptions
     edits: tuple[str, ...]
-    batches: CaseBatches
+    batches: Batches
     crops: CaseBatches
     device: torch.device
     ancestor: Ancestor | None = None
@@ -123,6 +125,7 @@ def resolve(
         device: ``auto``, ``cpu``, ``cuda:0``.
     """
     cls = installed().generator(name)
+    refuse_others(name, cls.Options.model_fields, settings)
     usual = {key: json.dumps(value) for key, value in cls.loop.items()}
     loop, own = split_settings(overlay(usual, settings), FitOptions, cls.Options, generator=name)
     names = cls.default_edits if edits is None else tuple(edits)
@@ -153,7 +156,7 @@ def resolve(
     asked = _asked_maps(built, small, cache)
     # One and the same where it can be: whole cases are kept at hand once.
     batches = crops if loop.patch is None and asked is None else cut(small, asked=asked)
-    return Job(source, cache, space, built, loop, names, batches, crops, picked)
+    return protected(Job(source, cache, space, built, loop, names, batches, crops, picked))
 
 
 def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMaps | None:
