@@ -77,7 +77,7 @@ subjects_option = click.option(
 )
 
 
-def _read_pairs(option: str, example: str) -> Callable[..., dict[str, str]]:
+def read_pairs(option: str, example: str) -> Callable[..., dict[str, str]]:
     """Makes what turns ``KEY=VALUE`` texts into a dictionary."""
 
     def read(
@@ -101,7 +101,7 @@ read_option = click.option(
     "--read",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_read_pairs("--read", "spacing=1"),
+    callback=read_pairs("--read", "spacing=1"),
     help="How to read the cases; docs/sources.md has each kind's keys. May be repeated.",
 )
 
@@ -160,7 +160,7 @@ set_option = click.option(
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_read_pairs("--set", "steps=2000"),
+    callback=read_pairs("--set", "steps=2000"),
     help="Change one setting; may be repeated.",
 )
 
@@ -172,7 +172,7 @@ def with_further_sources(function: F) -> F:
         "others",
         multiple=True,
         metavar="NAME=KIND:WHERE",
-        callback=_read_pairs("--with", "tissues=nifti:adni"),
+        callback=read_pairs("--with", "tissues=nifti:adni"),
         help="A further source that a recipe needs, by its name; may be repeated.",
     )
     read = click.option(
@@ -180,7 +180,7 @@ def with_further_sources(function: F) -> F:
         "others_read",
         multiple=True,
         metavar="NAME.KEY=VALUE",
-        callback=_read_pairs("--with-read", "tissues.channels=T1"),
+        callback=read_pairs("--with-read", "tissues.channels=T1"),
         help="How to read it, where not as the other cases are; may be repeated.",
     )
     return data(read(function))
@@ -243,7 +243,7 @@ def with_asking(function: F) -> F:
         "how",
         multiple=True,
         metavar="KEY=VALUE",
-        callback=_read_pairs("--conditions-read", "fold=0"),
+        callback=read_pairs("--conditions-read", "fold=0"),
         help="How to read --conditions: keys of its kind, fold (default: all its cases), "
         "configuration, plans, subjects. Else as the run's own cases. May be repeated.",
     )
