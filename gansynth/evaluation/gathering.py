@@ -60,6 +60,29 @@ class Known:
         others = [i for i in ids if people[i] not in theirs]
         return cls(tuple(known), tuple(others), people)
 
+    def like(self, samples: Sequence[Sample], source: CaseSource) -> Known:
+        """Those of the classes that samples are of, where each sample is of one.
+
+        Raises:
+            DataFault: no case is.
+        """
+        asked = {sample.provenance.get("class") for sample in samples}
+        if not source.schema.classes or None in asked:
+            return self
+        numbers = {n for n, name in enumerate(source.schema.classes) if name in asked}
+
+        def kept(ids: Sequence[str]) -> tuple[str, ...]:
+            return tuple(i for i in ids if source.label_class(i) in numbers)
+
+        found = Known(kept(self.members), kept(self.others), self.people)
+        if not found.members and not found.others:
+            raise DataFault(
+                f"{source.name}: has no case of the classes that samples are of "
+                f"({', '.join(sorted(map(str, asked)))}), expected some; name other cases with "
+                "--real"
+            )
+        return found
+
 
 @dataclass
 class Gathered:

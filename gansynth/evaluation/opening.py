@@ -114,7 +114,7 @@ def _open_run(
         source,
         run.space,
         run.generator.schema,
-        Known.of(source, lineage, cache),
+        Known.of(source, lineage, cache).like(samples, source),
         lineage,
         cache,
         run,
@@ -180,7 +180,7 @@ def _open_bank(folder: Path, real: Real | None, wanted: Wanted, reporter: Report
         source,
         space,
         spec.schema,
-        Known.of(source, spec.lineage, cache),
+        Known.of(source, spec.lineage, cache).like(samples, source),
         spec.lineage,
         cache,
     )

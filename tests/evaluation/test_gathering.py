@@ -119,3 +119,38 @@ def test_empty_places_of_real_cases_are_passed_over():
     real = found.real(found.known.members, 12, np.random.default_rng(0))
     assert found.empty > 0
     assert all(case.image.std() > 0 for case in real)
+
+
+class Kinds(ToySource):
+    """Every third case is of the second class."""
+
+    @property
+    def schema(self):
+        return replace(super().schema, classes=("cyst", "other"))
+
+    def label_class(self, case_id):
+        return int(int(case_id[-2:]) % 3 == 0)
+
+
+def test_samples_of_a_class_are_held_against_cases_of_that_class():
+    source, drawn = Kinds(2), strangers()
+    known = Known.of(source, source.lineage(), CaseCache(source))
+    of_others = [replace(s, provenance={"class": "other"}) for s in drawn]
+    found = known.like(of_others, source)
+    assert found.members == ("toy_00", "toy_03", "toy_06", "toy_09")
+    assert found.others == ("toy_12", "toy_15")
+
+
+def test_samples_of_no_class_are_held_against_all():
+    source, drawn = Kinds(2), strangers()
+    known = Known.of(source, source.lineage(), CaseCache(source))
+    some = [replace(s, provenance={"class": "other"}) for s in drawn[1:]]
+    assert known.like([drawn[0], *some], source) is known
+
+
+def test_a_class_that_no_case_is_of_is_refused():
+    source = Kinds(2)
+    drawn = [replace(s, provenance={"class": "rare"}) for s in strangers()]
+    known = Known.of(source, source.lineage(), CaseCache(source))
+    with pytest.raises(DataFault, match="has no case of the classes"):
+        known.like(drawn, source)
