@@ -167,19 +167,11 @@ def permuted(synthetic: Bools, whose: Indices, rng: np.random.Generator) -> Bool
     Of a person on both sides (a real case, and samples drawn of its labels) the two blocks change
     places or not; the blocks of all others are shuffled.
     """
-    found = synthetic.copy()
-    alone: list[tuple[Indices, bool]] = []
-    for person in range(int(whose.max()) + 1):
-        own = np.flatnonzero(whose == person)
-        if not len(own):
-            continue
-        both = synthetic[own].any() and not synthetic[own].all()
-        if both:
-            if rng.random() < 0.5:
-                found[own] = ~synthetic[own]
-        else:
-            alone.append((own, bool(synthetic[own[0]])))
-    order = rng.permutation(len(alone))
-    for (own, _), place in zip(alone, order, strict=True):
-        found[own] = alone[place][1]
-    return found
+    people = int(whose.max()) + 1
+    images, drawn = np.bincount(whose, minlength=people), np.bincount(whose, synthetic, people)
+    both = (drawn > 0) & (drawn < images)
+    side = drawn > 0
+    alone = np.flatnonzero((images > 0) & ~both)
+    side[alone] = side[rng.permutation(alone)]
+    swapped = rng.random(people) < 0.5
+    return np.where(both[whose], synthetic ^ swapped[whose], side[whose])

@@ -142,3 +142,18 @@ def test_p_of_a_two_sample_test_is_uniform_where_nothing_is_to_be_told():
         found = judged_by_neighbours(rows, np.repeat(np.arange(16) < 8, 2), owners)
         small.append(found.p(rng) < 0.2)
     assert 0.02 <= np.mean(small) <= 0.4
+
+
+def test_permuted_sides_keep_people_together_and_their_number():
+    from gansynth.quality.c2st import permuted
+
+    whose = np.array([0, 0, 1, 1, 1, 2, 3, 3])
+    synthetic = np.array([1, 1, 0, 0, 0, 1, 1, 0], bool)  # the last one is on both sides
+    seen = set()
+    for seed in range(60):
+        found = permuted(synthetic, whose, np.random.default_rng(seed))
+        assert all(len(set(found[whose == person].tolist())) == 1 for person in (0, 1, 2))
+        assert sum(bool(found[whose == person][0]) for person in (0, 1, 2)) == 2
+        assert found[6] != found[7]
+        seen.add(tuple(found.tolist()))
+    assert len(seen) == 3 * 2
