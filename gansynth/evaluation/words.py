@@ -114,6 +114,7 @@ def sentences(document: Mapping[str, Any], figures: Sequence[Figure]) -> dict[st
     _say_realism(figures, shown, hidden)
     _say_faithfulness(document.get("faithfulness"), shown, hidden)
     _say_memory(document, shown, hidden)
+    _say_identity(document.get("identity"), shown, hidden)
     return {"shown": shown, "not_shown": hidden}
 
 
@@ -219,6 +220,19 @@ def _say_memory(document: Mapping[str, Any], shown: list[str], hidden: list[str]
         hidden.append(
             "No attack that fails here bounds what another one may do; only differential privacy "
             "does, and this run has none. Nothing in this report makes samples anonymous."
+        )
+
+
+def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:
+    if found is None:
+        return
+    where = f"{found['files']} files of {found['folder']}"
+    if found["findings"]:
+        shown.append(f"{where} tell where they come from: {len(found['findings'])} trace(s).")
+    else:
+        hidden.append(
+            f"Nothing that names a patient or a source was found in {where}: not in names, headers, "
+            "texts, times, nor as a copy of a real image. What an image itself gives away is above."
         )
 
 

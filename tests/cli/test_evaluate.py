@@ -91,6 +91,13 @@ def test_an_export_is_searched(run, run_json, tmp_path):
     assert [alarm["key"] for alarm in found["alarms"] if alarm["key"] == "identity"]
 
 
+def test_a_clean_export_is_said_to_be(run, run_json, tmp_path):
+    run_json("sample", run, "-n", 2, "--for-sharing", "-o", tmp_path / "export")
+    found = run_json("evaluate", run, *QUICK, *CHEAP, "--exported", tmp_path / "export")
+    assert found["identity"]["findings"] == []
+    assert "Nothing that names a patient" in found["words"]["not_shown"][-1]
+
+
 @pytest.fixture
 def bank(run: Path, tmp_path: Path) -> Path:
     """Samples of the run, frozen."""
