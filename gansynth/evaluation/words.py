@@ -231,8 +231,9 @@ def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: lis
         shown.append(f"{where} tell where they come from: {len(found['findings'])} trace(s).")
     else:
         hidden.append(
-            f"Nothing that names a patient or a source was found in {where}: not in names, headers, "
-            "texts, times, nor as a copy of a real image. What an image itself gives away is above."
+            f"Nothing that names a patient or a source was found in {where}: not in names, "
+            "headers, texts, times, nor as a copy of a real image. What images themselves give away "
+            "is above."
         )
 
 
