@@ -232,8 +232,8 @@ def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: lis
     else:
         hidden.append(
             f"Nothing that names a patient or a source was found in {where}: not in names, "
-            "headers, texts, times, nor as a copy of a real image. What images themselves give away "
-            "is above."
+            "headers, texts, times, nor as a copy of a real image. What images themselves give "
+            "away is above."
         )
 
 
