@@ -280,6 +280,36 @@ def with_asking(function: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
+def with_real(what: str) -> Callable[[F], F]:
+    """Add ``--real`` and ``--real-read``; the function gets ``real``, a request as JSON or None.
+
+    Args:
+        what: help of ``--real``.
+    """
+
+    def add(function: F) -> F:
+        @click.option("--real", metavar="KIND:WHERE", help=what)
+        @click.option(
+            "--real-read",
+            "real_how",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=read_pairs("--real-read", "fold=0"),
+            help="How to read --real, like --conditions-read. May be repeated.",
+        )
+        @functools.wraps(function)
+        def wrapped(
+            *args: Any, real: str | None, real_how: Mapping[str, str], **kwargs: Any
+        ) -> Any:
+            from gansynth.real_cases import read_real
+
+            return function(*args, real=read_real(real, real_how), **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+    return add
+
+
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gansynth_cli.common import FILE, FOLDER, read_pairs
+from gansynth_cli.common import FILE, FOLDER, with_real
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,19 +26,7 @@ def with_session(function: F) -> F:
         show_default=True,
         help="Real images, and as many samples; with --per-class of each class.",
     )
-    @click.option(
-        "--real",
-        metavar="KIND:WHERE",
-        help="Real images of this source instead of the run's own.",
-    )
-    @click.option(
-        "--real-read",
-        "real_how",
-        multiple=True,
-        metavar="KEY=VALUE",
-        callback=read_pairs("--real-read", "fold=0"),
-        help="How to read --real, like --conditions-read. May be repeated.",
-    )
+    @with_real("Real images of this source instead of the run's own.")
     @click.option(
         "--from",
         "origin",
@@ -83,8 +71,7 @@ def with_session(function: F) -> F:
     def wrapped(
         *args: Any,
         number: int,
-        real: str | None,
-        real_how: dict[str, str],
+        real: dict[str, Any] | None,
         origin: str | None,
         per_case: int,
         classes: tuple[str, ...],
@@ -95,11 +82,9 @@ def with_session(function: F) -> F:
         show_results: bool,
         **kwargs: Any,
     ) -> Any:
-        from gansynth.turing.options import read_real
-
         shown = {
             "n": number,
-            "real": read_real(real, real_how),
+            "real": real,
             "origin": origin,
             "per_case": per_case,
             "classes": classes,

@@ -193,11 +193,11 @@ def open_real(asked: Real, own: CaseSource) -> CaseSource:
         UsageFault: they do not open.
         DataFault: they are not like the run's own.
     """
+    from gansynth import real_cases
     from gansynth.conditions.base_source import inherited
-    from gansynth.turing.real import open_real as open_like
 
     try:
-        return open_like(asked, own)
+        return real_cases.open_real(asked, own)
     except UsageFault as fault:
         installed().open_source(inherited(asked, own.request))  # what does not open says so itself
         raise DataFault(str(fault)) from fault

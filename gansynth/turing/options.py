@@ -82,27 +82,3 @@ class TuringOptions:
             "edits": None if self.edits is None else list(self.edits),
             "asking": self.asking.to_json(),
         }
-
-
-def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
-    """The source of ``--real``, as JSON of a ``SourceRequest``; None for the run's own.
-
-    Args:
-        text: ``KIND:WHERE``.
-        how: how it is read, as for ``--conditions-read``.
-
-    Raises:
-        UsageFault: naming the option.
-    """
-    from gansynth.asking_text import read_asking
-
-    try:
-        asked = read_asking(conditions=text, how=how)[0].conditions
-    except UsageFault as fault:
-        raise UsageFault(said_of_real(str(fault))) from fault
-    return None if asked is None else dict(asked)
-
-
-def said_of_real(text: str) -> str:
-    """What is said of ``--conditions``, said of ``--real``, which is read alike."""
-    return text.replace("--conditions", "--real")

@@ -19,11 +19,12 @@ import numpy.typing as npt
 from gansynth.admission import admit, reason_of
 from gansynth.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth.png import scaled
+from gansynth.real_cases import open_real
 from gansynth.reporting import Reporter
 from gansynth.schema import FloatArray, Schema
 from gansynth.turing.choosing import Chosen, choose, groups_of
 from gansynth.turing.options import REAL, SYNTHETIC, TuringOptions
-from gansynth.turing.real import Cutter, find_windows, open_real, seen_by_run
+from gansynth.turing.real import Cutter, find_windows, seen_by_run
 
 if TYPE_CHECKING:
     from gansynth.run import Run

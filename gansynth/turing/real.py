@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from gansynth.sources.base import CaseSource
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.turing.choosing import Chosen
-from gansynth.turing.options import said_of_real
 
 if TYPE_CHECKING:
     from gansynth.lineage import Lineage
@@ -26,24 +25,6 @@ VOXELS = 50_000
 TRIES = 50
 """Places that are drawn in a case for one that training would learn from and nobody has yet."""
 Windows = tuple[tuple[float, float], ...]
-
-
-def open_real(asked: Mapping[str, Any], own: CaseSource) -> CaseSource:
-    """Another source's cases as the real ones.
-
-    Args:
-        asked: a ``SourceRequest`` as JSON; what is not in it is as for the run's own source.
-        own: the run's own.
-
-    Raises:
-        UsageFault, DataFault: it does not open, or its cases are not like the run's own.
-    """
-    from gansynth.conditions.base_source import open_base
-
-    try:
-        return open_base(asked, own)
-    except (UsageFault, DataFault) as fault:
-        raise type(fault)(said_of_real(str(fault))) from fault
 
 
 class Cutter:

@@ -15,11 +15,11 @@ from gansynth_cli.common import (
     device_option,
     edit_option,
     examples,
-    read_pairs,
     root_option,
     table,
     with_asking,
     with_output,
+    with_real,
 )
 
 if TYPE_CHECKING:
@@ -37,19 +37,7 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
     )
 )
 @click.argument("folder", metavar="RUN|BANK", type=FOLDER)
-@click.option(
-    "--real",
-    metavar="KIND:WHERE",
-    help="Hold samples against these cases instead of those the run was fitted on; banks need it.",
-)
-@click.option(
-    "--real-read",
-    "real_how",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=read_pairs("--real-read", "fold=0"),
-    help="How to read --real, like --conditions-read. May be repeated.",
-)
+@with_real("Hold samples against these cases, not those the run was fitted on; banks need it.")
 @click.option(
     "-n",
     "--number",
@@ -114,8 +102,7 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 @with_output
 def command(
     folder: Path,
-    real: str | None,
-    real_how: Mapping[str, str],
+    real: Mapping[str, Any] | None,
     number: int,
     report: Path | None,
     seed: int,
@@ -143,11 +130,10 @@ def command(
     from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
     from gansynth.evaluation.opening import Wanted
     from gansynth.quality.sides import EFFORTS as KNOWN
-    from gansynth.turing.options import read_real
 
     found = evaluate(
         folder,
-        read_real(real, real_how),
+        real,
         out=report,
         wanted=Wanted(number, seed, edits or None, classes or None, boxes, judged, asking),
         options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, host, exported),

@@ -1,0 +1,57 @@
+"""``--real SOURCE``: real cases that samples are held against, instead of a run's own.
+
+They are read like the run's own where nothing else is said, and handed out as if its source had
+them: what ``--conditions`` does for cases that samples are drawn of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gansynth.errors import DataFault, UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.sources.base import CaseSource
+
+
+def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
+    """The source of ``--real``, as JSON of a ``SourceRequest``; None for the run's own.
+
+    Args:
+        text: ``KIND:WHERE``.
+        how: how it is read, as for ``--conditions-read``.
+
+    Raises:
+        UsageFault: naming the option.
+    """
+    from gansynth.asking_text import read_asking
+
+    try:
+        asked = read_asking(conditions=text, how=how)[0].conditions
+    except UsageFault as fault:
+        raise UsageFault(_said(fault)) from fault
+    return None if asked is None else dict(asked)
+
+
+def open_real(asked: Mapping[str, Any], own: CaseSource) -> CaseSource:
+    """Another source's cases as the run's own source would have them.
+
+    Args:
+        asked: a ``SourceRequest`` as JSON; what is not in it is as for the run's own source.
+        own: the run's own.
+
+    Raises:
+        UsageFault, DataFault: it does not open, or its cases are not like the run's own.
+    """
+    from gansynth.conditions.base_source import open_base
+
+    try:
+        return open_base(asked, own)
+    except (UsageFault, DataFault) as fault:
+        raise type(fault)(_said(fault)) from fault
+
+
+def _said(fault: Exception) -> str:
+    """What is said of ``--conditions``, said of ``--real``, which is read alike."""
+    return str(fault).replace("--conditions", "--real")
