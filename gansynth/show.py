@@ -179,6 +179,8 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "curves": there(folder / "samples" / "curves.png"),
         "sheets": [str(path) for path in sorted(folder.glob("samples/step-*.png"))],
         "samples": [str(path) for path in sorted(folder.glob("samples/seed-*"))],
+        "evaluation": there(folder / "evaluation" / "report.html"),
+        "turing": [str(path) for path in sorted(folder.glob("turing/*")) if path.is_dir()],
         "logs": [str(path) for path in sorted(folder.glob("logs/*")) if path.is_dir()],
         "bytes": _size(folder),
     }

@@ -54,6 +54,16 @@ def test_every_file_it_names_is_there(run):
     assert files["bytes"] == sum(p.stat().st_size for p in run.rglob("*") if p.is_file())
 
 
+def test_an_evaluation_and_turing_tests_are_shown_where_they_are(run):
+    assert describe_run(run)["files"]["evaluation"] is None
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "report.html").write_text("", encoding="utf-8")
+    (run / "turing" / "session").mkdir(parents=True)
+    files = describe_run(run)["files"]
+    assert files["evaluation"] == str(run / "evaluation" / "report.html")
+    assert files["turing"] == [str(run / "turing" / "session")]
+
+
 def test_checkpoints_have_their_step_and_size(run):
     found = describe_run(run)["checkpoints"]
     assert [(c["step"], c["whole"]) for c in found] == [(2, True), (4, True)]
