@@ -90,7 +90,7 @@ def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pa
     if known.others:
         near = nearer(looked.to_train, looked.to_others, rng)
         found["nearer"] = near.to_json()
-    copies, pairs = near_copies(gathered, sides, looked)
+    copies, pairs = near_copies(gathered, sides)
     attacks = [*looked.attacks(), *asked_discriminator(gathered, sides)]
     found["copies"] = copies.to_json()
     found["membership"] = [attack.to_json() for attack in attacks]
@@ -138,7 +138,7 @@ class _Looked:
         none: list[str | None] = [None] * len(images)
         self.to_train = People.of(table[:first, :members], theirs, sides.drawn_of)
         self.to_all = People.of(table[:first, :members], theirs, none)
-        self.to_others = People.of(table[:first, members:], strange, none)
+        self.to_others = People.of(table[:first, members:], strange, sides.drawn_of)
         self.real_to_train = People.of(table[first:second, :members], theirs, sides.people)
         not_own: list[str | None] = [None] * len(self.others)
         self.others_to_train = People.of(table[second:, :members], theirs, not_own)
@@ -187,11 +187,6 @@ class _Looked:
         own = [float(self.to_all.distances[n, column]) for n, column in pairs]
         return {"ratio": round(float(np.median(own) / np.median(usual)), 4), "samples": len(own)}
 
-    def margin(self) -> float:
-        """What hardly any real image falls below: see ``memorisation.least_margin``."""
-        real = self.others_to_train if self.others else self.real_to_train
-        return least_margin(real.margins())
-
     def attacks(self) -> list[Attack]:
         """Membership by distance to all samples, and to those drawn of others' labels."""
         known = self.gathered.known
@@ -231,7 +226,7 @@ def _score(
     return np.array(found)
 
 
-def near_copies(gathered: Gathered, sides: Sides, looked: _Looked) -> tuple[Copies, Pairs]:
+def near_copies(gathered: Gathered, sides: Sides) -> tuple[Copies, Pairs]:
     """Near-copies among the first samples, by their nearest case in full resolution."""
     known = gathered.known
     some = Some(known.members, known.people, gathered.cache)
@@ -239,12 +234,12 @@ def near_copies(gathered: Gathered, sides: Sides, looked: _Looked) -> tuple[Copi
     nearest = find_nearest(
         samples, some, gathered.space, real=USUAL, seed=sides.seed, reporter=sides.reporter
     )
-    margins, least = looked.to_all.margins(), looked.margin()
+    least = least_margin(np.array(nearest.margins))
     pairs, shown = {}, []
     for number, near in enumerate(nearest.near):
         own = known.people.get(near.case) == sides.drawn_of[number]
         most = COPY * OWN if own else COPY
-        if near.ratio is not None and near.ratio < most and margins[number] <= least:
+        if near.ratio is not None and near.ratio < most and near.margin <= least:
             pairs[number] = (near.case, near.ratio, own)
             real = gathered.space.to_generator(gathered.cache(near.case), near.placement)
             shown.append((f"sample {number} | {near.case}", (samples[number], real)))

@@ -63,14 +63,6 @@ class People:
         some = self.distances if people is None else self.distances[:, people]
         return np.asarray(some.min(axis=1))
 
-    def margins(self) -> Floats:
-        """Distance to the nearest person over that to the next one: 0 to 1; 1 if nobody is."""
-        if self.distances.shape[1] < 2:
-            return np.ones(len(self.distances))
-        first, second = np.partition(self.distances, 1, axis=1)[:, :2].T
-        known = np.isfinite(second) & (second > 0)
-        return np.where(known, first / np.where(known, second, 1), 1.0)
-
 
 @dataclass(frozen=True)
 class Nearer:

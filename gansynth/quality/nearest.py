@@ -39,12 +39,14 @@ class Near:
         placement: where its crop is cut, as for ``Space.to_generator``.
         distance: in deviations of the real intensities.
         ratio: of the usual distance; None where that is not known.
+        margin: how much nearer this is than the next person's, 0 to 1: ``Search.run``.
     """
 
     case: str
     placement: Placement
     distance: float
     ratio: float | None
+    margin: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document."""
@@ -65,11 +67,13 @@ class Nearest:
         usual: median distance of real crops to the nearest one of another subject; None if the
             training cases are all one subject's, or show nothing.
         compared: training cases (slices) looked at.
+        margins: of the real crops that tell what is usual.
     """
 
     near: tuple[Near, ...]
     usual: float | None
     compared: int
+    margins: tuple[float, ...] = ()
 
     @property
     def median_ratio(self) -> float | None:
@@ -140,10 +144,12 @@ def find_nearest(
         found = search.run(queries, bar.advance)
     usual = _median([d for d, _, _ in found[len(samples) :] if np.isfinite(d)])
     near = tuple(
-        Near(case, placement, distance, distance / usual if usual else None)
-        for distance, case, placement in found[: len(samples)]
+        Near(case, placement, distance, distance / usual if usual else None, margin)
+        for (distance, case, placement), margin in zip(found, search.margins, strict=True)
     )
-    return Nearest(near, usual, search.compared)
+    return Nearest(
+        near[: len(samples)], usual, search.compared, tuple(search.margins[len(samples) :])
+    )
 
 
 def _median(distances: Sequence[float]) -> float | None:

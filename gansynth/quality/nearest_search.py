@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Protocol
@@ -66,6 +66,7 @@ class Search:
     Attributes:
         scale: deviation of each channel, (C, 1, ...).
         compared: cases or slices seen.
+        margins: of each query that was run last, see ``run``.
     """
 
     def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
@@ -74,6 +75,7 @@ class Search:
         self.factors = tuple(-(-n // GRID) for n in self.size)
         self.scale: FloatArray = np.ones((1, *[1] * len(self.size)), np.float32)
         self.compared = 0
+        self.margins: list[float] = []
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Query]:
         """Real crops, cut as training does."""
@@ -94,7 +96,11 @@ class Search:
         self.scale = np.asarray(np.maximum(deviation, 1e-6), np.float32)
 
     def run(self, queries: Sequence[Query], tick: Callable[[], None]) -> list[Found]:
-        """Distance, case and place of what lies nearest to each query; infinite if nothing may."""
+        """Distance, case and place of what lies nearest to each query; infinite if nothing may.
+
+        ``margins`` then has how much nearer that is than what is nearest of the next person, 0 to
+        1; where all that is looked at in full is of one person, than the last of it.
+        """
         best = _Best([pool(q.image, self.factors) for q in queries], [q.subject for q in queries])
         for case_id in self.source.train_ids:
             subject = self.source.subject(case_id)
@@ -105,15 +111,18 @@ class Search:
                 self.compared += 1
             tick()
         found: list[Found] = [(float("inf"), "", Placement())] * len(queries)
+        apart: list[dict[str, list[float]]] = [{} for _ in queries]
         for case_id, wanted in best.candidates().items():
-            case = self.load(case_id)
+            case, person = self.load(case_id), self.source.subject(case_id)
             for plane, numbers in wanted.items():
                 image, origin = self._whole(case, plane)
                 for number in numbers:
                     distance, corner = self._refine(queries[number].image, image)
+                    apart[number].setdefault(person, []).append(distance)
                     if distance < found[number][0]:
                         at = tuple(c + o for c, o in zip(corner, origin, strict=False))
                         found[number] = (distance, case_id, Placement(at, plane))
+        self.margins = [_margin(one) for one in apart]
         return found
 
     def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
@@ -189,6 +198,16 @@ class Search:
                     if distance < least:
                         least, best = distance, corner
         return least, best
+
+
+def _margin(apart: Mapping[str, Sequence[float]]) -> float:
+    """The least distance over the least of the next person; 1 if nothing tells."""
+    if not apart:
+        return 1.0
+    nearest = sorted(min(distances) for distances in apart.values())
+    own = [distance for distances in apart.values() for distance in distances]
+    following = nearest[1] if len(nearest) > 1 else max(own)
+    return nearest[0] / following if following else 1.0
 
 
 class _Best:

@@ -13,7 +13,7 @@ from gansynth.quality.memorisation import (
     quantiles,
     ratio_of_medians,
 )
-from gansynth.quality.nearest_search import Query, Search
+from gansynth.quality.nearest_search import Query, Search, _margin
 from gansynth.testing import ToySource
 from tests.evaluation.gatherings import compared, copies, gathered
 
@@ -34,13 +34,10 @@ def test_whom_an_image_is_of_does_not_count():
     assert people.nearest(np.array([0])).tolist() == [np.inf, 3]
 
 
-def test_a_margin_is_the_nearest_over_the_next():
-    people = People.of(TABLE, OWNERS, [None, "cid"])
-    assert people.margins() == pytest.approx([1 / 3, 2 / 3])
-
-
-def test_margins_of_one_person_say_nothing():
-    assert People.of(TABLE[:, :2], OWNERS[:2], [None, None]).margins().tolist() == [1, 1]
+def test_a_margin_is_the_nearest_over_the_next_person():
+    assert _margin({"ann": [1.0, 2.0], "bob": [4.0, 3.0]}) == pytest.approx(1 / 3)
+    assert _margin({"ann": [1.0, 2.0]}) == 0.5
+    assert _margin({}) == 1
 
 
 def test_a_copy_must_be_nearer_than_real_images_are():
