@@ -1,7 +1,7 @@
 """Seconds of an evaluation: 1,000 samples in two dimensions, 100 in three, part by part.
 
 Samples are of ``elastic``, which needs no fit, on simulated gliomas: axial slices of 64 x 64, and
-volumes of 48 x 48 x 48 voxels of 3 mm, two channels, 24 people. ``gansynth evaluate`` is run as a
+volumes of 32 x 32 x 32 voxels of 4 mm, two channels, 24 people. ``gansynth evaluate`` is run as a
 user runs it, without thumbnails; what it takes to draw the samples stands apart.
 
     python benchmarks/bench_evaluate_time.py [--slices 1000] [--volumes 100] [--effort usual]
@@ -20,7 +20,7 @@ from typing import Any
 
 from common import print_table, write
 
-PEOPLE, SPACING_MM = 24, 3.0
+PEOPLE, SPACING_MM = 24, 4.0
 
 
 def timed(folder: Path, name: str, number: int, source: list[str], effort: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def main() -> None:
         where = f"nifti:{folder / 'gliomas'}"
         how = ("--read", "plane=axial", "--read", "slices=30%-70%", "--read", "resize=64x64")
         flat = ["--data", f"slices:{where}", *how]
-        solid = ["--data", where, "--read", "size=48,48,48"]
+        solid = ["--data", where, "--read", "size=32,32,32"]
         found = {
             "2D": timed(folder, "flat", args.slices, flat, args.effort),
             "3D": timed(folder, "solid", args.volumes, solid, args.effort),
