@@ -1,6 +1,7 @@
 """Pictures of ``gansynth evaluate``'s report in docs/evaluate.md, of a run on phantoms.
 
-    python benchmarks/draw_evaluate.py RUN [--chromium /usr/bin/chromium] [-n 48]
+    gansynth evaluate RUN -n 48
+    python benchmarks/draw_evaluate.py RUN [--chromium /usr/bin/chromium]
 
 RUN is one of simulated people (``bench_evaluate.py --sets phantoms --home HOME`` leaves some): its
 report holds thumbnails of real images, and these are in the pictures.
@@ -10,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 from PIL import Image
@@ -22,25 +20,22 @@ WIDTH = 1180
 
 
 def main() -> None:
-    """Evaluate, open the report in a browser, and save what it shows."""
+    """Open the report in a browser, and save what it shows."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
-    parser.add_argument("-n", "--number", default="48")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        line = [sys.executable, "-m", "gansynth_cli", "evaluate", str(args.run)]
-        subprocess.run([*line, "-n", args.number, "-o", scratch, "-q"], check=True)
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=args.chromium)
-        page = browser.new_page(
-            viewport={"width": WIDTH, "height": 900}, color_scheme="light", device_scale_factor=1
-        )
-        page.goto((Path(scratch) / "report.html").as_uri())
-        save(page.screenshot(clip=within(page, "#realism", 1000)), "evaluate_realism.png")
+        window = {"width": WIDTH, "height": 900}
+        page = browser.new_page(viewport=window, color_scheme="light", device_scale_factor=1)
+        page.goto((args.run / "evaluation" / "report.html").resolve().as_uri())
+        save(page.screenshot(clip=within(page, "#realism", 560)), "evaluate_realism.png")
+        page.set_viewport_size(window)
         picture = page.locator("#maps svg").first
-        picture.scroll_into_view_if_needed()
+        picture.evaluate("element => element.scrollIntoView({block: 'center'})")
         box = picture.bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
