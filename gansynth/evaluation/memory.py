@@ -87,7 +87,7 @@ def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pa
         "own": looked.own(),
     }
     near = None
-    if known.others:
+    if min(len(looked.to_train.names), len(looked.to_others.names)) >= FEWEST:
         near = nearer(looked.to_train, looked.to_others, rng)
         found["nearer"] = near.to_json()
     copies, pairs = near_copies(gathered, sides)

@@ -240,8 +240,8 @@ def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: lis
 def _say_nearer(near: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:
     if near is None:
         hidden.append(
-            "Whether samples lie nearer to people fitted on than to others is not known: nobody is "
-            "held out; name other people's cases with --real."
+            "Whether samples lie nearer to people fitted on than to others is not known: fewer "
+            "than three people are held out; name other people's cases with --real."
         )
         return
     share = (

@@ -94,10 +94,12 @@ def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
     size = min(count, total - count)
     sides = np.arange(total) < count
     value = _share(both, sides, size, SUBSETS, rng)
-    as_near = sum(
-        _share(both, rng.permutation(sides), size, SUBSETS // 6, rng) >= value - 1e-12
-        for _ in range(PERMUTATIONS)
-    )
+    as_near = 0
+    for _ in range(PERMUTATIONS):
+        dealt = rng.permutation(sides)
+        # Of few people the truth itself comes up often; it must not lose against its own estimate.
+        same = bool((dealt == sides).all())
+        as_near += same or _share(both, dealt, size, SUBSETS // 6, rng) >= value - 1e-12
     low = high = None
     if size >= 4:
         # Half of the samples, of the training and of the held-out people left out: what shares

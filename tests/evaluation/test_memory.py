@@ -15,7 +15,7 @@ from gansynth.quality.memorisation import (
 )
 from gansynth.quality.nearest_search import Query, Search, _margin
 from gansynth.testing import ToySource
-from tests.evaluation.gatherings import compared, copies, gathered
+from tests.evaluation.gatherings import compared, copies, gathered, strangers
 
 SCHEMA = ToySource(2).schema
 TABLE = np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
@@ -69,9 +69,29 @@ def test_with_memory_more_are():
     assert found.p < 0.01
 
 
-def test_of_two_people_there_is_no_interval():
-    found = near(0, people=2)
+def test_of_three_people_there_is_no_interval():
+    found = near(0, people=3)
     assert (found.low, found.high) == (None, None)
+
+
+def test_of_two_people_p_cannot_be_small():
+    """Six ways to deal out four people: the truth is one of them."""
+    assert near(2.0, people=2).p >= 0.1
+
+
+class Alone(ToySource):
+    """One person is held out."""
+
+    @property
+    def held_out_ids(self):
+        return super().held_out_ids[:1]
+
+
+def test_of_one_held_out_person_nothing_is_said():
+    found = gathered(strangers(), Alone(2))
+    document, _ = measure_memory(found, compared(found))
+    assert document["nearer"] is None
+    assert document["membership"] == []
 
 
 def test_one_near_person_alone_is_no_memory():
