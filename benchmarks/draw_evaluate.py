@@ -34,9 +34,9 @@ def main() -> None:
         page.goto((args.run / "evaluation" / "report.html").resolve().as_uri())
         save(page.screenshot(clip=within(page, "#realism", 560)), "evaluate_realism.png")
         page.set_viewport_size(window)
-        picture = page.locator("#maps svg").first
+        picture = page.locator(".map").first
         picture.evaluate("element => element.scrollIntoView({block: 'center'})")
-        box = picture.bounding_box()
+        box = picture.locator(".point.synthetic").nth(7).bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.wait_for_timeout(300)
