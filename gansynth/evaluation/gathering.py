@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from gansynth.errors import DataFault
 from gansynth.lineage import Lineage, same_data
-from gansynth.quality.sides import EFFORTS, Effort, Sides, check_images
+from gansynth.quality.sides import Effort, Sides, check_images
 from gansynth.reporting import Reporter
 from gansynth.schema import Case, Sample, Schema
 from gansynth.sources.base import CaseSource
@@ -118,16 +119,16 @@ class Gathered:
     cache: CaseCache
     run: Run | None = None
     flawed: int = 0
-    empty: int = field(default=0)
+    empty: int = 0
 
     @property
     def size(self) -> tuple[int, ...]:
         """Spatial size of a sample in voxels."""
         return tuple(self.samples[0].image.shape[1:])
 
-    @property
+    @cached_property
     def crops(self) -> CaseBatches:
-        """Cuts cases as training does."""
+        """Cuts cases as training does; whole ones that were brought to the space are kept."""
         return CaseBatches(self.cache, self.space)
 
     @property
@@ -235,6 +236,3 @@ def own_names(samples: Sequence[Sample], lineage: Lineage) -> list[str]:
 def folder_kind(folder: Path) -> str:
     """``bank`` for a folder with ``bank.json``, else ``run``."""
     return "bank" if (folder / "bank.json").is_file() else "run"
-
-
-__all__ = ["EFFORTS", "Gathered", "Known", "folder_kind", "own_names"]

@@ -135,13 +135,11 @@ class _Looked:
         self.samples = table[:first]
         theirs = [known.people[i] for i in known.members]
         strange = [known.people[i] for i in known.others]
-        none: list[str | None] = [None] * len(images)
         self.to_train = People.of(table[:first, :members], theirs, sides.drawn_of)
-        self.to_all = People.of(table[:first, :members], theirs, none)
+        self.to_all = People.of(table[:first, :members], theirs)
         self.to_others = People.of(table[:first, members:], strange, sides.drawn_of)
         self.real_to_train = People.of(table[first:second, :members], theirs, sides.people)
-        not_own: list[str | None] = [None] * len(self.others)
-        self.others_to_train = People.of(table[second:, :members], theirs, not_own)
+        self.others_to_train = People.of(table[second:, :members], theirs)
 
     def distances(self, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Quantiles; where people are held out, to as many training people as there are of them."""
@@ -203,8 +201,11 @@ class _Looked:
         ):
             if apart and not asked:
                 continue
-            scores = [_score(self.samples, members, drawn_of if apart else None, 0)]
-            scores.append(_score(self.samples, others, None, len(members)))
+            own, strange = np.split(self.samples, [len(members)], axis=1)
+            scores = (
+                _score(own, members, drawn_of if apart else None),
+                _score(strange, others, None),
+            )
             mine, theirs = (
                 list(by_person(s, p).values())
                 for s, p in zip(scores, (members, others), strict=True)
@@ -213,13 +214,10 @@ class _Looked:
         return found
 
 
-def _score(
-    table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] | None, first: int
-) -> Floats:
+def _score(table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] | None) -> Floats:
     """Less the distance of each case to the nearest sample (N, cases)."""
     found = []
-    for number, person in enumerate(people):
-        column = table[:, first + number]
+    for column, person in zip(table.T, people, strict=True):
         if drawn_of is not None:
             column = column[drawn_of != person]
         found.append(-float(column.min()) if column.size else -np.inf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from gansynth.reporting import Reporter
 from gansynth.schema import OUTSIDE, Sample, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.cache import CaseCache
+from gansynth.sources.grid import same_spacing
 from gansynth.space import Space
 
 if TYPE_CHECKING:
@@ -225,11 +225,7 @@ def check_alike(source: CaseSource, schema: Schema, what: str) -> None:
                 f"--real {source.name}: its {key} are {one}, samples of {what} have {other}; "
                 "expected the same. Read it alike: --real-read KEY=VALUE"
             )
-    apart = [
-        not math.isclose(a, b, rel_tol=0.01)
-        for a, b in zip(found.spacing, schema.spacing, strict=True)
-    ]
-    if any(apart):
+    if not same_spacing(found.spacing, schema.spacing):
         raise DataFault(
             f"--real {source.name}: its spacing is {_mm(found.spacing)}, samples of {what} have "
             f"{_mm(schema.spacing)}; expected the same. Bring it there: --real-read spacing=..."

@@ -91,10 +91,7 @@ def _spectra(sides: Sides) -> list[dict[str, Any]]:
 
 
 def _intensities(sides: Sides) -> list[dict[str, Any]]:
-    sets = [
-        histogram_metric.prepare(sides.samples, sides),
-        histogram_metric.prepare(sides.real, sides),
-    ]
+    sets = histogram_metric.prepared(sides)
     edges, names = edges_of(sides), list(sides.schema.channels)
     titles = {
         f"{channel}{', ' + label if label else ''}": (number, label)

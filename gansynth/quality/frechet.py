@@ -6,12 +6,11 @@ arXiv:1911.07023). So it is compared with that of as many real images, never wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
+from gansynth.quality.features import Kind, Looked
 from gansynth.quality.figure import Floats
-from gansynth.quality.kernels import Kept, OfFeatures
+from gansynth.quality.kernels import Distance
 from gansynth.quality.sides import Sides
 
 
@@ -34,19 +33,16 @@ def frechet_distance(one: Floats, other: Floats) -> float:
     return max(0.0, float(apart @ apart + np.trace(first) + np.trace(second) - 2 * cross))
 
 
-class Frechet(OfFeatures):
+class Frechet(Distance):
     """``frechet``: slices, mean of the axes."""
 
     title = "Fréchet distance"
     said = "Fréchet distance of features of slices"
 
-    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
-        """By network."""
-        found: dict[str, float] = {}
-        for kind in self.kinds:
-            pairs = zip(one.looked[kind].slices, other.looked[kind].slices, strict=True)
-            found[kind] = float(np.mean([frechet_distance(a, b) for a, b in pairs]))
-        return found
+    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+        """See the title."""
+        pairs = zip(one.slices, other.slices, strict=True)
+        return float(np.mean([frechet_distance(a, b) for a, b in pairs]))
 
 
 frechet_metric = Frechet()

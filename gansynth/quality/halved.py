@@ -93,10 +93,20 @@ class Halved(Evaluated):
         sides = Sides(samples, real, schema)
         return self.compare(self.prepare(samples, sides), self.prepare(real, sides), sides)
 
+    def prepared(self, sides: Sides) -> tuple[Any, Any]:
+        """What is kept of samples, and of real images; each is looked at once."""
+        return sides.once(
+            ("prepared", self),
+            lambda: (self.prepare(sides.samples, sides), self.prepare(sides.real, sides)),
+        )
+
     def numbers(self, sides: Sides) -> dict[str, dict[str, float | None]]:
         """Name -> value, interval, scale, difference: see ``summarised``."""
+        return sides.once(("numbers", self), lambda: self._numbers(sides))
+
+    def _numbers(self, sides: Sides) -> dict[str, dict[str, float | None]]:
         self.check(sides)
-        mine, real = self.prepare(sides.samples, sides), self.prepare(sides.real, sides)
+        mine, real = self.prepared(sides)
         rng, people = sides.rng("halves"), len(set(sides.people))
         found = [
             (

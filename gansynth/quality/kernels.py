@@ -8,6 +8,7 @@ arXiv:1801.01401).
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -99,43 +100,53 @@ class OfFeatures(Halved):
         return f"{self.said} {WORDS[name]}", self.better
 
 
-class MMD(OfFeatures):
+class Distance(OfFeatures):
+    """One number a network."""
+
+    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
+        """By network."""
+        return {
+            kind: self.between(one.looked[kind], other.looked[kind], kind, sides)
+            for kind in self.kinds
+        }
+
+    @abstractmethod
+    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+        """How far features of some images are from those of others, of one network."""
+
+
+class Unbiased(Distance):
+    """A distance whose estimate may be negative."""
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Any number."""
+        return -math.inf, math.inf
+
+
+class MMD(Unbiased):
     """``mmd``: images whole."""
 
     title = "Maximum mean discrepancy (MMD)"
     said = "squared MMD, Gaussian kernel of the median width, of features"
 
-    def bounds(self, name: str) -> tuple[float, float]:
-        """Unbiased estimates may be negative."""
-        return -math.inf, math.inf
-
-    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
-        """By network."""
-        found: dict[str, float] = {}
-        for kind in self.kinds:
-            width = median_width(sides.features.of(sides.real, kind).whole)
-            mine, real = one.looked[kind].whole, other.looked[kind].whole
-            found[kind] = distance_of_kernels(mine, real, width)
-        return found
+    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+        """See the title; the width is that of all real images."""
+        width = sides.once(
+            f"width {kind}", lambda: median_width(sides.features.of(sides.real, kind).whole)
+        )
+        return distance_of_kernels(one.whole, other.whole, width)
 
 
-class KID(OfFeatures):
+class KID(Unbiased):
     """``kid``: slices, mean of the axes."""
 
     title = "Kernel inception distance (KID)"
     said = "squared MMD, cubic kernel, of features of slices"
 
-    def bounds(self, name: str) -> tuple[float, float]:
-        """Unbiased estimates may be negative."""
-        return -math.inf, math.inf
-
-    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
-        """By network."""
-        found: dict[str, float] = {}
-        for kind in self.kinds:
-            pairs = zip(one.looked[kind].slices, other.looked[kind].slices, strict=True)
-            found[kind] = float(np.mean([distance_of_kernels(a, b, None) for a, b in pairs]))
-        return found
+    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+        """See the title."""
+        pairs = zip(one.slices, other.slices, strict=True)
+        return float(np.mean([distance_of_kernels(a, b, None) for a, b in pairs]))
 
 
 kid_metric, mmd_metric = KID(), MMD()

@@ -39,13 +39,14 @@ class People:
     names: Sequence[str]
 
     @classmethod
-    def of(cls, table: Floats, people: Sequence[str], own: Sequence[str | None]) -> People:
+    def of(cls, table: Floats, people: Sequence[str], own: Sequence[str | None] = ()) -> People:
         """From distances to cases.
 
         Args:
             table: (N, cases).
             people: whose each case is.
-            own: for each image the person that does not count; None if all do.
+            own: for each image the person that does not count; None, or nothing at all, if all
+                do.
         """
         names = sorted(set(people))
         where = {name: n for n, name in enumerate(names)}

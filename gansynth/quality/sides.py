@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from gansynth.schema import Case, FloatArray, Sample, Schema
 
 if TYPE_CHECKING:
     from gansynth.quality.features import Features
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Sides:
     effort: Effort = EFFORTS["usual"]
     device: str = "auto"
     reporter: Reporter = field(default_factory=NullReporter)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.drawn_of:
@@ -86,6 +89,13 @@ class Sides:
         from gansynth.quality.features import Features
 
         return Features(self)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What is worked out from both sides, once for whoever asks for it by this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
 
     def rng(self, of: str) -> np.random.Generator:
         """Random numbers of one purpose, the same at every call."""

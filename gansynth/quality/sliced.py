@@ -46,7 +46,7 @@ class SlicedWasserstein(Halved):
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Projected:
         """Patches of every slice, in deviations of the real ones', projected."""
-        real = self._patches(sides.real, sides)
+        real = sides.once("real patches", lambda: self._patches(sides.real, sides))
         mine = real if images is sides.real else self._patches(images, sides)
         channels = len(sides.schema.channels)
         return Projected(
