@@ -26,6 +26,7 @@ from gansynth.sources.picture_files import full_range, picture_shape, read_pictu
 from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
 from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
+from gansynth.sources.skull import WHOLE, find_brain
 from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth.space import Space
 
@@ -68,6 +69,7 @@ class PictureSource(CaseSource):
             subjects = str(Path(subjects).absolute())
         self.request = replace(absolute_splits(request), where=str(folder), subjects=subjects)
         self.found: PictureSet = list_pictures(folder, self.options)
+        self._brain_shapes: dict[str, tuple[int, int]] = {}
         self._numbers = BINARY
         if self.options.labels is not None:
             self._numbers = {n: label for label, n in enumerate(self.options.labels.values())}
@@ -128,6 +130,8 @@ class PictureSource(CaseSource):
         options = self.options.model_dump(
             mode="json", include={"labels", "window", "spacing", "resize"}
         )
+        if self.options.skull_strip:  # records without stay what they were before there were any
+            options["skull_strip"] = True
         host = {
             "dataset": self.name,
             "channels": list(self._channels),
@@ -178,14 +182,28 @@ class PictureSource(CaseSource):
         labels = None
         if picture.mask is not None:
             labels = self.read_mask(picture.mask, image.shape[1:])
+        if self.options.skull_strip:
+            brain = find_brain(array)
+            image = np.ascontiguousarray(brain.strip(image))
+            labels = None if labels is None else np.ascontiguousarray(labels[brain.crop])
         case = Case(case_id, self.subject(case_id), image, labels, label_class=picture.label_class)
         if self._boxes is not None:
             case = replace(case, boxes=self._boxes.of_case(case))
         return case if self.options.resize is None else resize(case, self.options.resize)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of a picture, from its header."""
-        return self.options.resize or picture_shape(self._picture(case_id).image)
+        """Rows and columns of a picture, from its header; of a brain, from its pixels."""
+        if self.options.resize is not None:
+            return self.options.resize
+        if self.options.skull_strip:
+            return self._brain_shape(case_id)
+        return picture_shape(self._picture(case_id).image)
+
+    def _brain_shape(self, case_id: str) -> tuple[int, int]:
+        if case_id not in self._brain_shapes:
+            array = read_picture(self._picture(case_id).image)
+            self._brain_shapes[case_id] = find_brain(array).shape
+        return self._brain_shapes[case_id]
 
     def _picture(self, case_id: str) -> Picture:
         if case_id not in self.found.pictures:
@@ -311,7 +329,15 @@ def _check_picture(
         return
     try:
         mask = read_picture(picture.mask, "mask")
-        source.read_mask(picture.mask, shape or mask.shape)
+        labels = source.read_mask(picture.mask, shape or mask.shape)
+        if source.options.skull_strip and shape is not None and labels.any():
+            share = float(find_brain(array).mask[labels > 0].mean())
+            if share < WHOLE:
+                message = (
+                    f"{picture.image}: skull_strip takes {1 - share:.0%} of what the mask labels "
+                    "for no brain; look at it, or leave the picture out"
+                )
+                yield Finding("warning", picture.case, picture.image, message)
     except GansynthError as fault:
         yield Finding("error", picture.case, picture.mask, str(fault))
 

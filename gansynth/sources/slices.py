@@ -187,9 +187,11 @@ class SliceSource(CaseSource):
         """Crops of slices, with all that changes the arrays in the host's record."""
         inner = self.inner.space
         own = self.options.model_dump(
-            mode="json", exclude={"size", "classes", "selector", "boxes", "least"}
+            mode="json", exclude={"size", "count_from", "classes", "selector", "boxes", "least"}
         )
         # Only where they are given: records without stay what they were before there were any.
+        if self.options.count_from != "array":
+            own["count_from"] = self.options.count_from
         if self.options.classes is not None:
             own["classes"] = self.options.classes
         if self.options.selector is not None:
