@@ -17,7 +17,7 @@ from gansynth.conditions.base import Edit
 from gansynth.conditions.boxes import BoxDrawer
 from gansynth.conditions.room import Room, Scene
 from gansynth.errors import DataFault
-from gansynth.organ import organ_mask
+from gansynth.organ import shown_body
 from gansynth.regrid import crop_pad
 from gansynth.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource
@@ -224,7 +224,7 @@ class ConditionSampler:
         if case.id not in self._bodies:
             if len(self._bodies) == BODIES:
                 self._bodies.pop(next(iter(self._bodies)))
-            self._bodies[case.id] = organ_mask(case.image)
+            self._bodies[case.id] = shown_body(case.image)
         return self._bodies[case.id]
 
     def _body(self, case: Case, placement: Placement) -> npt.NDArray[np.bool_]:
