@@ -210,7 +210,7 @@ def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
         Bool (D, H, W) or (H, W).
     """
     if case.labels is None:
-        return shown_body(case.image)
+        return shown_body(case.image) if seen is None else seen()
     body: Mask = case.labels != OUTSIDE
     if body.all() or not body.any():
         body = shown_body(case.image) if seen is None else seen()
