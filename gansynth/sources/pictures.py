@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.findings import Checked, Finding
+from gansynth.regrid import resampling_record
 from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.classes import without_cases
@@ -137,6 +138,7 @@ class PictureSource(CaseSource):
             "channels": list(self._channels),
             "classes": list(self.classes),
             **options,
+            **resampling_record(self.options.resize is not None),
             **box_record(self.options.boxes, self.options.least),
         }
         return Space("crop", self._size(), host=host, pad_label=0)

@@ -20,6 +20,7 @@ from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.findings import Checked, Finding
 from gansynth.lineage import CaseRecord, Lineage, guard
 from gansynth.registry import installed
+from gansynth.regrid import resampling_record
 from gansynth.schema import Case, FloatArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.cache import CaseCache
@@ -189,14 +190,15 @@ class SliceSource(CaseSource):
         own = self.options.model_dump(
             mode="json", exclude={"size", "count_from", "classes", "selector", "boxes", "least"}
         )
-        # Only where they are given: records without stay what they were before there were any.
+        # Only where they are given: records without stay what they were.
         if self.options.count_from != "array":
             own["count_from"] = self.options.count_from
         if self.options.classes is not None:
             own["classes"] = self.options.classes
         if self.options.selector is not None:
             own["selector"] = self.selector.sha256
-        own.update(box_record(self.options.boxes, self.options.least))
+        own |= box_record(self.options.boxes, self.options.least)
+        own |= resampling_record(self.options.resize is not None)
         host = {**inner.host, "slices": own}
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
 
