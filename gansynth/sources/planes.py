@@ -126,14 +126,19 @@ def resize(case: Case, size: Sequence[int]) -> Case:
         return case
     how, target = Image.Resampling.BILINEAR, (size[1], size[0])
     channels = [np.asarray(Image.fromarray(c).resize(target, how)) for c in case.image]
-    labels = None if case.labels is None else _nearest(case.labels, size)
+    labels = None if case.labels is None else nearest(case.labels, size)
     boxes = None if case.boxes is None else scale_boxes(case.boxes, shape, size)
     image = np.stack(channels).astype(np.float32, copy=False)
     return replace(case, image=image, labels=labels, boxes=boxes)
 
 
-def _nearest(labels: LabelArray, size: Sequence[int]) -> LabelArray:
-    # At the middles of the new pixels, as Pillow does it.
+def nearest(labels: LabelArray, size: Sequence[int]) -> LabelArray:
+    """Bring a label map (H, W) to a size: each pixel takes the label at its middle, as in Pillow.
+
+    Args:
+        labels: int16.
+        size: rows and columns.
+    """
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp)
         for new, old in zip(size, labels.shape, strict=True)
