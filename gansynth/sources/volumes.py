@@ -223,6 +223,12 @@ class VolumeSource(CaseSource):
         """Spatial shape (D, H, W) of what ``load`` returns; only a header is read."""
         return self._shape_of(*_grid(self.entry(case_id).reference))
 
+    def spacing(self, case_id: str) -> tuple[float, ...]:
+        """Spacing (D, H, W) in mm of what ``load`` returns; only a header is read."""
+        shape, spacing = _grid(self.entry(case_id).reference)
+        each = zip(spacing, shape, self._shape_of(shape, spacing), strict=True)
+        return tuple(mm * old / new for mm, old, new in each)
+
     def _shape_of(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
         if self.options.spacing == "native" or same_spacing(spacing, self._spacing):
             return shape
