@@ -9,9 +9,9 @@ from typing import Any
 from gansynth.errors import DataFault
 from gansynth.schema import FloatArray, LabelArray
 from gansynth.sources.base import CaseSource
+from gansynth.sources.written import write_prediction
 from gansynth_segmenter.inference import Segmenter
 from gansynth_segmenter.regions import Scores, dice, report
-from gansynth_segmenter.written import write_prediction
 
 PREDICTIONS = "predictions"
 
