@@ -209,8 +209,9 @@ class Composite(Together):
         self, condition: Condition, drawn: Mapping[str, list[FloatArray]], index: int, seed: int
     ) -> Sample:
         image = np.stack([drawn[name][index] for name in self.schema.channels])
-        told = self.told(condition, seed, *self.parts)
-        return Sample(image, self._own(condition.labels), None, told)
+        told, own = self.told(condition, seed, *self.parts), self._own(condition.labels)
+        under = None if own is condition.labels else condition.labels
+        return Sample(image, own, None, told, under)
 
     def _own(self, labels: LabelArray | None) -> LabelArray | None:
         """A label map without labels that only a part knows (background instead)."""

@@ -287,7 +287,7 @@ class _Folder:
         samples = drawer.draw_raw(0, COLUMNS)
         real = [drawer.beside(sample) for sample in samples]
         path.parent.mkdir(exist_ok=True)
-        write_sheet(path, samples, real, run.generator.schema, title="all parts")
+        write_sheet(path, samples, real, drawer.sampler.schema, title="all parts")
         return path
 
 

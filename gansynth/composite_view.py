@@ -18,16 +18,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.errors import IntegrityFault, UsageFault, did_you_mean
 from gansynth.lineage import Lineage
-from gansynth.schema import Case, Condition, FloatArray, LabelArray, Schema
+from gansynth.regrid import crop_pad
+from gansynth.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.sources.base import CaseSource, SourceRequest, Wrapped
 from gansynth.sources.classes import class_numbers
 from gansynth.space import Space
+
+if TYPE_CHECKING:
+    from gansynth.run import Run
 
 HOME = "home"
 
@@ -68,7 +73,7 @@ class View(Wrapped):
     """
 
     def __init__(self, base: CaseSource, view: Mapping[str, Any]) -> None:
-        super().__init__(_renamed(base, view.get("names", {})))
+        super().__init__(renamed(base, view.get("names", {})))
         base = self.base
         plain = {key: value for key, value in view.items() if key != HOME}
         self._home = Path(view.get(HOME, "."))
@@ -121,6 +126,11 @@ class View(Wrapped):
             labels = under if labels is None else np.where(labels != 0, labels, under)
         return replace(case, image=case.image[self._seen], labels=labels, under=under)
 
+    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+        """The source's, of the channels that are seen."""
+        image, affine = self.base.stored(case_id)
+        return image[self._seen], affine
+
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
         """The source's; then what the label maps' maker has seen, and its ancestors."""
@@ -136,7 +146,9 @@ class View(Wrapped):
         folder = self.request.view.get("labels_by")
         if folder is None:
             return None
-        return Labeller((self._home / folder).resolve(), self.base.schema)
+        from gansynth.run import load_run
+
+        return Labeller(load_run((self._home / folder).resolve()), self.base.schema)
 
     def _check_labels(self, view: Mapping[str, Any]) -> str:
         """SHA-256 of what draws the label maps, if it is what it has always been."""
@@ -170,7 +182,7 @@ class _Renamed(Wrapped):
         return replace(schema, channels=channels)
 
 
-def _renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
+def renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
     """A source with other names for its channels; as it is if there are none.
 
     Raises:
@@ -192,15 +204,13 @@ class Labeller:
     """A run that draws label maps from images, and how they join a source's own.
 
     Args:
-        folder: the run.
+        run: the run.
         source: schema of the cases it is asked about. Its labels win; everything drawn gets values
             above theirs.
     """
 
-    def __init__(self, folder: Path, source: Schema) -> None:
-        from gansynth.run import load_run
-
-        self.run = load_run(folder)
+    def __init__(self, run: Run, source: Schema) -> None:
+        self.run, folder = run, run.folder
         self.shift = max((0, *source.labels.values()))
         generator = self.run.generator
         if not draws_labels(generator.options):
@@ -222,6 +232,9 @@ class Labeller:
     def draw(self, case: Case, schema: Schema) -> LabelArray:
         """Draw the label map of a whole case; the same case gives the same map.
 
+        A run that has learnt from whole cases at another resolution is shown them there; beyond its
+        frame there is background.
+
         Args:
             case: image (C, D, H, W) or (C, H, W), in the source's units.
             schema: names its channels.
@@ -229,9 +242,11 @@ class Labeller:
         Returns:
             int16 (D, H, W) or (H, W), values of the run's own schema.
         """
-        names = [schema.channels[i] for i in self._given]
-        given = self._squashed(case.image[self._given], names)
-        seed = zlib.crc32(case.id.encode())
+        numbers = channel_numbers(self.run.schema, [schema.channels[i] for i in self._given])
+        image, seed = case.image[self._given], zlib.crc32(case.id.encode())
+        if self.run.space.grid == "resample":
+            return self._resampled(image, numbers, seed)
+        given = only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
         if self.run.generator.schema.ndim < schema.ndim:
             planes = [self._one(given[:, i], seed + i) for i in range(given.shape[1])]
             return np.stack(planes)
@@ -243,10 +258,14 @@ class Labeller:
         assert labels is not None, "checked when the labeller was opened"
         return labels
 
-    def _squashed(self, image: FloatArray, names: list[str]) -> FloatArray:
-        """In the units the run learnt from."""
-        numbers = channel_numbers(self.run.schema, names)
-        return only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
+    def _resampled(self, image: FloatArray, numbers: list[int], seed: int) -> LabelArray:
+        """Drawn where the run draws, and back on the grid of the case."""
+        space, shape = of_channels(self.run.space, numbers), image.shape[1:]
+        given = space.to_generator(Case("", "", image)).image
+        drawn = space.to_host(Sample(given, self._one(given, seed)), shape).labels
+        assert drawn is not None, "labels were given"
+        corner = space.frame_corner(shape)
+        return crop_pad(drawn, [-first for first in corner], shape, 0) if corner else drawn
 
     def under(self, drawn: LabelArray) -> LabelArray:
         """Drawn labels with values above those of the source, which lie over them."""
@@ -269,10 +288,16 @@ def given_channels(options: Any) -> tuple[str, ...]:
     return tuple(getattr(options, "given", ()))
 
 
+def of_channels(space: Space, channels: list[int]) -> Space:
+    """A space with the units of some channels."""
+    if space.window is None:
+        return space
+    return replace(space, window=tuple(space.window[i] for i in channels))
+
+
 def only_intensity(space: Space, channels: list[int]) -> Space:
     """A space that changes nothing but the units, of some channels."""
-    window = None if space.window is None else tuple(space.window[i] for i in channels)
-    return Space("native", window=window)
+    return Space("native", window=of_channels(space, channels).window)
 
 
 def channel_numbers(schema: Schema, names: Any) -> list[int]:

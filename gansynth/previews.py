@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gansynth.composite_view import draws_labels, given_channels
 from gansynth.job import Job
 from gansynth.run import Run
 from gansynth.sampling import SampleDrawer
@@ -34,5 +35,11 @@ class Preview:
         samples = [self.drawer.draw_raw(index, 1)[0] for index in range(COLUMNS)]
         path = self.out / "samples" / f"step-{step:08d}.png"
         real = [self.drawer.beside(sample) for sample in samples]
-        write_sheet(path, samples, real, self.job.generator.schema, title=f"step {step}")
+        options, schema = self.job.generator.options, self.job.generator.schema
+        write_sheet(
+            *(path, samples, real, schema),
+            title=f"step {step}",
+            given=given_channels(options),
+            drawn=draws_labels(options),
+        )
         return path

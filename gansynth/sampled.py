@@ -16,9 +16,11 @@ from gansynth.admission import reason_of
 from gansynth.asking import Asking
 from gansynth.box_text import csv_text
 from gansynth.composite_spec import folder_name
+from gansynth.composite_view import draws_labels, given_channels
 from gansynth.integrity import whole_folder
 from gansynth.looking import ROWS, write_interpolation, write_nearest
 from gansynth.picture_export import TOLD, PngOptions, check_export, export_pictures
+from gansynth.prediction import predict_cases, refuse_options
 from gansynth.registry import installed
 from gansynth.reporting import Reporter
 from gansynth.run import load_run
@@ -27,6 +29,8 @@ from gansynth.schema import Case, Sample
 from gansynth.sharing import Sharing, forget_times
 from gansynth.sheets import write_sheet
 
+NUMBER = 16
+"""Samples unless another number is asked for."""
 SHEET = 32
 """Most samples on a sheet."""
 COMPARED = 512
@@ -35,7 +39,7 @@ COMPARED = 512
 
 def sample_run(
     run: Path,
-    n: int,
+    n: int | None,
     *,
     out: Path | None = None,
     sheet: bool = False,
@@ -56,12 +60,14 @@ def sample_run(
 ) -> dict[str, Any]:
     """Draw ``n`` samples of a run and write them as NIfTI or PNG, and sheets if asked.
 
+    A run that draws label maps of images writes those, case by case: ``predict_cases``.
+
     Sheets with real cases are pictures of patients: beside PNG files, and others that are to be
     handed on, they are written into the run folder, and the nearest cases always are.
 
     Args:
         run: run folder.
-        n: how many.
+        n: how many; 16 if None, or every case of images that label maps are drawn of.
         out: folder for ``sample-0000_0000.nii.gz`` (one file a channel) with ``_seg`` or
             ``_boxes.csv`` and provenance JSON; ``RUN/samples/seed-S`` if None, of classes
             ``seed-S-CLASS``. For PNG files, and for sharing, one that is not there yet;
@@ -89,6 +95,20 @@ def sample_run(
     opened = load_run(run, device)
     request = opened.request if root is None else replace(opened.request, root=root)
     source = installed().open_source(request)
+    if draws_labels(opened.generator.options) and png is None:
+        asking = asking or Asking()
+        asked = {"--edit": edits, "--class": classes, "--boxes": boxes, "--lesions": asking.lesions}
+        asked |= {"--weights": asking.weights, "--filter": asking.filters, "--nearest": nearest}
+        asked |= {"--interpolate": interpolate, "--for-sharing": for_sharing}
+        refuse_options(run, asked)
+        where = asking.conditions
+        return predict_cases(
+            *(opened, source, out or run / "samples" / "label-maps", n),
+            conditions=where,
+            sheet=sheet,
+            reporter=reporter,
+        )
+    n = NUMBER if n is None else n
     drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, judged, asking, reporter)
     name = "-".join((f"seed-{seed}", *map(folder_name, classes or ())))
     own = run / "samples" / name
@@ -117,7 +137,9 @@ def sample_run(
     if sheet:
         drawn = drawn or drawer.draw(0, min(n, SHEET))
         real = [_placed(drawer, sample) for sample in drawn]
-        report["sheet"] = str(write_sheet(shown / "sheet.png", drawn, real, drawer.source.schema))
+        given = given_channels(opened.generator.options)
+        schema, path = drawer.sampler.schema, shown / "sheet.png"
+        report["sheet"] = str(write_sheet(path, drawn, real, schema, given=given))
     if nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
         report["nearest"] = write_nearest(drawer, samples, own, reporter)

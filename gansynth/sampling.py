@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gansynth.asking import Asking
 from gansynth.asking_checks import check_heeded, per_class
-from gansynth.composite_view import View, viewed
+from gansynth.composite_view import View, draws_labels, viewed
 from gansynth.conditions.along import check_moving
 from gansynth.conditions.asked import build_edits
 from gansynth.conditions.base_source import open_base
@@ -85,7 +85,10 @@ class SampleDrawer:
             generator.labelling,
             parts=per_class(run.manifest),
         )
-        self.base = None if asking.conditions is None else open_base(asking.conditions, source)
+        self.base = None
+        if asking.conditions is not None:
+            labelled = not draws_labels(generator.options)
+            self.base = open_base(asking.conditions, source, labelled=labelled)
         check_edits(generator, edits or ())
         check_classes(run, classes or ())
         check_boxes(generator, boxes)
@@ -252,7 +255,7 @@ def sampler_for(
         context=generator.context,
         context_follows=generator.context_follows,
         given=generator.given,
-        labelled=generator.labelling == "asked",
+        labelled=generator.labelling == "asked" and not draws_labels(generator.options),
         classes=classes,
         boxes=box_drawer(boxes or USUAL) if "boxes" in heeds else None,
         backgrounds="background" in heeds,

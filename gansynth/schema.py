@@ -230,12 +230,16 @@ class Sample:
         labels: int16 (D, H, W) or (H, W); None from a generator without masks.
         boxes: boxes of the sample.
         provenance: what was asked, by what, with which seed; JSON-able.
+        under: int16 like ``labels``: the label map a chain was asked for where it has more than
+            ``labels``, what a part has drawn (tissues); for sheets, no host is shown it. None if it
+            has not.
     """
 
     image: FloatArray
     labels: LabelArray | None = None
     boxes: Boxes | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    under: LabelArray | None = None
 
     def validate(self, schema: Schema) -> None:
         """Check axes, channels, finite values and label values against the schema.

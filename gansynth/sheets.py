@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,37 @@ def colour_of(index: int) -> str:
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
+@dataclass(frozen=True)
+class Column:
+    """What stands below a heading of a sheet.
+
+    Attributes:
+        heading: on top.
+        real: whether it is of the real case; else of the sample.
+        channel: of the image; None shows labels.
+        values: of the labels that are shown, as outlines in an image.
+    """
+
+    heading: str
+    real: bool
+    channel: int | None
+    values: tuple[int, ...] = ()
+
+
 def write_sheet(
-    path: Path, samples: Sequence[Sample], real: Sequence[Case], schema: Schema, *, title: str = ""
+    path: Path,
+    samples: Sequence[Sample],
+    real: Sequence[Case],
+    schema: Schema,
+    *,
+    title: str = "",
+    given: Collection[str] = (),
+    drawn: bool = False,
 ) -> Path:
     """Write a PNG: per sample, for each channel real | synthetic, then its label if any has one.
+
+    A channel that was given to the generator is the real one, and shown once. Labels that a part of
+    a chain has drawn beneath the others (``tissues:CSF``) have a column of their own.
 
     3D cases are shown in the slice where the sample's label has most foreground (drawn into the
     real case: most that is new); a real case of the same shape in the same slice, so that both show
@@ -48,75 +76,120 @@ def write_sheet(
         real: real cases of the same space, in the samples' order; may be fewer, or none.
         schema: names channels and labels.
         title: printed on top.
+        given: names of the channels that samples show as they were given.
+        drawn: whether labels are drawn of the images; they stand beside the real cases' own.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     count = len(samples) or len(real)
-    labelled = not count or any(item.labels is not None for item in samples or real)
-    headings = [
-        f"{what} {channel}"
-        for channel in schema.channels
-        for what, items in (("real", real), ("synthetic", samples))
-        if items
-    ] + ["label"] * labelled
-    across = min(max(1, COLUMNS // len(headings)), max(1, count))
-    rows, columns = max(1, -(-count // across)), across * len(headings)
-    figure = Figure(figsize=(1.5 * columns, 1.5 * rows + 0.4), dpi=110)
+    columns = _columns(samples, real, schema, given, drawn)
+    across = min(max(1, COLUMNS // len(columns)), max(1, count))
+    rows, wide = max(1, -(-count // across)), across * len(columns)
+    figure = Figure(figsize=(1.5 * wide, 1.5 * rows + 0.4), dpi=110)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, wide, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     title = title if count else f"{title} (no samples)".strip()
     for place in range(across):
-        for axis, heading in zip(axes[0, place * len(headings) :], headings, strict=False):
-            axis.set_title(heading, fontsize=7, loc="left")
+        for axis, column in zip(axes[0, place * len(columns) :], columns, strict=False):
+            axis.set_title(column.heading, fontsize=7, loc="left")
     if title:  # a line above the first heading: a figure's own title would lie on the panels
-        axes[0, 0].set_title(f"{title}\n{headings[0]}", fontsize=7, loc="left")
+        axes[0, 0].set_title(f"{title}\n{columns[0].heading}", fontsize=7, loc="left")
     windows = windows_of(real or samples) if count else []
     if real and samples:  # of a channel that the real cases lack the samples' own
         own = windows_of(samples)
         windows = [w if w[0] < w[1] else o for w, o in zip(windows, own, strict=True)]
     for index in range(count):
-        first = index % across * len(headings)
+        first = index % across * len(columns)
         sample = samples[index] if index < len(samples) else None
         case = real[index] if index < len(real) else None
-        panels = axes[index // across, first : first + len(headings)]
-        _draw_case(panels, sample, case, bool(samples), bool(real), windows, schema)
+        panels = axes[index // across, first : first + len(columns)]
+        _draw_case(panels, columns, sample, case, windows, schema)
+    # Twice: pictures that are higher than wide push headings out the first time.
+    figure.tight_layout(pad=0.3)
     return save_figure(figure, path, pad=0.3)
+
+
+def _columns(
+    samples: Sequence[Sample],
+    real: Sequence[Case],
+    schema: Schema,
+    given: Collection[str],
+    drawn: bool,
+) -> list[Column]:
+    """The columns of a case, from left to right."""
+    beneath = _beneath(schema)
+    hidden = {value for values in beneath.values() for value in values}
+    own = tuple(value for value in schema.foreground if value not in hidden)
+    sides = [("real", True)] * bool(real) + [("synthetic", False)] * bool(samples)
+    columns = []
+    for number, channel in enumerate(schema.channels):
+        shown = [("given", not samples)] if channel in given else sides
+        columns += [Column(f"{word} {channel}", is_real, number, own) for word, is_real in shown]
+    items = samples or real
+    labelled = not items or any(item.labels is not None for item in items)
+    if drawn and any(case.labels is not None for case in real):
+        columns.append(Column("real label", True, None, own))
+    if labelled:
+        columns += [Column(name, not samples, None, values) for name, values in beneath.items()]
+        columns.append(Column("drawn label" if drawn else "label", not samples, None, own))
+    return columns
+
+
+def _beneath(schema: Schema) -> dict[str, tuple[int, ...]]:
+    """Parts that have drawn labels (``composite_view.merged_schema``) -> their values."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, value in schema.labels.items():
+        part, _, of = name.partition(":")
+        if of and value > 0:
+            found[part] = (*found.get(part, ()), value)
+    return found
 
 
 def _draw_case(
     panels: npt.NDArray[Any],
+    columns: Sequence[Column],
     sample: Sample | None,
     case: Case | None,
-    with_samples: bool,
-    with_real: bool,
     windows: Sequence[tuple[float, float]],
     schema: Schema,
 ) -> None:
-    """One case's panels: real | synthetic of each channel, then the label if there is a panel."""
+    """One case's panels."""
     shown: Sample | Case | None = sample if sample is not None else case
     assert shown is not None, "as many panels as samples or real cases"
-    shape = shown.image.shape[1:]
-    cut = middle_slice(_drawn_labels(shown, case), shape, shown.boxes)
-    left = iter(panels)
-    for channel, window in enumerate(windows):
-        for item, wanted in ((case, with_real), (sample, with_samples)):
-            if not wanted:
-                continue
-            axis = next(left)
-            if item is None:
-                continue
-            same = item.image.shape[1:] == shape
-            own = cut if same else middle_slice(item.labels, item.image.shape[1:], item.boxes)
-            # An outline in the first channel; the others show what it would hide.
-            labels = None if channel else item.labels
-            _draw(axis, item.image[channel], labels, own, window, schema)
-            if item.labels is None and not channel:
-                _draw_boxes(axis, boxes_at(item.boxes, own))
-    for axis in left:  # one, if anybody has labels
-        _draw_labels(axis, shown.labels, cut, schema)
+    shape, own = shown.image.shape[1:], columns[0].values
+    cut = middle_slice(_only(_drawn_labels(shown, case), own), shape, shown.boxes)
+    for axis, column in zip(panels, columns, strict=True):
+        item = case if column.real else sample
+        if item is None:
+            continue
+        same = item.image.shape[1:] == shape
+        at = cut if same else middle_slice(item.labels, item.image.shape[1:], item.boxes)
+        labels = _only(_all_labels(item), column.values)
+        if column.channel is None:
+            _draw_labels(axis, labels, at, schema)
+            continue
+        # An outline in the first channel; the others show what it would hide.
+        first, window = not column.channel, windows[column.channel]
+        _draw(axis, item.image[column.channel], labels if first else None, at, window, schema)
+        if item.labels is None and first:
+            _draw_boxes(axis, boxes_at(item.boxes, at))
+
+
+def _all_labels(item: Sample | Case) -> LabelArray | None:
+    """Labels, and what was drawn beneath them, if that is kept apart."""
+    if item.under is None or item.labels is None:
+        return item.labels
+    return np.where(item.labels == 0, item.under, item.labels)
+
+
+def _only(labels: LabelArray | None, values: Collection[int]) -> LabelArray | None:
+    """Some of the foreground labels; the others are background, and outside stays outside."""
+    if labels is None:
+        return None
+    return np.where((labels < 0) | np.isin(labels, list(values)), labels, np.int16(0))
 
 
 def write_overlays(

@@ -260,6 +260,10 @@ class Space:
         Raises:
             UsageFault: grid ``resample`` with neither a frame nor a shape.
         """
+        under = None
+        if sample.under is not None:
+            beneath = Sample(sample.image[:0], sample.under)
+            under = replace(self, window=None).to_host(beneath, shape).labels
         image, labels, boxes = self._unsquash(sample.image), sample.labels, sample.boxes
         if self.grid == "slice":
             image = image[:, None]
@@ -271,7 +275,7 @@ class Space:
             back = self.host_shape(shape or ())
             boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], back)
             image, labels = resample(image, labels, back, nearest=self.nearest)
-        return replace(sample, image=image, labels=labels, boxes=boxes)
+        return replace(sample, image=image, labels=labels, boxes=boxes, under=under)
 
     def _squash(self, image: FloatArray) -> FloatArray:
         if self.window is None:

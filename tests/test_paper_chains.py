@@ -1,6 +1,7 @@
 """The papers' recipes fitted and sampled: chains, further sources, bodies, tumour-free brains."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from gansynth.asking import Asking
 from gansynth.composite_spec import ChainSpec
+from gansynth.composite_view import Labeller
 from gansynth.conditions.base_chain import ChainBase
 from gansynth.conditions.base_source import open_base
 from gansynth.errors import UsageFault
@@ -19,11 +21,13 @@ from gansynth.organ import body_mask, organ_mask
 from gansynth.recipe_fit import fit_recipe
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter
-from gansynth.run import load_run, own_request, read_manifest
+from gansynth.run import Run, load_run, own_request, read_manifest
+from gansynth.sampled import sample_run
 from gansynth.sampling import SampleDrawer
+from gansynth.schema import Case, Sample
 from gansynth.sources.base import SourceRequest
 from tests.plugins import paper_data
-from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE
+from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES
 
 TINY = {"width": "4", "d_width": "4", "levels": "3", "d_levels": "2", "steps": "2"}
 HEALTHY = {"tissues": "brains:healthy"}
@@ -164,8 +168,6 @@ def healthy(monkeypatch):
     plain = paper_data.Brains.schema.fget  # type: ignore[attr-defined]
 
     def schema(self):
-        from dataclasses import replace
-
         found = plain(self)
         return replace(found, channels=("t1",)) if self.healthy else found
 
@@ -205,13 +207,103 @@ def test_without_t1_by_its_name_it_is_refused_with_the_way_out(chain):
 
     source = Nothing(SourceRequest("brains", "healthy"))
     plain = source.schema
-    from dataclasses import replace
-
     type(source).schema = property(  # type: ignore[assignment,method-assign]
         lambda self: replace(plain, channels=("t1ce",), labels={"background": 0})
     )
     with pytest.raises(UsageFault, match="expected t1 among them, of which tissues draws"):
         ChainBase(source, own)  # type: ignore[arg-type]
+
+
+# -- parts by themselves ---------------------------------------------------------------------------
+
+
+def maps_of(chain: Path, part: str, out: Path, **asked: Any) -> Any:
+    """What ``gansynth sample RUN/parts/PART`` writes, opened as the data set it is."""
+    report = sample_run(chain / "parts" / part, None, out=out, reporter=NullReporter(), **asked)
+    found = installed().open_source(SourceRequest("nifti", report["folder"], fold="all"))
+    return report, found
+
+
+TUMOUR_SET = Asking({"kind": "brains", "where": "tumours"})
+
+
+def test_tissues_are_drawn_of_any_t1_whatever_its_own_labels_are(chain, tmp_path):
+    """Of people with tumours, in a set with other channels, too."""
+    report, found = maps_of(chain, "tissues", tmp_path / "maps", asking=TUMOUR_SET, sheet=True)
+    assert found.schema.channels == ("t1",)
+    assert dict(found.schema.labels) == TISSUES
+    assert report["samples"] == len(found.train_ids) == 4
+    assert Path(report["sheet"]).stat().st_size > 1000
+
+
+def test_they_are_those_that_the_chain_draws(chain, tmp_path):
+    _, found = maps_of(chain, "tissues", tmp_path / "maps", asking=TUMOUR_SET)
+    view = drawer(chain).sampler.source
+    for case_id in found.train_ids:
+        assert np.array_equal(found.load(case_id).labels, tissues_of(view.load(case_id)))
+
+
+def tissues_of(case: Case) -> np.ndarray[Any, Any]:
+    """What a chain has drawn beneath a case's tumour, by the tissues' own numbers."""
+    assert case.under is not None
+    return np.where(case.under > 4, case.under - 4, 0)
+
+
+def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monkeypatch):
+    plain = paper_data.Brains.load
+    monkeypatch.setattr(paper_data.Brains, "load", lambda s, i: replace(plain(s, i), labels=None))
+    _, found = maps_of(chain, "segmenter", tmp_path / "maps", asking=TUMOUR_SET)
+    assert found.schema.channels == SEQUENCES
+    assert dict(found.schema.labels) == LABELS
+    for case_id in found.train_ids:
+        assert set(np.unique(found.load(case_id).labels)) <= set(LABELS.values())
+
+
+@pytest.mark.parametrize(
+    ("option", "asked"),
+    [("--edit", {"edits": ["shift"]}), ("--for-sharing", {"for_sharing": True})],
+)
+def test_what_is_asked_of_samples_is_refused_of_label_maps(chain, tmp_path, option, asked):
+    with pytest.raises(UsageFault, match=f"{option}: .* draws label maps of images"):
+        maps_of(chain, "tissues", tmp_path / "maps", **asked)
+
+
+def test_tissues_are_drawn_at_the_resolution_they_were_learnt_at(chain, monkeypatch):
+    run, shown = load_run(chain / "parts" / "tissues"), []
+    half = replace(run.space, size=tuple(n // 2 for n in SIZE))
+    monkeypatch.setattr(Run, "space", property(lambda self: half))
+    draw = run.generator.sample
+
+    def record(conditions: Any, seeds: Any) -> Any:
+        shown.append(conditions[0].given.shape)
+        return draw(conditions, seeds)
+
+    monkeypatch.setattr(run.generator, "sample", record)
+    source = installed().open_source(TUMOURS)
+    labels = Labeller(run, source.schema).draw(source.load("p0"), source.schema)
+    assert shown == [(1, *half.size)]
+    assert labels.shape == SIZE
+
+
+def test_beyond_the_frame_it_was_learnt_in_there_is_no_tissue(chain, monkeypatch):
+    run = load_run(chain / "parts" / "tissues")
+    inner = tuple(n - 4 for n in SIZE)
+    framed = replace(run.space, frame=inner, size=inner)
+    monkeypatch.setattr(Run, "space", property(lambda self: framed))
+    everywhere = Sample(np.zeros((1, *inner), np.float32), np.full(inner, 3, np.int16))
+    monkeypatch.setattr(run.generator, "sample", lambda *asked: [everywhere])
+    source = installed().open_source(TUMOURS)
+    labels = Labeller(run, source.schema).draw(source.load("p0"), source.schema)
+    wanted = np.zeros(SIZE, np.int16)
+    wanted[2:-2, 2:-2, 2:-2] = 3
+    assert np.array_equal(labels, wanted)
+
+
+def test_samples_of_the_chain_keep_the_tissues_they_were_asked_for(chain):
+    told = drawer(chain, edits=["identity"])
+    (sample,) = told.draw(0, 1)
+    condition = told.sampler.draw(0)
+    assert np.array_equal(sample.under, condition.labels)  # a frame as large as the case
 
 
 # -- further sources -------------------------------------------------------------------------------

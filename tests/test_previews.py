@@ -22,7 +22,7 @@ def drawn(toy_fit, tmp_path, monkeypatch) -> list[tuple[Any, Any]]:
     """What the sheets of a short fit were given: samples and real cases."""
     seen: list[tuple[Any, Any]] = []
 
-    def keep(path, samples, real, schema, title):
+    def keep(path, samples, real, schema, **told):
         seen.append((samples, real))
 
     monkeypatch.setattr(previews, "write_sheet", keep)

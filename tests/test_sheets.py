@@ -12,7 +12,14 @@ from gansynth.curves import read_metrics, write_curves
 from gansynth.mosaic import write_mosaic
 from gansynth.png import outlined
 from gansynth.schema import Boxes, Case, Sample, Schema
-from gansynth.sheets import boxes_at, colour_of, middle_slice, write_overlays, write_sheet
+from gansynth.sheets import (
+    _columns,
+    boxes_at,
+    colour_of,
+    middle_slice,
+    write_overlays,
+    write_sheet,
+)
 from gansynth.sources.picture_files import read_picture
 from gansynth.testing import ToySource
 
@@ -43,6 +50,45 @@ def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(tmp_path, n
     assert beside[1] == pytest.approx(5 * panel, rel=0.02)
     assert more[1] == beside[1]
     assert more[0] > 2.5 * beside[0]
+
+
+def headings(*args: Any, **asked: Any) -> list[str]:
+    return [column.heading for column in _columns(*args, **{"given": (), "drawn": False, **asked})]
+
+
+def test_a_given_channel_is_not_called_synthetic_and_stands_there_once():
+    real, drawn, schema = cases(2, 1), samples(2, 1), ToySource(2).schema
+    assert headings(drawn, real, schema, given=("first",)) == [
+        *("given first", "real second", "synthetic second", "label"),
+    ]
+
+
+def test_drawn_labels_stand_beside_the_real_ones_if_there_are_any():
+    real, drawn, schema = cases(2, 1), samples(2, 1), ToySource(2).schema
+    asked: dict[str, Any] = {"given": schema.channels, "drawn": True}
+    given = ["given first", "given second"]
+    assert headings(drawn, real, schema, **asked) == [*given, "real label", "drawn label"]
+    bare = [replace(case, labels=None) for case in real]
+    assert headings(drawn, bare, schema, **asked) == [*given, "drawn label"]
+
+
+def shows(panel: Any, colour: Any) -> bool:
+    return bool((np.abs(panel - np.array(colour)) < 0.02).all(-1).any())
+
+
+def test_what_a_part_has_drawn_has_a_column_of_its_own(tmp_path):
+    """Tissues, but for where the tumour lies; outlines in images are the tumour's."""
+    labels = {"background": 0, "tumour": 1, "tissues:GM": 2, "tissues:WM": 3}
+    schema = Schema(("T1",), labels, (1.0, 1.0), "HW")
+    flat, tumour = np.zeros((1, 16, 16), np.float32), np.zeros((16, 16), np.int16)
+    tumour[6:10, 6:10] = 1
+    sample = Sample(flat, tumour, under=np.full((16, 16), 3, np.int16))
+    assert headings([sample], [], schema) == ["synthetic T1", "tissues", "label"]
+    ((image, tissues, label),) = panels(write_sheet(tmp_path / "a.png", [sample], [], schema), 3)
+    white_matter, tumour_too = to_rgb(colour_of(2)), to_rgb(colour_of(0))
+    assert (shows(tissues, white_matter), shows(tissues, tumour_too)) == (True, False)
+    assert (shows(label, white_matter), shows(label, tumour_too)) == (False, True)
+    assert not np.allclose(image, image[0, 0])  # the tumour's outline
 
 
 def test_with_one_channel_two_cases_share_a_line(tmp_path):

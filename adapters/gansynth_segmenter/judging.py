@@ -14,9 +14,9 @@ from gansynth.measures.evaluation import RULE, evaluate
 from gansynth.measures.predictions import LabelMaps, Prediction
 from gansynth.schema import FloatArray, LabelArray
 from gansynth.sources.base import CaseSource
+from gansynth.sources.written import write_prediction
 from gansynth_segmenter.inference import Segmenter
 from gansynth_segmenter.judged import PREDICTIONS, predictions_of
-from gansynth_segmenter.written import write_prediction
 
 __all__ = ["PREDICTIONS", "judge_held_out", "judge_pairs"]
 

@@ -2,7 +2,11 @@
 
 Tumour-free brains, say, that lesions are put into. Such a case is handed out as if the run's own
 source had it: the same channels in the same order, labels by the same names; one without labels is
-wholly background, which whoever names it as a source of conditions says of it.
+wholly background, which whoever names it as a source of conditions says of it. A run that draws
+label maps of images is shown their images alone: whatever their own labels are, they say nothing of
+what it draws.
+
+A channel is the run's if it is called so, in upper or lower case: ``T1`` is ``t1``.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.lineage import CaseRecord
-from gansynth.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
+from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.sources.base import CaseSource, SourceRequest, Wrapped
 from gansynth.sources.grid import same_spacing
 
@@ -40,17 +45,19 @@ class BaseSource(Wrapped):
     Args:
         base: the other source.
         schema: of the run's own source.
+        labelled: whether labels are of use; without, cases have none, and may have more channels
+            than the run.
 
     Raises:
         UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
             an outside where the run's do not.
     """
 
-    def __init__(self, base: CaseSource, schema: Schema) -> None:
+    def __init__(self, base: CaseSource, schema: Schema, labelled: bool = True) -> None:
         super().__init__(base)
-        self._schema = schema
+        self._schema, self._labelled = schema, labelled
         self._order = self._find_channels(schema)
-        self._values = self._find_labels(schema)
+        self._values = self._find_labels(schema) if labelled else {}
         if base.schema.has_outside and not schema.has_outside:
             raise UsageFault(
                 f"{_said(base)}: its cases have an outside (label -1), those of the run have none; "
@@ -66,7 +73,7 @@ class BaseSource(Wrapped):
 
     def _find_channels(self, schema: Schema) -> list[int]:
         """For each of the run's channels that there is, its number in the other source."""
-        return channel_order(self.base, schema)
+        return channel_order(self.base, schema, all_of_them=self._labelled)
 
     def _find_labels(self, schema: Schema) -> dict[int, int]:
         """Label value in the other source -> that of the run."""
@@ -99,10 +106,15 @@ class BaseSource(Wrapped):
         return replace(
             case,
             image=image,
-            labels=self._labels(case),
+            labels=self._labels(case) if self._labelled else None,
             boxes=None,
             label_class=case.label_class if self._schema.classes else None,
         )
+
+    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+        """The other source's, channels as the run has them."""
+        image, affine = self.base.stored(case_id)
+        return image[self._order], affine
 
     def _labels(self, case: Case) -> LabelArray:
         if case.labels is None:
@@ -164,18 +176,22 @@ class BaseSource(Wrapped):
                 )
 
 
-def open_base(asked: Mapping[str, Any], source: CaseSource) -> BaseSource:
+def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = True) -> BaseSource:
     """Open what ``--conditions`` names.
 
     Args:
         asked: a ``SourceRequest`` as JSON; what is not in it is as for the run's own source.
         source: the run's own.
+        labelled: whether labels are of use. Without, all cases of the run's own data set count,
+            too: nothing is learnt of them.
 
     Raises:
         UsageFault, DataFault: it does not open, has no case, or does not fit the run's own.
     """
     from gansynth.registry import installed
 
+    if not labelled and asked["kind"] != "h5":
+        asked = {"fold": "all", **asked}
     request = inherited(asked, source.request)
     try:
         base = installed().open_source(request)
@@ -187,7 +203,8 @@ def open_base(asked: Mapping[str, Any], source: CaseSource) -> BaseSource:
         raise type(fault)(f"--conditions {request.kind}:{request.where}: {text}") from fault
     if not base.train_ids:
         raise DataFault(f"{_said(base)}: it has no case, expected at least one; add cases")
-    view = _as_of(base, source)
+    base = _called_alike(base, source.schema.channels)
+    view = _as_of(base, source) if labelled else BaseSource(base, source.schema, labelled=False)
     _check_intensities(base, source, view.shown)
     spacings = [source.space.generator_schema(one).spacing for one in (base.schema, source.schema)]
     if not same_spacing(*spacings):
@@ -198,6 +215,18 @@ def open_base(asked: Mapping[str, Any], source: CaseSource) -> BaseSource:
             f"--conditions-read spacing={wanted}"
         )
     return view
+
+
+def _called_alike(base: CaseSource, wanted: Sequence[str]) -> CaseSource:
+    """A source whose channels are spelt as the run's are, where only the case differs."""
+    from gansynth.composite_view import renamed
+
+    found = base.schema.channels
+    spelt = {name.casefold(): name for name in wanted}
+    names = {name: spelt.get(name.casefold(), name) for name in found}
+    if len(set(names.values())) < len(found):
+        return base
+    return renamed(base, {old: new for old, new in names.items() if old != new})
 
 
 def _as_of(base: CaseSource, source: CaseSource) -> BaseSource:
@@ -235,18 +264,25 @@ def inherited(asked: Mapping[str, Any], own: SourceRequest) -> SourceRequest:
 # -- what has to fit -------------------------------------------------------------------------------
 
 
-def channel_order(base: CaseSource, schema: Schema) -> list[int]:
-    """For each of the run's channels, its number in the other source."""
+def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True) -> list[int]:
+    """For each of the run's channels, its number in the other source.
+
+    Args:
+        base: the other source.
+        schema: of the run's own.
+        all_of_them: refuse others beside them.
+    """
     found, wanted = base.schema.channels, schema.channels
     if base.schema.axes != schema.axes:
         raise UsageFault(
             f"{_said(base)}: its cases have the axes {base.schema.axes}, those of the run "
             f"{schema.axes}; expected the same"
         )
-    if sorted(found) != sorted(wanted):
+    if sorted(found) != sorted(wanted) and (all_of_them or not set(wanted) <= set(found)):
+        expected = "the same, in any order" if all_of_them else "these among them"
         raise UsageFault(
             f"{_said(base)}: its channels are {_names(found)}, those of the run {_names(wanted)}; "
-            "expected the same, in any order. Name them so, or choose among them: "
+            f"expected {expected}. Name them so, or choose among them: "
             f"--conditions-read channels={','.join(wanted)}"
         )
     return [found.index(name) for name in wanted]
@@ -288,7 +324,9 @@ def _check_intensities(base: CaseSource, source: CaseSource, shown: Sequence[str
         source: the run's own.
         shown: the channels that both have.
     """
-    one, other = (_intensities(s.host, s.schema.channels, shown) for s in (base, source))
+    # A view of some channels has the host's record of all of them.
+    whole = source.base if isinstance(source, Wrapped) else source
+    one, other = (_intensities(s.host, s.schema.channels, shown) for s in (base, whole))
     if not one and not other:
         log.warning(
             "%s: whether its intensities mean what those of %s do cannot be known from either; "

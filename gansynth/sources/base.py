@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from gansynth.errors import UsageFault
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
@@ -199,6 +202,19 @@ class CaseSource(ABC):
             "generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own cases"
         )
 
+    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+        """The image of a case in its files' own units and on their grid, and their affine.
+
+        Of a source without files that have one: as ``load`` has it. Of a slice a volume of one.
+
+        Returns:
+            float32 (C, D, H, W), axes from feet to head, back to front, left to right; (4, 4).
+        """
+        image, mm = self.load(case_id).image, self.schema.spacing
+        if self.schema.ndim == 2:
+            image, mm = image[:, None], (1.0, *mm)
+        return image, np.diag([*mm[::-1], 1.0])
+
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """What a host has made of a case, int16 on the grid of ``load``.
 
@@ -299,6 +315,10 @@ class Wrapped(CaseSource):
     def load(self, case_id: str) -> Case:
         """A case of the source behind."""
         return self.base.load(case_id)
+
+    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+        """As the source behind has it."""
+        return self.base.stored(case_id)
 
     def subject(self, case_id: str) -> str:
         """The person a case belongs to."""

@@ -200,6 +200,15 @@ class VolumeSource(CaseSource):
         spacing = tuple(s * (o / n) for s, o, n in zip(sizes, old, new, strict=True))
         return Original(image, labels, spacing, turn, units, exact=new == old)
 
+    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+        """The image of a case in its files' own units and on their grid, and their affine.
+
+        Raises:
+            DataFault: as ``load``.
+        """
+        array, _, reference = self._arrays(case_id)
+        return array.astype(np.float32), reference.affine
+
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """What a host has made of a case, on the grid of ``load``.
 

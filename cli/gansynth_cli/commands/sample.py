@@ -31,11 +31,15 @@ if TYPE_CHECKING:
     epilog=examples(
         "gansynth sample runs/g0 -n 16 --sheet --metric spectrum",
         "gansynth sample runs/g1 -n 200 --format png -o pictures/ --overlay",
+        "gansynth sample runs/shin/parts/tissues --conditions nifti:mine/ -o tissue-maps/ --sheet",
     )
 )
 @click.argument("run", metavar="RUN", type=FOLDER)
 @click.option(
-    "-n", "--number", type=click.IntRange(min=1), default=16, show_default=True, help="Samples."
+    "-n",
+    "--number",
+    type=click.IntRange(min=1),
+    help="Samples.  [default: 16; of a run that draws label maps of images every case]",
 )
 @click.option(
     "-o", "--out", "folder", type=FOLDER, help="Folder for the samples. [default: in RUN]"
@@ -72,7 +76,7 @@ if TYPE_CHECKING:
 @with_output
 def command(
     run: Path,
-    number: int,
+    number: int | None,
     folder: Path | None,
     seed: int,
     classes: tuple[str, ...],
@@ -90,10 +94,12 @@ def command(
 ) -> None:
     """Draw labelled samples from a run.
 
-    RUN is a folder that gansynth fit wrote. The same seed gives the same samples.
+    RUN is a folder that gansynth fit wrote. The same seed gives the same samples. A run that draws
+    label maps of images (of a chain a part, RUN/parts/NAME) writes them as a data set, images
+    and label maps, of --conditions SOURCE or its own training cases.
     """
     from gansynth.quality.metric import load_metrics, measure_run
-    from gansynth.sampled import sample_run
+    from gansynth.sampled import NUMBER, sample_run
 
     load_metrics(metrics)  # a slip must not cost the time of drawing
     report: dict[str, Any] = sample_run(
@@ -117,7 +123,7 @@ def command(
         report["metrics"] = measure_run(
             run,
             metrics,
-            number,
+            NUMBER if number is None else number,
             seed=seed,
             edits=edits or None,
             classes=classes or None,

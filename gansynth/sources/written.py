@@ -1,4 +1,4 @@
-"""Label maps on the grid of the case's own file: NIfTI with its affine, or PNG."""
+"""Volumes as NIfTI files on the grid of the case's own file, with its affine; 2D label maps as PNG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gansynth.integrity import disk_errors, read_nifti_header, write_bytes_atomic
 from gansynth.regrid import pick
-from gansynth.schema import LabelArray
+from gansynth.schema import FloatArray, LabelArray
 from gansynth.sources.base import CaseSource
 from gansynth.sources.flat import FlatSource
 from gansynth.sources.grid import canonical_shape
@@ -36,7 +36,7 @@ def write_prediction(
         EnvironmentFault: the disk refuses.
     """
     if isinstance(source, FlatSource):
-        path = folder.joinpath(*map(_plain, case_id.split("/"))).with_suffix(".png")
+        path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(path, _png(source.encode_labels(case_id, labels)))
@@ -45,17 +45,32 @@ def write_prediction(
         return None
     header = read_nifti_header(source.entry(case_id).reference)
     shape = canonical_shape(header.shape, header.affine)
-    if shape != labels.shape:
-        labels = pick(labels, shape)
-    path = folder / f"{_plain(case_id)}.nii.gz"
+    path = folder / f"{file_name(case_id)}.nii.gz"
+    return write_volume(path, pick(labels, shape), header.affine)
+
+
+def file_name(case_id: str) -> str:
+    """A case's name as files may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", case_id)
+
+
+def write_volume(
+    path: Path, array: LabelArray | FloatArray, affine: np.ndarray[Any, np.dtype[np.float64]]
+) -> Path:
+    """Write a volume: the same bytes for the same voxels, always.
+
+    Args:
+        path: ``.nii.gz``; its folder is made where it is missing.
+        array: (D, H, W), of ``sources.grid.ORIENTATION``.
+        affine: of the file whose axes it is to have.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
     with disk_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, _nifti(labels, header.affine))
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, _nifti(array, affine))
     return path
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
 
 
 def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
@@ -68,18 +83,12 @@ def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
     return stream.getvalue()
 
 
-def _nifti(labels: LabelArray, affine: np.ndarray[Any, np.dtype[np.float64]]) -> bytes:
-    """The same bytes for the same label map, always.
-
-    Args:
-        labels: int16 (D, H, W), of ``sources.grid.ORIENTATION``.
-        affine: of the file whose axes it is to have.
-    """
+def _nifti(array: LabelArray | FloatArray, affine: np.ndarray[Any, np.dtype[np.float64]]) -> bytes:
     import nibabel as nib
     from nibabel import orientations
 
     turn = orientations.io_orientation(affine)
     back = orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
-    image = nib.Nifti1Image(orientations.apply_orientation(labels.T, back), affine)
+    image = nib.Nifti1Image(orientations.apply_orientation(array.T, back), affine)
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), 4, mtime=0)
