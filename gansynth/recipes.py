@@ -105,6 +105,10 @@ class RecipeSpec(_Strict):
         None, description="what volumes are wrapped into; null: cases are taken as they are"
     )
     read: Read = Field(default_factory=dict, description="as after --read")
+    kinds: dict[str, Read] = Field(
+        default_factory=dict,
+        description="kinds of data that it takes -> what else to --read of each; none: any",
+    )
     set: dict[str, Any] = Field(default_factory=dict, description="as after --set")
     edits: tuple[str, ...] | None = Field(
         None, description="condition edits by name; null: the generator's own"
@@ -190,6 +194,20 @@ class Recipe:
                 )
             found[name] = fitting[0]
         return found
+
+    def read_of(self, kind: str) -> dict[str, str]:
+        """How cases of a kind are read.
+
+        Raises:
+            UsageFault: the recipe does not take that kind.
+        """
+        kinds = self.spec.kinds
+        if kinds and kind not in kinds:
+            taken = " or ".join(f"{name}:" for name in kinds)
+            raise UsageFault(
+                f"--data {kind}: recipe {self.name} does not say how to read it, expected {taken}"
+            )
+        return {**self.spec.read, **kinds.get(kind, {})}
 
     def check(self) -> None:
         """Hold every setting against the generator's options, every key of ``read`` to its source.

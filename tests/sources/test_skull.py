@@ -65,6 +65,10 @@ def test_a_blank_slice_stays_whole():
     assert find_brain(np.zeros((40, 30))).shape == (40, 30)
 
 
+def test_a_slice_of_few_pixels_is_read():
+    assert find_brain(head(size=24).image).mask.any()
+
+
 def test_a_box_in_the_crop_is_around_what_it_was_around():
     one = head()
     brain = find_brain(one.image)
