@@ -41,7 +41,6 @@ def _settings(option: str, what: str) -> Any:
 @click.command(
     epilog=examples(
         "gansynth papers shin2018 --data nifti:brats/ --with tissues=nifti:tissues/ --dry-run",
-        "gansynth papers mmgan2020 --data nifti:brats/ --scale tiny --seed 0 --seed 1 -o papers/mm",
         "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
     )
 )
@@ -90,8 +89,9 @@ def command(
 ) -> None:
     """Make a paper's table: its recipe, its arms, ours beside theirs.
 
-    The recipe is fitted and the arms are trained by the documented commands. Every arm of a host trains for as many optimiser steps and is judged on real held-out cases.
-    --dry-run prints the commands and the paper's table. Without -o only the table is left.
+    The recipe is fitted and the arms are trained by the documented commands. Every arm of a host
+    trains for as many optimiser steps and is judged on real held-out cases. --dry-run prints the
+    commands and the paper's table. Without -o only the table is left.
     """
     from gansynth.papers.running import papers, write
 
