@@ -19,6 +19,7 @@ import numpy.typing as npt
 from gansynth.schema import Boxes, FloatArray
 
 Mask = npt.NDArray[np.bool_]
+Depth = npt.NDArray[np.floating[Any]]
 
 WORKING_SIDE = 200
 """Pixels of the longer side, about, that the brain is looked for at."""
@@ -160,7 +161,7 @@ def _mask(small: FloatArray) -> Mask:
     return _dilated(ndimage.binary_fill_holes(_largest(_eroded(closed, 1.5))), 1.5) & closed
 
 
-def _scalp(head: Mask, depth: FloatArray, bright: Mask) -> Mask:
+def _scalp(head: Mask, depth: Depth, bright: Mask) -> Mask:
     """What is bright and joined to the skin."""
     from scipy import ndimage
 
@@ -174,7 +175,7 @@ def _largest(mask: Mask) -> Mask:
     return _parts(mask, np.ones(mask.shape, np.float32), 1)
 
 
-def _parts(mask: Mask, weights: FloatArray, least: float) -> Mask:
+def _parts(mask: Mask, weights: Depth, least: float) -> Mask:
     """The connected parts that weigh so much at least, as a share of the heaviest one."""
     from scipy import ndimage
 
