@@ -87,7 +87,7 @@ class Trial:
         if ratio != "1:0":
             words += ["--generator", self.generator]
         found, seconds = self.run(*words)
-        metrics = found["metrics_on_real_cases"]
+        metrics = found["metrics_on_real_cases"]["nnunet_validation"]
         report = {
             "ratio": ratio,
             "seconds": round(seconds, 1),

@@ -172,7 +172,9 @@ def judged(folder: Path, cases: Sequence[tuple[str, Any, Any]]) -> dict[str, Any
     names = [case for case, _, _ in cases]
     return {
         "dice": found["dice"],
-        "per_case": dict(zip(names, found["per_case"], strict=True)),
+        "per_case": {
+            name: case["dice"] for name, case in zip(names, found["per_case"], strict=True)
+        },
     }
 
 

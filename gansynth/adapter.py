@@ -30,6 +30,7 @@ from gansynth.space import Space
 from gansynth.supply import BankSize
 
 if TYPE_CHECKING:
+    from gansynth.measures.predictions import Prediction
     from gansynth.reporting import Reporter
 
 __all__ = ["Adapter", "Content", "HostArrays", "Injection", "Mask", "Mix", "Outcome"]
@@ -246,10 +247,22 @@ class Adapter(ABC):
                 last words.
         """
 
-    def judged(self, folder: Path) -> Mapping[str, tuple[Path, Path]]:
-        """Held-out case -> its predicted and its true label map, NIfTI files of one grid.
+    def check_judged(self, settings: Mapping[str, str]) -> None:
+        """Refuse, before a training, what could not be measured after it; for benchmarks.
 
-        Optional: this one refuses. ``gansynth.measures.measure_predictions`` reads them.
+        Args:
+            settings: what is set for all trainings.
+
+        Raises:
+            UsageFault: ``judged`` would find nothing; this one knows only whether there is any.
+        """
+        if type(self).judged is Adapter.judged:
+            self.judged(Path())
+
+    def judged(self, folder: Path) -> Mapping[str, Prediction]:
+        """Held-out case -> its predicted and its true label map.
+
+        Optional: this one refuses. ``gansynth.measures.evaluate`` reads them.
 
         Args:
             folder: of a finished training: ``Outcome.folder``.
@@ -259,7 +272,7 @@ class Adapter(ABC):
             DataFault: the training has not come to its end.
         """
         raise UsageFault(
-            f"{folder}: {self.name} leaves no label maps of held-out cases, expected a host that "
+            f"{self.name} leaves no label maps of held-out cases, expected a host that "
             "does, such as nnunet, deepmedic or segmenter; its own metrics are in its outcome"
         )
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from gansynth.asking import Asking
@@ -26,6 +27,7 @@ from gansynth.space import Space
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, blobs, failures_of
 from tests.conftest import save_nifti
+from tests.flat_sets import FLAT
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -467,3 +469,41 @@ def test_a_host_is_checked_before_anything_starts(toy_run):
     seen = replace(source.record("toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
         check_injection(injection, source, [*held_out, seen])  # type: ignore[arg-type]
+
+
+# -- 2D cases --------------------------------------------------------------------------------------
+
+TINY = FailureOptions(inner=2, steps=2, width=4, levels=2, patch=16, least=1)
+
+
+@pytest.mark.parametrize(("kind", "unit"), [("pictures", "px"), ("slices", "mm")])
+def test_lesions_of_2d_cases_have_sizes_in_what_is_known(kind, unit, tmp_path):
+    source = installed().open_source(FLAT[kind](tmp_path / "set", folds="3"))
+    report = find_failures(source, tmp_path / "f.json", TINY, device="cpu", reporter=NullReporter())
+    document = json.loads((tmp_path / "f.json").read_text())
+    assert set(document["cases"]) == set(source.train_ids)
+    assert document["unit"] == unit
+    assert report["lesions"] == 12  # three of four slices of four people
+    (sizes,) = [one["bins"] for one in report["risk"]["factors"] if one["name"] == "size"]
+    assert {one["name"].split()[-1] for one in sizes} <= {unit, "any"}
+    area = 48 * np.prod(source.schema.spacing)
+    assert document["lesions"][0]["size"] == pytest.approx(area)
+
+
+@pytest.mark.parametrize("kind", FLAT)
+def test_a_hosts_own_pngs_say_what_it_finds_in_2d_cases(kind, tmp_path):
+    source = installed().open_source(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"))
+    missed = source.train_ids[0]
+    for case in source.train_ids:
+        labels = source.load(case).labels * (case != missed)
+        file = tmp_path / "mine" / f"{case}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(source.encode_labels(case, labels).astype(np.uint8)).save(file)
+    report = find_failures(
+        *(source, tmp_path / "f.json", TINY),
+        predictions=[tmp_path / "mine"],
+        reporter=NullReporter(),
+    )
+    assert (report["lesions"], report["missed"]) == (12, 1)
+    (row,) = [r for r in json.loads((tmp_path / "f.json").read_text())["lesions"] if not r["found"]]
+    assert row["case"] == missed

@@ -16,6 +16,8 @@ from gansynth.bank_plan import plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
 from gansynth.lineage import CaseRecord
+from gansynth.measures.account import asked_regions
+from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
 from gansynth.reporting import Reporter
 from gansynth.schema import FloatArray, Sample, Schema
@@ -194,7 +196,13 @@ class DeepMedicAdapter(Adapter):
             check_output(job)  # another one may just have ended
             return Session(job).run()
 
-    def judged(self, folder: Path) -> Mapping[str, tuple[Path, Path]]:
+    def check_judged(self, settings: Mapping[str, str]) -> None:
+        """Refuse a training that keeps no segmentations; see ``Adapter.check_judged``."""
+        from gansynth_deepmedic.judged import refuse_unmeasurable
+
+        refuse_unmeasurable(self.host, settings)
+
+    def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Label maps of the held-out cases; see ``Adapter.judged``."""
         from gansynth_deepmedic.judged import judged_files
 
@@ -286,6 +294,7 @@ class DeepMedicAdapter(Adapter):
             ),
             output=output,
             origin=open_origin(injection, self.host, self._held_out_of(injection)),
+            regions=asked_regions(choices.regions, self.host),
             program=None if own else choices.program(),
             engine=read_settings(choices.own, config, network) if own else None,
             patience=read_patience(),

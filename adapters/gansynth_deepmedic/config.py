@@ -39,6 +39,7 @@ SETTINGS: Mapping[str, str] = {
     "output": "Folder for the results, as -o (runs/deepmedic/NAME_R-S).",
     "resume": "yes goes on with the training in that folder.",
     **{key: f"{text[0].upper()}{text[1:]}; engine torch." for key, text in OF_TORCH.items()},
+    "regions": "Regions to report Dice and HD95 of, as unions of labels: WT:1+2+3+4,ET:4.",
 }
 """Keys of ``--set`` -> one sentence."""
 RUNS = Path("runs") / "deepmedic"
@@ -72,6 +73,7 @@ class Choices:
         numbers: keys of ``trainConfig.cfg`` that are set otherwise.
         heavier: likewise, of those that augment training cases.
         own: settings of the torch engine.
+        regions: that Dice and HD95 are reported of, as typed.
         arguments: of the program, without ``-model``; paths are absolute.
         device: of the program, as its ``-dev`` says.
     """
@@ -85,6 +87,7 @@ class Choices:
     numbers: Mapping[str, int] = field(default_factory=dict)
     heavier: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
+    regions: str = ""
     arguments: tuple[str, ...] = ()
     device: str = "cpu"
 
@@ -133,6 +136,7 @@ class Choices:
             numbers={_NUMBERS[key][0]: n for key, n in _numbers(settings).items()},
             heavier=_heavier(settings),
             own={key: value for key, value in settings.items() if key in OF_TORCH},
+            regions=settings.get("regions", ""),
             arguments=own.arguments,
             device=own.device,
         )
@@ -300,7 +304,7 @@ def _refuse_others(engine: Engine, settings: Mapping[str, str], options: Sequenc
             )
         return
     for key in OF_TORCH:
-        if key in settings:
+        if key in settings and key != "regions":
             way_out = "say -- -dev cuda0" if key == "device" else "leave it out"
             raise UsageFault(
                 f"--set {key}={settings[key]}: is for --engine torch, expected only what DeepMedic "

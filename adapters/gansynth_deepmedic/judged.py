@@ -9,7 +9,7 @@ from typing import Any
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import read_json
-from gansynth.measures.files import refuse_missing
+from gansynth.measures.predictions import Prediction, of_volumes
 from gansynth.sessions import read_sessions
 from gansynth_deepmedic.configs import Listed
 from gansynth_deepmedic.record import FILE
@@ -19,7 +19,32 @@ SUFFIXES = "suffixForSegmAndProbsDictVal"
 WAY_OUT = "train it again, to its end"
 
 
-def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, tuple[Path, Path]]:
+def refuse_unmeasurable(source: DeepMedicSource, settings: Mapping[str, str]) -> None:
+    """Refuse a training that would leave no segmentations of validation cases to measure.
+
+    Args:
+        source: the cases.
+        settings: of the training: its engine, and whether it saves what it predicts.
+
+    Raises:
+        UsageFault: it would not.
+    """
+    config = source.config
+    if settings.get("engine") != "torch":
+        if not config.predictions or not config.values.get("saveSegmentationVal", True):
+            raise UsageFault(
+                f"{config.path}: keeps no segmentations of validation cases, expected "
+                "namesForPredictionsPerCaseVal, and not saveSegmentationVal = False"
+            )
+        return
+    default = "yes" if config.values.get("saveSegmentationVal", True) else "no"
+    if settings.get("save_predictions", default) == "no":
+        raise UsageFault(
+            f"{source.name}: no segmentations are kept, expected --set save_predictions=yes"
+        )
+
+
+def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]:
     """Validation case -> its predicted and its true label map; cases without truth are left out.
 
     The torch engine's are those of the training's end. The real program's are of the last epoch
@@ -55,8 +80,7 @@ def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, tuple[Path,
             f"{source.config.path}: validates on no case with labels, expected some to measure; "
             "list them in gtLabelsValidation"
         )
-    refuse_missing(found, WAY_OUT)
-    return found
+    return of_volumes(source, found, WAY_OUT)
 
 
 def _of_engine(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -77,11 +101,7 @@ def _of_engine(folder: Path) -> Iterator[tuple[str, Path]]:
 def _of_program(source: DeepMedicSource, folder: Path) -> Iterator[tuple[str, Path]]:
     """First image of a case, and its segmentation by DeepMedic, named as its ``io.py`` does."""
     config = source.config
-    if not config.predictions or not config.values.get("saveSegmentationVal", True):
-        raise UsageFault(
-            f"{config.path}: keeps no segmentations of validation cases, expected "
-            "namesForPredictionsPerCaseVal, and not saveSegmentationVal = False"
-        )
+    refuse_unmeasurable(source, {"engine": "deepmedic"})
     suffix = (config.values.get(SUFFIXES) or {"segm": "Segm"})["segm"]
     home = folder / "predictions" / config.session / "predictions"
     for listed, name in zip(config.validation, config.predictions, strict=True):

@@ -18,12 +18,15 @@ from gansynth.adapter import Injection, Outcome
 from gansynth.drawlog import Counts, Tally
 from gansynth.errors import EnvironmentFault
 from gansynth.integrity import disk_errors, write_json_atomic
+from gansynth.measures.account import account_of
+from gansynth.measures.regions import Regions
 from gansynth.mixing import MixPlan
 from gansynth.sessions import Origin, SessionRecord, outcome_of, read_sessions
 from gansynth.supplying import Demand, Supply
 from gansynth_deepmedic.bank_size import sample_bytes, stored
 from gansynth_deepmedic.config import Choices
 from gansynth_deepmedic.configs import TrainConfig
+from gansynth_deepmedic.judged import judged_files
 from gansynth_deepmedic.layout import Layout, bring_real, write_layout
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order
 from gansynth_deepmedic.program import Program, command, environ_of
@@ -60,6 +63,7 @@ class Job:
         share: cases and segments of a subepoch.
         output: folder for results.
         origin: what samples are drawn of; None if nothing synthetic is.
+        regions: that Dice and HD95 are reported of.
         program: the real one; None for the torch engine.
         engine: settings of the torch engine; None for the real program.
         patience: seconds a phase that may draw no real case waits for a sample.
@@ -72,6 +76,7 @@ class Job:
     share: Share
     output: Path
     origin: Origin | None
+    regions: Regions
     program: Program | None
     engine: EngineSettings | None
     patience: float
@@ -143,8 +148,12 @@ class Session:
         finally:
             self._close(complete=ended is not None and ended.code == 0 and self._ended)
         child.raise_if_failed(ended, f"{job.output}: the training ({job.choices.engine})")
-        outcome = outcome_of(read_sessions(job.output / FILE), job.output, self._metrics)
-        warnings = (*job.share.said, *self._spread(), *outcome.warnings)
+        measured, why = account_of(
+            lambda folder: judged_files(job.source, folder), job.source, job.output, job.regions
+        )
+        metrics = measured or self._metrics
+        outcome = outcome_of(read_sessions(job.output / FILE), job.output, metrics)
+        warnings = (*job.share.said, *self._spread(), *outcome.warnings, *filter(None, [why]))
         return replace(outcome, warnings=warnings)
 
     def _spread(self) -> Iterator[str]:
@@ -202,7 +211,8 @@ class Session:
             done=self._first * job.config.subepochs,
         )
         # Tables are keyed by subepoch: those of a training that is continued go on, too.
-        return replace(plan, stream=(0,), patience=job.patience)
+        workers = max(1, job.config.processes)
+        return replace(plan, stream=(0,), patience=job.patience, workers=workers)
 
     def _order(self, cases: Sequence[HostCase]) -> Order:
         job, choices, injection = self.job, self.job.choices, self.job.injection

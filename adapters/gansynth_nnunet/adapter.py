@@ -16,6 +16,8 @@ from gansynth.bank_plan import plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.lineage import CaseRecord, Lineage
+from gansynth.measures.account import account_of, asked_regions
+from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
 from gansynth.reporting import Reporter
 from gansynth.schema import FloatArray, Sample, Schema
@@ -145,6 +147,7 @@ class NnunetAdapter(Adapter):
         given = parse_options(options)
         config = self._config(injection, settings)
         variants.check(self.trainer)
+        asked_regions(settings.get("regions", ""), self.source)
         if self.host.is_cascaded and injection.ratio.p > 0 and not config.cascade:
             raise UsageFault(cascade.refusal(self.host.configuration))
         described, lineage = self._check(injection) if injection.ratio.p > 0 else (None, None)
@@ -207,9 +210,17 @@ class NnunetAdapter(Adapter):
         config = self._config(injection, settings)
         with locked(self.output_folder, "take other --data, --plans or --fold"):
             self._train(self._write(config), options, injection.scratch)
-            return read_outcome(self.output_folder)
+            regions = asked_regions(settings.get("regions", ""), self.source)
+            account = account_of(self.judged, self.source, self.output_folder, regions)
+            return read_outcome(self.output_folder, account)
 
-    def judged(self, folder: Path) -> Mapping[str, tuple[Path, Path]]:
+    def check_judged(self, settings: Mapping[str, str]) -> None:
+        """Refuse files that are no NIfTI, and a fold that holds no case out; see ``Adapter``."""
+        from gansynth_nnunet.judged import refuse_unmeasurable
+
+        refuse_unmeasurable(self.host)
+
+    def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Label maps of the held-out cases; see ``Adapter.judged``."""
         from gansynth_nnunet.judged import judged_files
 

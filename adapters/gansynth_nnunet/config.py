@@ -46,6 +46,8 @@ SHARES = ("oversample_foreground_percent", "elastic")
 
 CHOICES: Mapping[str, str] = {
     "trainer": "nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5 (default: nnUNetTrainer).",
+    "regions": "Regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; what is "
+    "trained stays the same.",
     "cascade": "'degraded' allows a cascade's second stage, the synthetic samples' own labels made "
     "worse standing in for the first (default: refused).",
 }

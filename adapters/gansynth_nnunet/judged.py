@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gansynth.errors import UsageFault
-from gansynth.measures.files import refuse_missing
+from gansynth.measures.predictions import Prediction, of_volumes
 from gansynth_nnunet.check import NIFTI
 
 if TYPE_CHECKING:
@@ -15,16 +15,11 @@ if TYPE_CHECKING:
 VALIDATION, TRUTH = "validation", "gt_segmentations"
 
 
-def judged_files(source: NnunetSource, folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Held-out case -> its predicted and its true label map, both on the grid of the raw files.
-
-    Args:
-        source: the cases.
-        folder: nnU-Net's output folder of a fold.
+def refuse_unmeasurable(source: NnunetSource) -> None:
+    """Refuse cases whose label maps could not be measured after a training.
 
     Raises:
         UsageFault: no case is held out, or files are no NIfTI.
-        DataFault: nnU-Net has not validated.
     """
     ending = str(source.dataset_json["file_ending"])
     if ending not in NIFTI:
@@ -37,10 +32,23 @@ def judged_files(source: NnunetSource, folder: Path) -> dict[str, tuple[Path, Pa
             f"--fold {source.fold}: {source.name} holds no case out, expected a fold with some to "
             "measure, such as 0"
         )
-    truth = source.plans.folder / TRUTH
+
+
+def judged_files(source: NnunetSource, folder: Path) -> dict[str, Prediction]:
+    """Held-out case -> its predicted and its true label map, both on the grid of the raw files.
+
+    Args:
+        source: the cases.
+        folder: nnU-Net's output folder of a fold.
+
+    Raises:
+        UsageFault: as ``refuse_unmeasurable``.
+        DataFault: nnU-Net has not validated.
+    """
+    refuse_unmeasurable(source)
+    truth, ending = source.plans.folder / TRUTH, str(source.dataset_json["file_ending"])
     found = {
         case: (folder / VALIDATION / f"{case}{ending}", truth / f"{case}{ending}")
         for case in source.held_out_ids
     }
-    refuse_missing(found, "let nnU-Net's training come to its end, which validates")
-    return found
+    return of_volumes(source, found, "let nnU-Net's training come to its end, which validates")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,26 @@ from gansynth.integrity import read_json
 from gansynth.sessions import outcome_of
 from gansynth_nnunet.record import read_sessions
 
+OWN = "nnunet_validation"
+"""Key of nnU-Net's own summary: Dice is 0 there where the truth has none and it saw some."""
 
-def read_outcome(folder: Path) -> Outcome:
+
+def read_outcome(folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")) -> Outcome:
     """Counts over all sessions of a training, and its validation on held-out cases.
 
     Args:
         folder: nnU-Net's output folder.
+        account: measures of the held-out cases, and why there are none; see ``account_of``.
     """
-    return outcome_of(read_sessions(folder), folder, _metrics(folder))
+    measured, why = account
+    own = _own(folder)
+    metrics = {**measured, **({OWN: own} if own else {})}
+    outcome = outcome_of(read_sessions(folder), folder, metrics)
+    return replace(outcome, warnings=(*outcome.warnings, *filter(None, [why])))
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
-    """``dice`` and ``dice_per_label`` of nnU-Net's validation on real held-out cases."""
+def _own(folder: Path) -> dict[str, Any]:
+    """``dice`` and ``dice_per_label`` of nnU-Net's validation, by its own rules."""
     path = folder / "validation" / "summary.json"
     if not path.is_file():
         return {}

@@ -13,6 +13,8 @@ from gansynth.bank_plan import plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
 from gansynth.lineage import CaseRecord
+from gansynth.measures.account import asked_regions
+from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
 from gansynth.schema import FloatArray, Sample, Schema
 from gansynth.sessions import usual_output
@@ -22,7 +24,6 @@ from gansynth_segmenter.guards import open_origin
 from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
 from gansynth_segmenter.options import RUNS, SETTINGS, SegmenterOptions
 from gansynth_segmenter.record import check_output
-from gansynth_segmenter.regions import read_regions, with_labels
 from gansynth_segmenter.session import Job, Session
 
 SAYS = 4096
@@ -169,7 +170,14 @@ class SegmenterAdapter(Adapter):
             check_output(job)  # another one may just have ended
             return Session(job).run()
 
-    def judged(self, folder: Path) -> Mapping[str, tuple[Path, Path]]:
+    def check_judged(self, settings: Mapping[str, str]) -> None:
+        """Refuse cases without files, and ``save_predictions=no``; see ``Adapter``."""
+        from gansynth_segmenter.judged import refuse_unmeasurable
+
+        kept = SegmenterOptions.read(settings).save_predictions
+        refuse_unmeasurable(self.source, kept=kept)
+
+    def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Label maps of the held-out cases; see ``Adapter.judged``."""
         from gansynth_segmenter.judged import judged_files
 
@@ -217,7 +225,7 @@ class SegmenterAdapter(Adapter):
         asked = SegmenterOptions.read(settings)
         source = self.source
         space = training_space(source, asked)
-        named = read_regions(asked.regions, source.schema)
+        regions = asked_regions(asked.regions, source)
         resolve(asked.precision, pick_device(asked.device))
         output = Path(asked.output).expanduser() if asked.output else None
         drawn = injection.ratio.p > 0
@@ -230,7 +238,7 @@ class SegmenterAdapter(Adapter):
             options=asked,
             source=source,
             space=space,
-            regions=with_labels(named, source.schema),
+            regions=regions,
             steps=asked.steps_for(len(source.train_ids)),
             output=(output or usual_output(RUNS, source.name, injection)).absolute(),
             origin=origin,

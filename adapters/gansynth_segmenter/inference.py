@@ -18,13 +18,13 @@ from gansynth.checkpoint import load_tensors
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.generator import Generator
 from gansynth.integrity import path_inside, read_json, sha256_file, write_json_atomic
+from gansynth.measures.regions import Regions
 from gansynth.precision import pick_device
 from gansynth.regrid import crop_pad
 from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, validate_arrays
 from gansynth.space import Space
 from gansynth_segmenter.networks import build, probabilities
 from gansynth_segmenter.options import SegmenterOptions
-from gansynth_segmenter.regions import Regions
 
 FILE = "segmenter.json"
 KEYS = ("options", "schema", "space", "regions", "weights", "steps")

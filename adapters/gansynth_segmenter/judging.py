@@ -1,19 +1,24 @@
-"""Dice of a segmenter on the real held-out cases, each whole and on its own grid."""
+"""A segmenter asked about the real held-out cases, each whole, and what it finds measured."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gansynth.errors import DataFault
+from gansynth.measures.evaluation import RULE, evaluate
+from gansynth.measures.predictions import LabelMaps, Prediction
 from gansynth.schema import FloatArray, LabelArray
 from gansynth.sources.base import CaseSource
 from gansynth_segmenter.inference import Segmenter
-from gansynth_segmenter.regions import Scores, dice, report
+from gansynth_segmenter.judged import PREDICTIONS, predictions_of
 from gansynth_segmenter.written import write_prediction
 
-PREDICTIONS = "predictions"
+__all__ = ["PREDICTIONS", "judge_held_out", "judge_pairs"]
 
 
 def judge_held_out(
@@ -31,52 +36,68 @@ def judge_held_out(
         say: writes a line for the user.
 
     Returns:
-        See ``regions.report``; also ``predictions`` (case -> file, None where none could be
+        See ``Evaluation.document``; also ``predictions`` (case -> file, None where none could be
         written) and ``without_labels``.
 
     Raises:
         DataFault: a case cannot be read.
         EnvironmentFault: the disk refuses.
     """
-    scores: dict[str, Scores] = {}
-    written: dict[str, str | None] = {}
-    bare: list[str] = []
-    for case_id in source.held_out_ids:
-        case = source.load(case_id)
-        found = segmenter.predict(case.image)
-        file = None if folder is None else write_prediction(source, case_id, found, folder)
-        written[case_id] = None if file is None else file.name
-        if case.labels is None:
-            bare.append(case_id)
-        else:
-            ignore = segmenter.schema.ignore
-            scores[case_id] = dice(found, case.labels, segmenter.regions, ignore)
-    if folder is not None and None in written.values():
-        say(f"{source.name}: its cases are of no NIfTI file, so no label maps of them are written")
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch) if folder is None else folder
+        found: dict[str, Prediction] = {}
+        written: dict[str, str | None] = {}
+        bare: list[str] = []
+        for number, case_id in enumerate(source.held_out_ids):
+            case = source.load(case_id)
+            labels = segmenter.predict(case.image)
+            file = write_prediction(source, case_id, labels, home)
+            written[case_id] = None if file is None else file.relative_to(home).as_posix()
+            if case.labels is None:
+                bare.append(case_id)
+            elif file is not None:
+                found |= predictions_of(source, {case_id: file})
+            else:
+                place = Path(scratch) / f"{number}.npy"
+                np.save(place, labels)
+                found[case_id] = _kept(source, case_id, place)
+        if folder is not None and None in written.values():
+            say(f"{source.name}: its cases are of no files, so no label maps of them are written")
+        document = evaluate(found, segmenter.regions, ignore=segmenter.schema.ignore).document()
     return {
-        **report(scores, segmenter.regions),
+        **document,
         "predictions": written if folder is not None else {},
         "without_labels": bare,
     }
+
+
+def _kept(source: CaseSource, case_id: str, place: Path) -> Prediction:
+    """What is in no file of the user's, on the grid of ``source.load``."""
+
+    def read() -> LabelMaps:
+        truth = source.load(case_id).labels
+        assert truth is not None, "has been looked at"
+        return LabelMaps(np.load(place), truth, source.spacing(case_id))
+
+    return Prediction(source.subject(case_id), None, read, source.unit)
 
 
 def judge_pairs(
     segmenter: Segmenter, pairs: Iterable[tuple[FloatArray, LabelArray]]
 ) -> dict[str, Any]:
     """See ``gansynth_segmenter.judge``."""
-    scores: dict[str, Scores] = {}
+    found: dict[str, Prediction] = {}
     for number, (image, labels) in enumerate(pairs):
         if labels.shape != image.shape[1:]:
             raise DataFault(
                 f"pair {number}: labels have shape {labels.shape}, image {image.shape[1:]}, "
                 "expected equal"
             )
-        found = segmenter.predict(image)
-        scores[str(number)] = dice(found, labels, segmenter.regions, segmenter.schema.ignore)
-    document = report(scores, segmenter.regions)
+        maps = LabelMaps(segmenter.predict(image), labels, segmenter.schema.spacing)
+        found[str(number)] = Prediction(str(number), None, lambda maps=maps: maps)  # type: ignore[misc]
+    document = evaluate(found, segmenter.regions, ignore=segmenter.schema.ignore).document()
     return {
-        "dice": document["dice"],
+        **{key: document[key] for key in ("dice", "hd95", "regions")},
         "per_case": list(document["per_case"].values()),
-        "regions": document["regions"],
-        "rule": document["rule"],
+        "rule": RULE,
     }

@@ -22,6 +22,8 @@ from gansynth.adapter import Injection, Outcome
 from gansynth.drawlog import Tally
 from gansynth.errors import EnvironmentFault
 from gansynth.integrity import write_json_atomic
+from gansynth.measures.evaluation import headline
+from gansynth.measures.regions import Regions
 from gansynth.mixing import MixPlan
 from gansynth.reporting import RichReporter, Task
 from gansynth.sessions import Origin, SessionRecord, outcome_of, read_sessions
@@ -32,7 +34,6 @@ from gansynth.supplying import Demand, Supply
 from gansynth_segmenter.mixed import Cutter, SegmenterBatches
 from gansynth_segmenter.options import SegmenterOptions
 from gansynth_segmenter.record import ANEW, COMPARED, FILE, describe, newest_step
-from gansynth_segmenter.regions import Regions
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from gansynth.generator import Generator
     from gansynth_segmenter.inference import Segmenter
 
-METRICS = "metrics.json"
 DRAWS = "gansynth_draws"
 
 
@@ -190,7 +190,6 @@ class Session:
             cutter,
             self._plan(),
             job.source.train_ids,
-            steps=job.steps,
             batch_size=options.batch_size,
             warp=warp if usual else None,
             augment_synthetic=job.injection.augment_synthetic,
@@ -239,19 +238,15 @@ class Session:
     # -- the end ---------------------------------------------------------------------------------
 
     def _judge(self, segmenter: Segmenter) -> None:
-        from gansynth_segmenter.judging import PREDICTIONS, judge_held_out
+        from gansynth_segmenter.judged import METRICS, PREDICTIONS
+        from gansynth_segmenter.judging import judge_held_out
 
         job = self.job
         self.say(f"judging on {len(job.source.held_out_ids)} real held-out cases")
         folder = job.output / PREDICTIONS if job.options.save_predictions else None
         found = judge_held_out(segmenter, job.source, folder, self.say)
         write_json_atomic(job.output / METRICS, {"steps": job.steps, **found})
-        self._metrics = {"dice": found["dice"]}
-        numbers = ", ".join(
-            f"{name} {'-' if score is None else format(score, '.3f')}"
-            for name, score in found["dice"].items()
-        )
-        self.say(f"Dice on real held-out cases: {numbers}")
+        self._metrics = headline(found)
 
     def sentence(self) -> str:
         """What was drawn, and what the producer did, in words."""
@@ -282,7 +277,7 @@ class Session:
                 asked=self.asked(),
                 supply=self._supply.summary(counts),
                 chosen=getattr(self, "_chosen", ()),
-                more={"dice": self._metrics.get("dice", {})},
+                more={"metrics_on_real_cases": self._metrics},
             )
         except EnvironmentFault as error:  # the training itself is not harmed
             self.say(f"WARNING: {error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -25,7 +25,7 @@ def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
 
     matrices = matrices_of(document)
     found: dict[str, Any] = {
-        "measures": _measures(matrices),
+        "measures": _measures(document, matrices),
         "comparisons": _comparisons(document, matrices),
         "means": _means(matrices),
         "worth": _worth(document, matrices),
@@ -232,17 +232,29 @@ def _unlearnt(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
     return found
 
 
-def _measures(matrices: Matrices) -> dict[str, dict[str, Any]]:
+def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict[str, Any]]:
     found = {}
     for key in _keys(matrices):
         measure = measure_of(key)
         name, _, region = key.partition("/")
         unit = "" if measure.unit == "share" else measure.unit
+        says = measure.says
+        if measure.unit == "mm" or name == "nsd":
+            says = " ".join([says, *_of_distances(document)])
+            unit = document.get("data", {}).get("unit", unit) if unit else ""
         found[key] = {
             **{"title": TITLES.get(name, name.replace("_", " ")), "region": region or None},
-            **{"unit": unit, "better": measure.better, "says": measure.says},
+            **{"unit": unit, "better": measure.better, "says": says},
         }
     return found
+
+
+def _of_distances(document: Mapping[str, Any]) -> Iterator[str]:
+    """What has to be known of distances that are not the usual ones, mm in volumes."""
+    if any(run.get("distances") == "slices" for run in document["runs"]):
+        yield "Within each slice, then the mean over a subject's slices."
+    if document.get("data", {}).get("unit") == "px":
+        yield "In pixels: nobody has said how large they are (read: spacing)."
 
 
 TITLES = {"dice": "Dice", "hd95": "HD95", "nsd": "NSD", "froc": "FROC", "map50": "mAP50"}

@@ -11,7 +11,7 @@ from typing import Any
 from gansynth.benchmark.division import Division, divide, largest_set
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Design, Spec
-from gansynth.benchmark.study import request_of
+from gansynth.benchmark.study import host_of, request_of
 from gansynth.benchmark.tuning import Tuning
 from gansynth.benchmark.words import augment_words, fit_words
 from gansynth.errors import UsageFault
@@ -47,8 +47,7 @@ def open_choice(plan: Plan, wanted: Wanted) -> tuple[Spec, Design]:
     """
     source = installed().open_source(request_of(plan))
     division = divide(source, plan)
-    adapter = installed().adapter(plan.host.target)(source)
-    design = Design(plan, source, division, (), adapter)
+    design = Design(plan, source, division, (), host_of(plan, source))
     cases = _cases(plan, division, wanted)
     names = candidates(plan)
     return design.choice(names, cases, wanted.draw, f"choose among {', '.join(names)}"), design

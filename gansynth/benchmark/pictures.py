@@ -5,9 +5,12 @@ They are images of people, kept in the user's own report only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from gansynth.benchmark.report.overlays import Overlay, Worst, overlay_png, worst_cases
 from gansynth.benchmark.study import JOBS, Study
@@ -24,14 +27,45 @@ def overlays_of(document: Mapping[str, Any], study: Study, most: int = 6) -> lis
     found = []
     for worst in worst_cases(document, most):
         run = runs[worst.arm, worst.n, worst.draw, worst.seed]
-        name = run.get("predictions", {}).get(worst.case)
-        if name is None or run["key"] is None:
+        if run["key"] is None:
             continue
-        file = study.folder / JOBS / run["key"] / PREDICTIONS / name
-        shown = _shown(study.source, worst.case, file)
-        if shown is not None:
-            found.append(_overlay(worst, overlay_png(*shown)))
+        home = study.folder / JOBS / run["key"] / PREDICTIONS
+        by_subject = run.get("by") == "subject"
+        files = {
+            case: home / name
+            for case, name in run.get("predictions", {}).items()
+            if (document["subjects"][case] if by_subject else case) == worst.case
+        }
+        each = [_shown(study.source, case, file) for case, file in files.items()]
+        shown = [one for one in each if one is not None]
+        if shown:
+            found.append(_overlay(worst, overlay_png(*_together(shown))))
     return found
+
+
+Shown = tuple[FloatArray, LabelArray, LabelArray]
+"""Image, truth and prediction of a case on one grid."""
+
+
+def _together(shown: Sequence[Shown]) -> Shown:
+    """A case as it is; slices of a subject as a volume (C, D, H, W), padded to the largest."""
+    if len(shown) == 1:
+        return shown[0]
+    shape = np.max([truth.shape for _, truth, _ in shown], axis=0)
+
+    def padded(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        each = [
+            np.pad(
+                array,
+                [(0, 0)] * (array.ndim - 2)
+                + [(0, int(n - m)) for n, m in zip(shape, array.shape[-2:], strict=True)],
+            )
+            for array in arrays
+        ]
+        return np.stack(each, axis=-3)
+
+    image, truth, predicted = map(padded, zip(*shown, strict=True))
+    return image, truth, predicted
 
 
 def _overlay(worst: Worst, png: bytes) -> Overlay:
@@ -49,9 +83,7 @@ def _overlay(worst: Worst, png: bytes) -> Overlay:
     )
 
 
-def _shown(
-    source: CaseSource, case: str, file: Path
-) -> tuple[FloatArray, LabelArray, LabelArray] | None:
+def _shown(source: CaseSource, case: str, file: Path) -> Shown | None:
     """Image, truth and prediction of a case on one grid; None if that cannot be had."""
     try:
         if source.request.kind == "nnunet":
@@ -64,10 +96,8 @@ def _shown(
         return None
 
 
-def _raw(source: Any, case: str, file: Path) -> tuple[FloatArray, LabelArray, LabelArray] | None:
+def _raw(source: Any, case: str, file: Path) -> Shown | None:
     """The same of nnU-Net's raw files, as predictions are on their grid."""
-    import numpy as np
-
     folder = source.root.raw / source.dataset / "imagesTr"
     images = sorted(folder.glob(f"{case}_0*"))
     truth = source.root.preprocessed / source.dataset / "gt_segmentations" / file.name

@@ -54,6 +54,7 @@ def document_of(
             "sealed": len(study.division.sealed),
             "test_subjects": len(study.people),
             "test_cases": len(study.judged),
+            "unit": study.source.unit,
         },
         "primary": plan.judged_by,
         "control": plan.compared_with,
@@ -91,6 +92,7 @@ def run_of(study: Study, report: Report, place: Place) -> dict[str, Any]:
         "status": "done",
         "scores": _rounded(document["scores"]),
         "by": document.get("by", "case"),
+        "distances": document.get("distances"),
         "predictions": document.get("predictions", {}),
         "realised": told.get("realised_synthetic_share"),
         "asked": told.get("asked_synthetic_share"),
@@ -196,6 +198,7 @@ def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 **{"device": run.get("device"), "fit_s": run["seconds"].get("fit")},
                 "document": {
                     **{"scores": run["scores"], "by": run.get("by", "case"), "told": told},
+                    "distances": run.get("distances"),
                     **{"seconds": run["seconds"]["train"], "predictions": {}},
                     POOLED: run.get(POOLED),
                 },

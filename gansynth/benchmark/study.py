@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gansynth.adapter import Adapter
 from gansynth.benchmark.division import SEALED, Division, divide
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Design, Place, Spec
@@ -51,7 +52,7 @@ class Study:
         self.source: CaseSource = installed().open_source(self.request)
         self.division: Division = divide(self.source, plan)
         self.judged = self.division.judged(look)
-        adapter = installed().adapter(plan.host.target)(self.source)
+        adapter = host_of(plan, self.source)
         self.design = Design(plan, self.source, self.division, self.judged, adapter)
 
     @property
@@ -122,6 +123,19 @@ class Study:
         env, request = self.plan.host.env, self.request.to_json()
         jobs = Jobs(self.folder, self.store, request, env)
         return [jobs.of(spec, self.judged) for spec in specs]
+
+
+def host_of(plan: Plan, source: CaseSource) -> Adapter:
+    """The plan's host, opened on its cases.
+
+    Raises:
+        UsageFault: what it would leave of a training could not be measured.
+    """
+    adapter = installed().adapter(plan.host.target)(source)
+    if plan.host.target != "yolo":  # whose boxes are measured otherwise
+        engine = {"engine": plan.host.engine} if plan.host.engine else {}
+        adapter.check_judged({**plan.host.set, **engine})
+    return adapter
 
 
 def request_of(plan: Plan) -> SourceRequest:

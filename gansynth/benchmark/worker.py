@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gansynth import child
 from gansynth.benchmark.words import augment_words, fit_words
@@ -26,6 +26,9 @@ from gansynth.registry import installed
 from gansynth.run import MANIFEST
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.subjects import Split
+
+if TYPE_CHECKING:
+    from gansynth.measures.predictions import Prediction
 
 COMMAND = """
 import runpy
@@ -117,32 +120,41 @@ class Work:
         return replace(source.divided([split], folder), fold="0")
 
     def measured(self, source: CaseSource, results: Path) -> dict[str, Any]:
-        """Scores by measure and case (detectors: by person), and where label maps are kept."""
+        """Scores by measure and case, and where label maps are kept.
+
+        Those of detectors and of slices are by subject: one slice of a person says little.
+        """
         if self.spec["host"]["target"] == "yolo":
             return _detections(results, self.spec["measures"])
-        from gansynth.measures.files import measure_files
+        from gansynth.measures.evaluation import evaluate
         from gansynth.measures.regions import regions_of, with_labels
 
         labels = source.schema.foreground
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)
         pairs = installed().adapter(self.spec["host"]["target"])(source).judged(results)
+        asked = tuple(self.spec["measures"])
+        found = evaluate(pairs, regions, asked=asked, ignore=source.schema.ignore)
+        flat = any(one.position is not None for one in pairs.values())
         scores: dict[str, dict[str, float | None]] = {}
-        kept = self.folder / PREDICTIONS
-        kept.mkdir(exist_ok=True)
-        truths = {}
-        for case, (predicted, truth) in sorted(pairs.items()):
-            found = measure_files(
-                predicted,
-                truth,
-                regions,
-                asked=tuple(self.spec["measures"]),
-                ignore=source.schema.ignore,
-            )
-            for key, value in {**found, **over_labels(found, labels)}.items():
-                scores.setdefault(key, {})[case] = value
-            shutil.copyfile(predicted, kept / predicted.name)
-            truths[case] = predicted.name
-        return {"scores": scores, "predictions": truths}
+        for name, values in sorted((found.per_subject if flat else found.per_case).items()):
+            for key, value in {**values, **over_labels(values, labels)}.items():
+                scores.setdefault(key, {})[name] = value
+        told = {"unit": found.unit, "distances": found.distances}
+        by = "subject" if flat else "case"
+        return {"scores": scores, "predictions": self._keep(pairs), "by": by, **told}
+
+    def _keep(self, pairs: Mapping[str, Prediction]) -> dict[str, str]:
+        """Copy label maps; case -> file below the folder of those kept."""
+        kept: dict[str, str] = {}
+        for number, (case, one) in enumerate(sorted(pairs.items())):
+            if one.file is None:
+                continue
+            # Files of one name may lie in several folders.
+            flat = one.position is not None
+            kept[case] = f"{number:05d}.png" if flat else one.file.name
+            (self.folder / PREDICTIONS).mkdir(exist_ok=True)
+            shutil.copyfile(one.file, self.folder / PREDICTIONS / kept[case])
+        return kept
 
 
 def own_run(folder: Path) -> Path:

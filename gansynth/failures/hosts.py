@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from gansynth.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
 from gansynth.schema import Case, FloatArray, LabelArray
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
+from gansynth.sources.flat import FlatSource
 from gansynth.space import Space
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
 
     Args:
         source: the outer fold.
-        folders: where they lie, named by case.
+        folders: where they lie, named by case: NIfTI, or PNG of 2D cases.
 
     Raises:
         UsageFault: a folder that is not there.
@@ -125,11 +126,7 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
     for folder in folders:
         if not folder.is_dir():
             raise UsageFault(f"--predictions {folder}: no such folder, expected one of label maps")
-        for file in sorted(folder.iterdir()):
-            ending = next((e for e in ENDINGS if file.name.endswith(e)), None)
-            if ending is None:
-                continue
-            case = file.name.removesuffix(ending)
+        for case, file in _named_by_case(source, folder):
             if case in found:
                 raise DataFault(
                     f"{file}: case {case!r} has another prediction in {found[case]}, expected one "
@@ -151,6 +148,18 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
             "expected one of each: train the host on every inner fold, and name each one's folder"
         )
     return found
+
+
+def _named_by_case(source: CaseSource, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Label maps in a folder, and the cases they are called by."""
+    if isinstance(source, FlatSource):  # whose names may be paths
+        for file in sorted(folder.rglob("*.png")):
+            yield file.relative_to(folder).with_suffix("").as_posix(), file
+        return
+    for file in sorted(folder.iterdir()):
+        ending = next((e for e in ENDINGS if file.name.endswith(e)), None)
+        if ending is not None:
+            yield file.name.removesuffix(ending), file
 
 
 def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:

@@ -68,6 +68,11 @@ class InnerSource(CaseSource):
         return self._held_out
 
     @property
+    def unit(self) -> str:
+        """The outer source's."""
+        return self.outer.unit
+
+    @property
     def places(self) -> tuple[Path, ...]:
         """The outer source's."""
         return self.outer.places

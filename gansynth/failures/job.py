@@ -211,7 +211,7 @@ def _document(
             f"{len(cases)} training case(s), expected some; lower --set least="
         )
     names = {value: name for name, value in schema.labels.items() if value in schema.foreground}
-    risk = Risk.fit(judged, names, schema.axes, options.bound)
+    risk = Risk.fit(judged, names, schema.axes, options.bound, source.unit)
     lineage = Lineage(
         source.name,
         source.fold,
@@ -224,6 +224,7 @@ def _document(
         "host": host,
         "options": options.model_dump(),
         "labels": dict(schema.labels),
+        "unit": source.unit,
         "lineage": lineage.to_json(),
         "inner": [dict(split) for split in folds] if host != "predictions" else [],
         "cases": cases,

@@ -24,7 +24,7 @@ class Frame:
     """Where an array lies in its case.
 
     Attributes:
-        spacing: of the array's voxels, mm.
+        spacing: of the array's voxels, in the source's unit: mm, or px where no size is known.
         origin: the case's voxel that the array begins at, per axis of the case.
         scale: the case's voxels to one of the array's, per axis of the case.
         shape: of the case.
@@ -71,8 +71,8 @@ class Lesion:
 
     Attributes:
         label: the class's value.
-        size: mm^3; of a slice mm^2.
-        diameter: of the ball, or the disc, of that size, mm.
+        size: in the cube of the source's unit; of a slice in its square.
+        diameter: of the ball, or the disc, of that size, in the source's unit.
         place: of its centre in the body, 0 to 1 per axis of the case; None where nobody knows.
         cut_off: whether it may go on beyond the array, so that its size is not known.
     """

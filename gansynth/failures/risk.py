@@ -84,7 +84,12 @@ class Risk:
 
     @classmethod
     def fit(
-        cls, judged: Sequence[Judged], names: Mapping[int, str], axes: str, bound: float
+        cls,
+        judged: Sequence[Judged],
+        names: Mapping[int, str],
+        axes: str,
+        bound: float,
+        unit: str = "mm",
     ) -> Risk:
         """Learn from judged lesions.
 
@@ -93,12 +98,13 @@ class Risk:
             names: of classes, by value.
             axes: of cases, ``DHW``.
             bound: see the class.
+            unit: of diameters.
         """
         lesions = [one.lesion for one in judged]
         failed = np.array([1 - one.dice for one in judged], np.float64)
         missed = np.array([not one.found for one in judged])
         mean = float(failed.mean())
-        frames = _frames(lesions, names, axes)
+        frames = _frames(lesions, names, axes, unit)
         which = [np.array([_bin(frame, one) for one in lesions]) for frame, _ in frames]
         ratios = _ratios(failed, which, [len(titles) for _, titles in frames])
         factors = []
@@ -172,13 +178,13 @@ class Risk:
 
 
 def _frames(
-    lesions: Sequence[Lesion], names: Mapping[int, str], axes: str
+    lesions: Sequence[Lesion], names: Mapping[int, str], axes: str, unit: str
 ) -> list[tuple[Factor, list[str]]]:
     """The factors without their bins, and the bins' titles."""
     values = tuple(sorted(names))
     cuts = _cuts([one.diameter for one in lesions], SIZES)
     found = [
-        (Factor("size", cuts, (), ()), _titles(cuts, " mm")),
+        (Factor("size", cuts, (), ()), _titles(cuts, f" {unit}")),
         (Factor("class", (), values, ()), [names[value] for value in values]),
     ]
     places = [one.place for one in lesions if one.place is not None]

@@ -1,14 +1,15 @@
 """What a trained host is worth, case by case: numbers that arms of a benchmark are compared by.
 
-    from gansynth.measures import measure_predictions, read_regions, with_labels
+    from gansynth.measures import evaluate, read_regions, with_labels
 
     regions = with_labels(read_regions("WT:1+2+4", schema.foreground), schema.foreground)
-    measure_predictions(adapter.judged(outcome.folder), regions)["case 1"]["hd95/WT"]
+    evaluate(adapter.judged(outcome.folder), regions).per_subject["subject 1"]["hd95/WT"]
 
 Detectors are measured by ``gansynth.measures.detection``. docs/measures.md has the rules.
 """
 
-from gansynth.measures.files import measure_files, measure_predictions
+from gansynth.measures.evaluation import Evaluation, evaluate
+from gansynth.measures.predictions import LabelMaps, Prediction
 from gansynth.measures.regions import Regions, read_regions, regions_of, with_labels
 from gansynth.measures.segmentation import measure_case
 from gansynth.measures.table import DETECTION, MEASURES, SEGMENTATION, Measure, measure_of
@@ -17,12 +18,14 @@ __all__ = [
     "DETECTION",
     "MEASURES",
     "SEGMENTATION",
+    "Evaluation",
+    "LabelMaps",
     "Measure",
+    "Prediction",
     "Regions",
+    "evaluate",
     "measure_case",
-    "measure_files",
     "measure_of",
-    "measure_predictions",
     "read_regions",
     "regions_of",
     "with_labels",

@@ -19,12 +19,6 @@ Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """Names, and the label values that each is the union of."""
 Scores = Mapping[str, Mapping[str, Any]]
 """Region -> ``dice`` (None for none), and numbers of voxels ``truth``, ``predicted``, ``both``."""
-RULE = (
-    "Dice = 2 both / (truth + predicted), in voxels of the whole case as its source reads it. What "
-    "the truth of a case has none of has no Dice there (null), whatever was predicted, and the "
-    "mean is over the cases that have one; 'absent' counts those without, and in how many of them "
-    "something was predicted all the same"
-)
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
@@ -102,7 +96,7 @@ def without_ignored(predicted: Array, truth: Array, ignore: int | None) -> tuple
 def dice(
     predicted: Array, truth: Array, regions: Regions, ignore: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Dice of every region on one case; see ``RULE``.
+    """Dice of every region on one case: None where the truth has none of it.
 
     Args:
         predicted: labels (D, H, W) or (H, W).
@@ -130,14 +124,3 @@ def mean_dice(cases: Sequence[Scores]) -> dict[str, float | None]:
         scores = [case[name]["dice"] for case in cases if case[name]["dice"] is not None]
         means[name] = sum(scores) / len(scores) if scores else None
     return means
-
-
-def absent(cases: Sequence[Scores]) -> dict[str, dict[str, int]]:
-    """Of every region that some cases have none of: how many, and where it was predicted."""
-    counts: dict[str, dict[str, int]] = {}
-    for name in cases[0] if cases else ():
-        without = [case[name] for case in cases if case[name]["dice"] is None]
-        if without:
-            wrong = sum(one["predicted"] > 0 for one in without)
-            counts[name] = {"cases": len(without), "predicted_all_the_same": wrong}
-    return counts

@@ -190,7 +190,8 @@ def papers(plan: Plan) -> dict[str, Any]:
 def of_segmenter(folder: Path) -> dict[str, Any]:
     """Steps and every case's Dice of a segmenter's training."""
     doc = json.loads((folder / "metrics.json").read_text("utf-8"))
-    return {"steps": doc["steps"], "per_case": doc["per_case"]}
+    each = {case: found["dice"] for case, found in doc["per_case"].items()}
+    return {"steps": doc["steps"], "per_case": each}
 
 
 def of_deepmedic(folder: Path) -> dict[str, Any]:

@@ -160,6 +160,11 @@ class CaseSource(ABC):
         return places_of(self.request)
 
     @property
+    def unit(self) -> str:
+        """What spacings, and so distances, are in: ``mm``, or ``px`` where no size is known."""
+        return "mm"
+
+    @property
     def host(self) -> Mapping[str, Any]:
         """The record of the source's space that must match before samples enter its host."""
         return self.space.host
@@ -177,6 +182,10 @@ class CaseSource(ABC):
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape of a case in voxels; this one reads the whole case."""
         return self.load(case_id).image.shape[1:]
+
+    def spacing(self, case_id: str) -> tuple[float, ...]:
+        """Spacing of a case's arrays, in ``unit``; here that of all cases."""
+        return self.schema.spacing
 
     def original(self, case_id: str) -> Original:
         """A case as its files have it, for hosts that read and preprocess files themselves.
@@ -306,6 +315,11 @@ class Wrapped(CaseSource):
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record of the whole case, as the source behind keeps it."""
         return self.base.record(case_id)
+
+    @property
+    def unit(self) -> str:
+        """The source's behind."""
+        return self.base.unit
 
     @property
     def places(self) -> tuple[Path, ...]:

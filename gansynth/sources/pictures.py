@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.findings import Checked, Finding
+from gansynth.regrid import resampling_record
 from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.base import SourceRequest
 from gansynth.sources.classes import without_cases
 from gansynth.sources.divided import divide
+from gansynth.sources.flat import FlatSource, SlicePosition
 from gansynth.sources.folds import absolute_splits, one_fold
 from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.listing import located
@@ -52,7 +54,7 @@ def open_pictures(request: SourceRequest) -> PictureSource:
     return source
 
 
-class PictureSource(CaseSource):
+class PictureSource(FlatSource):
     """A folder of pictures, its subjects dealt out to folds.
 
     Attributes:
@@ -116,9 +118,22 @@ class PictureSource(CaseSource):
         if self.found.masked:
             names = self.options.labels or {"background": 0, "foreground": 1}
             labels = {name: number for number, name in enumerate(names)}
-        plain = Schema(channels, labels, self.options.spacing, axes="HW", classes=self.classes)
+        plain = Schema(channels, labels, self._spacing(), axes="HW", classes=self.classes)
         boxes = LabelBoxes.asked(self.options.boxes, self.options.least, plain, self.name)
         return plain if boxes is None else replace(plain, box_classes=tuple(boxes.classes))
+
+    @property
+    def unit(self) -> str:
+        """``mm`` where ``--read spacing=`` says how large the files' pixels are, else ``px``."""
+        return "mm" if "spacing" in self.request.read else "px"
+
+    def _spacing(self) -> tuple[float, ...]:
+        """Of the arrays' pixels; 1 where nobody says how large the files' are."""
+        given, size = self.options.spacing, self.options.resize
+        if self.unit == "px" or size is None:
+            return given
+        shapes = [picture_shape(self._picture(case).image) for case in self.train_ids]
+        return tuple(round(float(n), 6) for n in given * np.median(shapes, axis=0) / size)
 
     @cached_property
     def _boxes(self) -> LabelBoxes | None:
@@ -137,6 +152,7 @@ class PictureSource(CaseSource):
             "channels": list(self._channels),
             "classes": list(self.classes),
             **options,
+            **resampling_record(self.options.resize is not None),
             **box_record(self.options.boxes, self.options.least),
         }
         return Space("crop", self._size(), host=host, pad_label=0)
@@ -204,6 +220,28 @@ class PictureSource(CaseSource):
             array = read_picture(self._picture(case_id).image)
             self._brain_shapes[case_id] = find_brain(array).shape
         return self._brain_shapes[case_id]
+
+    def position(self, case_id: str) -> SlicePosition:
+        """One of its subject's pictures: which of them are neighbours nobody says."""
+        return SlicePosition(self.subject(case_id))
+
+    def true_labels(self, case_id: str) -> LabelArray | None:
+        """The mask, in the file's own pixels."""
+        mask = self._picture(case_id).mask
+        return None if mask is None else self.read_mask(mask, self.file_shape(case_id))
+
+    def pixel_spacing(self, case_id: str) -> tuple[float, float]:
+        """Size of the files' pixels, the same for all."""
+        return self.options.spacing
+
+    def file_shape(self, case_id: str) -> tuple[int, ...]:
+        """Rows and columns of the image's file, from its header."""
+        return picture_shape(self._picture(case_id).image)
+
+    @property
+    def label_numbers(self) -> dict[int, int]:
+        """Label -> its number in the masks; of a foreground without a name, 255."""
+        return {label: number for number, label in self._numbers.items()}
 
     def _picture(self, case_id: str) -> Picture:
         if case_id not in self.found.pictures:

@@ -20,10 +20,12 @@ from gansynth.errors import DataFault, GansynthError, UsageFault
 from gansynth.findings import Checked, Finding
 from gansynth.lineage import CaseRecord, Lineage, guard
 from gansynth.registry import installed
-from gansynth.schema import Case, FloatArray, Schema
+from gansynth.regrid import resampling_record
+from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.cache import CaseCache
 from gansynth.sources.classes import without_cases
+from gansynth.sources.flat import FlatSource, SlicePosition
 from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.patches import PatchSource, cut_case
 from gansynth.sources.planes import per_channel, rescale, resize
@@ -51,7 +53,7 @@ def open_slices(request: SourceRequest) -> SliceSource:
     return SliceSource(request)
 
 
-class SliceSource(CaseSource):
+class SliceSource(FlatSource):
     """Slices of the volumes of one fold.
 
     Attributes:
@@ -84,6 +86,7 @@ class SliceSource(CaseSource):
         self._windows = per_channel(self.options.window, len(self._channels))
         self._volumes = CaseCache(self.inner, VOLUME_BYTES)
         self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
+        self._spacings: dict[str, tuple[float, ...]] = {}
         self.choice = SliceChoice(self.inner, self.options, self.volume, lambda: self.selector)
 
     # -- what it has -----------------------------------------------------------------------------
@@ -112,6 +115,11 @@ class SliceSource(CaseSource):
     def subject(self, case_id: str) -> str:
         """The person the slice's volume belongs to."""
         return self.inner.subject(self._parse(case_id)[0])
+
+    @property
+    def unit(self) -> str:
+        """That of the volumes."""
+        return self.inner.unit
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -189,14 +197,15 @@ class SliceSource(CaseSource):
         own = self.options.model_dump(
             mode="json", exclude={"size", "count_from", "classes", "selector", "boxes", "least"}
         )
-        # Only where they are given: records without stay what they were before there were any.
+        # Only where they are given: records without stay what they were.
         if self.options.count_from != "array":
             own["count_from"] = self.options.count_from
         if self.options.classes is not None:
             own["classes"] = self.options.classes
         if self.options.selector is not None:
             own["selector"] = self.selector.sha256
-        own.update(box_record(self.options.boxes, self.options.least))
+        own |= box_record(self.options.boxes, self.options.least)
+        own |= resampling_record(self.options.resize is not None)
         host = {**inner.host, "slices": own}
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
 
@@ -249,6 +258,32 @@ class SliceSource(CaseSource):
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of a slice."""
         return self.options.resize or self._flat_shape(self._parse(case_id)[0])
+
+    def position(self, case_id: str) -> SlicePosition:
+        """Its volume, or with ``concat`` the volume of its channel, and its number there."""
+        case, index, _ = self._parse(case_id)
+        channel = case_id.removeprefix(f"{case}/{self._short}").partition("/")[2]
+        stack = f"{case}/{channel}" if channel else case
+        return SlicePosition(stack, index, self._spacing_of(case)[self.axis])
+
+    def true_labels(self, case_id: str) -> LabelArray | None:
+        """A slice of the volume's label map, not resampled by ``resize``."""
+        return self._plane(*self._parse(case_id)[:2]).labels
+
+    def pixel_spacing(self, case_id: str) -> tuple[float, float]:
+        """Spacing of the volume along the slice's axes."""
+        spacing = list(self._spacing_of(self._parse(case_id)[0]))
+        del spacing[self.axis]
+        return spacing[0], spacing[1]
+
+    def file_shape(self, case_id: str) -> tuple[int, ...]:
+        """Rows and columns of the volume's slices."""
+        return self._flat_shape(self._parse(case_id)[0])
+
+    def _spacing_of(self, case: str) -> tuple[float, ...]:
+        if case not in self._spacings:
+            self._spacings[case] = self.inner.spacing(case)
+        return self._spacings[case]
 
     def _plane(self, case: str, index: int) -> Case:
         """One slice of a volume, all its channels; arrays of its own."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import Volume, read_nifti, read_nifti_header
+from gansynth.regrid import pick, resampling_record
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, Original, SourceRequest
 from gansynth.sources.between import between_record, interpolate_slices
@@ -138,6 +139,7 @@ class VolumeSource(CaseSource):
             "dataset": self.name,
             "orientation": ORIENTATION,
             "spacing": "native" if self.options.spacing == "native" else list(self._spacing),
+            **resampling_record(self._resampled),
             "channels": list(self.channels),
             "labels": dict(self._labels),
             "intensity": [how.to_json() for how in self.intensities],
@@ -215,16 +217,17 @@ class VolumeSource(CaseSource):
                 f"{file}: label value(s) {unknown} unknown, expected among "
                 f"{list(self.schema.label_values)}; predict again with a model of this data set"
             )
-        shape = self.shape(case_id)
-        if labels.shape == shape:
-            return labels
-        _, drawn = resample(case_id, np.zeros((1, *labels.shape), np.float32), labels, shape)
-        assert drawn is not None, "labels were given"
-        return drawn
+        return pick(labels, self.shape(case_id))
 
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape (D, H, W) of what ``load`` returns; only a header is read."""
         return self._shape_of(*_grid(self.entry(case_id).reference))
+
+    def spacing(self, case_id: str) -> tuple[float, ...]:
+        """Spacing (D, H, W) in mm of what ``load`` returns; only a header is read."""
+        shape, spacing = _grid(self.entry(case_id).reference)
+        each = zip(spacing, shape, self._shape_of(shape, spacing), strict=True)
+        return tuple(mm * old / new for mm, old, new in each)
 
     def _shape_of(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
         if self.options.spacing == "native" or same_spacing(spacing, self._spacing):
@@ -302,6 +305,12 @@ class VolumeSource(CaseSource):
                 *(self.listing.where, differing, len(each), median),
             )
         return median
+
+    @property
+    def _resampled(self) -> bool:
+        """Whether ``load`` resamples a training case."""
+        native = self.options.spacing == "native"
+        return not native and any(self._shape_of(*g) != g[0] for g in self._grids.values())
 
     def _size(self) -> tuple[int, ...]:
         if self.options.size is not None:

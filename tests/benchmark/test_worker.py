@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from gansynth.benchmark import worker
 from gansynth.benchmark.worker import Work, going_on, over_labels, own_run
 from gansynth.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth.integrity import read_json, write_json_atomic
+from gansynth.registry import installed
 from gansynth.run import MANIFEST
 from gansynth.sources.base import SourceRequest
+from tests.flat_sets import FLAT
 from tests.jobs.small import gone
 from tests.processes import until
 
@@ -312,6 +316,46 @@ def test_a_finished_training_is_measured_and_tidied_up(data, monkeypatch, tmp_pa
     }
     assert set(kept) == {right, missed}
     assert all(file.is_file() for file in kept.values())
+
+
+@pytest.mark.parametrize("kind", FLAT)
+def test_trainings_on_slices_are_scored_by_subject(kind, monkeypatch, tmp_path):
+    """Of the two people who are judged on, the second one's last lesion was missed."""
+    request = FLAT[kind](tmp_path / "set")
+    source = installed().open_source(replace(request, fold="all"))
+    people = {person: [c for c in source.train_ids if source.subject(c) == person]
+              for person in ("p0", "p1", "p4", "p5")}  # fmt: skip
+
+    def train(words: list[str]) -> dict[str, Any]:
+        out = Path(next(w for w in words if w.startswith("output=")).removeprefix("output="))
+        files = {case: f"{case}.png" for person in ("p4", "p5") for case in people[person]}
+        for case, file in files.items():
+            labels = source.load(case).labels
+            assert labels is not None
+            missed = case == people["p5"][2]
+            (out / "predictions" / file).parent.mkdir(parents=True, exist_ok=True)
+            numbers = source.encode_labels(case, 0 * labels if missed else labels)
+            Image.fromarray(numbers.astype(np.uint8)).save(out / "predictions" / file)
+        write_json_atomic(out / "metrics.json", {"predictions": files, "without_labels": []})
+        return {"folder": str(out), "ratio": "1:0"}
+
+    monkeypatch.setattr(worker, "command", Commands(train))
+    document = training(request)
+    spec = document["spec"]
+    spec["regions"], spec["measures"] = {}, ["dice", "hd95"]
+    for key, names in (("train", ("p0", "p1")), ("judged", ("p4", "p5"))):
+        spec[key] = [[case, person, "0"] for person in names for case in people[person]]
+    found = Work(document, tmp_path / "job").run()
+    assert found["by"] == "subject"
+    assert found["scores"]["dice/1"] == {"p4": 1.0, "p5": pytest.approx(0.8)}
+    assert found["scores"]["hd95/1"]["p4"] == 0.0
+    assert (found["unit"], found["distances"]) == {
+        "pictures": ("px", "slices"), "slices": ("mm", "volumes")
+    }[kind]  # fmt: skip
+    assert set(found["predictions"]) == {*people["p4"], *people["p5"]}
+    kept = {tmp_path / "job/predictions" / file for file in found["predictions"].values()}
+    assert len(kept) == 8
+    assert all(file.is_file() for file in kept)
 
 
 # -- fits ------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gansynth.adapter import Injection
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import read_json, read_nifti, write_json_atomic
-from gansynth.measures import measure_predictions
+from gansynth.measures import evaluate
 from gansynth.ratio import Ratio
 from gansynth.registry import installed
 from gansynth.sources.base import SourceRequest
@@ -22,6 +23,7 @@ from gansynth_deepmedic.source import open_deepmedic
 from gansynth_segmenter.adapter import SegmenterAdapter
 from tests.conftest import save_nifti
 from tests.deepmedic_sets import Toy, toy_deepmedic
+from tests.flat_sets import FLAT, SHAPE, pictures, slices
 
 ONE = (("1", (1,)), ("2", (2,)))
 TURNED = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1]])
@@ -29,7 +31,7 @@ TURNED = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1
 
 def perfect(judged: Any) -> bool:
     """Whether all cases were predicted as they are."""
-    found = measure_predictions(judged, ONE, asked=("dice", "nsd"))
+    found = evaluate(judged, ONE, asked=("dice", "nsd")).per_case
     return bool(found) and all(set(case.values()) == {1.0} for case in found.values())
 
 
@@ -46,6 +48,7 @@ def nnunet(tmp_path) -> Any:
             save_nifti(tmp_path / folder / f"{case}.nii.gz", labels)
     return SimpleNamespace(
         name="nnunet:Dataset004_Toy",
+        subject=lambda case: case,
         fold="0",
         dataset_json={"file_ending": ".nii.gz"},
         held_out_ids=("a", "b"),
@@ -60,7 +63,7 @@ def test_nnunet_validates_beside_its_truth(nnunet):
     found = judged_files(nnunet, nnunet.results)
     assert list(found) == ["a", "b"]
     assert perfect(found)
-    assert found["a"][0] != found["a"][1]
+    assert found["a"].file == nnunet.results / "validation" / "a.nii.gz"
 
 
 def test_nnunet_that_has_not_validated_is_refused(nnunet):
@@ -98,7 +101,7 @@ def test_nnunets_own_dice_is_ours(toy_copy):
         "num_val_iterations_per_epoch": "1",
     }
     outcome = adapter.start(Injection(None, Ratio(1, 0)), quick, ("-device", "cpu"))
-    found = measure_predictions(adapter.judged(outcome.folder), ONE, asked=("dice",))
+    found = evaluate(adapter.judged(outcome.folder), ONE, asked=("dice",)).per_case
     assert set(found) == set(adapter.source.held_out_ids)
     assert any(value for case in found.values() for value in case.values())
     summary = read_json(outcome.folder / "validation" / "summary.json")
@@ -125,12 +128,17 @@ def volumes(tmp_path) -> Path:
 
 
 def judged_segmenter(volumes: Path, output: Path, *, keep: bool = True, **read: str) -> Any:
-    """An adapter whose training has predicted each held-out case as it is."""
-    from gansynth_segmenter.judging import PREDICTIONS, judge_held_out
-    from gansynth_segmenter.session import METRICS
-
+    """An adapter whose training has predicted each held-out volume as it is."""
     asked = {"folds": "3", "modality": "none", "spacing": "native", "channels": "T1", **read}
-    source = installed().open_source(SourceRequest("nifti", str(volumes), fold="0", read=asked))
+    return judged_perfectly(SourceRequest("nifti", str(volumes), read=asked), output, keep=keep)
+
+
+def judged_perfectly(request: SourceRequest, output: Path, *, keep: bool = True) -> Any:
+    """An adapter whose training has predicted each held-out case as ``load`` has it."""
+    from gansynth_segmenter.judged import METRICS, PREDICTIONS
+    from gansynth_segmenter.judging import judge_held_out
+
+    source = installed().open_source(request)
     truth = iter([source.load(case).labels for case in source.held_out_ids])
     sure: Any = SimpleNamespace(
         predict=lambda image: next(truth), schema=source.schema, regions=ONE
@@ -150,18 +158,79 @@ def test_a_segmenter_predicts_on_the_grid_of_the_files(volumes, tmp_path):
 
 def test_a_segmenter_of_other_spacing_is_measured_on_the_files_grid(volumes, tmp_path):
     adapter = judged_segmenter(volumes, tmp_path / "out", spacing="1")
-    ((predicted, truth),) = adapter.judged(tmp_path / "out").values()
-    assert read_nifti(predicted).array.shape == read_nifti(truth).array.shape == (8, 9, 10)
+    (one,) = adapter.judged(tmp_path / "out").values()
+    assert read_nifti(one.file).array.shape == one.read().truth.shape == (8, 9, 10)
 
 
 def test_a_segmenter_that_kept_nothing_or_of_no_files_is_refused(volumes, tmp_path):
-    with pytest.raises(UsageFault, match="no label maps were kept, expected --set save_predict"):
+    with pytest.raises(UsageFault, match="no label maps are kept, expected --set save_predict"):
         judged_segmenter(volumes, tmp_path / "out", keep=False).judged(tmp_path / "out")
-    with pytest.raises(UsageFault, match=r"of no NIfTI file.*only the Dice of .*metrics.json"):
+    with pytest.raises(UsageFault, match=r"of no files.*only the segmenter's own metrics.json"):
         SegmenterAdapter(ToySource(3)).judged(tmp_path / "out")
     drawn = judged_segmenter(volumes, tmp_path / "drawn", between="2")
     with pytest.raises(UsageFault, match="--read between=2"):
         drawn.judged(tmp_path / "drawn")
+
+
+@pytest.mark.parametrize("kind", FLAT)
+def test_a_segmenter_of_slices_is_measured_on_the_files_pixels(kind, tmp_path):
+    request = FLAT[kind](tmp_path / "set", folds="3", resize="10x12")
+    adapter = judged_perfectly(request, tmp_path / "out")
+    found = adapter.judged(tmp_path / "out")
+    assert set(found) == set(adapter.source.held_out_ids)
+    assert all(one.read().predicted.shape == SHAPE for one in found.values())
+    whole = FLAT[kind](tmp_path / "set", folds="3")
+    assert perfect_where_there_is_any(judged_perfectly(whole, tmp_path / "whole"), tmp_path)
+
+
+def perfect_where_there_is_any(adapter: Any, folder: Path) -> bool:
+    found = evaluate(adapter.judged(folder / "whole"), ONE[:1]).per_subject
+    return bool(found) and all(one == {"dice/1": 1.0, "hd95/1": 0.0} for one in found.values())
+
+
+def test_pictures_are_in_pixels_unless_somebody_says_mm(tmp_path):
+    for read, unit, spacing in (({}, "px", (1.0, 1.0)), ({"spacing": "2,3"}, "mm", (2.0, 3.0))):
+        request = pictures(tmp_path / "set", folds="3", resize="10x12", **read)
+        adapter = judged_perfectly(request, tmp_path / unit)
+        found = adapter.judged(tmp_path / unit)
+        assert {(one.unit, one.read().spacing) for one in found.values()} == {(unit, spacing)}
+        assert adapter.source.schema.spacing == tuple(
+            s * (1 if unit == "px" else 2) for s in spacing
+        )
+
+
+def test_slices_of_a_volume_are_a_volume_in_mm(tmp_path):
+    adapter = judged_perfectly(slices(tmp_path / "set", folds="3"), tmp_path / "out")
+    found = adapter.judged(tmp_path / "out")
+    assert {one.position.thickness for one in found.values()} == {3.0}
+    assert {one.read().spacing for one in found.values()} == {(2.0, 1.0)}
+    assert evaluate(found, ONE).distances == "volumes"
+
+
+def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path):
+    adapter = judged_perfectly(pictures(tmp_path / "set", folds="3"), tmp_path / "out")
+    one = next(iter(adapter.judged(tmp_path / "out").values()))
+    for array, says in (
+        (np.zeros((5, 5), np.uint8), "5 x 5 pixels, case .* has 20 x 24"),
+        (np.full(SHAPE, 7, np.uint8), r"holds the numbers \[7\], expected among \[0, 255\]"),
+    ):
+        Image.fromarray(array).save(one.file)
+        with pytest.raises(DataFault, match=says):
+            one.read()
+
+
+def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
+    def check(read: dict[str, str], settings: dict[str, str]) -> None:
+        request = SourceRequest("nifti", str(volumes), read={"folds": "3", **read})
+        SegmenterAdapter(installed().open_source(request)).check_judged(settings)
+
+    check({}, {})
+    with pytest.raises(UsageFault, match="of no files of their own"):
+        SegmenterAdapter(ToySource(3)).check_judged({})
+    with pytest.raises(UsageFault, match="--read between=2"):
+        check({"between": "2"}, {})
+    with pytest.raises(UsageFault, match="no label maps are kept"):
+        check({}, {"save_predictions": "no"})
 
 
 # -- DeepMedic -------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ PARAMETERS = {"generator": 23_069_447, "discriminator": 23_072_321}
 def built(**over: str) -> CPGGAN:
     settings = {**texts(installed().recipe("han2019-cpggan").spec.set), **over}
     _, own = split_settings(settings, FitOptions, CPGGAN.Options, generator="cpggan")
-    return CPGGAN(BRAINS, SIZE, own)  # type: ignore[arg-type]
+    return CPGGAN(BRAINS, SIZE, own)
 
 
 def called(model: CPGGAN, name: str, pair: Any = None) -> Any:

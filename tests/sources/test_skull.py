@@ -101,7 +101,8 @@ def data(tmp_path) -> Path:
             row = (0, (box[1] + box[3]) / 2, (box[0] + box[2]) / 2, *(box[2:] - box[:2])[::-1])
             write_image(tmp_path / "y", split, f"p{seed}", one.image, [row])
     names = {"names": {0: "lesion"}, "nc": 1, "channels": 1}
-    return write_yaml(tmp_path / "y", {"train": "images/train", "val": "images/val", **names})
+    file: Path = write_yaml(tmp_path / "y", {"train": "images/train", "val": "images/val", **names})
+    return file
 
 
 def opened(data: Path, **read: str) -> Any:
@@ -137,7 +138,7 @@ def test_a_detector_is_shown_the_brain_that_a_generator_learns_from(data, tmp_pa
     assert shown.shape == image.shape
     np.testing.assert_array_equal(shown, image.pixels())
     words = (folder / "labels/train" / f"{file.stem}.txt").read_text().split()
-    np.testing.assert_allclose(np.float64(words), image.rows[0], atol=1e-6)
+    np.testing.assert_allclose(np.array(words, float), image.rows[0], atol=1e-6)
 
 
 def test_a_generator_of_brains_does_not_enter_a_detector_of_heads(data):
@@ -174,7 +175,7 @@ def folder(tmp_path) -> Path:
 
 def test_a_picture_s_mask_and_boxes_move_along(folder):
     request = SourceRequest("pictures", str(folder), read={**STRIP, "boxes": "yes"})
-    source = open_pictures(request)
+    source: Any = open_pictures(request)
     for case in source.train_ids:
         found, one = source.load(case), head(int(case[1:]))
         assert found.labels.sum() == one.lesion.sum()

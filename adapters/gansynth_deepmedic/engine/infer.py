@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gansynth.integrity import disk_errors, write_bytes_atomic
+from gansynth.measures.regions import Regions, Scores, dice, mean_dice
 from gansynth.precision import autocast
 from gansynth_deepmedic.configs import Listed, TrainConfig
 from gansynth_deepmedic.engine.context import (
@@ -25,7 +25,6 @@ from gansynth_deepmedic.engine.context import (
 )
 from gansynth_deepmedic.engine.cutting import Cutting, prepared
 from gansynth_deepmedic.engine.geometry import Geometry, Triple
-from gansynth_deepmedic.engine.metrics import Regions, dice, mean_dice
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded
@@ -215,7 +214,7 @@ def validate(
         EnvironmentFault: the disk refuses.
     """
     told: list[dict[str, Any]] = []
-    scores: list[Mapping[str, Mapping[str, float]]] = []
+    scores: list[Scores] = []
     for held in cases:
         case = read_held(held, read)
         found = predictor.labels(case)
@@ -230,24 +229,20 @@ def validate(
     return {
         "rule": RULE,
         "regions": {name: list(labels) for name, labels in regions},
-        "mean": {name: _said(score) for name, score in mean_dice(scores).items()},
+        "mean": mean_dice(scores),
         "cases": told,
     }
 
 
-def _scores(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def _scores(scores: Scores) -> dict[str, Any]:
     """Dice of every region of a case, and the numbers of voxels it is made from."""
     return {
-        "dice": {name: _said(one["dice"]) for name, one in scores.items()},
+        "dice": {name: one["dice"] for name, one in scores.items()},
         "voxels": {
             name: {key: n for key, n in one.items() if key != "dice"}
             for name, one in scores.items()
         },
     }
-
-
-def _said(score: float) -> float | None:
-    return None if math.isnan(score) else score
 
 
 def _write(path: Path, labels: npt.NDArray[np.int16], image: str) -> Path:

@@ -1,9 +1,8 @@
-"""Dice of labels and of regions as DeepMedic reports it, and of segments. Needs numpy only."""
+"""Regions of a DeepMedic network's classes, and Dice of segments. Needs numpy only."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from gansynth.measures import regions as measured
 from gansynth.measures.regions import FOREGROUND, Regions
 
-__all__ = ["FOREGROUND", "Confusion", "Regions", "dice", "mean_dice", "read_regions", "with_labels"]
+__all__ = ["FOREGROUND", "Confusion", "Regions", "read_regions", "with_labels"]
 
 
 def read_regions(text: str, classes: int) -> Regions:
@@ -28,40 +27,6 @@ def read_regions(text: str, classes: int) -> Regions:
 def with_labels(regions: Regions, classes: int) -> Regions:
     """All that Dice is reported of: the foreground, every label by its number, then regions."""
     return measured.with_labels(regions, range(1, classes))
-
-
-def dice(
-    predicted: npt.NDArray[Any], truth: npt.NDArray[Any], regions: Regions
-) -> dict[str, dict[str, float]]:
-    """Dice of every region on one case.
-
-    What is absent from the truth has no Dice, NaN, whatever was predicted; DeepMedic does likewise.
-    Numbers of voxels are given too, so that any other rule can be applied afterwards.
-
-    Args:
-        predicted: labels (X, Y, Z), those outside of the region of interest 0.
-        truth: labels (X, Y, Z), all of them.
-        regions: see ``with_labels``.
-
-    Returns:
-        For each region ``dice``, and numbers of voxels ``truth``, ``predicted`` and ``both``.
-    """
-    found = measured.dice(predicted, truth, regions)
-    return {name: {**one, "dice": _number(one["dice"])} for name, one in found.items()}
-
-
-def mean_dice(cases: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    """Mean of every region over the cases that have one; NaN where none has."""
-    known = [{name: {"dice": _said(one["dice"])} for name, one in case.items()} for case in cases]
-    return {name: _number(mean) for name, mean in measured.mean_dice(known).items()}
-
-
-def _said(score: float) -> float | None:
-    return None if math.isnan(score) else score
-
-
-def _number(score: float | None) -> float:
-    return math.nan if score is None else score
 
 
 class Confusion:

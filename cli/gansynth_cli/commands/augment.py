@@ -19,6 +19,7 @@ from gansynth_cli.common import (
     examples,
     set_option,
     summary,
+    table,
     with_asking,
     with_output,
     with_source,
@@ -213,7 +214,7 @@ def command(
     for warning in outcome.warnings:
         out.reporter.warn(warning)
     document = describe(outcome, injection)
-    out.result(document, summary(document))
+    out.result(document, _lines(document))
     judge(outcome)
 
 
@@ -339,6 +340,23 @@ def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:
         "warnings": list(outcome.warnings),
         "metrics_on_real_cases": dict(outcome.metrics),
     }
+
+
+def _lines(document: Mapping[str, Any]) -> list[str]:
+    """The document, label maps' measures as a table."""
+    from gansynth.measures.account import COUNTED, lines_of, said_of
+
+    metrics = document["metrics_on_real_cases"]
+    rows = list(lines_of(metrics))
+    if not rows:
+        return summary(document)
+    rest = {key: value for key, value in metrics.items() if key not in COUNTED}
+    return [
+        *summary({**document, "metrics_on_real_cases": rest}),
+        "",
+        said_of(metrics),
+        *table(rows),
+    ]
 
 
 def judge(outcome: Outcome) -> None:

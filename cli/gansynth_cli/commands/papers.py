@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import click
 from gansynth.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
+    F,
     Output,
     dry_run_option,
     examples,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from gansynth.papers.running import Table
 
 
-def _settings(option: str, what: str) -> Any:
+def _settings(option: str, what: str) -> Callable[[F], F]:
     return click.option(
         option,
         multiple=True,

@@ -181,7 +181,8 @@ def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
     finished(tmp_path, (30, 10, 0), (30, 10, 0))
     outcome = read_outcome(tmp_path)
     assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.realised) == (60, 20, 0.25)
-    assert outcome.metrics == {"dice": 0.8, "dice_per_label": {"1": 0.8, "2": None}}
+    own = {"dice": 0.8, "dice_per_label": {"1": 0.8, "2": None}}
+    assert outcome.metrics == {"nnunet_validation": own}
 
 
 def test_missing_samples_are_reported_with_the_reason_for_others_to_judge(tmp_path):
@@ -401,8 +402,11 @@ def test_that_folder_lets_another_sitecustomize_run(tmp_path):
 @pytest.mark.slow
 def test_a_whole_training_through_the_adapter(toy_copy, frozen_bank):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    outcome = adapter.start(injection(frozen_bank(), seed=1), QUICK, ("-device", "cpu"))
+    settings = {**QUICK, "regions": "both:1+2"}
+    outcome = adapter.start(injection(frozen_bank(), seed=1), settings, ("-device", "cpu"))
     assert outcome.realised == 0.5
-    assert 0 <= outcome.metrics["dice"] <= 1
+    assert 0 <= outcome.metrics["dice"]["both"] <= 1
+    assert outcome.metrics["hd95"]["both"] > 0
+    assert outcome.metrics["unit"] == "mm"
     assert (outcome.folder / "checkpoint_final.pth").exists()
     assert "Training done." in (outcome.folder / "gansynth_launch.log").read_text()

@@ -289,4 +289,4 @@ def test_a_cascade_is_trained_with_synthetic_samples(toy, bank, cheap_nnunet):
     settings = {**QUICK, "cascade": "degraded"}
     outcome = second.start(injection, settings, ("-device", "cpu"))
     assert (outcome.realised, outcome.fell_back) == (0.5, 0)
-    assert 0 <= outcome.metrics["dice"] <= 1
+    assert 0 <= outcome.metrics["dice"]["foreground"] <= 1

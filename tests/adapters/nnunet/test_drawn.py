@@ -168,7 +168,7 @@ def test_nnunet_trains_at_one_to_one_and_a_stock_trainer_on_the_export(
     found = json.loads(done.stdout)
     assert found["drawn_real"] == found["drawn_synthetic"] > 0
     assert found["fell_back"] == 0
-    assert 0 <= found["metrics_on_real_cases"]["dice"] <= 1
+    assert 0 <= found["metrics_on_real_cases"]["dice"]["foreground"] <= 1
 
     done = run_cli(*command, "--ratio", "1:1", "--export", "Dataset510_Plus")
     assert done.exit_code == 0, done.stderr

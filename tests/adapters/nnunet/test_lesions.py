@@ -28,4 +28,4 @@ def test_nnunet_trains_at_one_to_one(name, toy_copy, tmp_path, run_cli, monkeypa
     found = json.loads(done.stdout)
     assert found["drawn_real"] == found["drawn_synthetic"] > 0
     assert found["fell_back"] == 0
-    assert 0 <= found["metrics_on_real_cases"]["dice"] <= 1
+    assert 0 <= found["metrics_on_real_cases"]["dice"]["foreground"] <= 1
