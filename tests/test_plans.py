@@ -401,7 +401,9 @@ def test_what_cannot_be_is_said_before_anything_is_fitted(data, more, told):
 
 
 def test_folders_of_this_machine_are_not_written_down():
-    told = said(["--data", "nifti:/home/me/brats", "-o", "/tmp/x/run", "--set", "a=b"], "/tmp/x")
+    told = said(
+        ["--data", "nifti:/home/me/brats", "-o", "/tmp/x/run", "--set", "a=b"], Path("/tmp/x")
+    )
     assert told == "gansynth --data nifti:brats -o run --set a=b"
 
 

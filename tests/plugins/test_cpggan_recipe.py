@@ -1,12 +1,13 @@
-"""``han2019-cpggan``: PGGAN's layers, what its data are read by, the paper's sets and figures."""
+"""``han2019-cpggan``: PGGAN's stages, how data are read, sets and figures.
+
+Its layers, parameters and what its discriminator sees stand in ``test_paper_networks.py``.
+"""
 # mypy: disallow-untyped-calls=False
 
 import re
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from gansynth.composite_spec import PerClass
 from gansynth.detection.tables import paper_arms
@@ -24,63 +25,12 @@ from tests.yolo_sets import toy_yolo
 
 SIZE = (256, 256)
 BRAINS = Schema(("grey",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("metastasis",))
-# Karras et al. 2018, table 2, to 256 x 256; one channel, and a map of boxes beside all features.
-GENERATOR = """
-linear:8192 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512
-3/1:256 3/1:256 3/1:128 3/1:128 3/1:64 3/1:64 1/1:1
-"""
-DISCRIMINATOR = """
-1/1:64 3/1:64 3/1:128 3/1:128 3/1:256 3/1:256 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512
-3/1:512 3/1:512 3/1:512 linear:512 linear:1
-"""
-PARAMETERS = {"generator": 23_069_447, "discriminator": 23_072_321}
 
 
 def built(**over: str) -> CPGGAN:
     settings = {**texts(installed().recipe("han2019-cpggan").spec.set), **over}
     _, own = split_settings(settings, FitOptions, CPGGAN.Options, generator="cpggan")
     return CPGGAN(BRAINS, SIZE, own)
-
-
-def called(model: CPGGAN, name: str, pair: Any = None) -> Any:
-    """A network at full size, on one sample."""
-    net, level = model.nets[name], len(model.growth.edges) - 1
-    if name == "generator":
-        return net(torch.ones(1, model.options.latent), torch.ones(1, 1, *SIZE), level, 1.0)
-    return net(torch.ones(1, 2, *SIZE) if pair is None else pair, level, 1.0, 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "layers"), [("generator", GENERATOR), ("discriminator", DISCRIMINATOR)]
-)
-def test_layers_and_parameters_are_pggans(name, layers):
-    found: list[str] = []
-
-    def note(module: Any, inputs: object, output: object) -> None:
-        if isinstance(module, nn.Conv2d):
-            found.append(f"{module.kernel_size[0]}/{module.stride[0]}:{module.out_channels}")
-        else:
-            found.append(f"linear:{module.out_features}")
-
-    with torch.device("meta"):
-        model = built()
-        for module in model.nets[name].modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_hook(note)
-        called(model, name)
-    assert found == layers.split()
-    assert sum(p.numel() for p in model.nets[name].parameters()) == PARAMETERS[name]
-
-
-def test_the_discriminator_sees_the_whole_image_and_all_of_its_boxes():
-    model = built(width="2", max_width="4")
-    with torch.no_grad():
-        for parameter in model.nets["discriminator"].parameters():
-            parameter.fill_(0.1)
-    pair = torch.ones(1, 2, *SIZE, requires_grad=True)
-    called(model, "discriminator", pair).sum().backward()
-    assert pair.grad is not None
-    assert (pair.grad != 0).all()
 
 
 def test_its_steps_are_those_of_pggans_stages():

@@ -170,7 +170,8 @@ def folder(tmp_path) -> Path:
         pixels = np.rint(255 * one.image).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"p/images/p{seed}.png")
         Image.fromarray(255 * one.lesion.astype(np.uint8)).save(tmp_path / f"p/masks/p{seed}.png")
-    return tmp_path / "p"
+    found: Path = tmp_path / "p"
+    return found
 
 
 def test_a_picture_s_mask_and_boxes_move_along(folder):
