@@ -185,6 +185,13 @@ def test_a_picture_s_mask_and_boxes_move_along(folder):
         assert source.shape(case) == found.image.shape[1:] < one.image.shape
 
 
+def test_pixels_of_a_resized_brain_are_as_large_as_its_crop_says(folder):
+    read = {**STRIP, "spacing": "2", "resize": "64x64"}
+    source: Any = open_pictures(SourceRequest("pictures", str(folder), read=read))
+    crops = [find_brain(head(int(case[1:])).image).shape for case in source.train_ids]
+    np.testing.assert_allclose(source.schema.spacing, 2 * np.median(crops, axis=0) / 64, rtol=0.02)
+
+
 def test_stripped_pictures_are_another_space(folder):
     plain, strip = (
         open_pictures(SourceRequest("pictures", str(folder), read=read)) for read in ({}, STRIP)
