@@ -18,13 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench_papers import Table, pairs
 from common import print_table, write
-from paper_commands import Asked, Commands
-from paper_plan import Host, Plan, find_plan
 
 from gansynth import fill_bank
 from gansynth.bank import BankReader
+from gansynth.papers.commands import Asked, Commands
+from gansynth.papers.plan import Host, Plan, find_plan
+from gansynth.papers.running import Table
+from gansynth.settings import overlay
 from gansynth_segmenter import judge
 
 GENERATORS = {"with pool": "pool", "without pool": "no-pool"}
@@ -101,6 +102,11 @@ class Quality:
         self.table = Table(self.commands, ["unet"], [self.real], [seed])
         self.sheets: dict[str, dict[str, Any]] = {}
 
+    def _settings(self, commands: Commands) -> dict[str, str]:
+        """Of the judge, with how long it learns."""
+        lengths = commands.lengths("unet", [self.real])
+        return overlay(commands.settings("unet"), lengths[self.real.name])
+
     def run(self) -> None:
         """Fit, teach, ask."""
         self.table.call(self.commands.fit(list(GENERATORS)))
@@ -126,7 +132,7 @@ class Quality:
         asked = replace(self.asked, out=out, read={**self.asked.read, "channels": channel})
         commands = Commands(self.plan, asked)
         table = Table(commands, ["unet"], [self.real], [self.seed])
-        settings = commands.settings("unet", [self.real])
+        settings = self._settings(commands)
         told = table.train("unet", self.real, self.seed, settings)
         self.table.ran += table.ran
         source, folder = commands.source, commands.folder("unet", self.real, self.seed)
@@ -148,7 +154,7 @@ class Quality:
             "paper_says": PAPER,
             "scale": self.asked.scale or "the paper's",
             "fit_settings": dict(self.asked.fit),
-            "settings": self.commands.settings("unet", [self.real]),
+            "settings": self._settings(self.commands),
             "data": source.name,
             "training_cases": len(source.train_ids),
             "held_out_cases": len(source.held_out_ids),
@@ -215,8 +221,8 @@ def main() -> None:
             fold=args.fold,
             subjects=args.subjects,
             root=args.root,
-            fit=pairs(args.fit_set),
-            host=pairs(args.host_set),
+            fit=dict(pair.split("=", 1) for pair in args.fit_set),
+            host=dict(pair.split("=", 1) for pair in args.host_set),
             steps=args.steps,
             regions=args.regions,
         )

@@ -1,12 +1,13 @@
-"""The rows of ``bench_papers.py`` and ``bench_mmgan_quality.py`` in the table of results."""
+"""The rows of ``gansynth papers`` and ``bench_mmgan_quality.py`` in the table of results."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
-from paper_plan import Figure
-from paper_tables import key_of
+from gansynth.papers.plan import Figure
+from gansynth.papers.tables import key_of
 
 
 def papers(doc: dict[str, Any]) -> list[str]:
@@ -18,20 +19,29 @@ def papers(doc: dict[str, Any]) -> list[str]:
     for (host, arm), results in found.items():
         figures = doc["papers"].get(host, {}).get(arm, {})
         cells, paper = [], []
-        for region, formula in doc["regions"].items():
-            each = [
-                one["metrics_on_real_cases"]["dice"][key_of(region, formula)] for one in results
-            ]
+        for region, each in _measured(doc, results):
             cells.append(f"{region} {_spread(each)}")
             if region in figures:
                 paper.append(f"{region} {Figure(mean=figures[region]['mean'])}")
+        what = "figures" if doc.get("columns") else "Dice"
         said = f"; the paper's {', '.join(paper)}" if paper else ""
         rows.append(
             f"| {doc['benchmark']}, {doc['scale']} scale, {doc['hosts'][host]}, {arm}, "
-            f"{len(results)} seed(s), {doc['held_out_cases']} held-out cases: Dice"
+            f"{len(results)} seed(s), {doc['held_out_cases']} held-out cases: {what}"
             f"{', mean (range)' if len(results) > 1 else ''} | {', '.join(cells)}{said} | |"
         )
     return rows
+
+
+def _measured(
+    doc: dict[str, Any], results: list[dict[str, Any]]
+) -> Iterator[tuple[str, list[float | None]]]:
+    """What was measured of an arm's trainings: name, and a value of each."""
+    for region, formula in doc["regions"].items():
+        key = key_of(region, formula)
+        yield region, [one["metrics_on_real_cases"]["dice"][key] for one in results]
+    for column, key in doc.get("columns", {}).items():
+        yield column, [one["figures"][key] for one in results]
 
 
 def _spread(values: list[float | None]) -> str:

@@ -113,7 +113,7 @@ def plan_recipe(
         UsageFault: a scale, set or setting that is not there, or data that do not fit the recipe.
     """
     spec, scaled = recipe.spec, recipe.scaled(scale)
-    read: Mapping[str, str] = {**spec.read, **scaled.read, **request.read}
+    read: Mapping[str, str] = {**recipe.read_of(request.kind), **scaled.read, **request.read}
     notes, runs, flat = list[str](), spec.runs, None
     try:
         source = installed().open_source(_wrapped(recipe, request, read))
@@ -165,7 +165,8 @@ def _told_of_recipe(
 ) -> UsageFault:
     """What is wrong with how cases are read, with what of it nobody has typed."""
     own = [f"{key}={value}" for key, value in read.items() if key not in request.read]
-    if not own or recipe.spec.source is not None or "--read" not in str(fault):
+    own_source = recipe.spec.source is not None or recipe.spec.kinds
+    if not own or own_source or "--read" not in str(fault):
         return fault
     return UsageFault(
         f"{str(fault).rstrip('.')}; recipe {recipe.name} reads its cases by {', '.join(own)}: it "

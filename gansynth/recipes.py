@@ -105,6 +105,7 @@ class RecipeSpec(_Strict):
         None, description="what volumes are wrapped into; null: cases are taken as they are"
     )
     read: Read = Field(default_factory=dict, description="as after --read")
+    kinds: dict[str, Read] = Field({}, description="kinds it takes -> what else to --read of each")
     set: dict[str, Any] = Field(default_factory=dict, description="as after --set")
     edits: tuple[str, ...] | None = Field(
         None, description="condition edits by name; null: the generator's own"
@@ -190,6 +191,15 @@ class Recipe:
                 )
             found[name] = fitting[0]
         return found
+
+    def read_of(self, kind: str) -> dict[str, str]:
+        """How cases of a kind are read; a UsageFault of a kind that the recipe does not take."""
+        kinds = self.spec.kinds
+        if kinds and kind not in kinds:
+            taken = " or ".join(f"{name}:" for name in kinds)
+            message = f"--data {kind}: recipe {self.name} does not say how to read it"
+            raise UsageFault(f"{message}, expected {taken}")
+        return {**self.spec.read, **kinds.get(kind, {})}
 
     def check(self) -> None:
         """Hold every setting against the generator's options, every key of ``read`` to its source.

@@ -17,7 +17,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from gansynth.errors import GansynthError
+from gansynth.errors import GansynthError, UsageFault
+from gansynth.papers import running as bench
+from gansynth.papers import tables
+from gansynth.papers.commands import said
 from gansynth.ratio import Ratio
 from gansynth.registry import installed
 from gansynth.schedule import choose_cases
@@ -26,10 +29,13 @@ from gansynth_cli.main import cli
 from gansynth_deepmedic.shares import share_on_the_fly
 from gansynth_segmenter.options import SegmenterOptions
 from tests.deepmedic_sets import toy_deepmedic
+from tests.yolo_sets import toy_yolo
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PAPERS = Path(__file__).parents[1] / "../shared/seeds"
-NAMES = ("doncenco2022", "mmgan2020", "mmgan2020-liver", "shin2018")
+SEGMENTERS = ("doncenco2022", "mmgan2020", "mmgan2020-liver", "shin2018")
+NAMES = ("han2019-cpggan", *SEGMENTERS)
+TABLES = Path(__file__).parents[1] / "plugins"
 
 
 @contextmanager
@@ -48,12 +54,7 @@ def module(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def plans() -> Any:
-    return module("paper_plan")
-
-
-@pytest.fixture(scope="module")
-def bench() -> Any:
-    return module("bench_papers")
+    return import_module("gansynth.papers.plan")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     brats = f"nifti:{write_brats(base / 'brats')}"
     odd = {"numberTrainingSegmentsLoadedOnGpuPerSubep": 50}  # mixed, six cases take 60
     toy = toy_deepmedic(base / "toy", values=odd)
-    return {**dict.fromkeys(NAMES, brats), "doncenco2022": f"deepmedic:{toy.train}"}
+    slices = f"yolo:{toy_yolo(base / 'slices')}"
+    own = {"doncenco2022": f"deepmedic:{toy.train}", "han2019-cpggan": slices}
+    return {**dict.fromkeys(NAMES, brats), **own}
 
 
 def write_brats(folder: Path) -> Path:
@@ -85,7 +88,12 @@ def write_brats(folder: Path) -> Path:
 
 
 def test_each_table_has_a_plan():
-    assert {path.stem for path in (BENCHMARKS / "plans").glob("*.yaml")} >= set(NAMES)
+    assert {path.stem for path in TABLES.glob("*/recipes/tables/*.yaml")} == set(NAMES)
+
+
+def test_a_recipe_without_a_table_of_trainings_names_those_that_have_one(plans):
+    with pytest.raises(UsageFault, match=r"han2018-wgan: .*no table.*han2019-cpggan, .*shin2018"):
+        plans.find_plan("han2018-wgan")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,7 +197,7 @@ REGIONS = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SEGMENTERS)
 def test_regions_are_the_papers(plans, name):
     assert plans.find_plan(name).regions == REGIONS[name]
 
@@ -205,7 +213,7 @@ def figures_of(plan: Any, host: str) -> list[list[tuple[float, float | None]]]:
     """Every arm's figures that the paper has."""
     rows = []
     for arm in plan.arms:
-        found = [plan.figure(host, arm, region) for region in plan.regions]
+        found = [plan.figure(host, arm, measure) for measure in plan.measures]
         if None not in found:
             rows.append([(one.mean, one.deviation) for one in found])
     return rows
@@ -249,7 +257,9 @@ def test_doncencos_figures_are_the_theses(plans):
 
 
 def changed(**other: Any) -> dict[str, Any]:
-    doc = yaml.safe_load((BENCHMARKS / "plans" / "mmgan2020.yaml").read_text("utf-8"))
+    doc = yaml.safe_load(
+        (TABLES / "gansynth_cgan3d/recipes/tables/mmgan2020.yaml").read_text("utf-8")
+    )
     return {**doc, **other}
 
 
@@ -258,7 +268,7 @@ UNET = {"title": "x", "target": "segmenter"}
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "told"),
     [
         ({"armz": []}, "armz"),
         ({"arms": [{**REAL, "steps": 5}]}, "arms.0.steps"),
@@ -275,19 +285,27 @@ UNET = {"title": "x", "target": "segmenter"}
         ({"scales": {"tiny": {"hosts": {"y": {}}}}}, "host 'y', expected one of"),
     ],
 )
-def test_a_wrong_plan_is_refused(plans, tmp_path, other, said):
+def test_a_wrong_plan_is_refused(plans, tmp_path, other, told):
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(changed(**other)))
-    with pytest.raises((SystemExit, GansynthError), match=re.escape(said)):
+    with pytest.raises(GansynthError, match=re.escape(told)):
         plans.read_plan(tmp_path / "plan.yaml")
 
 
 # -- the commands ----------------------------------------------------------------------------------
 
 
-def dry(bench: Any, capsys: pytest.CaptureFixture[str], *words: str) -> list[list[str]]:
+def typed(*words: str) -> Any:
+    """What ``gansynth papers`` comes to."""
+    return CliRunner().invoke(cli, ["papers", *words])
+
+
+def dry(*words: str) -> list[list[str]]:
     """The commands a dry run prints, split into words."""
-    bench.main([*words, "--dry-run"])
-    return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    result = typed(*words, "--dry-run")
+    assert result.exit_code == 0, result.output
+    return [
+        shlex.split(line) for line in result.stdout.splitlines() if line.startswith("gansynth ")
+    ]
 
 
 def words_for(data: dict[str, str], name: str) -> list[str]:
@@ -303,36 +321,35 @@ def after(words: list[str], option: str) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", [(), ("--scale", "tiny")])
-def test_a_dry_run_prints_the_commands(bench, plans, data, capsys, name, scale):
+def test_a_dry_run_prints_the_commands(plans, data, name, scale):
     plan = plans.find_plan(name)
-    fit, *augments = dry(bench, capsys, *words_for(data, name), *scale, "--seeds", "3", "4")
-    assert fit[:5] == ["gansynth", "fit", "cgan3d", "--recipe", name]
+    fit, *augments = dry(*words_for(data, name), *scale, "--seed", "3", "--seed", "4")
+    assert fit[:5] == ["gansynth", "fit", plan.spec.spec.generator, "--recipe", name]
     assert after(fit, "--scale") == list(scale[1:])
-    hosts = plan.hosts_for(data[name].partition(":")[0])
-    assert len(augments) == len(hosts) * len(plan.arms) * 2
-    assert len({after(words, "-o")[0] for words in augments}) == len(augments)
-    ratios = [arm.ratio for _ in hosts for arm in plan.arms for _ in range(2)]
+    kind = data[name].partition(":")[0]
+    hosts, arms = plan.hosts_for(kind), [arm for arm in plan.arms if not arm.optional]
+    assert len(augments) == len(hosts) * len(arms) * 2
+    assert len({words[-1] for words in augments}) == len(augments)  # their folders
+    ratios = [arm.ratio for _ in hosts for arm in arms for _ in range(2)]
     assert [after(words, "--ratio")[0] for words in augments] == ratios
     recipe = plan.spec.spec
-    read = {**recipe.read, **(recipe.scale["tiny"].read if scale else {})}
+    read = {**plan.spec.read_of(kind), **(recipe.scale["tiny"].read if scale else {})}
     for words in augments:
         assert words[:3] == ["gansynth", "augment", "--target"]
         assert {f"{k}={v}" for k, v in read.items()} <= set(after(words, "--read"))
         assert ("--frozen" in words) == (after(words, "--ratio") != ["1:0"])
 
 
-def test_a_dry_run_of_real_cases_is_one_that_gansynth_understands(
-    bench, data, capsys, tmp_path, monkeypatch
-):
+def test_a_dry_run_of_real_cases_is_one_that_gansynth_understands(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = ("--scale", "tiny", "--only", "100% R")
-    (words,) = dry(bench, capsys, *words_for(data, "mmgan2020"), *tiny)  # nothing to fit
+    (words,) = dry(*words_for(data, "mmgan2020"), *tiny)  # nothing to fit
     result = CliRunner().invoke(cli, [*words[1:], "--dry-run"])
     assert result.exit_code == 0, result.output
 
 
-def test_deepmedics_arms_have_as_many_segments(bench, plans, data, capsys):
-    lines = dry(bench, capsys, *words_for(data, "doncenco2022"), "--scale", "tiny")
+def test_deepmedics_arms_have_as_many_segments(plans, data):
+    lines = dry(*words_for(data, "doncenco2022"), "--scale", "tiny")
     told = [after(words, "--set") for words in lines[1:]]
     assert all(one == told[0] for one in told)
     segments = next(s.removeprefix("segments=") for s in told[0] if s.startswith("segments="))
@@ -342,34 +359,34 @@ def test_deepmedics_arms_have_as_many_segments(bench, plans, data, capsys):
         assert share.segments % 5 == 0
 
 
-def test_real_cases_go_through_the_space_unless_told_otherwise(bench, data, capsys):
+def test_real_cases_go_through_the_space_unless_told_otherwise(data):
     words = [*words_for(data, "doncenco2022"), "--only", "Real"]
-    brought = dry(bench, capsys, *words)
+    brought = dry(*words)
     assert all("--real-in-generator-space" in line for line in brought[1:])
-    (stored,) = dry(bench, capsys, *words, "--as-stored")  # and needs no generator then
+    (stored,) = dry(*words, "--as-stored")  # and needs no generator then
     assert "--real-in-generator-space" not in stored
     assert "--generator" not in stored
 
 
-def test_steps_are_given_to_every_arm(bench, data, capsys):
-    lines = dry(bench, capsys, *words_for(data, "mmgan2020"), "--scale", "tiny", "--steps", "7")
+def test_steps_are_given_to_every_arm(data):
+    lines = dry(*words_for(data, "mmgan2020"), "--scale", "tiny", "--steps", "7")
     assert all("steps=7" in after(words, "--set") for words in lines[1:])
-    lines = dry(bench, capsys, *words_for(data, "mmgan2020"), "--epochs", "3")
+    lines = dry(*words_for(data, "mmgan2020"), "--epochs", "3")
     lengths = {s for words in lines[1:] for s in after(words, "--set") if "e" in s.split("=")[0]}
     assert {s for s in lengths if s.startswith(("steps", "epochs"))} == {"epochs=3"}
 
 
-def test_data_that_are_no_lists_get_the_stand_in(bench, data, capsys):
+def test_data_that_are_no_lists_get_the_stand_in(data):
     words = ["doncenco2022", "--data", data["shin2018"], "--only", "Real"]
-    (line,) = dry(bench, capsys, *words)
+    (line,) = dry(*words)
     assert after(line, "--target") == ["segmenter"]
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "told"),
     [
         (["--only", "Unreal"], "--only Unreal: expected among: Real"),
-        (["--hosts", "unet", "vnet"], "--hosts vnet"),
+        (["--host", "unet", "--host", "vnet"], "--host vnet"),
         (["--scale", "huge"], "--scale huge: expected one of tiny"),
         (["--regions", "XX:1"], "--regions XX:1"),
         (["--regions", "WT:1+4"], "has the labels 1, 2, and WT is 1+4"),
@@ -377,14 +394,15 @@ def test_data_that_are_no_lists_get_the_stand_in(bench, data, capsys):
         (["--fit-set", "steps"], "expected KEY=VALUE"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_fitted(bench, data, more, said):
-    with pytest.raises(SystemExit, match=re.escape(said)):
-        bench.main([*words_for(data, "doncenco2022"), *more, "--dry-run"])
+def test_what_cannot_be_is_said_before_anything_is_fitted(data, more, told):
+    result = typed(*words_for(data, "doncenco2022"), *more, "--dry-run")
+    assert result.exit_code == 2
+    assert told in result.output
 
 
-def test_folders_of_this_machine_are_not_written_down(bench):
-    told = bench.said(
-        ["--data", "nifti:/home/me/brats", "-o", "/tmp/x/run", "--set", "a=b"], "/tmp/x"
+def test_folders_of_this_machine_are_not_written_down():
+    told = said(
+        ["--data", "nifti:/home/me/brats", "-o", "/tmp/x/run", "--set", "a=b"], Path("/tmp/x")
     )
     assert told == "gansynth --data nifti:brats -o run --set a=b"
 
@@ -405,7 +423,7 @@ def result(host: str, arm: str, dice: list[dict[str, float | None]], steps: int 
 
 
 def test_the_table_stands_beside_the_papers(plans):
-    tables, plan = module("paper_tables"), plans.find_plan("mmgan2020")
+    plan = plans.find_plan("mmgan2020")
     one = {"WT": 0.2, "TC": 0.5, "ET": None}
     results = [result("unet", "100% R", [one, {**one, "WT": 0.4}]) for _ in range(2)]
     head, row, *others = tables.rows(plan, results, plan.regions)
@@ -421,7 +439,7 @@ def test_the_table_stands_beside_the_papers(plans):
 
 
 def test_a_region_of_all_labels_is_the_foreground(plans):
-    tables, plan = module("paper_tables"), plans.find_plan("shin2018")
+    plan = plans.find_plan("shin2018")
     results = [result("gan-aug", "Real", [{"foreground": 0.25, "1": 0.5}])]
     row = tables.rows(plan, results, plan.regions, plan.arms[:1])[1]
     assert row[4] == "0.250"
@@ -429,7 +447,6 @@ def test_a_region_of_all_labels_is_the_foreground(plans):
 
 
 def test_arms_of_other_lengths_are_said():
-    tables = module("paper_tables")
     same = [result("unet", arm, [{}]) for arm in "ab"]
     assert tables.steps_of(same) == []
     assert tables.steps_of([*same, result("unet", "c", [{}], 8)]) == [
@@ -437,7 +454,7 @@ def test_arms_of_other_lengths_are_said():
     ]
 
 
-def test_results_come_into_the_table_of_all_results(bench, plans):
+def test_results_come_into_the_table_of_all_results(plans):
     plan = plans.find_plan("mmgan2020")
     results = [
         result("unet", "100% R", [{"WT": dice, "TC": 0.5, "ET": None}]) for dice in (0.2, 0.4)
@@ -458,24 +475,15 @@ def test_results_come_into_the_table_of_all_results(bench, plans):
 
 
 @pytest.mark.slow
-def test_a_table_is_made_and_what_is_done_is_taken_up(bench, data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module("common"), "RESULTS", tmp_path / "results")
+def test_a_table_is_made_and_what_is_done_is_taken_up(data, tmp_path):
     words = ["mmgan2020-liver", "--data", data["mmgan2020-liver"], "--read", "frame=16,16,16"]
-    words += [
-        "--scale",
-        "tiny",
-        "--steps",
-        "2",
-        "--fit-set",
-        "steps=2",
-        "-o",
-        str(tmp_path / "all"),
-    ]
-    bench.main([*words, "--only", "100% R", "--name", "first"])
-    bench.main([*words, "--only", "100% R", "300% F + 100% R", "--name", "both"])
-    ran = [line for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
+    words += ["--scale", "tiny", "--steps", "2", "--fit-set", "steps=2", "-o", f"{tmp_path}/all"]
+    more = ("--only", "300% F + 100% R", "--name", "both")
+    said = [typed(*words, "--only", "100% R", *rest) for rest in ((), more)]
+    assert [one.exit_code for one in said] == [0, 0], said
+    ran = [line for one in said for line in one.stderr.splitlines() if line.startswith("$ ")]
     assert [line.split()[2] for line in ran] == ["augment", "fit", "augment"]
-    doc = json.loads((tmp_path / "results" / "both.json").read_text())
+    doc = json.loads((tmp_path / "all" / "both.json").read_text())
     assert [one["steps"] for one in doc["results"]] == [2, 2]
     assert [one["asked_synthetic_share"] for one in doc["results"]] == [0, 0.75]
     for one in doc["results"]:
@@ -483,6 +491,61 @@ def test_a_table_is_made_and_what_is_done_is_taken_up(bench, data, tmp_path, mon
         assert one["drawn_real"] + one["drawn_synthetic"] == 2
     assert str(tmp_path) not in json.dumps(doc)
     assert len(module("table_papers").papers(doc)) == 2
+
+
+def test_the_results_that_are_kept_are_of_this_form(plans):
+    """``benchmarks/results/papers_*.json``, which the table of all results is made from."""
+    kept = sorted((BENCHMARKS / "results").glob("papers_*.json"))
+    assert len(kept) >= 4
+    for file in kept:
+        doc = json.loads(file.read_text("utf-8"))
+        assert module("table_papers").papers(doc)
+        plan = plans.find_plan(doc["plan"])
+        table = tables.rows(plan, doc["results"], doc["regions"])
+        assert len(table) > len({(one["host"], one["arm"]) for one in doc["results"]})
+
+
+# -- Han et al.'s detector -------------------------------------------------------------------------
+
+
+def test_hans_arms_are_the_rows_of_table_1_and_one_for_gans_of_a_class_each(plans):
+    plan = plans.find_plan("han2019-cpggan")
+    shares = [(0.0, None, "constant"), *[(4000 / 6813, 1.422, "constant")] * 2]
+    assert arms_of(plans, plan.name) == shares
+    assert [arm.optional for arm in plan.arms] == [False, False, True]
+    assert [plan.generators[arm.generator] for arm in plan.arms[1:]] == ["joint", "per-class"]
+    assert BankSize.parse(plan.arms[1].bank).capacity(2813, 1) == 4000
+
+
+def test_hans_figures_are_the_papers(plans):
+    plan, text = plans.find_plan("han2019-cpggan"), paper("003")
+    rows = re.findall(r"^(?:2,813 real.*?|\+ 4,000.*?)\t(.*)$", text, re.MULTILINE)
+    told = [[float(re.sub("</?b>", "", cell)) for cell in row.split("\t")] for row in rows]
+    assert [[mean for mean, _ in row] for row in figures_of(plan, "yolo")] == told
+    assert len(told) == 2
+
+
+def test_a_detectors_arm_without_samples_has_more_epochs_and_as_many_steps(data):
+    _, real, both = dry(*words_for(data, "han2019-cpggan"))
+    assert "epochs=100" in after(both, "--set")
+    assert "epochs=200" in after(real, "--set")  # 16 slices and 23 samples: two batches of 16
+    _, real, both = dry(*words_for(data, "han2019-cpggan"), "--steps", "10")
+    assert "epochs=10" in after(real, "--set")
+    assert "epochs=5" in after(both, "--set")
+
+
+def test_a_dry_run_shows_the_papers_table(data):
+    shown = typed(*words_for(data, "han2019-cpggan"), "--dry-run").stdout
+    assert re.search(r"\+ 4,000 GAN-based DA +- +- +- .* 0.540 +0.770 +7.640 +0.910 +7.180", shown)
+
+
+def test_a_detectors_figures_stand_beside_the_papers(plans):
+    plan = plans.find_plan("han2019-cpggan")
+    ours = dict(zip(plan.columns.values(), (0.1, 0.2, 3.0, None, 5.0), strict=True))
+    one = {**result("yolo", plan.arms[0].name, [{}]), "figures": ours}
+    (_, row) = tables.rows(plan, [one], plan.regions)
+    assert row[4:9] == ("0.100", "0.200", "3.000", "-", "5.000")
+    assert list(map(str, row[9:])) == ["0.510", "0.670", "4.110", "0.830", "3.590"]
 
 
 # -- figure 7 of MM-GAN ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.detection.measuring import Asked, measure_arms
+from gansynth.detection.measuring import summary
 from gansynth.detection.record import FILE as DETECTIONS
 from gansynth.detection.record import (
     Detections,
@@ -89,24 +89,9 @@ def true_boxes(image: YoloImage) -> Truth:
 
 
 def metrics_of(output: Path) -> dict[str, Any]:
-    """mAP, sensitivity and false positives per slice on real validation images.
-
-    At a confidence of 0.1 %, the paper's; in JSON's types, None where there is no number.
+    """What was found in real validation images, by ``summary``.
 
     Raises:
         DataFault: that is damaged.
     """
-    found = read_detections(output / DETECTIONS)
-    document = measure_arms({"this": found}, Asked(resamples=0))
-    (arm,) = document["arms"]
-    metrics = {
-        "slices": document["slices"],
-        "lesions": document["lesions"],
-        "map_50": arm["map"]["value"],
-        "map_50_95": arm["map_coco"]["value"],
-    }
-    for iou, measured in arm["at"].items():
-        at = f"{100 * float(iou):.0f}"
-        metrics[f"sensitivity_{at}"] = measured["sensitivity"]["value"]
-        metrics[f"fp_per_slice_{at}"] = measured["fps_per_slice"]["value"]
-    return metrics
+    return summary(read_detections(output / DETECTIONS))

@@ -45,6 +45,7 @@ COMMANDS = {
     "augment": ("augment", "Train a host framework with samples mixed in at a ratio."),
     "benchmark": ("benchmark", "Say whether it helps, by how much, and how sure that is."),
     "tune": ("tune", "Choose generator, ratio and schedule by inner folds; maybe none."),
+    "papers": ("papers", "Make a paper's table: its recipe, its arms, ours beside theirs."),
     "detections": (
         "detections",
         "Measure what detectors found, and compare them at equal false positives.",

@@ -56,6 +56,27 @@ class Asked:
     boxes: int = 1
 
 
+def summary(found: Detections) -> dict[str, Any]:
+    """mAP, sensitivity and false positives per slice of one training, without intervals.
+
+    At a confidence of 0.1 %, the paper's (Han et al. 2019, table 1); in JSON's types, None where
+    there is no number.
+    """
+    document = measure_arms({"this": found}, Asked(resamples=0))
+    (arm,) = document["arms"]
+    figures = {
+        "slices": document["slices"],
+        "lesions": document["lesions"],
+        "map_50": arm["map"]["value"],
+        "map_50_95": arm["map_coco"]["value"],
+    }
+    for iou, measured in arm["at"].items():
+        at = f"{100 * float(iou):.0f}"
+        figures[f"sensitivity_{at}"] = measured["sensitivity"]["value"]
+        figures[f"fp_per_slice_{at}"] = measured["fps_per_slice"]["value"]
+    return figures
+
+
 def measure_arms(
     arms: Mapping[str, Detections],
     asked: Asked | None = None,

@@ -132,8 +132,9 @@ class PictureSource(FlatSource):
         given, size = self.options.spacing, self.options.resize
         if self.unit == "px" or size is None:
             return given
-        shapes = [picture_shape(self._picture(case).image) for case in self.train_ids]
-        return tuple(round(float(n), 6) for n in given * np.median(shapes, axis=0) / size)
+        shapes = [self._unresized_shape(case) for case in self.train_ids]
+        factors = np.median(shapes, axis=0) / size
+        return tuple(round(float(n), 6) for n in np.array(given) * factors)
 
     @cached_property
     def _boxes(self) -> LabelBoxes | None:
@@ -209,8 +210,9 @@ class PictureSource(FlatSource):
 
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of a picture, from its header; of a brain, from its pixels."""
-        if self.options.resize is not None:
-            return self.options.resize
+        return self.options.resize or self._unresized_shape(case_id)
+
+    def _unresized_shape(self, case_id: str) -> tuple[int, int]:
         if self.options.skull_strip:
             return self._brain_shape(case_id)
         return picture_shape(self._picture(case_id).image)

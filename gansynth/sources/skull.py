@@ -19,6 +19,7 @@ import numpy.typing as npt
 from gansynth.schema import Boxes, FloatArray
 
 Mask = npt.NDArray[np.bool_]
+Depth = npt.NDArray[np.floating[Any]]
 
 WORKING_SIDE = 200
 """Pixels of the longer side, about, that the brain is looked for at."""
@@ -34,6 +35,8 @@ SCALP = 0.2
 """How deep the scalp reaches at most."""
 NECK = 0.025
 """Half the width of a bridge that does not join two parts."""
+PART = 0.1
+"""Least weight of a part, by depth and beside the heaviest: brain is in several fossae."""
 CLOSE = 0.14
 """Half the width of a bay that belongs to the brain: the sella, a dark cyst at the rim."""
 RING = 0.15
@@ -145,11 +148,11 @@ def _mask(small: FloatArray) -> Mask:
         return np.zeros(small.shape, np.bool_)
     usual = float(np.median(small[depth > across / 4]))
     scalp = _scalp(head, depth / across, small > BRIGHT * usual)
-    if scalp[head & (depth < OUTER * across)].mean() < RING:
+    if scalp[head & (depth <= max(1, OUTER * across))].mean() < RING:
         return np.asarray(head, np.bool_)
     inner = head & ~scalp & (depth >= SKIN * across)
     tissue = inner & (small > DARK * usual)
-    middle = _largest(_eroded(tissue, NECK * across), weights=depth)
+    middle = _parts(_eroded(tissue, NECK * across), depth, PART)
     brain = _dilated(middle, 1.3 * NECK * across) & tissue
     around = int(CLOSE * across) + 2
     brain = _dilated(np.pad(brain, around), CLOSE * across)
@@ -158,7 +161,7 @@ def _mask(small: FloatArray) -> Mask:
     return _dilated(ndimage.binary_fill_holes(_largest(_eroded(closed, 1.5))), 1.5) & closed
 
 
-def _scalp(head: Mask, depth: FloatArray, bright: Mask) -> Mask:
+def _scalp(head: Mask, depth: Depth, bright: Mask) -> Mask:
     """What is bright and joined to the skin."""
     from scipy import ndimage
 
@@ -167,16 +170,21 @@ def _scalp(head: Mask, depth: FloatArray, bright: Mask) -> Mask:
     return np.asarray(np.isin(parts, touching), np.bool_)
 
 
-def _largest(mask: Mask, weights: FloatArray | None = None) -> Mask:
-    """The connected part that weighs most, by pixels if nothing else is said."""
+def _largest(mask: Mask) -> Mask:
+    """The connected part of most pixels."""
+    return _parts(mask, np.ones(mask.shape, np.float32), 1)
+
+
+def _parts(mask: Mask, weights: Depth, least: float) -> Mask:
+    """The connected parts that weigh so much at least, as a share of the heaviest one."""
     from scipy import ndimage
 
     parts, count = ndimage.label(mask)
     if count == 0:
         return mask
-    sizes = np.bincount(parts.ravel(), None if weights is None else weights.ravel())
+    sizes = np.bincount(parts.ravel(), weights.ravel())
     sizes[0] = 0
-    return np.asarray(parts == sizes.argmax(), np.bool_)
+    return np.asarray(np.isin(parts, np.flatnonzero(sizes >= least * sizes.max())), np.bool_)
 
 
 def _eroded(mask: Mask, radius: float) -> Mask:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gansynth.hookspecs import hookimpl
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
     """Register ``cpggan``."""
     register("cpggan", _load)
+
+
+@hookimpl
+def register_recipes(register: Callable[[str, Callable[[], Path]], None]) -> None:
+    """Register ``han2019-cpggan``."""
+    for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml")):
+        register(path.stem, partial(Path, path))
 
 
 def _load() -> type[Generator]:

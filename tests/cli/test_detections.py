@@ -45,7 +45,7 @@ def test_the_table_the_verdicts_and_the_lesions_are_printed(trained, run_cli):
     assert lines[0].startswith("15 patients, 60 slices (")
     assert lines[2].split("  ")[0] == ""
     assert [line.split("  ")[0] for line in lines[3:7]] == [
-        "real", "both", "Han 2019, 2,813 real", "Han 2019, + 4,000 GAN",
+        "real", "both", "Han 2019, 2,813 real images", "Han 2019, + 4,000 GAN-based DA",
     ]  # fmt: skip
     assert "0.67" in lines[5]
     assert "not comparable" in lines[7]

@@ -25,6 +25,7 @@ from gansynth.registry import installed
 from gansynth.schema import Schema
 from gansynth.settings import overlay, split_settings
 from gansynth.training import FitOptions
+from gansynth_cpggan.networks import Judge, Painter
 from gansynth_segmenter.networks import build
 from gansynth_segmenter.options import SegmenterOptions
 from tests.plugins.paper_data import LABELS, SEQUENCES, TISSUES
@@ -35,6 +36,7 @@ MERGED = replace(MRI, labels={**LABELS, "tissues:CSF": 5, "tissues:GM": 6, "tiss
 ONE = Schema(("t1",), LABELS, (1.0,) * 3)
 LIVER = replace(ONE, labels={"background": 0, "tumour": 1})
 SLICE = Schema(("t1",), {"background": 0}, (1.0, 1.0), "HW")
+BRAINS = replace(SLICE, box_classes=("metastasis",))
 
 PIX2PIX_U_NET = """
 4/2:64 4/2:128 4/2:256 3,4,4/1,2,2:512 3,4,4/1,2,2:512 +3/1:512
@@ -47,6 +49,14 @@ MMGAN_U_NET = """
 3/1:64 3/1:64 3/1:64 3/1:32 3/1:32 3/1:32 3/1:16 3/1:16 3/1:16 1/1:1
 """
 MMGAN_D = "3/2:16 3/2:32 3/1:1"
+PGGAN = """
+linear:8192 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512
+3/1:256 3/1:256 3/1:128 3/1:128 3/1:64 3/1:64 1/1:1
+"""
+PGGAN_D = """
+1/1:64 3/1:64 3/1:128 3/1:128 3/1:256 3/1:256 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512
+3/1:512 3/1:512 3/1:512 linear:512 linear:1
+"""
 LESION_D = "3/1:32 3/2:64 3/2:128 3/1:1 1/1:1"
 
 
@@ -115,6 +125,13 @@ def han(recipe: str, run: str, parameters: tuple[int, int]) -> Iterator[Network]
     yield Network(*where[0], "discriminator", *where[1], judge, parameters[1], ((edge, edge),))
 
 
+def pggan(run: str) -> Iterator[Network]:
+    """Karras et al. 2018, table 2, to 256 x 256: one channel, and a map of boxes at every size."""
+    where = ("han2019-cpggan", run, ""), (BRAINS, (256, 256))
+    yield Network(*where[0], "generator", *where[1], PGGAN, 23_069_447)
+    yield Network(*where[0], "discriminator", *where[1], PGGAN_D, 23_072_321, ((256, 256),))
+
+
 NETWORKS = [
     *shin("tissues", T1, (68_900_292, 11_066_049)),
     *shin("t1", T1, (68_900_289, 11_066_049)),
@@ -136,6 +153,7 @@ NETWORKS = [
     *han("han2018-dcgan", "Concat-64", (3_574_657, 2_763_585)),
     *han("han2018-wgan", "T1-128", (7_769_985, 6_958_913)),
     *han("han2018-wgan", "Concat-64", (3_574_657, 2_763_585)),
+    *pggan("joint"),
 ]
 JUDGES = [one for one in NETWORKS if one.sees]
 
@@ -160,8 +178,19 @@ def shapes(net: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
     if isinstance(net, UNetGenerator | PatchDiscriminator):
         first = next(m for m in net.modules() if isinstance(m, nn.Conv3d))
         return (1, first.in_channels, *size)
+    if isinstance(net, Judge):
+        return (1, 2, *size)
     linear: Any = getattr(net, "first", None)
     return (1, 1, *size) if linear is None else (1, linear.in_features)
+
+
+def called(net: nn.Module, seen: Tensor, size: tuple[int, ...]) -> Any:
+    """What a network makes of what enters it; a progressive one at its full size."""
+    if isinstance(net, UNetGenerator):
+        return net(seen, [torch.empty(1, *shape) for shape in net.latent_shapes(size)])
+    if isinstance(net, Painter):
+        return net(seen, torch.empty(1, 1, *size), len(net.growth.edges) - 1, 1.0)
+    return net(seen, len(net.growth.edges) - 1, 1.0, 1) if isinstance(net, Judge) else net(seen)
 
 
 def run_layers(net: nn.Module, size: tuple[int, ...]) -> str:
@@ -180,11 +209,7 @@ def run_layers(net: nn.Module, size: tuple[int, ...]) -> str:
 
     for module in net.modules():
         module.register_forward_hook(note)
-    seen = torch.empty(shapes(net, size))
-    if isinstance(net, UNetGenerator):
-        net(seen, [torch.empty(1, *shape) for shape in net.latent_shapes(size)])
-    else:
-        net(seen)
+    called(net, torch.empty(shapes(net, size)), size)
     return " ".join(found)
 
 
@@ -219,7 +244,7 @@ def linear(net: nn.Module) -> nn.Module:
 def patches(net: nn.Module, size: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Edges of what reaches the middle verdict of each head, by gradient."""
     pair = torch.ones(shapes(net, size), requires_grad=True)
-    found = net(pair)
+    found = called(net, pair, size)
     edges = []
     for head in found[0] if isinstance(found, tuple) else [found]:
         middle = head[(0, 0, *(n // 2 for n in head.shape[2:]))]

@@ -65,6 +65,10 @@ def test_a_blank_slice_stays_whole():
     assert find_brain(np.zeros((40, 30))).shape == (40, 30)
 
 
+def test_a_slice_of_few_pixels_is_read():
+    assert find_brain(head(size=24).image).mask.any()
+
+
 def test_a_box_in_the_crop_is_around_what_it_was_around():
     one = head()
     brain = find_brain(one.image)
@@ -97,7 +101,8 @@ def data(tmp_path) -> Path:
             row = (0, (box[1] + box[3]) / 2, (box[0] + box[2]) / 2, *(box[2:] - box[:2])[::-1])
             write_image(tmp_path / "y", split, f"p{seed}", one.image, [row])
     names = {"names": {0: "lesion"}, "nc": 1, "channels": 1}
-    return write_yaml(tmp_path / "y", {"train": "images/train", "val": "images/val", **names})
+    file: Path = write_yaml(tmp_path / "y", {"train": "images/train", "val": "images/val", **names})
+    return file
 
 
 def opened(data: Path, **read: str) -> Any:
@@ -133,7 +138,7 @@ def test_a_detector_is_shown_the_brain_that_a_generator_learns_from(data, tmp_pa
     assert shown.shape == image.shape
     np.testing.assert_array_equal(shown, image.pixels())
     words = (folder / "labels/train" / f"{file.stem}.txt").read_text().split()
-    np.testing.assert_allclose(np.float64(words), image.rows[0], atol=1e-6)
+    np.testing.assert_allclose(np.array(words, float), image.rows[0], atol=1e-6)
 
 
 def test_a_generator_of_brains_does_not_enter_a_detector_of_heads(data):
@@ -165,18 +170,26 @@ def folder(tmp_path) -> Path:
         pixels = np.rint(255 * one.image).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"p/images/p{seed}.png")
         Image.fromarray(255 * one.lesion.astype(np.uint8)).save(tmp_path / f"p/masks/p{seed}.png")
-    return tmp_path / "p"
+    found: Path = tmp_path / "p"
+    return found
 
 
 def test_a_picture_s_mask_and_boxes_move_along(folder):
     request = SourceRequest("pictures", str(folder), read={**STRIP, "boxes": "yes"})
-    source = open_pictures(request)
+    source: Any = open_pictures(request)
     for case in source.train_ids:
         found, one = source.load(case), head(int(case[1:]))
         assert found.labels.sum() == one.lesion.sum()
         assert found.image[0][found.labels > 0].mean() > 0.7
         assert in_boxes(found.image[0], found.boxes.coords) > 0.6
         assert source.shape(case) == found.image.shape[1:] < one.image.shape
+
+
+def test_pixels_of_a_resized_brain_are_as_large_as_its_crop_says(folder):
+    read = {**STRIP, "spacing": "2", "resize": "64x64"}
+    source: Any = open_pictures(SourceRequest("pictures", str(folder), read=read))
+    crops = [find_brain(head(int(case[1:])).image).shape for case in source.train_ids]
+    np.testing.assert_allclose(source.schema.spacing, 2 * np.median(crops, axis=0) / 64, rtol=0.02)
 
 
 def test_stripped_pictures_are_another_space(folder):

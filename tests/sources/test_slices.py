@@ -283,7 +283,7 @@ def test_from_the_right_slice_2_of_a_file_stored_from_the_right_is_its_own_secon
     where = oriented(tmp_path / "LPS", "LPS")  # as BRATS files are
     source = open_slices(request(where, **{**RIGHT, "slices": "2"}))
     for case in source.train_ids:
-        assert (source.load(case).labels == 1).all()
+        assert np.all(source.load(case).labels == 1)
 
 
 def test_the_side_that_slices_are_counted_from_is_recorded(tmp_path):

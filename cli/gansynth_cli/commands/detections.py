@@ -95,9 +95,9 @@ def command(
     asked = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
     document = _measured(arms, split, asked, out)
     if paper:
-        from gansynth.detection.tables import PAPER, PAPER_NOTE
+        from gansynth.detection.tables import PAPER_NOTE, paper_arms
 
-        document["paper"] = {"note": PAPER_NOTE, "arms": list(PAPER)}
+        document["paper"] = {"note": PAPER_NOTE, "arms": paper_arms()}
     files = {} if folder is None else _write(document, folder, paper)
     for name, path in files.items():
         out.reporter.say(f"{name}: {path}")

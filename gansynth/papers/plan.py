@@ -1,8 +1,8 @@
 """Plans of papers' tables: what is fitted, which segmenters learn from it, and what was reported.
 
-A plan is a YAML file in ``plans/``. It names a recipe and never repeats what that says: settings,
-how cases are read, edits and the paper's figures are the recipe's. The table is every arm on every
-host::
+A plan is a YAML file, in ``tables/`` beside the recipe's own and of its name. It names a recipe and
+never repeats what that says: settings, how cases are read, edits and the paper's figures are the
+recipe's. The table is every arm on every host::
 
     name: mmgan2020
     table: Sun et al. 2020, table I
@@ -24,6 +24,9 @@ host::
     open: [What the paper does not say, and what was chosen.]
     scales: {tiny: {hosts: {unet: {steps: 100}}}}
 
+A detector's table has ``columns`` in place of regions: heading -> the figure's key in what
+``gansynth.detection.measuring.summary`` returns.
+
 Unknown keys are refused, and so are arms of unknown generators. Every arm of a host trains for as
 many optimiser steps: its length stands with the host, and an arm has none.
 """
@@ -36,15 +39,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from gansynth.errors import UsageFault
 from gansynth.ratio import Ratio
 from gansynth.recipes import Recipe, find_recipe, texts
+from gansynth.registry import installed
 from gansynth.schedule import Schedule
+from gansynth.settings import read_yaml
 from gansynth.supply import BankSize
 
-PLANS = Path(__file__).parent / "plans"
+FOLDER = "tables"
+"""Beside a recipe's file: the plans of its tables."""
 ALL = "all"
 """Formula of every label above background, which hosts report as ``foreground``."""
 
@@ -65,7 +71,7 @@ class Host(Closed):
     code: Literal["ours", "others"] = Field("ours", description="others: it is not shipped")
     why: str = Field("", description="others: why it is not run")
     instead: str = Field("", description="others: what to run instead")
-    target: Literal["segmenter", "deepmedic"] | None = Field(
+    target: Literal["segmenter", "deepmedic", "yolo"] | None = Field(
         None, description="of gansynth augment; deepmedic is its torch engine"
     )
     kinds: tuple[str, ...] = Field((), description="kinds of data it takes; none: any")
@@ -102,10 +108,11 @@ class Arm(Closed):
     name: str = Field(min_length=1, description="as in the table")
     ratio: str = Field(description="real:synthetic")
     generator: str | None = Field(None, description="one of the plan's; none: real cases alone")
-    bank: str = Field("1x", pattern=r"^\d+x$", description="synthetic samples, finite")
+    bank: str = Field("1x", pattern=r"^[\d.]+x$", description="synthetic samples, finite")
     schedule: str = Field("constant", description="as after --schedule")
     edits: tuple[str, ...] | None = Field(None, description="other edits than the recipe's")
     figures: str | None = Field(None, description="its key among a host's figures")
+    optional: bool = Field(False, description="trained only if it is named (--only)")
 
     @model_validator(mode="after")
     def _fits(self) -> Arm:
@@ -143,7 +150,12 @@ class Plan(Closed):
     recipe: str = Field(description="registered name")
     set: Settings = Field(default_factory=dict, description="over the recipe's, as after --set")
     generators: dict[str, str] = Field(min_length=1, description="name here -> the recipe's set")
-    regions: dict[str, Formula] = Field(min_length=1, description="name -> sum of labels, or all")
+    regions: dict[str, Formula] = Field(
+        default_factory=dict, description="name -> sum of labels, or all"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="of a detector's table: heading -> figure"
+    )
     figures: Literal["mean", "mean and deviation"] = Field(
         "mean", description="what an entry of the report is: means of the regions, or both of one"
     )
@@ -154,6 +166,8 @@ class Plan(Closed):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Plan:
+        if bool(self.regions) == bool(self.columns):
+            raise ValueError("expected regions or columns")
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"two arms of one name among {', '.join(names)}")
@@ -185,7 +199,12 @@ class Plan(Closed):
         """
         return find_recipe(self.recipe)
 
-    def figure(self, host: str, arm: Arm, region: str) -> Figure | None:
+    @property
+    def measures(self) -> list[str]:
+        """Names of what is measured of every arm."""
+        return list(self.regions or self.columns)
+
+    def figure(self, host: str, arm: Arm, measure: str) -> Figure | None:
         """What the paper reports there; None for nothing.
 
         Raises:
@@ -199,7 +218,7 @@ class Plan(Closed):
             found = found[key]
         if self.figures == "mean and deviation":
             return Figure(mean=found[0], deviation=found[1])
-        index = list(self.regions).index(region)
+        index = self.measures.index(measure)
         more = self.hosts[host].deviations.get(arm.figures)
         return Figure(mean=found[index], deviation=None if more is None else more[index])
 
@@ -211,13 +230,13 @@ class Plan(Closed):
             asked: these alone.
 
         Raises:
-            SystemExit: one of those that is not there, is others' code, or cannot take the data.
+            UsageFault: one of those that is not there, is others' code, or cannot take the data.
         """
         able = [name for name, host in self.hosts.items() if _takes(host, kind)]
         for name in asked:
             if name not in able:
-                raise SystemExit(
-                    f"--hosts {name}: not to be run on {kind}: data, expected among: "
+                raise UsageFault(
+                    f"--host {name}: not to be run on {kind}: data, expected among: "
                     f"{', '.join(able)}"
                 )
         if asked:
@@ -237,18 +256,17 @@ def read_plan(path: Path) -> Plan:
     """The plan in a file.
 
     Raises:
-        SystemExit: it is none: naming the file and the key.
+        UsageFault: it is none: naming the file and the key.
     """
+    document, _ = read_yaml(path, "a plan in YAML")
     try:
-        plan = Plan(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise SystemExit(f"{path}: {error.strerror}, expected a plan in YAML") from None
-    except (ValidationError, TypeError, yaml.YAMLError) as error:
-        raise SystemExit(f"{path}: {_first(error)}") from None
+        plan = Plan.model_validate(document)
+    except ValidationError as error:
+        raise UsageFault(f"{path}: {_first(error)}; correct it") from None
     sets = {run.name for run in plan.spec.spec.runs}
     for name, of in plan.generators.items():
         if of not in sets:
-            raise SystemExit(
+            raise UsageFault(
                 f"{path}: generators.{name} is {of!r}, expected a set of the recipe {plan.recipe}: "
                 f"{', '.join(sorted(sets))}"
             )
@@ -256,22 +274,40 @@ def read_plan(path: Path) -> Plan:
 
 
 def find_plan(text: str) -> Plan:
-    """The plan that somebody names: one of ``plans/``, or a file."""
-    path = Path(text)
-    return read_plan(path if path.suffix in (".yaml", ".yml") else PLANS / f"{text}.yaml")
+    """The plan that somebody names: a recipe's, or a file.
+
+    Raises:
+        UsageFault: no such recipe or file, or a recipe without a plan.
+    """
+    if text.endswith((".yaml", ".yml")):
+        return read_plan(Path(text))
+    path = _plan_of(find_recipe(text))
+    if not path.is_file():
+        known = (
+            name for name in installed().names("recipes") if _plan_of(find_recipe(name)).is_file()
+        )
+        raise UsageFault(
+            f"{text}: the recipe has no table of trainings, expected one of {', '.join(known)}, or "
+            "a file of your own"
+        )
+    return read_plan(path)
+
+
+def _plan_of(recipe: Recipe) -> Path:
+    return recipe.path.parent / FOLDER / f"{recipe.name}.yaml"
 
 
 def read_formulas(text: str, regions: Mapping[str, str]) -> dict[str, str]:
     """The plan's regions with other formulas, ``WT:1+2+3,ET:3``; those not named stay.
 
     Raises:
-        SystemExit: it is not like that.
+        UsageFault: it is not like that.
     """
     found = dict(regions)
     for part in filter(None, text.split(",")):
         name, _, formula = (word.strip() for word in part.partition(":"))
         if name not in regions or not re.fullmatch(r"all|\d+(\+\d+)*", formula):
-            raise SystemExit(
+            raise UsageFault(
                 f"--regions {part}: expected NAME:1+2 or NAME:all, with a name of "
                 f"{', '.join(regions)}"
             )
@@ -279,9 +315,7 @@ def read_formulas(text: str, regions: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _first(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
+def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     said = first["msg"].removeprefix("Value error, ")

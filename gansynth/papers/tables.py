@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
-from paper_plan import ALL, Arm, Plan
+from gansynth.papers.plan import ALL, Arm, Plan
 
 NOT_RUN = "not run: others' code"
 Result = Mapping[str, Any]
@@ -32,21 +32,28 @@ def dice_of(results: Sequence[Result], key: str) -> str:
     return f"{fmean(known):.3f}{more}"
 
 
+def figure_of(results: Sequence[Result], key: str) -> str:
+    """Mean over seeds of a detector's figure; a dash for none."""
+    known = [one["figures"][key] for one in results if one["figures"][key] is not None]
+    return f"{fmean(known):.3f}" if known else "-"
+
+
 def rows(
     plan: Plan,
     results: Sequence[Result],
     regions: Mapping[str, str],
     arms: Sequence[Arm] | None = None,
 ) -> list[tuple[object, ...]]:
-    """A line for each arm of each host: what was drawn, Dice, and the paper's.
+    """A line for each arm of each host: what was drawn, Dice or figures, and the paper's.
 
     Args:
         plan: the table.
-        results: as ``bench_papers.py`` writes them.
-        regions: name -> formula, as they were asked for.
-        arms: shown of others' code; all of the plan's if None. Of ours, those with results.
+        results: as ``gansynth papers`` writes them.
+        regions: name -> formula, as they were asked for; none of a detector's table.
+        arms: shown of others' code; all of the plan's if None. Of ours, those with results; all
+            before there are any.
     """
-    names = list(regions)
+    names = plan.measures
     head = ("host", "arm", "real", "synthetic", *names, *(f"paper {name}" for name in names))
     lines: list[tuple[object, ...]] = [head]
     for host, told in plan.hosts.items():
@@ -58,9 +65,11 @@ def rows(
                     sum(one[key] for one in found) for key in ("drawn_real", "drawn_synthetic")
                 ]
                 ours = [dice_of(found, key_of(*item)) for item in regions.items()]
+                ours += [figure_of(found, key) for key in plan.columns.values()]
                 lines.append((told.title, arm.name, *drawn, *ours, *papers))
-            elif told.code == "others" and arm in (arms or plan.arms):
-                ours = [NOT_RUN, *("" for _ in names[1:])]
+            elif arm in (arms or plan.arms) and (told.code == "others" or not results):
+                not_run = NOT_RUN if told.code == "others" else "-"
+                ours = [not_run, *("" for _ in names[1:])]
                 lines.append((told.title, arm.name, "-", "-", *ours, *papers))
     return lines
 

@@ -10,15 +10,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from paper_plan import ALL, Arm, Host, Plan, read_formulas
-
-from gansynth.errors import GansynthError
+from gansynth.errors import UsageFault
+from gansynth.papers.plan import ALL, Arm, Host, Plan, read_formulas
 from gansynth.ratio import Ratio
 from gansynth.recipes import texts
 from gansynth.registry import installed
+from gansynth.schedule import Schedule
 from gansynth.settings import overlay
 from gansynth.sources.base import SourceRequest
-from gansynth_deepmedic.shares import same_segments
+
+LENGTHS = ("steps", "epochs")
+"""Settings of how long a host trains."""
+MANY = 1_000_000
+"""Steps of which whole epochs tell how long each arm's are."""
+OUTPUT = {"yolo": ("--set", "output=")}
+"""How a target is told its folder, where not by ``-o``, which is an export's there."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,14 @@ class Commands:
         asked: what somebody typed.
 
     Raises:
-        SystemExit: there is no such scale, or regions that are not like that.
+        UsageFault: there is no such scale, or regions that are not like that.
     """
 
     def __init__(self, plan: Plan, asked: Asked) -> None:
         self.plan, self.asked = plan, asked
         self.regions = read_formulas(asked.regions, plan.regions)
         if asked.scale is not None and asked.scale not in plan.scales:
-            raise SystemExit(f"--scale {asked.scale}: expected one of {', '.join(plan.scales)}")
+            raise UsageFault(f"--scale {asked.scale}: expected one of {', '.join(plan.scales)}")
 
     # -- the data --------------------------------------------------------------------------------
 
@@ -103,7 +109,7 @@ class Commands:
         recipe = self.plan.spec
         run = next(r for r in recipe.spec.runs if r.name == self.plan.generators[generator])
         scale = recipe.scaled(self.asked.scale)
-        return {**recipe.spec.read, **run.read, **scale.read, **self.read}
+        return {**recipe.read_of(self.asked.kind), **run.read, **scale.read, **self.read}
 
     def _source(self, read: Mapping[str, str]) -> list[str]:
         words = ["--data", self.asked.data, "--fold", self.asked.fold]
@@ -118,19 +124,17 @@ class Commands:
         """The cases, opened.
 
         Raises:
-            SystemExit: they cannot be, or a region's labels are not among theirs.
+            GansynthError: they cannot be.
+            UsageFault: a region's labels are not among theirs.
         """
         words = self.asked
-        try:
-            keys = {"fold": words.fold, "subjects": words.subjects, "root": words.root}
-            request = SourceRequest.parse(words.data, read=self.read, **keys)
-            source = installed().open_source(request)
-        except GansynthError as fault:
-            raise SystemExit(str(fault)) from fault
+        keys = {"fold": words.fold, "subjects": words.subjects, "root": words.root}
+        request = SourceRequest.parse(words.data, read=self.read, **keys)
+        source = installed().open_source(request)
         known = set(map(str, source.schema.foreground))
         for name, formula in self.regions.items():
             if formula != ALL and not set(formula.split("+")) <= known:
-                raise SystemExit(
+                raise UsageFault(
                     f"{words.data}: has the labels {', '.join(sorted(known))}, and {name} is "
                     f"{formula}; say what it is of yours: --regions {name}:1+2"
                 )
@@ -170,41 +174,33 @@ class Commands:
 
     # -- hosts -----------------------------------------------------------------------------------
 
-    def settings(self, name: str, arms: Sequence[Arm]) -> dict[str, str]:
-        """A host's settings, the same for every arm.
-
-        Args:
-            name: of the host.
-            arms: that are compared: they shall have as many steps.
-        """
+    def settings(self, name: str) -> dict[str, str]:
+        """A host's settings, the same for every arm; how long each trains stands in ``lengths``."""
         host, asked = self.plan.hosts[name], self.asked
         found = dict(host.set)
         if asked.scale is not None:
             found = overlay(found, self.plan.scales[asked.scale].hosts.get(name, {}))
         found = overlay(found, asked.host)
-        if host.target == "deepmedic":
-            found = self._deepmedic(found, arms)
-        elif asked.steps is not None:
-            found = overlay(found, {"steps": str(asked.steps)})
+        if host.target == "deepmedic" and self.model:
+            found = {"model": self.model, **found}
         if asked.epochs is not None:
             found = overlay(found, {"epochs": f"{asked.epochs:g}"})
         named = [f"{key}:{formula}" for key, formula in self.regions.items() if formula != ALL]
         return {**found, **({"regions": ",".join(named)} if named else {})}
 
-    def _deepmedic(self, found: Mapping[str, str], arms: Sequence[Arm]) -> dict[str, str]:
-        """Its network, and segments of a subepoch that give every arm as many steps."""
-        settings = {**({"model": self.model} if self.model else {}), **found}
-        config = self.source.config
-        mixes = [(Ratio.parse(arm.ratio), arm.schedule == "constant") for arm in arms]
-        segments = int(settings.get("segments", 0)) or same_segments(
-            mixes, config.cases, config.segments, config.batch, real=len(self.source.train_ids)
-        )
-        if segments != config.segments:
-            settings["segments"] = str(segments)
-        if self.asked.steps is not None:
-            steps = config.subepochs * (segments // config.batch)  # of an epoch
-            settings["epochs"] = str(max(1, round(self.asked.steps / steps)))
-        return settings
+    def lengths(self, name: str, arms: Sequence[Arm]) -> dict[str, dict[str, str]]:
+        """By arm, what gives all that are compared as many steps.
+
+        Without a number of steps the longest arm has the host's own epochs.
+        """
+        settings, steps = self.settings(name), self.asked.steps
+        mixes = [(Ratio.parse(arm.ratio), Schedule.parse(arm.schedule)) for arm in arms]
+        adapter = installed().adapter(str(self.plan.hosts[name].target))(self.source)
+        each = adapter.lasting(steps or MANY, mixes, settings, len(self.source.train_ids))
+        if steps is None:
+            least = min((int(one["epochs"]) for one in each if "epochs" in one), default=1)
+            each = [_own_length(one, settings, least) for one in each]
+        return {arm.name: one for arm, one in zip(arms, each, strict=True)}
 
     def squeezes(self, name: str) -> bool:
         """Whether a host's real training cases are brought through the generator's space."""
@@ -230,12 +226,21 @@ class Commands:
             words += [word for edit in arm.edits or () for word in ("--edit", edit)]
         words += _flags(host, squeezed)
         words += [*each("--set", settings), "--seed", str(seed)]
-        return [*words, "-o", str(self.folder(name, arm, seed))]
+        option, key = OUTPUT.get(str(host.target), ("-o", ""))
+        return [*words, option, f"{key}{self.folder(name, arm, seed)}"]
 
     def folder(self, name: str, arm: Arm, seed: int) -> Path:
         """Of one training."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", arm.name).strip("-")
         return self.asked.out / name / f"{plain}-{seed}"
+
+
+def _own_length(one: Mapping[str, str], settings: Mapping[str, str], least: int) -> dict[str, str]:
+    """What an arm is told beside the host's own settings; more epochs where they are shorter."""
+    found = {key: value for key, value in one.items() if key not in LENGTHS}
+    if "epochs" in one and "epochs" in settings:
+        found["epochs"] = f"{float(settings['epochs']) * int(one['epochs']) / least:.0f}"
+    return found
 
 
 def each(option: str, values: Mapping[str, Any]) -> list[str]:

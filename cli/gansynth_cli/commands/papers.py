@@ -1,0 +1,153 @@
+"""``gansynth papers``: a paper's table made again, ours beside it."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gansynth.errors import UsageFault
+from gansynth_cli.common import (
+    FOLDER,
+    F,
+    Output,
+    dry_run_option,
+    examples,
+    read_option,
+    read_pairs,
+    root_option,
+    subjects_option,
+    with_output,
+)
+
+if TYPE_CHECKING:
+    from gansynth.papers.running import Table
+
+
+def _settings(option: str, what: str) -> Callable[[F], F]:
+    return click.option(
+        option,
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=read_pairs(option, "steps=200"),
+        help=f"Change one setting of {what}; may be repeated.",
+    )
+
+
+@click.command(
+    epilog=examples(
+        "gansynth papers shin2018 --data nifti:brats/ --with tissues=nifti:tissues/ --dry-run",
+        "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
+    )
+)
+@click.argument("plan", metavar="RECIPE|PLAN.yaml")
+@click.option("--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nifti:brats/.")
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="NAME=KIND:WHERE",
+    help="A further source that the recipe needs; may be repeated.",
+)
+@read_option
+@click.option("--fold", default="0", show_default=True, help="Of the data.")
+@subjects_option
+@root_option
+@click.option("--scale", help="One of the plan's, e.g. tiny; the paper's own without.")
+@click.option(
+    "--seed", "seeds", type=int, multiple=True, default=(0,), help="May be repeated. [default: 0]"
+)
+@click.option("--only", "arms", multiple=True, metavar="ARM", help="This arm; may be repeated.")
+@click.option("--host", "hosts", multiple=True, metavar="NAME", help="This host; may be repeated.")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every arm.")
+@click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Of the hosts, instead.")
+@_settings("--fit-set", "the generators")
+@_settings("--host-set", "the hosts")
+@click.option("--regions", default="", help="Of other labels: WT:1+2+3,TC:2+3,ET:3.")
+@click.option("--model", help="modelConfig.cfg; else the one beside trainConfig.cfg.")
+@click.option("--as-stored", is_flag=True, help="Leave real cases as they are, for comparison.")
+@dry_run_option
+@click.option(
+    "-o", "--output", "folder", type=FOLDER, help="Keep everything here, and go on with it later."
+)
+@click.option("--name", help="Of the results, NAME.json in the folder. [default: papers_RECIPE]")
+@with_output
+def command(
+    plan: str,
+    arms: tuple[str, ...],
+    hosts: tuple[str, ...],
+    seeds: tuple[int, ...],
+    dry_run: bool,
+    folder: Path | None,
+    name: str | None,
+    out: Output,
+    **asked: Any,
+) -> None:
+    """Make a paper's table: its recipe, its arms, ours beside theirs.
+
+    The recipe is fitted and the arms are trained by the documented commands. Every arm of a host
+    trains for as many optimiser steps and is judged on real held-out cases. --dry-run prints the
+    commands and the paper's table. Without -o only the table is left.
+    """
+    from gansynth.papers.running import papers, write
+
+    with ExitStack() as stack:
+        home = folder or (Path("papers") / Path(plan).stem if dry_run else None)
+        scratch = home is None and stack.enter_context(tempfile.TemporaryDirectory())
+        home = home or Path(str(scratch))
+        table = _table(plan, arms, hosts, seeds, home if dry_run else home.absolute(), asked, out)
+        if dry_run:
+            lines = [f"gansynth {shlex.join(words)}" for words in table.listed()]
+            document = {"commands": lines, "papers": papers(table.plan)}
+            out.result(document, [*lines, "", *table.lines()])
+            return
+        table.run()
+        file = write(table, name or f"papers_{table.plan.name.replace('-', '_')}", _typed())
+        document = table.document()
+        told = [] if folder is None else [f"results: {file}"]
+        out.result(document, [*table.lines(), *told])
+
+
+def _typed() -> str:
+    """The command as it may be written down."""
+    import sys
+
+    from gansynth.papers.commands import bare
+
+    return shlex.join(["gansynth", *map(bare, sys.argv[1:])])
+
+
+def _table(
+    name: str,
+    arms: tuple[str, ...],
+    hosts: tuple[str, ...],
+    seeds: tuple[int, ...],
+    home: Path,
+    asked: Mapping[str, Any],
+    out: Output,
+) -> Table:
+    """What a command line asks for; the data are opened, so that what is wrong is said at once."""
+    from gansynth.papers.commands import Asked, Commands
+    from gansynth.papers.plan import find_plan
+    from gansynth.papers.running import Table
+
+    plan = find_plan(name)
+    if asked["steps"] is not None and asked["epochs"] is not None:
+        raise UsageFault("--steps and --epochs: expected one of them; leave one out")
+    known = {arm.name: arm for arm in plan.arms}
+    for arm in arms:
+        if arm not in known:
+            raise UsageFault(f"--only {arm}: expected among: {', '.join(known)}")
+    chosen = [arm for arm in plan.arms if (arm.name in arms if arms else not arm.optional)]
+    given = {"fit": asked["fit_set"], "host": asked["host_set"]}
+    rest = {key: value for key, value in asked.items() if key not in ("fit_set", "host_set")}
+    commands = Commands(plan, Asked(out=home, **rest, **given))
+    assert commands.source is not None
+    return Table(
+        commands, plan.hosts_for(commands.asked.kind, hosts), chosen, seeds, out.reporter.say
+    )

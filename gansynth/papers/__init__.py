@@ -1,0 +1,1 @@
+"""``gansynth papers``: a paper's table made again, ours beside it."""
