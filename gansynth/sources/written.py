@@ -1,4 +1,4 @@
-"""Volumes as NIfTI files on the grid of the case's own file, with its affine; 2D label maps as PNG."""
+"""Cases as files: NIfTI on the grid and with the affine of the case's own file, 2D maps as PNG."""
 
 from __future__ import annotations
 
