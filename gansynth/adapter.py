@@ -30,6 +30,7 @@ from gansynth.space import Space
 from gansynth.supply import BankSize
 
 if TYPE_CHECKING:
+    from gansynth.bank_plan import BankPlan
     from gansynth.measures.predictions import Prediction
     from gansynth.reporting import Reporter
 
@@ -215,8 +216,17 @@ class Adapter(ABC):
         """What a host says of a training that ``check`` has passed, for dry runs; nothing here."""
         return {}
 
-    def bank_bytes(self, injection: Injection) -> int | None:
-        """Bytes a bank takes that is made for a training; None if there is none or nobody knows."""
+    def bank_plan(self, injection: Injection) -> BankPlan | None:
+        """The bank that is made for a training; None if none is, or nobody knows."""
+        return None
+
+    def samples_drawn(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> int | None:
+        """Samples, real and synthetic, that a training draws; None if nobody knows.
+
+        Partners of a mosaic do not count.
+        """
         return None
 
     @abstractmethod

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import socket
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -74,6 +75,7 @@ class Counts:
         synthetic: synthetic samples drawn.
         fell_back: real cases drawn because a synthetic sample was missing.
         distinct: different synthetic samples among those drawn.
+        most: how often the one was drawn that was drawn most often.
         reasons: why samples were missing -> how often.
         stopped: why drawing stopped; empty if it did not.
     """
@@ -82,6 +84,7 @@ class Counts:
     synthetic: int = 0
     fell_back: int = 0
     distinct: int = 0
+    most: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     stopped: str = ""
 
@@ -108,6 +111,7 @@ class Counts:
         )
         if self.synthetic:
             text += f", {self.distinct} different ones, each drawn {self.reuse:.1f} times"
+            text += f" (at most {self.most})"
         if self.fell_back:
             why = max(self.reasons, key=lambda reason: self.reasons[reason])
             text += f"; {self.fell_back} real ones in place of a missing synthetic one ({why})"
@@ -121,6 +125,7 @@ class Counts:
             "fell_back": self.fell_back,
             "distinct_synthetic": self.distinct,
             "draws_per_synthetic": round(self.reuse, 4),
+            "most_draws": self.most,
             "realised": round(self.realised, 6),
             "reasons": self.reasons,
         }
@@ -134,7 +139,7 @@ class Tally:
         self._read: dict[Path, int] = {}
         self._kinds: dict[str, int] = dict.fromkeys(get_args(Kind), 0)
         self._stopped = ""
-        self._ids: set[str] = set()
+        self._ids = Counter[str]()
         self._reasons: dict[str, int] = {}
 
     def update(self) -> Counts:
@@ -155,6 +160,7 @@ class Tally:
             synthetic=self._kinds["synthetic"],
             fell_back=self._kinds["fallback"],
             distinct=len(self._ids),
+            most=max(self._ids.values(), default=0),
             reasons=dict(self._reasons),
             stopped=self._stopped,
         )
@@ -165,7 +171,7 @@ class Tally:
         kind, sample_id, source = row
         self._kinds[kind] += 1
         if kind == "synthetic":
-            self._ids.add(sample_id)
+            self._ids[sample_id] += 1
         elif kind == "fallback":
             self._reasons[source] = self._reasons.get(source, 0) + 1
         elif kind == "stopped":

@@ -161,9 +161,8 @@ class Places:
 
     @property
     def _turn(self) -> int:
-        """First epoch of fine-tuning: the one whose middle lies in it."""
-        total = 1 if self.plan.clock is None else self.plan.clock.total
-        return max(0, math.ceil(self.plan.schedule.begin * total - 0.5))
+        """First epoch of fine-tuning."""
+        return self.plan.schedule.turn(1 if self.plan.clock is None else self.plan.clock.total)
 
     def _chosen(self, epoch: int) -> IntArray:
         return self._cycle(self.plan.chosen, (epoch - self._turn) * len(self), len(self), _CHOSEN)

@@ -119,6 +119,49 @@ class Schedule:
             p *= min(1.0, max(0.0, left))
         return Mix(p, "none" if p >= 1 else "all")
 
+    def turn(self, total: int) -> int:
+        """First step (or epoch) of fine-tuning, of so many: the one whose middle lies in it."""
+        return max(0, math.ceil(self.begin * total - 0.5))
+
+    def restarted(self, done: int, total: int) -> float:
+        """When a learning-rate schedule is to be asked for its rate.
+
+        Fine-tuning is a training of its own: in each of the two phases the rate goes through all
+        that it goes through in a training without phases. At the end of one schedule over both
+        there would be nothing left of it for the real cases to teach anything.
+
+        Args:
+            done: steps or epochs that are done.
+            total: of the whole training.
+
+        Returns:
+            Steps or epochs, 0 to ``total``; ``done`` itself where there is no fine-tuning.
+        """
+        turn = self.turn(total)
+        if self.kind != "finetune" or not 0 < turn < total:
+            return done
+        begin, end = (0, turn) if done < turn else (turn, total)
+        return (done - begin) * total / (end - begin)
+
+    def tuning_note(self, total: int, unit: str, *, ours: bool) -> str:
+        """What is said of the learning rate at the start; empty if nothing is fine-tuned.
+
+        Args:
+            total: of the whole training.
+            unit: of these: ``epoch`` or ``step``.
+            ours: whether the rate is restarted; or the host has it, and nobody else.
+        """
+        if self.kind != "finetune":
+            return ""
+        when = f"fine-tuning begins after {self.turn(total)} of {total} {unit}s"
+        if ours:
+            return f"{when}; the learning rate then goes through its whole schedule again"
+        return (
+            f"WARNING: {when}, at what the host's own learning-rate schedule has come to by then: "
+            "it cannot be restarted from here. If that is next to nothing, the real cases teach "
+            "next to nothing: choose a constant rate, or a schedule that falls late"
+        )
+
     def share_of(self, ratio: Ratio, begin: float = 0.0, end: float = 1.0) -> float:
         """Share of synthetic samples between two moments, as asked for: the mean of ``at().p``."""
         if end <= begin:

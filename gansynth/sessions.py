@@ -319,7 +319,10 @@ def outcome_of(
         reasons=dict(reasons),
         asked=_mean(sessions, [session.get("asked") for session in sessions]),
         supply=_supply(sessions),
-        warnings=tuple(text for session in sessions for text in session.get("changes", ())),
+        warnings=(
+            *(text for session in sessions for text in session.get("changes", ())),
+            *(one["worn"] for session in sessions if "worn" in (one := session.get("supply", {}))),
+        ),
     )
 
 

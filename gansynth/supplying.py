@@ -7,6 +7,7 @@ calls ``start`` and ``wait`` before its first batch, ``step`` and ``pause`` whil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -19,6 +20,7 @@ from gansynth.adapter import Injection
 from gansynth.bank_plan import plan_bank
 from gansynth.drawlog import Counts
 from gansynth.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+from gansynth.reuse import MOST_DRAWS, different, too_few, worn
 
 if TYPE_CHECKING:
     from gansynth.keeper import Keeper
@@ -29,6 +31,9 @@ LIVE_FILL = 16
 """Samples of a live bank that a training waits for; or a batch, if that is more."""
 FILL_SECONDS = 1800.0
 """How long the bank may take to fill."""
+HEAD_START_SECONDS = 60.0
+"""How long a training with a live bank waits beyond that for as many samples as it had better have,
+so that none is drawn more than ``MOST_DRAWS`` times; or for a full bank."""
 _TURN_SECONDS = 20.0
 """How long rank 0 waits for the bank without telling the other ranks that it still does."""
 PATIENCE = 300.0
@@ -49,6 +54,7 @@ class Demand:
         cases: training cases.
         sample_bytes: bytes one sample takes in a bank at most.
         batch_size: samples of a training step.
+        samples: real and synthetic ones that the whole training draws.
         output: folder of the host's results, where the producer's log goes.
         say: writes a line to the host's log.
         dtype: how images are stored.
@@ -64,6 +70,7 @@ class Demand:
     cases: int
     sample_bytes: int
     batch_size: int
+    samples: int
     output: Path
     say: Callable[[str], None]
     dtype: Literal["float16", "float32"] = "float16"
@@ -75,6 +82,11 @@ class Demand:
     def share(self) -> float:
         """Share of synthetic samples in what is left of the training."""
         return self.share_from(self.progress)
+
+    @property
+    def draws(self) -> int:
+        """Synthetic samples that are still to be drawn."""
+        return round(self.samples * (1 - self.progress) * self.share)
 
     def share_from(self, now: float) -> float:
         """Share of synthetic samples in what is left of the training at a moment."""
@@ -96,6 +108,8 @@ class Supply:
         self.keeper: Keeper | None = None
         self.fault: GansynthError | None = None
         self._steering: Steering | None = None
+        self._counts: Callable[[], Counts] = Counts
+        self._said_worn = False
         self._own: Path | None = None
         self._told_of_end = False
         self._measuring = True
@@ -164,15 +178,30 @@ class Supply:
         return injection.keep_going and mix.real == "all"
 
     def _wait_for_producer(self, keeper: Keeper, tick: Callable[[], None]) -> None:
-        live = min(max(LIVE_FILL, self.demand.batch_size), self._capacity)
-        wanted = self._capacity if self.demand.injection.frozen else live
+        demand, capacity = self.demand, self._capacity
+        if demand.injection.frozen:
+            self._wait_for(keeper, capacity, FILL_SECONDS, tick)
+            self._say_if_few(capacity)
+            return
+        least = min(max(LIVE_FILL, demand.batch_size), capacity)
+        self._wait_for(keeper, least, FILL_SECONDS, tick)
+        most = demand.injection.pacing.reuse or MOST_DRAWS
+        enough = min(capacity, different(demand.draws, most))
+        if enough > least:
+            # Nobody trains yet, so nothing is slowed down by what is made now.
+            with contextlib.suppress(TrainingFault):
+                self._wait_for(keeper, enough, HEAD_START_SECONDS, tick)
+
+    def _wait_for(
+        self, keeper: Keeper, wanted: int, seconds: float, tick: Callable[[], None]
+    ) -> None:
         self.demand.say(f"gansynth: waiting for {wanted} synthetic samples")
 
         def progress(count: int) -> None:
             self.demand.say(f"gansynth: {count} of {wanted} synthetic samples")
 
-        turn = _TURN_SECONDS if self.demand.ranks > 1 else FILL_SECONDS
-        end = time.monotonic() + FILL_SECONDS
+        turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
+        end = time.monotonic() + seconds
         while True:
             left = end - time.monotonic()
             try:
@@ -186,18 +215,36 @@ class Supply:
     def _look(self, bank: Path) -> None:
         from gansynth.bank import BankReader
 
-        if BankReader(bank).count() == 0:
+        held = BankReader(bank).count()
+        if held == 0:
             raise TrainingFault(f"{bank}: holds no sample, expected at least 1; fill it first")
+        self._say_if_few(held)
+
+    def _say_if_few(self, held: int) -> None:
+        """Say it where a finite bank will be drawn too often."""
+        if said := too_few(self.demand.injection, self.demand.draws, held):
+            self._said_worn = True
+            self.demand.say(f"gansynth: WARNING: {said}")
 
     # -- while training --------------------------------------------------------------------------
 
-    def steer(self, drawn: Callable[[], int]) -> None:
-        """Begin to measure what a live producer costs, and to pace it."""
+    def steer(self, counts: Callable[[], Counts], partners: Callable[[], int] = lambda: 0) -> None:
+        """Begin to measure what a live producer costs, and to pace it.
+
+        Args:
+            counts: what was drawn so far.
+            partners: synthetic samples drawn beside these.
+        """
+        self._counts = counts
         if self.keeper is None or self.demand.injection.frozen or self.bank is None:
             return
         from gansynth.steering import Steering
 
-        self._steering = Steering(self.bank, self.demand.injection.pacing, drawn)
+        self._steering = Steering(
+            self.bank,
+            self.demand.injection.pacing,
+            lambda: counts().synthetic + partners(),
+        )
 
     def step(self, begin: float, end: float) -> None:
         """Note a training step, ``time.monotonic()`` at its begin and end; never raises."""
@@ -226,11 +273,13 @@ class Supply:
             self.demand.say("gansynth: the producer has ended: no more samples are needed")
 
     def messages(self) -> list[str]:
-        """What has happened to the producer since last asked."""
-        if self.keeper is None:
-            return []
-        said = self.keeper.messages()
-        if self.keeper.ended is not None and self.fault is None and not self._told_of_end:
+        """What has happened to the producer, and to the samples, since last asked."""
+        said = [] if self.keeper is None else self.keeper.messages()
+        if not self._said_worn and (often := self.worn(self._counts())):
+            self._said_worn = True
+            said.append(f"WARNING: {often}")
+        ended = None if self.keeper is None else self.keeper.ended
+        if ended is not None and self.fault is None and not self._told_of_end:
             self._told_of_end = True
             said.append(
                 "WARNING: there is no producer any more; training goes on with the samples there "
@@ -238,6 +287,10 @@ class Supply:
                 "minutes with real cases in their place, counted, where the schedule has any"
             )
         return said
+
+    def worn(self, counts: Counts) -> str:
+        """What is said of samples that were drawn too often, or ""."""
+        return worn(self.demand.injection, counts.most, counts.distinct, self.demand.draws)
 
     def sentence(self) -> str:
         """What the producer did, in words; empty without one."""
@@ -258,6 +311,8 @@ class Supply:
             document |= self._steering.summary()
         if counts.synthetic:
             document["draws_per_sample"] = round(counts.reuse, 4)
+        if often := self.worn(counts):
+            document["worn"] = often
         fault = self.fault or (self.keeper.ended if self.keeper is not None else None)
         return document | ({} if fault is None else {"ended": str(fault)})
 

@@ -71,7 +71,7 @@ class FitOptions(BaseModel):
         32, ge=0, description="samples compared at each sheet, where none is asked for; 0: none"
     )
 
-    def rate(self, index: int) -> float:
+    def rate(self, index: float) -> float:
         """What the learning rates are multiplied by in a step, 1 to 0."""
         begin = self.decay_from * self.steps
         passed = max(0.0, (index - begin) / max(1.0, self.steps - begin))
@@ -113,6 +113,7 @@ def train(
     resume: bool = True,
     callbacks: Callbacks | None = None,
     team: Team | None = None,
+    rate: Callable[[int], float] | None = None,
 ) -> TrainReport:
     """Train a generator; its ``nets`` hold the moving averages' weights when this returns.
 
@@ -125,6 +126,7 @@ def train(
         resume: go on from the folder's newest whole checkpoint, if there is one.
         callbacks: see ``Callbacks``.
         team: the processes that train together; alone if None.
+        rate: what the learning rates are multiplied by in a step; the options' own if None.
 
     Raises:
         TrainingFault: losses or weights are not finite, three rollbacks later still.
@@ -133,7 +135,7 @@ def train(
     """
     # -- Set up precision, optimisers, averages.
     device = device or torch.device("cpu")
-    team, callbacks = team or Team(), callbacks or Callbacks()
+    team, callbacks, rate = team or Team(), callbacks or Callbacks(), rate or options.rate
     precision = resolve(options.precision, device)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric, scaler = open_fabric(precision, device)
@@ -201,7 +203,7 @@ def train(
                 )
                 for part, numbers in zip(parts, which, strict=True)
             ]  # fmt: skip
-            learner.set_rates(options.rate(index))
+            learner.set_rates(rate(index))
 
             # Step each player on its phase's loss, the others frozen.
             ill = ""
@@ -243,7 +245,7 @@ def train(
                 learner.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
 
                 # Log; checkpoint; draw a sheet; stop if asked to, with a checkpoint behind.
-                log.add({"rate": options.rate(index) * 0.5**learner.rollbacks})
+                log.add({"rate": rate(index) * 0.5**learner.rollbacks})
                 if done % options.log_every == 0 or done == steps:
                     if generator.privacy is not None:
                         log.add({"privacy/epsilon": generator.privacy.spent})

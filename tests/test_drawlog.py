@@ -23,6 +23,7 @@ def test_what_was_drawn_is_counted(tmp_path):
         synthetic=3,
         fell_back=1,
         distinct=2,
+        most=2,
         reasons={"the bank is empty": 1},
         stopped="no more",
     )

@@ -101,6 +101,30 @@ def test_the_share_of_no_time_is_that_of_the_moment():
     assert Schedule.parse("anneal").share_of(HALF, 0.5, 0.5) == 0.25
 
 
+# -- the learning rate -----------------------------------------------------------------------------
+
+
+def test_fine_tuning_goes_through_the_whole_rate_schedule_again():
+    schedule = Schedule.parse("finetune:10%@80%")
+    asked = [schedule.restarted(step, 20) for step in range(20)]
+    assert asked[0] == asked[16] == 0
+    assert asked[:16] == pytest.approx(np.arange(16) * 20 / 16)
+    assert asked[16:] == pytest.approx(np.arange(4) * 20 / 4)
+    assert max(asked) < 20
+
+
+@pytest.mark.parametrize("text", ["constant", "anneal:50%-100%"])
+def test_no_other_schedule_touches_the_rate(text):
+    schedule = Schedule.parse(text)
+    assert [schedule.restarted(step, 7) for step in range(8)] == list(range(8))
+    assert schedule.tuning_note(7, "epoch", ours=False) == ""
+
+
+def test_a_rate_that_is_not_ours_is_said_at_the_start():
+    note = Schedule.parse("finetune:10%@80%").tuning_note(100, "epoch", ours=False)
+    assert note.startswith("WARNING: fine-tuning begins after 80 of 100 epochs, at what the host's")
+
+
 # -- the cases of fine-tuning ----------------------------------------------------------------------
 
 TWO_EACH = {f"p{i}_{side}": f"p{i}" for i in range(10) for side in ("left", "right")}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mask, Mix, Outcome
-from gansynth.bank_plan import plan_bank
+from gansynth.bank_plan import BankPlan, plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
 from gansynth.lineage import CaseRecord
@@ -252,8 +252,15 @@ class DeepMedicAdapter(Adapter):
             model=self.host.model,
         )
 
-    def bank_bytes(self, injection: Injection) -> int | None:
-        """Bytes a bank takes that is made of a run's samples.
+    def samples_drawn(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> int:
+        """The cases of all subepochs."""
+        job = self._job(injection, settings, options)
+        return job.total * job.share.cases
+
+    def bank_plan(self, injection: Injection) -> BankPlan | None:
+        """The bank that is made of a run's samples.
 
         Raises:
             UsageFault: ``--bank-size`` has no room for two samples.
@@ -263,7 +270,7 @@ class DeepMedicAdapter(Adapter):
         from gansynth.run import read_manifest
 
         size = sample_bytes(read_manifest(injection.run), self.host)
-        return plan_bank(injection, len(self.source.train_ids), size).bytes
+        return plan_bank(injection, len(self.source.train_ids), size)
 
     # -- one training ------------------------------------------------------------------------------
 
@@ -335,7 +342,7 @@ class DeepMedicAdapter(Adapter):
             from gansynth.run import read_manifest
 
             read_manifest(injection.run)  # says so, where there is none
-            self.bank_bytes(injection)
+            self.bank_plan(injection)
 
 
 def check_output(job: Job) -> None:

@@ -131,8 +131,10 @@ class Session:
         )
         for change in self._record.changes:
             self.say(f"WARNING: since the last session: {change}")
-        for rounded in job.share.said:
-            self.say(rounded)
+        ours = job.choices.engine == "torch"
+        note = job.injection.schedule.tuning_note(job.config.epochs, "epoch", ours=ours)
+        for said in filter(None, (*job.share.said, note)):
+            self.say(said)
         supply = self._supply = Supply(self._demand())
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{os.getpid()}"
         self._tally = Tally(job.output / DRAWS / stamp)
@@ -142,7 +144,7 @@ class Session:
             if self._first < job.config.epochs:
                 supply.start()
                 supply.wait()
-            supply.steer(lambda: self._tally.update().synthetic)
+            supply.steer(self._tally.update)
             self._plan = self._make_plan(self._tally.folder)
             ended = self._train(self._order(cases))
         finally:
@@ -193,6 +195,7 @@ class Session:
             cases=len(job.source.train_ids),
             sample_bytes=0 if manifest is None else sample_bytes(manifest, job.source),
             batch_size=job.slots,
+            samples=job.total * job.share.cases,
             output=job.output,
             say=lambda line: self.say(line.removeprefix("gansynth: ")),
             dtype=stored(job.source),

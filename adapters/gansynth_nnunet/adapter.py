@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from gansynth import child
 from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mask, Mix, Outcome
 from gansynth.asking_checks import check_injection, refuse_with_bank
-from gansynth.bank_plan import plan_bank, remove_banks_of
+from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.lineage import CaseRecord, Lineage
@@ -323,7 +323,7 @@ class NnunetAdapter(Adapter):
             )
             build_edits(injection.edits)
             precision.pick_device(injection.device)
-            self.bank_bytes(injection)
+            self.bank_plan(injection)
             refuse_conditions(injection, manifest, self.host.host)
             conditions = check_injection(injection, self.source, self._held_out)
             described = describe_generator(injection.run, manifest)
@@ -337,8 +337,18 @@ class NnunetAdapter(Adapter):
         check_samples(injection.bank, self.schema, self.sample_size)
         return describe_bank(reader), reader.spec.lineage
 
-    def bank_bytes(self, injection: Injection) -> int | None:
-        """Bytes a bank takes that is made of a run's samples.
+    def samples_drawn(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> int | None:
+        """Slots of all batches, as many as nnU-Net's own; None of another trainer's."""
+        if "trainer" in settings and "num_epochs" not in settings:
+            return None
+        epochs = int(settings.get("num_epochs", 1000))
+        batches = int(settings.get("num_iterations_per_epoch", 250))
+        return epochs * batches * self.host.batch_size
+
+    def bank_plan(self, injection: Injection) -> BankPlan | None:
+        """The bank that is made of a run's samples.
 
         Raises:
             UsageFault: ``--bank-size`` has no room for two samples.
@@ -360,7 +370,7 @@ class NnunetAdapter(Adapter):
                 len(self.source.host["labels"]) + 1,
                 cascaded=self.host.is_cascaded,
             ),
-        ).bytes
+        )
 
     def _write(self, config: MixConfig) -> Path:
         file = self.output_folder / "gansynth_config.json"

@@ -34,6 +34,7 @@ def demand_of(injection: Injection, training: Training, origin: Origin | None) -
         cases=len(training.train_ids),
         sample_bytes=0 if origin is None else _sample_bytes(training, origin),
         batch_size=training.batch_size,
+        samples=training.epochs * training.batches * training.batch_size * training.ranks,
         output=training.output,
         say=training.say,
         dtype=training.dtype,

@@ -140,7 +140,7 @@ class MixSession:
 
     def _steer(self) -> None:
         if self._supply is not None:
-            self._supply.steer(lambda: self.counts().synthetic)
+            self._supply.steer(self.counts)
 
     @property
     def supply(self) -> Supply:

@@ -17,11 +17,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from gansynth.child import cpu_threads
 from gansynth.errors import TrainingFault, UsageFault
+from gansynth.schedule import Schedule
 from gansynth_nnunet import augmentation, cascade, stock
 from gansynth_nnunet.class_locations import location_keys
 from gansynth_nnunet.config import HOW_TO, MixConfig
 from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.mixed import LastDraw
+from gansynth_nnunet.restarting import Restarting
 from gansynth_nnunet.session import MixSession, Training
 
 if TYPE_CHECKING:
@@ -161,6 +163,14 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         return injection is None or (injection.usual_augmentation and injection.augment_synthetic)
 
     # -- while training --------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """The variant's own; its learning rate starts anew where fine-tuning begins."""
+        optimizer, scheduler = super().configure_optimizers()
+        schedule = Schedule() if self.gansynth is None else self.gansynth.injection.schedule
+        if note := schedule.tuning_note(self.num_epochs, "epoch", ours=True):
+            self.print_to_log_file(f"gansynth: {note}")
+        return optimizer, Restarting(scheduler, schedule, self.num_epochs)
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's checkpoint, whole or not at all, under the variant's name.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth.adapter import Adapter, HostArrays, Injection, Mask, Mix, Outcome
-from gansynth.bank_plan import plan_bank
+from gansynth.bank_plan import BankPlan, plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
 from gansynth.lineage import CaseRecord
@@ -113,8 +113,15 @@ class SegmenterAdapter(Adapter):
             "output": str(job.output),
         }
 
-    def bank_bytes(self, injection: Injection) -> int | None:
-        """Bytes a bank takes that is made of a run's samples.
+    def samples_drawn(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> int:
+        """Those of all steps."""
+        job = self._job(injection, settings, options)
+        return job.steps * job.options.batch_size
+
+    def bank_plan(self, injection: Injection) -> BankPlan | None:
+        """The bank that is made of a run's samples.
 
         Raises:
             UsageFault: ``--bank-size`` has no room for two samples.
@@ -124,7 +131,7 @@ class SegmenterAdapter(Adapter):
         from gansynth.run import read_manifest
 
         size = self._sample_bytes(read_manifest(injection.run))
-        return plan_bank(injection, len(self.source.train_ids), size).bytes
+        return plan_bank(injection, len(self.source.train_ids), size)
 
     def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
         """Bytes a sample of a run takes at most: image (float16) and labels (int16)."""
@@ -253,4 +260,4 @@ class SegmenterAdapter(Adapter):
 
         build_edits(injection.edits)
         pick_device(injection.device)
-        self.bank_bytes(injection)
+        self.bank_plan(injection)

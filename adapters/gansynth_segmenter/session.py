@@ -121,7 +121,7 @@ class Session:
                 if self._first < job.steps:
                     supply.start()
                     supply.wait()
-                supply.steer(lambda: self._tally.update().synthetic)
+                supply.steer(self._tally.update)
                 segmenter = self._train(stop)
                 supply.close()  # nothing is drawn any more: no producer beside the judging
                 self._judge(segmenter)
@@ -144,6 +144,7 @@ class Session:
             cases=len(job.source.train_ids),
             sample_bytes=job.sample_bytes,
             batch_size=job.options.batch_size,
+            samples=job.steps * job.options.batch_size,
             output=job.output,
             say=lambda line: self.say(line.removeprefix("gansynth: ")),
             progress=min(1.0, self._first / job.steps),
@@ -201,15 +202,18 @@ class Session:
             self._supply.pause(step / job.steps)
             self._write(complete=False)
 
+        loop = FitOptions(
+            steps=job.steps,
+            **{key: getattr(options, key) for key in _LOOP},
+            seed=job.seed,
+            diversity=0,
+        )
+        schedule = job.injection.schedule
         train(
             generator,
             batches,
-            FitOptions(
-                steps=job.steps,
-                **{key: getattr(options, key) for key in _LOOP},
-                seed=job.seed,
-                diversity=0,
-            ),
+            loop,
+            rate=lambda step: loop.rate(schedule.restarted(step, job.steps)),
             device=pick_device(options.device),
             folder=job.output,
             callbacks=Callbacks(
@@ -229,6 +233,8 @@ class Session:
             f"{job.steps} of {job.options.batch_size} samples of "
             f"{' x '.join(map(str, job.space.size))} voxels"
         )
+        if note := job.injection.schedule.tuning_note(job.steps, "step", ours=True):
+            self.say(note)
 
     def _tell(self) -> None:
         """What has happened to the producer meanwhile."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from gansynth import child
 from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mask, Mix, Outcome
-from gansynth.bank_plan import plan_bank, remove_banks_of
+from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.lineage import CaseRecord, guard_host
@@ -158,7 +158,7 @@ class YoloAdapter(Adapter):
         if injection.boxes is not None:
             box_drawer(injection.boxes)
         precision.pick_device(injection.device)
-        self.bank_bytes(injection)
+        self.bank_plan(injection)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -295,8 +295,15 @@ class YoloAdapter(Adapter):
             held_out=self._held_out if injection.ratio.p > 0 else (),
         )
 
-    def bank_bytes(self, injection: Injection) -> int | None:
-        """Bytes a bank takes that is made of a run's samples.
+    def samples_drawn(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> int:
+        """The places of all epochs."""
+        epochs = self._config(injection, settings, options).job(self.host).epochs
+        return epochs * count_places(injection.ratio, len(self.source.train_ids))
+
+    def bank_plan(self, injection: Injection) -> BankPlan | None:
+        """The bank that is made of a run's samples.
 
         Raises:
             UsageFault: ``--bank-size`` has no room for two samples.
@@ -306,7 +313,7 @@ class YoloAdapter(Adapter):
         from gansynth.run import read_manifest
 
         size = sample_bytes(read_manifest(injection.run))
-        return plan_bank(injection, len(self.source.train_ids), size).bytes
+        return plan_bank(injection, len(self.source.train_ids), size)
 
 
 def check_output(config: YoloConfig) -> None:

@@ -16,6 +16,7 @@ from gansynth.drawlog import Counts, Tally
 from gansynth.errors import EnvironmentFault
 from gansynth.lineage import CaseRecord
 from gansynth.mixing import MixPlan
+from gansynth.places import count_places
 from gansynth.sessions import Origin, SessionRecord
 from gansynth.supplying import Demand, Supply
 from gansynth_yolo.bank_size import sample_bytes
@@ -78,6 +79,9 @@ class MixSession:
         )
         for change in self._record.changes:
             self.say(f"gansynth: WARNING: since the last session: {change}")
+        schedule = config.injection.schedule
+        if note := schedule.tuning_note(self.job.epochs, "epoch", ours=False):
+            self.say(f"gansynth: {note}")
         self._supply = supply = Supply(self._demand(origin))
         if self._first < self.job.epochs:
             supply.start()
@@ -86,7 +90,7 @@ class MixSession:
         log = config.output / "gansynth_draws" / stamp
         self._plan = self._make_plan(log)
         self._tallies = (Tally(log), Tally(log / PARTNERS))
-        supply.steer(lambda: sum(counts.synthetic for counts in self.counts()))
+        supply.steer(lambda: self.counts()[0], lambda: self.counts()[1].synthetic)
         return Slots(self._plan, len(self.source.train_ids), self.job.channels, self._first)
 
     def _held_out(self) -> tuple[CaseRecord, ...]:
@@ -97,14 +101,16 @@ class MixSession:
 
     def _demand(self, origin: Origin | None) -> Demand:
         manifest = None if origin is None else origin.manifest
+        injection = self.config.injection
         return Demand(
-            injection=self.config.injection,
+            injection=injection,
             target="yolo",
             request=self.source.request.to_json(),
             run_id=None if manifest is None else str(manifest["run_id"]),
             cases=len(self.source.train_ids),
             sample_bytes=0 if manifest is None else sample_bytes(manifest),
             batch_size=self.job.batch,
+            samples=self.job.epochs * count_places(injection.ratio, len(self.source.train_ids)),
             output=self.config.output,
             say=self.say,
             progress=min(1.0, self._first / self.job.epochs),

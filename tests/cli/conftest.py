@@ -116,7 +116,7 @@ class Host(Adapter):
         if self.source.request.configuration == "impossible":
             raise UsageFault("--configuration impossible: not in the plans")
 
-    def bank_bytes(self, injection):
+    def bank_plan(self, injection):
         return 1000
 
     def inject(self, dataset, plan, *, batch_size):

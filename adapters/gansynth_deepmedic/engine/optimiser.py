@@ -108,7 +108,7 @@ class Rates:
         self.schedule, self.first, self.first_momentum = schedule, rate, momentum
         self.divided, self.best, self.best_at, self.lowered_at = 0, 0.0, 0, 0
 
-    def rate(self, done: int) -> float:
+    def rate(self, done: float) -> float:
         """The learning rate after so many epochs."""
         schedule = self.schedule
         if schedule.kind == "predef":
@@ -124,7 +124,7 @@ class Rates:
             )
         return self.first
 
-    def momentum(self, done: int) -> float:
+    def momentum(self, done: float) -> float:
         """The momentum after so many epochs; it changes with the exponential schedule only.
 
         It goes in a straight line from the first to the last one. DeepMedic adds the last one where
@@ -149,6 +149,10 @@ class Rates:
         if done >= max(self.best_at, self.lowered_at) + self.schedule.wait:
             self.divided, self.lowered_at = self.divided + 1, done
 
+    def restart(self, done: int) -> None:
+        """Begin another training, of which ``auto`` has seen nothing, after so many epochs."""
+        self.divided, self.best, self.best_at, self.lowered_at = 0, 0.0, done, done
+
     def to_json(self) -> dict[str, float]:
         """What ``resume`` needs."""
         return {key: getattr(self, key) for key in ("divided", "best", "best_at", "lowered_at")}
@@ -158,7 +162,7 @@ class Rates:
         for key in ("divided", "best", "best_at", "lowered_at"):
             setattr(self, key, doc[key])
 
-    def _share(self, done: int) -> float:
+    def _share(self, done: float) -> float:
         """How much of the time after waiting has gone, 0 to 1."""
         schedule = self.schedule
         return min(max(0.0, done - schedule.wait) / (schedule.epochs - schedule.wait), 1.0)

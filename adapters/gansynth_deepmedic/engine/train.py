@@ -223,9 +223,13 @@ class Training:
             Its mean loss, and what validation segments say.
         """
         learner, task = self.learner, self.task
+        schedule, epochs = task.order.plan.schedule, task.config.epochs
+        if schedule.kind == "finetune" and epoch == schedule.turn(epochs):
+            learner.rates.restart(epoch)
+        at = schedule.restarted(epoch, epochs)
         for group in learner.optimiser.param_groups:
-            group["lr"] = learner.rates.rate(epoch)
-            group["momentum"] = learner.rates.momentum(epoch)
+            group["lr"] = learner.rates.rate(at)
+            group["momentum"] = learner.rates.momentum(at)
         losses: list[float] = []
         accuracies: list[float] = []
         confusion = Confusion(task.settings.classes)

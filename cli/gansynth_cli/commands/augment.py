@@ -299,6 +299,7 @@ def plan(
         "synthetic_share": injection.schedule.share_of(injection.ratio),
         **injection.asking.to_json(),
         **_planned_bank(adapter, injection),
+        **_planned_reuse(adapter, injection, adapter.samples_drawn(injection, settings, options)),
         **planned_filters(injection.run, injection.asking.filters),
         **adapter.planned(injection, settings, options),
         "seed": injection.seed,
@@ -318,11 +319,29 @@ def _planned_bank(adapter: Adapter, injection: Injection) -> dict[str, Any]:
 
     unit = " samples" if injection.size.samples is not None else ""
     kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
-    needed = adapter.bank_bytes(injection)
+    planned = adapter.bank_plan(injection)
+    needed = None if planned is None else planned.bytes
     document: dict[str, Any] = {"bank": f"{injection.size}{unit}, {kind}", "bank_bytes": needed}
     if needed is not None:
         document["bank_place"] = str(bank_place(needed, injection.scratch))
     return document
+
+
+def _planned_reuse(adapter: Adapter, injection: Injection, samples: int | None) -> dict[str, Any]:
+    """How often a sample would be drawn, as far as that is known beforehand."""
+    from gansynth.reuse import foreseen
+
+    share = injection.schedule.share_of(injection.ratio)
+    if samples is None or share == 0:
+        return {}
+    if injection.bank is not None:
+        from gansynth.bank import BankReader
+
+        held = BankReader(injection.bank).count()
+    else:
+        planned = adapter.bank_plan(injection)
+        held = 0 if planned is None else planned.held
+    return foreseen(injection, round(samples * share), held)
 
 
 def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:

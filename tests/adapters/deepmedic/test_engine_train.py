@@ -10,12 +10,14 @@ import torch
 
 from gansynth import child
 from gansynth.adapter import Injection
+from gansynth.clock import Clock
 from gansynth.errors import (
     DataFault,
     TrainingFault,
 )
 from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
+from gansynth.schedule import Schedule
 from gansynth.sources.base import SourceRequest
 from gansynth_deepmedic.engine import launch
 from gansynth_deepmedic.engine.ahead import Ahead
@@ -23,6 +25,7 @@ from gansynth_deepmedic.engine.infer import RULE
 from gansynth_deepmedic.engine.predict import predict
 from gansynth_deepmedic.engine.reading import read_volume
 from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
+from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.order import PROGRESS
 from gansynth_deepmedic.source import open_deepmedic
 from tests.adapters.deepmedic.engine_orders import (
@@ -149,30 +152,55 @@ def test_whole_volumes_come_at_the_end_if_not_before(make, tmp_path):
     assert (tmp_path / "out" / VALIDATION).exists()
 
 
-def test_synthetic_cases_are_trained_on_as_told(shared_deepmedic, crop_bank, tmp_path):
-    source = open_deepmedic(SourceRequest("deepmedic", str(shared_deepmedic.train)))
-    toy = Toy(tmp_path, tmp_path / "train.cfg", shared_deepmedic.model)
-    values = {**source.config.values, **SMALL, "numberOfEpochs": 1}
+def with_lists(shared: Toy, folder: Path, **values: Any) -> tuple[Toy, tuple[HostCase, ...]]:
+    """The shared phantoms by another configuration, and their cases."""
+    source = open_deepmedic(SourceRequest("deepmedic", str(shared.train)))
+    toy = Toy(folder, folder / "train.cfg", shared.model)
+    told = {**source.config.values, **SMALL, **values}
     lists = {
-        key: [str(shared_deepmedic.folder / name) for name in value]
+        key: [str(shared.folder / name) for name in value]
         if isinstance(value, list)
-        else str(shared_deepmedic.folder / value)
-        for key, value in values.items()
+        else str(shared.folder / value)
+        for key, value in told.items()
         if key.startswith(("channels", "gtLabels", "roiMasks", "names"))
     }
-    write_config(toy.train, {**values, **lists})
-    order = order_of(
-        toy,
-        tmp_path / "out",
-        plan=MixPlan(crop_bank(), Ratio(1, 1)),
-        cases=tuple(source.host_case(case) for case in source.train_ids),
-    )
-    train(order)
+    write_config(toy.train, {**told, **lists})
+    return toy, tuple(source.host_case(case) for case in source.train_ids)
+
+
+def test_synthetic_cases_are_trained_on_as_told(shared_deepmedic, crop_bank, tmp_path):
+    toy, cases = with_lists(shared_deepmedic, tmp_path, numberOfEpochs=1)
+    train(order_of(toy, tmp_path / "out", plan=MixPlan(crop_bank(), Ratio(1, 1)), cases=cases))
     kinds = [(job["subepoch"], job["kind"]) for job in told(tmp_path / "out", "job")]
     for subepoch in range(2):
         assert sorted(kind for k, kind in kinds if k == subepoch) == (
             ["real"] * 2 + ["synthetic"] * 2
         )
+
+
+def test_fine_tuning_has_a_learning_rate_of_its_own(
+    shared_deepmedic, crop_bank, tmp_path, monkeypatch
+):
+    epochs = {"numberOfEpochs": 8, "numberOfSubepochs": 1}
+    toy, cases = with_lists(shared_deepmedic, tmp_path, **epochs)
+    plan = MixPlan[int](
+        crop_bank(),
+        Ratio(0, 1),
+        Schedule.parse("finetune:50%@50%"),
+        Clock(tmp_path / "never", 8),
+        chosen=(0,),
+    )
+    rates: list[float] = []
+
+    def step(training: Training, batch: Any, epoch: int = 0) -> float:
+        rates.append(training.learner.optimiser.param_groups[0]["lr"])
+        return 1.0
+
+    monkeypatch.setattr(Training, "step", step)
+    train(order_of(toy, tmp_path / "out", plan=plan, cases=cases))
+    first, second = rates[: len(rates) // 2], rates[len(rates) // 2 :]
+    assert first == second
+    assert first[-1] < 0.5 * first[0]
 
 
 # -- what goes wrong -------------------------------------------------------------------------------

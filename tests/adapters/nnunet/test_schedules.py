@@ -46,6 +46,19 @@ def opened(monkeypatch, tmp_path) -> Iterator[Callable[[], list[str]]]:
     os.close(file)
 
 
+def test_fine_tuning_goes_through_nnunets_rates_again(build, told, frozen_bank):
+    told(**TUNING, BANK=frozen_bank(), SET=epochs(10))
+    trainer = build()
+    trainer.initialize()
+    rates = []
+    for epoch in range(10):
+        trainer.lr_scheduler.step(epoch)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates[5] == rates[0] == trainer.initial_lr
+    assert rates[:5] == rates[5:] == sorted(rates[:5], reverse=True)
+    assert rates[4] == pytest.approx(trainer.initial_lr * 0.2**0.9)
+
+
 @pytest.fixture
 def empty_after(monkeypatch):
     """Takes a bank's segments away once the session has wrapped the data set."""

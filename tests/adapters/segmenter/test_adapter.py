@@ -228,4 +228,5 @@ def test_a_dry_run_says_what_would_be_trained(run_cli, example_run, tmp_path):
     assert (told["network"], told["steps"], told["output"]) == ("pix2pix", 7, str(tmp_path / "o"))
     assert told["synthetic_share"] == 0.5
     assert told["bank_bytes"] > 0
+    assert (told["synthetic_draws"], told["samples_to_make"]) == (7, 2)
     assert not (tmp_path / "o").exists()

@@ -70,6 +70,10 @@ def test_a_live_bank_feeds_it_at_the_ratio_asked_for(example_run, tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["drawn_real"], told["drawn_synthetic"], told["fell_back"]) == (20, 20, 0)
+    (session,) = record_of(output)["sessions"]
+    drawn = session["drawn"]
+    assert drawn["distinct_synthetic"] >= 16
+    assert drawn["most_draws"] <= 2
     assert told["folder"] == str(output)
     assert set(told["metrics_on_real_cases"]["dice"]) >= {"foreground", "1"}
     assert record_of(output)["complete"]

@@ -101,6 +101,14 @@ def test_fine_tuning_draws_chosen_cases_only_after_synthetic_ones(train, tmp_pat
     assert {row[1] for row in rows[8:]} <= set(session["chosen"])
 
 
+def test_fine_tuning_has_a_learning_rate_of_its_own(train, tmp_path):
+    schedule = Schedule.parse("finetune:10%@50%")
+    train("out", {"steps": "8", "log_every": "1"}, ratio=Ratio(0, 1), schedule=schedule)
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        rates = [float(row["rate"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([1, 1, 1, 0.5] * 2)
+
+
 def test_annealing_lowers_the_share(train, tmp_path):
     schedule = Schedule.parse("anneal:0%-100%")
     train("out", {"steps": "20", "batch_size": "4"}, ratio=Ratio(0, 1), schedule=schedule)

@@ -1,0 +1,121 @@
+"""Samples that are drawn too often: foreseen, said once while training, and at the end."""
+
+from pathlib import Path
+
+import pytest
+
+from gansynth.adapter import Injection
+from gansynth.drawlog import Counts
+from gansynth.errors import TrainingFault
+from gansynth.ratio import Ratio
+from gansynth.reuse import foreseen
+from gansynth.sessions import outcome_of
+from gansynth.supply import BankSize, Pacing
+from gansynth.supplying import HEAD_START_SECONDS, Demand, Supply
+
+HALF = Ratio(1, 1)
+
+
+class Producer:
+    """A producer that makes so many samples before a training loses its patience."""
+
+    restarts, ended = 0, None
+
+    def __init__(self, made: int) -> None:
+        self.made = made
+        self.asked: list[tuple[int, float]] = []
+
+    def wait(self, count, seconds, progress):
+        self.asked.append((count, round(seconds)))
+        if count > self.made:
+            raise TrainingFault("too slow")
+
+    def alive(self):
+        return True
+
+    def messages(self):
+        return []
+
+
+@pytest.fixture
+def supply_of(tmp_path):
+    """Makes a supply: ``supply_of(draws=643, held=64)``; its ``said`` is what the user is told."""
+
+    def make(draws: int, held: int = 64, made: int = 1000, **changes) -> Supply:
+        injection = Injection(tmp_path / "run", HALF, size=BankSize(samples=held), **changes)
+        said: list[str] = []
+        demand = Demand(
+            injection, "toy", {}, "run", 10, 1, 1, 2 * draws, tmp_path, said.append
+        )  # fmt: skip
+        supply = Supply(demand)
+        supply.bank, supply._capacity, supply.said = tmp_path, held, said
+        supply.keeper = Producer(made)
+        return supply
+
+    return make
+
+
+def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of):
+    supply = supply_of(draws=90)
+    supply.wait()
+    assert [count for count, _ in supply.keeper.asked] == [16, 23]
+    longer = supply_of(draws=643)
+    longer.wait()
+    assert longer.keeper.asked[1] == (64, HEAD_START_SECONDS)
+
+
+def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of):
+    supply = supply_of(draws=643, made=16)
+    supply.wait()
+    assert supply.fault is None
+    with pytest.raises(TrainingFault):
+        supply_of(draws=643, made=15).wait()
+
+
+def test_what_is_asked_of_a_sample_is_asked_of_the_head_start_too(supply_of):
+    supply = supply_of(draws=400, pacing=Pacing(reuse=10))
+    supply.wait()
+    assert supply.keeper.asked[1][0] == 40
+
+
+def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
+    supply = supply_of(draws=643, frozen=True)
+    supply.wait()
+    (said,) = [line for line in supply.said if "WARNING" in line]
+    assert "each of 64 samples will be drawn 10.0 times, more than 4" in said
+    assert "--bank-size 161" in said
+    enough = supply_of(draws=256, frozen=True)
+    enough.wait()
+    assert not [line for line in enough.said if "WARNING" in line]
+
+
+def test_a_sample_drawn_too_often_is_said_once_with_the_cure(supply_of):
+    supply, counts = supply_of(draws=643), Counts(synthetic=160, distinct=47, most=4)
+    supply._counts = lambda: counts
+    assert supply.messages() == []
+    counts = Counts(synthetic=643, distinct=47, most=19)
+    (said,) = supply.messages()
+    assert "47 different samples were drawn up to 19 times each, more than 4" in said
+    assert "--overhead" in said
+    assert supply.messages() == []
+    assert "47 different" in supply.summary(counts)["worn"]
+
+
+def test_the_end_says_it_too(tmp_path):
+    drawn = {"real": 1, "synthetic": 9, "fell_back": 0, "reasons": {}, "distinct_synthetic": 1}
+    session = {"drawn": drawn, "supply": {"worn": "drawn up to 9 times"}}
+    assert outcome_of([session], tmp_path, {}).warnings == ("drawn up to 9 times",)
+
+
+@pytest.mark.parametrize(
+    ("how", "held", "key", "number"),
+    [
+        ({"frozen": True}, 64, "draws_of_a_sample", 10.05),
+        ({"bank": Path("bank")}, 643, "draws_of_a_sample", 1.0),
+        ({}, 64, "samples_to_make", 161),
+    ],
+)
+def test_a_dry_run_knows_how_often(how, held, key, number):
+    told = foreseen(Injection(Path("run"), HALF, **how), 643, held)
+    assert (told["synthetic_draws"], told[key]) == (643, number)
+    assert ("reuse" in told) == (held == 64)
