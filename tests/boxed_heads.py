@@ -1,8 +1,7 @@
 """Slices of heads in memory: a brain, a bright skull around it, dark air; one lesion in each."""
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.schema import Boxes, Case, FloatArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
@@ -35,7 +34,7 @@ def head(seed: int, *, bare: bool = False) -> Case:
     return Case(f"h{seed:02d}", f"h{seed:02d}", image[None].astype(np.float32), None, boxes)
 
 
-def rings(middle: Sequence[float], radius: float) -> FloatArray:
+def rings(middle: npt.NDArray[np.float64], radius: float) -> npt.NDArray[np.float64]:
     """Brain 1, skull 3, air 0.02: float (EDGE, EDGE)."""
     away = np.hypot(*(np.indices((EDGE, EDGE)) + 0.5 - np.reshape(middle, (2, 1, 1))))
     return np.where(away < radius - SKULL, 1.0, np.where(away < radius, 3.0, 0.02))

@@ -91,9 +91,10 @@ class Clip(Edit):
 def _shown(labels: LabelArray, scene: Scene) -> LabelArray:
     """Labels without foreground beyond the body that the image shows.
 
-    An image that is body all over shows none (a crop within an organ): nothing is taken away.
+    Where the case itself has foreground there is body, too. An image that is body all over shows
+    none (a crop within an organ): nothing is taken away.
     """
-    outside, space = ~scene.body, scene.room.space
+    outside, space = ~scene.body & (scene.labels <= 0), scene.room.space
     beyond = space.padding(scene.shape, scene.placement) if scene.placement.corner else None
     if not (outside if beyond is None else outside & ~beyond).any():
         return labels

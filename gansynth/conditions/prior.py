@@ -184,11 +184,8 @@ def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]
     high = np.clip(np.ceil(row[n:]), low + 1, shape).astype(int)
     at = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
     middle, half = (row[:n] + row[n:]) / 2, (row[n:] - row[:n]) / 2
-    steps = [
-        ((np.arange(s.start, s.stop) + 0.5 - m) / h) ** 2
-        for s, m, h in zip(at, middle, half, strict=True)
-    ]
-    inside = sum(np.ix_(*steps)) <= 1
+    grid = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in at), indexing="ij"), -1)
+    inside: Mask = (((grid + 0.5 - middle) / half) ** 2).sum(-1) <= 1
     return at, inside if inside.any() else np.ones_like(inside)
 
 
@@ -200,7 +197,8 @@ def _of_boxes(room: Room, label: int) -> PlacementPrior:
         held = None if case.boxes is None else case.boxes.coords[case.boxes.labels == label]
         if held is None or not len(held):
             continue
-        body, frame = body_of(case), whole_frame(room, case_id)
+        body = body_of(case)
+        frame = Frame.of(body)
         deep = depths(body, frame)
         for row in held.astype(np.float64):
             at, inside = ball_in(row, body.shape)

@@ -200,8 +200,6 @@ class Scene:
 def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
     """The body in a case: what its labels do not call outside, else what its image shows.
 
-    Foreground is body in either.
-
     Args:
         case: with or without labels.
         seen: finds what the image shows; ``shown_body`` of the case's own if None.
@@ -214,4 +212,4 @@ def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
     body: Mask = case.labels != OUTSIDE
     if body.all() or not body.any():
         body = shown_body(case.image) if seen is None else seen()
-    return np.asarray((body | (case.labels > 0)) & (case.labels != OUTSIDE))
+    return np.asarray(body & (case.labels != OUTSIDE))

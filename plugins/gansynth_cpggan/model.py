@@ -278,8 +278,8 @@ class CPGGAN(Generator):
         moved = sample.provenance.get("boxes", {}).get("moved")
         if moved and not any(moved):
             return (
-                "no room for a lesion, expected a slice with room where its class lies; draw into "
-                "slices without lesions: --conditions KIND:WHERE"
+                "no room for a lesion, expected a slice with room where its class lies; add "
+                "slices without lesions to the training data"
             )
         if self.contrast is None or sample.boxes is None:
             return ""

@@ -77,6 +77,8 @@ def test_where_all_is_body_nothing_is_taken_away():
         drawn(source, CGAN3D.default_edits), drawn(source, Elastic.default_edits), strict=True
     )
     for kept, moved in pairs:
+        assert kept.labels is not None
+        assert moved.labels is not None
         assert np.array_equal(kept.labels, moved.labels)
         assert kept.latent_seed == moved.latent_seed
 
