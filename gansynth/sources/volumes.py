@@ -228,9 +228,8 @@ class VolumeSource(CaseSource):
 
     def spacing(self, case_id: str) -> tuple[float, ...]:
         """Spacing (D, H, W) in mm of what ``load`` returns; only a header is read."""
-        shape, spacing = _grid(self.entry(case_id).reference)
-        each = zip(spacing, shape, self._shape_of(shape, spacing), strict=True)
-        return tuple(mm * old / new for mm, old, new in each)
+        old, spacing = _grid(self.entry(case_id).reference)
+        return tuple((np.array(spacing) * old / self._shape_of(old, spacing)).tolist())
 
     def _shape_of(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
         if self.options.spacing == "native" or same_spacing(spacing, self._spacing):
@@ -378,9 +377,7 @@ class VolumeSource(CaseSource):
                 f"({', '.join(self.channels)}), expected one for all, or one for each"
             )
         if self.options.window is not None and "ct" not in modality:
-            raise UsageFault(
-                "--read window: is for CT channels, and there are none; say --read modality=ct"
-            )
+            raise UsageFault("--read window: of no CT channel, expected one: --read modality=ct")
         return modality
 
     @property
