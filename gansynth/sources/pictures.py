@@ -130,7 +130,8 @@ class PictureSource(FlatSource):
         if self.unit == "px" or size is None:
             return given
         shapes = [picture_shape(self._picture(case).image) for case in self.train_ids]
-        return tuple(round(float(n), 6) for n in given * np.median(shapes, axis=0) / size)
+        scaled = np.array(given) * np.median(shapes, axis=0) / size
+        return tuple(round(float(n), 6) for n in scaled)
 
     @cached_property
     def _boxes(self) -> LabelBoxes | None:
