@@ -40,7 +40,7 @@ PIX2PIX = {
     "levels": 4,
     "g_stem": False,
     "blocks": "residual",
-    "d_levels": 5,
+    "d_levels": 4,
     "d_stem": False,
     "d_down": "strided4",
     "d_norm": "instance",

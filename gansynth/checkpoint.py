@@ -164,8 +164,14 @@ def restore(
     nets: Mapping[str, nn.Module],
     averages: dict[str, Tensor],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    folder: Path | None = None,
 ) -> None:
     """Put back what ``collect`` took; never partially.
+
+    Args:
+        tensors: of a checkpoint.
+        nets, averages, optimizers: as for ``collect``.
+        folder: where the checkpoint lies, for messages.
 
     Raises:
         IntegrityFault: if the checkpoint is of another architecture, naming what differs.
@@ -178,9 +184,10 @@ def restore(
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
     if differing:
         raise IntegrityFault(
-            f"checkpoint: {len(differing)} tensor(s) do not fit these networks, first "
-            f"{differing[0]}: {found.get(differing[0])} != {wanted.get(differing[0])}; expected "
-            "the run's own options"
+            f"{folder or 'checkpoint'}: {len(differing)} tensor(s) do not fit these networks, "
+            f"first {differing[0]}: {found.get(differing[0])}, expected "
+            f"{wanted.get(differing[0])}; the training was begun with other options, or by another "
+            "version of its plugin, and cannot go on. Train into a new folder, -o"
         )
     for name, net in nets.items():
         prefix = f"net/{name}/"

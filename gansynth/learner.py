@@ -126,7 +126,8 @@ class Learner:
         Raises:
             IntegrityFault: if the checkpoint is of another architecture.
         """
-        checkpoint.restore(found.tensors, self.generator.nets, self.averages, self.optimizers)
+        nets, averages = self.generator.nets, self.averages
+        checkpoint.restore(found.tensors, nets, averages, self.optimizers, found.folder)
         for name, memory in self.generator.memories.items():
             prefix = f"memory/{name}/"
             memory.load(

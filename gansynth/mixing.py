@@ -3,7 +3,8 @@
 Every host mixes through ``Mixer``: nnU-Net's data set, any torch ``Dataset``, batchgenerators'
 loaders. It goes to worker processes by fork or by pickle; whatever is random or open is made in the
 process that draws, keyed by (seed, stream, worker), never inherited, and the host's own random
-state is never touched. Importing this module never imports torch or a framework.
+state is never touched. So is what a process owes of R:S (``gansynth.ratio``) and where it is in the
+bank (``gansynth.passes``). Importing this module never imports torch or a framework.
 
 What happens when the bank has nothing to give depends on the phase the schedule is in: where real
 cases are drawn anyway, the real case the host asked for, counted; where no real case may be drawn,
@@ -12,12 +13,12 @@ waiting, then ``TrainingFault``; in fine-tuning, one of the chosen cases.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -26,11 +27,12 @@ import numpy as np
 from gansynth.clock import Clock
 from gansynth.drawlog import DrawLog, Kind
 from gansynth.errors import TrainingFault
-from gansynth.ratio import Ratio, choose_slots
+from gansynth.ratio import Ratio, SlotAllocator
 from gansynth.schedule import Key, Mix, Schedule
 
 if TYPE_CHECKING:
     from gansynth.bank import BankReader, BankSample
+    from gansynth.passes import Passes, Turns
 
 STALE_SECONDS = 120.0
 """Without a sign of life for so long, a live bank's producer counts as gone for good."""
@@ -65,6 +67,8 @@ class MixPlan(Generic[Key]):
         chosen: real cases that fine-tuning may draw.
         seed: seeds the choice of slots and samples.
         stream: further numbers of the seed: rank and first epoch, say.
+        workers: processes that draw for one rank, where the host starts so many at once and is not
+            torch's loader, which says so itself; 1 if that is not known.
         log: folder where draws are counted; None counts nothing.
         strict: stop at the first missing sample.
         patience: seconds a synthetic-only phase waits for a sample.
@@ -78,6 +82,7 @@ class MixPlan(Generic[Key]):
     chosen: tuple[Key, ...] = ()
     seed: int = 0
     stream: tuple[int, ...] = ()
+    workers: int = 1
     log: Path | None = None
     strict: bool = False
     patience: float = 300.0
@@ -206,6 +211,7 @@ class Mixer(Generic[Key]):
         *,
         synthetic: bool,
         rng: np.random.Generator,
+        turn: int | None = None,
         wish: Callable[[BankSample], bool] | None = None,
     ) -> Slot[Key]:
         """Fill a slot as told; for hosts whose slots are settled beforehand.
@@ -214,7 +220,9 @@ class Mixer(Generic[Key]):
             real: the real case that belongs here, or stands in for a missing sample.
             mix: what may be drawn now.
             synthetic: whether a sample belongs here.
-            rng: draws the sample; the caller keys it by the slot.
+            rng: draws what is not settled; the caller keys it by the slot.
+            turn: number of this sample among all of the training, which says what it is of a finite
+                bank; None takes this process's next.
             wish: what a sample had better be like; taken without after ``WISHES`` draws.
 
         Raises:
@@ -224,17 +232,19 @@ class Mixer(Generic[Key]):
             if self._pid != os.getpid():
                 self._begin()
             self._mix, self._draws, self._cases, self._wish = mix, rng, rng, wish
-            return self._fill(real, synthetic)
+            return self._fill(real, synthetic, turn)
 
     # -- one process -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
         """Make what belongs to this process alone: randomness, and the open bank."""
-        worker = tuple(getattr(multiprocessing.current_process(), "_identity", ()))
-        key = np.random.SeedSequence((self.plan.seed, *self.plan.stream), spawn_key=worker)
-        generators = (np.random.default_rng(child) for child in key.spawn(4))
-        self._slots, self._draws, self._cases, self._rng = generators
-        self._reader: BankReader | None = None
+        plan, worker = self.plan, tuple(getattr(current_process(), "_identity", ()))
+        key = np.random.SeedSequence((plan.seed, *plan.stream), spawn_key=worker)
+        slots, *others = (np.random.default_rng(child) for child in key.spawn(5))
+        self._draws, self._cases, self._rng, self._order = others
+        self._slots = SlotAllocator(slots)
+        self._turns: Turns | None = None
+        self._passes: Passes | None = None
         self._looked, self._stale = -np.inf, ""
         self._place = 0
         self._pid = os.getpid()
@@ -249,12 +259,12 @@ class Mixer(Generic[Key]):
         clock = self.plan.clock
         progress = 0.0 if clock is None else clock.tick()
         self._mix = self.plan.schedule.at(progress, self.plan.ratio)
-        self._synthetic = choose_slots(self._mix.p, size, self._slots)
+        self._synthetic = self._slots.allocate(self._mix.p, size)
 
-    def _fill(self, real: Key, synthetic: bool) -> Slot[Key]:
+    def _fill(self, real: Key, synthetic: bool, turn: int | None = None) -> Slot[Key]:
         if not synthetic:
             return self._give_real(real, "real", "")
-        sample, reason = self._draw()
+        sample, reason = self._draw(turn)
         if sample is None and (self._mix.real == "none" or self.plan.strict):
             sample = self._insist(reason)
         if sample is None:
@@ -270,32 +280,39 @@ class Mixer(Generic[Key]):
             self._log.append(kind, str(real), reason)
         return Slot(real)
 
-    def _draw(self) -> tuple[BankSample | None, str]:
+    def _draw(self, turn: int | None = None) -> tuple[BankSample | None, str]:
         """A sample, or None and why there is none."""
         if self.plan.bank is None:
             return None, "no bank"
         try:
-            if self._reader is None:
-                from gansynth.bank import BankReader
-
-                self._reader = BankReader(self.plan.bank, handles=OPEN)
-            if stale := self._look(self._reader):
+            passes = self._passes = self._passes or self._open(self.plan.bank)
+            if stale := self._look(passes.reader):
                 return None, stale
-            sample = self._wished(self._reader)
+            sample = self._wished(passes, turn)
         except Exception as error:  # whatever ails a bank, the host's training goes on
-            self._reader = None
+            self._passes = None
             return None, f"{type(error).__name__}: {error}"
         if sample is None:
             return None, "the bank is empty"
         reason = self._refuse(sample) if self._refuse is not None else ""
         return (None, reason) if reason else (sample, "")
 
-    def _wished(self, reader: BankReader) -> BankSample | None:
-        sample = reader.draw(self._draws)
+    def _open(self, bank: Path) -> Passes:
+        from gansynth.bank import BankReader
+        from gansynth.passes import Passes, Team, Turns
+
+        plan, team = self.plan, Team.here(self.plan.workers)
+        if self._turns is None:  # a bank that has to be opened again goes on where it was
+            self._turns = Turns(team, plan.log, "_".join(map(str, plan.stream)))
+        reader = BankReader(bank, handles=OPEN)
+        return Passes(reader, (plan.seed, *plan.stream), team, self._turns, self._order)
+
+    def _wished(self, passes: Passes, turn: int | None) -> BankSample | None:
+        sample = passes.draw(turn)
         for _ in range(WISHES - 1 if self._wish is not None else 0):
             if sample is None or self._wish is None or self._wish(sample):
                 break
-            sample = reader.draw(self._draws)
+            sample = passes.reader.draw(self._draws)
         return sample
 
     def _look(self, reader: BankReader) -> str:

@@ -11,6 +11,8 @@ Mask = npt.NDArray[np.bool_]
 
 EVEN = 0.2
 """A border is background if its middle half spreads over less than this share of all values."""
+MASKED = 0.9
+"""Share of what differs from the outer value that stands out of it, where images are masked."""
 HALF = 0.5
 """Share of Otsu's threshold that is taken: dark tissue is body, too."""
 
@@ -74,6 +76,22 @@ def body_mask(image: FloatArray) -> Mask:
     for channel, values in zip(image, outer, strict=True):
         found |= channel != values[0]
     return np.asarray(binary_fill_holes(found), bool) if found.any() else organ_mask(image)
+
+
+def shown_body(image: FloatArray) -> Mask:
+    """The body that an image shows: to the voxel in a masked image, else what stands out.
+
+    Around a head in air voxels differ from one outer value, too: ``body_mask`` counts if nearly all
+    of it stands out.
+
+    Args:
+        image: float32 (C, D, H, W) or (C, H, W).
+
+    Returns:
+        Bool (D, H, W) or (H, W), nowhere empty.
+    """
+    organ, body = organ_mask(image), body_mask(image)
+    return body if organ[body].mean() >= MASKED else organ
 
 
 def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:

@@ -34,11 +34,17 @@ class Table:
         mix: what may be drawn in it.
         synthetic: bool (places,), where a synthetic sample belongs.
         real: int64 (places,), the real case of each place; of a synthetic one its stand-in.
+        drawn: synthetic samples of all epochs before this one.
     """
 
     mix: Mix
     synthetic: npt.NDArray[np.bool_]
     real: IntArray
+    drawn: int
+
+    def turn(self, place: int) -> int:
+        """Number of a place's synthetic sample among all of the training, from 0."""
+        return self.drawn + int(np.count_nonzero(self.synthetic[:place]))
 
 
 def count_places(ratio: Ratio, real: int) -> int:
@@ -93,24 +99,23 @@ class Places:
 
     def table(self, epoch: int) -> Table:
         """The table of an epoch, counted from 0."""
-        mix = self._mix(epoch)
+        mix, drawn = self._mix(epoch), self._drawn(epoch)
         if mix.real == "chosen":
-            return Table(mix, np.zeros(len(self), np.bool_), self._chosen(epoch))
+            return Table(mix, np.zeros(len(self), np.bool_), self._chosen(epoch), drawn)
         synthetic = self._synthetic(epoch)
         if self._whole and self.plan.ratio.real == 0 and synthetic.all():
-            return Table(mix, synthetic, np.arange(self.real))
+            return Table(mix, synthetic, np.arange(self.real), drawn)
         if self._whole:
             first, count = epoch * (len(self) - self.real), len(self) - self.real
             others = self._cycle(range(self.real), first, count, _STAND_IN)
-            return Table(mix, synthetic, np.concatenate([np.arange(self.real), others]))
-        drawn = self._drawn(epoch)
+            return Table(mix, synthetic, np.concatenate([np.arange(self.real), others]), drawn)
         real = np.empty(len(self), np.int64)
         for places, first, stream in (
             (~synthetic, epoch * len(self) - drawn, _ORDER),
             (synthetic, drawn, _STAND_IN),
         ):
             real[places] = self._cycle(range(self.real), first, int(places.sum()), stream)
-        return Table(mix, synthetic, real)
+        return Table(mix, synthetic, real, drawn)
 
     def rng(self, *key: int) -> np.random.Generator:
         """Randomness of this key, the same in every process."""

@@ -1,8 +1,8 @@
 """R:S, and which slot of a batch is synthetic.
 
-The ratio is exact in expectation and stratified per batch: ``n = floor(pB) + Bernoulli(frac(pB))``
-synthetic slots at random places, ``p = S / (R + S)``. Places are random because hosts treat slots
-differently (nnU-Net forces foreground into the last ones). Needs numpy only.
+A share ``p = S / (R + S)`` of the samples is synthetic, to within one sample of each process that
+draws, at every moment. Slots are random because hosts treat them differently (nnU-Net forces
+foreground into the last ones). Needs numpy only.
 """
 
 from __future__ import annotations
@@ -51,23 +51,52 @@ class Ratio:
         return f"{self.real:g}:{self.synthetic:g}"
 
 
-def choose_slots(p: float, batch_size: int, rng: np.random.Generator) -> frozenset[int]:
-    """Which slots of a batch are synthetic: ``floor(pB) + Bernoulli(frac(pB))`` random ones.
+class SlotAllocator:
+    """Says which slots of each batch are synthetic; what is left over goes to the next batch.
+
+    A batch has the floor or the ceiling of pB such slots. At every moment the count lies within one
+    of the sum of pB over all batches so far, and is that sum in expectation, wherever the process
+    begins and however soon it ends; so p may change, and a worker needs no word of the others.
+    Where in its stretch of batches a sample comes is left to chance, or a host that goes through
+    its cases in turns would miss the same ones in each round.
 
     Args:
-        p: share of synthetic samples, 0 to 1.
-        batch_size: slots in the batch, B.
         rng: the caller's own generator (one per worker process).
-
-    Raises:
-        UsageFault: p is no share, or the batch has no slot.
     """
-    if not 0 <= p <= 1:
-        raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
-    if batch_size < 1:
-        raise UsageFault(f"batch size is {batch_size}, expected at least 1")
-    expected = p * batch_size
-    count = math.floor(expected)
-    count += int(rng.random() < expected - count)
-    slots = rng.choice(batch_size, size=min(count, batch_size), replace=False)
-    return frozenset(int(s) for s in slots)
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._owed = 0.0
+        """Synthetic slots asked for and not given so far, above -1 and below 1."""
+
+    def allocate(self, p: float, batch_size: int) -> frozenset[int]:
+        """The synthetic slots of the next batch.
+
+        Args:
+            p: share of synthetic samples, 0 to 1.
+            batch_size: slots in the batch, B.
+
+        Raises:
+            UsageFault: p is no share, or the batch has no slot.
+        """
+        if not 0 <= p <= 1:
+            raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
+        if batch_size < 1:
+            raise UsageFault(f"batch size is {batch_size}, expected at least 1")
+        count = math.floor(p * batch_size)
+        part = p * batch_size - count
+        more = self._rng.random() < self._chance(part)
+        self._owed += part - more
+        slots = self._rng.choice(batch_size, size=min(count + more, batch_size), replace=False)
+        return frozenset(int(s) for s in slots)
+
+    def _chance(self, part: float) -> float:
+        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean.
+
+        A process owed w >= 0 has given the floor of what was asked, with probability 1 - w; one
+        owed w < 0 the ceiling, with probability 1 + w.
+        """
+        owed = self._owed
+        if owed < 0:
+            return 0.0 if owed + part <= 0 else (owed + part) / (1 + owed)
+        return 1.0 if owed + part >= 1 else part / (1 - owed)

@@ -192,11 +192,11 @@ class Condition:
         lesion: int16 (D, H, W) or (H, W): what is to be drawn into the background, 0 elsewhere;
             ``labels`` hold it, and whatever else the background shows.
         donor: float32 (C, ...) another case's image, brought to where its lesion is to lie.
-        body: bool, where the background shows a body: beyond it nothing is to be drawn; None where
-            nobody has looked.
+        body: bool, where the background shows a body, and lesions of boxes may lie: beyond it
+            nothing is to be drawn; None where nobody has looked.
         region: bool (D, H, W) or (H, W): all that is drawn anew, where that is more than the lesion
             (what it has left, or some of its surroundings); None for the lesion alone.
-        present: boxes that the background has already.
+        present: boxes that the background has already, and keeps.
         context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
         moved: float32 (C, ...) the case's own image, moved along with its label map.
         given: float32 (K, ...) channels that are known and need not be drawn, in the generator's

@@ -2,7 +2,7 @@
 
 ``to_generator`` takes a source case to what a generator learns from, ``to_host`` brings a sample
 back. Random choices (which slice, where to crop) are drawn first as a ``Placement``, then applied,
-so that any draw can be recorded and replayed. Needs numpy (and scipy to resample) only.
+so that any draw can be recorded and replayed. Needs numpy only.
 """
 
 from __future__ import annotations

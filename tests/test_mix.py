@@ -179,7 +179,7 @@ def test_forked_workers_and_epochs_draw_distinct_samples(cases, toy_bank, persis
     assert cases.opened() == []
     counts = mixed.counts()
     assert (counts.real, counts.synthetic) == (0, 25)
-    assert counts.distinct > 10
+    assert counts.distinct >= 24  # the parent knows nothing of workers, nor they of it
 
 
 @pytest.mark.slow
@@ -190,8 +190,7 @@ def test_workers_that_inherit_nothing_draw_distinct_samples(toy_bank, method):
     loader = DataLoader(mixed, batch_size=6, num_workers=2, multiprocessing_context=method)
     order = epoch(loader)
     assert min(order) >= 100
-    assert order[:6] != order[6:]
-    assert mixed.counts().synthetic == 12
+    assert len(set(order)) == mixed.counts().synthetic == 12
 
 
 def test_the_same_seed_draws_the_same_and_another_rank_does_not(cases, toy_bank, monkeypatch):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth._segment import sample_id, segment_name
 from gansynth.clock import Clock
 from gansynth.drawlog import summarise
 from gansynth.errors import TrainingFault
@@ -66,7 +67,8 @@ def test_every_batch_holds_the_share_asked_for(mixer, toy_bank, p, size, how):
         ]  # fmt: skip
         batches.append(kinds(one).count("s"))
     assert set(batches) <= {int(p * size), int(np.ceil(p * size))}
-    assert np.mean(batches) == pytest.approx(p * size, abs=0.2)
+    asked = p * size * np.arange(1, 61)
+    assert np.abs(np.cumsum(batches) - asked).max() <= 1 + 1e-9
 
 
 def test_a_real_slot_is_the_case_that_the_host_asked_for(mixer, toy_bank):
@@ -111,6 +113,48 @@ def test_what_is_drawn_is_logged_by_id_and_source(mixer, toy_bank, log):
     assert path.read_text().splitlines() == expected
 
 
+# -- a bank is used up before a sample comes again -------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_every_sample_comes_once_before_one_comes_again(mixer, toy_bank, frozen):
+    mixed = mixer(HALF, toy_bank(samples=10, frozen=frozen))
+    ids = [one for _ in range(40) for one in drawn_ids(mixed.batch([0]))]
+    assert [len(set(ids[n : n + 10])) for n in (0, 10)] == [10, 10]
+    assert ids[:10] != ids[10:20]
+
+
+def test_what_is_added_to_a_live_bank_is_drawn_first(mixer, toy_bank):
+    bank, more = toy_bank(samples=4, frozen=False), toy_bank("more", samples=3, frozen=False)
+    mixed = mixer(ONLY, bank)
+    old = drawn_ids(mixed.batch(range(2)))
+    (segment,) = more.glob("segment-*.h5")
+    segment.rename(bank / segment_name(9))
+    mixed._passes.reader.rescan_seconds = 0.0
+    ids = drawn_ids(mixed.batch(range(5)))
+    assert sorted(ids[:3]) == [sample_id(9, row) for row in range(3)]
+    assert len({*old, *ids}) == 7
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_workers_that_know_how_many_they_are_share_a_pass(mixer, toy_bank, log, frozen):
+    mixed = mixer(ONLY, toy_bank(samples=12, frozen=frozen), workers=3)
+    assert fork(lambda _: mixed.batch(range(4)), 3) == [0, 0, 0]
+    assert summarise(log).distinct == 12
+
+
+def test_a_turn_says_the_sample_whoever_draws(mixer, toy_bank):
+    bank = toy_bank(samples=6)
+    rng, mix = np.random.default_rng(0), Schedule().at(0, ONLY)
+    first, other = mixer(ONLY, bank), mixer(ONLY, bank)
+    ids = [
+        mixed.fill(0, mix, synthetic=True, rng=rng, turn=turn).sample.id
+        for turn, mixed in zip((*range(6), 2), (*[first] * 6, other), strict=True)
+    ]
+    assert len(set(ids[:6])) == 6
+    assert ids[6] == ids[2]
+
+
 # -- no sample: what the phase says ----------------------------------------------------------------
 
 
@@ -133,7 +177,7 @@ def test_whatever_ails_a_bank_a_mixed_phase_goes_on(mixer, toy_bank, log, troubl
     else:
         if trouble == "vanished":
             mixed.batch(range(2))
-            mixed._reader.rescan_seconds = 0.0
+            mixed._passes.reader.rescan_seconds = 0.0
         shutil.rmtree(bank)
     before = summarise(log).fell_back
     mixed.batch(range(4))
@@ -274,9 +318,9 @@ def test_a_whole_training_draws_the_share_that_its_schedule_asks_for(
     assert fork(work, workers) == [0] * workers
     counts = summarise(log)
     assert counts.real + counts.synthetic == batches * size
-    asked = Schedule.parse(schedule).share_of(ratio)
-    # Only the last slot of a batch is left to chance: at most half a slot of deviation each.
-    assert counts.realised == pytest.approx(asked, abs=5 * 0.5 / size / batches**0.5)
+    told = Schedule.parse(schedule)
+    asked = sum(size * told.at(batch / batches, ratio).p for batch in range(batches))
+    assert abs(counts.synthetic - asked) <= workers
 
 
 def test_no_real_case_slips_in_before_fine_tuning_whoever_draws(mixer, toy_bank, log, tmp_path):

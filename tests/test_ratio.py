@@ -1,4 +1,4 @@
-"""R:S: read as written, exact in expectation, stratified per batch, at random places."""
+"""R:S: read as written, kept to within a sample at every moment, at random places."""
 
 import math
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from gansynth.errors import UsageFault
-from gansynth.ratio import Ratio, choose_slots
+from gansynth.ratio import Ratio, SlotAllocator
 
 BATCHES = 2000
 
 
-def plan(p: float, batch_size: int, seed: int = 0) -> np.ndarray:
+def plan(p: float, batch_size: int, seed: int = 0, batches: int = BATCHES) -> np.ndarray:
     """Booleans (batches, slots)."""
-    rng = np.random.default_rng(seed)
-    drawn = [choose_slots(p, batch_size, rng) for _ in range(BATCHES)]
+    allocator = SlotAllocator(np.random.default_rng(seed))
+    drawn = [allocator.allocate(p, batch_size) for _ in range(batches)]
     return np.array([[slot in batch for slot in range(batch_size)] for batch in drawn])
 
 
@@ -46,15 +46,32 @@ def test_what_is_no_ratio_is_refused_with_the_text(text):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
-@pytest.mark.parametrize("text", ["1:1", "2:1", "9:1", "1:3", "2813:4000"])
-def test_the_realised_share_is_the_ratio_within_three_sigma(text, batch_size):
+@pytest.mark.parametrize("text", ["1:1", "2:1", "9:1", "1:3", "1:5", "2813:4000"])
+def test_the_count_is_never_off_by_a_sample(text, batch_size):
     p = Ratio.parse(text).p
-    drawn = int(plan(p, batch_size).sum())
-    part = p * batch_size - math.floor(p * batch_size)
-    sigma = math.sqrt(
-        BATCHES * part * (1 - part)
-    )  # only the last slot of a batch is left to chance
-    assert abs(drawn - p * batch_size * BATCHES) <= 3 * sigma + 1e-9
+    counts = np.cumsum(plan(p, batch_size).sum(axis=1))
+    asked = p * batch_size * np.arange(1, BATCHES + 1)
+    assert np.abs(counts - asked).max() <= 1 + 1e-9
+
+
+def test_the_count_is_never_off_by_a_sample_while_the_ratio_changes():
+    allocator = SlotAllocator(np.random.default_rng(0))
+    shares = [1.0] * 50 + np.linspace(1, 0, 300).tolist() + [0.0] * 20
+    counts = np.cumsum([len(allocator.allocate(p, 3)) for p in shares])
+    assert np.abs(counts - np.cumsum(np.multiply(shares, 3))).max() <= 1 + 1e-9
+    assert counts[49] == 150
+    assert counts[-1] == counts[-20]
+
+
+@pytest.mark.parametrize(("p", "batch_size", "batches"), [(1 / 6, 1, 4), (0.6, 1, 2), (0.3, 5, 3)])
+def test_workers_that_soon_end_are_not_off_together(p, batch_size, batches):
+    counts = [plan(p, batch_size, seed, batches).sum() for seed in range(BATCHES)]
+    assert np.mean(counts) == pytest.approx(p * batch_size * batches, abs=4 * 0.5 / BATCHES**0.5)
+
+
+def test_a_host_that_takes_its_cases_in_turns_does_not_miss_the_same_ones():
+    synthetic = plan(1 / 6, 1, batches=600)[:, 0]
+    assert set(np.flatnonzero(synthetic) % 6) == set(range(6))
 
 
 @pytest.mark.parametrize(("p", "batch_size"), [(0.5, 3), (1 / 3, 2), (0.1, 7), (0.9, 4), (0.5, 4)])
@@ -83,4 +100,4 @@ def test_the_same_generator_plans_the_same_and_another_does_not():
 @pytest.mark.parametrize(("p", "batch_size"), [(-0.1, 2), (1.1, 2), (float("nan"), 2), (0.5, 0)])
 def test_a_share_or_batch_size_out_of_range_is_refused(p, batch_size):
     with pytest.raises(UsageFault):
-        choose_slots(p, batch_size, np.random.default_rng(0))
+        SlotAllocator(np.random.default_rng(0)).allocate(p, batch_size)

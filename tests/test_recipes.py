@@ -19,6 +19,7 @@ from gansynth.recipes import find_recipe, read_recipe
 from gansynth.registry import installed
 from gansynth.settings import overlay
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.grid import ORIENTATION
 from gansynth.testing import ToySource
 from gansynth.training import steps_for
 
@@ -92,6 +93,7 @@ def test_han2018_is_what_its_section_3_says():
     gan, wgan = (installed().recipe(f"han2018-{name}").spec for name in ("dcgan", "wgan"))
     for spec in (gan, wgan):
         assert (spec.read["plane"], spec.read["slices"]) == ("sagittal", "80-149")
+        assert spec.read["count_from"] == "right"  # ours: the paper does not say
         assert [run.read["resize"] for run in spec.runs] == ["128x128", "128x128", "64x64"]
         assert [run.reports["hours"] for run in spec.runs] == [2, 2, 1]
         assert (spec.set["output"], spec.set["d_activation"]) == ("linear", "elu")
@@ -111,6 +113,10 @@ class Brats(ToySource):
     def schema(self):
         sequences = ("T1", "T1c", "T2", "FLAIR")
         return replace(super().schema, channels=sequences, outside_fill=(0.0,) * 4)
+
+    @property
+    def space(self):
+        return replace(super().space, host={"orientation": ORIENTATION})
 
 
 @pytest.fixture

@@ -211,7 +211,8 @@ class Session:
             done=self._first * job.config.subepochs,
         )
         # Tables are keyed by subepoch: those of a training that is continued go on, too.
-        return replace(plan, stream=(0,), patience=job.patience)
+        workers = max(1, job.config.processes)
+        return replace(plan, stream=(0,), patience=job.patience, workers=workers)
 
     def _order(self, cases: Sequence[HostCase]) -> Order:
         job, choices, injection = self.job, self.job.choices, self.job.injection

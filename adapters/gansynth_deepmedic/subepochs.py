@@ -114,9 +114,16 @@ class Subepochs:
 
     def _slot(self, place: Place) -> Slot[int]:
         rng = self.places.rng(_DRAW, place.subepoch, place.number)
-        mix = self.table(place.subepoch).mix
+        table = self.table(place.subepoch)
         fits = (lambda sample: not self._refuse(sample)) if place.synthetic else None
-        return self._mixer.fill(place.real, mix, synthetic=place.synthetic, rng=rng, wish=fits)
+        return self._mixer.fill(
+            place.real,
+            table.mix,
+            synthetic=place.synthetic,
+            rng=rng,
+            turn=table.turn(place.number),
+            wish=fits,
+        )
 
     def _refuse(self, sample: BankSample) -> str:
         """Why a sample is not used, or ""; looks at nothing but the sample."""

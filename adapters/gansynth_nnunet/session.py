@@ -124,6 +124,8 @@ class MixSession:
         return {case: case if origin is None else origin.source.subject(case) for case in ids}
 
     def _make_plan(self, shared: Shared) -> MixPlan[str]:
+        from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
         training = self.training
         plan: MixPlan[str] = self.config.injection.plan(
             shared.bank,
@@ -133,7 +135,8 @@ class MixSession:
             done=training.epoch * training.batches,
             rank=training.rank,
         )
-        return replace(plan, patience=self.config.patience)
+        workers = max(1, get_allowed_n_proc_DA())
+        return replace(plan, patience=self.config.patience, workers=workers)
 
     def _steer(self) -> None:
         if self._supply is not None:

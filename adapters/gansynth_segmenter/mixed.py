@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from gansynth.conditions.sampler import replace_ignored
 from gansynth.errors import UsageFault
 from gansynth.mixing import Mixer, MixPlan, Slot
-from gansynth.ratio import choose_slots
+from gansynth.places import Places
 from gansynth.schema import Case, FloatArray, LabelArray
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gansynth_segmenter.augmentation import Warp
 
 Pair = tuple[FloatArray, LabelArray]
-_SLOTS, _SAMPLES, _MOVED = 1, 2, 3
+_SAMPLES, _MOVED = 2, 3
 """Numbers in the seeds: numpy takes (1, 2) and (1, 2, 0) for the same."""
 
 
@@ -157,9 +157,8 @@ class SegmenterBatches:
 
     Args:
         cutter: brings what is drawn to one size.
-        plan: what is mixed in; its schedule goes by ``step / steps``, and not by its clock.
-        cases: real training cases, by id.
-        steps: of the whole training.
+        plan: what is mixed in; its clock, which schedules need, counts steps and never ticks.
+        cases: real training cases, by id; they take turns.
         batch_size: samples of a step.
         warp: usual augmentation; None for none.
         augment_synthetic: apply it to samples of the bank, too.
@@ -171,15 +170,17 @@ class SegmenterBatches:
         plan: MixPlan[str],
         cases: Sequence[str],
         *,
-        steps: int,
         batch_size: int,
         warp: Warp | None = None,
         augment_synthetic: bool = True,
     ) -> None:
-        self.cutter, self.plan, self.cases = cutter, plan, tuple(cases)
-        self.steps, self.batch_size = steps, batch_size
+        self.cutter, self.plan, self.cases = cutter, replace(plan, stream=()), tuple(cases)
+        chosen = tuple(self.cases.index(case) for case in plan.chosen)
+        # Not another type of plan: the mixer names cases by id, a table of places by number.
+        numbered = cast(MixPlan[int], replace(cast(Any, self.plan), chosen=chosen))
+        self.places = Places(numbered, len(self.cases), batch_size)
         self.warp, self.augment_synthetic = warp, augment_synthetic
-        self.mixer = Mixer(plan, cutter.misfit)
+        self.mixer = Mixer(self.plan, cutter.misfit)
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
         """Samples of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
@@ -191,13 +192,17 @@ class SegmenterBatches:
 
         from gansynth.generator import Batch
 
-        mix = self.plan.schedule.at(step / self.steps, self.plan.ratio)
-        synthetic = choose_slots(mix.p, self.batch_size, self._rng(_SLOTS, step))
+        table = self.places.table(step)
         pairs = []
         for number in which:
             rng = self._rng(_SAMPLES, step, number)
-            real = self.cases[int(rng.integers(len(self.cases)))]
-            slot = self.mixer.fill(real, mix, synthetic=number in synthetic, rng=rng)
+            slot = self.mixer.fill(
+                self.cases[int(table.real[number])],
+                table.mix,
+                synthetic=bool(table.synthetic[number]),
+                rng=rng,
+                turn=table.turn(number),
+            )
             pair = self.cutter.filled(slot, rng)
             if self.warp is not None and (slot.sample is None or self.augment_synthetic):
                 pair = self.warp(*pair, self._rng(_MOVED, step, number))

@@ -190,7 +190,6 @@ class Session:
             cutter,
             self._plan(),
             job.source.train_ids,
-            steps=job.steps,
             batch_size=options.batch_size,
             warp=warp if usual else None,
             augment_synthetic=job.injection.augment_synthetic,

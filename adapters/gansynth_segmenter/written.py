@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.integrity import disk_errors, read_nifti_header, write_bytes_atomic
+from gansynth.regrid import pick
 from gansynth.schema import LabelArray
 from gansynth.sources.base import CaseSource
 from gansynth.sources.flat import FlatSource
@@ -45,7 +46,7 @@ def write_prediction(
     header = read_nifti_header(source.entry(case_id).reference)
     shape = canonical_shape(header.shape, header.affine)
     if shape != labels.shape:
-        labels = _nearest(labels, shape)
+        labels = pick(labels, shape)
     path = folder / f"{_plain(case_id)}.nii.gz"
     with disk_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,14 +66,6 @@ def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
     small = numbers.max(initial=0) < 256
     Image.fromarray(numbers.astype(np.uint8) if small else numbers).save(stream, format="PNG")
     return stream.getvalue()
-
-
-def _nearest(labels: LabelArray, shape: tuple[int, ...]) -> LabelArray:
-    at = [
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
-        for new, old in zip(shape, labels.shape, strict=True)
-    ]
-    return labels[np.ix_(*at)]
 
 
 def _nifti(labels: LabelArray, affine: np.ndarray[Any, np.dtype[np.float64]]) -> bytes:

@@ -13,10 +13,12 @@ from gansynth.findings import Checked, Finding
 from gansynth.schema import content_hash
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.classes import without_cases
+from gansynth.sources.skull import WHOLE
 from gansynth_yolo.dataset_file import SPLITS
 from gansynth_yolo.headers import read_pixels
-from gansynth_yolo.images import YoloImage, shared_fault, walk
+from gansynth_yolo.images import YoloImage, shared_fault, some, walk
 from gansynth_yolo.source import YoloSource
+from gansynth_yolo.stripping import StrippedImage
 
 FEW = 64
 """Of 256 grey levels that a detector sees; fewer of an image of 16 bits are worth a word."""
@@ -127,6 +129,7 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
             "little mosaic and scaling, or such boxes vanish in training"
         )
         yield Finding("warning", small[0].case, path, message)
+    yield from _cut(source)
     used = {int(n) for image in source.images["train"] for n in image.rows[:, 0]}
     for number, name in enumerate(source.file.names):
         if number not in used:
@@ -136,6 +139,22 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
         yield from without_cases(source, source.schema.classes, path)
     except GansynthError as fault:
         yield Finding("error", None, path, str(fault))
+
+
+def _cut(source: YoloSource) -> Iterator[Finding]:
+    """Boxes that skull-stripping does not leave whole."""
+    images = [i for i in source.listing.images.values() if isinstance(i, StrippedImage)]
+    cut = {image.case: image for image in images if image.cut}
+    if not cut:
+        return
+    boxes = sum(len(image.labels.rows) for image in images)
+    lost = sum(image.cut for image in cut.values())
+    message = (
+        f"{source.file.path}: skull_strip leaves {boxes - lost} of {boxes} box(es) whole "
+        f"({WHOLE:.0%} of them brain), not those of {some(list(cut), 8)}; look at these, or "
+        "leave them out"
+    )
+    yield Finding("warning", next(iter(cut)), source.file.path, message)
 
 
 def _shortest(image: YoloImage) -> float:

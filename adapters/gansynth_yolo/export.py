@@ -24,7 +24,7 @@ from gansynth.quality.traces.wanted import names_in
 from gansynth.reporting import Reporter
 from gansynth.sharing import forget_times
 from gansynth.supply import BankSize
-from gansynth_yolo.export_plan import LINKED, NOT_ANONYMOUS, ExportPlan, plan_export
+from gansynth_yolo.export_plan import ExportPlan, plan_export
 from gansynth_yolo.labels import as_rows, label_text
 from gansynth_yolo.mirror import names_of, parts, place
 from gansynth_yolo.mixed import corners, pixels
@@ -197,7 +197,7 @@ def _manifest(
         "edits": list(reader.spec.edits),
         "seed": reader.spec.seed,
         "rejected": dict(rejected),
-        "note": LINKED if mixed else NOT_ANONYMOUS,
+        "note": plan.note,
     }
     if not mixed:
         names = names_in(reader.spec.lineage, plan.source.schema)

@@ -28,6 +28,10 @@ NOT_ANONYMOUS = (
     "synthetic is not anonymous: boxes are like those of training images, and a generator can draw "
     "what it has learnt by heart. Look at the images before they leave the house"
 )
+WRITTEN = (
+    "real images are skull-stripped copies of your own; detectors write their caches into this "
+    "folder only"
+)
 OTHERWISE = "export --content mixed for yourself"
 LINKED = (
     "real images and labels are links to your own: keep those where they are; detectors write "
@@ -58,6 +62,13 @@ class ExportPlan:
     repeats: int
     manifest: dict[str, Any] | None
     generator: str
+
+    @property
+    def note(self) -> str:
+        """What whoever gets the folder must know."""
+        if self.content != "mixed":
+            return NOT_ANONYMOUS
+        return WRITTEN if self.source.options.skull_strip else LINKED
 
     @property
     def build(self) -> Path:
@@ -103,7 +114,7 @@ class ExportPlan:
             "held_out_images": len(self.source.held_out_ids) if mixed else 0,
             "synthetic_share": self.samples / (listed + self.samples),
             "record": str(self.record or self.folder / "manifest.json"),
-            "note": LINKED if mixed else NOT_ANONYMOUS,
+            "note": self.note,
         }
         if mixed:
             document["then"] = f"any YOLO detector, with data={self.folder / 'data.yaml'}"

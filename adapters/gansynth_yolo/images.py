@@ -11,13 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from gansynth.errors import DataFault, GansynthError, IntegrityFault
 from gansynth.integrity import reading
 from gansynth.schema import FloatArray
 from gansynth.sources.picture_files import SUFFIXES
 from gansynth_yolo.dataset_file import DatasetFile, check_inside, printable
-from gansynth_yolo.headers import Header, read_header
+from gansynth_yolo.headers import Header, read_header, read_pixels
 from gansynth_yolo.labels import Labels, Rows, corners, read_labels
 from gansynth_yolo.options import YoloOptions
 
@@ -52,10 +55,23 @@ class YoloImage:
     labels: Labels
     labelled: bool
 
-    @property
+    @cached_property
     def rows(self) -> Rows:
         """Float64 (N, 5) as written: class, xc, yc, w, h; repeated ones once."""
         return self.labels.rows
+
+    @property
+    def as_filed(self) -> bool:
+        """Whether image and boxes are those of the files."""
+        return True
+
+    def pixels(self) -> npt.NDArray[Any]:
+        """Uint8 or uint16 (H, W), or uint8 (H, W, 3).
+
+        Raises:
+            DataFault: the file is damaged.
+        """
+        return read_pixels(self.image)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -283,7 +299,16 @@ def _image(
         found.faults.append((case, path, fault))
         return None
     found.faults += [(case, label, fault) for fault in labels.faults]
-    return YoloImage(case, split, path, label, header, labels, labelled)
+    return _kind(options)(case, split, path, label, header, labels, labelled)
+
+
+def _kind(options: YoloOptions) -> type[YoloImage]:
+    """What images are: as filed, or skull-stripped."""
+    if not options.skull_strip:
+        return YoloImage
+    from gansynth_yolo.stripping import StrippedImage
+
+    return StrippedImage
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -1,5 +1,7 @@
 """A data set as a detector may have it: links to the user's images, in a folder of ours.
 
+Skull-stripped images are written there, since no file holds them.
+
 Detectors write beside what they read: caches of labels, arrays of images, "restored" pictures. So
 none is ever shown the user's folder.
 """
@@ -19,6 +21,7 @@ import yaml
 
 from gansynth.errors import UsageFault
 from gansynth.integrity import disk_errors, temporary_beside
+from gansynth.png import png_bytes
 from gansynth_yolo.images import YoloImage
 from gansynth_yolo.labels import clipped, label_text
 from gansynth_yolo.source import YoloSource
@@ -102,13 +105,13 @@ def names_of(images: Sequence[YoloImage]) -> list[str]:
     digits = len(str(len(images)))
     return [
         f"{number:0{digits}d}_{re.sub(r'[^A-Za-z0-9._-]+', '-', image.image.stem)[-100:]}"
-        f"{image.image.suffix.lower()}"
+        f"{image.image.suffix.lower() if image.as_filed else '.png'}"
         for number, image in enumerate(images)
     ]
 
 
 def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
-    """Link an image and its label file; labels that detectors would refuse are written anew.
+    """Link an image and its label file; what is not as filed, or would be refused, is written.
 
     Args:
         image: of the source.
@@ -118,10 +121,14 @@ def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
     """
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)
-    link(image.image, images / name)
+    if image.as_filed:
+        link(image.image, images / name)
+    else:
+        (images / name).write_bytes(png_bytes(image.pixels()))
     target = labels / Path(name).with_suffix(".txt")
     inside = clipped(image.rows)
-    if not image.labelled or np.abs(inside - image.rows).max(initial=0) > TOLERATED:
+    unlike = not (image.as_filed and image.labelled)
+    if unlike or np.abs(inside - image.rows).max(initial=0) > TOLERATED:
         target.write_text(label_text(inside), "utf-8")
     else:
         link(image.label, target)

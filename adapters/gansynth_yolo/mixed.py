@@ -102,7 +102,8 @@ class Slots:
         epoch = self.done + self._shared[index]
         self._shared[index] += 1
         self._now = (epoch, index, 0)
-        return self._fill(self._primaries, epoch, index, (_PRIMARY, epoch, index))
+        turn = self._table(epoch).turn(index)
+        return self._fill(self._primaries, epoch, index, (_PRIMARY, epoch, index), turn=turn)
 
     def partner(self, index: int, annotated: IntArray | None = None) -> Drawn:
         """What fills a place as a partner of the primary that this process drew last.
@@ -166,6 +167,7 @@ class Slots:
         index: int,
         key: tuple[int, ...],
         annotated: IntArray | None = None,
+        turn: int | None = None,
     ) -> Drawn:
         table, rng = self._table(epoch), self.places.rng(*key)
         real, wish = int(table.real[index]), None
@@ -176,7 +178,8 @@ class Slots:
             if len(annotated) and real not in annotated:
                 real = int(rng.choice(annotated))
         synthetic = bool(table.synthetic[index])
-        return self._drawn(mixer.fill(real, table.mix, synthetic=synthetic, rng=rng, wish=wish))
+        slot = mixer.fill(real, table.mix, synthetic=synthetic, rng=rng, turn=turn, wish=wish)
+        return self._drawn(slot)
 
     def _table(self, epoch: int) -> Table:
         table = self._tables.get(epoch)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from gansynth.sources.planes import Edges, PixelSpacing
-from gansynth.sources.reading import ReadOptions, SplitsFile
+from gansynth.sources.reading import ReadOptions, SkullStrip, SplitsFile
 
 
 def _two_groups(value: Any) -> Any:
@@ -40,6 +40,7 @@ class YoloOptions(ReadOptions):
         description="`pad`: brought to `size` as a whole and undistorted, zeros around it; "
         "`stretch`: rows and columns each on their own",
     )
+    skull_strip: SkullStrip = False
     classes: Literal["none", "boxes"] = Field(
         "none",
         description="`boxes`: an image is of the class of its largest box, or `background`",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from math import ceil, log2
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -184,11 +185,13 @@ class YoloSource(CaseSource):
     @cached_property
     def space(self) -> Space:
         """Whole images of one size. The host's record has no size: detectors take any."""
-        host = {
+        host: dict[str, Any] = {
             "dataset": self.name,
             "box_classes": list(self.file.names),
             "channels": list(self.schema.channels),
         }
+        if self.options.skull_strip:  # records without stay what they were before there were any
+            host["skull_strip"] = True
         return Space("crop", self.size, host=host, pad_label=0)
 
     @cached_property
@@ -215,7 +218,7 @@ class YoloSource(CaseSource):
             DataFault: unknown, or damaged.
         """
         image = self.image(case_id)
-        pixels = scaled(read_pixels(image.image), grey=self.grey)
+        pixels = scaled(image.pixels(), grey=self.grey)
         boxes = Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
         number = self.label_class(case_id)
         case = Case(case_id, self.subject(case_id), pixels, None, boxes, number)
@@ -229,8 +232,8 @@ class YoloSource(CaseSource):
         """Lineage record of an image, whatever size it is read in.
 
         The hash is of the file's pixels. Boxes are not in it: an image that is held out is held out
-        however it is annotated. Images of one constant value are all alike, so the hash of one is
-        made of its id too.
+        however it is annotated, skull-stripped or not. Images of one constant value are all alike,
+        so the hash of one is made of its id too.
         """
         image = self.image(case_id)
         pixels = read_pixels(image.image)

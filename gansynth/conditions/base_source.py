@@ -25,8 +25,8 @@ from gansynth.sources.grid import same_spacing
 log = logging.getLogger("gansynth")
 
 NOT_INHERITED = frozenset(
-    {"labels", "boxes", "least", "folds", "seed", "slices", "foreground", "min_foreground"}
-    | {"classes", "selector", "allow_absolute"}
+    {"labels", "boxes", "least", "folds", "seed", "slices", "count_from", "foreground"}
+    | {"min_foreground", "classes", "selector", "allow_absolute"}
 )
 """What ``--read`` says of one data set, not of how arrays come about."""
 _PER_CHANNEL = ("intensity", "normalization_schemes", "use_mask_for_norm", "window")

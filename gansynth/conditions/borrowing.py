@@ -195,6 +195,12 @@ class _Shape:
         size = tuple(float(n * mm) for n, mm in zip(cut.shape, spacing, strict=True))
         return cls(size, cut[np.ix_(*at)])
 
+    def overlap(self, other: _Shape) -> float:
+        """Overlap over union in cells, middle on middle."""
+        size = [max(pair) for pair in zip(self.size, other.size, strict=True)]
+        mine, theirs = self.on(size), other.on(size)
+        return float((mine & theirs).sum() / max((mine | theirs).sum(), 1))
+
     def on(self, size: Sequence[float]) -> Mask:
         """In cells of a box of that size in mm, in its middle."""
         out, index = np.ones((2 * CELLS,) * len(size), bool), []
@@ -209,16 +215,14 @@ class _Shape:
 
 
 def _nearest(scene: Scene, others: Sequence[str]) -> list[str]:
-    """Other cases, the most alike body first: the largest overlap, middle on middle."""
+    """Other cases, the most alike body first."""
     room, own = scene.room, _own_shape(scene)
+    return sorted(others, key=lambda i: own.overlap(_shape_of(room, i)), reverse=True)
 
-    def overlap(case_id: str) -> float:
-        other = _shape_of(room, case_id)
-        size = [max(pair) for pair in zip(own.size, other.size, strict=True)]
-        mine, theirs = own.on(size), other.on(size)
-        return float((mine & theirs).sum() / max((mine | theirs).sum(), 1))
 
-    return sorted(others, key=overlap, reverse=True)
+def alike(one: Scene, other: Scene) -> float:
+    """How alike two scenes' bodies are, 0 to 1: overlap over union, middle on middle."""
+    return _own_shape(one).overlap(_own_shape(other))
 
 
 def _shape_of(room: Room, case_id: str) -> _Shape:

@@ -89,8 +89,15 @@ class Clip(Edit):
 
 
 def _shown(labels: LabelArray, scene: Scene) -> LabelArray:
-    """Labels without foreground beyond the body that the image shows."""
-    return np.where((labels > 0) & ~scene.body, np.int16(0), labels)
+    """Labels without foreground beyond the body that the image shows.
+
+    An image that is body all over shows none (a crop within an organ): nothing is taken away.
+    """
+    outside, space = ~scene.body, scene.room.space
+    beyond = space.padding(scene.shape, scene.placement) if scene.placement.corner else None
+    if not (outside if beyond is None else outside & ~beyond).any():
+        return labels
+    return np.where((labels > 0) & outside, np.int16(0), labels)
 
 
 def _largest_body(inside: Mask) -> Mask:

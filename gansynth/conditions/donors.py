@@ -307,7 +307,8 @@ def _statistics(room: Room) -> tuple[FloatArray, FloatArray]:
 def scene_of(donor: Donor, index: int, room: Room) -> Scene:
     """Where a donor's lesion is edited: its own array, which is all body."""
     case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
-    return Scene(case, Placement(), donor.labels.shape, index, room)
+    shape = donor.labels.shape
+    return Scene(case, Placement(), shape, index, room, seen=lambda: np.ones(shape, bool))
 
 
 def _edge_padded(image: FloatArray, corner: Sequence[int], size: Sequence[int]) -> FloatArray:

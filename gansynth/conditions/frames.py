@@ -97,14 +97,15 @@ def frame_of(scene: Scene) -> Frame:
     Of a cut case that is not in the room, and of which only a part is seen, nothing but the shape
     is known: the box is then that of the array.
     """
-    corner, n = scene.placement.corner, scene.labels.ndim
+    corner, cut = scene.placement.corner, scene.case.image.shape[1:]
+    n = len(cut)
     if not scene.room.space.cuts or not corner:
         return Frame.of(scene.body)
     if at_hand(scene):
         known = whole_frame(scene.room, scene.case.id)
         return Frame(known.low[-n:], known.high[-n:]).moved(corner)
     shape = scene.shape[-n:]
-    seen = zip(corner, scene.labels.shape, shape, strict=True)
+    seen = zip(corner, cut, shape, strict=True)
     if all(first <= 0 and first + size >= length for first, size, length in seen):
         return Frame.of(scene.body)
     return Frame((0.0,) * n, tuple(map(float, shape))).moved(corner)

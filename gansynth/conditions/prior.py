@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.conditions.frames import Frame, looked_at, whole, whole_frame
+from gansynth.conditions.frames import LOOKED_AT, Frame, looked_at, whole, whole_frame
 from gansynth.conditions.geometry import Mask, Matrix
 from gansynth.conditions.parts import parts
-from gansynth.conditions.room import Room
+from gansynth.conditions.room import Room, body_of
 
 KERNEL = 0.04
-"""Standard deviation of the kernel around each centre, as a share of the body's length."""
+"""Widest kernel around each centre: its standard deviation, as a share of the body's length."""
+CLOSEST = 0.1
+"""Share of a class's boxes that lie nearer to the body's outline than others may."""
 FLOOR = 0.05
 """Share of the density that is even over the body: nowhere in it is impossible."""
 DRAWS = 64
@@ -28,9 +30,11 @@ class PlacementPrior:
     Attributes:
         centres: float64 (N, n) with n the axes of whole cases, (N, 3) for slices too; 0 to 1
             within the body's box. Without any (N = 0), every place is alike.
+        clearance: how far from the body's outline lesions stay, in lengths of that box.
     """
 
     centres: Matrix
+    clearance: float = 0.0
 
     @classmethod
     def learn(cls, room: Room, classes: Sequence[int] | None = None) -> PlacementPrior:
@@ -45,6 +49,45 @@ class PlacementPrior:
         """
         chosen = tuple(sorted(classes or room.schema.foreground))
         return room.learnt(f"placement prior of {chosen}", lambda r: cls(_centres(r, chosen)))
+
+    @classmethod
+    def learn_boxes(cls, room: Room, label: int) -> PlacementPrior:
+        """Learn from boxes of a class, of ``frames.LOOKED_AT`` training cases that have some.
+
+        Args:
+            room: the training cases; nothing else is opened.
+            label: number of the class in ``Schema.box_classes``.
+        """
+        return room.learnt(f"placement prior of boxes {label}", lambda r: _of_boxes(r, label))
+
+    def kernel(self, ndim: int) -> Matrix:
+        """Standard deviation of the kernel (ndim,), in lengths of the body's box.
+
+        Scott's rule (Scott 1992, 6.2), no wider than ``KERNEL``: where lesions of a class lie
+        close together (in the pituitary), so do those that are drawn.
+        """
+        count = max(len(self.centres), 1)
+        spread = self.centres[:, -ndim:].var(axis=0) if len(self.centres) else np.zeros(ndim)
+        deviation = np.sqrt((count * spread + KERNEL**2) / (count + 1))
+        return np.asarray(np.minimum(KERNEL, deviation * count ** (-1 / (ndim + 4))))
+
+    def allowed(self, depth: Matrix) -> Mask:
+        """Where in a body lesions may lie.
+
+        Args:
+            depth: of each voxel, as ``depths`` gives it.
+        """
+        return np.asarray((depth > 0) & (depth >= self.clearance))
+
+    def spread(
+        self, count: int, ndim: int, rng: np.random.Generator, *, depth: float | None = None
+    ) -> Matrix:
+        """Draw relative coordinates (count, ndim), in the body or not; ``depth`` as below."""
+        points, weights = self._at(ndim, depth)
+        if not len(points):
+            return rng.random((count, ndim))
+        picked = points[rng.choice(len(points), count, p=weights / weights.sum())]
+        return picked + self.kernel(ndim) * rng.standard_normal(picked.shape)
 
     def density(
         self, body: Mask, *, frame: Frame | None = None, depth: float | None = None
@@ -67,7 +110,7 @@ class PlacementPrior:
         voxels = np.rint(frame.voxels(points)).astype(int)
         inside = ((voxels >= 0) & (voxels < body.shape)).all(axis=1)
         np.add.at(counts, tuple(voxels[inside].T), weights[inside])
-        learnt = np.where(body, _smooth(counts, KERNEL * frame.size), 0.0)
+        learnt = np.where(body, _smooth(counts, self.kernel(body.ndim) * frame.size), 0.0)
         even = body / max(int(body.sum()), 1)
         total = learnt.sum()
         return np.asarray(even if not total else FLOOR * even + (1 - FLOOR) / total * learnt)
@@ -89,10 +132,8 @@ class PlacementPrior:
             depth: see ``density``.
         """
         frame = frame or Frame.of(body)
-        points, weights = self._at(body.ndim, depth)
-        if len(points) and rng.random() >= FLOOR:
-            picked = points[rng.choice(len(points), DRAWS, p=weights / weights.sum())]
-            spread = picked + KERNEL * rng.standard_normal(picked.shape)
+        if len(self.centres) and rng.random() >= FLOOR:
+            spread = self.spread(DRAWS, body.ndim, rng, depth=depth)
             voxels = np.rint(frame.voxels(spread)).astype(int)
             inside = ((voxels >= 0) & (voxels < body.shape)).all(axis=1)
             for voxel in voxels[inside].tolist():
@@ -115,6 +156,61 @@ def anywhere(body: Mask, rng: np.random.Generator) -> tuple[int, ...]:
     """A voxel of a mask that is not empty, each alike."""
     found = np.flatnonzero(body)
     return tuple(int(i) for i in np.unravel_index(found[rng.integers(found.size)], body.shape))
+
+
+def depths(body: Mask, frame: Frame) -> Matrix:
+    """How deep voxels lie in a body: float64 of its shape, 0 beyond it; in lengths of its box.
+
+    The array's border is no outline; in a body that fills the array all are infinitely deep.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if body.all():
+        return np.full(body.shape, np.inf)
+    return np.asarray(distance_transform_edt(body, sampling=1 / frame.size))
+
+
+def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]:
+    """The ellipsoid that fills a box: the box's voxels in an array, and which of them are its.
+
+    Lesions are round, the corners of their boxes are something else.
+
+    Args:
+        row: ``min..., max...``.
+        shape: of the array.
+    """
+    n = len(shape)
+    low = np.clip(np.floor(row[:n]), 0, np.array(shape) - 1).astype(int)
+    high = np.clip(np.ceil(row[n:]), low + 1, shape).astype(int)
+    at = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    middle, half = (row[:n] + row[n:]) / 2, (row[n:] - row[:n]) / 2
+    steps = [
+        ((np.arange(s.start, s.stop) + 0.5 - m) / h) ** 2
+        for s, m, h in zip(at, middle, half, strict=True)
+    ]
+    inside = sum(np.ix_(*steps)) <= 1
+    return at, inside if inside.any() else np.ones_like(inside)
+
+
+def _of_boxes(room: Room, label: int) -> PlacementPrior:
+    rows, free, cases = [np.empty((0, room.source.schema.ndim))], [], 0
+    first = looked_at(room)
+    for case_id in (*first, *sorted(set(room.ids) - set(first))):
+        case = whole(room, case_id)
+        held = None if case.boxes is None else case.boxes.coords[case.boxes.labels == label]
+        if held is None or not len(held):
+            continue
+        body, frame = body_of(case), whole_frame(room, case_id)
+        deep = depths(body, frame)
+        for row in held.astype(np.float64):
+            at, inside = ball_in(row, body.shape)
+            rows.append(frame.relative((row[: body.ndim] + row[body.ndim :])[None] / 2 - 0.5))
+            free.append(float(deep[at][inside].min()))
+        cases += 1
+        if cases == LOOKED_AT:
+            break
+    known = [depth for depth in free if np.isfinite(depth)]
+    return PlacementPrior(np.concatenate(rows), float(np.quantile(known, CLOSEST)) if known else 0)
 
 
 def _smooth(counts: Matrix, sigma: Matrix) -> Matrix:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.geometry import Mask, bounding_box
-from gansynth.organ import organ_mask
+from gansynth.organ import shown_body
 from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
@@ -120,7 +120,7 @@ class Room:
         """
 
         def find(_: Room) -> npt.NDArray[np.uint8]:
-            return np.packbits(organ_mask(case.image))
+            return np.packbits(shown_body(case.image))
 
         shape = case.image.shape[1:]
         bits = np.unpackbits(self.learnt(f"body of {case.id}", find), count=math.prod(shape))
@@ -200,16 +200,18 @@ class Scene:
 def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
     """The body in a case: what its labels do not call outside, else what its image shows.
 
+    Foreground is body in either.
+
     Args:
         case: with or without labels.
-        seen: finds what the image shows; ``organ_mask`` of the case's own if None.
+        seen: finds what the image shows; ``shown_body`` of the case's own if None.
 
     Returns:
         Bool (D, H, W) or (H, W).
     """
     if case.labels is None:
-        return organ_mask(case.image)
+        return shown_body(case.image) if seen is None else seen()
     body: Mask = case.labels != OUTSIDE
     if body.all() or not body.any():
-        body = organ_mask(case.image) if seen is None else seen()
-    return np.asarray(body & (case.labels != OUTSIDE))
+        body = shown_body(case.image) if seen is None else seen()
+    return np.asarray((body | (case.labels > 0)) & (case.labels != OUTSIDE))

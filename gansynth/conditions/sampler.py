@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.base import Edit
-from gansynth.conditions.boxes import BoxDrawer
+from gansynth.conditions.boxes import BoxDrawer, record
 from gansynth.conditions.room import Room, Scene
 from gansynth.errors import DataFault
-from gansynth.organ import organ_mask
+from gansynth.organ import shown_body
 from gansynth.regrid import crop_pad
 from gansynth.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource
@@ -27,11 +27,14 @@ from gansynth.space import Placement, Space
 
 if TYPE_CHECKING:
     from gansynth.conditions.along import Moved, Mover
+    from gansynth.conditions.box_places import PutBoxes
     from gansynth.conditions.lesions import Inserted, LesionDrawer
     from gansynth.conditions.weights import Weights
 
 TRIES = 16
-"""Cases that are looked at for one with boxes, or without."""
+"""Cases that are looked at for one with boxes, and for those with a body like its own."""
+GROUNDS = 4
+"""Of these, how many are tried for one with room for boxes."""
 LOOKS = 8
 """Places that are looked at for one with room for a lesion."""
 ROOM = 0.25
@@ -126,8 +129,10 @@ class ConditionSampler:
 
     def _draw(self, index: int, rng: np.random.Generator) -> Condition:
         case, placement = self._place(rng, index if self._in_turns else None)
-        if self.backgrounds:
-            case, placement = self._having(False, rng) or (case, placement)
+        put: PutBoxes | None = None
+        told_boxes: dict[str, Any] = {}
+        if self.backgrounds and self.boxes is not None:
+            case, placement, put, told_boxes = self._with_room(self.boxes, index, rng)
         if self.lesions is not None:
             case, placement = self._roomy(case, placement, index, rng)
         placed = self.space.to_generator(case, placement)
@@ -139,6 +144,7 @@ class ConditionSampler:
         inserted: Inserted | None = None
         moved: Moved | None = None
         if self.labelled or placed.labels is not None:
+            _check_labelled(placed)
             scene = self._scene(placed, placement, case, index)
             edits = self.edits if given is None else ()
             if self.lesions is not None:
@@ -170,15 +176,12 @@ class ConditionSampler:
         if moved is not None:
             provenance["moved"] = moved.told
         boxes: Boxes | None = None
-        if self.boxes is not None:
-            like = self._like(placed, rng) if self.backgrounds else placed
-            # Of the image that they are drawn into: it is its body that they are to stay in.
-            asked = replace(placed, boxes=like.boxes)
+        if put is not None:
+            boxes, provenance["boxes"] = put.boxes, told_boxes
+        elif self.boxes is not None:
             boxes, provenance["boxes"] = self.boxes.draw(
-                asked, self.schema, rng, index=index, another=partial(self._placed, rng)
+                placed, self.schema, rng, index=index, another=partial(self._placed, rng)
             )
-            if self.backgrounds:
-                provenance["boxes"]["like"] = like.id
         if case.label_class is not None:
             provenance["class"] = self.schema.classes[case.label_class]
         return Condition(
@@ -188,8 +191,8 @@ class ConditionSampler:
             lesion=None if inserted is None else inserted.lesion,
             donor=None if inserted is None else inserted.donor,
             region=None if inserted is None else inserted.region,
-            body=None if inserted is None else scene.body,
-            present=placed.boxes if self.backgrounds else None,
+            body=scene.body if inserted is not None else None if put is None else put.body,
+            present=None if put is None else put.present,
             label_class=case.label_class,
             context=context,
             moved=None if moved is None else moved.image,
@@ -211,9 +214,9 @@ class ConditionSampler:
 
     def _scene(self, placed: Case, placement: Placement, case: Case, index: int) -> Scene:
         placed = placed.own
-        labels = replace_ignored(_labelled(placed), self.schema)
+        if placed.labels is not None:
+            placed = replace(placed, labels=replace_ignored(placed.labels, self.schema))
         turn = index // len(self._ids) if self._in_turns else None
-        placed = replace(placed, labels=labels)
         cut = self.space.cuts
         seen = partial(self._body, case, placement) if cut else partial(self._kept, placed)
         shape = tuple(case.image.shape[1:])
@@ -224,7 +227,7 @@ class ConditionSampler:
         if case.id not in self._bodies:
             if len(self._bodies) == BODIES:
                 self._bodies.pop(next(iter(self._bodies)))
-            self._bodies[case.id] = organ_mask(case.image)
+            self._bodies[case.id] = shown_body(case.image)
         return self._bodies[case.id]
 
     def _body(self, case: Case, placement: Placement) -> npt.NDArray[np.bool_]:
@@ -238,15 +241,6 @@ class ConditionSampler:
         number = int(rng.integers(len(self._ids))) if index is None else index % len(self._ids)
         case = self.cache(self._ids[number])
         return case, self.space.place(case, rng)
-
-    def _having(self, boxes: bool, rng: np.random.Generator) -> tuple[Case, Placement] | None:
-        """A case, at a place, with or without boxes there; None if none is soon found."""
-        for _ in range(TRIES):
-            case, placement = self._place(rng)
-            found = self.space.to_generator(case, placement).boxes
-            if found is not None and bool(len(found.labels)) == boxes:
-                return case, placement
-        return None
 
     def _roomy(
         self, case: Case, placement: Placement, index: int, rng: np.random.Generator
@@ -264,12 +258,44 @@ class ConditionSampler:
             case, placement = self._place(rng, index if self._in_turns else None)
         return found
 
-    def _like(self, placed: Case, rng: np.random.Generator) -> Case:
-        """The case whose boxes those of a background are to be like: itself, if it has some."""
-        if placed.boxes is not None and len(placed.boxes.labels):
-            return placed
-        found = self._having(True, rng)
-        return placed if found is None else self.space.to_generator(*found)
+    def _with_room(
+        self, drawer: BoxDrawer, index: int, rng: np.random.Generator
+    ) -> tuple[Case, Placement, PutBoxes, dict[str, Any]]:
+        """A case, without boxes if one is soon found, and boxes like a training case's in it.
+
+        It is one of those whose bodies are most like that one's: of slices, at about its level.
+        """
+        from gansynth.conditions.borrowing import alike
+        from gansynth.conditions.box_places import put_boxes
+
+        like = self._lender(index, rng)
+        asked, told = drawer.draw(
+            like.case, self.schema, rng, index=index, another=lambda: self._lender(index, rng).case
+        )
+        grounds = [self._ground(index, rng) for _ in range(TRIES)]
+        grounds.sort(key=lambda at: (_boxed(at[2].case), -alike(at[2], like)))
+        for ground in grounds[:GROUNDS]:
+            put = put_boxes(asked, ground[2], rng, as_asked=told["by"] == "file")
+            if len(put.boxes.labels) or not len(asked.labels):
+                break
+        told |= {"asked": told["coords"], "moved": put.moved, "like": like.case.id}
+        return *ground[:2], put, {**told, **record(put.boxes, told["by"])}
+
+    def _ground(self, index: int, rng: np.random.Generator) -> tuple[Case, Placement, Scene]:
+        """A case, at a place, as a scene."""
+        case, placement = self._place(rng)
+        placed = self.space.to_generator(case, placement)
+        return case, placement, self._scene(placed, placement, case, index)
+
+    def _lender(self, index: int, rng: np.random.Generator) -> Scene:
+        """A case to borrow from, at a place; with boxes there if one is soon found."""
+        for _ in range(TRIES):
+            case = self.room.cache(self.room.ids[int(rng.integers(len(self.room.ids)))])
+            placement = self.space.place(case, rng)
+            placed = self.space.to_generator(case, placement)
+            if _boxed(placed):
+                break
+        return self._scene(placed, placement, case, index)
 
     def _placed(self, rng: np.random.Generator) -> Case:
         """A training case at a place of the generator's space."""
@@ -301,13 +327,16 @@ def _mover(space: Space, schema: Schema) -> Mover:
     return Mover(space, schema)
 
 
-def _labelled(case: Case) -> LabelArray:
+def _boxed(case: Case) -> bool:
+    return case.boxes is not None and len(case.boxes.labels) > 0
+
+
+def _check_labelled(case: Case) -> None:
     if case.labels is None:
         raise DataFault(
             f"case {case.id!r}: has no labels, expected a label map to draw conditions from; leave "
             "it out of the training cases"
         )
-    return case.labels
 
 
 def edit_labels(

@@ -39,24 +39,41 @@ def conv(
 
 
 class Conv4(nn.Module):
-    """A convolution four wide where it strides and three wide elsewhere (pix2pix's, in 2D or 3D).
+    """pix2pix's convolution (Isola et al. 2017, sec. 6.1) in 2D or 3D: four wide, padded by one.
 
-    Like every downsampling here it makes ``ceil(n / stride)`` voxels of ``n``.
+    Where it strides it makes ``ceil(n / stride)`` voxels of ``n``, as every downsampling here. A
+    four wide axis that does not stride loses one voxel, a three wide one none.
+
+    Args:
+        ndim: spatial axes, 2 or 3.
+        cin: channels in.
+        cout: channels out.
+        stride: per axis.
+        wide: axes that are four wide, three wide the others; None for those that stride.
+        spectral: normalise it by its spectral norm.
     """
 
     def __init__(
-        self, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False
+        self,
+        ndim: int,
+        cin: int,
+        cout: int,
+        stride: tuple[int, ...],
+        *,
+        wide: Sequence[bool] | None = None,
+        spectral: bool = False,
     ) -> None:
         super().__init__()
         layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
-        kernel = tuple(4 if s > 1 else 3 for s in stride)
-        built: nn.Module = layer(cin, cout, kernel, stride, padding=1)
-        self.stride = stride
+        wide = [s > 1 for s in stride] if wide is None else wide
+        self.kernel, self.stride = tuple(4 if w else 3 for w in wide), stride
+        built: nn.Module = layer(cin, cout, self.kernel, stride, padding=1)
         self.conv = spectral_norm(built) if spectral else built
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, C, ...); an axis of odd length is padded by one more voxel at its end."""
-        more = [n % s for n, s in zip(x.shape[2:], self.stride, strict=True)]
+        """Convolve (B, C, ...); an axis too short, or of odd length, is padded at its end."""
+        along = zip(x.shape[2:], self.kernel, self.stride, strict=True)
+        more = [max(n % stride, kernel - 2 - n) for n, kernel, stride in along]
         if any(more):
             x = F.pad(x, [p for extra in reversed(more) for p in (0, extra)])
         found: Tensor = self.conv(x)

@@ -1,19 +1,25 @@
 """A PatchGAN that sees image and label, and judges grain as well as layout.
 
-PatchGAN: Isola et al. 2017. Its first convolution runs at full resolution, and what the second
-makes of it has a head of its own that sees five voxels: a discriminator that strides at once is
-blind above half resolution, and samples then come out smooth. Spectral normalisation: Miyato et
+PatchGAN: Isola et al. 2017. By default the first convolution runs at full resolution, and what the
+second makes of it has a head of its own that sees five voxels: a discriminator that strides at once
+is blind above half resolution, and samples then come out smooth. Spectral normalisation: Miyato et
 al. 2018.
+
+``down="strided4", stem=False, texture_head=False`` is pix2pix's own (Isola et al. 2017, sec. 6.1.2:
+C64-C128-C256-C512 and a head, all four wide, the last two without a stride). Of three strides a
+patch is 70 voxels along an axis that all of them halve. Along thick slices, which the first ones
+leave alone, filters are three wide until they stride: 36 voxels if two halve them, 20 if one does,
+11 if none does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
-from gansynth.networks.blocks import Activation, Down, Norm, activation, conv, downsampling
+from gansynth.networks.blocks import Activation, Conv4, Down, Norm, activation, conv, downsampling
 from gansynth.networks.blocks import normalisation as normalised
 from gansynth.networks.recompute import recomputed
 
@@ -30,7 +36,7 @@ class PatchDiscriminator(nn.Module):
         texture_head: judge grain (five voxels at a time) besides layout at the coarsest.
         norm: normalisation after every convolution but the first and the heads.
         act: after each normalisation.
-        down: downsampling.
+        down: downsampling; with ``strided4`` it ends as pix2pix's does.
         stem: begin at full resolution; False strides at once, as pix2pix does.
         double: one more convolution after each of those, as an encoder of a 3D U-Net has.
         checkpointing: keep each layer's inputs only; it saves memory where there is a ``norm``.
@@ -55,8 +61,8 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         self.checkpointing = checkpointing
         self.act = activation(act)
-        layer = partial(conv, ndim, spectral=spectral)
-        stem = stem or not strides
+        layer: Callable[..., nn.Module] = partial(conv, ndim, spectral=spectral)
+        stem, ending = stem or not strides, down == "strided4"
         widths = [width * 2**i for i in range(len(strides) + stem)]
         # What each downsampling starts from: the stem's features, or the pair itself.
         before = widths[:-1] if stem else [in_channels, *widths[:-1]]
@@ -65,7 +71,14 @@ class PatchDiscriminator(nn.Module):
             downsampling(down, ndim, cin, cout, stride, spectral=spectral)
             for cin, cout, stride in zip(before, widths[stem:], strides, strict=True)
         )
-        self.layout = layer(widths[-1], 1, 3)
+        if ending:
+            wide = [any(s[axis] > 1 for s in strides) for axis in range(ndim)]
+            last = partial(Conv4, ndim, stride=(1,) * ndim, wide=wide, spectral=spectral)
+            widths.append(min(2 * widths[-1], 8 * width))
+            self.down.append(last(widths[-2], widths[-1]))
+            self.layout: nn.Module = last(widths[-1], 1)
+        else:
+            self.layout = layer(widths[-1], 1, 3)
         # Pointwise: a convolution with one output channel costs a CPU as much as one with eight.
         self.texture = layer(widths[min(1, len(widths) - 1)], 1, 1) if texture_head else None
         self.norm = nn.ModuleList(normalised(norm, ndim, w) for w in widths[1:])

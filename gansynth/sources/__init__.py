@@ -28,7 +28,7 @@ BUILT_IN = {
     "slices": ("gansynth.sources.slices:open_slices", "gansynth.sources.slice_check:check_slices"),
     "pictures": (
         "gansynth.sources.pictures:open_pictures",
-        "gansynth.sources.pictures:check_pictures",
+        "gansynth.sources.picture_check:check_pictures",
     ),
 }
 """Kind -> what opens it, and what finds its faults; imported when it is asked for."""

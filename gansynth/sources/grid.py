@@ -76,7 +76,7 @@ def resampled_shape(
 def resample(
     case: str, image: FloatArray, labels: LabelArray | None, shape: Sequence[int]
 ) -> tuple[FloatArray, LabelArray | None]:
-    """Bring image (C, D, H, W) and labels (D, H, W) to a shape: linear, and nearest for labels.
+    """``gansynth.regrid.resample`` of a case, image (C, D, H, W) and labels (D, H, W).
 
     Raises:
         DataFault: the result would be absurdly large.

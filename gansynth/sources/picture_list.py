@@ -18,6 +18,7 @@ from gansynth.sources.reading import (
     LeastVoxels,
     OfLabels,
     ReadOptions,
+    SkullStrip,
     SplitsFile,
     Words,
 )
@@ -64,6 +65,7 @@ class PictureOptions(ReadOptions):
         description="LOW:HIGH, or percentiles of each picture (`1%:99%`), that become 0 and 1, "
         "clipped; one for all channels or one for each; else all that 8 or 16 bits can hold",
     )
+    skull_strip: SkullStrip = False
     spacing: PixelSpacing = Field(
         (1.0, 1.0),
         description="size of the files' pixels in mm along y,x (one number for both); where it is "

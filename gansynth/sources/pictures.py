@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault, GansynthError, UsageFault
-from gansynth.findings import Checked, Finding
-from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
+from gansynth.errors import DataFault, UsageFault
+from gansynth.regrid import resampling_record
+from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import SourceRequest
-from gansynth.sources.classes import without_cases
 from gansynth.sources.divided import divide
 from gansynth.sources.flat import FlatSource, SlicePosition
 from gansynth.sources.folds import absolute_splits, one_fold
@@ -27,6 +25,7 @@ from gansynth.sources.picture_files import full_range, picture_shape, read_pictu
 from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
 from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
+from gansynth.sources.skull import find_brain
 from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth.space import Space
 
@@ -69,6 +68,7 @@ class PictureSource(FlatSource):
             subjects = str(Path(subjects).absolute())
         self.request = replace(absolute_splits(request), where=str(folder), subjects=subjects)
         self.found: PictureSet = list_pictures(folder, self.options)
+        self._brain_shapes: dict[str, tuple[int, int]] = {}
         self._numbers = BINARY
         if self.options.labels is not None:
             self._numbers = {n: label for label, n in enumerate(self.options.labels.values())}
@@ -129,7 +129,9 @@ class PictureSource(FlatSource):
         given, size = self.options.spacing, self.options.resize
         if self.unit == "px" or size is None:
             return given
-        shapes = [picture_shape(self._picture(case).image) for case in self.train_ids]
+        brains = self.options.skull_strip
+        shape = self._brain_shape if brains else self.file_shape
+        shapes = [shape(case) for case in self.train_ids]
         scaled = np.array(given) * np.median(shapes, axis=0) / size
         return tuple(round(float(n), 6) for n in scaled)
 
@@ -143,11 +145,14 @@ class PictureSource(FlatSource):
         options = self.options.model_dump(
             mode="json", include={"labels", "window", "spacing", "resize"}
         )
+        if self.options.skull_strip:  # records without stay what they were before there were any
+            options["skull_strip"] = True
         host = {
             "dataset": self.name,
             "channels": list(self._channels),
             "classes": list(self.classes),
             **options,
+            **resampling_record(self.options.resize is not None),
             **box_record(self.options.boxes, self.options.least),
         }
         return Space("crop", self._size(), host=host, pad_label=0)
@@ -187,20 +192,34 @@ class PictureSource(FlatSource):
         """
         picture = self._picture(case_id)
         array = read_picture(picture.image)
-        if _kind(array) != self._first:
-            raise _unlike(picture.image, _kind(array), self._first)
+        if kind_of(array) != self._first:
+            raise unlike(picture.image, kind_of(array), self._first)
         image = self._scaled(array)
         labels = None
         if picture.mask is not None:
             labels = self.read_mask(picture.mask, image.shape[1:])
+        if self.options.skull_strip:
+            brain = find_brain(array)
+            image = np.ascontiguousarray(brain.strip(image))
+            labels = None if labels is None else np.ascontiguousarray(labels[brain.crop])
         case = Case(case_id, self.subject(case_id), image, labels, label_class=picture.label_class)
         if self._boxes is not None:
             case = replace(case, boxes=self._boxes.of_case(case))
         return case if self.options.resize is None else resize(case, self.options.resize)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of a picture, from its header."""
-        return self.options.resize or picture_shape(self._picture(case_id).image)
+        """Rows and columns of a picture, from its header; of a brain, from its pixels."""
+        if self.options.resize is not None:
+            return self.options.resize
+        if self.options.skull_strip:
+            return self._brain_shape(case_id)
+        return picture_shape(self._picture(case_id).image)
+
+    def _brain_shape(self, case_id: str) -> tuple[int, int]:
+        if case_id not in self._brain_shapes:
+            array = read_picture(self._picture(case_id).image)
+            self._brain_shapes[case_id] = find_brain(array).shape
+        return self._brain_shapes[case_id]
 
     def position(self, case_id: str) -> SlicePosition:
         """One of its subject's pictures: which of them are neighbours nobody says."""
@@ -218,6 +237,12 @@ class PictureSource(FlatSource):
     def file_shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of the image's file, from its header."""
         return picture_shape(self._picture(case_id).image)
+
+    def file_crop(self, case_id: str) -> tuple[slice, slice]:
+        """The brain, where the rest is stripped off."""
+        if not self.options.skull_strip:
+            return super().file_crop(case_id)
+        return find_brain(read_picture(self._picture(case_id).image)).crop
 
     @property
     def label_numbers(self) -> dict[int, int]:
@@ -270,7 +295,7 @@ class PictureSource(FlatSource):
     @cached_property
     def _first(self) -> Kind:
         """Channels and dtype of the first training picture."""
-        return _kind(read_picture(self._picture(self.train_ids[0]).image))
+        return kind_of(read_picture(self._picture(self.train_ids[0]).image))
 
     @cached_property
     def _channels(self) -> tuple[str, ...]:
@@ -295,93 +320,14 @@ class PictureSource(FlatSource):
 Kind = tuple[int, np.dtype[Any]]
 
 
-def _kind(array: npt.NDArray[Any]) -> Kind:
+def kind_of(array: npt.NDArray[Any]) -> Kind:
     """Channels and dtype."""
     return 1 if array.ndim == 2 else array.shape[2], array.dtype
 
 
-def _unlike(path: Path, found: Kind, expected: Kind) -> DataFault:
+def unlike(path: Path, found: Kind, expected: Kind) -> DataFault:
+    """What is said of a picture of another kind than the others."""
     return DataFault(
         f"{path}: {found[0]} channel(s) of {found[1]}, expected {expected[0]} of {expected[1]} as "
         "the other pictures have; convert it"
     )
-
-
-def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``pictures:FOLDER``; every file is decoded.
-
-    Raises:
-        UsageFault: no such folder, or options that do not fit.
-    """
-    source = PictureSource(request)
-    found = source.found
-    findings = [Finding("error", case, file, str(fault)) for case, file, fault in found.faults]
-    seen: dict[str, list[str]] = defaultdict(list)
-    kinds: dict[Kind, list[str]] = defaultdict(list)
-    for done, picture in enumerate(found.pictures.values()):
-        progress(done, len(found.pictures))
-        findings += _check_picture(source, picture, seen, kinds)
-    progress(len(found.pictures), len(found.pictures))
-    findings += _check_set(source, seen, kinds)
-    findings.sort(key=lambda finding: finding.level)  # errors before warnings
-    return Checked(source.name, len(found.pictures), findings)
-
-
-def _check_picture(
-    source: PictureSource,
-    picture: Picture,
-    seen: dict[str, list[str]],
-    kinds: dict[Kind, list[str]],
-) -> Iterator[Finding]:
-    shape = None
-    try:
-        array = read_picture(picture.image)
-        shape = array.shape[:2]
-        kinds[_kind(array)].append(picture.case)
-        seen[content_hash(array)].append(picture.case)
-        if array.min() == array.max():
-            message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
-            yield Finding("warning", picture.case, picture.image, message)
-    except GansynthError as fault:
-        yield Finding("error", picture.case, picture.image, str(fault))
-    if picture.mask is None:
-        return
-    try:
-        mask = read_picture(picture.mask, "mask")
-        source.read_mask(picture.mask, shape or mask.shape)
-    except GansynthError as fault:
-        yield Finding("error", picture.case, picture.mask, str(fault))
-
-
-def _check_set(
-    source: PictureSource, seen: dict[str, list[str]], kinds: dict[Kind, list[str]]
-) -> Iterator[Finding]:
-    """What only all pictures together show."""
-    folder, pictures = source.found.folder, source.found.pictures
-    usual = max(kinds, key=lambda kind: len(kinds[kind]), default=None)
-    for kind, cases in kinds.items():
-        for case in cases if usual is not None and kind != usual else ():
-            path = pictures[case].image
-            yield Finding("error", case, path, str(_unlike(path, kind, usual or kind)))
-    for cases in seen.values():
-        for case in cases[1:]:
-            path = pictures[case].image
-            message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
-            yield Finding(
-                "error" if len(_sides(source, cases)) > 1 else "warning", case, path, message
-            )
-    for path in source.found.spare:
-        message = f"{path}: a mask without an image; it is not used"
-        yield Finding("warning", None, path, message)
-    try:
-        yield from without_cases(source, source.classes, folder)
-    except GansynthError as fault:
-        yield Finding("error", None, folder, str(fault))
-
-
-def _sides(source: PictureSource, cases: list[str]) -> set[bool]:
-    """Whether pictures are held out."""
-    try:
-        return {case in source.held_out_ids for case in cases}
-    except GansynthError:  # told elsewhere
-        return set()

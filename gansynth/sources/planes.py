@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from gansynth.errors import UsageFault
-from gansynth.schema import Case, FloatArray, LabelArray
+from gansynth.regrid import resample
+from gansynth.schema import Case, FloatArray
 from gansynth.sources.reading import Edge, words
 from gansynth.space import scale_boxes
 
@@ -113,34 +114,15 @@ PixelSpacing = Annotated[tuple[float, float], BeforeValidator(_spacing)]
 
 
 def resize(case: Case, size: Sequence[int]) -> Case:
-    """Bring a 2D case to a size: images bilinear, averaged where they shrink; labels by nearest.
+    """Bring a 2D case to a size, boxes included; see ``gansynth.regrid.resample``.
 
     Args:
         case: image (C, H, W), labels (H, W).
         size: rows and columns.
     """
-    from PIL import Image
-
     shape = case.image.shape[1:]
     if tuple(size) == shape:
         return case
-    how, target = Image.Resampling.BILINEAR, (size[1], size[0])
-    channels = [np.asarray(Image.fromarray(c).resize(target, how)) for c in case.image]
-    labels = None if case.labels is None else nearest(case.labels, size)
+    image, labels = resample(case.image, case.labels, size)
     boxes = None if case.boxes is None else scale_boxes(case.boxes, shape, size)
-    image = np.stack(channels).astype(np.float32, copy=False)
     return replace(case, image=image, labels=labels, boxes=boxes)
-
-
-def nearest(labels: LabelArray, size: Sequence[int]) -> LabelArray:
-    """Bring a label map (H, W) to a size: each pixel takes the label at its middle, as in Pillow.
-
-    Args:
-        labels: int16.
-        size: rows and columns.
-    """
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.intp)
-        for new, old in zip(size, labels.shape, strict=True)
-    )
-    return labels[np.ix_(rows, columns)]

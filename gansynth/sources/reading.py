@@ -186,6 +186,13 @@ Whole = Annotated[
         "to the case's own grid"
     ),
 ]
+SkullStrip = Annotated[
+    bool,
+    Field(
+        description="`yes`: what is not brain becomes 0, and the image is cropped to the brain; "
+        "boxes and masks are cropped along. For axial T1 slices, see below"
+    ),
+]
 SplitsFile = Annotated[
     str | None,
     Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ from gansynth.errors import DataFault, UsageFault
 from gansynth.outline import PlaneOutline
 from gansynth.schema import Case
 from gansynth.sources.base import CaseSource
+from gansynth.sources.grid import ORIENTATION
 from gansynth.sources.patches import PatchSource
-from gansynth.sources.slice_options import AXIS, SliceOptions
+from gansynth.sources.slice_options import AXIS, SIDES, SliceOptions
 
 if TYPE_CHECKING:
     from gansynth.selector import Selector
@@ -69,11 +70,15 @@ class SliceChoice:
         return shown if self._options.foreground == WITH else (WITHOUT, *shown)
 
     def indices(self, case: str) -> list[int]:
-        """Numbers of a volume's slices that were asked for, increasing."""
+        """Places along the array's axis of the slices that were asked for, increasing."""
         if case not in self._indices:
             options = self._options
             length = self._inner.shape(case)[self._axis]
-            chosen = range(length) if options.slices is None else options.slices.of(length)
+            chosen: Iterable[int] = range(length)
+            if options.slices is not None:
+                chosen = options.slices.of(length)
+            if options.count_from == SIDES[options.plane][1]:
+                chosen = sorted(length - 1 - number for number in chosen)
             if options.foreground != "any":
                 shows, wanted = self.shows(case), int(options.foreground == WITH)
                 chosen = [i for i in chosen if shows[i] == wanted]
@@ -146,7 +151,29 @@ class SliceChoice:
             return f"foreground={self._options.foreground}"
         return "" if self._options.classes is None else f"classes={self._options.classes}"
 
+    def _refuse_side(self) -> None:
+        """Refuse to count from a side that the plane does not have, or that nobody knows."""
+        side, plane = self._options.count_from, self._options.plane
+        if side == "array":
+            return
+        if side not in SIDES[plane]:
+            raise UsageFault(
+                f"--read count_from={side}: no side of {plane} slices, expected "
+                f"{' or '.join(SIDES[plane])}"
+            )
+        if self._options.slices is None:
+            raise UsageFault(
+                f"--read count_from={side}: all slices are cut, expected --read slices= beside it"
+            )
+        if self._inner.host.get("orientation") != ORIENTATION:
+            raise UsageFault(
+                f"--read count_from={side}: {self._inner.name} does not say which way its arrays "
+                "run, expected volumes as their files hold them (nifti:, msd:, nnunet-raw:, "
+                "deepmedic:); or count as the arrays run: --read count_from=array"
+            )
+
     def _refuse_contradictions(self) -> None:
+        self._refuse_side()
         options = self._options
         by_what, only = options.classes, options.foreground
         if (by_what == "foreground" and only != "any") or (by_what and only == WITHOUT):

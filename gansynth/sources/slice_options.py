@@ -19,6 +19,13 @@ from gansynth.sources.reading import LeastVoxels, OfLabels, ReadOptions, Words
 INNER = "inner."
 AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
 """Plane -> the axis of (D, H, W) that is cut across."""
+SIDES = {
+    "axial": ("inferior", "superior"),
+    "coronal": ("posterior", "anterior"),
+    "sagittal": ("left", "right"),
+}
+"""Plane -> the patient's sides that the first and the last slice of a RAS volume lie on."""
+Side = Literal["array", "inferior", "superior", "posterior", "anterior", "left", "right"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,12 @@ class SliceOptions(ReadOptions):
     )
     slices: Annotated[Indices, BeforeValidator(_indices)] | None = Field(
         None, description="numbers from 0, `80-149`, or shares of the axis, `10%-90%`; else all"
+    )
+    count_from: Side = Field(
+        "array",
+        description="the patient's side that `slices` are counted from, whichever way the file is "
+        "oriented: `left` or `right` (sagittal), `posterior` or `anterior` (coronal), `inferior` "
+        "or `superior` (axial); `array`: as the source's arrays run",
     )
     foreground: Literal["with", "without", "any"] = Field(
         "any",

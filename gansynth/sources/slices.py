@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import numpy as np
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard
+from gansynth.regrid import resampling_record
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.cache import CaseCache
@@ -88,7 +89,7 @@ class SliceSource(FlatSource):
         self._windows = per_channel(self.options.window, len(self._channels))
         self._volumes = CaseCache(self.inner, VOLUME_BYTES)
         self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
-        self._spacings: dict[str, tuple[float, ...]] = {}
+        self._spacing_of = cache(self.inner.spacing)
         self.choice = SliceChoice(self.inner, self.options, self.volume, lambda: self.selector)
 
     # -- what it has -----------------------------------------------------------------------------
@@ -197,14 +198,17 @@ class SliceSource(FlatSource):
         """Crops of slices, with all that changes the arrays in the host's record."""
         inner = self.inner.space
         own = self.options.model_dump(
-            mode="json", exclude={"size", "classes", "selector", "boxes", "least"}
+            mode="json", exclude={"size", "count_from", "classes", "selector", "boxes", "least"}
         )
-        # Only where they are given: records without stay what they were before there were any.
+        # Only where they are given: records without stay what they were.
+        if self.options.count_from != "array":
+            own["count_from"] = self.options.count_from
         if self.options.classes is not None:
             own["classes"] = self.options.classes
         if self.options.selector is not None:
             own["selector"] = self.selector.sha256
-        own.update(box_record(self.options.boxes, self.options.least))
+        own |= box_record(self.options.boxes, self.options.least)
+        own |= resampling_record(self.options.resize is not None)
         host = {**inner.host, "slices": own}
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
 
@@ -278,11 +282,6 @@ class SliceSource(FlatSource):
     def file_shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of the volume's slices."""
         return self._flat_shape(self._parse(case_id)[0])
-
-    def _spacing_of(self, case: str) -> tuple[float, ...]:
-        if case not in self._spacings:
-            self._spacings[case] = self.inner.spacing(case)
-        return self._spacings[case]
 
     def _plane(self, case: str, index: int) -> Case:
         """One slice of a volume, all its channels; arrays of its own."""

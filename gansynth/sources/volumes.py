@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import Volume, read_nifti, read_nifti_header
+from gansynth.regrid import pick, resampling_record
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, Original, SourceRequest
 from gansynth.sources.between import between_record, interpolate_slices
@@ -138,6 +139,7 @@ class VolumeSource(CaseSource):
             "dataset": self.name,
             "orientation": ORIENTATION,
             "spacing": "native" if self.options.spacing == "native" else list(self._spacing),
+            **resampling_record(self._resampled),
             "channels": list(self.channels),
             "labels": dict(self._labels),
             "intensity": [how.to_json() for how in self.intensities],
@@ -215,19 +217,14 @@ class VolumeSource(CaseSource):
                 f"{file}: label value(s) {unknown} unknown, expected among "
                 f"{list(self.schema.label_values)}; predict again with a model of this data set"
             )
-        shape = self.shape(case_id)
-        if labels.shape == shape:
-            return labels
-        _, drawn = resample(case_id, np.zeros((1, *labels.shape), np.float32), labels, shape)
-        assert drawn is not None, "labels were given"
-        return drawn
+        return pick(labels, self.shape(case_id))
 
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape (D, H, W) of what ``load`` returns; only a header is read."""
         return self._shape_of(*_grid(self.entry(case_id).reference))
 
     def spacing(self, case_id: str) -> tuple[float, ...]:
-        """Spacing (D, H, W) in mm of what ``load`` returns; only a header is read."""
+        """Spacing (D, H, W) of what ``load`` returns, in mm; reads a header only."""
         old, spacing = _grid(self.entry(case_id).reference)
         return tuple((np.array(spacing) * old / self._shape_of(old, spacing)).tolist())
 
@@ -308,6 +305,12 @@ class VolumeSource(CaseSource):
             )
         return median
 
+    @property
+    def _resampled(self) -> bool:
+        """Whether ``load`` resamples a training case."""
+        native = self.options.spacing == "native"
+        return not native and any(self._shape_of(*g) != g[0] for g in self._grids.values())
+
     def _size(self) -> tuple[int, ...]:
         if self.options.size is not None:
             return self.options.size
@@ -372,10 +375,8 @@ class VolumeSource(CaseSource):
         elif len(asked) in (1, count):
             modality = asked * count if len(asked) == 1 else asked
         else:
-            raise UsageFault(
-                f"--read modality={','.join(asked)}: {len(asked)} for {count} channel(s) "
-                f"({', '.join(self.channels)}), expected one for all, or one for each"
-            )
+            said = f"{len(asked)} for {count} channel(s) ({', '.join(self.channels)}), expected one"
+            raise UsageFault(f"--read modality={','.join(asked)}: {said} for all, or one for each")
         if self.options.window is not None and "ct" not in modality:
             raise UsageFault("--read window: of no CT channel, expected one: --read modality=ct")
         return modality

@@ -41,7 +41,7 @@ class CGAN3D(Generator):
 
     name: ClassVar[str] = "cgan3d"
     Options: ClassVar[type[GeneratorOptions]] = CGANOptions
-    default_edits: ClassVar[tuple[str, ...]] = ("elastic", "scale", "rotate")
+    default_edits: ClassVar[tuple[str, ...]] = ("elastic", "scale", "rotate", "clip:to=image")
 
     options: CGANOptions
 

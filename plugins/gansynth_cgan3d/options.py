@@ -62,7 +62,9 @@ class CGANOptions(GeneratorOptions):
     d_width: int = Field(32, ge=4, description="discriminator features at full resolution")
     d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
     d_norm: Norm = Field("none", description="the discriminator's normalisation")
-    d_down: Down = Field("strided", description="the discriminator's downsampling")
+    d_down: Down = Field(
+        "strided", description="the discriminator's downsampling; strided4: ends as pix2pix's, too"
+    )
     d_activation: Activation = Field("leaky_relu", description="the discriminator's activation")
     d_stem: bool = Field(True, description="begin at full resolution; off strides at once")
     d_double: bool = Field(False, description="one more convolution per level of it")

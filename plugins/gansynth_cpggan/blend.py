@@ -1,101 +1,65 @@
-"""Lesions into real slices: where there is room for one, and no seam around it."""
+"""Lesions into real slices, without a seam around them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from gansynth.organ import organ_mask, share_inside
-from gansynth.schema import Boxes, FloatArray
+from gansynth.organ import Mask
+from gansynth.schema import FloatArray
 from gansynth_cpggan.roi import resampled, squares
 
-TRIES = 200
-"""Places that are tried for a lesion."""
-MOSTLY = 0.9
-"""Least share of a box that lies in the body."""
+SOFT = 3
+"""Voxels over which a lesion fades out towards what must stay."""
 
 Window = tuple[int, int, int, int]
-
-
-def places(
-    asked: Boxes, present: Boxes, image: FloatArray, margin: float, rng: np.random.Generator
-) -> tuple[Boxes, list[dict[str, Any]]]:
-    """Where asked boxes have room: in the body, their surroundings clear of every other box.
-
-    A box stays where it is asked for if there is room; else it moves to a place drawn at random, or
-    is left out where none is found.
-
-    Args:
-        asked: (N, 4), in voxels of the slice.
-        present: boxes that the slice has.
-        image: float32 (C, H, W), the slice.
-        margin: of the surroundings, see ``squares``.
-        rng: the only source of randomness.
-
-    Returns:
-        The boxes that have a place, and for each asked one JSON: ``asked``, and ``moved`` by how
-        many voxels along each axis, or None where it was left out.
-    """
-    body = organ_mask(image)
-    shape = np.array(image.shape[1:], np.float64)
-    rows, labels, told = [*present.coords.astype(np.float64)], [], []
-    for box, label in zip(asked.coords.astype(np.float64), asked.labels, strict=True):
-        sides, found = box[2:] - box[:2], None
-        for attempt in range(TRIES):
-            new = box
-            if attempt:
-                low = rng.random(2) * np.maximum(shape - sides, 0)
-                new = np.concatenate((low, low + sides))
-            if _has_room(new, rows, body, margin):
-                found = new
-                break
-        told.append({"asked": box.tolist(), "moved": None})
-        if found is not None:
-            told[-1]["moved"] = (found - box)[:2].tolist()
-            rows.append(found)
-            labels.append(int(label))
-    kept = np.array(rows[len(present.labels) :], np.float32).reshape(-1, 4)
-    return Boxes(kept, np.array(labels, np.int16)), told
-
-
-def _has_room(
-    box: npt.NDArray[np.float64],
-    others: list[npt.NDArray[np.float64]],
-    body: npt.NDArray[np.bool_],
-    margin: float,
-) -> bool:
-    around = _square(box, margin)
-    clear = all(
-        (np.maximum(around[:2], o[:2]) >= np.minimum(around[2:], o[2:])).any() for o in others
-    )
-    inside = (box[:2] >= 0).all() and (box[2:] <= np.array(body.shape)).all()
-    return bool(clear and inside and share_inside(body, box) >= MOSTLY)
 
 
 def _square(box: npt.NDArray[np.float64], margin: float) -> npt.NDArray[np.float64]:
     return squares(torch.from_numpy(box)[None], margin)[0].numpy()
 
 
+def bounded(
+    body: Mask | None, box: npt.NDArray[np.floating], boxes: FloatArray, shape: tuple[int, ...]
+) -> Mask:
+    """Where a slice may change for one lesion: in the body, in no other's box.
+
+    Args:
+        body: bool (H, W), where lesions may lie; None for anywhere.
+        box: (4,), of the lesion.
+        boxes: (N, 4), all of the slice, its own among them.
+        shape: of the slice.
+
+    Returns:
+        Bool (H, W).
+    """
+    free = np.ones(shape, bool) if body is None else body.copy()
+    for other in boxes[(boxes != box).any(1)]:
+        low, high = np.floor(other[:2]).astype(int), np.ceil(other[2:]).astype(int)
+        free[low[0] : high[0], low[1] : high[1]] = False
+    return free
+
+
 def blend(
-    image: FloatArray, lesion: FloatArray, box: npt.NDArray[np.floating], margin: float
+    image: FloatArray, lesion: FloatArray, box: npt.NDArray[np.floating], margin: float, free: Mask
 ) -> tuple[FloatArray, Window]:
     """A slice with a lesion in it.
 
     Inside the box there is the lesion alone; around it, up to the square's edge, it fades into the
-    slice along a cosine. Its intensities are shifted by what differs, on average, where it fades.
+    slice along a cosine, and likewise within ``SOFT`` voxels of what is not free. Its intensities
+    are shifted by what differs, on average, where it fades.
 
     Args:
         image: float32 (C, H, W), the slice.
         lesion: float32 (C, edge, edge): the square around the box, as it was drawn.
         box: (4,), in voxels of the slice.
         margin: see ``squares``.
+        free: bool (H, W), where the slice may change.
 
     Returns:
         A copy of the slice, and the rows and columns it differs in: ``ymin, xmin, ymax, xmax``. All
-        other voxels are the slice's own, to the bit.
+        other voxels, and those that are not free, are the slice's own, to the bit.
     """
     at: npt.NDArray[np.float64] = np.asarray(box, np.float64)
     around = _square(at, margin)
@@ -109,7 +73,7 @@ def blend(
     )[0].numpy()
     rows, columns = slice(low[0], high[0]), slice(low[1], high[1])
     under = image[:, rows, columns]
-    share = _share(at, around, low, high)
+    share = _share(at, around, low, high) * _fading(free)[rows, columns]
     rim = share * (1 - share)
     if rim.sum() > 0:
         drawn = drawn + ((under - drawn) * rim).sum((1, 2), keepdims=True) / rim.sum()
@@ -134,3 +98,13 @@ def _share(
         past.append(np.clip(beyond, 0, 1))
     far = np.maximum(past[0][:, None], past[1][None])
     return np.asarray((1 + np.cos(np.pi * far)) / 2, np.float32)
+
+
+def _fading(free: Mask) -> FloatArray:
+    """How much may change, float32 (H, W): 0 where nothing may, 1 from ``SOFT`` voxels off it."""
+    from scipy.ndimage import distance_transform_edt
+
+    if free.all():
+        return np.ones(free.shape, np.float32)
+    near = np.clip(distance_transform_edt(free) / (SOFT + 1), 0, 1)
+    return np.asarray((1 - np.cos(np.pi * near)) / 2, np.float32)

@@ -16,7 +16,7 @@ from gansynth.errors import UsageFault
 from gansynth.lesions import tighten
 from gansynth.precision import autocast, resolve
 from gansynth.schema import Boxes, Condition, FloatArray, Sample
-from gansynth_cpggan.blend import blend, places
+from gansynth_cpggan.blend import blend, bounded
 from gansynth_cpggan.boxes import NONE, asked_maps
 from gansynth_cpggan.latents import between, of_seed
 from gansynth_cpggan.roi import squares, within
@@ -57,8 +57,7 @@ class Plan:
         condition: what was asked.
         image: the slice.
         present: its own boxes.
-        put: boxes that have a place in it.
-        moves: JSON of each asked one, see ``places``.
+        put: boxes that are drawn into it.
         latents: of the lesions, one for each box.
         kind: their class, as in ``Order``.
     """
@@ -67,7 +66,6 @@ class Plan:
     image: FloatArray
     present: Boxes
     put: Boxes
-    moves: list[dict[str, Any]]
     latents: list[Tensor]
     kind: int | None
 
@@ -219,36 +217,26 @@ class Drawing:
                 "draw samples by gansynth sample, or fit with --set mode=image"
             )
         present = NONE if condition.present is None else condition.present
-        asked = NONE if condition.boxes is None else condition.boxes
-        put, moves = places(
-            asked,
-            present,
-            condition.background,
-            self.gan.options.roi_margin,
-            np.random.default_rng(seed),
-        )
+        put = NONE if condition.boxes is None else condition.boxes
         rng = torch.Generator().manual_seed(seed)
         latents = [self._latent(rng) for _ in put.labels]
         kind = self._kind(condition, rng)
-        return Plan(condition, condition.background, present, put, moves, latents, kind)
+        return Plan(condition, condition.background, present, put, latents, kind)
 
     def _blended(self, plan: Plan, latents: Sequence[Tensor], made: dict[str, Any]) -> Sample:
         """A real slice with a lesion drawn into it for each box that has room."""
         margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
-        windows = []
+        windows, boxes = [], _joined(plan.present, put)
         lesions = self._images([self._lesion(plan, i, z) for i, z in enumerate(latents)])
         for lesion, box in zip(lesions, put.coords, strict=True):
-            image, window = blend(image, lesion, box, margin)
+            region = bounded(plan.condition.body, box, boxes.coords, image.shape[1:])
+            image, window = blend(image, lesion, box, margin, region)
             windows.append(list(window))
         put, tightened = self._tightened(image, put)
-        boxes = Boxes(
-            np.concatenate((plan.present.coords, put.coords)),
-            np.concatenate((plan.present.labels, put.labels)),
-        )
+        boxes = _joined(plan.present, put)
         told = {
             **self._told(plan.condition, plan.kind),
             **made,
-            "lesions": plan.moves,
             WINDOWS: windows,
             "pixels": f"of a real case, but for {WINDOWS}",
         }
@@ -260,3 +248,9 @@ class Drawing:
         around = squares(one, self.gan.options.roi_margin)
         own = within(one[None], around, self.gan.edge)[0].numpy()
         return Order(latent, Boxes(own, plan.put.labels[number : number + 1]), plan.kind)
+
+
+def _joined(one: Boxes, other: Boxes) -> Boxes:
+    return Boxes(
+        np.concatenate((one.coords, other.coords)), np.concatenate((one.labels, other.labels))
+    )

@@ -274,7 +274,13 @@ class CPGGAN(Generator):
         return self.drawing.walk(condition, ends, steps)
 
     def flaw(self, sample: Sample) -> str:
-        """Less contrast in one of its boxes than nearly all training boxes have."""
+        """No lesion, for want of room; or less contrast in a box than nearly all training boxes."""
+        moved = sample.provenance.get("boxes", {}).get("moved")
+        if moved and not any(moved):
+            return (
+                "no room for a lesion, expected a slice with room where its class lies; draw into "
+                "slices without lesions: --conditions KIND:WHERE"
+            )
         if self.contrast is None or sample.boxes is None:
             return ""
         drawn = sample.boxes

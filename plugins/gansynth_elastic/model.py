@@ -26,7 +26,7 @@ class Elastic(Generator):
 
     name: ClassVar[str] = "elastic"
     Options: ClassVar[type[GeneratorOptions]] = ElasticOptions
-    # Those of cgan3d, in its order: a seed then asks both for the same shapes.
+    # The moves of cgan3d, in its order: a seed then asks both for the same shapes.
     default_edits: ClassVar[tuple[str, ...]] = ("elastic", "scale", "rotate")
     options: ElasticOptions
 

@@ -270,6 +270,7 @@ def test_mixed_spacing_is_brought_to_the_training_cases_median(pairs, caplog):
     shapes = [source.load(case).image.shape[1:] for case in ("p1_l", "p1_r")]
     assert shapes == [source.shape("p1_l"), source.shape("p1_r")] == [(4, 7, 6), (8, 7, 6)]
     assert "1 of 6 training cases are not of spacing" in caplog.text
+    assert source.host["resampled"] == "area down, linear up"
 
 
 def test_a_ramp_stays_a_ramp_when_it_is_resampled(tmp_path):
@@ -285,6 +286,11 @@ def test_a_ramp_stays_a_ramp_when_it_is_resampled(tmp_path):
     assert np.allclose(inner, 0.125 + np.arange(60) / 4, atol=1e-5)
     assert found.labels is not None
     assert np.array_equal(found.labels[:, 0, 0], np.arange(64) >= 48)
+
+
+def test_only_records_of_resampled_cases_say_how(pairs):
+    assert "resampled" not in read(pairs).host
+    assert "resampled" in read(pairs, spacing="1").host
 
 
 def test_native_spacing_changes_no_case(pairs):

@@ -6,14 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from gansynth.errors import DataFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.findings import Checked, Finding
 from gansynth.hookspecs import hookimpl
-from gansynth.lineage import guard
+from gansynth.lineage import guard, guard_host
 from gansynth.registry import installed
 from gansynth.schema import Boxes, Case
 from gansynth.sources.base import SourceRequest
@@ -176,8 +177,16 @@ def test_resized_slices_have_bilinear_images_and_nearest_labels():
 
 def test_shrunken_images_are_averages():
     case, plane = opened(resize="5x4").load("toy_00/axi007"), opened().load("toy_00/axi007")
-    assert case.image.std() < plane.image.std()
-    np.testing.assert_allclose(case.image.mean(), plane.image.mean(), atol=0.05)
+    means = plane.image.reshape(2, 5, 3, 4, 4).mean((2, 4))
+    np.testing.assert_allclose(case.image, means, atol=1e-6)
+
+
+def test_a_run_of_slices_that_were_resampled_otherwise_is_refused():
+    now = opened(resize="5x4").host
+    before = {**now, "slices": {k: v for k, v in now["slices"].items() if k != "resampled"}}
+    with pytest.raises(IntegrityFault, match="'resampled': 'area down, linear up'"):
+        guard_host(before, now)
+    assert "resampled" not in opened().host["slices"]
 
 
 def test_a_window_clips_to_0_and_1():
@@ -233,6 +242,69 @@ def test_slices_of_a_cache_are_those_of_the_original(tmp_path, read):
     assert cached.lineage() == source.lineage()
     one, two = (side.load(source.train_ids[8]) for side in (cached, source))
     np.testing.assert_array_equal(one.boxes.coords, two.boxes.coords)
+
+
+# -- which side slices are counted from ------------------------------------------------------------
+
+
+def oriented(folder: Path, codes: str) -> str:
+    """The same five heads in files whose voxels run as ``codes`` say; ``nifti:`` and the folder."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        image = rng.normal(size=(12, 10, 8)).astype(np.float32)  # (x, y, z) to the left, back, head
+        second = np.zeros(image.shape, np.uint8)
+        second[2] = 1
+        for part, array in (("images", image), ("labels", second)):
+            stored = nib.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
+            turn = nib.orientations.ornt_transform(
+                nib.io_orientation(stored.affine), nib.orientations.axcodes2ornt(codes)
+            )
+            nib.save(stored.as_reoriented(turn), folder / part / f"case_{number}.nii.gz")
+    return f"nifti:{folder}"
+
+
+RIGHT = {"plane": "sagittal", "slices": "2-4", "count_from": "right"}
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "SPR"])
+def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp_path, codes):
+    lps, other = (
+        open_slices(request(oriented(tmp_path / name, name), **RIGHT)) for name in ("LPS", codes)
+    )
+    assert lps.train_ids == other.train_ids
+    for case in lps.train_ids:
+        one, two = lps.load(case), other.load(case)
+        np.testing.assert_array_equal(one.image, two.image)
+        np.testing.assert_array_equal(one.labels, two.labels)
+
+
+def test_from_the_right_slice_2_of_a_file_stored_from_the_right_is_its_own_second(tmp_path):
+    where = oriented(tmp_path / "LPS", "LPS")  # as BRATS files are
+    source = open_slices(request(where, **{**RIGHT, "slices": "2"}))
+    for case in source.train_ids:
+        assert (source.load(case).labels == 1).all()
+
+
+def test_the_side_that_slices_are_counted_from_is_recorded(tmp_path):
+    source = open_slices(request(oriented(tmp_path / "LPS", "LPS"), **RIGHT))
+    assert source.host["slices"]["count_from"] == "right"
+    assert "count_from" not in opened().host["slices"]
+
+
+@pytest.mark.parametrize(
+    ("where", "read", "says"),
+    [
+        ("nifti", {**RIGHT, "count_from": "superior"}, "no side of sagittal .*left or right"),
+        ("nifti", {"plane": "sagittal", "count_from": "right"}, "expected --read slices="),
+        ("volumes", RIGHT, "does not say which way its arrays run.*count_from=array"),
+    ],
+)
+def test_a_side_that_cannot_be_counted_from_is_refused(tmp_path, where, read, says):
+    found = oriented(tmp_path / "LPS", "LPS") if where == "nifti" else "volumes:x"
+    with pytest.raises(UsageFault, match=says):
+        open_slices(request(found, **read))
 
 
 def test_other_keys_go_to_the_inner_source():

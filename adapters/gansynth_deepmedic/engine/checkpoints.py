@@ -91,7 +91,8 @@ class Learner:
             except (GansynthError, OSError, ValueError, KeyError, TypeError) as error:
                 damaged.append(f"checkpoint {path.name} is damaged and was passed over: {error}")
                 continue
-            checkpoint.restore(tensors, {_NAME: self.network}, {}, {_NAME: self.optimiser})
+            optimizers = {_NAME: self.optimiser}
+            checkpoint.restore(tensors, {_NAME: self.network}, {}, optimizers, path)
             self.rates.resume(state["rates"])
             return int(state["epochs"]), damaged
         raise IntegrityFault(
@@ -127,5 +128,6 @@ def load_network(network: DualPath, output: Path) -> int:
         {_NAME: network},
         {},
         {},
+        found.folder,
     )
     return int(found.state["epochs"])

@@ -14,6 +14,7 @@ import torch
 from gansynth.errors import DataFault
 from gansynth.measures.regions import dice, mean_dice, read_regions, with_labels
 from gansynth.registry import installed
+from gansynth.regrid import pick
 from gansynth.schema import Case, Schema
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.volumes import VolumeSource
@@ -24,7 +25,6 @@ from gansynth_segmenter.inference import Segmenter, _windows
 from gansynth_segmenter.judging import judge_held_out, judge_pairs
 from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities, soft_dice
 from gansynth_segmenter.options import SegmenterOptions
-from gansynth_segmenter.written import _nearest
 
 SCHEMA = Schema(("T1",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0, 1.0))
 REGIONS = with_labels(read_regions("WT:1+2", SCHEMA.foreground), SCHEMA.foreground)
@@ -224,9 +224,9 @@ def test_voxels_without_a_known_truth_do_not_count(thresholding, volumes):
 
 def test_files_voxels_take_the_label_of_the_nearest_one():
     labels = np.array([[[1, 2]]], np.int16)
-    assert _nearest(labels, (2, 1, 6))[:, 0].tolist() == [[1, 1, 1, 2, 2, 2]] * 2
+    assert pick(labels, (2, 1, 6))[:, 0].tolist() == [[1, 1, 1, 2, 2, 2]] * 2
     fine = np.array([[[0, 1, 2, 3, 4, 5]]], np.int16)
-    assert _nearest(fine, (1, 1, 2)).ravel().tolist() == [1, 4]
+    assert pick(fine, (1, 1, 2)).ravel().tolist() == [1, 4]
 
 
 # -- usual augmentation ----------------------------------------------------------------------------

@@ -47,7 +47,25 @@ def weights_of(output: Path) -> dict[str, Any]:
 # -- what is drawn ---------------------------------------------------------------------------------
 
 
-def test_the_ratio_is_exact_and_the_record_says_so(train, tmp_path):
+@pytest.mark.parametrize(("ratio", "size"), [(Ratio(5, 1), 1), (Ratio(2, 1), 2), (Ratio(1, 3), 3)])
+def test_the_count_is_off_by_less_than_a_sample_at_every_step(train, tmp_path, ratio, size):
+    train("out", {"steps": "12", "batch_size": str(size)}, ratio=ratio)
+    kinds = np.cumsum([row[0] == "synthetic" for row in drawn_in(tmp_path / "out")])[
+        size - 1 :: size
+    ]
+    asked = ratio.p * size * np.arange(1, 13)
+    assert np.abs(kinds - asked).max() <= 0.5 + 1e-9
+
+
+def test_the_bank_and_the_cases_are_used_up_before_one_comes_again(train, tmp_path):
+    train("out", {"steps": "12", "batch_size": "2"})
+    rows = drawn_in(tmp_path / "out")
+    drawn = [row[1] for row in rows if row[0] == "synthetic"]
+    assert [len(set(drawn[:6])), len(set(drawn[6:]))] == [6, 6]
+    assert len({row[1] for row in rows if row[0] == "real"}) == 12
+
+
+def test_the_record_says_what_was_drawn(train, tmp_path):
     outcome = train("out", {"steps": "6", "batch_size": "3"}, ratio=Ratio(2, 1))
     assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.fell_back) == (12, 6, 0)
     session = session_of(tmp_path / "out")
@@ -110,7 +128,7 @@ def batches(bank_of, tmp_path):
     def make(warp: Any = None, **changes: Any) -> SegmenterBatches:
         plan: MixPlan[str] = MixPlan(bank, Ratio(1, 1), seed=3)
         cutter = Cutter(source, source.space)
-        kept = {"steps": 10, "batch_size": 4, **changes}
+        kept = {"batch_size": 4, **changes}
         return SegmenterBatches(cutter, plan, source.train_ids, warp=warp, **kept)
 
     return make

@@ -246,6 +246,12 @@ def loaded(slots: Slots, epochs: int, **more: Any) -> list[list[int]]:
     return [[n for _, n in sorted(p for batch in loader for p in batch)] for _ in range(epochs)]
 
 
+def test_the_bank_is_used_up_before_a_sample_comes_again(bank):
+    slots = Slots(plan_of(bank), 10, 1)
+    drawn = [n for _ in range(8) for n in epoch_of(slots) if n >= 0]
+    assert [len(set(drawn[:40])), len(set(drawn[40:]))] == [40, 40]
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_workers_draw_what_one_process_draws(bank, keep):
     wanted = [epoch_of(slots) for slots in [Slots(plan_of(bank, "2:3"), 10, 1)] for _ in range(3)]

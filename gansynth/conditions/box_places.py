@@ -1,0 +1,98 @@
+"""Where in a real image boxes have room: at places of their class, off the body's outline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gansynth.conditions.frames import depth_of, frame_of
+from gansynth.conditions.geometry import Mask, Matrix
+from gansynth.conditions.prior import PlacementPrior, ball_in, depths
+from gansynth.conditions.room import Scene
+from gansynth.organ import share_inside
+from gansynth.schema import Boxes
+
+TRIES = 200
+"""Places that are tried for a box."""
+APART = 0.25
+"""Distance kept from other boxes, as a share of the longer side."""
+
+
+@dataclass(frozen=True)
+class PutBoxes:
+    """Boxes at their places in a scene.
+
+    Attributes:
+        boxes: those that there is room for.
+        present: the scene's own, without those that the new ones cover.
+        body: bool, where lesions of the new ones' classes may lie.
+        moved: for each asked box by how many voxels along each axis it was moved; None where it
+            was left out.
+    """
+
+    boxes: Boxes
+    present: Boxes
+    body: Mask
+    moved: list[list[float] | None]
+
+
+def put_boxes(asked: Boxes, scene: Scene, rng: np.random.Generator, *, as_asked: bool) -> PutBoxes:
+    """Put boxes where training cases have those of their class (``PlacementPrior``).
+
+    All of a box lies in the body, all of its lesion at least as far from the body's outline as
+    nine in ten of its class are. It comes near no other, but may cover one of the scene's own.
+
+    Args:
+        asked: (N, 4) or (N, 6); their sizes and classes count.
+        scene: the background, with the boxes it has; it may have no labels.
+        rng: the only source of randomness.
+        as_asked: a box stays where it is asked for if there is room.
+    """
+    frame, deep = frame_of(scene), depths(scene.body, frame_of(scene))
+    n, own = deep.ndim, scene.case.boxes
+    present = Boxes(np.zeros((0, 2 * n), np.float32), np.zeros(0, np.int16)) if own is None else own
+    body, labels = np.zeros(deep.shape, bool), []
+    rows: list[Matrix] = []
+    moved: list[list[float] | None] = []
+    for box, label in zip(asked.coords.astype(np.float64), asked.labels.tolist(), strict=True):
+        prior = PlacementPrior.learn_boxes(scene.room, label)
+        allowed, middle = prior.allowed(deep), (box[:n] + box[n:]) / 2
+        places = frame.voxels(prior.spread(TRIES, n, rng, depth=depth_of(scene))) + 0.5
+        shifts = np.concatenate([np.zeros((int(as_asked), n)), places - middle])
+        moved.append(None)
+        for shift in shifts:
+            new = box + np.tile(shift, 2)
+            others = [*rows, *present.coords[~_covered(new, present)]]
+            if _inside(new, scene.body, allowed) and not any(_near(new, o) for o in others):
+                moved[-1] = shift.tolist()
+                rows.append(new)
+                labels.append(label)
+                left = ~_covered(new, present)
+                present = Boxes(present.coords[left], present.labels[left])
+                body |= allowed
+                break
+    coords = np.array(rows, np.float32).reshape(-1, 2 * n)
+    return PutBoxes(Boxes(coords, np.array(labels, np.int16)), present, body, moved)
+
+
+def _inside(box: Matrix, body: Mask, allowed: Mask) -> bool:
+    n = body.ndim
+    if (box[:n] < 0).any() or (box[n:] > body.shape).any():
+        return False
+    at, lesion = ball_in(box, body.shape)
+    return bool(allowed[at][lesion].all()) and share_inside(body, box) == 1
+
+
+def _covered(box: Matrix, boxes: Boxes) -> Mask:
+    """Which boxes lie within one."""
+    n = len(box) // 2
+    low, high = boxes.coords[:, :n], boxes.coords[:, n:]
+    return np.asarray((low >= box[:n]).all(axis=1) & (high <= box[n:]).all(axis=1))
+
+
+def _near(box: Matrix, other: Matrix) -> bool:
+    n = len(box) // 2
+    apart = APART * (box[n:] - box[:n]).max()
+    low, high = box[:n] - apart, box[n:] + apart
+    return bool((np.maximum(low, other[:n]) < np.minimum(high, other[n:])).all())

@@ -1,0 +1,157 @@
+"""Where boxes are put into real images: where their class lies, off the skull, off each other."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gansynth.conditions.box_places import PutBoxes, put_boxes
+from gansynth.conditions.boxes import box_drawer, replay
+from gansynth.conditions.frames import Frame
+from gansynth.conditions.prior import KERNEL, PlacementPrior, ball_in, depths
+from gansynth.conditions.room import Room, Scene
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.organ import organ_mask
+from gansynth.schema import Boxes, Condition
+from gansynth.space import Placement
+from tests.boxed_heads import SKULL, Heads, on_skull
+
+DRAWS = 40
+
+
+@pytest.fixture(scope="module")
+def heads() -> Heads:
+    return Heads()
+
+
+@pytest.fixture(scope="module")
+def room(heads) -> Room:
+    return Room(heads, heads.space)
+
+
+@pytest.fixture(scope="module")
+def drawn(heads) -> list[Condition]:
+    sampler = ConditionSampler(
+        heads, heads.space, labelled=False, boxes=box_drawer("jitter"), backgrounds=True
+    )
+    return [sampler.draw(index) for index in range(DRAWS)]
+
+
+def boxes(*rows: tuple[float, ...], label: int = 1) -> Boxes:
+    coords = np.array(rows, np.float32).reshape(-1, 4)
+    return Boxes(coords, np.full(len(rows), label, np.int16))
+
+
+def put(room: Room, asked: Boxes, *, case: str = "h01", as_asked: bool = False) -> PutBoxes:
+    found = room.cache(case)
+    scene = Scene(found, Placement(), found.image.shape[1:], 0, room)
+    return put_boxes(asked, scene, np.random.default_rng(0), as_asked=as_asked)
+
+
+# -- samplers' conditions --------------------------------------------------------------------------
+
+
+def test_no_box_lies_on_the_skull_or_beyond_it(drawn):
+    count = 0
+    for condition in drawn:
+        skull = on_skull(condition.background)
+        for row in condition.boxes.coords:
+            low, high = np.floor(row[:2]).astype(int), np.ceil(row[2:]).astype(int)
+            assert not skull[low[0] : high[0], low[1] : high[1]].any()
+            count += 1
+    assert count > DRAWS / 2
+
+
+def test_lesions_of_a_class_lie_where_the_class_does(drawn, heads, room):
+    away: dict[int, list[float]] = {0: [], 1: []}
+    seat = PlacementPrior.learn_boxes(room, 0).centres.mean(axis=0)
+    for condition in drawn:
+        frame = Frame.of(organ_mask(condition.background))
+        middles = (condition.boxes.coords[:, :2] + condition.boxes.coords[:, 2:]) / 2 - 0.5
+        for middle, label in zip(frame.relative(middles), condition.boxes.labels, strict=True):
+            away[int(label)].append(float(np.abs(middle - seat).max()))
+    assert len(away[0]) > 5
+    assert max(away[0]) < KERNEL
+    assert np.median(away[1]) > 2 * KERNEL
+
+
+def test_boxes_are_recorded_as_they_are_put(drawn):
+    for condition in drawn:
+        told = json.loads(json.dumps(condition.provenance["boxes"]))
+        again = replay(told)
+        assert np.array_equal(again.coords, condition.boxes.coords)
+        assert np.array_equal(again.labels, condition.boxes.labels)
+        assert sum(shift is not None for shift in told["moved"]) == len(again.labels)
+
+
+def test_nothing_is_to_be_drawn_on_the_skull(drawn):
+    for condition in drawn:
+        assert condition.body.any() == bool(len(condition.boxes.labels))
+        assert (condition.body & on_skull(condition.background)).mean() < 0.01
+
+
+# -- what is learnt --------------------------------------------------------------------------------
+
+
+def test_how_far_from_the_outline_lesions_stay_is_learnt_for_each_class(heads, room):
+    central, anywhere = (PlacementPrior.learn_boxes(room, label) for label in (0, 1))
+    assert central.clearance > 2 * anywhere.clearance
+    for prior, label in ((central, 0), (anywhere, 1)):
+        nearer = []
+        for case in heads.held.values():
+            if case.boxes.labels[0] == label:
+                body = organ_mask(case.image)
+                at, lesion = ball_in(case.boxes.coords[0].astype(float), body.shape)
+                deep = depths(body, Frame.of(body))[at][lesion].min()
+                nearer.append(deep < prior.clearance)
+                assert deep * Frame.of(body).size.max() > SKULL
+        assert np.mean(nearer) == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_kernel_is_as_narrow_as_the_class(room):
+    central, anywhere = (PlacementPrior.learn_boxes(room, label) for label in (0, 1))
+    assert (central.kernel(2) < KERNEL / 2).all()
+    assert np.allclose(anywhere.kernel(2), KERNEL)
+
+
+def test_a_body_that_fills_the_image_has_no_outline():
+    full = np.ones((8, 8), bool)
+    assert PlacementPrior(np.empty((0, 2)), 0.3).allowed(depths(full, Frame.of(full))).all()
+
+
+# -- room ------------------------------------------------------------------------------------------
+
+
+def test_a_box_stays_where_it_is_asked_for_if_there_is_room(room):
+    own = room.cache("h01").boxes.coords[0]
+    free = (44, 30, 50, 36) if own[0] > 60 or own[2] < 40 or own[1] > 45 else (44, 56, 50, 62)
+    kept = put(room, boxes(free), as_asked=True)
+    assert kept.moved == [[0, 0]]
+    skull = put(room, boxes((2, 2, 8, 8)), as_asked=True)
+    assert skull.moved[0] not in (None, [0, 0])
+
+
+def test_boxes_keep_their_distance(room):
+    asked = boxes(*[(0, 0, 8, 8)] * 6)
+    found = put(room, asked)
+    rows = [*found.present.coords, *found.boxes.coords]
+    assert len(rows) > 3
+    for number, one in enumerate(rows):
+        for other in rows[:number]:
+            gap = np.maximum(one[:2], other[:2]) - np.minimum(one[2:], other[2:])
+            assert gap.max() > 1.9
+
+
+def test_a_box_that_covers_the_slices_own_takes_its_place(room):
+    own = room.cache("h00").boxes
+    low, high = own.coords[0, :2] - 1, own.coords[0, 2:] + 1
+    found = put(room, boxes((*low, *high), label=0), case="h00", as_asked=True)
+    assert found.moved == [[0, 0]]
+    assert len(found.present.labels) == 0
+
+
+def test_a_box_without_any_room_is_left_out(room):
+    found = put(room, boxes((5, 5, 90, 90)))
+    assert len(found.boxes.labels) == 0
+    assert found.moved == [None]
+    assert len(found.present.labels) == 1
