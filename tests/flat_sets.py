@@ -27,7 +27,8 @@ def seen(number: int) -> np.ndarray:
     """What a scanner sees of it, 8 bits."""
     rng = np.random.default_rng(number)
     body = np.full(SHAPE, 80.0)
-    return np.clip(body + 120 * lesion(number) + rng.normal(0, 6, SHAPE), 0, 255).astype(np.uint8)
+    grey = np.clip(body + 120 * lesion(number) + rng.normal(0, 6, SHAPE), 0, 255)
+    return np.asarray(grey, np.uint8)
 
 
 def pictures(folder: Path, **read: str) -> SourceRequest:

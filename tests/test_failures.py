@@ -22,6 +22,7 @@ from gansynth.reporting import NullReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.flat import FlatSource
 from gansynth.sources.folds import read_splits
 from gansynth.space import Space
 from gansynth.testing import ToySource
@@ -493,9 +494,12 @@ def test_lesions_of_2d_cases_have_sizes_in_what_is_known(kind, unit, tmp_path):
 @pytest.mark.parametrize("kind", FLAT)
 def test_a_hosts_own_pngs_say_what_it_finds_in_2d_cases(kind, tmp_path):
     source = installed().open_source(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"))
+    assert isinstance(source, FlatSource)
     missed = source.train_ids[0]
     for case in source.train_ids:
-        labels = source.load(case).labels * (case != missed)
+        labels = source.load(case).labels
+        assert labels is not None
+        labels = labels * np.int16(case != missed)
         file = tmp_path / "mine" / f"{case}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(source.encode_labels(case, labels).astype(np.uint8)).save(file)

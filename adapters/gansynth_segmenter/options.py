@@ -92,7 +92,8 @@ class SegmenterOptions(BaseModel):
         False, description="usual augmentation: mirror left to right for half of the samples"
     )
     regions: str = Field(
-        "", description="regions to report Dice of, as unions of labels: WT:1+2+4,TC:1+4,ET:4"
+        "",
+        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,TC:1+4,ET:4",
     )
     save_predictions: bool = Field(
         True, description="write label maps of the held-out cases, where the source has files"

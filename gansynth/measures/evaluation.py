@@ -139,11 +139,9 @@ def evaluate(
 def _place(case: str, one: Prediction) -> tuple[str, str, int, str]:
     """By subject, what it is a slice of, and its number there."""
     at = one.position
-    return (
-        (one.subject, case, 0, case)
-        if at is None
-        else (one.subject, at.stack, -1 if at.index is None else at.index, case)
-    )
+    if at is None:
+        return one.subject, case, 0, case
+    return one.subject, at.stack, -1 if at.index is None else at.index, case
 
 
 def _stack(item: tuple[str, Prediction]) -> str:
@@ -166,37 +164,37 @@ def _without_gaps(predictions: Iterable[Prediction]) -> bool:
 def _measured(found: Evaluation, cases: Mapping[str, Prediction], options: Options) -> Values:
     """Measures of a volume, or of slices that belong together; all that is counted is noted."""
     maps = {case: one.read() for case, one in cases.items()}
-    flat = next(iter(cases.values())).position is not None
+    at = next(iter(cases.values())).position
+    ignore = options.get("ignore")
     for case, both in maps.items():
-        found.per_case[case] = measure_case(
-            both.predicted, both.truth, both.spacing, found.regions, **options
-        )
-        found.voxels[case] = _voxels(both, found.regions, options.get("ignore"))
-        if not flat or found.distances == "slices":
+        found.per_case[case] = _of_maps(both, found.regions, options)
+        found.voxels[case] = _voxels(both, found.regions, ignore)
+        if at is None or found.distances == "slices":
             _count(found.counts, found.voxels[case])
-    if not flat:
+    if at is None:
         return found.per_case[next(iter(cases))]
-    if found.distances == "volumes":
-        thickness = next(iter(cases.values())).position.thickness  # type: ignore[union-attr]
-        volume = _stacked(list(maps.values()), float(thickness or 1))
-        _count(found.counts, _voxels(volume, found.regions, options.get("ignore")))
-        return measure_case(
-            volume.predicted, volume.truth, volume.spacing, found.regions, **options
-        )
-    return _of_slices(list(maps.values()), [found.per_case[case] for case in cases], found, options)
+    if found.distances == "slices":
+        each = [found.per_case[case] for case in cases]
+        return _of_slices(list(maps.values()), each, found.regions, options)
+    volume = _stacked(list(maps.values()), at.thickness or 1.0)
+    _count(found.counts, _voxels(volume, found.regions, ignore))
+    return _of_maps(volume, found.regions, options)
+
+
+def _of_maps(both: LabelMaps, regions: Regions, options: Options) -> Values:
+    return measure_case(both.predicted, both.truth, both.spacing, regions, **options)
 
 
 def _of_slices(
-    maps: Sequence[LabelMaps], each: Sequence[Values], found: Evaluation, options: Options
+    maps: Sequence[LabelMaps], each: Sequence[Values], regions: Regions, options: Options
 ) -> Values:
     """Slices with gaps: overlaps and lesions over all of them, distances within each, averaged."""
     asked = options.get("asked", tuple(SEGMENTATION))
     counted = tuple(name for name in asked if name == "dice" or name in LESIONS)
-    apart = _stacked(maps, 1.0, apart=True)
-    values: Values = _means(each)
+    values = _means(each)
     if counted:
-        pooled: Options = {**options, "asked": counted}
-        values |= measure_case(apart.predicted, apart.truth, apart.spacing, found.regions, **pooled)
+        apart = _stacked(maps, 1.0, apart=True)
+        values |= _of_maps(apart, regions, {**options, "asked": counted})
     return values
 
 

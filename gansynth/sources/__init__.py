@@ -25,10 +25,10 @@ BUILT_IN = {
     "nifti": ("gansynth.sources.nifti:open_nifti", "gansynth.sources.nifti:check_nifti"),
     "msd": ("gansynth.sources.msd:open_msd", "gansynth.sources.msd:check_msd"),
     "h5": ("gansynth.sources.h5:open_h5", "gansynth.sources.h5:check_h5"),
-    "slices": ("gansynth.sources.slices:open_slices", "gansynth.sources.slices:check_slices"),
+    "slices": ("gansynth.sources.slices:open_slices", "gansynth.sources.slice_check:check_slices"),
     "pictures": (
         "gansynth.sources.pictures:open_pictures",
-        "gansynth.sources.pictures:check_pictures",
+        "gansynth.sources.picture_check:check_pictures",
     ),
 }
 """Kind -> what opens it, and what finds its faults; imported when it is asked for."""

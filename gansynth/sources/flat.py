@@ -59,6 +59,10 @@ class FlatSource(CaseSource):
     def file_shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of the case's file."""
 
+    def file_crop(self, case_id: str) -> tuple[slice, slice]:
+        """What ``load`` takes of the file's pixels, before it resamples them; here all."""
+        return slice(None), slice(None)
+
     @property
     def label_numbers(self) -> Mapping[int, int]:
         """Label -> its number in PNG files of label maps; here the same."""
@@ -71,10 +75,10 @@ class FlatSource(CaseSource):
             case_id: the case.
             labels: int16 (H, W), on the grid of ``load``.
         """
-        whole = pick(labels, self.file_shape(case_id))
-        numbers = np.zeros(whole.shape, np.uint16)
+        crop, numbers = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.uint16)
+        whole = pick(labels, numbers[crop].shape)
         for label, number in self.label_numbers.items():
-            numbers[whole == label] = number
+            numbers[crop][whole == label] = number
         return numbers
 
     def read_predicted(self, case_id: str, file: Path) -> LabelArray:
@@ -110,4 +114,5 @@ class FlatSource(CaseSource):
         Raises:
             DataFault: as ``read_predicted``.
         """
-        return pick(self.read_predicted(case_id, file), self.shape(case_id))
+        found = self.read_predicted(case_id, file)[self.file_crop(case_id)]
+        return pick(found, self.shape(case_id))

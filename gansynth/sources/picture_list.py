@@ -67,7 +67,9 @@ class PictureOptions(ReadOptions):
     )
     skull_strip: SkullStrip = False
     spacing: PixelSpacing = Field(
-        (1.0, 1.0), description="pixel size in mm along y,x (one number for both)"
+        (1.0, 1.0),
+        description="size of the files' pixels in mm along y,x (one number for both); where it is "
+        "not given, lengths are in pixels",
     )
     resize: Edges | None = Field(
         None, description="rows and columns, `64x64`, that every picture is resampled to"

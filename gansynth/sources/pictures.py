@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil
@@ -13,12 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault, GansynthError, UsageFault
-from gansynth.findings import Checked, Finding
+from gansynth.errors import DataFault, UsageFault
 from gansynth.regrid import resampling_record
-from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
+from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import SourceRequest
-from gansynth.sources.classes import without_cases
 from gansynth.sources.divided import divide
 from gansynth.sources.flat import FlatSource, SlicePosition
 from gansynth.sources.folds import absolute_splits, one_fold
@@ -28,7 +25,7 @@ from gansynth.sources.picture_files import full_range, picture_shape, read_pictu
 from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
 from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
-from gansynth.sources.skull import WHOLE, find_brain
+from gansynth.sources.skull import find_brain
 from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth.space import Space
 
@@ -193,8 +190,8 @@ class PictureSource(FlatSource):
         """
         picture = self._picture(case_id)
         array = read_picture(picture.image)
-        if _kind(array) != self._first:
-            raise _unlike(picture.image, _kind(array), self._first)
+        if kind_of(array) != self._first:
+            raise unlike(picture.image, kind_of(array), self._first)
         image = self._scaled(array)
         labels = None
         if picture.mask is not None:
@@ -239,6 +236,12 @@ class PictureSource(FlatSource):
     def file_shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of the image's file, from its header."""
         return picture_shape(self._picture(case_id).image)
+
+    def file_crop(self, case_id: str) -> tuple[slice, slice]:
+        """The brain, where the rest is stripped off."""
+        if not self.options.skull_strip:
+            return super().file_crop(case_id)
+        return find_brain(read_picture(self._picture(case_id).image)).crop
 
     @property
     def label_numbers(self) -> dict[int, int]:
@@ -291,7 +294,7 @@ class PictureSource(FlatSource):
     @cached_property
     def _first(self) -> Kind:
         """Channels and dtype of the first training picture."""
-        return _kind(read_picture(self._picture(self.train_ids[0]).image))
+        return kind_of(read_picture(self._picture(self.train_ids[0]).image))
 
     @cached_property
     def _channels(self) -> tuple[str, ...]:
@@ -316,101 +319,14 @@ class PictureSource(FlatSource):
 Kind = tuple[int, np.dtype[Any]]
 
 
-def _kind(array: npt.NDArray[Any]) -> Kind:
+def kind_of(array: npt.NDArray[Any]) -> Kind:
     """Channels and dtype."""
     return 1 if array.ndim == 2 else array.shape[2], array.dtype
 
 
-def _unlike(path: Path, found: Kind, expected: Kind) -> DataFault:
+def unlike(path: Path, found: Kind, expected: Kind) -> DataFault:
+    """What is said of a picture of another kind than the others."""
     return DataFault(
         f"{path}: {found[0]} channel(s) of {found[1]}, expected {expected[0]} of {expected[1]} as "
         "the other pictures have; convert it"
     )
-
-
-def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``pictures:FOLDER``; every file is decoded.
-
-    Raises:
-        UsageFault: no such folder, or options that do not fit.
-    """
-    source = PictureSource(request)
-    found = source.found
-    findings = [Finding("error", case, file, str(fault)) for case, file, fault in found.faults]
-    seen: dict[str, list[str]] = defaultdict(list)
-    kinds: dict[Kind, list[str]] = defaultdict(list)
-    for done, picture in enumerate(found.pictures.values()):
-        progress(done, len(found.pictures))
-        findings += _check_picture(source, picture, seen, kinds)
-    progress(len(found.pictures), len(found.pictures))
-    findings += _check_set(source, seen, kinds)
-    findings.sort(key=lambda finding: finding.level)  # errors before warnings
-    return Checked(source.name, len(found.pictures), findings)
-
-
-def _check_picture(
-    source: PictureSource,
-    picture: Picture,
-    seen: dict[str, list[str]],
-    kinds: dict[Kind, list[str]],
-) -> Iterator[Finding]:
-    shape = None
-    try:
-        array = read_picture(picture.image)
-        shape = array.shape[:2]
-        kinds[_kind(array)].append(picture.case)
-        seen[content_hash(array)].append(picture.case)
-        if array.min() == array.max():
-            message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
-            yield Finding("warning", picture.case, picture.image, message)
-    except GansynthError as fault:
-        yield Finding("error", picture.case, picture.image, str(fault))
-    if picture.mask is None:
-        return
-    try:
-        mask = read_picture(picture.mask, "mask")
-        labels = source.read_mask(picture.mask, shape or mask.shape)
-        if source.options.skull_strip and shape is not None and labels.any():
-            share = float(find_brain(array).mask[labels > 0].mean())
-            if share < WHOLE:
-                message = (
-                    f"{picture.image}: skull_strip takes {1 - share:.0%} of what the mask labels "
-                    "for no brain; look at it, or leave the picture out"
-                )
-                yield Finding("warning", picture.case, picture.image, message)
-    except GansynthError as fault:
-        yield Finding("error", picture.case, picture.mask, str(fault))
-
-
-def _check_set(
-    source: PictureSource, seen: dict[str, list[str]], kinds: dict[Kind, list[str]]
-) -> Iterator[Finding]:
-    """What only all pictures together show."""
-    folder, pictures = source.found.folder, source.found.pictures
-    usual = max(kinds, key=lambda kind: len(kinds[kind]), default=None)
-    for kind, cases in kinds.items():
-        for case in cases if usual is not None and kind != usual else ():
-            path = pictures[case].image
-            yield Finding("error", case, path, str(_unlike(path, kind, usual or kind)))
-    for cases in seen.values():
-        for case in cases[1:]:
-            path = pictures[case].image
-            message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
-            yield Finding(
-                "error" if len(_sides(source, cases)) > 1 else "warning", case, path, message
-            )
-    for path in source.found.spare:
-        message = f"{path}: a mask without an image; it is not used"
-        yield Finding("warning", None, path, message)
-    try:
-        yield from without_cases(source, source.classes, folder)
-    except GansynthError as fault:
-        yield Finding("error", None, folder, str(fault))
-
-
-def _sides(source: PictureSource, cases: list[str]) -> set[bool]:
-    """Whether pictures are held out."""
-    try:
-        return {case in source.held_out_ids for case in cases}
-    except GansynthError:  # told elsewhere
-        return set()

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from gansynth.sources.base import SourceRequest
+from gansynth.errors import UsageFault
+from gansynth.registry import installed
+from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.planes import Edges, Windows
 from gansynth.sources.reading import LeastVoxels, OfLabels, ReadOptions, Words
 
@@ -133,3 +135,26 @@ def inner_read(read: Mapping[str, str]) -> dict[str, str]:
     """Keys of the inner source, as they are typed for slices of it."""
     known = SliceOptions.model_fields
     return {f"{INNER}{key}" if key in known else key: value for key, value in read.items()}
+
+
+def open_inner(request: SourceRequest) -> CaseSource:
+    """Open the volumes that slices are cut from.
+
+    Raises:
+        UsageFault: an option that neither knows, or cases that are 2D already.
+    """
+    if request.kind == "slices":
+        raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")
+    try:
+        inner = installed().open_source(request)
+    except UsageFault as fault:
+        if "--read" not in str(fault):
+            raise
+        known = ", ".join(SliceOptions.model_fields)
+        raise UsageFault(f"{fault} slices: itself has: {known}") from fault
+    if inner.schema.axes != "DHW":
+        raise UsageFault(
+            f"slices:{request.kind}:{request.where}: its cases are 2D already, expected volumes; "
+            f"say --data {request.kind}:{request.where}"
+        )
+    return inner

@@ -9,29 +9,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gansynth.errors import DataFault, GansynthError, UsageFault
-from gansynth.findings import Checked, Finding
+from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard
-from gansynth.registry import installed
 from gansynth.regrid import resampling_record
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.base import SourceRequest
 from gansynth.sources.cache import CaseCache
-from gansynth.sources.classes import without_cases
 from gansynth.sources.flat import FlatSource, SlicePosition
 from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.patches import PatchSource, cut_case
 from gansynth.sources.planes import per_channel, rescale, resize
 from gansynth.sources.reading import parse_read
 from gansynth.sources.slice_choice import SliceChoice
-from gansynth.sources.slice_options import AXIS, SliceOptions, inner_read, split_read
+from gansynth.sources.slice_options import (
+    AXIS,
+    SliceOptions,
+    inner_read,
+    open_inner,
+    split_read,
+)
 from gansynth.sources.subjects import Split
 from gansynth.space import Space, boxes_of_slice
 
@@ -67,7 +70,7 @@ class SliceSource(FlatSource):
     def __init__(self, request: SourceRequest) -> None:
         own, rest = split_read(request)
         self.options = parse_read(SliceOptions, own)
-        self.inner = _open_inner(rest)
+        self.inner = open_inner(rest)
         where = f"{self.inner.request.kind}:{self.inner.request.where}"
         if self.inner.space.grid == "resample":
             raise UsageFault(
@@ -86,7 +89,7 @@ class SliceSource(FlatSource):
         self._windows = per_channel(self.options.window, len(self._channels))
         self._volumes = CaseCache(self.inner, VOLUME_BYTES)
         self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
-        self._spacings: dict[str, tuple[float, ...]] = {}
+        self._spacing_of = cache(self.inner.spacing)
         self.choice = SliceChoice(self.inner, self.options, self.volume, lambda: self.selector)
 
     # -- what it has -----------------------------------------------------------------------------
@@ -280,11 +283,6 @@ class SliceSource(FlatSource):
         """Rows and columns of the volume's slices."""
         return self._flat_shape(self._parse(case_id)[0])
 
-    def _spacing_of(self, case: str) -> tuple[float, ...]:
-        if case not in self._spacings:
-            self._spacings[case] = self.inner.spacing(case)
-        return self._spacings[case]
-
     def _plane(self, case: str, index: int) -> Case:
         """One slice of a volume, all its channels; arrays of its own."""
         shape = self.inner.shape(case)
@@ -399,41 +397,3 @@ class SliceSource(FlatSource):
             return inner
         shapes = [self._flat_shape(case) for case in self.inner.train_ids]
         return tuple(ceil(n / STRIDE) * STRIDE for n in np.max(shapes, axis=0).tolist())
-
-
-def _open_inner(request: SourceRequest) -> CaseSource:
-    if request.kind == "slices":
-        raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")
-    try:
-        inner = installed().open_source(request)
-    except UsageFault as fault:
-        if "--read" not in str(fault):
-            raise
-        known = ", ".join(SliceOptions.model_fields)
-        raise UsageFault(f"{fault} slices: itself has: {known}") from fault
-    if inner.schema.axes != "DHW":
-        raise UsageFault(
-            f"slices:{request.kind}:{request.where}: its cases are 2D already, expected volumes; "
-            f"say --data {request.kind}:{request.where}"
-        )
-    return inner
-
-
-def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``slices:INNER``: what its volumes have, then the choice.
-
-    Raises:
-        UsageFault: options that do not fit.
-    """
-    own, rest = split_read(request)
-    parse_read(SliceOptions, own)
-    checked = installed().check(rest.kind)(rest, progress)
-    findings, slices, path = list(checked.findings), 0, Path(rest.where)
-    if not any(finding.level == "error" for finding in findings):
-        try:
-            source = SliceSource(request)
-            slices = len(source.train_ids) + len(source.held_out_ids)
-            findings += without_cases(source, source.choice.classes, path)
-        except GansynthError as fault:
-            findings.insert(0, Finding("error", None, path, str(fault)))
-    return Checked(f"slices:{checked.name}", slices or checked.cases, findings)

@@ -233,10 +233,9 @@ class VolumeSource(CaseSource):
         return self._shape_of(*_grid(self.entry(case_id).reference))
 
     def spacing(self, case_id: str) -> tuple[float, ...]:
-        """Spacing (D, H, W) in mm of what ``load`` returns; only a header is read."""
-        shape, spacing = _grid(self.entry(case_id).reference)
-        each = zip(spacing, shape, self._shape_of(shape, spacing), strict=True)
-        return tuple(mm * old / new for mm, old, new in each)
+        """Spacing (D, H, W) of what ``load`` returns, in mm; reads a header only."""
+        old, spacing = _grid(self.entry(case_id).reference)
+        return tuple((np.array(spacing) * old / self._shape_of(old, spacing)).tolist())
 
     def _shape_of(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
         if self.options.spacing == "native" or same_spacing(spacing, self._spacing):
@@ -385,14 +384,10 @@ class VolumeSource(CaseSource):
         elif len(asked) in (1, count):
             modality = asked * count if len(asked) == 1 else asked
         else:
-            raise UsageFault(
-                f"--read modality={','.join(asked)}: {len(asked)} for {count} channel(s) "
-                f"({', '.join(self.channels)}), expected one for all, or one for each"
-            )
+            said = f"{len(asked)} for {count} channel(s) ({', '.join(self.channels)}), expected one"
+            raise UsageFault(f"--read modality={','.join(asked)}: {said} for all, or one for each")
         if self.options.window is not None and "ct" not in modality:
-            raise UsageFault(
-                "--read window: is for CT channels, and there are none; say --read modality=ct"
-            )
+            raise UsageFault("--read window: of no CT channel, expected one: --read modality=ct")
         return modality
 
     @property

@@ -26,6 +26,7 @@ from gansynth.integrity import read_json, write_json_atomic
 from gansynth.registry import installed
 from gansynth.run import MANIFEST
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.flat import FlatSource
 from tests.flat_sets import FLAT
 from tests.jobs.small import gone
 from tests.processes import until
@@ -323,6 +324,7 @@ def test_trainings_on_slices_are_scored_by_subject(kind, monkeypatch, tmp_path):
     """Of the two people who are judged on, the second one's last lesion was missed."""
     request = FLAT[kind](tmp_path / "set")
     source = installed().open_source(replace(request, fold="all"))
+    assert isinstance(source, FlatSource)
     people = {person: [c for c in source.train_ids if source.subject(c) == person]
               for person in ("p0", "p1", "p4", "p5")}  # fmt: skip
 

@@ -243,6 +243,22 @@ def test_the_summary_has_a_line_for_each_class(run, run_cli):
     assert "metrics_on_real_cases.dice_per_label.1  0.4\n" in shown
 
 
+def test_label_maps_are_reported_as_a_table_with_dice_and_hd95():
+    from gansynth_cli.commands.augment import _lines
+
+    counts = {"images": 9, "no_truth": 2, "no_truth_predicted": 1, "not_predicted": 3}
+    metrics = {
+        **{"dice": {"WT": 0.71}, "hd95": {"WT": 12.5}, "unit": "px", "distances": "slices"},
+        **{"subjects": 4, "cases": 9, "undefined": {"WT": counts}, "own": {"dice": 0.5}},
+    }
+    lines = _lines({"folder": "results", "metrics_on_real_cases": metrics})
+    assert lines[-1].split() == ["WT", "0.710", "12.50", "2", "1", "3"]
+    assert "HD95 px" in lines[-2]
+    assert lines[-3].startswith("means over 4 real held-out subject(s) of 9 case(s)")
+    assert "own.dice  0.5" in lines
+    assert not [line for line in lines if "undefined" in line]
+
+
 @pytest.mark.parametrize(("missing", "code"), [(1, 0), (2, 5)])
 def test_more_than_one_percent_missing_is_exit_5_after_the_result(
     run, run_cli, toys, monkeypatch, missing, code

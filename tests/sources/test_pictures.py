@@ -12,9 +12,10 @@ from PIL import Image
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.picture_check import check_pictures
 from gansynth.sources.picture_files import read_picture
 from gansynth.sources.picture_list import PictureOptions
-from gansynth.sources.pictures import check_pictures, open_pictures
+from gansynth.sources.pictures import open_pictures
 from gansynth.sources.reading import options_table
 
 SHAPE = (20, 24)

@@ -12,7 +12,8 @@ from gansynth.errors import IntegrityFault
 from gansynth.lineage import guard_host
 from gansynth.schema import Boxes
 from gansynth.sources.base import SourceRequest
-from gansynth.sources.pictures import check_pictures, open_pictures
+from gansynth.sources.picture_check import check_pictures
+from gansynth.sources.pictures import open_pictures
 from gansynth.sources.skull import WHOLE, find_brain
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.mirror import mirror
@@ -190,6 +191,22 @@ def test_pixels_of_a_resized_brain_are_as_large_as_its_crop_says(folder):
     source: Any = open_pictures(SourceRequest("pictures", str(folder), read=read))
     crops = [find_brain(head(int(case[1:])).image).shape for case in source.train_ids]
     np.testing.assert_allclose(source.schema.spacing, 2 * np.median(crops, axis=0) / 64, rtol=0.02)
+
+
+@pytest.mark.parametrize("resize", [None, "64x64"])
+def test_what_is_predicted_of_a_brain_lies_where_it_was_in_the_file(folder, tmp_path, resize):
+    read = STRIP | ({} if resize is None else {"resize": resize})
+    source = open_pictures(SourceRequest("pictures", str(folder), read=read))
+    for case in source.held_out_ids:
+        labels, truth = source.load(case).labels, head(int(case[1:])).lesion
+        assert labels is not None
+        file = tmp_path / f"{case}.png"
+        Image.fromarray(source.encode_labels(case, labels).astype(np.uint8)).save(file)
+        found = source.read_predicted(case, file)
+        assert found.shape == truth.shape
+        agree = 2 * (found * truth).sum() / (found.sum() + truth.sum())
+        assert agree > (0.8 if resize else 0.999)
+        np.testing.assert_array_equal(source.predicted(case, file), labels)
 
 
 def test_stripped_pictures_are_another_space(folder):

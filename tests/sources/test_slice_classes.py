@@ -18,7 +18,8 @@ from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.sources.h5_format import Index
 from gansynth.sources.h5_write import write_h5
-from gansynth.sources.slices import check_slices, open_slices
+from gansynth.sources.slice_check import check_slices
+from gansynth.sources.slices import open_slices
 from gansynth.testing import ToySource
 
 TOY: Any = ToySource(3)

@@ -20,8 +20,9 @@ from gansynth.schema import Boxes, Case
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.h5_write import write_h5
 from gansynth.sources.reading import options_table
+from gansynth.sources.slice_check import check_slices
 from gansynth.sources.slice_options import SliceOptions
-from gansynth.sources.slices import check_slices, open_slices
+from gansynth.sources.slices import open_slices
 from gansynth.testing import ToySource
 
 

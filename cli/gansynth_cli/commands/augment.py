@@ -369,9 +369,10 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
     rows = list(lines_of(metrics))
     if not rows:
         return summary(document)
-    rest = {key: value for key, value in metrics.items() if key not in COUNTED}
+    others = {key: value for key, value in metrics.items() if key not in COUNTED}
+    rest = {key: value for key, value in document.items() if key != "metrics_on_real_cases"}
     return [
-        *summary({**document, "metrics_on_real_cases": rest}),
+        *summary({**rest, **others}),
         "",
         said_of(metrics),
         *table(rows),
