@@ -59,6 +59,10 @@ class FlatSource(CaseSource):
     def file_shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of the case's file."""
 
+    def part(self, case_id: str) -> tuple[slice, slice]:
+        """Rows and columns of the file that ``load`` shows; here all."""
+        return slice(None), slice(None)
+
     @property
     def label_numbers(self) -> Mapping[int, int]:
         """Label -> its number in PNG files of label maps; here the same."""
@@ -71,7 +75,9 @@ class FlatSource(CaseSource):
             case_id: the case.
             labels: int16 (H, W), on the grid of ``load``.
         """
-        whole = pick(labels, self.file_shape(case_id))
+        whole = np.zeros(self.file_shape(case_id), labels.dtype)
+        part = self.part(case_id)
+        whole[part] = pick(labels, whole[part].shape)
         numbers = np.zeros(whole.shape, np.uint16)
         for label, number in self.label_numbers.items():
             numbers[whole == label] = number
@@ -110,4 +116,5 @@ class FlatSource(CaseSource):
         Raises:
             DataFault: as ``read_predicted``.
         """
-        return pick(self.read_predicted(case_id, file), self.shape(case_id))
+        found = self.read_predicted(case_id, file)[self.part(case_id)]
+        return pick(found, self.shape(case_id))

@@ -192,6 +192,22 @@ def test_pixels_of_a_resized_brain_are_as_large_as_its_crop_says(folder):
     np.testing.assert_allclose(source.schema.spacing, 2 * np.median(crops, axis=0) / 64, rtol=0.02)
 
 
+@pytest.mark.parametrize("read", [{}, {"resize": "200x200"}])
+def test_what_is_predicted_on_a_brain_is_scored_where_the_brain_is(folder, tmp_path, read):
+    request = SourceRequest("pictures", str(folder), read={**STRIP, **read})
+    source: Any = open_pictures(request)
+    for case in source.train_ids:
+        drawn = source.encode_labels(case, source.load(case).labels)
+        truth = source.true_labels(case)
+        assert drawn.shape == truth.shape == (256, 256)
+        both = ((drawn > 0) & (truth > 0)).sum()
+        assert 2 * both / ((drawn > 0).sum() + (truth > 0).sum()) > 0.95
+        Image.fromarray(drawn.astype(np.uint8)).save(tmp_path / "one.png")
+        back = source.predicted(case, tmp_path / "one.png")
+        assert back.shape == source.shape(case)
+        assert (back == source.load(case).labels).mean() > 0.99
+
+
 def test_stripped_pictures_are_another_space(folder):
     plain, strip = (
         open_pictures(SourceRequest("pictures", str(folder), read=read)) for read in ({}, STRIP)
