@@ -68,7 +68,7 @@ class PictureSource(FlatSource):
             subjects = str(Path(subjects).absolute())
         self.request = replace(absolute_splits(request), where=str(folder), subjects=subjects)
         self.found: PictureSet = list_pictures(folder, self.options)
-        self._brain_shapes: dict[str, tuple[int, int]] = {}
+        self._crops: dict[str, tuple[slice, slice]] = {}
         self._numbers = BINARY
         if self.options.labels is not None:
             self._numbers = {n: label for label, n in enumerate(self.options.labels.values())}
@@ -210,15 +210,17 @@ class PictureSource(FlatSource):
         return self.options.resize or self._unresized_shape(case_id)
 
     def _unresized_shape(self, case_id: str) -> tuple[int, int]:
-        if self.options.skull_strip:
-            return self._brain_shape(case_id)
-        return picture_shape(self._picture(case_id).image)
+        rows, columns = self.file_crop(case_id)
+        height, width = self.file_shape(case_id)
+        return len(range(height)[rows]), len(range(width)[columns])
 
-    def _brain_shape(self, case_id: str) -> tuple[int, int]:
-        if case_id not in self._brain_shapes:
-            array = read_picture(self._picture(case_id).image)
-            self._brain_shapes[case_id] = find_brain(array).shape
-        return self._brain_shapes[case_id]
+    def file_crop(self, case_id: str) -> tuple[slice, slice]:
+        """The brain's, of a skull-stripped picture; else all."""
+        if not self.options.skull_strip:
+            return slice(None), slice(None)
+        if case_id not in self._crops:
+            self._crops[case_id] = find_brain(read_picture(self._picture(case_id).image)).crop
+        return self._crops[case_id]
 
     def position(self, case_id: str) -> SlicePosition:
         """One of its subject's pictures: which of them are neighbours nobody says."""
@@ -236,12 +238,6 @@ class PictureSource(FlatSource):
     def file_shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of the image's file, from its header."""
         return picture_shape(self._picture(case_id).image)
-
-    def file_crop(self, case_id: str) -> tuple[slice, slice]:
-        """The brain, where the rest is stripped off."""
-        if not self.options.skull_strip:
-            return super().file_crop(case_id)
-        return find_brain(read_picture(self._picture(case_id).image)).crop
 
     @property
     def label_numbers(self) -> dict[int, int]:
