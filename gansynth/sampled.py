@@ -97,7 +97,12 @@ def sample_run(
     source = installed().open_source(request)
     if draws_labels(opened.generator.options) and png is None:
         asking = asking or Asking()
-        asked = {"--edit": edits, "--class": classes, "--boxes": boxes, "--lesions": asking.lesions}
+        asked: dict[str, Any] = {
+            "--edit": edits,
+            "--class": classes,
+            "--boxes": boxes,
+            "--lesions": asking.lesions,
+        }
         asked |= {"--weights": asking.weights, "--filter": asking.filters, "--nearest": nearest}
         asked |= {"--interpolate": interpolate, "--for-sharing": for_sharing}
         refuse_options(run, asked)

@@ -303,6 +303,8 @@ def test_samples_of_the_chain_keep_the_tissues_they_were_asked_for(chain):
     told = drawer(chain, edits=["identity"])
     (sample,) = told.draw(0, 1)
     condition = told.sampler.draw(0)
+    assert sample.under is not None
+    assert condition.labels is not None
     assert np.array_equal(sample.under, condition.labels)  # a frame as large as the case
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "gansynth sample runs/g0 -n 16 --sheet --metric spectrum",
-        "gansynth sample runs/g1 -n 200 --format png -o pictures/ --overlay",
         "gansynth sample runs/shin/parts/tissues --conditions nifti:mine/ -o tissue-maps/ --sheet",
     )
 )
