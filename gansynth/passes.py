@@ -154,7 +154,7 @@ class Passes:
         if self.reader.spec.frozen:
             key = self._key if turn is not None else (*self._key, *self._team.alone)
             lap, place = divmod(self._turns.take() if turn is None else turn, len(self._ids))
-            return self._ids[_order(key, lap, len(self._ids))[place]]
+            return self._ids[int(_order(key, lap, len(self._ids))[place])]
         if not self._waiting:
             self._pass += 1
             self._waiting = self._shuffled(self._ids) or self._shuffled(self._ids, share=False)

@@ -1,6 +1,7 @@
 """Samples that are drawn too often: foreseen, said once while training, and at the end."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,13 +42,13 @@ class Producer:
 def supply_of(tmp_path):
     """Makes a supply: ``supply_of(draws=643, held=64)``; its ``said`` is what the user is told."""
 
-    def make(draws: int, held: int = 64, made: int = 1000, **changes) -> Supply:
+    def make(draws: int, held: int = 64, made: int = 1000, **changes: Any) -> Any:
         injection = Injection(tmp_path / "run", HALF, size=BankSize(samples=held), **changes)
         said: list[str] = []
         demand = Demand(
             injection, "toy", {}, "run", 10, 1, 1, 2 * draws, tmp_path, said.append
         )  # fmt: skip
-        supply = Supply(demand)
+        supply: Any = Supply(demand)
         supply.bank, supply._capacity, supply.said = tmp_path, held, said
         supply.keeper = Producer(made)
         return supply

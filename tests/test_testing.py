@@ -458,11 +458,11 @@ def test_without_a_data_set_the_injection_is_skipped_and_said_so(tmp_path):
     assert all(name.startswith("inject: ") for name in skipped)
 
 
-class BySlot(Mixed):
-    """Right on average, but not batch by batch."""
+class OtherBatches(Mixed):
+    """Right on average, but by batches of its own."""
 
     def __init__(self, real, plan, batch_size):
-        super().__init__(real, plan, 1)
+        super().__init__(real, plan, batch_size + 1)
 
 
 class TooMany(Mixed):
@@ -493,7 +493,7 @@ class GivesViews(Mixed):
 
 
 MISMIXED = [
-    (BySlot, "ratio"),
+    (OtherBatches, "ratio"),
     (TooMany, "ratio"),
     (RaisesWhenEmpty, "empty bank"),
     (RaisesWhenEmpty, "vanished bank"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gansynth.adapter import Adapter, Outcome
+from gansynth.bank_plan import BankPlan
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator, GeneratorOptions
 from gansynth.hookspecs import hookimpl
@@ -117,7 +118,7 @@ class Host(Adapter):
             raise UsageFault("--configuration impossible: not in the plans")
 
     def bank_plan(self, injection):
-        return 1000
+        return BankPlan(64, 16, 1000)
 
     def inject(self, dataset, plan, *, batch_size):
         raise NotImplementedError
