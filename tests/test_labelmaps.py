@@ -415,7 +415,7 @@ def test_real_tumours_of_other_people_are_no_noise_and_a_few_strewn_voxels_are()
         )
         held_out = [m for p in people[part::4] for m in found[p]]
         flawed += [bool(refused(priors, m)) for m in held_out]
-        for count in (4, 8, 30):
+        for count in (6, 12, 30):
             noise = np.zeros((64, 64), np.int16)
             noise.flat[np.random.default_rng(count).choice(noise.size, count, replace=False)] = 1
             assert refused(priors, noise)
