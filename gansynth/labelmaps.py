@@ -107,7 +107,7 @@ class LabelPriors:
 
         Labels that are strewn over a map, each of them or all together, are noise, however few
         voxels they cover; and so is a map of which much had to be cleaned, or of whose foreground
-        most. What is left of such a map may look like one of the training maps.
+        a third. What is left of such a map may look like one of the training maps.
 
         Args:
             drawn: int16 (D, H, W) or (H, W), before it was cleaned.
@@ -132,9 +132,9 @@ class LabelPriors:
     def flaw(self, labels: LabelArray) -> str:
         """Why no training map looks like this one, in one line, or nothing.
 
-        A label may cover as little as in all but 1 % of the training maps that show it, and 1.5
-        times as much as in all but 0.5 %; half and twice that where only 30 show it. It may have
-        half as many parts more, and one.
+        A label may cover 1.5 times less or more than in all but the outer 0.5 % of the training
+        maps that show it, 3 times where only 30 do; it may have half as many parts more, and one.
+        Foreground may not cover less than in all but 2 %, half of that where only 30 show any.
         What every training map shows must be there, if they are at least 16.
         """
         if self.maps == 0:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gansynth.labelmaps_parts import Mask, Parts, parts_of
 from gansynth.schema import LabelArray
 
-QUANTILES = (0.005, 0.02, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
+QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
 SPECK = 0.02
 """Share of the training parts of a label that may be smaller than what is taken for a speck."""
 MANY = 0.99
@@ -59,6 +59,7 @@ class LabelPrior:
         rough: for maps of 1, 2 to 3, 4 to 7, ... voxels of it, the roughness that all but 1 % of
             the training maps of about as many do not exceed. Voxels strewn about are rough however
             few there are, one voxel alone is not: small labels in training let no noise in.
+        least: voxels that all but 2 % of the training maps of it have, fewer where these are few.
     """
 
     value: int
@@ -70,6 +71,7 @@ class LabelPrior:
     most: int = 0
     speck: int = 0
     rough: tuple[float, ...] = ()
+    least: int = 0
 
     @classmethod
     def of(cls, value: int, name: str, seen: Sequence[Seen]) -> LabelPrior:
@@ -90,6 +92,7 @@ class LabelPrior:
             most=int(np.quantile(counts, MANY, method="higher")),
             speck=int(np.quantile(sizes, SPECK, method="lower")) if sizes.size else 0,
             rough=_by_octave(areas, np.array([one.rough for one in shown])),
+            least=int(np.quantile(areas, LEAST) / (1 + FEW / len(areas))),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -116,11 +119,6 @@ class LabelPrior:
         """Least and most voxels a drawn label may cover."""
         wider = WIDER * (1 + FEW / self.maps)
         return int(self.area[0] / wider), int(np.ceil(self.area[-1] * wider))
-
-    @property
-    def least(self) -> int:
-        """Voxels of which a drawn map must have as many, if it has any."""
-        return int(self.area[QUANTILES.index(LEAST)] / (1 + FEW / self.maps)) if self.maps else 0
 
     def told(self) -> dict[str, float | None]:
         """Share, median area and parts, as JSON."""

@@ -323,7 +323,7 @@ def test_priors_without_shapes_are_still_read(priors):
     doc = priors.to_json()
     del doc["whole"]
     for prior in doc["priors"]:
-        del prior["rough"]
+        del prior["rough"], prior["least"]
     before = LabelPriors.from_json(doc)
     assert before.noise(strewn(40), strewn(40)) == ""
     assert before.flaw(blob(100)) == ""
