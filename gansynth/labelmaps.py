@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from gansynth.labelmaps_parts import boxes_of, parts_of, take_away
-from gansynth.labelmaps_prior import LabelPrior, Seen, look
+from gansynth.labelmaps_prior import ROUGHER, LabelPrior, Seen, look
 from gansynth.schema import OUTSIDE, LabelArray, Schema
 
 __all__ = ["LabelPrior", "LabelPriors", "boxes_of"]
 
 FAR, FAR_SHARE = 2.0, 0.2
 """Factor of shares and areas, and difference of shares, from which on samples are far off."""
+MOST_CLEANED, MOST_LABELLED = 0.05, 0.34
+"""Share of a drawn map, and of its foreground, that may be cleaned. Of a training map one voxel in
+ten thousand is."""
 FEWEST = 8
 """Samples or training maps below which nothing is said of them on the whole."""
 SURE = 16
@@ -35,11 +38,13 @@ class LabelPriors:
         maps: how many were looked at.
         empty: share of them that show no foreground.
         priors: of each value, foreground first.
+        whole: of all foreground together; None in runs fitted before it was looked at.
     """
 
     maps: int
     empty: float
     priors: tuple[LabelPrior, ...]
+    whole: LabelPrior | None = None
 
     @classmethod
     def fit(cls, label_maps: Iterable[LabelArray], schema: Schema) -> LabelPriors:
@@ -52,24 +57,28 @@ class LabelPriors:
     @classmethod
     def _of(cls, label_maps: Iterable[LabelArray], names: Mapping[int, str]) -> LabelPriors:
         seen: dict[int, list[Seen]] = {value: [] for value in names}
-        empty = []
+        together: list[Seen] = []
         for labels in label_maps:
-            empty.append(not (labels > 0).any())
+            together.append(look((labels > 0).astype(np.int16), 1))
             for value, rows in seen.items():
                 rows.append(look(labels, value))
         priors = tuple(LabelPrior.of(value, names[value], rows) for value, rows in seen.items())
-        return cls(len(empty), float(np.mean(empty)) if empty else 1.0, priors)
+        whole = LabelPrior.of(1, "all labels", together)
+        return cls(len(together), 1 - whole.share, priors, whole)
 
     def to_json(self) -> dict[str, Any]:
         """A small JSON document that ``from_json`` reads back."""
         priors = [prior.to_json() for prior in self.priors]
-        return {"maps": self.maps, "empty": self.empty, "priors": priors}
+        whole = None if self.whole is None else self.whole.to_json()
+        return {"maps": self.maps, "empty": self.empty, "priors": priors, "whole": whole}
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> LabelPriors:
         """Read what ``to_json`` wrote."""
         priors = tuple(LabelPrior.from_json(prior) for prior in doc["priors"])
-        return cls(doc["maps"], doc["empty"], priors)
+        whole = doc.get("whole")
+        together = None if whole is None else LabelPrior.from_json(whole)
+        return cls(doc["maps"], doc["empty"], priors, together)
 
     def clean(self, labels: LabelArray) -> LabelArray:
         """The map without what nearly no training map has: specks, surplus parts, holes.
@@ -93,11 +102,39 @@ class LabelPriors:
                     changed = True
         return cleaned
 
+    def noise(self, drawn: LabelArray, cleaned: LabelArray) -> str:
+        """Why a map is no label map but noise, in one line, or nothing.
+
+        Labels that are strewn over a map, each of them or all together, are noise, however few
+        voxels they cover; and so is a map of which much had to be cleaned, or of whose foreground
+        a third. What is left of such a map may look like one of the training maps.
+
+        Args:
+            drawn: int16 (D, H, W) or (H, W), before it was cleaned.
+            cleaned: what ``clean`` made of it.
+        """
+        if self.maps == 0:
+            return ""
+        changed, labelled = drawn != cleaned, drawn > 0
+        foreground = int(labelled.sum())
+        for what, share, most in (
+            ("label map", changed.mean(), MOST_CLEANED),
+            ("foreground", (changed & labelled).sum() / max(foreground, 1), MOST_LABELLED),
+        ):
+            if share > most:
+                return f"{what} of which {share:.1%} had to be cleaned, expected at most {most:.0%}"
+        strewn = "" if self.whole is None else self.whole.strewn(labelled, ROUGHER)
+        if strewn:
+            return f"foreground {strewn}"
+        found = ((p.title, p.strewn(drawn == p.value)) for p in self.priors if p.value > 0)
+        return next((f"{title} {strewn}" for title, strewn in found if strewn), "")
+
     def flaw(self, labels: LabelArray) -> str:
         """Why no training map looks like this one, in one line, or nothing.
 
         A label may cover 1.5 times less or more than in all but the outer 0.5 % of the training
         maps that show it, 3 times where only 30 do; it may have half as many parts more, and one.
+        Foreground may not cover less than in all but 2 %, half of that where only 30 show any.
         What every training map shows must be there, if they are at least 16.
         """
         if self.maps == 0:
@@ -105,6 +142,12 @@ class LabelPriors:
         many = self.maps >= SURE
         if many and self.empty == 0 and not (labels > 0).any():
             return "no label is drawn, expected some in every label map as in the training ones"
+        foreground = int((labels > 0).sum())
+        if self.whole is not None and 0 < foreground < self.whole.least:
+            return (
+                f"foreground covers {foreground} voxels, expected at least {self.whole.least} as "
+                "in the training label maps"
+            )
         found = (prior.flaw(labels, many) for prior in self.priors if prior.value != 0)
         return next((flaw for flaw in found if flaw), "")
 

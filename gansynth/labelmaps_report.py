@@ -1,15 +1,17 @@
-"""What a fit says of drawn label maps: how they compare with those of the training cases."""
+"""What a fit finds of drawn label maps beside those of the training cases, and who is told."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gansynth.admission import reason_of
 from gansynth.errors import DataFault
+from gansynth.integrity import read_json, write_json_atomic
 from gansynth.job import Job
 from gansynth.labelmaps import LabelPriors
 from gansynth.reporting import Reporter
@@ -17,6 +19,8 @@ from gansynth.run import Run
 from gansynth.sampling import SampleDrawer
 from gansynth.schema import LabelArray
 
+FOUND = "label_maps.json"
+"""In the run's folder: what ``report_label_maps`` found."""
 SAMPLES = 64
 """Samples that a fit compares with its training label maps."""
 CROPS = 512
@@ -45,18 +49,34 @@ def report_label_maps(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
     compared = priors.compare(s.labels for s in samples if s.labels is not None)
     for name, found in compared["labels"].items():
         reporter.say(f"label maps, {name}: {_told(found['samples'], found['training'])}")
-    for warning in compared["warnings"]:
-        reporter.warn(f"label maps: {warning}; train longer, or look: gansynth sample RUN --sheet")
     found = (s.provenance.get("flaw") for s in samples)
     flaws = Counter(reason_of(DataFault(flaw)) for flaw in found if flaw)
-    share = flaws.total() / SAMPLES
-    if share > MANY_FLAWED:
-        reasons = "; ".join(f"{n} times {reason}" for reason, n in flaws.most_common(3))
-        reporter.warn(
-            f"label maps: {share:.0%} of {SAMPLES} samples have a flaw and would enter no bank "
-            f"({reasons}), expected at most {MANY_FLAWED:.0%}; train longer"
-        )
-    return {"label_maps": {**compared, "flawed": round(share, 4), "flaws": dict(flaws)}}
+    document = {**compared, "flawed": round(flaws.total() / SAMPLES, 4), "flaws": dict(flaws)}
+    write_json_atomic(run.folder / FOUND, document)
+    warn_of_label_maps(run.folder, reporter)
+    return {"label_maps": document}
+
+
+def warn_of_label_maps(folder: Path, reporter: Reporter) -> None:
+    """Warn of what the fit of a run has found wrong with the label maps that it draws.
+
+    Args:
+        folder: of the run; those of its parts lie within. Runs that draw none have nothing to say.
+        reporter: told.
+    """
+    for file in sorted(folder.rglob(FOUND)):
+        found = read_json(file, way_out="take it away, or fit again")
+        for warning in found["warnings"]:
+            reporter.warn(
+                f"label maps: {warning}; train longer, or look: gansynth sample RUN --sheet"
+            )
+        if found["flawed"] > MANY_FLAWED:
+            most = Counter(found["flaws"]).most_common(3)
+            reasons = "; ".join(f"{n} times {reason}" for reason, n in most)
+            reporter.warn(
+                f"label maps: {found['flawed']:.0%} of {found['samples']} samples have a flaw and "
+                f"would enter no bank ({reasons}), expected at most {MANY_FLAWED:.0%}; train longer"
+            )
 
 
 def _training(job: Job) -> Iterator[LabelArray]:

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gansynth.labelmaps import LabelPriors, boxes_of
+from gansynth.labelmaps_prior import roughness
+from gansynth.regrid import pick
 from gansynth.schema import OUTSIDE, Schema
 from tests.conftest import DATA, toy_case
 
@@ -212,6 +214,68 @@ def test_few_training_maps_allow_more():
     assert few[0] < many[0] < many[1] < few[1]
 
 
+# -- noise ---------------------------------------------------------------
+
+
+def tiny(seed: int) -> np.ndarray:
+    """A blob in every other map, and in one a label of one voxel."""
+    labels = rare(seed)
+    if seed == 0:
+        labels[16, 16] = 1
+    return labels
+
+
+def strewn(count: int, seed: int = 0) -> np.ndarray:
+    """So many voxels of edema, anywhere."""
+    labels = np.zeros((32, 32), np.int16)
+    labels.flat[np.random.default_rng(seed).choice(labels.size, count, replace=False)] = 1
+    return labels
+
+
+def refused(priors: LabelPriors, drawn: np.ndarray) -> str:
+    """Why a map that was drawn enters no bank."""
+    cleaned = priors.clean(drawn)
+    return priors.noise(drawn, cleaned) or priors.flaw(cleaned)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 20, 50])
+def test_strewn_voxels_are_refused_though_a_training_map_has_a_label_of_one(count):
+    priors = LabelPriors.fit(map(tiny, range(400)), FLAT)
+    drawn = [strewn(count, seed) for seed in range(20)]
+    assert all(refused(priors, labels) for labels in drawn)
+
+
+def test_strewn_voxels_are_noise_whatever_cleaning_takes():
+    priors = LabelPriors.fit(map(tiny, range(400)), FLAT)
+    labels = strewn(8)
+    assert priors.noise(labels, labels).startswith("foreground is strewn about: 8 voxels with ")
+
+
+def test_labels_that_are_mixed_within_a_whole_lesion_are_noise(priors):
+    labels = np.ones((32, 32), np.int16) * (blob(100) > 0)
+    labels[(labels > 0) & (np.random.default_rng(0).random((32, 32)) < 0.4)] = 2
+    assert "is strewn about" in priors.noise(labels, labels)
+
+
+@pytest.mark.parametrize("maps", [blob, rare, tiny])
+def test_maps_of_the_same_kind_are_no_noise(maps):
+    priors = LabelPriors.fit(map(maps, range(400)), FLAT)
+    drawn = [maps(i) for i in range(401, 500)]
+    assert {refused(priors, labels) for labels in drawn} == {""}
+
+
+def test_a_speck_beside_a_lesion_is_no_noise(priors):
+    labels = blob(100)
+    labels[1, 1] = 1
+    assert priors.noise(labels, priors.clean(labels)) == ""
+
+
+def test_roughness_is_of_shape_alone():
+    square, cube = np.zeros((2, 20, 20), bool), np.zeros((9, 9, 9), bool)
+    square[0, 5, 5] = square[1, 3:12, 4:13] = cube[2:6, 2:6, 2:6] = True
+    assert [roughness(mask) for mask in (*square, cube)] == pytest.approx([4, 4, 6])
+
+
 # -- compare ---------------------------------------------------------------
 
 
@@ -255,8 +319,19 @@ def test_priors_are_small_json(priors):
     assert len(text) < 2000
 
 
+def test_priors_without_shapes_are_still_read(priors):
+    doc = priors.to_json()
+    del doc["whole"]
+    for prior in doc["priors"]:
+        del prior["rough"], prior["least"]
+    before = LabelPriors.from_json(doc)
+    assert before.noise(strewn(40), strewn(40)) == ""
+    assert before.flaw(blob(100)) == ""
+
+
 def test_no_training_map_says_nothing():
     priors = LabelPriors.fit([], FLAT)
+    assert priors.noise(strewn(40), blob(0)) == ""
     assert priors.flaw(blob(0)) == ""
     assert np.array_equal(priors.clean(blob(0)), blob(0))
 
@@ -320,3 +395,29 @@ def test_real_slices_stay_and_held_out_ones_have_no_flaw():
     assert np.median(kept) == 1.0
     assert np.mean(kept) > 0.99
     assert np.mean([bool(priors.flaw(s)) for s in held_out]) <= 0.02
+
+
+@pytest.mark.data
+def test_real_tumours_of_other_people_are_no_noise_and_a_few_strewn_voxels_are():
+    from PIL import Image
+
+    folder = DATA / "lgg_flair256/labels"
+    found: dict[str, list[np.ndarray]] = {}
+    for path in sorted(folder.glob("*.png"))[::3]:
+        mask = (np.asarray(Image.open(path)) > 0).astype(np.int16)
+        found.setdefault(path.stem.rpartition("_")[0], []).append(pick(mask, (64, 64)))
+    people = sorted(found)
+    assert min(int(m.sum()) for maps in found.values() for m in maps if m.any()) <= 3
+    flawed: list[bool] = []
+    for part in range(4):
+        priors = LabelPriors.fit(
+            (m for i, p in enumerate(people) if i % 4 != part for m in found[p]), FLAT
+        )
+        held_out = [m for p in people[part::4] for m in found[p]]
+        flawed += [bool(refused(priors, m)) for m in held_out]
+        for count in (6, 12, 30):
+            noise = np.zeros((64, 64), np.int16)
+            noise.flat[np.random.default_rng(count).choice(noise.size, count, replace=False)] = 1
+            assert refused(priors, noise)
+    assert len(flawed) > 400
+    assert np.mean(flawed) <= 0.05

@@ -12,7 +12,7 @@ from gansynth.generator import Generator
 from gansynth.hookspecs import hookimpl
 from gansynth.job import OBSERVED, resolve
 from gansynth.labelmaps import LabelPriors
-from gansynth.labelmaps_report import report_label_maps
+from gansynth.labelmaps_report import report_label_maps, warn_of_label_maps
 from gansynth.opening import open_folder
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter
@@ -129,6 +129,14 @@ def test_many_flawed_samples_are_warned_of_with_the_reason(reported):
     assert report["label_maps"]["flaws"] == {"label # (one) covers # voxels": 64}
     assert "100% of 64 samples have a flaw" in recorder.warned[-1]
     assert "64 times label # (one) covers # voxels" in recorder.warned[-1]
+
+
+@pytest.mark.parametrize("cls", [Filler, Forgetter])
+def test_who_uses_the_run_is_warned_in_the_same_words(reported, tmp_path, cls):
+    warned, again = reported(cls)[1].warned, Recorder()
+    warn_of_label_maps(tmp_path, again)
+    assert again.warned == warned
+    assert warned
 
 
 def test_a_generator_that_is_asked_for_labels_has_no_such_report(reported):

@@ -37,9 +37,8 @@ from gansynth_dcgan.private import PrivateObjective, mechanism
 
 __all__ = ["DCGAN", "DCGANOptions"]
 
-CLEANED, MOST_CLEANED = "cleaned", 0.05
-"""Share of a drawn label map that was cleaned, in its provenance, and the most that may be. Of a
-training map one voxel in ten thousand is."""
+CLEANED, NOISE = "cleaned", "label_noise"
+"""Share of a drawn label map that was cleaned, and why it is noise if it is, in its provenance."""
 AT_ONCE = {"cuda": 32, "cpu": 4}
 """Samples of one batch, always as many: how many are asked for together then changes no bit."""
 
@@ -309,6 +308,8 @@ class DCGAN(Generator):
         if self.priors is not None:
             labels = self.priors.clean(drawn)
             provenance = {**provenance, CLEANED: round(float((labels != drawn).mean()), 4)}
+            noise = self.priors.noise(drawn, labels)
+            provenance |= {NOISE: noise} if noise else {}
         if self.schema.outside_fill is not None:
             fill = np.array(self.schema.outside_fill, np.float32)
             image[:, labels == OUTSIDE] = fill[:, None]
@@ -318,10 +319,4 @@ class DCGAN(Generator):
         """What no training label map has, before or after it was cleaned."""
         if self.priors is None or sample.labels is None:
             return ""
-        cleaned = float(sample.provenance.get(CLEANED, 0))
-        if cleaned > MOST_CLEANED:
-            return (
-                f"label map of which {cleaned:.1%} had to be cleaned, expected at most "
-                f"{MOST_CLEANED:.0%}"
-            )
-        return self.priors.flaw(sample.labels)
+        return sample.provenance.get(NOISE) or self.priors.flaw(sample.labels)

@@ -300,7 +300,9 @@ def test_a_map_that_had_to_be_made_anew_is_a_flaw():
     generator.observe(cases(20))
     sample = generator.sample([Condition()], [0])[0]
     assert sample.provenance["cleaned"] > 0.05
-    assert "had to be cleaned" in generator.flaw(replace(sample, labels=case().labels))
+    flaw = generator.flaw(replace(sample, labels=case().labels))
+    assert "had to be cleaned" in flaw
+    assert flaw == sample.provenance["label_noise"]
 
 
 # -- state -----------------------------------------------------------------------------------------

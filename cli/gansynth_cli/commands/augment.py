@@ -205,6 +205,7 @@ def command(
         return
     adapter.validate()
     adapter.check(injection, settings, options)
+    _warn_of_run(injection, out)
     if dry_run:
         planned = plan(adapter, injection, settings, options)
         out.result(planned, summary(planned))
@@ -216,6 +217,14 @@ def command(
     document = describe(outcome, injection)
     out.result(document, _lines(document))
     judge(outcome)
+
+
+def _warn_of_run(injection: Injection, out: Output) -> None:
+    """Say again what the generator's fit has warned of."""
+    from gansynth.labelmaps_report import warn_of_label_maps
+
+    if injection.run is not None and injection.ratio.p > 0:
+        warn_of_label_maps(injection.run, out.reporter)
 
 
 def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:
