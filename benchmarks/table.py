@@ -323,32 +323,12 @@ def deepmedic(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-def doncenco(doc: dict[str, Any]) -> list[str]:
-    """Dice of every arm on real validation cases, as the thesis' table has them."""
-    arms: dict[str, list[dict[str, float]]] = {}
-    for one in doc["results"]:
-        arms.setdefault(one["arm"], []).append(one["metrics_on_real_cases"]["dice"])
-    rows = []
-    for arm, found in arms.items():
-        cells = []
-        for region in ("WT", "TC", "ET"):
-            each = [one[region] for one in found]
-            spread = f" ({min(each):.3f} to {max(each):.3f})" if len(each) > 1 else ""
-            cells.append(f"{region} {mean(each):.3f}{spread}")
-        rows.append(
-            f"| {doc['benchmark']}, {doc['scale']} scale, {arm}, {len(found)} seed(s): Dice, mean "
-            f"(range) | {', '.join(cells)} | |"
-        )
-    return rows
-
-
 KINDS = ("real", "synthetic")
 MAKERS = {
     "recipe_sizes": recipe_sizes,
     "lesion": lesion,
     "deepmedic_real": deepmedic_real,
     "deepmedic": deepmedic,
-    "doncenco": doncenco,
     "cpggan_contrast": cpggan_contrast,
     "cpggan": cpggan,
     "detector_gain": detector_gain,
@@ -379,6 +359,8 @@ def main() -> None:
     machines = set()
     for path in sorted(RESULTS.glob("*.json")):
         doc = json.loads(path.read_text(encoding="utf-8"))
+        if doc["benchmark"].startswith("evaluate"):  # docs/evaluate.md has a table of its own
+            continue
         maker = next(m for name, m in MAKERS.items() if doc["benchmark"].startswith(name))
         lines += maker(doc)
         m = doc["machine"]

@@ -22,11 +22,12 @@ from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import Volume, read_nifti, read_nifti_header
 from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.sources.base import Original, SourceRequest
+from gansynth.sources.folds import absolute
 from gansynth.sources.grid import canonical, canonical_shape, stored_axes
 from gansynth.sources.pairs import LABELS, other_shape
 from gansynth.sources.reading import parse_read
 from gansynth.sources.subjects import Split
-from gansynth.sources.volumes import VolumeSource, absolute
+from gansynth.sources.volumes import VolumeSource
 from gansynth.space import Space
 from gansynth_deepmedic.cases import Cases, class_labels, list_cases
 from gansynth_deepmedic.configs import (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gansynth.errors import UsageFault
 from gansynth.findings import Checked
 from gansynth.sources.base import SourceRequest
-from gansynth.sources.folds import absolute_splits
+from gansynth.sources.folds import absolute
 from gansynth.sources.listing import VolumeSet
 from gansynth.sources.names import pick
 from gansynth.sources.reading import VolumeOptions, parse_read
@@ -36,7 +36,7 @@ def open_raw(request: SourceRequest) -> VolumeSource:
         )
     listing = volume_set(raw, root.preprocessed / dataset)
     listing = _with_channels(listing, options.channels)
-    return VolumeSource(absolute_splits(request), listing, options)
+    return VolumeSource(absolute(request, request.where), listing, options)
 
 
 def _with_channels(listing: VolumeSet, asked: Sequence[str] | None) -> VolumeSet:

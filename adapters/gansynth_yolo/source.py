@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from gansynth.lineage import CaseRecord, guard_split
 from gansynth.schema import Boxes, Case, Schema, content_hash
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.divided import divide
-from gansynth.sources.folds import absolute_splits, one_fold
+from gansynth.sources.folds import absolute, one_fold
 from gansynth.sources.planes import resize
 from gansynth.sources.reading import parse_read
 from gansynth.sources.subjects import Split, read_subjects
@@ -67,10 +66,7 @@ class YoloSource(CaseSource):
     def __init__(self, request: SourceRequest) -> None:
         self.options = parse_read(YoloOptions, request)
         path = dataset_path(request.where)
-        subjects = request.subjects
-        if subjects is not None and Path(subjects).is_file():
-            subjects = os.path.abspath(subjects)
-        self.request = replace(absolute_splits(request), where=str(path), subjects=subjects)
+        self.request = absolute(request, path)
         if self.fold not in ("0", "all") and self.options.splits is None:
             raise UsageFault(
                 f"--fold {self.fold!r}: {path} has one split, its own; expected 0, or all: train "

@@ -129,12 +129,20 @@ def read_folds(path: Path, known: Collection[str], where: Path) -> dict[str, Spl
     return folds
 
 
-def absolute_splits(request: SourceRequest) -> SourceRequest:
-    """The request with ``--read splits=`` made absolute, if it has that."""
-    if "splits" not in request.read:
-        return request
-    path = str(Path(request.read["splits"]).expanduser().absolute())
-    return replace(request, read={**request.read, "splits": path})
+def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
+    """The request with absolute paths: a run remembers it, and may be sampled from elsewhere.
+
+    Args:
+        request: as it was asked; its file of subjects and its ``splits`` become absolute.
+        where: what it then names; its own path made absolute if left out.
+    """
+    subjects, read = request.subjects, dict(request.read)
+    if subjects is not None and Path(subjects).is_file():
+        subjects = str(Path(subjects).absolute())
+    if "splits" in read:
+        read["splits"] = str(Path(read["splits"]).expanduser().absolute())
+    path = str(where) or str(Path(request.where).expanduser().absolute())
+    return replace(request, where=path, subjects=subjects, read=read)
 
 
 def read_splits(path: Path) -> dict[str, Split]:

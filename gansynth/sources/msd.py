@@ -11,6 +11,7 @@ from gansynth.findings import Checked
 from gansynth.integrity import read_json
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.check import check_volumes
+from gansynth.sources.folds import absolute
 from gansynth.sources.listing import (
     SPLITS,
     SUBJECTS,
@@ -21,7 +22,7 @@ from gansynth.sources.listing import (
     stem,
 )
 from gansynth.sources.reading import VolumeOptions, complete_labels, parse_read
-from gansynth.sources.volumes import VolumeSource, absolute
+from gansynth.sources.volumes import VolumeSource
 
 
 def open_msd(request: SourceRequest) -> VolumeSource:

@@ -8,10 +8,11 @@ from gansynth.findings import Checked
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.check import check_volumes
 from gansynth.sources.folders import list_folder
+from gansynth.sources.folds import absolute
 from gansynth.sources.listing import VolumeSet, located
 from gansynth.sources.manifest import list_manifest
 from gansynth.sources.reading import VolumeOptions, parse_read
-from gansynth.sources.volumes import VolumeSource, absolute
+from gansynth.sources.volumes import VolumeSource
 
 
 def open_nifti(request: SourceRequest) -> VolumeSource:

@@ -18,7 +18,7 @@ from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.divided import divide
 from gansynth.sources.flat import FlatSource, SlicePosition
-from gansynth.sources.folds import absolute_splits, one_fold
+from gansynth.sources.folds import absolute, one_fold
 from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.listing import located
 from gansynth.sources.picture_files import full_range, picture_shape, read_picture
@@ -63,10 +63,7 @@ class PictureSource(FlatSource):
     def __init__(self, request: SourceRequest) -> None:
         self.options = parse_read(PictureOptions, request)
         folder = located(request, folder=True)
-        subjects = request.subjects
-        if subjects is not None and Path(subjects).is_file():
-            subjects = str(Path(subjects).absolute())
-        self.request = replace(absolute_splits(request), where=str(folder), subjects=subjects)
+        self.request = absolute(request, folder)
         self.found: PictureSet = list_pictures(folder, self.options)
         self._crops: dict[str, tuple[slice, slice]] = {}
         self._numbers = BINARY

@@ -24,7 +24,7 @@ from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, Original, SourceRequest
 from gansynth.sources.between import between_record, interpolate_slices
 from gansynth.sources.divided import divide
-from gansynth.sources.folds import absolute_splits, choose_fold, subjects_of
+from gansynth.sources.folds import choose_fold, subjects_of
 from gansynth.sources.grid import (
     ORIENTATION,
     canonical,
@@ -316,9 +316,8 @@ class VolumeSource(CaseSource):
 
     @property
     def _resampled(self) -> bool:
-        """Whether ``load`` resamples a training case."""
-        native = self.options.spacing == "native"
-        return not native and any(self._shape_of(*g) != g[0] for g in self._grids.values())
+        """Whether ``load`` resamples a training case; ``native`` spacing leaves each its shape."""
+        return any(self._shape_of(*grid) != grid[0] for grid in self._grids.values())
 
     def _size(self) -> tuple[int, ...]:
         if self.options.size is not None:
@@ -399,12 +398,3 @@ def _grid(file: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Shape and spacing (z, y, x) of a file, from its header."""
     header = read_nifti_header(file)
     return canonical_shape(header.shape, header.affine), canonical_spacing(header.affine)
-
-
-def absolute(request: SourceRequest) -> SourceRequest:
-    """The request with absolute paths: a run remembers it, and may be sampled from elsewhere."""
-    where = str(Path(request.where).expanduser().absolute())
-    subjects = request.subjects
-    if subjects is not None and Path(subjects).is_file():
-        subjects = str(Path(subjects).absolute())
-    return replace(absolute_splits(request), where=where, subjects=subjects)

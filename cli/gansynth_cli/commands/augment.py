@@ -307,8 +307,7 @@ def plan(
         "schedule": str(injection.schedule),
         "synthetic_share": injection.schedule.share_of(injection.ratio),
         **injection.asking.to_json(),
-        **_planned_bank(adapter, injection),
-        **_planned_reuse(adapter, injection, adapter.samples_drawn(injection, settings, options)),
+        **_planned_bank(adapter, injection, adapter.samples_drawn(injection, settings, options)),
         **planned_filters(injection.run, injection.asking.filters),
         **adapter.planned(injection, settings, options),
         "seed": injection.seed,
@@ -318,39 +317,28 @@ def plan(
     }
 
 
-def _planned_bank(adapter: Adapter, injection: Injection) -> dict[str, Any]:
-    """Which bank samples would be drawn from, the room it takes, where, and how it is renewed."""
+def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -> dict[str, Any]:
+    """Which bank is drawn from, its room, how it is renewed, how often a sample is drawn."""
     if injection.ratio.p == 0:
         return {"bank": "none"}
-    if injection.bank is not None:
-        return {"bank": f"{injection.bank} (existing)"}
-    from gansynth.bank import bank_place
-
-    unit = " samples" if injection.size.samples is not None else ""
-    kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
-    planned = adapter.bank_plan(injection)
-    needed = None if planned is None else planned.bytes
-    document: dict[str, Any] = {"bank": f"{injection.size}{unit}, {kind}", "bank_bytes": needed}
-    if needed is not None:
-        document["bank_place"] = str(bank_place(needed, injection.scratch))
-    return document
-
-
-def _planned_reuse(adapter: Adapter, injection: Injection, samples: int | None) -> dict[str, Any]:
-    """How often a sample would be drawn, as far as that is known beforehand."""
+    from gansynth.bank import BankReader, bank_place
     from gansynth.reuse import foreseen
 
-    share = injection.schedule.share_of(injection.ratio)
-    if samples is None or share == 0:
-        return {}
     if injection.bank is not None:
-        from gansynth.bank import BankReader
-
         held = BankReader(injection.bank).count()
+        document: dict[str, Any] = {"bank": f"{injection.bank} (existing)"}
     else:
+        unit = " samples" if injection.size.samples is not None else ""
+        kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
         planned = adapter.bank_plan(injection)
-        held = 0 if planned is None else planned.held
-    return foreseen(injection, round(samples * share), held)
+        held, needed = (0, None) if planned is None else (planned.held, planned.bytes)
+        document = {"bank": f"{injection.size}{unit}, {kind}", "bank_bytes": needed}
+        if needed is not None:
+            document["bank_place"] = str(bank_place(needed, injection.scratch))
+    if samples is not None:
+        draws = round(samples * injection.schedule.share_of(injection.ratio))
+        document |= foreseen(injection, draws, held)
+    return document
 
 
 def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:
