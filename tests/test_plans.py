@@ -157,7 +157,7 @@ def test_shins_arms_are_the_columns_of_table_1(plans):
         (0.0, None, "constant"),
         (0.5, 1, "constant"),
         (1.0, 1, "constant"),
-        (1.0, 5, "finetune:10%@80%"),
+        (1.0, 5, "finetune:10%@50%"),
     ]
     hosts = plans.find_plan("shin2018").hosts
     assert [hosts[name].usual_augmentation for name in ("gan-no-aug", "gan-aug")] == [False, True]
@@ -172,7 +172,7 @@ def test_mmgans_arms_are_the_rows_of_tables_1_and_2_and_figure_10(plans):
         (3 / 4, 3, "constant"),
         (5 / 6, 5, "constant"),
     ]
-    assert arms_of(plans, "mmgan2020") == [*rows, (1.0, 1, "finetune:10%@80%")]
+    assert arms_of(plans, "mmgan2020") == [*rows, (1.0, 1, "finetune:10%@50%")]
     assert arms_of(plans, "mmgan2020-liver") == rows
     subjects = {str(number): str(number) for number in range(210 + 75)}
     assert len(choose_cases(subjects, 0.1, 0)) == 29

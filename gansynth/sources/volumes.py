@@ -386,7 +386,7 @@ class VolumeSource(CaseSource):
             said = f"{len(asked)} for {count} channel(s) ({', '.join(self.channels)}), expected one"
             raise UsageFault(f"--read modality={','.join(asked)}: {said} for all, or one for each")
         if self.options.window is not None and "ct" not in modality:
-            raise UsageFault("--read window: of no CT channel, expected one: --read modality=ct")
+            raise UsageFault("--read window: no channel is CT; say --read modality=ct")
         return modality
 
     @property
