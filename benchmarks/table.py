@@ -6,7 +6,7 @@ python benchmarks/table.py
 from __future__ import annotations
 
 import json
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 from common import RESULTS
