@@ -83,16 +83,17 @@ class Turns:
         if folder is not None and team.started is not None:
             self._file = folder / f"turns-{name}-{team.started}-{team.number}"
             self._first = _taken_before(folder, name, team.started)
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
 
     def take(self) -> int:
         """The next one."""
         turn = self._first + self._taken * self._team.size + self._team.number
         self._taken += 1
         if self._file is not None:
-            with contextlib.suppress(OSError):  # the next team begins a little earlier
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                with open(self._file, "ab", buffering=0) as file:
-                    file.write(b".")
+            # Where the disk refuses, the next team begins a little earlier.
+            with contextlib.suppress(OSError), open(self._file, "ab", buffering=0) as file:
+                file.write(b".")
         return turn
 
 

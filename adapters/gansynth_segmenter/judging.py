@@ -16,9 +16,7 @@ from gansynth.schema import FloatArray, LabelArray
 from gansynth.sources.base import CaseSource
 from gansynth.sources.written import write_prediction
 from gansynth_segmenter.inference import Segmenter
-from gansynth_segmenter.judged import PREDICTIONS, predictions_of
-
-__all__ = ["PREDICTIONS", "judge_held_out", "judge_pairs"]
+from gansynth_segmenter.judged import predictions_of
 
 
 def judge_held_out(
