@@ -58,8 +58,19 @@ FAULTS: Mapping[int, type[GansynthError]] = {
 """Exit code -> the fault it stands for, to raise a child process's fault as one's own."""
 
 
+DROPPED = {
+    "selector": "choose slices by --read foreground=with, or by number: --read slices=40-110",
+}
+"""Name that earlier versions knew -> what to do instead."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Say " Did you mean 'width'?", with its leading blank; nothing where no known name is near."""
+    """Say " Did you mean 'width'?", with its leading blank; nothing where no known name is near.
+
+    Of a name that was dropped, say what to do instead.
+    """
+    if word in DROPPED:
+        return f" {word} is gone: {DROPPED[word]}"
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -35,7 +35,6 @@ COMMANDS = {
     "splits": ("splits", "Write a host's folds so that no subject is on both sides."),
     "prepare": ("prepare", "Plan and preprocess a data set with its host framework."),
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
-    "selector": ("selector", "Choose slices with foreground where nobody has labelled any."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
     "failures": ("failures", "Find what a host gets wrong, by inner folds of the training cases."),
     "sample": ("sample", "Draw labelled samples from a run."),

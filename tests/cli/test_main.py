@@ -20,7 +20,6 @@ def every_command() -> list[tuple[str, ...]]:
         *((name,) for name in COMMANDS),
         ("plugins", "list"),
         ("plugins", "check"),
-        ("selector", "fit"),
     ]
 
 
