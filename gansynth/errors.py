@@ -58,7 +58,11 @@ FAULTS: Mapping[int, type[GansynthError]] = {
 """Exit code -> the fault it stands for, to raise a child process's fault as one's own."""
 
 
+_PRIVATE = "samples were worse than noise at an epsilon of 8, see docs/privacy.md"
 DROPPED = {
+    **dict.fromkeys(
+        (f"privacy_{key}" for key in ("noise", "epsilon", "clip", "delta", "units")), _PRIVATE
+    ),
     "selector": "choose slices by --read foreground=with, or by number: --read slices=40-110",
 }
 """Name that earlier versions knew -> what to do instead."""

@@ -151,7 +151,6 @@ def assess(
     if "memorisation" in options.parts:
         with clock("memorisation"):
             document["memorisation"], pairs = measure_memory(gathered, sides)
-        document["privacy"] = _privacy(gathered)
     if options.exported is not None:
         document["identity"] = _audited(options.exported, gathered)
     pictures: dict[str, bytes] = {}
@@ -201,13 +200,6 @@ def _maps(
     segmenter = None if judges is None else judges.segmenters[0]
     maps = draw_maps(gathered, sides, shown, segmenter=segmenter, host=options.host)
     return maps, shown.pictures(sides) if options.pictures else {}
-
-
-def _privacy(gathered: Gathered) -> dict[str, Any] | None:
-    """What differential privacy the run has, if any."""
-    from gansynth.privacy import spent
-
-    return None if gathered.run is None else spent(gathered.run.manifest)
 
 
 def _audited(folder: Path, gathered: Gathered) -> dict[str, Any]:
