@@ -63,6 +63,7 @@ DROPPED = {
     **dict.fromkeys(
         (f"privacy_{key}" for key in ("noise", "epsilon", "clip", "delta", "units")), _PRIVATE
     ),
+    "--host": "the report's maps show the fold's own segmenter",
     "selector": "choose slices by --read foreground=with, or by number: --read slices=40-110",
 }
 """Name that earlier versions knew -> what to do instead."""

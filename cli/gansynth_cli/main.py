@@ -18,6 +18,7 @@ import click
 
 from gansynth import __version__
 from gansynth.errors import (
+    DROPPED,
     EXIT_BUG,
     EXIT_SIGINT,
     EXIT_SIGTERM,
@@ -162,6 +163,8 @@ def _usage_line(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = "gansynth" if context is None else context.command_path
     text = _one_line([error.format_message()])
+    if isinstance(error, click.NoSuchOption) and error.option_name in DROPPED:
+        text += f" It is gone: {DROPPED[error.option_name]}."
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} See: {path} --help"
 
 

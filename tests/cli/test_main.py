@@ -112,6 +112,7 @@ FIT = ("fit", "dcgan", "-o", "run", "--data")
         (("selector", "fit"), "--read slices=40-110"),
         ((*FIT, "slices:nifti:.", "--read", "selector=s"), "--read slices=40-110"),
         ((*FIT, "toy:2", "--set", "privacy_epsilon=8"), "docs/privacy.md"),
+        (("evaluate", "run", "--host", "trained"), "the fold's own segmenter"),
     ],
 )
 def test_what_is_gone_is_refused_with_what_to_do_instead(typed, instead, run_cli, toy_source):
