@@ -12,7 +12,6 @@ from typing import Any
 from common import RESULTS
 from table_lesion import lesion
 from table_papers import mmgan_quality, papers, recipe_sizes
-from table_privacy import privacy
 from table_statistics import statistics
 
 
@@ -349,7 +348,6 @@ MAKERS = {
     "papers": papers,
     "mmgan_quality": mmgan_quality,
     "statistics": statistics,
-    "privacy": privacy,
 }
 
 

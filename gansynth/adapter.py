@@ -24,7 +24,7 @@ from gansynth.errors import UsageFault
 from gansynth.injected import Injection, Mix, Outcome
 from gansynth.lineage import guard, guard_host
 from gansynth.mixing import MixPlan
-from gansynth.schema import FloatArray, Sample, Schema
+from gansynth.schema import Sample, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.space import Space
 from gansynth.supply import BankSize
@@ -34,10 +34,9 @@ if TYPE_CHECKING:
     from gansynth.measures.predictions import Prediction
     from gansynth.reporting import Reporter
 
-__all__ = ["Adapter", "Content", "HostArrays", "Injection", "Mask", "Mix", "Outcome"]
+__all__ = ["Adapter", "Content", "HostArrays", "Injection", "Mix", "Outcome"]
 
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
-Mask = npt.NDArray[np.bool_]
 Content = Literal["mixed", "synthetic"]
 """What is exported: real and synthetic cases to train on, or synthetic ones alone to share."""
 
@@ -284,59 +283,6 @@ class Adapter(ABC):
         raise UsageFault(
             f"{self.name} leaves no label maps of held-out cases, expected a host that "
             "does, such as nnunet, deepmedic or segmenter; its own metrics are in its outcome"
-        )
-
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """Whether a folder holds what a training of this host has left, by what is in it.
-
-        Optional, and needed for ``features``: this one knows none. It is asked of any folder: it
-        reads little, and raises nothing.
-        """
-        return False
-
-    @classmethod
-    def features(
-        cls,
-        folder: Path,
-        images: Sequence[FloatArray],
-        schema: Schema,
-        *,
-        where: Sequence[Mask | None] | None = None,
-        device: str = "auto",
-    ) -> tuple[FloatArray, str]:
-        """What a trained host makes of images: the mean of what enters its network's last layer.
-
-        Optional: this one refuses. ``gansynth.host_features`` has checked the images, and looks at
-        what comes back. The network sees an image as it sees one that it predicts (its padding,
-        its windows), weights stay as they are, and the same image has the same features whatever
-        others are looked at with it. What was padded is not averaged. A network of slices has the
-        mean over all slices of a volume.
-
-        Args:
-            folder: that ``recognises`` knows.
-            images: float32 (C, D, H, W) or (C, H, W), in the units and the spacing of the cases
-                that the host was trained on: as its source loads them, as ``Space.to_host`` brings
-                samples back.
-            schema: of the images.
-            where: for each image the voxels that are averaged, bool (D, H, W) or (H, W), at least
-                one; None for all of it.
-            device: ``auto``, ``cpu``, ``cuda:1``.
-
-        Returns:
-            float32 (N, K), and in a few words whose features they are: what network, trained on
-            what, how long.
-
-        Raises:
-            UsageFault: the host has no such features, the training is not done, or it sees volumes
-                and the images are slices.
-            DataFault: as many channels, or voxels as large, as the host was not trained on.
-            IntegrityFault: weights that are damaged, or not what they claim to be.
-            EnvironmentFault: there is no such device.
-        """
-        raise UsageFault(
-            f"{folder}: {cls.name} does not say what its network makes of images, expected a host "
-            "that does, such as nnunet, deepmedic or segmenter"
         )
 
     def export(

@@ -25,7 +25,6 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "monai": ("gansynth.mix in MONAI pipelines", "monai"),
     "torchio": ("gansynth.mix in TorchIO pipelines", "torchio"),
     "nilearn": ("gansynth demo on the bundled brain maps", "gansynth[demo]"),
-    "opacus": ("private fits of dcgan", "gansynth[privacy]"),
     "tensorboard": ("logs for TensorBoard", "gansynth[tensorboard]"),
     "ray": ("gansynth benchmark on many machines", "gansynth[ray]"),
 }

@@ -58,8 +58,24 @@ FAULTS: Mapping[int, type[GansynthError]] = {
 """Exit code -> the fault it stands for, to raise a child process's fault as one's own."""
 
 
+_PRIVATE = "samples were worse than noise at an epsilon of 8, see docs/privacy.md"
+DROPPED = {
+    **dict.fromkeys(
+        (f"privacy_{key}" for key in ("noise", "epsilon", "clip", "delta", "units")), _PRIVATE
+    ),
+    "--host": "the report's maps show the fold's own segmenter",
+    "selector": "choose slices by --read foreground=with, or by number: --read slices=40-110",
+}
+"""Name that earlier versions knew -> what to do instead."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Say " Did you mean 'width'?", with its leading blank; nothing where no known name is near."""
+    """Say " Did you mean 'width'?", with its leading blank; nothing where no known name is near.
+
+    Of a name that was dropped, say what to do instead.
+    """
+    if word in DROPPED:
+        return f" {word} is gone: {DROPPED[word]}"
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -23,8 +23,6 @@ from gansynth.opening import open_folder, rehearse
 from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.previews import Preview
-from gansynth.privacy import KEY, spent
-from gansynth.private_fit import drop_key, refuse_ancestor, take_key
 from gansynth.quality.collapse import DiversityMonitor
 from gansynth.quality.spectrum import spectrum_ratio
 from gansynth.reporting import NullReporter, Reporter
@@ -100,7 +98,6 @@ def fit(
             )
         job = resolve(generator, request, chosen, edits, device)
         job.recipe = recipe
-        refuse_ancestor(job, init_from)
         _check_growth(job, session.reporter)
         if init_from is not None:
             job.ancestor = Ancestor.open(init_from)
@@ -110,8 +107,6 @@ def fit(
         with locked(out) if processes.leads else nullcontext():
             manifest = _together(job, out, resume, session)
             report = _train(job, out, manifest, log, session)
-            if job.generator.privacy is not None:
-                drop_key(out)
             for note in report.notes:
                 session.reporter.warn(note)
             if not processes.leads:
@@ -139,8 +134,6 @@ def _together(job: Job, out: Path, resume: bool, session: _Session) -> dict[str,
     if session.team.leads:
         remove_temporaries(out)
         manifest = open_folder(job, out, resume, session.reporter)
-        if job.generator.privacy is not None:
-            job.generator.privacy.key = take_key(out, manifest)
     heard: dict[str, Any] = session.team.tell(manifest)
     job.generator.load_state(heard["state"])
     return heard
@@ -161,8 +154,6 @@ def _train(
         }
         manifest["steps"] = step
         manifest["complete"] = step >= job.options.steps or not job.generator.phases()
-        if job.generator.privacy is not None:
-            manifest[KEY] = job.generator.privacy.to_json()
         write_json_atomic(out / MANIFEST, manifest)
 
     names, warn = log if session.team.leads else (), session.reporter.warn
@@ -230,7 +221,6 @@ def _finish(
     _draw_curves(out)
     monitor = _monitor(job, out, manifest, reporter)
     shown = final_sheets(job, run, reporter)
-    promised = spent(manifest)
     return {
         "run": str(out),
         "run_id": manifest["run_id"],
@@ -246,7 +236,6 @@ def _finish(
             [None if np.isnan(v) else round(float(v), 4) for v in row] for row in ratio
         ],
         "diversity": None if monitor is None else monitor.report(trained.steps),
-        **({} if promised is None else {"privacy": promised}),
         **report_label_maps(job, run, reporter),
         **shown,
     }

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -20,9 +20,6 @@ from torch import Tensor, nn
 from gansynth.errors import UsageFault
 from gansynth.precision import Precision
 from gansynth.schema import Case, Condition, Sample, Schema
-
-if TYPE_CHECKING:
-    from gansynth.private import Mechanism
 
 
 class GeneratorOptions(BaseModel):
@@ -147,8 +144,6 @@ class Phase:
         offset: the first step it runs in, less than ``interval``; players that take turns have the
             same interval and different offsets.
         after: called after the optimiser has stepped (WGAN's weight clipping).
-        gradients: called after the backward pass with each share's step; adds to the gradients what
-            no loss can say (private ones).
     """
 
     player: str
@@ -156,7 +151,6 @@ class Phase:
     interval: int = 1
     offset: int = 0
     after: Callable[[], None] | None = None
-    gradients: Callable[[Step], None] | None = None
 
     def due(self, index: int) -> bool:
         """Whether it runs in a step."""
@@ -191,7 +185,6 @@ class Generator(ABC):
         default_edits: condition edits used where the user names none.
         loop: settings of the training loop that it is usually trained with, under the user's own.
         memories: what its training remembers beside the weights; ``networks`` may fill it.
-        privacy: what makes its discriminator learn in private; None where that is not asked for.
     """
 
     name: ClassVar[str]
@@ -205,7 +198,6 @@ class Generator(ABC):
         self.size = tuple(size)
         self.options = options
         self.memories: dict[str, Memory] = {}
-        self.privacy: Mechanism | None = None
         self.nets: dict[str, nn.Module] = self.networks()
         self.device = torch.device("cpu")
         self.precision: Precision = "auto"  # of sampling

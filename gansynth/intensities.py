@@ -29,11 +29,6 @@ class Intensities:
         self.deviation: npt.NDArray[np.float64] = np.ones(channels)
         self._sums = np.zeros((3, channels))
 
-    def fix(self, mean: float, deviation: float) -> None:
-        """Take these for all channels, known beforehand."""
-        self.mean = np.full_like(self.mean, mean)
-        self.deviation = np.full_like(self.deviation, deviation)
-
     def add(self, image: FloatArray) -> None:
         """Take note of a crop (C, ...)."""
         values = image.reshape(len(image), -1).astype(np.float64)

@@ -19,8 +19,6 @@ from gansynth.errors import UsageFault
 from gansynth.generator import Generator
 from gansynth.inherit import Ancestor
 from gansynth.precision import pick_device
-from gansynth.privacy import refuse_others
-from gansynth.private_fit import protected
 from gansynth.registry import installed
 from gansynth.sampling import check_edits
 from gansynth.schema import Case
@@ -46,7 +44,7 @@ class Job:
         generator: built with fresh weights.
         options: of the training loop.
         edits: of the conditions that previews and samples are drawn from.
-        batches: training crops, of ``options.patch`` if that is given; of a private fit, of people.
+        batches: training crops, of ``options.patch`` if that is given.
         crops: cases cut in the whole space, for previews and statistics.
         device: where to train.
         ancestor: the run whose weights it starts from, if any.
@@ -125,7 +123,6 @@ def resolve(
         device: ``auto``, ``cpu``, ``cuda:0``.
     """
     cls = installed().generator(name)
-    refuse_others(name, cls.Options.model_fields, settings)
     usual = {key: json.dumps(value) for key, value in cls.loop.items()}
     loop, own = split_settings(overlay(usual, settings), FitOptions, cls.Options, generator=name)
     names = cls.default_edits if edits is None else tuple(edits)
@@ -156,7 +153,7 @@ def resolve(
     asked = _asked_maps(built, small, cache)
     # One and the same where it can be: whole cases are kept at hand once.
     batches = crops if loop.patch is None and asked is None else cut(small, asked=asked)
-    return protected(Job(source, cache, space, built, loop, names, batches, crops, picked))
+    return Job(source, cache, space, built, loop, names, batches, crops, picked)
 
 
 def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMaps | None:

@@ -14,8 +14,6 @@ from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.inherit import begin, descend
 from gansynth.integrity import write_bytes_atomic, write_json_atomic
 from gansynth.job import Job
-from gansynth.privacy import KEY
-from gansynth.private_fit import same_terms
 from gansynth.reporting import Reporter
 from gansynth.run import MANIFEST, new_manifest, read_manifest
 from gansynth.settings import flat
@@ -35,7 +33,6 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
         same_run(out, manifest, config, lineage.to_json(), resume)
-        same_terms(out, manifest, job)
         job.generator.load_state(manifest["state"])
         if not begun:
             begin(job.generator, job.ancestor, reporter)
@@ -58,8 +55,6 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
         "init_from": begin(job.generator, job.ancestor, reporter),
         "state": job.generator.state(),
     }
-    if job.generator.privacy is not None:
-        manifest[KEY] = job.generator.privacy.to_json()
     _write_config(out, config)
     write_json_atomic(out / MANIFEST, manifest)
     return manifest

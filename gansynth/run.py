@@ -333,7 +333,10 @@ def build_generator(manifest: Mapping[str, Any], folder: Path | None = None) -> 
     space = Space.from_json(manifest["space"])
     schema = space.generator_schema(Schema.from_json(manifest["schema"]))
     try:
-        options = cls.Options(**manifest["options"])
+        # Options that are gone are nothing to a run that had none of them.
+        known = cls.Options.model_fields
+        told = {k: v for k, v in manifest["options"].items() if k in known or v is not None}
+        options = cls.Options(**told)
     except (ValidationError, TypeError) as error:
         raise IntegrityFault(
             f"{(folder or Path()) / MANIFEST}: key 'options': {_first_line(error)}; expected "

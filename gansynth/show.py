@@ -14,7 +14,6 @@ from typing import Any
 
 from gansynth.errors import GansynthError, UsageFault
 from gansynth.integrity import path_inside, read_json, sha256_file
-from gansynth.privacy import KEY, KEY_FILE
 from gansynth.run import MANIFEST, check_weights, read_manifest
 
 STATE = "state.json"
@@ -29,9 +28,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
     Returns:
         ``run``, ``state`` (complete, unfinished, damaged), ``steps``, ``lineage``, ``files`` (where
-        everything is), ``checkpoints``, ``losses`` (their last values), ``privacy`` (None where
-        nothing is promised), ``parts``, ``wrong`` (a line for each thing that is), and what the
-        manifest says of generator, options, versions.
+        everything is), ``checkpoints``, ``losses`` (their last values), ``parts``, ``wrong`` (a
+        line for each thing that is), and what the manifest says of generator, options, versions.
 
     Raises:
         UsageFault: there is no trace of a run in this folder.
@@ -60,7 +58,6 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "edits": manifest.get("edits"),
         "lineage": _lineage(_mapping(manifest.get("lineage"))),
         "losses": {k: v for k, v in losses.items() if k not in ("step", "seconds")},
-        "privacy": _privacy(folder, manifest),
         "files": _files(folder, manifest),
         "checkpoints": checkpoints,
         "parts": parts,
@@ -153,15 +150,6 @@ def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
     except (ValueError, csv.Error) as error:
         wrong.append(f"{metrics}: cannot be read to its end: {error}")
     return last
-
-
-def _privacy(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is promised to people, and whether the key that would take it back is still there."""
-    found = _mapping(manifest.get(KEY))
-    if not found:
-        return None
-    key, uncovered = folder / KEY_FILE, _list(found.get("not_covered"))
-    return {**found, "not_covered": uncovered, "key": str(key) if key.exists() else None}
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -225,9 +225,6 @@ def train(
                     break
                 parameters = learner.parameters(phase.player)
                 team.average_gradients(parameters)
-                if phase.gradients is not None:
-                    for step in shares:
-                        phase.gradients(step)
                 if options.clip_norm:
                     if scaler is not None:
                         scaler.unscale_(learner.optimizers[phase.player])
@@ -247,8 +244,6 @@ def train(
                 # Log; checkpoint; draw a sheet; stop if asked to, with a checkpoint behind.
                 log.add({"rate": rate(index) * 0.5**learner.rollbacks})
                 if done % options.log_every == 0 or done == steps:
-                    if generator.privacy is not None:
-                        log.add({"privacy/epsilon": generator.privacy.spent})
                     last_losses = log.write(done, shown, at)
                     callbacks.metrics(done, last_losses)
                 bar.advance(1, **last_losses)

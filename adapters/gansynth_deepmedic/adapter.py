@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mask, Mix, Outcome
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
 from gansynth.bank_plan import BankPlan, plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
@@ -20,7 +20,7 @@ from gansynth.measures.account import asked_regions
 from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
 from gansynth.reporting import Reporter
-from gansynth.schema import FloatArray, Sample, Schema
+from gansynth.schema import Sample
 from gansynth.sessions import check_new_folder, usual_output
 from gansynth.sources.base import CaseSource
 from gansynth.supply import BankSize
@@ -207,26 +207,6 @@ class DeepMedicAdapter(Adapter):
         from gansynth_deepmedic.judged import judged_files
 
         return judged_files(self.host, folder)
-
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """An output folder, by what its training was told."""
-        return (folder / ORDER).is_file()
-
-    @classmethod
-    def features(
-        cls,
-        folder: Path,
-        images: Sequence[FloatArray],
-        schema: Schema,
-        *,
-        where: Sequence[Mask | None] | None = None,
-        device: str = "auto",
-    ) -> tuple[FloatArray, str]:
-        """What enters the last convolution, where torch has trained; see ``Adapter.features``."""
-        from gansynth_deepmedic.engine.features import features
-
-        return features(folder, images, schema, where, device)
 
     def export(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth import child
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mask, Mix, Outcome
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
 from gansynth.asking_checks import check_injection, refuse_with_bank
 from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
@@ -20,7 +20,7 @@ from gansynth.measures.account import account_of, asked_regions
 from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
 from gansynth.reporting import Reporter
-from gansynth.schema import FloatArray, Sample, Schema
+from gansynth.schema import Sample
 from gansynth.sessions import describe_bank, describe_generator
 from gansynth.sources.base import CaseSource
 from gansynth.space import Space
@@ -225,28 +225,6 @@ class NnunetAdapter(Adapter):
         from gansynth_nnunet.judged import judged_files
 
         return judged_files(self.host, folder)
-
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """A fold's folder with a checkpoint in it, or a model's, of ``nnUNet_results``."""
-        from gansynth_nnunet.features import recognises
-
-        return recognises(folder)
-
-    @classmethod
-    def features(
-        cls,
-        folder: Path,
-        images: Sequence[FloatArray],
-        schema: Schema,
-        *,
-        where: Sequence[Mask | None] | None = None,
-        device: str = "auto",
-    ) -> tuple[FloatArray, str]:
-        """What enters the last segmentation layer, of preprocessed images; see ``Adapter``."""
-        from gansynth_nnunet.features import features
-
-        return features(folder, images, schema, where, device)
 
     def export(
         self,

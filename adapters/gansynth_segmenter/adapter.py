@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.adapter import Adapter, HostArrays, Injection, Mask, Mix, Outcome
+from gansynth.adapter import Adapter, HostArrays, Injection, Mix, Outcome
 from gansynth.bank_plan import BankPlan, plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
@@ -16,7 +16,7 @@ from gansynth.lineage import CaseRecord
 from gansynth.measures.account import asked_regions
 from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
-from gansynth.schema import FloatArray, Sample, Schema
+from gansynth.schema import Sample
 from gansynth.sessions import usual_output
 from gansynth.space import Space
 from gansynth.supplying import read_patience
@@ -189,28 +189,6 @@ class SegmenterAdapter(Adapter):
         from gansynth_segmenter.judged import judged_files
 
         return judged_files(self.source, folder)
-
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """An output folder with what ``load_segmenter`` reads."""
-        from gansynth_segmenter.inference import FILE
-
-        return (folder / FILE).is_file()
-
-    @classmethod
-    def features(
-        cls,
-        folder: Path,
-        images: Sequence[FloatArray],
-        schema: Schema,
-        *,
-        where: Sequence[Mask | None] | None = None,
-        device: str = "auto",
-    ) -> tuple[FloatArray, str]:
-        """What enters the layer that makes label maps' logits; see ``Adapter.features``."""
-        from gansynth_segmenter.features import features
-
-        return features(folder, images, schema, where, device)
 
     # -- one training ------------------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from gansynth.errors import DataFault
 from gansynth.generator import Generator, GeneratorOptions, Labelling, Phase, Step
-from gansynth.last_layer import Entering
 from gansynth.networks import UNetGenerator, UNetStyle
 from gansynth.networks.blocks import one_hot, strides_for
 from gansynth.precision import autocast, resolve
@@ -199,21 +198,6 @@ def probabilities(generator: Generator, images: Tensor, seed: int = 0) -> Tensor
         logits = net(images, latents)
     found: Tensor = logits.float().softmax(1)
     return found
-
-
-def last_features(generator: Generator, images: Tensor) -> Tensor:
-    """What enters the layer that makes a segmenter's logits: float32 (B, K, ...).
-
-    Args:
-        generator: see ``build``.
-        images: float32 (B, C, ...) on its device. Where that layer sees half of their resolution
-            (``pix2pix``), each voxel has the nearest one's.
-    """
-    net = cast(UNetGenerator, generator.nets["generator"])
-    with Entering(net.image) as entering:
-        probabilities(generator, images)
-    found = entering.last[0].float()
-    return F.interpolate(found, images.shape[2:]) if found.shape[2:] != images.shape[2:] else found
 
 
 def _normal(shape: Sequence[int], seed: int) -> Tensor:

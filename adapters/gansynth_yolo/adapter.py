@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth import child
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mask, Mix, Outcome
+from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
 from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
@@ -18,14 +18,14 @@ from gansynth.lineage import CaseRecord, guard_host
 from gansynth.mixing import MixPlan
 from gansynth.places import count_places
 from gansynth.reporting import Reporter
-from gansynth.schema import FloatArray, Sample, Schema
+from gansynth.schema import Sample
 from gansynth.sessions import usual_output
 from gansynth.sources.base import CaseSource
 from gansynth.space import Space
 from gansynth.supply import BankSize
 from gansynth.supplying import REJECTED, read_patience
 from gansynth_yolo.bank_size import sample_bytes
-from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, WEIGHTS, Choices, YoloConfig
+from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
 from gansynth_yolo.guards import check_schema, open_origin
 from gansynth_yolo.judging import metrics_of
@@ -223,26 +223,6 @@ class YoloAdapter(Adapter):
                 write_json_atomic(output / CONFIG, config.to_json())
             self._train(output, injection.scratch)
             return read_outcome(output, metrics_of(output))
-
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """An output folder, by what its training was told and what the detector wrote."""
-        return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_dir()
-
-    @classmethod
-    def features(
-        cls,
-        folder: Path,
-        images: Sequence[FloatArray],
-        schema: Schema,
-        *,
-        where: Sequence[Mask | None] | None = None,
-        device: str = "auto",
-    ) -> tuple[FloatArray, str]:
-        """What enters the last layers of a LibreYOLO, of whole images; see ``Adapter.features``."""
-        from gansynth_yolo.features import features
-
-        return features(folder, folder / CONFIG, images, schema, where, device)
 
     def export(
         self,

@@ -18,6 +18,7 @@ import click
 
 from gansynth import __version__
 from gansynth.errors import (
+    DROPPED,
     EXIT_BUG,
     EXIT_SIGINT,
     EXIT_SIGTERM,
@@ -35,7 +36,6 @@ COMMANDS = {
     "splits": ("splits", "Write a host's folds so that no subject is on both sides."),
     "prepare": ("prepare", "Plan and preprocess a data set with its host framework."),
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
-    "selector": ("selector", "Choose slices with foreground where nobody has labelled any."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
     "failures": ("failures", "Find what a host gets wrong, by inner folds of the training cases."),
     "sample": ("sample", "Draw labelled samples from a run."),
@@ -163,6 +163,8 @@ def _usage_line(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = "gansynth" if context is None else context.command_path
     text = _one_line([error.format_message()])
+    if isinstance(error, click.NoSuchOption) and error.option_name in DROPPED:
+        text += f" It is gone: {DROPPED[error.option_name]}."
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} See: {path} --help"
 
 

@@ -31,7 +31,7 @@ log = logging.getLogger("gansynth")
 
 NOT_INHERITED = frozenset(
     {"labels", "boxes", "least", "folds", "seed", "slices", "count_from", "foreground"}
-    | {"min_foreground", "classes", "selector", "allow_absolute"}
+    | {"min_foreground", "classes", "allow_absolute"}
 )
 """What ``--read`` says of one data set, not of how arrays come about."""
 _PER_CHANNEL = ("intensity", "normalization_schemes", "use_mask_for_norm", "window")

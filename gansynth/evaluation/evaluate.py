@@ -39,7 +39,6 @@ class EvaluationOptions:
         metrics: by name; all that are registered if none is named.
         effort: how much is done.
         pictures: whether the report shows thumbnails, of patients among them.
-        host: folder of a host that the user has trained, for one more map.
         exported: folder of samples that are to be passed on, searched for traces of patients.
     """
 
@@ -47,7 +46,6 @@ class EvaluationOptions:
     metrics: Sequence[str] = ()
     effort: Effort = EFFORTS["usual"]
     pictures: bool = True
-    host: Path | None = None
     exported: Path | None = None
 
     def __post_init__(self) -> None:
@@ -151,7 +149,6 @@ def assess(
     if "memorisation" in options.parts:
         with clock("memorisation"):
             document["memorisation"], pairs = measure_memory(gathered, sides)
-        document["privacy"] = _privacy(gathered)
     if options.exported is not None:
         document["identity"] = _audited(options.exported, gathered)
     pictures: dict[str, bytes] = {}
@@ -199,15 +196,8 @@ def _maps(
 
     shown = Shown.of(gathered, sides)
     segmenter = None if judges is None else judges.segmenters[0]
-    maps = draw_maps(gathered, sides, shown, segmenter=segmenter, host=options.host)
+    maps = draw_maps(gathered, sides, shown, segmenter=segmenter)
     return maps, shown.pictures(sides) if options.pictures else {}
-
-
-def _privacy(gathered: Gathered) -> dict[str, Any] | None:
-    """What differential privacy the run has, if any."""
-    from gansynth.privacy import spent
-
-    return None if gathered.run is None else spent(gathered.run.manifest)
 
 
 def _audited(folder: Path, gathered: Gathered) -> dict[str, Any]:

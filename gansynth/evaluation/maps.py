@@ -1,14 +1,13 @@
 """t-SNE of samples beside real people: of images, and of what networks make of them.
 
 Han et al. 2019 look at both, "features extracted from the last layer of each trained classifier"
-among them: here the fold's own segmenter, and any host that the user has trained.
+among them: here the fold's own segmenter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from gansynth.quality.sides import Sides
 from gansynth.schema import Case, Sample
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from gansynth.quality.faithfulness import Segmenter
 
 MOST = 120
@@ -91,7 +92,6 @@ def draw_maps(
     shown: Shown,
     *,
     segmenter: Segmenter | None = None,
-    host: Path | None = None,
 ) -> list[dict[str, Any]]:
     """``maps`` of the document.
 
@@ -100,11 +100,6 @@ def draw_maps(
         sides: likewise.
         shown: what is on them.
         segmenter: of the fold, if one was trained.
-        host: folder of a host that the user has trained.
-
-    Raises:
-        UsageFault: nothing was trained in the host's folder.
-        DataFault: it was trained on other images.
     """
     rows: list[tuple[str, str, str, Floats]] = [
         (
@@ -123,10 +118,6 @@ def draw_maps(
         rows.append(
             ("segmenter", "t-SNE of a segmenter's features", words, _last(segmenter, shown))
         )
-    if host is not None:
-        found, title = _host(gathered, shown, host, sides.device)
-        words = f"what enters the last layer of {title}, mean of each image"
-        rows.append(("host", "t-SNE of the trained host's features", words, found))
     return [
         {
             **{"key": key, "title": title, "what": what},
@@ -147,31 +138,16 @@ def _coarse(images: Sequence[Image], sides: Sides) -> Floats:
 
 def _last(segmenter: Segmenter, shown: Shown) -> Floats:
     """Mean of what enters the last layer: (N, K)."""
-    from gansynth.last_layer import Entering
+    entered: list[Floats] = []
 
-    layer = segmenter.last_layer
-    rows = []
-    with Entering(layer) as entering:
+    def keep(layer: nn.Module, entering: tuple[Tensor, ...]) -> None:
+        entered.append(entering[0].detach().float().flatten(2).mean(2)[0].cpu().numpy())
+
+    hook, rows = segmenter.last_layer.register_forward_pre_hook(keep), []
+    try:
         for image in shown.images:
             segmenter.predict(image.image)
-            (features,) = entering.last
-            rows.append(features.float().flatten(2).mean(2)[0].cpu().numpy())
+            rows.append(entered[-1])
+    finally:
+        hook.remove()
     return np.stack(rows).astype(np.float64)
-
-
-def _host(gathered: Gathered, shown: Shown, host: Path, device: str) -> tuple[Floats, str]:
-    """Features of a trained host, to which images are brought back."""
-    from gansynth.host_features import host_features
-
-    space, images = gathered.space, []
-    for image in shown.images:
-        shape: Sequence[int] | None = None
-        if isinstance(image, Case):
-            shape = gathered.source.shape(image.id) if space.grid == "resample" else None
-            image = Sample(image.image)
-        else:
-            shape = image.provenance.get("shape")
-            image = replace(image, labels=None, boxes=None)
-        images.append(space.to_host(image, shape).image)
-    found, title = host_features(host, images, gathered.source.schema, device=device)
-    return found.astype(np.float64), title

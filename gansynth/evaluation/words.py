@@ -209,18 +209,10 @@ def _say_memory(document: Mapping[str, Any], shown: list[str], hidden: list[str]
             f"people's anatomy, edited or not. Samples lie at {own['ratio']:.2f} of the usual "
             "distance to them."
         )
-    privacy = document.get("privacy")
-    if privacy:
-        shown.append(
-            f"The discriminator was trained with differential privacy: epsilon "
-            f"{privacy['epsilon']:.3g} at delta {privacy['delta']:.1g} for each {privacy['unit']}. "
-            f"{privacy['what']}"
-        )
-    else:
-        hidden.append(
-            "No attack that fails here bounds what another one may do; only differential privacy "
-            "does, and this run has none. Nothing in this report makes samples anonymous."
-        )
+    hidden.append(
+        "No attack that fails here bounds what another one may do. Nothing in this report makes "
+        "samples anonymous."
+    )
 
 
 def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:

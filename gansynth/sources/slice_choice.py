@@ -1,10 +1,9 @@
-"""Which slices of a volume are cut, and of which class each is: by labels, or by a selector."""
+"""Which slices of a volume are cut, and of which class each is, by its labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,6 @@ from gansynth.sources.base import CaseSource
 from gansynth.sources.grid import ORIENTATION
 from gansynth.sources.patches import PatchSource
 from gansynth.sources.slice_options import AXIS, SIDES, SliceOptions
-
-if TYPE_CHECKING:
-    from gansynth.selector import Selector
 
 WITHOUT, WITH = "without", "with"
 NEITHER = -1
@@ -34,27 +30,20 @@ class SliceChoice:
         inner: the volumes.
         options: how slices are cut.
         volume: reads a whole volume.
-        selector: opens what tells slices apart where there are no labels.
 
     Attributes:
         classes: names of the classes of slices; empty if none are asked for.
     """
 
     def __init__(
-        self,
-        inner: CaseSource,
-        options: SliceOptions,
-        volume: Callable[[str], Case],
-        selector: Callable[[], Selector],
+        self, inner: CaseSource, options: SliceOptions, volume: Callable[[str], Case]
     ) -> None:
         self._inner = inner
         self._options = options
         self._axis = AXIS[options.plane]
         self._volume = volume
-        self._open_selector = selector
         self._indices: dict[str, list[int]] = {}
         self._counts: dict[str, Numbers] = {}
-        self._selected: dict[str, Numbers] = {}
         self._refuse_contradictions()
 
     @cached_property
@@ -102,11 +91,6 @@ class SliceChoice:
 
     def shows(self, case: str) -> Numbers:
         """Of each slice of a volume: 1 with foreground, 0 without, ``NEITHER``."""
-        if self._options.selector is not None:
-            if case not in self._selected:
-                image = self._volume(case).image
-                self._selected[case] = self._open_selector().select(image, self._inner.schema)
-            return self._selected[case]
         total = self.counts(case).sum(axis=0)
         shows = np.where(total >= self._options.min_foreground, 1, NEITHER)
         return np.where(total == 0, 0, shows)
@@ -134,8 +118,7 @@ class SliceChoice:
         if labels is None:
             raise DataFault(
                 f"{self._inner.name}: case {case!r} has no labels, expected them with --read "
-                f"{self._asks}; leave that out, or let a selector tell: gansynth selector fit, "
-                "then --read selector=FOLDER"
+                f"{self._asks}; leave that out, and choose slices by number: --read slices=40-110"
             )
         across = tuple(axis for axis in range(3) if axis != self._axis)
         for number, value in enumerate(values):
@@ -180,21 +163,4 @@ class SliceChoice:
             raise UsageFault(
                 f"--read classes={by_what}: with --read foreground={only} all slices are of one "
                 "class, expected several; leave one of the two out"
-            )
-        if options.selector is None:
-            return
-        if not self._asks:
-            raise UsageFault(
-                f"--read selector={options.selector}: chooses nothing by itself, expected --read "
-                "foreground=with, foreground=without or classes=foreground beside it"
-            )
-        if by_what == "label":
-            raise UsageFault(
-                "--read classes=label: a selector knows slices with and without foreground only, "
-                "expected --read classes=foreground"
-            )
-        if "min_foreground" in options.model_fields_set:
-            raise UsageFault(
-                f"--read min_foreground={options.min_foreground}: a selector counts no voxels, it "
-                "was fitted for a number of them; leave it out"
             )

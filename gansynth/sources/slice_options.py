@@ -92,11 +92,6 @@ class SliceOptions(ReadOptions):
         description="classes of slices: `foreground` (`without` and `with`, as above; slices of "
         "fewer voxels are left out) or `label` (`without`, and the label of most voxels)",
     )
-    selector: str | None = Field(
-        None,
-        description="folder of a `gansynth selector`, which tells slices with foreground from "
-        "those without where the volumes have no labels",
-    )
     channels: Words | None = Field(None, description="names of the channels to keep; else all")
     concat: bool = Field(
         False, description="`yes`: each channel becomes a case of its own, with one channel"

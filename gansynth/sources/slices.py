@@ -12,12 +12,11 @@ from dataclasses import replace
 from functools import cache, cached_property
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gansynth.errors import DataFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage, guard
+from gansynth.lineage import CaseRecord, Lineage
 from gansynth.regrid import resampling_record
 from gansynth.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import SourceRequest
@@ -38,8 +37,6 @@ from gansynth.sources.slice_options import (
 from gansynth.sources.subjects import Split
 from gansynth.space import Space, boxes_of_slice
 
-if TYPE_CHECKING:
-    from gansynth.selector import Selector
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
 VOLUME_BYTES = 1 << 30
@@ -77,10 +74,7 @@ class SliceSource(FlatSource):
                 f"slices:{where}: --read frame= and whole= are of whole volumes, expected slices "
                 "as the volumes have them; leave them out, and say resize= for the size of slices"
             )
-        read = dict(request.read)
-        if self.options.selector is not None:
-            read["selector"] = str(Path(self.options.selector).expanduser().absolute())
-        self.request = replace(request, where=where, read=read)
+        self.request = replace(request, where=where)
         self.axis = AXIS[self.options.plane]
         self._channels = self._chosen()
         self._boxes = LabelBoxes.asked(
@@ -90,7 +84,7 @@ class SliceSource(FlatSource):
         self._volumes = CaseCache(self.inner, VOLUME_BYTES)
         self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
         self._spacing_of = cache(self.inner.spacing)
-        self.choice = SliceChoice(self.inner, self.options, self.volume, lambda: self.selector)
+        self.choice = SliceChoice(self.inner, self.options, self.volume)
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -198,46 +192,22 @@ class SliceSource(FlatSource):
         """Crops of slices, with all that changes the arrays in the host's record."""
         inner = self.inner.space
         own = self.options.model_dump(
-            mode="json", exclude={"size", "count_from", "classes", "selector", "boxes", "least"}
+            mode="json", exclude={"size", "count_from", "classes", "boxes", "least"}
         )
         # Only where they are given: records without stay what they were.
         if self.options.count_from != "array":
             own["count_from"] = self.options.count_from
         if self.options.classes is not None:
             own["classes"] = self.options.classes
-        if self.options.selector is not None:
-            own["selector"] = self.selector.sha256
         own |= box_record(self.options.boxes, self.options.least)
         own |= resampling_record(self.options.resize is not None)
         host = {**inner.host, "slices": own}
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
 
-    @cached_property
-    def selector(self) -> Selector:
-        """What tells slices apart; it has seen nothing that is held out here.
-
-        Raises:
-            UsageFault: it does not fit these volumes, or they have labels.
-            IntegrityFault: it is damaged, or has seen a held-out volume.
-        """
-        from gansynth.selector import open_selector
-
-        selector = open_selector(Path(self.request.read["selector"]))
-        selector.check_fits(self.inner, self.options.plane)
-        guard(
-            selector.lineage,
-            (self.inner.record(case, self.volume) for case in self.inner.held_out_ids),
-            what="selector",
-            dataset=self.inner.name,
-            way_out="Fit a selector on other volumes, or choose the --fold that trains on these",
-        )
-        return selector
-
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
-        """Those of the volumes, and what the selector has seen."""
-        inner = self.inner.ancestors
-        return inner if self.options.selector is None else (*inner, self.selector.lineage)
+        """Those of the volumes."""
+        return self.inner.ancestors
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from gansynth.mixing import MixPlan
 from gansynth.ratio import Ratio
 from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
 from gansynth.space import Placement, Space
-from gansynth.testing._features import Looks
 from gansynth.testing.report import Broken, CheckReport, Skip
 
 MakeDataset = Callable[[], Any]
@@ -38,7 +37,6 @@ def check_adapter(
     workspace: Path,
     dataset: MakeDataset | None = None,
     draw: Draw | None = None,
-    trained: Path | None = None,
 ) -> CheckReport:
     """Check an adapter that was opened on (small) real data of its host.
 
@@ -47,8 +45,6 @@ def check_adapter(
         workspace: an empty folder; banks are made in it.
         dataset: makes the host's training data set; without it ``inject`` is not checked.
         draw: draws one slot of such a data set, as the host would.
-        trained: folder that a (short) training of the host on these cases has left; without it
-            ``recognises`` and ``features`` are not checked. A host that has them should bring one.
 
     Returns:
         Named checks; nothing is raised.
@@ -72,8 +68,6 @@ def check_adapter(
         ("copies", trial.copies),
     ):
         report.run(f"inject: {name}", check)
-    if trained is not None:
-        Looks(adapter, trained, workspace / "empty").run(report)
     return report
 
 

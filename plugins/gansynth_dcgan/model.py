@@ -33,7 +33,6 @@ from gansynth_dcgan.masks import LabelChannels
 from gansynth_dcgan.networks import Judge, Painter, Pyramid
 from gansynth_dcgan.objective import Objective
 from gansynth_dcgan.options import DCGANOptions, Norm
-from gansynth_dcgan.private import PrivateObjective, mechanism
 
 __all__ = ["DCGAN", "DCGANOptions"]
 
@@ -66,11 +65,7 @@ class DCGAN(Generator):
         self.masks, self.asked = LabelChannels(self.schema, o), Asked(self.schema, o)
         self.intensities = Intensities(len(self.schema.channels))
         self.priors: LabelPriors | None = None
-        if o.private:
-            self.privacy = self.memories["privacy"] = mechanism(o)
-            if o.privacy_units is not None:
-                self.intensities.fix(*o.privacy_units)
-        self.objective = Objective(self) if self.privacy is None else PrivateObjective(self)
+        self.objective = Objective(self)
         if o.augment and o.augment_p == "adaptive":
             self.memories["augment"] = self.objective.augment
         pyramid = Pyramid.of(self.size, o.width, o.max_width)
@@ -83,8 +78,7 @@ class DCGAN(Generator):
     @property
     def d_norm(self) -> Norm:
         """What normalises the discriminator's features."""
-        usual = "layer" if self.options.private else self.options.usual.d_norm
-        return self.options.d_norm or usual
+        return self.options.d_norm or self.options.usual.d_norm
 
     @property
     def intensity(self) -> Literal["linear", "tanh"]:
@@ -159,7 +153,7 @@ class DCGAN(Generator):
     def _watched(self, cases: Iterable[Case]) -> Iterable[LabelArray | None]:
         """Label maps of cases, as the rest of them is taken note of."""
         for case in cases:
-            if self.options.output == "linear" and self.options.privacy_units is None:
+            if self.options.output == "linear":
                 self.intensities.add(case.image)
             kind = self.asked.of_case(case)
             if kind is not None:

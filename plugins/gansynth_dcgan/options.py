@@ -108,46 +108,15 @@ class DCGANOptions(GeneratorOptions):
     augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(
         1.0, description="probability of each change, or adaptive"
     )
-    privacy_noise: float | None = Field(
-        None,
-        gt=0,
-        description="noise on what real cases teach the discriminator, in parts of privacy_clip, "
-        "for differential privacy; null: none",
-    )
-    privacy_epsilon: float | None = Field(
-        None,
-        gt=0,
-        le=1000,
-        description="in its place, the epsilon not to be exceeded after all steps",
-    )
-    privacy_clip: float | None = Field(
-        None, gt=0, description="most norm of one person's gradient; null: 1"
-    )
-    privacy_delta: float | None = Field(
-        None, gt=0, lt=1, description="delta of the privacy; null: 0.1 / people"
-    )
-    privacy_units: tuple[float, float] | None = Field(
-        None,
-        description="mean and deviation of intensities as they are known beforehand; null: those "
-        "of the training cases, which no noise protects",
-    )
 
     @property
     def usual(self) -> Usual:
         """What the objective's paper trains with."""
         return USUAL[self.objective]
 
-    @property
-    def private(self) -> bool:
-        """Whether the discriminator learns in private."""
-        return self.privacy_noise is not None or self.privacy_epsilon is not None
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse what contradicts itself."""
-        for message, found in self._private().items():
-            if found:
-                raise ValueError(message)
         if self.objective == "wgan-gp" and self.d_norm == "batch":
             raise ValueError(
                 "d_norm=batch: wgan-gp's penalty is one of single samples; use instance, layer or "
@@ -159,33 +128,3 @@ class DCGANOptions(GeneratorOptions):
                 "use a number, or objective=gan"
             )
         return self
-
-    def _private(self) -> Mapping[str, bool]:
-        """What does not go with privacy, or only with it."""
-        others = (self.privacy_clip, self.privacy_delta, self.privacy_units)
-        if not self.private:
-            return {
-                "privacy: without noise there is none; add privacy_noise or privacy_epsilon": any(
-                    value is not None for value in others
-                )
-            }
-        units = self.privacy_units
-        return {
-            "privacy_noise: is found for privacy_epsilon; give one of them": self.privacy_noise
-            is not None
-            and self.privacy_epsilon is not None,
-            "privacy: wgan-gp's penalty lies between real and synthetic samples, and no noise is "
-            "on it; use objective=gan or wgan": self.objective == "wgan-gp",
-            "privacy: d_norm=batch mixes people, so no one's share could be limited; use layer, "
-            "instance or none": self.d_norm == "batch",
-            "privacy: label maps, and what is learnt of them, would have no noise on them; leave "
-            "with_mask out": self.with_mask,
-            "privacy: how often each kind occurs would have no noise on it; use "
-            "condition=none": self.condition != "none",
-            "privacy: augment_p=adaptive follows values of real cases; use a number": self.augment_p
-            == "adaptive",
-            "privacy_units: a window to tanh is learnt from the cases; use output=linear": units
-            is not None
-            and self.output == "tanh",
-            "privacy_units: a deviation is above 0": units is not None and units[1] <= 0,
-        }

@@ -20,7 +20,6 @@ def every_command() -> list[tuple[str, ...]]:
         *((name,) for name in COMMANDS),
         ("plugins", "list"),
         ("plugins", "check"),
-        ("selector", "fit"),
     ]
 
 
@@ -102,6 +101,24 @@ def test_an_unknown_command_is_one_line_with_the_nearest_name(run_cli):
     assert result.stderr == (
         "error: No such command 'fti'. Did you mean 'fit'? See: gansynth --help\n"
     )
+
+
+FIT = ("fit", "dcgan", "-o", "run", "--data")
+
+
+@pytest.mark.parametrize(
+    ("typed", "instead"),
+    [
+        (("selector", "fit"), "--read slices=40-110"),
+        ((*FIT, "slices:nifti:.", "--read", "selector=s"), "--read slices=40-110"),
+        ((*FIT, "toy:2", "--set", "privacy_epsilon=8"), "docs/privacy.md"),
+        (("evaluate", "run", "--host", "trained"), "the fold's own segmenter"),
+    ],
+)
+def test_what_is_gone_is_refused_with_what_to_do_instead(typed, instead, run_cli, toy_source):
+    result = run_cli(*typed)
+    assert result.exit_code == 2
+    assert instead in result.stderr.splitlines()[-1]
 
 
 def test_a_missing_option_is_one_line_with_the_way_to_help(run_cli):

@@ -204,8 +204,6 @@ def full() -> dict[str, Any]:
         "memorisation": memorisation(),
         "identity": {"folder": "exported", "files": 40, "findings": [
             "exported/sample_0007.png: EXIF names a scanner; write it anew without."]},
-        "privacy": {"epsilon": 3.2, "delta": 1e-3, "unit": "subject",
-                    "what": "DP-SGD with a clip of 1.0, by the moments accountant."},
         "seconds": {"samples": 3.1, "features": 20.0, "spectrum": 0.4, "maps": 161.0},
     }  # fmt: skip
 
@@ -240,7 +238,7 @@ def whys() -> dict[str, Any]:
         "curves": {}, "maps": [],
         "faithfulness": {"why": "the samples have no labels"},
         "memorisation": {"why": "nothing was held out"},
-        "identity": None, "privacy": None, "seconds": {},
+        "identity": None, "seconds": {},
     }  # fmt: skip
 
 

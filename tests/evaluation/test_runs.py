@@ -60,17 +60,3 @@ def test_samples_without_labels_have_no_faithfulness(drawn_from_noise):
     found = evaluate(drawn_from_noise, wanted=FEW, options=options, device="cpu")
     assert found["faithfulness"] == {"why": "the samples have neither label maps nor boxes"}
     assert "is not known" in found["words"]["not_shown"][0]
-
-
-def test_a_private_run_says_what_it_has_spent(toy_fit, tmp_path: Path):
-    pytest.importorskip("opacus", reason="opacus is not installed: gansynth[privacy]")
-    private = {
-        **FLAT,
-        **{"objective": "gan", "d_norm": "none", "privacy_noise": 2.0, "privacy_clip": 1.0},
-    }
-    toy_fit(tmp_path / "run", generator="dcgan", own=private, edits=None)
-    options = EvaluationOptions(("memorisation",), effort=LITTLE, pictures=False)
-    found = evaluate(tmp_path / "run", wanted=FEW, options=options, device="cpu")
-    assert found["privacy"]["epsilon"] > 0
-    assert found["privacy"]["unit"] == "subject"
-    assert any("differential privacy" in text for text in found["words"]["shown"])

@@ -156,7 +156,6 @@ def test_classes_reach_batches_through_resizing_and_views():
 def test_records_and_spaces_without_classes_are_what_they_were():
     plain, classed = opened(), opened(classes="foreground")
     assert "classes" not in plain.host["slices"]
-    assert "selector" not in plain.host["slices"]
     assert classed.host["slices"]["classes"] == "foreground"
     case_id = plain.train_ids[7]
     assert plain.record(case_id) == classed.record(case_id)

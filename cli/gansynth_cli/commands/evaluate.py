@@ -79,11 +79,6 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
     help="Draw samples of this class only; may be repeated.",
 )
 @click.option(
-    "--host",
-    type=FOLDER,
-    help="Folder of a host that was trained: one more map, of what its last layer is given.",
-)
-@click.option(
     "--exported",
     type=FOLDER,
     help="Folder of samples that are to be passed on: search it for traces of patients.",
@@ -110,7 +105,6 @@ def command(
     metrics: tuple[str, ...],
     effort: str,
     classes: tuple[str, ...],
-    host: Path | None,
     exported: Path | None,
     pictures: bool,
     edits: tuple[str, ...],
@@ -136,7 +130,7 @@ def command(
         real,
         out=report,
         wanted=Wanted(number, seed, edits or None, classes or None, boxes, judged, asking),
-        options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, host, exported),
+        options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, exported),
         device=device,
         root=root,
         reporter=out.reporter,

@@ -34,7 +34,7 @@ def command(run: Path, out: Output) -> None:
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     """The document for people: facts, files, checkpoints, parts, and what is wrong last."""
     # config.yaml has the options, and --json.
-    apart = ("files", "checkpoints", "parts", "wrong", "lineage", "options", "privacy")
+    apart = ("files", "checkpoints", "parts", "wrong", "lineage", "options")
     lineage = document["lineage"]
     facts = {k: v for k, v in document.items() if k not in apart and v not in (None, [], {})}
     facts["lineage"] = {k: v for k, v in lineage.items() if k != "ancestors"}
@@ -55,7 +55,6 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
             )
             for checkpoint in document["checkpoints"]
         )
-    yield from _promised(document["privacy"])
     if document["parts"]:
         yield ""
         yield from table(
@@ -64,19 +63,6 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         )
     for line in document["wrong"]:
         yield f"wrong  {line}"
-
-
-def _promised(privacy: Mapping[str, Any] | None) -> Iterator[str]:
-    """What is promised to people, on what terms, and a line for each thing that is not covered."""
-    if privacy is None:
-        return
-    apart = ("not_covered", "key")
-    yield ""
-    yield from summary({"privacy": {k: v for k, v in privacy.items() if k not in apart}})
-    for line in privacy["not_covered"]:
-        yield f"privacy does not cover  {line}"
-    if privacy["key"]:
-        yield f"privacy holds from nobody who has  {privacy['key']}"
 
 
 def _places(files: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

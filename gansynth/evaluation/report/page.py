@@ -18,7 +18,7 @@ from gansynth.evaluation.report.memorisation import memorisation
 from gansynth.evaluation.report.parts import parts
 from gansynth.evaluation.report.reading import reading
 from gansynth.evaluation.report.realism import figures
-from gansynth.evaluation.report.records import identity, privacy, seconds
+from gansynth.evaluation.report.records import identity, seconds
 
 NO_WORDS = "What this evaluation shows is not put in words; see its parts, below."
 
@@ -114,7 +114,6 @@ def _sections(root: Node, pictures: Mapping[str, bytes]) -> tuple[Section, ...]:
         ),
         Section("memorisation", "Memorisation", "Memorisation", memorisation(root, drawings)),
         Section("identity", "Exported files", "Exported files", identity(root)),
-        Section("privacy", "Differential privacy", "Privacy", privacy(root)),
         Section("seconds", "Seconds", "Seconds", seconds(root)),
         Section("reading", "How to read this", "How to read", reading()),
     )

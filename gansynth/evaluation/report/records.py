@@ -1,11 +1,10 @@
-"""What is told as it is: exported files, privacy, seconds."""
+"""What is told as it is: exported files, seconds."""
 
 from __future__ import annotations
 
-from gansynth.benchmark.report.blocks import Block, Column, More, Row, Table, Terms, Words
+from gansynth.benchmark.report.blocks import Block, Column, More, Row, Table, Words
 from gansynth.benchmark.report.document import Node, pattern
 from gansynth.benchmark.report.words import Line, derived, number, whole
-from gansynth.evaluation.report.found import shortest, told
 
 
 def identity(root: Node) -> list[Block]:
@@ -21,25 +20,6 @@ def identity(root: Node) -> list[Block]:
     rows = [Row([[finding.text]], pointer=finding.pointer) for finding in findings]
     table = Table("Found in exported files", [Column("finding", "words")], rows)
     return [Words([*looked, "."]), table]
-
-
-def privacy(root: Node) -> list[Block]:
-    """The guarantee that the training gives, if it gives one."""
-    node = root["privacy"]
-    if node["epsilon"].number is None:
-        line = "No differential privacy is on record: the training gives no guarantee."
-        return [Words([line], "note")]
-    unit: Line = [f" for each {node['unit'].text}"] if node["unit"] else []
-    line_: Line = ["Trained with differential privacy", *unit, ": ε = "]
-    line_ = [*line_, number(node["epsilon"], 2)]
-    if node["delta"].number is not None:
-        line_ = [*line_, ", δ = ", shortest(node["delta"])]
-    blocks: list[Block] = [Words([*line_, "."])]
-    if node["what"]:
-        blocks.append(Words([told(node["what"])], "note"))
-    meaning = ["whoever sees all samples can tell only so well whether one was trained with; less "
-               "is safer, 0 would be nothing at all"]  # fmt: skip
-    return [*blocks, Terms([("ε", meaning), ("δ", ["how likely that bound may fail"])])]
 
 
 def seconds(root: Node) -> list[Block]:
