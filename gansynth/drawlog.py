@@ -1,8 +1,9 @@
 """What was really drawn: one line a draw, written by whoever draws, counted by anyone.
 
-A line of a sample says how it is drawn again (``gansynth.replaying``): its number and its hash; a line
-before it what samples from there on were drawn with. Each process appends to a file of its own through an unbuffered O_APPEND descriptor, so that a
-killed worker loses nothing and no two processes share a file.
+A line of a sample says how it is drawn again (``gansynth.replaying``): its number and its hash, and
+a line before it what samples from there on were drawn with. Each process appends to a file of its
+own through an unbuffered O_APPEND descriptor, so that a killed worker loses nothing and no two
+processes share a file.
 """
 
 from __future__ import annotations

@@ -157,6 +157,8 @@ def read_record(text: str) -> Record:
     if not colon or not where or not which:
         raise UsageFault(f"--replay {text}: expected {FORMS}")
     path = Path(where).expanduser()
+    if not path.is_file():
+        raise DataFault(f"--replay {text}: no file {path}, expected {FORMS}")
     if path.suffix == ".csv":
         with reading(path):
             lines = path.read_text("utf-8").splitlines()
@@ -266,8 +268,9 @@ def draw_again(
     dtype = str(settings["dtype"])
     same = sample_sha256(sample, dtype) == one.sha256
     image = np.asarray(sample.image).astype(dtype).astype(np.float32)
+    told = {**sample.provenance, "settings": dict(settings), "sha256": one.sha256}
     differs = "" if same else _differs(one, str(opened.generator.device))
-    return Replayed(replace(sample, image=image), schema, differs)
+    return Replayed(replace(sample, image=image, provenance=told), schema, differs)
 
 
 def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:

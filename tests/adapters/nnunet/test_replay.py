@@ -132,7 +132,7 @@ def test_another_run_does_not_replay_it(host, tmp_path):
     other.mkdir()
     manifest = json.loads((host.run / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps({**manifest, "run_id": "another"}))
-    with pytest.raises(IntegrityFault, match="was drawn by .*expected that run"):
+    with pytest.raises(IntegrityFault, match=r"was drawn by .*expected that run"):
         replay(other, f"{host.log}:{next(iter(host.rows))}")
 
 
