@@ -160,7 +160,7 @@ def test_a_sample_is_drawn_again_from_its_provenance(run, run_json, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "code", "says"),
     [
-        (("--replay", "nowhere.csv:3"), 3, "nowhere.csv:3: no file nowhere.csv, expected FILE:LINE"),
+        (("--replay", "nowhere.csv:3"), 3, "nowhere.csv:3: no file nowhere.csv, expected FILE"),
         (("--replay", "3"), 2, "--replay 3: expected FILE:LINE of a draw log (draws-*.csv)"),
         (("--replay", "a.csv:3", "--seed", 1), 2, "--replay with --seed: the record says"),
         (("--replay", "a.csv:3", "-n", 2), 2, "--replay with --number: the record says"),
