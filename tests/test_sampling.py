@@ -272,7 +272,7 @@ def test_a_modality_that_is_asked_for_wins(written):
 
 
 def test_written_provenance_replays_to_the_written_sample(written, runs):
-    again = replay(runs["deep"], f"{written[0]}/provenance.json:sample-0001")
+    again: Any = replay(runs["deep"], f"{written[0]}/provenance.json:sample-0001")
     read = read_back(written[0]).load("sample-0001")
     assert np.array_equal(again.image, read.image)
     assert np.array_equal(np.maximum(again.labels, 0), read.labels)
@@ -280,10 +280,10 @@ def test_written_provenance_replays_to_the_written_sample(written, runs):
 
 def test_a_replayed_sample_is_a_data_set_too(written, runs, tmp_path):
     record = f"{written[0]}/provenance.json:sample-0003"
-    told = {"device": "cpu", "reporter": NullReporter()}
-    report = replay_run(runs["deep"], record, out=tmp_path / "again", **told)
+    out, quiet = tmp_path / "again", NullReporter()
+    report = replay_run(runs["deep"], record, out=out, device="cpu", reporter=quiet)
     assert (report["sample"], report["same_to_the_bit"]) == (3, True)
-    one, two = (read_back(at).load("sample-0003") for at in (written[0], tmp_path / "again"))
+    one, two = (read_back(at).load("sample-0003") for at in (written[0], out))
     assert np.array_equal(one.image, two.image)
 
 

@@ -93,7 +93,7 @@ def host(request, toy_nnunet, fitted, tmp_path_factory) -> Iterator[Host]:
 def test_every_draw_comes_back_to_the_bit(host):
     assert len(host.rows) == DRAWS
     for number, (image, labels) in zip(host.rows, host.got, strict=True):
-        again = replay(host.run, f"{host.log}:{number}")
+        again: Any = replay(host.run, f"{host.log}:{number}")
         assert again.image.dtype == np.float32
         assert np.array_equal(again.image, image.astype(np.float32))
         assert np.array_equal(again.labels, labels)
@@ -179,6 +179,6 @@ def test_an_exported_case_comes_back_from_the_exports_record(exported, fitted):
     data = nnUNetDatasetBlosc2(str(folder / "nnUNetPlans_3d_fullres"))
     for name in json.loads(record.read_text())["samples"]:
         image, labels, *_ = data.load_case(name)
-        again = replay(fitted, f"{record}:{name}")
+        again: Any = replay(fitted, f"{record}:{name}")
         assert np.array_equal(again.image, image[...])
         assert np.array_equal(again.labels, labels[0])
