@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from gansynth.mixed import mix
     from gansynth.mixed_batches import mix_batches
     from gansynth.own_bank import fill_bank, live_bank
+    from gansynth.replaying import replay
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "fill_bank", "live_bank", "mix", "mix_batches"]
+__all__ = ["__version__", "fill_bank", "live_bank", "mix", "mix_batches", "replay"]
 
 _HOMES = {
     "fill_bank": "gansynth.own_bank",
     "live_bank": "gansynth.own_bank",
     "mix": "gansynth.mixed",
     "mix_batches": "gansynth.mixed_batches",
+    "replay": "gansynth.replaying",
 }
 
 

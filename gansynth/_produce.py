@@ -21,6 +21,7 @@ from gansynth.bank import BankReader, BankWriter
 from gansynth.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.pace import log_work, read_pace
 from gansynth.rejected import Rejected
+from gansynth.replaying import noted
 from gansynth.schema import Sample, Schema
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def produce(
     schema: Schema,
     min_size: Sequence[int],
     bring: Callable[[Sample], Sample] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Fill a bank; then finish it if it is frozen, else refresh it until told to stop.
 
@@ -147,6 +149,7 @@ def produce(
         schema: of the host.
         min_size: smallest spatial size in voxels.
         bring: brings samples into the host's space, if they are drawn in another.
+        settings: what samples are drawn with, for their provenance.
 
     Raises:
         TrainingFault: more than half of the last 64 samples were rejected.
@@ -157,7 +160,7 @@ def produce(
     pacer = _Pacer(writer, config)
     ready: list[tuple[Sample, HostArrays]] = []
     admitted = partial(
-        _admitted, bring or _as_it_is, finalise, gate, kept, writer, schema, min_size
+        _admitted, bring or _as_it_is, finalise, gate, kept, writer, schema, min_size, settings
     )
     start = _next_index(writer.folder)
     first = start - start % config.batch
@@ -205,6 +208,7 @@ def _admitted(
     writer: BankWriter,
     schema: Schema,
     min_size: Sequence[int],
+    settings: Mapping[str, Any] | None,
     index: int,
     sample: Sample,
 ) -> list[tuple[Sample, HostArrays]]:
@@ -217,7 +221,8 @@ def _admitted(
         gate.reject(fault)
         return []
     gate.accept()
-    return [(replace(sample, provenance={**sample.provenance, "index": index}), extras)]
+    sample = replace(sample, provenance={**sample.provenance, "index": index})
+    return [(sample if settings is None else noted(sample, settings), extras)]
 
 
 def _next_index(bank: Path) -> int:

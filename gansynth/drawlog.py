@@ -1,23 +1,29 @@
 """What was really drawn: one line a draw, written by whoever draws, counted by anyone.
 
-Each process appends to a file of its own through an unbuffered O_APPEND descriptor, so that a
-killed worker loses nothing and no two processes share a file.
+A line of a sample says how it is drawn again (``gansynth.replaying``): its number and its hash, and
+a line before it what samples from there on were drawn with. Each process appends to a file of its
+own through an unbuffered O_APPEND descriptor, so that a killed worker loses nothing and no two
+processes share a file.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 import os
 import socket
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 Kind = Literal["real", "synthetic", "fallback", "stopped"]
 PATTERN = "draws-*.csv"
+SETTINGS = "settings"
+"""First cell of a line that says what the samples of the lines below it were drawn with."""
 logger = logging.getLogger("gansynth")
 
 
@@ -31,8 +37,11 @@ class DrawLog:
         self.folder = folder
         self._pid = 0
         self._fd = -1
+        self._settings = ""
 
-    def append(self, kind: Kind, sample_id: str, source: str) -> None:
+    def append(
+        self, kind: Kind, sample_id: str, source: str, told: Mapping[str, Any] | None = None
+    ) -> None:
         """Record one draw.
 
         Args:
@@ -40,12 +49,21 @@ class DrawLog:
                 ``stopped`` is no draw: nothing was to take the missing sample's place.
             sample_id: id of the synthetic sample, or of the real case.
             source: the case a synthetic sample was conditioned on; else the reason it was missing.
+            told: provenance of a synthetic sample.
         """
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow((kind, sample_id, " ".join(source.split())))
+        rows = csv.writer(text, lineterminator="\n")
         try:
             if self._pid != os.getpid():
                 self._open()
+            number: tuple[object, ...] = ()
+            if told is not None and "settings" in told:
+                number = told["index"], told["sha256"]
+                settings = json.dumps({"seed": told["seed"], **told["settings"]})
+                if settings != self._settings:
+                    rows.writerow((SETTINGS, "", settings))
+                    self._settings = settings
+            rows.writerow((kind, sample_id, " ".join(source.split()), *number))
             if self._fd >= 0:
                 os.write(self._fd, text.getvalue().encode("utf-8", "replace"))
         except OSError as error:
@@ -53,13 +71,13 @@ class DrawLog:
             self._fd = -1
 
     def _open(self) -> None:
-        self._pid, self._fd = os.getpid(), -1
+        self._pid, self._fd, self._settings = os.getpid(), -1, ""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"draws-{socket.gethostname()}-{self._pid}.csv"
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_pid": 0, "_fd": -1}
+        return {"folder": self.folder, "_pid": 0, "_fd": -1, "_settings": ""}
 
     def __del__(self) -> None:
         if self._fd >= 0 and self._pid == os.getpid():
@@ -166,9 +184,9 @@ class Tally:
         )
 
     def _count(self, row: list[str]) -> None:
-        if len(row) != 3 or row[0] not in self._kinds:
+        if len(row) < 3 or row[0] not in self._kinds:
             return
-        kind, sample_id, source = row
+        kind, sample_id, source = row[:3]
         self._kinds[kind] += 1
         if kind == "synthetic":
             self._ids[sample_id] += 1

@@ -250,11 +250,12 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
+def whole_folder(final: Path, *, anew: bool = False) -> Iterator[Path]:
     """A folder to fill, under another name; it gets its own if the block ends well, else it goes.
 
     Args:
         final: its name; must not exist, or be an empty folder.
+        anew: one that is there is replaced.
 
     Raises:
         UsageFault: something with that name exists.
@@ -267,6 +268,8 @@ def whole_folder(final: Path) -> Iterator[Path]:
         temporary.mkdir()
     try:
         yield temporary
+        if anew:
+            shutil.rmtree(final, ignore_errors=True)
         publish_dir(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -270,7 +270,8 @@ class Mixer(Generic[Key]):
         if sample is None:
             return self._give_real(real, "fallback", reason)
         if self._log is not None:
-            self._log.append("synthetic", sample.id, str(sample.provenance.get("case", "")))
+            told = sample.provenance
+            self._log.append("synthetic", sample.id, str(told.get("case", "")), told)
         return Slot(real, sample)
 
     def _give_real(self, real: Key, kind: Kind, reason: str) -> Slot[Key]:

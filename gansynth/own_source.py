@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gansynth.lineage import Lineage, same_host
 from gansynth.sources.base import CaseSource, SourceRequest
+
+if TYPE_CHECKING:
+    from gansynth.adapter import Adapter
+    from gansynth.run import Run
+    from gansynth.schema import Sample
 
 
 class Fitted(Protocol):
@@ -37,3 +43,11 @@ def own_source(run: Fitted, host: CaseSource, *, any_size: bool = False) -> Case
         return installed().open_source(replace(host.request, read=run.request.read))
     root = run.request.root or host.request.root
     return installed().open_source(replace(run.request, root=root))
+
+
+def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
+    """Where a run's conditions come from; and what brings samples from there to the host, if
+    that is elsewhere.
+    """
+    own = own_source(run, adapter.source, any_size=adapter.any_size)
+    return own, None if own is adapter.source else adapter.bring(own, run.space)

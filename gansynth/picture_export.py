@@ -2,7 +2,8 @@
 
 A folder that ``pictures:FOLDER`` reads back: ``images/`` (of several channels: a folder for each),
 ``masks/`` with label numbers, ``labels/`` with boxes as YOLO's lines and ``classes.txt`` with their
-names, ``overlays/`` if asked for, ``manifest.csv`` and ``manifest.json``.
+names, ``overlays/`` if asked for, ``manifest.csv`` and ``manifest.json``; where one file has all
+channels, ``dataset.json`` and, with boxes, ``data.yaml``: ``pictures:`` and ``yolo:`` read that.
 Nothing in it names a patient, a case or a path: it may be handed on.
 """
 
@@ -16,15 +17,18 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from gansynth import __version__
 from gansynth.admission import reason_of
 from gansynth.box_text import yolo_lines
+from gansynth.dataset_writer import write_names
 from gansynth.errors import UsageFault
 from gansynth.integrity import disk_errors, whole_folder
 from gansynth.picture_manifest import Manifest
 from gansynth.png import outlined, png_bytes, scaled
 from gansynth.quality.traces.wanted import names_in
+from gansynth.replaying import noted, settings_of
 from gansynth.reporting import Reporter
 from gansynth.sampling import SampleDrawer
 from gansynth.schema import Boxes, FloatArray, Sample, Schema
@@ -37,6 +41,8 @@ AT_ONCE = 16
 """Samples drawn at once."""
 LARGE = 512
 """Pixels along the longest edge of a picture with outlines, about."""
+FOLDS = 5
+"""Of the pictures with boxes one in so many is for validation."""
 TOLD = 3
 """Kinds of flaws that are told, the most common ones."""
 LOOKED_AT = 64
@@ -91,13 +97,14 @@ def export_pictures(
 
     check_export(drawer, out)
     windows = find_windows(options.window, drawer.source, drawer.run.space)
-    began = time.perf_counter()
+    began, batch = time.perf_counter(), min(AT_ONCE, n)
+    settings = settings_of(drawer, batch, "float32")
     with whole_folder(out) as temporary:
         writer = _Writer(temporary, drawer, windows, options)
         with reporter.task(n, "sample") as bar, disk_errors(out):
-            for first in range(0, n, AT_ONCE):
-                for sample in drawer.draw(first, min(AT_ONCE, n - first)):
-                    writer.add(sample)
+            for first in range(0, n, batch):
+                for sample in drawer.draw(first, batch)[: n - first]:
+                    writer.add(noted(sample, settings))
                     bar.advance(1)
             writer.finish()
             if drawn is not None:
@@ -245,10 +252,31 @@ class _Writer:
 
     def finish(self) -> None:
         """Write what there is one of."""
-        if any("labels" in row for row in self.manifest.rows):
+        rows = self.manifest.rows
+        if any("labels" in row for row in rows):
             names = "".join(f"{name}\n" for name in self.schema.box_classes)
             (self.folder / "classes.txt").write_text(names, encoding="utf-8")
+            if self.manifest.one_file:
+                self._write_data_yaml([f"./{row['images'][0]['file']}" for row in rows])
+        if self.manifest.one_file:
+            masked = any("mask" in row for row in rows)
+            made = {"normalised": True, "spacing": list(self.schema.spacing)}
+            write_names(self.folder, self.schema, masked, len(rows), ".png", made)
         self.manifest.write(self.folder)
+
+    def _write_data_yaml(self, images: list[str]) -> None:
+        """What ``yolo:`` and detectors read; every fifth picture, the last at least, is ``val``."""
+        val = images[FOLDS - 1 :: FOLDS] or images[-1:]
+        for split, listed in (("train", [i for i in images if i not in val]), ("val", val)):
+            (self.folder / f"{split}.txt").write_text("".join(f"{i}\n" for i in listed), "utf-8")
+        document = {
+            "train": "train.txt",
+            "val": "val.txt",
+            "names": dict(enumerate(self.schema.box_classes)),
+            "channels": 3 if self.colour else 1,
+        }
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        (self.folder / "data.yaml").write_text(text, "utf-8")
 
     def _save_boxes(self, name: str, boxes: Boxes, size: tuple[int, ...]) -> list[tuple[str, str]]:
         """Write boxes as a detector expects them beside ``images``: a file for each image."""

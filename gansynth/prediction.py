@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.composite_view import Labeller, viewed
 from gansynth.conditions.base_source import open_base
+from gansynth.dataset_writer import DatasetWriter, made_by
 from gansynth.errors import UsageFault
-from gansynth.integrity import whole_folder, write_json_atomic
+from gansynth.integrity import whole_folder
 from gansynth.regrid import pick
 from gansynth.reporting import Reporter
-from gansynth.schema import Case, LabelArray, Sample
+from gansynth.schema import Case, Sample, Schema
 from gansynth.sheets import write_sheet
 from gansynth.sources.base import CaseSource
-from gansynth.sources.written import file_name, write_volume
+from gansynth.sources.written import file_name
 
 if TYPE_CHECKING:
     from gansynth.run import Run
@@ -38,13 +39,13 @@ def predict_cases(
     *,
     conditions: Mapping[str, Any] | None = None,
     sheet: bool = False,
+    anew: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Draw the label map of each case, and write a data set that ``nifti:`` reads.
 
-    ``images/CASE_0000.nii.gz`` (a file for each channel that the run is given, in its files' own
-    units), ``labels/CASE.nii.gz`` on the same grid, ``dataset.json`` with the names of both. They
-    lie as the case's own files do, where it has some.
+    Images (the channels that the run is given, in their files' own units) and label maps lie as the
+    case's own files do, where it has some.
 
     Args:
         run: a run that draws label maps.
@@ -53,6 +54,7 @@ def predict_cases(
         n: how many cases, the first ones; None for all.
         conditions: whose images instead, as in ``Asking``; they need no labels.
         sheet: also write ``sheet.png``: images, and label maps drawn of them.
+        anew: a folder that is there is replaced.
         reporter: shows progress.
 
     Raises:
@@ -63,20 +65,25 @@ def predict_cases(
     ids = cases.train_ids[:n]
     labeller, shown = Labeller(run, cases.schema), list[tuple[Sample, Case]]()
     began = time.perf_counter()
-    with whole_folder(out) as folder, reporter.task(len(ids), "label maps") as bar:
+    schema = replace(cases.schema, labels=run.schema.labels)
+    made = {"drawn_by": made_by(run, cases)["drawn_by"]}
+    with whole_folder(out, anew=anew) as folder, reporter.task(len(ids), "label maps") as bar:
+        writer = DatasetWriter(folder, schema, made)
         for case_id in ids:
             case = cases.load(case_id)
             labels = labeller.draw(case, cases.schema)
-            _write(cases, case, labels, folder)
+            image, affine = cases.stored(case_id)
+            volume = pick(labels if labels.ndim == 3 else labels[None], image.shape[1:])
+            writer.add(file_name(case_id), image, volume, affine=affine)
             if sheet and len(shown) < SHOWN:
                 shown.append((Sample(case.image, labels), case))
             bar.advance(1)
-        write_json_atomic(folder / "dataset.json", _names(run, cases))
+        writer.finish()
     seconds = time.perf_counter() - began
     report = {"folder": str(out), "samples": len(ids), "of": cases.name}
     report["seconds_per_sample"] = seconds / max(len(ids), 1)
     if sheet:
-        report["sheet"] = str(_sheet(out / "sheet.png", shown, run, cases))
+        report["sheet"] = str(_sheet(out / "sheet.png", shown, schema))
     return report
 
 
@@ -98,27 +105,6 @@ def refuse_options(run: Path, asked: Mapping[str, Any]) -> None:
             )
 
 
-def _write(source: CaseSource, case: Case, labels: LabelArray, folder: Path) -> None:
-    """A case's image and label map, on its files' grid."""
-    image, affine = source.stored(case.id)
-    name, volume = file_name(case.id), labels if labels.ndim == 3 else labels[None]
-    labels = pick(volume, image.shape[1:])
-    write_volume(folder / "labels" / f"{name}.nii.gz", labels, affine)
-    for number, channel in enumerate(image):
-        write_volume(folder / "images" / f"{name}_{number:04d}.nii.gz", channel, affine)
-
-
-def _names(run: Run, source: CaseSource) -> dict[str, Any]:
-    """``dataset.json``: names, and what has drawn the label maps of what."""
-    drawn_by = {"run": run.run_id, "manifest_sha256": run.manifest_sha256, "of": source.name}
-    return {
-        "channel_names": {str(i): name for i, name in enumerate(source.schema.channels)},
-        "labels": dict(run.schema.labels),
-        "drawn_by": drawn_by,
-    }
-
-
-def _sheet(path: Path, shown: Sequence[tuple[Sample, Case]], run: Run, source: CaseSource) -> Path:
-    schema = replace(source.schema, labels=run.schema.labels)
+def _sheet(path: Path, shown: Sequence[tuple[Sample, Case]], schema: Schema) -> Path:
     samples, cases = [sample for sample, _ in shown], [case for _, case in shown]
-    return write_sheet(path, samples, cases, schema, given=source.schema.channels, drawn=True)
+    return write_sheet(path, samples, cases, schema, given=schema.channels, drawn=True)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gansynth.admission import reason_of
 from gansynth.asking import Asking
-from gansynth.box_text import csv_text
 from gansynth.composite_spec import folder_name
 from gansynth.composite_view import draws_labels, given_channels
+from gansynth.dataset_writer import DatasetWriter, made_by, write_provenance
 from gansynth.integrity import whole_folder
 from gansynth.looking import ROWS, write_interpolation, write_nearest
 from gansynth.picture_export import TOLD, PngOptions, check_export, export_pictures
 from gansynth.prediction import predict_cases, refuse_options
 from gansynth.registry import installed
+from gansynth.replaying import draw_again, noted, settings_of
 from gansynth.reporting import Reporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
 from gansynth.schema import Case, Sample
-from gansynth.sharing import Sharing, forget_times
+from gansynth.sharing import Sharing, check_new, forget_times, record_of
 from gansynth.sheets import write_sheet
 
 NUMBER = 16
@@ -58,7 +57,7 @@ def sample_run(
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Draw ``n`` samples of a run and write them as NIfTI or PNG, and sheets if asked.
+    """Draw ``n`` samples of a run as a data set, NIfTI or PNG, and sheets if asked.
 
     A run that draws label maps of images writes those, case by case: ``predict_cases``.
 
@@ -68,10 +67,9 @@ def sample_run(
     Args:
         run: run folder.
         n: how many; 16 if None, or every case of images that label maps are drawn of.
-        out: folder for ``sample-0000_0000.nii.gz`` (one file a channel) with ``_seg`` or
-            ``_boxes.csv`` and provenance JSON; ``RUN/samples/seed-S`` if None, of classes
-            ``seed-S-CLASS``. For PNG files, and for sharing, one that is not there yet;
-            ``RUN/samples/seed-S-png`` or ``seed-S-shared`` if None.
+        out: a new folder for the data set (``DatasetWriter``); ``RUN/samples/seed-S`` if None, of
+            classes ``seed-S-CLASS``, which is written anew; of PNG files ``seed-S-png``, for
+            sharing ``seed-S-shared``, which must not be there yet.
         sheet: also write ``sheet.png``: samples beside real cases.
         interpolate: also write ``interpolation.png``, with so many samples from latent to latent.
         rows: pairs of latents there.
@@ -106,11 +104,12 @@ def sample_run(
         asked |= {"--weights": asking.weights, "--filter": asking.filters, "--nearest": nearest}
         asked |= {"--interpolate": interpolate, "--for-sharing": for_sharing}
         refuse_options(run, asked)
-        where = asking.conditions
+        place = new_place(out, run / "samples" / "label-maps")
         return predict_cases(
-            *(opened, source, out or run / "samples" / "label-maps", n),
-            conditions=where,
+            *(opened, source, place, n),
+            conditions=asking.conditions,
             sheet=sheet,
+            anew=out is None,
             reporter=reporter,
         )
     n = NUMBER if n is None else n
@@ -118,27 +117,26 @@ def sample_run(
     name = "-".join((f"seed-{seed}", *map(folder_name, classes or ())))
     own = run / "samples" / name
     kind = "-png" if png is not None else "-shared" if for_sharing else ""
-    out = out or own.with_name(f"{name}{kind}")
-    shown = own if kind else out
+    place = new_place(out, own.with_name(f"{name}{kind}"))
+    shown = own if kind else place
     report: dict[str, Any] = {}
     if png is not None:
-        check_export(drawer, out)
-    sharing = Sharing(drawer, out, reporter) if for_sharing else None
+        check_export(drawer, place)
+    sharing = Sharing(drawer, place, reporter) if for_sharing else None
     if interpolate is not None:  # a generator that cannot says so before it draws anything
-        report["interpolation"] = write_interpolation(drawer, shown, rows, interpolate)
+        drawer.interpolate(0, interpolate)
     drawn: list[Sample] = []
     if png is not None:
-        keep = None if sharing is None else sharing.keep
-        report |= export_pictures(drawer, n, out, png, reporter, keep)
-    elif sharing is not None:
-        with whole_folder(out) as temporary:
-            report |= _write_niftis(drawer, n, temporary, reporter, drawn, sharing)
-            forget_times(temporary)
-        report["folder"] = str(out)
+        keep = partial(_keep, drawer, place) if sharing is None else sharing.keep
+        report |= export_pictures(drawer, n, place, png, reporter, keep)
+        report["record"] = str(record_of(run, place))
     else:
-        report |= _write_niftis(drawer, n, out, reporter, drawn)
+        anew = out is None and not kind
+        report |= _write_volumes(drawer, n, place, anew, reporter, drawn, sharing)
     if sharing is not None:
         report["record"] = str(sharing.record)
+    if interpolate is not None:
+        report["interpolation"] = write_interpolation(drawer, shown, rows, interpolate)
     if sheet:
         drawn = drawn or drawer.draw(0, min(n, SHEET))
         real = [_placed(drawer, sample) for sample in drawn]
@@ -151,39 +149,42 @@ def sample_run(
     return report
 
 
-def _write_niftis(
+def _write_volumes(
     drawer: SampleDrawer,
     n: int,
     out: Path,
+    anew: bool,
     reporter: Reporter,
     drawn: list[Sample],
-    sharing: Sharing | None = None,
+    sharing: Sharing | None,
 ) -> dict[str, Any]:
-    """Draw samples and write each; the first ones are also put into a list, for a sheet."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Draw samples, one after the other, into a data set; the first ones into a list, too."""
     seconds, flaws = 0.0, Counter[str]()
+    settings = settings_of(drawer, 1, "float32")
     origins: dict[str, Mapping[str, Any]] = {}
-    with reporter.task(n, "sample") as bar:
-        for index in range(n):
-            began = time.perf_counter()
-            sample = drawer.draw(index, 1)[0]
-            seconds += time.perf_counter() - began
-            if flaw := sample.provenance.get("flaw"):
-                flaws[reason_of(str(flaw))] += 1
-            schema = drawer.sampler.source.schema
-            stem = out / f"sample-{index:04d}"
-            origins[stem.name] = sample.provenance
-            told = sample.provenance if sharing is None else sharing.told(sample)
-            write_nifti(sample, stem, schema.spacing, schema.box_classes, told)
-            if index < SHEET:
-                drawn.append(sample)
-            bar.advance(1)
-    if sharing is not None:
-        sharing.keep(origins)
+    with whole_folder(out, anew=anew) as folder:
+        writer = writer_of(drawer, folder, shared=sharing is not None)
+        with reporter.task(n, "sample") as bar:
+            for index in range(n):
+                began = time.perf_counter()
+                sample = noted(drawer.draw(index, 1)[0], settings)
+                seconds += time.perf_counter() - began
+                if flaw := sample.provenance.get("flaw"):
+                    flaws[reason_of(str(flaw))] += 1
+                name = f"sample-{index:04d}"
+                origins[name] = sample.provenance
+                told = sample.provenance if sharing is None else sharing.told(sample)
+                writer.add(name, sample.image, sample.labels, sample.boxes, told=told)
+                if index < SHEET:
+                    drawn.append(sample)
+                bar.advance(1)
+        writer.finish(drawer.lineage if sharing is None else None)
+        if sharing is not None:
+            sharing.keep(origins)
+            forget_times(folder)
     if flaws:
         said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        where = out if sharing is None else sharing.out
-        reporter.warn(f"{where}: {flaws.total()} of {n} samples would enter no bank: {said}")
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples would enter no bank: {said}")
     return {
         "folder": str(out),
         "samples": n,
@@ -193,49 +194,69 @@ def _write_niftis(
     }
 
 
+def writer_of(drawer: SampleDrawer, folder: Path, *, shared: bool = False) -> DatasetWriter:
+    """Writes samples of a run; what is handed on does not name the source."""
+    spacing = drawer.sampler.source.schema.spacing
+    schema = replace(drawer.source.schema, spacing=spacing)
+    return DatasetWriter(folder, schema, made_by(drawer.run, None if shared else drawer.source))
+
+
+def replay_run(
+    run: Path,
+    record: str,
+    *,
+    out: Path | None = None,
+    device: str = "auto",
+    root: str | None = None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Draw a recorded sample again (``gansynth.replaying``), and write it as a data set.
+
+    Args:
+        run: run folder.
+        record: ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
+        out: a new folder; ``RUN/samples/replay`` if None, which is written anew.
+        device: ``auto`` is the kind it was drawn on.
+        root: overrides where the source's host folders lie.
+        reporter: is told where it is not the same to the bit.
+
+    Returns:
+        A JSON-able report: folder, number and seed, and whether it is the same to the bit.
+    """
+    place = new_place(out, run / "samples" / "replay")
+    again = draw_again(run, record, device=device, root=root)
+    sample, told = again.sample, again.sample.provenance
+    made = {"normalised": True, "drawn_by": {"run": told["run"]}}
+    with whole_folder(place, anew=out is None) as folder:
+        writer = DatasetWriter(folder, again.schema, made)
+        name = f"sample-{told['index']:04d}"
+        writer.add(name, sample.image, sample.labels, sample.boxes, told=told)
+        writer.finish()
+    if again.differs:
+        reporter.warn(again.differs)
+    report = {"folder": str(place), "sample": told["index"], "seed": told["seed"]}
+    return {**report, "case": told.get("case"), "same_to_the_bit": not again.differs}
+
+
+def _keep(drawer: SampleDrawer, out: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write into the run which cases the samples of a folder came from."""
+    write_provenance(record_of(drawer.run.folder, out), samples, drawer.lineage, out)
+
+
+def new_place(out: Path | None, own: Path) -> Path:
+    """A folder that the user has named, which must be new, or the run's own.
+
+    Raises:
+        UsageFault: it holds something.
+    """
+    if out is not None:
+        check_new(out)
+    return out or own
+
+
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
     """The real case a sample's condition came from, at the same place, in the host's space."""
     case = drawer.beside(sample)
     placed = Sample(case.image, case.labels, case.boxes)
     host = drawer.run.space.to_host(placed, sample.provenance["shape"])
     return replace(case, image=host.image, labels=host.labels, boxes=host.boxes)
-
-
-def write_nifti(
-    sample: Sample,
-    stem: Path,
-    spacing: Sequence[float],
-    names: Sequence[str] = (),
-    told: Mapping[str, Any] | None = None,
-) -> list[Path]:
-    """Write a sample as NIfTI: one float32 file per channel, int16 labels, provenance JSON.
-
-    Its boxes, if it has any list of them, go into a CSV file that ``--boxes file:`` reads.
-
-    Args:
-        sample: image (C, D, H, W), labels (D, H, W) in the host's axes.
-        stem: path without suffix.
-        spacing: mm per axis.
-        names: of the classes of boxes.
-        told: what is written of its provenance; None for all of it.
-    """
-    import nibabel as nib
-
-    affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))])
-    files = []
-    for channel, volume in enumerate(sample.image):
-        path = stem.with_name(f"{stem.name}_{channel:04d}.nii.gz")
-        nib.save(nib.Nifti1Image(volume.astype(np.float32), affine), path)
-        files.append(path)
-    if sample.labels is not None:
-        path = stem.with_name(f"{stem.name}_seg.nii.gz")
-        nib.save(nib.Nifti1Image(sample.labels.astype(np.int16), affine), path)
-        files.append(path)
-    if sample.boxes is not None and names:
-        path = stem.with_name(f"{stem.name}_boxes.csv")
-        path.write_text(csv_text(sample.boxes, names), encoding="utf-8")
-        files.append(path)
-    path = stem.with_name(f"{stem.name}.json")
-    document = dict(sample.provenance if told is None else told)
-    path.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    return [*files, path]

@@ -55,6 +55,7 @@ class SampleDrawer:
         source: real cases with the channels and labels that samples have.
         base: another source's cases that samples are drawn of, or into; None for the run's own.
         filters: say in a sample's provenance what they found.
+        asked: what samples are asked to be, beside their seed; JSON.
     """
 
     def __init__(
@@ -93,6 +94,12 @@ class SampleDrawer:
         check_classes(run, classes or ())
         check_boxes(generator, boxes)
         names = run.edits if edits is None else tuple(edits)
+        self.asked = {
+            "edits": list(names),
+            "boxes": boxes,
+            "classes": None if classes is None else list(classes),
+            "asking": asking.to_json(),
+        }
         self.sampler = sampler_for(
             generator,
             source,

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import __version__
+from gansynth.dataset_writer import write_provenance
 from gansynth.errors import UsageFault
-from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.quality.traces.times import TIME
 from gansynth.quality.traces.wanted import names_in
 
@@ -117,15 +117,7 @@ class Sharing:
         Raises:
             EnvironmentFault: the disk refuses.
         """
-        document = {
-            "gansynth": __version__,
-            "folder": os.path.abspath(self.out),
-            "lineage": self.drawer.lineage.to_json(),
-            "samples": {name: dict(told) for name, told in origins.items()},
-        }
-        with disk_errors(self.record):
-            self.record.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(self.record, document)
+        write_provenance(self.record, origins, self.drawer.lineage, self.out)
         asked = "labels" in self.drawer.run.generator.heeds
         same = sum(map(unedited, origins.values())) if asked else 0
         if same:

@@ -36,13 +36,16 @@ from types import SimpleNamespace as Bag
 
 def load_run(folder, device):
     from gansynth.lineage import Lineage
+    from gansynth.sources.base import SourceRequest
     generator = Bag(device=Bag(type="cpu"))
     return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
-               manifest_sha256="f", edits=("elastic",), device=device)
+               manifest_sha256="f", edits=("elastic",), device=device,
+               request=SourceRequest("toy", "ok"))
 
 class SampleDrawer:
     def __init__(self, run, source, edits, seed, **asked):
         self.where, self.device, self.lineage = source.where, run.device, run.lineage
+        self.run, self.asked = run, {}
 
     def draw(self, first, count):
         import numpy as np
@@ -76,7 +79,7 @@ class SampleDrawer:
             time.sleep(3.5)
         def one(k):
             image = np.random.default_rng(k).normal(size=(2, 4, 4, 4)).astype(np.float32)
-            return Sample(image, (image[0] > 1).astype(np.int16), None, {})
+            return Sample(image, (image[0] > 1).astype(np.int16), None, {"seed": 0})
         return [one(k) for k in range(first, first + count)]
 
 class Adapter:

@@ -509,7 +509,7 @@ def test_provenance_names_every_part(joint):
 def test_samples_are_written_with_a_sheet(chained, tmp_path):
     options: dict[str, Any] = {"device": "cpu", "reporter": NullReporter(), "sheet": True}
     report = sample_run(chained, 2, out=tmp_path, **options)
-    assert (report["samples"], (tmp_path / "sample-0001_0001.nii.gz").exists()) == (2, True)
+    assert (report["samples"], (tmp_path / "images/sample-0001_0001.nii.gz").exists()) == (2, True)
     assert Path(report["sheet"]).exists()
 
 

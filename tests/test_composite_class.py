@@ -439,8 +439,8 @@ def test_the_command_line_fits_samples_and_shows_classes(run_cli, pictures, tmp_
     result = run_cli(*words)
     assert result.exit_code == 0, result.stderr
     folder = out / "samples" / "seed-0-dark"
-    told = [json.loads(path.read_text()) for path in sorted(folder.glob("sample-*.json"))]
-    assert [one["class"] for one in told] == ["dark"] * 3
+    told = json.loads((folder / "provenance.json").read_text())["samples"]
+    assert [one["class"] for one in told.values()] == ["dark"] * 3
     shown = json.loads(run_cli("show", out, "--json").stdout)
     assert [part["name"] for part in shown["parts"]] == ["bright", "dark"]
 

@@ -38,13 +38,18 @@ class Drawer:
     def __init__(self, channels: tuple[str, ...] = ("T1",), flaws: int = 0, **changes: Any) -> None:
         self.schema = Schema(channels, LABELS, (0.5, 0.75), "HW")
         self.flaws, self.changes = flaws, changes
-        generator = SimpleNamespace(schema=self.schema, name="dcgan", size=(16, 24))
+        generator = SimpleNamespace(schema=self.schema, name="dcgan", size=(16, 24), device="cpu")
         space = Space("crop", (16, 24))
         self.run = SimpleNamespace(
-            run_id="0123456789ab", generator=generator, space=space, folder=Path("runs/g1")
+            run_id="0123456789ab",
+            manifest_sha256="0" * 64,
+            generator=generator,
+            space=space,
+            folder=Path("runs/g1"),
         )
         self.source = SimpleNamespace(schema=self.schema)
         record = CaseRecord(TOLD["case"], TOLD["subject"], "0" * 64)
+        self.asked: dict[str, Any] = {"edits": []}
         self.lineage = Lineage(TOLD["dataset"], "0", (record,))
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -80,6 +85,10 @@ def read_back(out: Path, number: int = 0) -> Any:
     return open_pictures(SourceRequest("pictures", str(out), fold="all", read=read))
 
 
+def read_plainly(out: Path) -> Any:
+    return open_pictures(SourceRequest("pictures", str(out), fold="all"))
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -88,8 +97,18 @@ def test_an_export_is_images_masks_and_a_manifest(tmp_path):
     names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     samples = [f"sample-000{i}.png" for i in range(3)]
     wanted = {f"out/{kind}/{name}" for kind in ("images", "masks") for name in samples}
-    assert names == wanted | {"out/manifest.csv", "out/manifest.json"}
+    about = ("dataset.json", "manifest.csv", "manifest.json")
+    assert names == wanted | {f"out/{name}" for name in about}
     assert (report["folder"], report["samples"], report["flawed"]) == (str(tmp_path / "out"), 3, 0)
+
+
+def test_pictures_reads_it_as_it_lies(tmp_path):
+    export(tmp_path / "out", Drawer())
+    said, unsaid = read_back(tmp_path / "out"), read_plainly(tmp_path / "out")
+    assert (unsaid.schema, unsaid.unit) == (said.schema, "mm")
+    cases = [source.load("sample-0001") for source in (said, unsaid)]
+    assert np.array_equal(cases[0].image, cases[1].image)
+    assert np.array_equal(cases[0].labels, cases[1].labels)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -135,7 +154,7 @@ def test_colours_are_one_file(tmp_path):
 def test_images_alone_are_an_export_too(tmp_path):
     export(tmp_path / "out", Drawer(labels=None), overlay=True)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        *("images", "manifest.csv", "manifest.json")
+        *("dataset.json", "images", "manifest.csv", "manifest.json")
     ]
     assert read_back(tmp_path / "out").load("sample-0002").labels is None
 

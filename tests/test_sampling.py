@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth import replay
 from gansynth.conditions.asked import build_edits
+from gansynth.dataset_writer import DatasetWriter
 from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.registry import installed
 from gansynth.reporting import NullReporter
 from gansynth.run import load_run
-from gansynth.sampled import sample_run, write_nifti
+from gansynth.sampled import replay_run, sample_run
 from gansynth.sampling import SampleDrawer, check_source
-from gansynth.schema import Sample
+from gansynth.schema import Boxes, Schema
+from gansynth.sources.base import SourceRequest
 from gansynth.space import Space
 from gansynth.testing import ToySource
 
@@ -207,8 +211,8 @@ def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monke
     monkeypatch.setattr(ToySource, "space", property(lambda self: Space("resample", (16, 20))))
     toy_fit(tmp_path / "run", steps=0)
     report = sample(tmp_path / "run", 1, sheet=True)
-    images = load(Path(report["folder"]) / "sample-0000_0000.nii.gz")
-    assert (images.shape, Path(report["sheet"]).exists()) == ((32, 32), True)
+    images = load(Path(report["folder"]) / "images/sample-0000_0000.nii.gz")
+    assert (images.shape, Path(report["sheet"]).exists()) == ((32, 32, 1), True)
 
 
 def test_its_own_source_is_welcome(deep):
@@ -221,35 +225,71 @@ def test_its_own_source_is_welcome(deep):
 @pytest.fixture(scope="module")
 def written(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("written")
-    return out, sample(runs["deep"], 2, out=out, sheet=True, seed=4)
+    return out, sample(runs["deep"], 5, out=out, sheet=True, seed=4)
 
 
-def test_every_sample_is_images_labels_and_provenance(written):
-    names = {path.name for path in written[0].iterdir()}
-    files = ("0000.nii.gz", "0001.nii.gz", "seg.nii.gz")
-    wanted = {f"sample-{i:04d}_{name}" for i in range(2) for name in files}
-    assert names == wanted | {"sample-0000.json", "sample-0001.json", "sheet.png"}
+def read_back(folder: Path, kind: str = "nifti") -> Any:
+    """What a user's next command opens, with nothing else said."""
+    return installed().open_source(SourceRequest(kind, str(folder), fold="all"))
 
 
-def test_written_images_and_labels_are_the_drawn_ones(written, drawer):
-    drawn = drawer.draw(1, 1)[0]
-    for channel in range(2):
-        read = load(written[0] / f"sample-0001_{channel:04d}.nii.gz")
-        assert np.array_equal(read.get_fdata(dtype=np.float32), drawn.image[channel])
-    labels = np.asarray(load(written[0] / "sample-0001_seg.nii.gz").dataobj)
-    assert labels.dtype == np.int16
-    assert np.array_equal(labels, drawn.labels)
+def test_samples_are_a_data_set(written):
+    files = {str(p.relative_to(written[0])) for p in written[0].rglob("*") if p.is_file()}
+    images = {f"images/sample-{i:04d}_{c:04d}.nii.gz" for i in range(5) for c in range(2)}
+    labels = {f"labels/sample-{i:04d}.nii.gz" for i in range(5)}
+    assert files == images | labels | {"dataset.json", "provenance.json", "sheet.png"}
 
 
-def test_written_provenance_replays_to_the_written_labels(written, drawer):
-    told = json.loads((written[0] / "sample-0001.json").read_text())
-    labels = np.asarray(load(written[0] / "sample-0001_seg.nii.gz").dataobj)
-    assert np.array_equal(drawer.sampler.replay(told), labels)
+def test_nifti_reads_the_drawn_samples_as_they_lie(written, drawer):
+    """No intensity is normalised again; what lay outside is background."""
+    drawn, read = drawer.draw(1, 1)[0], read_back(written[0]).load("sample-0001")
+    assert np.array_equal(read.image, drawn.image)
+    assert np.array_equal(read.labels, np.maximum(drawn.labels, 0))
+
+
+def test_nifti_reads_the_names_and_the_spacing(written):
+    found, own = read_back(written[0]).schema, ToySource(3).schema
+    assert (found.channels, found.spacing) == (own.channels, own.spacing)
+    assert found.labels == own.labels
+
+
+def test_a_data_set_has_folds_to_fit_on(written):
+    source = installed().open_source(SourceRequest("nifti", str(written[0])))
+    assert (len(source.train_ids), len(source.held_out_ids)) == (4, 1)
+
+
+def test_dataset_json_is_one_that_nnunet_knows(written):
+    told = json.loads((written[0] / "dataset.json").read_text())
+    assert told["channel_names"] == {"0": "first", "1": "second"}
+    assert (told["numTraining"], told["file_ending"]) == (5, ".nii.gz")
+    assert told["labels"] == dict(ToySource(3).schema.labels)
+
+
+def test_a_modality_that_is_asked_for_wins(written):
+    request = SourceRequest("nifti", str(written[0]), fold="all", read={"modality": "mr"})
+    asked = installed().open_source(request).load("sample-0001")
+    assert not np.array_equal(asked.image, read_back(written[0]).load("sample-0001").image)
+
+
+def test_written_provenance_replays_to_the_written_sample(written, runs):
+    again: Any = replay(runs["deep"], f"{written[0]}/provenance.json:sample-0001")
+    read = read_back(written[0]).load("sample-0001")
+    assert np.array_equal(again.image, read.image)
+    assert np.array_equal(np.maximum(again.labels, 0), read.labels)
+
+
+def test_a_replayed_sample_is_a_data_set_too(written, runs, tmp_path):
+    record = f"{written[0]}/provenance.json:sample-0003"
+    out, quiet = tmp_path / "again", NullReporter()
+    report = replay_run(runs["deep"], record, out=out, device="cpu", reporter=quiet)
+    assert (report["sample"], report["same_to_the_bit"]) == (3, True)
+    one, two = (read_back(at).load("sample-0003") for at in (written[0], out))
+    assert np.array_equal(one.image, two.image)
 
 
 def test_the_report_names_folder_sheet_and_pace(written):
     out, report = written
-    assert (report["folder"], report["samples"]) == (str(out), 2)
+    assert (report["folder"], report["samples"]) == (str(out), 5)
     assert (out / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert report["sheet"] == str(out / "sheet.png")
     assert report["seconds_per_sample"] > 0
@@ -257,28 +297,55 @@ def test_the_report_names_folder_sheet_and_pace(written):
 
 def test_samples_lie_in_the_run_folder_unless_told_otherwise(runs, tmp_path):
     shutil.copytree(runs["flat"], tmp_path / "run")
-    report = sample(tmp_path / "run", 1, seed=3)
-    assert report["folder"] == str(tmp_path / "run" / "samples" / "seed-3")
-    assert "sheet" not in report
+    reports = [sample(tmp_path / "run", n, seed=3) for n in (2, 1)]  # written anew
+    folder = tmp_path / "run" / "samples" / "seed-3"
+    assert [report["folder"] for report in reports] == [str(folder)] * 2
+    assert [path.name for path in (folder / "labels").iterdir()] == ["sample-0000.nii.gz"]
+    assert "sheet" not in reports[1]
 
 
-def test_flat_samples_are_written_too(runs, tmp_path):
-    sample(runs["flat"], 1, out=tmp_path, sheet=True)
-    assert load(tmp_path / "sample-0000_0000.nii.gz").shape == (32, 32)
+def test_a_named_folder_that_holds_something_is_left_alone(runs, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UsageFault, match="exists already, expected a new folder"):
+        sample(runs["flat"], 1, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_slices_are_volumes_of_one(runs, tmp_path):
+    sample(runs["flat"], 1, out=tmp_path / "out")
+    drawn = SampleDrawer(load_run(runs["flat"], "cpu"), ToySource(2)).draw(0, 1)[0]
+    read = read_back(tmp_path / "out").load("sample-0000")
+    assert np.array_equal(read.image[:, 0], drawn.image)
+    assert read_back(tmp_path / "out").schema.spacing == (1.0, *ToySource(2).schema.spacing)
+
+
+def write(folder: Path, image: Any, labels: Any = None, **more: Any) -> Any:
+    names = {"background": 0, "organ": 1}
+    schema = Schema(("a", "b")[: len(image)], names, SPACING, **more.pop("schema", {}))
+    writer = DatasetWriter(folder, schema, {"normalised": True})
+    writer.add("case", image, labels, **more)
+    writer.finish()
+    return read_back(folder)
 
 
 def test_spacing_is_in_the_header(tmp_path):
-    image = np.zeros((2, 4, 5, 6), np.float32)
-    files = write_nifti(Sample(image, np.zeros((4, 5, 6), np.int16)), tmp_path / "a", SPACING)
-    assert [f.name for f in files] == ["a_0000.nii.gz", "a_0001.nii.gz", "a_seg.nii.gz", "a.json"]
-    assert [load(f).header.get_zooms() for f in files[:3]] == [SPACING] * 3
+    image = np.random.default_rng(0).normal(size=(2, 4, 5, 6)).astype(np.float32)
+    source = write(tmp_path, image, np.ones((4, 5, 6), np.int16))
+    assert np.array_equal(source.load("case").image, image)
+    assert source.schema.spacing == SPACING
+    assert load(tmp_path / "labels/case.nii.gz").header.get_zooms() == SPACING[::-1]
 
 
-def test_flat_spacing_is_in_the_header(tmp_path):
-    files = write_nifti(Sample(np.zeros((1, 4, 5), np.float32)), tmp_path / "a", SPACING[:2])
-    assert load(files[0]).header.get_zooms() == SPACING[:2]
+def test_no_labels_means_no_label_files(tmp_path):
+    source = write(tmp_path, np.ones((1, 4, 5, 6), np.float32))
+    assert source.load("case").labels is None
+    assert not (tmp_path / "labels").exists()
+    assert "labels" not in json.loads((tmp_path / "dataset.json").read_text())
 
 
-def test_no_labels_means_no_label_file(tmp_path):
-    files = write_nifti(Sample(np.zeros((1, 4, 5, 6), np.float32)), tmp_path / "a", SPACING)
-    assert [f.name for f in files] == ["a_0000.nii.gz", "a.json"]
+def test_boxes_are_a_table_beside_the_images(tmp_path):
+    boxes = Boxes(np.array([[0, 1, 2, 2, 3, 4]], np.float32), np.zeros(1, np.int16))
+    classes = {"box_classes": ("core",)}
+    write(tmp_path, np.ones((1, 4, 5, 6), np.float32), boxes=boxes, schema=classes)
+    table = (tmp_path / "boxes/case.csv").read_text().splitlines()
+    assert table == ["class,xmin,ymin,zmin,xmax,ymax,zmax", "core,2,1,0,4,3,2"]

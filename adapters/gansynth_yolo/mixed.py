@@ -9,6 +9,7 @@ same samples whatever the number of workers; of a live bank whatever is there is
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class Drawn:
         boxes: float32 (N, 4) of ``image``, x1, y1, x2, y2 in pixels.
         labels: int64 (N,), numbers of classes.
         id: of the sample; empty for a real image.
+        provenance: of the sample.
     """
 
     real: int
@@ -50,6 +52,7 @@ class Drawn:
     boxes: FloatArray
     labels: Classes
     id: str = ""
+    provenance: Mapping[str, Any] | None = None
 
 
 class Slots:
@@ -134,7 +137,7 @@ class Slots:
             return False
         if self._again is not None:
             kind: Kind = "synthetic" if drawn.id else "real"
-            self._again.append(kind, drawn.id or str(drawn.real), "")
+            self._again.append(kind, drawn.id or str(drawn.real), "", drawn.provenance)
         return True
 
     def rewind(self, epoch: int) -> None:
@@ -194,7 +197,7 @@ class Slots:
             return Drawn(slot.real, None, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
         image = pixels(slot.sample.image, self.channels)
         boxes, labels = corners(slot.sample.boxes)
-        return Drawn(slot.real, image, boxes, labels, slot.sample.id)
+        return Drawn(slot.real, image, boxes, labels, slot.sample.id, slot.sample.provenance)
 
     def _refuse(self, sample: BankSample) -> str:
         shape = sample.image.shape

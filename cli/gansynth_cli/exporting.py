@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from gansynth.errors import UsageFault
+from gansynth_cli.given import given, refuse_others
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
 
 def asked_size(injection: Injection) -> BankSize | None:
     """``--bank-size``, if it was given."""
-    return injection.size if _given(click.get_current_context(), "bank_size") else None
+    return injection.size if given(click.get_current_context(), "bank_size") else None
 
 
 def check_options(export: str | None, output: Path | None, content: str | None) -> None:
@@ -92,7 +92,6 @@ def check_options(export: str | None, output: Path | None, content: str | None) 
     Raises:
         UsageFault: naming the first option that was given all the same.
     """
-    context = click.get_current_context()
     if export is None and output is None:
         if content is not None:
             raise UsageFault(
@@ -106,29 +105,5 @@ def check_options(export: str | None, output: Path | None, content: str | None) 
             "--export for nnunet or -o for yolo and deepmedic; leave one out"
         )
     said = "--export" if output is None else "-o"
-    for parameter in context.command.params:
-        if parameter.name not in MEANT and _given(context, parameter.name):
-            raise UsageFault(
-                f"{said} with {_shown(context, parameter)}: nothing is trained, expected only "
-                "what says which samples are written; leave it out"
-            )
-
-
-def _given(context: click.Context, name: str | None) -> bool:
-    return name is not None and context.get_parameter_source(name) not in (
-        ParameterSource.DEFAULT,
-        ParameterSource.DEFAULT_MAP,
-        None,
-    )
-
-
-def _shown(context: click.Context, parameter: click.Parameter) -> str:
-    """An option as it is typed; host options by their place."""
-    value: Any = context.params.get(parameter.name or "")
-    if isinstance(parameter, click.Argument):
-        return "host options after --"
-    return (
-        parameter.secondary_opts[0]
-        if value is not True and parameter.secondary_opts
-        else (parameter.opts[-1])
-    )
+    why = "nothing is trained, expected only what says which samples are written"
+    refuse_others(MEANT, f"{said} with {{}}: {why}; leave it out")

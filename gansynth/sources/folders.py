@@ -98,6 +98,7 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
         total=len(known) if known is not None and stacked else None,
         picked=picked if stacked else None,
         labels=None if names is None or not labelled else names.labels,
+        normalised=names is not None and names.normalised,
         splits=folder / SPLITS,
         subjects=folder / SUBJECTS,
         faults=tuple(found.faults),

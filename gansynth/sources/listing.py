@@ -82,6 +82,7 @@ class VolumeSet:
         unvalidated: its host trains without validation: fold 0 need not hold anything out.
         likely: where ``labels`` is None, label names -> values, each of which holds if all values
             found are among its own, and its largest is found.
+        normalised: intensities are to be taken as they are, unless a modality is asked for.
     """
 
     name: str
@@ -98,6 +99,7 @@ class VolumeSet:
     faults: tuple[Fault, ...] = ()
     unvalidated: bool = False
     likely: tuple[Mapping[str, int], ...] = ()
+    normalised: bool = False
 
     def raise_first(self) -> None:
         """Stop at the first fault.

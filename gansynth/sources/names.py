@@ -22,11 +22,15 @@ class Names:
         where: the file.
         channels: of the channels, in the files' order; None if it does not say.
         labels: label name -> value; None if it does not say.
+        normalised: intensities are to be taken as they are, as of what ``gansynth sample`` wrote.
+        spacing: mm per axis, which NIfTI files say themselves; None if it does not say.
     """
 
     where: Path
     channels: tuple[str, ...] | None
     labels: dict[str, int] | None
+    normalised: bool = False
+    spacing: tuple[float, ...] | None = None
 
 
 def read_names(folder: Path) -> Names | None:
@@ -39,7 +43,38 @@ def read_names(folder: Path) -> Names | None:
     if not path.is_file():
         return None
     doc = read_json(path, way_out="see docs/sources.md")
-    return Names(path, _channels(path, doc.get("channel_names")), _labels(path, doc.get("labels")))
+    return Names(
+        path,
+        _channels(path, doc.get("channel_names")),
+        _labels(path, doc.get("labels")),
+        doc.get("normalised") is True,
+        _spacing(path, doc.get("spacing")) if doc.get("normalised") is True else None,
+    )
+
+
+def picture_keys(folder: Path) -> dict[str, str]:
+    """``--read`` keys of pictures that ``gansynth sample`` wrote; none of other folders."""
+    said = read_names(folder)
+    if said is None or not said.normalised:
+        return {}
+    keys = {"channels": ",".join(said.channels or ())}
+    if said.labels is not None:
+        keys["labels"] = ",".join(f"{name}:{value}" for name, value in said.labels.items())
+    if said.spacing is not None:
+        keys["spacing"] = ",".join(f"{mm:g}" for mm in said.spacing)
+    return keys
+
+
+def _spacing(path: Path, spacing: Any) -> tuple[float, ...] | None:
+    if spacing is None:
+        return None
+    numbers = spacing if isinstance(spacing, list) else []
+    if not numbers or not all(type(mm) in (int, float) and 0 < mm < 1e6 for mm in numbers):
+        raise DataFault(
+            f"{path}: spacing is {spacing!r:.200}, expected mm per axis, for example [1.0, 0.5]; "
+            "correct it, or remove it"
+        )
+    return tuple(map(float, numbers))
 
 
 def _channels(path: Path, names: Any) -> tuple[str, ...] | None:

@@ -21,6 +21,7 @@ from gansynth.sources.flat import FlatSource, SlicePosition
 from gansynth.sources.folds import absolute, one_fold
 from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.listing import located
+from gansynth.sources.names import picture_keys
 from gansynth.sources.picture_files import full_range, picture_shape, read_picture
 from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
 from gansynth.sources.planes import per_channel, rescale, resize
@@ -61,8 +62,9 @@ class PictureSource(FlatSource):
     """
 
     def __init__(self, request: SourceRequest) -> None:
-        self.options = parse_read(PictureOptions, request)
         folder = located(request, folder=True)
+        request = replace(request, read={**picture_keys(folder), **request.read})
+        self.options = parse_read(PictureOptions, request)
         self.request = absolute(request, folder)
         self.found: PictureSet = list_pictures(folder, self.options)
         self._crops: dict[str, tuple[slice, slice]] = {}

@@ -379,7 +379,7 @@ class VolumeSource(CaseSource):
     def _modalities(self) -> tuple[Any, ...]:
         asked, count = self.options.modality, len(self.channels)
         if asked is None:
-            modality = by_name(self.channels)
+            modality = ("none",) * count if self.listing.normalised else by_name(self.channels)
         elif len(asked) in (1, count):
             modality = asked * count if len(asked) == 1 else asked
         else:

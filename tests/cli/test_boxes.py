@@ -11,6 +11,7 @@ from PIL import Image
 
 from gansynth.conditions.boxes import replay
 from gansynth.fitting import fit
+from gansynth.registry import installed
 from gansynth.reporting import NullReporter
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.picture_files import read_picture
@@ -46,14 +47,15 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def told(folder: Path, index: int):
-    return json.loads((folder / f"sample-{index:04d}.json").read_text())
+    samples = json.loads((folder / "provenance.json").read_text())["samples"]
+    return samples[f"sample-{index:04d}"]
 
 
 def test_samples_come_with_their_boxes_as_a_list_that_can_be_asked_for(run, run_json, tmp_path):
     run_json("sample", run, "-n", 4, "-o", tmp_path / "a")
-    boxed = [i for i in range(4) if table(tmp_path / "a" / f"sample-{i:04d}_boxes.csv")]
+    boxed = [i for i in range(4) if table(tmp_path / "a" / f"boxes/sample-{i:04d}.csv")]
     assert boxed
-    first = tmp_path / "a" / f"sample-{boxed[0]:04d}_boxes.csv"
+    first = tmp_path / "a" / f"boxes/sample-{boxed[0]:04d}.csv"
     assert {row["class"] for row in table(first)} == {"metastasis"}
     run_json("sample", run, "-n", 1, "-o", tmp_path / "b", "--boxes", f"file:{first}")
     wanted = replay(told(tmp_path / "a", boxed[0])["boxes"]).coords[:1]
@@ -87,6 +89,9 @@ def test_pictures_come_with_lines_for_a_detector_and_overlays_show_boxes(run, ru
     export = ("--format", "png", "--overlay", "--boxes", "training")
     run_json("sample", run, "-n", 6, "-o", out, *export)
     assert (out / "classes.txt").read_text() == "metastasis\n"
+    found = installed().open_source(SourceRequest("yolo", str(out)))
+    assert (len(found.train_ids), len(found.held_out_ids)) == (5, 1)
+    assert found.schema.box_classes == ("metastasis",)
     rows = json.loads((out / "manifest.json").read_text())["samples"]
     for row in rows:
         lines = (out / "labels" / f"{row['case']}.txt").read_text().splitlines()

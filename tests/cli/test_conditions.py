@@ -68,7 +68,8 @@ def run(toys: object, run_json: Callable[..., Any], data: Path, tmp_path: Path) 
 
 
 def provenances(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text()) for file in sorted(folder.glob("sample-*.json"))]
+    samples = json.loads((folder / "provenance.json").read_text())["samples"]
+    return [samples[name] for name in sorted(samples)]
 
 
 def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json, free, tmp_path):
@@ -83,7 +84,7 @@ def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json
     assert {one["dataset"] for one in told} == {"nifti:free"}
     assert {one["case"] for one in told} <= set("abc")
     assert {one["edits"][0]["params"]["donor"] for one in told} <= train
-    drawn = [np.asarray(nib.load(f).dataobj) for f in (tmp_path / "out").glob("*_seg.nii.gz")]  # type: ignore[attr-defined]
+    drawn = [np.asarray(nib.load(f).dataobj) for f in (tmp_path / "out/labels").iterdir()]  # type: ignore[attr-defined]
     assert len(drawn) == 4
     assert all(labels.any() for labels in drawn)
     assert Path(document["sheet"]).is_file()

@@ -116,7 +116,7 @@ def test_a_folder_of_volumes_is_fitted_and_sampled(msd, tmp_path, run_cli, run_j
     assert (report["train_cases"], report["held_out_cases"]) == (3, 3)
     drawn = run_cli("sample", tmp_path / "run", "-n", 1, "-o", tmp_path / "out", "--device=cpu")
     assert drawn.exit_code == 0, drawn.stderr
-    image = read_nifti(tmp_path / "out/sample-0000_0000.nii.gz")
+    image = read_nifti(tmp_path / "out/images/sample-0000_0000.nii.gz")
     assert image.array.shape == (8, 8, 8)
 
 

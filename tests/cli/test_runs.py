@@ -107,7 +107,7 @@ def test_a_slip_is_one_line_and_leaves_nothing(toys, run_cli, tmp_path, argument
 
 
 def images(folder: Path) -> list[np.ndarray]:
-    files = sorted(folder.glob("sample-*_0000.nii.gz"))
+    files = sorted(folder.glob("images/sample-*_0000.nii.gz"))
     return [np.asarray(nib.load(file).dataobj) for file in files]  # type: ignore[attr-defined]
 
 
@@ -144,8 +144,30 @@ def test_sheets_and_pictures_that_cannot_be_are_refused(run, refuse, tmp_path, a
 
 def test_edits_of_a_sample_are_recorded(run, run_json, tmp_path):
     run_json("sample", run, "-n", 1, "-o", tmp_path / "out", "--edit", "shift")
-    provenance = json.loads((tmp_path / "out" / "sample-0000.json").read_text())
-    assert [step["edit"] for step in provenance["edits"]] == ["shift"]
+    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())["samples"]
+    assert [step["edit"] for step in provenance["sample-0000"]["edits"]] == ["shift"]
+
+
+def test_a_sample_is_drawn_again_from_its_provenance(run, run_json, tmp_path):
+    run_json("sample", run, "-n", 3, "-o", tmp_path / "out", "--seed", 3, "--edit", "shift")
+    record = f"{tmp_path}/out/provenance.json:sample-0002"
+    again = run_json("sample", run, "--replay", record, "-o", tmp_path / "again")
+    assert (again["sample"], again["seed"], again["same_to_the_bit"]) == (2, 3, True)
+    file = "images/sample-0002_0000.nii.gz"
+    assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "says"),
+    [
+        (("--replay", "nowhere.csv:3"), 3, "nowhere.csv:3: no file nowhere.csv, expected FILE"),
+        (("--replay", "3"), 2, "--replay 3: expected FILE:LINE of a draw log (draws-*.csv)"),
+        (("--replay", "a.csv:3", "--seed", 1), 2, "--replay with --seed: the record says"),
+        (("--replay", "a.csv:3", "-n", 2), 2, "--replay with --number: the record says"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_refused(run, refuse, asked, code, says):
+    refuse("sample", run, *asked, code=code, says=[says], keep=[run])
 
 
 def test_sampling_what_is_no_run_names_the_way_out(toys, run_cli, tmp_path):

@@ -112,7 +112,7 @@ def test_drawn_samples_are_judged_too(run, tmp_path):
     )  # fmt: skip
     assert report["flawed"] == sum(report["flaws"].values()) == 2
     assert all(reason.startswith("filter 'range': ") for reason in report["flaws"])
-    told = read_json(tmp_path / "out" / "sample-0000.json")
+    told = read_json(tmp_path / "out" / "provenance.json")["samples"]["sample-0000"]
     assert told["flaw"].startswith("filter 'range': ")
 
 

@@ -62,7 +62,7 @@ def shared(runs, tmp_path_factory) -> Path:
 def test_the_audit_finds_nothing_in_volumes_for_sharing(runs, shared):
     audit = audit_exported(shared, run=runs["deep"])
     assert audit.findings == ()
-    assert (audit.files, audit.compared) == (9, 4)
+    assert (audit.files, audit.compared) == (8, 4)
 
 
 def test_the_audit_finds_nothing_in_pictures(runs, tmp_path):
@@ -77,13 +77,16 @@ def test_the_audit_finds_nothing_in_pictures(runs, tmp_path):
 def test_the_audit_finds_cases_in_what_is_not_for_sharing(runs, tmp_path):
     draw(runs["deep"], tmp_path / "plain")
     found = audit_exported(tmp_path / "plain", run=runs["deep"]).findings
-    kept = json.loads((tmp_path / "plain" / "sample-0000.json").read_text())
-    assert f"sample-0000.json: value of 'case': names case '{kept['case']}'" in found
-    assert {line.split(":")[0] for line in found} == {f"sample-000{i}.json" for i in range(3)}
+    kept = json.loads((tmp_path / "plain" / "provenance.json").read_text())["samples"]
+    case = kept["sample-0000"]["case"]
+    assert f"provenance.json: value of 'samples.sample-0000.case': names case '{case}'" in found
+    assert {line.split(":")[0] for line in found} == {"provenance.json", "dataset.json"}
 
 
 def test_a_shared_sample_tells_no_more_than_how_it_was_drawn(runs, shared):
-    told = json.loads((shared / "sample-0001.json").read_text())
+    document = json.loads((shared / "provenance.json").read_text())
+    assert set(document) == {"gansynth", "samples"}
+    told = document["samples"]["sample-0001"]
     assert set(told) == {"sample", "seed", "run", "generator", "gansynth", "edits"}
     assert (told["sample"], told["edits"]) == (1, ["shift"])
 
@@ -103,7 +106,9 @@ def test_sheets_of_real_cases_stay_in_the_run(runs, shared):
 
 def test_the_same_samples_are_the_same_bytes(runs, shared, tmp_path):
     draw(runs["deep"], tmp_path / "again", for_sharing=True)
-    one, two = ({p.name: p.read_bytes() for p in o.iterdir()} for o in (shared, tmp_path / "again"))
+    one, two = (
+        {p.name: p.read_bytes() for p in o.rglob("*.*")} for o in (shared, tmp_path / "again")
+    )
     assert one == two
 
 

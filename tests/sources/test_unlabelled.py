@@ -202,11 +202,11 @@ def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path,
     quiet = NullReporter()
     fit("noise", data, run, settings=settings, edits=None, device="cpu", reporter=quiet)
     report = sample_run(run, 2, sheet=True, device="cpu", reporter=quiet)
-    names = {path.name for path in Path(report["folder"]).iterdir()}
-    assert {"sample-0000_0000.nii.gz", "sheet.png"} <= names
-    assert not any("seg" in name for name in names)
-    provenance = json.loads((Path(report["folder"]) / "sample-0001.json").read_text())
-    assert provenance["dataset"] == f"{kind}:{where.name}"
+    folder = Path(report["folder"])
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"images", "dataset.json", "provenance.json", "sheet.png"}
+    provenance = json.loads((folder / "provenance.json").read_text())["samples"]
+    assert provenance["sample-0001"]["dataset"] == f"{kind}:{where.name}"
 
 
 @pytest.mark.parametrize(

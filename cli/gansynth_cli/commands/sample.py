@@ -20,17 +20,22 @@ from gansynth_cli.common import (
     with_asking,
     with_output,
 )
+from gansynth_cli.given import refuse_others
 from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking
     from gansynth.picture_export import PngOptions
 
+MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quiet", "debug"))
+"""Parameters that mean something beside ``--replay``."""
+
 
 @click.command(
     epilog=examples(
         "gansynth sample runs/g0 -n 16 --sheet --metric spectrum",
         "gansynth sample runs/shin/parts/tissues --conditions nifti:mine/ -o tissue-maps/ --sheet",
+        "gansynth sample runs/g0 --replay results/gansynth_draws/draws-host-4711.csv:17 -o again/",
     )
 )
 @click.argument("run", metavar="RUN", type=FOLDER)
@@ -64,6 +69,12 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Measure the samples beside real cases; may be repeated. See: gansynth plugins",
 )
+@click.option(
+    "--replay",
+    metavar="RECORD",
+    help="Draw a recorded sample again, to the bit: FILE:LINE of a draw log (draws-*.csv), or "
+    "FILE:NAME of a JSON file with provenance (provenance.json, an export's record).",
+)
 @with_sheets
 @with_png
 @with_sharing
@@ -80,6 +91,7 @@ def command(
     seed: int,
     classes: tuple[str, ...],
     metrics: tuple[str, ...],
+    replay: str | None,
     sheets: Mapping[str, Any],
     png: PngOptions | None,
     edits: tuple[str, ...],
@@ -93,13 +105,19 @@ def command(
 ) -> None:
     """Draw labelled samples from a run.
 
-    RUN is a folder that gansynth fit wrote. The same seed gives the same samples. A run that draws
-    label maps of images (of a chain a part, RUN/parts/NAME) writes them as a data set, images
-    and label maps, of --conditions SOURCE or its own training cases.
+    RUN is a folder that gansynth fit wrote. The same seed gives the same samples. They are written
+    as a data set that nifti:FOLDER reads (PNG files: pictures:FOLDER). A run that draws label maps
+    of images (of a chain a part, RUN/parts/NAME) writes images and label maps of --conditions
+    SOURCE, or of its own training cases.
     """
     from gansynth.quality.metric import load_metrics, measure_run
-    from gansynth.sampled import NUMBER, sample_run
+    from gansynth.sampled import NUMBER, replay_run, sample_run
 
+    if replay is not None:
+        refuse_others(MEANT, "--replay with {}: the record says all of it; leave it out")
+        again = replay_run(run, replay, out=folder, device=device, root=root, reporter=out.reporter)
+        out.result(again, summary(again))
+        return
     load_metrics(metrics)  # a slip must not cost the time of drawing
     report: dict[str, Any] = sample_run(
         run,

@@ -14,7 +14,7 @@ from gansynth.adapter import Injection
 from gansynth.bank import BankSpec, BankWriter
 from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.lineage import Lineage
-from gansynth.producer import _own_source
+from gansynth.own_source import source_for
 from gansynth.ratio import Ratio
 from gansynth.run import load_run
 from gansynth.schema import Boxes, Sample
@@ -105,7 +105,7 @@ def test_a_sample_without_boxes_or_of_another_class_is_not_let_in(shared_yolo):
 
 def test_samples_are_drawn_in_the_size_the_generator_was_fitted_in(shared_yolo, box_run):
     adapter = adapter_of(shared_yolo)
-    own, bring = _own_source(load_run(box_run, "cpu"), adapter)
+    own, bring = source_for(load_run(box_run, "cpu"), adapter)
     assert adapter.host.size == (64, 64)
     assert own.space.size == (32, 32)
     sample = Sample(np.zeros((1, 32, 32), np.float32))

@@ -1,0 +1,184 @@
+"""Samples that nnU-Net got are drawn again from its draw log, or an export's record: to the bit."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth import replay
+from gansynth.adapter import Injection
+from gansynth.asking import Asking
+from gansynth.bank import BankReader
+from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.mixing import MixPlan
+from gansynth.producer import ProducerConfig, _run
+from gansynth.ratio import Ratio
+from gansynth.replaying import draw_again, read_record
+from gansynth.reporting import NullReporter
+from gansynth.run import load_run
+from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.mixed import MixedDataset
+from gansynth_nnunet.source import open_nnunet
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+DRAWS = 10
+KINDS: dict[str, dict[str, Any]] = {
+    "live": {"frozen": False, "capacity": 4, "segment_samples": 2, "duty": 1.0},
+    "frozen": {"frozen": True, "capacity": 6, "edits": ("shift", "flip")},
+    "filtered": {"frozen": True, "capacity": 4, "asking": Asking(filters=("range:tolerance=60",))},
+}
+
+
+@dataclass(frozen=True)
+class Host:
+    """What nnU-Net's data set gave: image and labels of each draw, and where that was logged."""
+
+    run: Path
+    bank: Path
+    got: list[tuple[Any, Any]]
+    log: Path
+
+    @property
+    def rows(self) -> dict[int, list[str]]:
+        """Number of a line -> its cells, of the samples."""
+        with self.log.open(newline="") as file:
+            return {n: r for n, r in enumerate(csv.reader(file), 1) if r[0] == "synthetic"}
+
+
+def served(toy, run: Path, folder: Path, kind: str) -> Host:
+    """A producer in this process, and nnU-Net's data set drawing from its bank beside it."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    source = open_nnunet(toy.request())
+    real = nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
+    bank, log = folder / "bank", folder / "draws"
+    config = ProducerConfig(
+        str(run), source.request.to_json(), "nnunet", str(bank), device="cpu", **KINDS[kind]
+    )
+    plan: MixPlan[str] = MixPlan(bank, Ratio(0, 1), log=log)
+    mixed = MixedDataset(real, replace(plan, bank=None), 2, 2)
+    mixed._mixer.plan = plan
+    got: list[tuple[Any, Any]] = []
+
+    def draw() -> None:
+        image, labels, *_ = mixed.load_case(source.train_ids[0])
+        got.append((image, labels[0]))
+
+    def stop() -> bool:
+        if not config.frozen and BankReader(bank).count() >= config.capacity:
+            draw()
+        return len(got) == DRAWS
+
+    _run(config, stop)
+    for _ in range(DRAWS - len(got)):
+        draw()
+    return Host(run, bank, got, *log.glob("draws-*.csv"))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def host(request, toy_nnunet, fitted, tmp_path_factory) -> Iterator[Host]:
+    """Of a generator that finds every third of its own samples flawed."""
+    with pytest.MonkeyPatch.context() as patch:
+        generator = type(load_run(fitted, "cpu").generator)
+        flaw = staticmethod(lambda sample: "odd" * (sample.provenance["index"] % 3 == 0))
+        patch.setattr(generator, "flaw", lambda self, sample: flaw(sample))
+        yield served(toy_nnunet, fitted, tmp_path_factory.mktemp("host"), request.param)
+
+
+def test_every_draw_comes_back_to_the_bit(host):
+    assert len(host.rows) == DRAWS
+    for number, (image, labels) in zip(host.rows, host.got, strict=True):
+        again: Any = replay(host.run, f"{host.log}:{number}")
+        assert again.image.dtype == np.float32
+        assert np.array_equal(again.image, image.astype(np.float32))
+        assert np.array_equal(again.labels, labels)
+
+
+def test_the_log_has_the_samples_number_not_its_place_in_the_bank(host):
+    numbers = [read_record(f"{host.log}:{n}").index for n in host.rows]
+    assert all(number % 3 for number in numbers)  # every third was rejected
+    size = BankReader(host.bank).spec.segment_samples
+    places = [int(r[1][:6]) * size + int(r[1][7:]) for r in host.rows.values()]
+    assert numbers != places
+
+
+@pytest.mark.parametrize("host", ["live"], indirect=True)
+def test_a_live_banks_samples_come_back_when_the_bank_has_none_of_them_any_more(host):
+    held = set(BankReader(host.bank).ids())
+    gone = [n for n, row in host.rows.items() if row[1] not in held]
+    assert gone
+    assert not draw_again(host.run, f"{host.log}:{gone[0]}").differs
+
+
+def test_a_crop_that_was_padded_comes_back_too(host):
+    reader = BankReader(host.bank)
+    told = [reader.read(name).provenance for name in reader.ids()]
+    padded = [one for one in told if min(one["placement"]["corner"]) < 0]
+    assert padded
+    again = replay(host.run, padded[0])
+    assert again.labels is not None
+    assert (again.labels == -1).any()
+    assert (again.image[:, again.labels == -1] == 0).all()
+
+
+@pytest.mark.parametrize("host", ["frozen"], indirect=True)
+def test_another_run_does_not_replay_it(host, tmp_path):
+    other = tmp_path / "run"
+    other.mkdir()
+    manifest = json.loads((host.run / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "run_id": "another"}))
+    with pytest.raises(IntegrityFault, match=r"was drawn by .*expected that run"):
+        replay(other, f"{host.log}:{next(iter(host.rows))}")
+
+
+@pytest.mark.parametrize("host", ["frozen"], indirect=True)
+def test_what_comes_out_otherwise_is_said(host, caplog):
+    (name,) = BankReader(host.bank).ids()[:1]
+    told = BankReader(host.bank).read(name).provenance
+    gpu = {**told, "settings": {**told["settings"], "device": "cuda", "model": "X"}}
+    replay(host.run, {**gpu, "sha256": "0" * 64})
+    assert "not the same to the bit" in caplog.text
+    assert "device cuda, now cpu" in caplog.text
+    assert "Expect the same but for rounding" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["frozen"], indirect=True)
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ("{log}", "expected FILE:LINE of a draw log"),
+        ("{log}:999", "no line 999, expected the number of one of"),
+        ("{log}:1", "line 1 is 'settings ', expected one that begins with synthetic"),
+    ],
+)
+def test_a_record_that_is_none_is_refused(host, record, says):
+    with pytest.raises(UsageFault, match=says):
+        replay(host.run, record.format(log=host.log))
+
+
+@pytest.fixture
+def exported(toy_copy, fitted, tmp_path) -> Any:
+    injection = Injection(run=fitted, ratio=Ratio(1, 1), device="cpu")
+    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    report = adapter.export(
+        injection, "Dataset510_Plus", content="mixed", size=None, dry_run=False,
+        reporter=NullReporter(),
+    )  # fmt: skip
+    return Path(report["folder"]), Path(report["record"])
+
+
+def test_an_exported_case_comes_back_from_the_exports_record(exported, fitted):
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    folder, record = exported
+    data = nnUNetDatasetBlosc2(str(folder / "nnUNetPlans_3d_fullres"))
+    for name in json.loads(record.read_text())["samples"]:
+        image, labels, *_ = data.load_case(name)
+        again: Any = replay(fitted, f"{record}:{name}")
+        assert np.array_equal(again.image, image[...])
+        assert np.array_equal(again.labels, labels[0])
