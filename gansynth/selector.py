@@ -25,6 +25,7 @@ from gansynth.checkpoint import load_tensors
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.integrity import read_json
 from gansynth.lineage import Lineage
+from gansynth.precision import seeded
 from gansynth.schema import Case, FloatArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.planes import resize
@@ -80,8 +81,7 @@ class SliceNet(nn.Module):
 
 def build_net(channels: int, width: int, seed: int = 0) -> SliceNet:
     """A network with fresh weights; the host's own random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return SliceNet(channels, width)
 
 

@@ -36,7 +36,7 @@ from types import SimpleNamespace as Bag
 
 def load_run(folder, device):
     from gansynth.lineage import Lineage
-    generator = Bag(device=Bag(type="cpu"))
+    generator = Bag(device=Bag(type=device.partition(":")[0]))
     return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
                manifest_sha256="f", edits=("elastic",), device=device)
 
@@ -65,6 +65,8 @@ class SampleDrawer:
         if self.where == "memory" and self.device != "cpu":
             import torch
             raise torch.OutOfMemoryError("CUDA out of memory.\\nTried to allocate 1 GiB.")
+        if self.where == "busy" and self.device != "cpu":
+            raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
         if self.where.startswith("once ") and first:  # once only, then it is well again
             _, what, marker = self.where.split()
             if not os.path.exists(marker):

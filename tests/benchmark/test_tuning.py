@@ -21,7 +21,6 @@ from gansynth.benchmark.tuning import Tuning, choose, going_on, shortened
 from gansynth.errors import TrainingFault
 from gansynth.integrity import read_json
 from gansynth.jobs.graph import Phase, Report, Standing
-from gansynth.jobs.job import Job
 from tests.benchmark.people import design_of, finish, plan_of
 from tests.processes import until
 
@@ -383,8 +382,9 @@ from pathlib import Path
 from unittest.mock import patch
 from gansynth.benchmark import working
 from gansynth.benchmark.choosing import Wanted, choose_arm
+from gansynth.jobs.job import Job
 from tests.benchmark.people import people
-from tests.benchmark.test_tuning import SHORT, TOY_HOST, Job, plan
+from tests.benchmark.test_tuning import SHORT, TOY_HOST, plan
 
 here = sys.argv[1]
 
