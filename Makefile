@@ -70,7 +70,7 @@ test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 test-all: $(READY_DEV)    ## run every test
 	@$(PYTEST) $(ARGS)
 
-check: lint types test    ## all that CI runs
+check: lint types test    ## all that CI runs but the fast demo
 
 lint: $(READY_DEV)        ## style and import order
 	@$(BIN)/ruff check .

@@ -142,7 +142,7 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-def wait_until(what: Callable[[], object], seconds: float = 30) -> bool:
+def wait_until(what: Callable[[], object], seconds: float = 120) -> bool:
     """Whether something came true in time."""
     end = time.monotonic() + seconds
     while not what():
