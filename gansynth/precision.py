@@ -47,7 +47,7 @@ def set_seed(seed: int, device: torch.device | None = None) -> None:
 
     ``torch.manual_seed`` seeds all CUDA devices, also those that are somebody else's business.
     """
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
