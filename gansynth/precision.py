@@ -68,7 +68,7 @@ def device_name(device: torch.device) -> str:
 
 def tf32(device: torch.device) -> str:
     """What CUDA rounds to TF32 in fp32: ``convolutions``, as torch usually has it, or ``none``."""
-    if device.type != "cuda":
+    if device.type != "cuda" or os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
         return "none"
     backends = torch.backends
     if hasattr(backends, "fp32_precision"):  # torch 2.9; the flags of old may not be read then

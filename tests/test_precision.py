@@ -92,13 +92,16 @@ def test_nobody_seeds_every_device():
         (False, False, "none"),
     ],
 )
-def test_fp32_says_where_tf32_takes_its_place(convolutions, products, said):
+def test_fp32_says_where_tf32_takes_its_place(monkeypatch, convolutions, products, said):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     convolution, product = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolution.allow_tf32, product.allow_tf32
     try:
         convolution.allow_tf32, product.allow_tf32 = convolutions, products
         assert tf32(CUDA) == said
         assert tf32(CPU) == "none"
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+        assert tf32(CUDA) == "none"
     finally:
         convolution.allow_tf32, product.allow_tf32 = before
 
