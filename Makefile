@@ -13,6 +13,7 @@ CPUS        := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 WORKERS     ?= $(if $(filter 1,$(CPUS)),0,2)
 ARGS        ?=
 V           ?=
+DEMO        ?= runs/demo
 
 BIN         := $(VENV)/bin
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
@@ -61,7 +62,7 @@ $(READY_BENCH): pyproject.toml constraints.txt | $(BIN)/python
 comma := ,
 
 demo: $(READY)            ## the whole way on phantoms, into runs/demo
-	@$(BIN)/gansynth demo -o runs/demo --force $(ARGS)
+	@$(BIN)/gansynth demo -o $(DEMO) --force $(ARGS)
 
 test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 	@$(PYTEST) -m "not slow" $(ARGS)
@@ -69,7 +70,7 @@ test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 test-all: $(READY_DEV)    ## run every test
 	@$(PYTEST) $(ARGS)
 
-check: lint types test    ## all that CI runs
+check: lint types test    ## all that CI runs but the fast demo
 
 lint: $(READY_DEV)        ## style and import order
 	@$(BIN)/ruff check .

@@ -19,8 +19,8 @@ from gansynth.bank import BankReader
 from gansynth.errors import EXIT_OK, FAULTS, EnvironmentFault, GansynthError, TrainingFault
 from gansynth.integrity import disk_errors, write_json_atomic
 
-NO_MEMORY = "out of device memory: "
-"""Begins the last line of a producer whose device had no memory left."""
+NO_ROOM = "no room on the device: "
+"""Begins the last line of a producer whose device had no memory left, or was not to be shared."""
 _POLL_SECONDS = 0.1
 _LOG_BYTES = 1 << 16
 
@@ -87,8 +87,7 @@ class Producer:
         write_json_atomic(settings, config.to_json())
         # The same modules in the same order as here, and none from the folder it happens to run in.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        if not config.device.startswith("cuda"):
-            env["OMP_NUM_THREADS"] = "1"  # more threads than free cores are slower, for both sides
+        env["OMP_NUM_THREADS"] = "1"  # more threads than free cores are slower, for both sides
         with contextlib.ExitStack() as stack:
             with disk_errors(log):
                 stream = stack.enter_context(open(log, "ab", buffering=0))
@@ -157,10 +156,10 @@ class Producer:
         return f"its log {self.log} ends: {self._last_words()}"
 
     @property
-    def out_of_memory(self) -> bool:
-        """Whether it ended because its device had no memory left."""
+    def out_of_room(self) -> bool:
+        """Whether it ended because its device had no memory left, or was not to be shared."""
         code = self.process.poll()
-        return code == EnvironmentFault.exit_code and self._last_words(1).startswith(NO_MEMORY)
+        return code == EnvironmentFault.exit_code and self._last_words(1).startswith(NO_ROOM)
 
     def _last_words(self, lines: int = 5) -> str:
         try:

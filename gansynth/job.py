@@ -18,7 +18,7 @@ from gansynth.conditions.room import Room
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator
 from gansynth.inherit import Ancestor
-from gansynth.precision import pick_device
+from gansynth.precision import pick_device, seeded
 from gansynth.registry import installed
 from gansynth.sampling import check_edits
 from gansynth.schema import Case
@@ -132,8 +132,7 @@ def resolve(
     cache = CaseCache(source)
 
     def build(space: Space) -> Generator:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(loop.seed)
+        with seeded(loop.seed):
             return cls(space.generator_schema(source.schema), space.size, own)
 
     space = source.space

@@ -252,10 +252,11 @@ class Keeper:
         return False
 
     def _move_to_cpu(self) -> None:
-        """Where the device had no memory left, the next life is one on the CPU."""
-        if self.config.device != "cpu" and self._producer.out_of_memory:
+        """Where the device had no room, the next life is one on the CPU."""
+        if self.config.device != "cpu" and self._producer.out_of_room:
             self._said.append(
-                f"the producer found no memory left on {self.config.device}: it goes on on the CPU"
+                f"{self.config.device} has no memory left for the producer, or is another "
+                "process's alone: it goes on on the CPU"
             )
             self.config = replace(self.config, device="cpu")
 

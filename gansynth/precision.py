@@ -1,9 +1,10 @@
-"""Which numbers a device computes in, and the threads it may use."""
+"""Which numbers a device computes in, and its random numbers."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -39,6 +40,44 @@ def pick_device(name: str) -> torch.device:
             "use --device auto or cpu"
         )
     return device
+
+
+def set_seed(seed: int, device: torch.device | None = None) -> None:
+    """Seed torch's random numbers of the CPU, and those of one CUDA device.
+
+    ``torch.manual_seed`` seeds all CUDA devices, also those that are somebody else's business.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of the CPU by a seed, as before when it ends; no other device's change."""
+    with torch.random.fork_rng(devices=[]):
+        set_seed(seed)
+        yield
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a CUDA device, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def tf32(device: torch.device) -> str:
+    """What CUDA rounds to TF32 in fp32: ``convolutions``, as torch usually has it, or ``none``."""
+    if device.type != "cuda" or os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+        return "none"
+    backends = torch.backends
+    if hasattr(backends, "fp32_precision"):  # torch 2.9; the flags of old may not be read then
+        chosen = (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)  # type: ignore[attr-defined]
+        on = [value == "tf32" for value in chosen]
+    else:
+        on = [backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32]
+    names = ("convolutions", "matrix products")
+    return " and ".join(name for name, is_on in zip(names, on, strict=True) if is_on) or "none"
 
 
 def native_bf16(device: torch.device) -> bool:

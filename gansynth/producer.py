@@ -22,7 +22,7 @@ from types import FrameType
 
 from gansynth._bank_spec import SPEC
 from gansynth._produce import ProducerConfig, produce
-from gansynth._producer_handle import NO_MEMORY, Producer, janitor_command
+from gansynth._producer_handle import NO_ROOM, Producer, janitor_command
 from gansynth.bank import BankSpec, BankWriter
 from gansynth.errors import (
     EXIT_OK,
@@ -91,8 +91,7 @@ class _Stop:
 
 
 def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
-    if config.device == "cpu":
-        os.nice(NICENESS)  # before the heavy imports
+    os.nice(NICENESS)  # before the heavy imports
     from gansynth.no_host import NoHost
     from gansynth.own_source import source_for
     from gansynth.registry import installed
@@ -102,8 +101,6 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     from gansynth.sources.base import SourceRequest
 
     run = load_run(Path(config.run), config.device)
-    if config.device != "cpu" and run.generator.device.type == "cpu":
-        os.nice(NICENESS)
     source = installed().open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
     own, bring = source_for(run, adapter)
@@ -180,11 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _run(config, stop)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not _is_no_room(error):
                 raise
             said = " ".join(str(error).split())[:300]
             raise EnvironmentFault(
-                f"{NO_MEMORY}{config.device}: {said}; use another device, or the CPU"
+                f"{NO_ROOM}{config.device}: {said}; use another device, or the CPU"
             ) from error
         finally:
             stop.clean_up()
@@ -199,13 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return stop.exit_code or EXIT_OK
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_no_room(error: RuntimeError) -> bool:
+    """Whether a device has no memory left, or is another process's alone (exclusive mode)."""
     # torch.OutOfMemoryError by its name: torch may not be there; CUDA itself and cuBLAS say it in
     # words of their own.
-    said = str(error)
-    return type(error).__name__ == "OutOfMemoryError" or any(
-        words in said for words in ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    )
+    said = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "busy or unavailable")
+    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in said)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from gansynth.run import MANIFEST, check_weights, read_manifest
 
 STATE = "state.json"
 PARTS = "parts"
+_NOT_SAID: Mapping[str, Any] = {"precision": None, "device": None}
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     if complete or (manifest.get("weights") is not None and not parts):
         _note(wrong, lambda: check_weights(folder, manifest))
     losses = _last_values(folder / "metrics.csv", wrong)
-    precision = next((c["precision"] for c in reversed(checkpoints) if c.get("precision")), None)
+    newest = next((c for c in reversed(checkpoints) if c["precision"]), _NOT_SAID)
     return {
         "run": str(folder),
         "run_id": manifest.get("run_id"),
@@ -54,7 +55,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "created": manifest.get("created"),
         "steps": {"done": manifest.get("steps"), "asked": fit.get("steps")},
         "images": losses.pop("images", None),
-        "precision": precision or fit.get("precision"),
+        "precision": newest["precision"] or fit.get("precision"),
+        "device": newest["device"],
         "edits": manifest.get("edits"),
         "lineage": _lineage(_mapping(manifest.get("lineage"))),
         "losses": {k: v for k, v in losses.items() if k not in ("step", "seconds")},
@@ -96,7 +98,11 @@ def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
             wrong.append(f"{folder / name}: damaged, its SHA-256 is not {str(sha256)[:12]}...")
     step = state.get("step", folder.name.partition("-")[2].lstrip("0"))
     found["step"] = int(step) if str(step).isdecimal() else None
-    return {**found, "precision": state.get("precision"), "whole": len(wrong) == before}
+    precision, rounded = state.get("precision"), state.get("tf32", "none")
+    if rounded != "none":
+        precision = f"{precision} (TF32 in {rounded})"
+    how = {"precision": precision, "device": state.get("device")}
+    return {**found, **how, "whole": len(wrong) == before}
 
 
 def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gansynth.generator import Batch, Generator, Stage, Step
 from gansynth.learner import Learner
 from gansynth.metrics_log import MetricsLog
 from gansynth.parallel import Team
-from gansynth.precision import Precision, open_fabric, resolve
+from gansynth.precision import Precision, device_name, open_fabric, resolve, set_seed, tf32
 from gansynth.shelf import MOST_ROLLBACKS, Callbacks, Shelf
 from gansynth.signals import Interrupted
 
@@ -148,6 +148,8 @@ def train(
     team.broadcast(learner.every_tensor())
     identity = {
         "precision": precision,
+        **({"tf32": tf32(device)} if precision == "fp32" else {}),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "processes": team.size,
         "accumulate": options.accumulate,
@@ -194,7 +196,7 @@ def train(
 
             # Key what is random by seed and step (and by how often this step has failed).
             key = (options.seed * 1_000_003 + index) * (MOST_ROLLBACKS + 1) + learner.rollbacks
-            torch.manual_seed(key * team.size + team.rank)
+            set_seed(key * team.size + team.rank, device)
             shares = [
                 Step(
                     generator.prepare(part, stage), stage, index, learner.images, alpha=alpha,

@@ -37,7 +37,7 @@ from types import SimpleNamespace as Bag
 def load_run(folder, device):
     from gansynth.lineage import Lineage
     from gansynth.sources.base import SourceRequest
-    generator = Bag(device=Bag(type="cpu"))
+    generator = Bag(device=Bag(type=device.partition(":")[0]))
     return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
                manifest_sha256="f", edits=("elastic",), device=device,
                request=SourceRequest("toy", "ok"))
@@ -68,6 +68,8 @@ class SampleDrawer:
         if self.where == "memory" and self.device != "cpu":
             import torch
             raise torch.OutOfMemoryError("CUDA out of memory.\\nTried to allocate 1 GiB.")
+        if self.where == "busy" and self.device != "cpu":
+            raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
         if self.where.startswith("once ") and first:  # once only, then it is well again
             _, what, marker = self.where.split()
             if not os.path.exists(marker):
@@ -143,7 +145,7 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-def wait_until(what: Callable[[], object], seconds: float = 30) -> bool:
+def wait_until(what: Callable[[], object], seconds: float = 120) -> bool:
     """Whether something came true in time."""
     end = time.monotonic() + seconds
     while not what():

@@ -2,7 +2,6 @@
 
 import resource
 import sys
-import time
 from typing import Any, ClassVar
 
 import numpy as np
@@ -153,15 +152,14 @@ def test_stages_share_the_steps_out():
     assert found == [(0, 0, 3), (3, 12, 1), (4, 14, 6)]
 
 
-def test_a_volume_that_fits_nowhere_here_takes_seconds_and_no_memory():
+def test_a_volume_that_fits_nowhere_here_takes_no_memory():
     size = (64, 240, 240)
     imagine()  # whatever is loaded but once
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cost = imagine(size=size, width=64, d_width=64, double=True, skip="concat", levels=4)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert cost.peak > 10 * 2**30
     assert grown / (2**20 if sys.platform == "darwin" else 2**10) < 600  # the weights, twice
-    assert time.perf_counter() - began < 60
 
 
 # -- of a job --------------------------------------------------------------------------------------

@@ -230,11 +230,9 @@ def test_told_to_stop_they_stop_with_a_checkpoint_of_the_very_step(tmp_path, tol
             "one of them": workers[1:],
             "all of them": [run.pid, *workers],
         }
-        began = time.monotonic()
         for pid in whom[told]:
             os.kill(pid, signal.SIGTERM)
         _, stderr = run.communicate(timeout=100)
-        assert time.monotonic() - began < 20  # torchrun itself takes some of it
     assert run.returncode != 0
     assert stderr.count(f"stopped by a signal after step {steps_of(out)}") == 1, stderr
     saved = sorted(path.name for path in (out / "checkpoints").iterdir())

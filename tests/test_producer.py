@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -250,7 +251,7 @@ def test_a_full_live_bank_is_worked_on_within_the_duty(tmp_path):
 def test_a_producer_shows_that_it_lives_resting_or_drawing(tmp_path, monkeypatch):
     monkeypatch.setattr("gansynth._produce._BEAT_SECONDS", 0.02)
     spec, config = replace(SPEC, **LIVE), replace(CONFIG, batch=2, duty=1e-6, **LIVE)
-    beats = []
+    beats, began = [], time.monotonic()
 
     def slow(first, count):
         time.sleep(0.1)
@@ -258,21 +259,24 @@ def test_a_producer_shows_that_it_lives_resting_or_drawing(tmp_path, monkeypatch
 
     with BankWriter.create(tmp_path / "bank", spec) as writer:
         writer.beat = lambda: beats.append((writer.state, writer.working_since is not None))  # type: ignore[method-assign]
-        end = time.monotonic() + 10
-        enough = lambda: beats.count(("refreshing", False)) > 3 or time.monotonic() > end  # noqa: E731
-        fill(writer, config, draw=slow, stop=enough)
+        fill(writer, config, draw=slow, stop=lambda: beats.count(("refreshing", False)) > 3)
         assert writer.published == 2
-        assert 0.1 < (writer.usual or 0) < 5
+        assert 0.1 < (writer.usual or 0) < time.monotonic() - began
     assert beats.count(("filling", True)) > 1
-    assert beats.count(("refreshing", False)) > 3
 
 
-def refresh(folder: Path, seconds: float, **pace: Any) -> BankWriter:
-    """Fill a live bank of two samples and go on for a while; none of them is rejected."""
+def refresh(folder: Path, published: int, **pace: Any) -> BankWriter:
+    """Refresh a live bank of two until so many are published, and a while longer; none is bad."""
     config = replace(CONFIG, batch=1, **LIVE, **pace)
-    end = time.monotonic() + seconds
+    since: list[float] = []
+
+    def stop() -> bool:
+        if writer.published >= published:
+            since.append(time.monotonic())
+        return bool(since) and since[-1] - since[0] > 0.3
+
     with BankWriter.create(folder / "bank", replace(SPEC, **LIVE)) as writer:
-        fill(writer, config, draw=draw_later, stop=lambda: time.monotonic() > end)
+        fill(writer, config, draw=draw_later, stop=stop)
     return writer
 
 
@@ -285,40 +289,42 @@ def test_a_bank_is_filled_without_rest_until_its_host_trains(tmp_path, told, fil
     (tmp_path / "bank").mkdir()
     if told:
         write_pace(tmp_path / "bank", Pace(duty=1e-6, drawn=0))
-    assert (refresh(tmp_path, 0.3, duty=1e-6).published == 2) == filled
+    found = refresh(tmp_path, 2 if filled else 0, duty=1e-6).published
+    assert (found == 2) == filled
 
 
 def test_no_sample_is_replaced_before_it_was_drawn_as_often_as_asked(tmp_path):
     (tmp_path / "bank").mkdir()
     write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=35))
-    assert refresh(tmp_path, 0.5, reuse=5).published == 2 + 7
+    assert refresh(tmp_path, 2 + 7, reuse=5).published == 2 + 7
 
 
 def test_without_a_word_from_the_host_a_bank_with_a_stated_reuse_stays_as_it_is(tmp_path):
-    assert refresh(tmp_path, 0.3, reuse=5).published == 2
+    assert refresh(tmp_path, 2, reuse=5).published == 2
 
 
 def test_a_bank_is_renewed_no_faster_than_asked(tmp_path):
-    assert 6 <= refresh(tmp_path, 1.05, refresh=0.4).published <= 2 + 6
+    began = time.monotonic()
+    renewed = refresh(tmp_path, 2 + 4, refresh=0.4).published - 2
+    # A sample of two is renewed each 0.2 s, the first one when the bank is full.
+    assert time.monotonic() - began >= 0.2 * (renewed - 1)
 
 
 def test_the_hosts_word_on_duty_counts_also_in_the_midst_of_a_rest(tmp_path):
     config = replace(CONFIG, batch=1, duty=1e-6, **LIVE)
-    end = time.monotonic() + 10
     with BankWriter.create(tmp_path / "bank", replace(SPEC, **LIVE)) as writer:
 
         def stop():
             if writer.published == 2:
                 write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=0))
-            return writer.published > 5 or time.monotonic() > end
+            return writer.published > 5
 
         fill(writer, config, stop=stop)
-        assert writer.published > 5
 
 
 def test_each_batch_of_a_live_bank_is_told_as_one_stretch_of_work(tmp_path):
     begin = time.monotonic()
-    published = refresh(tmp_path, 0.2, duty=0.5).published
+    published = refresh(tmp_path, 3, duty=0.5).published
     stretches = np.array(read_work(tmp_path / "bank"))
     assert len(stretches) == published > 2
     assert (np.diff(stretches.ravel()) >= 0).all()
@@ -389,7 +395,7 @@ def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
     producer = start()
     shown: list[int] = []
     producer.wait(13, 60, shown.append)
-    assert producer.process.wait(10) == 0
+    assert producer.process.wait(60) == 0
     assert not producer.alive()
     assert (shown[-1], producer.log.read_text()) == (13, "")
     assert verify_bank(tmp_path / "bank") == 3
@@ -397,11 +403,16 @@ def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
     assert (spec.run_id, spec.capacity, spec.edits) == ("run", 13, ("elastic",))
 
 
-def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_path):
-    producer = start(frozen=False, duty=0.5)
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(
+    start, tmp_path, monkeypatch, device
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    producer = start(frozen=False, duty=0.5, device=device)
     producer.wait(13, 60)
     pid = producer.process.pid
     assert psutil.Process(pid).nice() == psutil.Process().nice() + 10
+    assert psutil.Process(pid).environ()["OMP_NUM_THREADS"] == "1"
     assert os.getsid(pid) == os.getsid(0)  # else Linux would not heed the niceness
     assert os.getpgid(pid) != os.getpgid(0)  # else Ctrl-C would reach it
     producer.stop()
@@ -460,10 +471,10 @@ def test_a_bank_made_otherwise_is_not_taken_up(start, tmp_path):
 @pytest.mark.parametrize(
     ("where", "temporary"), [("ok", False), ("slow", True), ("stubborn", True)]
 )
-def test_a_producer_ends_within_three_seconds_of_its_killed_parent(tmp_path, where, temporary):
+def test_a_producer_ends_when_its_parent_was_killed(tmp_path, where, temporary):
     config = config_of(tmp_path, where, frozen=False, segment_samples=4, temporary=temporary)
     (child,) = killed_host(tmp_path, config, "begun")
-    assert wait_until(lambda: gone(child), 3)
+    assert wait_until(lambda: gone(child))
     assert Path(config.bank).exists() != temporary
 
 
@@ -502,9 +513,8 @@ def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_p
     assert not producer.alive()
     assert verify_bank(tmp_path / "bank") == 3
     BankWriter.attach(tmp_path / "bank").close()
-    began = time.monotonic()
     producer.stop()
-    assert time.monotonic() - began < 2
+    assert producer.process.returncode == -signal.SIGTERM
     assert gone(janitor)
 
 
@@ -516,7 +526,7 @@ def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_p
 def test_a_killed_host_leaves_no_scratch_bank_nobody_works_on(tmp_path, where, changes):
     config = config_of(tmp_path, where, batch=1, segment_samples=1, temporary=True, **changes)
     (child,) = killed_host(tmp_path, config, "over")
-    assert wait_until(lambda: gone(child), 3)
+    assert wait_until(lambda: gone(child))
     assert not Path(config.bank).exists()
 
 

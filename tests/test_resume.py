@@ -1,5 +1,6 @@
 """``cgan3d`` cut off and resumed: equal to the bit."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_another_architecture_is_named_by_its_first_tensor(tmp_path):
     says = r"step-00000001: .*first net/discriminator/down\.0.*, expected .* into a new folder, -o$"
     with pytest.raises(IntegrityFault, match=says):
         train(*cgan(d_width=8), options(steps=2), folder=tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("device", "NVIDIA H100"), ("tf32", "convolutions")])
+def test_another_device_and_its_tf32_are_told(tmp_path, key, value):
+    train(*cgan(), options(steps=1), folder=tmp_path)
+    state = tmp_path / "checkpoints" / "step-00000001" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), key: value}))
+    report = train(*cgan(), options(steps=2), folder=tmp_path)
+    assert f"resumed with {key} " in report.notes[0]
+    assert f" instead of {value}: the run goes on" in report.notes[0]
 
 
 def test_another_precision_is_told(tmp_path):

@@ -34,7 +34,7 @@ def test_a_run_is_shown_with_all_there_is(run):
     found = describe_run(run)
     assert (found["state"], found["wrong"], found["generator"]) == ("complete", [], "cgan3d")
     assert found["steps"] == {"done": 4, "asked": 4}
-    assert found["precision"] == "fp32"
+    assert (found["precision"], found["device"]) == ("fp32", "cpu")
     assert found["images"] == 4
     assert found["lineage"] == {
         **{"dataset": "toy:2", "fold": "0", "cases": 12, "subjects": 12, "ancestors": []}

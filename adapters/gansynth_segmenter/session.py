@@ -168,9 +168,7 @@ class Session:
 
     def _train(self, stop: StopRequest) -> Segmenter:
         """Train what is left of it."""
-        import torch
-
-        from gansynth.precision import pick_device
+        from gansynth.precision import pick_device, seeded
         from gansynth.shelf import Callbacks
         from gansynth.training import FitOptions, train
         from gansynth_segmenter.augmentation import Warp
@@ -179,8 +177,7 @@ class Session:
 
         job, options = self.job, self.job.options
         cutter = Cutter(job.source, job.space)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(job.seed)
+        with seeded(job.seed):
             generator = build(options, cutter.schema, job.space.size)
         segmenter = Segmenter(generator, job.source.schema, job.space, job.regions, options)
         document = {**describe(segmenter), "trained_on": list(job.source.train_ids)}

@@ -65,7 +65,7 @@ FULL = DemoSize(
 FAST = DemoSize(
     phantoms=6,
     spacing_mm=4.0,
-    fit={**_NETWORK, "steps": "20", "sample_every": "20", "checkpoint_every": "20"},
+    fit={**_NETWORK, "steps": "6", "sample_every": "6", "checkpoint_every": "6"},
     host={"num_epochs": "1", "num_iterations_per_epoch": "8", "num_val_iterations_per_epoch": "2"},
 )
 FOLDERS = {

@@ -75,7 +75,7 @@ class Tuning:
             "generator": generator,
             "seed": self.spec["seed"],
         }
-        return Spec(FIT, document, f"fit for {arm}")
+        return Spec(FIT, document, f"fit for {arm}, {self._called(fold)}")
 
     def train(self, arm: str, fold: Split, rung: int) -> Spec:
         """A training of an inner fold, as long as the rung says."""
@@ -92,7 +92,11 @@ class Tuning:
             "measures": [self.spec["by"].partition("/")[0]],
             "seed": self.spec["seed"],
         }
-        return Spec(TRAIN, document, f"train {arm}, rung {rung}", () if fit is None else (fit.key,))
+        title = f"train {arm}, {self._called(fold)}, {share:.0%} of the steps"
+        return Spec(TRAIN, document, title, () if fit is None else (fit.key,))
+
+    def _called(self, fold: Split) -> str:
+        return f"inner fold {self.folds.index(fold) + 1} of {len(self.folds)}"
 
     def _generator(self, arm: str) -> dict[str, Any] | None:
         name = self.spec["host"][arm].get("generator")

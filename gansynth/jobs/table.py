@@ -31,6 +31,8 @@ TO_COME = (Phase.WAITING, Phase.QUEUED)
 class JobTable:
     """What ``run_jobs`` tells of its progress, on stderr; a context manager.
 
+    One table may be told of several runs of jobs, one after the other.
+
     Args:
         stream: where to write; stderr (as it is when the table is opened) if None.
         quiet: failures, and being stopped, only.
@@ -90,7 +92,7 @@ class JobTable:
     def _tell_news(self, progress: Progress, now: float) -> None:
         """A line for each job that ended since the last time."""
         before, self._phases = self._phases, {s.job.key: s.phase for s in progress.standings}
-        if before is None:
+        if before is None or before.keys() != self._phases.keys():
             if not self._quiet and self._live is None:
                 self._say(_beginning(progress), now)
             return

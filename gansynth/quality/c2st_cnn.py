@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.precision import pick_device
+from gansynth.precision import pick_device, seeded
 from gansynth.quality.c2st import C2ST, Bools, Judged
 from gansynth.quality.encoder import CROP
 from gansynth.quality.features import AT_ONCE, pictures
@@ -71,8 +71,7 @@ def _trained(
 ) -> Classifier:
     """Trained on as many slices of either side; parts of large ones."""
     device = pick_device(sides.device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(sides.seed + fold)
+    with seeded(sides.seed + fold):
         net = Classifier(planes[0].shape[2]).to(device).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=1e-2)
     kinds = [learnt[synthetic[learnt]], learnt[~synthetic[learnt]]]

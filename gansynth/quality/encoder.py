@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansynth.precision import seeded
 from gansynth.reporting import NullReporter, Reporter
 
 WIDTHS = (16, 32, 48)
@@ -75,8 +76,7 @@ class Encoder(nn.Module):
 
 def make_encoder(channels: int, seed: int = 0) -> Encoder:
     """One with fresh weights; torch's random state stays."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return Encoder(channels).eval()
 
 
@@ -98,8 +98,7 @@ def train_encoder(
     """
     o, device = options or EncoderOptions(), device or torch.device("cpu")
     encoder = make_encoder(pictures[0].shape[1], o.seed).to(device).train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(o.seed)
+    with seeded(o.seed):
         head = nn.Sequential(nn.Linear(NUMBERS, NUMBERS), nn.ReLU(), nn.Linear(NUMBERS, 32))
     head.to(device)
     learnt = [*encoder.parameters(), *head.parameters()]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gansynth.generator import Batch, Stage
 from gansynth.networks.blocks import strides_for
-from gansynth.precision import autocast, native_bf16
+from gansynth.precision import autocast, native_bf16, seeded
 from gansynth.reporting import NullReporter, Reporter
 from gansynth.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.training import Batches
@@ -118,8 +118,7 @@ def train_segmenter(
     """
     device = device or torch.device("cpu")
     values = tuple(v for v in schema.label_values if v != OUTSIDE)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
+    with seeded(options.seed):
         net = _unet(schema, size, len(values), options).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=1e-2)
     bf16 = native_bf16(device)

@@ -253,7 +253,7 @@ def seeded_oddly() -> Iterator[None]:
 
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - put back below
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(8_589_934_583)
             np.random.seed(2_147_483_629)  # noqa: NPY002
             random.seed(2_147_483_587)

@@ -120,11 +120,10 @@ class _Bench:
             self.held_out = self.lesions.cases
 
     def new(self) -> Generator:
-        import torch
+        from gansynth.precision import seeded
 
         # Weights come from torch's global generator: seed a copy of it.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             try:
                 return self.cls(self.schema, self.space.size, self.cls.Options(**self.options))
             except UsageFault as refusal:

@@ -9,6 +9,7 @@ With ``insert=lesion`` it draws lesions into real images instead (``gansynth_cga
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
@@ -34,6 +35,12 @@ from gansynth_cgan3d.objective import Objective
 from gansynth_cgan3d.options import CGANOptions
 
 __all__ = ["CGAN3D", "CGANOptions"]
+
+AT_ONCE = {"cuda": 4}
+"""Samples of one batch, always as many: how many are asked for together is then no matter. One at a
+time elsewhere: on a CPU larger batches gain nothing."""
+VOXELS_AT_ONCE = 2**23
+"""In one batch at most, unless a single sample has more."""
 
 
 class CGAN3D(Generator):
@@ -314,18 +321,17 @@ class CGAN3D(Generator):
         if self.inserting is not None and not self.nets:
             return [self._inserted(*asked) for asked in zip(conditions, seeds, strict=True)]
         self.net.eval()
+        asked = list(zip(conditions, seeds, strict=True))
         samples: list[Sample] = []
-        start = 0
         with settled(self.net):
-            while start < len(conditions):
-                count = self._at_once(conditions[start:])
-                part, part_seeds = conditions[start : start + count], seeds[start : start + count]
-                told = self._told(part)
-                drawn = self._draw(told, part_seeds).float()
+            while len(samples) < len(asked):
+                at_once = self._at_once(asked[len(samples)][0])
+                part = asked[len(samples) :][:at_once]
+                whole = [*part, *part[:1] * (at_once - len(part))]
+                told = self._told([condition for condition, _ in whole])
+                drawn = self._draw(told, [seed for _, seed in whole]).float()
                 drawn = self.finished(drawn, told.labels, told.insertion)
-                for one, condition, seed in zip(drawn, part, part_seeds, strict=True):
-                    samples.append(self._sample(one, condition, seed))
-                start += count
+                samples += [self._sample(one, *of) for one, of in zip(drawn, part, strict=False)]
         return samples
 
     def _told(self, conditions: Sequence[Condition]) -> Told:
@@ -340,13 +346,15 @@ class CGAN3D(Generator):
         assert insertion is not None, "there are lesions to insert"
         return self._sample(insertion.start[0], condition, seed)
 
-    def _at_once(self, conditions: Sequence[Condition]) -> int:
-        """How many of the next conditions to draw in one batch."""
-        # On a CPU larger batches gain nothing, and one at a time is equal to the bit at any size.
-        if self.device.type != "cuda":
+    def _at_once(self, condition: Condition) -> int:
+        """Samples of a batch with such a condition."""
+        most = AT_ONCE.get(self.device.type, 1)
+        if most == 1:
             return 1
-        told = self.conditions.of_conditions(conditions[:1], torch.device("cpu"))
-        return 1 if tile_edge(self.net, told.size, self.options.sample_tile) else len(conditions)
+        size = self.conditions.of_conditions([condition], torch.device("cpu")).size
+        if tile_edge(self.net, size, self.options.sample_tile):
+            return 1
+        return max(1, min(most, VOXELS_AT_ONCE // math.prod(size)))
 
     def _draw(self, told: Told, seeds: Sequence[int]) -> Tensor:
         net, size, conditions = self.net, told.size, self.conditions

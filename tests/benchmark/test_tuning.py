@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from gansynth.benchmark import tuning
+from gansynth.benchmark.choosing import CHOICE
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Spec
 from gansynth.benchmark.tuning import Tuning, choose, going_on, shortened
@@ -18,6 +22,7 @@ from gansynth.errors import TrainingFault
 from gansynth.integrity import read_json
 from gansynth.jobs.graph import Phase, Report, Standing
 from tests.benchmark.people import design_of, finish, plan_of
+from tests.processes import until
 
 ARMS = [
     "default",
@@ -356,6 +361,85 @@ def test_another_seed_deals_otherwise(tmp_path):
     assert folds[0] == json.dumps(open_tuning(tmp_path, plan(), 0).folds)
 
 
+# -- typed, killed, typed again --------------------------------------------------------------------
+
+TOY_HOST = """
+import json, pathlib, sys, time
+told, _, here = sys.argv[1:]
+spec = json.load(open(told))["spec"]
+steps, arm = spec.get("host", {}).get("set", {}).get("steps"), spec.get("generator") is None
+name = f"{spec['kind']}-{steps}-{arm}"
+with pathlib.Path(here, "begun").open("a") as begun:
+    begun.write(name + "\\n")
+while name == "train-40-False" and not pathlib.Path(here, "calm").exists():
+    time.sleep(0.05)
+scores = {case: (0.5 if arm else 0.6) for case, *_ in spec.get("judged", ())}
+print(json.dumps({"seconds": 1.0, "scores": {"dice/mean": scores}}))
+"""
+TYPED = """
+import sys
+from pathlib import Path
+from unittest.mock import patch
+from gansynth.benchmark import working
+from gansynth.benchmark.choosing import Wanted, choose_arm
+from gansynth.jobs.job import Job
+from tests.benchmark.people import people
+from tests.benchmark.test_tuning import SHORT, TOY_HOST, plan
+
+here = sys.argv[1]
+
+
+def toy(key, title, kind, argv, **more):
+    return Job(key, title, kind, (sys.executable, "-c", TOY_HOST, *argv[3:], here), **more)
+
+
+with people(), patch.object(working, "Job", toy):
+    choose_arm(plan(**SHORT), Wanted(Path(here, "tune"), size=6, executor="local:2"))
+"""
+SHORT = {"arms": ["default", {"name": "pasted", "from": "copy-paste"}], "tune": {"folds": 2}}
+"""Two arms, in the rungs that a plan has unless it names others."""
+
+
+def typed(folder: Path) -> subprocess.Popen[str]:
+    """``gansynth tune`` with a toy host, which waits in the second rung until it is ``calm``."""
+    words = [sys.executable, "-c", TYPED, str(folder)]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_race_of_two_rungs_that_is_killed_is_taken_up_and_may_be_typed_again(tmp_path):
+    def begun() -> Counter[str]:
+        file = tmp_path / "begun"
+        return Counter(file.read_text().split() if file.exists() else ())
+
+    def ended() -> str:
+        with typed(tmp_path) as tune:
+            _, err = tune.communicate(timeout=120)
+        assert tune.returncode == 0, err
+        return err
+
+    with typed(tmp_path) as tune:
+        until(lambda: begun()["train-40-False"] == 2 or tune.poll() is not None)
+        tune.kill()
+    assert begun()["train-40-False"] == 2, "the second rung was not reached"
+    locks = [FileLock(file) for file in (tmp_path / "tune").glob("*/inner/.work/*.lock")]
+    for lock in locks:  # held until the killed one's jobs have ended too
+        lock.acquire(timeout=60)
+        lock.release()
+    (tmp_path / "calm").touch()
+    before = begun()
+    ended()
+    first_rung = {name: count for name, count in before.items() if "-40-" not in name}
+    assert first_rung == {"fit-None-False": 2, "train-10-False": 2, "train-10-True": 2}
+    assert {name: begun()[name] for name in first_rung} == first_rung
+    choice = read_json(tmp_path / "tune" / CHOICE)
+    assert choice["chosen"] == "pasted"
+    assert [rung["share"] for rung in choice["rungs"]] == [0.25, 1.0]
+    after = begun()
+    assert "6 jobs: 6 done already" in ended()
+    assert begun() == after
+    assert read_json(tmp_path / "tune" / CHOICE) == choice
+
+
 # -- a real one ------------------------------------------------------------------------------------
 
 
@@ -363,7 +447,7 @@ def test_another_seed_deals_otherwise(tmp_path):
 def test_a_real_race_ends_with_a_choice(tmp_path):
     """Real processes on coarse phantoms, three steps each."""
     pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
-    from gansynth.benchmark.choosing import CHOICE, Wanted, choose_arm
+    from gansynth.benchmark.choosing import Wanted, choose_arm
     from gansynth.phantoms import PhantomOptions, write_gliomas
 
     write_gliomas(tmp_path / "data", 5, seed=0, options=PhantomOptions(spacing_mm=8.0))

@@ -99,6 +99,19 @@ class TestPlain:
             "fit: b: done in 0:05  (2/2 done)",
         ]
 
+    def test_one_table_is_told_of_several_runs_of_jobs(self):
+        stream = io.StringIO()
+        with JobTable(stream) as table:
+            for title in "ab":
+                table(Progress([standing(title, Phase.WAITING)], 1))
+                table(Progress([standing(title, Phase.DONE, seconds=5)], 1))
+        assert stream.getvalue().splitlines() == [
+            "1 jobs: 0 done already, 1 to run",
+            "fit: a: done in 0:05  (1/1 done)",
+            "1 jobs: 0 done already, 1 to run",
+            "fit: b: done in 0:05  (1/1 done)",
+        ]
+
     def test_a_failure_is_told_though_quiet(self):
         line = "warning: fit: b: failed: no; log: none"
         assert self.told(Phase.RUNNING, Phase.FAILED, quiet=True) == [line]

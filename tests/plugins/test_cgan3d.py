@@ -17,6 +17,7 @@ from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
 from gansynth.testing import ToySource, check_generator
 from gansynth.training import FitOptions, train
+from gansynth_cgan3d import model
 from gansynth_cgan3d.context import ContextClusters
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
@@ -332,3 +333,17 @@ def test_no_context_means_none():
     generator.observe(cases())
     assert generator.context(cases()[0]) is None
     assert generator.state() == {"centres": None}
+
+
+@pytest.mark.parametrize(("most", "at_once"), [(2**23, 4), (2 * 8**3 + 1, 2), (1, 1)])
+def test_a_device_draws_batches_of_one_size_whatever_is_asked(monkeypatch, most, at_once):
+    """As on CUDA, where a batch of another size is rounded otherwise."""
+    monkeypatch.setitem(model.AT_ONCE, "cpu", 4)
+    monkeypatch.setattr(model, "VOXELS_AT_ONCE", most)
+    generator, sizes = build((8, 8, 8)), []
+    generator.net.register_forward_pre_hook(lambda net, given: sizes.append(len(given[0])))
+    together = draw(generator, *range(7))
+    alone = [draw(generator, seed)[0] for seed in range(7)]
+    assert set(sizes) == {at_once}
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one.image, other.image)

@@ -21,19 +21,19 @@ from gansynth_cli.main import main
 from tests.zoo.members import ZOO, ZooSource
 from tests.zoo.paired import MMGAN
 
-SLOW: dict[str, Any] = {"where": "", "mark": "", "seconds": 60.0}
-"""What takes a minute (``read``, ``step`` or ``preview``), and a file that says it has begun."""
+SLOW: dict[str, Any] = {"where": "", "mark": "", "seconds": 1000.0}
+"""What never ends (``read``, ``step`` or ``preview``), and a file that says it has begun."""
 
 
 def dawdle(where: str) -> None:
-    """Take a minute, if that is asked for here."""
+    """Take longer than any test, if that is asked for here."""
     if SLOW["where"] == where:
         Path(SLOW["mark"]).touch()
         time.sleep(SLOW["seconds"])
 
 
 class Slow(MMGAN):
-    """MM-GAN, whose fifth step and whose sampling may take a minute."""
+    """MM-GAN, whose fifth step and whose sampling may never end."""
 
     name = "zoo_slow"
 
@@ -50,7 +50,7 @@ class Slow(MMGAN):
 
 
 class SlowSource(ZooSource):
-    """Toy cases, which may take a minute each to read."""
+    """Toy cases, whose reading may never end."""
 
     def load(self, case_id: str) -> Any:
         """A case."""

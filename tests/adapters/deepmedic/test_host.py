@@ -413,8 +413,8 @@ def test_a_signal_ends_it_and_all_that_it_forked(waiting, mode, number, code):
     workers = psutil.Process(child.pid).children(recursive=True)
     assert bool(workers) == (mode > 0)
     child.send_signal(number)
-    assert child.wait(timeout=10) == code
-    assert psutil.wait_procs(workers, timeout=5)[1] == []
+    assert child.wait(timeout=60) == code
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 @pytest.mark.slow
@@ -424,11 +424,11 @@ def test_what_it_forked_ends_when_it_is_killed(waiting):
     assert len(workers) >= 2
     child.kill()
     child.wait()
-    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 def test_it_ends_when_its_parent_has_gone(waiting):
-    assert waiting(0, parent=2**22 + 1).wait(timeout=10) == 143
+    assert waiting(0, parent=2**22 + 1).wait(timeout=60) == 143
 
 
 # -- centres of segments ---------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from gansynth_nnunet.launch import parse_options
 from gansynth_nnunet.outcome import read_outcome
 from gansynth_nnunet.record import SessionRecord, describe_session
 from gansynth_nnunet.source import open_nnunet
+from tests.processes import until
 
 QUICK = {
     "num_epochs": "1",
@@ -309,16 +309,13 @@ def test_any_other_failure_quotes_the_last_line(tmp_path):
 def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     code = (
         "import os, signal, subprocess, sys;"
-        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)']);"
         "print(p.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    began = time.monotonic()
     ended = run(code, tmp_path / "log")
-    assert time.monotonic() - began < 20
     with pytest.raises(TrainingFault, match="signal SIGKILL"):
         child.raise_if_failed(ended, "training")
-    time.sleep(0.1)
-    assert not Path(f"/proc/{int(ended.last[0])}/exe").exists()
+    until(lambda: not Path(f"/proc/{int(ended.last[0])}/exe").exists())
 
 
 def test_what_a_killed_child_left_in_memory_is_removed():
@@ -348,10 +345,9 @@ def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
     log = tmp_path / "log"
     command = [sys.executable, str(script), str(log)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        while not (log.exists() and log.read_text()):
-            time.sleep(0.05)
+        until(lambda: log.exists() and log.read_text() != "")
         parent.send_signal(number)
-        said = parent.communicate(timeout=20)[0].split()
+        said = parent.communicate(timeout=60)[0].split()
     assert said[0] == expected.__name__
     assert said[-1] in (f"-{number.value}", "1")
     if number == signal.SIGTERM:
