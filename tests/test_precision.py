@@ -9,7 +9,6 @@ import torch
 
 from gansynth.precision import device_name, seeded, set_seed, tf32
 from gansynth.quality.encoder import EncoderOptions, make_encoder, train_encoder
-from gansynth.selector import build_net
 from gansynth.training import train
 from tests.zoo.members import loop, member, toy_batches
 
@@ -61,9 +60,8 @@ def test_a_seed_for_a_while_gives_its_numbers_and_leaves_the_stream_as_it_was():
     [
         lambda: make_encoder(1),
         lambda: train_encoder([torch.rand(4, 1, 64, 64)], EncoderOptions(steps=1, batch_size=2)),
-        lambda: build_net(1, 4),
     ],
-    ids=["make_encoder", "train_encoder", "selector"],
+    ids=["make_encoder", "train_encoder"],
 )
 def test_who_seeds_on_the_cpu_leaves_cudas_random_numbers_alone(seeds, use):
     use()
