@@ -189,10 +189,10 @@ def lines_of_evaluation(found: Mapping[str, Any], folder: Path) -> Iterator[str]
     from gansynth.evaluation.report.parts import parts
 
     for part in parts(Node(dict(found))):
-        answers = (
-            f"{sign.sign if sign else ''} {plain(line)}".strip() for sign, line in part.lines
-        )
-        yield f"{part.title}: {' '.join(answers)}"
+        told = [(sign.sign if sign else "", plain(line)) for sign, line in part.lines]
+        if part.title == "Realism":  # which figures is a matter for the report
+            told = [(sign, text.partition(":")[0]) for sign, text in told]
+        yield f"{part.title}: {'  '.join(f'{sign} {text}'.strip() for sign, text in told)}"
     for alarm in found["alarms"]:
         yield f"ALARM {alarm['text']}"
     yield f"report: {found['files']['report.html']}"

@@ -8,6 +8,7 @@ import pytest
 from gansynth_cli import results
 from gansynth_cli.commands import benchmark, tune
 from tests.benchmark import documents
+from tests.evaluation import documents as evaluation
 
 DRAWN = {"drawn_real": 24, "drawn_synthetic": 24, "realised_synthetic_share": 0.5,
          "asked_synthetic_share": 0.5}  # fmt: skip
@@ -155,3 +156,18 @@ def test_a_look_at_the_development_split_is_followed_by_the_sealed_one():
 def test_a_measure_has_its_own_unit_in_the_lines_of_a_benchmark():
     lines = benchmarked(primary="hd95/1")
     assert "HD95 (1), mm" in lines[2]
+
+
+def test_an_evaluation_is_told_by_its_three_answers_first():
+    found = evaluation.full() | {"files": {"report.html": "out/report.html"}}
+    lines = list(results.lines_of_evaluation(found, Path("runs/g0")))
+    assert lines[0] == (
+        "Realism: ◆ Like real in 3 of 10 figures  ▼ Unlike real in 6 of 10 figures  "
+        "○ Unclear in 1 of 10 figures"
+    )
+    assert [line.partition(":")[0] for line in lines[1:3]] == ["Labels", "Memorisation"]
+    assert lines[3].startswith("ALARM ")
+    assert lines[-3:-1] == [
+        "report: out/report.html",
+        "next: gansynth augment --generator runs/g0 --ratio 1:1,",
+    ]
