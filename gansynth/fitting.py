@@ -215,9 +215,6 @@ def _finish(
 ) -> dict[str, Any]:
     run = Run(out, job.generator, dict(manifest))
     ratio = spectrum(job, run)
-    for name, row in zip(job.generator.schema.channels, ratio, strict=True):
-        bands = " ".join(f"{value:.2f}" for value in row)
-        reporter.say(f"power spectrum synthetic/real, low to high frequency, {name}: {bands}")
     _draw_curves(out)
     monitor = _monitor(job, out, manifest, reporter)
     shown = final_sheets(job, run, reporter)

@@ -8,6 +8,18 @@ from pathlib import Path
 from gansynth.integrity import write_bytes_atomic
 
 FILE = "metrics.csv"
+NO_PLAYERS = ("privacy", "diversity")
+"""Whose values are no losses."""
+
+
+def short_losses(values: Mapping[str, float]) -> dict[str, float]:
+    """``{"G": 0.41, "D": 0.52}``: each player's loss, the sum of its terms, under its initial."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        player, slash, _ = name.partition("/")
+        if slash and player not in NO_PLAYERS:
+            found[player[0].upper()] = found.get(player[0].upper(), 0.0) + value
+    return found
 
 
 class MetricsLog:

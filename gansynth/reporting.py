@@ -37,8 +37,8 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Tell the user one line that should not be missed."""
 
-    def task(self, total: int, title: str) -> AbstractContextManager[Task]:
-        """Open a piece of work of ``total`` units; leaving the context closes it."""
+    def task(self, total: int, title: str, done: int = 0) -> AbstractContextManager[Task]:
+        """Open a piece of work of ``total`` units, some ``done`` before; leaving closes it."""
 
 
 class NullReporter:
@@ -51,7 +51,7 @@ class NullReporter:
         """Drop the line."""
 
     @contextmanager
-    def task(self, total: int, title: str) -> Iterator[Task]:
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[Task]:
         """A task nobody watches."""
         yield _Silent()
 
@@ -87,25 +87,25 @@ class RichReporter:
         self._write(f"warning: {text}")
 
     @contextmanager
-    def task(self, total: int, title: str) -> Iterator[Task]:
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[Task]:
         """A bar on a terminal, else a plain line now and then; nothing if quiet."""
         if self._quiet:
             yield _Silent()
         elif self._target().isatty():
-            with self._bar(total, title) as task:
+            with self._bar(total, title, done) as task:
                 yield task
         else:
-            yield _Plain(self._write, total, title, self._clock)
+            yield _Plain(self._write, total, title, done, self._clock)
 
     @contextmanager
-    def _bar(self, total: int, title: str) -> Iterator[Task]:
+    def _bar(self, total: int, title: str, done: int) -> Iterator[Task]:
         # Tasks may nest; rich draws one live display at a time, so the outermost owns it.
         outermost = self._bars is None
         bars = self._bars or _new_bars(self._target())
         self._bars = bars
         if outermost:
             bars.start()
-        row = bars.add_task(title, total=total, shown="")
+        row = bars.add_task(title, total=total, completed=done, shown="")
         try:
             yield _Bar(bars, row)
         finally:
@@ -146,11 +146,16 @@ class _Bar:
 
 class _Plain:
     def __init__(
-        self, write: Callable[[str], None], total: int, title: str, clock: Callable[[], float]
+        self,
+        write: Callable[[str], None],
+        total: int,
+        title: str,
+        done: int,
+        clock: Callable[[], float],
     ) -> None:
         self._write, self._total, self._title, self._clock = write, total, title, clock
         self._begun = self._last_time = clock()
-        self._done = self._last_done = 0
+        self._before = self._done = self._last_done = done
         self._shown: dict[str, object] = {}
 
     def advance(self, n: int = 1, **shown: object) -> None:
@@ -165,7 +170,7 @@ class _Plain:
 
     def _line(self, elapsed: float) -> str:
         share = self._done / max(1, self._total)
-        left = elapsed / max(1, self._done) * max(0, self._total - self._done)
+        left = elapsed / max(1, self._done - self._before) * max(0, self._total - self._done)
         parts = [f"{self._title}: {self._done}/{self._total} ({share:.0%})"]
         parts.append(f"elapsed {clock_text(elapsed)}")
         if left:
@@ -185,7 +190,7 @@ def clock_text(seconds: float) -> str:
 
 def _values(shown: dict[str, object]) -> str:
     return "  ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in shown.items()
     )
 
@@ -200,14 +205,22 @@ def _new_bars(stream: TextIO) -> Progress:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    # What must be read has its width; the values get what is left, and are cut there.
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA", style="progress.remaining"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}", markup=False),
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(no_wrap=True, max_width=24, overflow="ellipsis"),
+        ),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("ETA", style="progress.remaining", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True), compact=True),
+        TextColumn("{task.fields[shown]}", markup=False, table_column=rest),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         console=Console(file=stream),
+        expand=True,
     )

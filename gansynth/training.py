@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gansynth.errors import TrainingFault
 from gansynth.generator import Batch, Generator, Stage, Step
 from gansynth.learner import Learner
-from gansynth.metrics_log import MetricsLog
+from gansynth.metrics_log import MetricsLog, short_losses
 from gansynth.parallel import Team
 from gansynth.precision import Precision, device_name, open_fabric, resolve, set_seed, tf32
 from gansynth.shelf import MOST_ROLLBACKS, Callbacks, Shelf
@@ -166,6 +166,8 @@ def train(
         start, ill = 0, shelf.publish(0, announce=steps == 0)
         if ill:
             raise TrainingFault(f"training: {ill}; expected finite weights to start from")
+    if 0 < start < steps:
+        callbacks.reporter.say(f"going on from step {start} of {steps}")
     log = MetricsLog(folder if team.leads else None, start)
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
@@ -174,7 +176,7 @@ def train(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ThreadPoolExecutor(1) as loader,
         callbacks.stop.deferred(),
-        callbacks.reporter.task(max(steps - start, 0), "fit") as bar,
+        callbacks.reporter.task(steps, "fit", min(start, steps)) as bar,
     ):
 
         def fetch(index: int, images: int) -> Any:
@@ -248,7 +250,7 @@ def train(
                 if done % options.log_every == 0 or done == steps:
                     last_losses = log.write(done, shown, at)
                     callbacks.metrics(done, last_losses)
-                bar.advance(1, **last_losses)
+                bar.advance(1, **short_losses(last_losses))
                 published = done % options.checkpoint_every == 0 or done == steps
                 if published:
                     ill = shelf.publish(done)

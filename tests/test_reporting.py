@@ -1,9 +1,14 @@
 """Progress and warnings: bars on a terminal, plain lines elsewhere, nothing of it on stdout."""
 
+import fcntl
 import io
+import os
 import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 
 import pytest
 
@@ -20,6 +25,50 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+
+SHOWN = """
+import sys
+from gansynth.reporting import RichReporter
+losses = {"G": 0.4123, "D": 0.5199} | {f"loss{n}": n / 7 for n in range(20)}
+with RichReporter().task(150, "fit", 53) as task:
+    for step in range(22):
+        task.advance(1, **losses)
+"""
+
+
+def screen_lines(columns: int) -> list[str]:
+    """What a terminal of so many columns is sent, line by line, without colours."""
+    parent, child = os.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    with subprocess.Popen(
+        [sys.executable, "-c", SHOWN], stderr=child, env={**environ, "TERM": "xterm"}
+    ) as process:
+        os.close(child)
+        sent = b""
+        with suppress(OSError):  # the other side is closed
+            while chunk := os.read(parent, 4096):
+                sent += chunk
+        assert process.wait() == 0
+    os.close(parent)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent.decode())
+    return [line for line in re.split(r"[\r\n]+", plain) if line]
+
+
+@pytest.mark.parametrize("columns", [80, 110, 140])
+def test_bar_count_eta_and_two_losses_are_seen_at_every_width(columns):
+    lines = screen_lines(columns)
+    assert re.match(r"fit [━╸╺ ]+ 75/150 ETA [-:0-9]+ G 0\.412  D 0\.52  loss0", lines[-1])
+    assert all(line.startswith("fit") and len(line) <= columns for line in lines)
+
+
+def test_work_that_goes_on_counts_what_was_done_before_but_not_for_its_eta():
+    stream, clock = io.StringIO(), Clock()
+    with RichReporter(stream, clock=clock).task(150, "fit", 50) as task:
+        clock.now += 100.0
+        task.advance(25)
+    assert stream.getvalue() == "fit: 75/150 (50%)  elapsed 1:40  ETA 5:00\n"
 
 
 def plain_lines(total: int, seconds_each: float) -> list[str]:

@@ -4,6 +4,7 @@
 import json
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from gansynth import checkpoint
 from gansynth.curves import read_metrics
 from gansynth.errors import IntegrityFault, TrainingFault
 from gansynth.generator import Batch, Generator, GeneratorOptions, Phase, Stage
+from gansynth.metrics_log import short_losses
+from gansynth.reporting import NullReporter
 from gansynth.schema import Schema
 from gansynth.shelf import Callbacks
 from gansynth.training import FitOptions, _stage_at, train
@@ -123,6 +126,47 @@ def test_the_averages_go_on_where_they_were(tmp_path):
     for name, value in generator.nets["generator"].state_dict().items():
         if value.is_floating_point():
             assert torch.equal(value, whole[f"ema/generator/{name}"])
+
+
+class Told(NullReporter):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.tasks: list[tuple[int, int]] = []
+        self.shown: dict[str, object] = {}
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[Any]:
+        self.tasks.append((total, done))
+        yield self
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        self.shown |= shown
+
+
+def test_what_is_gone_on_with_is_said_and_counted(tmp_path):
+    train(duel(), noise, options(steps=3), folder=tmp_path)
+    told = Told()
+    train(duel(), noise, options(steps=5), folder=tmp_path, callbacks=Callbacks(reporter=told))
+    assert told.said == ["going on from step 3 of 5"]
+    assert told.tasks == [(5, 3)]
+
+
+def test_progress_shows_a_loss_for_each_player():
+    told = Told()
+    report = train(duel(), noise, options(steps=2), callbacks=Callbacks(reporter=told))
+    losses = report.losses
+    assert told.shown == {"G": losses["generator/realism"], "C": losses["critic/gap"]}
+    assert told.said == []
+
+
+def test_terms_of_a_player_are_added_up_and_what_is_no_loss_is_left_out():
+    values = {"generator/a": 1.0, "generator/b": 0.5, "privacy/epsilon": 3.0, "rate": 1.0}
+    assert short_losses(values) == {"G": 1.5}
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_written_again(tmp_path):

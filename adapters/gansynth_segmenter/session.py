@@ -303,9 +303,9 @@ class _Watching(RichReporter):
         self._supply = supply
 
     @contextmanager
-    def task(self, total: int, title: str) -> Iterator[Task]:
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[Task]:
         """See ``RichReporter.task``."""
-        with super().task(total, "train" if title == "fit" else title) as task:
+        with super().task(total, "train" if title == "fit" else title, done) as task:
             yield _Steps(task, self._supply)
 
 

@@ -82,12 +82,20 @@ def _comparisons(document: Mapping[str, Any], matrices: Matrices) -> list[dict[s
             found = compare(runs, other, margin=margin or NO_MARGIN).to_json()
             if margin is None:
                 found |= {"margin": None, "equivalent": False, "equivalence_p": None}
+            if not _possible(found["interval"], key):
+                found["interval"] = {"low": None, "high": None}
             family.append({"arm": arm, "n": n, "measure": key, **found})
         for name in ("p", "wilcoxon_p"):
             for row, corrected in zip(family, holm([r[name] for r in family]), strict=True):
                 row[f"{name}_holm"] = corrected
         rows += family
     return rows
+
+
+def _possible(interval: Mapping[str, float | None], key: str) -> bool:
+    """Whether the difference of two values can be as large as an interval says."""
+    least, most = measure_of(key).bounds
+    return all(end is None or abs(end) <= most - least for end in interval.values())
 
 
 def _margin(document: Mapping[str, Any], key: str) -> float | None:
@@ -99,7 +107,8 @@ def _means(matrices: Matrices) -> list[dict[str, Any]]:
     rows = []
     for (arm, n, key), runs in matrices.items():
         # Of those who have a value in every run, as the interval is.
-        interval, values = interval_of_mean(runs), runs.complete().values
+        interval = interval_of_mean(runs, bounds=measure_of(key).bounds)
+        values = runs.complete().values
         rows.append(
             {
                 **{"arm": arm, "n": n, "measure": key, "runs": len(runs.draws)},
@@ -234,6 +243,8 @@ def _unlearnt(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
 
 def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict[str, Any]]:
     found = {}
+    labels = document.get("data", {}).get("labels") or {}
+    named = {str(value): label for label, value in labels.items()} | {"mean": "mean of labels"}
     for key in _keys(matrices):
         measure = measure_of(key)
         name, _, region = key.partition("/")
@@ -243,7 +254,10 @@ def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict
             says = " ".join([says, *_of_distances(document)])
             unit = document.get("data", {}).get("unit", unit) if unit else ""
         found[key] = {
-            **{"title": TITLES.get(name, name.replace("_", " ")), "region": region or None},
+            **{
+                "title": TITLES.get(name, name.replace("_", " ")),
+                "region": named.get(region, region) or None,
+            },
             **{"unit": unit, "better": measure.better, "says": says},
         }
     return found

@@ -55,6 +55,7 @@ def document_of(
             "test_subjects": len(study.people),
             "test_cases": len(study.judged),
             "unit": study.source.unit,
+            "labels": dict(study.source.schema.labels),
         },
         "primary": plan.judged_by,
         "control": plan.compared_with,

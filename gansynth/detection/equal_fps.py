@@ -71,8 +71,9 @@ class AtEqualFps:
         reached: the arm asked makes so many false positives at all; else its highest sensitivity
             stands in.
         ended: share of resamples in which it does not.
-        patients: how many there are.
+        units: how many there are of what is drawn again: patients, where they are known.
         resamples: how many were drawn.
+        unit: what is drawn again.
     """
 
     held: str
@@ -83,8 +84,9 @@ class AtEqualFps:
     difference: Estimate
     reached: bool
     ended: float
-    patients: int
+    units: int
     resamples: int
+    unit: str = "patients"
 
     def verdict(self) -> str:
         """One sentence that claims no more than the interval allows."""
@@ -100,17 +102,17 @@ class AtEqualFps:
             return f"{text}: there is nothing to compare."
         text += f": {gap.value:+.3f}"
         if np.isnan(gap.low):
-            return f"{text}; without resamples, this says nothing of other patients."
+            return f"{text}; without resamples, this says nothing of other {self.unit}."
         text += f" (95 % interval {gap.low:+.3f} to {gap.high:+.3f})"
-        if self.patients < FEW:
-            return f"{text}; {self.patients} patient(s) are too few for a verdict."
+        if self.units < FEW:
+            return f"{text}; {self.units} {self.unit} are too few for a verdict."
         if gap.low <= 0 <= gap.high:
             return f"{text}: no difference shown."
         if not self.reached and gap.value < 0:
             return f"{text}; not at equal numbers, so no verdict."
         more, less = (self.asked, self.held) if gap.value > 0 else (self.held, self.asked)
         return (
-            f"{text}: {more} finds more than {less} in patients like these {self.patients}, for "
+            f"{text}: {more} finds more than {less} in {self.unit} like these {self.units}, for "
             "these two trainings."
         )
 
@@ -118,7 +120,7 @@ class AtEqualFps:
         """All of it, the verdict included."""
         numbers = ("fps", "held_sensitivity", "asked_sensitivity")
         found = {k: None if np.isnan(getattr(self, k)) else getattr(self, k) for k in numbers}
-        rest = ("held", "asked", "reached", "ended", "patients", "resamples")
+        rest = ("held", "asked", "reached", "ended", "unit", "units", "resamples")
         return {
             **{k: getattr(self, k) for k in rest},
             **found,
@@ -127,13 +129,14 @@ class AtEqualFps:
         }
 
 
-def at_equal_fps(held: Arm, asked: Arm, weights: Array) -> AtEqualFps:
+def at_equal_fps(held: Arm, asked: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
     """What one arm finds at the other's false positives per slice.
 
     Args:
         held: stays at its confidence.
         asked: is read off its curve.
         weights: (B, P) of resamples, the same for both; none (0, P) leaves the interval undefined.
+        unit: what was drawn again.
     """
     once = everyone(weights.shape[1])
     fps, mine, yours, ended = _once(held, asked, once)
@@ -150,6 +153,7 @@ def at_equal_fps(held: Arm, asked: Arm, weights: Array) -> AtEqualFps:
         float(np.mean(np.concatenate([p[3] for p in parts]))) if parts else float(ended[0]),
         weights.shape[1],
         len(weights),
+        unit,
     )
 
 

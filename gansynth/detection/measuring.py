@@ -18,7 +18,7 @@ from gansynth.detection.equal_fps import Arm, at_equal_fps
 from gansynth.detection.free_response import CONFIDENCE, RATES, false_positives, sensitivity
 from gansynth.detection.matching import Pool, match, pooled
 from gansynth.detection.precision import Precision, coco_map
-from gansynth.detection.record import Array, Detections, Numbers
+from gansynth.detection.record import Array, Detections, Numbers, Seen
 from gansynth.detection.resampling import (
     FEW,
     chunks,
@@ -97,6 +97,7 @@ def measure_arms(
     weights = resamples(len(pool.subjects), asked.resamples, np.random.default_rng(asked.seed))
     first, *others = arms
     total, measured, compared = len(arms) + len(others), [], []
+    unit = unit_of(arms[first])
     for name in arms:
         measured.append(_arm(name, arms[name], pools[name], hits[name], weights, asked))
         progress(len(measured), total)
@@ -106,10 +107,13 @@ def measure_arms(
                 Arm(key, pools[key], hits[key][row], asked.confidence) for key in (first, name)
             )
             for held, moved in ((one, other), (other, one)):
-                compared.append({"iou": iou, **at_equal_fps(held, moved, weights).to_json()})
+                found = at_equal_fps(held, moved, weights, unit)
+                compared.append({"iou": iou, **found.to_json()})
         progress(len(arms) + done, total)
     return {
-        "patients": len(pool.subjects),
+        "patients": len(pool.subjects) if unit == "patients" else None,
+        "unit": unit,
+        "units": len(pool.subjects),
         "slices": pool.images,
         "slices_without_lesions": pool.images - len(np.unique(pool.true_image)),
         "lesions": len(pool.true_labels),
@@ -219,18 +223,33 @@ def _volumes(
     }
 
 
+def unit_of(found: Detections) -> str:
+    """What is drawn again for intervals: ``patients`` where they are known of all images.
+
+    Else ``volumes`` or ``images``, or ``groups`` where it is not the same of all.
+    """
+    known = {
+        "volumes" if seen.subject is None and seen.volume is not None
+        else "images" if _alone(seen) else "patients"
+        for seen in found.images
+    }  # fmt: skip
+    return known.pop() if len(known) == 1 else "groups"
+
+
+def _alone(seen: Seen) -> bool:
+    """Whether nobody said whom, or which volume, an image is of."""
+    return seen.subject in (None, seen.id) and seen.volume is None
+
+
 def warnings(arms: Mapping[str, Detections], asked: Asked) -> list[str]:
     """What a reader of the numbers should know."""
     one = next(iter(arms.values()))
     said = []
-    alone = sum(s.subject in (None, s.id) and s.volume is None for s in one.images)
-    if alone == len(one.images):
-        said.append("subject unknown: every image is its own patient, intervals are too narrow")
-    elif alone:
-        said.append(f"subject unknown of {alone} image(s): each is its own patient")
-    patients = len(pooled(one).subjects)
-    if asked.resamples and patients < FEW:
-        said.append(f"{patients} patient(s): fewer than {FEW} make no trustworthy interval")
+    unit, units = unit_of(one), len(pooled(one).subjects)
+    if unit != "patients":
+        said.append(f"patients are not known: intervals are of {unit}, and too narrow")
+    if asked.resamples and units < FEW:
+        said.append(f"{units} {unit}: fewer than {FEW} make no trustworthy interval")
     if one.confidence is not None and asked.confidence < one.confidence:
         said.append(
             f"confidence {asked.confidence:g}: detections were kept down to {one.confidence:g} "

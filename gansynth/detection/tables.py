@@ -42,12 +42,15 @@ def number(found: Mapping[str, float | None] | float | None, digits: int = 3) ->
 def heading(doc: Mapping[str, Any]) -> str:
     """What was measured on, in one sentence."""
     intervals = (
-        f"95 % intervals from {doc['resamples']} resamples of patients"
+        f"95 % intervals from {doc['resamples']} resamples of {doc['unit']}"
         if doc["resamples"]
         else "no intervals"
     )
+    known = doc["patients"]
+    people = "patients unknown" if known is None else f"{known} patients"
+    people += f", {doc['units']} volumes" if doc["unit"] == "volumes" else ""
     return (
-        f"{doc['patients']} patients, {doc['slices']} slices ({doc['slices_without_lesions']} "
+        f"{people}, {doc['slices']} slices ({doc['slices_without_lesions']} "
         f"without lesions), {doc['lesions']} boxes ({doc['split']}); detections of confidence >= "
         f"{doc['confidence']:g}; {intervals}."
     )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 VERSION = 1
 DOCUMENT = "evaluation.json"
 
+STRIP = 6
+"""Images of each side that are shown on top of the report."""
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
 
@@ -65,11 +67,13 @@ class Assessed:
         document: ``evaluation.json``.
         pictures: thumbnails by the names of the maps' points.
         pairs: near-copies beside what they are copies of.
+        strip: thumbnails of each side.
     """
 
     document: dict[str, Any]
     pictures: Mapping[str, bytes]
     pairs: Pairs
+    strip: Mapping[str, Sequence[bytes]]
 
 
 def evaluate(
@@ -158,7 +162,20 @@ def assess(
     document["alarms"] = alarms(document, figures)
     document["words"] = sentences(document, figures)
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
-    return Assessed(document, pictures, pairs if options.pictures else ())
+    if not options.pictures:
+        return Assessed(document, {}, (), {})
+    return Assessed(document, pictures, pairs, _strip(sides))
+
+
+def _strip(sides: Sides) -> dict[str, list[bytes]]:
+    """The first images of each side."""
+    from gansynth.evaluation.tsne import thumbnail
+
+    shown: dict[str, Sequence[Image]] = {"real": sides.real, "synthetic": sides.samples}
+    return {
+        side: [thumbnail(image.image, sides.window, image.labels) for image in images[:STRIP]]
+        for side, images in shown.items()
+    }
 
 
 def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Judges | None]:
@@ -223,7 +240,7 @@ def _write(found: Assessed, schema: Schema, out: Path) -> dict[str, str]:
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json_atomic(out / DOCUMENT, document)
-    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, found.pictures)}
+    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, found.pictures, found.strip)}
     with disk_errors(out):
         files |= write_copies(out, document.get("memorisation"), found.pairs, schema)
     return {name: str(path) for name, path in files.items()}

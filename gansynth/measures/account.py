@@ -57,8 +57,15 @@ def account_of(
     return headline(found), ""
 
 
-def lines_of(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """A table of a headline, row by row; nothing for metrics of another kind."""
+def lines_of(
+    metrics: Mapping[str, Any], names: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, ...]]:
+    """A table of a headline, row by row; nothing for metrics of another kind.
+
+    Args:
+        metrics: the headline.
+        names: label value -> its name, for people.
+    """
     if not isinstance(metrics.get("hd95"), Mapping):
         return
     unit = metrics["unit"]
@@ -66,7 +73,7 @@ def lines_of(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, overlap in metrics["dice"].items():
         counts = metrics["undefined"][name]
         yield (
-            name,
+            (names or {}).get(name, name),
             _shown(overlap, 3),
             _shown(metrics["hd95"][name], 2),
             *(str(counts[key]) for key in ("no_truth", "no_truth_predicted", "not_predicted")),
@@ -77,9 +84,8 @@ def said_of(metrics: Mapping[str, Any]) -> str:
     """What the table is of, in a sentence."""
     images = "volumes" if metrics["distances"] == "volumes" else "slices"
     return (
-        f"means over {metrics['subjects']} real held-out subject(s) of {metrics['cases']} case(s); "
-        f"HD95 within {images}, in {metrics['unit']}; the counts are of {images}: where the truth "
-        "has none there is no number, where nothing was predicted HD95 is the image's diagonal"
+        f"means over {metrics['subjects']} real held-out subject(s) of {metrics['cases']} case(s), "
+        f"HD95 within {images}, in {metrics['unit']}; the last columns count {images}:"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -23,6 +24,11 @@ class Measure(NamedTuple):
     better: Literal["higher", "lower"]
     says: str
     margin: float | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and most that a value can be."""
+        return (0.0, 1.0 if self.unit == "share" else math.inf)
 
 
 DICE_MARGIN = 0.005

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.errors import DataFault
+from gansynth.stats.bounds import ANY, within
 
 Better = Literal["lower", "higher", "real", "half"]
 """What is wished for: little, much, what real people have, or no more than chance (0.5)."""
@@ -18,7 +19,6 @@ Finding = Literal["like real", "unlike real", "unclear"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-ANY = (-math.inf, math.inf)
 LEVEL = 0.05
 """Share of intervals that may miss what they are to hold."""
 
@@ -181,7 +181,7 @@ def summarised(
         values: figures of samples, one mapping a split.
         reals: those of other real people in their place.
         people: that were dealt out.
-        bounds: what each can be, where intervals end.
+        bounds: what each can be; intervals stay within (``gansynth.stats.bounds``).
 
     Returns:
         Name -> the numbers of ``Figure`` by their names there.
@@ -215,5 +215,5 @@ def _about(
     if known.size < 2:
         return dict.fromkeys((mean, low, high), None)
     middle, away = float(known.mean()), reach * float(known.std(ddof=1))
-    ends = max(middle - away, bounds[0]), min(middle + away, bounds[1])
+    ends = within(middle, middle - away, middle + away, bounds)
     return {mean: middle, low: ends[0], high: ends[1]}

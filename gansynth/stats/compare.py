@@ -10,6 +10,7 @@ import numpy as np
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.stats.anova import Variance, variance
+from gansynth.stats.bounds import ANY, within
 from gansynth.stats.inference import Inference
 from gansynth.stats.runs import Floats, Runs, paired
 
@@ -153,17 +154,33 @@ def compare(
 
 
 def interval_of_mean(
-    runs: Runs, *, confidence: float = 0.95, resamples: int = 5000, seed: int = 0
+    runs: Runs,
+    *,
+    bounds: tuple[float, float] = ANY,
+    confidence: float = 0.95,
+    resamples: int = 5000,
+    seed: int = 0,
 ) -> Interval:
     """Confidence interval of the mean of one arm, over other draws, seeds and subjects.
 
     Subjects that lack a value in any run are left out.
 
+    Args:
+        runs: of the arm.
+        bounds: least and most that a value can be; the interval stays within (``bounds.within``).
+        confidence: of the interval.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
     Raises:
         UsageFault: an option out of range.
     """
     _check(confidence=confidence, resamples=resamples)
-    return _interval(_infer(runs.complete(), 1 - confidence, resamples, seed))
+    whole = runs.complete()
+    found, mean = _interval(_infer(whole, 1 - confidence, resamples, seed)), _mean(whole)
+    if mean is None or found.low is None or found.high is None:
+        return found
+    return Interval(*within(mean, found.low, found.high, bounds))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from gansynth.benchmark.analysis import analysed, matrices_of
+from gansynth.benchmark.report.verdict import verdict
 from gansynth.stats.compare import holm
 from gansynth.stats.worth import worth
+from tests.benchmark.making import Made, made_up
 
 CASES = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cat", "d1": "dan"}
 DICE = "dice/WT"
@@ -366,3 +368,31 @@ def test_a_mean_is_of_those_who_have_a_value_in_every_run():
     people = [[(a + b) / 2, *rest] for a, b, *rest in kept]
     assert rows[0]["mean"] == pytest.approx(np.mean(people))
     assert rows[0]["low"] < rows[0]["mean"] < rows[0]["high"]
+
+
+def test_intervals_of_means_stay_within_what_is_possible():
+    made = made_up(Made(draws=2, seeds=1, subjects=4, noise=0.2))
+    for mean in analysed(made)["means"]:
+        most = math.inf if mean["measure"].startswith("hd95") else 1.0
+        assert mean["low"] is None or 0 <= mean["low"] <= mean["high"] <= most
+
+
+def test_a_difference_beyond_what_is_possible_has_no_interval():
+    made = made_up(Made(draws=2, seeds=1, subjects=4, lost=()))
+    for run in made["runs"]:
+        if run["arm"] != "default":
+            high = run["draw"] == 0
+            run["scores"]["dice/foreground"] = dict.fromkeys(made["subjects"], 1.0 if high else 0.1)
+    rows = [c for c in analysed(made)["comparisons"] if c["measure"] == "dice/foreground"]
+    assert {tuple(row["interval"].values()) for row in rows} == {(None, None)}
+    words = verdict({**made, "comparisons": rows})
+    assert "the design is too small for an interval" in words["sentence"]
+
+
+def test_classes_have_their_names():
+    made = made_up(Made())
+    made["data"]["labels"] = {"background": 0, "Anterior": 1, "Posterior": 2}
+    regions = {key: measure["region"] for key, measure in analysed(made)["measures"].items()}
+    assert regions == {
+        "dice/foreground": "foreground", "dice/2": "Posterior", "hd95/1": "Anterior",
+    }  # fmt: skip

@@ -221,7 +221,12 @@ def test_markdown_has_the_same_verdict_and_numbers():
     assert sentence.replace("\u00a0", " ") in text.replace("\\", "")
     first = document["comparisons"][0]
     assert f"| {100 * first['difference']:+.2f} |" in text
-    assert "| `/comparisons/0` |" in text
+
+
+def test_markdown_has_no_json_pointers():
+    text = written("full")[2]
+    assert "`/" not in text
+    assert "JSON" not in text
 
 
 def test_markdown_of_hostile_names_has_no_markup():

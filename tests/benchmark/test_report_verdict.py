@@ -79,29 +79,70 @@ def test_a_loss_is_said_as_plainly_as_a_gain():
 
 def test_no_effect_within_the_margin_is_a_finding():
     found = verdict(document(comparison("gan", 6, 0.001, 0.002)))
-    assert "no effect on Dice beyond ± 0.50 points of “a GAN”" in found["sentence"]
+    assert (
+        "Dice changes by +0.10 points (95 % CI −0.10 to +0.30) with “a GAN”, no effect beyond "
+        "± 0.50 points."
+    ) in found["sentence"]
     assert found["per_arm"]["gan"] == (
         "At N = 6 there is no effect beyond ± 0.50 points: +0.10 points "
         "(95 % CI −0.10 to +0.30), p = 0.004 for lying within."
     )
 
 
-def test_what_is_not_shown_stands_beside_what_would_have_been_seen():
+def test_what_is_not_shown_stands_with_its_interval_before_what_would_have_been_seen():
     found = verdict(document(comparison("gan", 6, 0.004, 0.01)))
-    seen = "(a gain of 1.40 points would have been seen with 80 % power)"
-    assert f"neither gain nor loss is shown for “a GAN” {seen}" in found["sentence"]
-    assert "neither gain nor loss is shown: +0.40 points" in found["per_arm"]["gan"]
-    assert seen in found["per_arm"]["gan"]
-    assert "no effect" not in found["sentence"]
+    assert found["sentence"].endswith(
+        ": Dice changes by +0.40 points (95 % CI −0.60 to +1.40) with “a GAN”, so neither gain nor "
+        "loss is shown; a gain of 1.40 points would have been seen with 80 % power."
+    )
+    assert found["per_arm"]["gan"] == (
+        "At N = 6: +0.40 points (95 % CI −0.60 to +1.40), p = 0.400 after Holm, so neither gain "
+        "nor loss is shown; a gain of 1.40 points would have been seen with 80 % power."
+    )
 
 
 @pytest.mark.parametrize("p", [0.05, 0.2, None])
 @pytest.mark.parametrize("side", [1, -1])
 def test_an_interval_without_zero_shows_nothing_if_holm_does_not_agree(p, side):
     sentence = said(comparison("gan", 6, side * 0.012, 0.007, p_holm=p))
-    assert "neither gain nor loss is shown for “a GAN”" in sentence
+    assert "with “a GAN”, so neither gain nor loss is shown" in sentence
     assert "better" not in sentence
     assert "worse" not in sentence
+
+
+def test_why_an_interval_without_zero_shows_nothing_is_said():
+    found = verdict(
+        document(
+            comparison("gan", 6, 0.012, 0.007, p=0.014, p_holm=0.056),
+            comparison("other", 6, 0.001, 0.007, p=0.7, p_holm=1.0),
+        )
+    )
+    why = "leaves zero out, but p = 0.014 is 0.056 after Holm's correction for 2 comparisons"
+    assert f"; the interval of “a GAN” {why};" in found["sentence"]
+    assert f"; the interval {why};" in found["per_arm"]["gan"]
+    assert "leaves zero out" not in found["per_arm"]["other"]
+
+
+def test_an_interval_without_zero_that_no_test_follows_is_of_too_few():
+    sentence = said(comparison("gan", 6, 0.012, 0.007, p=None, p_holm=None))
+    assert "leaves zero out, but draws and subjects are too few for a test to follow it" in sentence
+
+
+def test_a_gain_that_there_is_no_room_for_is_not_said_to_have_been_seen():
+    sentence = said(comparison("gan", 6, 0.004, 0.2, mean_control=0.9))
+    assert "the design is too small to see even the largest gain that there is room for" in sentence
+    assert "would have been seen" not in sentence
+
+
+def test_gains_that_there_is_room_for_are_told_from_others():
+    sentence = said(
+        comparison("gan", 6, 0.004, 0.2, mean_control=0.9),
+        comparison("other", 6, 0.004, 0.02, mean_control=0.9),
+    )
+    assert (
+        "a gain of 2.80 points would have been seen with 80 % power, elsewhere none that there is "
+        "room for"
+    ) in sentence
 
 
 def test_a_small_p_shows_nothing_if_the_interval_holds_zero():
@@ -122,14 +163,14 @@ def test_sizes_are_named_where_they_differ():
     )
     assert "trained on 6 and 12 subjects" in sentence
     assert "with “a GAN” at N = 6;" in sentence
-    assert "shown for “a GAN” at N = 12 (" in sentence
+    assert "+0.10 points (95 % CI −0.90 to +1.10) with “a GAN” at N = 12, so" in sentence
 
 
 def test_effects_at_all_sizes_are_one_range():
     sentence = said(
         comparison("gan", 6, 0.012, 0.007), comparison("gan", 12, 0.02, 0.007), sizes=(6, 12)
     )
-    assert "better by 1.20 to 2.00 points with “a GAN”." in sentence
+    assert "1.20 to 2.00 points (95 % CIs within 0.50 to 2.70) with “a GAN”." in sentence
 
 
 def test_a_rival_without_a_gan_that_does_as_well_is_named():
@@ -163,7 +204,7 @@ def test_a_rival_at_another_size_is_not_held_against_the_gan():
 def test_a_gain_of_rivals_alone_is_not_credited_to_a_gan():
     sentence = said(comparison("gan", 6, 0.002, 0.01), comparison("elastic", 6, 0.013, 0.005))
     assert "Dice is better without a GAN, by 1.30 points" in sentence
-    assert "neither gain nor loss is shown for “a GAN”" in sentence
+    assert "with “a GAN”, so neither gain nor loss is shown" in sentence
 
 
 def test_more_real_cases_are_a_yardstick_not_a_rival():
@@ -182,9 +223,9 @@ def test_a_difference_without_an_interval_claims_nothing():
     found = verdict(
         document(comparison("gan", 6, 0.012, 0.007, interval=None, p_holm=None, mde=None))
     )
-    assert "neither gain nor loss is shown for “a GAN”." in found["sentence"]
+    assert "with “a GAN”, so neither gain nor loss is shown." in found["sentence"]
     assert found["per_arm"]["gan"] == (
-        "At N = 6 there is too little to tell: +1.20 points, without an interval."
+        "At N = 6: +1.20 points, the design is too small for an interval."
     )
 
 
@@ -242,7 +283,7 @@ def test_more_arms_than_a_sentence_holds_are_others():
     made = document(*(comparison(arm, 6, 0.002, 0.01) for arm in arms))
     made["arms"] |= {arm: {"title": arm, "generator": "cgan"} for arm in arms}
     found = verdict(made)
-    assert "for “gan0”, “gan1”, “gan2” and others (" in found["sentence"]
+    assert "(95 % CI −0.80 to +1.20) with “gan2” and others, so" in found["sentence"]
     assert set(found["per_arm"]) == set(arms)
 
 

@@ -123,14 +123,37 @@ def test_what_the_numbers_do_not_say_is_a_warning(run_cli, tmp_path):
     result = run_cli("detections", path)
     assert result.exit_code == 0
     for said in (
-        "subject unknown: every image is its own patient",
-        "2 patient(s): fewer than 10",
+        "patients are not known: intervals are of images, and too narrow",
+        "2 images: fewer than 10",
         "confidence 0.001: detections were kept down to 0.01",
         "d: 1 image(s) have the 2 detections",
         "double boxes were not dropped",
     ):
         assert f"warning: {said}" in result.stderr
     assert "not available: 2 of 2 images" in result.stdout
+    assert result.stdout.startswith("patients unknown, 2 slices (")
+    assert "resamples of images" in result.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("subjects", "volumes", "said"),
+    [
+        (("p", "p"), (None, None), (1, "patients", 1)),
+        ((None, None), ("v", "w"), (None, "volumes", 2)),
+        (("x", "y"), (None, None), (None, "images", 2)),  # each its own, as where nobody said
+        (("p", None), (None, None), (None, "groups", 2)),
+    ],
+)
+def test_patients_are_counted_only_where_they_are_known(
+    run_json, tmp_path, subjects, volumes, said
+):
+    images = [
+        replace(seen(name, [BOX], [BOX], [0.9]), subject=subject, volume=volume,
+                slice=None if volume is None else 0)
+        for name, subject, volume in zip("xy", subjects, volumes, strict=True)
+    ]  # fmt: skip
+    found = run_json("detections", write_detections(tmp_path / "d.json", document(*images)))
+    assert (found["patients"], found["unit"], found["units"]) == said
 
 
 OTHER: dict[str, Any] = {

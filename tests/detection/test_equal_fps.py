@@ -81,8 +81,8 @@ def test_a_curve_that_ends_before_is_said_to():
     assert (itself.reached, itself.ended) == (True, 0)
 
 
-def said(difference, *, patients=36, reached=True):
-    return AtEqualFps("A", "B", 1, 0.5, 0.6, difference, reached, 0, patients, 200).verdict()
+def said(difference, *, units=36, reached=True):
+    return AtEqualFps("A", "B", 1, 0.5, 0.6, difference, reached, 0, units, 200).verdict()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def said(difference, *, patients=36, reached=True):
         ((-0.1, -0.2, -0.01), {}, "A finds more than B in patients like these 36"),
         ((0.1, -0.01, 0.2), {}, "no difference shown"),
         ((0.1, 0.0, 0.2), {}, "no difference shown"),
-        ((0.1, 0.05, 0.2), {"patients": 9}, "9 patient(s) are too few for a verdict"),
+        ((0.1, 0.05, 0.2), {"units": 9}, "9 patients are too few for a verdict"),
         ((0.1, np.nan, np.nan), {}, "without resamples"),
         ((np.nan, np.nan, np.nan), {}, "nothing to compare"),
         ((-0.1, -0.2, -0.01), {"reached": False}, "not at equal numbers, so no verdict"),

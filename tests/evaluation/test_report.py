@@ -75,23 +75,44 @@ def test_tables_drawings_and_maps_speak_for_themselves(name):
     assert all(image.attributes["alt"] for image in page(name).all("img"))
 
 
+def about(name):
+    """What stands behind the answers."""
+    return next(d for d in page(name).all("div") if d.attributes.get("id") == "about")
+
+
 def paragraphs(name):
-    """What stands on top, paragraph by paragraph."""
-    return list(next(page(name).all("header")).all("p"))
+    return list(about(name).all("p"))
 
 
-def test_the_verdict_is_in_the_documents_words_and_stands_first():
-    first = paragraphs("full")[0]
-    document = written("full")[0]
-    assert first.has("verdict")
-    assert " ".join(document["words"]["shown"]) == first.text
-    below = next(page("full").all("header"))
-    assert [item.text for item in below.all("li")] == document["words"]["not_shown"]
+def test_three_answers_stand_first_then_pictures_then_all_else():
+    text = page("full").text
+    first, then = findings("full")["Realism"][0], about("full").text
+    assert text.index(first) < text.index(then)
+    assert list(findings("full")) == ["Realism", "Labels", "Memorisation"]
+    assert next(page("full").all("header")).text.split() == ["Evaluation", "of", "cgan3d-1a2b"]
+
+
+def test_a_strip_has_a_row_of_each_side(tmp_path):
+    strip = {"real": [b"1", b"2"], "synthetic": [b"3"]}
+    files = write_report(documents.full(), tmp_path, strip=strip)
+    shown = parsed(files["report.html"].read_text())
+    own = next(d for d in shown.all("div") if d.attributes.get("id") == "about")
+    (made,) = (d for d in own.all("div") if d.has("strip"))
+    assert [(next(row.all("p")).text, len(list(row.all("img")))) for row in made.all("div") if
+            row.has("row")] == [("real", 2), ("synthetic", 1)]  # fmt: skip
+    assert "must not be passed on" in own.text
+    assert own.text.index("real") < own.text.index("must not be passed on")
+
+
+def test_what_is_shown_and_what_not_is_in_the_documents_words():
+    words = written("full")[0]["words"]
+    items = [item.text for item in about("full").all("li")]
+    assert items == [*words["shown"], *words["not_shown"]]
 
 
 def test_without_words_the_report_makes_none_up():
-    assert "not put in words" in paragraphs("minimal")[0].text
-    assert "Not shown" not in paragraphs("minimal")[-1].text
+    assert "not put in words" in paragraphs("minimal")[-1].text
+    assert "Not shown" not in about("minimal").text
 
 
 def test_the_scope_says_what_was_evaluated():
@@ -104,10 +125,10 @@ def test_the_scope_says_what_was_evaluated():
 
 
 def warnings(name):
-    return [d.text for d in next(page(name).all("header")).all("div") if d.has("warnings")]
+    return [d.text for d in about(name).all("div") if d.has("warnings")]
 
 
-def test_alarms_stand_on_top_as_warnings():
+def test_alarms_stand_as_warnings():
     assert "Warning FLAIR: above 0.2/mm" in warnings("full")[0]
     assert warnings("whys") == []
 
@@ -305,11 +326,11 @@ def test_markdown_tables_are_whole(name):
 
 def test_markdown_has_the_same_verdict_warnings_and_numbers():
     document, _, text = written("full")
-    assert " ".join(document["words"]["shown"]) in text
+    assert "\n".join(f"- {words}" for words in document["words"]["shown"]) in text
+    assert text.index("- **Realism**") < text.index("> **Warning** FLAIR")
     assert "> **Warning** FLAIR" in text
     assert "> **Warning** The list of near-copies" in text
     assert "| 0.31 (0.26 to 0.37) | 0.08 (0.04 to 0.15) |" in text
-    assert "| `/figures/0` |" in text
     assert "64 real, training, 16 real, held-out and 64 synthetic; perplexity 15." in text
     assert "| metric | figure |" in text
 

@@ -19,13 +19,13 @@ from gansynth_cli.common import (
     examples,
     set_option,
     summary,
-    table,
     with_asking,
     with_output,
     with_source,
 )
 from gansynth_cli.engines import with_engine
 from gansynth_cli.exporting import check_options, data_set_name, run_export
+from gansynth_cli.results import lines_of_training
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,7 +215,8 @@ def command(
     for warning in outcome.warnings:
         out.reporter.warn(warning)
     document = describe(outcome, injection)
-    out.result(document, _lines(document))
+    labels = adapter.source.schema.labels
+    out.result(document, lines_of_training(document, adapter.name, labels))
     judge(outcome)
 
 
@@ -356,24 +357,6 @@ def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:
         "warnings": list(outcome.warnings),
         "metrics_on_real_cases": dict(outcome.metrics),
     }
-
-
-def _lines(document: Mapping[str, Any]) -> list[str]:
-    """The document, label maps' measures as a table."""
-    from gansynth.measures.account import COUNTED, lines_of, said_of
-
-    metrics = document["metrics_on_real_cases"]
-    rows = list(lines_of(metrics))
-    if not rows:
-        return summary(document)
-    others = {key: value for key, value in metrics.items() if key not in COUNTED}
-    rest = {key: value for key, value in document.items() if key != "metrics_on_real_cases"}
-    return [
-        *summary({**rest, **others}),
-        "",
-        said_of(metrics),
-        *table(rows),
-    ]
 
 
 def judge(outcome: Outcome) -> None:

@@ -99,20 +99,26 @@ def _short(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
     """The verdict, a line for each comparison, and where to read on."""
+    from gansynth.benchmark.division import DEVELOPMENT
+    from gansynth.benchmark.report.study import Study
+
     yield document["verdict"]["sentence"]
+    show = Study(document).show
     rows: list[tuple[object, ...]] = [
-        ("arm", "N", "difference", "95 % interval", "p (Holm)", "detectable")
+        ("arm", "N", f"{show.title}, {show.unit}", "95 % interval", "p (Holm)", "detectable")
     ]
     for row in document["comparisons"]:
         if row["measure"] == document["primary"]:
             numbers = (row["difference"], row["interval"]["low"], row["interval"]["high"])
-            told, low, high = (f"{100 * v:+.2f}" if v is not None else "-" for v in numbers)
+            told, low, high = (f"{show.scale * v:+.2f}" if v is not None else "-" for v in numbers)
             p = "-" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
-            mde = "-" if row["mde"] is None else f"{100 * row['mde']:.2f}"
-            rows.append((row["arm"], row["n"], told, f"{low} to {high}", p, mde))
+            mde = "-" if row["mde"] is None else f"{show.scale * row['mde']:.2f}"
+            span = "too small a design" if low == "-" else f"{low} to {high}"
+            rows.append((row["arm"], row["n"], told, span, p, mde))
     if len(rows) > 1:
-        yield ""
-        yield f"{document['primary']}, points, against {document['control']}:"
-        yield from table(rows)
-    yield ""
-    yield from (f"{name}: {path}" for name, path in files.items())
+        yield from ("", *table(rows), "")
+    yield f"report: {files['report.html']}"
+    if missing := sum(run["status"] != "done" for run in document["runs"]):
+        yield f"next: the same command again; {missing} trainings have no result yet"
+    elif document["look"]["split"] == DEVELOPMENT:
+        yield "next: the same command with --sealed, once nothing is to be changed any more"

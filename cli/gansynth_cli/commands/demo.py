@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from gansynth.errors import UsageFault
-from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
+from gansynth_cli.common import FOLDER, Output, examples, with_output
+from gansynth_cli.results import lines_of_demo, lines_of_phantoms
 
 
 @click.command(
@@ -70,9 +71,8 @@ def command(
             channels=named,
             reporter=out.reporter,
         )
-        out.result(written, summary(written))
+        out.result(written, lines_of_phantoms(written))
         return
     size = FAST if fast else FULL
     document = run_demo(folder, size=size, seed=seed, force=force, reporter=out.reporter)
-    lines = [document["note"], "", *summary({k: v for k, v in document.items() if k != "note"})]
-    out.result(document, [*lines, "", f"summary: {folder / 'summary.md'}"])
+    out.result(document, lines_of_demo(document, folder))

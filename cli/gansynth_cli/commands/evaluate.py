@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,11 @@ from gansynth_cli.common import (
     edit_option,
     examples,
     root_option,
-    table,
     with_asking,
     with_output,
     with_real,
 )
+from gansynth_cli.results import lines_of_evaluation
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking
@@ -135,29 +135,4 @@ def command(
         root=root,
         reporter=out.reporter,
     )
-    out.result(found, _lines(found))
-
-
-def _lines(found: Mapping[str, Any]) -> Iterable[str]:
-    """What was found, in short."""
-    rows: list[tuple[object, ...]] = [("metric", "figure", "samples", "real people", "finding")]
-    for figure in found.get("figures", ()):
-        p = "" if figure["p"] is None else f" (p {figure['p']:.3g})"
-        rows.append(
-            (
-                *(figure["metric"], figure["name"], _number(figure["value"])),
-                f"{_number(figure['real_low'])} to {_number(figure['real_high'])}",
-                f"{figure['finding']}{p}",
-            )
-        )
-    yield from table(rows) if len(rows) > 1 else ()
-    for kind, title in (("shown", ""), ("not_shown", "not shown: ")):
-        for sentence in found["words"][kind]:
-            yield f"{title}{sentence}"
-    for alarm in found["alarms"]:
-        yield f"ALARM {alarm['text']}"
-    yield from table(found["files"].items())
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    out.result(found, lines_of_evaluation(found, folder))

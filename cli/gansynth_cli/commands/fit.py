@@ -23,6 +23,7 @@ from gansynth_cli.common import (
     with_output,
     with_source,
 )
+from gansynth_cli.results import lines_of_fit
 
 if TYPE_CHECKING:
     from gansynth.sources.base import SourceRequest
@@ -178,6 +179,8 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
     """What a fit, or a dry run, tells a reader."""
     if "sets" in report:
         return lines_of_sets(report)
+    if not report.get("dry_run"):
+        return list(lines_of_fit(report))
     if "parameters" not in report or "seconds_per_step" not in report:
         return summary(report)
     rest = {k: v for k, v in report.items() if k not in TOLD}

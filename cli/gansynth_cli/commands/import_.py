@@ -20,6 +20,7 @@ from gansynth_cli.common import (
     summary,
     with_output,
 )
+from gansynth_cli.results import lines_of_import
 
 
 @click.command(
@@ -111,7 +112,7 @@ def command(
     document = vars(report)
     if report.subjects == report.cases:
         out.reporter.warn("every case is a subject of its own; name subjects with --subjects")
-    out.result(document, summary(document))
+    out.result(document, lines_of_import(document, target))
 
 
 def _import_slices(

@@ -16,11 +16,11 @@ from gansynth_cli.common import (
     edit_option,
     examples,
     root_option,
-    summary,
     with_asking,
     with_output,
 )
 from gansynth_cli.given import refuse_others
+from gansynth_cli.results import lines_of_samples
 from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
 
 if TYPE_CHECKING:
@@ -149,4 +149,4 @@ def command(
             device=device,
             root=root,
         )
-    out.result(report, summary(report))
+    out.result(report, lines_of_samples(report, run))

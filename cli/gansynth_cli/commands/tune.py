@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, table, with_output
+from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, with_output
 
 
 @click.command(
@@ -76,9 +76,9 @@ def command(
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Scores of every rung, the choice, and what to type."""
-    for rung in document["rungs"]:
-        yield f"{100 * rung['share']:.0f} % of the steps, {document['by']} on inner folds:"
-        yield from table([(f"  {arm}", f"{score:.4f}") for arm, score in rung["scores"].items()])
-    yield f"chosen: {document['chosen']} ({document['why']})"
-    yield from document["use"]
+    """The choice, the scores of the last rung, and what to type."""
+    yield f"chosen: {document['chosen']}; {document['why']}"
+    scores = document["rungs"][-1]["scores"]
+    told = ", ".join(f"{arm} {score:.4f}" for arm, score in scores.items())
+    yield f"{document['by']} on inner folds, at the last of {len(document['rungs'])} rungs: {told}"
+    yield from (f"next: {line}" for line in document["use"])

@@ -37,9 +37,10 @@ class Items:
 
 @dataclass(frozen=True)
 class Terms:
-    """What each of some terms means."""
+    """What each of some terms means; ``links``: those rows that are of links alone, in HTML."""
 
     rows: Sequence[tuple[str, Line]]
+    links: Sequence[tuple[str, Line]] = ()
     kind: ClassVar[str] = "terms"
 
 

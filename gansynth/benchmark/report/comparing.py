@@ -12,7 +12,7 @@ from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.study import Arm, Study
 from gansynth.benchmark.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
 from gansynth.benchmark.report.svg import words as text
-from gansynth.benchmark.report.verdict import Finding, ends_of, finding_of
+from gansynth.benchmark.report.verdict import Finding, ends_of, finding_of, why_not
 from gansynth.benchmark.report.words import (
     NOTHING,
     Line,
@@ -125,6 +125,8 @@ def _forest_row(
     finding = finding_of(node, show)
     low, high = ends_of(node)
     words: list[str | Linked] = [f"{finding.sign} {finding.words}"]
+    if finding is Finding.UNCLEAR and why_not(study, node):
+        words.append(" after Holm")
     if finding in (Finding.GAIN, Finding.LOSS) and node["equivalent"].value is True:
         words.append(", within the margin")
     span: Line = [show.difference(low), " to ", show.difference(high)]

@@ -26,15 +26,12 @@ LEFT, RIGHT = "---", "---:"
 
 def render(report: Report) -> str:
     """A report as GitHub's Markdown; what comes from the document is escaped."""
-    parts = [
-        f"# {_line([report.name])}",
-        f"**{_line(report.sentence)}**",
-        _line(report.scope),
-        *map(_warning, report.warnings),
-    ]
-    parts += [text for block in report.lead for text in _block(block)]
-    if report.parts:
-        parts.append("\n".join(map(_part, report.parts)))
+    about = [f"**{_line(report.sentence)}**"] if report.sentence else []
+    about += [_line(report.scope), *map(_warning, report.warnings)]
+    about += [text for block in report.lead for text in _block(block)]
+    answers = ["\n".join(map(_part, report.parts))] if report.parts else []
+    top = [*answers, *about] if report.answers_first else [*about, *answers]
+    parts = [f"# {_line([report.name])}", *top]
     for section in report.sections:
         written = [text for block in section.blocks for text in _block(block)]
         if written:
@@ -58,7 +55,8 @@ def _block(block: Block) -> list[str]:
     if isinstance(block, Items):
         return ["\n".join([_line([block.title]), "", *(f"- {_line(li)}" for li in block.lines)])]
     if isinstance(block, Terms):
-        return ["\n".join(f"- {_line([term])}: {_line(line)}" for term, line in block.rows)]
+        rows = [row for row in block.rows if row not in block.links]
+        return ["\n".join(f"- {_line([term])}: {_line(line)}" for term, line in rows)]
     if isinstance(block, Table):
         return [_table(block)]
     if isinstance(block, Pictures):
@@ -73,22 +71,19 @@ def _block(block: Block) -> list[str]:
 
 
 def _table(table: Table) -> str:
-    """Its drawings left out; with a column for where its rows' numbers stand."""
+    """Its drawings left out."""
     kept = [i for i, column in enumerate(table.columns) if column.role != "drawing"]
     grouped = any(row.group for row in table.rows)
-    sourced = any(row.pointer for row in table.rows)
-    head = [table.groups] * grouped + [table.columns[i].title for i in kept] + ["JSON"] * sourced
+    head = [table.groups] * grouped + [table.columns[i].title for i in kept]
     marks = [LEFT] * grouped + [RIGHT if table.columns[i].role == "number" else LEFT for i in kept]
-    lines = [_cells([_line([text]) for text in head]), _cells([*marks, *[LEFT] * sourced])]
-    for row in table.rows:
-        lines.append(_cells(_row(row, kept, grouped, sourced)))
+    lines = [_cells([_line([text]) for text in head]), _cells(marks)]
+    lines += [_cells(_row(row, kept, grouped)) for row in table.rows]
     return f"**{_line([table.caption])}**\n\n" + "\n".join(lines)
 
 
-def _row(row: Row, kept: list[int], grouped: bool, sourced: bool) -> list[str]:
+def _row(row: Row, kept: list[int], grouped: bool) -> list[str]:
     cells = [cell for i in kept if not isinstance(cell := row.cells[i], Markup)]
-    source = [f"`{row.pointer}`" if row.pointer else ""] * sourced
-    return [_line([row.group])] * grouped + [_line(cell) for cell in cells] + source
+    return [_line([row.group])] * grouped + [_line(cell) for cell in cells]
 
 
 def _cells(cells: list[str]) -> str:

@@ -173,8 +173,14 @@ def _reading(study: Study) -> tuple[Words | Terms, ...]:
     terms = (
         ("N", ["training subjects; a draw is one choice of them"]),
         ("points", ["hundredths: a Dice of 0.84 is 84 points"]),
+    )
+    links = (
         ("numbers", [f"each is a link to its place in {RESULTS}, named by its JSON pointer"]),
         ("{a,b}", ["in a name: several places, which the number is the mean, sum or the like of"]),
     )
     more = f"How all this is computed and checked: {STATISTICS}."
-    return (*(Words([line]) for line in lines), Terms(terms), Words([more], "note"))
+    return (
+        *(Words([line]) for line in lines),
+        Terms((*terms, *links), links),
+        Words([more], "note"),
+    )

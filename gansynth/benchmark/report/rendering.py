@@ -51,12 +51,15 @@ class Report:
 
     Attributes:
         name: of what it is about.
-        sentence: the verdict.
+        sentence: the verdict; none where the parts are it.
         scope: what was compared.
         warnings: what a reader must know first.
         lead: what stands below the verdict.
         parts: the verdict part by part.
         parts_title: heading of these.
+        answers_first: the parts stand on top, then pictures, and all else that is said of the whole
+            behind them.
+        pictures: what stands right behind the parts.
         sections: all the rest.
         footer: what made it.
         maker: what the window's title says made it.
@@ -70,6 +73,8 @@ class Report:
     lead: Sequence[Block] = ()
     parts: Sequence[Part] = ()
     parts_title: str = "Arm by arm"
+    answers_first: bool = False
+    pictures: Sequence[Block] = ()
     sections: Sequence[Section] = ()
     footer: Line = ()
     maker: str = "gansynth benchmark"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gansynth.benchmark.report.document import Node
+from gansynth.benchmark.report.document import Node, pattern
 from gansynth.benchmark.report.study import Arm, Study
 from gansynth.benchmark.report.words import (
     Line,
@@ -25,6 +25,7 @@ LEVEL = 0.05
 """Of p after Holm's correction, below which an effect is shown."""
 SPOKEN_FOR = ("draws", "seeds", "subjects")
 """What a comparison may hold for others of, as its ``generalises`` says."""
+NO_INTERVAL = "the design is too small for an interval"
 NAMED = 3
 """Arms that the sentence names for one finding; the others stand below it."""
 
@@ -81,7 +82,8 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
 
     A gain or a loss is shown if the 95 % interval leaves zero out and p after Holm is below 0.05;
     no effect is a finding where the comparison is ``equivalent`` within its margin. All else is
-    not shown, either way, and the minimum detectable effect stands beside it.
+    not shown, either way. Effects stand first, with their intervals; the minimum detectable effect
+    follows, and why something is not shown although its interval leaves zero out.
 
     Returns:
         ``sentence``: one sentence with host and sizes. ``per_arm``: words for each other arm.
@@ -185,12 +187,17 @@ def _unshown(study: Study, shown: Sequence[Place]) -> list[Line]:
     by = {finding: [p for p in shown if p.finding is finding] for finding in Finding}
     if by[Finding.SAME]:
         margin = study.show.size(by[Finding.SAME][0].node["margin"])
-        words: Line = [f"no effect on {title} beyond ± ", margin, f" {study.show.unit} of "]
-        found.append([*words, *_names(study, by[Finding.SAME])])
-    if by[Finding.UNCLEAR]:
-        start = "neither gain nor loss is shown for "
-        names = _names(study, by[Finding.UNCLEAR])
-        found.append([start, *names, *_power(study, [p.node for p in by[Finding.UNCLEAR]])])
+        words: Line = [f"{title} changes by ", *_amounts(study, by[Finding.SAME], signed=True)]
+        found.append([*words, ", no effect beyond ± ", margin, f" {study.show.unit}"])
+    if unclear := by[Finding.UNCLEAR]:
+        words = [f"{title} changes by ", *_amounts(study, unclear, signed=True)]
+        found.append([*words, ", so neither gain nor loss is shown"])
+        found += [
+            ["the interval of ", *_names(study, [place]), " ", *why]
+            for place in unclear
+            if (why := why_not(study, place.node))
+        ]
+        found += [line for line in [_power(study, [place.node for place in unclear])] if line]
     if by[Finding.MISSING]:
         found.append(["nothing was finished of ", *_names(study, by[Finding.MISSING])])
     return found
@@ -205,31 +212,46 @@ def _limits(places: Sequence[Place]) -> list[Line]:
     )
 
 
-def _amounts(study: Study, places: Sequence[Place]) -> Line:
-    """Sizes of effects, the largest first, each with the arm that has it."""
+def _amounts(study: Study, places: Sequence[Place], *, signed: bool = False) -> Line:
+    """Sizes of effects, the largest first, each with the arm that has it.
+
+    Args:
+        study: what they are of.
+        places: all towards better, or all towards worse, unless ``signed``.
+        signed: as they are stored, not counted towards better or worse.
+    """
     ordered = sorted(places, key=lambda place: -abs(place.gain(study.show)))
     arms = list(_by_arm(ordered).values())
     named: list[Line] = []
     for own in arms[:NAMED]:
         unit = "" if named else f" {study.show.unit}"
-        named.append([*_amount(study, own, unit), " with ", *_names(study, own)])
-    small = all(place.node["equivalent"].value is True for place in places)
+        named.append([*_amount(study, own, unit, signed), " with ", *_names(study, own)])
+    small = not signed and all(place.node["equivalent"].value is True for place in places)
     line = joined([*named, *([["others"]] if len(arms) > NAMED else [])])
     return [*line, ", within the margin that makes no difference"] if small else line
 
 
-def _amount(study: Study, places: Sequence[Place], unit: str) -> Line:
-    """One effect with its interval, or the smallest and the largest of several."""
-    largest, smallest = places[0], places[-1]
-    upwards = largest.gain(study.show) > 0
-    write = study.show.gain if upwards else study.show.loss
-    if largest is not smallest:
-        ends = [write(place.node["difference"]) for place in (smallest, largest)]
-        several = ends[0].text != ends[1].text
-        return [ends[0], " to ", ends[1], unit] if several else [ends[0], unit]
-    low, high = ends_of(largest.node)[:: 1 if upwards == study.show.up else -1]
-    first = write(largest.node["difference"])
-    return [first, unit, " (95 % CI ", write(low), " to ", write(high), ")"]
+def _amount(study: Study, places: Sequence[Place], unit: str, signed: bool) -> Line:
+    """One effect with its interval; of several the smallest and the largest, and all intervals."""
+    show = study.show
+    upwards = places[0].gain(show) > 0
+    write = show.difference if signed else show.gain if upwards else show.loss
+    turned = not signed and upwards != show.up
+    ordered = sorted(places, key=lambda place: place.node["difference"].number or 0.0)
+    effects = [write(place.node["difference"]) for place in ordered[:: -1 if turned else 1]]
+    lows, highs = zip(*(ends_of(place.node) for place in places), strict=True)
+    known = [[end for end in ends if end.number is not None] for ends in (lows, highs)]
+    line: list[str | Linked] = [effects[0]]
+    line += [" to ", effects[-1]] if effects[0].text != effects[-1].text else []
+    if not known[0] or not known[1]:
+        return [*line, unit, f" ({NO_INTERVAL})"]
+    outer = (
+        min(known[0], key=lambda end: end.number or 0.0),
+        max(known[1], key=lambda end: end.number or 0.0),
+    )
+    low, high = outer[:: -1 if turned else 1]
+    intervals = "95 % CI " if len(places) == 1 else "95 % CIs within "
+    return [*line, unit, f" ({intervals}", write(low), " to ", write(high), ")"]
 
 
 def ends_of(comparison: Node) -> list[Node]:
@@ -258,14 +280,42 @@ def _names(study: Study, places: Sequence[Place]) -> Line:
 
 def _power(study: Study, comparisons: Sequence[Node]) -> Line:
     """What would have been seen, of the smallest and the largest detectable effect."""
-    known = [node["mde"] for node in comparisons if node["mde"].number is not None]
+    known = [node for node in comparisons if node["mde"].number is not None]
+    within = [node["mde"] for node in known if not _beyond(node, study.show)]
     if not known:
         return []
-    known.sort(key=lambda node: node.number or 0)
-    ends = [study.show.size(node) for node in (known[0], known[-1])]
+    if not within:
+        return ["the design is too small to see even the largest gain that there is room for"]
+    within.sort(key=lambda node: node.number or 0)
+    ends = [study.show.size(node) for node in (within[0], within[-1])]
     several = ends[0].text != ends[1].text
     between: Line = [ends[0], " to ", ends[1]] if several else ends[:1]
-    return [" (a gain of ", *between, f" {study.show.unit} would have been seen with 80 % power)"]
+    others = ", elsewhere none that there is room for" * (len(within) < len(known))
+    seen = f" {study.show.unit} would have been seen with 80 % power{others}"
+    return ["a gain of ", *between, seen]
+
+
+def _beyond(comparison: Node, show: Show) -> bool:
+    """Whether the detectable effect is a larger gain than the control leaves room for."""
+    control, mde = comparison["mean_control"].number, comparison["mde"].number
+    return control is not None and mde is not None and mde > show.room(control)
+
+
+def why_not(study: Study, comparison: Node) -> Line:
+    """Why an interval that leaves zero out shows nothing; nothing where it does not."""
+    low, high = (end.number for end in ends_of(comparison))
+    if low is None or high is None or low * high <= 0:
+        return []
+    p, corrected = comparison["p"], comparison["p_holm"]
+    if p.number is None or corrected.number is None or p.number >= LEVEL:
+        return ["leaves zero out, but draws and subjects are too few for a test to follow it"]
+    measure = comparison["measure"].text
+    family = [c["p"] for c in study.root["comparisons"] if c["measure"].text == measure]
+    of = pattern("comparisons", [int(node.pointer.split("/")[2]) for node in family], "p")
+    count = derived("count", family, of=of, holder="/comparisons")
+    words: list[str | Linked] = ["leaves zero out, but p ", *probability_words(p)]
+    words += [" is ", probability(corrected), " after Holm's correction for ", count]
+    return [*words, " comparisons"]
 
 
 def rivals(study: Study, place: Place, places: Sequence[Place]) -> list[tuple[Place, bool]]:
@@ -316,7 +366,7 @@ def _place_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
         return [*start, "nothing was finished", *_unfinished(study, place), "."]
     found: Line = [show.difference(node["difference"]), f" {show.unit}"]
     if any(end.number is None for end in ends_of(node)):
-        return [*start, "there is too little to tell: ", *found, ", without an interval."]
+        return [*start[:-1], ": ", *found, f", {NO_INTERVAL}."]
     ends = joined([[show.difference(end)] for end in ends_of(node)], last=" to ")
     found = [*found, " (95 % CI ", *ends, ")"]
     p = [", p ", *probability_words(node["p_holm"]), " after Holm"]
@@ -330,8 +380,11 @@ def _place_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
     if place.finding is Finding.SAME:
         within = [", p ", *probability_words(node["equivalence_p"]), " for lying within"]
         return [*start, "there is no effect beyond ", *margin, ": ", *found, *within, "."]
-    line = [*start, "neither gain nor loss is shown: ", *found, *p]
-    return [*line, *_power(study, [node]), ".", *_rival_words(study, place, places)]
+    line = [*start[:-1], ": ", *found, *p, ", so neither gain nor loss is shown"]
+    why, power = why_not(study, node), _power(study, [node])
+    line += ["; the interval ", *why] if why else []
+    line += ["; ", *power] if power else []
+    return [*line, ".", *_rival_words(study, place, places)]
 
 
 def _rival_words(study: Study, place: Place, places: Sequence[Place]) -> Line:

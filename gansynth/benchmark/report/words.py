@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,12 @@ class Show:
     def better(self, value: float) -> float:
         """A stored difference counted towards better."""
         return value if self.up else -value
+
+    def room(self, value: float) -> float:
+        """The largest gain there can be from a value, as stored: to 1 of a share, else to 0."""
+        if not self.up:
+            return value
+        return 1 - value if self.unit == "points" else math.inf
 
 
 def number(node: Node, decimals: int, *, scale: float = 1.0, sign: bool = False) -> Linked:

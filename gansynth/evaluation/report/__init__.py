@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 NO_PICTURES: Mapping[str, bytes] = MappingProxyType({})
+NO_STRIP: Mapping[str, Sequence[bytes]] = MappingProxyType({})
 
 
 def write_report(
-    document: Mapping[str, Any], folder: Path, pictures: Mapping[str, bytes] = NO_PICTURES
+    document: Mapping[str, Any],
+    folder: Path,
+    pictures: Mapping[str, bytes] = NO_PICTURES,
+    strip: Mapping[str, Sequence[bytes]] = NO_STRIP,
 ) -> dict[str, Path]:
     """Write ``report.html`` and ``report.md`` from an evaluation's document.
 
@@ -24,6 +28,7 @@ def write_report(
         folder: where to write; made if it is not there.
         pictures: name of a point of the maps -> PNG file. They are slices of patients' images,
             which the report warns of: who passes the report on passes these on.
+        strip: side -> some of its images as PNG files, shown on top; patients' likewise.
 
     Returns:
         Name of each file -> its path.
@@ -36,7 +41,7 @@ def write_report(
     from gansynth.benchmark.report.rendering import render, template
     from gansynth.evaluation.report.page import compose
 
-    report = compose(document, pictures)
+    report = compose(document, pictures, strip)
     style, script = (template(name, __name__) for name in ("evaluation.css", "maps.js"))
     page = render(report, style=style, script=script)
     return write_texts(folder, {"report.html": page, "report.md": markdown(report)})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from gansynth.benchmark.report.blocks import Items, Section
+from markupsafe import Markup
+
+from gansynth.benchmark.report.blocks import Drawn, Items, Section, Words
 from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.rendering import Report
 from gansynth.benchmark.report.svg import Drawings
@@ -20,29 +24,41 @@ from gansynth.evaluation.report.reading import reading
 from gansynth.evaluation.report.realism import figures
 from gansynth.evaluation.report.records import identity, seconds
 
+Strip = Mapping[str, Sequence[bytes]]
+"""``real`` and ``synthetic`` -> some PNG files."""
+NO_STRIP: Strip = MappingProxyType({})
 NO_WORDS = "What this evaluation shows is not put in words; see its parts, below."
 
 
-def compose(document: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Report:
-    """Work out what a report says.
+def compose(
+    document: Mapping[str, Any], pictures: Mapping[str, bytes], strip: Strip = NO_STRIP
+) -> Report:
+    """Work out what a report says: three answers and a strip of pictures, then all else.
 
     Args:
         document: the evaluation; any part may be missing.
         pictures: name of a point of the maps -> PNG file.
+        strip: some images of each side, as PNG files.
     """
     root = Node(dict(document))
-    not_shown = [[told(node)] for node in root["words"]["not_shown"] if node.text]
+    words = [
+        Items(title, said)
+        for title, key in (("Shown:", "shown"), ("Not shown:", "not_shown"))
+        if (said := [[told(node)] for node in root["words"][key] if node.text])
+    ]
     return Report(
         name=f"Evaluation of {root['of']['name'].text or 'a generator without a name'}",
-        sentence=_sentences(root["words"]["shown"]) or [NO_WORDS],
+        sentence=[],
         scope=_scope(root),
         warnings=[
             *([told(alarm["text"])] for alarm in root["alarms"] if alarm["text"]),
-            *([WARNING],) * bool(pictures),
+            *([WARNING],) * bool(pictures or strip),
         ],
-        lead=[Items("Not shown:", not_shown)] if not_shown else [],
+        lead=words or [Words([NO_WORDS])],
         parts=parts(root),
         parts_title="In short",
+        answers_first=True,
+        pictures=[_shown(strip)] if strip else [],
         sections=_sections(root, pictures),
         footer=[f"gansynth {root['gansynth'].text or 'of an unknown version'}"],
         maker="gansynth evaluate",
@@ -50,9 +66,21 @@ def compose(document: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Repor
     )
 
 
-def _sentences(node: Node) -> Line:
-    """The document's own sentences, one behind the other."""
-    return joined([[told(sentence)] for sentence in node if sentence.text], " ", " ")
+def _shown(strip: Strip) -> Drawn:
+    """A row of pictures for each side."""
+    rows = [
+        Markup('<div class="row"><p>{}</p>{}</div>').format(
+            side,
+            Markup("").join(
+                Markup('<img src="data:image/png;base64,{}" alt="{} {}">').format(
+                    base64.b64encode(png).decode("ascii"), side, number
+                )
+                for number, png in enumerate(own, 1)
+            ),
+        )
+        for side, own in strip.items()
+    ]
+    return Drawn(Markup('<div class="strip">{}</div>').format(Markup("").join(rows)))
 
 
 def _scope(root: Node) -> Line:

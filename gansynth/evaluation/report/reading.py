@@ -33,10 +33,12 @@ TERMS: tuple[tuple[str, Line], ...] = (
     ("shuffled", ["each sample with the labels of another: what a judge finds by chance, or by "
                   "what all samples have in common"]),
     ("usual distance", ["that of a real image to the nearest one of another person"]),
-    ("numbers", [f"each is a link to its place in {RESULTS}, named by its JSON pointer"]),
 )  # fmt: skip
+LINKS: tuple[tuple[str, Line], ...] = (
+    ("numbers", [f"each is a link to its place in {RESULTS}, named by its JSON pointer"]),
+)
 
 
 def reading() -> Sequence[Block]:
     """In words, and term by term."""
-    return [*(Words([line]) for line in LINES), Terms(TERMS)]
+    return [*(Words([line]) for line in LINES), Terms((*TERMS, *LINKS), LINKS)]

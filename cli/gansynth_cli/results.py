@@ -1,0 +1,211 @@
+"""What commands say when they are done: a few lines to read, and what to type next.
+
+Everything else that they know is in ``--json``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from statistics import mean
+from types import MappingProxyType
+from typing import Any
+
+from gansynth_cli.common import table
+
+PATHS = ("sheet", "interpolation", "nearest", "record")
+"""Of a report of samples: pictures, and what is kept of them."""
+TOLD = 8
+"""Numbers of a host that are shown."""
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
+
+def then(*words: object) -> str:
+    """The next command, to be copied."""
+    return f"next: gansynth {shlex.join(map(str, words))}"
+
+
+def counted(number: int, word: str) -> str:
+    """``1 case``, ``2 cases``."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
+    """What a fit has come to."""
+    from gansynth.reporting import clock_text
+
+    run, parts = report["run"], report.get("parts")
+    what = f"step {report['steps']}" if report.get("steps") else "fitted"
+    what = counted(len(parts), "part") if parts else what
+    on = f" (went on from {report['resumed_at']})" if report.get("resumed_at") else ""
+    cases = counted(report["train_cases"], "training case")
+    took = clock_text(report["seconds"])
+    yield f"{run}: {what}{on} in {took}; {cases}, {report['held_out_cases']} held out"
+    if report.get("rollbacks"):
+        yield f"went back to a checkpoint {counted(report['rollbacks'], 'time')}: not finite"
+    if parts:
+        yield from table((f"  {name}", *_losses(part)) for name, part in parts.items())
+    elif losses := _losses(report):
+        yield f"losses: {'  '.join(losses)}"
+    if bands := report.get("spectrum_ratio"):
+        yield f"finest detail: {_finest(bands)} of the real power (1 is as in real images)"
+    if found := report.get("diversity"):
+        own, real = (_short(found[key]) for key in ("samples", "real"))
+        yield f"likeness of samples to each other: {own}, of real images: {real} (mean MS-SSIM)"
+    if found := report.get("label_maps"):
+        yield f"drawn label maps: {found['flawed']:.0%} are rejected"
+    if found := report.get("privacy"):
+        terms = f"epsilon {found['epsilon']:.3g}, delta {found['delta']:.3g}"
+        yield f"privacy for each {found['unit']}: {terms}; gansynth show says what it covers"
+    yield f"pictures: {Path(run) / 'samples'}"
+    yield then("sample", run, "--sheet")
+
+
+def _losses(report: Mapping[str, Any]) -> list[str]:
+    """``G 0.41`` of each player."""
+    from gansynth.metrics_log import short_losses
+
+    losses = short_losses(report.get("losses") or {})
+    return [f"{name} {value:.3g}" for name, value in losses.items()]
+
+
+def _finest(bands: Iterable[list[float | None]]) -> str:
+    """Mean ratio of the highest third of frequencies: of all channels, or from least to most."""
+    ends = [[v for v in row[-max(1, len(row) // 3) :] if v is not None] for row in bands]
+    means = sorted(mean(row) for row in ends if row)
+    if not means:
+        return "-"
+    low, high = _short(means[0]), _short(means[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def lines_of_training(
+    document: Mapping[str, Any], target: str, labels: Mapping[str, int]
+) -> Iterator[str]:
+    """What a training with samples mixed in has come to.
+
+    Args:
+        document: of ``gansynth augment``.
+        target: the host.
+        labels: name -> value.
+    """
+    from gansynth.measures.account import lines_of, said_of
+
+    real, synthetic = document["drawn_real"], document["drawn_synthetic"]
+    yield f"{target}: trained; results are in {document['folder']}"
+    shares = ", asked for ".join(_shares(document))
+    missed = document["fell_back"]
+    lacked = f"; {missed} missing, real ones took their place" if missed else ""
+    yield f"drawn: {real} real, {synthetic} synthetic ({shares}){lacked}"
+    supply = document["supply"]
+    if (often := supply.get("draws_per_sample")) is not None:
+        again = supply.get("restarts") or 0
+        died = f"; their producer was started again {counted(again, 'time')}" if again else ""
+        yield f"each synthetic sample was drawn {often:.3g} times{died}"
+    metrics = document["metrics_on_real_cases"]
+    names = {str(value): name for name, value in labels.items()}
+    rows = list(lines_of(metrics, names))
+    if rows:
+        yield said_of(metrics)
+        yield from table(rows)
+    else:
+        known = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
+        yield from [f"on real held-out cases: {', '.join(known)}"] * bool(known)
+    if (Path(document["folder"]) / "gansynth_detections.json").is_file():
+        yield then("detections", document["folder"])
+    else:
+        yield "next: the same with --ratio 1:0, to compare; gansynth benchmark does it with draws,"
+        yield "      seeds and statistics"
+
+
+def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
+    """Where samples are, and what was measured of them."""
+    each = report.get("seconds_per_sample")
+    took = "" if each is None else f", {each:.2g} s each"
+    flaws = f"; {report['flawed']} would be rejected" if report.get("flawed") else ""
+    yield f"{counted(report['samples'], 'sample')} in {report['folder']}{took}{flaws}"
+    for key in PATHS:
+        if path := report.get(key):
+            yield f"{key}: {path['sheet'] if isinstance(path, Mapping) else path}"
+    for name, figures in report.get("metrics", {}).items():
+        told = (f"{k} {v:.3g}" for k, v in _numbers(figures))
+        yield f"{name}: {', '.join(told)}"
+    yield then("evaluate", run)
+
+
+def _shares(document: Mapping[str, Any]) -> Iterator[str]:
+    """Share of synthetic samples that were drawn, and that were asked for if that is known."""
+    for key in ("realised", "asked"):
+        if (share := document[f"{key}_synthetic_share"]) is not None:
+            yield f"{share:.1%}"
+
+
+def _numbers(
+    document: object, name: str = "", names: Mapping[str, str] = NO_NAMES
+) -> Iterator[tuple[str, float]]:
+    """Single numbers of a document, each with its key; lists of them are for --json."""
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            yield from _numbers(value, f"{name} {names.get(key, key)}".strip(), names)
+    elif isinstance(document, int | float) and not isinstance(document, bool):
+        yield name, document
+
+
+def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """What a demo has shown."""
+    from gansynth.reporting import clock_text
+
+    yield document["note"]
+    cases = counted(document["training_cases"], "phantom")
+    held = document["held_out_cases"]
+    yield f"generator: fitted on {cases}, {held} held out, {document['gan_steps']} steps"
+    drawn = f"{document['drawn_real']} real, {document['drawn_synthetic']} synthetic samples"
+    yield f"nnU-Net: {drawn} ({', asked for '.join(_shares(document))})"
+    overlap = (document["validation_on_held_out_phantoms"].get("dice") or {}).get("foreground")
+    yield f"Dice of the tumour on held-out phantoms: {_short(overlap)}"
+    yield f"pictures: {', '.join(str(folder / file) for file in document['files'].values())}"
+    took = clock_text(sum(document["seconds"].values()))
+    yield f"in all {took}; more in {folder / 'summary.md'}"
+    yield then("evaluate", folder / "run")
+
+
+def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
+    """Which phantoms there are, and what to do with them."""
+    yield written["note"]
+    where = written.get("data") or written["folder"]
+    yield f"{counted(written['subjects'], 'subject')} in {where}"
+    yield f"next: {written['then']}"
+
+
+def lines_of_evaluation(found: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """The three answers, what must not be overlooked, and where to read on."""
+    from gansynth.benchmark.report.document import Node
+    from gansynth.benchmark.report.words import plain
+    from gansynth.evaluation.report.parts import parts
+
+    for part in parts(Node(dict(found))):
+        told = [(sign.sign if sign else "", plain(line)) for sign, line in part.lines]
+        if part.title == "Realism":  # which figures is a matter for the report
+            told = [(sign, text.partition(":")[0]) for sign, text in told]
+        yield f"{part.title}: {'  '.join(f'{sign} {text}'.strip() for sign, text in told)}"
+    for alarm in found["alarms"]:
+        yield f"ALARM {alarm['text']}"
+    yield f"report: {found['files']['report.html']}"
+    if found["of"]["kind"] == "run":
+        yield f"next: gansynth augment --generator {shlex.quote(str(folder))} --ratio 1:1,"
+        yield "      with --target and --data of what you train"
+
+
+def lines_of_import(document: Mapping[str, Any], target: str) -> Iterator[str]:
+    """What was taken over, and how it was split."""
+    name, cases = document["dataset"], counted(document["cases"], "case")
+    yield f"{name}: {cases} of {counted(document['subjects'], 'subject')} in {document['folder']}"
+    held = sorted({val for _, val in document["folds"]})
+    each = " or ".join(map(str, held))
+    yield f"{counted(len(document['folds']), 'fold')}, each holding out {each} cases"
+    yield then("prepare", target, "-c", "3d_fullres")

@@ -1,0 +1,173 @@
+"""What commands print at their end: lines that are read, and what to type next."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth_cli import results
+from gansynth_cli.commands import benchmark, tune
+from tests.benchmark import documents
+from tests.evaluation import documents as evaluation
+
+DRAWN = {"drawn_real": 24, "drawn_synthetic": 24, "realised_synthetic_share": 0.5,
+         "asked_synthetic_share": 0.5}  # fmt: skip
+FITTED = {
+    "run": "runs/g0", "run_id": "066b6569dd8a", "train_cases": 4, "held_out_cases": 1, "steps": 150,
+    "resumed_at": 53, "rollbacks": 1, "seconds": 70.7, "memory_mib": 695,
+    "losses": {"generator/adversarial": 0.31, "generator/l1": 0.1, "discriminator/adversarial": 0.5,
+               "rate": 1.0},
+    "spectrum_ratio": [[1.0, 0.5, 0.1, 0.05, 0.04, 0.04, 0.2, 0.4], [1.0] * 6 + [0.9, None]],
+    "diversity": {"samples": 0.45, "real": None},
+}  # fmt: skip
+TRAINED = {
+    "folder": "results", "ratio": "1:1", "schedule": "constant", **DRAWN, "fell_back": 2,
+    "supply": {"draws_per_sample": 1.5, "restarts": 1}, "warnings": [],
+    "metrics_on_real_cases": {
+        "dice": {"foreground": 0.71, "1": 0.5}, "hd95": {"foreground": 12.5, "1": None},
+        "unit": "px", "distances": "slices", "subjects": 4, "cases": 9,
+        "undefined": {name: {"images": 9, "no_truth": 2, "no_truth_predicted": 1,
+                             "not_predicted": 3} for name in ("foreground", "1")},
+        "own": {"dice": 0.5},
+    },
+}  # fmt: skip
+DEMO = {
+    "note": "These are phantoms.", "training_cases": 4, "held_out_cases": 2, "gan_steps": 20,
+    "spectrum_ratio": [[1.0] * 8], **DRAWN, "fell_back": 0, "supply": {"restarts": 0},
+    "validation_on_held_out_phantoms": {"dice": {"foreground": 0.577}},
+    "seconds": {"fit": 30.0, "augment": 60.0}, "files": {"sample sheet": "samples/sheet.png"},
+}  # fmt: skip
+SAMPLED = {
+    "folder": "runs/g0/samples/seed-0", "samples": 1, "flawed": 1, "flaws": {"odd": 1},
+    "seconds_per_sample": 0.7931, "sheet": "sheet.png",
+    "metrics": {"spectrum": {"high": 0.1234, "bands": [1.0] * 16}},
+}  # fmt: skip
+IMPORTED = {
+    "dataset": "Dataset004_Hippocampus", "folder": "raw/Dataset004_Hippocampus", "cases": 24,
+    "copied": 24, "rewritten": 0, "kept": 0, "subjects": 20, "folds": [(19, 5)] * 4 + [(20, 4)],
+}  # fmt: skip
+
+EVERY: dict[str, tuple[Any, list[str]]] = {
+    "fit": (
+        results.lines_of_fit(FITTED),
+        [
+            "runs/g0: step 150 (went on from 53) in 1:11; 4 training cases, 1 held out",
+            "went back to a checkpoint 1 time: not finite",
+            "losses: G 0.41  D 0.5",
+            "finest detail: 0.30 to 0.90 of the real power (1 is as in real images)",
+            "likeness of samples to each other: 0.45, of real images: - (mean MS-SSIM)",
+            "pictures: runs/g0/samples",
+            "next: gansynth sample runs/g0 --sheet",
+        ],
+    ),
+    "augment": (
+        results.lines_of_training(TRAINED, "nnunet", {"background": 0, "edema": 1}),
+        [
+            "nnunet: trained; results are in results",
+            "drawn: 24 real, 24 synthetic (50.0%, asked for 50.0%); 2 missing, real ones took "
+            "their place",
+            "each synthetic sample was drawn 1.5 times; their producer was started again 1 time",
+            "means over 4 real held-out subject(s) of 9 case(s), HD95 within slices, in px; the "
+            "last columns count slices:",
+            "region      Dice   HD95 px  truth has none  predicted there  not predicted",
+            "foreground  0.710  12.50    2               1                3",
+            "edema       0.500  -        2               1                3",
+            "next: the same with --ratio 1:0, to compare; gansynth benchmark does it with draws,",
+            "      seeds and statistics",
+        ],
+    ),
+    "demo": (
+        results.lines_of_demo(DEMO, Path("demo")),
+        [
+            "These are phantoms.",
+            "generator: fitted on 4 phantoms, 2 held out, 20 steps",
+            "nnU-Net: 24 real, 24 synthetic samples (50.0%, asked for 50.0%)",
+            "Dice of the tumour on held-out phantoms: 0.58",
+            "pictures: demo/samples/sheet.png",
+            "in all 1:30; more in demo/summary.md",
+            "next: gansynth evaluate demo/run",
+        ],
+    ),
+    "sample": (
+        results.lines_of_samples(SAMPLED, Path("runs/my g0")),
+        [
+            "1 sample in runs/g0/samples/seed-0, 0.79 s each; 1 would be rejected",
+            "sheet: sheet.png",
+            "spectrum: high 0.123",
+            "next: gansynth evaluate 'runs/my g0'",
+        ],
+    ),
+    "import": (
+        results.lines_of_import(IMPORTED, "nnunet:004"),
+        [
+            "Dataset004_Hippocampus: 24 cases of 20 subjects in raw/Dataset004_Hippocampus",
+            "5 folds, each holding out 4 or 5 cases",
+            "next: gansynth prepare nnunet:004 -c 3d_fullres",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_a_result_is_told_in_lines_and_ends_with_the_next_command(command):
+    lines, expected = EVERY[command]
+    assert list(lines) == expected
+
+
+CHOICE = {
+    "chosen": "gan", "by": "dice/1", "why": "it did best on the inner folds", "candidates": [],
+    "rungs": [{"share": 0.3, "scores": {"gan": 0.7, "real": 0.6, "other": 0.1}},
+              {"share": 1, "scores": {"gan": 0.81234, "real": 0.79}}],
+    "use": ["gansynth fit cgan3d -o runs/gan", "gansynth augment --generator runs/gan"],
+}  # fmt: skip
+
+
+def test_a_choice_is_told_with_the_last_scores_and_what_to_type():
+    assert list(tune._lines(CHOICE)) == [
+        "chosen: gan; it did best on the inner folds",
+        "dice/1 on inner folds, at the last of 2 rungs: gan 0.8123, real 0.7900",
+        "next: gansynth fit cgan3d -o runs/gan",
+        "next: gansynth augment --generator runs/gan",
+    ]
+
+
+def benchmarked(**changes: Any) -> list[str]:
+    document = documents.full() | changes
+    document["verdict"] = {"sentence": "It does."}
+    return list(benchmark._lines(document, {"report.html": "out/report.html"}))
+
+
+def test_a_benchmark_is_told_by_its_sentence_its_differences_and_the_next_command():
+    lines = benchmarked()
+    assert lines[0] == "It does."
+    assert lines[2].split("  ")[0] == "arm"
+    assert "Dice, points" in lines[2]
+    assert lines[-2] == "report: out/report.html"
+    assert lines[-1].startswith("next: the same command again; ")
+
+
+def test_a_look_at_the_development_split_is_followed_by_the_sealed_one():
+    whole = [run for run in documents.full()["runs"] if run["status"] == "done"]
+    look = {"split": "development", "number": 1, "log": []}
+    assert "with --sealed" in benchmarked(runs=whole, look=look)[-1]
+    assert benchmarked(runs=whole)[-1] == "report: out/report.html"
+
+
+def test_a_measure_has_its_own_unit_in_the_lines_of_a_benchmark():
+    lines = benchmarked(primary="hd95/1")
+    assert "HD95 (1), mm" in lines[2]
+
+
+def test_an_evaluation_is_told_by_its_three_answers_first():
+    found = evaluation.full() | {"files": {"report.html": "out/report.html"}}
+    lines = list(results.lines_of_evaluation(found, Path("runs/g0")))
+    assert lines[0] == (
+        "Realism: ◆ Like real in 3 of 10 figures  ▼ Unlike real in 6 of 10 figures  "
+        "○ Unclear in 1 of 10 figures"
+    )
+    assert [line.partition(":")[0] for line in lines[1:3]] == ["Labels", "Memorisation"]
+    assert lines[3].startswith("ALARM ")
+    assert lines[-3:-1] == [
+        "report: out/report.html",
+        "next: gansynth augment --generator runs/g0 --ratio 1:1,",
+    ]
