@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,7 @@ def fit(
     *,
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
+    typed: Collection[str] = (),
     device: str = "auto",
     memory: int | None = None,
     init_from: Path | None = None,
@@ -72,6 +73,7 @@ def fit(
         out: run folder; an unfinished run of the same configuration is resumed.
         settings: ``--set`` values, for the loop (``FitOptions``) or the generator's own options.
         edits: condition edits of the previews and the later samples; None takes the generator's.
+        typed: those of the settings that must have an effect: what a user typed.
         device: ``auto``, ``cpu``, ``cuda:0``.
         memory: most bytes to use; patch, width and checkpointing are chosen by measurement.
         init_from: run whose weights to start from, and whose lineage to carry on.
@@ -98,7 +100,7 @@ def fit(
             chosen = processes.tell(
                 fit_into(*asked, memory, out, session.reporter) if processes.leads else None
             )
-        job = resolve(generator, request, chosen, edits, device)
+        job = resolve(generator, request, chosen, edits, device, typed)
         job.recipe = recipe
         refuse_ancestor(job, init_from)
         _check_growth(job, session.reporter)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from gansynth.errors import UsageFault
+from gansynth.options import SetOptions
 from gansynth.precision import Precision
 from gansynth.schema import Case, Condition, Sample, Schema
 
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from gansynth.private import Mechanism
 
 
-class GeneratorOptions(BaseModel):
+class GeneratorOptions(SetOptions):
     """Base of every generator's options; description and unit stand beside each field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

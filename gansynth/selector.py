@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from gansynth.checkpoint import load_tensors
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.integrity import read_json
 from gansynth.lineage import Lineage
+from gansynth.options import OptionModel
 from gansynth.schema import Case, FloatArray, Schema
 from gansynth.sources.base import CaseSource
 from gansynth.sources.planes import resize
@@ -41,10 +42,8 @@ WAY_OUT = "make one: gansynth selector fit --data slices:KIND:WHERE -o FOLDER"
 Pixels = npt.NDArray[np.uint8]
 
 
-class SelectorOptions(BaseModel):
+class SelectorOptions(OptionModel):
     """Options of a selector and of its fit."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(600, ge=1, description="optimiser steps")
     batch_size: int = Field(32, ge=2, description="slices in a batch, half of them with foreground")
@@ -171,7 +170,7 @@ def open_selector(folder: Path) -> Selector:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise UsageFault(f"{folder}: no {MANIFEST} here, expected a selector's folder; {WAY_OUT}")
+        raise DataFault(f"{folder}: no {MANIFEST} here, expected a selector's folder; {WAY_OUT}")
     doc = read_json(path, way_out="restore it from a copy, or fit the selector again")
     if doc.get("kind") != "selector" or doc.get("version") != VERSION:
         raise IntegrityFault(

@@ -250,9 +250,7 @@ def test_another_selector_is_another_space_and_another_place_is_none(fitted, fol
 @pytest.mark.parametrize(
     ("where", "read", "says"),
     [
-        ("bare-b", {}, "chooses nothing by itself, expected --read foreground=with"),
         ("bare-b", {"classes": "label"}, "expected --read classes=foreground"),
-        ("bare-b", {"foreground": "with", "min_foreground": "3"}, "counts no voxels"),
         ("bare-b", {"foreground": "with", "plane": "coronal"}, "was fitted on axial slices"),
         ("b", {"foreground": "with"}, "has label maps, .* leave selector out"),
     ],

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault, UsageFault
+from gansynth.errors import DataFault
 from gansynth.integrity import reading
 
 MOST_BYTES = 1 << 20
@@ -50,7 +50,7 @@ def read_literals(path: Path) -> dict[str, Any]:
     path = Path(path)
     if not os.path.isfile(path):
         found = "is a folder" if os.path.isdir(path) else "no such file"
-        raise UsageFault(f"{path}: {found}, expected a DeepMedic configuration file (.cfg)")
+        raise DataFault(f"{path}: {found}, expected a DeepMedic configuration file (.cfg)")
     text = read_text(path, MOST_BYTES)
     values: dict[str, Any] = {}
     count = 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from gansynth.errors import UsageFault
+from gansynth_cli.common import called, summary, typed_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +39,6 @@ def run_export(
     Raises:
         GansynthError: what the adapter refuses.
     """
-    from gansynth_cli.common import summary
-
     document = adapter.export(
         injection,
         name,
@@ -83,7 +81,7 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
 
 def asked_size(injection: Injection) -> BankSize | None:
     """``--bank-size``, if it was given."""
-    return injection.size if _given(click.get_current_context(), "bank_size") else None
+    return injection.size if "bank_size" in typed_options(click.get_current_context()) else None
 
 
 def check_options(export: str | None, output: Path | None, content: str | None) -> None:
@@ -106,29 +104,9 @@ def check_options(export: str | None, output: Path | None, content: str | None) 
             "--export for nnunet or -o for yolo and deepmedic; leave one out"
         )
     said = "--export" if output is None else "-o"
-    for parameter in context.command.params:
-        if parameter.name not in MEANT and _given(context, parameter.name):
+    for name in typed_options(context):
+        if name not in MEANT:
             raise UsageFault(
-                f"{said} with {_shown(context, parameter)}: nothing is trained, expected only "
+                f"{said} with {called(name)}: nothing is trained, expected only "
                 "what says which samples are written; leave it out"
             )
-
-
-def _given(context: click.Context, name: str | None) -> bool:
-    return name is not None and context.get_parameter_source(name) not in (
-        ParameterSource.DEFAULT,
-        ParameterSource.DEFAULT_MAP,
-        None,
-    )
-
-
-def _shown(context: click.Context, parameter: click.Parameter) -> str:
-    """An option as it is typed; host options by their place."""
-    value: Any = context.params.get(parameter.name or "")
-    if isinstance(parameter, click.Argument):
-        return "host options after --"
-    return (
-        parameter.secondary_opts[0]
-        if value is not True and parameter.secondary_opts
-        else (parameter.opts[-1])
-    )

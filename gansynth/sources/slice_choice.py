@@ -161,10 +161,6 @@ class SliceChoice:
                 f"--read count_from={side}: no side of {plane} slices, expected "
                 f"{' or '.join(SIDES[plane])}"
             )
-        if self._options.slices is None:
-            raise UsageFault(
-                f"--read count_from={side}: all slices are cut, expected --read slices= beside it"
-            )
         if self._inner.host.get("orientation") != ORIENTATION:
             raise UsageFault(
                 f"--read count_from={side}: {self._inner.name} does not say which way its arrays "
@@ -183,18 +179,8 @@ class SliceChoice:
             )
         if options.selector is None:
             return
-        if not self._asks:
-            raise UsageFault(
-                f"--read selector={options.selector}: chooses nothing by itself, expected --read "
-                "foreground=with, foreground=without or classes=foreground beside it"
-            )
         if by_what == "label":
             raise UsageFault(
                 "--read classes=label: a selector knows slices with and without foreground only, "
                 "expected --read classes=foreground"
-            )
-        if "min_foreground" in options.model_fields_set:
-            raise UsageFault(
-                f"--read min_foreground={options.min_foreground}: a selector counts no voxels, it "
-                "was fitted for a number of them; leave it out"
             )

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, table, with_output
+from gansynth_cli.common import (
+    FILE,
+    FOLDER,
+    Output,
+    dry_run_option,
+    examples,
+    table,
+    with_needs,
+    with_output,
+)
 
 
 @click.command(
@@ -17,6 +26,7 @@ from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, 
         "gansynth benchmark plan.yaml --sealed --executor local:2 -o results/gain",
     )
 )
+@with_needs({"no_probe": "dry_run", "look_again": "sealed"})
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--data", metavar="KIND:WHERE", help="Other cases than the plan names.")
 @click.option(

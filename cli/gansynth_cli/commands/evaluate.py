@@ -18,6 +18,7 @@ from gansynth_cli.common import (
     root_option,
     table,
     with_asking,
+    with_needs,
     with_output,
     with_real,
 )
@@ -35,6 +36,14 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
         "gansynth evaluate runs/g0 -n 100",
         "gansynth evaluate banks/g0 --real nnunet:004 --real-read configuration=2d",
     )
+)
+@with_needs(
+    {
+        "how": "conditions",
+        "real_how": "real",
+        "metrics": "parts=realism or !parts",
+        "host": "parts=maps or !parts",
+    }
 )
 @click.argument("folder", metavar="RUN|BANK", type=FOLDER)
 @with_real("Hold samples against these cases, not those the run was fitted on; banks need it.")

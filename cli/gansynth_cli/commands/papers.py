@@ -22,6 +22,7 @@ from gansynth_cli.common import (
     read_pairs,
     root_option,
     subjects_option,
+    with_needs,
     with_output,
 )
 
@@ -45,6 +46,7 @@ def _settings(option: str, what: str) -> Callable[[F], F]:
         "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
     )
 )
+@with_needs({"name": "folder"})
 @click.argument("plan", metavar="RECIPE|PLAN.yaml")
 @click.option("--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nifti:brats/.")
 @click.option(

@@ -18,6 +18,7 @@ from gansynth_cli.common import (
     root_option,
     summary,
     with_asking,
+    with_needs,
     with_output,
 )
 from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
         "gansynth sample runs/g0 -n 16 --sheet --metric spectrum",
         "gansynth sample runs/shin/parts/tissues --conditions nifti:mine/ -o tissue-maps/ --sheet",
     )
+)
+@with_needs(
+    {
+        **dict.fromkeys(("bits", "window", "overlay", "keep_flawed"), "kind=png"),
+        "rows": "interpolate",
+        "how": "conditions",
+    }
 )
 @click.argument("run", metavar="RUN", type=FOLDER)
 @click.option(
