@@ -19,7 +19,7 @@ from gansynth.job import Job, resolve
 from gansynth.labelmaps_report import report_label_maps
 from gansynth.looking import final_sheets
 from gansynth.measuring import fit_into, measure, peak_mib
-from gansynth.opening import open_folder, rehearse
+from gansynth.opening import open_folder, refuse_full_disk, rehearse
 from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.previews import Preview
@@ -106,6 +106,7 @@ def fit(
         _check_growth(job, session.reporter)
         if init_from is not None:
             job.ancestor = Ancestor.open(init_from)
+        refuse_full_disk(job, out)
         if dry_run:
             rehearse(job, session.reporter)
             return measure(job, out) if processes.leads else {}

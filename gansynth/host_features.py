@@ -92,7 +92,7 @@ def find_host(folder: Path, registry: Registry | None = None) -> type[Adapter]:
             offering.append(name)
         knowing += [adapter] if mine else []
     if len(knowing) > 1:
-        raise UsageFault(
+        raise DataFault(
             f"{folder}: {' and '.join(adapter.name for adapter in knowing)} both take it for "
             "theirs, expected one host's; name the folder of one training"
         )

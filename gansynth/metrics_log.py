@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gansynth.integrity import write_bytes_atomic
+from gansynth.integrity import disk_errors, write_bytes_atomic
 
 FILE = "metrics.csv"
 
@@ -57,8 +57,9 @@ class MetricsLog:
                 self._columns = columns
                 self._rewrite(self._path)
             else:
-                with self._path.open("a", newline="\n", encoding="utf-8") as file:
-                    file.write(self._line(row))
+                line = self._line(row).encode()
+                with disk_errors(self._path, len(line)), self._path.open("ab") as file:
+                    file.write(line)
         return means
 
     def _rewrite(self, path: Path) -> None:

@@ -24,7 +24,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Named = Callable[[str], str]
 """What was typed of an option: ``clip`` -> ``--set clip=0.02``."""
 
-OFF = (None, False, 0, "", "none", "no", "off", (), [], {})
+OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", "off", (), [], {})
 """Values of an option that is not on."""
 _EXAMPLES = {int: ("1", "2", "3"), float: ("0.5", "1", "2")}
 _ONE = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
@@ -190,7 +190,8 @@ def _reason(
     name, _, unwanted = unmet[0].replace("!", "").partition("=")
     if unmet == [f"!{name}"]:
         return f"with {named(name)}", "leave that out"
-    if unmet == [name] and get(name) not in (None, False, "", ()):
+    said = unmet == [name] and not isinstance(get(name), bool | None) and get(name) not in ("", ())
+    if said:
         unwanted = _shown(get(name))  # 0, or none, where others are on
     elif "!" not in unmet[0]:
         parts = (atom.partition("=") for atom in unmet if "!" not in atom)

@@ -340,12 +340,7 @@ def find_recipe(text: str) -> Recipe:
 def check_settings(
     generator: str, settings: Mapping[str, str], typed: Collection[str] = ()
 ) -> None:
-    """Refuse a wrong setting of a generator or its loop, before anything begins.
-
-    Args:
-        generator: its registered name.
-        settings: the recipe's, with those of the user over them.
-        typed: those of them that the user typed: they must have an effect.
+    """Refuse a wrong setting of a generator or its loop, and typed ones without effect.
 
     Raises:
         UsageFault: naming key and value.

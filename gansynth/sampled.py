@@ -17,7 +17,7 @@ from gansynth.asking import Asking
 from gansynth.box_text import csv_text
 from gansynth.composite_spec import folder_name
 from gansynth.composite_view import draws_labels, given_channels
-from gansynth.integrity import whole_folder
+from gansynth.integrity import disk_errors, whole_folder
 from gansynth.looking import ROWS, write_interpolation, write_nearest
 from gansynth.picture_export import TOLD, PngOptions, check_export, export_pictures
 from gansynth.prediction import predict_cases, refuse_options
@@ -160,7 +160,8 @@ def _write_niftis(
     sharing: Sharing | None = None,
 ) -> dict[str, Any]:
     """Draw samples and write each; the first ones are also put into a list, for a sheet."""
-    out.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     seconds, flaws = 0.0, Counter[str]()
     origins: dict[str, Mapping[str, Any]] = {}
     with reporter.task(n, "sample") as bar:
@@ -174,7 +175,8 @@ def _write_niftis(
             stem = out / f"sample-{index:04d}"
             origins[stem.name] = sample.provenance
             told = sample.provenance if sharing is None else sharing.told(sample)
-            write_nifti(sample, stem, schema.spacing, schema.box_classes, told)
+            with disk_errors(stem, sample.image.nbytes):
+                write_nifti(sample, stem, schema.spacing, schema.box_classes, told)
             if index < SHEET:
                 drawn.append(sample)
             bar.advance(1)

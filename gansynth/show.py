@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import GansynthError
+from gansynth.errors import DataFault, GansynthError
 from gansynth.integrity import path_inside, read_json, sha256_file
 from gansynth.privacy import KEY, KEY_FILE
 from gansynth.run import MANIFEST, check_weights, read_manifest

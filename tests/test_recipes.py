@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gansynth.composite_spec import ChainSpec, PerChannel, PerClass
-from gansynth.errors import UsageFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.generator import Stage
 from gansynth.hookspecs import hookimpl
 from gansynth.job import resolve
@@ -185,7 +185,7 @@ def test_what_is_no_recipe_is_one_line(tmp_path, text):
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UsageFault, match="cannot be read"):
+    with pytest.raises(DataFault, match="no such file, expected a recipe"):
         find_recipe(str(tmp_path / "none.yaml"))
 
 

@@ -268,7 +268,7 @@ def test_volumes_without_its_channel_are_refused(folder):
 
 
 def test_no_selector_there_is_said(tmp_path):
-    with pytest.raises(UsageFault, match=r"no manifest.json here, expected a selector's folder"):
+    with pytest.raises(DataFault, match=r"no manifest.json here, expected a selector's folder"):
         open_selector(tmp_path)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from gansynth.errors import UsageFault
 
@@ -65,54 +64,6 @@ def with_output(function: F) -> F:
         return function(*args, out=Output(as_json, quiet), **kwargs)
 
     return wrapped  # type: ignore[return-value]
-
-
-def with_needs(needs: Mapping[str, str]) -> Callable[[F], F]:
-    """Refuse options that were typed and have no effect beside the others; see ``Needs``.
-
-    Args:
-        needs: by the names of the command's parameters.
-    """
-
-    def add(function: F) -> F:
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            from gansynth.options import refuse_idle
-
-            context = click.get_current_context()
-            refuse_idle(typed_options(context), context.params, needs, typed, called)
-            return function(*args, **kwargs)
-
-        return wrapped  # type: ignore[return-value]
-
-    return add
-
-
-def typed_options(context: click.Context) -> list[str]:
-    """Names of the parameters that the user gave."""
-    unsaid = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
-    names = [parameter.name or "" for parameter in context.command.params]
-    return [name for name in names if context.get_parameter_source(name) not in unsaid]
-
-
-def called(name: str) -> str:
-    """What the user types for a parameter; host options by their place."""
-    context = click.get_current_context()
-    parameter = next(one for one in context.command.params if one.name == name)
-    if isinstance(parameter, click.Argument):
-        return "host options after --"
-    off = parameter.secondary_opts and context.params.get(name) is not True
-    return parameter.secondary_opts[0] if off else parameter.opts[-1]
-
-
-def typed(name: str) -> str:
-    """An option with its value, as typed."""
-    value = click.get_current_context().params.get(name)
-    if isinstance(value, Mapping):
-        value = tuple(f"{key}={text}" for key, text in value.items())
-    values = value if isinstance(value, tuple | list) else (value,)
-    shown = " ".join(str(one) for one in values if not isinstance(one, bool))
-    return f"{called(name)} {shown}".strip()
 
 
 # Absolute, because a run remembers it and may be sampled from elsewhere.

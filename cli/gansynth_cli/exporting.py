@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gansynth.errors import UsageFault
-from gansynth_cli.common import called, summary, typed_options
+from gansynth_cli.common import summary
+from gansynth_cli.typed import called, typed_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
 SAMPLES = ("run", "ratio", "bank", "bank_size", "restarts", "seed", "edits", "device")
-REAL = ("real_in_generator_space",)
+REAL = ("real_in_generator_space", "nearest")
 ASKED = ("boxes", "conditions", "how", "lesions", "weights", "filters")
 SAYING = ("target", "export", "output", "content", "dry_run", "as_json", "quiet", "debug")
 MEANT = frozenset((*SOURCE, *SAMPLES, *REAL, *ASKED, *SAYING))

@@ -95,4 +95,4 @@ def _under(where: str, look: Callable[[], Found]) -> Found:
     try:
         return look()
     except (DataFault, UsageFault) as fault:
-        raise type(fault)(f"{where}: {fault}") from None
+        raise type(fault)(f"{where}: {str(fault).replace('--set ', 'set: ')}") from None

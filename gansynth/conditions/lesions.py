@@ -45,16 +45,14 @@ DONORS = 4
 """Lesions that are tried for one that there is room for."""
 
 
+OF_PLACES = ("what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing", "tries")
 _Edited = tuple[Donor, Changing, dict[str, Any]]
 
 
 class LesionOptions(OptionModel):
     """How lesions are put into real images."""
 
-    needs: ClassVar[Needs] = dict.fromkeys(
-        ("what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing", "tries"),
-        "where!=own",
-    )
+    needs: ClassVar[Needs] = dict.fromkeys(OF_PLACES, "where!=own")
 
     what: Literal["all", "one"] = Field(
         "all", description="all lesions of the donor as they lie, or one connected one of them"

@@ -118,7 +118,7 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
         folders: where they lie, named by case: NIfTI, or PNG of 2D cases.
 
     Raises:
-        DataFault: a folder that is not there, none for a case, two, or one for a case that nobody knows.
+        DataFault: no such folder; none for a case, two, or one for a case that nobody knows.
         IntegrityFault: one for a held-out case.
     """
     found: dict[str, Path] = {}

@@ -35,7 +35,7 @@ def reads(model: type[ReadOptions]) -> Callable[[Opener], Opener]:
     """Say of what opens a kind of source which ``--read`` keys it has; without, it has none."""
 
     def mark(opener: Opener) -> Opener:
-        opener.reads = model  # type: ignore[attr-defined]
+        opener.read_options = model  # type: ignore[attr-defined]
         return opener
 
     return mark
@@ -47,19 +47,25 @@ def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOption
     Raises:
         UsageFault: as ``parse_read``.
     """
-    model: type[ReadOptions] = getattr(opener, "reads", ReadOptions)
+    model: type[ReadOptions] = getattr(opener, "read_options", ReadOptions)
     return parse_read(model, request)
 
 
 def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
     """Refuse ``--read`` keys that a user typed and that have no effect beside the others.
 
+    What is wrong with them otherwise is for whoever opens the source to say.
+
     Raises:
-        UsageFault: naming the key; or as ``parse_read``.
+        UsageFault: naming the key; or an unknown kind.
     """
     from gansynth.registry import installed
 
-    options = options_of(installed().load("sources", request.kind), request)
+    opener = installed().load("sources", request.kind)
+    try:
+        options = options_of(opener, request)
+    except UsageFault:
+        return
     keys = options.model_fields_set.intersection(typed)
     refuse_idle(keys, options, options.needs, partial(_as_typed, request))
     if options.passes_on:

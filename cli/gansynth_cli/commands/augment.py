@@ -13,7 +13,6 @@ from gansynth_cli.common import (
     FOLDER,
     Output,
     boxes_option,
-    called,
     device_option,
     dry_run_option,
     edit_option,
@@ -21,15 +20,14 @@ from gansynth_cli.common import (
     set_option,
     summary,
     table,
-    typed,
-    typed_options,
     with_asking,
-    with_needs,
     with_output,
     with_source,
 )
 from gansynth_cli.engines import with_engine
 from gansynth_cli.exporting import check_options, data_set_name, run_export
+from gansynth_cli.mixing_options import NEEDS, nearest_option, warn_of_idle
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +35,6 @@ if TYPE_CHECKING:
     from gansynth.adapter import Adapter, Content, Injection, Outcome
     from gansynth.sources.base import SourceRequest
 
-OF_SAMPLES = (
-    *("run", "bank", "bank_size", "frozen", "reuse", "refresh", "overhead", "scratch", "restarts"),
-    *("strict", "keep_going", "augment_synthetic", "edits", "boxes", "conditions", "how"),
-    *("lesions", "weights", "filters", "device"),
-)
-"""Options about samples."""
 TOLERATED = 0.01
 """Largest share of missing synthetic samples that is still a success."""
 
@@ -55,14 +47,7 @@ TOLERATED = 0.01
         "--ratio 2813:4000 --set epochs=100 -- mosaic=0.5",
     )
 )
-@with_needs(
-    {
-        **dict.fromkeys(("bank_size", "scratch", "frozen", "device", "edits"), "!bank"),
-        **dict.fromkeys(("reuse", "refresh", "overhead"), "!bank, !frozen"),
-        "restarts": "!bank",
-        "how": "conditions",
-    }
-)
+@with_needs(NEEDS)
 @click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo, segmenter.")
 @with_source
 @click.option(
@@ -166,6 +151,7 @@ TOLERATED = 0.01
     help="With --export or -o: real and synthetic cases to train on (default), or synthetic ones "
     "alone, to share.",
 )
+@nearest_option
 @edit_option
 @boxes_option
 @with_asking
@@ -202,8 +188,7 @@ def command(
     from gansynth.registry import installed
 
     injection = injection_from(how)
-    if injection.ratio.p == 0:
-        _warn_of_idle(out)
+    warn_of_idle(injection, out)
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.settings, of=target)
     settings = with_detector(settings, detector, cls.settings, target)
@@ -245,16 +230,6 @@ def _warn_of_run(injection: Injection, out: Output) -> None:
 
     if injection.run is not None and injection.ratio.p > 0:
         warn_of_label_maps(injection.run, out.reporter)
-
-
-def _warn_of_idle(out: Output) -> None:
-    """Say which options mean nothing where no sample is drawn: a baseline's ratio, say."""
-    from gansynth.options import idle
-
-    context = click.get_current_context()
-    needs = dict.fromkeys(OF_SAMPLES, "!ratio")
-    for said in idle(typed_options(context), context.params, needs, typed, called):
-        out.reporter.warn(said)
 
 
 def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:

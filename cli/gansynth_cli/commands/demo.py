@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from gansynth_cli.common import FOLDER, Output, examples, summary, with_needs, with_output
+from gansynth_cli.common import FOLDER, Output, examples, summary, with_output
+from gansynth_cli.typed import with_needs
 
 
 @click.command(

@@ -18,10 +18,10 @@ from gansynth_cli.common import (
     root_option,
     table,
     with_asking,
-    with_needs,
     with_output,
     with_real,
 )
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking

@@ -18,10 +18,10 @@ from gansynth_cli.common import (
     set_option,
     summary,
     table,
-    with_needs,
     with_output,
     with_source,
 )
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.sources.base import SourceRequest

@@ -20,10 +20,10 @@ from gansynth_cli.common import (
     summary,
     table,
     with_further_sources,
-    with_needs,
     with_output,
     with_source,
 )
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.sources.base import SourceRequest

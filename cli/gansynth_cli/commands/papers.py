@@ -22,9 +22,9 @@ from gansynth_cli.common import (
     read_pairs,
     root_option,
     subjects_option,
-    with_needs,
     with_output,
 )
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.papers.running import Table
@@ -149,7 +149,7 @@ def _table(
     given = {"fit": asked["fit_set"], "host": asked["host_set"]}
     rest = {key: value for key, value in asked.items() if key not in ("fit_set", "host_set")}
     commands = Commands(plan, Asked(out=home, **rest, **given))
+    trained = plan.hosts_for(commands.asked.kind, hosts)
+    commands.check_settings(trained)
     assert commands.source is not None
-    return Table(
-        commands, plan.hosts_for(commands.asked.kind, hosts), chosen, seeds, out.reporter.say
-    )
+    return Table(commands, trained, chosen, seeds, out.reporter.say)

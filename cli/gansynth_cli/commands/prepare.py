@@ -14,9 +14,9 @@ from gansynth_cli.common import (
     stepping,
     subjects_option,
     summary,
-    with_needs,
     with_output,
 )
+from gansynth_cli.typed import with_needs
 
 
 def _whole_numbers(

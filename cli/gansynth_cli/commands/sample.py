@@ -18,10 +18,10 @@ from gansynth_cli.common import (
     root_option,
     summary,
     with_asking,
-    with_needs,
     with_output,
 )
 from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking

@@ -8,16 +8,8 @@ from typing import Any
 
 import click
 
-from gansynth_cli.common import (
-    FILE,
-    FOLDER,
-    Output,
-    dry_run_option,
-    examples,
-    table,
-    with_needs,
-    with_output,
-)
+from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, table, with_output
+from gansynth_cli.typed import with_needs
 
 
 @click.command(

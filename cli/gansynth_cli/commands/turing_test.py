@@ -13,18 +13,16 @@ from gansynth_cli.common import (
     FOLDER,
     Output,
     boxes_option,
-    called,
     device_option,
     edit_option,
     examples,
     root_option,
     table,
-    typed_options,
     with_asking,
-    with_needs,
     with_output,
 )
 from gansynth_cli.turing_options import with_session
+from gansynth_cli.typed import called, typed_options, with_needs
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking
