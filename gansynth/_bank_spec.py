@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.asking import Asking
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.integrity import read_json
 from gansynth.lineage import Lineage
 from gansynth.schema import Schema
@@ -116,12 +116,12 @@ def load_spec(folder: Path) -> BankSpec:
     """Read a bank's own description.
 
     Raises:
-        UsageFault: there is no bank.
+        DataFault: there is no bank.
         IntegrityFault: its description is not one.
     """
     path = folder / SPEC
     if not path.is_file():
-        raise UsageFault(f"{folder}: holds no {SPEC}, expected a sample bank; name another folder")
+        raise DataFault(f"{folder}: holds no {SPEC}, expected a sample bank; name another folder")
     return BankSpec.from_json(read_json(path, way_out="delete the bank and make it again"))
 
 

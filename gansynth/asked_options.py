@@ -6,14 +6,14 @@ One text says all, so that a command line, a run, a bank and a producer process 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from gansynth.errors import UsageFault, did_you_mean
+from gansynth.options import OptionModel, read_model, several
 
-Options = TypeVar("Options", bound=BaseModel)
+Options = TypeVar("Options", bound=OptionModel)
 
 
 def read_options(
@@ -68,32 +68,24 @@ def fill_options(model: type[Options], given: Mapping[str, Any], asked: str) -> 
                 f"{asked}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
             )
     try:
-        return model.model_validate({key: _read(model, key, value) for key, value in given.items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else "options"
-        field = model.model_fields.get(key)
-        meaning = f" ({field.description})" if field is not None else ""
-        text = first["msg"].removeprefix("Value error, ")
-        raise UsageFault(f"{asked}: {key}: {text}{meaning}") from None
+        values = {key: _read(model, key, value) for key, value in given.items()}
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
         raise UsageFault(f"{asked}: a value is not readable, expected YAML") from None
 
+    def named(key: str) -> str:
+        return f"{asked}: {key or 'options'}"
 
-def _read(model: type[BaseModel], key: str, value: Any) -> Any:
+    return read_model(model, values, named, joint="+")
+
+
+def _read(model: type[OptionModel], key: str, value: Any) -> Any:
     """A text as YAML reads it; of an option with several, those between ``+`` signs."""
     if not isinstance(value, str):
         return value
-    if _several(model.model_fields[key].annotation):
+    if several(model.model_fields[key].annotation):
         return None if value == "none" else [yaml.safe_load(part) for part in value.split("+")]
     return yaml.safe_load(value)
 
 
-def _several(annotation: Any) -> bool:
-    """Whether an option is a tuple of values, or may be one."""
-    origin = getattr(annotation, "__origin__", annotation)
-    return origin is tuple or any(_several(part) for part in get_args(annotation) if part != ...)
-
-
-def _mapping(model: type[BaseModel], key: str) -> bool:
+def _mapping(model: type[OptionModel], key: str) -> bool:
     return getattr(model.model_fields[key].annotation, "__origin__", None) is Mapping

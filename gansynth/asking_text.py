@@ -61,7 +61,7 @@ def check_texts(asking: Asking) -> None:
     if asking.lesions is not None:
         from gansynth.conditions.lesions import lesion_drawer
 
-        lesion_drawer(asking.lesions)
+        lesion_drawer(asking.lesions).options.refuse_idle(f"--lesions {asking.lesions}")
     if asking.weights is not None:
         from gansynth.conditions.weights import Weights
 
@@ -69,7 +69,8 @@ def check_texts(asking: Asking) -> None:
     if asking.filters:
         from gansynth.filters.asked import build_filters
 
-        build_filters(asking.filters)
+        for text, one in zip(asking.filters, build_filters(asking.filters), strict=True):
+            one.options.refuse_idle(f"--filter {text}")
 
 
 def split_asked(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,18 @@ def save(
         shutil.rmtree(final, ignore_errors=True)
     drop_old(folder, final)
     return final
+
+
+def bytes_of(nets: Mapping[str, nn.Module], ema: Collection[str]) -> int:
+    """Bytes of a checkpoint of networks under training by Adam; less with other optimisers.
+
+    Args:
+        nets: the networks by name.
+        ema: names of those whose averages are kept, in both of its files.
+    """
+    held = {name: sum(v.nbytes for v in net.state_dict().values()) for name, net in nets.items()}
+    moments: int = sum(2 * p.nbytes for net in nets.values() for p in net.parameters())
+    return sum(held.values()) + moments + 2 * sum(held[name] for name in ema if name in held)
 
 
 def drop_old(folder: Path, newest: Path) -> None:

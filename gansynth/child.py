@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from gansynth.errors import EXIT_SIGINT, EXIT_SIGTERM, FAULTS, GansynthError, TrainingFault
+from gansynth.integrity import disk_errors
 from gansynth.signals import on_sigterm
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -47,7 +48,8 @@ def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
     """
     last: deque[str] = deque(maxlen=200)
     held: list[str] = []
-    log.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("ab", buffering=0) as kept,
         subprocess.Popen(

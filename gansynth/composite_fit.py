@@ -13,7 +13,7 @@ import yaml
 
 from gansynth.composite import NAME, NOTHING, PARTS, least_labelled
 from gansynth.composite_plan import Plan, PlannedPart, make_plan
-from gansynth.composite_spec import Spec
+from gansynth.composite_spec import ChainSpec, Spec
 from gansynth.errors import UsageFault
 from gansynth.integrity import (
     remove_temporaries,
@@ -78,6 +78,8 @@ def fit_composite(
     _guard_own_data(plan)
     options = dict(edits=plan.edits, device=device, memory=memory, dry_run=dry_run, log=log)
     options["recipe"] = recipe
+    # Of a chain, what one part has no use for may be another's.
+    options["typed"] = () if recipe or isinstance(spec, ChainSpec) else tuple(settings)
     if dry_run:
         parts = {p.name: _fit_part(p, out, init_from, options, reporter) for p in plan.parts}
         return _dry_report(out, plan, parts)

@@ -17,7 +17,7 @@ from gansynth.composite_view import (
     viewed,
 )
 from gansynth.conditions.asked import build_edits
-from gansynth.errors import UsageFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.generator import Generator, GeneratorOptions
 from gansynth.registry import installed
 from gansynth.run import read_manifest
@@ -139,8 +139,8 @@ def make_plan(
     for asked in spec.parts:
         try:
             planner.add(asked, settings)
-        except UsageFault as fault:
-            raise UsageFault(f"part {asked.name!r}: {fault}") from fault
+        except (DataFault, UsageFault) as fault:
+            raise type(fault)(f"part {asked.name!r}: {fault}") from fault
     planner.check_whole()
     names = edits if edits is not None else spec.edits
     chosen = planner.default_edits if names is None else tuple(names)

@@ -134,7 +134,8 @@ class PerClass:
 
     Attributes:
         generator: registered name, of every part.
-        groups: ``each``, or classes like ``cyst,metastasis+haemangioma``; others are left out.
+        groups: ``each`` that has a training case, or classes like ``cyst,metastasis+haemangioma``;
+            others are left out.
     """
 
     generator: str
@@ -148,7 +149,9 @@ class PerClass:
         """
         asked = f"--per-class {self.groups}"
         class_numbers(source, (), asked="--per-class")
-        parts: list[tuple[str, ...]] = [(name,) for name in source.schema.classes]
+        counts = Counter(source.label_class(case) for case in source.train_ids)
+        every = enumerate(source.schema.classes)
+        parts: list[tuple[str, ...]] = [(name,) for number, name in every if counts[number]]
         if self.groups != EACH:
             parts = [tuple(c.strip() for c in g.split("+")) for g in self.groups.split(",")]
         named = [name for part in parts for name in part]
@@ -158,7 +161,6 @@ class PerClass:
             raise UsageFault(
                 f"{asked}: class {twice!r} is named twice, expected one part that draws it"
             )
-        counts = Counter(source.label_class(case) for case in source.train_ids)
         for part in parts:
             found = sum(counts[number] for number in class_numbers(source, part, asked=asked))
             if found < LEAST_CASES:

@@ -7,7 +7,8 @@ line prints it and exits with ``exit_code``; a traceback appears only with ``--d
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -67,6 +68,20 @@ DROPPED = {
     "selector": "choose slices by --read foreground=with, or by number: --read slices=40-110",
 }
 """Name that earlier versions knew -> what to do instead."""
+
+
+@contextmanager
+def said_of(option: str, typed: str) -> Iterator[None]:
+    """Say of the option that the user typed what is said of another: of ``--fit-set``.
+
+    Args:
+        option: as a message has it, with what follows it.
+        typed: what stands there instead.
+    """
+    try:
+        yield
+    except GansynthError as fault:
+        raise type(fault)(str(fault).replace(option, typed)) from fault
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from gansynth.job import Job, resolve
 from gansynth.labelmaps_report import report_label_maps
 from gansynth.looking import final_sheets
 from gansynth.measuring import fit_into, measure, peak_mib
-from gansynth.opening import open_folder, rehearse
+from gansynth.opening import open_folder, refuse_full_disk, rehearse
 from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.previews import Preview
@@ -53,6 +53,7 @@ def fit(
     *,
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
+    typed: Collection[str] = (),
     device: str = "auto",
     memory: int | None = None,
     init_from: Path | None = None,
@@ -70,6 +71,7 @@ def fit(
         out: run folder; an unfinished run of the same configuration is resumed.
         settings: ``--set`` values, for the loop (``FitOptions``) or the generator's own options.
         edits: condition edits of the previews and the later samples; None takes the generator's.
+        typed: those of the settings that must have an effect: what a user typed.
         device: ``auto``, ``cpu``, ``cuda:0``.
         memory: most bytes to use; patch, width and checkpointing are chosen by measurement.
         init_from: run whose weights to start from, and whose lineage to carry on.
@@ -96,11 +98,12 @@ def fit(
             chosen = processes.tell(
                 fit_into(*asked, memory, out, session.reporter) if processes.leads else None
             )
-        job = resolve(generator, request, chosen, edits, device)
+        job = resolve(generator, request, chosen, edits, device, typed)
         job.recipe = recipe
         _check_growth(job, session.reporter)
         if init_from is not None:
             job.ancestor = Ancestor.open(init_from)
+        refuse_full_disk(job, out)
         if dry_run:
             rehearse(job, session.reporter)
             return measure(job, out) if processes.leads else {}

@@ -14,18 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from gansynth.errors import UsageFault
+from gansynth.options import SetOptions
 from gansynth.precision import Precision
 from gansynth.schema import Case, Condition, Sample, Schema
 
 
-class GeneratorOptions(BaseModel):
+class GeneratorOptions(SetOptions):
     """Base of every generator's options; description and unit stand beside each field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Injection:
         augment_synthetic: apply it to synthetic samples too.
         real_in_generator_space: bring the host's real training cases through the generator's space,
             too, so that what it loses tells real from synthetic no more.
+        nearest: on disk, take the nearest ratio that comes out where this one does not.
     """
 
     run: Path | None
@@ -70,12 +71,14 @@ class Injection:
     usual_augmentation: bool = True
     augment_synthetic: bool = True
     real_in_generator_space: bool = False
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         self.schedule.check(self.ratio)
         if self.ratio.p > 0 and self.run is None and self.bank is None:
             raise UsageFault(
-                f"ratio {self.ratio}: synthetic samples of nothing; expected a generator or a bank"
+                f"--ratio {self.ratio}: --generator is missing, which draws its synthetic samples; "
+                "add --generator RUN, or --bank BANK, or take --ratio 1:0"
             )
         if self.restarts < 0:
             raise UsageFault(f"restarts: {self.restarts}, expected at least 0")

@@ -32,6 +32,7 @@ __all__ = [
     "Header",
     "Volume",
     "disk_errors",
+    "free_bytes",
     "path_inside",
     "publish_dir",
     "publish_file",
@@ -134,13 +135,15 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
     except OSError as error:
         reason = _DISK.get(error.errno or 0, error.strerror or str(error))
         space = "" if needed is None else f" {needed} bytes needed,"
+        free = free_bytes(Path(path))
         raise EnvironmentFault(
-            f"{path}: cannot be written: {reason};{space} {_free(Path(path))} bytes free there. "
+            f"{path}: cannot be written: {reason};{space} {free} bytes free there. "
             "Make room, or choose another folder"
         ) from error
 
 
-def _free(path: Path) -> int | str:
+def free_bytes(path: Path) -> int | str:
+    """Bytes free on the disk that a path, there or not, is on."""
     for folder in (path, *path.absolute().parents):
         if folder.is_dir():
             return shutil.disk_usage(folder).free

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -112,6 +112,7 @@ def resolve(
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
     device: str,
+    typed: Collection[str] = (),
 ) -> Job:
     """Open the source and build the generator; nothing is written.
 
@@ -121,10 +122,12 @@ def resolve(
         settings: ``--set`` values.
         edits: condition edits by name; None takes the generator's own.
         device: ``auto``, ``cpu``, ``cuda:0``.
+        typed: those of the settings that must have an effect: what a user typed.
     """
     cls = installed().generator(name)
     usual = {key: json.dumps(value) for key, value in cls.loop.items()}
-    loop, own = split_settings(overlay(usual, settings), FitOptions, cls.Options, generator=name)
+    texts = overlay(usual, settings)
+    loop, own = split_settings(texts, FitOptions, cls.Options, generator=name, typed=typed)
     names = cls.default_edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
@@ -139,6 +142,7 @@ def resolve(
     built = build(space)
     check_labels(built, source)
     check_edits(built, edits or ())
+    _refuse_untrained(built, {key: settings[key] for key in typed})
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
         built = build(space)
@@ -153,6 +157,15 @@ def resolve(
     # One and the same where it can be: whole cases are kept at hand once.
     batches = crops if loop.patch is None and asked is None else cut(small, asked=asked)
     return Job(source, cache, space, built, loop, names, batches, crops, picked)
+
+
+def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
+    """Refuse settings of a training that there is none of."""
+    for key in () if built.phases() else typed.keys() & (FitOptions.model_fields.keys() - {"seed"}):
+        raise UsageFault(
+            f"--set {key}={typed[key]}: has no effect, as {built.name} learns by no training steps "
+            f"here; leave {key} out"
+        )
 
 
 def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMaps | None:
@@ -198,17 +211,18 @@ def check_labels(generator: Generator, source: CaseSource) -> None:
 
 def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
     """The space training crops are cut in."""
+    typed = f"--set patch={','.join(map(str, patch))}"
     if space.grid not in ("crop", "slice"):
         raise UsageFault(
-            f"--set patch={list(patch)}: cases of grid {space.grid!r} are trained on whole; leave "
-            "patch out"
+            f"{typed}: cases of grid {space.grid!r} are trained on whole; leave patch out"
         )
     fits = len(patch) == len(space.size) and all(
         1 <= p <= n for p, n in zip(patch, space.size, strict=True)
     )
     if not fits:
+        most = ",".join(map(str, space.size))
         raise UsageFault(
-            f"--set patch={list(patch)}: expected {len(space.size)} edges in voxels, none above "
-            f"{list(space.size)}"
+            f"{typed}: expected {len(space.size)} whole numbers of voxels, none above {most}, as "
+            f"patch={','.join(str(min(32, n)) for n in space.size)}"
         )
     return replace(space, size=patch)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gansynth.integrity import write_bytes_atomic
+from gansynth.integrity import disk_errors, write_bytes_atomic
 
 FILE = "metrics.csv"
-NO_PLAYERS = ("privacy", "diversity")
+NO_PLAYERS = ("diversity",)
 """Whose values are no losses."""
 
 
@@ -69,8 +69,9 @@ class MetricsLog:
                 self._columns = columns
                 self._rewrite(self._path)
             else:
-                with self._path.open("a", newline="\n", encoding="utf-8") as file:
-                    file.write(self._line(row))
+                line = self._line(row).encode()
+                with disk_errors(self._path, len(line)), self._path.open("ab") as file:
+                    file.write(line)
         return means
 
     def _rewrite(self, path: Path) -> None:

@@ -10,13 +10,34 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.checkpoint import KEPT, bytes_of
+from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.inherit import begin, descend
-from gansynth.integrity import write_bytes_atomic, write_json_atomic
+from gansynth.integrity import free_bytes, write_bytes_atomic, write_json_atomic
 from gansynth.job import Job
 from gansynth.reporting import Reporter
 from gansynth.run import MANIFEST, new_manifest, read_manifest
 from gansynth.settings import flat
+
+SHEETS = 4 << 20
+"""Bytes for sheets and tables, about."""
+
+
+def refuse_full_disk(job: Job, out: Path) -> None:
+    """Refuse a disk without room for a run's checkpoints: those it keeps, and one in writing.
+
+    Raises:
+        EnvironmentFault: naming the folder, and the bytes needed and free.
+    """
+    kept = (out / "checkpoints").rglob("*")
+    there = sum(path.stat().st_size for path in kept if path.is_file())
+    one = bytes_of(job.generator.nets, job.generator.ema)
+    needed, free = (KEPT + 1) * one + SHEETS - there, free_bytes(out)
+    if isinstance(free, int) and free < needed:
+        raise EnvironmentFault(
+            f"{out}: {needed} bytes needed ({KEPT + 1} checkpoints of {one}, and sheets), {free} "
+            "bytes free there. Make room, or choose another -o"
+        )
 
 
 def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:

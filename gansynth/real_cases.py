@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gansynth.errors import DataFault, UsageFault
+from gansynth.errors import said_of
 
 if TYPE_CHECKING:
     from gansynth.sources.base import CaseSource
@@ -27,10 +27,8 @@ def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None
     """
     from gansynth.asking_text import read_asking
 
-    try:
+    with said_of("--conditions", "--real"):
         asked = read_asking(conditions=text, how=how)[0].conditions
-    except UsageFault as fault:
-        raise UsageFault(_said(fault)) from fault
     return None if asked is None else dict(asked)
 
 
@@ -46,12 +44,5 @@ def open_real(asked: Mapping[str, Any], own: CaseSource) -> CaseSource:
     """
     from gansynth.conditions.base_source import open_base
 
-    try:
+    with said_of("--conditions", "--real"):  # which is read alike
         return open_base(asked, own)
-    except (UsageFault, DataFault) as fault:
-        raise type(fault)(_said(fault)) from fault
-
-
-def _said(fault: Exception) -> str:
-    """What is said of ``--conditions``, said of ``--real``, which is read alike."""
-    return str(fault).replace("--conditions", "--real")

@@ -15,7 +15,13 @@ from typing import Any
 
 from gansynth import __version__
 from gansynth.errors import FAULTS, GansynthError, UsageFault
-from gansynth.integrity import read_json, remove_temporaries, sha256_file, write_json_atomic
+from gansynth.integrity import (
+    disk_errors,
+    read_json,
+    remove_temporaries,
+    sha256_file,
+    write_json_atomic,
+)
 from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.recipe_plan import PlannedSet, RecipePlan, plan_recipe
@@ -256,7 +262,8 @@ class _Record:
             "reports": spec.reports,
             "sets": sets,
         }
-        self.out.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
         remove_temporaries(self.out)
         self._write()
 

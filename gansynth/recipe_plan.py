@@ -26,6 +26,7 @@ from gansynth.recipes import (
 from gansynth.registry import installed
 from gansynth.settings import overlay
 from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.reading import refuse_idle_read
 from gansynth.sources.slice_options import split_read
 
 
@@ -116,7 +117,9 @@ def plan_recipe(
     read: Mapping[str, str] = {**recipe.read_of(request.kind), **scaled.read, **request.read}
     notes, runs, flat = list[str](), spec.runs, None
     try:
-        source = installed().open_source(_wrapped(recipe, request, read))
+        asked = _wrapped(recipe, request, read)
+        source = installed().open_source(asked)
+        refuse_idle_read(asked, request.read)
     except UsageFault as fault:
         flat = _flat(recipe, request)
         if flat is None:
@@ -143,7 +146,7 @@ def plan_recipe(
         chosen = overlay(texts(spec.set), texts(run.set))
         chosen = overlay(overlay(chosen, texts(scaled.set)), settings)
         if run.parts is None:
-            check_settings(spec.generator, chosen)
+            check_settings(spec.generator, chosen, typed=settings)
         sets.append(
             PlannedSet(
                 name=name,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gansynth.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec
-from gansynth.errors import UsageFault, did_you_mean
+from gansynth.errors import UsageFault, did_you_mean, said_of
 from gansynth.recipes import Recipe, RunSpec
 from gansynth.registry import installed
 from gansynth.sources.base import SourceRequest
@@ -87,14 +87,15 @@ def others_of(
         asked = {key: value for key, value in own[name].items() if key in ASKED}
         typed = {key: value for key, value in own[name].items() if key not in ASKED}
         found[name] = Other(data[name], {**grid, **typed}, {"fold": "all", **asked})
-    return {name: _with_names(recipe, other, channels) for name, other in found.items()}
+    return {name: _with_names(recipe, name, other, channels) for name, other in found.items()}
 
 
-def _with_names(recipe: Recipe, other: Other, channels: Sequence[str]) -> Other:
+def _with_names(recipe: Recipe, name: str, other: Other, channels: Sequence[str]) -> Other:
     """A further source with what it calls the channels that the recipe names."""
     if not recipe.spec.channels:
         return other
-    source = installed().open_source(other.request)
+    with said_of("--read ", f"--with-read {name}."):
+        source = installed().open_source(other.request)
     theirs = recipe.called(source.schema.channels, of=other.data)
     ours = recipe.called(channels)
     names = {theirs[name]: ours[name] for name in ours if theirs[name] != ours[name]}

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -337,8 +337,10 @@ def find_recipe(text: str) -> Recipe:
     return installed().recipe(text)
 
 
-def check_settings(generator: str, settings: Mapping[str, str]) -> None:
-    """Refuse a wrong setting of a generator or its loop, before anything begins.
+def check_settings(
+    generator: str, settings: Mapping[str, str], typed: Collection[str] = ()
+) -> None:
+    """Refuse a wrong setting of a generator or its loop, and typed ones without effect.
 
     Raises:
         UsageFault: naming key and value.
@@ -347,7 +349,7 @@ def check_settings(generator: str, settings: Mapping[str, str]) -> None:
     from gansynth.training import FitOptions
 
     options = installed().generator(generator).Options
-    split_settings(settings, FitOptions, options, generator=generator)
+    split_settings(settings, FitOptions, options, generator=generator, typed=typed)
 
 
 def texts(settings: Mapping[str, Any]) -> dict[str, str]:

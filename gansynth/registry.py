@@ -118,8 +118,16 @@ class Registry:
         return recipe
 
     def open_source(self, request: SourceRequest) -> CaseSource:
-        """Open the source a request names."""
+        """Open the source a request names.
+
+        Raises:
+            UsageFault: an unknown kind, or ``--read`` keys that it does not have.
+            GansynthError: what the source raises.
+        """
+        from gansynth.sources.reading import options_of
+
         opener: Callable[[SourceRequest], CaseSource] = self.load("sources", request.kind)
+        options_of(opener, request)
         if not request.view:
             return opener(request)
         from gansynth.composite_view import open_view

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth import __version__
-from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.integrity import disk_errors, path_inside, sha256_file
 from gansynth.lineage import Lineage
 from gansynth.schema import Schema
@@ -155,12 +155,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read ``manifest.json`` of a run.
 
     Raises:
-        UsageFault: if the folder is no run.
+        DataFault: if the folder is no run.
         IntegrityFault: if the manifest is damaged or of a later version.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise UsageFault(
+        raise DataFault(
             f"{folder}: no {MANIFEST} here, expected a run folder made by: gansynth fit ... -o "
             f"{folder}"
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from gansynth.errors import UsageFault, did_you_mean
+from gansynth.errors import DataFault, UsageFault, did_you_mean
+from gansynth.options import read_model, refuse_idle
 
 LENGTHS = frozenset({"steps", "epochs"})
 """Settings that say the same: how long to train."""
@@ -21,7 +23,12 @@ Own = TypeVar("Own", bound=BaseModel)
 
 
 def split_settings(
-    settings: Mapping[str, str], loop: type[Loop], own: type[Own], *, generator: str
+    settings: Mapping[str, str],
+    loop: type[Loop],
+    own: type[Own],
+    *,
+    generator: str,
+    typed: Collection[str] = (),
 ) -> tuple[Loop, Own]:
     """Sort ``--set`` values into the loop's and the generator's options.
 
@@ -30,10 +37,11 @@ def split_settings(
         loop: options of the training loop.
         own: options of the generator.
         generator: its name, for messages.
+        typed: those of the settings that must have an effect: what a user typed.
 
     Raises:
-        UsageFault: unknown key (with the nearest one), a value that does not fit, or both steps and
-            epochs.
+        UsageFault: unknown key (with the nearest one), a value that does not fit, both steps and
+            epochs, or one without effect under the others.
     """
     if settings.keys() >= LENGTHS:
         raise UsageFault(
@@ -48,10 +56,14 @@ def split_settings(
                 f"--set {key}={settings[key]}: {generator} has no such option, expected one of "
                 f"{', '.join(sorted(known))}.{hint}"
             )
-    return (
+    found = (
         parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
         parse(own, {k: v for k, v in settings.items() if k in own.model_fields}),
     )
+    values = {**dict(found[0]), **dict(found[1])}
+    needs = {k: v for model in (loop, own) for k, v in getattr(model, "needs", {}).items()}
+    refuse_idle([k for k in settings if k in typed], values, needs, partial(_typed, settings))
+    return found
 
 
 def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
@@ -68,8 +80,11 @@ def read_yaml(path: Path, expected: str) -> tuple[Any, bytes]:
         expected: what it should be, for messages: ``a recipe in YAML``.
 
     Raises:
-        UsageFault: no such file, too large, or not YAML.
+        DataFault: no such file.
+        UsageFault: too large, or not YAML.
     """
+    if not path.is_file():
+        raise DataFault(f"{path}: no such file, expected {expected}")
     try:
         if path.stat().st_size > MOST_BYTES:
             raise UsageFault(f"{path}: larger than {MOST_BYTES} bytes, expected {expected}")
@@ -96,17 +111,13 @@ def parse(model: type[Own], settings: Mapping[str, str]) -> Own:
         UsageFault: naming key, value and what was expected.
     """
     try:
-        return model(**{key: yaml.safe_load(value) for key, value in settings.items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # a check across several options
-            given = " ".join(f"{k}={v}" for k, v in settings.items())
-            raise UsageFault(f"--set {given}: {first['msg']}") from None
-        key = ".".join(str(part) for part in first["loc"])
-        field = model.model_fields.get(str(first["loc"][0]))
-        meaning = f" ({field.description})" if field is not None and field.description else ""
-        raise UsageFault(
-            f"--set {key}={settings.get(key, first['input'])}: {first['msg']}{meaning}"
-        ) from None
-    except yaml.YAMLError:
+        given = {key: yaml.safe_load(value) for key, value in settings.items()}
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
         raise UsageFault(f"--set {dict(settings)}: a value is not readable as YAML") from None
+    return read_model(model, given, partial(_typed, settings))
+
+
+def _typed(settings: Mapping[str, str], key: str) -> str:
+    """An option as it was typed; all of them where a check goes across several."""
+    told = {key: settings[key]} if key in settings else settings
+    return f"--set {' '.join(f'{k}={v}' for k, v in told.items())}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import GansynthError, UsageFault
+from gansynth.errors import DataFault, GansynthError
 from gansynth.integrity import path_inside, read_json, sha256_file
 from gansynth.run import MANIFEST, check_weights, read_manifest
 
@@ -118,7 +118,7 @@ def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
     found["path"] = absent["path"] = str(folder / where)
     try:
         inner = describe_run(folder / where)
-    except UsageFault:
+    except DataFault:
         # Those that are not begun yet have no folder; one that was fitted must have.
         if doc.get("manifest_sha256") is not None:
             wrong.append(f"{folder / where}: no run here, expected part {name!r}")

@@ -14,15 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from gansynth.errors import TrainingFault
 from gansynth.generator import Batch, Generator, Stage, Step
 from gansynth.learner import Learner
 from gansynth.metrics_log import MetricsLog, short_losses
+from gansynth.options import Needs, SetOptions
 from gansynth.parallel import Team
 from gansynth.precision import Precision, device_name, open_fabric, resolve, set_seed, tf32
 from gansynth.shelf import MOST_ROLLBACKS, Callbacks, Shelf
@@ -36,10 +37,10 @@ FIRST_PREVIEW = 15.0
 """Seconds of training after which the first sheet is drawn, whatever ``sample_every`` says."""
 
 
-class FitOptions(BaseModel):
+class FitOptions(SetOptions):
     """Options of the loop itself, the same for every generator."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    needs: ClassVar[Needs] = {"decay_from": "decay"}
 
     steps: int = Field(20_000, ge=0, description="optimiser steps")
     epochs: float | None = Field(
@@ -50,7 +51,9 @@ class FitOptions(BaseModel):
         1, ge=1, description="parts a process does its share in, to save memory"
     )
     patch: tuple[int, ...] | None = Field(
-        None, description="voxels per axis of training crops; the space's own size if null"
+        None,
+        examples=["32,32,32"],
+        description="voxels per axis of training crops; the space's own size if null",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
     precision: Precision = Field(

@@ -189,7 +189,7 @@ def test_samples_smaller_than_a_patch_are_refused(toy_nnunet, fitted, refuse, tm
 def test_a_folder_that_is_no_run_is_refused(toy_nnunet, refuse, tmp_path, command):
     typed = ("sample", tmp_path) if command == "sample" else augment(toy_nnunet, tmp_path)
     says = (str(tmp_path), "no manifest.json", "gansynth fit")
-    refuse(*typed, code=2, says=says, keep=[tmp_path])
+    refuse(*typed, code=3, says=says, keep=[tmp_path])
 
 
 # -- values --------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ AUGMENT: tuple[str, ...] = (
 AUGMENT += ("--generator", "no-run", "--ratio", "1:1")
 SLIPS = [
     ((*FIT, "--set", "step=5"), ("--set step=5", "Did you mean 'steps'?")),
-    ((*FIT, "--set", "steps=many"), ("--set steps=many", "integer", "optimiser steps")),
+    ((*FIT, "--set", "steps=many"), ("--set steps=many", "a whole number", "optimiser steps")),
     ((*FIT, "--set", "width=1"), ("--set width=1", "greater than or equal to 4")),
     ((*FIT, "--set", "steps"), ("'steps'", "KEY=VALUE")),
     (("fit", "cgan3", *FIT[2:]), ("cgan3", "'cgan3d'")),
@@ -258,4 +258,5 @@ def test_a_slip_is_told_with_what_there_is(toy_nnunet, refuse, tmp_path, command
     second_training_case(toy_nnunet)
     out = ("-o", tmp_path / "run") if command[0] == "fit" else ()
     rest = (*out, "--root", toy_nnunet.root, *dry)
-    refuse(*command, *rest, code=2, says=says, keep=[toy_nnunet.root, tmp_path])
+    code = 3 if says[0] in ("nnunet:777", "no-run") else 2
+    refuse(*command, *rest, code=code, says=says, keep=[toy_nnunet.root, tmp_path])

@@ -6,7 +6,7 @@ import pytest
 from torch.utils.data import IterableDataset
 
 import gansynth
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.lineage import CaseRecord
 
 ITEMS = 12
@@ -48,7 +48,7 @@ class Stream(IterableDataset[Any]):
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no bank": ({"bank": None}, "samples of nothing"),
+    "no bank": ({"bank": None}, "--generator is missing"),
     "no bank there": ({"bank": "nowhere"}, "holds no bank.json"),
     "no ratio": ({"ratio": "half"}, "'half'"),
     "no schedule": ({"schedule": "linear"}, "'linear'"),
@@ -82,7 +82,7 @@ def test_what_cannot_be_is_refused_at_once_in_one_line(toy_bank, name):
     wrong, says = REFUSED[name]
     told: dict[str, Any] = {"dataset": Cases(), "bank": toy_bank(), "ratio": "1:1"} | wrong
     dataset, bank, ratio = (told.pop(key) for key in ("dataset", "bank", "ratio"))
-    with pytest.raises(UsageFault) as caught:
+    with pytest.raises(DataFault if name == "no bank there" else UsageFault) as caught:
         gansynth.mix(dataset, bank, ratio, **told)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)

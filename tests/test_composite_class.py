@@ -128,6 +128,14 @@ def drawer(folder: Path, **options: Any) -> SampleDrawer:
 # -- planning --------------------------------------------------------------------------------------
 
 
+def test_a_class_without_a_training_case_is_left_out():
+    class Empty(Kinds):
+        def label_class(self, case_id):
+            return super().label_class(case_id) % 2
+
+    assert list(PerClass("dcgan").classes(Empty())) == ["cyst", "metastasis"]
+
+
 @pytest.mark.parametrize(
     ("spec", "settings", "message"),
     [

@@ -11,7 +11,7 @@ import torch
 
 from gansynth import checkpoint
 from gansynth.critic import load_critic, realness
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault
 from gansynth.integrity import write_json_atomic
 from gansynth.sources.batches import CaseBatches
 from gansynth.sources.cache import CaseCache
@@ -114,7 +114,7 @@ def test_a_generator_without_networks_has_none(toy_fit, tmp_path):
 
 
 def test_a_bank_has_none_and_any_other_folder_is_refused(tmp_path):
-    with pytest.raises(UsageFault, match=r"no manifest\.json here"):
+    with pytest.raises(DataFault, match=r"no manifest\.json here"):
         load_critic(tmp_path, CPU)
     (tmp_path / "bank.json").write_text("{}")
     assert load_critic(tmp_path, CPU) is None

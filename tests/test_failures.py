@@ -386,7 +386,7 @@ def test_a_dry_run_trains_and_writes_nothing(run_cli, tmp_path):
         (("--data", "blobs:a", "-o", "NEW", "--set", "bond=3"), 2, ["Did you mean 'bound'?"]),
         (("--data", "blobs:a", "-o", "NEW", "--inner", "99"), 3, ["16 subject(s) for 99"]),
         (("--data", "blobs:a", "-o", "OLD"), 2, ["exists already"]),
-        (("--data", "blobs:a", "-o", "NEW", "--predictions", "no"), 2, ["no such folder"]),
+        (("--data", "blobs:a", "-o", "NEW", "--predictions", "no"), 3, ["no such folder"]),
     ],
     ids=["nothing", "slip", "people", "old", "folder"],
 )

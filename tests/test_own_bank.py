@@ -9,7 +9,7 @@ import pytest
 
 import gansynth
 from gansynth.bank import BankReader, verify_bank
-from gansynth.errors import UsageFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.fitting import fit
 from gansynth.integrity import read_json
 from gansynth.reporting import NullReporter
@@ -29,10 +29,10 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_a_folder_that_is_no_run_is_refused_at_once(tmp_path):
-    with pytest.raises(UsageFault, match=r"no manifest\.json"):
+    with pytest.raises(DataFault, match=r"no manifest\.json"):
         gansynth.fill_bank(tmp_path, tmp_path / "bank")
     with (
-        pytest.raises(UsageFault, match=r"no manifest\.json"),
+        pytest.raises(DataFault, match=r"no manifest\.json"),
         gansynth.live_bank(tmp_path, scratch=tmp_path),
     ):
         raise AssertionError

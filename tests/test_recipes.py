@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gansynth.composite_spec import ChainSpec, PerChannel, PerClass
-from gansynth.errors import UsageFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.generator import Stage
 from gansynth.hookspecs import hookimpl
 from gansynth.job import resolve
@@ -152,10 +152,10 @@ def test_han2018_has_the_papers_six_sets(brats, name):
         ({"summary": None}, "summary is"),
         ({"generator": "dcgun"}, "generator 'dcgun' is unknown"),
         ({"set": {"widht": 8}}, "set: widht=8: dcgan has no such option"),
-        ({"set": {"width": "wide"}}, "set: width=wide: Input should be a valid integer"),
+        ({"set": {"width": "wide"}}, "set: width=wide: expected a whole number"),
         ({"set": {"steps": 5, "epochs": 2}}, "epochs=2: cannot be combined with steps=5"),
         ({"read": {"plain": "axial"}}, "read: plain=axial: slices: has no such key"),
-        ({"read": {"plane": "axail"}}, "read: plane=axail: Input should be 'axial'"),
+        ({"read": {"plane": "axail"}}, "read: plane=axail: expected 'axial'"),
         ({"read": {"slices": 12}}, "read.slices is 12: Input should be a valid string"),
         ({"edits": ["elastik"]}, "edit 'elastik' is unknown"),
         ({"runs": []}, "runs is []: Tuple should have at least 1 item"),
@@ -185,7 +185,7 @@ def test_what_is_no_recipe_is_one_line(tmp_path, text):
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UsageFault, match="cannot be read"):
+    with pytest.raises(DataFault, match="no such file, expected a recipe"):
         find_recipe(str(tmp_path / "none.yaml"))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.run import load_run, locked, manifest_sha256, read_manifest
 from gansynth.schema import Condition
 
@@ -114,7 +114,7 @@ def test_a_run_without_weights_is_not_finished(run):
 
 
 def test_a_folder_without_a_manifest_is_no_run(tmp_path):
-    with pytest.raises(UsageFault, match=r"no manifest\.json here.*gansynth fit"):
+    with pytest.raises(DataFault, match=r"no manifest\.json here.*gansynth fit"):
         read_manifest(tmp_path)
 
 

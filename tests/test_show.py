@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.errors import UsageFault
+from gansynth.errors import DataFault
 from gansynth.show import describe_run
 
 
@@ -161,7 +161,7 @@ def test_a_damaged_run_is_shown_with_what_is_wrong(run, damage, says):
 
 
 def test_what_is_no_run_at_all_is_a_slip(tmp_path):
-    with pytest.raises(UsageFault, match=r"no manifest\.json here"):
+    with pytest.raises(DataFault, match=r"no manifest\.json here"):
         describe_run(tmp_path)
 
 

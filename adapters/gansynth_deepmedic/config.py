@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.errors import UsageFault
+from gansynth.options import Needs, refuse_idle, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.engine.settings import SETTINGS as OF_TORCH
 from gansynth_deepmedic.order import Engine
@@ -42,6 +43,11 @@ SETTINGS: Mapping[str, str] = {
     "regions": "Regions to report Dice and HD95 of, as unions of labels: WT:1+2+3+4,ET:4.",
 }
 """Keys of ``--set`` -> one sentence."""
+NEEDS: Needs = {
+    **dict.fromkeys(("deepmedic", "python"), "engine=deepmedic"),
+    **dict.fromkeys(OF_TORCH.keys() - {"regions"}, "engine=torch"),
+}
+"""What a setting takes to have an effect."""
 RUNS = Path("runs") / "deepmedic"
 AUGMENTATION = (
     "augm_img_prms_tr",
@@ -159,11 +165,8 @@ class Choices:
         Raises:
             UsageFault: they are not, and are to be turned.
         """
-        if self.heavier and not augmented:
-            raise UsageFault(
-                "--set affine with --no-usual-augmentation: turns training cases, and leaves them "
-                "as they are; expected one of them, leave the other out"
-            )
+        turned = self.heavier.get("augm_img_prms_tr", {}).get("affine", {})
+        refuse_unaugmented({"affine": turned.get("prob")}, ["affine"], usual=augmented)
         off = [] if augmented else [key for key in AUGMENTATION if config.values.get(key)]
         told = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
         return {**told, **dict.fromkeys(off)}
@@ -289,27 +292,12 @@ def _engine(settings: Mapping[str, str]) -> Engine:
 
 def _refuse_others(engine: Engine, settings: Mapping[str, str], options: Sequence[str]) -> None:
     """Refuse what the other engine alone would heed."""
-    if engine == "torch":
-        for key in ("deepmedic", "python"):
-            if key in settings:
-                option = "--deepmedic" if key == "deepmedic" else "--deepmedic-python"
-                raise UsageFault(
-                    f"{option} {settings[key]} with --engine torch: it needs no DeepMedic, "
-                    "expected one of them; leave the other out"
-                )
-        if options:
-            raise UsageFault(
-                f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
-                "KEY=VALUE (model, device ...); leave out what follows --"
-            )
-        return
-    for key in OF_TORCH:
-        if key in settings and key != "regions":
-            way_out = "say -- -dev cuda0" if key == "device" else "leave it out"
-            raise UsageFault(
-                f"--set {key}={settings[key]}: is for --engine torch, expected only what DeepMedic "
-                f"itself heeds; {way_out}"
-            )
+    refuse_idle(settings, {"engine": engine}, NEEDS, lambda key: f"--set {key}={settings[key]}")
+    if engine == "torch" and options:
+        raise UsageFault(
+            f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
+            "KEY=VALUE (model, device ...); leave out what follows --"
+        )
 
 
 def _numbers(settings: Mapping[str, str]) -> dict[str, int]:

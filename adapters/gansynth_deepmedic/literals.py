@@ -43,14 +43,16 @@ def read_literals(path: Path) -> dict[str, Any]:
     A later assignment replaces an earlier one of the same key, as in Python.
 
     Raises:
-        UsageFault: there is no such file.
-        DataFault: it is not text, no Python, or holds anything but assignments of literals: file,
-            line, and what was found.
+        UsageFault: it is a folder.
+        DataFault: there is no such file, it is not text, no Python, or holds anything but
+            assignments of literals: file, line, and what was found.
     """
     path = Path(path)
     if not os.path.isfile(path):
-        found = "is a folder" if os.path.isdir(path) else "no such file"
-        raise UsageFault(f"{path}: {found}, expected a DeepMedic configuration file (.cfg)")
+        expected = "expected a DeepMedic configuration file (.cfg)"
+        if os.path.isdir(path):
+            raise UsageFault(f"{path}: is a folder, {expected}")
+        raise DataFault(f"{path}: no such file, {expected}")
     text = read_text(path, MOST_BYTES)
     values: dict[str, Any] = {}
     count = 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.errors import UsageFault
+from gansynth.options import Needs
 from gansynth.sources.reading import (
+    OF_BOXES,
     Frame,
     LabelNames,
     LeastVoxels,
@@ -32,6 +34,8 @@ def _native(value: object) -> object:
 
 class DeepMedicOptions(ReadOptions):
     """How the cases of a DeepMedic configuration are read."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, "resampling": "whole"}
 
     model: str | None = Field(
         None,

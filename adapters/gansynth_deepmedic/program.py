@@ -20,7 +20,7 @@ from pathlib import Path
 import gansynth
 from gansynth import child
 from gansynth.doctor import Line
-from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.errors import DataFault, EnvironmentFault, UsageFault
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 PYTHON = "GANSYNTH_DEEPMEDIC_PYTHON"
@@ -110,13 +110,16 @@ def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ)
     """The folder of a checkout that has what ``TOUCHED`` names.
 
     Raises:
-        UsageFault: nobody names one, there is no such folder, or it is none of DeepMedic 0.8.
+        DataFault: there is no such folder.
+        UsageFault: nobody names one, or it is none of DeepMedic 0.8.
     """
     named, by = checkout or environ.get(CHECKOUT, ""), "--deepmedic" if checkout else f"${CHECKOUT}"
     cure = f"{GET_CHECKOUT}, then --deepmedic deepmedic or export {CHECKOUT}=$PWD/deepmedic"
     if not named:
         raise UsageFault(f"--deepmedic: not given, and {CHECKOUT} is not set; {cure}")
     folder = Path(named).expanduser().absolute()
+    if not folder.exists():
+        raise DataFault(f"{named} ({by}): no such folder, expected a checkout of DeepMedic; {cure}")
     if not (folder / "deepmedic").is_dir() or not (folder / SCRIPT).is_file():
         raise UsageFault(
             f"{named} ({by}): holds no {SCRIPT} beside a folder deepmedic, expected a checkout of "
@@ -253,7 +256,7 @@ def doctor_lines(
 def _checkout_line(checkout: str | None, environ: Mapping[str, str]) -> Line:
     try:
         folder = find_checkout(checkout, environ)
-    except UsageFault as fault:
+    except (DataFault, UsageFault) as fault:
         return Line("note", "deepmedic", str(fault).partition("; ")[0], _GET_AND_NAME)
     return Line("ok", "deepmedic", f"{folder} ({'--deepmedic' if checkout else f'${CHECKOUT}'})")
 

@@ -25,7 +25,7 @@ from gansynth.sources.base import Original, SourceRequest
 from gansynth.sources.folds import absolute
 from gansynth.sources.grid import canonical, canonical_shape, stored_axes
 from gansynth.sources.pairs import LABELS, other_shape
-from gansynth.sources.reading import parse_read
+from gansynth.sources.reading import parse_read, reads
 from gansynth.sources.subjects import Split
 from gansynth.sources.volumes import VolumeSource
 from gansynth.space import Space
@@ -236,6 +236,7 @@ class DeepMedicSource(VolumeSource):
         return class_labels(most + 1)
 
 
+@reads(DeepMedicOptions)
 def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     """Open ``deepmedic:trainConfig.cfg``.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.integrity import read_nifti, read_nifti_header
+from gansynth.integrity import disk_errors, read_nifti, read_nifti_header
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded
 from gansynth_deepmedic.layout import ENDING, LABELS, ROI, file_names
@@ -67,11 +67,14 @@ def write_case(folder: Path, channels: Sequence[str], case: HostCase, loaded: Lo
     Returns:
         The case with the files that were written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
     def write(name: str, array: npt.NDArray[Any], like: str) -> str:
         file = folder / f"{name}{ENDING}"
-        file.write_bytes(nifti(array, affine_of(like)))
+        data = nifti(array, affine_of(like))
+        with disk_errors(file, len(data)):
+            file.write_bytes(data)
         return str(file)
 
     files = [

@@ -17,6 +17,7 @@ from gansynth.asking import Asking
 from gansynth.asking_text import read_asking, split_asked
 from gansynth.errors import UsageFault
 from gansynth.lineage import CaseRecord
+from gansynth.options import refuse_unaugmented
 from gansynth.ratio import Ratio
 from gansynth.schedule import Schedule
 from gansynth.supply import BankSize, Pacing
@@ -161,11 +162,7 @@ class MixConfig:
     FILE: ClassVar[str] = "GANSYNTH_CONFIG"
 
     def __post_init__(self) -> None:
-        if self.settings.get("elastic") and not self.injection.usual_augmentation:
-            raise UsageFault(
-                f"--set elastic={self.settings['elastic']:g} with --no-usual-augmentation: deforms "
-                "samples, and leaves them as they are; expected one of them, leave the other out"
-            )
+        refuse_unaugmented(self.settings, ["elastic"], usual=self.injection.usual_augmentation)
 
     @property
     def generator(self) -> Path | None:

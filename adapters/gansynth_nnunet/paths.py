@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.errors import UsageFault
+from gansynth.errors import DataFault, UsageFault
 
 ROOT_VARIABLE = "GANSYNTH_NNUNET_ROOT"
 DEFAULT_ROOT = "nnunet"
@@ -68,14 +68,15 @@ class NnunetRoot:
         """The full name of a data set given as ``004``, ``4`` or ``Dataset004_Hippocampus``.
 
         Raises:
-            UsageFault: none or several fit; the message lists what there is.
+            DataFault: none fits; the message lists what there is.
+            UsageFault: several do.
         """
         known = self.datasets()
         if where in known:
             return where
         listed = ", ".join(known) or "none"
         if not re.fullmatch(r"\d{1,3}", where):
-            raise UsageFault(
+            raise DataFault(
                 f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
                 f"an id (004) or one of: {listed}. {self._way_out()}"
             )
@@ -87,7 +88,7 @@ class NnunetRoot:
                 "Rename or remove the others"
             )
         if not found:
-            raise UsageFault(
+            raise DataFault(
                 f"nnunet:{where}: no data set of id {int(where):03d} in {self.raw} or "
                 f"{self.preprocessed}, expected one of: {listed}. {self._way_out()}"
             )

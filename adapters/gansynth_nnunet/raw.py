@@ -11,12 +11,13 @@ from gansynth.sources.base import SourceRequest
 from gansynth.sources.folds import absolute
 from gansynth.sources.listing import VolumeSet
 from gansynth.sources.names import pick
-from gansynth.sources.reading import VolumeOptions, parse_read
+from gansynth.sources.reading import VolumeOptions, parse_read, reads
 from gansynth.sources.volumes import VolumeSource
 from gansynth_nnunet.check import NIFTI, check_nnunet, raw_cases, volume_set
 from gansynth_nnunet.paths import NnunetRoot
 
 
+@reads(VolumeOptions)
 def open_raw(request: SourceRequest) -> VolumeSource:
     """Open the cases of ``imagesTr`` and ``labelsTr``; ``splits_final.json`` is kept to.
 

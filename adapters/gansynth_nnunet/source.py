@@ -22,7 +22,6 @@ from gansynth.lineage import guard_split
 from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.divided import divide
-from gansynth.sources.reading import ReadOptions, parse_read
 from gansynth.space import Space
 from gansynth_nnunet.cases import CaseFiles
 from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
@@ -60,7 +59,6 @@ def open_nnunet(request: SourceRequest) -> NnunetSource:
         DataFault: not preprocessed, or cases are missing.
         IntegrityFault: a subject is in training and in validation.
     """
-    parse_read(ReadOptions, request)
     return NnunetSource(request)
 
 

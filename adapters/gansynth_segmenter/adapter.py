@@ -16,13 +16,14 @@ from gansynth.lineage import CaseRecord
 from gansynth.measures.account import asked_regions
 from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
+from gansynth.options import refuse_unaugmented
 from gansynth.schema import Sample
 from gansynth.sessions import usual_output
 from gansynth.space import Space
 from gansynth.supplying import read_patience
 from gansynth_segmenter.guards import open_origin
 from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
-from gansynth_segmenter.options import RUNS, SETTINGS, SegmenterOptions
+from gansynth_segmenter.options import AUGMENTATION, RUNS, SETTINGS, SegmenterOptions
 from gansynth_segmenter.record import check_output
 from gansynth_segmenter.session import Job, Session
 
@@ -208,6 +209,7 @@ class SegmenterAdapter(Adapter):
                 "KEY=VALUE; leave what follows -- out"
             )
         asked = SegmenterOptions.read(settings)
+        refuse_unaugmented(settings, AUGMENTATION, usual=injection.usual_augmentation)
         source = self.source
         space = training_space(source, asked)
         regions = asked_regions(asked.regions, source)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
 from gansynth.errors import UsageFault
+from gansynth.options import Needs, SetOptions, refuse_idle
 from gansynth.settings import LENGTHS, parse
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
 RUNS = Path("runs") / "segmenter"
+AUGMENTATION = ("rotate", "shift", "elastic", "flip")
 RAW = ("output", "regions")
 """Settings that are taken as they are typed: YAML would read something else into some."""
 EPOCHS = 200.0
@@ -25,21 +27,13 @@ _OWN: Mapping[str, Mapping[str, float]] = {
 """Defaults that differ from network to network."""
 
 
-def _edges(value: Any) -> Any:
-    """One number for all axes, or a list, or a text with commas."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
-    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+Edges = tuple[Annotated[int, Field(ge=4)], ...]
 
 
-Edge = Annotated[int, Field(ge=4)]
-Edges = Annotated[tuple[Edge, ...], BeforeValidator(_edges)]
-
-
-class SegmenterOptions(BaseModel):
+class SegmenterOptions(SetOptions):
     """Settings of ``--target segmenter``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    needs: ClassVar[Needs] = dict.fromkeys(("l1", "dropout"), "network=pix2pix")
 
     network: Literal["unet", "pix2pix"] = Field(
         "unet", description="what is trained: a 3D U-Net, or a pix2pix that draws the label map"
@@ -74,7 +68,9 @@ class SegmenterOptions(BaseModel):
         description="pix2pix: share of features dropped, when predicting too (0.5)",
     )
     patch: Edges | None = Field(
-        None, description="voxels z,y,x of training crops, in place of the source's own"
+        None,
+        examples=["32,32,32"],
+        description="voxels z,y,x of training crops, in place of the source's own",
     )
     overlap: float = Field(
         0.5, ge=0, lt=1, description="share by which windows overlap where cases are predicted"
@@ -127,7 +123,9 @@ class SegmenterOptions(BaseModel):
             )
         typed = {key: value for key, value in settings.items() if key not in RAW}
         raw = {key: settings[key] for key in RAW if key in settings}
-        return parse(cls, typed).model_copy(update=raw)
+        read = parse(cls, typed).model_copy(update=raw)
+        refuse_idle(settings, read, cls.needs, lambda key: f"--set {key}={settings[key]}")
+        return read
 
     def own(self, key: Own) -> float:
         """A setting whose default depends on the network."""

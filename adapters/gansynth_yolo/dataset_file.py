@@ -64,7 +64,7 @@ def dataset_path(where: str) -> Path:
             "file: yolo:FOLDER/FILE.yaml"
         )
     if not path.is_file() or path.suffix.lower() not in (".yaml", ".yml"):
-        raise UsageFault(
+        raise DataFault(
             f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
             "folder that holds it; see docs/sources.md"
         )

@@ -107,6 +107,7 @@ class ExportPlan:
             "folder": str(self.folder),
             "content": self.content,
             "ratio": str(self.injection.ratio),
+            "ratio_written": f"{listed}:{self.samples}",
             "synthetic_images": self.samples,
             "real_images": self.real,
             "each_real_image_listed": self.repeats,
@@ -213,7 +214,7 @@ def _count(
             )
         repeats, samples = 0, held
     else:
-        repeats, samples = exact_counts(images, ratio)
+        repeats, samples = exact_counts(images, ratio, nearest=injection.nearest)
     if held is not None and held < samples:
         raise UsageFault(
             f"-o with --bank {injection.bank}: holds {held} samples, expected {samples} beside "
@@ -222,8 +223,13 @@ def _count(
     return repeats, samples
 
 
-def exact_counts(images: int, ratio: Ratio) -> tuple[int, int]:
+def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[int, int]:
     """How often each of some real images is listed, and synthetic ones, to be R:S exactly.
+
+    Args:
+        images: real ones.
+        ratio: R:S.
+        nearest: take the nearest ratio that comes out, where this one does not.
 
     Raises:
         UsageFault: naming the nearest ratio that comes out, if real images would have to be listed
@@ -235,11 +241,14 @@ def exact_counts(images: int, ratio: Ratio) -> tuple[int, int]:
     wanted = images * synthetic / real
     repeats = wanted.denominator
     if repeats > MOST_REPEATS or wanted == 0:
-        nearest = max(1, round(wanted))
+        even = ((n, max(1, round(n * wanted))) for n in range(1, MOST_REPEATS + 1))
+        times, count = min(even, key=lambda one: abs(Fraction(one[1], one[0]) - wanted))
+        if nearest:
+            return times, count
         raise UsageFault(
             f"-o with --ratio {ratio}: {images} real images ask for {float(wanted):.6g} synthetic "
             f"ones, which comes out even only if each is listed {repeats} times, expected at most "
-            f"{MOST_REPEATS}; the nearest is --ratio {images}:{nearest}"
+            f"{MOST_REPEATS}; the nearest is --ratio {times * images}:{count}, by --nearest, too"
         )
     return repeats, int(wanted * repeats)
 

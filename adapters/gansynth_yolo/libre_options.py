@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from gansynth.errors import UsageFault, did_you_mean
+from gansynth.errors import DataFault, UsageFault, did_you_mean
 from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.libraries import check_release
 
@@ -152,7 +152,7 @@ def find_model(name: str) -> tuple[str, str, Path | None]:
 
 def _read_model(name: str) -> tuple[str, str]:
     if not Path(name).is_file():
-        raise UsageFault(
+        raise DataFault(
             f"--set model={name}: no such file; weights are not downloaded: name a file that is "
             "there, or a model such as yolox-n to train from scratch"
         )
@@ -208,7 +208,7 @@ def _read_options(
                 f"{did_you_mean(name, (known - ignored) | ALIASES)}"
             )
         if name in _LOCAL_FILES and not Path(str(value)).is_file():
-            raise UsageFault(f"-- {name}={value}: no such file; weights are not downloaded")
+            raise DataFault(f"-- {name}={value}: no such file; weights are not downloaded")
         read[name] = _convert(name, value, hints[name])
     return read
 

@@ -20,7 +20,7 @@ from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.divided import divide
 from gansynth.sources.folds import absolute, one_fold
 from gansynth.sources.planes import resize
-from gansynth.sources.reading import parse_read
+from gansynth.sources.reading import parse_read, reads
 from gansynth.sources.subjects import Split, read_subjects
 from gansynth.space import Space
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
@@ -37,6 +37,7 @@ BACKGROUND = "background"
 """Class of an image without boxes."""
 
 
+@reads(YoloOptions)
 def open_yolo(request: SourceRequest) -> YoloSource:
     """Open ``yolo:data.yaml``, or the folder it lies in.
 

@@ -150,6 +150,10 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
             root=root,
             read=read,
         )
+        if not kwargs.get("recipe_name"):  # which reads in a way of its own
+            from gansynth.sources.reading import refuse_idle_read
+
+            refuse_idle_read(request, read)
         return function(*args, request=request, **kwargs)
 
     return wrapped  # type: ignore[no-any-return]
@@ -191,7 +195,8 @@ def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tup
     if texts:
         from gansynth.conditions.asked import build_edits
 
-        build_edits(texts)
+        for text, edit in zip(texts, build_edits(texts), strict=True):
+            edit.options.refuse_idle(f"--edit {text}")
     return texts
 
 

@@ -154,11 +154,6 @@ def write_phantoms(
     Raises:
         UsageFault: ``out`` holds something else, or sequences that cannot be chosen.
     """
-    if channels and kind != "deepmedic":
-        raise UsageFault(
-            f"--channels {','.join(channels)}: phantoms for {kind} have all the sequences that its "
-            "readers take, expected --phantoms deepmedic with it; leave --channels out"
-        )
     _claim(out, force)
     note = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
     if kind in FOLDERS:

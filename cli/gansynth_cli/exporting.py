@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gansynth.errors import UsageFault
-from gansynth_cli.given import given, refuse_others
+from gansynth_cli.common import summary
+from gansynth_cli.typed import refuse_others, typed_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
 SAMPLES = ("run", "ratio", "bank", "bank_size", "restarts", "seed", "edits", "device")
-REAL = ("real_in_generator_space",)
+REAL = ("real_in_generator_space", "nearest")
 ASKED = ("boxes", "conditions", "how", "lesions", "weights", "filters")
 SAYING = ("target", "export", "output", "content", "dry_run", "as_json", "quiet", "debug")
 MEANT = frozenset((*SOURCE, *SAMPLES, *REAL, *ASKED, *SAYING))
@@ -39,8 +40,6 @@ def run_export(
     Raises:
         GansynthError: what the adapter refuses.
     """
-    from gansynth_cli.common import summary
-
     document = adapter.export(
         injection,
         name,
@@ -83,7 +82,7 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
 
 def asked_size(injection: Injection) -> BankSize | None:
     """``--bank-size``, if it was given."""
-    return injection.size if given(click.get_current_context(), "bank_size") else None
+    return injection.size if "bank_size" in typed_options(click.get_current_context()) else None
 
 
 def check_options(export: str | None, output: Path | None, content: str | None) -> None:

@@ -55,9 +55,6 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"likeness of samples to each other: {own}, of real images: {real} (mean MS-SSIM)"
     if found := report.get("label_maps"):
         yield f"drawn label maps: {found['flawed']:.0%} are rejected"
-    if found := report.get("privacy"):
-        terms = f"epsilon {found['epsilon']:.3g}, delta {found['delta']:.3g}"
-        yield f"privacy for each {found['unit']}: {terms}; gansynth show says what it covers"
     yield f"pictures: {Path(run) / 'samples'}"
     yield then("sample", run, "--sheet")
 

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from gansynth.errors import UsageFault
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -41,8 +39,6 @@ def with_sheets(function: F) -> F:
         nearest: bool,
         **kwargs: Any,
     ) -> Any:
-        if rows is not None and interpolate is None:
-            raise UsageFault(f"--rows {rows}: of which sheet? Add --interpolate STEPS")
         sheets: dict[str, Any] = {"sheet": sheet, "interpolate": interpolate, "nearest": nearest}
         if rows is not None:
             sheets["rows"] = rows
@@ -102,8 +98,6 @@ def with_png(function: F) -> F:
             from gansynth.picture_export import PngOptions
 
             return function(*args, png=PngOptions(**given), **kwargs)
-        for key in given:
-            raise UsageFault(f"--{key.replace('_', '-')}: of PNG files only; add --format png")
         return function(*args, png=None, **kwargs)
 
     return wrapped  # type: ignore[return-value]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gansynth.benchmark.arms import PRESET_GENERATORS
 from gansynth.benchmark.plan_parts import ArmPlan, GeneratorPlan
-from gansynth.errors import UsageFault, did_you_mean, refuse_unknown
+from gansynth.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
 from gansynth.registry import installed
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _check_options(asked: GeneratorPlan) -> None:
         find_recipe(asked.recipe)
         return
     options = installed().generator(asked.plugin).Options
-    split_settings(asked.set, FitOptions, options, generator=asked.plugin)
+    split_settings(asked.set, FitOptions, options, generator=asked.plugin, typed=asked.set)
 
 
 def _check_asked(arm: ArmPlan, where: str) -> None:
@@ -94,5 +94,5 @@ def _under(where: str, look: Callable[[], Found]) -> Found:
     """Look something up; where it is asked for stands before what is said against it."""
     try:
         return look()
-    except UsageFault as fault:
-        raise UsageFault(f"{where}: {fault}") from None
+    except (DataFault, UsageFault) as fault:
+        raise type(fault)(f"{where}: {str(fault).replace('--set ', 'set: ')}") from None

@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from gansynth.errors import UsageFault
+from gansynth.options import OptionModel
 from gansynth.schema import FloatArray, LabelArray, Schema
 
 if TYPE_CHECKING:
     from gansynth.conditions.room import Scene
 
 
-class EditOptions(BaseModel):
+class EditOptions(OptionModel):
     """Base of every edit's options; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     share: float = Field(1.0, gt=0, le=1, description="share of the conditions it is applied to")
 

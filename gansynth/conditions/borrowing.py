@@ -15,6 +15,7 @@ from gansynth.conditions.base import EditOptions, SceneEdit
 from gansynth.conditions.frames import Frame, at_hand, looked_at, whole, whole_frame
 from gansynth.conditions.geometry import Mask, bounding_box, mask_of
 from gansynth.conditions.room import Room, Scene, body_of
+from gansynth.options import Needs
 from gansynth.schema import LabelArray
 
 TRIES = 8
@@ -29,6 +30,8 @@ CELLS = 12
 
 class LenderOptions(EditOptions):
     """Whose something is taken."""
+
+    needs: ClassVar[Needs] = {"among": "pairs=nearest"}
 
     pairs: Literal["any", "ordered", "nearest"] = Field(
         "any",

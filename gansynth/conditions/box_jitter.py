@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from gansynth.asked_options import read_options
 from gansynth.conditions.boxes import BoxDrawer, own_boxes, record
-from gansynth.errors import UsageFault, did_you_mean
+from gansynth.options import OptionModel
 from gansynth.organ import Mask, organ_mask, share_inside
 from gansynth.schema import Boxes, Case, Schema
 
@@ -32,10 +33,8 @@ OTHERS = 8
 Row = npt.NDArray[np.float64]
 
 
-class JitterOptions(BaseModel):
+class JitterOptions(OptionModel):
     """How far boxes may be from training ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     position: float = Field(
         0.25,
@@ -79,25 +78,11 @@ class JitteredBoxes(BoxDrawer):
         Raises:
             UsageFault: an unknown key, with the nearest one, or a value that does not fit.
         """
-        given: dict[str, str] = {}
-        for word in filter(None, text.split(",")):
-            key, _, value = (part.strip() for part in word.partition("="))
-            if key not in JitterOptions.model_fields or key in given:
-                known = list(JitterOptions.model_fields)
-                raise UsageFault(
-                    f"--boxes jitter:{text}: {word!r} is not one of {', '.join(known)}, each once, "
-                    f"expected KEY=VALUE,KEY=VALUE,....{did_you_mean(key, known)}"
-                )
-            given[key] = value
-        try:
-            return cls(JitterOptions.model_validate(given))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = str(first["loc"][0])
-            meaning = JitterOptions.model_fields[key].description
-            raise UsageFault(
-                f"--boxes jitter:{key}={given[key]}: {first['msg']} ({meaning})"
-            ) from None
+        given = ",".join(filter(None, text.split(",")))
+        if not given:
+            return cls()
+        asked = f"--boxes jitter:{text}"
+        return cls(read_options(JitterOptions, given, asked, "KEY=VALUE,KEY=VALUE,..."))
 
     def draw(
         self,

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from gansynth.asked_options import read_options
 from gansynth.conditions.base import Edit
@@ -34,6 +34,7 @@ from gansynth.conditions.lesion_places import (
 from gansynth.conditions.parts import parts
 from gansynth.conditions.room import Scene
 from gansynth.errors import UsageFault
+from gansynth.options import Needs, OptionModel
 from gansynth.schema import OUTSIDE, FloatArray, LabelArray, Schema
 
 CUTS = 3
@@ -44,13 +45,14 @@ DONORS = 4
 """Lesions that are tried for one that there is room for."""
 
 
+OF_PLACES = ("what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing", "tries")
 _Edited = tuple[Donor, Changing, dict[str, Any]]
 
 
-class LesionOptions(BaseModel):
+class LesionOptions(OptionModel):
     """How lesions are put into real images."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    needs: ClassVar[Needs] = dict.fromkeys(OF_PLACES, "where!=own")
 
     what: Literal["all", "one"] = Field(
         "all", description="all lesions of the donor as they lie, or one connected one of them"

@@ -27,6 +27,7 @@ from gansynth.conditions.geometry import (
 from gansynth.conditions.nesting import beside, keeps_nesting, nested_bodies, wrapped_classes
 from gansynth.conditions.sampler import keep_outside
 from gansynth.errors import UsageFault
+from gansynth.options import Needs
 from gansynth.schema import OUTSIDE, FloatArray, LabelArray, Schema
 
 KEPT_SHARE = 0.3
@@ -39,6 +40,8 @@ NESTED_SHARE = 0.8
 
 class MoveOptions(EditOptions):
     """What every moving edit can be told."""
+
+    needs: ClassVar[Needs] = {"nested": "classes"}
 
     classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, min_length=1, description="label values to move; None moves the whole foreground"

@@ -25,6 +25,7 @@ from gansynth.conditions.pieces import (
     unchanged,
 )
 from gansynth.conditions.room import Room, Scene
+from gansynth.options import Needs
 from gansynth.schema import FloatArray, LabelArray, Schema
 
 TRIES = 8
@@ -39,6 +40,8 @@ PLANES = 16
 
 class SizeOptions(PieceOptions):
     """Which lesions, and which sizes."""
+
+    needs: ClassVar[Needs] = {"bias": "like=small"}
 
     like: Literal["training", "small"] = Field(
         "training",

@@ -58,13 +58,13 @@ def _named(text: str, file: str) -> tuple[str, Path]:
         path = Path(rest)
     if path.is_dir():
         if not (path / file).is_file():
-            raise UsageFault(
+            raise DataFault(
                 f"{path}: has no {file}, expected a folder that gansynth augment --target yolo "
                 "wrote after training, or a file of detections"
             )
         path = path / file
     elif not path.is_file():
-        raise UsageFault(
+        raise DataFault(
             f"{text}: no such file or folder, expected detections, a folder that holds {file}, or "
             "NAME=PATH"
         )

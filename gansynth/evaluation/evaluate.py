@@ -104,14 +104,17 @@ def evaluate(
         The document, with ``files``: name -> path.
 
     Raises:
-        UsageFault: no run or bank, an unknown metric, a bank without real cases.
-        DataFault: too few images, or images that cannot be compared.
+        UsageFault: an unknown metric, a bank without real cases.
+        DataFault: no run or bank, no such folder, too few images, or images that are not alike.
     """
     from gansynth.evaluation.realism import chosen_metrics
 
     wanted, options = wanted or Wanted(), options or EvaluationOptions()
     reporter = reporter or NullReporter()
     metrics = chosen_metrics(options.metrics)  # a slip must not cost the time of drawing
+    for option, place in (("--host", options.host), ("--exported", options.exported)):
+        if place is not None and not place.is_dir():
+            raise DataFault(f"{option} {place}: no such folder; name one that is there")
     clock = _Clock()
     with clock("samples"):
         gathered = open_evaluated(folder, real, wanted, device=device, root=root, reporter=reporter)

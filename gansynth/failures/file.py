@@ -34,11 +34,12 @@ def read_failures(path: Path) -> dict[str, Any]:
     """Read what ``write_failures`` wrote.
 
     Raises:
-        UsageFault: no such file, or none of this kind or version.
+        DataFault: no such file.
+        UsageFault: none of this kind or version.
         IntegrityFault: it is not as it was written.
     """
     if not path.is_file():
-        raise UsageFault(f"{path}: no such file, expected one of failures; {AGAIN}")
+        raise DataFault(f"{path}: no such file, expected one of failures; {AGAIN}")
     try:
         document: dict[str, Any] = read_json(path, way_out=AGAIN)
     except DataFault as fault:

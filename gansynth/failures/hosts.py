@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
+from gansynth.errors import DataFault, IntegrityFault, did_you_mean
 from gansynth.schema import Case, FloatArray, LabelArray
 from gansynth.sources.base import CaseSource
 from gansynth.sources.cache import CaseCache
@@ -118,14 +118,13 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
         folders: where they lie, named by case: NIfTI, or PNG of 2D cases.
 
     Raises:
-        UsageFault: a folder that is not there.
-        DataFault: none for a case, two, or one for a case that nobody knows.
+        DataFault: no such folder; none for a case, two, or one for a case that nobody knows.
         IntegrityFault: one for a held-out case.
     """
     found: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UsageFault(f"--predictions {folder}: no such folder, expected one of label maps")
+            raise DataFault(f"--predictions {folder}: no such folder, expected one of label maps")
         for case, file in _named_by_case(source, folder):
             if case in found:
                 raise DataFault(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from gansynth.conditions.sampler import replace_ignored
 from gansynth.errors import DataFault, UsageFault
@@ -19,6 +19,7 @@ from gansynth.failures.lesions import Frame, Judged, body_span, judge
 from gansynth.failures.risk import Risk
 from gansynth.integrity import write_json_atomic
 from gansynth.lineage import CaseRecord, Lineage
+from gansynth.options import Needs, OptionModel
 from gansynth.organ import organ_mask
 from gansynth.reporting import Reporter
 from gansynth.schema import OUTSIDE, Case, LabelArray
@@ -26,10 +27,12 @@ from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.subjects import Split
 
 
-class FailureOptions(BaseModel):
+class FailureOptions(OptionModel):
     """Options of ``gansynth failures``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    needs: ClassVar[Needs] = dict.fromkeys(
+        ("steps", "batch_size", "width", "levels", "lr", "patch"), "!predictions"
+    )
 
     inner: int = Field(3, ge=2, description="inner folds")
     steps: int = Field(400, ge=1, description="optimiser steps of each small segmenter")

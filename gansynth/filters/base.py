@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from gansynth.options import OptionModel
 from gansynth.reporting import Reporter
 from gansynth.schema import Case, Condition, Sample, Schema
 from gansynth.sources.batches import CaseBatches
@@ -18,10 +17,8 @@ if TYPE_CHECKING:
     from gansynth.conditions.room import Room
 
 
-class FilterOptions(BaseModel):
+class FilterOptions(OptionModel):
     """Base of every filter's options; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import UsageFault
+from gansynth.errors import UsageFault, refuse_unknown
 from gansynth.papers.plan import ALL, Arm, Host, Plan, read_formulas
 from gansynth.ratio import Ratio
 from gansynth.recipes import texts
@@ -87,6 +87,26 @@ class Commands:
         self.regions = read_formulas(asked.regions, plan.regions)
         if asked.scale is not None and asked.scale not in plan.scales:
             raise UsageFault(f"--scale {asked.scale}: expected one of {', '.join(plan.scales)}")
+
+    def check_settings(self, hosts: Iterable[str]) -> None:
+        """Refuse settings that no generator of the recipe, or no such host, has.
+
+        Args:
+            hosts: names of the plan's hosts that are trained.
+
+        Raises:
+            UsageFault: naming ``--fit-set`` or ``--host-set``, and the key.
+        """
+        from gansynth.training import FitOptions
+
+        spec = self.plan.spec.spec
+        parts = (part.generator for run in spec.runs for part in run.parts or ())
+        models = [installed().generator(name).Options for name in {spec.generator, *parts}]
+        known = {key for model in (FitOptions, *models) for key in model.model_fields}
+        refuse_unknown(self.asked.fit, known, of=spec.generator, named="--fit-set {}".format)
+        for target in (str(self.plan.hosts[name].target) for name in hosts):
+            has = installed().adapter(target).settings
+            refuse_unknown(self.asked.host, has, of=target, named="--host-set {}".format)
 
     # -- the data --------------------------------------------------------------------------------
 

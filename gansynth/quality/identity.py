@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import UsageFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import Lineage
 from gansynth.quality.traces.entries import entries, look_at_entry, look_inside
 from gansynth.quality.traces.kinds import look_into
@@ -76,12 +76,12 @@ def audit_export(
             and labels of ``sources`` are taken for harmless.
 
     Raises:
-        UsageFault: there is no such folder, or nothing in it.
+        UsageFault: nothing is in it.
         EnvironmentFault: a file may not be read.
-        DataFault: a case of the source cannot be read.
+        DataFault: there is no such folder, or a case of the source cannot be read.
     """
     if not folder.is_dir():
-        raise UsageFault(f"{folder}: no such folder, expected one that is to be handed on")
+        raise DataFault(f"{folder}: no such folder, expected one that is to be handed on")
     request = sources.request if request is None and sources is not None else request
     found = dict(entries(folder))
     files = [path for path, stat in found.items() if not modes.S_ISDIR(stat.st_mode)]

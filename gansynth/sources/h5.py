@@ -31,7 +31,6 @@ from gansynth.sources.h5_format import (
     unpack_planes,
 )
 from gansynth.sources.patches import PatchSource, part_boxes
-from gansynth.sources.reading import ReadOptions, parse_read
 from gansynth.sources.subjects import Split
 from gansynth.space import Space
 
@@ -57,7 +56,6 @@ class H5Source(PatchSource):
     """
 
     def __init__(self, request: SourceRequest) -> None:
-        parse_read(ReadOptions, request)
         self.path = Path(request.where).expanduser().absolute()
         self.request = replace(request, where=str(self.path))
         self.index: Index = read_index(self.path)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.errors import DataFault, GansynthError, UsageFault
+from gansynth.errors import DataFault, GansynthError
 from gansynth.integrity import path_inside
 from gansynth.sources.base import SourceRequest
 
@@ -203,12 +203,12 @@ def located(request: SourceRequest, *, folder: bool = False) -> Path:
     """The file or folder a request names, absolute.
 
     Raises:
-        UsageFault: there is none.
+        DataFault: there is none.
     """
     path = Path(os.path.abspath(os.path.expanduser(request.where)))
     if not (path.is_dir() or (path.is_file() and not folder)):
         kind = "a folder" if folder else "a folder or a manifest"
-        raise UsageFault(
+        raise DataFault(
             f"{request.kind}:{request.where}: no such {'folder' if folder else 'file or folder'}, "
             f"expected {kind} with cases; see docs/sources.md"
         )

@@ -21,10 +21,11 @@ from gansynth.sources.listing import (
     located,
     stem,
 )
-from gansynth.sources.reading import VolumeOptions, complete_labels, parse_read
+from gansynth.sources.reading import VolumeOptions, complete_labels, parse_read, reads
 from gansynth.sources.volumes import VolumeSource
 
 
+@reads(VolumeOptions)
 def open_msd(request: SourceRequest) -> VolumeSource:
     """Open ``msd:FOLDER``.
 

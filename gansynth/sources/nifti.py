@@ -11,10 +11,11 @@ from gansynth.sources.folders import list_folder
 from gansynth.sources.folds import absolute
 from gansynth.sources.listing import VolumeSet, located
 from gansynth.sources.manifest import list_manifest
-from gansynth.sources.reading import VolumeOptions, parse_read
+from gansynth.sources.reading import VolumeOptions, parse_read, reads
 from gansynth.sources.volumes import VolumeSource
 
 
+@reads(VolumeOptions)
 def open_nifti(request: SourceRequest) -> VolumeSource:
     """Open ``nifti:FOLDER`` or ``nifti:MANIFEST``.
 

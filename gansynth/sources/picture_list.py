@@ -6,14 +6,17 @@ import os
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from gansynth.errors import DataFault, GansynthError, UsageFault
+from gansynth.errors import DataFault, GansynthError
+from gansynth.options import Needs
 from gansynth.sources.picture_files import SUFFIXES
 from gansynth.sources.planes import Edges, PixelSpacing, Windows
 from gansynth.sources.reading import (
+    OF_BOXES,
+    OF_SPLITS,
     LabelNames,
     LeastVoxels,
     OfLabels,
@@ -35,6 +38,8 @@ def _classes(value: Any) -> Any:
 
 class PictureOptions(ReadOptions):
     """How a folder of pictures is read."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS}
 
     images: str | None = Field(
         None, description="folder of the images; `images` if there is one, else the folder itself"
@@ -166,7 +171,7 @@ def _asked(folder: Path, key: str, name: str | None) -> Path | None:
         return None
     path = folder / Path(name).expanduser()
     if not path.is_dir():
-        raise UsageFault(f"--read {key}={name}: no folder {path}, expected one below {folder}")
+        raise DataFault(f"--read {key}={name}: no folder {path}, expected one below {folder}")
     return path
 
 
@@ -199,7 +204,7 @@ def _class_names(
         return {case: case.split("/")[0] for case in files if "/" in case}
     table = folder / Path(options.classes).expanduser()
     if not table.is_file():
-        raise UsageFault(
+        raise DataFault(
             f"--read classes={options.classes}: no file {table}, expected yes, no, or a CSV with "
             f"the columns case and class, by its path from {folder}"
         )

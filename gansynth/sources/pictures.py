@@ -25,7 +25,7 @@ from gansynth.sources.names import picture_keys
 from gansynth.sources.picture_files import full_range, picture_shape, read_picture
 from gansynth.sources.picture_list import Picture, PictureOptions, PictureSet, list_pictures
 from gansynth.sources.planes import per_channel, rescale, resize
-from gansynth.sources.reading import parse_read
+from gansynth.sources.reading import parse_read, reads
 from gansynth.sources.skull import find_brain
 from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth.space import Space
@@ -38,6 +38,7 @@ BINARY = {0: 0, 1: 1, 255: 1}
 """Numbers in mask files that name no labels -> label."""
 
 
+@reads(PictureOptions)
 def open_pictures(request: SourceRequest) -> PictureSource:
     """Open ``pictures:FOLDER``.
 

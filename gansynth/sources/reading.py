@@ -6,29 +6,73 @@ Values are texts, split at commas where a key takes several. They are no YAML: t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.errors import UsageFault, did_you_mean
+from gansynth.options import Needs, OptionModel, read_model, refuse_idle
 from gansynth.sources.base import SourceRequest
 
 
-class ReadOptions(BaseModel):
-    """Base of every kind's options; no keys by itself."""
+class ReadOptions(OptionModel):
+    """Base of every kind's options; no keys by itself.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes:
+        passes_on: whether keys that it does not know are another source's, behind it.
+    """
+
+    passes_on: ClassVar[bool] = False
 
 
 Options = TypeVar("Options", bound=ReadOptions)
+Opener = TypeVar("Opener", bound=Callable[..., Any])
+
+
+def reads(model: type[ReadOptions]) -> Callable[[Opener], Opener]:
+    """Say of what opens a kind of source which ``--read`` keys it has; without, it has none."""
+
+    def mark(opener: Opener) -> Opener:
+        opener.read_options = model  # type: ignore[attr-defined]
+        return opener
+
+    return mark
+
+
+def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOptions:
+    """What a request says to what opens its kind.
+
+    Raises:
+        UsageFault: as ``parse_read``.
+    """
+    model: type[ReadOptions] = getattr(opener, "read_options", ReadOptions)
+    return parse_read(model, request)
+
+
+def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
+    """Refuse ``--read`` keys that a user typed and that have no effect beside the others.
+
+    What is wrong with them otherwise is for whoever opens the source to say.
+
+    Raises:
+        UsageFault: naming the key; or an unknown kind.
+    """
+    from gansynth.registry import installed
+
+    opener = installed().load("sources", request.kind)
+    try:
+        options = options_of(opener, request)
+    except UsageFault:
+        return
+    keys = options.model_fields_set.intersection(typed)
+    refuse_idle(keys, options, options.needs, partial(_as_typed, request))
+    if options.passes_on:
+        from gansynth.sources.slice_options import INNER, split_read
+
+        behind = split_read(request)[1]
+        refuse_idle_read(behind, [key.removeprefix(INNER) for key in set(typed) - keys])
 
 
 def parse_read(model: type[Options], request: SourceRequest) -> Options:
@@ -37,22 +81,19 @@ def parse_read(model: type[Options], request: SourceRequest) -> Options:
     Raises:
         UsageFault: an unknown key (with the nearest one), or a value that does not fit.
     """
+    known = model.model_fields
     for key, text in request.read.items():
-        if key not in model.model_fields:
+        if key not in known and not model.passes_on:
             raise UsageFault(
                 f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
-                f"{', '.join(model.model_fields) or 'none'}."
-                f"{did_you_mean(key, model.model_fields)}"
+                f"{', '.join(known) or 'none'}.{did_you_mean(key, known)}"
             )
-    try:
-        return model(**request.read)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ",".join(request.read)
-        field = model.model_fields.get(key)
-        meaning = f" ({field.description})" if field is not None and field.description else ""
-        said = first["msg"].removeprefix("Value error, ")
-        raise UsageFault(f"--read {key}={request.read.get(key, '')}: {said}{meaning}") from None
+    own = {key: text for key, text in request.read.items() if key in known}
+    return read_model(model, own, partial(_as_typed, request))
+
+
+def _as_typed(request: SourceRequest, key: str) -> str:
+    return f"--read {key or ','.join(request.read)}={request.read.get(key, '')}"
 
 
 def options_table(model: type[ReadOptions]) -> list[str]:
@@ -69,6 +110,10 @@ def _typed(value: object) -> str:
         return "`yes`" if value else "`no`"
     return f"`{','.join(map(str, value))}`" if isinstance(value, tuple) else f"`{value}`"
 
+
+OF_BOXES: Needs = {"least": "boxes"}
+OF_SPLITS: Needs = {"folds": "!splits", "seed": "!splits"}
+"""What these keys, which several kinds have, need beside them."""
 
 # -- kinds of values -----------------------------------------------------------------------------
 
@@ -225,6 +270,8 @@ def check_whole(size: object, frame: object, whole: object) -> None:
 
 class VolumeOptions(ReadOptions):
     """How volumes are read; common to all kinds that read NIfTI files."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS, "resampling": "whole"}
 
     channels: Words | None = Field(
         None, description="names of the channels; where the source names its own, those to read"

@@ -144,10 +144,6 @@ class SliceChoice:
                 f"--read count_from={side}: no side of {plane} slices, expected "
                 f"{' or '.join(SIDES[plane])}"
             )
-        if self._options.slices is None:
-            raise UsageFault(
-                f"--read count_from={side}: all slices are cut, expected --read slices= beside it"
-            )
         if self._inner.host.get("orientation") != ORIENTATION:
             raise UsageFault(
                 f"--read count_from={side}: {self._inner.name} does not say which way its arrays "

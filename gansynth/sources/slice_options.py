@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
 
 from gansynth.errors import UsageFault
+from gansynth.options import Needs
 from gansynth.registry import installed
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.planes import Edges, Windows
-from gansynth.sources.reading import LeastVoxels, OfLabels, ReadOptions, Words
+from gansynth.sources.reading import OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
 
 INNER = "inner."
 AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
@@ -69,6 +70,13 @@ def _indices(value: Any) -> Any:
 
 class SliceOptions(ReadOptions):
     """How slices are cut; every other key goes to the inner source."""
+
+    passes_on: ClassVar[bool] = True
+    needs: ClassVar[Needs] = {
+        **OF_BOXES,
+        "count_from": "slices",
+        "min_foreground": "foreground=with or foreground=without or classes",
+    }
 
     plane: Literal["axial", "coronal", "sagittal"] = Field(
         "axial", description="cut across the first, second or third axis of the volumes' arrays"

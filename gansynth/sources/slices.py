@@ -25,7 +25,7 @@ from gansynth.sources.flat import FlatSource, SlicePosition
 from gansynth.sources.label_boxes import LabelBoxes, box_record
 from gansynth.sources.patches import PatchSource, cut_case
 from gansynth.sources.planes import per_channel, rescale, resize
-from gansynth.sources.reading import parse_read
+from gansynth.sources.reading import parse_read, reads
 from gansynth.sources.slice_choice import SliceChoice
 from gansynth.sources.slice_options import (
     AXIS,
@@ -43,6 +43,7 @@ VOLUME_BYTES = 1 << 30
 """Volumes held in memory, so that neighbouring slices need no second reading."""
 
 
+@reads(SliceOptions)
 def open_slices(request: SourceRequest) -> SliceSource:
     """Open ``slices:KIND:WHERE``.
 

@@ -178,7 +178,7 @@ def read_session(folder: Path) -> dict[str, Any]:
     """
     path = folder / SESSION
     if not path.is_file():
-        raise UsageFault(
+        raise DataFault(
             f"{folder}: no {SESSION} here, expected a session that gansynth turing-test made; "
             "prepare one: gansynth turing-test RUN"
         )

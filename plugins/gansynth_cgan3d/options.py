@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from gansynth.augment import ChangeName
 from gansynth.generator import GeneratorOptions
@@ -12,15 +12,9 @@ from gansynth.losses import ADVERSARIAL, AdversarialName
 from gansynth.networks.blocks import Activation, Blocks, Down, Norm
 from gansynth.networks.resize import Up
 from gansynth.networks.style import Narrow, Skip
+from gansynth.options import Needs
 
-
-def _split(names: Any) -> Any:
-    """Names as a list, or as a text with commas."""
-    return [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else names
-
-
-Changes = Annotated[tuple[ChangeName, ...], BeforeValidator(_split)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Names = tuple[str, ...]
 
 
 class CGANOptions(GeneratorOptions):
@@ -93,7 +87,9 @@ class CGANOptions(GeneratorOptions):
         0, ge=0, description="clip the discriminator's weights to this (WGAN: 0.01); 0: do not"
     )
     pool: int = Field(0, ge=0, description="earlier samples kept for the discriminator")
-    augment: Changes = Field((), description="changes of what the discriminator sees")
+    augment: tuple[ChangeName, ...] = Field(
+        (), description="changes of what the discriminator sees"
+    )
     augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(
         0.3, description="probability of each change, or adaptive"
     )
@@ -221,12 +217,29 @@ class CGANOptions(GeneratorOptions):
             "pool: would keep real backgrounds in checkpoints; use pool=0": lesion
             and self.pool > 0,
             "stage: of a lesion in context; add insert=lesion": not lesion and self.stage != "both",
-            "lesions: of a lesion in context; add insert=lesion, or local=1": not lesion
-            and not self.local
-            and bool(self.lesions),
             "body: the background says what the body is; leave it out with insert=lesion": lesion
             and self.body,
             "l1_mask=hole: of a lesion in context; add insert=lesion": not lesion
             and self.l1_mask == "hole",
-            "residual: of a lesion in context; add insert=lesion": not lesion and self.residual,
         }
+
+
+_INSERTION = ("insert", "stage", "lesions", "rim_mm")
+"""Options of ``stage=coarse``, which has no networks: no other one has an effect there."""
+_NEEDS: Needs = {
+    "output": "target=image",
+    "l1_lowpass": "l1, l1_mask!=foreground, target=image",
+    "l1_mask": "l1",
+    "r1_every": "r1",
+    "augment_p": "augment",
+    "lr_perceptor": "perceptual",
+    "body_of": "body",
+    "lesions": "insert=lesion or local",
+    "rim_mm": "insert=lesion",
+    "residual": "insert=lesion, stage=both",
+    "local_size": "insert=lesion or local, local!=0",
+}
+CGANOptions.needs = {
+    **{key: "stage!=coarse" for key in CGANOptions.model_fields if key not in _INSERTION},
+    **{k: v if k in _INSERTION else f"stage!=coarse, {v}" for k, v in _NEEDS.items()},
+}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from gansynth.generator import GeneratorOptions
+from gansynth.options import Needs
 
 
 class CopyPasteOptions(GeneratorOptions):
     """Options of ``copypaste``."""
+
+    needs: ClassVar[Needs] = {"match": "blend=soft"}
 
     blend: Literal["none", "soft", "poisson"] = Field(
         "soft",

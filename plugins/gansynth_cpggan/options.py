@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from gansynth.augment import ChangeName
 from gansynth.generator import GeneratorOptions
-
-
-def _split(names: Any) -> Any:
-    """Several as a list, or as a text with commas; one by itself."""
-    if isinstance(names, str):
-        return [n.strip() for n in names.split(",") if n.strip()]
-    return [names] if isinstance(names, int) else names
+from gansynth.options import Needs
 
 
 class CPGGANOptions(GeneratorOptions):
     """Options of ``cpggan``."""
+
+    needs: ClassVar[Needs] = {
+        "batch_size": "!batch_sizes",
+        "roi_size": "mode=roi",
+        "roi_margin": "mode=roi",
+        "augment_p": "augment",
+    }
 
     # -- networks
     width: int = Field(
@@ -42,8 +43,9 @@ class CPGGANOptions(GeneratorOptions):
     fade_images: int = Field(
         20_000, ge=0, description="real images over which each size fades in; 0: at once"
     )
-    batch_sizes: Annotated[tuple[int, ...], BeforeValidator(_split)] = Field(
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (),
+        examples=["16,16,8"],
         description="real cases a step at 4 x 4, 8 x 8, ..., the last for all larger sizes; empty: "
         "batch_size",
     )
@@ -67,7 +69,7 @@ class CPGGANOptions(GeneratorOptions):
     flips: Literal["none", "h", "v", "hv"] = Field(
         "none", description="axes along which half of the real images are flipped, boxes with them"
     )
-    augment: Annotated[tuple[ChangeName, ...], BeforeValidator(_split)] = Field(
+    augment: tuple[ChangeName, ...] = Field(
         (), description="changes of what the critic sees, for few cases (DiffAugment)"
     )
     augment_p: float = Field(1.0, ge=0, le=1, description="probability of each change")
@@ -91,8 +93,6 @@ class CPGGANOptions(GeneratorOptions):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse what contradicts itself."""
-        if any(size < 1 for size in self.batch_sizes):
-            raise ValueError(f"batch_sizes={list(self.batch_sizes)}: expected 1 or more each")
         if self.mismatch and self.minibatch < 2:
             raise ValueError(
                 "mismatch: boxes come from another sample of the same group; use minibatch=2 or "

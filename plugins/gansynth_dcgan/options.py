@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from gansynth.augment import ChangeName
 from gansynth.generator import GeneratorOptions
+from gansynth.options import Needs
 
 Objective = Literal["gan", "wgan", "wgan-gp"]
 Norm = Literal["batch", "instance", "layer", "none"]
 MaskOutput = Literal["soft", "hard", "linear"]
-
-
-def _split(names: Any) -> Any:
-    """Names as a list, or as a text with commas."""
-    return [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else names
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,14 @@ USUAL: Mapping[str, Usual] = {
 
 class DCGANOptions(GeneratorOptions):
     """Options of ``dcgan``."""
+
+    needs: ClassVar[Needs] = {
+        "clip": "objective=wgan",
+        "penalty": "objective=wgan-gp",
+        "mask_output": "with_mask",
+        "mask_scale": "with_mask",
+        "augment_p": "augment",
+    }
 
     objective: Objective = Field("wgan-gp", description="gan (cross-entropy), wgan, or wgan-gp")
     latent: int = Field(100, ge=1, description="numbers in a latent")
@@ -102,7 +106,7 @@ class DCGANOptions(GeneratorOptions):
         description="label channels are shown from minus this to this, beside an image "
         "of deviation 1",
     )
-    augment: Annotated[tuple[ChangeName, ...], BeforeValidator(_split)] = Field(
+    augment: tuple[ChangeName, ...] = Field(
         (), description="changes of what the discriminator sees, for few cases (DiffAugment)"
     )
     augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(

@@ -175,7 +175,7 @@ def test_a_choice_is_among_other_trained_arms(tmp_path, arms, says):
     ("words", "told"),
     [
         ("{plugin: cgan3d, set: {stepps: 5}}", ("generators.g", "stepps", "'steps'")),
-        ("{plugin: cgan3d, set: {steps: many}}", ("generators.g", "steps=many", "integer")),
+        ("{plugin: cgan3d, set: {steps: many}}", ("generators.g", "steps=many", "a whole number")),
         ("{plugin: cgan3d, recipe: leson}", ("generators.g", "'leson'", "lesion")),
     ],
 )

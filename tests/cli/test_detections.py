@@ -182,7 +182,7 @@ def test_arms_that_cannot_be_compared_are_refused(differs, refuse, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["nowhere"], 2, ["no such file or folder"]),
+        (["nowhere"], 3, ["no such file or folder"]),
         (["."], 2, [f"has no {FILE}"]),
         (["{real}", "{real}"], 2, ["real: names 2 arms", "NAME=PATH"]),
         (["{real}", "--iou", "0"], 2, ["--iou", ".5,.25"]),

@@ -236,7 +236,7 @@ def test_another_generator_than_the_recipes_is_one_line(toys, recipe, refuse):
 @pytest.mark.parametrize("option", ["--only", "--scale"])
 def test_what_belongs_to_a_recipe_needs_one(toys, refuse, tmp_path, option):
     command = ("fit", "means", *DATA, "-o", tmp_path / "run", option, "a")
-    refuse(*command, code=2, says=["expected --recipe NAME"], keep=[tmp_path])
+    refuse(*command, code=2, says=["has no effect without --recipe"], keep=[tmp_path])
 
 
 def test_a_folder_of_something_else_is_left_alone(toys, recipe, run_json, refuse, tmp_path):

@@ -120,7 +120,7 @@ def test_results_need_no_run(folder, run, run_json):
 
 
 def test_an_unknown_run_is_refused(toys, refuse, tmp_path):
-    refuse("turing-test", tmp_path / "no", code=2, says=["no manifest.json", "gansynth fit"])
+    refuse("turing-test", tmp_path / "no", code=3, says=["no manifest.json", "gansynth fit"])
 
 
 def test_fewer_cases_than_images_are_refused(run, refuse):

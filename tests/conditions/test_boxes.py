@@ -195,8 +195,8 @@ def test_a_case_without_a_list_of_boxes_is_refused():
         ("training:1", "expected training, jitter"),
         ("jitter:postion=1", "Did you mean 'position'"),
         ("jitter:size=1,size=1", "each once"),
-        ("jitter:count=2", "count=2: Input should be less than or equal to 1"),
-        ("jitter:inside=perhaps", "inside=perhaps: Input should be a valid boolean"),
+        ("jitter:count=2", "count: expected a number less than or equal to 1"),
+        ("jitter:inside=perhaps", "inside: expected yes or no"),
         ("jitter:position=nan", "position=nan"),
     ],
 )

@@ -337,7 +337,7 @@ def test_what_is_asked_for_goes_over_what_is_usual_key_by_key():
     ("text", "said"),
     [
         ("wher=own", "did you mean 'where'"),
-        ("inside=2", "inside: Input should be less than or equal to 1"),
+        ("inside=2", "inside: expected a number less than or equal to 1"),
         ("where=there", "where:"),
         ("tries", "'tries' is not one of"),
     ],

@@ -11,7 +11,7 @@ from scipy.stats import binomtest, mannwhitneyu
 
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.weights import Weights
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.failures.file import write_failures
 from gansynth.lineage import CaseRecord
 from gansynth.registry import installed
@@ -242,7 +242,7 @@ def test_cases_of_another_source_have_a_size_but_no_place(file_of):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UsageFault, match="no such file"):
+    with pytest.raises(DataFault, match="no such file"):
         Weights.read(tmp_path / "failures.json")
 
 

@@ -151,7 +151,6 @@ def test_what_it_heeds_and_what_is_put_where_by_default():
         ({"given": "T1"}, "leave given and target out"),
         ({"insert": "none", "l1_mask": "none", "stage": "coarse"}, "add insert=lesion"),
         ({"insert": "none"}, "l1_mask=hole"),
-        ({"insert": "none", "l1_mask": "none", "residual": True}, "residual"),
     ],
     ids=lambda value: str(value).replace("'", "") if isinstance(value, dict) else "said",
 )

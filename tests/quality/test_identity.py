@@ -19,7 +19,7 @@ import safetensors.numpy
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gansynth.errors import UsageFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.quality.identity import audit_export, audit_exported
 from gansynth.quality.traces.names import Name, Names, marks
@@ -654,7 +654,7 @@ def test_each_finding_is_one_line(found, out):
 
 def test_a_folder_without_files_is_refused(tmp_path):
     lineage = Lineage("x", "0", ())
-    with pytest.raises(UsageFault, match="no such folder"):
+    with pytest.raises(DataFault, match="no such folder"):
         audit_export(tmp_path / "gone", lineage)
     with pytest.raises(UsageFault, match="holds no files"):
         audit_export(tmp_path, lineage)

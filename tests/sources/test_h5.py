@@ -148,7 +148,6 @@ def test_cases_without_foreground_are_kept(tmp_path):
         ({"fold": "1"}, "the cache holds fold 0, expected --fold 0"),
         ({"plans": "others"}, "--plans others: the cache was made with None"),
         ({"subjects": "(.)"}, "--subjects"),
-        ({"read": {"spacing": "1"}}, "--read spacing=1: h5: has no such key"),
     ],
 )
 def test_what_another_cache_would_have_to_hold_is_refused(cached, changes, says):

@@ -179,7 +179,7 @@ def test_a_csv_that_does_not_say_each_class_once_is_refused(folder, lines, says)
 
 
 def test_a_csv_that_is_not_there_is_refused(folder):
-    with pytest.raises(UsageFault, match=r"no file .*classes\.csv, expected yes, no, or a CSV"):
+    with pytest.raises(DataFault, match=r"no file .*classes\.csv, expected yes, no, or a CSV"):
         opened(folder, classes="classes.csv")
 
 
@@ -302,9 +302,9 @@ def test_an_image_without_its_mask_is_refused(folder):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataFault, match="no picture"):
         opened(tmp_path)
-    with pytest.raises(UsageFault, match="no such folder"):
+    with pytest.raises(DataFault, match="no such folder"):
         opened(tmp_path / "none")
-    with pytest.raises(UsageFault, match="--read masks=gt: no folder"):
+    with pytest.raises(DataFault, match="--read masks=gt: no folder"):
         opened(tmp_path, masks="gt")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault
 from gansynth.turing import results, write_results
 from gansynth.turing.raters import new_rater
 from gansynth.turing.words import rows
@@ -268,7 +268,7 @@ def test_other_damage_is_refused(paper):
 
 
 def test_a_folder_without_a_session_is_refused(tmp_path):
-    with pytest.raises(UsageFault, match=r"no session\.json"):
+    with pytest.raises(DataFault, match=r"no session\.json"):
         results(tmp_path)
 
 

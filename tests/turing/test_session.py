@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.turing import TuringOptions, open_session, prepare_session
 from gansynth.turing.session import default_folder, read_key, read_session, remember_port
 
@@ -52,7 +52,7 @@ def test_a_folder_that_holds_something_else_stays_as_it_is(made, tmp_path):
 
 
 def test_a_folder_without_a_session_is_refused(tmp_path):
-    with pytest.raises(UsageFault, match=r"no session.json here.*gansynth turing-test RUN"):
+    with pytest.raises(DataFault, match=r"no session.json here.*gansynth turing-test RUN"):
         open_session(tmp_path)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import UsageFault, did_you_mean
+from gansynth.errors import DataFault, UsageFault, did_you_mean
 from gansynth_yolo.agpl.engine import engine, silent_stdout
 from gansynth_yolo.detectors import DetectorJob
 
@@ -92,7 +92,7 @@ def find_model(name: str) -> str:
     """
     if name.endswith(".pt"):
         if not Path(name).is_file():
-            raise UsageFault(
+            raise DataFault(
                 f"--set model={name}: no such file; weights are not downloaded: name a file that "
                 f"is there, or {Path(name).stem}.yaml to train from scratch"
             )
@@ -160,7 +160,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
                 f"-- {name}={value}: ultralytics has no such option.{did_you_mean(name, known)}"
             )
         if name in _LOCAL_FILES and isinstance(value, str) and not Path(value).is_file():
-            raise UsageFault(f"-- {name}={value}: no such file; weights are not downloaded")
+            raise DataFault(f"-- {name}={value}: no such file; weights are not downloaded")
 
 
 def _check_values(told: Mapping[str, Any]) -> None:

@@ -25,7 +25,9 @@ from gansynth_cli.common import (
 )
 from gansynth_cli.engines import with_engine
 from gansynth_cli.exporting import check_options, data_set_name, run_export
+from gansynth_cli.mixing_options import NEEDS, nearest_option, warn_of_idle
 from gansynth_cli.results import lines_of_training
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +47,7 @@ TOLERATED = 0.01
         "--ratio 2813:4000 --set epochs=100 -- mosaic=0.5",
     )
 )
+@with_needs(NEEDS)
 @click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo, segmenter.")
 @with_source
 @click.option(
@@ -148,6 +151,7 @@ TOLERATED = 0.01
     help="With --export or -o: real and synthetic cases to train on (default), or synthetic ones "
     "alone, to share.",
 )
+@nearest_option
 @edit_option
 @boxes_option
 @with_asking
@@ -184,6 +188,7 @@ def command(
     from gansynth.registry import installed
 
     injection = injection_from(how)
+    warn_of_idle(injection, out)
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.settings, of=target)
     settings = with_detector(settings, detector, cls.settings, target)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, table, with_output
+from gansynth_cli.typed import with_needs
 
 
 @click.command(
@@ -17,6 +18,7 @@ from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, 
         "gansynth benchmark plan.yaml --sealed --executor local:2 -o results/gain",
     )
 )
+@with_needs({"no_probe": "dry_run", "again": "sealed"})
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--data", metavar="KIND:WHERE", help="Other cases than the plan names.")
 @click.option(

@@ -40,9 +40,11 @@ def command(
     """
     from gansynth.registry import installed
     from gansynth.sources.base import SourceRequest
+    from gansynth.sources.reading import refuse_idle_read
 
     request = SourceRequest.parse(data, subjects=subjects, read=read, root=root)
     check = installed().check(request.kind)
+    refuse_idle_read(request, read)
     with counting(out.reporter, "check") as progress:
         checked = check(request, progress)
     name, findings = checked.name, checked.findings

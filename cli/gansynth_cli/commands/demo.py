@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from gansynth.errors import UsageFault
 from gansynth_cli.common import FOLDER, Output, examples, with_output
 from gansynth_cli.results import lines_of_demo, lines_of_phantoms
+from gansynth_cli.typed import with_needs
 
 
 @click.command(
@@ -16,6 +16,7 @@ from gansynth_cli.results import lines_of_demo, lines_of_phantoms
         "gansynth demo -o runs/demo", "gansynth demo -o phantoms --phantoms yolo --fast"
     )
 )
+@with_needs({"channels": "phantoms=deepmedic"})
 @click.option("-o", "--out", "folder", required=True, type=FOLDER, help="New folder for all of it.")
 @click.option(
     "--seed",
@@ -59,8 +60,6 @@ def command(
     from gansynth_cli.demonstration import FAST, FULL, run_demo, write_phantoms
 
     named = [] if channels is None else [name.strip() for name in channels.split(",")]
-    if phantoms is None and named:
-        raise UsageFault(f"--channels {channels}: of --phantoms deepmedic, expected that with it")
     if phantoms is not None:
         written = write_phantoms(
             folder,

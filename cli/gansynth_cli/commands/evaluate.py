@@ -21,6 +21,7 @@ from gansynth_cli.common import (
     with_real,
 )
 from gansynth_cli.results import lines_of_evaluation
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking
@@ -35,6 +36,14 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
         "gansynth evaluate runs/g0 -n 100",
         "gansynth evaluate banks/g0 --real nnunet:004 --real-read configuration=2d",
     )
+)
+@with_needs(
+    {
+        "how": "conditions",
+        "real_how": "real",
+        "metrics": "parts=realism or !parts",
+        "host": "parts=maps or !parts",
+    }
 )
 @click.argument("folder", metavar="RUN|BANK", type=FOLDER)
 @with_real("Hold samples against these cases, not those the run was fitted on; banks need it.")

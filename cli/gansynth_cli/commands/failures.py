@@ -21,6 +21,7 @@ from gansynth_cli.common import (
     with_output,
     with_source,
 )
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.sources.base import SourceRequest
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         "gansynth failures --data nnunet-raw:004 --inner 3 --write-splits inner.json",
     )
 )
+@with_needs({"steps": "!predictions", "device": "!predictions"})
 @with_source
 @click.option("-o", "--out", "path", type=FILE, help="The new file.")
 @click.option(
@@ -76,6 +78,7 @@ def command(
     draws such conditions more often (docs/failures.md). The fold's held-out cases are not opened.
     """
     from gansynth.failures.job import FailureOptions, find_failures, open_source
+    from gansynth.options import refuse_idle
     from gansynth.settings import parse
 
     if path is None and write_splits is None:
@@ -85,10 +88,13 @@ def command(
     known = dict.fromkeys(FailureOptions.model_fields.keys() - {"inner", "steps"}, "")
     refuse_unknown(settings, known, of="gansynth failures")
     told = {**settings, "inner": str(inner), **({} if steps is None else {"steps": str(steps)})}
+    options = parse(FailureOptions, told)
+    given = {**dict(options), "predictions": predictions}
+    refuse_idle(settings, given, options.needs, lambda key: f"--set {key}={settings[key]}")
     report = find_failures(
         open_source(request),
         path,
-        parse(FailureOptions, told),
+        options,
         predictions=predictions,
         write_splits=write_splits,
         device=device,

@@ -24,6 +24,7 @@ from gansynth_cli.common import (
     with_source,
 )
 from gansynth_cli.results import lines_of_fit
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.sources.base import SourceRequest
@@ -48,6 +49,7 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
         "gansynth fit dcgan --recipe han2018-wgan --data nifti:brats -o runs/han --only Concat-64",
     )
 )
+@with_needs(dict.fromkeys(("only", "scale", "others", "others_read"), "recipe_name"))
 @click.argument("generator", metavar="NAME")
 @with_source
 @click.option("-o", "--out", "run", required=True, type=FOLDER, help="Folder of the new run.")
@@ -152,12 +154,10 @@ def command(
     if recipe_name is not None:
         begin = by_recipe(recipe_name, generator, parts is not None, only, scale)
         begin = partial(begin, others=others, others_read=others_read)
-    elif only or scale or others or others_read:
-        raise UsageFault(
-            "--only, --scale and --with are a recipe's: expected --recipe NAME with them"
-        )
     else:
-        begin = partial(fit, generator) if parts is None else partial(fit_composite, parts)
+        begin = partial(fit_composite, parts)
+        if parts is None:
+            begin = partial(fit, generator, typed=settings)
     report: dict[str, Any] = begin(
         request,
         run,

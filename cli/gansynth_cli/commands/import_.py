@@ -126,12 +126,15 @@ def _import_slices(
 ) -> None:
     from gansynth.registry import installed
     from gansynth.sources.base import SourceRequest
+    from gansynth.sources.reading import refuse_idle_read
     from gansynth_yolo.import_slices import VOLUMES, import_slices
 
     folder = target.partition(":")[2]
     if not folder:
         raise UsageFault(f"{target!r}: expected yolo:FOLDER, a folder to write")
-    source = installed().open_source(SourceRequest.parse(text, **asked))
+    request = SourceRequest.parse(text, **asked)
+    refuse_idle_read(request, request.read)
+    source = installed().open_source(request)
     with counting(out.reporter, "import") as progress:
         report = import_slices(
             source,

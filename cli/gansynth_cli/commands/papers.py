@@ -24,6 +24,7 @@ from gansynth_cli.common import (
     subjects_option,
     with_output,
 )
+from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.papers.running import Table
@@ -45,6 +46,7 @@ def _settings(option: str, what: str) -> Callable[[F], F]:
         "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
     )
 )
+@with_needs({"name": "folder"})
 @click.argument("plan", metavar="RECIPE|PLAN.yaml")
 @click.option("--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nifti:brats/.")
 @click.option(
@@ -147,7 +149,7 @@ def _table(
     given = {"fit": asked["fit_set"], "host": asked["host_set"]}
     rest = {key: value for key, value in asked.items() if key not in ("fit_set", "host_set")}
     commands = Commands(plan, Asked(out=home, **rest, **given))
+    trained = plan.hosts_for(commands.asked.kind, hosts)
+    commands.check_settings(trained)
     assert commands.source is not None
-    return Table(
-        commands, plan.hosts_for(commands.asked.kind, hosts), chosen, seeds, out.reporter.say
-    )
+    return Table(commands, trained, chosen, seeds, out.reporter.say)

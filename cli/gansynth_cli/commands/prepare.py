@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from gansynth.errors import UsageFault
 from gansynth_cli.common import (
     Output,
     examples,
@@ -17,6 +16,7 @@ from gansynth_cli.common import (
     summary,
     with_output,
 )
+from gansynth_cli.typed import with_needs
 
 
 def _whole_numbers(
@@ -38,6 +38,9 @@ def _whole_numbers(
         "gansynth prepare nnunet:004 -c 3d_fullres",
         "gansynth prepare nnunet:004 -c 2d -c 3d_fullres --small --patch 40,56,40",
     )
+)
+@with_needs(
+    dict.fromkeys(("patch", "batch_size", "features", "convolutions", "plans_name"), "small")
 )
 @click.argument("data", metavar="KIND:WHERE")
 @click.option(
@@ -100,11 +103,6 @@ def command(
         "name": plans_name,
     }
     given = {key: value for key, value in asked.items() if value is not None}
-    if given and not small:
-        raise UsageFault(
-            "--patch, --batch-size, --features, --convolutions and --plans-name describe small "
-            "plans; add --small"
-        )
     from gansynth_nnunet.prepare import SmallPlans, prepare
 
     with stepping(out.reporter) as progress:

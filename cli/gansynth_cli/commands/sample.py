@@ -16,12 +16,13 @@ from gansynth_cli.common import (
     edit_option,
     examples,
     root_option,
+    summary,
     with_asking,
     with_output,
 )
-from gansynth_cli.given import refuse_others
 from gansynth_cli.results import lines_of_samples
 from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
+from gansynth_cli.typed import refuse_others, with_needs
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking
@@ -37,6 +38,13 @@ MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quie
         "gansynth sample runs/shin/parts/tissues --conditions nifti:mine/ -o tissue-maps/ --sheet",
         "gansynth sample runs/g0 --replay results/gansynth_draws/draws-host-4711.csv:17 -o again/",
     )
+)
+@with_needs(
+    {
+        **dict.fromkeys(("bits", "window", "overlay", "keep_flawed"), "kind=png"),
+        "rows": "interpolate",
+        "how": "conditions",
+    }
 )
 @click.argument("run", metavar="RUN", type=FOLDER)
 @click.option(

@@ -22,6 +22,7 @@ from gansynth_cli.common import (
     with_output,
 )
 from gansynth_cli.turing_options import with_session
+from gansynth_cli.typed import called, typed_options, with_needs
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         "gansynth turing-test runs/g1 --results",
     )
 )
+@with_needs({"how": "conditions", "real_how": "real", "port": "!results", "browse": "!results"})
 @click.argument("run", metavar="RUN", type=FOLDER)
 @with_session
 @click.option("--resume", is_flag=True, help="Go on with the session as it was prepared.")
@@ -105,15 +107,11 @@ def _prepared(
 
 def _check_alone(context: click.Context, option: str) -> None:
     """Refuse options of preparing beside what prepares nothing."""
-    from click.core import ParameterSource
-
     kept = {"run", "name", "folder", "resume", "results", "port", "browse", "as_json", "quiet"}
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in kept:
+    for name in typed_options(context):
+        if name not in kept:
             raise UsageFault(
-                f"{option} with {parameter.opts[-1]}: the session is as it was prepared, expected "
+                f"{option} with {called(name)}: the session is as it was prepared, expected "
                 f"{option} without it; leave it out, or prepare another session with --name NAME"
             )
 

@@ -399,7 +399,7 @@ def test_cases_are_turned_as_asked_whatever_the_file_says(shared_deepmedic):
     assert Affine.from_values(None, asked, 2) == Affine(prob=0.5)
     written = choices.values(config, Path("out"), augmented=True)
     assert written["augm_img_prms_tr"] == {"affine": {"prob": 0.5}}
-    with pytest.raises(UsageFault, match="--set affine with --no-usual-augmentation"):
+    with pytest.raises(UsageFault, match=r"--set affine=0\.5: has no effect with --no-usual"):
         choices.values(config, Path("out"), augmented=False)
     as_it_is = Choices.read(TORCH, ()).values(config, Path("out"), augmented=True)
     assert "augm_img_prms_tr" not in as_it_is

@@ -149,7 +149,7 @@ def test_nothing_is_executed(tmp_path):
 
 
 def test_what_is_no_text_file_is_refused(tmp_path):
-    assert "no such file" in refused(tmp_path / "none.cfg", UsageFault)
+    assert "no such file" in refused(tmp_path / "none.cfg", DataFault)
     assert "is a folder" in refused(tmp_path, UsageFault)
     path = tmp_path / "some.cfg"
     path.write_bytes(b"a = 1\nb = '\xff'\n")

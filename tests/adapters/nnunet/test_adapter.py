@@ -103,7 +103,7 @@ def test_a_bank_of_another_fold_starts_nothing(adapter, frozen_bank):
 
 
 def test_a_run_that_is_none_starts_nothing(adapter, tmp_path):
-    with pytest.raises(UsageFault, match="no manifest"):
+    with pytest.raises(DataFault, match="no manifest"):
         adapter.start(Injection(tmp_path, Ratio.parse("1:1")), QUICK, ())
     assert not adapter.output_folder.exists()
 

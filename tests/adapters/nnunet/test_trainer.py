@@ -14,7 +14,7 @@ import pytest
 
 from gansynth import torchvision_cure
 from gansynth.bank import BankReader
-from gansynth.errors import IntegrityFault, TrainingFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import MixSession
@@ -80,7 +80,7 @@ def test_a_generator_that_is_none_is_named(build, told, tmp_path):
     told(GENERATOR=tmp_path / "nowhere")
     trainer = build()
     trainer.initialize()
-    with pytest.raises(UsageFault, match=r"nowhere: no manifest\.json here"):
+    with pytest.raises(DataFault, match=r"nowhere: no manifest\.json here"):
         trainer.get_tr_and_val_datasets()
 
 

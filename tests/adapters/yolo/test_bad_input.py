@@ -381,7 +381,7 @@ def test_an_expression_that_does_not_match(shared_yolo):
 
 @pytest.mark.parametrize("where", ["nowhere", "nowhere/data.yaml"])
 def test_no_such_data_set(tmp_path, where):
-    with pytest.raises(UsageFault, match="no such file, expected data"):
+    with pytest.raises(DataFault, match="no such file, expected data"):
         opened(tmp_path / where)
 
 

@@ -124,11 +124,15 @@ def test_ratios_come_out_exactly(images, ratio, counts):
 
 @pytest.mark.parametrize(
     ("images", "ratio", "nearest"),
-    [(500, "2813:4000", "500:711"), (16, "1000:1", "16:1"), (16, "9:1", "16:2")],
+    [(500, "2813:4000", "500:711"), (16, "1000:1", "128:1"), (16, "9:1", "80:9")],
 )
 def test_ratios_that_cannot_are_refused_with_the_nearest(images, ratio, nearest):
-    with pytest.raises(UsageFault, match=f"the nearest is --ratio {nearest}$"):
+    with pytest.raises(UsageFault, match=f"the nearest is --ratio {nearest}, "):
         exact_counts(images, Ratio.parse(ratio))
+    real, synthetic = map(int, nearest.split(":"))
+    repeats, count = exact_counts(images, Ratio.parse(ratio), nearest=True)
+    assert (repeats * images, count) == (real, synthetic)
+    assert exact_counts(images, Ratio.parse(nearest)) == (repeats, count)
 
 
 # -- what is in it ---------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def test_accepted(answers, case):
 @pytest.mark.parametrize("case", BAD)
 def test_refused_in_one_line(answers, case):
     said = answers["said"][len(GOOD) + list(BAD).index(case)]
-    kind = "EnvironmentFault" if case == "no device" else "UsageFault"
+    kinds = {"no device": "EnvironmentFault", "weights": "DataFault", "no file": "DataFault"}
+    kind = kinds.get(case, "UsageFault")
     assert said.startswith(f"{kind}: ")
     assert "\n" not in said
     assert re.search(BAD[case][1], said), said

@@ -1,0 +1,61 @@
+"""A full disk: seen before a fit begins, and named by every writer, with the bytes."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gansynth.checkpoint import bytes_of
+from gansynth.errors import EnvironmentFault
+from gansynth.job import resolve
+from gansynth.metrics_log import MetricsLog
+from gansynth.sources.base import SourceRequest
+from gansynth.training import train
+
+REQUEST = SourceRequest("example", "2d")
+SETTINGS = {"steps": "2", "width": "8", "max_width": "16", "n_critic": "1", "precision": "fp32"}
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a tmpfs")
+def test_a_fit_on_a_full_disk_ends_before_it_begins(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = 'mount -t tmpfs -o size=2m tmpfs "$0" || exit 77; "$@"; code=$?; ls -A "$0"; exit $code'
+    fit = (sys.executable, "-m", "gansynth_cli", "fit", "dcgan", "--data", "example:2d", "-q")
+    words = ("-o", str(disk / "run"), "--device", "cpu")
+    done = subprocess.run(
+        ("unshare", "-rm", "sh", "-c", mount, str(disk), *fit, *words),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("may not mount a tmpfs here")
+    assert done.returncode == 4, done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith(f"error: {disk / 'run'}: ")
+    assert "bytes needed" in error
+    assert "2097152 bytes free there" in error
+    assert done.stdout == "", "nothing was begun"
+
+
+def test_the_bytes_of_a_checkpoint_are_foreseen(tmp_path):
+    job = resolve("dcgan", REQUEST, SETTINGS, (), "cpu")
+    train(job.generator, job.batches, job.options, folder=tmp_path)
+    last = max((tmp_path / "checkpoints").glob("step-*"))
+    written = sum(path.stat().st_size for path in last.glob("*.safetensors"))
+    assert bytes_of(job.generator.nets, job.generator.ema) == pytest.approx(written, rel=0.15)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_line_of_metrics_that_has_no_room_names_file_and_bytes(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.add({"loss": 1.0})
+    log.write(1, 1, 0.0)
+    (tmp_path / "metrics.csv").unlink()
+    (tmp_path / "metrics.csv").symlink_to("/dev/full")
+    log.add({"loss": 1.0})
+    with pytest.raises(EnvironmentFault, match=r"metrics\.csv: cannot .* full; 11 bytes needed"):
+        log.write(2, 2, 0.0)

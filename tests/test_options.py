@@ -1,0 +1,180 @@
+"""Options without effect: what models say of them, that it is so, and that they are refused."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from gansynth.conditions.lesions import LesionOptions
+from gansynth.errors import UsageFault
+from gansynth.failures.job import FailureOptions
+from gansynth.job import resolve
+from gansynth.options import Needs, OptionModel, SetOptions, idle, read_model, refuse_idle
+from gansynth.registry import installed
+from gansynth.settings import split_settings
+from gansynth.sources.base import SourceRequest
+from gansynth.training import FitOptions, train
+from gansynth_segmenter.options import SegmenterOptions
+
+ELSEWHERE = {"predictions"}
+"""What options may need that is no option itself: a command's argument."""
+
+
+def models() -> dict[str, type[OptionModel]]:
+    """Every model of options that is registered, and those of commands and hosts."""
+    registry = installed()
+    found = {
+        f"{kind} {name}": registry.load(kind, name).Options
+        for kind in ("generators", "edits", "filters")
+        for name in registry.names(kind)
+    }
+    openers = {name: registry.load("sources", name) for name in registry.names("sources")}
+    found |= {
+        f"source {n}": o.read_options for n, o in openers.items() if hasattr(o, "read_options")
+    }
+    others = (FitOptions, LesionOptions, FailureOptions, SegmenterOptions)
+    return found | {model.__name__: model for model in others}
+
+
+DECLARED = [
+    pytest.param(model, key, id=f"{name}: {key}")
+    for name, model in models().items()
+    for key in model.needs
+]
+
+
+@pytest.mark.parametrize(("model", "key"), DECLARED)
+def test_what_an_option_needs_is_an_option(model, key):
+    known = {*model.model_fields, *FitOptions.model_fields} | ELSEWHERE
+    clauses = model.needs[key].replace(" or ", ", ").split(", ")
+    assert {key, *(atom.replace("!", "").partition("=")[0] for atom in clauses)} <= known
+
+
+class Own(SetOptions):
+    needs: ClassVar[Needs] = {
+        "clip": "kind=wgan",
+        "low": "weight, mask!=all",
+        "size": "box or !whole",
+        "p": "!ps",
+    }
+
+    kind: str = "gp"
+    clip: float = 0.1
+    weight: float = 1.0
+    mask: str = "none"
+    low: int = 4
+    box: bool = False
+    whole: bool = False
+    size: tuple[int, ...] = ()
+    p: int = 1
+    ps: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"clip": "1"}, "--set clip=1: has no effect without kind=wgan; add that, or leave clip"),
+        ({"clip": "1", "kind": "wgan"}, ""),
+        ({"low": "2"}, ""),
+        ({"low": "2", "weight": "0"}, "low=2: has no effect with weight=0; choose another weight"),
+        ({"low": "2", "mask": "all"}, "low=2: has no effect with mask=all; choose another mask"),
+        ({"size": "3"}, ""),
+        ({"size": "3", "whole": "yes"}, "size=3: has no effect without box; add that"),
+        ({"p": "2", "ps": "1,2"}, "p=2: has no effect with --set ps=1,2; leave that out"),
+    ],
+)
+def test_an_option_that_was_typed_and_does_nothing_is_refused(settings, says):
+    def read() -> Any:
+        return split_settings(settings, FitOptions, Own, generator="own", typed=settings)
+
+    if says:
+        with pytest.raises(UsageFault) as fault:
+            read()
+        assert says in str(fault.value)
+    else:
+        read()
+
+
+def test_what_nobody_typed_is_never_refused():
+    split_settings({"clip": "1"}, FitOptions, Own, generator="own", typed=())
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    [
+        ("size", "32x32x32", "expected whole numbers, as size=1,2,3"),
+        ("size", "a,b", "expected whole numbers, as size=1,2,3"),
+        ("clip", "much", "expected a number"),
+        ("box", "perhaps", "expected yes or no"),
+    ],
+)
+def test_a_value_of_another_form_is_told_the_form(key, text, says):
+    with pytest.raises(UsageFault, match=f"--set {key}={text}: {says}"):
+        read_model(Own, {key: text}, lambda k: f"--set {k}={text}")
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [("8,9", (8, 9)), ("8", (8,)), (8, (8,)), ([8], (8,))]
+)
+def test_several_values_are_a_text_with_commas_or_a_list(given, wanted):
+    assert Own.model_validate({"size": given}).size == wanted
+
+
+# -- what is declared is so ------------------------------------------------------------------------
+
+TINY: dict[str, dict[str, Any]] = {
+    "dcgan": {"width": 4, "max_width": 4, "latent": 4},
+    "cgan3d": {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1},
+}
+FIT = {"steps": 2, "batch_size": 2, "precision": "fp32", "checkpoint_every": 9}
+CHANGED: list[tuple[str, dict[str, Any], str, Any]] = [
+    ("dcgan", {}, "clip", 1e-4),
+    ("dcgan", {"objective": "wgan"}, "penalty", 1.0),
+    ("dcgan", {}, "mask_output", "hard"),
+    ("dcgan", {}, "mask_scale", 3.0),
+    ("dcgan", {}, "augment_p", 0.1),
+    ("dcgan", {"objective": "gan"}, "privacy_clip", 0.1),
+    ("dcgan", {}, "decay_from", 0.1),
+    ("cgan3d", {"l1": 0}, "l1_lowpass", 1),
+    ("cgan3d", {"l1_mask": "foreground"}, "l1_lowpass", 1),
+    ("cgan3d", {"l1": 0}, "l1_mask", "foreground"),
+    ("cgan3d", {}, "r1_every", 1),
+    ("cgan3d", {}, "augment_p", 1.0),
+    ("cgan3d", {}, "lr_perceptor", 0.5),
+    ("cgan3d", {}, "body_of", "first"),
+    ("cgan3d", {}, "lesions", "one"),
+    ("cgan3d", {}, "rim_mm", 9.0),
+    ("cgan3d", {}, "residual", True),
+    ("cgan3d", {}, "local_size", 8),
+    ("cgan3d", {"insert": "lesion", "local": 0, "l1_mask": "hole"}, "local_size", 8),
+    ("cgan3d", {"insert": "lesion", "stage": "refine"}, "residual", True),
+]
+
+
+def weights(name: str, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """All weights of a generator after two steps on toy slices."""
+    typed = {key: str(value) for key, value in {**FIT, **TINY[name], **settings}.items()}
+    job = resolve(name, SourceRequest("example", "2d"), typed, (), "cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        job.generator.observe(job.observed(np.random.default_rng(0)))
+        train(job.generator, job.batches, job.options)
+    nets = job.generator.nets.items()
+    return {f"{n}/{k}": v for n, net in nets for k, v in net.state_dict().items()}
+
+
+@pytest.mark.parametrize(("name", "others", "key", "value"), CHANGED)
+def test_what_is_said_to_have_no_effect_has_none(name, others, key, value):
+    cls = installed().generator(name)
+    values = {**dict(FitOptions()), **dict(cls.Options(**others))}
+    needs = {**FitOptions.needs, **cls.Options.needs}
+    assert list(idle([key], values, needs, str)), "it is to be declared"
+    one, other = weights(name, others), weights(name, {**others, key: value})
+    assert all(torch.equal(one[k], other[k]) for k in one.keys() | other.keys())
+
+
+def test_an_option_counts_where_what_it_needs_is_there():
+    with pytest.raises(UsageFault, match="rim_mm: has no effect without insert=lesion"):
+        refuse_idle(["rim_mm"], {}, installed().generator("cgan3d").Options.needs, str)
+    refuse_idle(["rim_mm"], {"insert": "lesion"}, {"rim_mm": "insert=lesion"}, str)
