@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from gansynth._bank_spec import SPEC
 from gansynth._produce import ProducerConfig, produce
@@ -32,12 +31,6 @@ from gansynth.errors import (
     UsageFault,
 )
 from gansynth.integrity import read_json
-
-if TYPE_CHECKING:
-    from gansynth.adapter import Adapter
-    from gansynth.run import Run
-    from gansynth.schema import Sample
-    from gansynth.sources.base import CaseSource
 
 __all__ = ["Producer", "ProducerConfig", "main", "produce"]
 
@@ -101,26 +94,25 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     if config.device == "cpu":
         os.nice(NICENESS)  # before the heavy imports
     from gansynth.no_host import NoHost
+    from gansynth.own_source import open_drawer
     from gansynth.registry import installed
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
     from gansynth.sources.base import SourceRequest
 
-    run = load_run(Path(config.run), config.device)
-    if config.device != "cpu" and run.generator.device.type == "cpu":
-        os.nice(NICENESS)
     source = installed().open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
-    own, bring = _own_source(run, adapter)
-    drawer = SampleDrawer(
-        run,
-        own,
-        config.edits,
-        config.seed,
+    drawer, bring = open_drawer(
+        adapter,
+        Path(config.run),
+        device=config.device,
+        edits=config.edits,
+        seed=config.seed,
         boxes=config.boxes,
         judged=config.judged,
         asking=config.asking,
     )
+    run = drawer.run
+    if config.device != "cpu" and run.generator.device.type == "cpu":
+        os.nice(NICENESS)
     spec = BankSpec(
         schema=adapter.schema,
         lineage=drawer.lineage,
@@ -154,16 +146,6 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
                 writer.state = "stopped"
                 with contextlib.suppress(GansynthError):
                     writer.beat()
-
-
-def _own_source(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
-    """Where a run's conditions come from; and what brings samples from there to the host, if
-    that is elsewhere.
-    """
-    from gansynth.own_source import own_source
-
-    own = own_source(run, adapter.source, any_size=adapter.any_size)
-    return own, None if own is adapter.source else adapter.bring(own, run.space)
 
 
 def _open_bank(folder: Path, spec: BankSpec) -> BankWriter:

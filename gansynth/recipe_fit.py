@@ -21,7 +21,7 @@ from gansynth.precision import pick_device
 from gansynth.recipe_plan import PlannedSet, RecipePlan, plan_recipe
 from gansynth.recipes import Recipe
 from gansynth.reporting import NullReporter, Reporter
-from gansynth.run import MANIFEST, check_weights, locked, read_manifest
+from gansynth.run import MANIFEST, check_lockable, check_weights, locked, read_manifest
 from gansynth.sources.base import SourceRequest
 
 FILE = "recipe.json"
@@ -106,6 +106,8 @@ def fit_recipe(
     )
     begin = partial(_fit_set, plan, out, options)
     if dry_run:
+        check_lockable(out)
+        _Record(out, plan, resume).before_it()
         reports = {one.name: _rehearse(plan, one, begin, reporter) for one in plan.sets}
         return _dry_report(plan, out, reports) if all(reports.values()) else {}
     with team(pick_device(device)) as processes:
@@ -212,7 +214,34 @@ class _Record:
         self.before: dict[str, Any] = {}
 
     def open(self, request: SourceRequest, settings: Mapping[str, str], scale: str | None) -> None:
-        """Begin the file, or take up the one that is there if it is of the same recipe.
+        """Begin the file, or take up the one that is there; see ``before_it``."""
+        recipe = self.plan.recipe
+        sets = self.before_it().get("sets", {})
+        for one in self.plan.sets:
+            new = {"folder": "." if self.plan.alone else one.name, "state": "waiting"}
+            sets[one.name] = {**new, **sets.get(one.name, {})}
+        spec = recipe.spec
+        self.document = {
+            "version": VERSION,
+            "recipe": recipe.name,
+            "file_sha256": recipe.sha256,
+            "gansynth": __version__,
+            "summary": spec.summary,
+            "paper": spec.paper,
+            "generator": spec.generator,
+            "scale": scale,
+            "data": request.to_json(),
+            "settings": dict(settings),
+            "open": list(spec.open),
+            "reports": spec.reports,
+            "sets": sets,
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(self.out)
+        self._write()
+
+    def before_it(self) -> dict[str, Any]:
+        """The file that is there if it is of the same recipe; empty if there is none.
 
         Raises:
             UsageFault: the folder holds something else.
@@ -236,29 +265,7 @@ class _Record:
                 f"{self.out}: holds a run, expected a folder for the runs of recipe {recipe.name}; "
                 "choose another -o"
             )
-        sets = before.get("sets", {})
-        for one in self.plan.sets:
-            new = {"folder": "." if self.plan.alone else one.name, "state": "waiting"}
-            sets[one.name] = {**new, **sets.get(one.name, {})}
-        spec = recipe.spec
-        self.document = {
-            "version": VERSION,
-            "recipe": recipe.name,
-            "file_sha256": recipe.sha256,
-            "gansynth": __version__,
-            "summary": spec.summary,
-            "paper": spec.paper,
-            "generator": spec.generator,
-            "scale": scale,
-            "data": request.to_json(),
-            "settings": dict(settings),
-            "open": list(spec.open),
-            "reports": spec.reports,
-            "sets": sets,
-        }
-        self.out.mkdir(parents=True, exist_ok=True)
-        remove_temporaries(self.out)
-        self._write()
+        return before
 
     def kept(self) -> list[str]:
         """Names of the sets that are finished and are what would be fitted now.

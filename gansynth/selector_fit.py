@@ -108,7 +108,9 @@ def fit_selector(
         "held_out": _counted(held_out),
     }
     if dry_run:
-        return {"dry_run": True, **report, "options": options.model_dump()}
+        said = "not measured: a small network, seconds to minutes on a CPU"
+        options_told = {"options": options.model_dump(), "time_and_memory": said}
+        return {"dry_run": True, **report, **options_told}
     net = train_net(train, options, where, reporter)
     report |= judge([(score(net, one.slices), one.truth) for one in held_out])
     if report["auc"] < FAIR:

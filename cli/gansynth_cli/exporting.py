@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from gansynth.errors import UsageFault
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from gansynth.adapter import Adapter, Content, Injection
@@ -41,7 +42,7 @@ def run_export(
     """
     from gansynth_cli.common import summary
 
-    document = adapter.export(
+    document: Mapping[str, Any] = adapter.export(
         injection,
         name,
         content=content or "mixed",
@@ -49,6 +50,11 @@ def run_export(
         dry_run=dry_run,
         reporter=out.reporter,
     )
+    if dry_run and injection.run and injection.bank is None and injection.ratio.p > 0:
+        from gansynth.own_source import seconds_of_a_sample
+
+        each = round(seconds_of_a_sample(adapter, injection), 3)
+        document = {**document, "seconds_per_sample": each, "memory": "not measured"}
     out.result(document, summary(document))
 
 

@@ -15,12 +15,12 @@ from gansynth_cli.common import (
     device_option,
     edit_option,
     examples,
-    root_option,
     table,
     with_asking,
     with_output,
     with_real,
 )
+from gansynth_cli.own_data import with_moved_data
 
 if TYPE_CHECKING:
     from gansynth.asking import Asking
@@ -98,7 +98,7 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 @boxes_option
 @with_asking
 @device_option
-@root_option
+@with_moved_data
 @with_output
 def command(
     folder: Path,
@@ -118,6 +118,7 @@ def command(
     asking: Asking,
     judged: bool,
     device: str,
+    data: str | None,
     root: str | None,
     out: Output,
 ) -> None:
@@ -138,6 +139,7 @@ def command(
         wanted=Wanted(number, seed, edits or None, classes or None, boxes, judged, asking),
         options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, host, exported),
         device=device,
+        data=data,
         root=root,
         reporter=out.reporter,
     )

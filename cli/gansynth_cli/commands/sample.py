@@ -15,11 +15,11 @@ from gansynth_cli.common import (
     device_option,
     edit_option,
     examples,
-    root_option,
     summary,
     with_asking,
     with_output,
 )
+from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 @boxes_option
 @with_asking
 @device_option
-@root_option
+@with_moved_data
 @with_output
 def command(
     run: Path,
@@ -88,6 +88,7 @@ def command(
     judged: bool,
     for_sharing: bool,
     device: str,
+    data: str | None,
     root: str | None,
     out: Output,
 ) -> None:
@@ -114,6 +115,7 @@ def command(
         for_sharing=for_sharing,
         asking=asking,
         device=device,
+        data=data,
         root=root,
         reporter=out.reporter,
         **sheets,
@@ -129,6 +131,7 @@ def command(
             boxes=boxes,
             asking=asking,
             device=device,
+            data=data,
             root=root,
         )
     out.result(report, summary(report))
