@@ -6,6 +6,7 @@ host with a share of its samples drawn from a bank. Nothing of the host is chang
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from gansynth.asking_checks import (
 )
 from gansynth.errors import UsageFault
 from gansynth.injected import Injection, Mix, Outcome
-from gansynth.lineage import guard, guard_host
+from gansynth.lineage import CaseRecord, guard, guard_host
 from gansynth.mixing import MixPlan
 from gansynth.schema import Sample, Schema
 from gansynth.sources.base import CaseSource
@@ -65,11 +66,17 @@ class Adapter(ABC):
 
     def __init__(self, source: CaseSource) -> None:
         self.source = source
+        self._checked: Injection | None = None
 
     @property
     def schema(self) -> Schema:
         """What the host's arrays mean."""
         return self.source.schema
+
+    @functools.cached_property
+    def held_out(self) -> tuple[CaseRecord, ...]:
+        """Records of the held-out cases; they are read for that, once."""
+        return self.source.records(self.source.held_out_ids)
 
     @property
     @abstractmethod
@@ -138,9 +145,23 @@ class Adapter(ABC):
         else:
             check_learnable(injection, self.name, self.needs)
         guard_host(lineage.host, self.source.host, what=what)
-        held_out = self.source.records(self.source.held_out_ids)
-        guard(lineage, held_out, what=what)
-        check_injection(injection, self.source, held_out)
+        guard(lineage, self.held_out, what=what)
+        check_injection(injection, self.source, self.held_out)
+        self.check_samples(injection)
+
+    def check_samples(self, injection: Injection) -> None:
+        """The last of a host's checks: what draws its samples is opened as its producer will.
+
+        Every training case is read. What has passed once is not looked at again.
+
+        Raises:
+            GansynthError: see ``gansynth.own_source.check_samples``.
+        """
+        if injection.ratio.p > 0 and injection != self._checked:
+            from gansynth.own_source import check_samples
+
+            check_samples(self, injection)
+            self._checked = injection
 
     def check_ways(self, injection: Injection) -> None:
         """Refuse ways of mixing that this host does not know at all, for training and exports.

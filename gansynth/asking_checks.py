@@ -42,7 +42,7 @@ def check_learnable(
     Raises:
         UsageFault: with the way out.
     """
-    from gansynth.run import check_labelled, read_manifest
+    from gansynth.run import read_manifest
 
     assert injection.run is not None
     manifest = read_manifest(injection.run)
@@ -51,6 +51,56 @@ def check_learnable(
         raise UsageFault(
             f"--boxes {injection.boxes}: {manifest['generator']} is not asked for boxes, expected "
             "a generator that is, such as cpggan; leave --boxes out"
+        )
+
+
+def check_labelled(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    target: str,
+    edits: Sequence[str] = (),
+    *,
+    needs: Literal["labels", "boxes"] = "labels",
+) -> None:
+    """Refuse a generator that draws no images, or nothing beside them that a host learns from.
+
+    Args:
+        folder: the run.
+        manifest: its.
+        target: the host's name.
+        edits: asked for; of label maps that a generator draws itself there are none.
+        needs: what the host learns from.
+
+    Raises:
+        UsageFault: with the way out; or an edit that the generator cannot follow.
+    """
+    if manifest["options"].get("target") == "labels":
+        raise UsageFault(
+            f"{folder}: {manifest['generator']} was fitted to draw label maps of images, expected "
+            f"one that draws images, which {target} is trained on; name the chain it is a part of, "
+            "or fit one without --set target=labels"
+        )
+    if needs == "boxes":
+        if "boxes" not in manifest.get("heeds", ()):
+            raise UsageFault(
+                f"{folder}: {manifest['generator']} is not asked for boxes, and {target} learns "
+                "from them; fit a generator that is, such as cpggan"
+            )
+        return
+    if edits and "image" in manifest.get("heeds", ()):
+        from gansynth.conditions.along import check_moving
+        from gansynth.conditions.asked import build_edits
+
+        check_moving(str(manifest["generator"]), build_edits(edits))
+    if edits and manifest.get("labelling") == "drawn":
+        raise UsageFault(
+            f"--edit {edits[0]}: {folder} draws its own label maps, so none is asked of it that "
+            "could be edited; leave --edit out"
+        )
+    if manifest.get("labelling") == "none":
+        raise UsageFault(
+            f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
+            "learns from labels; fit it again with --with-mask, which draws both together"
         )
 
 

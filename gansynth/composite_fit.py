@@ -26,7 +26,7 @@ from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter, Reporter
-from gansynth.run import MANIFEST, load_run, locked, new_manifest, read_manifest
+from gansynth.run import MANIFEST, check_lockable, load_run, locked, new_manifest, read_manifest
 from gansynth.sampling import SampleDrawer
 from gansynth.sources.base import SourceRequest
 
@@ -81,6 +81,8 @@ def fit_composite(
     # Of a chain, what one part has no use for may be another's.
     options["typed"] = () if recipe or isinstance(spec, ChainSpec) else tuple(settings)
     if dry_run:
+        check_lockable(out)
+        _Folder(out, plan, leads=True).take_up(plan.config(init_from), resume)
         parts = {p.name: _fit_part(p, out, init_from, options, reporter) for p in plan.parts}
         return _dry_report(out, plan, parts)
     with team(pick_device(device)) as processes, _alone(out, processes):
@@ -117,7 +119,8 @@ def _fit_part(
     from gansynth.fitting import fit
 
     request = part.requested(out)
-    if options["dry_run"] and "labels_by" in request.view:
+    drawn_by = request.view.get("labels_by")
+    if options["dry_run"] and drawn_by and not (out / part.folder / drawn_by / MANIFEST).exists():
         # What draws its label maps is not fitted yet: the source's own labels are as large.
         view = {k: v for k, v in request.view.items() if k != "labels_by"}
         request = replace(request, view=view if "channels" in view else {})
@@ -169,7 +172,16 @@ class _Folder:
         self.kept: list[str] = []
 
     def open(self, config: dict[str, Any], resume: bool) -> None:
-        """Start a run folder, or take up the one that is there if it is the same run.
+        """Start a run folder, or take up the one that is there; see ``take_up``."""
+        self.take_up(config, resume)
+        self.manifest["config"] = config
+        for part in self.manifest[PARTS]:
+            if part["name"] not in self.kept:
+                part["manifest_sha256"] = None
+        self._write()
+
+    def take_up(self, config: dict[str, Any], resume: bool) -> None:
+        """Read the manifest that is there if it is the same run, or begin one; nothing is written.
 
         Raises:
             UsageFault: another run, or one that must not be resumed.
@@ -186,7 +198,7 @@ class _Folder:
                 )
             ancestors = Lineage.from_json(self.manifest["lineage"]).ancestors
             whole = replace(lineage, ancestors=ancestors)
-            same_run(self.out, self.manifest, config, whole.to_json(), resume)
+            same_run(self.out, self.manifest, config, whole, resume)
             before, after = self.manifest["config"][PARTS], json.loads(json.dumps(config))[PARTS]
             self.kept = [
                 part["name"]
@@ -196,11 +208,6 @@ class _Folder:
             self._check_labels()
         else:
             self.manifest = self._new(lineage)
-        self.manifest["config"] = config
-        for part in self.manifest[PARTS]:
-            if part["name"] not in self.kept:
-                part["manifest_sha256"] = None
-        self._write()
 
     def _check_labels(self) -> None:
         """Refuse to go on with what draws label maps when others have learnt from them."""

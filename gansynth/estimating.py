@@ -44,11 +44,13 @@ class Cost:
         flops: of the mean optimiser step.
         total: FLOPs of all steps.
         peak: most bytes at once.
+        stages: for each of ``stretches`` FLOPs of its mean step and most bytes.
     """
 
     flops: float
     total: float
     peak: int
+    stages: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,13 +175,14 @@ def simulate(
     learner = Learner.of(generator, None)
     _as_on_cuda(learner)
     watched.hold(learner.every_tensor())
-    total, peak, steps = 0.0, 0, 0
+    total, steps = 0.0, 0
+    each: list[tuple[float, int]] = []
     for stretch in stretches(options, list(generator.stages())):
         walk = _Walk(generator, learner, options, watched, half, stretch)
         walk.take(batches)
-        total += walk.flops * stretch.steps
-        peak, steps = max(peak, walk.peak), steps + stretch.steps
-    return Cost(total / max(1, steps), total, peak)
+        total, steps = total + walk.flops * stretch.steps, steps + stretch.steps
+        each.append((walk.flops, walk.peak))
+    return Cost(total / max(1, steps), total, max(peak for _, peak in each), tuple(each))
 
 
 def stretches(options: FitOptions, stages: Sequence[Stage]) -> list[Stretch]:

@@ -105,8 +105,10 @@ def fit(
             job.ancestor = Ancestor.open(init_from)
         refuse_full_disk(job, out)
         if dry_run:
-            rehearse(job, session.reporter)
-            return measure(job, out) if processes.leads else {}
+            if not processes.leads:
+                return {}
+            rehearse(job, out, resume, session.reporter)
+            return measure(job, out)
         with locked(out) if processes.leads else nullcontext():
             manifest = _together(job, out, resume, session)
             report = _train(job, out, manifest, log, session)

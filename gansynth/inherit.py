@@ -116,7 +116,11 @@ def descend(source: CaseSource, own: Lineage, ancestor: Ancestor) -> Lineage:
     """
     whole = behind(source)
     held_out = whole.records(whole.held_out_ids)
-    guard(ancestor.lineage, held_out, what=f"run {ancestor.run_id}", dataset=source.name)
+    what = f"run {ancestor.run_id}"
+    guard(ancestor.lineage, held_out, what=what, dataset=source.name)
+    here = {case.sha256 for case in own.cases}
+    if any(case.sha256 in here for case in ancestor.lineage.cases):  # the same data set, renamed
+        guard(ancestor.lineage, held_out, what=what)
     return own.joined(ancestor.lineage)
 
 

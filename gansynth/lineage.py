@@ -177,7 +177,7 @@ def guard_split(
 def guard_host(
     seen: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str = "generator"
 ) -> None:
-    """Refuse if the generator's space is not the host's.
+    """Refuse if the generator's space is not the host's; what the data set is called is no matter.
 
     Args:
         seen: the ``host`` record of the generator's lineage.
@@ -187,14 +187,14 @@ def guard_host(
     Raises:
         IntegrityFault: naming every key that differs with both values.
     """
-    seen, wanted = _plain(seen), _plain(wanted)
+    seen, wanted = plain_host(seen), plain_host(wanted)
     keys = sorted(set(seen) | set(wanted))
     differing = [
         f"{k}: {seen.get(k)!r} != {wanted.get(k)!r}" for k in keys if seen.get(k) != wanted.get(k)
     ]
     if differing:
         raise IntegrityFault(
-            f"space: the {what} was made for another data set, plans or configuration "
+            f"space: the {what} was made for other plans, configuration or reading of the data "
             f"({'; '.join(differing[:4])}); expected the host's. Fit one with the same --data, "
             "--plans and --configuration"
         )
@@ -202,12 +202,16 @@ def guard_host(
 
 def same_host(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two ``host`` records stand for one space."""
-    return _plain(one) == _plain(other)
+    return plain_host(one) == plain_host(other)
 
 
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as JSON gives it back (tuples become lists), so that only values are compared."""
+def plain_host(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as JSON gives it back (tuples become lists), so that only values are compared.
+
+    Without the data set's name: a folder may be renamed, and two data sets may have one name.
+    """
     plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
+    plain.pop("dataset", None)
     return plain
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import torch
 
 from gansynth.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.estimating import forecast, parameters
+from gansynth.generator import Stage
 from gansynth.job import Job, resolve
 from gansynth.reporting import Reporter
 from gansynth.run import MANIFEST, read_manifest
@@ -124,15 +126,21 @@ def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
     }
 
 
-def timed_at(job: Job) -> tuple[float, float, float]:
-    """Seconds of a step, a checkpoint and a sheet, measured."""
+def timed_at(job: Job, stage: Stage | None = None) -> tuple[float, float, float]:
+    """Seconds of a step, a checkpoint and a sheet, measured; no sheet in a stage but the last.
+
+    Args:
+        job: whose steps.
+        stage: of a growing GAN; None for the only one.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        steps, saving = _timed_steps(job, Path(folder))
-        drawing = _timed_sheet(job, Path(folder))
+        steps, saving = _timed_steps(job, Path(folder), stage)
+        last = stage is None or stage.images is None
+        drawing = _timed_sheet(job, Path(folder)) if last else 0.0
     return float(np.median(steps)), saving, drawing
 
 
-def _timed_steps(job: Job, folder: Path) -> tuple[list[float], float]:
+def _timed_steps(job: Job, folder: Path, stage: Stage | None) -> tuple[list[float], float]:
     """Seconds of each step after the first, and of writing a checkpoint."""
     ticks: list[float] = []
     options = job.options.model_copy(
@@ -148,8 +156,9 @@ def _timed_steps(job: Job, folder: Path) -> tuple[list[float], float]:
         checkpoint=lambda path, step: ticks.append(time.perf_counter()),
     )
     train(
-        job.generator, job.batches, options, device=job.device, folder=folder, callbacks=callbacks
-    )
+        job.generator, job.batches, options, device=job.device, folder=folder, callbacks=callbacks,
+        stages=None if stage is None else [replace(stage, images=None)],
+    )  # fmt: skip
     if len(ticks) < 3:  # nothing to train
         return [0.0], 0.0
     *steps, saving = np.diff(ticks).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.inherit import begin, descend
 from gansynth.integrity import free_bytes, write_bytes_atomic, write_json_atomic
 from gansynth.job import Job
+from gansynth.lineage import Lineage, plain_host
 from gansynth.reporting import Reporter
-from gansynth.run import MANIFEST, new_manifest, read_manifest
+from gansynth.run import MANIFEST, check_lockable, new_manifest, read_manifest
 from gansynth.settings import flat
 
 SHEETS = 4 << 20
@@ -43,28 +43,14 @@ def refuse_full_disk(job: Job, out: Path) -> None:
 def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Start a run folder, or take up the one that is there if it is the same run."""
     config = job.config()
-    reporter.say(
-        f"{job.source.name} fold {job.source.fold}: {len(job.source.train_ids)} training case(s), "
-        f"{len(job.source.held_out_ids)} held out; reading and hashing"
-    )
-    lineage = job.cache.lineage()
-    if job.ancestor is not None:
-        lineage = descend(job.source, lineage, job.ancestor)
-    begun = next((out / "checkpoints").glob("step-*"), None) is not None
-    if (out / MANIFEST).exists():
-        manifest = read_manifest(out)
-        same_run(out, manifest, config, lineage.to_json(), resume)
+    lineage, manifest = check_folder(job, out, resume, reporter)
+    if manifest is not None:
         job.generator.load_state(manifest["state"])
-        if not begun:
+        if not _begun(out):
             begin(job.generator, job.ancestor, reporter)
         manifest["config"] = config
         _write_config(out, config)
         return manifest
-    if begun:
-        raise IntegrityFault(
-            f"{out}: holds checkpoints but no {MANIFEST}, so nobody knows which cases they have "
-            "seen; expected both or neither. Choose another -o"
-        )
     rng = np.random.default_rng(job.options.seed)
     job.generator.observe(job.observed(rng))
     manifest = {
@@ -81,11 +67,45 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
     return manifest
 
 
-def rehearse(job: Job, reporter: Reporter) -> None:
-    """Take over an ancestor's weights, and refuse one that has seen held-out cases; no writing."""
+def check_folder(
+    job: Job, out: Path, resume: bool, reporter: Reporter
+) -> tuple[Lineage, dict[str, Any] | None]:
+    """Read and hash all cases, and compare them with what is in a run's folder; no writing.
+
+    Returns:
+        The lineage of the run, and the manifest of the one that is there and goes on.
+
+    Raises:
+        GansynthError: cases that cannot be read, leakage, or a folder that holds something else.
+    """
+    reporter.say(
+        f"{job.source.name} fold {job.source.fold}: {len(job.source.train_ids)} training case(s), "
+        f"{len(job.source.held_out_ids)} held out; reading and hashing"
+    )
+    lineage = job.cache.lineage()
     if job.ancestor is not None:
-        descend(job.source, job.cache.lineage(), job.ancestor)
-        begin(job.generator, job.ancestor, reporter)
+        lineage = descend(job.source, lineage, job.ancestor)
+    if (out / MANIFEST).exists():
+        manifest = read_manifest(out)
+        same_run(out, manifest, job.config(), lineage, resume)
+        return lineage, manifest
+    if _begun(out):
+        raise IntegrityFault(
+            f"{out}: holds checkpoints but no {MANIFEST}, so nobody knows which cases they have "
+            "seen; expected both or neither. Choose another -o"
+        )
+    return lineage, None
+
+
+def _begun(out: Path) -> bool:
+    return next((out / "checkpoints").glob("step-*"), None) is not None
+
+
+def rehearse(job: Job, out: Path, resume: bool, reporter: Reporter) -> None:
+    """What ``open_folder`` does and refuses, without writing."""
+    check_lockable(out)
+    check_folder(job, out, resume, reporter)
+    begin(job.generator, job.ancestor, reporter)
 
 
 def _write_config(out: Path, config: Mapping[str, Any]) -> None:
@@ -96,16 +116,19 @@ def same_run(
     out: Path,
     manifest: Mapping[str, Any],
     config: Mapping[str, Any],
-    lineage: Mapping[str, Any],
+    lineage: Lineage,
     resume: bool,
 ) -> None:
-    """Refuse to go on with anything but the same run; more steps are welcome."""
+    """Refuse to go on with anything but the same run; more steps are welcome.
+
+    The data set may have been moved or renamed.
+    """
     if not resume:
         raise UsageFault(f"{out}: holds a run already, expected an empty folder; choose another -o")
     before, after = flat(manifest["config"]), flat(config)
     loose = (
         *(".steps", ".epochs", ".checkpoint_every", ".sample_every", ".log_every"),
-        *(".precision", ".accumulate", ".diversity", "data.root", "recipe"),
+        *(".precision", ".accumulate", ".diversity", "data.root", "data.where", "recipe"),
     )
     differing = [
         f"{k} is {after.get(k)!r}, was {before.get(k)!r}"
@@ -117,8 +140,13 @@ def same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o"
         )
-    if manifest["lineage"] != json.loads(json.dumps(lineage)):
+    if _unnamed(Lineage.from_json(manifest["lineage"])) != _unnamed(lineage):
         raise UsageFault(
             f"{out}: the training cases have changed since this run began; expected the same "
             "cases to resume it; choose another -o"
         )
+
+
+def _unnamed(lineage: Lineage) -> list[Any]:
+    """A lineage without the names of data sets."""
+    return [(one.fold, one.cases, plain_host(one.host)) for one in lineage.everyone()]

@@ -93,26 +93,24 @@ class _Stop:
 def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     os.nice(NICENESS)  # before the heavy imports
     from gansynth.no_host import NoHost
-    from gansynth.own_source import source_for
+    from gansynth.own_source import open_drawer
     from gansynth.registry import installed
     from gansynth.replaying import host_of, settings_of
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
     from gansynth.sources.base import SourceRequest
 
-    run = load_run(Path(config.run), config.device)
     source = installed().open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
-    own, bring = source_for(run, adapter)
-    drawer = SampleDrawer(
-        run,
-        own,
-        config.edits,
-        config.seed,
+    drawer, bring = open_drawer(
+        adapter,
+        Path(config.run),
+        device=config.device,
+        edits=config.edits,
+        seed=config.seed,
         boxes=config.boxes,
         judged=config.judged,
         asking=config.asking,
     )
+    run = drawer.run
     host = host_of(config, run, brought=bring is not None)
     spec = BankSpec(
         schema=adapter.schema,

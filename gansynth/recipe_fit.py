@@ -27,7 +27,7 @@ from gansynth.precision import pick_device
 from gansynth.recipe_plan import PlannedSet, RecipePlan, plan_recipe
 from gansynth.recipes import Recipe
 from gansynth.reporting import NullReporter, Reporter
-from gansynth.run import MANIFEST, check_weights, locked, read_manifest
+from gansynth.run import MANIFEST, check_lockable, check_weights, locked, read_manifest
 from gansynth.sources.base import SourceRequest
 
 FILE = "recipe.json"
@@ -112,6 +112,8 @@ def fit_recipe(
     )
     begin = partial(_fit_set, plan, out, options)
     if dry_run:
+        check_lockable(out)
+        _Record(out, plan, resume).before_it()
         reports = {one.name: _rehearse(plan, one, begin, reporter) for one in plan.sets}
         return _dry_report(plan, out, reports) if all(reports.values()) else {}
     with team(pick_device(device)) as processes:
@@ -218,31 +220,9 @@ class _Record:
         self.before: dict[str, Any] = {}
 
     def open(self, request: SourceRequest, settings: Mapping[str, str], scale: str | None) -> None:
-        """Begin the file, or take up the one that is there if it is of the same recipe.
-
-        Raises:
-            UsageFault: the folder holds something else.
-        """
-        recipe, path = self.plan.recipe, self.out / FILE
-        before: dict[str, Any] = {}
-        if path.exists():
-            before = read_json(path, way_out="remove it; finished sets are then looked at anew")
-            if before.get("recipe") != recipe.name:
-                raise UsageFault(
-                    f"{path}: of recipe {before.get('recipe')!r}, expected {recipe.name!r}; choose "
-                    "another -o"
-                )
-            if not self.resume:
-                raise UsageFault(
-                    f"{self.out}: holds sets of recipe {recipe.name} already, expected an empty "
-                    "folder; choose another -o"
-                )
-        if not self.plan.alone and (self.out / MANIFEST).exists():
-            raise UsageFault(
-                f"{self.out}: holds a run, expected a folder for the runs of recipe {recipe.name}; "
-                "choose another -o"
-            )
-        sets = before.get("sets", {})
+        """Begin the file, or take up the one that is there; see ``before_it``."""
+        recipe = self.plan.recipe
+        sets = self.before_it().get("sets", {})
         for one in self.plan.sets:
             new = {"folder": "." if self.plan.alone else one.name, "state": "waiting"}
             sets[one.name] = {**new, **sets.get(one.name, {})}
@@ -266,6 +246,33 @@ class _Record:
             self.out.mkdir(parents=True, exist_ok=True)
         remove_temporaries(self.out)
         self._write()
+
+    def before_it(self) -> dict[str, Any]:
+        """The file that is there if it is of the same recipe; empty if there is none.
+
+        Raises:
+            UsageFault: the folder holds something else.
+        """
+        recipe, path = self.plan.recipe, self.out / FILE
+        before: dict[str, Any] = {}
+        if path.exists():
+            before = read_json(path, way_out="remove it; finished sets are then looked at anew")
+            if before.get("recipe") != recipe.name:
+                raise UsageFault(
+                    f"{path}: of recipe {before.get('recipe')!r}, expected {recipe.name!r}; choose "
+                    "another -o"
+                )
+            if not self.resume:
+                raise UsageFault(
+                    f"{self.out}: holds sets of recipe {recipe.name} already, expected an empty "
+                    "folder; choose another -o"
+                )
+        if not self.plan.alone and (self.out / MANIFEST).exists():
+            raise UsageFault(
+                f"{self.out}: holds a run, expected a folder for the runs of recipe {recipe.name}; "
+                "choose another -o"
+            )
+        return before
 
     def kept(self) -> list[str]:
         """Names of the sets that are finished and are what would be fitted now.

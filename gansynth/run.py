@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gansynth import __version__
 from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
@@ -189,50 +189,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def check_labelled(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    target: str,
-    edits: Sequence[str] = (),
-    *,
-    needs: Literal["labels", "boxes"] = "labels",
-) -> None:
-    """Refuse a generator that draws images only, for a host that learns from labels or boxes.
-
-    Args:
-        folder: the run.
-        manifest: its.
-        target: the host's name.
-        edits: asked for; of label maps that a generator draws itself there are none.
-        needs: what the host learns from.
-
-    Raises:
-        UsageFault: with the way out; or an edit that the generator cannot follow.
-    """
-    if needs == "boxes":
-        if "boxes" not in manifest.get("heeds", ()):
-            raise UsageFault(
-                f"{folder}: {manifest['generator']} is not asked for boxes, and {target} learns "
-                "from them; fit a generator that is, such as cpggan"
-            )
-        return
-    if edits and "image" in manifest.get("heeds", ()):
-        from gansynth.conditions.along import check_moving
-        from gansynth.conditions.asked import build_edits
-
-        check_moving(str(manifest["generator"]), build_edits(edits))
-    if edits and manifest.get("labelling") == "drawn":
-        raise UsageFault(
-            f"--edit {edits[0]}: {folder} draws its own label maps, so none is asked of it that "
-            "could be edited; leave --edit out"
-        )
-    if manifest.get("labelling") == "none":
-        raise UsageFault(
-            f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
-            "learns from labels; fit it again with --with-mask, which draws both together"
-        )
-
-
 def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
     """The file (of a composite: the folder) of the weights that draw samples, if the manifest's.
 
@@ -359,6 +315,38 @@ def _first_line(error: Exception) -> str:
     return f"{where} is {first['input']!r}: {first['msg']}{more}"
 
 
+def check_lockable(folder: Path) -> None:
+    """Refuse what ``locked`` would, and write nothing.
+
+    Raises:
+        EnvironmentFault: another process holds it, or it cannot be made or written to.
+    """
+    import fcntl
+
+    lock = folder / ".lock"
+    if lock.exists():
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise _held(folder) from None
+    parents = (folder.absolute(), *folder.absolute().parents)
+    there = next(path for path in parents if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise EnvironmentFault(
+            f"{folder}: cannot be made ({there} is no folder that can be written to), expected a "
+            "writable place; choose another -o"
+        )
+
+
+def _held(folder: Path, way_out: str = "choose another -o") -> EnvironmentFault:
+    holder = folder / ".holder"
+    who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+    return EnvironmentFault(
+        f"{folder}: locked by {who}; expected one process per folder. Wait for it, or {way_out}"
+    )
+
+
 @contextlib.contextmanager
 def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
     """Hold a run folder for this process alone.
@@ -383,10 +371,7 @@ def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-        raise EnvironmentFault(
-            f"{folder}: locked by {who}; expected one process per folder. Wait for it, or {way_out}"
-        ) from None
+        raise _held(folder, way_out) from None
     except OSError as error:
         raise EnvironmentFault(
             f"{folder}: cannot be locked ({error.strerror}); {way_out}"

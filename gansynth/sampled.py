@@ -17,9 +17,9 @@ from gansynth.composite_view import draws_labels, given_channels
 from gansynth.dataset_writer import DatasetWriter, made_by, write_provenance
 from gansynth.integrity import whole_folder
 from gansynth.looking import ROWS, write_interpolation, write_nearest
+from gansynth.own_source import open_moved
 from gansynth.picture_export import TOLD, PngOptions, check_export, export_pictures
 from gansynth.prediction import predict_cases, refuse_options
-from gansynth.registry import installed
 from gansynth.replaying import draw_again, noted, settings_of
 from gansynth.reporting import Reporter
 from gansynth.run import load_run
@@ -54,6 +54,7 @@ def sample_run(
     asking: Asking | None = None,
     for_sharing: bool = False,
     device: str = "auto",
+    data: str | None = None,
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def sample_run(
         for_sharing: files are to be handed on: which cases samples came from is written into the
             run folder alone, and generators that keep parts of real images are refused.
         device: ``auto``, ``cpu``, ``cuda:0``.
+        data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides where the source's host folders lie.
         reporter: shows progress.
 
@@ -91,8 +93,7 @@ def sample_run(
         A JSON-able report: files written, sheets, seconds per sample.
     """
     opened = load_run(run, device)
-    request = opened.request if root is None else replace(opened.request, root=root)
-    source = installed().open_source(request)
+    source = open_moved(opened, data, root)
     if draws_labels(opened.generator.options) and png is None:
         asking = asking or Asking()
         asked: dict[str, Any] = {
@@ -119,7 +120,7 @@ def sample_run(
     kind = "-png" if png is not None else "-shared" if for_sharing else ""
     place = new_place(out, own.with_name(f"{name}{kind}"))
     shown = own if kind else place
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"data": source.name, "fold": source.fold}
     if png is not None:
         check_export(drawer, place)
     sharing = Sharing(drawer, place, reporter) if for_sharing else None

@@ -19,7 +19,7 @@ from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.weights import Weights, weights_of
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.filters.base import Asked
-from gansynth.filters.learnt import ensure_learnt
+from gansynth.filters.learnt import ensure_learnt, to_learn
 from gansynth.generator import Generator, Heeded
 from gansynth.lineage import Lineage, guard_host
 from gansynth.reporting import Reporter
@@ -50,6 +50,7 @@ class SampleDrawer:
         judged: whether the generator is asked for flaws of its samples.
         asking: what else is asked of samples; filters in it that have not learnt yet do so now.
         reporter: shows how filters learn.
+        learn: False leaves out filters that have not learnt yet: nothing is trained or written.
 
     Attributes:
         source: real cases with the channels and labels that samples have.
@@ -69,6 +70,7 @@ class SampleDrawer:
         judged: bool = True,
         asking: Asking | None = None,
         reporter: Reporter | None = None,
+        learn: bool = True,
     ) -> None:
         source = viewed(source, run.request.view)
         check_source(run, source)
@@ -114,8 +116,10 @@ class SampleDrawer:
             if asking.weights is None
             else weights_of(Path(asking.weights), run.lineage, source),
         )
-        device = str(generator.device)
-        self.filters = ensure_learnt(run, source, asking.filters, device, reporter)
+        filters, device = asking.filters, str(generator.device)
+        if not learn:
+            filters = tuple(text for text in filters if not to_learn(run.folder, [text]))
+        self.filters = ensure_learnt(run, source, filters, device, reporter)
 
     @property
     def lineage(self) -> Lineage:
@@ -180,6 +184,15 @@ class SampleDrawer:
         own = self.base is not None or self.source is self.sampler.source
         load = self.sampler.cache if own else self.source.load
         return self.run.space.to_generator(load(where["case"]), placement)
+
+    def check_cases(self) -> None:
+        """Refuse training cases that are not those the run has seen; all are read.
+
+        Raises:
+            IntegrityFault: naming the first such case.
+        """
+        for case_id in sorted(self._unchecked.keys() & set(self.sampler.room.source.train_ids)):
+            self._check_content(case_id)
 
     def _check_content(self, case_id: str) -> None:
         """Refuse a case that is not the one the run has seen; each is looked at once.
@@ -333,28 +346,27 @@ def heeds_classes(run: Run) -> bool:
 def check_source(run: Run, source: CaseSource) -> None:
     """Refuse a source whose training cases are not the ones the run was fitted on.
 
+    No case is read: whether each is what it was, ``SampleDrawer`` finds when it draws of it.
+
     Raises:
-        IntegrityFault: naming data set, fold, space or cases that differ.
+        IntegrityFault: naming space or cases that differ.
     """
     seen = run.lineage
-    if (seen.dataset, seen.fold) != (source.name, source.fold):
-        raise IntegrityFault(
-            f"{run.folder}: fitted on {seen.dataset} fold {seen.fold}, asked to draw conditions "
-            f"from {source.name} fold {source.fold}; expected its own training source"
-        )
     guard_host(seen.host, source.host)
     found, wanted = source.schema, run.schema
     # Of a composite run the source may have more labels, drawn by one of its parts.
     same_labels = wanted.labels.items() <= found.labels.items()
-    if found.channels != wanted.channels or not same_labels:
+    if (found.channels, found.axes) != (wanted.channels, wanted.axes) or not same_labels:
         raise IntegrityFault(
-            f"{run.folder}: fitted on the channels {', '.join(wanted.channels)} and labels "
-            f"{dict(wanted.labels)}, the source has {', '.join(found.channels)} and "
-            f"{dict(found.labels)}; expected the same. Fit again"
+            f"{run.folder}: fitted on the channels {', '.join(wanted.channels)} ({wanted.axes}) "
+            f"and labels {dict(wanted.labels)}, the source has {', '.join(found.channels)} "
+            f"({found.axes}) and {dict(found.labels)}; expected the same. Fit again"
         )
     unseen = sorted(set(source.train_ids) - {c.id for c in seen.cases})
     if unseen:
         raise IntegrityFault(
-            f"{run.folder}: {len(unseen)} training case(s) of the source were not in the fit, "
-            f"first {unseen[0]}; the split has changed since. Fit again"
+            f"{run.folder}: fitted on {seen.dataset} fold {seen.fold}, and {len(unseen)} of "
+            f"{len(source.train_ids)} training case(s) of {source.name} fold {source.fold} were "
+            f"not in that fit, first {unseen[0]}; expected the same data set and split. Name them "
+            "(--data, --fold), or fit again"
         )

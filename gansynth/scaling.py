@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from gansynth.errors import EnvironmentFault
-from gansynth.estimating import Cost, estimate, mib
+from gansynth.estimating import Cost, estimate, mib, stretches
+from gansynth.generator import Stage
 from gansynth.job import Job
 from gansynth.sources.batches import CaseBatches
 
@@ -32,8 +34,8 @@ SHARES = (1 / 8, 1 / 4, 1 / 2)
 MULTIPLE, SMALLEST_EDGE = 8, 16
 """Voxels: edges are multiples of the first, and no shorter than the second (or the full one)."""
 
-Measured = Callable[[Job], tuple[float, float, float]]
-"""Seconds of a job's step, of a checkpoint and of a sheet."""
+Measured = Callable[[Job, Stage | None], tuple[float, float, float]]
+"""Seconds of a job's step (in a stage, None for the first), of a checkpoint and of a sheet."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,13 @@ def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
     Raises:
         EnvironmentFault: neither the steps nor any smaller ones can be run here.
     """
-    stages = len(job.generator.stages())
-    if cost is None or stages > 1:  # the first stage of a growing GAN is small
-        source = "measured" if stages == 1 else f"measured in the first of {stages} stages"
-        return Timed(*measured(job), source)
+    if len(job.generator.stages()) > 1:
+        return _staged(job, cost, measured)
+    if cost is None:
+        return Timed(*measured(job, None))
     free = SPARING * free_bytes(job.device)
     if cost.flops <= SOON and cost.peak <= free:
-        return Timed(*measured(job))
+        return Timed(*measured(job, None))
     basis: Timed | None = None
     rate = 0.0
     for small in _smaller(job):
@@ -80,7 +82,7 @@ def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
             own = estimate(small)
             if own.peak > free or (basis is not None and own.flops > PATIENCE * rate):
                 break
-            step, saving, drawing = measured(small)
+            step, saving, drawing = measured(small, None)
         except Exception:  # a generator that cannot be so small
             continue
         rate = own.flops / step
@@ -88,7 +90,7 @@ def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
         voxels = float(np.prod(job.space.size) / np.prod(small.space.size))
         basis = Timed(cost.flops / rate, saving, drawing * voxels, source, True)
     if cost.peak <= free and (basis is None or basis.step <= PATIENCE):
-        return Timed(*measured(job))
+        return Timed(*measured(job, None))
     if basis is None:
         raise EnvironmentFault(
             f"dry run: a step needs about {mib(cost.peak)} MiB on {job.device}, of which "
@@ -96,6 +98,35 @@ def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
             "timed; expected more memory, --set batch_size=1 or another --device"
         )
     return basis
+
+
+def _staged(job: Job, cost: Cost | None, measured: Measured) -> Timed:
+    """Time every stage of a growing GAN; where a step would take long, on a smaller batch."""
+    free, rate = SPARING * free_bytes(job.device), 0.0
+    seconds, whole = 0.0, 0
+    saving = drawing = 0.0
+    found = stretches(job.options, list(job.generator.stages()))
+    for number, stretch in enumerate(found):
+        flops, peak = (0.0, 0) if cost is None else cost.stages[number]
+        size, most = stretch.batch_size, max(SOON, PATIENCE * rate) / len(found)
+        share = 1.0
+        while rate and size > 1 and (share * flops > most or share * peak > free):
+            size = ceil(size / 2)
+            share = size / stretch.batch_size
+        try:
+            step, saving, drawing = measured(job, replace(stretch.stage, batch_size=size))
+            step, whole = step / share, whole + (share == 1)
+            rate = flops / step if step else 0.0
+        except ValueError:  # a generator that takes no batch so small
+            if not rate:
+                raise
+            step = flops / rate
+        seconds += step * max(1, stretch.steps)
+    mean = seconds / max(1, sum(stretch.steps for stretch in found))
+    if whole == len(found):
+        return Timed(mean, saving, drawing, f"measured in each of {whole} stages")
+    source = f"measured in {len(found)} stages, in {len(found) - whole} of them on smaller batches"
+    return Timed(mean, saving, drawing, source, True)
 
 
 def free_bytes(device: torch.device) -> int:

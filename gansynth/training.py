@@ -117,6 +117,7 @@ def train(
     callbacks: Callbacks | None = None,
     team: Team | None = None,
     rate: Callable[[int], float] | None = None,
+    stages: Sequence[Stage] | None = None,
 ) -> TrainReport:
     """Train a generator; its ``nets`` hold the moving averages' weights when this returns.
 
@@ -130,6 +131,7 @@ def train(
         callbacks: see ``Callbacks``.
         team: the processes that train together; alone if None.
         rate: what the learning rates are multiplied by in a step; the options' own if None.
+        stages: through which it goes; the generator's own if None.
 
     Raises:
         TrainingFault: losses or weights are not finite, three rollbacks later still.
@@ -143,7 +145,8 @@ def train(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric, scaler = open_fabric(precision, device)
     generator.to(device).precision = options.precision if precision == "fp32" else "auto"
-    players, phases, stages = generator.players(), generator.phases(), list(generator.stages())
+    players, phases = generator.players(), generator.phases()
+    stages = list(generator.stages() if stages is None else stages)
     learner = Learner.of(generator, scaler)
     optimizers: dict[str, Any] = {
         k: fabric.setup_optimizers(o) for k, o in learner.optimizers.items()

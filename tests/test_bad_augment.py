@@ -47,11 +47,18 @@ def test_a_generator_of_another_configuration_is_refused(toy_nnunet, fitted, ref
 
 
 @DRY
-def test_a_generator_of_another_data_set_is_refused(toy_copy, fitted, refuse, dry):
-    for folder in (toy_copy.raw, toy_copy.preprocessed):
-        folder.rename(folder.with_name("Dataset502_Other"))
-    command = augment(toy_copy, fitted, "--data", "nnunet:502", *dry)
-    says = ("dataset: 'Dataset501_Toy' != 'Dataset502_Other'",)
+def test_a_generator_of_other_cases_of_the_same_names_is_refused(toy_copy, fitted, refuse, dry):
+    from gansynth_nnunet.source import open_nnunet
+
+    source = open_nnunet(toy_copy.request())
+    one, other = source.train_ids[:2]
+    for end in (".b2nd", "_seg.b2nd"):
+        first, second = (source.folder / f"{case}{end}" for case in (one, other))
+        kept = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(kept)
+    command = augment(toy_copy, fitted, *dry)
+    says = (f"case {one!r}", "not the one the run was fitted on")
     refuse(*command, code=6, says=says, keep=[fitted])
     assert not any((toy_copy.root / "nnUNet_results").iterdir())
 

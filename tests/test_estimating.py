@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,12 +15,14 @@ from gansynth.estimating import estimate, forecast, imagined, kinds, parameters,
 from gansynth.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
 from gansynth.imagining import Watched
 from gansynth.job import resolve
+from gansynth.measuring import measure
 from gansynth.networks import conv3d, lean_norm
 from gansynth.schema import Schema
 from gansynth.sources.base import SourceRequest
 from gansynth.training import FitOptions
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_cli.commands.fit import lines_of_cost
+from tests.adapters.yolo.conftest import shared_yolo  # noqa: F401  # a fixture
 
 SMALL = (16, 32, 32)
 SCHEMA = Schema(("T1", "T2"), {"background": 0, "one": 1}, (1.0, 1.0, 1.0), "DHW")
@@ -230,6 +233,41 @@ def test_what_is_quick_is_measured_at_full_size(toy_fit, tmp_path):
     report = toy_fit(tmp_path / "run", dry_run=True, steps=600)
     assert report["time_from"] == "measured"
     assert report["memory_mib"] != report["memory_predicted_mib"]
+
+
+@pytest.mark.parametrize(("patience", "smaller"), [(1e9, 0), (0.0, 3)])
+def test_every_stage_of_a_growing_gan_is_timed(shared_yolo, patience, smaller, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(scaling, "SOON", 0.0)
+    monkeypatch.setattr(scaling, "PATIENCE", patience)
+    settings = {"steps": "30", "batch_size": "4", "stage_images": "20", "fade_images": "0"}
+    request = SourceRequest("yolo", str(shared_yolo), read={"size": "32x32"})
+    job = resolve("cpggan", request, settings, None, "cpu")
+    seen = []
+
+    def measured(job, stage):  # a sample takes as many seconds as its edge has voxels
+        seen.append(stage.size[0])
+        return stage.size[0] * (stage.batch_size or 4), 0.5, 0.25
+
+    found = scaling.timed(job, forecast(job)[0], measured)
+    assert seen == [4, 8, 16, 32]
+    # 20 images of each size are 5 steps of 4; the last size has the other 15 steps.
+    assert found.step == 4 * (5 * (4 + 8 + 16) + 15 * 32) / 30
+    assert ("smaller batches" in found.source) == found.extrapolated == bool(smaller)
+
+
+def test_a_dry_run_of_a_growing_gan_takes_steps_at_full_size(shared_yolo, monkeypatch):  # noqa: F811
+    sizes = []
+    request = SourceRequest("yolo", str(shared_yolo), read={"size": "16x16"})
+    own = {"steps": "9", "batch_size": "2", "stage_images": "4", "fade_images": "0", "width": "2"}
+    job = resolve("cpggan", request, own, None, "cpu")
+    real = job.generator.prepare
+    monkeypatch.setattr(
+        job.generator,
+        "prepare",
+        lambda batch, stage: sizes.append(stage.size) or real(batch, stage),
+    )
+    assert measure(job, Path("-"))["time_from"] == "measured in each of 3 stages"
+    assert set(sizes) == {(4, 4), (8, 8), (16, 16)}
 
 
 def test_a_reader_sees_the_paper_beside_it():

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from gansynth.curves import read_metrics
-from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.errors import EnvironmentFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.generator import Generator, GeneratorOptions
 from gansynth.hookspecs import hookimpl
 from gansynth.registry import installed
@@ -251,6 +251,42 @@ def test_a_dry_run_leaves_a_run_alone(run, toy_fit):
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     toy_fit(run, dry_run=True, steps=600)
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def in_the_way(run: Path) -> dict[str, object]:
+    (run.parent / "file").write_text("")
+    return {"out": run.parent / "file" / "run"}
+
+
+def without_manifest(run: Path) -> dict[str, object]:
+    (run / "manifest.json").unlink()
+    return {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda run: {"width": 8},
+        lambda run: {"data": "3"},
+        lambda run: {"resume": False},
+        without_manifest,
+        in_the_way,
+    ],
+    ids=["options", "data", "no resume", "no manifest", "a file"],
+)
+def test_a_dry_run_refuses_the_folder_that_the_fit_would(run, toy_fit, wrong):
+    changes = {"out": run, **wrong(run)}
+    out, said = changes.pop("out"), []
+    for dry_run in (True, False):
+        with pytest.raises(GansynthError) as refused:
+            toy_fit(out, dry_run=dry_run, **changes)
+        said.append((type(refused.value), str(refused.value).partition("(")[0]))
+    assert said[0] == said[1]
+
+
+def test_a_dry_run_refuses_a_folder_that_another_process_holds(held, toy_fit):
+    with pytest.raises(EnvironmentFault, match="locked by pid"):
+        toy_fit(held[0], dry_run=True)
 
 
 # -- other generators ------------------------------------------------------------------------------

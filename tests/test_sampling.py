@@ -166,19 +166,12 @@ class Renamed(ToySource):
         return replace(super().schema, channels=("second", "first"))
 
 
-class Refolded(ToySource):
-    @property
-    def fold(self):
-        return "1"
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (Resplit(3), "toy_12; the split has changed"),
+        (Resplit(3), "not in that fit, first toy_12"),
         (Respaced(3), "spacing"),
-        (Refolded(3), "fitted on toy:3 fold 0, .* fold 1"),
-        (ToySource(2), "from toy:2"),
+        (ToySource(2), r"\(DHW\).* \(HW\)"),
         (Renamed(3), "fitted on the channels first, second .* has second, first"),
     ],
 )

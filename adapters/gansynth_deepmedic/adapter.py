@@ -6,7 +6,6 @@ Either is a child process; the bank and its producer belong to this one.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -128,8 +127,7 @@ class DeepMedicAdapter(Adapter):
             DataFault: cases or configurations that cannot be trained on; a bank of other channels
                 or labels.
         """
-        self.check_ways(injection)
-        check_output(self._job(injection, settings, options))
+        self._checked_job(injection, settings, options)
 
     def planned(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -185,9 +183,7 @@ class DeepMedicAdapter(Adapter):
             KeyboardInterrupt, SystemExit: interrupted, after the training process has ended too.
         """
         self.validate()
-        self.check_ways(injection)
-        job = self._job(injection, settings, options)
-        check_output(job)
+        job = self._checked_job(injection, settings, options)
         from gansynth.run import locked
 
         with disk_errors(job.output):
@@ -254,9 +250,15 @@ class DeepMedicAdapter(Adapter):
 
     # -- one training ------------------------------------------------------------------------------
 
-    @functools.cached_property
-    def _held_out(self) -> tuple[CaseRecord, ...]:
-        return self.source.records(self.source.held_out_ids)
+    def _checked_job(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Job:
+        """One training, checked with its folder and what draws its samples."""
+        self.check_ways(injection)
+        job = self._job(injection, settings, options)
+        check_output(job)
+        self.check_samples(injection)
+        return job
 
     def _job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -266,7 +268,6 @@ class DeepMedicAdapter(Adapter):
         choices = Choices.read(settings, options, None if known is None else known.path)
         config = choices.asked(self.host.config)
         network = self._network(choices)
-        self._refuse_samples(injection)
         own = choices.engine == "torch"
         output = choices.output or usual_output(RUNS, self.host.name, injection)
         return Job(
@@ -290,7 +291,7 @@ class DeepMedicAdapter(Adapter):
     def _held_out_of(self, injection: Injection) -> tuple[CaseRecord, ...]:
         """Records of held-out cases, if anything is asked of a generator."""
         asked = injection.ratio.p > 0 or injection.real_in_generator_space
-        return self._held_out if asked else ()
+        return self.held_out if asked else ()
 
     def _network(self, choices: Choices) -> ModelConfig:
         """The network's configuration, looked at once with all data."""
@@ -308,21 +309,6 @@ class DeepMedicAdapter(Adapter):
             refuse_unusable(self.host, None if network.path is None else network)
             self._looked.add(network.path)
         return network
-
-    def _refuse_samples(self, injection: Injection) -> None:
-        """Refuse an edit or a device that cannot be, and a bank without room."""
-        if injection.ratio.p == 0:
-            return
-        from gansynth import precision
-        from gansynth.conditions.asked import build_edits
-
-        build_edits(injection.edits)
-        precision.pick_device(injection.device)
-        if injection.run is not None:
-            from gansynth.run import read_manifest
-
-            read_manifest(injection.run)  # says so, where there is none
-            self.bank_plan(injection)
 
 
 def check_output(job: Job) -> None:

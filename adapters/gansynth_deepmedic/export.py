@@ -18,8 +18,9 @@ from gansynth.export_bank import exporting, hashes_of
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.reporting import Reporter
 from gansynth.supply import BankSize
-from gansynth_deepmedic.export_plan import ExportPlan, check_origin, generator_space, plan_export
+from gansynth_deepmedic.export_plan import ExportPlan, generator_space, plan_export
 from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.guards import open_origin
 from gansynth_deepmedic.layout import Layout, write_layout
 from gansynth_deepmedic.real_space import bring_real, moved
 from gansynth_deepmedic.slots import Slot, Slots, additions_for, largest, write_slots
@@ -70,7 +71,8 @@ def export_dataset(
     adapter.validate()
     source = adapter.source
     assert isinstance(source, DeepMedicSource), "see the adapter"
-    check_origin(source, injection)
+    open_origin(injection, source, adapter.held_out)
+    adapter.check_samples(injection)
     plan = plan_export(source, injection, name, size, model)
     if dry_run:
         return {"dry_run": True, **plan.describe()}

@@ -16,7 +16,6 @@ from gansynth.errors import EnvironmentFault, UsageFault
 from gansynth.export_bank import origin_of
 from gansynth.space import Space
 from gansynth.supply import BankSize
-from gansynth_deepmedic.guards import open_origin
 from gansynth_deepmedic.layout import MAPS, TRAIN
 from gansynth_deepmedic.shares import Share, share_on_disk
 from gansynth_deepmedic.source import DeepMedicSource
@@ -172,23 +171,6 @@ def plan_export(
     plan = ExportPlan(source, injection, folder, share, sampling, manifest, generator)
     _check_room(plan)
     return plan
-
-
-def check_origin(source: DeepMedicSource, injection: Injection) -> None:
-    """Check the generator or bank, and what is asked of it.
-
-    Raises:
-        IntegrityFault: leakage, or another data set.
-        UsageFault: an edit or a device that cannot be; no run or bank there; a generator whose
-            samples have no place in a volume.
-        DataFault: a generator or bank of other channels or labels.
-    """
-    from gansynth import precision
-    from gansynth.conditions.asked import build_edits
-
-    open_origin(injection, source, source.records(source.held_out_ids))
-    build_edits(injection.edits)
-    precision.pick_device(injection.device)
 
 
 def generator_space(injection: Injection) -> Space:

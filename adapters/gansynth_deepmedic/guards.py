@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.adapter import Injection
-from gansynth.asking_checks import check_injection
+from gansynth.asking_checks import check_injection, check_labelled
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import Sample
@@ -83,7 +83,7 @@ def _open_run(
     source: DeepMedicSource,
     held_out: Sequence[CaseRecord],
 ) -> Origin:
-    from gansynth.run import check_labelled, check_weights, read_manifest
+    from gansynth.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "DeepMedic", edits)

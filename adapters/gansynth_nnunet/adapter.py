@@ -15,7 +15,7 @@ from gansynth.asking_checks import check_injection, refuse_with_bank
 from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
-from gansynth.lineage import CaseRecord, Lineage
+from gansynth.lineage import Lineage
 from gansynth.measures.account import account_of, asked_regions
 from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
@@ -270,10 +270,6 @@ class NnunetAdapter(Adapter):
 
     # -- before ----------------------------------------------------------------------------------
 
-    @functools.cached_property
-    def _held_out(self) -> tuple[CaseRecord, ...]:
-        return self.source.records(self.source.held_out_ids)
-
     def _config(self, injection: Injection, settings: Mapping[str, str]) -> MixConfig:
         """What the child is told."""
         choices = Choices.read(settings)
@@ -283,27 +279,22 @@ class NnunetAdapter(Adapter):
             settings=choices.settings,
             cascade=choices.cascade,
             subjects=self.source.request.subjects,
-            held_out=self._held_out if injection.ratio.p > 0 else (),
+            held_out=self.held_out if injection.ratio.p > 0 else (),
             patience=read_patience(),
         )
 
     def _check(self, injection: Injection) -> tuple[dict[str, Any], Lineage]:
         """What the record will say of the generator or bank, and all it has seen."""
         if injection.bank is None:
-            from gansynth import precision
-            from gansynth.conditions.asked import build_edits
-
             assert injection.run is not None  # see Injection
             manifest = check_run(
-                *(injection.run, self.source.host, self._held_out, self.sample_size),
+                *(injection.run, self.source.host, self.held_out, self.sample_size),
                 source=self.host,
                 edits=injection.edits,
             )
-            build_edits(injection.edits)
-            precision.pick_device(injection.device)
-            self.bank_plan(injection)
             refuse_conditions(injection, manifest, self.host.host)
-            conditions = check_injection(injection, self.source, self._held_out)
+            conditions = check_injection(injection, self.source, self.held_out)
+            self.check_samples(injection)
             described = describe_generator(injection.run, manifest)
             lineage = Lineage.from_json(manifest["lineage"])
             return described, lineage if conditions is None else lineage.joined(conditions)
@@ -311,8 +302,9 @@ class NnunetAdapter(Adapter):
 
         refuse_with_bank(injection)
         reader = BankReader(injection.bank)
-        check_bank(injection.bank, reader.spec, self.source.host, self._held_out)
+        check_bank(injection.bank, reader.spec, self.source.host, self.held_out)
         check_samples(injection.bank, self.schema, self.sample_size)
+        self.check_samples(injection)
         return describe_bank(reader), reader.spec.lineage
 
     def samples_drawn(

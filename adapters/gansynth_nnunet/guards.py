@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.asking_checks import check_labelled
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import OUTSIDE, Sample, Schema
@@ -52,7 +53,7 @@ def check_run(
             damaged weights.
         UsageFault: no run there, one without weights, or its samples are smaller than a patch.
     """
-    from gansynth.run import check_labelled, check_weights, read_manifest
+    from gansynth.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "nnU-Net", edits)

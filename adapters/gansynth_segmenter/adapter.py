@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -12,7 +11,6 @@ from gansynth.adapter import Adapter, HostArrays, Injection, Mix, Outcome
 from gansynth.bank_plan import BankPlan, plan_bank
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
-from gansynth.lineage import CaseRecord
 from gansynth.measures.account import asked_regions
 from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
@@ -85,8 +83,7 @@ class SegmenterAdapter(Adapter):
                 are too small, or an output that holds something.
             EnvironmentFault: there is no such device.
         """
-        self.check_ways(injection)
-        check_output(self._job(injection, settings, options))
+        self._checked_job(injection, settings, options)
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
@@ -167,9 +164,7 @@ class SegmenterAdapter(Adapter):
                 bank is left.
         """
         self.validate()
-        self.check_ways(injection)
-        job = self._job(injection, settings, options)
-        check_output(job)
+        job = self._checked_job(injection, settings, options)
         from gansynth.run import locked
 
         with disk_errors(job.output):
@@ -193,9 +188,15 @@ class SegmenterAdapter(Adapter):
 
     # -- one training ------------------------------------------------------------------------------
 
-    @functools.cached_property
-    def _held_out(self) -> tuple[CaseRecord, ...]:
-        return self.source.records(self.source.held_out_ids)
+    def _checked_job(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> Job:
+        """One training, checked with its folder and what draws its samples."""
+        self.check_ways(injection)
+        job = self._job(injection, settings, options)
+        check_output(job)
+        self.check_samples(injection)
+        return job
 
     def _job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -216,9 +217,7 @@ class SegmenterAdapter(Adapter):
         resolve(asked.precision, pick_device(asked.device))
         output = Path(asked.output).expanduser() if asked.output else None
         drawn = injection.ratio.p > 0
-        origin = open_origin(injection, source, space, self._held_out if drawn else ())
-        if drawn:
-            self._refuse(injection)
+        origin = open_origin(injection, source, space, self.held_out if drawn else ())
         manifest = None if origin is None else origin.manifest
         return Job(
             injection=injection,
@@ -232,12 +231,3 @@ class SegmenterAdapter(Adapter):
             sample_bytes=0 if manifest is None else self._sample_bytes(manifest),
             patience=read_patience(),
         )
-
-    def _refuse(self, injection: Injection) -> None:
-        """Refuse an edit or a device that cannot be, and a bank without room."""
-        from gansynth.conditions.asked import build_edits
-        from gansynth.precision import pick_device
-
-        build_edits(injection.edits)
-        pick_device(injection.device)
-        self.bank_plan(injection)

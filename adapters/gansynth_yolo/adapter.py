@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outco
 from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
-from gansynth.lineage import CaseRecord, guard_host
+from gansynth.lineage import guard_host
 from gansynth.mixing import MixPlan
 from gansynth.places import count_places
 from gansynth.reporting import Reporter
@@ -149,16 +148,8 @@ class YoloAdapter(Adapter):
             UsageFault: an edit, boxes or a device that cannot be; no run or bank there.
             DataFault: a generator or bank of other channels or classes.
         """
-        from gansynth import precision
-        from gansynth.conditions.asked import build_edits
-        from gansynth.conditions.boxes import box_drawer
-
-        open_origin(injection, self.host, self._held_out)
-        build_edits(injection.edits)
-        if injection.boxes is not None:
-            box_drawer(injection.boxes)
-        precision.pick_device(injection.device)
-        self.bank_plan(injection)
+        open_origin(injection, self.host, self.held_out)
+        self.check_samples(injection)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -256,10 +247,6 @@ class YoloAdapter(Adapter):
             remove_banks_of(ended.pid, scratch)
         child.raise_if_failed(ended, f"{output}: the detector's training")
 
-    @functools.cached_property
-    def _held_out(self) -> tuple[CaseRecord, ...]:
-        return self.source.records(self.source.held_out_ids)
-
     def _config(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> YoloConfig:
@@ -272,7 +259,7 @@ class YoloAdapter(Adapter):
             request=self.source.request.to_json(),
             output=output if choices.output is None else Path(choices.output).absolute(),
             patience=read_patience(),
-            held_out=self._held_out if injection.ratio.p > 0 else (),
+            held_out=self.held_out if injection.ratio.p > 0 else (),
         )
 
     def samples_drawn(

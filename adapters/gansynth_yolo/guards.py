@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gansynth.adapter import Injection
-from gansynth.asking_checks import check_injection, refuse_boxes_with_bank, refuse_with_bank
+from gansynth.asking_checks import (
+    check_injection,
+    check_labelled,
+    refuse_boxes_with_bank,
+    refuse_with_bank,
+)
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.schema import Schema
@@ -49,7 +54,7 @@ def open_origin(
 def _open_run(
     folder: Path, edits: Sequence[str], source: CaseSource, held_out: Sequence[CaseRecord]
 ) -> Origin:
-    from gansynth.run import check_labelled, check_weights, read_manifest
+    from gansynth.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "yolo", edits, needs="boxes")

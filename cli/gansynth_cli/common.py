@@ -121,42 +121,38 @@ def with_source_argument(function: F) -> F:
 
 def _with_request(data: Callable[..., Any], function: F) -> F:
     @data
+    @with_reading
+    @functools.wraps(function)
+    def wrapped(*args: Any, data: str, asked: Mapping[str, Any], **kwargs: Any) -> Any:
+        from gansynth.sources.base import SourceRequest
+
+        request = SourceRequest.parse(data, **{**asked, "fold": asked["fold"] or "0"})
+        if not kwargs.get("recipe_name"):  # which reads in a way of its own
+            from gansynth.sources.reading import refuse_idle_read
+
+            refuse_idle_read(request, asked["read"])
+        return function(*args, request=request, **kwargs)
+
+    return wrapped  # type: ignore[no-any-return]
+
+
+READING = ("configuration", "plans", "fold", "subjects", "read", "root")
+
+
+def with_reading(function: F) -> F:
+    """Add what says how a data set is read; the function gets ``asked``, None of what was not."""
+
     @click.option("-c", "--configuration", help="The host's configuration, e.g. 3d_fullres.")
     @click.option("--plans", help="Name of the host's plans; its default if not given.")
-    @click.option("-f", "--fold", default="0", show_default=True, help="Fold number, or all.")
+    @click.option("-f", "--fold", help="Fold number, or all.  [default: 0]")
     @subjects_option
     @read_option
     @root_option
     @functools.wraps(function)
-    def wrapped(
-        *args: Any,
-        data: str,
-        configuration: str | None,
-        plans: str | None,
-        fold: str,
-        subjects: str | None,
-        read: Mapping[str, str],
-        root: str | None,
-        **kwargs: Any,
-    ) -> Any:
-        from gansynth.sources.base import SourceRequest
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, asked={key: kwargs.pop(key) for key in READING}, **kwargs)
 
-        request = SourceRequest.parse(
-            data,
-            configuration=configuration,
-            plans=plans,
-            fold=fold,
-            subjects=subjects,
-            root=root,
-            read=read,
-        )
-        if not kwargs.get("recipe_name"):  # which reads in a way of its own
-            from gansynth.sources.reading import refuse_idle_read
-
-            refuse_idle_read(request, read)
-        return function(*args, request=request, **kwargs)
-
-    return wrapped  # type: ignore[no-any-return]
+    return wrapped  # type: ignore[return-value]
 
 
 set_option = click.option(

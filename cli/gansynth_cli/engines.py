@@ -110,3 +110,25 @@ def _with(
 
 def _option(key: str) -> str:
     return "--deepmedic-python" if key == "python" else f"--{key}"
+
+
+def with_detector(
+    settings: dict[str, str], detector: str | None, known: Mapping[str, str], target: str
+) -> dict[str, str]:
+    """The settings with ``--detector`` among them.
+
+    Raises:
+        UsageFault: the target has no detectors to choose from, or another one is set already.
+    """
+    if detector is None:
+        return settings
+    if "detector" not in known:
+        raise UsageFault(
+            f"--detector {detector}: {target} is no detector, expected --target yolo; leave it out"
+        )
+    if settings.get("detector", detector) != detector:
+        raise UsageFault(
+            f"--detector {detector} and --set detector={settings['detector']}: expected one of "
+            "them; leave the other out"
+        )
+    return {**settings, "detector": detector}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from gansynth_cli.common import summary
 from gansynth_cli.typed import refuse_others, typed_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from gansynth.adapter import Adapter, Content, Injection
@@ -40,7 +41,7 @@ def run_export(
     Raises:
         GansynthError: what the adapter refuses.
     """
-    document = adapter.export(
+    document: Mapping[str, Any] = adapter.export(
         injection,
         name,
         content=content or "mixed",
@@ -48,6 +49,11 @@ def run_export(
         dry_run=dry_run,
         reporter=out.reporter,
     )
+    if dry_run and injection.run and injection.bank is None and injection.ratio.p > 0:
+        from gansynth.own_source import seconds_of_a_sample
+
+        each = round(seconds_of_a_sample(adapter, injection), 3)
+        document = {**document, "seconds_per_sample": each, "memory": "not measured"}
     out.result(document, summary(document))
 
 

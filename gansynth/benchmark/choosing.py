@@ -16,6 +16,7 @@ from gansynth.benchmark.tuning import Tuning
 from gansynth.benchmark.words import augment_words, fit_words
 from gansynth.errors import UsageFault
 from gansynth.integrity import write_json_atomic
+from gansynth.jobs.executor import parse_executor
 from gansynth.jobs.table import JobTable
 from gansynth.registry import installed
 
@@ -43,8 +44,9 @@ def open_choice(plan: Plan, wanted: Wanted) -> tuple[Spec, Design]:
     """What is to be chosen, on which cases; nothing is trained.
 
     Raises:
-        GansynthError: data or plan that cannot be used.
+        GansynthError: data, plan or executor that cannot be used.
     """
+    parse_executor(wanted.executor)
     source = installed().open_source(request_of(plan))
     division = divide(source, plan)
     design = Design(plan, source, division, (), host_of(plan, source))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.benchmark.looks import Looks
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.running import Asked, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, Spec
@@ -41,7 +42,10 @@ def estimate(plan: Plan, asked: Asked, *, probe: bool, reporter: Reporter) -> di
     """
     with tempfile.TemporaryDirectory() as scratch:
         real = (asked.folder / "jobs").is_dir()
+        parse_executor(asked.executor)
         study = open_study(plan, asked if real else replace(asked, folder=Path(scratch)))
+        whole = (study.look, plan.hash, study.people, study.arms)
+        Looks(asked.file).look(*whole, asked.again, dry_run=True)
         specs = study.specs()
         # An arm that is still to be chosen is most likely one of those that are trained anyway.
         left = [spec for spec in specs.values() if study.result(spec.key) is None]
@@ -100,6 +104,7 @@ def _told(
         "hours": round(hours / slots, 2) if known and slots else None,
         "disk_bytes": round(size) if known else None,
         "disk_free_bytes": shutil.disk_usage(_existing(asked.folder)).free,
+        "memory": "not known: trainings are measured in processes of their own",
     }
 
 

@@ -36,7 +36,14 @@ class Looks:
         self.entries = self._read()
 
     def look(
-        self, split: str, plan_hash: str, people: Sequence[str], arms: Sequence[str], again: str
+        self,
+        split: str,
+        plan_hash: str,
+        people: Sequence[str],
+        arms: Sequence[str],
+        again: str,
+        *,
+        dry_run: bool = False,
     ) -> int:
         """Write down that a plan is judged on some people; the number of the look, from 1.
 
@@ -48,6 +55,7 @@ class Looks:
             people: judged on.
             arms: that are trained.
             again: why a sealed split is looked at by another plan; empty for no reason.
+            dry_run: write nothing down.
 
         Raises:
             IntegrityFault: another plan has looked at these sealed people, and there is no reason.
@@ -70,8 +78,11 @@ class Looks:
                 "expected one look: try things on the development split, or say why once more, "
                 "which every report will show: --look-again REASON"
             )
+        number: int = 1 + sum(one["split"] == split for one in self.entries)
+        if dry_run:
+            return number
         new = {
-            "look": 1 + sum(one["split"] == split for one in self.entries),
+            "look": number,
             "split": split,
             "plan_hash": plan_hash,
             "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -84,7 +95,7 @@ class Looks:
         text = "".join(f"{json.dumps(one, sort_keys=True)}\n" for one in self.entries)
         with disk_errors(self.path):
             write_bytes_atomic(self.path, text.encode())
-        return int(self.entries[-1]["look"])
+        return number
 
     def told(self) -> list[dict[str, Any]]:
         """Looks for a report: without the people."""

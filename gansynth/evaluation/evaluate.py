@@ -84,6 +84,7 @@ def evaluate(
     wanted: Wanted | None = None,
     options: EvaluationOptions | None = None,
     device: str = "auto",
+    data: str | None = None,
     root: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
@@ -97,6 +98,7 @@ def evaluate(
         wanted: which samples.
         options: see there.
         device: ``auto``, ``cpu``, ``cuda:0``.
+        data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides where the run's source has its host folders.
         reporter: shows progress.
 
@@ -117,7 +119,9 @@ def evaluate(
             raise DataFault(f"{option} {place}: no such folder; name one that is there")
     clock = _Clock()
     with clock("samples"):
-        gathered = open_evaluated(folder, real, wanted, device=device, root=root, reporter=reporter)
+        gathered = open_evaluated(
+            folder, real, wanted, device=device, data=data, root=root, reporter=reporter
+        )
         sides = gathered.sides(wanted.number, wanted.seed, options.effort, device, reporter)
     found = assess(gathered, sides, metrics, options, clock)
     out = out or _usual_folder(folder, gathered.kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,8 @@ def open_evaluated(
     wanted: Wanted,
     *,
     device: str,
-    root: str | None,
+    data: str | None = None,
+    root: str | None = None,
     reporter: Reporter,
 ) -> Gathered:
     """Open a run or a bank, with real cases beside.
@@ -71,6 +72,7 @@ def open_evaluated(
             None takes those it was fitted on, with the fold's held-out ones.
         wanted: which samples.
         device: ``auto``, ``cpu``, ``cuda:0``.
+        data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides where the run's source has its host folders.
         reporter: shows progress.
 
@@ -80,7 +82,7 @@ def open_evaluated(
     """
     if folder_kind(folder) == "bank":
         return _open_bank(folder, real, wanted, reporter)
-    return _open_run(folder, real, wanted, device, root, reporter)
+    return _open_run(folder, real, wanted, device, (data, root), reporter)
 
 
 def _open_run(
@@ -88,15 +90,15 @@ def _open_run(
     real: Real | None,
     wanted: Wanted,
     device: str,
-    root: str | None,
+    where: tuple[str | None, str | None],
     reporter: Reporter,
 ) -> Gathered:
+    from gansynth.own_source import open_moved
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
     run = load_run(folder, device)
-    request = run.request if root is None else replace(run.request, root=root)
-    own = installed().open_source(request)
+    own = open_moved(run, *where)
     other = None if real is None else open_real(real, own)  # before anything is drawn
     drawer = SampleDrawer(
         run, own, wanted.edits, wanted.seed, wanted.classes, wanted.boxes, wanted.judged,

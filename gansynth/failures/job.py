@@ -97,8 +97,16 @@ def find_failures(
         "inner": [{"train": len(f["train"]), "val": len(f["val"])} for f in folds],
         "host": "predictions" if predictions else "small segmenter",
     }
+    if out is not None and not predictions:
+        from gansynth.precision import pick_device
+
+        pick_device(device)
     if dry_run:
-        return {"dry_run": True, **report, "options": options.model_dump()}
+        said = "not measured" if predictions else f"not measured: {len(folds)} small segmenters"
+        return {
+            **{"dry_run": True, **report, "options": options.model_dump()},
+            "time_and_memory": said,
+        }
     if write_splits is not None:
         write_json_atomic(write_splits, folds)
         report["splits"] = str(write_splits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ def measure_run(
     boxes: str | None = None,
     asking: Asking | None = None,
     device: str = "auto",
+    data: str | None = None,
     root: str | None = None,
 ) -> Measured:
     """Measure samples of a run beside the real cases their labels came from.
@@ -46,19 +46,19 @@ def measure_run(
         boxes: which boxes are asked for; None for the usual ones.
         asking: what else is asked of samples; None for the usual.
         device: ``auto``, ``cpu``, ``cuda:0``.
+        data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides where the source's host folders lie.
 
     Raises:
         UsageFault: no run, an unknown metric, or one that fails.
     """
-    from gansynth.registry import installed
+    from gansynth.own_source import open_moved
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
     metrics = load_metrics(names)
     opened = load_run(run, device)
-    request = opened.request if root is None else replace(opened.request, root=root)
-    source = installed().open_source(request)
+    source = open_moved(opened, data, root)
     drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, asking=asking)
     samples = drawer.draw_raw(0, number)
     real = [drawer.beside(sample) for sample in samples]

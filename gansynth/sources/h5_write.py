@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil, prod
 from pathlib import Path
@@ -117,9 +118,11 @@ def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dic
     """What a cache would be, uncompressed, judged by its first training case.
 
     Returns:
-        A JSON-able report: cases, bytes, bytes free.
+        A JSON-able report: cases, bytes, bytes free, seconds of reading, bytes in memory.
     """
+    began = time.perf_counter()
     case = source.load(source.train_ids[0])
+    seconds = time.perf_counter() - began
     count = len({*source.train_ids, *source.held_out_ids})
     folder = path.absolute().parent
     return {
@@ -131,6 +134,8 @@ def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dic
         "held_out_cases": len(source.held_out_ids),
         "bytes": count * _needed(case, np.dtype(dtype), chunk),
         "bytes_free": shutil.disk_usage(folder).free,
+        "seconds_of_reading": round(count * seconds, 1),
+        "memory_bytes": _needed(case, np.dtype(np.float32), chunk),
     }
 
 

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ def prepare_session(
     options: TuringOptions | None = None,
     *,
     device: str = "auto",
+    data: str | None = None,
     root: str | None = None,
     reporter: Reporter | None = None,
 ) -> Session:
@@ -94,6 +95,7 @@ def prepare_session(
         folder: of the session; ``RUN/turing/session`` if None.
         options: what is shown; as usual if None.
         device: where samples are drawn.
+        data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides where the source's host folders lie.
         reporter: shows progress.
 
@@ -111,13 +113,13 @@ def prepare_session(
             f"{folder}: exists already and holds no session, expected a new folder; choose another "
             "with -o or --name"
         )
-    from gansynth.registry import installed
+    from gansynth.own_source import open_moved
     from gansynth.run import load_run
     from gansynth.turing.pictures import gather
 
     opened = load_run(run, device)
-    request = opened.request if root is None else replace(opened.request, root=root)
-    pictures = gather(opened, installed().open_source(request), options, reporter or NullReporter())
+    source = open_moved(opened, data, root)
+    pictures = gather(opened, source, options, reporter or NullReporter())
     _forget_unfinished(folder)
     with whole_folder(folder) as temporary, disk_errors(folder):
         temporary.chmod(OWN_FOLDER)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gansynth.benchmark import running
+from gansynth.benchmark.estimate import estimate
 from gansynth.benchmark.looks import Looks, person_hash
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.running import Asked, run_benchmark
 from gansynth.errors import IntegrityFault
+from gansynth.reporting import NullReporter
 from tests.benchmark.people import people, plan_of
 
 PEOPLE = ("Ada", "Grace", "Emmy")
@@ -190,11 +193,19 @@ def test_a_look_is_written_down_before_the_first_job_runs(plan, monkeypatch):
     assert Looks(plan).told()[0]["plan_hash"] == plan_of().hash
 
 
-def test_nothing_is_run_for_a_plan_that_is_refused(plan, monkeypatch):
+@pytest.mark.parametrize("dry", [False, True])
+def test_nothing_is_run_for_a_plan_that_is_refused(plan, monkeypatch, dry):
     monkeypatch.setattr(running, "run_jobs", lambda *_, **__: pytest.fail("it was run"))
     other: Plan = plan_of(seeds=1)
     first = running.open_study(other, Asked(file=plan, folder=plan.parent / "out", sealed=True))
     look(plan, other.hash, who=first.people)
     asked = Asked(file=plan, folder=plan.parent / "out", sealed=True)
+    dry_run = partial(estimate, probe=False, reporter=NullReporter())
     with pytest.raises(IntegrityFault, match="--look-again"):
-        run_benchmark(plan_of(), asked, quiet=True)
+        (dry_run if dry else partial(run_benchmark, quiet=True))(plan_of(), asked)
+
+
+def test_a_dry_run_is_no_look(plan):
+    asked = Asked(file=plan, folder=plan.parent / "out", sealed=True)
+    estimate(plan_of(), asked, probe=False, reporter=NullReporter())
+    assert Looks(plan).told() == []

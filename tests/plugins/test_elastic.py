@@ -166,7 +166,8 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(words, fitted, run_cli,
 
 
 def test_a_host_refuses_such_an_edit_before_it_starts(fitted):
-    from gansynth.run import check_labelled, read_manifest
+    from gansynth.asking_checks import check_labelled
+    from gansynth.run import read_manifest
 
     manifest = read_manifest(fitted)
     check_labelled(fitted, manifest, "nnU-Net", ["rotate"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import TrainingFault, UsageFault, refuse_unknown
+from gansynth.errors import TrainingFault, refuse_unknown
 from gansynth_cli.common import (
     FILE,
     FOLDER,
@@ -21,11 +21,11 @@ from gansynth_cli.common import (
     summary,
     with_asking,
     with_output,
-    with_source,
 )
-from gansynth_cli.engines import with_engine
+from gansynth_cli.engines import with_detector, with_engine
 from gansynth_cli.exporting import check_options, data_set_name, run_export
 from gansynth_cli.mixing_options import NEEDS, nearest_option, warn_of_idle
+from gansynth_cli.own_data import with_host_data
 from gansynth_cli.results import lines_of_training
 from gansynth_cli.typed import with_needs
 
@@ -41,15 +41,14 @@ TOLERATED = 0.01
 
 @click.command(
     epilog=examples(
-        "gansynth augment --target nnunet --data nnunet:004 -c 3d_fullres --fold 0 "
-        "--generator runs/g0 --ratio 1:1",
+        "gansynth augment --target nnunet --generator runs/g0 --ratio 1:1 --dry-run",
         "gansynth augment --target yolo --data yolo:data.yaml --generator runs/g1 "
         "--ratio 2813:4000 --set epochs=100 -- mosaic=0.5",
     )
 )
 @with_needs(NEEDS)
 @click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo, segmenter.")
-@with_source
+@with_host_data
 @click.option(
     "--detector",
     metavar="NAME",
@@ -163,6 +162,8 @@ TOLERATED = 0.01
 def command(
     target: str,
     request: SourceRequest,
+    taken: str,
+    run: Path | None,
     settings: dict[str, str],
     dry_run: bool,
     options: tuple[str, ...],
@@ -178,6 +179,8 @@ def command(
 ) -> None:
     """Train a host framework with samples mixed in at a ratio.
 
+    Which data set, configuration, plans and fold the generator knows; say others if need be.
+
     The host stays as it is installed, and validates on real cases only. A generator that has seen a
     held-out case, or shares a subject with one, is refused (exit 6). Where a sample is missing a
     real case takes its place, counted; more than 1 % of that ends in exit 5, after training. Where
@@ -185,10 +188,13 @@ def command(
     other seconds, and then training stops with exit 5.
     --set changes settings of the host; what follows -- goes to the host's own command line.
     """
+    from gansynth.own_source import open_taken
     from gansynth.registry import installed
 
-    injection = injection_from(how)
+    injection = injection_from({**how, "run": run})
     warn_of_idle(injection, out)
+    if taken:
+        out.reporter.say(f"as {run} was fitted: {taken}")
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.settings, of=target)
     settings = with_detector(settings, detector, cls.settings, target)
@@ -202,7 +208,7 @@ def command(
         exports=cls.exports != "nothing",
     )
     check_options(export, output, content)
-    adapter = cls(installed().open_source(request))
+    adapter = cls(open_taken(request, said="data " not in taken))
     adapter.check_ways(injection)
     if export is not None or output is not None:
         name = data_set_name(adapter, export, output)
@@ -246,28 +252,6 @@ def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:
             device=injection.device,
             reporter=out.reporter,
         )
-
-
-def with_detector(
-    settings: dict[str, str], detector: str | None, known: Mapping[str, str], target: str
-) -> dict[str, str]:
-    """The settings with ``--detector`` among them.
-
-    Raises:
-        UsageFault: the target has no detectors to choose from, or another one is set already.
-    """
-    if detector is None:
-        return settings
-    if "detector" not in known:
-        raise UsageFault(
-            f"--detector {detector}: {target} is no detector, expected --target yolo; leave it out"
-        )
-    if settings.get("detector", detector) != detector:
-        raise UsageFault(
-            f"--detector {detector} and --set detector={settings['detector']}: expected one of "
-            "them; leave the other out"
-        )
-    return {**settings, "detector": detector}
 
 
 def injection_from(how: Mapping[str, Any]) -> Injection:
@@ -316,6 +300,8 @@ def plan(
         **_planned_bank(adapter, injection, adapter.samples_drawn(injection, settings, options)),
         **planned_filters(injection.run, injection.asking.filters),
         **adapter.planned(injection, settings, options),
+        "training_time_and_memory": f"not known: {adapter.name} is not run; gansynth benchmark "
+        "--dry-run measures a training",
         "seed": injection.seed,
         "settings": dict(settings),
         "host_options": list(options),
@@ -328,7 +314,9 @@ def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -
     if injection.ratio.p == 0:
         return {"bank": "none"}
     from gansynth.bank import BankReader, bank_place
+    from gansynth.own_source import seconds_of_a_sample
     from gansynth.reuse import foreseen
+    from gansynth.supplying import LIVE_FILL
 
     if injection.bank is not None:
         held = BankReader(injection.bank).count()
@@ -338,7 +326,14 @@ def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -
         kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
         planned = adapter.bank_plan(injection)
         held, needed = (0, None) if planned is None else (planned.held, planned.bytes)
-        document = {"bank": f"{injection.size}{unit}, {kind}", "bank_bytes": needed}
+        each = seconds_of_a_sample(adapter, injection)
+        first = held if injection.frozen else min(held, LIVE_FILL)
+        document = {
+            "bank": f"{injection.size}{unit}, {kind}",
+            "bank_bytes": needed,
+            "seconds_per_sample": round(each, 3),
+            "seconds_before_training": round(each * first, 1) if held else None,
+        }
         if needed is not None:
             document["bank_place"] = str(bank_place(needed, injection.scratch))
     if samples is not None:

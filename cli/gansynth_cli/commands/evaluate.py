@@ -15,11 +15,11 @@ from gansynth_cli.common import (
     device_option,
     edit_option,
     examples,
-    root_option,
     with_asking,
     with_output,
     with_real,
 )
+from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.results import lines_of_evaluation
 from gansynth_cli.typed import with_needs
 
@@ -102,7 +102,7 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 @boxes_option
 @with_asking
 @device_option
-@root_option
+@with_moved_data
 @with_output
 def command(
     folder: Path,
@@ -121,6 +121,7 @@ def command(
     asking: Asking,
     judged: bool,
     device: str,
+    data: str | None,
     root: str | None,
     out: Output,
 ) -> None:
@@ -141,6 +142,7 @@ def command(
         wanted=Wanted(number, seed, edits or None, classes or None, boxes, judged, asking),
         options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, exported),
         device=device,
+        data=data,
         root=root,
         reporter=out.reporter,
     )

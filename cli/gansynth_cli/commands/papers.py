@@ -105,8 +105,9 @@ def command(
         table = _table(plan, arms, hosts, seeds, home if dry_run else home.absolute(), asked, out)
         if dry_run:
             lines = [f"gansynth {shlex.join(words)}" for words in table.listed()]
-            document = {"commands": lines, "papers": papers(table.plan)}
-            out.result(document, [*lines, "", *table.lines()])
+            cost = "time and memory: not known here; each command has a --dry-run of its own"
+            document = {"commands": lines, "papers": papers(table.plan), "cost": cost}
+            out.result(document, [*lines, "", *table.lines(), cost])
             return
         table.run()
         file = write(table, name or f"papers_{table.plan.name.replace('-', '_')}", _typed())

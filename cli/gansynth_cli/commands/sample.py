@@ -15,11 +15,11 @@ from gansynth_cli.common import (
     device_option,
     edit_option,
     examples,
-    root_option,
     summary,
     with_asking,
     with_output,
 )
+from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.results import lines_of_samples
 from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
 from gansynth_cli.typed import refuse_others, with_needs
@@ -90,7 +90,7 @@ MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quie
 @boxes_option
 @with_asking
 @device_option
-@root_option
+@with_moved_data
 @with_output
 def command(
     run: Path,
@@ -108,6 +108,7 @@ def command(
     judged: bool,
     for_sharing: bool,
     device: str,
+    data: str | None,
     root: str | None,
     out: Output,
 ) -> None:
@@ -140,6 +141,7 @@ def command(
         for_sharing=for_sharing,
         asking=asking,
         device=device,
+        data=data,
         root=root,
         reporter=out.reporter,
         **sheets,
@@ -155,6 +157,7 @@ def command(
             boxes=boxes,
             asking=asking,
             device=device,
+            data=data,
             root=root,
         )
     out.result(report, lines_of_samples(report, run))

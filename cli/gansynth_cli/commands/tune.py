@@ -70,6 +70,8 @@ def command(
             "candidates": list(candidates(plan)),
             "by": plan.judged_by,
             **plan.tune.model_dump(mode="json"),
+            "time_and_memory": "not measured here; gansynth benchmark --dry-run measures a fit and "
+            "a training of the plan",
         }
         out.result(told, (f"{key}  {value}" for key, value in told.items()))
         return

@@ -16,11 +16,11 @@ from gansynth_cli.common import (
     device_option,
     edit_option,
     examples,
-    root_option,
     table,
     with_asking,
     with_output,
 )
+from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.turing_options import with_session
 from gansynth_cli.typed import called, typed_options, with_needs
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @boxes_option
 @with_asking
 @device_option
-@root_option
+@with_moved_data
 @with_output
 @click.pass_context
 def command(
@@ -69,6 +69,7 @@ def command(
     asking: Asking,
     judged: bool,
     device: str,
+    data: str | None,
     root: str | None,
     out: Output,
 ) -> None:
@@ -87,9 +88,8 @@ def command(
     if not results:
         how = {"edits": edits or None, "boxes": boxes, "judged": judged, "asking": asking}
         asked = {**shown, **how, "instructions": _read(instructions)}
-        session = (
-            open_session(folder) if resume else _prepared(run, folder, asked, device, root, out)
-        )
+        where = {"device": device, "data": data, "root": root}
+        session = open_session(folder) if resume else _prepared(run, folder, asked, where, out)
         out.reporter.say(f"session {session.id} in {session.folder}; end with Ctrl-C")
         serve(session, port=port, ready=_telling(browse), reporter=out.reporter)
     found, files = write_results(folder)
@@ -97,12 +97,12 @@ def command(
 
 
 def _prepared(
-    run: Path, folder: Path, asked: Mapping[str, Any], device: str, root: str | None, out: Output
+    run: Path, folder: Path, asked: Mapping[str, Any], where: Mapping[str, Any], out: Output
 ) -> Session:
     from gansynth.turing import TuringOptions, prepare_session
 
     options = TuringOptions(**asked)
-    return prepare_session(run, folder, options, device=device, root=root, reporter=out.reporter)
+    return prepare_session(run, folder, options, **where, reporter=out.reporter)
 
 
 def _check_alone(context: click.Context, option: str) -> None:

@@ -14,14 +14,13 @@ from gansynth.adapter import Injection
 from gansynth.bank import BankSpec, BankWriter
 from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.lineage import Lineage
-from gansynth.own_source import source_for
+from gansynth.own_source import open_drawer
 from gansynth.ratio import Ratio
-from gansynth.run import load_run
 from gansynth.schema import Boxes, Sample
 from gansynth.sessions import usual_output
 from gansynth.sources.base import SourceRequest
 from gansynth.testing import check_adapter
-from gansynth_cli.commands.augment import with_detector
+from gansynth_cli.engines import with_detector
 from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.config import RUNS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
@@ -105,17 +104,17 @@ def test_a_sample_without_boxes_or_of_another_class_is_not_let_in(shared_yolo):
 
 def test_samples_are_drawn_in_the_size_the_generator_was_fitted_in(shared_yolo, box_run):
     adapter = adapter_of(shared_yolo)
-    own, bring = source_for(load_run(box_run, "cpu"), adapter)
+    drawer, bring = open_drawer(adapter, box_run, device="cpu")
     assert adapter.host.size == (64, 64)
-    assert own.space.size == (32, 32)
+    assert drawer.source.space.size == (32, 32)
     sample = Sample(np.zeros((1, 32, 32), np.float32))
     assert bring is not None
     assert bring(sample) is sample
 
 
-def test_samples_of_another_data_set_are_not_brought(shared_yolo, tmp_path):
-    other = adapter_of(toy_yolo(tmp_path / "other")).source
-    with pytest.raises(IntegrityFault, match="dataset"):
+def test_samples_of_other_classes_are_not_brought(shared_yolo, tmp_path):
+    other = adapter_of(toy_yolo(tmp_path / "other", names=("tumour",))).source
+    with pytest.raises(IntegrityFault, match="box_classes"):
         adapter_of(shared_yolo).bring(other, other.space)
 
 
@@ -214,7 +213,7 @@ def test_a_bank_of_a_generator_that_has_seen_a_held_out_image_is_refused(
 
 def test_a_generator_of_another_data_set_is_refused(augment, box_run, tmp_path):
     other = toy_yolo(tmp_path / "other", seed=1)
-    augment(data=other, code=6, says=["dataset", "yolo:toy_yolo", "yolo:other"])
+    augment(data=other, code=6, says=["yolo:other", "not the one the run was fitted on"])
 
 
 def test_a_generator_of_other_classes_is_refused(augment, tmp_path, box_run):

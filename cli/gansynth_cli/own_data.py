@@ -1,0 +1,59 @@
+"""Options of commands that have a generator, which knows its data set: ``--data`` is optional."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gansynth_cli.common import root_option, with_reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def with_host_data(function: F) -> F:
+    """Add ``--data`` and what says how to read it, all of it as in ``--generator`` if not given.
+
+    The function gets a ``SourceRequest`` as ``request``, and in words what of it was ``taken``.
+    """
+
+    @click.option(
+        "--data",
+        metavar="KIND:WHERE",
+        help="Cases, e.g. nnunet:004. What is not given of --data, -c, --plans, --fold, "
+        "--subjects, --read and --root is as the generator was fitted.",
+    )
+    @with_reading
+    @functools.wraps(function)
+    def wrapped(
+        *args: Any, data: str | None, asked: Mapping[str, Any], run: Path | None, **kwargs: Any
+    ) -> Any:
+        from gansynth.own_source import requested, taken
+        from gansynth.sources.base import SourceRequest
+        from gansynth.sources.reading import refuse_idle_read
+
+        if data is not None:
+            told = SourceRequest.parse(data)
+            asked = {**asked, "kind": told.kind, "where": told.where}
+        request = requested(asked, run)
+        refuse_idle_read(request, asked["read"])
+        found = "" if run is None else taken(request, asked)
+        return function(*args, request=request, taken=found, run=run, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def with_moved_data(function: F) -> F:
+    """Add ``--data`` and ``--root``: where the data set of a run is, if it was moved since."""
+    data = click.option(
+        "--data",
+        metavar="KIND:WHERE",
+        help="Where the data set that RUN was fitted on is now, if it was moved or renamed.",
+    )
+    return data(root_option(function))
