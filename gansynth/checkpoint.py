@@ -96,7 +96,9 @@ def bytes_of(nets: Mapping[str, nn.Module], ema: Collection[str]) -> int:
         nets: the networks by name.
         ema: names of those whose averages are kept, in both of its files.
     """
-    held = {name: sum(v.nbytes for v in net.state_dict().values()) for name, net in nets.items()}
+    held: dict[str, int] = {
+        name: sum(v.nbytes for v in net.state_dict().values()) for name, net in nets.items()
+    }
     moments: int = sum(2 * p.nbytes for net in nets.values() for p in net.parameters())
     return sum(held.values()) + moments + 2 * sum(held[name] for name in ema if name in held)
 

@@ -291,8 +291,6 @@ class _Walk:
         self.learner.average(0.5)
 
     def _phase(self, phase: Phase) -> None:
-        if phase.gradients is not None:
-            raise NotImplementedError("gradients are made case by case, for as many as are drawn")
         for name, net in self.generator.nets.items():
             net.train().requires_grad_(name in self.players[phase.player])
         optimizer, losses = self.learner.optimizers[phase.player], []

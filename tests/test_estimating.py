@@ -261,11 +261,12 @@ def test_a_dry_run_of_a_growing_gan_takes_steps_at_full_size(shared_yolo, monkey
     own = {"steps": "9", "batch_size": "2", "stage_images": "4", "fade_images": "0", "width": "2"}
     job = resolve("cpggan", request, own, None, "cpu")
     real = job.generator.prepare
-    monkeypatch.setattr(
-        job.generator,
-        "prepare",
-        lambda batch, stage: sizes.append(stage.size) or real(batch, stage),
-    )
+
+    def prepare(batch, stage):
+        sizes.append(stage.size)
+        return real(batch, stage)
+
+    monkeypatch.setattr(job.generator, "prepare", prepare)
     assert measure(job, Path("-"))["time_from"] == "measured in each of 3 stages"
     assert set(sizes) == {(4, 4), (8, 8), (16, 16)}
 

@@ -114,9 +114,8 @@ def evaluate(
     wanted, options = wanted or Wanted(), options or EvaluationOptions()
     reporter = reporter or NullReporter()
     metrics = chosen_metrics(options.metrics)  # a slip must not cost the time of drawing
-    for option, place in (("--host", options.host), ("--exported", options.exported)):
-        if place is not None and not place.is_dir():
-            raise DataFault(f"{option} {place}: no such folder; name one that is there")
+    if options.exported is not None and not options.exported.is_dir():
+        raise DataFault(f"--exported {options.exported}: no such folder; name one that is there")
     clock = _Clock()
     with clock("samples"):
         gathered = open_evaluated(

@@ -101,8 +101,9 @@ class Commands:
 
         spec = self.plan.spec.spec
         parts = (part.generator for run in spec.runs for part in run.parts or ())
-        models = [installed().generator(name).Options for name in {spec.generator, *parts}]
-        known = {key for model in (FitOptions, *models) for key in model.model_fields}
+        known = set(FitOptions.model_fields)
+        for name in (spec.generator, *parts):
+            known |= installed().generator(name).Options.model_fields.keys()
         refuse_unknown(self.asked.fit, known, of=spec.generator, named="--fit-set {}".format)
         for target in (str(self.plan.hosts[name].target) for name in hosts):
             has = installed().adapter(target).settings

@@ -101,9 +101,9 @@ def test_pictures_come_with_lines_for_a_detector_and_overlays_show_boxes(run, ru
         for line, entry in zip(lines, row["boxes"], strict=True):
             label, x, y, width, height = (float(word) for word in line.split())
             top, left, bottom, right = entry["box"]
-            found = [y - height / 2, x - width / 2, y + height / 2, x + width / 2]
+            edges = [y - height / 2, x - width / 2, y + height / 2, x + width / 2]
             assert (label, entry["label"]) == (0, "metastasis")
-            assert np.allclose(np.array(found) * 48, [top, left, bottom, right], atol=0.01)
+            assert np.allclose(np.array(edges) * 48, [top, left, bottom, right], atol=0.01)
 
 
 @pytest.mark.parametrize(("how", "left"), [("own", 0), ("none", 12)])

@@ -56,6 +56,11 @@ LEARNT = tuple(
 )
 
 
+def asked(data: str) -> SourceRequest:
+    kind, _, where = data.partition(":")
+    return SourceRequest(kind, where)
+
+
 class Unseen(ToySource):
     """``unseen:3``, ``unseen:2``, ``unseen:boxes``: toy cases under a name of their own."""
 
@@ -78,7 +83,8 @@ def _sources():
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory) -> Callable[[str], Path]:
     """The folder of one of ``RUNS``, fitted for two steps when it is first asked for."""
-    home, made = tmp_path_factory.mktemp("runs"), {}
+    home = tmp_path_factory.mktemp("runs")
+    made: dict[str, Path] = {}
 
     def run(name: str) -> Path:
         if name not in made:
@@ -86,7 +92,7 @@ def fitted(tmp_path_factory) -> Callable[[str], Path]:
             known = {**LOOP, **own} if generator not in ("copypaste", "elastic") else own
             fit(
                 generator,
-                SourceRequest(*data.split(":")),
+                asked(data),
                 home / name,
                 settings={key: str(value) for key, value in known.items()},
                 edits=edits,
@@ -139,7 +145,7 @@ def compare(what: str, found: dict[str, Any]) -> None:
 
 def samples_of(run: Path, data: str) -> dict[str, Any]:
     """Images, labels and boxes of three samples."""
-    source = Unseen(SourceRequest(*data.split(":")))
+    source = Unseen(asked(data))
     drawer = SampleDrawer(load_run(run, "cpu"), source, seed=5)
     arrays: dict[str, Any] = {}
     for number, sample in enumerate(drawer.draw(0, 3)):
@@ -261,6 +267,8 @@ def test_a_bank_of_the_reference_is_read_whole():
     for index, sample in seen.items():
         new = banked(index)
         assert np.array_equal(sample.image, new.image.astype(np.float16))
+        assert sample.labels is not None
+        assert new.labels is not None
         assert np.array_equal(sample.labels, new.labels)
 
 

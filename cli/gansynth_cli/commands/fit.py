@@ -155,9 +155,8 @@ def command(
         begin = by_recipe(recipe_name, generator, parts is not None, only, scale)
         begin = partial(begin, others=others, others_read=others_read)
     else:
-        begin = partial(fit_composite, parts)
-        if parts is None:
-            begin = partial(fit, generator, typed=settings)
+        whole = partial(fit, generator, typed=settings)
+        begin = whole if parts is None else partial(fit_composite, parts)
     report: dict[str, Any] = begin(
         request,
         run,
