@@ -14,6 +14,7 @@ from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.inherit import begin, descend
 from gansynth.integrity import write_bytes_atomic, write_json_atomic
 from gansynth.job import Job
+from gansynth.lineage import Lineage
 from gansynth.privacy import KEY
 from gansynth.private_fit import same_terms
 from gansynth.reporting import Reporter
@@ -34,7 +35,7 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
     begun = next((out / "checkpoints").glob("step-*"), None) is not None
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
-        same_run(out, manifest, config, lineage.to_json(), resume)
+        same_run(out, manifest, config, lineage, resume)
         same_terms(out, manifest, job)
         job.generator.load_state(manifest["state"])
         if not begun:
@@ -80,7 +81,7 @@ def same_run(
     out: Path,
     manifest: Mapping[str, Any],
     config: Mapping[str, Any],
-    lineage: Mapping[str, Any],
+    lineage: Lineage,
     resume: bool,
 ) -> None:
     """Refuse to go on with anything but the same run; more steps are welcome."""
@@ -101,7 +102,9 @@ def same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o"
         )
-    if manifest["lineage"] != json.loads(json.dumps(lineage)):
+    plain = lineage.plain.to_json()  # an older run's record holds no more
+    before_it = Lineage.from_json(manifest["lineage"]).plain.to_json()
+    if before_it != json.loads(json.dumps(plain)):
         raise UsageFault(
             f"{out}: the training cases have changed since this run began; expected the same "
             "cases to resume it; choose another -o"

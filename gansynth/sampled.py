@@ -28,6 +28,7 @@ from gansynth.sampling import SampleDrawer
 from gansynth.schema import Case, Sample
 from gansynth.sharing import Sharing, forget_times
 from gansynth.sheets import write_sheet
+from gansynth.synthetic import KEY, marked
 
 NUMBER = 16
 """Samples unless another number is asked for."""
@@ -225,17 +226,17 @@ def write_nifti(
     files = []
     for channel, volume in enumerate(sample.image):
         path = stem.with_name(f"{stem.name}_{channel:04d}.nii.gz")
-        nib.save(nib.Nifti1Image(volume.astype(np.float32), affine), path)
+        nib.save(marked(nib.Nifti1Image(volume.astype(np.float32), affine)), path)
         files.append(path)
     if sample.labels is not None:
         path = stem.with_name(f"{stem.name}_seg.nii.gz")
-        nib.save(nib.Nifti1Image(sample.labels.astype(np.int16), affine), path)
+        nib.save(marked(nib.Nifti1Image(sample.labels.astype(np.int16), affine)), path)
         files.append(path)
     if sample.boxes is not None and names:
         path = stem.with_name(f"{stem.name}_boxes.csv")
         path.write_text(csv_text(sample.boxes, names), encoding="utf-8")
         files.append(path)
     path = stem.with_name(f"{stem.name}.json")
-    document = dict(sample.provenance if told is None else told)
+    document = {KEY: True, **(sample.provenance if told is None else told)}
     path.write_text(json.dumps(document, indent=1), encoding="utf-8")
     return [*files, path]

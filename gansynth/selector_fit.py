@@ -25,7 +25,6 @@ from gansynth.lineage import CaseRecord, Lineage
 from gansynth.precision import pick_device
 from gansynth.registry import installed
 from gansynth.reporting import Reporter
-from gansynth.schema import content_hash
 from gansynth.selector import (
     MANIFEST,
     VERSION,
@@ -54,13 +53,11 @@ class Volume:
 
     Attributes:
         record: what lineage remembers of it.
-        bare: the same, of its image alone: what it would be without labels.
         slices: uint8 (N, C, size, size).
         truth: int64 (N,), 1 with foreground.
     """
 
     record: CaseRecord
-    bare: CaseRecord
     slices: Pixels
     truth: Truth
 
@@ -179,8 +176,7 @@ def read_volumes(
             kept = [i for i in source.choice.indices(name) if shows[i] != NEITHER]
             slices = pixels(case.image[numbers], source.axis, size)
             record = source.inner.record(name, source.volume)
-            bare = CaseRecord(record.id, record.subject, content_hash(case.image, None))
-            found.append(Volume(record, bare, slices[kept], shows[kept]))
+            found.append(Volume(record, slices[kept], shows[kept]))
             bar.advance(1)
     truth = np.concatenate([one.truth for one in found])
     if len(set(truth.tolist())) < 2:
@@ -280,9 +276,8 @@ def _manifest(
 ) -> dict[str, Any]:
     """What ``manifest.json`` holds; the same fit gives the same, whenever and wherever it is."""
     inner, volumes = source.inner, sorted((*train, *held_out), key=lambda one: one.record.id)
-    bare = Lineage(inner.name, inner.fold, tuple(one.bare for one in volumes))
     records = tuple(one.record for one in volumes)
-    lineage = Lineage(inner.name, inner.fold, records, dict(inner.host), (*inner.ancestors, bare))
+    lineage = Lineage(inner.name, inner.fold, records, dict(inner.host), inner.ancestors)
     return {
         "kind": "selector",
         "version": VERSION,

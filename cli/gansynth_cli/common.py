@@ -97,6 +97,13 @@ def read_pairs(option: str, example: str) -> Callable[..., dict[str, str]]:
     return read
 
 
+synthetic_option = click.option(
+    "--synthetic-source",
+    "synthetic",
+    metavar="RUN",
+    callback=lambda context, parameter, folder: None if folder is None else os.path.abspath(folder),
+    help="The run or bank that drew the cases, if they are synthetic; its own cases count as seen.",
+)
 read_option = click.option(
     "--read",
     multiple=True,
@@ -126,6 +133,7 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
     @click.option("-f", "--fold", default="0", show_default=True, help="Fold number, or all.")
     @subjects_option
     @read_option
+    @synthetic_option
     @root_option
     @functools.wraps(function)
     def wrapped(
@@ -136,6 +144,7 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
         fold: str,
         subjects: str | None,
         read: Mapping[str, str],
+        synthetic: str | None,
         root: str | None,
         **kwargs: Any,
     ) -> Any:
@@ -149,6 +158,7 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
             subjects=subjects,
             root=root,
             read=read,
+            synthetic=synthetic,
         )
         return function(*args, request=request, **kwargs)
 
