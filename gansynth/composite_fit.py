@@ -184,7 +184,7 @@ class _Folder:
                 )
             ancestors = Lineage.from_json(self.manifest["lineage"]).ancestors
             whole = replace(lineage, ancestors=ancestors)
-            same_run(self.out, self.manifest, config, whole.to_json(), resume)
+            same_run(self.out, self.manifest, config, whole, resume)
             before, after = self.manifest["config"][PARTS], json.loads(json.dumps(config))[PARTS]
             self.kept = [
                 part["name"]

@@ -19,7 +19,7 @@ Prints = tuple[str, ...]
 
 CELLS = {2: 32, 3: 16}
 """Cells along each axis of a print, by the number of axes."""
-ALIKE = {2: 0.9, 3: 0.75}
+ALIKE = {2: 0.85, 3: 0.75}
 """Correlation from which two prints are of one image."""
 LEAST_VOXELS = 256
 """Bodies of fewer voxels have no print: too many would be alike."""

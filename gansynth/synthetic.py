@@ -44,14 +44,15 @@ def is_marked(file: Path) -> bool:
     return MARK.encode() in head
 
 
-def refuse_file(file: Path, request: SourceRequest) -> None:
-    """Refuse a synthetic image among cases that are called real.
+def real_file(file: Path, request: SourceRequest) -> Path:
+    """The same file, unless it is a synthetic image among cases that are called real.
 
     Raises:
         IntegrityFault: it has the mark, and the request names nobody who has drawn it.
     """
     if request.synthetic is None and is_marked(file):
         raise _refused(str(file))
+    return file
 
 
 def refuse_named(

@@ -32,7 +32,7 @@ Volumes = dict[str, np.ndarray]
 
 
 def person(number: int, channels: int = 2) -> tuple[Volumes, np.ndarray]:
-    """T1, FLAIR (X, Y, Z) from 0 to 1000, and labels: what bodies have in common, and own detail."""
+    """T1, FLAIR (X, Y, Z) from 0 to 1000, and labels; bodies have in common what is coarse."""
     body = gaussian_filter(np.random.default_rng(0).normal(0, 1, SHAPE), 6)
     volumes = {}
     for name in ("T1", "FLAIR")[:channels]:

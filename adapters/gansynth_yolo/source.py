@@ -24,7 +24,7 @@ from gansynth.sources.planes import resize
 from gansynth.sources.reading import parse_read
 from gansynth.sources.subjects import Split, read_subjects
 from gansynth.space import Space
-from gansynth.synthetic import refuse_file
+from gansynth.synthetic import real_file
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
 from gansynth_yolo.headers import read_pixels, scaled
 from gansynth_yolo.images import Fault, Listing, YoloImage, list_images
@@ -216,7 +216,7 @@ class YoloSource(CaseSource):
             DataFault: unknown, or damaged.
         """
         image = self.image(case_id)
-        refuse_file(image.image, self.request)
+        real_file(image.image, self.request)
         pixels = scaled(image.pixels(), grey=self.grey)
         boxes = Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
         number = self.label_class(case_id)

@@ -42,7 +42,7 @@ from gansynth.sources.pairs import likely_labels, mismatches, odd_labels, whole_
 from gansynth.sources.reading import VolumeOptions
 from gansynth.sources.subjects import Split
 from gansynth.space import Space
-from gansynth.synthetic import refuse_file
+from gansynth.synthetic import real_file
 
 log = logging.getLogger("gansynth")
 
@@ -275,8 +275,7 @@ class VolumeSource(CaseSource):
         return np.concatenate(channels), labels, reference
 
     def _image(self, file: Path) -> Volume:
-        refuse_file(file, self.request)
-        return read_nifti(file, ndim=(3, 4) if self.listing.stacked else (3,))
+        return read_nifti(real_file(file, self.request), ndim=(3, 4)[: 1 + self.listing.stacked])
 
     def _channels_of(self, file: Path, reference: Volume, other: Path) -> npt.NDArray[Any]:
         volume = reference if file == other else self._image(file)
