@@ -18,11 +18,9 @@ import numpy.typing as npt
 Prints = tuple[str, ...]
 
 CELLS = {2: 32, 3: 16}
-"""Cells along each axis of a print, by the number of axes."""
+"""Cells along each axis of a print, by the number of axes; bodies of fewer voxels have none."""
 ALIKE = {2: 0.85, 3: 0.75}
 """Correlation from which two prints are of one image."""
-LEAST_VOXELS = 256
-"""Bodies of fewer voxels have no print: too many would be alike."""
 _SMOOTH = 1.0
 """Sigma, in cells, of what is taken off."""
 _STEPS = 2.0
@@ -111,7 +109,7 @@ def _turns(ndim: int) -> tuple[npt.NDArray[np.intp], ...]:
     """For each turn and flip of a grid, which cell goes where."""
     cells = np.arange(CELLS[ndim] ** ndim).reshape([CELLS[ndim]] * ndim)
     return tuple(
-        np.flip(cells.transpose(order), [axis for axis in range(ndim) if flips[axis]]).ravel()
+        np.flip(cells.transpose(order), tuple(axis for axis in range(ndim) if flips[axis])).ravel()
         for order in itertools.permutations(range(ndim))
         for flips in itertools.product((False, True), repeat=ndim)
     )
@@ -126,7 +124,7 @@ def _print(image: npt.NDArray[np.floating]) -> str:
     if image.ndim not in CELLS or not np.isfinite(image).all():
         return ""
     body = _body(image.astype(np.float32, copy=False))
-    if body.size < LEAST_VOXELS or np.ptp(body) == 0:
+    if body.size < CELLS[image.ndim] ** image.ndim or np.ptp(body) == 0:
         return ""
     cells = _averaged(body, CELLS[image.ndim])
     cells -= gaussian_filter(cells, _SMOOTH, mode="nearest")

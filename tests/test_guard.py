@@ -165,8 +165,8 @@ None says truthfully that they are not.
 def seen_disguised(folder: Path, name: str, number: int) -> Lineage:
     """What a run has seen that was fitted on a disguised person, among others."""
     change, how, _ = DISGUISES[name]
-    for case, one in (("a_1", number), ("a_2", 100), ("a_3", 101)):
-        write(folder, case, *change(*person(one)), **how)
+    for case, one_of in (("a_1", number), ("a_2", 100), ("a_3", 101)):
+        write(folder, case, *change(*person(one_of)), **how)
     return opened(folder, read={"spacing": "native"}).lineage()
 
 

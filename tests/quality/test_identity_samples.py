@@ -84,7 +84,7 @@ def test_the_audit_finds_cases_in_what_is_not_for_sharing(runs, tmp_path):
 
 def test_a_shared_sample_tells_no_more_than_how_it_was_drawn(runs, shared):
     told = json.loads((shared / "sample-0001.json").read_text())
-    assert set(told) == {"sample", "seed", "run", "generator", "gansynth", "edits"}
+    assert set(told) == {"synthetic", "sample", "seed", "run", "generator", "gansynth", "edits"}
     assert (told["sample"], told["edits"]) == (1, ["shift"])
 
 
