@@ -19,7 +19,7 @@ Prints = tuple[str, ...]
 
 CELLS = {2: 32, 3: 16}
 """Cells along each axis of a print, by the number of axes; bodies of fewer voxels have none."""
-ALIKE = {2: 0.85, 3: 0.75}
+ALIKE = {2: 0.85, 3: 0.77}
 """Correlation from which two prints are of one image."""
 _SMOOTH = 1.0
 """Sigma, in cells, of what is taken off."""
