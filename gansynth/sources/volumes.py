@@ -217,8 +217,7 @@ class VolumeSource(CaseSource):
             DataFault: damaged, or on another grid than the case, or not of its labels.
         """
         reference, volume = self.entry(case_id).reference, read_nifti(file)
-        other = read_nifti(reference, ndim=(3, 4))
-        for problem in mismatches(file, volume, reference, other):
+        for problem in mismatches(file, volume, reference, read_nifti(reference, ndim=(3, 4))):
             raise DataFault(problem)
         labels = whole_labels(file, canonical(volume)[0])
         unknown = sorted(set(np.unique(labels).tolist()) - set(self.schema.label_values))
