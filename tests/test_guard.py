@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.fingerprint import ALIKE, alike, closeness, prints_of, unpacked
+from gansynth.integrity import read_nifti
 from gansynth.lineage import CaseRecord, Lineage, claim, guard, matches
 from gansynth.png import png_bytes
 from gansynth.registry import installed
@@ -197,7 +198,7 @@ def test_what_was_fitted_on_a_disguised_image_is_not_started_from(
     tiny = [f"--set={k}=4" for k in ("width", "d_width")]
     tiny += ["--set=steps=0", "--set=levels=2", "--set=precision=fp32", "--read", "size=16"]
     first = tmp_path / "first"
-    data = ("--data", f"nifti:{tmp_path / 'elsewhere'}", "-f", "all")
+    data: tuple[object, ...] = ("--data", f"nifti:{tmp_path / 'elsewhere'}", "-f", "all")
     run = run_cli("fit", "cgan3d", *data, *tiny, "--device", "cpu", "-o", first)
     assert run.exit_code == 0, run.stderr
     data = ("--data", f"nifti:{host.request.where}", "-f", "0", "--init-from", first)
@@ -223,7 +224,7 @@ def test_other_people_are_not_recognised(host):
 )
 def test_no_two_people_of_a_real_data_set_look_alike(pattern):
     files = sorted(DATA.glob(pattern))
-    texts = [prints_of(np.asarray(nib.load(f).dataobj, np.float32)[None])[0] for f in files]
+    texts = [prints_of(read_nifti(f).array[None])[0] for f in files]
     assert len(texts) >= 77
     assert all(texts)
     vectors = np.stack([unpacked(text) for text in texts])
