@@ -193,8 +193,6 @@ def check_injection(
     injection: Injection,
     source: CaseSource,
     held_out: Sequence[CaseRecord],
-    *,
-    content: bool = True,
 ) -> Lineage | None:
     """Check all that an injection asks of samples; for every host, before anything long starts.
 
@@ -202,7 +200,6 @@ def check_injection(
         injection: names a run or a bank.
         source: the host's cases.
         held_out: records of those it holds out.
-        content: also compare every image with those that are held out; they are read for that.
 
     Returns:
         Lineage of the cases of another source that samples are drawn of; None if there are none.
@@ -230,7 +227,7 @@ def check_injection(
         _check_weights(Path(asking.weights), manifest, source, held_out)
     if asking.conditions is None:
         return None
-    return _check_conditions(asking.conditions, injection.run, manifest, source, held_out, content)
+    return _check_conditions(asking.conditions, injection.run, manifest, source, held_out)
 
 
 def _check_weights(
@@ -250,7 +247,6 @@ def _check_conditions(
     manifest: Mapping[str, Any],
     source: CaseSource,
     held_out: Sequence[CaseRecord],
-    content: bool,
 ) -> Lineage:
     from gansynth.conditions.base_source import open_base
     from gansynth.registry import installed
@@ -267,6 +263,4 @@ def _check_conditions(
         dataset=source.name,
         way_out="Leave these cases out of it, or name another source",
     )
-    if content:
-        base.guard_images(source)
     return lineage

@@ -22,6 +22,7 @@ from gansynth.lineage import Lineage
 from gansynth.schema import OUTSIDE, Boxes, FloatArray, LabelArray, Schema
 from gansynth.sources.names import FILE
 from gansynth.sources.written import write_volume
+from gansynth.synthetic import KEY
 
 if TYPE_CHECKING:
     from gansynth.run import Run
@@ -38,10 +39,14 @@ class DatasetWriter:
         folder: an empty one.
         schema: of what is written.
         made: what else ``dataset.json`` says; JSON.
+        synthetic: whether images are drawn; of real ones label maps alone carry the mark.
     """
 
-    def __init__(self, folder: Path, schema: Schema, made: Mapping[str, Any]) -> None:
-        self.folder, self.schema, self.made = folder, schema, dict(made)
+    def __init__(
+        self, folder: Path, schema: Schema, made: Mapping[str, Any], *, synthetic: bool = True
+    ) -> None:
+        self.folder, self.schema, self.synthetic = folder, schema, synthetic
+        self.made = {KEY: True, **made} if synthetic else dict(made)
         self.provenance: dict[str, Mapping[str, Any]] = {}
         self._cases, self._labelled = 0, False
 
@@ -77,11 +82,12 @@ class DatasetWriter:
             affine = np.diag([*spacing[::-1], 1.0])
         for number, channel in enumerate(image):
             path = self.folder / "images" / f"{name}_{number:04d}{ENDING}"
-            write_volume(path, channel.astype(np.float32), affine)
+            write_volume(path, channel.astype(np.float32), affine, synthetic=self.synthetic)
         if labels is not None:
             self._labelled = True
             inside = np.where(labels == OUTSIDE, np.int16(0), labels)
-            write_volume(self.folder / "labels" / f"{name}{ENDING}", inside, affine)
+            path = self.folder / "labels" / f"{name}{ENDING}"
+            write_volume(path, inside, affine, synthetic=True)
         if boxes is not None and self.schema.box_classes:
             path = self.folder / "boxes" / f"{name}.csv"
             with disk_errors(path):
@@ -157,7 +163,7 @@ def write_provenance(
     Raises:
         EnvironmentFault: the disk refuses.
     """
-    document: dict[str, Any] = {"gansynth": __version__}
+    document: dict[str, Any] = {KEY: True, "gansynth": __version__}
     if folder is not None:
         document["folder"] = os.path.abspath(folder)
     if lineage is not None:

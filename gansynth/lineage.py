@@ -1,7 +1,8 @@
 """Which cases a generator, a filter or a bank has seen, and the guard that keeps test cases unseen.
 
-Everything here fails closed: a held-out case that shares an id, a subject or its very content with
-a training case stops the command with exit 6, and the message names the cases.
+Everything here fails closed: a held-out case that shares an id or a subject with a training case,
+or shows an identical or near-identical image, stops the command with exit 6, and the message names
+the cases.
 """
 
 from __future__ import annotations
@@ -13,15 +14,41 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gansynth.errors import IntegrityFault
+from gansynth.fingerprint import Prints, alike
 
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """One case as lineage remembers it: its id, its subject, the SHA-256 of its arrays."""
+    """One case as lineage remembers it.
+
+    Attributes:
+        id: the case.
+        subject: the person it is of.
+        sha256: of its arrays.
+        image: SHA-256 of its image alone; empty if that shows nothing, or in a record of a version
+            that did not keep it.
+        prints: of its channels, see ``gansynth.fingerprint``; empty as ``image`` is.
+    """
 
     id: str
     subject: str
     sha256: str
+    image: str = ""
+    prints: Prints = ()
+
+    @property
+    def plain(self) -> CaseRecord:
+        """The same without what older versions did not keep."""
+        return replace(self, image="", prints=())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("image", "prints")}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> CaseRecord:
+        """Read what ``to_json`` wrote, in this version or one before."""
+        return cls(**{**doc, "prints": tuple(doc.get("prints", ()))})
 
 
 @dataclass(frozen=True)
@@ -61,14 +88,23 @@ class Lineage:
     def within(self, other: Lineage) -> bool:
         """Whether another lineage, without its ancestors, holds all cases of this one."""
         same = (self.dataset, self.fold) == (other.dataset, other.fold)
-        return same and set(self.cases) <= set(other.cases)
+        return same and {c.plain for c in self.cases} <= {c.plain for c in other.cases}
+
+    @property
+    def plain(self) -> Lineage:
+        """The same without what older versions did not keep of each case."""
+        return replace(
+            self,
+            cases=tuple(case.plain for case in self.cases),
+            ancestors=tuple(ancestor.plain for ancestor in self.ancestors),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back."""
         doc = {
             "dataset": self.dataset,
             "fold": self.fold,
-            "cases": [asdict(c) for c in self.cases],
+            "cases": [case.to_json() for case in self.cases],
             "host": dict(self.host),
         }
         if self.ancestors:
@@ -81,7 +117,7 @@ class Lineage:
         return cls(
             dataset=doc["dataset"],
             fold=str(doc["fold"]),
-            cases=tuple(CaseRecord(**c) for c in doc["cases"]),
+            cases=tuple(map(CaseRecord.from_json, doc["cases"])),
             host=dict(doc["host"]),
             ancestors=tuple(cls.from_json(a) for a in doc.get("ancestors", ())),
         )
@@ -95,13 +131,7 @@ def guard(
     dataset: str | None = None,
     way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
 ) -> None:
-    """Refuse if anything seen is held out, by id, by subject, or by content; ancestors count too.
-
-    Content is compared with everything. Ids and subjects mean something within one data set only:
-    two data sets may each have a ``case_001``. So they are compared with what was seen of the
-    held-out cases' own data set, however it was read (``msd:Task04_Hippocampus`` is
-    ``nnunet:Dataset004_Hippocampus``), and of data sets without a name. A case of the same scan
-    that was preprocessed in another way, in a data set of another name, is *not* noticed.
+    """Refuse if anything seen is held out (see ``matches``); ancestors count too.
 
     Args:
         seen: the lineage of the generator or bank.
@@ -116,8 +146,9 @@ def guard(
     held_out = tuple(held_out)
     own = seen.dataset if dataset is None else dataset
     for lineage in seen.everyone():
-        leaks = _leaks(lineage, held_out, same_data(lineage.dataset, own))
-        if leaks:
+        found = matches(lineage, held_out, own)
+        if found:
+            leaks = [f"{case} ({match})" for case, match in found.items()]
             maker = what if lineage is seen else f"{what}'s ancestor"
             raise IntegrityFault(
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
@@ -125,19 +156,75 @@ def guard(
             )
 
 
-def _leaks(seen: Lineage, held_out: Iterable[CaseRecord], same: bool) -> list[str]:
-    ids = {c.id for c in seen.cases} if same else set()
+@dataclass(frozen=True)
+class Match:
+    """What a case shares with one that was seen.
+
+    Attributes:
+        what: ``id``, ``content``, ``image``, ``print`` (a near-identical image) or ``subject``.
+        seen: the id of the case that was seen.
+    """
+
+    what: str
+    seen: str
+
+    def __str__(self) -> str:
+        """For a message."""
+        said = {"content": "same content as", "image": "identical image of"}
+        said |= {"print": "near-identical image of", "subject": "same subject as"}
+        return f"{said[self.what]} {self.seen}" if self.what in said else "the case itself"
+
+
+def matches(seen: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, Match]:
+    """Which cases share an id, an image or a subject with one that was seen; no ancestors.
+
+    Contents and images are compared with everything. Ids and subjects mean something within one
+    data set only: two data sets may each have a ``case_001``. So they are compared with what was
+    seen of the cases' own data set, however it was read (``msd:Task04_Hippocampus`` is
+    ``nnunet:Dataset004_Hippocampus``), and of data sets without a name. There, slices and pictures
+    are not compared by their prints: neighbours of one person look alike, and subjects decide.
+
+    Args:
+        seen: a lineage.
+        cases: records of the cases that are looked for.
+        dataset: their data set.
+
+    Returns:
+        Id of a case -> what it shares; the first of id, content, image, print and subject.
+    """
+    cases, same = tuple(cases), same_data(seen.dataset, dataset)
+    ids = {c.id: c.id for c in seen.cases} if same else {}
     subjects = {c.subject: c.id for c in seen.cases} if same else {}
-    hashes = {c.sha256: c.id for c in seen.cases}
-    leaks: list[str] = []
-    for case in held_out:
-        if case.id in ids:
-            leaks.append(f"{case.id} (the case itself)")
-        elif case.sha256 in hashes:
-            leaks.append(f"{case.id} (same content as {hashes[case.sha256]})")
-        elif case.subject in subjects:
-            leaks.append(f"{case.id} (same subject as {subjects[case.subject]})")
-    return leaks
+    contents = {c.sha256: c.id for c in seen.cases}
+    images = {c.image: c.id for c in seen.cases if c.image}
+    prints = alike(
+        [c.prints for c in seen.cases], [c.prints for c in cases], axes=(3,) if same else (2, 3)
+    )
+    found: dict[str, Match] = {}
+    for index, case in enumerate(cases):
+        ways = (
+            ("id", ids.get(case.id)),
+            ("content", contents.get(case.sha256)),
+            ("image", images.get(case.image)),
+            ("print", seen.cases[prints[index]].id if index in prints else None),
+            ("subject", subjects.get(case.subject)),
+        )
+        match = next((Match(what, other) for what, other in ways if other is not None), None)
+        if match is not None:
+            found[case.id] = match
+    return found
+
+
+def claim(seen: Lineage) -> str:
+    """What is known once ``guard`` has passed, in words."""
+    bare = [one for one in seen.everyone() if any(not case.image for case in one.cases)]
+    if not bare:
+        return "none found: compared by ids, subjects, identical and near-identical images"
+    names = ", ".join(sorted({one.dataset or "unknown data" for one in bare}))
+    return (
+        "none found: compared by ids, subjects and contents; images could not be compared with all "
+        f"of {names}, whose record has none of theirs"
+    )
 
 
 def same_data(one: str, other: str) -> bool:

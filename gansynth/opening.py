@@ -140,7 +140,8 @@ def same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o"
         )
-    if _unnamed(Lineage.from_json(manifest["lineage"])) != _unnamed(lineage):
+    # An older run's record holds no more than the plain one.
+    if _unnamed(Lineage.from_json(manifest["lineage"]).plain) != _unnamed(lineage.plain):
         raise UsageFault(
             f"{out}: the training cases have changed since this run began; expected the same "
             "cases to resume it; choose another -o"

@@ -286,7 +286,7 @@ class _Writer:
 
     def _save(self, name: str, pixels: npt.NDArray[Any]) -> tuple[str, str]:
         """Write a picture; its name and SHA-256."""
-        return self._save_bytes(name, png_bytes(pixels))
+        return self._save_bytes(name, png_bytes(pixels, synthetic=True))
 
     def _save_bytes(self, name: str, data: bytes) -> tuple[str, str]:
         path = self.folder / name

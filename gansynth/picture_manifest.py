@@ -16,6 +16,7 @@ from gansynth.composite_spec import folder_name
 from gansynth.integrity import write_bytes_atomic, write_json_atomic
 from gansynth.labelmaps import boxes_of
 from gansynth.schema import Sample, Schema
+from gansynth.synthetic import KEY
 
 VERSION = 1
 COLUMNS = (
@@ -114,6 +115,7 @@ class Manifest:
         """
         document = {
             "version": VERSION,
+            KEY: True,
             **self.made,
             "channels": list(self.windows),
             "labels": dict(self.schema.labels),

@@ -1,4 +1,6 @@
-"""Arrays as PNG files: nothing in them but pixels, so equal arrays are equal bytes."""
+"""Arrays as PNG files: nothing in them but pixels, and the mark of drawn ones, so equal arrays are
+equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.schema import Boxes, FloatArray, LabelArray
+from gansynth.synthetic import MARK
 
 
-def png_bytes(pixels: npt.NDArray[Any]) -> bytes:
-    """A PNG file of uint8 (H, W), uint16 (H, W) or uint8 (H, W, 3)."""
+def png_bytes(pixels: npt.NDArray[Any], *, synthetic: bool = False) -> bytes:
+    """A PNG file of uint8 (H, W), uint16 (H, W) or uint8 (H, W, 3), marked if it is synthetic."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="PNG")
+    stream, text = io.BytesIO(), PngInfo()
+    if synthetic:
+        text.add_text("Source", MARK)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="PNG", pnginfo=text)
     return stream.getvalue()
 
 

@@ -68,7 +68,7 @@ def predict_cases(
     schema = replace(cases.schema, labels=run.schema.labels)
     made = {"drawn_by": made_by(run, cases)["drawn_by"]}
     with whole_folder(out, anew=anew) as folder, reporter.task(len(ids), "label maps") as bar:
-        writer = DatasetWriter(folder, schema, made)
+        writer = DatasetWriter(folder, schema, made, synthetic=False)
         for case_id in ids:
             case = cases.load(case_id)
             labels = labeller.draw(case, cases.schema)

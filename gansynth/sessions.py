@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,7 +285,7 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
     document: dict[str, Any] = {
         "dataset": lineage.dataset,
         "fold": lineage.fold,
-        "cases": [asdict(case) for case in lineage.cases],
+        "cases": [case.plain.to_json() for case in lineage.cases],
     }
     if lineage.ancestors:
         document["ancestors"] = [_lineage(ancestor) for ancestor in lineage.ancestors]

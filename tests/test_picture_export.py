@@ -82,7 +82,9 @@ def lines(out: Path) -> list[dict[str, str]]:
 
 def read_back(out: Path, number: int = 0) -> Any:
     read = document(out)["read"][number]
-    return open_pictures(SourceRequest("pictures", str(out), fold="all", read=read))
+    return open_pictures(
+        SourceRequest("pictures", str(out), fold="all", read=read, synthetic="run")
+    )
 
 
 def read_plainly(out: Path) -> Any:
@@ -238,7 +240,7 @@ def test_files_have_one_time_that_is_not_theirs(tmp_path):
     assert {p.stat().st_mtime for p in (tmp_path / "out").rglob("*")} == {TIME}
 
 
-def test_pictures_hold_pixels_only(tmp_path):
+def test_pictures_hold_pixels_and_the_mark_of_samples_only(tmp_path):
     export(tmp_path / "out", Drawer(), overlay=True)
     for path in (tmp_path / "out").rglob("*.png"):
         data = path.read_bytes()
@@ -246,7 +248,7 @@ def test_pictures_hold_pixels_only(tmp_path):
         while at < len(data):
             kinds.add(data[at + 4 : at + 8])
             at += 12 + int.from_bytes(data[at : at + 4], "big")
-        assert kinds == {b"IHDR", b"IDAT", b"IEND"}
+        assert kinds == {b"IHDR", b"tEXt", b"IDAT", b"IEND"}
 
 
 def test_equal_exports_are_equal_to_the_byte(tmp_path):
@@ -353,10 +355,10 @@ def fail_late(error: OSError) -> Callable[..., Any]:
     """A stand-in for ``png_bytes`` that works four times."""
     left, work = iter(range(4)), png.png_bytes
 
-    def data(pixels: Any) -> bytes:
+    def data(pixels: Any, **how: Any) -> bytes:
         if next(left, None) is None:
             raise error
-        return work(pixels)
+        return work(pixels, **how)
 
     return data
 

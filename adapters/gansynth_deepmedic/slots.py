@@ -157,7 +157,7 @@ def _write(
         return None
     home = slot_folder(folder, number)
     told = replace(made, roi=allowed) if patches and plan.restricted == "roi" else made
-    write_case(home, plan.source.config.channels, case, told)
+    write_case(home, plan.source.config.channels, case, told, synthetic=True)
     if patches and plan.restricted == "maps":
         _write_maps(plan, home, case, made, allowed)
     seat = seat_of(sample.provenance)

@@ -29,6 +29,7 @@ from gansynth.sources.reading import parse_read, reads
 from gansynth.sources.subjects import Split
 from gansynth.sources.volumes import VolumeSource
 from gansynth.space import Space
+from gansynth.synthetic import real_file
 from gansynth_deepmedic.cases import Cases, class_labels, list_cases
 from gansynth_deepmedic.configs import (
     Listed,
@@ -209,7 +210,7 @@ class DeepMedicSource(VolumeSource):
 
     def _turned(self, file: Path, reference: Volume, other: Path) -> npt.NDArray[Any]:
         """A file's array (D, H, W), turned as the label map is."""
-        volume = read_nifti(file)
+        volume = read_nifti(real_file(file, self.request))
         for problem in other_shape(file, volume.array.shape, other, reference.array.shape):
             raise DataFault(problem)
         return canonical(volume._replace(affine=reference.affine))[0]

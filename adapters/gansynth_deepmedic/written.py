@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.integrity import disk_errors, read_nifti, read_nifti_header
+from gansynth.synthetic import marked
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded
 from gansynth_deepmedic.layout import ENDING, LABELS, ROI, file_names
@@ -21,8 +22,10 @@ _PACKED = 4
 """gzip's level: images of noise hardly get smaller beyond, and every subepoch unpacks them."""
 
 
-def nifti(array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
-    """A gzipped NIfTI file without texts, names or times.
+def nifti(
+    array: npt.NDArray[Any], affine: npt.NDArray[np.float64], *, synthetic: bool = False
+) -> bytes:
+    """A gzipped NIfTI file without texts, names or times; marked if it is synthetic.
 
     Args:
         array: (X, Y, Z) as it is to be stored.
@@ -32,6 +35,7 @@ def nifti(array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
 
     image = nib.Nifti1Image(np.asarray(array), affine)
     image.header.set_xyzt_units("mm")
+    image = marked(image) if synthetic else image
     return gzip.compress(image.to_bytes(), _PACKED, mtime=0)
 
 
@@ -55,7 +59,14 @@ def affine_of(file: str) -> npt.NDArray[np.float64]:
     return read_nifti_header(file).affine
 
 
-def write_case(folder: Path, channels: Sequence[str], case: HostCase, loaded: Loaded) -> HostCase:
+def write_case(
+    folder: Path,
+    channels: Sequence[str],
+    case: HostCase,
+    loaded: Loaded,
+    *,
+    synthetic: bool = False,
+) -> HostCase:
     """Write the files of a case, each with the affine of the real file that it stands for.
 
     Args:
@@ -63,6 +74,7 @@ def write_case(folder: Path, channels: Sequence[str], case: HostCase, loaded: Lo
         channels: names of the channels.
         case: the real case; channels that it lacks are not written.
         loaded: what to write.
+        synthetic: whether a sample is in it.
 
     Returns:
         The case with the files that were written.
@@ -72,7 +84,7 @@ def write_case(folder: Path, channels: Sequence[str], case: HostCase, loaded: Lo
 
     def write(name: str, array: npt.NDArray[Any], like: str) -> str:
         file = folder / f"{name}{ENDING}"
-        data = nifti(array, affine_of(like))
+        data = nifti(array, affine_of(like), synthetic=synthetic)
         with disk_errors(file, len(data)):
             file.write_bytes(data)
         return str(file)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -183,14 +183,14 @@ class MixConfig:
             "cascade": self.cascade,
             "subjects": self.subjects,
             "patience": self.patience,
-            "held_out": [asdict(record) for record in self.held_out],
+            "held_out": [record.to_json() for record in self.held_out],
         }
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> MixConfig:
         """Read what ``to_json`` wrote."""
         injection = Injection.from_json(doc["injection"])
-        held_out = tuple(CaseRecord(**record) for record in doc["held_out"])
+        held_out = tuple(map(CaseRecord.from_json, doc["held_out"]))
         return cls(**{**doc, "injection": injection, "held_out": held_out})
 
     @classmethod

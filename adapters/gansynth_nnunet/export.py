@@ -21,6 +21,7 @@ from gansynth.quality.traces.wanted import names_in
 from gansynth.reporting import Reporter
 from gansynth.sharing import forget_times
 from gansynth.supply import BankSize
+from gansynth.synthetic import KEY
 from gansynth_nnunet import export_mixed, export_raw
 from gansynth_nnunet.export_plan import NOT_ANONYMOUS, ONE_FOLD, ExportPlan, plan_export
 
@@ -91,6 +92,7 @@ def _manifest(plan: ExportPlan, reader: BankReader) -> dict[str, Any]:
     mixed = plan.content == "mixed"
     document = {
         "gansynth": __version__,
+        KEY: not mixed,
         "content": plan.content,
         "synthetic_cases": plan.samples,
         "generator": None if plan.manifest is None else plan.manifest["generator"],

@@ -16,6 +16,7 @@ from gansynth.errors import DataFault
 from gansynth.integrity import write_json_atomic
 from gansynth.reporting import Task
 from gansynth.schema import LabelArray
+from gansynth.synthetic import KEY
 from gansynth_nnunet.class_locations import Key
 from gansynth_nnunet.splits import SPLITS
 
@@ -43,7 +44,7 @@ def write(
     Raises:
         DataFault: a file of a real case is missing.
     """
-    _write_documents(plan, folder, len(plan.real) + len(ids))
+    _write_documents(plan, folder, tuple(ids))
     source = plan.adapter.host
     data, truth = folder / source.folder.name, folder / TRUTH
     data.mkdir()
@@ -63,7 +64,7 @@ def write(
     write_json_atomic(folder / SPLITS, [fold])
 
 
-def _write_documents(plan: ExportPlan, folder: Path, cases: int) -> None:
+def _write_documents(plan: ExportPlan, folder: Path, synthetic: Sequence[str]) -> None:
     """Plans of the one configuration that there are data of, data set and fingerprint."""
     source = plan.adapter.host
     # A next stage would be looked for at validation; nothing of it is here.
@@ -76,7 +77,8 @@ def _write_documents(plan: ExportPlan, folder: Path, cases: int) -> None:
     }
     write_json_atomic(folder / source.plans.path.name, plans)
     document = {k: v for k, v in source.dataset_json.items() if k != "dataset"}
-    document |= {"name": plan.name[11:], "numTraining": cases}
+    document |= {"name": plan.name[11:], "numTraining": len(plan.real) + len(synthetic)}
+    document[KEY] = list(synthetic)
     write_json_atomic(folder / "dataset.json", document)
     shutil.copyfile(source.plans.folder / FINGERPRINT, folder / FINGERPRINT)
 

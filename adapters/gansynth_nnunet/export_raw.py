@@ -17,6 +17,7 @@ from gansynth.integrity import write_json_atomic
 from gansynth.reporting import Task
 from gansynth.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.sharing import nifti_bytes
+from gansynth.synthetic import KEY
 
 if TYPE_CHECKING:
     from gansynth_nnunet.export_plan import ExportPlan
@@ -73,6 +74,7 @@ def _document(plan: ExportPlan) -> dict[str, Any]:
         "labels": source.dataset_json["labels"],
         "numTraining": plan.samples,
         "file_ending": ENDING,
+        KEY: True,
     }
     order = source.dataset_json.get("regions_class_order")
     return document if order is None else {**document, "regions_class_order": order}

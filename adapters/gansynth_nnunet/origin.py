@@ -64,12 +64,7 @@ def open_origin(config: MixConfig, training: Training) -> Origin:
         )
     lineage = Lineage.from_json(manifest["lineage"])
     refuse_conditions(config.injection, manifest, source.host)
-    conditions = check_injection(
-        config.injection,
-        source,
-        held_out,
-        content=not config.held_out,  # else the adapter has just done that
-    )
+    conditions = check_injection(config.injection, source, held_out)
     if conditions is not None:
         lineage = lineage.joined(conditions)
     return Origin(source, lineage, describe_generator(config.generator, manifest), manifest)

@@ -23,6 +23,7 @@ from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.divided import divide
 from gansynth.space import Space
+from gansynth.synthetic import refuse_named
 from gansynth_nnunet.cases import CaseFiles
 from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
@@ -95,6 +96,7 @@ class NnunetSource(CaseSource):
         self._ids = self._find_cases()
         self._subjects = known_subjects(home, self._ids, request.subjects)
         self._train, self._held_out = self._fold()
+        refuse_named(self.dataset_json, path, (*self._train, *self._held_out), request)
 
     # -- what the host says ----------------------------------------------------------------------
 

@@ -162,7 +162,7 @@ class YoloConfig:
             "request": dict(self.request),
             "output": str(self.output.absolute()),
             "patience": self.patience,
-            "held_out": [asdict(record) for record in self.held_out],
+            "held_out": [record.to_json() for record in self.held_out],
         }
 
     @classmethod
@@ -180,7 +180,7 @@ class YoloConfig:
                 request=doc["request"],
                 output=Path(doc["output"]),
                 patience=doc["patience"],
-                held_out=tuple(CaseRecord(**record) for record in doc["held_out"]),
+                held_out=tuple(map(CaseRecord.from_json, doc["held_out"])),
             )
         except (KeyError, TypeError) as error:
             raise IntegrityFault(

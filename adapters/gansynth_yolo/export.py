@@ -24,6 +24,7 @@ from gansynth.quality.traces.wanted import names_in
 from gansynth.reporting import Reporter
 from gansynth.sharing import forget_times
 from gansynth.supply import BankSize
+from gansynth.synthetic import KEY
 from gansynth_yolo.export_plan import ExportPlan, plan_export
 from gansynth_yolo.labels import as_rows, label_text
 from gansynth_yolo.mirror import names_of, parts, place
@@ -152,7 +153,7 @@ def _write_sample(plan: ExportPlan, folder: Path, number: int, sample: BankSampl
     for part in ("images", "labels"):
         (folder / part / SYNTHETIC).mkdir(parents=True, exist_ok=True)
     flat = image[..., 0] if image.shape[2] == 1 else image
-    (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(png_bytes(flat))
+    (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(png_bytes(flat, synthetic=True))
     rows = as_rows(boxes[:, [1, 0, 3, 2]], labels, image.shape[:2])
     (folder / "labels" / SYNTHETIC / f"{name}.txt").write_text(label_text(rows), "utf-8")
     return Written(name, sample.id, len(boxes))
@@ -187,6 +188,7 @@ def _manifest(
     synthetic = sum(one.boxes for one in written)
     document: dict[str, Any] = {
         "gansynth": __version__,
+        KEY: not mixed,
         "content": plan.content,
         "names": list(plan.source.file.names),
         "images": {"synthetic": len(written)},

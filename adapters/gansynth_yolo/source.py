@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.errors import DataFault, UsageFault
+from gansynth.fingerprint import prints_of
 from gansynth.lineage import CaseRecord, guard_split
 from gansynth.schema import Boxes, Case, Schema, content_hash
 from gansynth.sources.base import CaseSource, SourceRequest
@@ -23,6 +24,7 @@ from gansynth.sources.planes import resize
 from gansynth.sources.reading import parse_read, reads
 from gansynth.sources.subjects import Split, read_subjects
 from gansynth.space import Space
+from gansynth.synthetic import real_file
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
 from gansynth_yolo.headers import read_pixels, scaled
 from gansynth_yolo.images import Fault, Listing, YoloImage, list_images
@@ -215,6 +217,7 @@ class YoloSource(CaseSource):
             DataFault: unknown, or damaged.
         """
         image = self.image(case_id)
+        real_file(image.image, self.request)
         pixels = scaled(image.pixels(), grey=self.grey)
         boxes = Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
         number = self.label_class(case_id)
@@ -234,10 +237,13 @@ class YoloSource(CaseSource):
         """
         image = self.image(case_id)
         pixels = read_pixels(image.image)
-        digest = content_hash(pixels)
+        digest, subject = content_hash(pixels), self.subject(case_id)
         if pixels.min() == pixels.max():
             digest = hashlib.sha256(f"{digest} {self.name} {case_id}".encode()).hexdigest()
-        return CaseRecord(case_id, self.subject(case_id), digest)
+            return CaseRecord(case_id, subject, digest)
+        return CaseRecord(
+            case_id, subject, digest, digest, prints_of(scaled(pixels, grey=self.grey))
+        )
 
     def image(self, case_id: str) -> YoloImage:
         """The files of a case.

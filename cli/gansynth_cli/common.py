@@ -97,6 +97,13 @@ def read_pairs(option: str, example: str) -> Callable[..., dict[str, str]]:
     return read
 
 
+synthetic_option = click.option(
+    "--synthetic-source",
+    "synthetic",
+    metavar="RUN",
+    callback=lambda context, parameter, folder: None if folder is None else os.path.abspath(folder),
+    help="The run or bank that drew the cases, if they are synthetic; its own cases count as seen.",
+)
 read_option = click.option(
     "--read",
     multiple=True,
@@ -136,7 +143,7 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
     return wrapped  # type: ignore[no-any-return]
 
 
-READING = ("configuration", "plans", "fold", "subjects", "read", "root")
+READING = ("configuration", "plans", "fold", "subjects", "read", "synthetic", "root")
 
 
 def with_reading(function: F) -> F:
@@ -147,6 +154,7 @@ def with_reading(function: F) -> F:
     @click.option("-f", "--fold", help="Fold number, or all.  [default: 0]")
     @subjects_option
     @read_option
+    @synthetic_option
     @root_option
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -12,18 +12,17 @@ A channel is the run's if it is called so, in upper or lower case: ``T1`` is ``t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import CaseRecord
-from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema, content_hash
+from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.sources.base import CaseSource, SourceRequest, Wrapped
 from gansynth.sources.grid import same_spacing
 
@@ -136,44 +135,6 @@ class BaseSource(Wrapped):
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record of a case as it is handed out here."""
         return self.base.record(case_id, load or self.load)
-
-    def records(self, ids: Iterable[str]) -> tuple[CaseRecord, ...]:
-        """Lineage records of cases, sorted by id."""
-        return tuple(self._seen[i][0] if i in self._seen else self.record(i) for i in sorted(ids))
-
-    @cached_property
-    def _seen(self) -> dict[str, tuple[CaseRecord, str]]:
-        """Training case -> record, and hash of its image alone, empty if that shows nothing."""
-        found = {}
-        for case_id in self.train_ids:
-            case = self.load(case_id)
-
-            def at_hand(_: str, case: Case = case) -> Case:
-                return case
-
-            found[case_id] = self.record(case_id, at_hand), _image_hash(case)
-        return found
-
-    def guard_images(self, source: CaseSource) -> None:
-        """Refuse if an image is one that a host holds out, whatever its labels are.
-
-        A case without labels has another content than the same case with some, and still is it.
-
-        Args:
-            source: the host's cases.
-
-        Raises:
-            IntegrityFault: naming the cases.
-        """
-        seen = {image: case_id for case_id, (_, image) in self._seen.items() if image}
-        for case_id in source.held_out_ids:
-            same = seen.get(_image_hash(source.load(case_id)))
-            if same is not None:
-                raise IntegrityFault(
-                    f"leakage: {_said(self.base)}: {same} shows the same image as {case_id}, which "
-                    f"{source.name} fold {source.fold} holds out; expected none of these. Leave it "
-                    "out of that source"
-                )
 
 
 def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = True) -> BaseSource:
@@ -364,11 +325,6 @@ def _by_channel(value: Any, channels: Sequence[str]) -> Any:
     if isinstance(value, (list, tuple)) and len(value) == len(channels):
         return dict(zip(channels, value, strict=True))
     return value
-
-
-def _image_hash(case: Case) -> str:
-    """Of the image alone; empty for one that shows nothing, as many may."""
-    return content_hash(case.image) if np.ptp(case.image) > 0 else ""
 
 
 def _said(base: CaseSource) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gansynth.errors import DataFault
-from gansynth.lineage import Lineage, same_data
+from gansynth.lineage import Lineage, matches
 from gansynth.quality.sides import Effort, Sides, check_images
 from gansynth.reporting import Reporter
 from gansynth.schema import Case, Sample, Schema
@@ -34,7 +34,7 @@ class Known:
     """Who of a source's cases was trained on, and who was not.
 
     Attributes:
-        members: ids of cases that the lineage names, by id or by content.
+        members: ids of cases that the lineage names, by id or by image.
         others: ids of cases of people that it does not know.
         people: whose each case is.
     """
@@ -46,17 +46,11 @@ class Known:
     @classmethod
     def of(cls, source: CaseSource, lineage: Lineage, cache: CaseCache) -> Known:
         """Look all cases of a source up in a lineage, and in its ancestors'."""
-        seen = [one for lin in lineage.everyone() for one in lin.cases]
-        hashes = {case.sha256 for case in seen}
-        named = {
-            case.id
-            for lin in lineage.everyone()
-            if same_data(lin.dataset, source.name)
-            for case in lin.cases
-        }
         ids = (*source.train_ids, *source.held_out_ids)
         people = {i: source.subject(i) for i in ids}
-        known = [i for i in ids if i in named or source.record(i, cache).sha256 in hashes]
+        records = [source.record(i, cache) for i in ids]
+        found = [matches(one, records, source.name) for one in lineage.everyone()]
+        known = [i for i in ids if any(i in one and one[i].what != "subject" for one in found)]
         theirs = {people[i] for i in known}
         others = [i for i in ids if people[i] not in theirs]
         return cls(tuple(known), tuple(others), people)

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.errors import UsageFault
+from gansynth.fingerprint import prints_of
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.space import Space
+from gansynth.synthetic import drawn_by
 
 if TYPE_CHECKING:
     from gansynth.sources.subjects import Split
@@ -36,6 +38,7 @@ class SourceRequest:
         root: folder that holds the host's folders; None takes the host's own environment.
         read: how to read it, key -> text as typed after ``--read``; each kind has its own keys.
         view: what a part of a composite run sees of it (see ``gansynth.composite_view``).
+        synthetic: the run or bank that drew its cases, if they are synthetic.
     """
 
     kind: str
@@ -47,6 +50,7 @@ class SourceRequest:
     root: str | None = None
     read: Mapping[str, str] = field(default_factory=dict)
     view: Mapping[str, Any] = field(default_factory=dict)
+    synthetic: str | None = None
 
     @classmethod
     def parse(cls, text: str, **rest: Any) -> SourceRequest:
@@ -62,7 +66,10 @@ class SourceRequest:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document; ``SourceRequest(**doc)`` reads it back."""
-        return asdict(self)
+        document = asdict(self)
+        if self.synthetic is None:  # so that requests of older versions stay what they were
+            del document["synthetic"]
+        return document
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,15 @@ class Original:
     def nbytes(self) -> int:
         """Bytes of both arrays."""
         return self.image.nbytes + self.labels.nbytes
+
+
+def record_of(case: Case, subject: str) -> CaseRecord:
+    """What lineage remembers of a case; of an image that shows nothing, as many may, no image."""
+    content = content_hash(case.image, case.labels)
+    if not np.ptp(case.image):
+        return CaseRecord(case.id, subject, content)
+    image = content_hash(case.image)
+    return CaseRecord(case.id, subject, content, image, prints_of(case.image))
 
 
 def places_of(request: SourceRequest) -> tuple[Path, ...]:
@@ -174,8 +190,8 @@ class CaseSource(ABC):
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
-        """Lineages of what made its label maps, if a generator did."""
-        return ()
+        """Lineages of what drew its label maps, or whole cases, if a generator did."""
+        return drawn_by(self.request)
 
     def cases(self, ids: Iterable[str] | None = None) -> Iterator[Case]:
         """Load cases one by one; the training cases if no ids are given."""
@@ -265,7 +281,7 @@ class CaseSource(ABC):
             load: reads it; a cache of this source, say. ``load`` of the source if None.
         """
         case = (load or self.load)(case_id)
-        return CaseRecord(case.id, self.subject(case.id), content_hash(case.image, case.labels))
+        return record_of(case, self.subject(case.id))
 
     def records(self, ids: Iterable[str]) -> tuple[CaseRecord, ...]:
         """Lineage records of cases, sorted by id."""

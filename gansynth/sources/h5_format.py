@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.errors import DataFault, EnvironmentFault, GansynthError
+from gansynth.fingerprint import Prints
 from gansynth.integrity import reading
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.outline import Planes
@@ -51,6 +52,7 @@ class Entry:
         labelled: whether it has labels.
         boxes: how many boxes it has; None if it has no list of boxes.
         label_class: number of its class; None, and not written down, where there is none.
+        image, prints: of the original, for lineage; not written down where there are none.
     """
 
     id: str
@@ -61,18 +63,24 @@ class Entry:
     labelled: bool
     boxes: int | None
     label_class: int | None = None
+    image: str = ""
+    prints: Prints = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document; the index makes it an entry again."""
-        doc = asdict(self)
-        if self.label_class is None:
-            del doc["label_class"]
-        return doc
+        """A JSON document; ``from_json`` makes it an entry again."""
+        later = ("label_class", "image", "prints")
+        return {k: v for k, v in asdict(self).items() if k not in later or v not in (None, "", ())}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Entry:
+        """Read what ``to_json`` wrote."""
+        lists = {"shape": tuple(map(int, doc["shape"])), "prints": tuple(doc.get("prints", ()))}
+        return cls(**{**doc, **lists})
 
     @property
     def record(self) -> CaseRecord:
         """What lineage remembers of it."""
-        return CaseRecord(self.id, self.subject, self.sha256)
+        return CaseRecord(self.id, self.subject, self.sha256, self.image, self.prints)
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ class Index:
             request=dict(doc["request"]),
             train=tuple(map(str, doc["train"])),
             held_out=tuple(map(str, doc["held_out"])),
-            cases=tuple(Entry(**{**c, "shape": tuple(map(int, c["shape"]))}) for c in doc["cases"]),
+            cases=tuple(map(Entry.from_json, doc["cases"])),
             dtype=str(doc["dtype"]),
             ancestors=tuple(map(Lineage.from_json, doc.get("ancestors", ()))),
         )

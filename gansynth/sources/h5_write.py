@@ -204,6 +204,8 @@ class _Writer:
                 labelled=case.labels is not None,
                 boxes=None if case.boxes is None else len(case.boxes.labels),
                 label_class=case.label_class,
+                image=record.image,
+                prints=record.prints,
             )
         )
 

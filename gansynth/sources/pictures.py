@@ -29,6 +29,7 @@ from gansynth.sources.reading import parse_read, reads
 from gansynth.sources.skull import find_brain
 from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth.space import Space
+from gansynth.synthetic import real_file
 
 LARGEST = 512
 """Longest edge of a generator's arrays unless a size is asked for."""
@@ -189,7 +190,7 @@ class PictureSource(FlatSource):
                 of another shape or with unknown numbers.
         """
         picture = self._picture(case_id)
-        array = read_picture(picture.image)
+        array = read_picture(real_file(picture.image, self.request))
         if kind_of(array) != self._first:
             raise unlike(picture.image, kind_of(array), self._first)
         image = self._scaled(array)

@@ -42,6 +42,7 @@ from gansynth.sources.pairs import likely_labels, mismatches, odd_labels, whole_
 from gansynth.sources.reading import VolumeOptions
 from gansynth.sources.subjects import Split
 from gansynth.space import Space
+from gansynth.synthetic import real_file
 
 log = logging.getLogger("gansynth")
 
@@ -216,8 +217,7 @@ class VolumeSource(CaseSource):
             DataFault: damaged, or on another grid than the case, or not of its labels.
         """
         reference, volume = self.entry(case_id).reference, read_nifti(file)
-        other = read_nifti(reference, ndim=(3, 4))
-        for problem in mismatches(file, volume, reference, other):
+        for problem in mismatches(file, volume, reference, read_nifti(reference, ndim=(3, 4))):
             raise DataFault(problem)
         labels = whole_labels(file, canonical(volume)[0])
         unknown = sorted(set(np.unique(labels).tolist()) - set(self.schema.label_values))
@@ -274,7 +274,7 @@ class VolumeSource(CaseSource):
         return np.concatenate(channels), labels, reference
 
     def _image(self, file: Path) -> Volume:
-        return read_nifti(file, ndim=(3, 4) if self.listing.stacked else (3,))
+        return read_nifti(real_file(file, self.request), ndim=(3, 4)[: 1 + self.listing.stacked])
 
     def _channels_of(self, file: Path, reference: Volume, other: Path) -> npt.NDArray[Any]:
         volume = reference if file == other else self._image(file)

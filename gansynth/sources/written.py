@@ -18,6 +18,7 @@ from gansynth.sources.base import CaseSource
 from gansynth.sources.flat import FlatSource
 from gansynth.sources.grid import canonical_shape
 from gansynth.sources.volumes import VolumeSource
+from gansynth.synthetic import marked
 
 
 def write_prediction(
@@ -55,7 +56,11 @@ def file_name(case_id: str) -> str:
 
 
 def write_volume(
-    path: Path, array: LabelArray | FloatArray, affine: np.ndarray[Any, np.dtype[np.float64]]
+    path: Path,
+    array: LabelArray | FloatArray,
+    affine: np.ndarray[Any, np.dtype[np.float64]],
+    *,
+    synthetic: bool = False,
 ) -> Path:
     """Write a volume: the same bytes for the same voxels, always.
 
@@ -63,13 +68,14 @@ def write_volume(
         path: ``.nii.gz``; its folder is made where it is missing.
         array: (D, H, W), of ``sources.grid.ORIENTATION``.
         affine: of the file whose axes it is to have.
+        synthetic: whether it carries the mark of files that were drawn.
 
     Raises:
         EnvironmentFault: the disk refuses.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, _nifti(array, affine))
+    write_bytes_atomic(path, _nifti(array, affine, synthetic))
     return path
 
 
@@ -83,7 +89,11 @@ def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
     return stream.getvalue()
 
 
-def _nifti(array: LabelArray | FloatArray, affine: np.ndarray[Any, np.dtype[np.float64]]) -> bytes:
+def _nifti(
+    array: LabelArray | FloatArray,
+    affine: np.ndarray[Any, np.dtype[np.float64]],
+    synthetic: bool = False,
+) -> bytes:
     import nibabel as nib
     from nibabel import orientations
 
@@ -91,4 +101,4 @@ def _nifti(array: LabelArray | FloatArray, affine: np.ndarray[Any, np.dtype[np.f
     back = orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
     image = nib.Nifti1Image(orientations.apply_orientation(array.T, back), affine)
     image.header.set_xyzt_units("mm")
-    return gzip.compress(image.to_bytes(), 4, mtime=0)
+    return gzip.compress((marked(image) if synthetic else image).to_bytes(), 4, mtime=0)

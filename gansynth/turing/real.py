@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gansynth.errors import DataFault, UsageFault
+from gansynth.lineage import matches
 from gansynth.schema import FloatArray, content_hash
 from gansynth.sources.base import CaseSource
 from gansynth.sources.batches import CaseBatches
@@ -85,8 +86,6 @@ def find_windows(images: Sequence[FloatArray]) -> Windows:
 
 def seen_by_run(source: CaseSource, chosen: Sequence[Chosen], lineage: Lineage) -> Collection[str]:
     """Which of the chosen cases the run was fitted on, or what came before it."""
-    known = [(one.dataset, case) for one in lineage.everyone() for case in one.cases]
-    ids = {case.id for dataset, case in known if dataset == source.name}
-    hashes = {case.sha256 for _, case in known}
-    cases = {one.case for one in chosen}
-    return {c for c in cases if c in ids or source.record(c).sha256 in hashes}
+    cases = [source.record(case) for case in {one.case for one in chosen}]
+    found = [matches(one, cases, source.name) for one in lineage.everyone()]
+    return {case for one in found for case, match in one.items() if match.what != "subject"}

@@ -18,7 +18,7 @@ from gansynth.asking_text import read_asking, split_asked
 from gansynth.conditions.base_source import BaseSource, inherited, open_base
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.hookspecs import hookimpl
-from gansynth.lineage import Lineage
+from gansynth.lineage import Lineage, guard
 from gansynth.producer import ProducerConfig
 from gansynth.ratio import Ratio
 from gansynth.registry import installed
@@ -107,17 +107,18 @@ def test_lineage_is_of_the_cases_as_they_are_handed_out():
 def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
     base = BaseSource(Shelf(), SCHEMA)
     host = Shelf(labels=numbered(1, 2), name="host")
-    base.guard_images(host)
+    guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
     host.load = lambda case_id: replace(Shelf.load(host, "b"), id=case_id)  # type: ignore[method-assign]
-    with pytest.raises(IntegrityFault, match=r"leakage: .* b shows the same image as c"):
-        base.guard_images(host)
+    with pytest.raises(IntegrityFault, match=r"leakage: .* c \(identical image of b\)"):
+        guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
 
 
 def test_images_that_show_nothing_are_no_leak():
     base, host = BaseSource(Shelf(), SCHEMA), Shelf(name="host")
-    for source in (base.base, host):
-        source.load = lambda case_id: Case(case_id, case_id, np.zeros((2, *SHAPE), np.float32))  # type: ignore[method-assign]
-    base.guard_images(host)
+    nothing = np.zeros((2, *SHAPE), np.float32)
+    for source, labels in ((base.base, None), (host, numbered(1, 2))):
+        source.load = lambda case_id, labels=labels: Case(case_id, case_id, nothing, labels)  # type: ignore[method-assign]
+    guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_the_audit_finds_cases_in_what_is_not_for_sharing(runs, tmp_path):
 
 def test_a_shared_sample_tells_no_more_than_how_it_was_drawn(runs, shared):
     document = json.loads((shared / "provenance.json").read_text())
-    assert set(document) == {"gansynth", "samples"}
+    assert set(document) == {"synthetic", "gansynth", "samples"}
     told = document["samples"]["sample-0001"]
     assert set(told) == {"sample", "seed", "run", "generator", "gansynth", "edits"}
     assert (told["sample"], told["edits"]) == (1, ["shift"])

@@ -220,7 +220,7 @@ class Others(ToySource):
 
     @property
     def name(self):
-        return "others:2"
+        return "others:people"
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def others():
 
 def test_real_images_can_be_of_another_source(toy_run, others):
     found = gathered(toy_run, real=others, n=6)
-    assert (found.about["source"], found.about["seen_by_run"]) == ("others:2", 0)
+    assert (found.about["source"], found.about["seen_by_run"]) == ("others:people", 0)
 
 
 def test_another_source_must_fit(toy_run, others):

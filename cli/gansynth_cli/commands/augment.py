@@ -281,10 +281,11 @@ def plan(
     adapter: Adapter, injection: Injection, settings: Mapping[str, str], options: tuple[str, ...]
 ) -> dict[str, Any]:
     """What ``start`` would do, once ``check`` has passed."""
+    from gansynth.asking_checks import origin_of_samples
     from gansynth.filters.ahead import planned_filters
+    from gansynth.lineage import claim
 
     source = adapter.source
-    clean = "none: no held-out case, subject or content was seen"
     return {
         "dry_run": True,
         "target": adapter.name,
@@ -305,7 +306,9 @@ def plan(
         "seed": injection.seed,
         "settings": dict(settings),
         "host_options": list(options),
-        "leakage": clean if injection.ratio.p > 0 else "none: no synthetic sample is drawn",
+        "leakage": claim(origin_of_samples(injection)[0])
+        if injection.ratio.p > 0
+        else "none: no synthetic sample is drawn",
     }
 
 

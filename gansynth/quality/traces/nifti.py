@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.quality.traces.look import Look
+from gansynth.synthetic import MARK
 
 TEXTS = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
 """Fields for anything that a program cares to write."""
@@ -40,7 +41,7 @@ def read_nifti(data: bytes, look: Look) -> None:
     for field in TEXTS:
         if field in header:
             said = header[field].item().rstrip(b"\0").decode("latin-1")
-            if said.strip():
+            if said.strip() and said != MARK:
                 look.text(
                     f"NIfTI header, {field}", said, key=field, odd=f"holds {said!r}, expected none"
                 )

@@ -31,7 +31,8 @@ def people_of(lineage: Lineage, sources: CaseSource | None) -> Iterator[Name]:
     for one in lineage.everyone():
         for case in one.cases:
             yield from _case(case.id, case.subject)
-            yield Name(case.sha256, "content hash of a case")
+            for known in filter(None, (case.sha256, case.image, *case.prints)):
+                yield Name(known, "content hash of a case")
     if sources is not None:
         for case_id in (*sources.train_ids, *sources.held_out_ids):
             yield from _case(case_id, sources.subject(case_id))

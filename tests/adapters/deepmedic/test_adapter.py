@@ -243,7 +243,7 @@ def test_a_generator_that_has_seen_a_validation_case_is_refused(
     others = {"the case itself": [], "same content": ["id", "subject"], "same subject": ["id"]}[how]
     record |= dict.fromkeys(others, "another")
     if how != "same content":
-        record["sha256"] = "0" * 64
+        record |= {"sha256": "0" * 64, "image": "0" * 64, "prints": ()}
     lineage = json.loads((crop_run / "manifest.json").read_text())["lineage"]
     run = changed_run(lineage={**lineage, "cases": [*lineage["cases"], record]})
     augment(run=run, code=6, says=["leakage", held, how])

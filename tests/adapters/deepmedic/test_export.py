@@ -98,7 +98,8 @@ def test_headers_tell_the_place_and_nothing_else(exported, sets):
         image: Any = nib.load(slot / f"{name}.nii.gz")
         assert np.array_equal(image.affine, real.affine)
         assert image.get_data_dtype() == kind
-        for key in ("descrip", "aux_file", "intent_name", "db_name"):
+        assert image.header["descrip"].item() == b"gansynth synthetic"
+        for key in ("aux_file", "intent_name", "db_name"):
             assert image.header[key].item() == b""
         assert (slot / f"{name}.nii.gz").read_bytes()[4:8] == b"\0" * 4  # gzip's time
 
@@ -230,7 +231,7 @@ def test_a_bank_that_has_seen_a_held_out_case_is_refused(sets, tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(sets, tmp_path, monkeypatch):
-    def full(*arguments: Any) -> bytes:
+    def full(*arguments: Any, **how: Any) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("gansynth_deepmedic.written.nifti", full)

@@ -194,7 +194,7 @@ def test_a_generator_that_has_seen_a_held_out_image_is_refused(
     others = {"the case itself": [], "same content": ["id", "subject"], "same subject": ["id"]}[how]
     record |= dict.fromkeys(others, "another")
     if how != "same content":
-        record["sha256"] = "0" * 64
+        record |= {"sha256": "0" * 64, "image": "0" * 64, "prints": ()}
     run = changed(lineage=lineage_with(box_run, record))
     augment(run=run, code=6, says=["leakage", held, how])
 

@@ -330,7 +330,7 @@ def test_a_bank_that_has_seen_a_held_out_image_is_refused(export, shared_yolo, t
 
 
 def test_a_full_disk_leaves_nothing(export, tmp_path, monkeypatch):
-    def full(*arguments: Any) -> bytes:
+    def full(*arguments: Any, **how: Any) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("gansynth_yolo.export.png_bytes", full)

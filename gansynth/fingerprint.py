@@ -1,0 +1,183 @@
+"""A coarse print of an image, which survives what changes its bytes and not what it shows.
+
+Each channel is cropped to the body, averaged to a grid, freed of what is common to all bodies (its
+low frequencies), z-scored and kept in 4 bits a cell. Prints are compared by their correlation, over
+all turns and flips of the grid. ``benchmarks/bench_guard.py`` measured grids and thresholds.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+Prints = tuple[str, ...]
+
+CELLS = {2: 32, 3: 16}
+"""Cells along each axis of a print, by the number of axes; bodies of fewer voxels have none."""
+ALIKE = {2: 0.85, 3: 0.77}
+"""Correlation from which two prints are of one image."""
+_SMOOTH = 1.0
+"""Sigma, in cells, of what is taken off."""
+_STEPS = 2.0
+"""Levels of a kept value in a standard deviation; 15 levels in all."""
+_BINS, _IN_PLANE = 128, 0.02
+_ROWS = 2048
+
+
+def prints_of(image: npt.NDArray[np.floating]) -> Prints:
+    """One print for each channel; an empty one where it shows nothing.
+
+    Args:
+        image: (C, D, H, W) or (C, H, W); axes of one voxel do not count.
+    """
+    return tuple(_print(np.squeeze(channel)) for channel in image)
+
+
+def alike(
+    seen: Sequence[Prints], others: Sequence[Prints], axes: Sequence[int] = (2, 3)
+) -> dict[int, int]:
+    """Which images show what another one shows, whatever channel of either.
+
+    Args:
+        seen: prints of images.
+        others: prints of those that are looked for among them.
+        axes: numbers of axes of the prints that are compared.
+
+    Returns:
+        Index of an image of ``others`` -> index of the one of ``seen`` that is most like it.
+    """
+    found: dict[int, tuple[float, int]] = {}
+    for ndim in axes:
+        (rows, one), (columns, other) = (_table(prints, ndim) for prints in (seen, others))
+        if not len(rows) or not len(columns):
+            continue
+        for start in range(0, len(columns), _ROWS):
+            best = closeness(one, other[start : start + _ROWS], ndim)
+            nearest = best.argmax(axis=0)
+            for number, row in enumerate(nearest):
+                score, index = float(best[row, number]), int(columns[start + number])
+                if score >= ALIKE[ndim] and score > found.get(index, (0.0, 0))[0]:
+                    found[index] = score, int(rows[row])
+    return {index: row for index, (_, row) in found.items()}
+
+
+def closeness(
+    one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], ndim: int
+) -> npt.NDArray[np.float32]:
+    """Correlation of prints, the largest over all turns and flips of the grid.
+
+    Args:
+        one: (N, cells), see ``unpacked``.
+        other: (M, cells).
+        ndim: axes of the prints.
+
+    Returns:
+        (N, M), -1 to 1.
+    """
+    best = np.full((len(one), len(other)), -1, np.float32)
+    for turn in _turns(ndim):
+        np.maximum(best, one @ other[:, turn].T, out=best)
+    return best
+
+
+def unpacked(text: str) -> npt.NDArray[np.float32]:
+    """A print as a vector of unit length and mean 0."""
+    packed = np.frombuffer(base64.b64decode(text), np.uint8)
+    cells = np.stack([packed >> 4, packed & 15], axis=1).ravel().astype(np.float32)
+    cells -= cells.mean()
+    return cells / max(float(np.linalg.norm(cells)), 1e-9)
+
+
+def _table(
+    images: Sequence[Prints], ndim: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Index of the image, and vector, of each print of so many axes."""
+    length = 4 * -(-(CELLS[ndim] ** ndim // 2) // 3)  # base64 of half a byte for each cell
+    kept = [(i, text) for i, prints in enumerate(images) for text in prints if len(text) == length]
+    vectors = [unpacked(text) for _, text in kept]
+    table = np.stack(vectors) if vectors else np.zeros((0, CELLS[ndim] ** ndim), np.float32)
+    return np.array([i for i, _ in kept], np.intp), table
+
+
+@cache
+def _turns(ndim: int) -> tuple[npt.NDArray[np.intp], ...]:
+    """For each turn and flip of a grid, which cell goes where."""
+    cells = np.arange(CELLS[ndim] ** ndim).reshape([CELLS[ndim]] * ndim)
+    return tuple(
+        np.flip(cells.transpose(order), tuple(axis for axis in range(ndim) if flips[axis])).ravel()
+        for order in itertools.permutations(range(ndim))
+        for flips in itertools.product((False, True), repeat=ndim)
+    )
+
+
+# -- making one ------------------------------------------------------------------------------------
+
+
+def _print(image: npt.NDArray[np.floating]) -> str:
+    from scipy.ndimage import gaussian_filter
+
+    if image.ndim not in CELLS or not np.isfinite(image).all():
+        return ""
+    body = _body(image.astype(np.float32, copy=False))
+    if body.size < CELLS[image.ndim] ** image.ndim or np.ptp(body) == 0:
+        return ""
+    cells = _averaged(body, CELLS[image.ndim])
+    cells -= gaussian_filter(cells, _SMOOTH, mode="nearest")
+    spread = float(cells.std())
+    if spread <= 1e-6 * float(np.ptp(body)):
+        return ""
+    kept = np.clip(np.rint((cells - cells.mean()) / spread * _STEPS), -7, 7).astype(np.int8) + 8
+    pairs = kept.astype(np.uint8).reshape(-1, 2)
+    return base64.b64encode((pairs[:, 0] << 4 | pairs[:, 1]).tobytes()).decode()
+
+
+def _body(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """An image without constant borders, then without what is darker than Otsu's threshold."""
+    planes = [tuple(i for i in range(image.ndim) if i != axis) for axis in range(image.ndim)]
+    image = image[tuple(_span(np.ptp(image, axis=other) > 0) for other in planes)]
+    if not image.size:
+        return image
+    image = np.clip(image, *np.percentile(image[_thinned(image)], (1, 99)))
+    bright = image > _otsu(image)
+    return image[tuple(_span(bright.mean(axis=other) > _IN_PLANE) for other in planes)]
+
+
+def _thinned(image: npt.NDArray[np.float32]) -> tuple[slice, ...]:
+    """Every other voxel along each axis of a large image: percentiles need no more."""
+    return (slice(None, None, 2 if image.size > 1 << 20 else 1),) * image.ndim
+
+
+def _span(inside: npt.NDArray[np.bool_]) -> slice:
+    """From the first to the last true one; all if there is none."""
+    found = np.flatnonzero(inside)
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(None)
+
+
+def _otsu(image: npt.NDArray[np.float32]) -> float:
+    """The threshold that best parts dark from bright (Otsu 1979)."""
+    counts, edges = np.histogram(image, _BINS)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below, moment = np.cumsum(counts)[:-1], np.cumsum(counts * middles)[:-1]
+    mean = float((counts * middles).sum() / counts.sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = (mean * below - moment) ** 2 / (below * (counts.sum() - below))
+    return float(middles[int(np.nanargmax(between))]) if np.isfinite(between).any() else middles[0]
+
+
+def _averaged(image: npt.NDArray[np.float32], cells: int) -> npt.NDArray[np.float64]:
+    """Means over a grid of cells, which need not be whole voxels."""
+    found = image.astype(np.float64)
+    for axis in range(image.ndim):
+        length = image.shape[axis]
+        sums = np.insert(np.cumsum(found, axis), 0, 0, axis)
+        edges = np.linspace(0, length, cells + 1)
+        lower = np.minimum(edges.astype(int), length - 1)
+        share = (edges - lower).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
+        at_edges = sums.take(lower, axis) * (1 - share) + sums.take(lower + 1, axis) * share
+        found = np.diff(at_edges, axis=axis) * (cells / length)
+    return found
