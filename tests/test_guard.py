@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
+from gansynth.dataset_writer import DatasetWriter
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.fingerprint import ALIKE, alike, closeness, prints_of, unpacked
 from gansynth.integrity import read_nifti
 from gansynth.lineage import CaseRecord, Lineage, claim, guard, matches
 from gansynth.png import png_bytes
 from gansynth.registry import installed
-from gansynth.sampled import write_nifti
-from gansynth.schema import Sample
+from gansynth.schema import Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.h5_write import write_h5
 from gansynth.synthetic import is_marked
@@ -264,15 +264,14 @@ def test_an_older_record_is_read_and_the_claim_says_what_could_be_compared(host)
 
 
 def drawn(folder: Path) -> Path:
-    """Three samples as ``gansynth sample`` writes them, put where ``nifti:`` reads them."""
+    """Three samples as ``gansynth sample`` writes them."""
+    schema = Schema(("T1",), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0))
+    writer = DatasetWriter(folder, schema, {})
     for number in range(3):
         volumes, labels = person(200 + number, 1)
         image = np.stack([v.transpose() for v in volumes.values()])
-        sample = Sample(image, labels.transpose().astype(np.int16))
-        files = write_nifti(sample, folder / f"s{number}", (1.0, 1.0, 1.0))
-        for file, place in zip(files, ("images", "labels"), strict=False):
-            (folder / place).mkdir(exist_ok=True)
-            file.rename(folder / place / f"s{number}.nii.gz")
+        writer.add(f"s{number}", image, labels.transpose().astype(np.int16))
+    writer.finish()
     return folder
 
 
@@ -283,7 +282,7 @@ def samples(tmp_path) -> Path:
 
 
 def test_drawn_volumes_are_no_real_cases(samples):
-    with pytest.raises(IntegrityFault, match=r"s0.nii.gz: drawn by gansynth.*--synthetic-source"):
+    with pytest.raises(IntegrityFault, match=r"s0_0000.nii.gz: drawn by gansynth.*--synthetic-source"):
         opened(samples).lineage()
 
 

@@ -66,7 +66,7 @@ def setting(request, tmp_path) -> Setting:
 
 
 @pytest.fixture
-def renamed(setting, tmp_path) -> Setting:
+def renamed(setting: Setting, tmp_path: Path) -> Setting:
     """The same with the data set copied to a folder of another name."""
     where, new = Path(setting.data.partition(":")[2]), tmp_path / "Elsewhere"
     if setting.host == "nnunet":

@@ -41,9 +41,6 @@ REFUSED = {
     "fit dcgan --data slices:nifti:x -o out --read resampling=nearest": (
         "--read resampling=nearest: has no effect without whole"
     ),
-    "fit dcgan --data slices:nifti:x -o out --read selector=s": (
-        "--read selector=s: has no effect without foreground=with"
-    ),
     "check nifti:x --read seed=3 --read splits=s.json": (
         "--read seed=3: has no effect with --read splits=s.json"
     ),

@@ -50,7 +50,6 @@ OTHERS = {
     f"fit FILE.yaml -o out {OF_EXAMPLE}": "",
     "fit dcgan -o out --data SET --subjects FILE.csv": "",
     "fit dcgan -o out --data SET --read splits=FILE.json": "",
-    "fit dcgan -o out --data slices:SET --read foreground=with --read selector=FILE": "",
     "augment --target segmenter --data SET --ratio 1:1 --generator RUN": "run",
     "augment --target segmenter --data SET --ratio 1:1 --bank FILE": "bank",
     "augment --target segmenter --data SET --ratio 1:1 --generator FITTED --weights FILE.json": (
@@ -64,7 +63,6 @@ OTHERS = {
     "import msd:FILE nnunet:009 --root .": "",
     "splits nnunet:999 --root .": "",
     "prepare nnunet:999 --root .": "",
-    "selector fit -o out --data slices:nifti:FILE": "",
 }
 """Command, and the parameter of type path that it is about."""
 WRITTEN = {"folder", "out", "path", "report", "output", "write_splits", "scratch"}

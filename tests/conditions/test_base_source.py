@@ -117,7 +117,7 @@ def test_images_that_show_nothing_are_no_leak():
     base, host = BaseSource(Shelf(), SCHEMA), Shelf(name="host")
     nothing = np.zeros((2, *SHAPE), np.float32)
     for source, labels in ((base.base, None), (host, numbered(1, 2))):
-        source.load = lambda case_id, labels=labels: Case(case_id, case_id, nothing, labels)  # type: ignore[method-assign]
+        source.load = lambda case_id, labels=labels: Case(case_id, case_id, nothing, labels)  # type: ignore[method-assign, misc]
     guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
 
 
