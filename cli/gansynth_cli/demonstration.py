@@ -19,6 +19,7 @@ from gansynth.errors import UsageFault
 from gansynth.integrity import write_bytes_atomic, write_json_atomic
 from gansynth.sources.base import SourceRequest
 from gansynth_cli.commands.augment import judge
+from gansynth_cli.results import facts_of_demo
 
 if TYPE_CHECKING:
     from gansynth.adapter import Outcome
@@ -366,14 +367,9 @@ def _summary(
 
 
 def _markdown(document: Mapping[str, Any]) -> str:
-    rows = [
-        f"| {name} | {json.dumps(value)} |"
-        for name, value in document.items()
-        if name not in ("note", "files")
-    ]
+    facts = [f"- {line}" for line in (*facts_of_demo(document), "all numbers: `summary.json`")]
     shown = [f"## {name}\n\n![{name}]({file})\n" for name, file in document["files"].items()]
-    head = ["# gansynth demo", "", document["note"], "", "| what | value |", "| --- | --- |"]
-    return "\n".join([*head, *rows, "", *shown])
+    return "\n".join(["# gansynth demo", "", document["note"], "", *facts, "", *shown])
 
 
 @contextmanager

@@ -158,6 +158,15 @@ def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     from gansynth.reporting import clock_text
 
     yield document["note"]
+    yield from facts_of_demo(document)
+    yield f"pictures: {', '.join(str(folder / file) for file in document['files'].values())}"
+    took = clock_text(sum(document["seconds"].values()))
+    yield f"in all {took}; more in {folder / 'summary.md'}"
+    yield then("evaluate", folder / "run")
+
+
+def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
+    """What was fitted, drawn and scored."""
     cases = counted(document["training_cases"], "phantom")
     held = document["held_out_cases"]
     yield f"generator: fitted on {cases}, {held} held out, {document['gan_steps']} steps"
@@ -165,10 +174,6 @@ def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield f"nnU-Net: {drawn} ({', asked for '.join(_shares(document))})"
     overlap = (document["validation_on_held_out_phantoms"].get("dice") or {}).get("foreground")
     yield f"Dice of the tumour on held-out phantoms: {_short(overlap)}"
-    yield f"pictures: {', '.join(str(folder / file) for file in document['files'].values())}"
-    took = clock_text(sum(document["seconds"].values()))
-    yield f"in all {took}; more in {folder / 'summary.md'}"
-    yield then("evaluate", folder / "run")
 
 
 def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
