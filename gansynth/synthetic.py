@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -80,7 +80,7 @@ def drawn_by(request: SourceRequest) -> tuple[Lineage, ...]:
     """What the maker of a source's synthetic cases has seen; nothing if it is not said to have any.
 
     Raises:
-        UsageFault: no run or bank there.
+        DataFault: no run or bank there.
     """
     if request.synthetic is None:
         return ()
@@ -93,8 +93,8 @@ def drawn_by(request: SourceRequest) -> tuple[Lineage, ...]:
         return (Lineage.from_json(read_manifest(folder)["lineage"]),)
     try:
         return (BankReader(folder).spec.lineage,)
-    except UsageFault as fault:
-        raise UsageFault(
+    except DataFault as fault:
+        raise DataFault(
             f"--synthetic-source {folder}: neither a run nor a bank, expected the one that drew "
             "these cases"
         ) from fault

@@ -14,9 +14,13 @@ DRY = pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 
 
 def augment(toy: Any, run: Path, *more: object) -> tuple[object, ...]:
-    """The command that would train; of an option given twice the last one counts."""
+    """The command that would train; of an option given twice the last one counts.
+
+    Beside a bank there is no --device: nothing is drawn there, so it would be refused.
+    """
     kept = ("augment", "--target", "nnunet", *toy.options, "--generator", run, "--ratio", "1:1")
-    return (*kept, "--device", "cpu", *more)
+    device = () if "--bank" in more else ("--device", "cpu")
+    return (*kept, *device, *more)
 
 
 # -- a generator from elsewhere ------------------------------------------------------------------
@@ -208,7 +212,7 @@ VALUES = [
     (("--reuse", "2", "--overhead", "2%"), 2, ("exclude each other",)),
     (("--schedule", "finetune:10%@80%"), 2, ("--ratio 1:1", "expected --ratio 0:1")),
     (("--schedule", "cosine"), 2, ("'cosine'", "anneal:50%-100%")),
-    (("--bank", "nowhere"), 2, ("nowhere", "sample bank")),
+    (("--bank", "nowhere"), 3, ("nowhere", "sample bank")),
     (("--edit", "elastik"), 2, ("elastik", "'elastic'")),
     (("--device", "toaster"), 2, ("'toaster'", "auto, cpu, cuda")),
     (("--device", "cuda:99"), 4, ("cuda:99", "--device auto or cpu")),

@@ -374,8 +374,8 @@ def test_a_spec_that_is_none_is_an_integrity_fault(tmp_path, key, value):
         _ = BankReader(tmp_path / "bank").spec
 
 
-def test_a_folder_without_a_bank_is_a_usage_fault(tmp_path):
-    with pytest.raises(UsageFault, match=r"bank\.json"):
+def test_a_folder_without_a_bank_is_a_data_fault(tmp_path):
+    with pytest.raises(DataFault, match=r"bank\.json"):
         _ = BankReader(tmp_path).spec
 
 

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -197,7 +198,7 @@ def test_what_a_killed_writer_left_is_removed(run, toy_fit):
         ({"seed": 1}, r"fit\.seed is 1, was 0"),
         ({"batch_size": 2}, r"fit\.batch_size is 2, was 1"),
         ({"edits": ("shift",)}, r"edits is \['shift'\], was \['flip'\]"),
-        ({"data": "3"}, r"data\.where is '3', was '2'"),
+        ({"data": "3"}, r"size is \[16, 16, 16\], was \[32, 32\]"),
     ],
 )
 def test_other_options_are_refused_by_name(run, toy_fit, change, message):
@@ -207,6 +208,18 @@ def test_other_options_are_refused_by_name(run, toy_fit, change, message):
 
 def test_other_cases_are_refused(run, toy_fit, monkeypatch):
     monkeypatch.setattr(ToySource, "train_ids", property(lambda self: tuple(self._cases)[:11]))
+    with pytest.raises(UsageFault, match="training cases have changed"):
+        toy_fit(run)
+
+
+def test_other_images_of_the_same_names_are_refused(run, toy_fit, monkeypatch):
+    load = ToySource.load
+
+    def other(self, case_id):
+        case = load(self, case_id)
+        return replace(case, image=case.image + 1)
+
+    monkeypatch.setattr(ToySource, "load", other)
     with pytest.raises(UsageFault, match="training cases have changed"):
         toy_fit(run)
 

@@ -13,7 +13,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
 from gansynth.dataset_writer import DatasetWriter
-from gansynth.errors import IntegrityFault, UsageFault
+from gansynth.errors import DataFault, IntegrityFault
 from gansynth.fingerprint import ALIKE, alike, closeness, prints_of, unpacked
 from gansynth.integrity import read_nifti
 from gansynth.lineage import CaseRecord, Lineage, claim, guard, matches
@@ -282,9 +282,7 @@ def samples(tmp_path) -> Path:
 
 
 def test_drawn_volumes_are_no_real_cases(samples):
-    with pytest.raises(
-        IntegrityFault, match=r"s0_0000.nii.gz: drawn.*--synthetic-source"
-    ):
+    with pytest.raises(IntegrityFault, match=r"s0_0000.nii.gz: drawn.*--synthetic-source"):
         opened(samples).lineage()
 
 
@@ -309,5 +307,5 @@ def test_who_learns_of_drawn_cases_has_seen_what_their_generator_has(samples, to
 
 
 def test_who_is_said_to_have_drawn_cases_must_be_there(samples, tmp_path):
-    with pytest.raises(UsageFault, match=r"--synthetic-source .* neither a run nor a bank"):
+    with pytest.raises(DataFault, match=r"--synthetic-source .* neither a run nor a bank"):
         opened(samples, synthetic=str(tmp_path)).lineage()

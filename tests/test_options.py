@@ -134,7 +134,6 @@ CHANGED: list[tuple[str, dict[str, Any], str, Any]] = [
     ("dcgan", {}, "mask_output", "hard"),
     ("dcgan", {}, "mask_scale", 3.0),
     ("dcgan", {}, "augment_p", 0.1),
-    ("dcgan", {"objective": "gan"}, "privacy_clip", 0.1),
     ("dcgan", {}, "decay_from", 0.1),
     ("cgan3d", {"l1": 0}, "l1_lowpass", 1),
     ("cgan3d", {"l1_mask": "foreground"}, "l1_lowpass", 1),

@@ -400,9 +400,9 @@ def test_both_sets_can_be_had_and_differ_in_their_pool(mmgan):
 # -- doncenco2022, and the liver -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SN", "local-perceptual"])
-def test_doncencos_sets_fit_and_draw(tmp_path, name):
-    settings = {**TINY, "local_size": "8", "steps": "4"}
+@pytest.mark.parametrize(("name", "own"), [("SN", {}), ("local-perceptual", {"local_size": "8"})])
+def test_doncencos_sets_fit_and_draw(tmp_path, name, own):
+    settings = {**TINY, **own, "steps": "4"}
     report = fit("doncenco2022", tmp_path / "runs", only=(name,), settings=settings)
     losses = report["sets"][name]["losses"]
     assert all(np.isfinite(value) for value in losses.values())

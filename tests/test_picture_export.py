@@ -88,7 +88,7 @@ def read_back(out: Path, number: int = 0) -> Any:
 
 
 def read_plainly(out: Path) -> Any:
-    return open_pictures(SourceRequest("pictures", str(out), fold="all"))
+    return open_pictures(SourceRequest("pictures", str(out), fold="all", synthetic="run"))
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -222,8 +222,8 @@ def written(runs, tmp_path_factory):
 
 
 def read_back(folder: Path, kind: str = "nifti") -> Any:
-    """What a user's next command opens, with nothing else said."""
-    return installed().open_source(SourceRequest(kind, str(folder), fold="all"))
+    """What a user's next command opens, with nothing said but who has drawn it."""
+    return installed().open_source(SourceRequest(kind, str(folder), fold="all", synthetic="run"))
 
 
 def test_samples_are_a_data_set(written):
@@ -258,8 +258,15 @@ def test_dataset_json_is_one_that_nnunet_knows(written):
     assert told["labels"] == dict(ToySource(3).schema.labels)
 
 
+def test_the_drawn_samples_are_no_real_cases(written):
+    source = installed().open_source(SourceRequest("nifti", str(written[0]), fold="all"))
+    with pytest.raises(IntegrityFault, match=r"drawn by gansynth.*--synthetic-source RUN"):
+        source.load("sample-0001")
+
+
 def test_a_modality_that_is_asked_for_wins(written):
-    request = SourceRequest("nifti", str(written[0]), fold="all", read={"modality": "mr"})
+    read = {"modality": "mr"}
+    request = SourceRequest("nifti", str(written[0]), fold="all", read=read, synthetic="run")
     asked = installed().open_source(request).load("sample-0001")
     assert not np.array_equal(asked.image, read_back(written[0]).load("sample-0001").image)
 

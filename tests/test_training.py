@@ -165,7 +165,7 @@ def test_progress_shows_a_loss_for_each_player():
 
 
 def test_terms_of_a_player_are_added_up_and_what_is_no_loss_is_left_out():
-    values = {"generator/a": 1.0, "generator/b": 0.5, "privacy/epsilon": 3.0, "rate": 1.0}
+    values = {"generator/a": 1.0, "generator/b": 0.5, "diversity/msssim": 3.0, "rate": 1.0}
     assert short_losses(values) == {"G": 1.5}
 
 

@@ -57,7 +57,7 @@ def toy_yolo(
             person += number % SLICES == 0
             empty = int((number + 1) * backgrounds) > int(number * backgrounds)
             lesions = 0 if empty else int(rng.integers(1, most + 1))
-            grey, rows = phantom(rng, size, lesions, len(names))
+            grey, rows = phantom(rng, size, lesions, len(names), tissue(size, seed, person))
             write_image(folder, split, f"p{person:02d}_z{number:03d}", grey, rows, bits=bits)
     document = {
         **{split: f"images/{split}" for split, count in counts.items() if count},
@@ -69,15 +69,26 @@ def toy_yolo(
     return write_yaml(folder, document)
 
 
+def tissue(size: int, seed: int, person: int) -> np.ndarray:
+    """What makes the organ of one person unlike another's, float (size, size) around 0."""
+    coarse = np.random.default_rng((seed, person)).uniform(-0.2, 0.2, (8, 8))
+    row, column = np.indices((size, size)) * 8 // size
+    return coarse[row, column]
+
+
 def phantom(
-    rng: np.random.Generator, size: int, lesions: int, classes: int = 1
+    rng: np.random.Generator,
+    size: int,
+    lesions: int,
+    classes: int = 1,
+    texture: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, list[tuple[float, ...]]]:
     """An image, float (size, size) in [0, 1], and the rows of its label file."""
     grid = np.indices((size, size)) + 0.5
     noise = rng.normal(0, 0.03, (size, size))
     middle = size / 2 + rng.uniform(-0.03, 0.03, 2) * size
     away = np.hypot(*(grid - middle[:, None, None]))
-    image = np.where(away < 0.42 * size, 0.35 + noise, np.abs(noise) / 3)
+    image = np.where(away < 0.42 * size, 0.35 + texture + noise, np.abs(noise) / 3)
     rows: list[tuple[float, ...]] = []
     taken: list[tuple[np.ndarray, float]] = []
     for _ in range(lesions * 20):

@@ -292,7 +292,12 @@ def _engine(settings: Mapping[str, str]) -> Engine:
 
 def _refuse_others(engine: Engine, settings: Mapping[str, str], options: Sequence[str]) -> None:
     """Refuse what the other engine alone would heed."""
-    refuse_idle(settings, {"engine": engine}, NEEDS, lambda key: f"--set {key}={settings[key]}")
+
+    def typed(key: str) -> str:
+        option = {"deepmedic": "--deepmedic", "python": "--deepmedic-python"}.get(key)
+        return f"{option} {settings[key]}" if option else f"--set {key}={settings[key]}"
+
+    refuse_idle(settings, {"engine": engine}, NEEDS, typed)
     if engine == "torch" and options:
         raise UsageFault(
             f"-- {options[0]}: --engine torch has no command line of its own, expected --set "

@@ -173,14 +173,21 @@ class DeepMedicSource(VolumeSource):
             None if listed.roi is None else str(listed.roi),
             shape,
             stored_axes(header.affine),
-            tuple(self._units(index, file) for index, file in enumerate(listed.channels)),
+            tuple(
+                self._units(index, file, header.affine)
+                for index, file in enumerate(listed.channels)
+            ),
         )
 
-    def _units(self, index: int, file: Path | None) -> tuple[float, float]:
+    def _units(
+        self, index: int, file: Path | None, affine: npt.NDArray[np.float64]
+    ) -> tuple[float, float]:
         how = self.intensities[index]
         if file is None or how.modality == "none":
             return 1.0, 0.0
-        return how.units(read_nifti(file).array.astype(np.float32))
+        # Turned as load turns it: sums differ in their last digit by the order of the voxels.
+        turned = canonical(read_nifti(file)._replace(affine=affine))[0]
+        return how.units(turned.astype(np.float32))
 
     def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
         """The same with labels of -1 outside of the region of interest."""

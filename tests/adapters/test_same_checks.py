@@ -172,7 +172,9 @@ def test_samples_are_the_same_from_where_the_data_set_is_now(renamed, run_cli, t
     before = run_cli(*words, "-o", tmp_path / "one")
     after = run_cli(*words, "-o", tmp_path / "two", "--data", renamed.data, *renamed.more)
     assert (before.exit_code, after.exit_code) == (0, 0), after.stderr
-    one, two = (sorted((tmp_path / name).glob("*.nii.gz")) for name in ("one", "two"))
+    one, two = (sorted((tmp_path / name).glob("*/*.nii.gz")) for name in ("one", "two"))
+    folders = {"images"} if renamed.host == "yolo" else {"images", "labels"}
+    assert {path.parent.name for path in one} == folders
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two] != []
 
 

@@ -24,8 +24,8 @@ def chromium():
         found.close()
 
 
-def opened_quietly(window, path, width, scheme):
-    """A page that is as wide as its window, says nothing to the console and asks nobody."""
+def opened_quietly(window, path, width, scheme, answer=".verdict"):
+    """A page as wide as its window that shows its answer, is quiet and asks nobody."""
     page = window.new_page()
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
@@ -37,7 +37,7 @@ def opened_quietly(window, path, width, scheme):
     assert wide == [width] * 2
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
-    assert page.locator(".verdict").is_visible()
+    assert page.locator(answer).is_visible()
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     channels = [int(c) for c in ground.removeprefix("rgb(").removesuffix(")").split(",")]
     assert (min(channels) > 200) if scheme == "light" else (max(channels) < 60)

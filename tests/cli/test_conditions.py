@@ -198,20 +198,29 @@ def test_other_cases_of_ones_own_data_set_are_held_out_ones(run, refuse, data):
     [
         (["--conditions", "somewhere"], ["expected KIND:WHERE"]),
         (["--conditions", "nifty:x"], ["Did you mean 'nifti'?"]),
-        (["--conditions", "nifti:nowhere"], ["--conditions nifti:nowhere", "no such"]),
-        (["--conditions-read", "fold=0"], ["--conditions KIND:WHERE beside it"]),
+        (["--conditions-read", "fold=0"], ["--conditions-read fold=0", "without --conditions"]),
         (["--filter", "own", "--filter", "none"], ["--filter none with --filter own"]),
         (["--filter", "none", "--filter", "range"], ["--filter none with --filter range"]),
         (["--filter", "sieve"], ["filter 'sieve' is unknown"]),
         (["--lesions", "pears=ordered"], ["Did you mean 'pairs'?"]),
         (["--lesions", "pairs=ordered"], ["means draws no lesions into real images"]),
-        (["--weights", "nowhere.json"], ["nowhere.json"]),
         (["--edit", "transplantt"], ["Did you mean 'transplant'?"]),
         (["--edit", "shift:max_m=3"], ["--edit shift:max_m=3", "Did you mean 'max_mm'?"]),
     ],
 )
 def test_a_slip_is_one_line(run, refuse, more, says):
     refuse("sample", run, "-n", 1, *more, code=2, says=says, keep=[run])
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--conditions", "nifti:nowhere"], ["--conditions nifti:nowhere", "no such"]),
+        (["--weights", "nowhere.json"], ["nowhere.json", "no such file"]),
+    ],
+)
+def test_what_is_not_there_is_one_line(run, refuse, more, says):
+    refuse("sample", run, "-n", 1, *more, code=3, says=says, keep=[run])
 
 
 @pytest.mark.parametrize(

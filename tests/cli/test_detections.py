@@ -102,7 +102,7 @@ def test_a_folder_may_hold_several_splits(trained, run_json, refuse, tmp_path):
     for typed in (["--split", "test", tmp_path / "a"], list((tmp_path / "a").iterdir())):
         found = run_json("detections", *typed)
         assert (found["split"], found["arms"][0]["name"]) == ("test", "a")
-    refuse("detections", tmp_path / "a", code=2, says=[f"has no {FILE}"])
+    refuse("detections", tmp_path / "a", code=3, says=[f"has no {FILE}"])
 
 
 def test_a_wrong_class_may_count(trained, run_json):
@@ -183,7 +183,7 @@ def test_arms_that_cannot_be_compared_are_refused(differs, refuse, tmp_path):
     ("arguments", "code", "says"),
     [
         (["nowhere"], 3, ["no such file or folder"]),
-        (["."], 2, [f"has no {FILE}"]),
+        (["."], 3, [f"has no {FILE}"]),
         (["{real}", "{real}"], 2, ["real: names 2 arms", "NAME=PATH"]),
         (["{real}", "--iou", "0"], 2, ["--iou", ".5,.25"]),
         (["{real}", "--iou", ".5,.5"], 2, ["--iou"]),

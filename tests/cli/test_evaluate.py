@@ -47,7 +47,9 @@ def test_everything_is_evaluated_and_written_into_the_run(run, run_json):
 def test_what_is_found_is_printed_in_lines(run, run_cli):
     result = run_cli("evaluate", run, *QUICK, *CHEAP)
     assert result.exit_code == 0, result.stderr
-    assert "spectrum" in result.stdout
+    for part in ("Realism", "Labels", "Memorisation"):
+        assert f"{part}: " in result.stdout
+    assert "of 3 figures" in result.stdout
     assert "report.html" in result.stdout
 
 
@@ -151,7 +153,7 @@ def test_real_cases_that_do_not_open_are_refused(run, run_cli):
 
 def test_what_is_no_run_is_refused(tmp_path, run_cli):
     result = run_cli("evaluate", tmp_path, *QUICK)
-    assert_one_line(result.exit_code, result.stderr, 2, [str(tmp_path), "gansynth fit"])
+    assert_one_line(result.exit_code, result.stderr, 3, [str(tmp_path), "gansynth fit"])
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_drawn(run, run_cli):

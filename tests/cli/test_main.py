@@ -178,7 +178,7 @@ def test_debug_shows_the_traceback_before_the_line(capsys):
 @pytest.mark.parametrize(("arguments", "shown"), [(["--debug"], True), ([], False)])
 def test_debug_is_an_option_of_every_command(arguments, shown, run_cli):
     result = run_cli("check", "nifti:x", *arguments)
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert ("Traceback" in result.stderr) == shown
 
 
@@ -192,7 +192,7 @@ def test_a_hosts_own_debug_option_is_not_ours(run_cli):
 
 
 def test_within_python_exceptions_pass_through():
-    with pytest.raises(errors.UsageFault):
+    with pytest.raises(errors.DataFault):
         cli.main(["check", "nifti:x"], standalone_mode=False)
 
 
@@ -237,7 +237,7 @@ def test_the_exit_code_reaches_the_shell():
         text=True,
         timeout=60,
     )
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert done.stdout == ""
     assert done.stderr.startswith("error: nifti:x")
     assert done.stderr.count("\n") == 1

@@ -43,7 +43,6 @@ OTHERS = {
     "evaluate FITTED --weights FILE.json": "weights",
     "sample FITTED --conditions nifti:FILE -n 1": "",
     "evaluate FITTED --real nifti:FILE": "",
-    "evaluate FITTED --host FILE": "host",
     "evaluate FITTED --exported FILE": "exported",
     f"fit dcgan -o out {OF_EXAMPLE} --init-from RUN": "init_from",
     f"fit dcgan -o out {OF_EXAMPLE} --recipe FILE.yaml": "",

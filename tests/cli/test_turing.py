@@ -146,7 +146,7 @@ def test_options_that_would_be_ignored_are_refused(folder, run, refuse, option, 
 
 @pytest.mark.parametrize("option", ["--resume", "--results"])
 def test_no_session_is_refused(run, refuse, option):
-    refuse("turing-test", run, option, code=2, says=["session.json", "gansynth turing-test RUN"])
+    refuse("turing-test", run, option, code=3, says=["session.json", "gansynth turing-test RUN"])
 
 
 def test_a_taken_port_is_told(folder, run, refuse):
@@ -173,7 +173,7 @@ def test_a_damaged_key_is_told(folder, run, refuse):
     ("words", "says"),
     [
         (["--real", "nosuch:x"], ["--real nosuch:x", "unknown"]),
-        (["--real-read", "fold=1"], ["--real-read fold=1", "--real KIND:WHERE"]),
+        (["--real-read", "fold=1"], ["--real-read fold=1", "without --real"]),
         (["--name", "../other"], ["--name ../other", "expected letters"]),
         (["--channel", "frist", "-n", "2"], ["--channel frist", "Did you mean 'first'"]),
         (["-n", "1001"], ["-n 1001", "expected 1 to 1000"]),

@@ -13,6 +13,7 @@ from gansynth.registry import installed
 from gansynth.schema import Case, LabelArray, Schema
 from gansynth.settings import overlay, split_settings
 from gansynth.sources.base import SourceRequest
+from gansynth.sources.reading import VolumeOptions
 from gansynth.space import Space
 from gansynth.testing import ToySource
 from gansynth.training import FitOptions
@@ -33,7 +34,12 @@ def brain(seed: int, shape=SIZE, value: float = 0.0) -> np.ndarray:
 
 
 class Brains(ToySource):
-    """Skull-stripped brains with a tumour; ``healthy`` without one: tissues, and T1 alone."""
+    """Skull-stripped brains with a tumour; ``healthy`` without one: tissues, and T1 alone.
+
+    They are as they are, whatever ``--read`` keys of volumes a recipe names.
+    """
+
+    read_options = VolumeOptions
 
     def __init__(self, request: SourceRequest) -> None:
         super().__init__(3)

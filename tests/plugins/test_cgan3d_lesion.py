@@ -218,8 +218,9 @@ def test_refine_does_not_see_the_donor_and_both_does():
 @pytest.mark.parametrize("stage", STAGES)
 def test_samples_do_not_depend_on_their_batch(stage, monkeypatch):
     generator, conditions = build(stage=stage), [asked(0), asked(1)]
-    monkeypatch.setattr(generator, "_at_once", lambda rest: len(rest))
+    monkeypatch.setattr(generator, "_at_once", lambda condition: 2)
     both = generator.sample(conditions, [3, 4])
+    monkeypatch.setattr(generator, "_at_once", lambda condition: 1)
     alone = [generator.sample([c], [s])[0] for c, s in zip(conditions, (3, 4), strict=True)]
     for one, two in zip(both, alone, strict=True):
         np.testing.assert_allclose(one.image, two.image, atol=1e-5)

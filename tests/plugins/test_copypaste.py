@@ -240,13 +240,13 @@ def test_a_run_is_sampled_and_shown(fitted, run_cli, tmp_path):
         "sample", out, "-n", "6", "-o", tmp_path / "s", "--sheet", "--json", asked, "--device=cpu"
     )
     assert result.exit_code == 0, result.stderr
-    told = [json.loads(p.read_text()) for p in sorted((tmp_path / "s").glob("*.json"))]
-    lesions = [t["lesions"] for t in told if "lesions" in t]
+    told = json.loads((tmp_path / "s" / "provenance.json").read_text())["samples"].values()
+    lesions = [t["lesions"] for t in told]
     assert len(lesions) == 6
     placed = [t for t in lesions if t["room"]]
     assert placed
     assert all(t["apart_mm"] == 1 and t["donor"] in ToySource().train_ids for t in placed)
-    assert all(bool(t.get("flaw")) != t["lesions"]["room"] for t in told if "lesions" in t)
+    assert all(bool(t.get("flaw")) != t["lesions"]["room"] for t in told)
     assert run_cli("show", out).exit_code == 0
 
 

@@ -148,8 +148,8 @@ def test_a_run_is_sampled(fitted, run_cli, tmp_path):
     words = ("sample", fitted, "-n", "3", "-o", where, "--json", "--device=cpu")
     result = run_cli(*words, "--edit", "elastic:amplitude_mm=5")
     assert result.exit_code == 0, result.stderr
-    told = [json.loads(path.read_text()) for path in sorted(where.glob("*.json"))]
-    samples = [t for t in told if "moved" in t]
+    told = json.loads((where / "provenance.json").read_text())["samples"]
+    samples = [told[name] for name in sorted(told)]
     assert len(samples) == 3
     assert all(t["moved"]["mm"] > 1 for t in samples)
     assert [step["edit"] for step in samples[0]["edits"]] == ["elastic"]

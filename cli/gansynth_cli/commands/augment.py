@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -30,6 +31,7 @@ from gansynth_cli.results import lines_of_training
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from gansynth.adapter import Adapter, Content, Injection, Outcome
@@ -37,6 +39,26 @@ if TYPE_CHECKING:
 
 TOLERATED = 0.01
 """Largest share of missing synthetic samples that is still a success."""
+
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def _with_slips_first(function: F) -> F:
+    """Tell a slip in ``--target``, ``--ratio`` or ``--set`` before a run folder is read."""
+
+    @functools.wraps(function)
+    def wrapped(
+        *args: Any, target: str, ratio: str, settings: Mapping[str, str], **kwargs: Any
+    ) -> Any:
+        from gansynth.ratio import Ratio
+        from gansynth.registry import installed
+
+        Ratio.parse(ratio)
+        refuse_unknown(settings, installed().adapter(target).settings, of=target)
+        return function(*args, target=target, ratio=ratio, settings=settings, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
 
 
 @click.command(
@@ -48,6 +70,7 @@ TOLERATED = 0.01
 )
 @with_needs(NEEDS)
 @click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo, segmenter.")
+@_with_slips_first
 @with_host_data
 @click.option(
     "--detector",
@@ -196,7 +219,6 @@ def command(
     if taken:
         out.reporter.say(f"as {run} was fitted: {taken}")
     cls = installed().adapter(target)
-    refuse_unknown(settings, cls.settings, of=target)
     settings = with_detector(settings, detector, cls.settings, target)
     settings, output = with_engine(
         *(settings, cls.settings, target),

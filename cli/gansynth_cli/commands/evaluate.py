@@ -42,7 +42,6 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
         "how": "conditions",
         "real_how": "real",
         "metrics": "parts=realism or !parts",
-        "host": "parts=maps or !parts",
     }
 )
 @click.argument("folder", metavar="RUN|BANK", type=FOLDER)

@@ -35,7 +35,6 @@ MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quie
 @click.command(
     epilog=examples(
         "gansynth sample runs/g0 -n 16 --sheet --metric spectrum",
-        "gansynth sample runs/shin/parts/tissues --conditions nifti:mine/ -o tissue-maps/ --sheet",
         "gansynth sample runs/g0 --replay results/gansynth_draws/draws-host-4711.csv:17 -o again/",
     )
 )

@@ -46,7 +46,8 @@ def augment(refuse, shared_deepmedic, crop_run, tmp_path):
         refuse(
             *("augment", "--target", "deepmedic", "--data", f"deepmedic:{data.train}"),
             *((*named, run) if run is not None else ()),
-            *(*engine, *model, "--device", "cpu"),
+            *(*engine, *model),
+            *(() if "--bank" in named else ("--device", "cpu")),  # that draws
             *("--ratio", ratio, "--dry-run", "-o", tmp_path / "o", *more),
             code=code,
             says=says,
@@ -124,8 +125,11 @@ def test_raw_values_are_kept_in_full_where_deepmedic_normalises_them(tmp_path, c
         (["--set", "epoch=3"], ["--set epoch", "Did you mean 'epochs'?"]),
         (["--set", "device=tpu"], ["--set device=tpu", "cuda"]),
         (["--set", "engine=deepmedic"], ["--engine torch and --set engine=deepmedic"]),
-        (["--deepmedic", "."], ["--deepmedic", "with --engine torch"]),
-        (["--deepmedic-python", "p"], ["--deepmedic-python", "with --engine torch"]),
+        (["--deepmedic", "."], ["--deepmedic .: has no effect without engine=deepmedic"]),
+        (
+            ["--deepmedic-python", "p"],
+            ["--deepmedic-python p: has no effect without engine=deepmedic"],
+        ),
         (["--", "-dev", "cpu"], ["-- -dev", "--engine torch has no command line"]),
         (["--fold", "all"], ["--fold all", "expected fold 0"]),
         (["--boxes", "training"], ["--boxes training", "labels"]),
@@ -379,7 +383,7 @@ def test_a_python_may_be_named_as_programs_are(named, found, tmp_path, monkeypat
         (["-model", "a"], {"model": "b"}, "-- -model a and --set model=b"),
         (["-model", "a", "-dev", "gpu"], {}, "-- -dev gpu: expected cpu, cuda"),
         (["-model", "a", "-load", "c"], {"resume": "yes"}, "-- -load with --set resume=yes"),
-        (["-model", "a"], {"device": "cpu"}, "--set device=cpu: is for --engine torch"),
+        (["-model", "a"], {"device": "cpu"}, "--set device=cpu: .* effect without engine=torch"),
         ([], {}, "--set model: DeepMedic has no network of its own"),
         ([], {"engine": "keras"}, "--engine keras: expected deepmedic or torch"),
         (["-model", "a"], {"affine": "2"}, "--set affine=2: expected a number from 0 to 1"),

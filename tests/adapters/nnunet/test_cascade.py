@@ -213,11 +213,11 @@ def test_a_bank_without_the_previous_stage_is_refused(frozen_bank):
 # -- refused unless asked for ----------------------------------------------------------------------
 
 
-def test_it_is_refused_with_the_reason_and_the_way_out(toy, tmp_path, refuse):
+def test_it_is_refused_with_the_reason_and_the_way_out(toy, adapter, bank, refuse):
     data = ("--data", "nnunet:501", "-c", "3d_cascade_fullres", "--plans", toy.plans)
     refuse(
         *("augment", "--target", "nnunet", *data, "--root", toy.root),
-        *("--generator", tmp_path, "--ratio", "1:1", "--dry-run"),
+        *("--bank", bank(adapter), "--ratio", "1:1", "--dry-run"),
         code=2,
         says=("too good a prior", "--set cascade=degraded", "GANSYNTH_CASCADE=1"),
     )

@@ -187,11 +187,12 @@ def test_samples_of_a_generator_that_saw_held_out_cases_are_not_exported(exports
     assert (exports.there, exports.hidden) == (set(), [])
 
 
-def test_real_channels_are_not_shared(toy_copy, fitted, tmp_path):
-    run = shutil.copytree(fitted, tmp_path / "run")
-    manifest = read(run / "manifest.json")
-    manifest["options"]["given"] = ["T1"]
-    (run / "manifest.json").write_text(json.dumps(manifest))
+def test_real_channels_are_not_shared(toy_copy, run_cli, tmp_path):
+    run = tmp_path / "run"
+    tiny = ("--set=width=4", "--set=d_width=4", "--set=levels=2", "--set=steps=1")
+    how = ("--set=given=T1", *tiny, "--device", "cpu", "-q")
+    fitted = run_cli("fit", "cgan3d", *toy_copy.options, "-o", run, *how)
+    assert fitted.exit_code == 0, fitted.stderr
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     with pytest.raises(UsageFault, match=r"given the channels T1 of real cases"):
         adapter.export(

@@ -35,6 +35,8 @@ def skewed(toy_nnunet, tmp_path_factory):
     toy = replace(toy_nnunet, root=shutil.copytree(toy_nnunet.root, root))
     for file in toy.raw.glob("*Tr/*.nii.gz"):
         array = np.asanyarray(nib.Nifti1Image.from_filename(file).dataobj)
+        if file.parent.name == "imagesTr":
+            array = array * tissue(file.name.removesuffix(".nii.gz")[:-5], array.shape)
         nib.save(nib.Nifti1Image(array[:, 2:, :-3], AFFINE), file)
     path = toy.preprocessed / f"{toy.plans}.json"
     plans = json.loads(path.read_text())
@@ -43,6 +45,12 @@ def skewed(toy_nnunet, tmp_path_factory):
     path.write_text(json.dumps(plans))
     preprocess(toy)
     return toy
+
+
+def tissue(case: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What makes one scan unlike another, where organs lie alike: factors around 1."""
+    coarse = np.random.default_rng(list(case.encode())).uniform(0.6, 1.4, (8, 8, 8))
+    return coarse[tuple(np.indices(shape) * 8 // np.reshape(shape, (3, 1, 1, 1)))].astype("f4")
 
 
 def preprocess(toy) -> None:
@@ -346,7 +354,8 @@ def test_a_dry_run_accepts_a_papers_generator(skewed, paper_run, run_cli):
     given = ("--target", "nnunet", *skewed.options, "--generator", paper_run, "--device", "cpu")
     result = run_cli("augment", *given, "--ratio", "1:1", "--dry-run")
     assert result.exit_code == 0, result.stderr
-    assert "no held-out case, subject or content was seen" in result.stdout
+    says = "none found: compared by ids, subjects, identical and near-identical images"
+    assert says in result.stdout
 
 
 def test_the_same_generator_for_another_fold_is_refused(skewed, paper_run, refuse):

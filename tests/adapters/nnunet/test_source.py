@@ -292,7 +292,7 @@ def test_unknown_names_list_what_there_is(toy_nnunet, change, said):
 
 @pytest.mark.parametrize("where", ["7", "Dataset007_Gone", "../x", "toy"])
 def test_an_unknown_data_set_lists_what_there_is(toy_nnunet, where):
-    with pytest.raises(UsageFault, match=r"expected .*Dataset501_Toy"):
+    with pytest.raises(DataFault, match=r"expected .*Dataset501_Toy"):
         open_nnunet(replace(toy_nnunet.request(), where=where))
 
 

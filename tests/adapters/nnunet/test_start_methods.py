@@ -56,7 +56,9 @@ def test_workers_draw_distinct_samples(toy_nnunet, frozen_bank, tmp_path, method
         "nnUNet_results": str(tmp_path / "results"),
         "nnUNet_extTrainer": str(EXT_TRAINER),
         "nnUNet_n_proc_DA": "2",
-        "PYTHONPATH": str(torchvision_cure.CPU_TORCH),
+        "PYTHONPATH": os.pathsep.join(
+            (str(torchvision_cure.CPU_TORCH), os.environ.get("PYTHONPATH", ""))
+        ).rstrip(os.pathsep),
         "GANSYNTH_RATIO": "0:1",
         "GANSYNTH_BANK": str(frozen_bank(samples=12)),
     }

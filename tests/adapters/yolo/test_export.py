@@ -347,7 +347,7 @@ def test_a_full_disk_leaves_nothing(export, tmp_path, monkeypatch):
     [
         (["--export", "Dataset510_Plus"], ["--export Dataset510_Plus", "-o DIR"]),
         (["-o", "new", "--export", "Dataset510_Plus"], ["leave one out"]),
-        (["-o", "new", "--frozen"], ["-o with --frozen: nothing is trained"]),
+        (["-o", "new", "--frozen"], ["--frozen: has no effect with --bank"]),
         (["-o", "new", "--", "mosaic=0"], ["-o with host options after --"]),
         (["--content", "synthetic"], ["--content synthetic", "-o DIR"]),
     ],
