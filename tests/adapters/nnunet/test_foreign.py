@@ -50,7 +50,9 @@ def skewed(toy_nnunet, tmp_path_factory):
 def tissue(case: str, shape: tuple[int, ...]) -> np.ndarray:
     """What makes one scan unlike another, where organs lie alike: factors around 1."""
     coarse = np.random.default_rng(list(case.encode())).uniform(0.6, 1.4, (8, 8, 8))
-    return coarse[tuple(np.indices(shape) * 8 // np.reshape(shape, (3, 1, 1, 1)))].astype("f4")
+    blocks = tuple(np.indices(shape) * 8 // np.reshape(shape, (3, 1, 1, 1)))
+    factors: np.ndarray = coarse[blocks]
+    return factors.astype("f4")
 
 
 def preprocess(toy) -> None:
