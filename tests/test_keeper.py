@@ -194,7 +194,7 @@ def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch)
 @pytest.mark.parametrize(
     ("what", "limits", "words"),
     [
-        ("freeze", replace(QUICK, silent=2.5), "hung, no sign of life for"),
+        ("freeze", replace(QUICK, silent=8.0), "hung, no sign of life for"),
         ("sleep", replace(QUICK, batch=0.7, usual=1.0), "s at one batch"),
     ],
     ids=["frozen", "endless-batch"],
@@ -209,7 +209,7 @@ def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, what,
 
 
 def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
-    keeper = keep("lengthy", replace(QUICK, silent=2.5), capacity=1)
+    keeper = keep("lengthy", replace(QUICK, silent=8.0), capacity=1)
     keeper.wait(1, 60)
     assert keeper.restarts == 0
 
