@@ -203,7 +203,7 @@ def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, what,
     keeper = keep(f"once {what} {tmp_path / 'marker'}", limits)
     pid = pid_of(keeper)
     keeper.wait(13, 60)
-    assert keeper.restarts == 1
+    assert keeper.restarts >= 1  # on a busy machine the next one may be silent for as long
     assert not psutil.pid_exists(pid)
     assert words in keeper.messages()[0]
 
