@@ -99,11 +99,11 @@ def sample_sha256(sample: Sample, dtype: str) -> str:
 def _machine(device: str) -> dict[str, str]:
     import torch
 
+    from gansynth.precision import device_name
+
     kind = device.partition(":")[0]
-    if kind == "cuda":
-        model = torch.cuda.get_device_name(device)
-    else:
-        model = torch.backends.cpu.get_cpu_capability()
+    cpu = torch.backends.cpu.get_cpu_capability()
+    model = device_name(torch.device(device)) if kind == "cuda" else cpu
     return {"device": kind, "model": model, "torch": torch.__version__}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,39 +13,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from gansynth.sources.base import SourceRequest
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
 def with_host_data(function: F) -> F:
-    """Add ``--data`` and what says how to read it, all of it as in ``--generator`` if not given.
-
-    The function gets a ``SourceRequest`` as ``request``, and in words what of it was ``taken``.
-    """
-
-    @click.option(
+    """Add ``--data`` and what says how to read it, none of it required; see ``host_data``."""
+    data = click.option(
         "--data",
         metavar="KIND:WHERE",
         help="Cases, e.g. nnunet:004. What is not given of --data, -c, --plans, --fold, "
         "--subjects, --read and --root is as the generator was fitted.",
     )
-    @with_reading
-    @functools.wraps(function)
-    def wrapped(
-        *args: Any, data: str | None, asked: Mapping[str, Any], run: Path | None, **kwargs: Any
-    ) -> Any:
-        from gansynth.own_source import requested, taken
-        from gansynth.sources.base import SourceRequest
-        from gansynth.sources.reading import refuse_idle_read
+    return data(with_reading(function))
 
-        if data is not None:
-            told = SourceRequest.parse(data)
-            asked = {**asked, "kind": told.kind, "where": told.where}
-        request = requested(asked, run)
-        refuse_idle_read(request, asked["read"])
-        found = "" if run is None else taken(request, asked)
-        return function(*args, request=request, taken=found, run=run, **kwargs)
 
-    return wrapped  # type: ignore[return-value]
+def host_data(
+    data: str | None, asked: Mapping[str, Any], run: Path | None
+) -> tuple[SourceRequest, str]:
+    """What a host is opened on, and in words what of it was taken from the generator.
+
+    Args:
+        data: KIND:WHERE as typed.
+        asked: how to read it, None of what was not typed.
+        run: of the generator, if there is one.
+
+    Raises:
+        UsageFault: nothing says which data set it is, or a key without effect.
+        DataFault: no run there.
+    """
+    from gansynth.own_source import requested, taken
+    from gansynth.sources.base import SourceRequest
+    from gansynth.sources.reading import refuse_idle_read
+
+    if data is not None:
+        told = SourceRequest.parse(data)
+        asked = {**asked, "kind": told.kind, "where": told.where}
+    request = requested(asked, run)
+    refuse_idle_read(request, asked["read"])
+    return request, "" if run is None else taken(request, asked)
 
 
 def with_moved_data(function: F) -> F:

@@ -15,8 +15,6 @@ from gansynth.sources.base import CaseSource
 
 FILE = "gansynth_metrics.json"
 """In the output folder of hosts that write metrics of their own."""
-COUNTED = ("dice", "hd95", "unit", "distances", "subjects", "cases", "undefined")
-"""Keys of a headline."""
 
 
 def asked_regions(text: str, source: CaseSource) -> Regions:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,39 +25,17 @@ from gansynth_cli.common import (
 from gansynth_cli.engines import with_detector, with_engine
 from gansynth_cli.exporting import check_options, data_set_name, run_export
 from gansynth_cli.mixing_options import NEEDS, nearest_option, warn_of_idle
-from gansynth_cli.own_data import with_host_data
+from gansynth_cli.own_data import host_data, with_host_data
 from gansynth_cli.results import lines_of_training
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from gansynth.adapter import Adapter, Content, Injection, Outcome
-    from gansynth.sources.base import SourceRequest
 
 TOLERATED = 0.01
 """Largest share of missing synthetic samples that is still a success."""
-
-
-F = TypeVar("F", bound="Callable[..., Any]")
-
-
-def _with_slips_first(function: F) -> F:
-    """Tell a slip in ``--target``, ``--ratio`` or ``--set`` before a run folder is read."""
-
-    @functools.wraps(function)
-    def wrapped(
-        *args: Any, target: str, ratio: str, settings: Mapping[str, str], **kwargs: Any
-    ) -> Any:
-        from gansynth.ratio import Ratio
-        from gansynth.registry import installed
-
-        Ratio.parse(ratio)
-        refuse_unknown(settings, installed().adapter(target).settings, of=target)
-        return function(*args, target=target, ratio=ratio, settings=settings, **kwargs)
-
-    return wrapped  # type: ignore[return-value]
 
 
 @click.command(
@@ -70,7 +47,6 @@ def _with_slips_first(function: F) -> F:
 )
 @with_needs(NEEDS)
 @click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo, segmenter.")
-@_with_slips_first
 @with_host_data
 @click.option(
     "--detector",
@@ -184,8 +160,8 @@ def _with_slips_first(function: F) -> F:
 @with_output
 def command(
     target: str,
-    request: SourceRequest,
-    taken: str,
+    data: str | None,
+    asked: Mapping[str, Any],
     run: Path | None,
     settings: dict[str, str],
     dry_run: bool,
@@ -215,10 +191,12 @@ def command(
     from gansynth.registry import installed
 
     injection = injection_from({**how, "run": run})
+    cls = installed().adapter(target)
+    refuse_unknown(settings, cls.settings, of=target)
+    request, taken = host_data(data, asked, run)  # after slips: a run folder is read for it
     warn_of_idle(injection, out)
     if taken:
         out.reporter.say(f"as {run} was fitted: {taken}")
-    cls = installed().adapter(target)
     settings = with_detector(settings, detector, cls.settings, target)
     settings, output = with_engine(
         *(settings, cls.settings, target),
