@@ -231,7 +231,7 @@ def _check_bank(folder: Path, adapter: Adapter) -> None:
     if seen.dataset == source.name:
         return
     hashes = {case.sha256 for case in seen.cases}
-    unseen = [one.id for one in source.records(source.train_ids) if one.sha256 not in hashes]
+    unseen = [case_id for case_id in source.train_ids if source.content(case_id) not in hashes]
     if unseen:
         raise IntegrityFault(
             f"{folder}: its samples are made of {seen.dataset}, which lacks {len(unseen)} of "

@@ -202,7 +202,7 @@ class SampleDrawer:
         """
         room, wanted = self.sampler.room, self._unchecked[case_id]
         source = room.source
-        if source.record(case_id, room.cache).sha256 != wanted:
+        if source.content(case_id, room.cache) != wanted:
             raise IntegrityFault(
                 f"{self.run.folder}: case {case_id!r} of {source.name} is not the one the run was "
                 "fitted on; expected the same content. It has been preprocessed anew, or replaced: "

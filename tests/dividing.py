@@ -29,3 +29,4 @@ def assert_same_cases(one: CaseSource, other: CaseSource, ids: tuple[str, ...]) 
         if first.boxes is not None and second.boxes is not None:
             np.testing.assert_array_equal(first.boxes.coords, second.boxes.coords)
         assert one.record(case_id) == other.record(case_id)
+        assert one.content(case_id) == one.record(case_id).sha256

@@ -241,6 +241,7 @@ def test_a_view_shows_some_channels_of_the_whole_cases_record():
     assert np.array_equal(case.image, source.load("toy_03").image[1:])
     assert view.schema.channels == ("second",)
     assert view.record("toy_03") == source.record("toy_03")
+    assert view.content("toy_03") == source.record("toy_03").sha256
     assert view.lineage().cases == source.lineage().cases
 
 

@@ -188,13 +188,13 @@ def test_a_case_with_another_content_is_refused_when_it_is_drawn_from(deep):
 
 def test_a_case_is_looked_at_once(deep, monkeypatch):
     looked: list[str] = []
-    record = ToySource.record
+    content = ToySource.content
 
     def spy(self: Any, case_id: str, load: Any = None) -> Any:
         looked.append(case_id)
-        return record(self, case_id, load)
+        return content(self, case_id, load)
 
-    monkeypatch.setattr(ToySource, "record", spy)
+    monkeypatch.setattr(ToySource, "content", spy)
     drawer = SampleDrawer(deep, ToySource(3))
     told = [sample.provenance["case"] for _ in range(2) for sample in drawer.draw(0, 8)]
     assert sorted(looked) == sorted(set(told))

@@ -235,15 +235,23 @@ class YoloSource(CaseSource):
         however it is annotated, skull-stripped or not. Images of one constant value are all alike,
         so the hash of one is made of its id too.
         """
-        image = self.image(case_id)
-        pixels = read_pixels(image.image)
-        digest, subject = content_hash(pixels), self.subject(case_id)
+        pixels = read_pixels(self.image(case_id).image)
+        digest, subject = self._digest(case_id, pixels), self.subject(case_id)
         if pixels.min() == pixels.max():
-            digest = hashlib.sha256(f"{digest} {self.name} {case_id}".encode()).hexdigest()
             return CaseRecord(case_id, subject, digest)
         return CaseRecord(
             case_id, subject, digest, digest, prints_of(scaled(pixels, grey=self.grey))
         )
+
+    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
+        """As ``record`` has it."""
+        return self._digest(case_id, read_pixels(self.image(case_id).image))
+
+    def _digest(self, case_id: str, pixels: np.ndarray[Any, Any]) -> str:
+        digest = content_hash(pixels)
+        if pixels.min() != pixels.max():
+            return digest
+        return hashlib.sha256(f"{digest} {self.name} {case_id}".encode()).hexdigest()
 
     def image(self, case_id: str) -> YoloImage:
         """The files of a case.

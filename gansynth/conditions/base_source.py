@@ -136,6 +136,10 @@ class BaseSource(Wrapped):
         """Lineage record of a case as it is handed out here."""
         return self.base.record(case_id, load or self.load)
 
+    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
+        """As ``record`` has it."""
+        return self.base.content(case_id, load or self.load)
+
 
 def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = True) -> BaseSource:
     """Open what ``--conditions`` names.

@@ -64,7 +64,7 @@ class WatchedCases(CaseCache):
                 f"{self.run}: a filter asks for case {case_id!r} of {source.name}, expected "
                 "training cases of the run only"
             )
-        if source.record(case_id, super().__call__).sha256 != wanted:
+        if source.content(case_id, super().__call__) != wanted:
             raise IntegrityFault(
                 f"{self.run}: case {case_id!r} of {source.name} is not the one the run was fitted "
                 "on, expected the same content. It has been preprocessed anew, or replaced: "

@@ -99,15 +99,6 @@ class Original:
         return self.image.nbytes + self.labels.nbytes
 
 
-def record_of(case: Case, subject: str) -> CaseRecord:
-    """What lineage remembers of a case; of an image that shows nothing, as many may, no image."""
-    content = content_hash(case.image, case.labels)
-    if not np.ptp(case.image):
-        return CaseRecord(case.id, subject, content)
-    image = content_hash(case.image)
-    return CaseRecord(case.id, subject, content, image, prints_of(case.image))
-
-
 def places_of(request: SourceRequest) -> tuple[Path, ...]:
     """The file or folder that a request names, behind any kind; none if there is no such one."""
     text = request.where
@@ -274,14 +265,28 @@ class CaseSource(ABC):
         )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Lineage record (id, subject, content hash) of a case.
+        """What lineage remembers of a case; of an image that shows nothing, as many may, no image.
 
         Args:
             case_id: the case.
             load: reads it; a cache of this source, say. ``load`` of the source if None.
         """
         case = (load or self.load)(case_id)
-        return record_of(case, self.subject(case.id))
+        subject, content = self.subject(case.id), self.content(case_id, lambda _: case)
+        if not np.ptp(case.image):
+            return CaseRecord(case.id, subject, content)
+        image = content_hash(case.image)
+        return CaseRecord(case.id, subject, content, image, prints_of(case.image))
+
+    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
+        """``sha256`` of a case's record alone: whether it is still the same is cheaper to know.
+
+        Args:
+            case_id: the case.
+            load: as for ``record``.
+        """
+        case = (load or self.load)(case_id)
+        return content_hash(case.image, case.labels)
 
     def records(self, ids: Iterable[str]) -> tuple[CaseRecord, ...]:
         """Lineage records of cases, sorted by id."""
@@ -351,6 +356,10 @@ class Wrapped(CaseSource):
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record of the whole case, as the source behind keeps it."""
         return self.base.record(case_id)
+
+    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
+        """As ``record`` has it."""
+        return self.base.content(case_id)
 
     @property
     def unit(self) -> str:

@@ -103,6 +103,8 @@ class _Trial:
     def loads(self) -> None:
         case = self.source.load(self.source.train_ids[0])
         case.validate(self.source.schema)
+        if self.source.content(case.id) != self.source.record(case.id).sha256:
+            raise Broken(f"case {case.id!r}: its content is not that of its record")
         if getattr(case, self.adapter.needs) is None:
             raise Broken(f"case {case.id!r} has no {self.adapter.needs}")
         labels = np.dtype(np.int16) if case.labels is None else case.labels.dtype

@@ -101,6 +101,7 @@ def test_lineage_is_of_the_cases_as_they_are_handed_out():
     case = base.load("b")
     assert (lineage.dataset, lineage.fold) == ("shelf", "all")
     assert lineage.cases[1].sha256 == content_hash(case.image, case.labels)
+    assert base.content("b") == lineage.cases[1].sha256
     assert lineage.cases[1].subject == "b"
 
 

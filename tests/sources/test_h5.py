@@ -79,6 +79,8 @@ def test_lineage_is_that_of_the_original_and_reads_no_case(cached, monkeypatch):
     monkeypatch.setattr(type(source), "load", None)
     assert source.lineage() == ToySource(3).lineage()
     assert source.records(source.held_out_ids) == ToySource(3).records(source.held_out_ids)
+    known = [record.sha256 for record in source.records(source.held_out_ids)]
+    assert list(map(source.content, source.held_out_ids)) == known
 
 
 def test_half_precision_keeps_the_original_hashes(tmp_path):

@@ -114,6 +114,7 @@ def test_slices_that_show_nothing_are_no_leak():
     assert len({i.split("/")[0] for i in blank}) > 1
     records = source.records(blank)
     assert len({record.sha256 for record in records}) == len(blank)
+    assert [source.content(record.id) for record in records] == [r.sha256 for r in records]
     assert records == opened(plane="sagittal").records(blank)
 
 

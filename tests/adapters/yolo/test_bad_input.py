@@ -337,8 +337,10 @@ def test_blank_images_are_no_leak(yolo_copy):
     for path in (picture(yolo_copy), other(yolo_copy)):
         Image.fromarray(np.zeros((64, 64), np.uint8)).save(path)
     source = opened(yolo_copy)
-    records = {source.record(case).sha256 for case in (f"train/{FIRST}", "val/p05_z000")}
+    cases = (f"train/{FIRST}", "val/p05_z000")
+    records = {source.record(case).sha256 for case in cases}
     assert len(records) == 2
+    assert {source.content(case) for case in cases} == records
 
 
 def test_a_person_on_both_sides(yolo_copy):
