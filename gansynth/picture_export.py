@@ -27,7 +27,7 @@ from gansynth.errors import UsageFault
 from gansynth.integrity import disk_errors, whole_folder
 from gansynth.picture_manifest import Manifest
 from gansynth.png import outlined, png_bytes, scaled
-from gansynth.quality.traces.wanted import names_in
+from gansynth.quality.traces.names import names_in
 from gansynth.replaying import noted, settings_of
 from gansynth.reporting import Reporter
 from gansynth.sampling import SampleDrawer

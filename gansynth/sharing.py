@@ -19,8 +19,7 @@ import numpy.typing as npt
 from gansynth import __version__
 from gansynth.dataset_writer import write_provenance
 from gansynth.errors import UsageFault
-from gansynth.quality.traces.times import TIME
-from gansynth.quality.traces.wanted import names_in
+from gansynth.quality.traces.names import names_in
 from gansynth.synthetic import marked
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from gansynth.sampling import SampleDrawer
     from gansynth.schema import Sample
 
+TIME = 315_532_800
+"""1980-01-01, in seconds since 1970: the date of files that are to tell none."""
 LEAVE_OUT = "leave --for-sharing out, and keep them"
 REAL = frozenset({"lesion", "background", "image"})
 """A generator that heeds one of these keeps parts of real images (``Generator.heeds``)."""

@@ -17,9 +17,9 @@ from gansynth import integrity, picture_export, png
 from gansynth.errors import EnvironmentFault, UsageFault
 from gansynth.lineage import CaseRecord, Lineage
 from gansynth.picture_export import PngOptions, check_export, export_pictures, find_windows
-from gansynth.quality.traces.times import TIME
 from gansynth.reporting import NullReporter
 from gansynth.schema import Boxes, Sample, Schema
+from gansynth.sharing import TIME
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.picture_files import read_picture
 from gansynth.sources.pictures import open_pictures

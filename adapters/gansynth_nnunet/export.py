@@ -17,7 +17,7 @@ from gansynth.adapter import Content, Injection
 from gansynth.bank import BankReader
 from gansynth.export_bank import building, samples_of
 from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
-from gansynth.quality.traces.wanted import names_in
+from gansynth.quality.traces.names import names_in
 from gansynth.reporting import Reporter
 from gansynth.sharing import forget_times
 from gansynth.supply import BankSize

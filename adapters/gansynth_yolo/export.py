@@ -20,7 +20,7 @@ from gansynth.errors import DataFault
 from gansynth.export_bank import exporting, hashes_of
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.png import png_bytes
-from gansynth.quality.traces.wanted import names_in
+from gansynth.quality.traces.names import names_in
 from gansynth.reporting import Reporter
 from gansynth.sharing import forget_times
 from gansynth.supply import BankSize

@@ -226,10 +226,7 @@ def _maps(
 def _audited(folder: Path, gathered: Gathered) -> dict[str, Any]:
     from gansynth.quality.identity import audit_export
 
-    audit = audit_export(
-        folder, gathered.lineage, request=gathered.source.request, sources=gathered.source
-    )
-    return audit.to_json()
+    return audit_export(folder, gathered.lineage, sources=gathered.source).to_json()
 
 
 def _usual_folder(folder: Path, kind: str) -> Path:

@@ -52,8 +52,8 @@ def alarms(document: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[
         found.append(
             (
                 "identity",
-                f"{len(identity['findings'])} trace(s) of where samples come from in "
-                f"{identity.get('folder', 'the export')}: see the list; export again",
+                f"{len(identity['findings'])} trace(s) of where samples come from, or files "
+                f"not read, in {identity.get('folder', 'the export')}: see the list; export again",
             )
         )
     return [{"key": key, "text": text} for key, text in found]
@@ -220,12 +220,13 @@ def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: lis
         return
     where = f"{found['files']} files of {found['folder']}"
     if found["findings"]:
-        shown.append(f"{where} tell where they come from: {len(found['findings'])} trace(s).")
+        count = len(found["findings"])
+        shown.append(f"{where} tell where they come from, or were not read: {count} finding(s).")
     else:
         hidden.append(
-            f"Nothing that names a patient or a source was found in {where}: not in names, "
-            "headers, texts, times, nor as a copy of a real image. What images themselves give "
-            "away is above."
+            f"Nothing that names a patient or a source was found in {where}: not in file names, "
+            "texts, headers or PNG metadata. The audit compares no images: what they give away is "
+            "above."
         )
 
 

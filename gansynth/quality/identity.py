@@ -1,37 +1,47 @@
 """Does a folder that is to be handed on name a patient or a source? Every file of it is looked at.
 
-Looked for are ids of cases and subjects, the source's files and folders, paths, users and machines,
-what scanners and programs leave in headers, times, links, and images of the source itself. What is
-found is told in one line each; nothing is changed. That nothing is found does not mean that nobody
-can be known again: a generator may have learnt an image by heart, and a label map may be a
-patient's own (``gansynth.quality.nearest`` looks for the first). See docs/sharing.md.
+Looked for are ids of cases and subjects, the source's files and folders, paths, the user and the
+machine: in file names, texts, NIfTI headers and PNG metadata. Files of other kinds are reported as
+not read. That nothing is found does not mean that nobody can be known again: images are not
+compared here. See docs/sharing.md.
 """
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import itertools
+import os
+import platform
 import re
-import stat as modes
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import Lineage
-from gansynth.quality.traces.entries import entries, look_at_entry, look_inside
-from gansynth.quality.traces.kinds import look_into
-from gansynth.quality.traces.look import Finding, Look, Notes
-from gansynth.quality.traces.names import Names
-from gansynth.quality.traces.nifti import frame_name
-from gansynth.quality.traces.origin import Origin
-from gansynth.quality.traces.times import times_of
-from gansynth.quality.traces.wanted import data_sets, people_of, this_machine, words_of_schema
+from gansynth.quality.traces.files import Finding, Look, look_at
+from gansynth.quality.traces.names import (
+    Name,
+    Names,
+    names_of,
+    names_of_case,
+    words_of_schema,
+)
 from gansynth.schema import Schema
-from gansynth.sources.base import CaseSource, SourceRequest, places_of
+from gansynth.sources.base import CaseSource
 
 MOST_OF_A_KIND = 20
-"""Findings that are told of one kind; how many more there are is told, too."""
+"""Findings that are listed of one kind; how many more there are is said, too."""
+MOST_FOLDERS = 3
+"""A file name that so many folders of the source have, such as ``flair.nii.gz``, is no case's."""
+_IMAGE = re.compile(
+    r"(.+?)(?:_\d{4})?\.(?:nii(?:\.gz)?|png|jpe?g|tiff?|h5|hdf5|np[yz]|b2nd|pkl|mh[ad]|nrrd|dcm|img)",
+    re.IGNORECASE,
+)
+"""An image file; its name without ending and number of a channel."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +50,24 @@ class Audit:
 
     Attributes:
         folder: its name.
-        files: how many files were looked at, links among them.
+        files: how many files were looked at, links and files that were not read among them.
         findings: a line each, naming the file, the place in it, and what was found. They quote what
             they found: keep them where the patients' names may be.
-        compared: cases of the source that images were compared with; 0 if nobody had any.
     """
 
     folder: str
     files: int
     findings: tuple[str, ...]
-    compared: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """``folder``, ``files`` and ``findings``."""
-        return {"folder": self.folder, "files": self.files, "findings": list(self.findings)}
+        return {**asdict(self), "findings": list(self.findings)}
 
 
 def audit_export(
     folder: Path,
     lineage: Lineage,
     *,
-    request: SourceRequest | None = None,
     sources: CaseSource | None = None,
     harmless: Collection[str] = (),
 ) -> Audit:
@@ -69,43 +76,29 @@ def audit_export(
     Args:
         folder: the folder.
         lineage: of what drew the samples; its ids, subjects and data sets are looked for.
-        request: where the source's cases came from; the source's own if None.
-        sources: the source, whose images and files are compared; None compares files alone, as far
-            as ``request`` leads to them.
+        sources: the source: its held-out cases, files and folders are looked for, too.
         harmless: words that name nobody, though some folder or user is called so. Names of channels
             and labels of ``sources`` are taken for harmless.
 
     Raises:
         UsageFault: nothing is in it.
         EnvironmentFault: a file may not be read.
-        DataFault: there is no such folder, or a case of the source cannot be read.
+        DataFault: there is no such folder.
     """
     if not folder.is_dir():
         raise DataFault(f"{folder}: no such folder, expected one that is to be handed on")
-    request = sources.request if request is None and sources is not None else request
-    found = dict(entries(folder))
-    files = [path for path, stat in found.items() if not modes.S_ISDIR(stat.st_mode)]
+    paths = sorted(folder.rglob("*"))
+    files = [path for path in paths if path.is_symlink() or not path.is_dir()]
     if not files:
         raise UsageFault(f"{folder}: holds no files, expected an export; name another folder")
+    wanted = [*names_of(lineage), *_this_machine()]
     if sources is not None:
-        places = sources.places
-    else:
-        places = () if request is None else places_of(request)
-    people = list(people_of(lineage, sources))
-    origin = Origin(places, sources, [n.text for n in people if n.what == "case"], folder)
-    if sources is not None:
+        wanted += _names_of_source(sources, folder.resolve())
         harmless = (*harmless, *words_of_schema(sources.schema))
-    names = (*people, *data_sets(lineage, request), *origin.names(), *this_machine())
-    notes, sums, known = Notes(), dict[str, tuple[str, int]](), Names(names, harmless)
-    for path, stat in found.items():
-        look = Look(path, known, notes, look_into)
-        look_at_entry(folder / path, stat, look, origin.inodes)
-        if modes.S_ISREG(stat.st_mode):
-            sums[path] = look_inside(folder / path, stat, look)
-    own = {path: stat for path, stat in found.items() if not modes.S_ISLNK(stat.st_mode)}
-    notes.findings += times_of(own, origin.times)
-    compared = _compare(notes, sums, origin)
-    return Audit(folder.resolve().name, len(files), tuple(_told(notes.findings)), compared)
+    names, findings = Names(wanted, harmless), list[Finding]()
+    for path in paths:
+        look_at(path, Look(str(path.relative_to(folder)), names, findings))
+    return Audit(folder.resolve().name, len(files), tuple(_listed(findings)))
 
 
 def audit_exported(
@@ -114,7 +107,6 @@ def audit_exported(
     run: Path | None = None,
     bank: Path | None = None,
     sources: CaseSource | None = None,
-    root: str | None = None,
 ) -> Audit:
     """The same for what a run or a bank has drawn: lineage and source are looked up there.
 
@@ -122,9 +114,8 @@ def audit_exported(
         folder: the folder that is to be handed on.
         run: run folder; its source is opened unless ``sources`` is given.
         bank: folder of a bank, which does not know its source: name it by ``sources`` to have
-            images compared.
+            its held-out cases, files and folders looked for.
         sources: the source, if it is open already.
-        root: overrides where the source's host folders lie.
 
     Raises:
         UsageFault: neither run nor bank, or both; or as ``audit_export``.
@@ -134,62 +125,58 @@ def audit_exported(
         raise UsageFault(
             f"{folder}: expected either a run or a bank that drew it; name one of them"
         )
-    if bank is not None:
-        from gansynth._bank_spec import load_spec
+    from gansynth._bank_spec import load_spec
+    from gansynth.registry import installed
+    from gansynth.run import own_request, read_manifest
 
+    if bank is not None:
         spec = load_spec(bank)
         words = (*words_of_schema(spec.schema), spec.run_id)
         return audit_export(folder, spec.lineage, sources=sources, harmless=words)
     assert run is not None
-    from gansynth.registry import installed
-    from gansynth.run import own_request, read_manifest
-
     manifest = read_manifest(run)
     if sources is None:
-        request = own_request(run, manifest)
-        request = request if root is None else replace(request, root=root)
-        sources = installed().open_source(request)
-    words = (
-        *words_of_schema(Schema.from_json(manifest["schema"])),
-        *(str(manifest[key]) for key in ("generator", "run_id")),
-    )
+        sources = installed().open_source(own_request(run, manifest))
+    words = words_of_schema(Schema.from_json(manifest["schema"]))
+    words = (*words, str(manifest["generator"]), str(manifest["run_id"]))
     lineage = Lineage.from_json(manifest["lineage"])
     return audit_export(folder, lineage, sources=sources, harmless=words)
 
 
-# -- comparing and telling ------------------------------------------------------------------------
+def _names_of_source(source: CaseSource, export: Path) -> Iterator[Name]:
+    """Its cases, held-out ones too, its image files, and the folders that lead to them."""
+    for case_id in (*source.train_ids, *source.held_out_ids):
+        yield from names_of_case(case_id, source.subject(case_id))
+    homes = defaultdict[str, set[Path]](set)
+    for place in source.places:
+        for path in (place, *place.rglob("*")):
+            image = _IMAGE.fullmatch(path.name)
+            if image and export not in path.resolve().parents:  # which may lie in the source
+                homes[image[1]].add(path.parent)
+    yield from (Name(stem, "file") for stem, at in homes.items() if len(at) < MOST_FOLDERS)
+    request = source.request
+    texts = (request.where, request.root, request.subjects, *request.read.values())
+    written = [text.rpartition(":")[2] for text in texts if text]
+    for place in (*source.places, *(Path(text) for text in written if os.path.isabs(text))):
+        for part in Path(os.path.abspath(place)).parts[1:]:
+            yield Name(part, "folder")
 
 
-def _compare(notes: Notes, sums: dict[str, tuple[str, int]], origin: Origin) -> int:
-    """Compare files, headers and images with the source's; how many cases there were."""
-    copies = origin.copies({size for _, size in sums.values()})
-    copied = {path: copies[digest] for path, (digest, _) in sums.items() if digest in copies}
-    linked = {f.file for f in notes.findings if f.found.endswith("(a hard link)")}
-    for path, name in copied.items():
-        if path not in linked:
-            notes.findings.append(
-                Finding(path, "content", f"is the source's {name}, byte for byte: a real case")
-            )
-    for frame in notes.frames:
-        if (owner := origin.frames.get(frame.bits)) and frame.file not in copied:
-            what = f"the {frame_name(frame.bits)} of the source's {owner}, to the bit"
-            notes.findings.append(Finding(frame.file, frame.place, f"has {what}"))
-    images, compared = origin.images({p for shown in notes.shown for p in shown.prints})
-    told: set[str] = set()
-    for shown in notes.shown:
-        same = next((images[p] for p in sorted(shown.prints) if p in images), None)
-        if same is not None and shown.file not in copied and shown.file not in told:
-            told.add(shown.file)
-            said = f"show the image of {same}: a real case, not a synthetic one"
-            notes.findings.append(Finding(shown.file, shown.place, said))
-    return compared
+def _this_machine() -> Iterator[Name]:
+    """The user and the machine."""
+    with contextlib.suppress(OSError, KeyError, ImportError):
+        yield Name(getpass.getuser(), "user")
+    with contextlib.suppress(RuntimeError):
+        yield Name(Path.home().name, "user")
+    if node := platform.node():
+        yield Name(node, "machine")
 
 
-def _told(findings: Iterable[Finding]) -> Iterator[str]:
+def _listed(findings: Iterable[Finding]) -> Iterator[str]:
     """A line each; of many that differ in names and numbers alone the first ones."""
     kinds: dict[str, dict[str, str]] = {}
     for finding in findings:
-        kind = re.sub(r"'[^']*'|\d+", "#", f"{finding.place}: {finding.found}")
+        kind = re.sub(r"'[^']*'|\d+", "#", finding.said)
         kinds.setdefault(kind, {})[str(finding)] = finding.file
     for lines in kinds.values():
         yield from itertools.islice(lines, MOST_OF_A_KIND)

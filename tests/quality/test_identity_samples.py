@@ -62,16 +62,14 @@ def shared(runs, tmp_path_factory) -> Path:
 def test_the_audit_finds_nothing_in_volumes_for_sharing(runs, shared):
     audit = audit_exported(shared, run=runs["deep"])
     assert audit.findings == ()
-    assert (audit.files, audit.compared) == (8, 4)
+    assert audit.files == 8
 
 
 def test_the_audit_finds_nothing_in_pictures(runs, tmp_path):
     for sharing in (False, True):
         out = tmp_path / f"pictures{sharing}"
         draw(runs["flat"], out, png=PngOptions(overlay=True), for_sharing=sharing)
-        audit = audit_exported(out, run=runs["flat"])
-        assert audit.findings == ()
-        assert audit.compared > 4
+        assert audit_exported(out, run=runs["flat"]).findings == ()
 
 
 def test_the_audit_finds_cases_in_what_is_not_for_sharing(runs, tmp_path):

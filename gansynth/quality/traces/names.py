@@ -14,9 +14,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-LEAST_LETTERS, LEAST_FOLDER, LEAST_DIGITS, LEAST_RAW = 3, 5, 6, 6
-"""Letters and digits that a name has at least: with a letter among them, of a folder, without any
-letter, and to be looked for among bytes that are no text, where short ones come up by chance."""
+from gansynth.lineage import Lineage
+from gansynth.schema import Schema
+
+LEAST_LETTERS, LEAST_FOLDER, LEAST_DIGITS = 3, 5, 6
+"""Letters and digits that a name has at least: with a letter among them, of a folder, and without
+any letter."""
 PERSONAL = frozenset({"case", "subject", "patient", "person", "participant", "donor"})
 """Words of a key whose value counts whole, however short."""
 NEUTRAL = re.compile(r"(sample|synth|synthetic\d*)[-_]?\d*", re.IGNORECASE)
@@ -40,7 +43,7 @@ COMMON = frozenset(
 )
 """Words that exports hold by themselves: alone they name nobody."""
 
-_WORD, _ASCII = re.compile(r"[^\W_]+"), re.compile(rb"[A-Za-z0-9]+")
+_WORD = re.compile(r"[^\W_]+")
 _BETWEEN = re.compile(r"[-_. /\\]|\\\\|%20")
 _FOLDER = r"[^\s/\\\"'<>|:;,*?()\[\]{}=]+"
 _MARKS = (
@@ -78,11 +81,9 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(word.casefold() for word in _WORD.findall(text))
 
 
-def tells(words: tuple[str, ...], *, raw: bool = False) -> bool:
+def tells(words: tuple[str, ...]) -> bool:
     """Whether a name of these words means something wherever it stands."""
     whole = "".join(words)
-    if raw:
-        return len(whole) >= LEAST_RAW and not whole.isdigit()
     return len(whole) >= (LEAST_DIGITS if whole.isdigit() else LEAST_LETTERS)
 
 
@@ -118,21 +119,6 @@ class Names:
             return [short]
         return found
 
-    def raw(self, data: bytes) -> list[Name]:
-        """Names in bytes of any kind, those long enough not to be there by chance."""
-        found = [(m[0].decode("ascii").casefold(), *m.span()) for m in _ASCII.finditer(data)]
-        names: dict[Name, None] = {}
-        done = 0
-        for at, (word, _, _) in enumerate(found):
-            for words, name in self._by_first.get(word, ()) if at >= done else ():
-                part = found[at : at + len(words)]
-                near = all(after[1] - before[2] == 1 for before, after in pairwise(part))
-                if near and tells(words, raw=True) and tuple(p[0] for p in part) == words:
-                    names[name] = None
-                    done = at + len(words)
-                    break
-        return list(names)
-
     def blanked(self, value: Any) -> Any:
         """A JSON-able value with ``?`` in the place of every name and every path in its texts."""
         if isinstance(value, str):
@@ -162,6 +148,38 @@ class Names:
                     yield name, begin, part[-1][2]
                     done = at + len(words)
                     break
+
+
+def words_of_schema(schema: Schema) -> tuple[str, ...]:
+    """Names of channels, labels and classes: they name nobody."""
+    return (*schema.channels, *schema.labels, *schema.classes, *schema.box_classes)
+
+
+def names_in(lineage: Lineage, schema: Schema) -> Names:
+    """What samples of a lineage must not name, for texts that are handed on to be blanked."""
+    return Names(names_of(lineage), words_of_schema(schema))
+
+
+def names_of(lineage: Lineage) -> Iterator[Name]:
+    """Cases, subjects and data sets of a lineage and of its ancestors."""
+    for one in lineage.everyone():
+        yield Name(
+            one.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/").rpartition("/")[2],
+            "data set",
+        )
+        for case in one.cases:
+            yield from names_of_case(case.id, case.subject)
+            for known in filter(None, (case.sha256, case.image, *case.prints)):
+                yield Name(known, "content hash of a case")
+
+
+def names_of_case(case_id: str, subject: str) -> Iterator[Name]:
+    """A case, the volume that it is a slice of, and its subject."""
+    yield Name(case_id, "case")
+    if "/" in case_id:  # a slice, which is called after its volume
+        yield Name(case_id.split("/", 1)[0], "case")
+    if subject != case_id:
+        yield Name(subject, "subject")
 
 
 def marks(text: str) -> list[str]:
