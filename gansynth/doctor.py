@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import gansynth
 
-ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors", "lightning-fabric")
+ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors")
 HOSTS = ("nnunetv2", "batchgenerators", "blosc2")
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "monai": ("gansynth.mix in MONAI pipelines", "monai"),
