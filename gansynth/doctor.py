@@ -20,7 +20,7 @@ from typing import Any, Literal
 import gansynth
 
 ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors")
-HOSTS = ("nnunetv2", "batchgenerators", "blosc2")
+HOSTS = ("nnunetv2", "batchgeneratorsv2", "blosc2")
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "monai": ("gansynth.mix in MONAI pipelines", "monai"),
     "torchio": ("gansynth.mix in TorchIO pipelines", "torchio"),
