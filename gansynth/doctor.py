@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "nilearn": ("gansynth demo on the bundled brain maps", "gansynth[demo]"),
     "tensorboard": ("logs for TensorBoard", "gansynth[tensorboard]"),
     "ray": ("gansynth benchmark on many machines", "gansynth[ray]"),
+    "isal": ("reading .nii.gz nearly twice as fast", "gansynth[fast]"),
     "aiohttp": ("the page of gansynth turing-test", "gansynth[study]"),
 }
 """Package -> what it is for, and what to install."""
