@@ -14,6 +14,13 @@ import numpy.typing as npt
 
 from gansynth.errors import DataFault, EnvironmentFault
 
+_IGZIP: tuple[type[gzip.GzipFile], Any] | None = None
+"""ISA-L's gzip reader and its error, where the extra ``fast`` is installed."""
+with contextlib.suppress(ImportError):
+    from isal import igzip, isal_zlib
+
+    _IGZIP = igzip.IGzipFile, isal_zlib.IsalError
+
 MAX_VOLUME_BYTES = 4 << 30
 BOMB_BYTES = 512 << 20
 """Below this, any compression ratio is believed: an almost empty label map really has 900:1."""
@@ -102,12 +109,12 @@ def read_nifti(
         EnvironmentFault: the file may not be read.
     """
     path = Path(path)
-    with _opened(path) as (stream, packed):
-        layout, done = _read_layout(path, stream)
-        _refuse_unwanted(path, layout, max_bytes, ndim, packed)
-        if packed and layout.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
-            _count(path, layout)
-        return _read_voxels(path, stream, layout, done, finite)
+    if _IGZIP is not None:
+        fast, error = _IGZIP
+        # Whatever is refused here is read again by zlib, whose words are the same everywhere.
+        with contextlib.suppress(DataFault, error):
+            return _read(path, fast, max_bytes, ndim, finite)
+    return _read(path, gzip.GzipFile, max_bytes, ndim, finite)
 
 
 class Header(NamedTuple):
@@ -141,8 +148,25 @@ def read_nifti_header(
     return Header(layout.shape, layout.affine, layout.dtype, layout.scaled)
 
 
+def _read(
+    path: Path,
+    gunzip: type[gzip.GzipFile],
+    max_bytes: int,
+    ndim: Collection[int],
+    finite: bool,
+) -> Volume:
+    with _opened(path, gunzip) as (stream, packed):
+        layout, done = _read_layout(path, stream)
+        _refuse_unwanted(path, layout, max_bytes, ndim, packed)
+        if packed and layout.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
+            _count(path, gunzip, layout)
+        return _read_voxels(path, stream, layout, done, finite)
+
+
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, bool]]:
+def _opened(
+    path: Path, gunzip: type[gzip.GzipFile] = gzip.GzipFile
+) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, bool]]:
     """The decompressed bytes of a file, and whether they are compressed in it."""
     with reading(path), open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
@@ -152,14 +176,14 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, bool]]:
         if not packed:
             yield raw, False
             return
-        with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+        with gunzip(fileobj=raw, mode="rb") as stream:
             yield stream, True
 
 
-def _count(path: Path, layout: _Layout) -> None:
+def _count(path: Path, gunzip: type[gzip.GzipFile], layout: _Layout) -> None:
     """Look how much a suspiciously small file really holds before its voxels take any memory."""
     most = layout.offset + layout.nbytes + TRAILING_BYTES
-    with _opened(path) as (stream, _):
+    with _opened(path, gunzip) as (stream, _):
         found = 0
         while chunk := stream.read(_CHUNK):
             found += len(chunk)

@@ -19,14 +19,16 @@ from typing import Any, Literal
 
 import gansynth
 
-ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors", "lightning-fabric")
-HOSTS = ("nnunetv2", "batchgenerators", "blosc2")
+ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors")
+HOSTS = ("nnunetv2", "batchgeneratorsv2", "blosc2")
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "monai": ("gansynth.mix in MONAI pipelines", "monai"),
     "torchio": ("gansynth.mix in TorchIO pipelines", "torchio"),
     "nilearn": ("gansynth demo on the bundled brain maps", "gansynth[demo]"),
     "tensorboard": ("logs for TensorBoard", "gansynth[tensorboard]"),
     "ray": ("gansynth benchmark on many machines", "gansynth[ray]"),
+    "isal": ("reading .nii.gz nearly twice as fast", "gansynth[fast]"),
+    "aiohttp": ("the page of gansynth turing-test", "gansynth[study]"),
 }
 """Package -> what it is for, and what to install."""
 DRIVER = Path("/proc/driver/nvidia/version")

@@ -172,7 +172,7 @@ def simulate(
         watched: counts; if ``Imagined``, nothing is computed.
         half: bf16 autocast, on the meta device as on CUDA (fp16 takes as much).
     """
-    learner = Learner.of(generator, None)
+    learner = Learner.of(generator, torch.amp.GradScaler(enabled=False))
     _as_on_cuda(learner)
     watched.hold(learner.every_tensor())
     total, steps = 0.0, 0

@@ -26,7 +26,7 @@ class Learner:
         generator: its networks are trained in place.
         optimizers: one for each player; none if there is nothing to train.
         averages: moving averages of what draws samples, ``network/tensor`` by name.
-        scaler: loss scale of fp16; None for other precisions.
+        scaler: loss scale of fp16; disabled for other precisions, it passes everything through.
         images: real images shown so far, by all processes.
         rollbacks: times the run has gone back to a checkpoint and halved its rates.
     """
@@ -34,13 +34,13 @@ class Learner:
     generator: Generator
     optimizers: dict[str, torch.optim.Optimizer]
     averages: dict[str, Tensor]
-    scaler: torch.amp.GradScaler | None = None
+    scaler: torch.amp.GradScaler
     images: int = 0
     rollbacks: int = 0
     _rates: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, generator: Generator, scaler: torch.amp.GradScaler | None) -> Learner:
+    def of(cls, generator: Generator, scaler: torch.amp.GradScaler) -> Learner:
         """A generator as it is, at the start of its training."""
         nets = generator.nets
         optimizers = {
@@ -117,7 +117,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """The rest, as JSON."""
-        scaler = None if self.scaler is None else self.scaler.state_dict()
+        scaler = self.scaler.state_dict() or None
         return {"images": self.images, "rollbacks": self.rollbacks, "scaler": scaler}
 
     def restore(self, found: checkpoint.Checkpoint) -> None:
@@ -135,7 +135,7 @@ class Learner:
             )
         self.images = found.state["images"]
         self.rollbacks = found.state.get("rollbacks", 0)
-        if self.scaler is not None and found.state.get("scaler"):
+        if found.state.get("scaler"):
             self.scaler.load_state_dict(found.state["scaler"])
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
 from gansynth.errors import EnvironmentFault, UsageFault
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Resolved = Literal["bf16", "fp16", "fp32"]
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in, of the precisions that have one."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -107,20 +107,3 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     if not bf16:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def open_fabric(
-    precision: Resolved, device: torch.device
-) -> tuple[Fabric, torch.amp.GradScaler | None]:
-    """Fabric on one device, and the loss scaler if the precision needs one (fp16)."""
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.precision import MixedPrecision
-
-    accelerator = "cuda" if device.type == "cuda" else "cpu"
-    devices = [device.index or 0] if device.type == "cuda" else 1
-    if precision == "fp32":
-        return Fabric(accelerator=accelerator, devices=devices, precision="32-true"), None
-    scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
-    kind: Literal["16-mixed", "bf16-mixed"] = "16-mixed" if scaler is not None else "bf16-mixed"
-    plugin = MixedPrecision(kind, device.type, scaler)
-    return Fabric(accelerator=accelerator, devices=devices, plugins=[plugin]), scaler

@@ -1,13 +1,11 @@
 """The training loop: one function, top to bottom, for every GAN here.
 
-It runs on Lightning Fabric (device and precision) and nothing else of Lightning. What is random is
-keyed by seed and step, so a run that was cut off goes on as if it had not been: on one CPU process
-with the same number of threads, to the bit.
+What is random is keyed by seed and step, so a run that was cut off goes on as if it had not been:
+on one CPU process with the same number of threads, to the bit.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +23,7 @@ from gansynth.learner import Learner
 from gansynth.metrics_log import MetricsLog, short_losses
 from gansynth.options import Needs, SetOptions
 from gansynth.parallel import Team
-from gansynth.precision import Precision, device_name, open_fabric, resolve, set_seed, tf32
+from gansynth.precision import HALF, Precision, device_name, resolve, set_seed, tf32
 from gansynth.shelf import MOST_ROLLBACKS, Callbacks, Shelf
 from gansynth.signals import Interrupted
 
@@ -142,15 +140,12 @@ def train(
     device = device or torch.device("cpu")
     team, callbacks, rate = team or Team(), callbacks or Callbacks(), rate or options.rate
     precision = resolve(options.precision, device)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric, scaler = open_fabric(precision, device)
+    half = HALF.get(precision)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     generator.to(device).precision = options.precision if precision == "fp32" else "auto"
     players, phases = generator.players(), generator.phases()
     stages = list(generator.stages() if stages is None else stages)
     learner = Learner.of(generator, scaler)
-    optimizers: dict[str, Any] = {
-        k: fabric.setup_optimizers(o) for k, o in learner.optimizers.items()
-    }
     team.broadcast(learner.every_tensor())
     identity = {
         "precision": precision,
@@ -220,13 +215,13 @@ def train(
             for phase in (p for p in phases if p.due(index)):
                 for name, net in generator.nets.items():
                     net.train().requires_grad_(name in players[phase.player])
-                optimizer, losses = optimizers[phase.player], []
+                optimizer, losses = learner.optimizers[phase.player], []
                 optimizer.zero_grad(set_to_none=True)
                 for step in shares:
-                    with fabric.autocast():
+                    with torch.autocast(device.type, half, enabled=half is not None):
                         terms = phase.loss(step)
                     stacked = torch.stack([t.float() for t in terms.values()])
-                    fabric.backward(stacked.sum() / len(shares))
+                    torch.autograd.backward(scaler.scale(stacked.sum() / len(shares)))
                     losses.append(stacked.detach())
                 means = team.mean(torch.stack(losses).mean(0)).tolist()
                 values = dict(zip((f"{phase.player}/{k}" for k in terms), means, strict=True))
@@ -236,10 +231,10 @@ def train(
                 parameters = learner.parameters(phase.player)
                 team.average_gradients(parameters)
                 if options.clip_norm:
-                    if scaler is not None:
-                        scaler.unscale_(learner.optimizers[phase.player])
+                    scaler.unscale_(optimizer)
                     torch.nn.utils.clip_grad_norm_(parameters, options.clip_norm)
-                optimizer.step()
+                scaler.step(optimizer)  # with fp16, not if a gradient overflowed
+                scaler.update()
                 if phase.after is not None:
                     phase.after()
                 log.add(values)

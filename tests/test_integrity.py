@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth import integrity
+from gansynth import _nifti, integrity
 from gansynth.errors import DataFault, EnvironmentFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.integrity import (
     path_inside,
@@ -64,9 +64,20 @@ def peak_memory_below(limit):
         tracemalloc.stop()
 
 
+@pytest.fixture(params=["zlib", "isal"])
+def decoder(request, monkeypatch):
+    """What decompresses: with the extra ``fast``, and without."""
+    if request.param == "zlib":
+        monkeypatch.setattr(_nifti, "_IGZIP", None)
+    else:
+        pytest.importorskip("isal")
+        assert _nifti._IGZIP is not None
+
+
 # -- sound files ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_a_sound_file_reads_as_nibabel_reads_it(tmp_path, dtype, ending):
@@ -80,6 +91,7 @@ def test_a_sound_file_reads_as_nibabel_reads_it(tmp_path, dtype, ending):
     assert spacing == (2.0, 1.5, 1.0)
 
 
+@pytest.mark.usefixtures("decoder")
 def test_a_nifti_2_file_is_read(tmp_path):
     nib.save(nib.Nifti2Image(volume(), AFFINE), tmp_path / "x.nii.gz")
     assert np.array_equal(read_nifti(tmp_path / "x.nii.gz").array, volume())
@@ -99,6 +111,7 @@ def test_slope_and_intercept_are_applied(tmp_path):
     assert np.allclose(read_nifti(path).array, volume() * 0.5 - 3)
 
 
+@pytest.mark.usefixtures("decoder")
 def test_an_almost_empty_label_map_is_no_bomb(tmp_path):
     labels = np.zeros((256, 256, 64), np.uint8)
     labels[5, 5, 5] = 1
@@ -110,6 +123,7 @@ def test_an_almost_empty_label_map_is_no_bomb(tmp_path):
 # -- damaged files -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("decoder")
 def test_sixty_flipped_bits_are_all_caught(tmp_path):
     data = packed(volume((12, 11, 10)))
     rng = np.random.default_rng(0)
@@ -124,6 +138,23 @@ def test_sixty_flipped_bits_are_all_caught(tmp_path):
     assert caught == 60
 
 
+def test_damage_is_called_the_same_whatever_decompresses(tmp_path, monkeypatch):
+    pytest.importorskip("isal")
+    data = packed(volume((12, 11, 10)))
+    words: list[list[str]] = []
+    for fast in (_nifti._IGZIP, None):
+        monkeypatch.setattr(_nifti, "_IGZIP", fast)
+        words.append([])
+        for position in range(GZIP_HEADER, len(data), 10):
+            damaged = bytearray(data)
+            damaged[position] ^= 1
+            with pytest.raises(DataFault) as caught:
+                read_nifti(store(tmp_path / "x.nii.gz", bytes(damaged)))
+            words[-1].append(str(caught.value))
+    assert words[0] == words[1]
+
+
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
 def test_a_cut_off_gzip_file_is_called_truncated(tmp_path, share):
     data = packed(volume((20, 20, 20)))
@@ -132,6 +163,7 @@ def test_a_cut_off_gzip_file_is_called_truncated(tmp_path, share):
         read_nifti(path)
 
 
+@pytest.mark.usefixtures("decoder")
 def test_a_lost_checksum_is_noticed(tmp_path):
     with pytest.raises(DataFault, match="truncated"):
         read_nifti(store(tmp_path / "x.nii.gz", packed(volume())[:-8]))
@@ -142,6 +174,7 @@ def test_a_cut_off_plain_file_is_called_truncated(tmp_path):
         read_nifti(store(tmp_path / "x.nii", plain(volume())[:400]))
 
 
+@pytest.mark.usefixtures("decoder")
 def test_a_gzip_stream_shorter_than_its_header_says_is_truncated(tmp_path):
     path = store(tmp_path / "x.nii.gz", gzip.compress(plain(volume())[:-10]))
     with pytest.raises(DataFault, match="truncated, 410 bytes of voxels of the 420"):
@@ -159,6 +192,7 @@ def test_an_absurd_header_is_refused_before_allocation(tmp_path, ending):
         read_nifti(path)
 
 
+@pytest.mark.usefixtures("decoder")
 def test_a_stream_that_outgrows_its_header_is_stopped(tmp_path):
     bomb = gzip.compress(plain(volume()) + bytes(64 << 20), compresslevel=1)
     path = store(tmp_path / "x.nii.gz", bomb)
@@ -166,6 +200,7 @@ def test_a_stream_that_outgrows_its_header_is_stopped(tmp_path):
         read_nifti(path)
 
 
+@pytest.mark.usefixtures("decoder")
 def test_a_bomb_whose_header_agrees_is_refused_unread(tmp_path):
     header = plain(volume(), dim=[3, 1000, 1000, 1000, 1, 1, 1, 1])  # 2 GB by 100 KB
     path = store(tmp_path / "x.nii.gz", gzip.compress(header + bytes(100 << 20), 1))

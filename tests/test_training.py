@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gansynth import checkpoint
+from gansynth import checkpoint, training
 from gansynth.curves import read_metrics
 from gansynth.errors import IntegrityFault, TrainingFault
 from gansynth.generator import Batch, Generator, GeneratorOptions, Phase, Stage
@@ -213,6 +213,20 @@ def test_weights_that_overflowed_behind_a_finite_loss_are_not_kept(tmp_path):
     with pytest.raises(TrainingFault, match=r"net/generator/.* after step 4"):
         train(duel(overflow_at=3, only=("generator",)), noise, options(), folder=tmp_path)
     assert all(v.isfinite().all() for v in newest(tmp_path).values())
+
+
+def test_fp16_leaves_out_a_step_that_overflowed_and_keeps_the_lower_scale(tmp_path, monkeypatch):
+    # A loss scale works on a CPU too; it is fp16 itself that is refused there.
+    monkeypatch.setattr(training, "resolve", lambda precision, device: "fp16")
+    last = options(steps=4, clip_norm=0.5)
+    train(duel(overflow_at=3, only=("generator",)), noise, last, folder=tmp_path / "last")
+    train(duel(only=("generator",)), noise, options(steps=3, clip_norm=0.5), folder=tmp_path)
+    before, after = (checkpoint.latest(f / "checkpoints") for f in (tmp_path, tmp_path / "last"))
+    assert before is not None
+    assert after is not None
+    parameters = [f"net/generator/{name}" for name in ("0.weight", "0.bias", "1.weight", "1.bias")]
+    assert all(torch.equal(before.tensors[k], after.tensors[k]) for k in parameters)
+    assert after.state["scaler"]["scale"] == before.state["scaler"]["scale"] / 2
 
 
 def test_an_ill_run_without_a_folder_has_no_curve_to_point_at():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib.util
 import signal
 import socket
 import threading
@@ -28,6 +29,19 @@ Ready = Callable[[str, Callable[[], None]], object]
 """Called with the link once pages are served, and with what stops serving, from any thread."""
 
 
+def check_server() -> None:
+    """Refuse to serve, before anything long is prepared, where what serves is missing.
+
+    Raises:
+        EnvironmentFault: aiohttp is not installed.
+    """
+    if importlib.util.find_spec("aiohttp") is None:
+        raise EnvironmentFault(
+            "turing-test: aiohttp is not installed, expected it to serve the page; "
+            "pip install 'gansynth[study]'"
+        )
+
+
 def serve(
     session: Session,
     *,
@@ -45,10 +59,12 @@ def serve(
         reporter: told what a killed server had left.
 
     Raises:
-        EnvironmentFault: the port is taken, or another process serves this session.
+        EnvironmentFault: the port is taken, another process serves this session, or aiohttp is not
+            installed.
         IntegrityFault: damaged answers.
         Interrupted: SIGTERM, after all was closed. Ctrl-C is the way to end, and returns.
     """
+    check_server()
     reporter = reporter or NullReporter()
     with locked(session.folder, "open the link that it has printed"), stop_request() as asked:
         raters = read_raters(session.folder, len(session.images), mend=True)

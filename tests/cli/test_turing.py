@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,10 @@ def test_results_as_json_are_the_document_that_is_written(folder, run, run_json)
     assert document["raters"][0]["table"]["correct"] == 4
 
 
-def test_results_need_no_run(folder, run, run_json):
+def test_results_need_neither_the_run_nor_a_server(folder, run, run_json, monkeypatch):
     """The folder alone is enough: the run may lie elsewhere by then."""
     rate(folder)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
     (run / "manifest.json").unlink()
     assert run_json("turing-test", run, "--results")["raters"][0]["finished"]
 
@@ -121,6 +123,14 @@ def test_results_need_no_run(folder, run, run_json):
 
 def test_an_unknown_run_is_refused(toys, refuse, tmp_path):
     refuse("turing-test", tmp_path / "no", code=3, says=["no manifest.json", "gansynth fit"])
+
+
+def test_without_the_servers_package_the_cure_is_said_before_anything_is_prepared(
+    run, refuse, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    words = ["aiohttp is not installed", "pip install 'gansynth[study]'"]
+    refuse("turing-test", run, "-n", 2, code=4, says=words, keep=[run])
 
 
 def test_fewer_cases_than_images_are_refused(run, refuse):

@@ -86,7 +86,6 @@ def run(arguments: list[str]) -> None:
 
 def serve() -> None:
     """Fork a process for each line on stdin."""
-    import lightning_fabric  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import safetensors.torch  # noqa: F401
 

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric  # noqa: F401  # so that children need not import it
-import safetensors.torch  # noqa: F401
+import safetensors.torch  # noqa: F401  # so that children need not import it
 
 from gansynth.training import train
 from tests.zoo.members import differing, loop, member, newest, toy_batches

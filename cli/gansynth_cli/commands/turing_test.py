@@ -80,12 +80,14 @@ def command(
     Ctrl-C, which prints the table (docs/turing_test.md).
     """
     from gansynth.turing import open_session, serve, write_results
+    from gansynth.turing.server import check_server
     from gansynth.turing.session import default_folder
 
     folder = folder or default_folder(run, name)
     if resume or results:
         _check_alone(context, "--resume" if resume else "--results")
     if not results:
+        check_server()
         how = {"edits": edits or None, "boxes": boxes, "judged": judged, "asking": asking}
         asked = {**shown, **how, "instructions": _read(instructions)}
         where = {"device": device, "data": data, "root": root}

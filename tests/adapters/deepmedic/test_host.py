@@ -35,7 +35,7 @@ from tests.adapters.deepmedic.orders import BRIGHT, Training, run, training
 MODES = (-1, 0, 2)
 HEAVY = (
     *("torch", "pydantic", "scipy", "yaml", "click", "pluggy", "rich", "filelock", "psutil"),
-    *("safetensors", "pandas", "matplotlib", "lightning", "tensorflow"),
+    *("safetensors", "pandas", "matplotlib", "tensorflow"),
 )
 BLOCKER = f"""
 import sys
