@@ -141,14 +141,14 @@ def audit_exported(
         words = (*words_of_schema(spec.schema), spec.run_id)
         return audit_export(folder, spec.lineage, sources=sources, harmless=words)
     assert run is not None
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import own_request, read_manifest
 
     manifest = read_manifest(run)
     if sources is None:
         request = own_request(run, manifest)
         request = request if root is None else replace(request, root=root)
-        sources = installed().open_source(request)
+        sources = open_source(request)
     words = (
         *words_of_schema(Schema.from_json(manifest["schema"])),
         *(str(manifest[key]) for key in ("generator", "run_id")),
