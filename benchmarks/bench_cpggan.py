@@ -30,6 +30,7 @@ from common import alternate, paired, print_table, write
 from counting import flops
 from torch import Tensor, nn
 
+from gansynth.own_source import open_source
 from gansynth.png import png_bytes
 from gansynth.precision import resolve
 from gansynth.registry import installed
@@ -194,7 +195,7 @@ class Ours:
 
     def __init__(self, data: Path, size: int) -> None:
         request = SourceRequest.parse(f"yolo:{data}", read={"size": f"{size}x{size}"})
-        source = installed().open_source(request)
+        source = open_source(request)
         space = source.space
         cls = installed().generator("cpggan")
         given = {"mismatch": MISMATCH, "minibatch": GROUP, "latent": LATENT, "fade_images": 0}

@@ -50,13 +50,13 @@ def fit(data: DataSet, run: Path, args: argparse.Namespace) -> list[str]:
 
 def measured(run: Path, args: argparse.Namespace) -> tuple[dict[str, Any], list[Any], list[Any]]:
     """Numbers of samples, of training and of validation slices; samples and training slices."""
+    from gansynth.own_source import open_source
     from gansynth.quality.lesions import lesions_metric
-    from gansynth.registry import installed
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
     opened = load_run(run, args.device)
-    source = installed().open_source(opened.request)
+    source = open_source(opened.request)
     drawer = SampleDrawer(opened, source, seed=args.seed, judged=False)
     began = time.perf_counter()
     samples = [s for first in range(0, args.n, 16) for s in drawer.draw(first, 16)][: args.n]

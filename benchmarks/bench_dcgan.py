@@ -30,6 +30,7 @@ from common import alternate, paired, print_table, write
 from counting import flops
 from torch import Tensor, nn
 
+from gansynth.own_source import open_source
 from gansynth.precision import resolve
 from gansynth.registry import installed
 from gansynth.schema import Condition
@@ -202,7 +203,7 @@ class Ours:
         read = {"plane": "sagittal", "slices": SLICES, "resize": f"{self.size}x{self.size}"}
         read |= {"folds": str(VOLUMES)}
         request = SourceRequest.parse(f"slices:nifti:{self.volumes}", read=read)
-        source = installed().open_source(request)
+        source = open_source(request)
         self.cache, space = CaseCache(source), source.space
         cls = installed().generator("dcgan")
         own = {"objective": self.objective, "width": WIDTH, "d_activation": "elu"}

@@ -64,7 +64,7 @@ class Trial:
         """MSD's files as nnU-Net's, preprocessed for 2d, with plans for a small network."""
         if not (self.root / "nnUNet_raw").exists():
             self.run("import", f"msd:{self.args.data}", "nnunet:004", "--root", self.root)
-        self.run("prepare", "nnunet:004", "-c", "2d", "--small", "--root", self.root)
+        self.run("prepare", "nnunet:004", "-c", "2d", "--set=small=yes", "--root", self.root)
 
     def fit(self) -> tuple[dict[str, Any], float]:
         """The generator; where there is one already, its manifest tells its steps."""

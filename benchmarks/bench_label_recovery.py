@@ -18,8 +18,8 @@ from typing import Any
 
 from common import print_table, write
 
+from gansynth.own_source import open_source
 from gansynth.quality.faithfulness import SegmenterOptions, label_recovery, train_segmenter
-from gansynth.registry import installed
 from gansynth.reporting import RichReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
@@ -45,7 +45,7 @@ def main() -> None:
         return
     run = load_run(args.run)
     request = run.request if args.root is None else replace(run.request, root=args.root)
-    source = installed().open_source(request)
+    source = open_source(request)
     cache, space, schema = CaseCache(source), run.space, run.generator.schema
     batches = CaseBatches(cache, space, seed=args.seed)
     began = time.perf_counter()

@@ -78,12 +78,12 @@ def fit(data: DataSet, arm: str, seed: int, home: Path, args: argparse.Namespace
 def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], float]:
     """Samples of a run in the generator's space, and seconds for each."""
     from gansynth.asking import Asking
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
     opened = load_run(run, args.device)
-    source, asking = installed().open_source(opened.request), Asking(lesions=LESIONS)
+    source, asking = open_source(opened.request), Asking(lesions=LESIONS)
     drawer = SampleDrawer(opened, source, args.edits, seed, judged=False, asking=asking)
     began = time.perf_counter()
     samples = [s for i in range(args.samples) for s in drawer.draw_raw(i, 1)]
@@ -207,7 +207,7 @@ def power_of(one: Shown, schema: Schema) -> Any:
 
 def measure(data: DataSet, home: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All arms and seeds on one data set."""
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import load_run
 
     fits: dict[str, list[dict[str, Any]]] = {arm: [] for arm in args.arms}
@@ -224,7 +224,7 @@ def measure(data: DataSet, home: Path, args: argparse.Namespace) -> dict[str, An
             fits[arm].append({**fitted, "seconds_per_sample": round(seconds, 4)})
             shown[arm] += drawn_now[arm]
         run = load_run(fits[args.arms[0]][-1]["run"], args.device)
-        source, space = installed().open_source(run.request), run.space
+        source, space = open_source(run.request), run.space
         schema = space.generator_schema(source.schema)
         sides = {
             "in_fold": (source, source.held_out_ids),

@@ -22,8 +22,8 @@ import numpy.typing as npt
 from common import print_table, write
 
 from gansynth.fitting import fit
+from gansynth.own_source import open_source
 from gansynth.quality.faithfulness import Segmenter, SegmenterOptions, mean_dice, train_segmenter
-from gansynth.registry import installed
 from gansynth.reporting import RichReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
@@ -54,7 +54,7 @@ def main() -> None:
     out = args.out or Path(tempfile.mkdtemp())
     fitted = _fit(args, request, out)
     run = load_run(out)
-    source = installed().open_source(request)
+    source = open_source(request)
     schema, batches = run.generator.schema, CaseBatches(CaseCache(source), run.space, seed=1)
     began = time.perf_counter()
     options = SegmenterOptions(steps=args.segmenter_steps, batch_size=16, seed=1)

@@ -30,8 +30,8 @@ import numpy as np
 from common import print_table, write
 
 from gansynth.fitting import fit
+from gansynth.own_source import open_source
 from gansynth.quality.realism import MEASURES, Distance, blurred_mean, distances, white_noise
-from gansynth.registry import installed
 from gansynth.reporting import RichReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
@@ -82,7 +82,7 @@ def images_of(source: CaseSource, ids: Sequence[str], number: int) -> list[Float
 
 def measure(request: SourceRequest, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Fit each objective on a data set, and compare."""
-    source = installed().open_source(request)
+    source = open_source(request)
     real = images_of(source, source.train_ids, args.number)
     sides = {
         "held-out": images_of(source, source.held_out_ids, args.number),

@@ -19,8 +19,8 @@ from bench_lesion import EDITS, LESIONS
 
 from gansynth.asking import Asking
 from gansynth.integrity import write_bytes_atomic
+from gansynth.own_source import open_source
 from gansynth.png import outlined, png_bytes, scaled
-from gansynth.registry import installed
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
 from gansynth.schema import Condition, FloatArray, Sample
@@ -40,7 +40,7 @@ Picture = npt.NDArray[np.uint8]
 def drawn(folder: Path, arm: str, numbers: range) -> tuple[list[Condition], list[Sample]]:
     """The conditions of a run and what it makes of them."""
     run = load_run(folder / f"run-phantoms-{arm}-0", "cpu")
-    source = installed().open_source(run.request)
+    source = open_source(run.request)
     drawer = SampleDrawer(run, source, EDITS, 0, judged=False, asking=Asking(lesions=LESIONS))
     conditions = [drawer.sampler.draw(number) for number in numbers]
     return conditions, drawer.draw_raw(numbers.start, len(numbers))

@@ -30,6 +30,7 @@ from gansynth.benchmark.plan import read_plan
 from gansynth.benchmark.running import Asked, open_study
 from gansynth.benchmark.specs import Place
 from gansynth.benchmark.worker import RUN
+from gansynth.own_source import open_source
 from gansynth.quality.diversity import pairwise, window_of, windowed
 from gansynth.quality.faithfulness import (
     Segmenter,
@@ -39,7 +40,6 @@ from gansynth.quality.faithfulness import (
     train_segmenter,
 )
 from gansynth.quality.spectrum import spectrum_ratio
-from gansynth.registry import installed
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
 from gansynth.sources.batches import CaseBatches
@@ -63,7 +63,7 @@ class Looker:
     def look(self, run: Path, edits: Sequence[str]) -> dict[str, Any]:
         """What samples of a run are like, asked for by some edits."""
         opened = load_run(run, "cpu")
-        source = installed().open_source(opened.request)
+        source = open_source(opened.request)
         space, schema = opened.space, opened.generator.schema
         drawer = SampleDrawer(opened, source, edits or None, 1, judged=False)
         samples = [s for i in range(self.args.samples) for s in drawer.draw_raw(i, 1)]

@@ -15,8 +15,8 @@ PLANS = "gansynthSmallPlans"
 
 def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) -> Any:
     """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
+    from gansynth.own_source import open_source
     from gansynth.phantoms import write_nnunet_raw
-    from gansynth.registry import installed
     from gansynth.sources.base import SourceRequest
     from gansynth_nnunet.prepare import SmallPlans, prepare
 
@@ -29,7 +29,7 @@ def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) 
     request = SourceRequest(
         "nnunet", "999", configuration="3d_fullres", plans=PLANS, root=str(root)
     )
-    source = installed().open_source(request)
+    source = open_source(request)
     os.environ.update(source.root.variables(), nnUNet_compile="f")
     return source
 

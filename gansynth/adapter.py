@@ -2,13 +2,16 @@
 
 An adapter goes both ways. Its ``source`` reads the host's own training cases; ``start`` trains the
 host with a share of its samples drawn from a bank. Nothing of the host is changed on disk.
+
+``gansynth import``, ``prepare``, ``splits`` and ``doctor`` are optional class methods; the command
+line finds the host by the name before the colon, ``doctor`` asks them all.
 """
 
 from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -22,6 +25,13 @@ from gansynth.asking_checks import (
     refuse_boxes_with_bank,
 )
 from gansynth.errors import UsageFault
+from gansynth.host_commands import (
+    DoctorRequest,
+    ImportRequest,
+    PrepareRequest,
+    Report,
+    SplitsRequest,
+)
 from gansynth.injected import Injection, Mix, Outcome
 from gansynth.lineage import CaseRecord, guard, guard_host
 from gansynth.mixing import MixPlan
@@ -32,10 +42,24 @@ from gansynth.supply import BankSize
 
 if TYPE_CHECKING:
     from gansynth.bank_plan import BankPlan
+    from gansynth.doctor import Line
     from gansynth.measures.predictions import Prediction
     from gansynth.reporting import Reporter
+    from gansynth.sources.subjects import Split
 
-__all__ = ["Adapter", "Content", "HostArrays", "Injection", "Mix", "Outcome"]
+__all__ = [
+    "Adapter",
+    "Content",
+    "DoctorRequest",
+    "HostArrays",
+    "ImportRequest",
+    "Injection",
+    "Mix",
+    "Outcome",
+    "PrepareRequest",
+    "Report",
+    "SplitsRequest",
+]
 
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
 Content = Literal["mixed", "synthetic"]
@@ -48,6 +72,10 @@ class Adapter(ABC):
     name: ClassVar[str]
     settings: ClassVar[Mapping[str, str]] = {}
     """Keys that ``--set`` accepts for this host, each with one sentence."""
+    import_settings: ClassVar[Mapping[str, str]] = {}
+    """Likewise of ``gansynth import``."""
+    prepare_settings: ClassVar[Mapping[str, str]] = {}
+    """Likewise of ``gansynth prepare``."""
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     """What of a sample the host learns from, beside its image."""
     any_size: ClassVar[bool] = False
@@ -338,3 +366,61 @@ class Adapter(ABC):
             f"{name}: {self.name} has no data sets to write; expected a host that has, such as "
             "nnunet, deepmedic or yolo"
         )
+
+    # -- commands for data sets, and doctor ------------------------------------------------------
+
+    @classmethod
+    def import_dataset(cls, asked: ImportRequest) -> Report:
+        """Copy a data set into the host's own layout: ``gansynth import``.
+
+        Optional: this one refuses.
+
+        Raises:
+            UsageFault: a kind of source that the host does not import, or settings that cannot be.
+            GansynthError: data that cannot be read; a place that is taken; the disk is full.
+        """
+        raise UsageFault(
+            f"{asked.source} to {cls.name}:{asked.where}: {cls.name} imports nothing, expected a "
+            "host that does, such as nnunet or yolo"
+        )
+
+    @classmethod
+    def prepare(cls, asked: PrepareRequest) -> Report:
+        """Plan and preprocess a data set as the host wants it: ``gansynth prepare``.
+
+        Optional: this one refuses. What is done already is not to be done again.
+
+        Raises:
+            UsageFault: no such data set or configuration, or settings that cannot be.
+            GansynthError: data that are not fit; the disk is full.
+        """
+        raise UsageFault(
+            f"{cls.name}:{asked.request.where}: {cls.name} has nothing to prepare, expected a host "
+            "that has, such as nnunet"
+        )
+
+    @classmethod
+    def make_splits(cls, asked: SplitsRequest) -> Sequence[Split]:
+        """Write the folds of a data set so that no subject is split: ``gansynth splits``.
+
+        Optional: this one refuses.
+
+        Returns:
+            Of each fold the cases ``train`` and ``val``.
+
+        Raises:
+            UsageFault: no such data set, or another split is there and not to be overwritten.
+            GansynthError: cases without a subject; the disk is full.
+        """
+        raise UsageFault(
+            f"{cls.name}:{asked.request.where}: {cls.name} has no folds to write, expected a host "
+            "that has, such as nnunet; many sources make their own: --read folds=N"
+        )
+
+    @classmethod
+    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
+        """What the host needs of this machine, and whether it is there: ``gansynth doctor``.
+
+        Optional: this one looks at nothing. It is to raise nothing; if it does, that is a line.
+        """
+        return iter(())

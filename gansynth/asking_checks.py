@@ -249,11 +249,11 @@ def _check_conditions(
     held_out: Sequence[CaseRecord],
 ) -> Lineage:
     from gansynth.conditions.base_source import open_base
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import own_request
 
     request = own_request(run, manifest)
-    own = installed().open_source(replace(request, root=request.root or source.request.root))
+    own = open_source(replace(request, root=request.root or source.request.root))
     base = open_base(asked, own)
     lineage = base.lineage()
     guard(

@@ -22,9 +22,9 @@ from gansynth.integrity import (
     write_json_atomic,
 )
 from gansynth.lineage import Lineage, guard
+from gansynth.own_source import open_source
 from gansynth.parallel import Team, team
 from gansynth.precision import pick_device
-from gansynth.registry import installed
 from gansynth.reporting import NullReporter, Reporter
 from gansynth.run import MANIFEST, check_lockable, load_run, locked, new_manifest, read_manifest
 from gansynth.sampling import SampleDrawer
@@ -159,7 +159,7 @@ def _guard_own_data(plan: Plan) -> None:
         return
     held_out = plan.source.records(plan.source.held_out_ids)
     for request in others:
-        lineage = installed().open_source(request).lineage()
+        lineage = open_source(request).lineage()
         guard(lineage, held_out, what="part's data", dataset=plan.source.name)
 
 

@@ -19,6 +19,7 @@ from gansynth.composite_view import (
 from gansynth.conditions.asked import build_edits
 from gansynth.errors import DataFault, UsageFault
 from gansynth.generator import Generator, GeneratorOptions
+from gansynth.own_source import open_source
 from gansynth.registry import installed
 from gansynth.run import read_manifest
 from gansynth.sampling import check_edits
@@ -130,7 +131,7 @@ def make_plan(
     Raises:
         UsageFault: naming the part, and what is wrong with it.
     """
-    source = installed().open_source(request)
+    source = open_source(request)
     if isinstance(spec, PerClass):
         return _plan_classes(spec, source, settings, edits)
     if isinstance(spec, PerChannel):
@@ -260,7 +261,7 @@ class _Planner:
         """The source a part learns from."""
         if asked.data is None:
             return self.source
-        return installed().open_source(
+        return open_source(
             SourceRequest.parse(
                 asked.data,
                 read=asked.read,

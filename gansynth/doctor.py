@@ -15,9 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import gansynth
+
+if TYPE_CHECKING:
+    from gansynth.host_commands import DoctorRequest
 
 ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors")
 HOSTS = ("nnunetv2", "batchgeneratorsv2", "blosc2")
@@ -128,6 +131,24 @@ def plugin_lines() -> Iterator[Line]:
     for name, reason in registry.broken.items():
         cure = "update or remove its package; gansynth plugins says more"
         yield Line("note", f"plugin {name}", f"left out: {reason}", cure)
+
+
+def host_lines(asked: DoctorRequest) -> Iterator[Line]:
+    """What every registered host says; one that does not load, or raises, is a line, too."""
+    from gansynth._vetting import one_line, strangers_code
+    from gansynth.registry import installed
+
+    registry = installed()
+    for name in registry.names("adapters"):
+        try:
+            with strangers_code():
+                lines = list(registry.adapter(name).doctor(asked))
+        except Exception as error:  # whatever a host raises is no reason to hear no more
+            origin = registry.origins.get(registry.found["adapters"][name][0])
+            package = f"gansynth_{name}" if origin is None else origin.distribution
+            cure = f"if a package is missing or torn: pip install --force-reinstall {package}"
+            lines = [Line("note", name, f"cannot be looked at: {one_line(error)}", cure)]
+        yield from lines
 
 
 # -- devices -------------------------------------------------------------------------------------

@@ -64,6 +64,17 @@ DROPPED = {
     **dict.fromkeys(
         (f"privacy_{key}" for key in ("noise", "epsilon", "clip", "delta", "units")), _PRIVATE
     ),
+    **{
+        f"--{key.replace('_', '-')}": f"gansynth {command} has --set {key}=VALUE"
+        for command, keys in {
+            "import": ("bits", "backgrounds"),
+            "prepare": (
+                *("small", "patch", "batch_size"),
+                *("features", "convolutions", "plans_name"),
+            ),
+        }.items()
+        for key in keys
+    },
     "--host": "the report's maps show the fold's own segmenter",
     "selector": "choose slices by --read foreground=with, or by number: --read slices=40-110",
 }

@@ -18,6 +18,7 @@ from gansynth.conditions.room import Room
 from gansynth.errors import UsageFault
 from gansynth.generator import Generator
 from gansynth.inherit import Ancestor
+from gansynth.own_source import open_source
 from gansynth.precision import pick_device, seeded
 from gansynth.registry import installed
 from gansynth.sampling import check_edits
@@ -131,7 +132,7 @@ def resolve(
     names = cls.default_edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
-    source = installed().open_source(needed(request, own))
+    source = open_source(needed(request, own))
     cache = CaseCache(source)
 
     def build(space: Space) -> Generator:

@@ -66,6 +66,11 @@ class SetOptions(OptionModel):
         return found
 
 
+def described(model: type[BaseModel]) -> dict[str, str]:
+    """Key -> meaning of every option of a model."""
+    return {key: field.description or "" for key, field in model.model_fields.items()}
+
+
 def _listed(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]

@@ -159,9 +159,9 @@ def _learn_filters(config: ProducerConfig) -> None:
     """Have filters learn now: a producer on the CPU has one thread, and low priority."""
     if config.asking.filters:
         from gansynth.filters.ahead import learn_ahead
-        from gansynth.registry import installed
+        from gansynth.own_source import open_source
 
-        source = installed().open_source(SourceRequest(**config.request))
+        source = open_source(SourceRequest(**config.request))
         learn_ahead(Path(config.run), config.asking.filters, source, device=config.device)
 
 

@@ -23,6 +23,25 @@ if TYPE_CHECKING:
     from gansynth.schema import Sample
 
 
+def open_source(request: SourceRequest) -> CaseSource:
+    """Open the source a request names.
+
+    Raises:
+        UsageFault: an unknown kind, or ``--read`` keys that it does not have.
+        GansynthError: what the source raises.
+    """
+    from gansynth.registry import installed
+    from gansynth.sources.reading import options_of
+
+    opener: Callable[[SourceRequest], CaseSource] = installed().load("sources", request.kind)
+    options_of(opener, request)
+    if not request.view:
+        return opener(request)
+    from gansynth.composite_view import open_view
+
+    return open_view(opener, request)
+
+
 class Fitted(Protocol):
     """What of a run says where its training cases are."""
 
@@ -43,14 +62,12 @@ def own_source(run: Fitted, host: CaseSource, *, any_size: bool = False) -> Case
         host: the host's source.
         any_size: whether the host takes samples of other sizes than it reads its cases in.
     """
-    from gansynth.registry import installed
-
     if same_host(run.lineage.host, host.host):
         if not any_size or run.request.read == host.request.read:
             return host
-        return installed().open_source(replace(host.request, read=run.request.read))
+        return open_source(replace(host.request, read=run.request.read))
     root = run.request.root or host.request.root
-    return installed().open_source(replace(run.request, root=root))
+    return open_source(replace(run.request, root=root))
 
 
 def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
@@ -85,10 +102,8 @@ def open_taken(request: SourceRequest, *, said: bool = False) -> CaseSource:
     Raises:
         UsageFault, DataFault: it cannot be opened.
     """
-    from gansynth.registry import installed
-
     try:
-        return installed().open_source(request)
+        return open_source(request)
     except (UsageFault, DataFault) as fault:
         if said or places_of(request):
             raise

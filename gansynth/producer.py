@@ -93,12 +93,12 @@ class _Stop:
 def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     os.nice(NICENESS)  # before the heavy imports
     from gansynth.no_host import NoHost
-    from gansynth.own_source import open_drawer
+    from gansynth.own_source import open_drawer, open_source
     from gansynth.registry import installed
     from gansynth.replaying import host_of, settings_of
     from gansynth.sources.base import SourceRequest
 
-    source = installed().open_source(SourceRequest(**config.request))
+    source = open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
     drawer, bring = open_drawer(
         adapter,

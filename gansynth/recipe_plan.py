@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gansynth import __version__
 from gansynth.composite_spec import Spec, folder_name
 from gansynth.errors import GansynthError, UsageFault
+from gansynth.own_source import open_source
 from gansynth.recipe_sources import composite_of, others_of
 from gansynth.recipes import (
     CHANNEL,
@@ -23,7 +24,6 @@ from gansynth.recipes import (
     picked,
     texts,
 )
-from gansynth.registry import installed
 from gansynth.settings import overlay
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.reading import refuse_idle_read
@@ -118,7 +118,7 @@ def plan_recipe(
     notes, runs, flat = list[str](), spec.runs, None
     try:
         asked = _wrapped(recipe, request, read)
-        source = installed().open_source(asked)
+        source = open_source(asked)
         refuse_idle_read(asked, request.read)
     except UsageFault as fault:
         flat = _flat(recipe, request)
@@ -192,11 +192,11 @@ def _flat(recipe: Recipe, request: SourceRequest) -> CaseSource | None:
         return None
     _, inner = split_read(replace(request, where=f"{request.kind}:{request.where}"))
     try:
-        if installed().open_source(inner).schema.ndim != 2:
+        if open_source(inner).schema.ndim != 2:
             return None
     except GansynthError:
         return None
-    return installed().open_source(request)
+    return open_source(request)
 
 
 class _Expanded(NamedTuple):

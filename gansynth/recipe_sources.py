@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from gansynth.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec
 from gansynth.errors import UsageFault, did_you_mean, said_of
+from gansynth.own_source import open_source
 from gansynth.recipes import Recipe, RunSpec
-from gansynth.registry import installed
 from gansynth.sources.base import SourceRequest
 
 GRID = ("frame", "whole", "resampling", "size", "spacing")
@@ -95,7 +95,7 @@ def _with_names(recipe: Recipe, name: str, other: Other, channels: Sequence[str]
     if not recipe.spec.channels:
         return other
     with said_of("--read ", f"--with-read {name}."):
-        source = installed().open_source(other.request)
+        source = open_source(other.request)
     theirs = recipe.called(source.schema.channels, of=other.data)
     ours = recipe.called(channels)
     names = {theirs[name]: ours[name] for name in ours if theirs[name] != ours[name]}

@@ -332,9 +332,10 @@ def find_recipe(text: str) -> Recipe:
 
     if text.endswith((".yaml", ".yml")):
         recipe = read_recipe(Path(text))
-        recipe.check()
-        return recipe
-    return installed().recipe(text)
+    else:
+        recipe = read_recipe(installed().load("recipes", text), text)
+    recipe.check()
+    return recipe
 
 
 def check_settings(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-import gansynth
 from gansynth import hookspecs
 from gansynth._vetting import (
     Unfit,
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from gansynth.findings import Check
     from gansynth.generator import Generator
     from gansynth.quality.metric import Metric
-    from gansynth.recipes import Recipe
-    from gansynth.sources.base import CaseSource, SourceRequest
 
 GROUP = "gansynth"
 KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "recipes", "filters")
@@ -52,9 +49,6 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
-
-
-OURS = Origin("gansynth", gansynth.__version__)
 
 
 @dataclass
@@ -108,31 +102,6 @@ class Registry:
         """The admission filter registered under a name (``faithful``)."""
         loaded: type[Filter] = self.load("filters", name)
         return loaded
-
-    def recipe(self, name: str) -> Recipe:
-        """The recipe registered under a name (``han2018-wgan``), held against its generator."""
-        from gansynth.recipes import read_recipe
-
-        recipe = read_recipe(self.load("recipes", name), name)
-        recipe.check()
-        return recipe
-
-    def open_source(self, request: SourceRequest) -> CaseSource:
-        """Open the source a request names.
-
-        Raises:
-            UsageFault: an unknown kind, or ``--read`` keys that it does not have.
-            GansynthError: what the source raises.
-        """
-        from gansynth.sources.reading import options_of
-
-        opener: Callable[[SourceRequest], CaseSource] = self.load("sources", request.kind)
-        options_of(opener, request)
-        if not request.view:
-            return opener(request)
-        from gansynth.composite_view import open_view
-
-        return open_view(opener, request)
 
     def offers(self, plugin: str) -> dict[str, tuple[str, ...]]:
         """What a plugin registered: kind -> names, kinds without any left out."""
@@ -244,15 +213,11 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
     Args:
         points: entry points; those installed if None.
     """
-    from gansynth import conditions, filters, quality, scaffold, sources
-
     registry = Registry()
-    for module in (conditions, filters, quality, scaffold, sources):
-        registry.add(module, OURS.distribution, OURS)
 
     def place(point: EntryPoint) -> tuple[bool, str, str]:
         origin = str(_origin(point) or "")
-        return not origin.startswith(f"{OURS.distribution} "), point.name, origin
+        return not origin.startswith("gansynth "), point.name, origin
 
     for point in sorted(entry_points(group=GROUP) if points is None else points, key=place):
         registry.load_point(point)

@@ -276,7 +276,7 @@ def draw_again(
 def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
     from gansynth.asking import Asking
     from gansynth.no_host import NoHost
-    from gansynth.own_source import source_for
+    from gansynth.own_source import open_source, source_for
     from gansynth.registry import installed
     from gansynth.sampling import SampleDrawer
     from gansynth.sources.base import SourceRequest
@@ -284,7 +284,7 @@ def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
     settings = record.settings
     host = settings.get("host")
     request = run.request if host is None else SourceRequest(**host["request"])
-    source = installed().open_source(request if root is None else replace(request, root=root))
+    source = open_source(request if root is None else replace(request, root=root))
     target = host["target"] if host is not None else ""
     adapter = (installed().adapter(target) if target else NoHost)(source)
     own, bring = source_for(run, adapter)

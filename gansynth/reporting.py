@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -178,6 +178,37 @@ class _Plain:
         if self._shown:
             parts.append(_values(self._shown))
         return "  ".join(parts)
+
+
+@contextmanager
+def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], None]]:
+    """A ``progress(done, total)`` callback that drives a reporter's task."""
+    with ExitStack() as stack:
+        tasks: list[Task] = []
+        before = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal before
+            if not tasks:
+                tasks.append(stack.enter_context(reporter.task(total, title)))
+            tasks[0].advance(done - before)
+            before = done
+
+        yield progress
+
+
+@contextmanager
+def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
+    """A ``progress(step, done, total)`` callback: a task for each step."""
+    with ExitStack() as stack:
+        begun: dict[str, Callable[[int, int], None]] = {}
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in begun:
+                begun[step] = stack.enter_context(counting(reporter, step))
+            begun[step](done, total)
+
+        yield progress
 
 
 def clock_text(seconds: float) -> str:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from gansynth.errors import DataFault, UsageFault, did_you_mean
-from gansynth.options import read_model, refuse_idle
+from gansynth.options import OptionModel, read_model, refuse_idle
 
 LENGTHS = frozenset({"steps", "epochs"})
 """Settings that say the same: how long to train."""
@@ -20,6 +20,7 @@ MOST_BYTES = 1 << 20
 """Of a YAML file that a user writes."""
 Loop = TypeVar("Loop", bound=BaseModel)
 Own = TypeVar("Own", bound=BaseModel)
+Options = TypeVar("Options", bound=OptionModel)
 
 
 def split_settings(
@@ -115,6 +116,17 @@ def parse(model: type[Own], settings: Mapping[str, str]) -> Own:
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
         raise UsageFault(f"--set {dict(settings)}: a value is not readable as YAML") from None
     return read_model(model, given, partial(_typed, settings))
+
+
+def read_settings(model: type[Options], settings: Mapping[str, str]) -> Options:
+    """Build an options model from all that a user typed; every key must have an effect.
+
+    Raises:
+        UsageFault: as ``parse``; or a key without effect under the others.
+    """
+    options = parse(model, settings)
+    refuse_idle(settings, options, options.needs, lambda key: f"--set {key}={settings[key]}")
+    return options
 
 
 def _typed(settings: Mapping[str, str], key: str) -> str:

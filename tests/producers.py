@@ -98,7 +98,8 @@ class Adapter:
         return {}
 
 registry = Bag(
-    open_source=lambda request: Bag(where=request.where, host={}), adapter=lambda name: Adapter
+    load=lambda kind, where: lambda request: Bag(where=request.where, host={}),
+    adapter=lambda name: Adapter,
 )
 for name, content in {
     "gansynth.run": {"load_run": load_run},

@@ -9,7 +9,7 @@ import pytest
 
 from gansynth.composite_fit import fit_composite
 from gansynth.composite_spec import PerClass
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.reporting import NullReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
@@ -64,7 +64,7 @@ def classifier(source: CaseSource) -> Any:
 
 def test_a_classifier_of_real_slices_knows_the_class_of_each_parts_samples(tumours, tmp_path):
     """Chance is 0.33; 0.82 were measured (each class 0.77 and more), 0.92 on real held-out ones."""
-    source = installed().open_source(tumours)
+    source = open_source(tumours)
     settings = {"steps": "300", "batch_size": "32", "width": "16", "objective": "gan"}
     fit_composite(
         PerClass("dcgan"),

@@ -15,8 +15,8 @@ import pytest
 from gansynth.bank import BankReader, BankSpec, BankWriter
 from gansynth.curves import read_metrics
 from gansynth.no_host import NoHost
+from gansynth.own_source import open_source
 from gansynth.producer import ProducerConfig, produce
-from gansynth.registry import installed
 from gansynth.run import load_run, read_manifest
 from gansynth.sampling import SampleDrawer
 from gansynth.sources.base import SourceRequest
@@ -35,7 +35,7 @@ def told(run: Path, bank: Path, capacity: int) -> ProducerConfig:
 
 def fill(run: Path, bank: Path, capacity: int = 4) -> BankReader:
     """What a producer does, in this process."""
-    opened, source = load_run(run, "cpu"), installed().open_source(SourceRequest("toy", "2"))
+    opened, source = load_run(run, "cpu"), open_source(SourceRequest("toy", "2"))
     drawer, schema = SampleDrawer(opened, source), source.schema
     spec = BankSpec(
         schema, opened.lineage, opened.run_id, opened.manifest_sha256, True, capacity, 4

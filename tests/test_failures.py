@@ -17,7 +17,7 @@ from gansynth.failures.inner import InnerSource, inner_folds
 from gansynth.failures.job import FailureOptions, find_failures
 from gansynth.failures.lesions import Frame, Judged, Lesion, judge, lesions_in
 from gansynth.failures.risk import Risk
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.reporting import NullReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
@@ -315,9 +315,7 @@ def volumes(tmp_path):
 
 @pytest.mark.parametrize("read", [{}, {"spacing": "1"}], ids=["native", "resampled"])
 def test_a_prediction_is_brought_to_the_cases_own_voxels(volumes, read):
-    source = installed().open_source(
-        SourceRequest("nifti", str(volumes / "data"), read={**read, "folds": "2"})
-    )
+    source = open_source(SourceRequest("nifti", str(volumes / "data"), read={**read, "folds": "2"}))
     case = source.train_ids[0]
     found = source.predicted(case, volumes / "data" / "labels" / f"{case}.nii.gz")
     labels = source.load(case).labels
@@ -335,9 +333,7 @@ def test_a_prediction_is_brought_to_the_cases_own_voxels(volumes, read):
     ids=["shape", "turned", "label"],
 )
 def test_a_prediction_of_another_grid_or_label_is_refused(volumes, shape, affine, value, says):
-    source = installed().open_source(
-        SourceRequest("nifti", str(volumes / "data"), read={"folds": "2"})
-    )
+    source = open_source(SourceRequest("nifti", str(volumes / "data"), read={"folds": "2"}))
     save_nifti(volumes / "p/c.nii.gz", np.full(shape, value, np.uint8), np.diag(affine))
     with pytest.raises(DataFault, match=says):
         source.predicted(source.train_ids[0], volumes / "p" / "c.nii.gz")
@@ -350,9 +346,7 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
     data = ("--data", f"nifti:{volumes / 'data'}", "--read", "folds=3", "--inner", "2")
     result = run_cli("failures", *data, "--write-splits", volumes / "inner.json", "--json")
     assert result.exit_code == 0, result.stderr
-    source = installed().open_source(
-        SourceRequest("nifti", str(volumes / "data"), read={"folds": "3"})
-    )
+    source = open_source(SourceRequest("nifti", str(volumes / "data"), read={"folds": "3"}))
     folds = read_splits(volumes / "inner.json")
     assert {c for f in folds.values() for c in f["train"] + f["val"]} == set(source.train_ids)
     told = []
@@ -479,7 +473,7 @@ TINY = FailureOptions(inner=2, steps=2, width=4, levels=2, patch=16, least=1)
 
 @pytest.mark.parametrize(("kind", "unit"), [("pictures", "px"), ("slices", "mm")])
 def test_lesions_of_2d_cases_have_sizes_in_what_is_known(kind, unit, tmp_path):
-    source = installed().open_source(FLAT[kind](tmp_path / "set", folds="3"))
+    source = open_source(FLAT[kind](tmp_path / "set", folds="3"))
     report = find_failures(source, tmp_path / "f.json", TINY, device="cpu", reporter=NullReporter())
     document = json.loads((tmp_path / "f.json").read_text())
     assert set(document["cases"]) == set(source.train_ids)
@@ -493,7 +487,7 @@ def test_lesions_of_2d_cases_have_sizes_in_what_is_known(kind, unit, tmp_path):
 
 @pytest.mark.parametrize("kind", FLAT)
 def test_a_hosts_own_pngs_say_what_it_finds_in_2d_cases(kind, tmp_path):
-    source = installed().open_source(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"))
+    source = open_source(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"))
     assert isinstance(source, FlatSource)
     missed = source.train_ids[0]
     for case in source.train_ids:

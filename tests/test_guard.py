@@ -17,8 +17,8 @@ from gansynth.errors import DataFault, IntegrityFault
 from gansynth.fingerprint import ALIKE, alike, closeness, prints_of, unpacked
 from gansynth.integrity import read_nifti
 from gansynth.lineage import CaseRecord, Lineage, claim, guard, matches
+from gansynth.own_source import open_source
 from gansynth.png import png_bytes
-from gansynth.registry import installed
 from gansynth.schema import Schema
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.h5_write import write_h5
@@ -64,7 +64,7 @@ def write(folder: Path, case: str, volumes: Volumes, labels: np.ndarray, **how: 
 
 
 def opened(folder: Path, *, fold: str = "all", kind: str = "nifti", **asked: Any) -> CaseSource:
-    return installed().open_source(SourceRequest(kind, str(folder), fold=fold, **asked))
+    return open_source(SourceRequest(kind, str(folder), fold=fold, **asked))
 
 
 @pytest.fixture(scope="module")

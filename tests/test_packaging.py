@@ -58,7 +58,26 @@ def test_every_package_on_a_shelf_has_our_prefix(shelf):
 
 def test_every_plugin_and_adapter_is_an_entry_point():
     declared = {e.value for e in distribution("gansynth").entry_points if e.group == "gansynth"}
-    assert declared == packages_on("plugins", "adapters")
+    core = {init.parent for init in (ROOT / "gansynth").glob("*/__init__.py") if
+            "@hookimpl" in init.read_text(encoding="utf-8")}  # fmt: skip
+    ours = {f"gansynth.{folder.name}" for folder in core}
+    assert declared == packages_on("plugins", "adapters") | ours
+
+
+def test_the_command_line_and_the_registry_import_no_host_and_nothing_built_in():
+    def imported(path: Path) -> set[str]:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom):
+                names |= {str(node.module), *(f"{node.module}.{a.name}" for a in node.names)}
+        return names
+
+    hosts = packages_on("adapters")
+    found = {name for path in (ROOT / "cli").rglob("*.py") for name in imported(path)}
+    assert {name for name in found if name.partition(".")[0] in hosts} == set()
+    built_in = {e.value for e in distribution("gansynth").entry_points if e.group == "gansynth"}
+    assert imported(ROOT / "gansynth" / "registry.py") & built_in == set()
 
 
 def imported(module: Path) -> set[str]:

@@ -18,7 +18,9 @@ from gansynth.errors import UsageFault
 from gansynth.inherit import label_meanings
 from gansynth.lineage import Lineage
 from gansynth.organ import body_mask, organ_mask
+from gansynth.own_source import open_source
 from gansynth.recipe_fit import fit_recipe
+from gansynth.recipes import find_recipe
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter
 from gansynth.run import Run, load_run, own_request, read_manifest
@@ -42,7 +44,7 @@ def _brains():
 
 
 def fit(name: str, out: Path, **asked: Any) -> dict[str, Any]:
-    recipe = installed().recipe(name)
+    recipe = find_recipe(name)
     asked = {"settings": TINY, "edits": None, "reporter": NullReporter(), **asked}
     if recipe.spec.needs:
         asked.setdefault("others", HEALTHY)
@@ -58,7 +60,7 @@ def chain(_brains, tmp_path_factory) -> Path:
 
 def drawer(folder: Path, **asked: Any) -> SampleDrawer:
     run = load_run(folder)
-    source = installed().open_source(own_request(folder, run.manifest))
+    source = open_source(own_request(folder, run.manifest))
     return SampleDrawer(run, source, **asked)
 
 
@@ -190,7 +192,7 @@ def test_a_tumour_comes_to_lie_on_a_tumour_free_brain_of_t1_alone(chain, healthy
 def test_its_own_tissue_labels_are_taken_where_it_has_some(chain, healthy):
     told = drawer(chain, edits=["identity"], asking=Asking(CALLED))
     condition = told.sampler.draw(0)
-    bare = installed().open_source(SourceRequest(**CALLED)).load(condition.provenance["case"])
+    bare = open_source(SourceRequest(**CALLED)).load(condition.provenance["case"])
     assert bare.labels is not None
     assert condition.labels is not None
     assert np.array_equal(condition.labels, np.where(bare.labels > 0, bare.labels + 4, 0))
@@ -198,7 +200,7 @@ def test_its_own_tissue_labels_are_taken_where_it_has_some(chain, healthy):
 
 def test_without_t1_by_its_name_it_is_refused_with_the_way_out(chain):
     run = load_run(chain)
-    own = installed().open_source(own_request(chain, run.manifest))
+    own = open_source(own_request(chain, run.manifest))
     paper = {**CALLED, "where": "tumours"}
     assert isinstance(open_base(paper, own), ChainBase)
 
@@ -220,7 +222,7 @@ def test_without_t1_by_its_name_it_is_refused_with_the_way_out(chain):
 def maps_of(chain: Path, part: str, out: Path, **asked: Any) -> Any:
     """What ``gansynth sample RUN/parts/PART`` writes, opened as the data set it is."""
     report = sample_run(chain / "parts" / part, None, out=out, reporter=NullReporter(), **asked)
-    found = installed().open_source(SourceRequest("nifti", report["folder"], fold="all"))
+    found = open_source(SourceRequest("nifti", report["folder"], fold="all"))
     return report, found
 
 
@@ -279,7 +281,7 @@ def test_tissues_are_drawn_at_the_resolution_they_were_learnt_at(chain, monkeypa
         return draw(conditions, seeds)
 
     monkeypatch.setattr(run.generator, "sample", record)
-    source = installed().open_source(TUMOURS)
+    source = open_source(TUMOURS)
     labels = Labeller(run, source.schema).draw(source.load("p0"), source.schema)
     assert shown == [(1, *half.size)]
     assert labels.shape == SIZE
@@ -292,7 +294,7 @@ def test_beyond_the_frame_it_was_learnt_in_there_is_no_tissue(chain, monkeypatch
     monkeypatch.setattr(Run, "space", property(lambda self: framed))
     everywhere = Sample(np.zeros((1, *inner), np.float32), np.full(inner, 3, np.int16))
     monkeypatch.setattr(run.generator, "sample", lambda *asked: [everywhere])
-    source = installed().open_source(TUMOURS)
+    source = open_source(TUMOURS)
     labels = Labeller(run, source.schema).draw(source.load("p0"), source.schema)
     wanted = np.zeros(SIZE, np.int16)
     wanted[2:-2, 2:-2, 2:-2] = 3
@@ -330,7 +332,7 @@ def test_cases_that_a_recipe_cannot_read_are_refused_with_what_it_reads_them_by(
     request = SourceRequest("pictures", str(tmp_path))
     with pytest.raises(UsageFault, match="recipe mmgan2020 reads its cases by frame=150,200,160"):
         fit_recipe(
-            installed().recipe("mmgan2020"),
+            find_recipe("mmgan2020"),
             "cgan3d",
             request,
             tmp_path,
@@ -365,7 +367,7 @@ def test_each_model_learns_with_the_brain_of_its_own_sequence(mmgan):
     for name in SEQUENCES:
         folder = mmgan / "parts" / name
         run = load_run(folder)
-        source = installed().open_source(own_request(folder, run.manifest))
+        source = open_source(own_request(folder, run.manifest))
         seen[name] = run.generator.context(run.space.to_generator(source.load("p0")))
     assert seen["flair"].sum() < seen["t1"].sum()
     assert np.array_equal(seen["t1"], seen["t2"])

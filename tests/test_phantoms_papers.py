@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from gansynth.errors import UsageFault
 from gansynth.findings import Checked
+from gansynth.own_source import open_source
 from gansynth.phantoms import (
     BRATS_LABELS,
     LABELS,
@@ -51,7 +52,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def opened(folder: Path, **keys: str) -> CaseSource:
-    return installed().open_source(SourceRequest("nifti", str(folder), read=keys))
+    return open_source(SourceRequest("nifti", str(folder), read=keys))
 
 
 def checked(folder: Path) -> Checked:

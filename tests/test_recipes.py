@@ -14,6 +14,7 @@ from gansynth.errors import DataFault, UsageFault
 from gansynth.generator import Stage
 from gansynth.hookspecs import hookimpl
 from gansynth.job import resolve
+from gansynth.own_source import open_source
 from gansynth.recipe_plan import RecipePlan, plan_recipe
 from gansynth.recipes import find_recipe, read_recipe
 from gansynth.registry import installed
@@ -83,14 +84,14 @@ def test_every_file_is_registered_under_its_name():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_fits_its_generator_and_says_what_was_left_open(name):
-    recipe = installed().recipe(name)
+    recipe = find_recipe(name)
     assert recipe.spec.open
     assert recipe.spec.reports
     assert recipe.spec.scale["tiny"].set
 
 
 def test_han2018_is_what_its_section_3_says():
-    gan, wgan = (installed().recipe(f"han2018-{name}").spec for name in ("dcgan", "wgan"))
+    gan, wgan = (find_recipe(f"han2018-{name}").spec for name in ("dcgan", "wgan"))
     for spec in (gan, wgan):
         assert (spec.read["plane"], spec.read["slices"]) == ("sagittal", "80-149")
         assert spec.read["count_from"] == "right"  # ours: the paper does not say
@@ -132,7 +133,7 @@ def brats():
 
 @pytest.mark.parametrize("name", ["han2018-dcgan", "han2018-wgan"])
 def test_han2018_has_the_papers_six_sets(brats, name):
-    recipe = installed().recipe(name)
+    recipe = find_recipe(name)
     planned = plan_recipe(recipe, brats, settings={}, edits=None).sets
     names = ["T1-128", "T1c-128", "T2-128", "FLAIR-128", "Concat-128", "Concat-64"]
     assert [one.name for one in planned] == names
@@ -197,7 +198,7 @@ def test_there_is_a_set_for_each_channel_and_one_for_all(plan):
     assert [one.name for one in sets] == ["first-32", "second-32", "both"]
     assert [one.request.read.get("channels") for one in sets] == ["first", "second", None]
     assert {one.request.kind for one in sets} == {"slices"}
-    opened = [installed().open_source(one.request) for one in sets]
+    opened = [open_source(one.request) for one in sets]
     assert [source.schema.channels for source in opened] == [
         *(("first",), ("second",), ("first+second",))
     ]

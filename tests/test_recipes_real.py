@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.run import own_request, read_manifest
 from tests.conftest import DATA
 
@@ -56,7 +56,7 @@ def test_the_sets_that_the_data_allow_are_fitted_without_held_out_subjects(
     assert {entry["state"] for entry in sets.values()} == {"complete"}
     for name in SETS:
         manifest = read_manifest(tmp_path / name)
-        source = installed().open_source(own_request(tmp_path / name, manifest))
+        source = open_source(own_request(tmp_path / name, manifest))
         held_out = {source.subject(case) for case in source.held_out_ids}
         seen = manifest["lineage"]["cases"]
         channels = ["FLAIR", "T1c"] if name.startswith("Concat") else [name[:-4]]

@@ -15,7 +15,7 @@ from gansynth import replay
 from gansynth.conditions.asked import build_edits
 from gansynth.dataset_writer import DatasetWriter
 from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.reporting import NullReporter
 from gansynth.run import load_run
 from gansynth.sampled import replay_run, sample_run
@@ -223,7 +223,7 @@ def written(runs, tmp_path_factory):
 
 def read_back(folder: Path, kind: str = "nifti") -> Any:
     """What a user's next command opens, with nothing said but who has drawn it."""
-    return installed().open_source(SourceRequest(kind, str(folder), fold="all", synthetic="run"))
+    return open_source(SourceRequest(kind, str(folder), fold="all", synthetic="run"))
 
 
 def test_samples_are_a_data_set(written):
@@ -247,7 +247,7 @@ def test_nifti_reads_the_names_and_the_spacing(written):
 
 
 def test_a_data_set_has_folds_to_fit_on(written):
-    source = installed().open_source(SourceRequest("nifti", str(written[0])))
+    source = open_source(SourceRequest("nifti", str(written[0])))
     assert (len(source.train_ids), len(source.held_out_ids)) == (4, 1)
 
 
@@ -259,7 +259,7 @@ def test_dataset_json_is_one_that_nnunet_knows(written):
 
 
 def test_the_drawn_samples_are_no_real_cases(written):
-    source = installed().open_source(SourceRequest("nifti", str(written[0]), fold="all"))
+    source = open_source(SourceRequest("nifti", str(written[0]), fold="all"))
     with pytest.raises(IntegrityFault, match=r"drawn by gansynth.*--synthetic-source RUN"):
         source.load("sample-0001")
 
@@ -267,7 +267,7 @@ def test_the_drawn_samples_are_no_real_cases(written):
 def test_a_modality_that_is_asked_for_wins(written):
     read = {"modality": "mr"}
     request = SourceRequest("nifti", str(written[0]), fold="all", read=read, synthetic="run")
-    asked = installed().open_source(request).load("sample-0001")
+    asked = open_source(request).load("sample-0001")
     assert not np.array_equal(asked.image, read_back(written[0]).load("sample-0001").image)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from gansynth import doctor
 from gansynth.adapter import Injection
 from gansynth.filters.base import Learning
 from gansynth.hookspecs import API_VERSION
@@ -37,6 +38,8 @@ from gansynth.testing import ToySource, check_adapter, check_generator
 
 ROOT = Path(__file__).parents[1]
 LINES = 60
+OF_COMMANDS = 12
+"""Lines of an adapter's ``import``, ``prepare``, ``splits`` and ``doctor``."""
 NAMES = {kind: f"my_{kind}" for kind in KINDS}
 
 
@@ -87,7 +90,8 @@ def test_a_plugin_is_sixty_lines_of_code_at_most(projects, kind):
     # The stand-in for a host is what the host's own package is to a real adapter.
     modules = [path for path in package.glob("*.py") if path.name != "host.py"]
     assert len(modules) == 2
-    assert sum(len(code_lines(path.read_text())) for path in modules) <= LINES
+    most = LINES + OF_COMMANDS * (kind == "adapter")
+    assert sum(len(code_lines(path.read_text())) for path in modules) <= most
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,6 +126,19 @@ def test_the_adapter_keeps_its_contract(joined, tmp_path):
         dataset=lambda: [(case.image, case.labels) for case in adapter.source.cases()],
         draw=lambda draw, slot: draw(slot % 12),
     ).raise_if_failed()
+
+
+def test_the_commands_find_the_adapter_by_its_name(joined, tmp_path, run_cli, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda: iter(()))  # which takes seconds
+    data, told = f"my_adapter:{tmp_path / 'set'}", {}
+    for words in (("import", "example:2d", data), ("prepare", data), ("splits", data), ("doctor",)):
+        result = run_cli(*words, "--json")
+        assert result.exit_code == 0, (words, result.stderr)
+        told[words[0]] = json.loads(result.stdout)
+    assert told["import"]["cases"] == 16
+    assert set(told["prepare"]["means"]) == {str(v) for v in ToySource(2).schema.label_values}
+    assert told["splits"]["splits"] == json.loads((tmp_path / "set/splits.json").read_text())
+    assert "my_adapter" in {line["what"] for line in told["doctor"]["lines"]}
 
 
 def run_tests_of(projects: dict[str, Path], kind: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gansynth.own_source import open_source
 from gansynth.registry import installed
 from gansynth.testing import check_adapter, check_generator
 
@@ -47,7 +48,7 @@ def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(toy_copy, fit
     assert document["fell_back"] == 0
     # nnU-Net's own validation, on the fold's held-out cases and on nothing else.
     predicted = {f.name for f in Path(document["folder"], "validation").glob("*.nii.gz")}
-    source = installed().open_source(toy_copy.request())
+    source = open_source(toy_copy.request())
     assert predicted == {f"{case}.nii.gz" for case in source.held_out_ids}
     assert 0 <= document["metrics_on_real_cases"]["dice"]["foreground"] <= 1
 
@@ -87,7 +88,7 @@ def test_every_registered_generator_keeps_its_contract(name):
 def test_the_nnunet_adapter_keeps_its_contract(toy_nnunet, tmp_path):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    source: Any = installed().open_source(toy_nnunet.request())
+    source: Any = open_source(toy_nnunet.request())
     adapter = installed().adapter("nnunet")(source)
 
     def dataset():

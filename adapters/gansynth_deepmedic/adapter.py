@@ -6,12 +6,21 @@ Either is a child process; the bank and its producer belong to this one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
+from gansynth.adapter import (
+    Adapter,
+    Content,
+    DoctorRequest,
+    HostArrays,
+    Injection,
+    Mix,
+    Outcome,
+)
 from gansynth.bank_plan import BankPlan, plan_bank
+from gansynth.doctor import Line
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors
 from gansynth.lineage import CaseRecord
@@ -227,6 +236,13 @@ class DeepMedicAdapter(Adapter):
             reporter=reporter,
             model=self.host.model,
         )
+
+    @classmethod
+    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
+        """A checkout, the Python that runs it, and what is installed there."""
+        from gansynth_deepmedic.program import doctor_lines
+
+        return doctor_lines(asked.settings.get("deepmedic"), asked.settings.get("python"))
 
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]

@@ -5,24 +5,39 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth import child
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
+from gansynth.adapter import (
+    Adapter,
+    Content,
+    DoctorRequest,
+    HostArrays,
+    ImportRequest,
+    Injection,
+    Mix,
+    Outcome,
+    PrepareRequest,
+    Report,
+    SplitsRequest,
+)
 from gansynth.asking_checks import check_injection, refuse_with_bank
 from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
+from gansynth.doctor import Line
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.lineage import Lineage
 from gansynth.measures.account import account_of, asked_regions
 from gansynth.measures.predictions import Prediction
 from gansynth.mixing import MixPlan
+from gansynth.options import described
 from gansynth.reporting import Reporter
 from gansynth.schema import Sample
 from gansynth.sessions import describe_bank, describe_generator
 from gansynth.sources.base import CaseSource
+from gansynth.sources.subjects import Split
 from gansynth.space import Space
 from gansynth.supply import BankSize
 from gansynth.supplying import read_patience
@@ -35,6 +50,7 @@ from gansynth_nnunet.launch import TRAINER, parse_options, pick_device, with_ext
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.outcome import read_outcome
 from gansynth_nnunet.record import CHECKPOINTS, compare, describe_session, read_sessions
+from gansynth_nnunet.small_plans import PrepareSettings
 from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "2"
@@ -50,6 +66,7 @@ class NnunetAdapter(Adapter):
         **{key: text for key, (_, text) in SETTINGS.items()},
         **CHOICES,
     }
+    prepare_settings: ClassVar[Mapping[str, str]] = described(PrepareSettings)
     goes_on: ClassVar[tuple[str, ...]] = ("--", "--c")
 
     def __init__(self, source: CaseSource) -> None:
@@ -248,6 +265,37 @@ class NnunetAdapter(Adapter):
             dry_run=dry_run,
             reporter=reporter,
         )
+
+    @classmethod
+    def import_dataset(cls, asked: ImportRequest) -> Report:
+        """A Decathlon folder becomes a raw data set; see ``Adapter.import_dataset``."""
+        from gansynth_nnunet.msd import import_asked
+
+        return import_asked(asked)
+
+    @classmethod
+    def prepare(cls, asked: PrepareRequest) -> Report:
+        """nnU-Net's own planning and preprocessing; see ``Adapter.prepare``."""
+        from gansynth_nnunet.prepare import prepare_asked
+
+        return prepare_asked(asked)
+
+    @classmethod
+    def make_splits(cls, asked: SplitsRequest) -> Sequence[Split]:
+        """Write ``splits_final.json``; see ``Adapter.make_splits``."""
+        from gansynth_nnunet.splits import make_splits
+
+        return make_splits(
+            asked.request, folds=asked.folds, seed=asked.seed, overwrite=asked.overwrite
+        )
+
+    @classmethod
+    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
+        """nnU-Net's folders, its workers, and our trainer."""
+        from gansynth._doctor_machine import cores
+        from gansynth_nnunet.doctor import lines
+
+        return lines(asked.root, quick=asked.quick, cores=cores())
 
     def _train(self, config: Path, options: Sequence[str], scratch: Path | None) -> None:
         """Run nnU-Net in a child process until it ends."""

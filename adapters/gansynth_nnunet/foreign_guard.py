@@ -106,7 +106,7 @@ def check_foreign(
         DataFault: other channels or labels, or a case that comes out other than nnU-Net's own.
         UsageFault: a source that cannot be converted, or samples smaller than a patch.
     """
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import check_weights, own_request
 
     lineage, space = Lineage.from_json(manifest["lineage"]), Space.from_json(manifest["space"])
@@ -115,7 +115,7 @@ def check_foreign(
     check_seen(folder, lineage, host, held_out)
     check_weights(folder, manifest)
     request = own_request(folder, manifest)
-    source = installed().open_source(replace(request, root=request.root or host.request.root))
+    source = open_source(replace(request, root=request.root or host.request.root))
     source = source.base if isinstance(source, View) else source
     Converter(source, space, host)  # whether it can be done at all
     if content:

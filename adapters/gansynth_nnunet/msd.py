@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import gzip
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.errors import DataFault, UsageFault
+from gansynth.host_commands import ImportRequest, Report
 from gansynth.integrity import (
     Volume,
     disk_errors,
@@ -25,6 +26,7 @@ from gansynth.integrity import (
     write_bytes_atomic,
     write_json_atomic,
 )
+from gansynth.reporting import counting
 from gansynth_nnunet.check import AFFINE_TOLERANCE
 from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
@@ -123,6 +125,42 @@ def import_msd(
         folds=tuple((len(split["train"]), len(split["val"])) for split in splits),
         **job.counts,
     )
+
+
+def import_asked(asked: ImportRequest) -> Report:
+    """What ``gansynth import msd:FOLDER nnunet:ID`` does; see ``import_msd``.
+
+    Raises:
+        UsageFault: another kind of source, or options that are for others.
+    """
+    kind, _, folder = asked.source.partition(":")
+    if kind != "msd" or not folder:
+        raise UsageFault(f"{asked.source!r}: expected msd:FOLDER, the only kind imported so far")
+    for key in asked.reading.keys() - {"subjects", "root"}:
+        raise UsageFault(f"--{key}: has no effect on msd:FOLDER to nnunet:ID; leave it out")
+    with counting(asked.reporter, "import") as progress:
+        report = import_msd(
+            folder,
+            NnunetRoot.find(asked.reading.get("root")),
+            asked.where,
+            subjects=asked.reading.get("subjects"),
+            folds=asked.folds or 5,
+            seed=asked.seed,
+            progress=progress,
+        )
+    if report.subjects == report.cases:
+        asked.reporter.warn("every case is a subject of its own; name subjects with --subjects")
+    then = ("prepare", f"nnunet:{asked.where}", "-c", "3d_fullres")
+    return Report(vars(report), tuple(lines_of(report)), then)
+
+
+def lines_of(report: ImportReport) -> Iterator[str]:
+    """What was taken over, and how it was split."""
+    held = sorted({val for _, val in report.folds})
+    people = f"{report.subjects} subject{'s' * (report.subjects != 1)}"
+    cases = f"{report.cases} case{'s' * (report.cases != 1)}"
+    yield f"{report.dataset}: {cases} of {people} in {report.folder}"
+    yield f"{len(report.folds)} folds, each holding out {' or '.join(map(str, held))} cases"
 
 
 def _open(source: Path, root: NnunetRoot, dataset_id: int | str) -> _Import:

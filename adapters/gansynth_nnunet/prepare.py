@@ -14,13 +14,16 @@ from pathlib import Path
 from threading import Event, Thread
 
 from gansynth.errors import DataFault, EnvironmentFault, UsageFault
+from gansynth.host_commands import PrepareRequest, Report
 from gansynth.integrity import disk_errors
+from gansynth.reporting import stepping
+from gansynth.settings import read_settings
 from gansynth.sources.base import SourceRequest
 from gansynth_nnunet.cases import write_hashes
 from gansynth_nnunet.check import Finding, RawSet, check_raw, raise_on_errors, raw_cases
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import DEFAULT_PLANS, Plans
-from gansynth_nnunet.small_plans import SmallPlans, write_small_plans
+from gansynth_nnunet.small_plans import PrepareSettings, SmallPlans, write_small_plans
 
 __all__ = ["PrepareReport", "Progress", "SmallPlans", "prepare", "write_small_plans"]
 
@@ -108,6 +111,27 @@ def prepare(
         seconds,
         tuple(f for f in findings if f.level == "warning"),
     )
+
+
+def prepare_asked(asked: PrepareRequest) -> Report:
+    """What ``gansynth prepare nnunet:ID`` does; see ``prepare``.
+
+    Raises:
+        UsageFault: settings that cannot be.
+    """
+    settings = read_settings(PrepareSettings, asked.settings)
+    with stepping(asked.reporter) as progress:
+        report = prepare(
+            asked.request,
+            asked.configurations or ("3d_fullres",),
+            small=settings.plans(),
+            num_processes=asked.processes,
+            progress=progress,
+            force=asked.force,
+        )
+    for finding in report.warnings:
+        asked.reporter.warn(finding.message)
+    return Report({**vars(report), "warnings": [vars(finding) for finding in report.warnings]})
 
 
 @dataclass

@@ -8,10 +8,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import Field, PositiveInt
 
 from gansynth.errors import UsageFault
 from gansynth.integrity import read_json, write_json_atomic
+from gansynth.options import Needs, SetOptions
 from gansynth_nnunet.plans import Plans
 
 SMALL_EDGE = 48
@@ -20,6 +23,32 @@ SMALL_VOXELS = {2: 48**2, 3: 32**3}
 """About how many voxels an automatic small patch has, by number of axes."""
 SMALLEST_FEATURE_EDGE = 4
 """nnU-Net pools an axis only as long as this many voxels are left."""
+
+
+class PrepareSettings(SetOptions):
+    """``gansynth prepare nnunet:ID --set``: whether there are small plans as well, and which."""
+
+    needs: ClassVar[Needs] = dict.fromkeys(
+        ("patch", "batch_size", "features", "convolutions", "plans_name"), "small"
+    )
+
+    small: bool = Field(False, description="also write plans for a small network: CPUs, trials")
+    patch: tuple[PositiveInt, ...] | None = Field(
+        None, description="voxels of its patch", examples=["40,56,40"]
+    )
+    batch_size: PositiveInt | None = Field(None, description="cases per batch")
+    features: tuple[PositiveInt, ...] | None = Field(
+        None, description="feature channels per stage", examples=["8,16,32,32"]
+    )
+    convolutions: PositiveInt | None = Field(None, description="of each stage, at most")
+    plans_name: str | None = Field(None, description="of these plans, for --plans later on")
+
+    def plans(self) -> SmallPlans | None:
+        """The plans that are asked for."""
+        said = self.model_dump(exclude_none=True, exclude={"small"})
+        names = {"patch": "patch_size", "plans_name": "name"}
+        plans = {names.get(key, key): value for key, value in said.items()}
+        return SmallPlans(**plans) if self.small else None
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth import child
-from gansynth.adapter import Adapter, Content, HostArrays, Injection, Mix, Outcome
+from gansynth.adapter import (
+    Adapter,
+    Content,
+    DoctorRequest,
+    HostArrays,
+    ImportRequest,
+    Injection,
+    Mix,
+    Outcome,
+    Report,
+)
 from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
+from gansynth.doctor import Line
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, write_json_atomic
 from gansynth.lineage import guard_host
 from gansynth.mixing import MixPlan
+from gansynth.options import described
 from gansynth.places import count_places
 from gansynth.reporting import Reporter
 from gansynth.schema import Sample
@@ -27,6 +39,7 @@ from gansynth_yolo.bank_size import sample_bytes
 from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
 from gansynth_yolo.guards import check_schema, open_origin
+from gansynth_yolo.import_slices import ImportSettings, import_asked
 from gansynth_yolo.judging import metrics_of
 from gansynth_yolo.mixed import Slots
 from gansynth_yolo.record import FILE, check_resumable, read_outcome
@@ -49,6 +62,7 @@ class YoloAdapter(Adapter):
     name: ClassVar[str] = "yolo"
     goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     settings: ClassVar[Mapping[str, str]] = SETTINGS
+    import_settings: ClassVar[Mapping[str, str]] = described(ImportSettings)
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
     any_size: ClassVar[bool] = True
     exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
@@ -237,6 +251,18 @@ class YoloAdapter(Adapter):
             dry_run=dry_run,
             reporter=reporter,
         )
+
+    @classmethod
+    def import_dataset(cls, asked: ImportRequest) -> Report:
+        """Slices of labelled volumes become images with label files; see ``import_slices``."""
+        return import_asked(asked)
+
+    @classmethod
+    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
+        """The two YOLO packages: whether their release is one we know."""
+        from gansynth_yolo.doctor import lines
+
+        return lines()
 
     def _train(self, output: Path, scratch: Path | None) -> None:
         """Run the detector in a child process until it ends."""

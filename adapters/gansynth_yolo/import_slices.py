@@ -6,17 +6,21 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
+from pydantic import Field
 
-from gansynth import __version__
+from gansynth import __version__, host_commands
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import disk_errors, whole_folder, write_json_atomic
 from gansynth.lineage import CaseRecord
+from gansynth.options import OptionModel
 from gansynth.png import png_bytes, scaled
+from gansynth.reporting import counting
 from gansynth.schema import Case, FloatArray
+from gansynth.settings import read_settings
 from gansynth.sources.base import CaseSource
 from gansynth_yolo.labels import as_rows, label_text
 
@@ -27,6 +31,15 @@ DRAWN = 4096
 """Pixels of each training slice that the window is fitted on."""
 PERCENTILES = (0.1, 99.9)
 Windows = tuple[tuple[float, float], ...]
+
+
+class ImportSettings(OptionModel):
+    """``gansynth import slices:KIND:WHERE yolo:FOLDER --set``."""
+
+    bits: Literal[8, 16] = Field(8, description="of a pixel")
+    backgrounds: float = Field(
+        1.0, ge=0, le=1, description="share of training slices without a box that is kept"
+    )
 
 
 @dataclass
@@ -51,6 +64,33 @@ class Report:
     left_out: dict[str, int] = field(default_factory=lambda: {"constant": 0, "background": 0})
     window: Windows = ()
     clipped: float = 0.0
+
+
+def import_asked(asked: host_commands.ImportRequest) -> host_commands.Report:
+    """What ``gansynth import slices:KIND:WHERE yolo:FOLDER`` does; see ``import_slices``.
+
+    Raises:
+        UsageFault: settings or options that cannot be.
+    """
+    if asked.folds is not None:
+        raise UsageFault(
+            f"--folds {asked.folds}: a YOLO data set has one split, expected folds of the source; "
+            f"say --read folds={asked.folds}"
+        )
+    settings = read_settings(ImportSettings, asked.settings)
+    source = asked.open()
+    with counting(asked.reporter, "import") as progress:
+        report = import_slices(
+            source,
+            Path(asked.where),
+            bits=settings.bits,
+            backgrounds=settings.backgrounds,
+            seed=asked.seed,
+            progress=progress,
+        )
+    data = str(Path(asked.where) / "data.yaml")
+    then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
+    return host_commands.Report({**vars(report), "data": data}, then=then)
 
 
 def import_slices(
@@ -281,4 +321,4 @@ def _check(source: CaseSource, bits: int, backgrounds: float) -> None:
             f"--fold {source.fold}: nothing is held out, expected cases for val; choose a number"
         )
     if not 0 <= backgrounds <= 1:
-        raise UsageFault(f"--backgrounds {backgrounds:g}: expected a share from 0 to 1")
+        raise UsageFault(f"--set backgrounds={backgrounds:g}: expected a share from 0 to 1")

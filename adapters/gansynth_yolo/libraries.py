@@ -19,7 +19,7 @@ def check_release(name: str, least: Release, below: Release) -> str:
     Raises:
         EnvironmentFault: it is not installed, or not one that our module works with.
     """
-    wanted = f">={_dotted(least)},<{_dotted(below)}"
+    wanted = f">={dotted(least)},<{dotted(below)}"
     cure = f"install one by: pip install 'gansynth[{DETECTORS[name][2]}]'"
     try:
         found = importlib.metadata.version(name)
@@ -27,8 +27,7 @@ def check_release(name: str, least: Release, below: Release) -> str:
         raise EnvironmentFault(
             f"--detector {name}: not installed, expected {wanted}; {cure}"
         ) from None
-    numbers = tuple(int(part) if part.isdigit() else -1 for part in found.split(".")[:2])
-    if not least <= numbers < below:
+    if not least <= release_of(found) < below:
         raise EnvironmentFault(
             f"--detector {name}: version {found}, expected {wanted}: its data set is extended "
             f"from within, and that differs between releases; {cure}"
@@ -84,5 +83,11 @@ def last_line(error: BaseException) -> str:
     return text.partition("Fault: ")[2] or text
 
 
-def _dotted(numbers: Release) -> str:
+def release_of(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version; -1 for what is none."""
+    return tuple(int(part) if part.isdigit() else -1 for part in version.split(".")[:2])
+
+
+def dotted(numbers: Release) -> str:
+    """A release as it is written: ``8.4``."""
     return ".".join(map(str, numbers))

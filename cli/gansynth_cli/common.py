@@ -6,18 +6,14 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gansynth.errors import UsageFault
-
 if TYPE_CHECKING:
-    from gansynth.reporting import Reporter, Task
-    from gansynth.sources.base import SourceRequest
+    from gansynth.reporting import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -327,37 +323,6 @@ dry_run_option = click.option(
 )
 
 
-@contextmanager
-def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], None]]:
-    """A ``progress(done, total)`` callback that drives a reporter's task."""
-    with ExitStack() as stack:
-        tasks: list[Task] = []
-        before = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal before
-            if not tasks:
-                tasks.append(stack.enter_context(reporter.task(total, title)))
-            tasks[0].advance(done - before)
-            before = done
-
-        yield progress
-
-
-@contextmanager
-def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
-    """A ``progress(step, done, total)`` callback: a task for each step."""
-    with ExitStack() as stack:
-        begun: dict[str, Callable[[int, int], None]] = {}
-
-        def progress(step: str, done: int, total: int) -> None:
-            if step not in begun:
-                begun[step] = stack.enter_context(counting(reporter, step))
-            begun[step](done, total)
-
-        yield progress
-
-
 def examples(*lines: str) -> str:
     """An epilog with the commands a user may copy."""
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
@@ -392,20 +357,3 @@ def _shown(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_shown, value)) or "-"
     return "-" if value is None or value == {} else str(value)
-
-
-def nnunet_request(data: str, command: str, **rest: Any) -> SourceRequest:
-    """Read ``nnunet:ID`` for a command that only nnU-Net data sets have so far.
-
-    Raises:
-        UsageFault: for another kind, naming what is supported.
-    """
-    from gansynth.sources.base import SourceRequest
-
-    request = SourceRequest.parse(data, **rest)
-    if request.kind != "nnunet":
-        raise UsageFault(
-            f"{data!r}: gansynth {command} knows data sets of kind nnunet only, got "
-            f"{request.kind!r}; for example: gansynth {command} nnunet:004"
-        )
-    return request

@@ -163,7 +163,7 @@ def write_phantoms(
     if kind == "nnunet":
         size = FAST if fast else FULL
         _make_phantoms(out / "nnunet", size, seed, reporter)
-        then = f"gansynth prepare nnunet:{DATASET} --root {out / 'nnunet'} -c 3d_fullres --small"
+        then = f"gansynth prepare nnunet:{DATASET} --root {out / 'nnunet'} --set small=yes"
         return {
             "note": note,
             "subjects": size.phantoms,
@@ -261,12 +261,13 @@ def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) ->
 
 
 def _prepare(request: SourceRequest, reporter: Reporter) -> None:
-    from gansynth_cli.common import stepping
-    from gansynth_nnunet.prepare import SmallPlans, prepare
+    from gansynth.adapter import PrepareRequest
+    from gansynth.registry import installed
 
     own = SourceRequest(request.kind, request.where, root=request.root)
-    with stepping(reporter) as progress:
-        prepare(own, ("3d_fullres",), small=SmallPlans(PLANS), progress=progress)
+    small = {"small": "yes", "plans_name": PLANS}
+    asked = PrepareRequest(own, (), small, processes=2, force=False, reporter=reporter)
+    installed().adapter(request.kind).prepare(asked)
 
 
 def _fit(
@@ -282,12 +283,13 @@ def _augment(
     request: SourceRequest, run: Path, size: DemoSize, seed: int, reporter: Reporter
 ) -> Outcome:
     from gansynth.adapter import Injection
+    from gansynth.own_source import open_source
     from gansynth.ratio import Ratio
     from gansynth.registry import installed
     from gansynth.supply import BankSize
 
     reporter.say("training nnU-Net, half of its samples synthetic; what follows is its own log")
-    adapter = installed().adapter("nnunet")(installed().open_source(request))
+    adapter = installed().adapter("nnunet")(open_source(request))
     adapter.validate()
     injection = Injection(run, Ratio(1, 1), size=BankSize(samples=32), seed=seed)
     return adapter.start(injection, size.host, ())
@@ -319,11 +321,11 @@ def _overlays(request: SourceRequest, outcome: Outcome, path: Path) -> Path:
     import nibabel as nib
     import numpy as np
 
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.sheets import write_overlays
 
     assert request.root is not None
-    schema = installed().open_source(request).schema
+    schema = open_source(request).schema
     raw = next((Path(request.root) / "nnUNet_raw").glob(f"Dataset{DATASET}_*"))
     cases = []
     for predicted in sorted((outcome.folder / "validation").glob("*.nii.gz"))[:4]:

@@ -10,9 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import table
+from gansynth_cli.common import summary, table
+
+if TYPE_CHECKING:
+    from gansynth.adapter import Report
+    from gansynth_cli.common import Output
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
 """Of a report of samples: pictures, and what is kept of them."""
@@ -29,6 +33,12 @@ def then(*words: object) -> str:
 def counted(number: int, word: str) -> str:
     """``1 case``, ``2 cases``."""
     return f"{number} {word}{'s' * (number != 1)}"
+
+
+def show_report(report: Report, out: Output) -> None:
+    """Print what a host's command has done, and what to type next."""
+    lines = list(report.lines) or summary(report.document)
+    out.result(report.document, [*lines, *([then(*report.then)] if report.then else ())])
 
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
@@ -201,13 +211,3 @@ def lines_of_evaluation(found: Mapping[str, Any], folder: Path) -> Iterator[str]
     if found["of"]["kind"] == "run":
         yield f"next: gansynth augment --generator {shlex.quote(str(folder))} --ratio 1:1,"
         yield "      with --target and --data of what you train"
-
-
-def lines_of_import(document: Mapping[str, Any], target: str) -> Iterator[str]:
-    """What was taken over, and how it was split."""
-    name, cases = document["dataset"], counted(document["cases"], "case")
-    yield f"{name}: {cases} of {counted(document['subjects'], 'subject')} in {document['folder']}"
-    held = sorted({val for _, val in document["folds"]})
-    each = " or ".join(map(str, held))
-    yield f"{counted(len(document['folds']), 'fold')}, each holding out {each} cases"
-    yield then("prepare", target, "-c", "3d_fullres")

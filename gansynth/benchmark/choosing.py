@@ -18,7 +18,7 @@ from gansynth.errors import UsageFault
 from gansynth.integrity import write_json_atomic
 from gansynth.jobs.executor import parse_executor
 from gansynth.jobs.table import JobTable
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 
 CHOICE = "choice.json"
 
@@ -47,7 +47,7 @@ def open_choice(plan: Plan, wanted: Wanted) -> tuple[Spec, Design]:
         GansynthError: data, plan or executor that cannot be used.
     """
     parse_executor(wanted.executor)
-    source = installed().open_source(request_of(plan))
+    source = open_source(request_of(plan))
     division = divide(source, plan)
     design = Design(plan, source, division, (), host_of(plan, source))
     cases = _cases(plan, division, wanted)

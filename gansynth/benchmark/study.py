@@ -16,6 +16,7 @@ from gansynth.benchmark.working import Jobs
 from gansynth.errors import UsageFault
 from gansynth.jobs.job import Job
 from gansynth.jobs.store import Store
+from gansynth.own_source import open_source
 from gansynth.registry import installed
 from gansynth.sources.base import CaseSource, SourceRequest
 
@@ -49,7 +50,7 @@ class Study:
         self.cached = dict(cached or {})
         self.arms = _chosen(plan, arms)
         self.request = request_of(plan)
-        self.source: CaseSource = installed().open_source(self.request)
+        self.source: CaseSource = open_source(self.request)
         self.division: Division = divide(self.source, plan)
         self.judged = self.division.judged(look)
         adapter = host_of(plan, self.source)

@@ -22,6 +22,7 @@ from gansynth import child
 from gansynth.benchmark.words import augment_words, fit_words
 from gansynth.errors import FAULTS, TrainingFault, UsageFault
 from gansynth.integrity import read_json
+from gansynth.own_source import open_source
 from gansynth.registry import installed
 from gansynth.run import MANIFEST
 from gansynth.sources.base import CaseSource, SourceRequest
@@ -105,7 +106,7 @@ class Work:
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / "begun").touch()
         seconds, told = command(words)
-        source = installed().open_source(request)
+        source = open_source(request)
         measured = self.measured(source, Path(told["folder"]))
         kept = {key: told.get(key) for key in (*KEPT, *KEPT_TOO)}
         shutil.rmtree(scratch, ignore_errors=True)
@@ -113,7 +114,7 @@ class Work:
 
     def divided(self, folder: Path) -> SourceRequest:
         """The data set with this job's training and judged cases alone."""
-        source = installed().open_source(self.request)
+        source = open_source(self.request)
         train = [case for case, *_ in self.spec["train"]]
         judged = [case for case, *_ in self.spec.get("judged", ())] or self.places["held_out"]
         split = Split(train=sorted(train), val=sorted(judged))

@@ -18,10 +18,10 @@ NONE = "–"
 
 def paper_arms() -> list[dict[str, Any]]:
     """Table 1 of Han et al. (2019), from the recipe's file, as arms of ``main_table``."""
-    from gansynth.registry import installed
+    from gansynth.recipes import find_recipe
 
     arms = []
-    for name, figures in installed().recipe(RECIPE).spec.reports["yolov3"].items():
+    for name, figures in find_recipe(RECIPE).spec.reports["yolov3"].items():
         at = {"0.5": tuple(figures[1:3]), "0.25": tuple(figures[3:])}
         arms.append({"name": f"Han 2019, {name}", "map": figures[0], "at": at})
     return arms

@@ -11,7 +11,7 @@ import numpy as np
 
 from gansynth.errors import DataFault, UsageFault
 from gansynth.evaluation.gathering import Gathered, Known, folder_kind, own_names
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.reporting import Reporter
 from gansynth.schema import OUTSIDE, Sample, Schema
 from gansynth.sources.base import CaseSource, SourceRequest
@@ -157,7 +157,7 @@ def _open_bank(folder: Path, real: Real | None, wanted: Wanted, reporter: Report
             f"KIND:WHERE, the data set its run was fitted on ({spec.lineage.dataset} fold "
             f"{spec.lineage.fold})"
         )
-    source = installed().open_source(SourceRequest(**real))
+    source = open_source(SourceRequest(**real))
     check_alike(source, spec.schema, f"{folder}")
     ids = reader.ids()
     few = np.unique(np.linspace(0, len(ids) - 1, min(wanted.number, len(ids))).astype(int))
@@ -201,7 +201,7 @@ def open_real(asked: Real, own: CaseSource) -> CaseSource:
     try:
         return real_cases.open_real(asked, own)
     except UsageFault as fault:
-        installed().open_source(inherited(asked, own.request))  # what does not open says so itself
+        open_source(inherited(asked, own.request))  # what does not open says so itself
         raise DataFault(str(fault)) from fault
 
 

@@ -23,7 +23,7 @@ from gansynth.options import Needs, OptionModel
 from gansynth.organ import organ_mask
 from gansynth.reporting import Reporter
 from gansynth.schema import OUTSIDE, Case, LabelArray
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.sources.base import CaseSource
 from gansynth.sources.subjects import Split
 
 
@@ -281,10 +281,3 @@ def _row(case_id: str, one: Judged) -> dict[str, Any]:
         "recall": round(one.recall, 4),
         "found": one.found,
     }
-
-
-def open_source(request: SourceRequest) -> CaseSource:
-    """The source of a request."""
-    from gansynth.registry import installed
-
-    return installed().open_source(request)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.errors import UsageFault, refuse_unknown
+from gansynth.own_source import open_source
 from gansynth.papers.plan import ALL, Arm, Host, Plan, read_formulas
 from gansynth.ratio import Ratio
 from gansynth.recipes import texts
@@ -151,7 +152,7 @@ class Commands:
         words = self.asked
         keys = {"fold": words.fold, "subjects": words.subjects, "root": words.root}
         request = SourceRequest.parse(words.data, read=self.read, **keys)
-        source = installed().open_source(request)
+        source = open_source(request)
         known = set(map(str, source.schema.foreground))
         for name, formula in self.regions.items():
             if formula != ALL and not set(formula.split("+")) <= known:

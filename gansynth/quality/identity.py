@@ -126,7 +126,7 @@ def audit_exported(
             f"{folder}: expected either a run or a bank that drew it; name one of them"
         )
     from gansynth._bank_spec import load_spec
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import own_request, read_manifest
 
     if bank is not None:
@@ -136,7 +136,7 @@ def audit_exported(
     assert run is not None
     manifest = read_manifest(run)
     if sources is None:
-        sources = installed().open_source(own_request(run, manifest))
+        sources = open_source(own_request(run, manifest))
     words = words_of_schema(Schema.from_json(manifest["schema"]))
     words = (*words, str(manifest["generator"]), str(manifest["run_id"]))
     lineage = Lineage.from_json(manifest["lineage"])

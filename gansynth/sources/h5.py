@@ -139,13 +139,11 @@ class H5Source(PatchSource):
 
     def original(self, case_id: str) -> Original:
         """A case as the files of the original source have it; they must still be there."""
-        from gansynth.registry import installed
+        from gansynth.own_source import open_source
 
         if self._source is None:
             request = SourceRequest(**self.index.request)
-            self._source = installed().open_source(
-                replace(request, root=self.request.root or request.root)
-            )
+            self._source = open_source(replace(request, root=self.request.root or request.root))
         return self._source.original(case_id)
 
     # -- reading ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.errors import UsageFault
 from gansynth.options import Needs
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.planes import Edges, Windows
 from gansynth.sources.reading import OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
@@ -149,7 +149,7 @@ def open_inner(request: SourceRequest) -> CaseSource:
     if request.kind == "slices":
         raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")
     try:
-        inner = installed().open_source(request)
+        inner = open_source(request)
     except UsageFault as fault:
         if "--read" not in str(fault):
             raise

@@ -118,12 +118,12 @@ def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli):
 
 
 def test_people_are_held_out_whatever_the_data_set_is_called(renamed, refuse, run_cli):
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.sources.base import SourceRequest
 
     asked = {**renamed.manifest["request"], "root": (None, *renamed.more)[-1]}
     asked["where"] = renamed.data.partition(":")[2]
-    source = installed().open_source(SourceRequest(**asked))
+    source = open_source(SourceRequest(**asked))
     person = source.subject(source.held_out_ids[0])
     lineage = renamed.manifest["lineage"]
     lineage["cases"].append({"id": "a visit before", "subject": person, "sha256": "f" * 64})
@@ -159,11 +159,11 @@ def test_where_the_data_set_was_moved_the_way_out_is_named(command, box_run, tmp
     moved = ["gone", "If it was moved", "--data KIND:WHERE"]
     code = {"UsageFault": 2, "DataFault": 3}
     from gansynth.errors import GansynthError
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.sources.base import SourceRequest
 
     with pytest.raises(GansynthError) as fault:
-        installed().open_source(SourceRequest(**manifest["request"]))
+        open_source(SourceRequest(**manifest["request"]))
     refuse(command, run, code=code[type(fault.value).__name__], says=moved)
 
 

@@ -99,9 +99,9 @@ def test_an_arm_is_chosen_on_2d_cases(kind, tmp_path):
 
 
 def test_a_slice_knows_its_volume_and_its_place_there(tmp_path):
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
 
-    source = installed().open_source(slices(tmp_path / "set", folds="3"))
+    source = open_source(slices(tmp_path / "set", folds="3"))
     found = [source.position(case) for case in source.held_out_ids]  # type: ignore[attr-defined]
     assert {(at.stack, at.thickness) for at in found} == {
         (person, 3.0) for person in map(source.subject, source.held_out_ids)

@@ -23,7 +23,7 @@ from gansynth.benchmark import worker
 from gansynth.benchmark.worker import Work, going_on, over_labels, own_run
 from gansynth.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth.integrity import read_json, write_json_atomic
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.run import MANIFEST
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.flat import FlatSource
@@ -323,7 +323,7 @@ def test_a_finished_training_is_measured_and_tidied_up(data, monkeypatch, tmp_pa
 def test_trainings_on_slices_are_scored_by_subject(kind, monkeypatch, tmp_path):
     """Of the two people who are judged on, the second one's last lesion was missed."""
     request = FLAT[kind](tmp_path / "set")
-    source = installed().open_source(replace(request, fold="all"))
+    source = open_source(replace(request, fold="all"))
     assert isinstance(source, FlatSource)
     people = {person: [c for c in source.train_ids if source.subject(c) == person]
               for person in ("p0", "p1", "p4", "p5")}  # fmt: skip

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gansynth.conditions.boxes import replay
 from gansynth.fitting import fit
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.reporting import NullReporter
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.picture_files import read_picture
@@ -89,7 +89,7 @@ def test_pictures_come_with_lines_for_a_detector_and_overlays_show_boxes(run, ru
     export = ("--format", "png", "--overlay", "--boxes", "training")
     run_json("sample", run, "-n", 6, "-o", out, *export)
     assert (out / "classes.txt").read_text() == "metastasis\n"
-    found = installed().open_source(SourceRequest("yolo", str(out)))
+    found = open_source(SourceRequest("yolo", str(out)))
     assert (len(found.train_ids), len(found.held_out_ids)) == (5, 1)
     assert found.schema.box_classes == ("metastasis",)
     rows = json.loads((out / "manifest.json").read_text())["samples"]

@@ -13,8 +13,8 @@ import pytest
 from gansynth.adapter import Injection
 from gansynth.asking import Asking
 from gansynth.asking_text import read_asking
+from gansynth.own_source import open_source
 from gansynth.ratio import Ratio
-from gansynth.registry import installed
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
 
@@ -93,9 +93,7 @@ def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json
 def test_what_was_drawn_replays_and_is_shown_beside_its_own_case(run, data, free):
     asking, _ = read_asking(f"nifti:{free}")
     opened = load_run(run, "cpu")
-    drawer = SampleDrawer(
-        opened, installed().open_source(opened.request), ["transplant"], 3, asking=asking
-    )
+    drawer = SampleDrawer(opened, open_source(opened.request), ["transplant"], 3, asking=asking)
     sample = drawer.draw_raw(0, 1)[0]
     again = drawer.sampler.replay(json.loads(json.dumps(dict(sample.provenance))))
     drawn = drawer.sampler.draw(0).labels
@@ -115,7 +113,7 @@ def test_what_was_drawn_replays_and_is_shown_beside_its_own_case(run, data, free
 def test_samples_may_come_of_all_that_both_sources_have(run, data, free):
     asking, _ = read_asking(f"nifti:{free}")
     opened = load_run(run, "cpu")
-    drawer = SampleDrawer(opened, installed().open_source(opened.request), asking=asking)
+    drawer = SampleDrawer(opened, open_source(opened.request), asking=asking)
     own, other = drawer.lineage.everyone()
     assert own == type(own)(own.dataset, own.fold, opened.lineage.cases, own.host, own.ancestors)
     assert (other.dataset, [case.id for case in other.cases]) == ("nifti:free", ["a", "b", "c"])

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.integrity import read_nifti
-from gansynth.reporting import RichReporter
-from gansynth_cli.common import counting, stepping
+from gansynth.reporting import RichReporter, counting, stepping
 
 CASES = [f"brain_{i}" for i in range(6)]
 
@@ -66,6 +65,15 @@ def test_import_warns_where_every_case_is_its_own_subject(msd, tmp_path, run_cli
     result = run_cli("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
     assert result.exit_code == 0, result.stderr
     assert "warning: every case is a subject of its own" in result.stderr
+
+
+def test_import_says_what_it_took_and_what_to_type_next(msd, tmp_path, run_cli):
+    result = run_cli("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
+    assert result.stdout.splitlines() == [
+        f"Dataset001_Tiny: 6 cases of 6 subjects in {tmp_path}/root/nnUNet_raw/Dataset001_Tiny",
+        "5 folds, each holding out 1 or 2 cases",
+        "next: gansynth prepare nnunet:001 -c 3d_fullres",
+    ]
 
 
 def test_what_was_imported_is_in_order(imported, run_json):
@@ -146,15 +154,27 @@ def test_splits_keep_subjects_together(imported, tmp_path, run_json):
         (("check", "niftl:folder"), "Did you mean 'nifti'?"),
         (("check", "nnunet:001", "--read", "spacing"), "expected KEY=VALUE"),
         (("check", "nifti:folder", "--read", "a=1", "--read", "a=2"), "'a' is given twice"),
-        (("splits", "h5:file"), "knows data sets of kind nnunet only"),
-        (("prepare", "yolo:data.yaml"), "knows data sets of kind nnunet only"),
+        (("splits", "h5:file"), "adapter 'h5' is unknown, expected one of: deepmedic"),
+        (("prepare", "yolo:data.yaml"), "expected a host that has, such as nnunet"),
+        (("splits", "segmenter:x"), "segmenter has no folds to write"),
         (("import", "bids:folder", "nnunet:001"), "expected msd:FOLDER"),
         (("import", "msd:", "nnunet:001"), "expected msd:FOLDER"),
-        (("import", "msd:folder", "deepmedic:x"), "knows data sets of kind nnunet only"),
+        (("import", "msd:folder", "deepmedic:x"), "expected a host that does, such as nnunet"),
+        (("import", "msd:folder", "nnunet:"), "import 'nnunet:': expected KIND:WHERE"),
+        (("import", "msd:folder", "nnunet:1", "--fold", "0"), "--fold: has no effect"),
+        (
+            ("import", "msd:folder", "nnunet:1", "--bits", "8"),
+            "gansynth import has --set bits=VALUE",
+        ),
         (("check", "nnunet:777"), "nnunet:777"),
-        (("prepare", "nnunet:001", "--patch", "8,8,8"), "without --small"),
-        (("prepare", "nnunet:001", "--small", "--patch", "8,x"), "expected whole numbers"),
-        (("prepare", "nnunet:001", "--small", "--features", "0"), "expected whole numbers"),
+        (("prepare", "nnunet:001", "--set", "patch=8,8,8"), "without small"),
+        (("prepare", "nnunet:001", "--set", "patches=8"), "Did you mean 'patch'?"),
+        (
+            ("prepare", "nnunet:001", "--batch-size", "8"),
+            "gansynth prepare has --set batch_size=VALUE",
+        ),
+        (("prepare", "nnunet:001", "--set=small=yes", "--set=patch=8,x"), "expected whole numbers"),
+        (("prepare", "nnunet:001", "--set=small=yes", "--set=features=0"), "greater than 0"),
     ],
 )
 def test_a_slip_is_one_line(arguments, message, run_cli, tmp_path):

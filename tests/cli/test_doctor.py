@@ -15,12 +15,14 @@ import pytest
 
 from gansynth import _doctor_machine as machine
 from gansynth import bank, doctor, torchvision_cure
+from gansynth.adapter import DoctorRequest
 from gansynth.doctor import Line
 from gansynth.hookspecs import hookimpl
 from gansynth.registry import installed
-from gansynth_cli import doctor_hosts
+from gansynth_deepmedic.program import doctor_lines
 from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from gansynth_yolo import doctor as yolo
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 
 
@@ -37,7 +39,7 @@ def says(line: Line, state: str, *words: str) -> None:
 def light(monkeypatch):
     """Doctor without the imports that take seconds."""
     monkeypatch.setattr(doctor, "HOSTS", ())
-    monkeypatch.setattr(doctor_hosts, "host_lines", lambda root, **asked: iter(()))
+    monkeypatch.setattr(doctor, "host_lines", lambda asked: iter(()))
 
 
 def test_it_is_content_with_this_machine(light, run_json):
@@ -68,15 +70,15 @@ def test_the_table_holds_the_cure(light, run_cli, monkeypatch):
 def test_options_reach_the_hosts(light, run_json, monkeypatch):
     told = []
 
-    def lines(root: str | None, **asked: Any) -> Iterator[Line]:
-        told.append((root, asked))
+    def lines(asked: DoctorRequest) -> Iterator[Line]:
+        told.append(asked)
         yield Line("ok", "host", "here")
 
-    monkeypatch.setattr(doctor_hosts, "host_lines", lines)
+    monkeypatch.setattr(doctor, "host_lines", lines)
     of_deepmedic = ("--deepmedic", "/dm", "--deepmedic-python", "python3")
     run_json("doctor", "--quick", "--root", "/data", *of_deepmedic)
-    asked = {"quick": True, "deepmedic": "/dm", "deepmedic_python": "python3"}
-    assert told == [("/data", asked)]
+    settings = {"deepmedic": "/dm", "python": "python3"}
+    assert told == [DoctorRequest("/data", quick=True, settings=settings)]
 
 
 def test_a_host_that_cannot_be_looked_at_is_a_line(monkeypatch):
@@ -84,7 +86,27 @@ def test_a_host_that_cannot_be_looked_at_is_a_line(monkeypatch):
         raise ImportError("nnunetv2 is torn")
 
     monkeypatch.setattr(nnunet, "lines", fail)
-    says(next(doctor_hosts.host_lines(None, quick=True)), "note", "nnunetv2 is torn", "pip install")
+    lines = doctor.host_lines(DoctorRequest(None, quick=True, settings={}))
+    (line,) = (line for line in lines if line.what == "nnunet")
+    says(line, "note", "nnunetv2 is torn", "pip install")
+
+
+def test_a_host_that_does_not_load_is_a_line():
+    def torn():
+        raise ImportError("no module named tensorlib")
+
+    @hookimpl
+    def register_adapters(register):
+        register("torn", torn)
+
+    installed().add(SimpleNamespace(register_adapters=register_adapters), "unlucky")
+    try:
+        lines = list(doctor.host_lines(DoctorRequest(None, quick=True, settings={})))
+    finally:
+        installed().remove("unlucky")
+    (line,) = (line for line in lines if line.what == "torn")
+    says(line, "note", "does not load", "tensorlib", "pip install")
+    assert {"deepmedic", "libreyolo"} <= {line.what for line in lines}
 
 
 # -- packages --------------------------------------------------------------------------------------
@@ -355,7 +377,7 @@ def test_the_cures_let_nnunets_own_search_find_the_trainer(bare, monkeypatch):
 def versions(monkeypatch):
     """Which packages there are: ``versions["tensorflow"] = "2.21"``; at first, none."""
     there: dict[str, str] = {}
-    monkeypatch.setattr(doctor_hosts, "_version", lambda package: there.get(package, ""))
+    monkeypatch.setattr(yolo, "_version", lambda package: there.get(package, ""))
     return there
 
 
@@ -368,15 +390,15 @@ def deepmedic(monkeypatch, tmp_path):
 
 
 def test_no_deepmedic(deepmedic):
-    (line,) = doctor_hosts.deepmedic_lines()
+    (line,) = doctor_lines()
     says(line, "note", "not named", "git clone", "export GANSYNTH_DEEPMEDIC=$PWD/deepmedic")
 
 
 def test_a_checkout_of_deepmedic_and_what_this_python_lacks(deepmedic, monkeypatch, tmp_path):
     monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(tmp_path))
-    says(next(doctor_hosts.deepmedic_lines()), "note", "holds no deepMedicRun", "git clone")
+    says(next(doctor_lines()), "note", "holds no deepMedicRun", "git clone")
     monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(deepmedic))
-    checkout, python, *packages = doctor_hosts.deepmedic_lines()
+    checkout, python, *packages = doctor_lines()
     says(checkout, "ok", str(deepmedic))
     says(python, "ok", sys.executable, "gansynth's")
     says(packages[0], "ok", "h5py")
@@ -388,20 +410,20 @@ def test_another_python_than_this_for_deepmedic(deepmedic, tmp_path):
     found += '"six": "", "h5py": ""}'
     bare.write_text(f"#!/bin/sh\necho python 3.12.3\necho 'found {found}'\n")
     bare.chmod(0o755)
-    lines = list(doctor_hosts.deepmedic_lines(str(deepmedic), str(bare)))
+    lines = list(doctor_lines(str(deepmedic), str(bare)))
     says(lines[1], "ok", f"3.12.3, {bare} (--deepmedic-python)")
     says(lines[2], "ok", "numpy 1.26.4")
     says(lines[3], "note", "no tensorflow, nibabel", f"{bare} -m pip install tensorflow-cpu")
 
 
 def test_yolo_names_the_licences(versions):
-    libre, ultralytics = doctor_hosts.yolo_lines()
+    libre, ultralytics = yolo.lines()
     says(libre, "note", "MIT", "pip install 'gansynth[yolo]'")
     says(ultralytics, "note", "AGPL-3.0", "pip install 'gansynth[ultralytics]'")
     versions["ultralytics"] = "8.4.190"
-    says(list(doctor_hosts.yolo_lines())[1], "ok", "8.4.190 (AGPL-3.0")
+    says(list(yolo.lines())[1], "ok", "8.4.190 (AGPL-3.0")
 
 
 def test_a_release_of_yolo_that_is_not_supported(versions):
     versions["libreyolo"] = "1.7.0"
-    says(next(doctor_hosts.yolo_lines()), "note", "1.7.0, gansynth augment needs >=1.6,<1.7")
+    says(next(yolo.lines()), "note", "1.7.0, gansynth augment needs >=1.6,<1.7")

@@ -83,11 +83,11 @@ def test_other_targets_have_no_engines_and_keep_what_is_theirs(asked, says):
 
 def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source):
     from gansynth.adapter import Injection
+    from gansynth.own_source import open_source
     from gansynth.ratio import Ratio
-    from gansynth.registry import installed
     from gansynth.sources.base import SourceRequest
 
-    host = NoHost(installed().open_source(SourceRequest("toy", "3")))
+    host = NoHost(open_source(SourceRequest("toy", "3")))
     host.check_ways(Injection(None, Ratio(1, 0)))
     asked = Injection(None, Ratio(1, 0), real_in_generator_space=True)
     for check in (host.check_ways, lambda how: host.check(how, {}, ())):

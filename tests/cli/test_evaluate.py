@@ -104,12 +104,12 @@ def test_a_clean_export_is_said_to_be(run, run_json, tmp_path):
 def bank(run: Path, tmp_path: Path) -> Path:
     """Samples of the run, frozen."""
     from gansynth.bank import BankSpec, BankWriter
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
     opened = load_run(run, "cpu")
-    source = installed().open_source(opened.request)
+    source = open_source(opened.request)
     drawer = SampleDrawer(opened, source)
     spec = BankSpec(
         source.schema, drawer.lineage, opened.run_id, opened.manifest_sha256, True, 16,

@@ -81,7 +81,7 @@ def test_boxes_lie_where_the_lesions_are(imported, tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_all_images_have_one_window(imported, tmp_path, volumes, bits):
-    report = imported("--bits", bits)
+    report = imported(f"--set=bits={bits}")
     [[low, high]] = report["window"]
     source = opened(tmp_path / "out")
     for case in ("a_1", "c_1"):
@@ -97,7 +97,7 @@ def test_all_images_have_one_window(imported, tmp_path, volumes, bits):
 
 def test_a_share_of_the_training_backgrounds_is_kept(imported, tmp_path):
     # Of each volume three slices show lesions, two do not, and one is constant.
-    imported("--backgrounds", "0.5")
+    imported("--set=backgrounds=0.5")
     images = opened(tmp_path / "out").images
     shown = {split: sum(len(i.rows) > 0 for i in images[split]) for split in ("train", "val")}
     assert sum(shown.values()) == 4 * 3
@@ -121,6 +121,7 @@ def test_the_manifest_says_where_each_image_is_from(imported, tmp_path):
         ((), 2, "its cases have no boxes, expected --read boxes=yes"),
         ((BOXES, "--fold", "all"), 2, "nothing is held out"),
         ((BOXES, "--folds", "2"), 2, "say --read folds=2"),
+        ((BOXES, "--set=bits=9"), 2, "--set bits=9: expected 8 or 16 (of a pixel)"),
         (("--read=boxes=lesion:9",), 2, "has no label 9"),
         ((BOXES, "--read=slices=0-1"), 3, "no training slice has a box"),
     ],
@@ -149,7 +150,7 @@ def test_volumes_are_refused_with_a_way_out(volumes, tmp_path, refuse):
 
 
 def test_options_of_yolo_are_refused_elsewhere(tmp_path, refuse):
-    refuse("import", "msd:x", "nnunet:001", "--bits", "8", code=2, says=["--bits: is for slices"])
+    refuse("import", "msd:x", "nnunet:001", "--set=bits=8", code=2, says=["no such setting"])
 
 
 @pytest.mark.data

@@ -34,7 +34,7 @@ def test_the_list_names_every_kind_and_where_it_comes_from(toys, run_json):
     assert found["generators"]["means"] == "toys"
     assert found["adapters"]["toyhost"] == "toys"
     assert found["sources"]["toy"] == "toys"
-    assert found["edits"]["elastic"] == "gansynth"
+    assert found["edits"]["elastic"] == "conditions"
 
 
 def test_a_broken_plugin_is_listed_with_its_reason_in_one_line(broken, run_cli):
@@ -47,7 +47,7 @@ def test_a_broken_plugin_is_listed_with_its_reason_in_one_line(broken, run_cli):
 
 def test_each_row_has_the_distribution_and_its_version(toys, run_cli, run_json):
     lines = [line.split() for line in run_cli("plugins", "list").stdout.splitlines()]
-    assert ["edits", "elastic", "from", "gansynth", "gansynth", __version__] in lines
+    assert ["edits", "elastic", "from", "conditions", "gansynth", __version__] in lines
     assert ["generators", "means", "from", "toys", "-"] in lines
     document = run_json("plugins", "list")
     assert document["plugins"]["cgan3d"] == {

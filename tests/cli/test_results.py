@@ -42,11 +42,6 @@ SAMPLED = {
     "seconds_per_sample": 0.7931, "sheet": "sheet.png",
     "metrics": {"spectrum": {"high": 0.1234, "bands": [1.0] * 16}},
 }  # fmt: skip
-IMPORTED = {
-    "dataset": "Dataset004_Hippocampus", "folder": "raw/Dataset004_Hippocampus", "cases": 24,
-    "copied": 24, "rewritten": 0, "kept": 0, "subjects": 20, "folds": [(19, 5)] * 4 + [(20, 4)],
-}  # fmt: skip
-
 EVERY: dict[str, tuple[Any, list[str]]] = {
     "fit": (
         results.lines_of_fit(FITTED),
@@ -95,14 +90,6 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "sheet: sheet.png",
             "spectrum: high 0.123",
             "next: gansynth evaluate 'runs/my g0'",
-        ],
-    ),
-    "import": (
-        results.lines_of_import(IMPORTED, "nnunet:004"),
-        [
-            "Dataset004_Hippocampus: 24 cases of 20 subjects in raw/Dataset004_Hippocampus",
-            "5 folds, each holding out 4 or 5 cases",
-            "next: gansynth prepare nnunet:004 -c 3d_fullres",
         ],
     ),
 }

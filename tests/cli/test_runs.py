@@ -222,10 +222,10 @@ def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
 
 def test_with_a_bank_no_generator_is_needed(run, run_json, toys, tmp_path):
     from gansynth.bank import BankSpec, BankWriter
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.sources.base import SourceRequest
 
-    source = installed().open_source(SourceRequest("toy", "3"))
+    source = open_source(SourceRequest("toy", "3"))
     spec = BankSpec(source.schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)
     BankWriter.create(tmp_path / "bank", spec).close()
     without = ("augment", "--target", "toyhost", *DATA, "--ratio", "1:1", "--bank")
@@ -321,10 +321,10 @@ def test_a_dry_run_finds_leakage(run, run_cli, toys):
 
 def test_a_bank_that_leaks_is_found_as_well(run, run_cli, toys, tmp_path):
     from gansynth.bank import BankSpec, BankWriter
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.sources.base import SourceRequest
 
-    source = installed().open_source(SourceRequest("toy", "3"))
+    source = open_source(SourceRequest("toy", "3"))
     spec = BankSpec(source.schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)
     BankWriter.create(tmp_path / "bank", spec).close()
     for dry in ((), ("--dry-run",)):

@@ -36,11 +36,11 @@ def run(toy_kind, tmp_path_factory) -> Path:
 
 
 def drawer_on(run: Path, device: str, asking: Asking = ROOMY) -> Any:
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
-    opened, source = load_run(run, device), installed().open_source(REQUEST)
+    opened, source = load_run(run, device), open_source(REQUEST)
     return SampleDrawer(opened, source, judged=False, asking=asking)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gansynth.generator import Batch, Stage
-from gansynth.registry import installed
+from gansynth.recipes import find_recipe
 from gansynth.schema import Schema
 from gansynth.settings import split_settings
 from gansynth.training import FitOptions, train
@@ -34,7 +34,7 @@ def batches(step: int, stage: Stage, which: range) -> Batch:
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["SN", "local-perceptual"])
 def test_doncencos_step_stays_below_10_gb_with_checkpointing_and_bf16(cuda, name):
-    spec = installed().recipe("doncenco2022").spec
+    spec = find_recipe("doncenco2022").spec
     own = next(run.set for run in spec.runs if run.name == name)
     settings = {key: str(value) for key, value in {**spec.set, **own}.items()}
     settings |= {"steps": "4", "checkpointing": "yes", "precision": "bf16"}

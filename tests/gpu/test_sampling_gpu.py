@@ -37,11 +37,11 @@ def run(toy_kind, tmp_path_factory) -> Path:
 
 
 def drawn(run: Path, device: str, first: int = 0, count: int = 3) -> list[np.ndarray]:
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
-    drawer = SampleDrawer(load_run(run, device), installed().open_source(REQUEST))
+    drawer = SampleDrawer(load_run(run, device), open_source(REQUEST))
     return [sample.image for sample in drawer.draw(first, count)]
 
 
@@ -81,12 +81,12 @@ def apart(one: np.ndarray, two: np.ndarray) -> float:
 def test_a_bank_is_filled_on_the_gpu_and_read_on_the_cpu(run, device, tmp_path):
     pytest.importorskip("h5py")
     from gansynth.bank import BankReader, BankSpec, BankWriter
+    from gansynth.own_source import open_source
     from gansynth.producer import ProducerConfig, produce
-    from gansynth.registry import installed
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
-    source, opened = installed().open_source(REQUEST), load_run(run, device.type)
+    source, opened = open_source(REQUEST), load_run(run, device.type)
     drawer = SampleDrawer(opened, source)
     spec = BankSpec(source.schema, opened.lineage, opened.run_id, "f", True, 7, 3)
     config = ProducerConfig(

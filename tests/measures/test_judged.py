@@ -12,8 +12,8 @@ from gansynth.adapter import Injection
 from gansynth.errors import DataFault, UsageFault
 from gansynth.integrity import read_json, read_nifti, write_json_atomic
 from gansynth.measures import evaluate
+from gansynth.own_source import open_source
 from gansynth.ratio import Ratio
-from gansynth.registry import installed
 from gansynth.sources.base import SourceRequest
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
@@ -138,7 +138,7 @@ def judged_perfectly(request: SourceRequest, output: Path, *, keep: bool = True)
     from gansynth_segmenter.judged import METRICS, PREDICTIONS
     from gansynth_segmenter.judging import judge_held_out
 
-    source = installed().open_source(request)
+    source = open_source(request)
     truth = iter([source.load(case).labels for case in source.held_out_ids])
     sure: Any = SimpleNamespace(
         predict=lambda image: next(truth), schema=source.schema, regions=ONE
@@ -222,7 +222,7 @@ def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path):
 def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
     def check(read: dict[str, str], settings: dict[str, str]) -> None:
         request = SourceRequest("nifti", str(volumes), read={"folds": "3", **read})
-        SegmenterAdapter(installed().open_source(request)).check_judged(settings)
+        SegmenterAdapter(open_source(request)).check_judged(settings)
 
     check({}, {})
     with pytest.raises(UsageFault, match="of no files of their own"):

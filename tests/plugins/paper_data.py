@@ -9,6 +9,7 @@ import torch
 
 from gansynth.hookspecs import hookimpl
 from gansynth.recipe_plan import PlannedSet, plan_recipe
+from gansynth.recipes import find_recipe
 from gansynth.registry import installed
 from gansynth.schema import Case, LabelArray, Schema
 from gansynth.settings import overlay, split_settings
@@ -101,7 +102,7 @@ def register() -> None:
 
 def sets_of(name: str, **asked: Any) -> dict[str, PlannedSet]:
     """A recipe's sets on brains, by name."""
-    recipe = installed().recipe(name)
+    recipe = find_recipe(name)
     others = {"tissues": "brains:healthy"} if recipe.spec.needs else {}
     only = tuple(run.name for run in recipe.spec.runs)
     request = SourceRequest("brains", "tumours")

@@ -18,8 +18,9 @@ from gansynth.errors import DataFault, UsageFault
 from gansynth.fitting import fit
 from gansynth.generator import Batch, Generator, Stage, Step
 from gansynth.inherit import named_axes, take_over
+from gansynth.own_source import open_source
 from gansynth.recipe_plan import plan_recipe
-from gansynth.registry import installed
+from gansynth.recipes import find_recipe
 from gansynth.reporting import NullReporter
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
@@ -436,7 +437,7 @@ def test_a_fit_leaves_a_run_that_draws_into_real_cases(toys, tmp_path, stage):
     settings |= {"steps": "2", "batch_size": "2", "precision": "fp32", "sample_every": "2"}
     out = tmp_path / "run"
     fit("cgan3d", toys, out, settings=settings, edits=None, device="cpu", reporter=NullReporter())
-    opened, source = load_run(out, "cpu"), installed().open_source(toys)
+    opened, source = load_run(out, "cpu"), open_source(toys)
     drawer = SampleDrawer(opened, source, seed=1, asking=Asking(lesions=ROOMY))
     sample = next(s for s in drawer.draw(0, 8) if s.provenance["lesions"]["room"])
     steps = [step["edit"] for step in sample.provenance["edits"]]
@@ -482,7 +483,7 @@ def test_conditions_come_from_a_lesion_drawer():
 
 @pytest.mark.parametrize("scale", [None, "tiny"])
 def test_the_recipe_fits_volumes_and_pictures(toys, scale):
-    recipe = installed().recipe("lesion")
+    recipe = find_recipe("lesion")
     for stage in STAGES:
         settings = {"stage": stage}
         planned = plan_recipe(recipe, toys, settings=settings, edits=None, scale=scale).sets

@@ -13,8 +13,7 @@ from gansynth.composite_spec import PerClass
 from gansynth.detection.tables import paper_arms
 from gansynth.errors import UsageFault
 from gansynth.recipe_plan import plan_recipe
-from gansynth.recipes import texts
-from gansynth.registry import installed
+from gansynth.recipes import find_recipe, texts
 from gansynth.schema import Schema
 from gansynth.settings import split_settings
 from gansynth.sources.base import SourceRequest
@@ -28,7 +27,7 @@ BRAINS = Schema(("grey",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("me
 
 
 def built(**over: str) -> CPGGAN:
-    settings = {**texts(installed().recipe("han2019-cpggan").spec.set), **over}
+    settings = {**texts(find_recipe("han2019-cpggan").spec.set), **over}
     _, own = split_settings(settings, FitOptions, CPGGAN.Options, generator="cpggan")
     return CPGGAN(BRAINS, SIZE, own)
 
@@ -37,13 +36,13 @@ def test_its_steps_are_those_of_pggans_stages():
     stages = built().stages()
     assert [stage.batch_size for stage in stages] == [16] * 6 + [14]
     images = 800_000 * (2 * len(stages) - 1)
-    steps = installed().recipe("han2019-cpggan").spec.set["steps"]
+    steps = find_recipe("han2019-cpggan").spec.set["steps"]
     assert 0 <= steps - steps_for(images, stages, 16) < 1000
 
 
 def planned(data: Any, *only: str, kind: str = "yolo", **read: str) -> Any:
     request = SourceRequest(kind, str(data), read=read)
-    recipe = installed().recipe("han2019-cpggan")
+    recipe = find_recipe("han2019-cpggan")
     return plan_recipe(recipe, request, settings={}, edits=None, only=only)
 
 
@@ -63,7 +62,7 @@ def test_one_generator_for_each_class_is_fitted_if_it_is_named(tmp_path):
 
 
 def test_pictures_with_masks_are_taken_too(tmp_path):
-    recipe = installed().recipe("han2019-cpggan")
+    recipe = find_recipe("han2019-cpggan")
     assert recipe.read_of("pictures") == {
         "skull_strip": "yes",
         "resize": "256x256",
@@ -82,6 +81,6 @@ def test_figures_are_the_papers_table():
         r"^(2,813 real.*?|\+ 4,000.*?)\t(.*)$", found.read_text("utf-8"), re.MULTILINE
     )
     told = {name: [float(re.sub("</?b>", "", v)) for v in row.split("\t")] for name, row in rows}
-    assert installed().recipe("han2019-cpggan").spec.reports["yolov3"] == told
+    assert find_recipe("han2019-cpggan").spec.reports["yolov3"] == told
     assert len(told) == 2
     assert [arm["at"]["0.25"] for arm in paper_arms()] == [(0.83, 3.59), (0.91, 7.18)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
 from gansynth_cpggan.drawing import WINDOWS
@@ -60,7 +60,7 @@ def fit(data, tmp_path, run_cli) -> Callable[..., Path]:
 
 def drawer(folder: Path, **options: Any) -> SampleDrawer:
     run = load_run(folder, "cpu")
-    return SampleDrawer(run, installed().open_source(run.request), **options)
+    return SampleDrawer(run, open_source(run.request), **options)
 
 
 def test_samples_of_a_run_have_boxes_like_those_of_its_cases(fit):

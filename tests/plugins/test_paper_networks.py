@@ -20,7 +20,7 @@ from gansynth.generator import Generator
 from gansynth.imagining import meta_autocast
 from gansynth.networks import PatchDiscriminator, UNetGenerator
 from gansynth.networks.blocks import Norm
-from gansynth.recipes import texts
+from gansynth.recipes import find_recipe, texts
 from gansynth.registry import installed
 from gansynth.schema import Schema
 from gansynth.settings import overlay, split_settings
@@ -160,7 +160,7 @@ JUDGES = [one for one in NETWORKS if one.sees]
 
 def built(one: Network, **over: int) -> Generator:
     """A generator of the recipe at full size, or with some settings changed."""
-    recipe = installed().recipe(one.recipe)
+    recipe = find_recipe(one.recipe)
     spec = recipe.named(SEQUENCES)
     each = {run.name.replace("{channel}", "T1"): run for run in spec.runs}
     settings = overlay(texts(spec.set), texts(each[one.run].set))

@@ -15,6 +15,7 @@ from gansynth.errors import UsageFault
 from gansynth.generator import Step
 from gansynth.job import resolve
 from gansynth.networks import PatchDiscriminator, UNetGenerator
+from gansynth.recipes import find_recipe
 from gansynth.registry import installed
 from gansynth.schema import Schema
 from gansynth.sources.base import SourceRequest
@@ -428,7 +429,7 @@ def test_mmgan_changes_the_tumour_only(mmgan):
 
 @pytest.mark.parametrize("name", ["shin2018", "doncenco2022", "mmgan2020", "mmgan2020-liver"])
 def test_tiny_scales_change_sizes_and_lengths_only(name):
-    spec = installed().recipe(name).spec
+    spec = find_recipe(name).spec
     sizes = {"width", "d_width", "max_width", "levels", "d_levels", "local_size"}
     assert set(spec.scale["tiny"].set) <= sizes | {"steps", "sample_every"}
     assert set(spec.scale["tiny"].read) <= {"frame", "whole"}
@@ -436,7 +437,7 @@ def test_tiny_scales_change_sizes_and_lengths_only(name):
 
 @pytest.mark.parametrize("name", ["shin2018", "mmgan2020"])
 def test_a_recipe_finds_t1_by_the_names_that_data_have_for_it(name):
-    recipe = installed().recipe(name)
+    recipe = find_recipe(name)
     for called in ("T1", "t1", "t1n", "T1w"):
         assert recipe.called(("flair", called, "t1ce")) == {"T1": called}
     with pytest.raises(UsageFault, match="needs a channel T1, expected one of T1"):

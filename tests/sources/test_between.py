@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.errors import UsageFault
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.sources.base import CaseSource, Original, SourceRequest
 from gansynth.sources.between import interpolate_slices
 
@@ -135,7 +135,7 @@ def sparse(tmp_path: Path) -> Path:
 
 def opened(where: Path, **keys: str) -> CaseSource:
     request = SourceRequest("nifti", str(where), read={"folds": "2", **keys})
-    return installed().open_source(request)
+    return open_source(request)
 
 
 def test_read_between_completes_labels_of_cases_and_of_originals(sparse):

@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.findings import Checked
+from gansynth.own_source import open_source
 from gansynth.registry import installed
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.volumes import VolumeSource
@@ -53,7 +54,7 @@ def request(where: Path, **keys: str) -> SourceRequest:
 
 
 def read(where: Path, **keys: str) -> VolumeSource:
-    source = installed().open_source(request(where, **keys))
+    source = open_source(request(where, **keys))
     assert isinstance(source, VolumeSource)
     return source
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.h5_write import write_h5
 from gansynth.sources.subjects import Split
@@ -94,7 +94,7 @@ KINDS: dict[str, Callable[[Path], SourceRequest]] = {
 
 
 def opened(request: SourceRequest) -> CaseSource:
-    return installed().open_source(request)
+    return open_source(request)
 
 
 @pytest.fixture(params=KINDS)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gansynth.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.own_source import open_source
 from gansynth.registry import installed
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.volumes import VolumeSource
@@ -55,7 +56,7 @@ def edit(task: Path, **changes: object) -> None:
 
 
 def read(task: Path, kind: str = "msd", **keys: str) -> VolumeSource:
-    source = installed().open_source(SourceRequest(kind, str(task), read={"folds": "3", **keys}))
+    source = open_source(SourceRequest(kind, str(task), read={"folds": "3", **keys}))
     assert isinstance(source, VolumeSource)
     return source
 
@@ -131,7 +132,7 @@ def test_an_entry_that_leads_out_is_an_integrity_fault(task):
 def test_the_hippocampus_is_in_order_and_split_by_person():
     request = SourceRequest("msd", str(DATA))
     assert not installed().check("msd")(request, lambda done, total: None).findings
-    source = installed().open_source(request)
+    source = open_source(request)
     people = [{source.subject(c) for c in ids} for ids in (source.train_ids, source.held_out_ids)]
     assert people[0] & people[1] == set()
     assert source.space.size == (40, 56, 40)
@@ -144,7 +145,7 @@ def test_the_hippocampus_is_in_order_and_split_by_person():
 
 def raw(toy: Any, fold: str = "0", **keys: str) -> VolumeSource:
     request = SourceRequest("nnunet-raw", "501", fold=fold, root=str(toy.root), read=keys)
-    source = installed().open_source(request)
+    source = open_source(request)
     assert isinstance(source, VolumeSource)
     return source
 
@@ -168,6 +169,6 @@ def test_a_raw_data_set_keeps_to_the_hosts_split(toy_nnunet, tmp_path):
 
 def test_preprocessed_cases_have_no_read_keys(toy_nnunet):
     request = SourceRequest("nnunet", "501", root=str(toy_nnunet.root), read={"spacing": "1"})
-    for ask in (installed().open_source, lambda r: installed().check("nnunet")(r, print)):
+    for ask in (open_source, lambda r: installed().check("nnunet")(r, print)):
         with pytest.raises(UsageFault, match="nnunet: has no such key"):
             ask(request)

@@ -13,7 +13,7 @@ import pytest
 from nibabel import orientations
 
 from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.volumes import VolumeSource
 
@@ -62,7 +62,7 @@ def pairs(tmp_path: Path) -> Path:
 def read(where: Path, fold: str = "0", subjects: str | None = SIDES, **keys: str) -> VolumeSource:
     keys = {"folds": "3", **keys}
     request = SourceRequest("nifti", str(where), fold=fold, subjects=subjects, read=keys)
-    source = installed().open_source(request)
+    source = open_source(request)
     assert isinstance(source, VolumeSource)
     return source
 
@@ -434,7 +434,5 @@ def test_another_process_opens_the_same_from_elsewhere(pairs, monkeypatch):
     monkeypatch.chdir(pairs.parent)
     source = read(Path("set"))
     monkeypatch.chdir("/")
-    again = installed().open_source(
-        SourceRequest(**json.loads(json.dumps(source.request.to_json())))
-    )
+    again = open_source(SourceRequest(**json.loads(json.dumps(source.request.to_json()))))
     assert again.lineage() == source.lineage()

@@ -16,6 +16,7 @@ import pytest
 
 from gansynth.errors import DataFault, GansynthError, IntegrityFault
 from gansynth.findings import Checked, Finding
+from gansynth.own_source import open_source
 from gansynth.registry import installed
 from gansynth.sources.base import SourceRequest
 
@@ -278,7 +279,7 @@ def test_a_link_that_leads_out_is_found_and_not_followed(pairs, tmp_path):
     findings = check(pairs).findings
     assert any("leads out of" in f.message for f in findings)
     with pytest.raises(IntegrityFault):
-        installed().open_source(SourceRequest("nifti", str(pairs)))
+        open_source(SourceRequest("nifti", str(pairs)))
 
 
 def test_stacked_files_have_equally_many_channels(tmp_path):
@@ -371,7 +372,7 @@ def wrong(where: Path) -> tuple[bool, bool]:
     except GansynthError:
         checked = True
     try:
-        source = installed().open_source(SourceRequest("nifti", str(where)))
+        source = open_source(SourceRequest("nifti", str(where)))
         list(source.cases((*source.train_ids, *source.held_out_ids)))
     except GansynthError:
         return checked, True

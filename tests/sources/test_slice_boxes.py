@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gansynth.errors import UsageFault
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.sources.base import SourceRequest
 from tests.conftest import DATA, save_nifti
 
@@ -37,7 +37,7 @@ def volumes(tmp_path: Path) -> Path:
 
 
 def opened(text: str, **read: str) -> Any:
-    return installed().open_source(SourceRequest.parse(text, read={"folds": "2", **read}))
+    return open_source(SourceRequest.parse(text, read={"folds": "2", **read}))
 
 
 def rows(case: Any) -> list[tuple[int, ...]]:

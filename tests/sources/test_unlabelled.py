@@ -16,6 +16,7 @@ from gansynth.fitting import fit
 from gansynth.generator import Generator, Labelling
 from gansynth.hookspecs import hookimpl
 from gansynth.job import resolve
+from gansynth.own_source import open_source
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter
 from gansynth.sampled import sample_run
@@ -53,7 +54,7 @@ def request(where: Any, kind: str = "nifti", **read: str) -> SourceRequest:
 
 
 def opened(where: Any, **read: str) -> Any:
-    return installed().open_source(request(where, **read))
+    return open_source(request(where, **read))
 
 
 @pytest.mark.parametrize("where", [".", "cases.csv", "../bids"])

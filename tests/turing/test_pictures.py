@@ -9,6 +9,7 @@ import pytest
 
 from gansynth.asking import Asking
 from gansynth.errors import TrainingFault, UsageFault
+from gansynth.own_source import open_source
 from gansynth.png import scaled
 from gansynth.registry import installed
 from gansynth.reporting import NullReporter
@@ -252,7 +253,7 @@ def test_another_source_must_fit(toy_run, others):
 
 
 def test_samples_of_all_sequences_stand_beside_as_many_real_images_of_each(made):
-    source = installed().open_source(load_run(made.flat, "cpu").request)
+    source = open_source(load_run(made.flat, "cpu").request)
     found = gathered(load_run(made.flat, "cpu"), source, n=8, origin="training")
     assert len(found.about["sequences"]) == 4
     assert set(found.about["sequences"].values()) == {2}
@@ -274,7 +275,7 @@ def test_each_class_has_as_many_of_both_kinds(made, tmp_path):
     out, reporter = tmp_path / "run", NullReporter()
     fit("dcgan", request, out, settings=small, edits=(), device="cpu", reporter=reporter)
     run = load_run(out, "cpu")
-    source = installed().open_source(run.request)
+    source = open_source(run.request)
     found = gathered(run, source, n=3, per_class=True)
     assert Counter((told["truth"], told["class"]) for told in found.key) == {
         ("real", "with"): 3,

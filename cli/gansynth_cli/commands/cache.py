@@ -9,7 +9,6 @@ import click
 
 from gansynth_cli.common import (
     Output,
-    counting,
     dry_run_option,
     examples,
     summary,
@@ -73,11 +72,12 @@ def command(
     Use it as --data h5:FILE, with the same --fold. To every guard against leakage the copy is the
     original: same cases, subjects, fold and space.
     """
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
+    from gansynth.reporting import counting
     from gansynth.sources.h5_write import estimate, refuse_existing, write_h5
 
     refuse_existing(path)
-    source = installed().open_source(request)
+    source = open_source(request)
     if dry_run:
         report = estimate(source, path, dtype=dtype, chunk=chunk)
     else:

@@ -9,7 +9,6 @@ import click
 from gansynth.errors import DataFault
 from gansynth_cli.common import (
     Output,
-    counting,
     examples,
     read_option,
     root_option,
@@ -39,6 +38,7 @@ def command(
     Exit code 3 if there are errors.
     """
     from gansynth.registry import installed
+    from gansynth.reporting import counting
     from gansynth.sources.base import SourceRequest
     from gansynth.sources.reading import refuse_idle_read
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth_cli.common import FOLDER, Output, counting, examples, table, with_output
+from gansynth_cli.common import FOLDER, Output, examples, table, with_output
 
 if TYPE_CHECKING:
     from gansynth.detection.measuring import Asked
@@ -107,6 +107,7 @@ def command(
 def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> dict[str, Any]:
     from gansynth.detection.arms import read_arms
     from gansynth.detection.measuring import measure_arms
+    from gansynth.reporting import counting
 
     read = read_arms(arms, split=split)
     with counting(out.reporter, "measure") as progress:

@@ -17,7 +17,7 @@ from gansynth_cli.common import Output, examples, root_option, table, with_outpu
         "gansynth doctor --deepmedic deepmedic --deepmedic-python deepmedic-env/bin/python",
     )
 )
-@click.option("--quick", is_flag=True, help="Leave out what takes seconds: nnU-Net's own search.")
+@click.option("--quick", is_flag=True, help="Leave out what takes seconds.")
 @root_option
 @click.option(
     "--deepmedic",
@@ -39,12 +39,15 @@ def command(
 ) -> None:
     """Say what this machine has, and what is missing.
 
-    Each line that is not ok has its cure. Exit code 4 if something essential is missing.
+    Every host that is registered is asked, too. Each line that is not ok has its cure. Exit code 4
+    if something essential is missing.
     """
-    from gansynth.doctor import examine
-    from gansynth_cli.doctor_hosts import host_lines
+    from gansynth.adapter import DoctorRequest
+    from gansynth.doctor import examine, host_lines
 
-    hosts = host_lines(root, quick=quick, deepmedic=deepmedic, deepmedic_python=deepmedic_python)
+    told = {"deepmedic": deepmedic, "python": deepmedic_python}
+    settings = {key: value for key, value in told.items() if value is not None}
+    hosts = host_lines(DoctorRequest(root, quick, settings))
     lines = list(itertools.chain(examine(), hosts))
     bad = [line.what for line in lines if line.state == "bad"]
     document = {"ok": not bad, "lines": [asdict(line) for line in lines]}

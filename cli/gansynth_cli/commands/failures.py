@@ -77,8 +77,9 @@ def command(
     The file has sizes, places and classes with how often they are failed at; --weights FILE then
     draws such conditions more often (docs/failures.md). The fold's held-out cases are not opened.
     """
-    from gansynth.failures.job import FailureOptions, find_failures, open_source
+    from gansynth.failures.job import FailureOptions, find_failures
     from gansynth.options import refuse_idle
+    from gansynth.own_source import open_source
     from gansynth.settings import parse
 
     if path is None and write_splits is None:

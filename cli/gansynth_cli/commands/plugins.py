@@ -211,11 +211,13 @@ def recipes(registry: Registry) -> dict[str, dict[str, Any]]:
 
 def unusable(registry: Registry) -> dict[str, dict[str, str]]:
     """Kind -> name -> why it does not load, of everything registered."""
+    from gansynth.recipes import find_recipe
+
     found: dict[str, dict[str, str]] = {}
     for kind in registry.found:
         for name in registry.names(kind):
             try:
-                registry.recipe(name) if kind == "recipes" else registry.load(kind, name)
+                find_recipe(name) if kind == "recipes" else registry.load(kind, name)
             except GansynthError as error:
                 found.setdefault(kind, {})[name] = " ".join(str(error).split())
     return found

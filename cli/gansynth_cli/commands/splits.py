@@ -7,7 +7,6 @@ import click
 from gansynth_cli.common import (
     Output,
     examples,
-    nnunet_request,
     root_option,
     subjects_option,
     table,
@@ -21,7 +20,7 @@ from gansynth_cli.common import (
         r"gansynth splits nnunet:004 --subjects '(patient\d+)_' --folds 3 --overwrite",
     )
 )
-@click.argument("data", metavar="KIND:WHERE")
+@click.argument("data", metavar="HOST:WHERE")
 @subjects_option
 @click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds.")
 @click.option(
@@ -47,10 +46,13 @@ def command(
 
     Who is who is kept beside the folds, and every later command goes by it.
     """
-    request = nnunet_request(data, "splits", subjects=subjects, root=root)
-    from gansynth_nnunet.splits import make_splits
+    from gansynth.adapter import SplitsRequest
+    from gansynth.registry import installed
+    from gansynth.sources.base import SourceRequest
 
-    splits = make_splits(request, folds=folds, seed=seed, overwrite=overwrite)
+    request = SourceRequest.parse(data, subjects=subjects, root=root)
+    asked = SplitsRequest(request, folds, seed, overwrite)
+    splits = installed().adapter(request.kind).make_splits(asked)
     rows = [
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
         for fold, split in enumerate(splits)

@@ -11,8 +11,8 @@ from gansynth.adapter import Injection
 from gansynth.errors import DataFault, UsageFault
 from gansynth.lineage import Lineage
 from gansynth.mixing import MixPlan
+from gansynth.own_source import open_source
 from gansynth.ratio import Ratio
-from gansynth.registry import installed
 from gansynth.schedule import Schedule
 from gansynth.schema import Sample
 from gansynth.sessions import usual_output
@@ -180,7 +180,7 @@ def test_labels_that_the_network_does_not_know_are_refused(augment, tmp_path):
 
 def test_other_data_than_deepmedics_own_are_refused(toy_source):
     with pytest.raises(UsageFault, match=r"toy:3: .* expected deepmedic:trainConfig.cfg"):
-        DeepMedicAdapter(installed().open_source(SourceRequest("toy", "3")))
+        DeepMedicAdapter(open_source(SourceRequest("toy", "3")))
 
 
 def test_an_output_that_holds_something_is_left_alone(refuse, shared_deepmedic, tmp_path):

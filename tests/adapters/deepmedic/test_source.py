@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gansynth.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.sources.base import SourceRequest
 from gansynth.sources.reading import options_table
 from gansynth_deepmedic.configs import read_literals
@@ -101,7 +101,7 @@ def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
 def test_it_is_found_by_its_kind_and_keeps_absolute_paths(toy, monkeypatch):
     monkeypatch.chdir(toy.folder)
     request = SourceRequest("deepmedic", "trainConfig.cfg", read={"model": "modelConfig.cfg"})
-    source = installed().open_source(request)
+    source = open_source(request)
     assert source.request.where == str(toy.train)
     assert source.request.read["model"] == str(toy.model)
 

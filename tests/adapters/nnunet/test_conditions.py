@@ -12,8 +12,8 @@ from gansynth.asking import Asking
 from gansynth.bank import BankReader
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.own_bank import fill_bank
+from gansynth.own_source import open_source
 from gansynth.ratio import Ratio
-from gansynth.registry import installed
 from gansynth.run import load_run
 from gansynth.sampling import SampleDrawer
 from gansynth.schema import OUTSIDE
@@ -80,7 +80,7 @@ def test_other_intensities_are_refused(two, run):
 
 def test_the_outside_of_other_cases_stays_outside(two, run):
     opened = load_run(run, "cpu")
-    source = installed().open_source(opened.request)
+    source = open_source(opened.request)
     drawer = SampleDrawer(opened, source, ["transplant"], asking=OTHER)
     for sample in drawer.draw_raw(0, 3):
         real = drawer.beside(sample)

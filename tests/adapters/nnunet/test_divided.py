@@ -12,8 +12,8 @@ import pytest
 from gansynth.adapter import Injection
 from gansynth.errors import IntegrityFault, UsageFault
 from gansynth.integrity import read_json
+from gansynth.own_source import open_source
 from gansynth.ratio import Ratio
-from gansynth.registry import installed
 from gansynth.sources.base import CaseSource, SourceRequest
 from gansynth.sources.subjects import Split
 from gansynth_nnunet.adapter import NnunetAdapter
@@ -117,12 +117,12 @@ def raw(toy_nnunet, tmp_path) -> CaseSource:
     (root / "nnUNet_raw").symlink_to(toy_nnunet.root / "nnUNet_raw")
     read = {"folds": "3"}
     request = SourceRequest("nnunet-raw", "501", root=str(root), subjects=PEOPLE, read=read)
-    return installed().open_source(request)
+    return open_source(request)
 
 
 def test_scans_are_dealt_out_too(raw, toy_nnunet, tmp_path):
     before = state(toy_nnunet.root)
-    other = installed().open_source(raw.divided(SPLITS, tmp_path / "new"))
+    other = open_source(raw.divided(SPLITS, tmp_path / "new"))
     assert (other.train_ids, other.held_out_ids) == (NAMED[:2] + NAMED[3:], ("p2_left",))
     assert (other.name, other.host) == (raw.name, raw.host)
     assert_same_cases(raw, other, NAMED)
@@ -131,7 +131,7 @@ def test_scans_are_dealt_out_too(raw, toy_nnunet, tmp_path):
 
 def test_scans_of_the_new_root_have_the_new_split(source, raw, tmp_path):
     request = source.divided(SPLITS, tmp_path / "new")
-    other = installed().open_source(replace(raw.request, root=request.root, subjects=None))
+    other = open_source(replace(raw.request, root=request.root, subjects=None))
     assert other.held_out_ids == ("p2_left",)
     assert other.subject("p1_left") == "p1"
 
@@ -208,7 +208,7 @@ def test_a_segmenter_trains_on_scans_with_a_generator_of_them(raw, tmp_path):
     run = fitted(request, tmp_path / "run")
     injection = Injection(run, Ratio.parse("1:1"), device="cpu")
     small = {"steps": "2", "width": "4", "levels": "2", "batch_size": "2", "device": "cpu"}
-    adapter = SegmenterAdapter(installed().open_source(request))
+    adapter = SegmenterAdapter(open_source(request))
     outcome = adapter.start(injection, {**small, "output": str(tmp_path / "out")}, [])
     assert (outcome.drawn_real, outcome.drawn_synthetic) == (2, 2)
     predictions = (tmp_path / "out" / "predictions").iterdir()

@@ -13,8 +13,8 @@ import pytest
 from gansynth.bank import BankReader
 from gansynth.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.lineage import Lineage
+from gansynth.own_source import open_source
 from gansynth.producer import ProducerConfig, _run
-from gansynth.registry import installed
 from gansynth.regrid import resample
 from gansynth.schema import Sample
 from gansynth.sources.base import SourceRequest
@@ -82,9 +82,7 @@ def opened(toy, kind: str, fold="0", **read):
     if kind == "nifti":
         read = {"channels": "T1,FLAIR", "labels": "organ:1,lesion:2", **read}
     fold = "0" if kind == "nnunet-raw" else "all"
-    return installed().open_source(
-        SourceRequest(kind, where[kind], fold=fold, root=str(toy.root), read=read)
-    )
+    return open_source(SourceRequest(kind, where[kind], fold=fold, root=str(toy.root), read=read))
 
 
 def as_decathlon(toy) -> None:
@@ -284,7 +282,7 @@ def test_channels_in_another_order_are_brought_into_nnunets(skewed):
 def test_slices_are_refused(skewed):
     request = SourceRequest("slices", "nnunet-raw:501", root=str(skewed.root))
     with pytest.raises(UsageFault, match="draws slices"):
-        Converter(installed().open_source(request), Space(), open_nnunet(skewed.request()))
+        Converter(open_source(request), Space(), open_nnunet(skewed.request()))
 
 
 def seen(source, **changes) -> Lineage:

@@ -90,7 +90,7 @@ def test_the_registry_opens_it_by_name(toy_nnunet):
     registry = Registry()
     registry.add(gansynth_nnunet, "nnunet")
     assert registry.broken == {}
-    assert registry.open_source(toy_nnunet.request()).name == "nnunet:Dataset501_Toy"
+    assert registry.load("sources", "nnunet")(toy_nnunet.request()).name == "nnunet:Dataset501_Toy"
 
 
 def test_outside_the_body_images_are_zero_and_the_schema_says_so(source):

@@ -13,7 +13,7 @@ import torch
 
 from gansynth.errors import DataFault
 from gansynth.measures.regions import dice, mean_dice, read_regions, with_labels
-from gansynth.registry import installed
+from gansynth.own_source import open_source
 from gansynth.regrid import pick
 from gansynth.schema import Case, Schema
 from gansynth.sources.base import SourceRequest
@@ -183,7 +183,7 @@ def test_label_maps_are_written_on_the_grid_of_the_cases_file(
     thresholding, volumes, tmp_path, spacing
 ):
     read = {"folds": "3", "modality": "none", "spacing": spacing, "channels": "T1"}
-    source = installed().open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
+    source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
     assert isinstance(source, VolumeSource)
     plain, _ = thresholding(replace(source.space, size=(8, 8, 8)))
 
@@ -207,7 +207,7 @@ def test_label_maps_are_written_on_the_grid_of_the_cases_file(
 
 def test_voxels_without_a_known_truth_do_not_count(thresholding, volumes):
     read = {"folds": "3", "modality": "none", "spacing": "native", "channels": "T1"}
-    source = installed().open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
+    source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
     plain, _ = thresholding(Space("crop", (8, 8, 8), pad_label=0))
 
     class Clipping(Segmenter):
