@@ -124,9 +124,9 @@ def seconds(told: str) -> dict[str, list[float]]:
 def main() -> None:
     """Alternate, and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--model", required=True, type=Path)
-    parser.add_argument("--generator", required=True, type=Path)
+    parser.add_argument("--data")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--generator", type=Path)
     parser.add_argument("--ratio", default="1:1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--subepochs", type=int, default=6)
@@ -135,6 +135,9 @@ def main() -> None:
     parser.add_argument("--frozen", action="store_true", help="a full bank, and no producer")
     parser.add_argument("--name", default="deepmedic")
     args = parser.parse_args()
+    if not (args.data and args.model and args.generator):
+        print("skipped: name --data, --model and --generator; docs/deepmedic.md says what they are")
+        return
     rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         pair = Pair(args, Path(scratch))

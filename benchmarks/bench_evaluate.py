@@ -28,18 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import print_table, write
+from common import write
+from table_evaluate import COLUMNS, tables
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 OBJECTIVES = ("wgan-gp", "wgan", "gan")
 FASTER = ("--set", "lr_generator=4e-4", "--set", "lr_discriminator=4e-4")
 """Rates of wgan-gp: four times its paper's, for a fit of minutes."""
-SHOWN = (
-    *(("spectrum", "high"), ("sliced-wasserstein", "mean"), ("diversity", "ms_ssim")),
-    *(("kid", "trained"), ("frechet", "trained"), ("manifold", "precision")),
-    *(("manifold", "coverage"), ("c2st-knn", "accuracy"), ("c2st-cnn", "accuracy")),
-)
-"""Figures that stand in the table."""
 
 
 @dataclass(frozen=True)
@@ -277,7 +272,7 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def summary(document: Mapping[str, Any]) -> dict[str, Any]:
     """What stands in the table, and the sentences."""
-    figures = {(f["metric"], f["name"]): f for f in document["figures"]}
+    figures = {f"{f['metric']} {f['name']}": f for f in document["figures"]}
     kept = ("value", "low", "high", "real", "real_low", "real_high", "p", "finding")
     faithful, memory = document["faithfulness"], document["memorisation"]
     nothing = {"copies": None, "nearer": None, "membership": [], "finding": None}
@@ -285,7 +280,7 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
         "images": document["images"],
         "data": document["data"],
         "figures": {
-            " ".join(key): {k: figures[key][k] for k in kept} for key in SHOWN if key in figures
+            key: {k: figures[key][k] for k in kept} for key, _, _ in COLUMNS if key in figures
         },
         "unlike_real": sum(f["finding"] == "unlike real" for f in document["figures"]),
         "of": len(document["figures"]),
@@ -295,26 +290,6 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
         "alarms": document["alarms"],
         "seconds": document["seconds"],
     }
-
-
-def row(data: str, name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
-    """A line of the printed table."""
-    figures, faithful, memory = found["figures"], found["faithfulness"], found["memorisation"]
-
-    def said(key: str) -> str:
-        figure = figures.get(key)
-        if figure is None or figure["value"] is None:
-            return "-"
-        sign = {"like real": "", "unlike real": "!", "unclear": "?"}[figure["finding"]]
-        return f"{figure['value']:.2f}{sign}"
-
-    dice = "-" if faithful.get("synthetic") is None else f"{faithful['synthetic']:.2f}"
-    if dice != "-":
-        dice += f"/{faithful['real']:.2f}"
-    copies = "-" if memory["copies"] is None else f"{memory['copies']['count']}"
-    near = "-" if memory["nearer"] is None else f"{memory['nearer']['value']:.2f}"
-    keys = (" ".join(key) for key in SHOWN)
-    return (data, name, *map(said, keys), dice, copies, near, str(len(found["alarms"])))
 
 
 def main() -> None:
@@ -333,12 +308,9 @@ def main() -> None:
         home.mkdir(parents=True, exist_ok=True)
         results = {name: measured(name, home, args) for name in args.sets}
     known = {name: found for name, found in results.items() if found is not None}
-    note = "! is unlike real, ? unclear; Dice of samples / of real people; share nearer to training"
-    write(args.name, {"number": args.number, "effort": args.effort, "results": known})
-    titles = ("data", "samples", *(" ".join(key) for key in SHOWN), "Dice", "copies", "nearer")
-    lines = [row(d, n, f) for d, found in known.items() for n, f in found["samples"].items()]
-    print_table([(*titles, "alarms"), *lines])
-    print(note)
+    document = {"number": args.number, "effort": args.effort, "results": known}
+    write(args.name, document)
+    print(tables(document))
 
 
 def measured(name: str, home: Path, args: argparse.Namespace) -> dict[str, Any] | None:

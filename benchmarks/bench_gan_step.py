@@ -9,7 +9,12 @@ grain). Widths are chosen so that a step costs the same FLOPs (within 5 %, count
 Feature matching is off on both sides. Times are alternated in one process; peaks come from fresh
 processes.
 
+With ``--growth``: how time and memory of a step grow with the volume, 48^3 to 128^3, each size in a
+process of its own, equal widths. Fitted are t = a + b * voxels and the exponent of log t over
+log voxels.
+
     python benchmarks/bench_gan_step.py [--shape pix2pix] [--size 64] [--width 32] [--dtype bf16]
+    python benchmarks/bench_gan_step.py --growth [--width 16] [--sizes 48 64 80 96 112 128]
 """
 
 from __future__ import annotations
@@ -19,9 +24,11 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from common import alternate, print_table, ratio, write
 from torch import Tensor
@@ -153,28 +160,41 @@ def match_widths(args: argparse.Namespace, target: int) -> tuple[int, int, int]:
     return width, d_width, cost
 
 
-def peak_of(side: str, args: argparse.Namespace, width: int, d_width: int) -> dict[str, float]:
-    """Peak resident MiB above the imported baseline, in a fresh process."""
-    command = [sys.executable, __file__, "--size", str(args.size), "--width", str(args.width)]
-    command += ["--dtype", args.dtype, "--peak", side, "--ours", f"{width},{d_width}"]
-    command += ["--shape", args.shape]
+def in_child(
+    side: str, args: argparse.Namespace, size: int, widths: tuple[int, int], *, calls: int
+) -> dict[str, float]:
+    """``measure`` of so many calls, in a fresh process."""
+    command = [sys.executable, __file__, "--size", str(size), "--width", str(args.width)]
+    command += ["--dtype", args.dtype, "--shape", args.shape, "--child", side]
+    command += ["--ours", *map(str, widths), "--calls", str(calls)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def measure_peak(args: argparse.Namespace) -> None:
-    """Child: build one side, note resident memory, run three steps, print the rise."""
-    width, d_width = map(int, args.ours.split(","))
-    if args.peak == "ours":
-        run = our_steps(ours(args.size, width, d_width, args.shape), args.size, args.dtype, 3)
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Child: resident MiB at the start, its rise, seconds of the quickest call but the first.
+
+    One call is three steps of one training; of several each is a step.
+    """
+    steps = 3 if args.calls == 1 else 1
+    if args.child == "ours":
+        call = our_steps(ours(args.size, *args.ours, args.shape), args.size, args.dtype, steps)
     else:
         peer = Peer(args.size, args.width, args.dtype)
 
-        def run() -> object:
-            return [peer.step() for _ in range(3)]
+        def call() -> object:
+            return [peer.step() for _ in range(steps)]
 
-    print(json.dumps(watched(run)))
+    seconds = []
+
+    def run() -> None:
+        for _ in range(args.calls):
+            began = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - began)
+
+    return {**watched(run), "seconds": min(seconds[1:] or seconds)}
 
 
 def watched(run: Callable[[], object]) -> dict[str, float]:
@@ -202,6 +222,33 @@ def resident_mib() -> float:
     return float(psutil.Process().memory_info().rss / 2**20)
 
 
+def growth(args: argparse.Namespace) -> None:
+    """Time and memory of a step at every size."""
+    voxels, sides = [size**3 for size in args.sizes], {}
+    rows: list[tuple[object, ...]] = [("side", *(f"{s}^3" for s in args.sizes), "exponent")]
+    for side in ("ours", "peer"):
+        each = [
+            in_child(side, args, size, (args.width, args.width), calls=4) for size in args.sizes
+        ]
+        values = {key: [one[key] for one in each] for key in ("seconds", "rise_mib")}
+        line = {"time": fitted(voxels, values["seconds"])}
+        line["memory"] = fitted(voxels, values["rise_mib"])
+        sides[side] = {**values, **line}
+        rows.append((f"{side} s/step", *values["seconds"], line["time"]["exponent"]))
+        rows.append((f"{side} MiB", *values["rise_mib"], line["memory"]["exponent"]))
+    document = {"sizes": args.sizes, "width": args.width, "dtype": args.dtype, "sides": sides}
+    write(f"growth_{args.dtype}_w{args.width}", document)
+    print_table(rows)
+
+
+def fitted(voxels: list[int], values: list[float]) -> dict[str, float]:
+    """Straight line and exponent."""
+    slope, start = np.polyfit(voxels, values, 1)
+    exponent = np.polyfit(np.log(voxels), np.log(values), 1)[0]
+    found = {"per_megavoxel": slope * 1e6, "at_none": start, "exponent": exponent}
+    return {key: float(value) for key, value in found.items()}
+
+
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -211,11 +258,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=8, help="steps per round")
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--peak", choices=("ours", "peer"))
-    parser.add_argument("--ours", default="0,0")
+    parser.add_argument("--growth", action="store_true", help="time and memory over --sizes")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[48, 64, 80, 96, 112, 128])
+    parser.add_argument("--child", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--ours", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--calls", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.peak:
-        measure_peak(args)
+    if args.child:
+        print(json.dumps(measure(args)))
+        return
+    if args.growth:
+        growth(args)
         return
     peer = Peer(args.size, args.width, args.dtype)
     target = flops(peer.step)
@@ -224,7 +277,10 @@ def main() -> None:
     mine = our_steps(generator, args.size, args.dtype, args.steps)
     sides = {"ours": mine, "peer": lambda: [peer.step() for _ in range(args.steps)]}
     seconds = alternate(sides, args.rounds)
-    peaks = {side: [peak_of(side, args, width, d_width) for _ in range(3)] for side in sides}
+    peaks = {
+        side: [in_child(side, args, args.size, (width, d_width), calls=1) for _ in range(3)]
+        for side in sides
+    }
     time_ratio = ratio(seconds["ours"], seconds["peer"])
     rises = {side: min(p["rise_mib"] for p in found) for side, found in peaks.items()}
     document = {

@@ -5,7 +5,7 @@ copy may have gone through before it is called something else. ``gansynth.finger
 between both; the table says which disguises are recognised at that threshold. Of slices, those of
 one person beside each other are counted apart: by them no threshold could be set.
 
-    python benchmarks/bench_guard.py --data ../shared/data [--disguised 24]
+    python benchmarks/bench_guard.py [--data ../shared/data] [--disguised 24]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from scipy.ndimage import gaussian_filter, rotate, zoom
 
 from gansynth.fingerprint import ALIKE, closeness, prints_of, unpacked
 
+DATA = Path(__file__).parents[1] / "../shared/data"
 Array = npt.NDArray[Any]
 Disguise = Callable[[Array, np.random.Generator], Array]
 SETS = {
@@ -156,7 +157,7 @@ def _quantiles(values: npt.NDArray[np.float32]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument("--disguised", type=int, default=24, help="cases of each data set")
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
@@ -172,7 +173,8 @@ def main() -> None:
         print(f"\n{name}: {said}")
         table = [("disguise", "of", "recognised", "lowest", "median")]
         print_table([*table, *((d, *r.values()) for d, r in row["disguises"].items())])
-    print(f"\n{write('guard', {'sets': found})}")
+    if found:
+        print(f"\n{write('guard', {'sets': found})}")
 
 
 if __name__ == "__main__":

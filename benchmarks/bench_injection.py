@@ -3,8 +3,7 @@
 All trainers are nnU-Net's own, on the same preprocessed phantoms (four channels), small plans, one
 process, no augmentation workers: whatever drawing costs lies in the step. A step is one batch from
 nnU-Net's loader (augmentation included: the loader's wait) and one ``train_step``. Sides alternate
-step by step. Then one draw from the bank is timed beside nnU-Net's own augmentation of one sample
-of the same shape.
+step by step. What one draw takes, ``bench_draws.py`` measures.
 
     python benchmarks/bench_injection.py [--rounds 200] [--patch 48]
 """
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -54,39 +52,6 @@ def fill_bank(source: Any, root: Path) -> Path:
     return root / "bank"
 
 
-def time_draws(host: Host, bank: Path, count: int = 200) -> dict[str, float]:
-    """Milliseconds of one draw from the bank, and of augmenting one sample of that shape."""
-    import torch
-    from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-
-    from gansynth.bank import BankReader
-
-    loader = host.trainer.dataloader_train.data_loader
-    reader = BankReader(bank)
-    rng = np.random.default_rng(0)
-    draws, augmentations = [], []
-    for _ in range(count):
-        began = time.perf_counter()
-        sample = reader.draw(rng)
-        draws.append(time.perf_counter() - began)
-        corner = [
-            (n - p) // 2 for n, p in zip(sample.image.shape[1:], loader.patch_size, strict=True)
-        ]
-        box = [[c, c + p] for c, p in zip(corner, loader.patch_size, strict=True)]
-        image = torch.from_numpy(crop_and_pad_nd(sample.image, box, 0)).float()
-        labels = torch.from_numpy(crop_and_pad_nd(sample.labels[None], box, -1))
-        began = time.perf_counter()
-        loader.transforms(image=image, segmentation=labels)
-        augmentations.append(time.perf_counter() - began)
-    return {
-        "draw_ms_median": 1e3 * float(np.median(draws)),
-        "draw_ms_mean": 1e3 * float(np.mean(draws)),
-        "augmentation_ms_median": 1e3 * float(np.median(augmentations)),
-        "augmentation_ms_mean": 1e3 * float(np.mean(augmentations)),
-        "draw_over_augmentation": float(np.mean(draws) / np.mean(augmentations)),
-    }
-
-
 def compare(hosts: dict[str, Host], rounds: int) -> dict[str, Any]:
     """Seconds per step and of waiting for the loader, and each side over the one without."""
     seconds = alternate({k: host.step for k, host in hosts.items()}, rounds, warmup=WARMUP)
@@ -116,7 +81,6 @@ def main() -> None:
         hosts = {k: Host(source, MixPlan(bank, Ratio.parse(v))) for k, v in SIDES.items()}
         hosts["without"] = Host(source)
         found = compare(hosts, args.rounds)
-        draws = time_draws(hosts["p 0.5"], bank)
         shape = [len(source.schema.channels), *source.space.size]
     steps = found["step_over_without"]
     document = {
@@ -124,7 +88,6 @@ def main() -> None:
         "batch_size": int(hosts["without"].trainer.batch_size),
         "sample_shape": shape,
         **found,
-        "one_sample": draws,
         "bar": BAR,
         "passed": all(step["ratio"] <= BAR for step in steps.values()),
     }
@@ -136,15 +99,6 @@ def main() -> None:
     print_table(rows)
     for name, step in steps.items():
         print(f"{name} / without: {step['ratio']:.3f} ({step['low']:.3f} to {step['high']:.3f})")
-    print_table(
-        [
-            ("one sample, ms", "median", "mean"),
-            *(
-                (k, draws[f"{k}_ms_median"], draws[f"{k}_ms_mean"])
-                for k in ("draw", "augmentation")
-            ),
-        ]
-    )
     if not document["passed"]:
         raise SystemExit(f"above the bar, {BAR}")
 

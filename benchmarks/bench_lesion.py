@@ -43,8 +43,8 @@ BAR = "both: Dice in and around the new lesion >= 0.8 x real, and above copy-pas
 RECIPE = ("cgan3d", "--recipe", "lesion", "--scale", "tiny")
 ARMS: dict[str, tuple[str, ...]] = {
     "copypaste": ("copypaste",),
-    "coarse": (*RECIPE, "--set", "stage=coarse", "--set", "residual=false"),
-    "refine": (*RECIPE, "--set", "stage=refine", "--set", "residual=false"),
+    "coarse": (*RECIPE, "--set", "stage=coarse"),
+    "refine": (*RECIPE, "--set", "stage=refine"),
     "both": (*RECIPE, "--set", "stage=both"),
 }
 EDITS = ("rotate", "scale", "elastic")

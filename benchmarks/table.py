@@ -10,26 +10,16 @@ from statistics import median
 from typing import Any
 
 from common import RESULTS
-from table_lesion import lesion
-from table_papers import mmgan_quality, papers, recipe_sizes
 from table_statistics import statistics
 
 
 def injection(doc: dict[str, Any]) -> list[str]:
-    """nnU-Net's step with a bank over without, its loader's wait, and one draw."""
-    one, shape = doc["one_sample"], " x ".join(map(str, doc["sample_shape"]))
+    """nnU-Net's step with a bank over without, and its loader's wait."""
     waits = doc["loader_wait_over_without"]
-    rows = [
+    return [
         f"| nnU-Net step, {p} from a frozen bank / without (patch {doc['patch'][0]}^3, 4 channels)"
         f" | {interval(step)}; its loader {waits[p]['ratio']:.3f} | <= {doc['bar']} |"
         for p, step in doc["step_over_without"].items()
-    ]
-    return [
-        *rows,
-        f"| one draw ({shape}), ms: median, mean | {one['draw_ms_median']:.2f}, "
-        f"{one['draw_ms_mean']:.2f} | |",
-        f"| nnU-Net's augmentation of one such sample, ms: median, mean | "
-        f"{one['augmentation_ms_median']:.2f}, {one['augmentation_ms_mean']:.2f} | |",
     ]
 
 
@@ -155,17 +145,6 @@ def label_recovery(doc: dict[str, Any]) -> list[str]:
     return rows
 
 
-def hippocampus(doc: dict[str, Any]) -> list[str]:
-    """One training: realised share and Dice on real held-out cases."""
-    what = f"{doc['dataset']}, one nnU-Net training, ratio {doc['ratio']}"
-    share, bar = doc["realised_synthetic_share"], "0.50 +- 0.02" if doc["ratio"] == "1:1" else ""
-    return [
-        f"| {what}: realised synthetic share | {share:.3f} | {bar} |",
-        f"| the same: mean Dice on {doc['held_out_cases']} real held-out cases "
-        f"| {doc['dice']:.3f} | |",
-    ]
-
-
 def realism(doc: dict[str, Any]) -> list[str]:
     """Distances to real slices in spectrum and intensities."""
     rows = []
@@ -176,88 +155,6 @@ def realism(doc: dict[str, Any]) -> list[str]:
             )
             bar = "below noise and blurred mean" if side == "wgan-gp" else ""
             rows.append(f"| realism, {name}, {side}: spectrum, histogram | {cells} | {bar} |")
-    return rows
-
-
-def dcgan(doc: dict[str, Any]) -> list[str]:
-    """Images a second beside a plain-torch DCGAN."""
-    rows = []
-    for r in doc["results"]:
-        layout = ", plain torch channels last" if "channels_last" in doc["benchmark"] else ""
-        what = f"dcgan {r['objective']}, {r['size']}^2, {r['precision']}{layout}"
-        rate, bar = r["images_per_second"], f"<= {doc['bar']:.2f}" if r["size"] == 128 else ""
-        drawn = r["sampling"]["batch 64"]["images_per_second"]
-        said = r["projection"]
-        rows += [
-            f"| {what}: step / plain torch, equal FLOPs | {interval(r['time_ours_over_peer'])} "
-            f"| {bar} |",
-            f"| the same: trained; drawn, images/s (plain torch) | {rate['ours']:.0f} "
-            f"({rate['peer']:.0f}); {drawn['ours']:.0f} ({drawn['peer']:.0f}) | |",
-            f"| the same: hours for Han's 15,400 images, projected (Han: {said['hours_han']:g} on "
-            f"a GTX 980) | {said['hours_here']:.1f} | |",
-        ]
-    return rows
-
-
-def dcgan_nnunet(doc: dict[str, Any]) -> list[str]:
-    """nnU-Net 2d with samples whose labels were drawn, and without."""
-    rows = []
-    for ratio, r in doc["results"].items():
-        bar = "0.50 +- 0.02" if ratio == "1:1" else ""
-        rows.append(
-            f"| nnU-Net 2d, hippocampus, dcgan {doc['objective']} {ratio}: synthetic share; mean "
-            f"Dice on {doc['held_out_cases']} real held-out cases, one training | "
-            f"{r['realised_synthetic_share']:.3f}; {r['dice']:.3f} | {bar} |"
-        )
-    return [*rows, f"| the same: samples rejected | {doc['bank']['rejected_share']:.1%} | |"]
-
-
-def mask_recovery(doc: dict[str, Any]) -> list[str]:
-    """Dice of a segmenter trained on real slices, against label maps drawn with images."""
-    rows = []
-    for name, found in doc["results"].items():
-        cells = ", ".join(f"{found[side]['mean']:.3f}" for side in ("real", "samples", "shuffled"))
-        gap, what = found["samples_minus_shuffled"], doc["benchmark"].replace("_", " ")
-        bar = f">= {doc['bars']['of_real']} x real, above shuffled" if name == "all" else ""
-        rows.append(
-            f"| {what}, {name}: Dice real, samples, shuffled; difference of the last two "
-            f"| {cells}; {gap['mean']:.3f} ({gap['low']:.3f} to {gap['high']:.3f}) | {bar} |"
-        )
-    return rows
-
-
-def cpggan(doc: dict[str, Any]) -> list[str]:
-    """Images a second beside a plain-torch PGGAN of equal FLOPs."""
-    rows, target = [], doc["target"]
-    for r in doc["results"]:
-        rate, what = (
-            r["images_per_second"],
-            f"cpggan, {r['size']}^2, {r['precision']}, {r['device']}",
-        )
-        bar = ""
-        if r["size"] == target["size"]:
-            bar = f">= {target['images_per_second']} images/s on an {target['device']}"
-        rows.append(
-            f"| {what}: step / plain torch, equal FLOPs; trained, images/s (plain torch) "
-            f"| {interval(r['time_ours_over_peer'])}; {rate['ours']:.1f} ({rate['peer']:.1f}) "
-            f"| {bar} |"
-        )
-    return rows
-
-
-def cpggan_contrast(doc: dict[str, Any]) -> list[str]:
-    """Contrast inside own and shuffled boxes."""
-    rows = []
-    for r in doc["results"]:
-        for side in ("samples", "real", "unseen"):
-            n = r["numbers"]
-            low, high = n[f"{side} difference low"], n[f"{side} difference high"]
-            rows.append(
-                f"| contrast inside boxes, cpggan {r['size']}^2, {r['data']}, {side}: own, "
-                f"shuffled; difference | {n[side]:.3f}, {n[f'{side} shuffled']:.3f}; "
-                f"{n[f'{side} difference']:.3f} ({low:.3f} to {high:.3f}) "
-                f"| {'above 0, half of real' if side == 'samples' else ''} |"
-            )
     return rows
 
 
@@ -272,43 +169,27 @@ def detector(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-def detector_gain(doc: dict[str, Any]) -> list[str]:
-    """Means over seeds of what the paper's table has."""
+def lesion(doc: dict[str, Any]) -> list[str]:
+    """Faithfulness and seam of lesions put into real images, each arm."""
     rows = []
-    for r in doc["results"]:
-        for key, values in r["over_seeds"].items():
-            cells = ", ".join(
-                "-" if v is None else f"{v['mean']:.3f} ({v['least']:.3f} to {v['most']:.3f})"
-                for v in values.values()
-            )
+    for arm, found in doc["arms"].items():
+        what = f"{doc['data']}, lesions by {arm}"
+        for judge, told in found["faithfulness"].items():
+            new, apart = told["lesion"], found["above_copypaste"].get(judge)
+            said = interval(new)
+            if apart is not None:
+                ends = f"{apart['low']:+.3f} to {apart['high']:+.3f}"
+                said += f"; above copy-paste's by {apart['difference']:+.3f} ({ends})"
             rows.append(
-                f"| {r['detector']}, {r['data']}, {doc['ratio']}, equal {doc['equal']}, {key}, "
-                f"{len(r['seeds'])} seeds: {', '.join(values)}; mean (range) | {cells} | |"
+                f"| {what}, judge {judge}: Dice in and around new lesions / real "
+                f"({new['real']:.3f}) | {said} "
+                f"| {'>= 0.8, above copy-paste' if arm == 'both' else ''} |"
             )
-    return rows
-
-
-def deepmedic_real(doc: dict[str, Any]) -> list[str]:
-    """What the real DeepMedic loaded, and how often it repeated itself."""
-    rows, asked, with_ = [], doc["asked"], doc["deepmedic"]
-    stock = doc["stock_num_processes_sampling_2"]["random_states"]
-    for mode, found in doc["num_processes_sampling"].items():
-        each = {
-            tuple(one[f"{kind}_{what}"] for what in ("cases", "segments") for kind in KINDS)
-            for one in found["subepochs"]
-        }
-        real, synthetic, of_real, of_synthetic = each.pop() if len(each) == 1 else "????"
+        seam, seconds = found["seam"], median(found["seconds_per_sample"])
         rows.append(
-            f"| real DeepMedic (numpy {with_['numpy']}), {asked['ratio']}, num_processes_sampling "
-            f"{mode}: exit code; cases, segments of each of {len(found['subepochs'])} subepochs; "
-            f"distinct draws | {found['exit_code']}; {real} + {synthetic}, {of_real} + "
-            f"{of_synthetic}; {found['random_states']['distinct']} of "
-            f"{found['random_states']['draws']} | exact, all |"
+            f"| {what}: share in the range of real lesions' rims (real ones themselves); seconds "
+            f"a sample | {seam['in range']:.2f} ({seam['real in range']:.2f}); {seconds:.2f} | |"
         )
-    rows.append(
-        f"| the same, stock in 2 processes: distinct draws | {stock['distinct']} of "
-        f"{stock['draws']} | |"
-    )
     return rows
 
 
@@ -322,52 +203,39 @@ def deepmedic(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-KINDS = ("real", "synthetic")
 MAKERS = {
-    "recipe_sizes": recipe_sizes,
-    "lesion": lesion,
-    "deepmedic_real": deepmedic_real,
     "deepmedic": deepmedic,
-    "cpggan_contrast": cpggan_contrast,
-    "cpggan": cpggan,
-    "detector_gain": detector_gain,
     "detector": detector,
-    "mask_recovery": mask_recovery,
-    "dcgan_nnunet": dcgan_nnunet,
-    "dcgan": dcgan,
-    "injection": injection,
-    "live": live,
     "draws": draws,
-    "soak": soak,
     "gan_step": gan_step,
-    "label_recovery": label_recovery,
-    "hippocampus": hippocampus,
     "growth": growth,
+    "injection": injection,
+    "label_recovery": label_recovery,
+    "lesion": lesion,
+    "live": live,
     "reads": reads,
     "realism": realism,
-    "papers": papers,
-    "mmgan_quality": mmgan_quality,
+    "soak": soak,
     "statistics": statistics,
 }
+ELSEWHERE = ("evaluate.json", "guard.json", "papers_")
+"""Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
 
 
-def main() -> None:
-    """Write the table."""
+def made() -> str:
+    """The table of all results but those that ``results/README.md`` has."""
     lines = ["| what | result (95 % interval) | bar |", "| --- | --- | --- |"]
-    machines = set()
+    machines, gone = set(), (RESULTS / "README.md").read_text(encoding="utf-8")
     for path in sorted(RESULTS.glob("*.json")):
-        doc = json.loads(path.read_text(encoding="utf-8"))
-        if doc["benchmark"].startswith("evaluate"):  # docs/evaluate.md has a table of its own
+        if path.name.startswith(ELSEWHERE) or f"# {path.name}," in gone:
             continue
-        maker = next(m for name, m in MAKERS.items() if doc["benchmark"].startswith(name))
-        lines += maker(doc)
+        doc = json.loads(path.read_text(encoding="utf-8"))
+        lines += next(m for name, m in MAKERS.items() if doc["benchmark"].startswith(name))(doc)
         m = doc["machine"]
         gpu = m.get("cuda") or "no GPU"
         machines.add(f"{m['processor']}, {m['cores']} cores, torch {m['torch']}, {gpu}")
-    text = "\n".join([*lines, "", f"Machine: {'; '.join(sorted(machines))}.", ""])
-    (RESULTS / "TABLE.md").write_text(text, encoding="utf-8")
-    print(text)
+    return "\n".join([*lines, "", f"Machine: {'; '.join(sorted(machines))}.", ""])
 
 
 if __name__ == "__main__":
-    main()
+    (RESULTS / "TABLE.md").write_text(made(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Put the tables of ``bench_evaluate.py`` and ``bench_evaluate_time.py`` into docs/evaluate.md.
+"""Put the tables of ``bench_evaluate.py`` into docs/evaluate.md.
 
 python benchmarks/table_evaluate.py
 """
@@ -83,32 +83,12 @@ def _row(name: str, found: Mapping[str, Any], shown: Sequence[tuple[str, str, in
     ]
 
 
-def times(doc: Mapping[str, Any]) -> str:
-    """Seconds by part."""
-    found = doc["results"]
-    heads = [f"{one['samples']} of {' × '.join(map(str, one['size']))}" for one in found.values()]
-    parts = list(dict.fromkeys(part for one in found.values() for part in one["seconds"]))
-    rows = [["seconds", *heads], ["---"] * (1 + len(heads))]
-    for part in parts:
-        rows.append([part, *(f"{one['seconds'].get(part, 0):.1f}" for one in found.values())])
-    rows.append(["all but drawing", *(f"{one['evaluating']:.1f}" for one in found.values())])
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"Effort `{doc['effort']}`, one core of {doc['machine']['processor']}:\n\n{lines}\n"
-
-
 def filled(text: str) -> str:
-    """The page with the tables of the results that are there."""
-    for name, key, make in (
-        ("evaluate", "evaluate table", tables),
-        ("evaluate_time", "evaluate time", times),
-    ):
-        path = RESULTS / f"{name}.json"
-        if path.exists():
-            begin, end = f"<!-- {key} -->\n", f"<!-- /{key} -->"
-            head, _, rest = text.partition(begin)
-            made = make(json.loads(path.read_text(encoding="utf-8")))
-            text = f"{head}{begin}{made}{rest[rest.index(end) :]}"
-    return text
+    """The page with the tables of ``results/evaluate.json``."""
+    begin, end = "<!-- evaluate table -->\n", "<!-- /evaluate table -->"
+    head, _, rest = text.partition(begin)
+    made = tables(json.loads((RESULTS / "evaluate.json").read_text(encoding="utf-8")))
+    return f"{head}{begin}{made}{rest[rest.index(end) :]}"
 
 
 if __name__ == "__main__":

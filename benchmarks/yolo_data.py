@@ -23,16 +23,12 @@ class DataSet:
     """A YOLO data set and how it is read.
 
     Attributes:
-        name: ``phantoms`` or ``figshare``.
         file: ``data.yaml``.
         options: of the command line, that say whom a slice is of.
-        note: what a reader of the numbers must know.
     """
 
-    name: str
     file: Path
     options: tuple[str, ...]
-    note: str
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -49,7 +45,7 @@ def phantoms(folder: Path, subjects: int = 20, spacing_mm: float = 1.5, seed: in
         body = PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",))
         write_yolo(folder, subjects, seed, MetastasisOptions(body, radius_mm=RADIUS_MM))
     options = ("--read", r"volumes=(sub-\d+)_z(\d+)")
-    return DataSet("phantoms", file, options, "phantoms: nothing here is about patients")
+    return DataSet(file, options)
 
 
 def figshare(folder: Path) -> DataSet | None:
@@ -76,11 +72,7 @@ def figshare(folder: Path) -> DataSet | None:
     document = {split: f"images/{split}" for split in SHARES}
     content = {**document, "names": dict(enumerate(names)), "nc": len(names), "channels": 1}
     (folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-    note = (
-        f"figshare 1512427 (CC BY 4.0), blocks of numbers with gaps of {GAP}; no slice is free of "
-        "tumour; patients unknown, ten neighbouring slices count as one"
-    )
-    return DataSet("figshare", folder / "data.yaml", ("--subjects", r"(\d{3})\d$"), note)
+    return DataSet(folder / "data.yaml", ("--subjects", r"(\d{3})\d$"))
 
 
 def blocks(cases: Sequence[str], gap: int = GAP) -> dict[str, list[str]]:
@@ -100,23 +92,3 @@ def blocks(cases: Sequence[str], gap: int = GAP) -> dict[str, list[str]]:
         split: [case for case in cases if low <= int(case) < high]
         for split, (low, high) in edges.items()
     }
-
-
-def data_sets(
-    asked: Sequence[str], folder: Path, *, subjects: int = 20, tiny: bool = False
-) -> list[DataSet]:
-    """The data sets asked for that are at hand, written below a folder, or found there.
-
-    Args:
-        asked: names.
-        folder: of scratch.
-        subjects: how many phantoms.
-        tiny: few coarse phantoms.
-    """
-    found: list[DataSet | None] = []
-    if "phantoms" in asked:
-        many, spacing_mm = (3, 4.0) if tiny else (subjects, 1.5)
-        found.append(phantoms(folder / "phantoms", many, spacing_mm))
-    if "figshare" in asked:
-        found.append(figshare(folder / "figshare"))
-    return [one for one in found if one is not None]

@@ -3,9 +3,6 @@
 import json
 import re
 import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +15,6 @@ import yaml
 from click.testing import CliRunner
 
 from gansynth.errors import GansynthError, UsageFault
-from gansynth.papers import running as bench
 from gansynth.papers import tables
 from gansynth.papers.commands import said
 from gansynth.ratio import Ratio
@@ -36,20 +32,6 @@ PAPERS = Path(__file__).parents[1] / "../shared/seeds"
 SEGMENTERS = ("doncenco2022", "mmgan2020", "mmgan2020-liver", "shin2018")
 NAMES = ("han2019-cpggan", *SEGMENTERS)
 TABLES = Path(__file__).parents[1] / "plugins"
-
-
-@contextmanager
-def on_path() -> Iterator[None]:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-
-
-def module(name: str) -> Any:
-    with on_path():
-        return import_module(name)
 
 
 @pytest.fixture(scope="module")
@@ -454,26 +436,6 @@ def test_arms_of_other_lengths_are_said():
     ]
 
 
-def test_results_come_into_the_table_of_all_results(plans):
-    plan = plans.find_plan("mmgan2020")
-    results = [
-        result("unet", "100% R", [{"WT": dice, "TC": 0.5, "ET": None}]) for dice in (0.2, 0.4)
-    ]
-    doc = {
-        "benchmark": "papers_x",
-        "scale": "tiny",
-        "hosts": {"unet": "3D U-Net"},
-        "held_out_cases": 1,
-        "regions": plan.regions,
-        "papers": bench.papers(plan),
-        "results": results,
-    }
-    (row,) = module("table_papers").papers(doc)
-    assert "100% R, 2 seed(s), 1 held-out cases" in row
-    assert "WT 0.300 (0.200 to 0.400), TC 0.500 (0.500 to 0.500), ET -" in row
-    assert "the paper's WT 0.8722, TC 0.7525, ET 0.6638" in row
-
-
 @pytest.mark.slow
 def test_a_table_is_made_and_what_is_done_is_taken_up(data, tmp_path):
     words = ["mmgan2020-liver", "--data", data["mmgan2020-liver"], "--read", "frame=16,16,16"]
@@ -490,16 +452,14 @@ def test_a_table_is_made_and_what_is_done_is_taken_up(data, tmp_path):
         assert len(one["per_case"]) == doc["held_out_cases"] == 2
         assert one["drawn_real"] + one["drawn_synthetic"] == 2
     assert str(tmp_path) not in json.dumps(doc)
-    assert len(module("table_papers").papers(doc)) == 2
 
 
 def test_the_results_that_are_kept_are_of_this_form(plans):
-    """``benchmarks/results/papers_*.json``, which the table of all results is made from."""
+    """``benchmarks/results/papers_*.json``, which docs/papers.md speaks of."""
     kept = sorted((BENCHMARKS / "results").glob("papers_*.json"))
     assert len(kept) >= 4
     for file in kept:
         doc = json.loads(file.read_text("utf-8"))
-        assert module("table_papers").papers(doc)
         plan = plans.find_plan(doc["plan"])
         table = tables.rows(plan, doc["results"], doc["regions"])
         assert len(table) > len({(one["host"], one["arm"]) for one in doc["results"]})
@@ -546,32 +506,3 @@ def test_a_detectors_figures_stand_beside_the_papers(plans):
     (_, row) = tables.rows(plan, [one], plan.regions)
     assert row[4:9] == ("0.100", "0.200", "3.000", "-", "5.000")
     assert list(map(str, row[9:])) == ["0.510", "0.670", "4.110", "0.830", "3.590"]
-
-
-# -- figure 7 of MM-GAN ----------------------------------------------------------------------------
-
-
-def test_figure_7_asks_both_generators_by_a_segmenter_like_them():
-    quality = module("bench_mmgan_quality")
-    plan = quality.plan_of()
-    own = plan.spec.spec
-    assert {run.name for run in own.runs} >= set(plan.generators.values()) == {"pool", "no-pool"}
-    told = SegmenterOptions.read(plan.hosts["unet"].set)
-    assert (told.network, told.learning_rate) == ("unet", 2e-4)
-    assert (told.width, told.levels) == (own.set["width"], own.set["levels"])
-    assert plan.arms[0].ratio == "1:0"
-
-
-def test_figure_7_has_a_line_for_each_sequence_and_side():
-    quality = module("bench_mmgan_quality")
-    sides = {"real training": {"dice": {"WT": 0.5}}, "with pool": {"dice": {"WT": None}}}
-    sheets = {"t1": {"steps": 3, **sides}}
-    assert quality.rows(sheets, ["WT"]) == [
-        ("sequence", "images", "WT"),
-        ("t1", "real training", "0.500"),
-        ("t1", "with pool", "-"),
-    ]
-    doc = {"benchmark": "mmgan_quality_x", "scale": "tiny", "regions": {"WT": "1"}}
-    first, second = module("table_papers").mmgan_quality({**doc, "sequences": sheets})
-    assert "segmenter of t1, real training images: Dice | WT 0.500 |" in first
-    assert "with pool images: Dice | WT - |" in second

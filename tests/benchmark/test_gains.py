@@ -1,4 +1,4 @@
-"""What is published in ``benchmarks/gains`` is what its results say, of the plans beside them."""
+"""What is published in ``benchmarks`` is what its results say, of the plans beside them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,26 @@ GAINS = BENCHMARKS / "gains"
 PUBLISHED = sorted(path.parent.name for path in GAINS.glob("*/results.json"))
 
 
-@pytest.fixture(scope="module")
-def pages() -> Any:
+def script(name: str) -> Any:
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        gain_page = import_module("gain_page")
+        return import_module(name)
     finally:
         sys.path.remove(str(BENCHMARKS))
-    return gain_page
+
+
+@pytest.fixture(scope="module")
+def pages() -> Any:
+    return script("gain_page")
 
 
 def results(name: str) -> Any:
     return json.loads((GAINS / name / "results.json").read_text())
+
+
+def test_the_table_of_results_is_made_of_them():
+    text = (BENCHMARKS / "results" / "TABLE.md").read_text()
+    assert script("table").made() == text, "run: python benchmarks/table.py"
 
 
 def test_something_is_published():
