@@ -272,12 +272,12 @@ def drawn(folder: Path) -> tuple[list[Any], list[Any]]:
     from bench_lesion import EDITS, LESIONS
 
     from gansynth.asking import Asking
-    from gansynth.registry import installed
+    from gansynth.own_source import open_source
     from gansynth.run import load_run
     from gansynth.sampling import SampleDrawer
 
     run = load_run(folder, "cpu")
-    source = installed().open_source(run.request)
+    source = open_source(run.request)
     drawer = SampleDrawer(run, source, EDITS, 0, judged=False, asking=Asking(lesions=LESIONS))
     conditions = [drawer.sampler.draw(number) for number in range(LOOKED_AT)]
     return conditions, drawer.draw_raw(0, LOOKED_AT)
