@@ -89,7 +89,7 @@ class Pair:
 
     def _config(self, folder: Path) -> Path:
         """The user's configuration, each real case listed until there are as many as loaded."""
-        from gansynth.sources.base import SourceRequest
+        from gansynth.core.source import SourceRequest
         from gansynth_deepmedic.configs import read_train_config
         from gansynth_deepmedic.layout import write_layout
         from gansynth_deepmedic.shares import Share

@@ -62,7 +62,7 @@ def train(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Train one side; seconds of each epoch but the first."""
     import torch
 
-    from gansynth.child import cpu_threads
+    from gansynth.runtime.child import cpu_threads
 
     torch.set_num_threads(cpu_threads() if asked["device"] == "cpu" else 1)
     if asked["side"] == "stock":
@@ -74,10 +74,10 @@ def train(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_of(asked: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     """What ``gansynth augment`` would tell its child: config, source and job."""
-    from gansynth.adapter import Injection
-    from gansynth.ratio import Ratio
-    from gansynth.sources.base import SourceRequest
-    from gansynth.supply import BankSize
+    from gansynth.core.adapter import Injection
+    from gansynth.core.bank_options import BankSize
+    from gansynth.core.ratio import Ratio
+    from gansynth.core.source import SourceRequest
     from gansynth_yolo.config import MIRROR, Choices, YoloConfig
     from gansynth_yolo.mirror import mirror
     from gansynth_yolo.source import open_yolo
@@ -145,9 +145,9 @@ def stock(asked: Mapping[str, Any]) -> Ends:
 
 def prepare(folder: Path, args: argparse.Namespace) -> dict[str, Path]:
     """``data.yaml`` with 2 n and with n training images, and a generator fitted for two steps."""
-    from gansynth.fitting import fit
-    from gansynth.reporting import NullReporter
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
 
     subjects, spacing = (4, 4.0) if args.tiny else (2 * args.images // 28 + 6, args.spacing)
     made = phantoms(folder / "set", subjects, spacing).file

@@ -31,7 +31,7 @@ LOGGED = 1000
 
 def sample_of(rng: np.random.Generator, channels: int, edge: int) -> Any:
     """A sample with the size and the labels of a real one; what is in it costs the same."""
-    from gansynth.schema import Sample
+    from gansynth.core.schema import Sample
 
     image = rng.standard_normal((channels, edge, edge, edge), dtype=np.float32)
     coarse = rng.integers(0, len(CLASSES) + 1, (8, 8, 8))
@@ -42,9 +42,9 @@ def sample_of(rng: np.random.Generator, channels: int, edge: int) -> Any:
 
 def fill(folder: Path, channels: int, edge: int) -> int:
     """A frozen bank of ``BANK`` samples with nnU-Net's extras; the bytes of its files."""
-    from gansynth.bank import BankSpec, BankWriter
-    from gansynth.lineage import Lineage
-    from gansynth.schema import Schema
+    from gansynth.bank.reader import BankSpec, BankWriter
+    from gansynth.core.lineage import Lineage
+    from gansynth.core.schema import Schema
     from gansynth_nnunet.class_locations import encode
 
     labels = {"background": 0, **{f"class {k}": k for k in CLASSES}}
@@ -83,7 +83,7 @@ def compare(folder: Path, channels: int, patch: int, seconds: float) -> dict[str
     import torch
     from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
-    from gansynth.bank import BankReader
+    from gansynth.bank.reader import BankReader
     from gansynth_nnunet.class_locations import decode
 
     reader, rng = BankReader(folder), np.random.default_rng(0)
@@ -147,7 +147,7 @@ def bytes_per_1000(work: Any, count: int) -> dict[str, Any]:
 
 def log_draws(folder: Path) -> int:
     """Log draws as a host's worker does; bytes of the log."""
-    from gansynth.drawlog import DrawLog
+    from gansynth.bank.draw_log import DrawLog
 
     log = DrawLog(folder)
     for index in range(LOGGED):

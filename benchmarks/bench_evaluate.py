@@ -95,7 +95,7 @@ def slices(steps: int, *more: str, objectives: Sequence[str] = ("wgan-gp",)) -> 
 
 def gliomas(home: Path) -> Path:
     """Simulated gliomas, 4 mm, 44 people."""
-    from gansynth.phantoms import PhantomOptions, write_gliomas
+    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
     folder = home / "gliomas"
     if not folder.exists():
@@ -228,13 +228,13 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Held-out people, noise, blurred and copied training images, evaluated as samples are."""
     from scipy.ndimage import gaussian_filter
 
+    from gansynth.core.schema import Case, Sample
     from gansynth.evaluation.evaluate import EvaluationOptions, assess
     from gansynth.evaluation.opening import Wanted, open_evaluated
     from gansynth.evaluation.realism import chosen_metrics
-    from gansynth.quality.realism import white_noise
-    from gansynth.quality.sides import EFFORTS
-    from gansynth.reporting import NullReporter
-    from gansynth.schema import Case, Sample
+    from gansynth.metrics.realism import white_noise
+    from gansynth.metrics.sides import EFFORTS
+    from gansynth.runtime.progress import NullReporter
 
     silent = NullReporter()
     gathered = open_evaluated(run, None, Wanted(4), device=args.device, root=None, reporter=silent)

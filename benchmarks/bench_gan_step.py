@@ -34,10 +34,10 @@ from common import alternate, print_table, ratio, write
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gansynth.generator import Batch
-from gansynth.registry import installed
-from gansynth.schema import Schema
-from gansynth.training import FitOptions, train
+from gansynth.core.generator import Batch
+from gansynth.core.registry import installed
+from gansynth.core.schema import Schema
+from gansynth.training.loop import FitOptions, train
 
 CHANNELS = 2
 TOLERANCE = 0.05

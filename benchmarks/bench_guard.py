@@ -1,9 +1,9 @@
 """How near prints of one image are to each other, disguised, and how near those of two people.
 
 Each case of a data set is compared with every other person's, and with itself in disguise: what a
-copy may have gone through before it is called something else. ``gansynth.fingerprint.ALIKE`` lies
-between both; the table says which disguises are recognised at that threshold. Of slices, those of
-one person beside each other are counted apart: by them no threshold could be set.
+copy may have gone through before it is called something else. ``gansynth.core.fingerprint.ALIKE``
+lies between both; the table says which disguises are recognised at that threshold. Of slices, those
+of one person beside each other are counted apart: by them no threshold could be set.
 
     python benchmarks/bench_guard.py [--data ../shared/data] [--disguised 24]
 """
@@ -24,7 +24,7 @@ from common import print_table, write
 from PIL import Image
 from scipy.ndimage import gaussian_filter, rotate, zoom
 
-from gansynth.fingerprint import ALIKE, closeness, prints_of, unpacked
+from gansynth.core.fingerprint import ALIKE, closeness, prints_of, unpacked
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 Array = npt.NDArray[Any]

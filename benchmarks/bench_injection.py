@@ -28,10 +28,10 @@ WARMUP = 4
 
 def fill_bank(source: Any, root: Path) -> Path:
     """A frozen bank from a generator fitted for two steps: real shapes, channels and extras."""
-    from gansynth.bank import BankSpec, BankWriter
-    from gansynth.registry import installed
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.bank.reader import BankSpec, BankWriter
+    from gansynth.core.registry import installed
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     run = load_run(fit_generator(source, root / "run"))
     adapter = installed().adapter("nnunet")(source)
@@ -70,8 +70,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="training steps per side")
     parser.add_argument("--patch", type=int, default=48, help="edge of the patch, voxels")
     args = parser.parse_args()
-    from gansynth.mixing import MixPlan
-    from gansynth.ratio import Ratio
+    from gansynth.core.ratio import Ratio
+    from gansynth.hosts.mixer import MixPlan
 
     os.environ.update(nnUNet_n_proc_DA="0")
     with tempfile.TemporaryDirectory() as folder:

@@ -18,13 +18,13 @@ from typing import Any
 
 from common import print_table, write
 
-from gansynth.own_source import open_source
-from gansynth.quality.faithfulness import SegmenterOptions, label_recovery, train_segmenter
-from gansynth.reporting import RichReporter
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.data.opening import open_source
+from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
+from gansynth.runtime.progress import RichReporter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 
 MOVED = ("flip", "rotate", "shift", "elastic")
 LEAST_OF_REAL, LEAST_OF_SHUFFLED = 0.6, 3.0

@@ -8,7 +8,7 @@ Fits every arm by the documented command on the training cases, draws samples of
   together it has seen in training. The other is trained on the held-out cases, which no generator
   has seen, and held against real crops of the training cases.
 - the seam: how many gradients across the new lesions' edges and rims lie within the range of real
-  ones (``gansynth.quality.seams``); contrast of lesions; power in bands of frequency, over real.
+  ones (``gansynth.metrics.seams``); contrast of lesions; power in bands of frequency, over real.
 
 Lesions go into whole volumes, the same ones to the same places in every arm. Segmenters are trained
 on crops and asked on crops: of samples around the new lesion, of real ones around theirs. Intervals
@@ -35,8 +35,8 @@ import numpy as np
 from common import print_table, write
 from lesion_data import DataSet, Shown, Swapped, around, crops, data_sets, whole
 
-from gansynth.quality.faithfulness import Segmenter, SegmenterOptions, mean_dice, train_segmenter
-from gansynth.schema import Schema
+from gansynth.core.schema import Schema
+from gansynth.metrics.faithfulness import Segmenter, SegmenterOptions, mean_dice, train_segmenter
 
 LEAST_OF_REAL = 0.8
 BAR = "both: Dice in and around the new lesion >= 0.8 x real, and above copy-paste's"
@@ -77,10 +77,10 @@ def fit(data: DataSet, arm: str, seed: int, home: Path, args: argparse.Namespace
 
 def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], float]:
     """Samples of a run in the generator's space, and seconds for each."""
-    from gansynth.asking import Asking
-    from gansynth.own_source import open_source
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.core.sample_request import Asking
+    from gansynth.data.opening import open_source
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     opened = load_run(run, args.device)
     source, asking = open_source(opened.request), Asking(lesions=LESIONS)
@@ -98,8 +98,8 @@ def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], 
 
 def judge(source: Any, space: Any, seed: int, args: argparse.Namespace) -> Segmenter:
     """A segmenter trained on crops of a source's training cases."""
-    from gansynth.sources.batches import CaseBatches
-    from gansynth.sources.cache import CaseCache
+    from gansynth.data.batches import CaseBatches
+    from gansynth.data.cache import CaseCache
 
     space = replace(space, grid="crop", size=(args.crop,) * len(space.size))
     batches = CaseBatches(CaseCache(source), space, seed=seed)
@@ -163,7 +163,7 @@ def above(one: dict[str, Any], other: dict[str, Any], key: str = "lesion") -> di
 
 def looks(shown: Sequence[Shown], real: Sequence[Shown], schema: Schema) -> dict[str, Any]:
     """Seam, contrast and spectrum of samples' lesions beside real ones."""
-    from gansynth.quality.seams import seam_numbers, seams
+    from gansynth.metrics.seams import seam_numbers, seams
 
     def rows(side: Sequence[Shown]) -> list[Any]:
         return [seams(one.image, one.labels, one.lesion, schema) for one in side]
@@ -182,10 +182,10 @@ def looks(shown: Sequence[Shown], real: Sequence[Shown], schema: Schema) -> dict
 
 
 def contrasts_of(one: Shown) -> Any:
-    """Contrast of an image's lesions against their rims, (1, C); see ``gansynth.lesions``."""
-    from gansynth.conditions.geometry import bounding_box
-    from gansynth.lesions import contrasts
-    from gansynth.schema import Boxes
+    """Contrast of an image's lesions against their rims, (1, C); see ``gansynth.data``."""
+    from gansynth.core.geometry import bounding_box
+    from gansynth.core.schema import Boxes
+    from gansynth.data.rims import contrasts
 
     box = bounding_box(one.lesion)
     row = [*(part.start for part in box), *(part.stop for part in box)]
@@ -194,8 +194,8 @@ def contrasts_of(one: Shown) -> Any:
 
 def power_of(one: Shown, schema: Schema) -> Any:
     """Power in bands of frequency in a cube around the middle of a lesion: (C, bands)."""
-    from gansynth.conditions.geometry import centroid
-    from gansynth.quality.spectrum import radial_power
+    from gansynth.core.geometry import centroid
+    from gansynth.metrics.spectrum import radial_power
 
     starts = [
         int(np.clip(round(middle) - WINDOW // 2, 0, max(0, length - WINDOW)))
@@ -207,8 +207,8 @@ def power_of(one: Shown, schema: Schema) -> Any:
 
 def measure(data: DataSet, home: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All arms and seeds on one data set."""
-    from gansynth.own_source import open_source
-    from gansynth.run import load_run
+    from gansynth.data.opening import open_source
+    from gansynth.sampling.run import load_run
 
     fits: dict[str, list[dict[str, Any]]] = {arm: [] for arm in args.arms}
     shown: dict[str, list[Shown]] = {arm: [] for arm in args.arms}

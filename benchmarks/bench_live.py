@@ -58,11 +58,11 @@ class Live:
     """A live bank, its producer, and the steering of one trainer."""
 
     def __init__(self, source: Any, run: Path, root: Path, args: argparse.Namespace) -> None:
-        from gansynth.drawlog import Tally
-        from gansynth.keeper import Keeper
-        from gansynth.producer import ProducerConfig
-        from gansynth.steering import Steering
-        from gansynth.supply import Pacing
+        from gansynth.bank.draw_log import Tally
+        from gansynth.bank.producer_main import ProducerConfig
+        from gansynth.bank.supervisor import Keeper
+        from gansynth.bank.throttle import Steering
+        from gansynth.core.bank_options import Pacing
 
         self.bank, self.log, self.resting = root / "bank", root / "draws", False
         root.mkdir()
@@ -86,8 +86,8 @@ class Live:
 
     def rest(self) -> None:
         """Let the producer rest, and wait until it does."""
-        from gansynth._bank_spec import read_heartbeat
-        from gansynth.pace import Pace, write_pace
+        from gansynth.bank.pace import Pace, write_pace
+        from gansynth.bank.spec import read_heartbeat
 
         if self.resting:
             return
@@ -117,8 +117,8 @@ class Live:
 
 def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: str) -> Any:
     """All blocks at one ratio."""
-    from gansynth.mixing import MixPlan
-    from gansynth.ratio import Ratio
+    from gansynth.core.ratio import Ratio
+    from gansynth.hosts.mixer import MixPlan
 
     live = Live(source, run, root, args)
     hosts: list[Host] = []

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from common import alternate, print_table, ratio, write
 
-from gansynth.schema import Case, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.core.schema import Case, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
 
 CASES = 4
 
@@ -76,7 +76,7 @@ def write_files(source: Made, folder: Path) -> None:
         nnUNetDatasetBlosc2,
     )
 
-    from gansynth.sources.h5_write import write_h5
+    from gansynth.data.h5_write import write_h5
 
     write_h5(source, folder / "cases.h5")
     write_h5(source, folder / "half.h5", dtype="float16")
@@ -107,7 +107,7 @@ def readers(source: Made, folder: Path) -> dict[str, Read]:
     import nibabel as nib
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    from gansynth.sources.h5 import open_h5
+    from gansynth.data.h5 import open_h5
 
     def of_h5(name: str) -> Read:
         opened = open_h5(SourceRequest("h5", str(folder / name)))

@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 from common import print_table, write
 
-from gansynth.fitting import fit
-from gansynth.own_source import open_source
-from gansynth.quality.realism import MEASURES, Distance, blurred_mean, distances, white_noise
-from gansynth.reporting import RichReporter
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import FloatArray
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.core.schema import FloatArray
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.fitting.fit import fit
+from gansynth.metrics.realism import MEASURES, Distance, blurred_mean, distances, white_noise
+from gansynth.runtime.progress import RichReporter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 CONTROLS = ("noise", "blurred mean")

@@ -31,12 +31,12 @@ from common import print_table, write
 from scipy import stats
 from table_statistics import parts
 
-from gansynth.stats.anova import Squares, Variance, components
-from gansynth.stats.compare import holm
-from gansynth.stats.inference import Inference
-from gansynth.stats.runs import Floats, Runs
-from gansynth.stats.simulation import Design, detectable, simulated
-from gansynth.stats.worth import worth
+from gansynth.metrics.stats.anova import Squares, Variance, components
+from gansynth.metrics.stats.compare import holm
+from gansynth.metrics.stats.inference import Inference
+from gansynth.metrics.stats.runs import Floats, Runs
+from gansynth.metrics.stats.simulation import Design, detectable, simulated
+from gansynth.metrics.stats.worth import worth
 
 LEVEL, POWER = 0.05, 0.8
 DESIGNS = [Design(3, 2, 20), Design(3, 2, 40), Design(5, 2, 20), Design(10, 1, 30)]

@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.asked import build_edits
+from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.integrity import write_bytes_atomic
-from gansynth.phantoms import LABELS, PhantomOptions, load_atlas, make_phantom
-from gansynth.png import outlined, png_bytes, scaled
-from gansynth.schema import OUTSIDE, Case, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.core.schema import OUTSIDE, Case, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.report.png import outlined, png_bytes, scaled
+from gansynth.runtime.files import write_bytes_atomic
+from gansynth.testing.phantoms import LABELS, PhantomOptions, load_atlas, make_phantom
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images" / "conditions"
 SPACING, COUNT = 3.0, 6

@@ -54,7 +54,7 @@ WGAN = (
 
 def dcgan(work: Path, args: argparse.Namespace) -> None:
     """Make phantoms, fit, draw ``interpolation.png`` and ``nearest.png`` in the run."""
-    from gansynth.phantoms import PhantomOptions, write_nnunet_raw
+    from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
 
     data, run = work / "nnUNet_raw" / "Dataset999_Phantom", str(work / "run")
     if not (data / "dataset.json").exists():
@@ -105,7 +105,7 @@ def turing(work: Path, args: argparse.Namespace) -> None:
     """Make phantoms, fit, serve, look at it in windows of several sizes."""
     from playwright.sync_api import sync_playwright
 
-    from gansynth.phantoms import PhantomOptions, write_gliomas
+    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
     for name, spacing in (("fine", 3.0), ("coarse", 5.0)):
         if not (work / name).exists():
@@ -129,7 +129,7 @@ def turing(work: Path, args: argparse.Namespace) -> None:
 
 def read_study(browser: Any, run: Path, names: dict[str, str]) -> None:
     """Serve a session of a run; the first image, as raters see it."""
-    from gansynth.turing import TuringOptions, open_session, prepare_session, serve
+    from gansynth.evaluation.turing import TuringOptions, open_session, prepare_session, serve
 
     shutil.rmtree(run / "session", ignore_errors=True)
     prepare_session(run, run / "session", TuringOptions(n=8, origin="all", show_results=True))
@@ -173,11 +173,11 @@ Lesions = list[tuple[npt.NDArray[np.float64], float]]
 
 def froc(work: Path, args: argparse.Namespace) -> None:
     """Simulate two arms, measure them as ``gansynth detections`` does, draw."""
-    from gansynth.detection.arms import read_arms
-    from gansynth.detection.drawing import draw_froc
-    from gansynth.detection.measuring import measure_arms
-    from gansynth.detection.record import FILE, write_detections
-    from gansynth.detection.tables import markdown
+    from gansynth.metrics.detection.arms import read_arms
+    from gansynth.metrics.detection.drawing import draw_froc
+    from gansynth.metrics.detection.measuring import measure_arms
+    from gansynth.metrics.detection.record import FILE, write_detections
+    from gansynth.metrics.detection.tables import markdown
 
     for seed, (name, bias) in enumerate(ARMS.items(), 1):
         write_detections(work / name / FILE, simulated(bias, seed))
@@ -189,7 +189,7 @@ def froc(work: Path, args: argparse.Namespace) -> None:
 
 def simulated(bias: float, seed: int) -> Any:
     """Detections of an arm; all arms have the same truth."""
-    from gansynth.detection.record import Detections, Seen, Truth
+    from gansynth.metrics.detection.record import Detections, Seen, Truth
 
     truth, rng = np.random.default_rng(0), np.random.default_rng(seed)
     images = []
@@ -220,7 +220,7 @@ def patient_of(rng: np.random.Generator) -> list[Lesions]:
 
 def found_by(bias: float, here: Lesions, rng: np.random.Generator) -> Any:
     """What an arm finds in one slice."""
-    from gansynth.detection.record import Found
+    from gansynth.metrics.detection.record import Found
 
     boxes, odds = [], []
     for box, plain in here:
@@ -250,8 +250,8 @@ AROUND = 14
 
 def lesions(folder: Path, args: argparse.Namespace) -> None:
     """One condition a row: the background, what each stage makes of it, the lesion's outlines."""
-    from gansynth.integrity import write_bytes_atomic
-    from gansynth.png import png_bytes
+    from gansynth.report.png import png_bytes
+    from gansynth.runtime.files import write_bytes_atomic
 
     found = {stage: drawn(folder / f"run-phantoms-{stage}-0") for stage in STAGES}
     conditions = found["copypaste"][0]
@@ -271,10 +271,10 @@ def drawn(folder: Path) -> tuple[list[Any], list[Any]]:
     """The conditions of a run and what it makes of them."""
     from bench_lesion import EDITS, LESIONS
 
-    from gansynth.asking import Asking
-    from gansynth.own_source import open_source
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.core.sample_request import Asking
+    from gansynth.data.opening import open_source
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     run = load_run(folder, "cpu")
     source = open_source(run.request)
@@ -285,7 +285,7 @@ def drawn(folder: Path) -> tuple[list[Any], list[Any]]:
 
 def panel(image: Any, condition: Any, *, lines: bool) -> Picture:
     """One channel in the slice and the square where the new lesion is largest."""
-    from gansynth.png import outlined, scaled
+    from gansynth.report.png import outlined, scaled
 
     plane = int((condition.lesion > 0).sum(axis=(1, 2)).argmax())
     sides = []

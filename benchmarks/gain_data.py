@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     if args.which == "phantoms":
-        from gansynth.phantoms import PhantomOptions, write_gliomas
+        from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
         options = PhantomOptions(spacing_mm=SPACING_MM, channels=("FLAIR", "T1c"))
         write_gliomas(args.out, args.subjects, seed=args.seed, options=options)

@@ -15,9 +15,9 @@ PLANS = "gansynthSmallPlans"
 
 def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) -> Any:
     """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
-    from gansynth.own_source import open_source
-    from gansynth.phantoms import write_nnunet_raw
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.opening import open_source
+    from gansynth.testing.phantoms import write_nnunet_raw
     from gansynth_nnunet.prepare import SmallPlans, prepare
 
     write_nnunet_raw(root / "nnUNet_raw", 10)
@@ -36,8 +36,8 @@ def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) 
 
 def fit_generator(source: Any, folder: Path) -> Path:
     """A generator fitted for two steps: real shapes, channels and cost, no beauty."""
-    from gansynth.fitting import fit
-    from gansynth.reporting import NullReporter
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
 
     settings = {"steps": "2", "width": "8", "d_width": "8"}
     fit("cgan3d", source.request, folder, settings=settings, edits=None, reporter=NullReporter())
@@ -65,7 +65,7 @@ class Host:
         """Seconds each step has waited for its batch, or made it where there are no workers."""
 
     def _mix(self, source: Any, plan: Any) -> None:
-        from gansynth.registry import installed
+        from gansynth.core.registry import installed
 
         adapter: Any = installed().adapter("nnunet")(source)
         plain = self.trainer.get_tr_and_val_datasets

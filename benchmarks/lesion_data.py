@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.schema import FloatArray, LabelArray
-from gansynth.sources.base import Wrapped
+from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.source import Wrapped
 
 BRATS = Path(__file__).resolve().parents[1] / "../shared/data/brats2015_deepmedic"
 SUBJECTS = {
@@ -77,7 +77,7 @@ def data_sets(names: Sequence[str], home: Path, *, subjects: int = 24) -> Iterab
 
 def phantoms(home: Path, subjects: int) -> DataSet:
     """Simulated brains with gliomas, 3 mm."""
-    from gansynth.phantoms import PhantomOptions, write_nnunet_raw
+    from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
 
     raw = home / "phantoms" / "nnUNet_raw"
     options = PhantomOptions(spacing_mm=3.0, channels=("T1c", "FLAIR"))
@@ -133,7 +133,7 @@ def whole(source: Any, space: Any, ids: Sequence[str]) -> list[Shown]:
 
 def around(one: Shown, size: int, rng: np.random.Generator | None = None) -> Shown:
     """A crop around the middle of a lesion, or a little off it."""
-    from gansynth.conditions.geometry import centroid
+    from gansynth.core.geometry import centroid
 
     middle = np.array(centroid(one.lesion))
     if rng is not None:

@@ -38,7 +38,7 @@ class DataSet:
 
 def phantoms(folder: Path, subjects: int = 20, spacing_mm: float = 1.5, seed: int = 0) -> DataSet:
     """Simulated brains with several small metastases, and many slices without."""
-    from gansynth.phantoms import MetastasisOptions, PhantomOptions, write_yolo
+    from gansynth.testing.phantoms import MetastasisOptions, PhantomOptions, write_yolo
 
     file = folder / "data.yaml"
     if not file.exists():

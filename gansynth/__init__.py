@@ -9,20 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gansynth.mixed import mix
-    from gansynth.mixed_batches import mix_batches
-    from gansynth.own_bank import fill_bank, live_bank
-    from gansynth.replaying import replay
+    from gansynth.bank.api import fill_bank, live_bank
+    from gansynth.bank.replay import replay
+    from gansynth.hosts.batchgenerators_loader import mix_batches
+    from gansynth.hosts.torch_dataset import mix
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "fill_bank", "live_bank", "mix", "mix_batches", "replay"]
 
 _HOMES = {
-    "fill_bank": "gansynth.own_bank",
-    "live_bank": "gansynth.own_bank",
-    "mix": "gansynth.mixed",
-    "mix_batches": "gansynth.mixed_batches",
-    "replay": "gansynth.replaying",
+    "fill_bank": "gansynth.bank.api",
+    "live_bank": "gansynth.bank.api",
+    "mix": "gansynth.hosts.torch_dataset",
+    "mix_batches": "gansynth.hosts.batchgenerators_loader",
+    "replay": "gansynth.bank.replay",
 }
 
 

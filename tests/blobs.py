@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gansynth.failures.job import FailureOptions, find_failures
-from gansynth.hookspecs import hookimpl
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.evaluation.failures.job import FailureOptions, find_failures
+from gansynth.runtime.progress import NullReporter
 
 SIDE = 24
 SPACING = (2.0, 1.0, 1.0)

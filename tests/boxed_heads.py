@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import Boxes, Case, FloatArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.core.schema import Boxes, Case, FloatArray, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
 
 EDGE, SKULL = 96, 6
 """Pixels of a slice, and of the skull."""

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 
 # More threads only get in each other's way; torch reads this when it is first imported.
@@ -106,7 +106,7 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None) 
 
 
 def write_raw(folder: Path) -> None:
-    from gansynth.integrity import write_json_atomic
+    from gansynth.runtime.files import write_json_atomic
 
     rng = np.random.default_rng(0)
     for case in CASES:
@@ -204,7 +204,7 @@ def toy_copy(toy_nnunet, tmp_path) -> Toy:
 
 def crop_samples(adapter, n: int, seed: int = 0):
     """Pairs of sample and host arrays: training crops with noise on them, in the host's space."""
-    from gansynth.schema import Sample
+    from gansynth.core.schema import Sample
 
     rng = np.random.default_rng(seed)
     source, pairs = adapter.source, []
@@ -221,7 +221,7 @@ def crop_samples(adapter, n: int, seed: int = 0):
 @pytest.fixture
 def frozen_bank(toy_nnunet, tmp_path):
     """Makes a frozen bank of training crops, as a generator would fill it: ``frozen_bank()``."""
-    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth_nnunet.adapter import NnunetAdapter
     from gansynth_nnunet.source import open_nnunet
 
@@ -256,8 +256,8 @@ def run_cli(monkeypatch) -> Callable[..., Result]:
 @pytest.fixture(scope="module")
 def toy_source():
     """Offers the source kind ``toy`` (``toy:3``, ``toy:2``) to one module's tests."""
-    from gansynth.hookspecs import hookimpl
-    from gansynth.registry import installed
+    from gansynth.core.hookspecs import hookimpl
+    from gansynth.core.registry import installed
     from gansynth.testing import ToySource
 
     @hookimpl
@@ -275,8 +275,8 @@ def toy_source():
 @pytest.fixture(scope="module")
 def toy_fit(toy_source):
     """Fits a tiny ``cgan3d`` on 2D toy cases: ``toy_fit(out, steps=4)``; returns fit's report."""
-    from gansynth.fitting import fit
-    from gansynth.reporting import NullReporter
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
 
     def run(out, *, data="2", generator="cgan3d", own=None, edits=("flip",), **changes):
         tiny = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1} if own is None else own
@@ -340,7 +340,7 @@ def one_line() -> Callable[[int, str, int, Iterable[str]], None]:
 HOLD = """
 import sys
 from pathlib import Path
-from gansynth.run import locked
+from gansynth.sampling.run import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

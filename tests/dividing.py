@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.sources.base import CaseSource
+from gansynth.core.source import CaseSource
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
 from tests.conftest import save_nifti
 
 PEOPLE = 6

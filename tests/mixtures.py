@@ -14,14 +14,14 @@ def toy_bank(tmp_path, monkeypatch):
 
     Every voxel of sample i is 100 + i, and one voxel in eight, in a corner, has the label 1.
     """
-    from gansynth import _mix_plan
-    from gansynth.bank import BankSpec, BankWriter
-    from gansynth.lineage import CaseRecord, Lineage
-    from gansynth.schema import Sample, Schema
+    from gansynth.bank.reader import BankSpec, BankWriter
+    from gansynth.core.lineage import CaseRecord, Lineage
+    from gansynth.core.schema import Sample, Schema
+    from gansynth.hosts import mixture
 
     # Temporary logs are removed at exit, which pytest-xdist's workers leave out.
-    session = _mix_plan._session
-    monkeypatch.setattr(_mix_plan, "_session", lambda log: session(log or tmp_path / "logs"))
+    session = mixture._session
+    monkeypatch.setattr(mixture, "_session", lambda log: session(log or tmp_path / "logs"))
 
     def make(name="bank", *, samples=8, shape=(6, 6, 6), channels=("T1",), frozen=True, **schema):
         told = Schema(

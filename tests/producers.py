@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gansynth.producer import ProducerConfig
+from gansynth.bank.producer_main import ProducerConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ProducerConfig(
@@ -35,8 +35,8 @@ import os, signal, sys, time, types
 from types import SimpleNamespace as Bag
 
 def load_run(folder, device):
-    from gansynth.lineage import Lineage
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.lineage import Lineage
+    from gansynth.core.source import SourceRequest
     generator = Bag(device=Bag(type=device.partition(":")[0]))
     return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
                manifest_sha256="f", edits=("elastic",), device=device,
@@ -49,8 +49,8 @@ class SampleDrawer:
 
     def draw(self, first, count):
         import numpy as np
-        from gansynth.errors import EnvironmentFault
-        from gansynth.schema import Sample
+        from gansynth.runtime.errors import EnvironmentFault
+        from gansynth.core.schema import Sample
         while self.where == "slow" and first:
             time.sleep(60)
         while self.where == "stubborn" and first:
@@ -63,7 +63,7 @@ class SampleDrawer:
         if self.where == "bug":
             raise KeyError("a bug")
         if self.where == "data":
-            from gansynth.errors import DataFault
+            from gansynth.runtime.errors import DataFault
             raise DataFault("labels: not there; look for them")
         if self.where == "memory" and self.device != "cpu":
             import torch
@@ -89,7 +89,7 @@ class Adapter:
     any_size = False
 
     def __init__(self, source):
-        from gansynth.schema import Schema
+        from gansynth.core.schema import Schema
         self.source = source
         names = {"background": 0, "tumour": 1}
         self.schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
@@ -102,9 +102,9 @@ registry = Bag(
     adapter=lambda name: Adapter,
 )
 for name, content in {
-    "gansynth.run": {"load_run": load_run},
-    "gansynth.sampling": {"SampleDrawer": SampleDrawer},
-    "gansynth.registry": {"installed": lambda: registry},
+    "gansynth.sampling.run": {"load_run": load_run},
+    "gansynth.sampling.drawer": {"SampleDrawer": SampleDrawer},
+    "gansynth.core.registry": {"installed": lambda: registry},
 }.items():
     sys.modules[name] = module = types.ModuleType(name)
     module.__dict__.update(content)
@@ -113,8 +113,8 @@ for name, content in {
 HOST = """
 import json, sys, time
 from pathlib import Path
-from gansynth.keeper import Keeper
-from gansynth.producer import ProducerConfig
+from gansynth.bank.supervisor import Keeper
+from gansynth.bank.producer_main import ProducerConfig
 config = ProducerConfig.from_json(json.loads(sys.argv[1]))
 keeper = Keeper.start(config, Path(sys.argv[2]), restarts=0)
 keeper.wait(1, 30)

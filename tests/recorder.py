@@ -1,6 +1,6 @@
 """A reporter that keeps what it was told."""
 
-from gansynth.reporting import NullReporter
+from gansynth.runtime.progress import NullReporter
 
 
 class Recorder(NullReporter):

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gansynth.generator import Generator, GeneratorOptions
-from gansynth.hookspecs import hookimpl
-from gansynth.lesions import LesionContrast, tighten
-from gansynth.registry import installed
-from gansynth.schema import Boxes, Case, Sample
+from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Boxes, Case, Sample
+from gansynth.data.lesion_contrast import LesionContrast
+from gansynth.data.tightening import tighten
 from gansynth.testing import ToySource
 
 

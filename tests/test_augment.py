@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gansynth.augment import ChangeName, DiscriminatorAugment
-from gansynth.errors import UsageFault
-from gansynth.generator import Batch, Stage, Step
+from gansynth.core.generator import Batch, Stage, Step
+from gansynth.nn.diff_augment import ChangeName, DiscriminatorAugment
+from gansynth.runtime.errors import UsageFault
 
 INTENSITY = ("brightness", "contrast", "saturation")
 SPATIAL = ("flip", "rotate90", "translation", "translation_edge", "cutout")

@@ -73,8 +73,8 @@ def test_a_generator_of_other_cases_of_the_same_names_is_refused(toy_copy, fitte
 @pytest.fixture
 def foreign_bank(toy_nnunet, tmp_path):
     """Makes a bank of noise for fold 0 that says, and holds, something else than the data set."""
-    from gansynth.bank import BankSpec, BankWriter
-    from gansynth.schema import Sample
+    from gansynth.bank.reader import BankSpec, BankWriter
+    from gansynth.core.schema import Sample
     from gansynth_nnunet.source import open_nnunet
 
     source = open_nnunet(toy_nnunet.request())

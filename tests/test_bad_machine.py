@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.checkpoint import latest
+from gansynth.training.checkpoint import latest
 
 GANSYNTH = (sys.executable, "-c", "from gansynth_cli.main import main; main()")
 SMALL = ("--device", "cpu", "--set=width=4", "--set=d_width=4", "--set=levels=2")
@@ -119,7 +119,7 @@ def test_a_full_disk_ends_an_import_which_goes_on_later(toy_copy, run_cli, one_l
 HOLD = """
 import sys, time
 from pathlib import Path
-from gansynth.run import locked
+from gansynth.sampling.run import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -202,9 +202,9 @@ def steps(run: Path) -> list[int]:
 # -- the whole way -------------------------------------------------------------------------------
 
 LIAR = '''
-from gansynth.generator import Generator
-from gansynth.hookspecs import hookimpl
-from gansynth.schema import Sample
+from gansynth.core.generator import Generator
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.schema import Sample
 
 
 class Liar(Generator):

@@ -6,8 +6,8 @@ import pytest
 from torch.utils.data import IterableDataset
 
 import gansynth
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.lineage import CaseRecord
+from gansynth.core.lineage import CaseRecord
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 
 ITEMS = 12
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gansynth.bank import (
+from gansynth.bank.reader import (
     BankReader,
     BankSample,
     BankSpec,
@@ -24,9 +24,9 @@ from gansynth.bank import (
     scratch_banks,
     verify_bank,
 )
-from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage
-from gansynth.schema import Boxes, Sample, Schema
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = Schema(
@@ -52,10 +52,10 @@ PRELUDE = """
 import json, os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from gansynth.bank import BankReader, BankSpec, BankWriter, verify_bank
-from gansynth.errors import EnvironmentFault
-from gansynth.lineage import Lineage
-from gansynth.schema import Sample, Schema
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Sample, Schema
 
 def spec(**keys):
     schema = Schema(("T1",), {"background": 0}, (1.0, 1.0, 1.0))
@@ -562,10 +562,10 @@ def room(monkeypatch, tmp_path):
     shared, disk = tmp_path / "shm", tmp_path / "tmp"
     shared.mkdir()
     disk.mkdir()
-    monkeypatch.setattr("gansynth.bank.SHARED_MEMORY", shared)
+    monkeypatch.setattr("gansynth.bank.reader.SHARED_MEMORY", shared)
     monkeypatch.setattr("tempfile.tempdir", str(disk))
     free = {shared: 100, disk: 80}
-    monkeypatch.setattr("gansynth.bank._free", lambda folder: free.get(folder, 1000))
+    monkeypatch.setattr("gansynth.bank.reader._free", lambda folder: free.get(folder, 1000))
     return shared, disk
 
 
@@ -600,7 +600,7 @@ def test_a_bank_cannot_be_placed_in_a_file_nor_where_writing_is_not_permitted(ro
 
 
 def test_without_shared_memory_a_bank_is_placed_on_the_disk(room, monkeypatch, tmp_path):
-    monkeypatch.setattr("gansynth.bank.SHARED_MEMORY", tmp_path / "nowhere")
+    monkeypatch.setattr("gansynth.bank.reader.SHARED_MEMORY", tmp_path / "nowhere")
     folder, said = place_bank("run", 1)
     assert folder.parent == room[1]
     assert "there is no shared memory" in said
@@ -867,7 +867,7 @@ def test_a_live_bank_on_a_full_disk_makes_room_and_gives_up_only_with_its_last_s
     disk.mkdir()
     mount = 'mount -t tmpfs -o size=512k tmpfs "$0" || exit 77; exec "$@"'
     prefix = ("unshare", "-rm", "sh", "-c", mount, str(disk))
-    body = "import gansynth._bank_writer as w; w._SETTLE_SECONDS = w._RETRY_SECONDS = 0.01\n"
+    body = "import gansynth.bank.writer as w; w._SETTLE_SECONDS = w._RETRY_SECONDS = 0.01\n"
     done = run_script(tmp_path, body + SHRINK, disk, prefix=prefix)
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("may not mount a tmpfs here")

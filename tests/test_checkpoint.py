@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from gansynth import checkpoint
-from gansynth.errors import EnvironmentFault, IntegrityFault
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
+from gansynth.training import checkpoint
 
 TENSORS = {"net/g/weight": torch.arange(6.0).reshape(2, 3), "optim/g/g/weight/step": torch.ones(())}
 EMA = {"g/weight": torch.full((2, 3), 0.5)}
@@ -114,7 +114,7 @@ from pathlib import Path
 from typing import Any
 import torch
 from gansynth import checkpoint
-from gansynth.errors import EnvironmentFault
+from gansynth.runtime.errors import EnvironmentFault
 
 folder = Path(sys.argv[1])
 checkpoint.save(folder, 1, {"a": torch.ones(3)}, {"b": torch.ones(3)}, {})

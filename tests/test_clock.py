@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.clock import Clock
-from gansynth.errors import UsageFault
+from gansynth.core.clock import Clock
+from gansynth.runtime.errors import UsageFault
 
 PROCESSES, TICKS = 4, 2000
 

@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import composite_fit, fitting
-from gansynth.composite import part_seed
-from gansynth.composite_fit import fit_composite
-from gansynth.composite_plan import make_plan
-from gansynth.composite_spec import ChainSpec, PerChannel, asked_for, read_chain
-from gansynth.composite_view import View
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.hookspecs import hookimpl
-from gansynth.job import resolve
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run, read_manifest
-from gansynth.sampled import sample_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import Case, Schema
-from gansynth.sources.base import SourceRequest
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Case, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.data.views import View
+from gansynth.fitting import composite_fit
+from gansynth.fitting import fit as fitting
+from gansynth.fitting.composite_fit import fit_composite
+from gansynth.fitting.composite_plan import make_plan
+from gansynth.fitting.composite_spec import ChainSpec, PerChannel, asked_for, read_chain
+from gansynth.fitting.setup import resolve
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.composite import part_seed
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run, read_manifest
+from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
 
 TINY = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "batch_size": 1, "precision": "fp32"}

@@ -11,23 +11,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth import fill_bank, fitting
-from gansynth.bank import BankReader
-from gansynth.composite import part_seed
-from gansynth.composite_fit import fit_composite
-from gansynth.composite_plan import make_plan
-from gansynth.composite_spec import ChainSpec, PerChannel, PerClass, asked_for
-from gansynth.composite_view import View
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.fitting import fit
-from gansynth.hookspecs import hookimpl
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run, read_manifest
-from gansynth.sampled import sample_run
-from gansynth.sampling import SampleDrawer
-from gansynth.show import describe_run
-from gansynth.sources.base import SourceRequest
+from gansynth import fill_bank
+from gansynth.bank.reader import BankReader
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.data.views import View
+from gansynth.fitting import fit as fitting
+from gansynth.fitting.composite_fit import fit_composite
+from gansynth.fitting.composite_plan import make_plan
+from gansynth.fitting.composite_spec import ChainSpec, PerChannel, PerClass, asked_for
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.composite import part_seed
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run, read_manifest
+from gansynth.sampling.sample import sample_run
+from gansynth.sampling.show import describe_run
 from gansynth.testing import ToySource
 
 TINY = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "diversity": False}

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.composite_fit import fit_composite
-from gansynth.composite_spec import PerClass
-from gansynth.own_source import open_source
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.fitting.composite_fit import fit_composite
+from gansynth.fitting.composite_spec import PerClass
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from tests.conftest import DATA
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]

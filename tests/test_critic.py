@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth import checkpoint
-from gansynth.critic import load_critic, realness
-from gansynth.errors import DataFault, IntegrityFault
-from gansynth.integrity import write_json_atomic
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.evaluation.discriminator_scores import load_critic, realness
+from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth.runtime.files import write_json_atomic
 from gansynth.testing import ToySource
+from gansynth.training import checkpoint
 from tests.conftest import content
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def test_weights_that_are_not_the_manifests_are_a_fault(copy):
 
 
 def test_a_discriminator_of_another_plugin_is_a_fault(copy):
-    from gansynth.run import MANIFEST, read_manifest
+    from gansynth.sampling.run import MANIFEST, read_manifest
 
     manifest = read_manifest(copy)
     manifest["options"]["d_norm"] = "none"

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 from gansynth.benchmark import plan
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.lesions import LesionOptions
-from gansynth.filters import BUILT_IN as FILTERS
-from gansynth.registry import installed
-from gansynth.training import FitOptions
+from gansynth.conditions.lesion_placement import LesionOptions
+from gansynth.core.registry import installed
+from gansynth.sampling.filters import BUILT_IN as FILTERS
+from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGANOptions
 from gansynth_copypaste.options import CopyPasteOptions
 from gansynth_cpggan.options import CPGGANOptions

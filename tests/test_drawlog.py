@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from gansynth.drawlog import Counts, DrawLog, Tally, summarise
+from gansynth.bank.draw_log import Counts, DrawLog, Tally, summarise
 
 
 def test_what_was_drawn_is_counted(tmp_path):

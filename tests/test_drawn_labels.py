@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank import BankReader, BankSpec, BankWriter
-from gansynth.curves import read_metrics
-from gansynth.no_host import NoHost
-from gansynth.own_source import open_source
-from gansynth.producer import ProducerConfig, produce
-from gansynth.run import load_run, read_manifest
-from gansynth.sampling import SampleDrawer
-from gansynth.sources.base import SourceRequest
+from gansynth.bank.producer_main import ProducerConfig, produce
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.null_adapter import NoHost
+from gansynth.core.source import SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.report.figures import read_metrics
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run, read_manifest
 from tests.zoo.members import differing, newest
 
 ROOT = Path(__file__).parents[1]

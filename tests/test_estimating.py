@@ -10,16 +10,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gansynth import scaling
-from gansynth.estimating import estimate, forecast, imagined, kinds, parameters, simulate, stretches
-from gansynth.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
-from gansynth.imagining import Watched
-from gansynth.job import resolve
-from gansynth.measuring import measure
-from gansynth.networks import conv3d, lean_norm
-from gansynth.schema import Schema
-from gansynth.sources.base import SourceRequest
-from gansynth.training import FitOptions
+from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
+from gansynth.core.schema import Schema
+from gansynth.core.source import SourceRequest
+from gansynth.fitting import scaling
+from gansynth.fitting.cost import measure
+from gansynth.fitting.cost_estimate import (
+    estimate,
+    forecast,
+    imagined,
+    kinds,
+    parameters,
+    simulate,
+    stretches,
+)
+from gansynth.fitting.fake_tensors import Watched
+from gansynth.fitting.setup import resolve
+from gansynth.nn.networks import conv3d, lean_norm
+from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_cli.commands.fit import lines_of_cost
 from tests.adapters.yolo.conftest import shared_yolo  # noqa: F401  # a fixture

@@ -10,21 +10,21 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gansynth.asking import Asking
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.failures.hosts import by_windows, predicted_files, training_space
-from gansynth.failures.inner import InnerSource, inner_folds
-from gansynth.failures.job import FailureOptions, find_failures
-from gansynth.failures.lesions import Frame, Judged, Lesion, judge, lesions_in
-from gansynth.failures.risk import Risk
-from gansynth.own_source import open_source
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.flat import FlatSource
-from gansynth.sources.folds import read_splits
-from gansynth.space import Space
+from gansynth.conditions.failures_lesions import Frame, Judged, Lesion, judge, lesions_in
+from gansynth.conditions.failures_risk import Risk
+from gansynth.core.sample_request import Asking
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.flat import FlatSource
+from gansynth.data.folds import read_splits
+from gansynth.data.opening import open_source
+from gansynth.evaluation.failures.hosts import by_windows, predicted_files, training_space
+from gansynth.evaluation.failures.inner import InnerSource, inner_folds
+from gansynth.evaluation.failures.job import FailureOptions, find_failures
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, blobs, failures_of
 from tests.conftest import save_nifti
@@ -442,7 +442,7 @@ def test_weights_of_a_case_that_is_held_out_now_are_refused(toy_run):
 
 
 def test_weights_of_another_fold_are_refused(toy_run):
-    from gansynth.failures.file import write_failures
+    from gansynth.conditions.failures_file import write_failures
 
     document = json.loads((toy_run / "f.json").read_text())
     for key in ("format", "version", "sha256"):
@@ -454,7 +454,7 @@ def test_weights_of_another_fold_are_refused(toy_run):
 
 
 def test_a_host_is_checked_before_anything_starts(toy_run):
-    from gansynth.asking_checks import check_injection
+    from gansynth.hosts.checks import check_injection
 
     source = ToySource(2)
     asking = Asking(weights=str(toy_run / "f.json"))

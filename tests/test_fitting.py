@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
-from gansynth.curves import read_metrics
-from gansynth.errors import EnvironmentFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.generator import Generator, GeneratorOptions
-from gansynth.hookspecs import hookimpl
-from gansynth.registry import installed
-from gansynth.run import load_run, read_manifest
-from gansynth.schema import Sample
+from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Sample
+from gansynth.report.figures import read_metrics
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.sampling.run import load_run, read_manifest
 from gansynth.testing import ToySource
 from tests.recorder import Recorder
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.checkpoint import bytes_of
-from gansynth.errors import EnvironmentFault
-from gansynth.job import resolve
-from gansynth.metrics_log import MetricsLog
-from gansynth.sources.base import SourceRequest
-from gansynth.training import train
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.setup import resolve
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.training.checkpoint import bytes_of
+from gansynth.training.loop import train
+from gansynth.training.metrics_log import MetricsLog
 
 REQUEST = SourceRequest("example", "2d")
 SETTINGS = {"steps": "2", "width": "8", "max_width": "16", "n_critic": "1", "precision": "fp32"}

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
-from gansynth.dataset_writer import DatasetWriter
-from gansynth.errors import DataFault, IntegrityFault
-from gansynth.fingerprint import ALIKE, alike, closeness, prints_of, unpacked
-from gansynth.integrity import read_nifti
-from gansynth.lineage import CaseRecord, Lineage, claim, guard, matches
-from gansynth.own_source import open_source
-from gansynth.png import png_bytes
-from gansynth.schema import Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.sources.h5_write import write_h5
-from gansynth.synthetic import is_marked
+from gansynth.core.fingerprint import ALIKE, alike, closeness, prints_of, unpacked
+from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, matches
+from gansynth.core.schema import Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.h5_write import write_h5
+from gansynth.data.opening import open_source
+from gansynth.data.synthetic import is_marked
+from gansynth.report.png import png_bytes
+from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth.runtime.files import read_nifti
+from gansynth.sampling.dataset_writer import DatasetWriter
 from tests.conftest import DATA
 
 SHAPE = (28, 32, 24)
@@ -295,7 +295,7 @@ def test_drawn_pictures_are_marked_and_real_ones_are_not(tmp_path):
 
 
 def test_who_learns_of_drawn_cases_has_seen_what_their_generator_has(samples, toy_run, tmp_path):
-    from gansynth.run import load_run
+    from gansynth.sampling.run import load_run
 
     source = opened(samples, synthetic=str(toy_run))
     theirs = load_run(toy_run, "cpu").lineage

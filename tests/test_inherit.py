@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gansynth import checkpoint
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.fitting import fit
-from gansynth.generator import Generator, GeneratorOptions
-from gansynth.inherit import take_over
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run, read_manifest
-from gansynth.schema import Schema
-from gansynth.sources.base import SourceRequest
+from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.schema import Schema
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.fit import fit
+from gansynth.fitting.warm_start import take_over
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.run import load_run, read_manifest
 from gansynth.testing import ToySource
+from gansynth.training import checkpoint
 from tests.recorder import Recorder
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "batch_size": 1, "precision": "fp32"}
@@ -71,7 +71,7 @@ def tensors(generator: Generator) -> dict[str, Tensor]:
 
 
 def inherited(new: Small, old: Small) -> Any:
-    from gansynth.inherit import named_axes
+    from gansynth.fitting.warm_start import named_axes
 
     return take_over(new, named_axes(old), tensors(old))
 

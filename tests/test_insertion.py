@@ -6,7 +6,16 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from gansynth.insertion import dress, fade, hole, match_rim, poisson, rim_voxels, soft, steps_from
+from gansynth.data.blending import (
+    dress,
+    fade,
+    hole,
+    match_rim,
+    poisson,
+    rim_voxels,
+    soft,
+    steps_from,
+)
 
 RIMS = {2: (2, 4), 3: (1, 3, 2)}
 

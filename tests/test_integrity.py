@@ -14,9 +14,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth import _nifti, integrity
-from gansynth.errors import DataFault, EnvironmentFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.integrity import (
+from gansynth.runtime import files, nifti
+from gansynth.runtime.errors import (
+    DataFault,
+    EnvironmentFault,
+    GansynthError,
+    IntegrityFault,
+    UsageFault,
+)
+from gansynth.runtime.files import (
     path_inside,
     publish_dir,
     read_json,
@@ -68,10 +74,10 @@ def peak_memory_below(limit):
 def decoder(request, monkeypatch):
     """What decompresses: with the extra ``fast``, and without."""
     if request.param == "zlib":
-        monkeypatch.setattr(_nifti, "_IGZIP", None)
+        monkeypatch.setattr(nifti, "_IGZIP", None)
     else:
         pytest.importorskip("isal")
-        assert _nifti._IGZIP is not None
+        assert nifti._IGZIP is not None
 
 
 # -- sound files ---------------------------------------------------------------------------------
@@ -142,8 +148,8 @@ def test_damage_is_called_the_same_whatever_decompresses(tmp_path, monkeypatch):
     pytest.importorskip("isal")
     data = packed(volume((12, 11, 10)))
     words: list[list[str]] = []
-    for fast in (_nifti._IGZIP, None):
-        monkeypatch.setattr(_nifti, "_IGZIP", fast)
+    for fast in (nifti._IGZIP, None):
+        monkeypatch.setattr(nifti, "_IGZIP", fast)
         words.append([])
         for position in range(GZIP_HEADER, len(data), 10):
             damaged = bytearray(data)
@@ -297,7 +303,7 @@ def test_unusable_json_is_a_data_fault(tmp_path, text, said):
 
 
 def test_oversized_json_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(integrity, "MAX_JSON_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 10)
     write_json_atomic(tmp_path / "x.json", {"a": "long enough"})
     with pytest.raises(DataFault, match="larger than 10 bytes"):
         read_json(tmp_path / "x.json")
@@ -368,7 +374,7 @@ def test_nan_never_reaches_a_json_file(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from gansynth.integrity import write_bytes_atomic
+from gansynth.runtime.files import write_bytes_atomic
 for version in range(10**6):
     write_bytes_atomic(Path(sys.argv[1]), bytes([version % 256]) * (1 << 20))
 """

@@ -14,11 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth._segment_file import SegmentFile
-from gansynth.bank import BankReader, BankSample, BankWriter, verify_bank
-from gansynth.errors import DataFault, EnvironmentFault, TrainingFault
-from gansynth.keeper import Keeper, Limits
-from gansynth.pace import Pace, write_pace
+from gansynth.bank.pace import Pace, write_pace
+from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
+from gansynth.bank.segment_file import SegmentFile
+from gansynth.bank.supervisor import Keeper, Limits
+from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.producers import config_of, put_stand_in, wait_until
 
 QUICK = Limits(backoff=0.05, look=0.1)
@@ -180,7 +180,7 @@ def test_a_complete_bank_with_fewer_samples_than_awaited_is_a_training_fault(kee
 
 def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch):
     squeezed = {"squeezed": True, "held": 5}
-    monkeypatch.setattr("gansynth.keeper.read_heartbeat", lambda bank: squeezed)
+    monkeypatch.setattr("gansynth.bank.supervisor.read_heartbeat", lambda bank: squeezed)
     keeper = keep(frozen=False)
     assert wait_until(lambda: keeper._said)
     time.sleep(0.4)

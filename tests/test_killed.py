@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.training import train
+from gansynth.training.loop import train
 from tests.zoo.killing import FIRST_KILL
 from tests.zoo.members import loop, member
 

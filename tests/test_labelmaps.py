@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.labelmaps import LabelPriors, boxes_of
-from gansynth.labelmaps_prior import roughness
-from gansynth.regrid import pick
-from gansynth.schema import OUTSIDE, Schema
+from gansynth.core.resample import pick
+from gansynth.core.schema import OUTSIDE, Schema
+from gansynth.data.label_priors import roughness
+from gansynth.data.label_statistics import LabelPriors, boxes_of
 from tests.conftest import DATA, toy_case
 
 FLAT = Schema(("T1",), {"background": 0, "edema": 1, "core": 2}, (1.0, 1.0), axes="HW")

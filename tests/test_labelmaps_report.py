@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.generator import Generator
-from gansynth.hookspecs import hookimpl
-from gansynth.job import OBSERVED, resolve
-from gansynth.labelmaps import LabelPriors
-from gansynth.labelmaps_report import report_label_maps, warn_of_label_maps
-from gansynth.opening import open_folder
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.run import Run
-from gansynth.schema import Sample
-from gansynth.sources.base import SourceRequest
+from gansynth.core.generator import Generator
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.data.label_statistics import LabelPriors
+from gansynth.fitting.label_report import report_label_maps, warn_of_label_maps
+from gansynth.fitting.opening import open_folder
+from gansynth.fitting.setup import OBSERVED, resolve
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
 from tests.recorder import Recorder
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.admission import reason_of
-from gansynth.lesions import LesionContrast, contrast, contrasts, tighten
-from gansynth.lesions.judging import moved_elsewhere, told_apart
-from gansynth.organ import organ_mask
-from gansynth.schema import Boxes, Case
+from gansynth.core.schema import Boxes, Case
+from gansynth.data.body_mask import organ_mask
+from gansynth.data.lesion_contrast import LesionContrast, moved_elsewhere, told_apart
+from gansynth.data.rims import contrast, contrasts
+from gansynth.data.tightening import tighten
+from gansynth.sampling.admission import reason_of
 from tests.conftest import DATA
 from tests.spots import boxes_of, picture, spotted
 

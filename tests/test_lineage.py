@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from gansynth.errors import IntegrityFault
-from gansynth.lineage import CaseRecord, Lineage, guard, guard_host, guard_split
+from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host, guard_split
+from gansynth.runtime.errors import IntegrityFault
 
 SEEN = Lineage(
     dataset="nnunet:Dataset004_Hippocampus",

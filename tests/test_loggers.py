@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import loggers
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.loggers import Loggers, check_loggers, open_loggers
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.training import loggers
+from gansynth.training.loggers import Loggers, check_loggers, open_loggers
 
 CONFIG = {"generator": "cgan3d", "size": [8, 8], "fit": {"steps": 4, "seed": 0}}
 
@@ -150,7 +150,7 @@ def test_tensorboard_has_the_sheets_and_the_settings(tmp_path, sheet):
 
 def test_tensorboard_is_imported_by_those_who_ask_only():
     code = (
-        "import sys; from pathlib import Path; from gansynth.loggers import open_loggers; "
+        "import sys; from pathlib import Path; from gansynth.training.loggers import open_loggers; "
         "open_loggers([], Path('nowhere'), {}).close(); "
         "print(*sorted({'torch', 'tensorboard', 'wandb', 'mlflow'} & set(sys.modules)))"
     )
@@ -159,7 +159,7 @@ def test_tensorboard_is_imported_by_those_who_ask_only():
 
 
 def test_a_fit_logs_what_metrics_csv_has(tmp_path, run_cli):
-    from gansynth.curves import read_metrics
+    from gansynth.report.figures import read_metrics
 
     small = ("--set=steps=3", "--set=log_every=1", "--set=width=4", "--set=d_width=4")
     run = tmp_path / "run"

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.looking import final_sheets, write_interpolation, write_nearest
-from gansynth.mosaic import EDGE, GAP, LINE, write_mosaic
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.sampled import sample_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import Case, Sample, Schema
-from gansynth.sources.picture_files import read_picture
+from gansynth.core.schema import Case, Sample, Schema
+from gansynth.data.picture_files import read_picture
+from gansynth.report.mosaic import EDGE, GAP, LINE, write_mosaic
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.inspect import final_sheets, write_interpolation, write_nearest
+from gansynth.sampling.run import load_run
+from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
 from tests.zoo.members import member
 
@@ -146,7 +146,7 @@ def test_an_export_of_a_run_names_no_case(fitted_gan, tmp_path):
 
 
 def png() -> Any:
-    from gansynth.picture_export import PngOptions
+    from gansynth.sampling.png_export import PngOptions
 
     return PngOptions(keep_flawed=True)
 

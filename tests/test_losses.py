@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from gansynth import losses
+from gansynth.nn import losses
 
 
 def test_least_squares_of_a_discriminator():

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gansynth import measuring
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.job import resolve
-from gansynth.measuring import fit_into, parse_bytes
-from gansynth.reporting import NullReporter
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.fitting import cost
+from gansynth.fitting.cost import fit_into, parse_bytes
+from gansynth.fitting.setup import resolve
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.progress import NullReporter
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def choose(toy_source, monkeypatch, tmp_path):
         share = edge**3 * width * (0.6 if settings.get("checkpointing") == "true" else 1.0)
         return {"memory_mib": round(100 + 1000 * share), "memory_before_mib": 100}
 
-    monkeypatch.setattr(measuring, "_measure_apart", memory)
-    monkeypatch.setattr(measuring, "SMALLEST_PATCH", 8)
+    monkeypatch.setattr(cost, "_measure_apart", memory)
+    monkeypatch.setattr(cost, "SMALLEST_PATCH", 8)
 
     def run(mib: float, settings: dict[str, str] | None = None) -> dict[str, str]:
         asked = ("cgan3d", TOY, settings or {}, None, "cpu")
@@ -96,7 +96,7 @@ def test_a_patch_that_does_not_fit_is_refused(toy_source, patch):
 def test_training_crops_are_as_large_as_asked_and_samples_are_whole(toy_source):
     settings = {"patch": "[8, 8, 8]", "width": "4", "d_width": "4"}
     job = resolve("cgan3d", TOY, settings, None, "cpu")
-    from gansynth.generator import Stage
+    from gansynth.core.generator import Stage
 
     assert job.batches(0, Stage(), range(2)).image.shape == (2, 2, 8, 8, 8)
     assert job.crops(0, Stage(), range(2)).image.shape == (2, 2, 16, 16, 16)

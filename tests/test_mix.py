@@ -16,9 +16,9 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import gansynth
-from gansynth.drawlog import summarise
-from gansynth.errors import TrainingFault, UsageFault
-from gansynth.mixed import MixedDataset
+from gansynth.bank.draw_log import summarise
+from gansynth.hosts.torch_dataset import MixedDataset
+from gansynth.runtime.errors import TrainingFault, UsageFault
 
 ITEMS = 12
 SHAPE = (6, 6, 6)
@@ -295,8 +295,8 @@ def test_strict_stops_instead(cases, toy_bank):
 
 
 def without_labels(spec, folder: Path) -> Path:
-    from gansynth.bank import BankWriter
-    from gansynth.schema import Sample
+    from gansynth.bank.reader import BankWriter
+    from gansynth.core.schema import Sample
 
     with BankWriter.create(folder, spec) as writer:
         made = {"class": "spotted"}
@@ -308,7 +308,7 @@ def without_labels(spec, folder: Path) -> Path:
 def test_samples_without_labels_are_refused_unless_it_is_said_what_to_make_of_them(
     tmp_path, toy_bank
 ):
-    from gansynth.bank import BankReader
+    from gansynth.bank.reader import BankReader
 
     bare = without_labels(BankReader(toy_bank()).spec, tmp_path / "bare")
     pictures = [(np.zeros((1, *SHAPE), np.float32), "plain") for _ in range(ITEMS)]
@@ -325,7 +325,7 @@ def test_samples_without_labels_are_refused_unless_it_is_said_what_to_make_of_th
 def test_such_samples_that_come_later_are_counted_as_missing(cases, tmp_path, toy_bank):
     from dataclasses import replace
 
-    from gansynth.bank import BankReader, BankWriter
+    from gansynth.bank.reader import BankReader, BankWriter
 
     spec = replace(BankReader(toy_bank()).spec, frozen=False)
     BankWriter.create(tmp_path / "live", spec).close()
@@ -367,8 +367,8 @@ def test_every_call_counts_for_itself_in_a_folder_of_its_own(cases, toy_bank, tm
 
 TEMPORARY = """
 import os
-from gansynth._mix_plan import make_mixture
-from gansynth.mixing import Mixer
+from gansynth.hosts.mixture import make_mixture
+from gansynth.hosts.mixer import Mixer
 mixed = make_mixture(None, "1:0")
 Mixer(mixed.plan).batch(range(3))
 if os.fork() == 0:
@@ -393,7 +393,8 @@ def test_a_temporary_log_goes_with_the_process_that_made_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("imported", "heavy"), [("gansynth", "numpy"), ("gansynth.mixing, gansynth.bank", "torch")]
+    ("imported", "heavy"),
+    [("gansynth", "numpy"), ("gansynth.hosts.mixer, gansynth.bank.reader", "torch")],
 )
 def test_importing_stays_light(imported, heavy):
     code = f"import sys, {imported}; print({heavy!r} in sys.modules)"

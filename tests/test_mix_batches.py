@@ -14,7 +14,7 @@ from batchgenerators.transforms.abstract_transforms import Compose
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 
 import gansynth
-from gansynth.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
 
 PATCH = (8, 8, 8)
 

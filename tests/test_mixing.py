@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth._segment import sample_id, segment_name
-from gansynth.clock import Clock
-from gansynth.drawlog import summarise
-from gansynth.errors import TrainingFault
-from gansynth.mixing import Mixer, MixPlan, Slot
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
+from gansynth.bank.draw_log import summarise
+from gansynth.bank.segment import sample_id, segment_name
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.mixer import Mixer, MixPlan, Slot
+from gansynth.runtime.errors import TrainingFault
 
 HALF, ONLY = Ratio(1, 1), Ratio(0, 1)
 
@@ -200,7 +200,7 @@ def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, 
     assert summarise(log).reasons == {"the bank is stale: its producer has gone": 2}
     for path in bank.iterdir():
         os.utime(path)
-    monkeypatch.setattr("gansynth.mixing._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("gansynth.hosts.mixer._LOOK_SECONDS", 0.0)
     assert kinds(mixed.batch(range(4))).count("s") == 2
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.conditions.lesions import LesionOptions
-from gansynth.errors import UsageFault
-from gansynth.failures.job import FailureOptions
-from gansynth.job import resolve
-from gansynth.options import Needs, OptionModel, SetOptions, idle, read_model, refuse_idle
-from gansynth.registry import installed
-from gansynth.settings import split_settings
-from gansynth.sources.base import SourceRequest
-from gansynth.training import FitOptions, train
+from gansynth.conditions.lesion_placement import LesionOptions
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.evaluation.failures.job import FailureOptions
+from gansynth.fitting.setup import resolve
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import Needs, OptionModel, SetOptions, idle, read_model, refuse_idle
+from gansynth.runtime.settings import split_settings
+from gansynth.training.loop import FitOptions, train
 from gansynth_segmenter.options import SegmenterOptions
 
 ELSEWHERE = {"predictions"}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gansynth.overhead import AT_ONCE, DELAYED, MOST, OverheadMeter
+from gansynth.bank.overhead import AT_ONCE, DELAYED, MOST, OverheadMeter
 
 BUDGET = 0.02
 Array = npt.NDArray[np.float64]

@@ -8,12 +8,12 @@ import psutil
 import pytest
 
 import gansynth
-from gansynth.bank import BankReader, verify_bank
-from gansynth.errors import DataFault, UsageFault
-from gansynth.fitting import fit
-from gansynth.integrity import read_json
-from gansynth.reporting import NullReporter
-from gansynth.sources.base import SourceRequest
+from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_json
+from gansynth.runtime.progress import NullReporter
 from tests.producers import gone, wait_until
 
 QUIET: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}

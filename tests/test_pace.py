@@ -2,7 +2,7 @@
 
 import pytest
 
-from gansynth.pace import PACE, WORK, Pace, log_work, read_pace, read_work, write_pace
+from gansynth.bank.pace import PACE, WORK, Pace, log_work, read_pace, read_work, write_pace
 
 
 def test_a_pace_comes_back(tmp_path):

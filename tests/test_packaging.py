@@ -148,7 +148,9 @@ def test_the_wheel_has_every_file_that_is_no_module():
     packed = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
     found = ROOT.glob("plugins/*/recipes/**/*.yaml")  # and the plans of their papers' tables
     recipes = {path.relative_to(ROOT / "plugins").as_posix() for path in found}
-    templates = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("gansynth/scaffold/templates/*")}
+    templates = {
+        p.relative_to(ROOT).as_posix() for p in ROOT.glob("gansynth/testing/scaffold/templates/*")
+    }
     assert recipes
     assert templates
     assert recipes | templates <= packed

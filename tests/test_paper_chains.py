@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.asking import Asking
-from gansynth.composite_spec import ChainSpec
-from gansynth.composite_view import Labeller
-from gansynth.conditions.base_chain import ChainBase
-from gansynth.conditions.base_source import open_base
-from gansynth.errors import UsageFault
-from gansynth.inherit import label_meanings
-from gansynth.lineage import Lineage
-from gansynth.organ import body_mask, organ_mask
-from gansynth.own_source import open_source
-from gansynth.recipe_fit import fit_recipe
-from gansynth.recipes import find_recipe
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.run import Run, load_run, own_request, read_manifest
-from gansynth.sampled import sample_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import Case, Sample
-from gansynth.sources.base import SourceRequest
+from gansynth.conditions.external_chain import ChainBase
+from gansynth.conditions.external_source import open_base
+from gansynth.core.lineage import Lineage
+from gansynth.core.registry import installed
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import Case, Sample
+from gansynth.core.source import SourceRequest
+from gansynth.data.body_mask import body_mask, organ_mask
+from gansynth.data.opening import open_source
+from gansynth.data.views import Labeller
+from gansynth.fitting.composite_spec import ChainSpec
+from gansynth.fitting.recipe import find_recipe
+from gansynth.fitting.recipe_fit import fit_recipe
+from gansynth.fitting.warm_start import label_meanings
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import Run, load_run, own_request, read_manifest
+from gansynth.sampling.sample import sample_run
 from tests.plugins import paper_data
 from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES
 
@@ -343,8 +343,8 @@ def test_cases_that_a_recipe_cannot_read_are_refused_with_what_it_reads_them_by(
 
 
 def test_a_part_starts_from_an_earlier_one_only(tmp_path):
-    from gansynth.composite_plan import make_plan
-    from gansynth.composite_spec import ChainSpec, PartSpec
+    from gansynth.fitting.composite_plan import make_plan
+    from gansynth.fitting.composite_spec import ChainSpec, PartSpec
 
     late = PartSpec(name="a", generator="cgan3d", init_from="b")
     spec = ChainSpec(parts=(late, PartSpec(name="b", generator="cgan3d")))

@@ -16,12 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
-from gansynth import checkpoint
-from gansynth.curves import read_metrics
-from gansynth.errors import UsageFault
-from gansynth.parallel import Team
-from gansynth.run import read_manifest
-from gansynth.training import train
+from gansynth.report.figures import read_metrics
+from gansynth.runtime.distributed import Team
+from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.run import read_manifest
+from gansynth.training import checkpoint
+from gansynth.training.loop import train
 from tests.zoo.members import ZOO, apart, loop, member, newest, toy_batches
 
 ROOT = Path(__file__).parents[1]

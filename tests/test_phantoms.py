@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.phantoms import (
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.testing.phantoms import (
     CHANNELS,
     LABELS,
     PhantomOptions,
@@ -21,9 +21,9 @@ from gansynth.phantoms import (
     make_phantom,
     write_nnunet_raw,
 )
-from gansynth.phantoms._anatomy import random_warp, resample
-from gansynth.phantoms._phantom import CONTRASTS, JITTER
-from gansynth.phantoms._tumour import choose_seat, push_aside
+from gansynth.testing.phantoms._anatomy import random_warp, resample
+from gansynth.testing.phantoms._phantom import CONTRASTS, JITTER
+from gansynth.testing.phantoms._tumour import choose_seat, push_aside
 
 pytest.importorskip("nilearn", reason="nilearn, which ships the MNI152 maps, is not installed")
 
@@ -77,7 +77,7 @@ def test_shapes_and_types_are_as_documented(phantoms):
 
 def test_another_process_makes_the_same_phantom(phantoms):
     code = (
-        "import hashlib; from gansynth.phantoms import *; "
+        "import hashlib; from gansynth.testing.phantoms import *; "
         "p = make_phantom(3, 0, PhantomOptions(spacing_mm=4.0)); "
         "print(hashlib.sha256(p.image.tobytes() + p.labels.tobytes()).hexdigest())"
     )

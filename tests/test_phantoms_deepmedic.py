@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from gansynth.errors import UsageFault
-from gansynth.phantoms import PhantomOptions, make_phantom, write_deepmedic
+from gansynth.runtime.errors import UsageFault
+from gansynth.testing.phantoms import PhantomOptions, make_phantom, write_deepmedic
 from gansynth_cli.main import cli
 
 pytest.importorskip("nilearn", reason="nilearn, which ships the MNI152 maps, is not installed")

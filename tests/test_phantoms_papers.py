@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner
 from scipy import ndimage
 
-from gansynth.errors import UsageFault
-from gansynth.findings import Checked
-from gansynth.own_source import open_source
-from gansynth.phantoms import (
+from gansynth.core.findings import Checked
+from gansynth.core.registry import installed
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import UsageFault
+from gansynth.testing.phantoms import (
     BRATS_LABELS,
     LABELS,
     TISSUES,
@@ -28,9 +30,7 @@ from gansynth.phantoms import (
     write_livers,
     write_tissues,
 )
-from gansynth.phantoms._folders import draw_labels
-from gansynth.registry import installed
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.testing.phantoms._folders import draw_labels
 from gansynth_cli.main import cli
 
 pytest.importorskip("nilearn", reason="nilearn, which ships the MNI152 maps, is not installed")

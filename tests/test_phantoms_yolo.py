@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
 
-from gansynth.errors import UsageFault
-from gansynth.phantoms import MetastasisOptions, PhantomOptions, make_metastases, write_yolo
-from gansynth.phantoms._yolo import FEWEST_PIXELS
+from gansynth.runtime.errors import UsageFault
+from gansynth.testing.phantoms import MetastasisOptions, PhantomOptions, make_metastases, write_yolo
+from gansynth.testing.phantoms._yolo import FEWEST_PIXELS
 
 pytest.importorskip("nilearn", reason="nilearn, which ships the MNI152 maps, is not installed")
 

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import integrity, picture_export, png
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage
-from gansynth.picture_export import PngOptions, check_export, export_pictures, find_windows
-from gansynth.reporting import NullReporter
-from gansynth.schema import Boxes, Sample, Schema
-from gansynth.sharing import TIME
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.picture_files import read_picture
-from gansynth.sources.pictures import open_pictures
-from gansynth.space import Space
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.picture_files import read_picture
+from gansynth.data.pictures import open_pictures
+from gansynth.report import png
+from gansynth.runtime import files
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling import png_export
+from gansynth.sampling.png_export import PngOptions, check_export, export_pictures, find_windows
+from gansynth.sampling.sharing import TIME
 from gansynth.testing import ToySource
 
 LABELS = {"background": 0, "organ": 2, "lesion": 300}
@@ -365,14 +367,14 @@ def fail_late(error: OSError) -> Callable[..., Any]:
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(picture_export, "png_bytes", fail_late(full))
+    monkeypatch.setattr(png_export, "png_bytes", fail_late(full))
     with pytest.raises(EnvironmentFault, match=r"out: cannot be written: the disk is full"):
         export(tmp_path / "out", Drawer())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_export_left_is_no_obstacle(tmp_path):
-    left = integrity.temporary_beside(tmp_path / "out") / "images"
+    left = files.temporary_beside(tmp_path / "out") / "images"
     left.mkdir(parents=True)
     (left / "sample-9999.png").touch()
     export(tmp_path / "out", Drawer(), n=1)

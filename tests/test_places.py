@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.clock import Clock
-from gansynth.mixing import MixPlan
-from gansynth.places import Places, Table, count_places, whole_parts
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.epoch_plan import Places, Table, count_places, whole_parts
+from gansynth.hosts.mixer import MixPlan
 
 
 def plan_of(

@@ -14,13 +14,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from gansynth.errors import GansynthError, UsageFault
-from gansynth.papers import tables
-from gansynth.papers.commands import said
-from gansynth.ratio import Ratio
-from gansynth.registry import installed
-from gansynth.schedule import choose_cases
-from gansynth.supply import BankSize
+from gansynth.benchmark.papers import tables
+from gansynth.benchmark.papers.commands import said
+from gansynth.core.bank_options import BankSize
+from gansynth.core.ratio import Ratio
+from gansynth.core.registry import installed
+from gansynth.core.schedule import choose_cases
+from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth_cli.main import cli
 from gansynth_deepmedic.shares import share_on_the_fly
 from gansynth_segmenter.options import SegmenterOptions
@@ -36,7 +36,7 @@ TABLES = Path(__file__).parents[1] / "plugins"
 
 @pytest.fixture(scope="module")
 def plans() -> Any:
-    return import_module("gansynth.papers.plan")
+    return import_module("gansynth.benchmark.papers.plan")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from gansynth.generator import Batch, Stage, Step
-from gansynth.pool import ImagePool
+from gansynth.core.generator import Batch, Stage, Step
+from gansynth.nn.image_pool import ImagePool
 
 
 def step(index: int, count: int, first: int = 0, total: int = 0) -> Step:

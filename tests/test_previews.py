@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import previews, training
-from gansynth.space import Placement
+from gansynth.core.space import Placement
+from gansynth.fitting import previews
 from gansynth.testing import ToySource
+from gansynth.training import loop
 
 
 def test_the_first_sheet_does_not_wait_for_its_turn(toy_fit, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "FIRST_PREVIEW", 0.0)
+    monkeypatch.setattr(loop, "FIRST_PREVIEW", 0.0)
     toy_fit(tmp_path, steps=3, sample_every=1000)
     names = sorted(p.name for p in (tmp_path / "samples").glob("step-*.png"))
     assert names == ["step-00000001.png", "step-00000003.png"]

@@ -14,13 +14,13 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.admission import admit, reason_of
-from gansynth.bank import BankReader, BankSpec, BankWriter, verify_bank
-from gansynth.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
-from gansynth.lineage import Lineage
-from gansynth.pace import Pace, read_work, write_pace
-from gansynth.producer import Producer, ProducerConfig, main, produce
-from gansynth.schema import Boxes, Sample, Schema
+from gansynth.bank.pace import Pace, read_work, write_pace
+from gansynth.bank.producer_main import Producer, ProducerConfig, main, produce
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
+from gansynth.sampling.admission import admit, reason_of
 from tests.producers import CONFIG, config_of, gone, killed_host, put_stand_in, wait_until
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0), has_outside=True)
@@ -249,7 +249,7 @@ def test_a_full_live_bank_is_worked_on_within_the_duty(tmp_path):
 
 
 def test_a_producer_shows_that_it_lives_resting_or_drawing(tmp_path, monkeypatch):
-    monkeypatch.setattr("gansynth._produce._BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("gansynth.bank.producer._BEAT_SECONDS", 0.02)
     spec, config = replace(SPEC, **LIVE), replace(CONFIG, batch=2, duty=1e-6, **LIVE)
     beats, began = [], time.monotonic()
 

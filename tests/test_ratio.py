@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.ratio import Ratio, SlotAllocator
+from gansynth.core.ratio import Ratio, SlotAllocator
+from gansynth.runtime.errors import UsageFault
 
 BATCHES = 2000
 

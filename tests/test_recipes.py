@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 import yaml
 
-from gansynth.composite_spec import ChainSpec, PerChannel, PerClass
-from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import Stage
-from gansynth.hookspecs import hookimpl
-from gansynth.job import resolve
-from gansynth.own_source import open_source
-from gansynth.recipe_plan import RecipePlan, plan_recipe
-from gansynth.recipes import find_recipe, read_recipe
-from gansynth.registry import installed
-from gansynth.settings import overlay
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.grid import ORIENTATION
+from gansynth.core.generator import Stage
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.data.grid import ORIENTATION
+from gansynth.data.opening import open_source
+from gansynth.fitting.composite_spec import ChainSpec, PerChannel, PerClass
+from gansynth.fitting.recipe import find_recipe, read_recipe
+from gansynth.fitting.recipe_plan import RecipePlan, plan_recipe
+from gansynth.fitting.setup import resolve
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.settings import overlay
 from gansynth.testing import ToySource
-from gansynth.training import steps_for
+from gansynth.training.loop import steps_for
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(path.stem for path in ROOT.glob("plugins/*/recipes/*.yaml"))

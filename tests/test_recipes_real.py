@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.own_source import open_source
-from gansynth.run import own_request, read_manifest
+from gansynth.data.opening import open_source
+from gansynth.sampling.run import own_request, read_manifest
 from tests.conftest import DATA
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from gansynth import conditions
-from gansynth.conditions.base import Edit
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.generator import Generator
-from gansynth.hookspecs import API_VERSION, hookimpl
-from gansynth.own_source import open_source
-from gansynth.registry import GROUP, KINDS, Registry, installed, load_registry
-from gansynth.sources.base import SourceRequest
+from gansynth.core.edit import Edit
+from gansynth.core.generator import Generator
+from gansynth.core.hookspecs import API_VERSION, hookimpl
+from gansynth.core.registry import GROUP, KINDS, Registry, installed, load_registry
+from gansynth.core.source import SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 GOOD = """
-from gansynth.generator import Generator
-from gansynth.hookspecs import API_VERSION, hookimpl
+from gansynth.core.generator import Generator
+from gansynth.core.hookspecs import API_VERSION, hookimpl
 
 @hookimpl
 def register_generators(register):
@@ -123,10 +123,18 @@ def test_every_built_in_edit_loads_under_its_own_name(alone):
 
 
 NONSENSE = [
-    ("generators", dict, "returned the class dict, expected a subclass of gansynth.generator.Gen"),
+    (
+        "generators",
+        dict,
+        "returned the class dict, expected a subclass of gansynth.core.generator.Gen",
+    ),
     ("generators", Generator, "Generator lacks networks, phases, sample"),
-    ("adapters", "nnunet", "returned 'nnunet', expected a subclass of gansynth.adapter.Adapter"),
-    ("edits", None, "returned None, expected a subclass of gansynth.conditions.base.Edit"),
+    (
+        "adapters",
+        "nnunet",
+        "returned 'nnunet', expected a subclass of gansynth.core.adapter.Adapter",
+    ),
+    ("edits", None, "returned None, expected a subclass of gansynth.core.edit.Edit"),
     ("sources", 7, "returned 7, expected a function"),
     ("checks", [], "expected a function"),
     ("metrics", {}, "expected a function"),
@@ -238,7 +246,7 @@ def test_broken_distributions_are_a_warning_and_a_row_each_and_no_more(strangers
 
 
 def test_a_warning_comes_once_in_a_process(strangers):
-    done = strangers("from gansynth.registry import installed; installed(); installed()")
+    done = strangers("from gansynth.core.registry import installed; installed(); installed()")
     assert done.stderr.count("SystemExit: 9") == 1
 
 
@@ -334,7 +342,7 @@ def test_an_empty_registry_knows_every_kind():
 
 def test_finding_plugins_imports_nothing_heavy():
     code = (
-        "import sys; from gansynth.registry import installed; installed(); "
+        "import sys; from gansynth.core.registry import installed; installed(); "
         "print(*sorted({'torch', 'nnunetv2', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run(

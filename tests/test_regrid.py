@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.regrid import pick, resample
+from gansynth.core.resample import pick, resample
 
 EDGES = st.tuples(*[st.integers(1, 12)] * 3)
 
@@ -149,7 +149,7 @@ def test_what_comes_back_is_a_copy(shape, nearest):
 
 def test_neither_torch_nor_scipy_is_imported():
     code = (
-        "import sys, numpy as np; from gansynth.regrid import resample; "
+        "import sys, numpy as np; from gansynth.core.resample import resample; "
         "resample(np.zeros((1, 4, 4)), np.zeros((4, 4), np.int16), (2, 8)); "
         "sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
     )

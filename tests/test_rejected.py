@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth._produce import ProducerConfig, produce
-from gansynth.bank import BankSpec, BankWriter
-from gansynth.errors import DataFault, TrainingFault
-from gansynth.lineage import Lineage
-from gansynth.rejected import EACH, LINES, MOST, Rejected, picture
-from gansynth.schema import Boxes, Sample, Schema
-from gansynth.sources.picture_files import read_picture
+from gansynth.bank.producer import ProducerConfig, produce
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.bank.rejected import EACH, LINES, MOST, Rejected, picture
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.data.picture_files import read_picture
+from gansynth.runtime.errors import DataFault, TrainingFault
 from tests.spots import boxes_of, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))
@@ -56,8 +56,8 @@ def test_its_boxes_are_drawn(tmp_path):
 
 def test_only_the_first_of_each_reason_and_so_many_in_all_are_kept(tmp_path, monkeypatch):
     assert (EACH, MOST) == (32, 200)
-    monkeypatch.setattr("gansynth.rejected.EACH", 3)
-    monkeypatch.setattr("gansynth.rejected.MOST", 8)
+    monkeypatch.setattr("gansynth.bank.rejected.EACH", 3)
+    monkeypatch.setattr("gansynth.bank.rejected.MOST", 8)
     kept = keeper(tmp_path)
     for index in range(20):
         kept.keep(sample(), DataFault(f"{'abcd'[index % 4]} is wrong, expected right"), index)

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from gansynth.reporting import NullReporter, RichReporter, clock_text
+from gansynth.runtime.progress import NullReporter, RichReporter, clock_text
 
 
 class Terminal(io.StringIO):
@@ -29,7 +29,7 @@ class Clock:
 
 SHOWN = """
 import sys
-from gansynth.reporting import RichReporter
+from gansynth.runtime.progress import RichReporter
 losses = {"G": 0.4123, "D": 0.5199} | {f"loss{n}": n / 7 for n in range(20)}
 with RichReporter().task(150, "fit", 53) as task:
     for step in range(22):
@@ -192,7 +192,7 @@ def test_the_null_reporter_is_silent(capsys):
 
 def test_without_a_terminal_rich_is_not_imported():
     code = (
-        "import sys; from gansynth.reporting import RichReporter; r = RichReporter()\n"
+        "import sys; from gansynth.runtime.progress import RichReporter; r = RichReporter()\n"
         "r.say('x')\nwith r.task(1, 't') as t: t.advance()\nprint('rich' in sys.modules)"
     )
     done = subprocess.run(

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth import checkpoint
-from gansynth.errors import IntegrityFault
-from gansynth.generator import Generator
-from gansynth.shelf import Callbacks
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
+from gansynth.core.generator import Generator
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.runtime.errors import IntegrityFault
 from gansynth.testing import ToySource
-from gansynth.training import FitOptions, train
+from gansynth.training import checkpoint
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2}

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.drawlog import Counts
-from gansynth.errors import TrainingFault
-from gansynth.ratio import Ratio
-from gansynth.reuse import foreseen
-from gansynth.sessions import outcome_of
-from gansynth.supply import BankSize, Pacing
-from gansynth.supplying import HEAD_START_SECONDS, Demand, Supply
+from gansynth.bank.draw_log import Counts
+from gansynth.bank.reuse import foreseen
+from gansynth.bank.supply import HEAD_START_SECONDS, Demand, Supply
+from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.record import outcome_of
+from gansynth.runtime.errors import TrainingFault
 
 HALF = Ratio(1, 1)
 

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gansynth.curves import read_metrics
-from gansynth.errors import TrainingFault
-from gansynth.hookspecs import hookimpl
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.shelf import Callbacks
-from gansynth.training import train
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.report.figures import read_metrics
+from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import train
 from tests.zoo.members import ZOO, ZooSource, differing, loop, member, newest, toy_batches
 from tests.zoo.paired import MMGAN
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.run import load_run, locked, manifest_sha256, read_manifest
-from gansynth.schema import Condition
+from gansynth.core.schema import Condition
+from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.sampling.run import load_run, locked, manifest_sha256, read_manifest
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from gansynth import replay
-from gansynth.conditions.asked import build_edits
-from gansynth.dataset_writer import DatasetWriter
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.own_source import open_source
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.sampled import replay_run, sample_run
-from gansynth.sampling import SampleDrawer, check_source
-from gansynth.schema import Boxes, Schema
-from gansynth.sources.base import SourceRequest
-from gansynth.space import Space
+from gansynth.conditions.requested_edits import build_edits
+from gansynth.core.schema import Boxes, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.dataset_writer import DatasetWriter
+from gansynth.sampling.drawer import SampleDrawer, check_source
+from gansynth.sampling.run import load_run
+from gansynth.sampling.sample import replay_run, sample_run
 from gansynth.testing import ToySource
 
 SPACING = (3.0, 1.5, 0.75)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.ratio import Ratio
-from gansynth.schedule import Mix, Schedule, choose_cases
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Mix, Schedule, choose_cases
+from gansynth.runtime.errors import UsageFault
 
 ALL_REAL, HALF, ONLY = Ratio(1, 0), Ratio(1, 1), Ratio(0, 1)
 

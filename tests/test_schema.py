@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault
-from gansynth.schema import OUTSIDE, Boxes, Case, Sample, Schema, content_hash
+from gansynth.core.schema import OUTSIDE, Boxes, Case, Sample, Schema, content_hash
+from gansynth.runtime.errors import DataFault
 
 BRAIN = Schema(
     channels=("T1", "FLAIR"),

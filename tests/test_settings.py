@@ -3,9 +3,9 @@
 import pytest
 from pydantic import BaseModel, Field, model_validator
 
-from gansynth.errors import UsageFault
-from gansynth.settings import parse, split_settings
-from gansynth.training import FitOptions
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.settings import parse, split_settings
+from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGANOptions
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from gansynth.curves import read_metrics, write_curves
-from gansynth.mosaic import write_mosaic
-from gansynth.png import outlined
-from gansynth.schema import Boxes, Case, Sample, Schema
-from gansynth.sheets import (
+from gansynth.core.schema import Boxes, Case, Sample, Schema
+from gansynth.data.picture_files import read_picture
+from gansynth.report.figures import read_metrics, write_curves
+from gansynth.report.mosaic import write_mosaic
+from gansynth.report.png import outlined
+from gansynth.report.sheets import (
     _columns,
     boxes_at,
     colour_of,
@@ -20,7 +21,6 @@ from gansynth.sheets import (
     write_overlays,
     write_sheet,
 )
-from gansynth.sources.picture_files import read_picture
 from gansynth.testing import ToySource
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.errors import DataFault
-from gansynth.show import describe_run
+from gansynth.runtime.errors import DataFault
+from gansynth.sampling.show import describe_run
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import signal
 
-from gansynth.signals import on_sigterm
+from gansynth.runtime.signals import on_sigterm
 
 
 def test_a_forked_child_dies_of_sigterm_whatever_its_parent_does_with_it():

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.errors import UsageFault
-from gansynth.regrid import crop_pad
-from gansynth.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.space import FOREGROUND_SHARE, Placement, Space
+from gansynth.core.resample import crop_pad
+from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
+from gansynth.core.space import FOREGROUND_SHARE, Placement, Space
+from gansynth.runtime.errors import UsageFault
 from gansynth.testing.adapters import cut
 
 SCHEMA = Schema(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gansynth.schema import Boxes, Case, Sample
-from gansynth.space import Space
+from gansynth.core.schema import Boxes, Case, Sample
+from gansynth.core.space import Space
 
 SPACES = {
     "native": Space(),

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.errors import UsageFault
-from gansynth.regrid import crop_edge, resample
-from gansynth.schema import OUTSIDE, Boxes, Case, Sample, Schema
-from gansynth.space import Placement, Space
+from gansynth.core.resample import crop_edge, resample
+from gansynth.core.schema import OUTSIDE, Boxes, Case, Sample, Schema
+from gansynth.core.space import Placement, Space
+from gansynth.runtime.errors import UsageFault
 from gansynth.testing.adapters import cut
 
 SHIN = Space("resample", (54, 128, 128), frame=(108, 256, 256), pad_label=0)

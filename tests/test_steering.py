@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth._bank_spec import HEARTBEAT
-from gansynth.overhead import Overhead
-from gansynth.pace import PACE, WORK, Pace, log_work, read_pace
-from gansynth.steering import Steering
-from gansynth.supply import Pacing
+from gansynth.bank.overhead import Overhead
+from gansynth.bank.pace import PACE, WORK, Pace, log_work, read_pace
+from gansynth.bank.spec import HEARTBEAT
+from gansynth.bank.throttle import Steering
+from gansynth.core.bank_options import Pacing
 
 
 class Loop:

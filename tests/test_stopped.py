@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from gansynth.curves import read_metrics
-from gansynth.run import read_manifest
-from gansynth.shelf import Callbacks
-from gansynth.signals import SAME_REQUEST, Interrupted, stop_request
-from gansynth.training import train
+from gansynth.report.figures import read_metrics
+from gansynth.runtime.signals import SAME_REQUEST, Interrupted, stop_request
+from gansynth.sampling.run import read_manifest
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import train
 from tests.zoo.members import differing, loop, member, newest, toy_batches
 
 ROOT = Path(__file__).parents[1]

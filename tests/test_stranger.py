@@ -19,22 +19,22 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth import doctor
-from gansynth.adapter import Injection
-from gansynth.filters.base import Learning
-from gansynth.hookspecs import API_VERSION
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.recipes import read_recipe
-from gansynth.registry import KINDS as REGISTRY_KINDS
-from gansynth.registry import Registry, installed
-from gansynth.reporting import NullReporter
-from gansynth.scaffold.project import KINDS, plan_project, write_project
-from gansynth.schema import Sample
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
+from gansynth.core.adapter import Injection
+from gansynth.core.filter import Learning
+from gansynth.core.hookspecs import API_VERSION
+from gansynth.core.ratio import Ratio
+from gansynth.core.registry import KINDS as REGISTRY_KINDS
+from gansynth.core.registry import Registry, installed
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.fitting.recipe import read_recipe
+from gansynth.hosts import doctor
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource, check_adapter, check_generator
+from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
 
 ROOT = Path(__file__).parents[1]
 LINES = 60
@@ -189,7 +189,9 @@ def test_the_example_of_an_adapter_can_be_started(example):
 
 
 def test_the_example_of_inject_mixes(toy_bank):
-    (code,) = re.findall(r"```python\n(from gansynth.mixing import Mixer\n.*?)```", GUIDE, re.S)
+    (code,) = re.findall(
+        r"```python\n(from gansynth.hosts.mixer import Mixer\n.*?)```", GUIDE, re.S
+    )
     names: dict[str, Any] = {}
     exec(compile(code, "docs/plugins.md, inject", "exec"), names)
     mixed = names["Mixed"](["real"] * 8, MixPlan(toy_bank(), Ratio(1, 1)), 2)
@@ -254,7 +256,7 @@ def test_the_example_of_a_recipe_fits_its_generator(example, tmp_path):
 
 
 def test_what_the_guide_says_of_the_interface_is_so():
-    assert f"`gansynth.hookspecs.API_VERSION`, now {API_VERSION}." in GUIDE
+    assert f"`gansynth.core.hookspecs.API_VERSION`, now {API_VERSION}." in GUIDE
     public = GUIDE.partition("**Public**")[2].partition("Anything else")[0]
     for module in re.findall(r"`(gansynth\.[\w.]+)`", public):
         importlib.import_module(module)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.supply import BankSize, Pacing
+from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.runtime.errors import UsageFault
 
 
 @pytest.mark.parametrize(

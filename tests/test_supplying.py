@@ -2,7 +2,7 @@
 
 import pytest
 
-from gansynth.supplying import Supply
+from gansynth.bank.supply import Supply
 
 
 class CutShort:

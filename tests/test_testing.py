@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.adapter import Adapter, HostArrays, Injection, Outcome
-from gansynth.bank import BankReader
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.generator import Generator, GeneratorOptions, Phase
-from gansynth.mixing import Mixer
-from gansynth.ratio import Ratio
-from gansynth.schema import OUTSIDE, Sample
+from gansynth.bank.reader import BankReader
+from gansynth.core.adapter import Adapter, HostArrays, Injection, Outcome
+from gansynth.core.generator import Generator, GeneratorOptions, Phase
+from gansynth.core.ratio import Ratio
+from gansynth.core.schema import OUTSIDE, Sample
+from gansynth.hosts.mixer import Mixer
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.testing import CheckReport, ToySource, check_adapter, check_generator
 from gansynth.testing.toy import MEANS, TEXTURE, label_share, smooth_noise
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.schema import Boxes
+from gansynth.core.schema import Boxes
 from gansynth.testing import check_generator
 from tests.spots import Spots, boxes_of
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.own_source import open_source
-from gansynth.registry import installed
+from gansynth.core.registry import installed
+from gansynth.data.opening import open_source
 from gansynth.testing import check_adapter, check_generator
 
 QUICK = (

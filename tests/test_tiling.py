@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth import tiling
-from gansynth.networks import UNetGenerator, UNetStyle
-from gansynth.networks.blocks import strides_for
-from gansynth.tiling import cut, draw_tiled, tile_edge, tiled, tiles
+from gansynth.nn import tiled_inference
+from gansynth.nn.networks import UNetGenerator, UNetStyle
+from gansynth.nn.networks.blocks import strides_for
+from gansynth.nn.tiled_inference import cut, draw_tiled, tile_edge, tiled, tiles
 
 STYLES: list[tuple[tuple[int, ...], int, dict[str, Any]]] = [
     ((26, 21, 19), 3, {}),
@@ -82,7 +82,7 @@ def test_statistics_of_each_tile_by_itself_would_leave_seams():
         whole = net(condition, latents)
         shapes = net.noise_shapes(size)
 
-        def alone(window: tiling.Window) -> torch.Tensor:
+        def alone(window: tiled_inference.Window) -> torch.Tensor:
             here = []
             for latent, shape in zip(latents, shapes, strict=True):
                 scale = [-(-n // m) for n, m in zip(size, shape, strict=True)]
@@ -128,7 +128,7 @@ def test_and_even_when_drawing_fails():
     net = network((18, 17))
     condition, latents = problem(net, (18, 17))
 
-    def broken(window: tiling.Window) -> torch.Tensor:
+    def broken(window: tiled_inference.Window) -> torch.Tensor:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -160,6 +160,6 @@ def test_tiled_puts_every_piece_in_its_place():
 def test_tiles_are_taken_where_asked_for_or_needed():
     net = network((16, 16, 16))
     assert tile_edge(net, (64, 64, 64), 0) == 0
-    assert tile_edge(net, (1024, 512, 512), 0) == tiling.EDGE
+    assert tile_edge(net, (1024, 512, 512), 0) == tiled_inference.EDGE
     assert tile_edge(net, (64, 64, 64), 32) == 32
     assert tile_edge(net, (30, 30, 30), 32) == 0

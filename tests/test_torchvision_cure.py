@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth import torchvision_cure
+from gansynth.runtime import torchvision_compat
 
 
 @pytest.mark.parametrize(("count", "threshold"), [(0, 0.5), (1, 0.5), (400, 0.5), (400, 0.3)])
@@ -13,7 +13,7 @@ def test_suppression_is_greedy_and_stable(count, threshold):
     corner, size = rng.uniform(0, 40, (count, 2)), rng.uniform(0, 20, (count, 2))
     boxes = np.hstack([corner, corner + size]).astype(np.float32)
     scores = np.round(rng.random(count), 1).astype(np.float32)  # with many equal ones
-    kept = torchvision_cure.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold)
+    kept = torchvision_compat.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold)
     assert kept.tolist() == greedy(boxes, scores, threshold)
 
 
@@ -34,7 +34,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_torchvision_itself_suppresses_alike():
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     from torchvision.ops import batched_nms
 
     rng = np.random.default_rng(1)
@@ -44,7 +44,7 @@ def test_torchvision_itself_suppresses_alike():
     kept = batched_nms(boxes, scores, classes, 0.5)
     apart = [
         np.flatnonzero(classes == c)[
-            torchvision_cure.nms(boxes[classes == c], scores[classes == c], 0.5)
+            torchvision_compat.nms(boxes[classes == c], scores[classes == c], 0.5)
         ]
         for c in (0, 1)
     ]

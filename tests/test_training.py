@@ -14,15 +14,16 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gansynth import checkpoint, training
-from gansynth.curves import read_metrics
-from gansynth.errors import IntegrityFault, TrainingFault
-from gansynth.generator import Batch, Generator, GeneratorOptions, Phase, Stage
-from gansynth.metrics_log import short_losses
-from gansynth.reporting import NullReporter
-from gansynth.schema import Schema
-from gansynth.shelf import Callbacks
-from gansynth.training import FitOptions, _stage_at, train
+from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage
+from gansynth.core.schema import Schema
+from gansynth.report.figures import read_metrics
+from gansynth.runtime.errors import IntegrityFault, TrainingFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.training import checkpoint
+from gansynth.training import loop as training
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import FitOptions, _stage_at, train
+from gansynth.training.metrics_log import short_losses
 
 
 class Duel(Generator):

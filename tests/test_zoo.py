@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth import learner, training
-from gansynth.curves import read_metrics
-from gansynth.errors import UsageFault
-from gansynth.generator import Stage
-from gansynth.schema import Condition
-from gansynth.shelf import Callbacks
-from gansynth.signals import Interrupted
-from gansynth.training import train
+from gansynth.core.generator import Stage
+from gansynth.core.schema import Condition
+from gansynth.report.figures import read_metrics
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.signals import Interrupted
+from gansynth.training import loop as training
+from gansynth.training import state
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import train
 from tests.zoo.members import (
     ZOO,
     StopAfter,
@@ -101,7 +102,7 @@ def test_the_same_seed_draws_the_same_sample_in_any_company(name):
 
 def test_the_loop_has_no_branch_of_any_gans_own():
     """It knows generators by their contract alone: no class is asked for, no loss imported."""
-    for module in (training, learner):
+    for module in (training, state):
         source = inspect.getsource(module)
         assert "isinstance" not in source
         assert "generator.name" not in source

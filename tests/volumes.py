@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gansynth.hookspecs import hookimpl
-from gansynth.registry import installed
-from gansynth.schema import Case, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Case, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
 
 SHAPE = (12, 16, 16)
 

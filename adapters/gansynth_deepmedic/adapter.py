@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gansynth.adapter import (
+from gansynth.bank.placement import BankPlan, plan_bank
+from gansynth.bank.supply import REJECTED, read_patience
+from gansynth.core.adapter import (
     Adapter,
     Content,
     DoctorRequest,
@@ -19,20 +21,18 @@ from gansynth.adapter import (
     Mix,
     Outcome,
 )
-from gansynth.bank_plan import BankPlan, plan_bank
-from gansynth.doctor import Line
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import disk_errors
-from gansynth.lineage import CaseRecord
-from gansynth.measures.account import asked_regions
-from gansynth.measures.predictions import Prediction
-from gansynth.mixing import MixPlan
-from gansynth.reporting import Reporter
-from gansynth.schema import Sample
-from gansynth.sessions import check_new_folder, usual_output
-from gansynth.sources.base import CaseSource
-from gansynth.supply import BankSize
-from gansynth.supplying import REJECTED, read_patience
+from gansynth.core.bank_options import BankSize
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.schema import Sample
+from gansynth.core.source import CaseSource
+from gansynth.hosts.doctor import Line
+from gansynth.hosts.mixer import MixPlan
+from gansynth.hosts.record import check_new_folder, usual_output
+from gansynth.metrics.segmentation.account import asked_regions
+from gansynth.metrics.segmentation.predictions import Prediction
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors
+from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.bank_size import sample_bytes
 from gansynth_deepmedic.config import RUNS, SETTINGS, Choices
 from gansynth_deepmedic.drawn import DrawnCases
@@ -193,7 +193,7 @@ class DeepMedicAdapter(Adapter):
         """
         self.validate()
         job = self._checked_job(injection, settings, options)
-        from gansynth.run import locked
+        from gansynth.sampling.run import locked
 
         with disk_errors(job.output):
             job.output.mkdir(parents=True, exist_ok=True)
@@ -259,7 +259,7 @@ class DeepMedicAdapter(Adapter):
         """
         if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
             return None
-        from gansynth.run import read_manifest
+        from gansynth.sampling.run import read_manifest
 
         size = sample_bytes(read_manifest(injection.run), self.host)
         return plan_bank(injection, len(self.source.train_ids), size)

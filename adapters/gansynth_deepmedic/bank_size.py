@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, Literal
 
-from gansynth.space import Space
+from gansynth.core.space import Space
 from gansynth_deepmedic.source import DeepMedicSource
 
 SAYS = 4096

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.errors import DataFault, GansynthError, IntegrityFault
-from gansynth.integrity import read_json
-from gansynth.sources.listing import SPLITS, SUBJECTS, Entry, Fault, VolumeSet, stem
+from gansynth.data.listing import SPLITS, SUBJECTS, Entry, Fault, VolumeSet, stem
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
+from gansynth.runtime.files import read_json
 from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
 from gansynth_deepmedic.folds import known_names
 from gansynth_deepmedic.order import SLOTS

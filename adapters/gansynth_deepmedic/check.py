@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.errors import DataFault, EnvironmentFault, GansynthError
-from gansynth.findings import Checked, Finding
-from gansynth.integrity import Header, Volume, read_nifti, read_nifti_header
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.check import (
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.source import SourceRequest
+from gansynth.data.check import (
     Seen,
     check_folds,
     check_values,
@@ -21,8 +19,10 @@ from gansynth.sources.check import (
     same_content,
     unused_labels,
 )
-from gansynth.sources.folds import folds_of, subjects_of
-from gansynth.sources.pairs import AFFINE_TOLERANCE, affine_difference
+from gansynth.data.folds import folds_of, subjects_of
+from gansynth.data.pairs import AFFINE_TOLERANCE, affine_difference
+from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
+from gansynth.runtime.files import Header, Volume, read_nifti, read_nifti_header
 from gansynth_deepmedic.cases import Cases
 from gansynth_deepmedic.configs import Listed, TrainConfig
 from gansynth_deepmedic.options import DeepMedicOptions

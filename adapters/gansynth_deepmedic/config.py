@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.errors import UsageFault
-from gansynth.options import Needs, refuse_idle, refuse_unaugmented
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import Needs, refuse_idle, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.engine.settings import SETTINGS as OF_TORCH
 from gansynth_deepmedic.order import Engine
 
 if TYPE_CHECKING:
-    from gansynth.schema import Schema
+    from gansynth.core.schema import Schema
     from gansynth_deepmedic.model_config import ModelConfig
     from gansynth_deepmedic.program import Program
 
@@ -207,7 +207,7 @@ class Choices:
     def gpus(self) -> tuple[int, ...]:
         """CUDA devices that the program has for itself."""
         if self.engine == "torch":
-            from gansynth.precision import pick_device
+            from gansynth.runtime.devices import pick_device
 
             picked = pick_device(self.own.get("device", "auto"))
             return (picked.index or 0,) if picked.type == "cuda" else ()

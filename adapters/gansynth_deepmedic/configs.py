@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.keys import Keys
 from gansynth_deepmedic.lists import Listed, Part, read_part
 from gansynth_deepmedic.literals import read_literals

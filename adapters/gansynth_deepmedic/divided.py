@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansynth.errors import UsageFault
-from gansynth.integrity import disk_errors
-from gansynth.sources.divided import divide, table_text, write_small
-from gansynth.sources.subjects import Split
+from gansynth.data.divided import divide, table_text, write_small
+from gansynth.data.subjects import Split
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import disk_errors
 from gansynth_deepmedic.configs import ON_VOLUMES
 from gansynth_deepmedic.files import MISSING
 from gansynth_deepmedic.folds import CASES, CONFIG, fold_folder
@@ -27,7 +27,7 @@ from gansynth_deepmedic.layout import (
 )
 
 if TYPE_CHECKING:
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
     from gansynth_deepmedic.source import DeepMedicSource
 
 MAPS_VALIDATION = "weightedMapsForSamplingEachCategoryVal"

@@ -10,12 +10,12 @@ from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.adapter import Injection
-from gansynth.bank import BankReader
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.export_bank import origin_of
-from gansynth.space import Space
-from gansynth.supply import BankSize
+from gansynth.bank.reader import BankReader
+from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.core.space import Space
+from gansynth.hosts.export import origin_of
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth_deepmedic.layout import MAPS, TRAIN
 from gansynth_deepmedic.shares import Share, share_on_disk
 from gansynth_deepmedic.source import DeepMedicSource
@@ -179,7 +179,7 @@ def generator_space(injection: Injection) -> Space:
     Raises:
         UsageFault: no run of one is named.
     """
-    from gansynth.run import read_manifest
+    from gansynth.sampling.run import read_manifest
 
     if injection.run is None:
         raise UsageFault(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.divided import FILE
-from gansynth.sources.subjects import read_column
+from gansynth.core.source import SourceRequest
+from gansynth.data.divided import FILE
+from gansynth.data.subjects import read_column
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.configs import Listed, TrainConfig
 
 CONFIG = "trainConfig.cfg"

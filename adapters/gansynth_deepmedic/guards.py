@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.adapter import Injection
-from gansynth.asking_checks import check_injection, check_labelled
-from gansynth.errors import DataFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
-from gansynth.schema import Sample
-from gansynth.sessions import Origin, describe_bank, describe_generator
-from gansynth.space import Space
+from gansynth.core.adapter import Injection
+from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.core.schema import Sample
+from gansynth.core.space import Space
+from gansynth.hosts.checks import check_injection, check_labelled
+from gansynth.hosts.record import Origin, describe_bank, describe_generator
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.insertion import RIM, misfit, seat_of
 from gansynth_deepmedic.source import DeepMedicSource
 
@@ -83,7 +83,7 @@ def _open_run(
     source: DeepMedicSource,
     held_out: Sequence[CaseRecord],
 ) -> Origin:
-    from gansynth.run import check_weights, read_manifest
+    from gansynth.sampling.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "DeepMedic", edits)
@@ -125,7 +125,7 @@ def check_space(folder: Path, manifest: Mapping[str, Any], source: DeepMedicSour
 
 
 def _open_bank(folder: Path, source: DeepMedicSource, held_out: Sequence[CaseRecord]) -> Origin:
-    from gansynth.bank import BankReader, verify_bank
+    from gansynth.bank.reader import BankReader, verify_bank
 
     reader = BankReader(folder)
     _guard(reader.spec.lineage, source, held_out, "bank")
@@ -147,8 +147,8 @@ def check_samples(folder: Path, source: DeepMedicSource) -> None:
         DataFault: unknown labels, NaN, or no place in a training case: naming the sample.
         IntegrityFault: a damaged segment.
     """
-    from gansynth.admission import admit
-    from gansynth.bank import BankReader
+    from gansynth.bank.reader import BankReader
+    from gansynth.sampling.admission import admit
 
     reader = BankReader(folder)
     cases = {case: source.host_case(case) for case in source.train_ids}

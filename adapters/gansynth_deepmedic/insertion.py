@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.files import MISSING, HostCase
 
 if TYPE_CHECKING:
-    from gansynth.bank import BankSample
-    from gansynth.schema import Sample
+    from gansynth.bank.reader import BankSample
+    from gansynth.core.schema import Sample
 
 RIM = 4
 """Voxels over which a patch fades into the real case, at each face inside of the volume."""
 OUTSIDE = -1
-"""Label of voxels outside of the region of interest (``gansynth.schema.OUTSIDE``)."""
+"""Label of voxels outside of the region of interest (``gansynth.core.schema.OUTSIDE``)."""
 _BESIDE = "beside"
-"""``gansynth.sampling.BESIDE``, which would need more than numpy."""
+"""``gansynth.sampling.drawer.BESIDE``, which would need more than numpy."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import read_json
-from gansynth.measures.predictions import Prediction, of_volumes
-from gansynth.sessions import read_sessions
+from gansynth.hosts.record import read_sessions
+from gansynth.metrics.segmentation.predictions import Prediction, of_volumes
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_deepmedic.configs import Listed
 from gansynth_deepmedic.record import FILE
 from gansynth_deepmedic.source import DeepMedicSource

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault, did_you_mean
+from gansynth.runtime.errors import DataFault, did_you_mean
 from gansynth_deepmedic.literals import excerpt
 
 Triple = tuple[int, int, int]

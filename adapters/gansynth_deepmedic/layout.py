@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import UsageFault
-from gansynth.integrity import disk_errors
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import disk_errors
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.order import SLOTS

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.files import MISSING
 from gansynth_deepmedic.keys import Keys, joined
 from gansynth_deepmedic.literals import excerpt, read_text

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import reading
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import reading
 
 MOST_BYTES = 1 << 20
 """Of a configuration file."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.keys import Keys, Triple, is_whole
 from gansynth_deepmedic.literals import read_literals
 

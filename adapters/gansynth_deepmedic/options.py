@@ -6,9 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gansynth.errors import UsageFault
-from gansynth.options import Needs
-from gansynth.sources.reading import (
+from gansynth.data.reading import (
     OF_BOXES,
     Frame,
     LabelNames,
@@ -25,6 +23,8 @@ from gansynth.sources.reading import (
     Words,
     check_whole,
 )
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import Needs
 from gansynth_deepmedic.configs import TrainConfig
 
 

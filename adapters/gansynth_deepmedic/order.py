@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gansynth.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.integrity import read_json
-from gansynth.mixing import MixPlan
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.insertion import RIM
 from gansynth_deepmedic.subepochs import Subepochs

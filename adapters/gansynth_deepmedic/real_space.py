@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.errors import DataFault
-from gansynth.integrity import disk_errors, read_json, whole_folder, write_json_atomic
-from gansynth.regrid import crop_pad
-from gansynth.reporting import Reporter
-from gansynth.schema import OUTSIDE, Case, Sample
-from gansynth.space import Space
+from gansynth.core.resample import crop_pad
+from gansynth.core.schema import OUTSIDE, Case, Sample
+from gansynth.core.space import Space
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import disk_errors, read_json, whole_folder, write_json_atomic
+from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded
 from gansynth_deepmedic.source import DeepMedicSource

@@ -7,15 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth import sessions
-from gansynth.errors import UsageFault
-from gansynth.integrity import read_json
+from gansynth.hosts import record
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import read_json
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.session import Job
 
 FILE = "gansynth_session.json"
-COMPARED = (*sessions.COMPARED, "real_in_generator_space", "cases", "segments", "batch")
+COMPARED = (*record.COMPARED, "real_in_generator_space", "cases", "segments", "batch")
 ANEW = "start anew without resume, into another folder"
 MODELS = "saved_models"
 """Folder in the output where DeepMedic keeps its checkpoints."""
@@ -26,7 +26,7 @@ def describe(job: Job) -> dict[str, Any]:
     origin, choices = job.origin, job.choices
     lineage, described = (None, None) if origin is None else (origin.lineage, origin.described)
     return {
-        **sessions.describe_session(job.injection, described, lineage),
+        **record.describe_session(job.injection, described, lineage),
         "data": str(job.config.path),
         "engine": choices.engine,
         "session": job.config.session,
@@ -80,7 +80,7 @@ def last_session(output: Path) -> dict[str, Any]:
         UsageFault: there is none.
         IntegrityFault: its record is damaged.
     """
-    earlier = sessions.read_sessions(output / FILE)
+    earlier = record.read_sessions(output / FILE)
     if not earlier:
         raise UsageFault(
             f"{output}: holds no {FILE}, expected a training to go on with; start it without "

@@ -12,17 +12,17 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth import child
-from gansynth._bank_spec import SPEC
-from gansynth.adapter import Injection, Outcome
-from gansynth.drawlog import Counts, Tally
-from gansynth.errors import EnvironmentFault
-from gansynth.integrity import disk_errors, write_json_atomic
-from gansynth.measures.account import account_of
-from gansynth.measures.regions import Regions
-from gansynth.mixing import MixPlan
-from gansynth.sessions import Origin, SessionRecord, outcome_of, read_sessions
-from gansynth.supplying import Demand, Supply
+from gansynth.bank.draw_log import Counts, Tally
+from gansynth.bank.spec import SPEC
+from gansynth.bank.supply import Demand, Supply
+from gansynth.core.adapter import Injection, Outcome
+from gansynth.hosts.mixer import MixPlan
+from gansynth.hosts.record import Origin, SessionRecord, outcome_of, read_sessions
+from gansynth.metrics.segmentation.account import account_of
+from gansynth.metrics.segmentation.regions import Regions
+from gansynth.runtime import child
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth_deepmedic.bank_size import sample_bytes, stored
 from gansynth_deepmedic.config import Choices
 from gansynth_deepmedic.configs import TrainConfig
@@ -175,9 +175,9 @@ class Session:
         job, source = self.job, self.job.source
         if not job.injection.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
-        from gansynth.reporting import NullReporter
-        from gansynth.run import read_manifest
-        from gansynth.space import Space
+        from gansynth.core.space import Space
+        from gansynth.runtime.progress import NullReporter
+        from gansynth.sampling.run import read_manifest
 
         assert job.injection.run is not None, "checked"
         self.say("bringing the real training cases through the generator's space")

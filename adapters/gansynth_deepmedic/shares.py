@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from gansynth.places import count_places, whole_parts
-from gansynth.ratio import Ratio
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.epoch_plan import count_places, whole_parts
 
 MOST_REPEATS = 8
 """How often a real case is listed at most, so that R:S comes out even."""

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.bank import BankReader, BankSample
-from gansynth.errors import DataFault
-from gansynth.reporting import Reporter
+from gansynth.bank.reader import BankReader, BankSample
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.export_plan import ExportPlan
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded, insert, seat_of

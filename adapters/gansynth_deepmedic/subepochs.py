@@ -1,11 +1,12 @@
 """Which cases every subepoch of a training loads, and what they look like. numpy and h5py only.
 
 DeepMedic loads a number of cases for each subepoch and takes as many segments from each. So R:S is
-settled case by case: subepoch k has its table (``gansynth.places``), the same in every process.
+settled case by case: subepoch k has its table (``gansynth.hosts.epoch_plan``), the same in every
+process.
 
 A sample that cannot be inserted (it is of no training case, lies outside of the region of interest,
-has no labels ...) is not used: another is drawn, up to ``gansynth.mixing.WISHES`` times, then the
-real stand-in is taken and counted, as where the bank is empty. What is wrong with a real case's
+has no labels ...) is not used: another is drawn, up to ``gansynth.hosts.mixer.WISHES`` times, then
+the real stand-in is taken and counted, as where the bank is empty. What is wrong with a real case's
 files is a fault, for no other case may take its place.
 """
 
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault
-from gansynth.mixing import Mixer, MixPlan, Slot
-from gansynth.places import Places, Table
+from gansynth.hosts.epoch_plan import Places, Table
+from gansynth.hosts.mixer import Mixer, MixPlan, Slot
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import RIM, Loaded, insert, misfit, seat_of
 
 if TYPE_CHECKING:
-    from gansynth.bank import BankSample
+    from gansynth.bank.reader import BankSample
 
 Read = Callable[[str], npt.NDArray[Any]]
 """Reads a NIfTI file: its array (X, Y, Z) as stored, scaled as its header says."""

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault
-from gansynth.integrity import Header, read_nifti, read_nifti_header
-from gansynth.sources.pairs import other_shape
+from gansynth.data.pairs import other_shape
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import Header, read_nifti, read_nifti_header
 from gansynth_deepmedic.cases import wrong_channels
 from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
 from gansynth_deepmedic.keys import Triple

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gansynth.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from gansynth.adapter import Adapter
-    from gansynth.findings import Check
-    from gansynth.sources.base import CaseSource, SourceRequest
+    from gansynth.core.adapter import Adapter
+    from gansynth.core.findings import Check
+    from gansynth.core.source import CaseSource, SourceRequest
 
 
 def _source() -> Callable[[SourceRequest], CaseSource]:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth import child
-from gansynth.adapter import (
+from gansynth.bank.placement import BankPlan, plan_bank, remove_banks_of
+from gansynth.bank.supply import read_patience
+from gansynth.core.adapter import (
     Adapter,
     Content,
     DoctorRequest,
@@ -23,24 +24,23 @@ from gansynth.adapter import (
     Report,
     SplitsRequest,
 )
-from gansynth.asking_checks import check_injection, refuse_with_bank
-from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
-from gansynth.doctor import Line
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import disk_errors, write_json_atomic
-from gansynth.lineage import Lineage
-from gansynth.measures.account import account_of, asked_regions
-from gansynth.measures.predictions import Prediction
-from gansynth.mixing import MixPlan
-from gansynth.options import described
-from gansynth.reporting import Reporter
-from gansynth.schema import Sample
-from gansynth.sessions import describe_bank, describe_generator
-from gansynth.sources.base import CaseSource
-from gansynth.sources.subjects import Split
-from gansynth.space import Space
-from gansynth.supply import BankSize
-from gansynth.supplying import read_patience
+from gansynth.core.bank_options import BankSize
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Sample
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.data.subjects import Split
+from gansynth.hosts.checks import check_injection, refuse_with_bank
+from gansynth.hosts.doctor import Line
+from gansynth.hosts.mixer import MixPlan
+from gansynth.hosts.record import describe_bank, describe_generator
+from gansynth.metrics.segmentation.account import account_of, asked_regions
+from gansynth.metrics.segmentation.predictions import Prediction
+from gansynth.runtime import child
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.options import described
+from gansynth.runtime.progress import Reporter
 from gansynth_nnunet import bank_size, cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, location_keys
 from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig
@@ -222,7 +222,7 @@ class NnunetAdapter(Adapter):
         """
         self.validate()
         self.check(injection, settings, options)
-        from gansynth.run import locked
+        from gansynth.sampling.run import locked
 
         config = self._config(injection, settings)
         with locked(self.output_folder, "take other --data, --plans or --fold"):
@@ -292,7 +292,7 @@ class NnunetAdapter(Adapter):
     @classmethod
     def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
         """nnU-Net's folders, its workers, and our trainer."""
-        from gansynth._doctor_machine import cores
+        from gansynth.runtime.machine import cores
         from gansynth_nnunet.doctor import lines
 
         return lines(asked.root, quick=asked.quick, cores=cores())
@@ -346,7 +346,7 @@ class NnunetAdapter(Adapter):
             described = describe_generator(injection.run, manifest)
             lineage = Lineage.from_json(manifest["lineage"])
             return described, lineage if conditions is None else lineage.joined(conditions)
-        from gansynth.bank import BankReader
+        from gansynth.bank.reader import BankReader
 
         refuse_with_bank(injection)
         reader = BankReader(injection.bank)
@@ -373,7 +373,7 @@ class NnunetAdapter(Adapter):
         """
         if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
             return None
-        from gansynth.run import read_manifest
+        from gansynth.sampling.run import read_manifest
 
         size = drawn_size(read_manifest(injection.run), self.host) or self.sample_size
         schemes = self.host.config["normalization_schemes"]

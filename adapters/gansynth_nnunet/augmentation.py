@@ -18,7 +18,7 @@ from batchgeneratorsv2.transforms.utils.cropping import center_crop
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth_nnunet.mixed import LastDraw
 
 NO_AUGMENTATION = (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gansynth.adapter import Injection
-from gansynth.supplying import Demand
+from gansynth.bank.supply import Demand
+from gansynth.core.adapter import Injection
 from gansynth_nnunet.bank_size import sample_bytes
 from gansynth_nnunet.foreign_guard import drawn_size
 from gansynth_nnunet.guards import host_size

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_nnunet.config import CASCADE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gansynth.schema import LabelArray
+    from gansynth.core.schema import LabelArray
 
 PREVIOUS = "previous_stage"
 """Name of the arrays among a bank's extras: (D, H, W), 0 wherever no label was predicted."""

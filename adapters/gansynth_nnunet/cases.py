@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault
-from gansynth.integrity import read_json, reading, sha256_file, write_json_atomic
+from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
+from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
 
 MAX_CASE_BYTES = 16 << 30
 """Largest decompressed array that is believed."""

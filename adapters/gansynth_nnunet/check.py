@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault, GansynthError
-from gansynth.findings import Checked, Finding
-from gansynth.integrity import read_json
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.check import (
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.source import SourceRequest
+from gansynth.data.check import (
     Seen,
     check_case,
     check_folds,
@@ -23,11 +21,13 @@ from gansynth.sources.check import (
     same_content,
     unused_labels,
 )
-from gansynth.sources.folds import read_splits
-from gansynth.sources.listing import Entry, VolumeSet
-from gansynth.sources.pairs import AFFINE_TOLERANCE
-from gansynth.sources.reading import ReadOptions, parse_read
-from gansynth.sources.subjects import Split
+from gansynth.data.folds import read_splits
+from gansynth.data.listing import Entry, VolumeSet
+from gansynth.data.pairs import AFFINE_TOLERANCE
+from gansynth.data.reading import ReadOptions, parse_read
+from gansynth.data.subjects import Split
+from gansynth.runtime.errors import DataFault, GansynthError
+from gansynth.runtime.files import read_json
 from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects

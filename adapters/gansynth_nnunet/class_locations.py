@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import LabelArray
+from gansynth.core.schema import LabelArray
 
 Key = int | tuple[int, ...]
 """A label, or a region: the labels it is made of."""

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gansynth.adapter import Injection
-from gansynth.asking import Asking
-from gansynth.asking_text import read_asking, split_asked
-from gansynth.errors import UsageFault
-from gansynth.lineage import CaseRecord
-from gansynth.options import refuse_unaugmented
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.supply import BankSize, Pacing
-from gansynth.supplying import PATIENCE, read_patience
+from gansynth.bank.supply import PATIENCE, read_patience
+from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import Asking
+from gansynth.core.schedule import Schedule
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import refuse_unaugmented
+from gansynth.sampling.request_parsing import read_asking, split_asked
 
 SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
     "num_epochs": (int, "Epochs to train (nnU-Net: 1000)."),

@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansynth.integrity import disk_errors, read_json
-from gansynth.sources.divided import Division, json_text, write_small
+from gansynth.data.divided import Division, json_text, write_small
+from gansynth.runtime.files import disk_errors, read_json
 from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.splits import SPLITS, SUBJECTS
 
 if TYPE_CHECKING:
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
     from gansynth_nnunet.source import NnunetSource
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gansynth import torchvision_cure
-from gansynth.doctor import Line
+from gansynth.hosts.doctor import Line
+from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 
@@ -113,11 +113,11 @@ def torchvision_line() -> Line:
     """Whether torchvision's operators load: nnU-Net and the YOLO packages import it."""
     if importlib.util.find_spec("torchvision") is None:
         return Line("ok", "torchvision", "not installed, nothing needs it")
-    reason = torchvision_cure.failure()
+    reason = torchvision_compat.failure()
     if not reason:
         return Line("ok", "torchvision", "imports, its operators load")
     found = f"does not fit this torch ({reason}); gansynth copes, a host's own commands do not"
-    return Line("note", "torchvision", found, _paste("PYTHONPATH", torchvision_cure.CPU_TORCH))
+    return Line("note", "torchvision", found, _paste("PYTHONPATH", torchvision_compat.CPU_TORCH))
 
 
 # -- our trainer ---------------------------------------------------------------------------------

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth import __version__
-from gansynth._bank_spec import read_heartbeat
-from gansynth.adapter import Content, Injection
-from gansynth.bank import BankReader
-from gansynth.export_bank import building, samples_of
-from gansynth.integrity import disk_errors, publish_dir, write_json_atomic
-from gansynth.quality.traces.names import names_in
-from gansynth.reporting import Reporter
-from gansynth.sharing import forget_times
-from gansynth.supply import BankSize
-from gansynth.synthetic import KEY
+from gansynth.bank.reader import BankReader
+from gansynth.bank.spec import read_heartbeat
+from gansynth.core.adapter import Content, Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.data.synthetic import KEY
+from gansynth.hosts.export import building, samples_of
+from gansynth.runtime.files import disk_errors, publish_dir, write_json_atomic
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.identifiers import names_in
+from gansynth.sampling.sharing import forget_times
 from gansynth_nnunet import export_mixed, export_raw
 from gansynth_nnunet.export_plan import NOT_ANONYMOUS, ONE_FOLD, ExportPlan, plan_export
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.bank import BankReader
-from gansynth.errors import DataFault
-from gansynth.integrity import write_json_atomic
-from gansynth.reporting import Task
-from gansynth.schema import LabelArray
-from gansynth.synthetic import KEY
+from gansynth.bank.reader import BankReader
+from gansynth.core.schema import LabelArray
+from gansynth.data.synthetic import KEY
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.progress import Task
 from gansynth_nnunet.class_locations import Key
 from gansynth_nnunet.splits import SPLITS
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.adapter import Content, Injection
-from gansynth.bank import BankReader
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.export_bank import origin_of
-from gansynth.sharing import refuse_real_images
-from gansynth.supply import BankSize
+from gansynth.bank.reader import BankReader
+from gansynth.core.adapter import Content, Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.hosts.export import origin_of
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.sampling.sharing import refuse_real_images
 from gansynth_nnunet.bank_size import sample_bytes
 from gansynth_nnunet.foreign_guard import drawn_size
 from gansynth_nnunet.guards import host_size

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank import BankReader
-from gansynth.integrity import write_json_atomic
-from gansynth.reporting import Task
-from gansynth.schema import OUTSIDE, FloatArray, LabelArray
-from gansynth.sharing import nifti_bytes
-from gansynth.synthetic import KEY
+from gansynth.bank.reader import BankReader
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
+from gansynth.data.synthetic import KEY
+from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.progress import Task
+from gansynth.sampling.sharing import nifti_bytes
 
 if TYPE_CHECKING:
     from gansynth_nnunet.export_plan import ExportPlan

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.composite_view import View
-from gansynth.errors import DataFault, UsageFault
-from gansynth.schema import Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.sources.base import CaseSource, Original
-from gansynth.space import Placement, Space
+from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.core.source import CaseSource, Original
+from gansynth.core.space import Placement, Space
+from gansynth.data.views import View
+from gansynth.runtime.errors import DataFault, UsageFault
 
 if TYPE_CHECKING:
     from gansynth_nnunet.source import NnunetSource

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.composite_view import View
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage, guard, same_host
-from gansynth.regrid import resample
-from gansynth.schema import Case, Sample, Schema
-from gansynth.sources.base import CaseSource
-from gansynth.space import Space
+from gansynth.core.lineage import CaseRecord, Lineage, guard, same_host
+from gansynth.core.resample import resample
+from gansynth.core.schema import Case, Sample, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.data.views import View
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth_nnunet.foreign import BY, Converter, check_schema, kept_size
 
 if TYPE_CHECKING:
-    from gansynth.adapter import Injection
+    from gansynth.core.adapter import Injection
     from gansynth_nnunet.source import NnunetSource
 
 log = logging.getLogger("gansynth")
@@ -106,8 +106,8 @@ def check_foreign(
         DataFault: other channels or labels, or a case that comes out other than nnU-Net's own.
         UsageFault: a source that cannot be converted, or samples smaller than a patch.
     """
-    from gansynth.own_source import open_source
-    from gansynth.run import check_weights, own_request
+    from gansynth.data.opening import open_source
+    from gansynth.sampling.run import check_weights, own_request
 
     lineage, space = Lineage.from_json(manifest["lineage"]), Space.from_json(manifest["space"])
     drawn = space.generator_schema(Schema.from_json(manifest["schema"]))

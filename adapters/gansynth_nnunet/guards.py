@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.asking_checks import check_labelled
-from gansynth.errors import DataFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
-from gansynth.schema import OUTSIDE, Sample, Schema
-from gansynth.space import Space
+from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.core.schema import OUTSIDE, Sample, Schema
+from gansynth.core.space import Space
+from gansynth.hosts.checks import check_labelled
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet import foreign_guard
 
 if TYPE_CHECKING:
-    from gansynth.bank import BankSpec
+    from gansynth.bank.reader import BankSpec
     from gansynth_nnunet.source import NnunetSource
 
 
@@ -53,7 +53,7 @@ def check_run(
             damaged weights.
         UsageFault: no run there, one without weights, or its samples are smaller than a patch.
     """
-    from gansynth.run import check_weights, read_manifest
+    from gansynth.sampling.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "nnU-Net", edits)
@@ -127,8 +127,8 @@ def check_samples(folder: Path, schema: Schema, patch: Sequence[int]) -> None:
         UsageFault: a sample without labels.
         IntegrityFault: a damaged segment.
     """
-    from gansynth.admission import admit
-    from gansynth.bank import BankReader, verify_bank
+    from gansynth.bank.reader import BankReader, verify_bank
+    from gansynth.sampling.admission import admit
 
     verify_bank(folder)
     reader = BankReader(folder)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansynth.errors import UsageFault
-from gansynth.measures.predictions import Prediction, of_volumes
+from gansynth.metrics.segmentation.predictions import Prediction, of_volumes
+from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.check import NIFTI
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from gansynth import torchvision_cure
-from gansynth.child import entry, limit_threads
-from gansynth.errors import UsageFault
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.child import entry, limit_threads
+from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.ranks import fault_of_rank
 
@@ -97,7 +97,7 @@ def train(arguments: Sequence[str]) -> None:
     add_options(parser)
     given = parser.parse_args(list(arguments))
 
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     import torch
     from nnunetv2.run.run_training import run_training
     from torch.multiprocessing.spawn import ProcessRaisedException

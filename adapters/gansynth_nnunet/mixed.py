@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.errors import DataFault
-from gansynth.mixing import Mixer, MixPlan
+from gansynth.hosts.mixer import Mixer, MixPlan
+from gansynth.runtime.errors import DataFault
 from gansynth_nnunet.cascade import PREVIOUS
 from gansynth_nnunet.class_locations import Key, decode
 
 if TYPE_CHECKING:
-    from gansynth.bank import BankSample
+    from gansynth.bank.reader import BankSample
 
 Loaded = tuple[Any, Any, Any, dict[str, Any]]
 """What nnU-Net's loader unpacks: image (C, D, H, W), labels (1, D, H, W), labels (D, H, W) of a
@@ -103,7 +103,7 @@ class MixedDataset:
         return ""
 
     def _check(self, bank_folder: Path) -> None:
-        from gansynth.bank import BankReader
+        from gansynth.bank.reader import BankReader
 
         reader = BankReader(bank_folder)
         found = len(reader.spec.schema.channels)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.host_commands import ImportRequest, Report
-from gansynth.integrity import (
+from gansynth.core.host_commands import ImportRequest, Report
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import (
     Volume,
     disk_errors,
     path_inside,
@@ -26,7 +26,7 @@ from gansynth.integrity import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from gansynth.reporting import counting
+from gansynth.runtime.progress import counting
 from gansynth_nnunet.check import AFFINE_TOLERANCE
 from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot

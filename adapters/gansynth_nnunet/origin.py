@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gansynth.asking_checks import check_injection, refuse_with_bank
-from gansynth.lineage import CaseRecord, Lineage
-from gansynth.sessions import describe_bank, describe_generator
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.hosts.checks import check_injection, refuse_with_bank
+from gansynth.hosts.record import describe_bank, describe_generator
 from gansynth_nnunet.config import MixConfig
 from gansynth_nnunet.foreign_guard import refuse_conditions
 from gansynth_nnunet.guards import check_bank, check_run
@@ -42,7 +42,7 @@ def open_origin(config: MixConfig, training: Training) -> Origin:
         IntegrityFault: leakage, or a generator or bank made for something else.
         UsageFault, DataFault: see ``guards``.
     """
-    from gansynth.bank import BankReader
+    from gansynth.bank.reader import BankReader
 
     source = _open_source(config, training)
     held_out = _held_out(config, training, source)
@@ -71,7 +71,7 @@ def open_origin(config: MixConfig, training: Training) -> Origin:
 
 
 def _open_source(config: MixConfig, training: Training) -> NnunetSource:
-    from gansynth.run import read_manifest
+    from gansynth.sampling.run import read_manifest
     from gansynth_nnunet.source import open_nnunet
 
     subjects = config.subjects

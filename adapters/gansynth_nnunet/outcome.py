@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.adapter import Outcome
-from gansynth.integrity import read_json
-from gansynth.sessions import outcome_of
+from gansynth.core.adapter import Outcome
+from gansynth.hosts.record import outcome_of
+from gansynth.runtime.files import read_json
 from gansynth_nnunet.record import read_sessions
 
 OWN = "nnunet_validation"

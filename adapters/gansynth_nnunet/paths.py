@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 
 ROOT_VARIABLE = "GANSYNTH_NNUNET_ROOT"
 DEFAULT_ROOT = "nnunet"

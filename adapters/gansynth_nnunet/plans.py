@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.integrity import read_json
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json
 
 DEFAULT_PLANS = "nnUNetPlans"
 _NEEDED = ("data_identifier", "patch_size", "batch_size", "spacing", "architecture")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import read_nifti
-from gansynth.schema import LabelArray
-from gansynth.sources.pairs import mismatches, whole_labels
+from gansynth.core.schema import LabelArray
+from gansynth.data.pairs import mismatches, whole_labels
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.check import NIFTI, RawSet, raw_cases
 
 if TYPE_CHECKING:

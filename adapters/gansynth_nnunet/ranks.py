@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gansynth.errors import FAULTS, GansynthError
+from gansynth.runtime.errors import FAULTS, GansynthError
 
 T = TypeVar("T")
 Tick = Callable[[], None]

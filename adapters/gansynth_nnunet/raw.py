@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from gansynth.errors import UsageFault
-from gansynth.findings import Checked
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.folds import absolute
-from gansynth.sources.listing import VolumeSet
-from gansynth.sources.names import pick
-from gansynth.sources.reading import VolumeOptions, parse_read, reads
-from gansynth.sources.volumes import VolumeSource
+from gansynth.core.findings import Checked
+from gansynth.core.source import SourceRequest
+from gansynth.data.folds import absolute
+from gansynth.data.listing import VolumeSet
+from gansynth.data.names import pick
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.reading import VolumeOptions, parse_read, reads
+from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.check import NIFTI, check_nnunet, raw_cases, volume_set
 from gansynth_nnunet.paths import NnunetRoot
 

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth import sessions
-from gansynth.lineage import Lineage
+from gansynth.core.lineage import Lineage
+from gansynth.hosts import record
 from gansynth_nnunet.config import MixConfig
 
 SIDECAR = "gansynth.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 """What nnU-Net continues a training from, the first there is."""
-COMPARED = (*sessions.COMPARED, "cascade")
+COMPARED = (*record.COMPARED, "cascade")
 """What a continued training should have in common with what it continues."""
 ANEW = "start anew without --c"
 
 
-class SessionRecord(sessions.SessionRecord):
+class SessionRecord(record.SessionRecord):
     """The record of one session of nnU-Net's, and of those it continues.
 
     Args:
@@ -43,15 +43,15 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
     Raises:
         IntegrityFault: a damaged record.
     """
-    return sessions.read_sessions(folder / SIDECAR)
+    return record.read_sessions(folder / SIDECAR)
 
 
 def describe_session(
     config: MixConfig, generator: Mapping[str, Any] | None, lineage: Lineage | None
 ) -> dict[str, Any]:
-    """What is mixed in and how; see ``gansynth.sessions``."""
+    """What is mixed in and how; see ``gansynth.hosts.record``."""
     return {
-        **sessions.describe_session(config.injection, generator, lineage),
+        **record.describe_session(config.injection, generator, lineage),
         "cascade": config.cascade,
         "settings": dict(config.settings),
     }
@@ -61,6 +61,6 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any], epochs: int | Non
     """What differs between a session and the one it continues, in words.
 
     Raises:
-        UsageFault, IntegrityFault: see ``gansynth.sessions.compare``.
+        UsageFault, IntegrityFault: see ``gansynth.hosts.record.compare``.
     """
-    return sessions.compare(before, now, epochs, COMPARED, ANEW)
+    return record.compare(before, now, epochs, COMPARED, ANEW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gansynth.schedule import Schedule
+from gansynth.core.schedule import Schedule
 
 
 class Restarting:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gansynth._bank_spec import SPEC
-from gansynth.drawlog import Counts, Tally
-from gansynth.errors import EnvironmentFault
-from gansynth.mixing import MixPlan
-from gansynth.supplying import Supply
+from gansynth.bank.draw_log import Counts, Tally
+from gansynth.bank.spec import SPEC
+from gansynth.bank.supply import Supply
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth_nnunet.bank_supply import demand_of
 from gansynth_nnunet.class_locations import Key
 from gansynth_nnunet.config import MixConfig

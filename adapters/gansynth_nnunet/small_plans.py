@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from gansynth.errors import UsageFault
-from gansynth.integrity import read_json, write_json_atomic
-from gansynth.options import Needs, SetOptions
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth.runtime.options import Needs, SetOptions
 from gansynth_nnunet.plans import Plans
 
 SMALL_EDGE = 48

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import read_json, write_json_atomic
-from gansynth.lineage import guard_split
-from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.sources.divided import divide
-from gansynth.space import Space
-from gansynth.synthetic import refuse_named
+from gansynth.core.lineage import guard_split
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.divided import divide
+from gansynth.data.synthetic import refuse_named
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.cases import CaseFiles
 from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot

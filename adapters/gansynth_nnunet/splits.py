@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gansynth.errors import UsageFault
-from gansynth.integrity import (
+from gansynth.core.source import SourceRequest
+from gansynth.data.divided import table_text
+from gansynth.data.subjects import Split, grouped_splits, read_subjects
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import (
     disk_errors,
     read_json,
     sha256_file,
     write_bytes_atomic,
     write_json_atomic,
 )
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.divided import table_text
-from gansynth.sources.subjects import Split, grouped_splits, read_subjects
 from gansynth_nnunet.paths import NnunetRoot
 
 __all__ = [

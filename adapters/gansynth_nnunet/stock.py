@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import GansynthError, IntegrityFault, UsageFault
-from gansynth.integrity import disk_errors
+from gansynth.runtime.errors import GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.files import disk_errors
 from gansynth_nnunet.launch import SUFFIX
 
 

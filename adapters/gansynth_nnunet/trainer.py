@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.child import cpu_threads
-from gansynth.errors import TrainingFault, UsageFault
-from gansynth.schedule import Schedule
+from gansynth.core.schedule import Schedule
+from gansynth.runtime.child import cpu_threads
+from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_nnunet import augmentation, cascade, stock
 from gansynth_nnunet.class_locations import location_keys
 from gansynth_nnunet.config import HOW_TO, MixConfig

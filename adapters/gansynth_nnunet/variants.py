@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gansynth import torchvision_cure
-from gansynth.errors import UsageFault, did_you_mean
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth_nnunet.launch import EXT_TRAINER, SUFFIX, TRAINER
 
 _composed: dict[str, type[Any]] = {}
@@ -40,7 +40,7 @@ def find(variant: str) -> type[Any]:
     Raises:
         UsageFault: there is none, or nothing can be mixed into it.
     """
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     found = _in_nnunet(variant) or _in_own_folders(variant)
     if found is None:
         raise UsageFault(

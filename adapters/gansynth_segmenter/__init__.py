@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from gansynth.adapter import Adapter
-    from gansynth.schema import FloatArray, LabelArray
+    from gansynth.core.adapter import Adapter
+    from gansynth.core.schema import FloatArray, LabelArray
     from gansynth_segmenter.inference import Segmenter
 
 __all__ = ["judge", "load_segmenter"]

@@ -7,18 +7,18 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.adapter import Adapter, HostArrays, Injection, Mix, Outcome
-from gansynth.bank_plan import BankPlan, plan_bank
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import disk_errors
-from gansynth.measures.account import asked_regions
-from gansynth.measures.predictions import Prediction
-from gansynth.mixing import MixPlan
-from gansynth.options import refuse_unaugmented
-from gansynth.schema import Sample
-from gansynth.sessions import usual_output
-from gansynth.space import Space
-from gansynth.supplying import read_patience
+from gansynth.bank.placement import BankPlan, plan_bank
+from gansynth.bank.supply import read_patience
+from gansynth.core.adapter import Adapter, HostArrays, Injection, Mix, Outcome
+from gansynth.core.schema import Sample
+from gansynth.core.space import Space
+from gansynth.hosts.mixer import MixPlan
+from gansynth.hosts.record import usual_output
+from gansynth.metrics.segmentation.account import asked_regions
+from gansynth.metrics.segmentation.predictions import Prediction
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors
+from gansynth.runtime.options import refuse_unaugmented
 from gansynth_segmenter.guards import open_origin
 from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
 from gansynth_segmenter.options import AUGMENTATION, RUNS, SETTINGS, SegmenterOptions
@@ -126,7 +126,7 @@ class SegmenterAdapter(Adapter):
         """
         if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
             return None
-        from gansynth.run import read_manifest
+        from gansynth.sampling.run import read_manifest
 
         size = self._sample_bytes(read_manifest(injection.run))
         return plan_bank(injection, len(self.source.train_ids), size)
@@ -165,7 +165,7 @@ class SegmenterAdapter(Adapter):
         """
         self.validate()
         job = self._checked_job(injection, settings, options)
-        from gansynth.run import locked
+        from gansynth.sampling.run import locked
 
         with disk_errors(job.output):
             job.output.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ class SegmenterAdapter(Adapter):
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
         """One training, all that can be known of it checked; but for its folder."""
-        from gansynth.precision import pick_device, resolve
+        from gansynth.runtime.devices import pick_device, resolve
 
         if options:
             raise UsageFault(

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.schema import FloatArray, LabelArray
+from gansynth.core.schema import FloatArray, LabelArray
 from gansynth_segmenter.options import SegmenterOptions
 
 CONTROL = 16

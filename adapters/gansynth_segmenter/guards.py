@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.adapter import Injection
-from gansynth.asking_checks import (
+from gansynth.core.adapter import Injection
+from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.core.schema import Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.hosts.checks import (
     check_injection,
     check_learnable,
     refuse_boxes_with_bank,
     refuse_with_bank,
 )
-from gansynth.errors import DataFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
-from gansynth.schema import Schema
-from gansynth.sessions import Origin, describe_bank, describe_generator
-from gansynth.sources.base import CaseSource
-from gansynth.space import Space
+from gansynth.hosts.record import Origin, describe_bank, describe_generator
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_segmenter.mixed import misfit
 
 
@@ -54,7 +54,7 @@ def open_origin(
 def _open_run(
     folder: Path, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
 ) -> Origin:
-    from gansynth.run import check_weights, read_manifest
+    from gansynth.sampling.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
     lineage = Lineage.from_json(manifest["lineage"])
@@ -98,7 +98,7 @@ def check_space(
 def _open_bank(
     folder: Path, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
 ) -> Origin:
-    from gansynth.bank import BankReader, verify_bank
+    from gansynth.bank.reader import BankReader, verify_bank
 
     reader = BankReader(folder)
     _guard(reader.spec.lineage, source, held_out, "bank")

@@ -14,15 +14,23 @@ import torch
 from torch import Tensor
 
 from gansynth import __version__
-from gansynth.checkpoint import load_tensors
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.generator import Generator
-from gansynth.integrity import path_inside, read_json, sha256_file, write_json_atomic
-from gansynth.measures.regions import Regions
-from gansynth.precision import pick_device
-from gansynth.regrid import crop_pad
-from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, validate_arrays
-from gansynth.space import Space
+from gansynth.core.generator import Generator
+from gansynth.core.resample import crop_pad
+from gansynth.core.schema import (
+    OUTSIDE,
+    Case,
+    FloatArray,
+    LabelArray,
+    Sample,
+    Schema,
+    validate_arrays,
+)
+from gansynth.core.space import Space
+from gansynth.metrics.segmentation.regions import Regions
+from gansynth.runtime.devices import pick_device
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.files import path_inside, read_json, sha256_file, write_json_atomic
+from gansynth.training.checkpoint import load_tensors
 from gansynth_segmenter.networks import build, probabilities
 from gansynth_segmenter.options import SegmenterOptions
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gansynth.errors import UsageFault
-from gansynth.integrity import read_json
-from gansynth.measures.predictions import Prediction, of_slices, of_volumes
-from gansynth.sources.base import CaseSource
-from gansynth.sources.flat import FlatSource
-from gansynth.sources.volumes import VolumeSource
+from gansynth.core.source import CaseSource
+from gansynth.data.flat import FlatSource
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.metrics.segmentation.predictions import Prediction, of_slices, of_volumes
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import read_json
 
 PREDICTIONS = "predictions"
 METRICS = "metrics.json"

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.errors import DataFault
-from gansynth.measures.evaluation import RULE, evaluate
-from gansynth.measures.predictions import LabelMaps, Prediction
-from gansynth.schema import FloatArray, LabelArray
-from gansynth.sources.base import CaseSource
-from gansynth.sources.written import write_prediction
+from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.data.written import write_prediction
+from gansynth.metrics.segmentation.evaluation import RULE, evaluate
+from gansynth.metrics.segmentation.predictions import LabelMaps, Prediction
+from gansynth.runtime.errors import DataFault
 from gansynth_segmenter.inference import Segmenter
 from gansynth_segmenter.judged import predictions_of
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from gansynth.conditions.sampler import replace_ignored
-from gansynth.errors import UsageFault
-from gansynth.mixing import Mixer, MixPlan, Slot
-from gansynth.places import Places
-from gansynth.schema import Case, FloatArray, LabelArray
-from gansynth.sources.base import CaseSource
-from gansynth.sources.cache import CaseCache
-from gansynth.space import Space
+from gansynth.core.schema import Case, FloatArray, LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.data.cache import CaseCache
+from gansynth.hosts.epoch_plan import Places
+from gansynth.hosts.mixer import Mixer, MixPlan, Slot
+from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.options import SegmenterOptions
 
 if TYPE_CHECKING:
-    from gansynth.bank import BankSample
-    from gansynth.generator import Batch, Stage
+    from gansynth.bank.reader import BankSample
+    from gansynth.core.generator import Batch, Stage
     from gansynth_segmenter.augmentation import Warp
 
 Pair = tuple[FloatArray, LabelArray]
@@ -153,7 +153,7 @@ class MixedCases:
 
 
 class SegmenterBatches:
-    """Batches for ``gansynth.training.train``: the same for the same seed, step and bank.
+    """Batches for ``gansynth.training.loop.train``: the same for the same seed, step and bank.
 
     Args:
         cutter: brings what is drawn to one size.
@@ -190,7 +190,7 @@ class SegmenterBatches:
         """
         import torch
 
-        from gansynth.generator import Batch
+        from gansynth.core.generator import Batch
 
         table = self.places.table(step)
         pairs = []

@@ -27,12 +27,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gansynth.errors import DataFault
-from gansynth.generator import Generator, GeneratorOptions, Labelling, Phase, Step
-from gansynth.networks import UNetGenerator, UNetStyle
-from gansynth.networks.blocks import one_hot, strides_for
-from gansynth.precision import autocast, resolve
-from gansynth.schema import Condition, Sample, Schema
+from gansynth.core.generator import Generator, GeneratorOptions, Labelling, Phase, Step
+from gansynth.core.schema import Condition, Sample, Schema
+from gansynth.nn.networks import UNetGenerator, UNetStyle
+from gansynth.nn.networks.blocks import one_hot, strides_for
+from gansynth.runtime.devices import autocast, resolve
+from gansynth.runtime.errors import DataFault
 from gansynth_segmenter.options import SegmenterOptions
 
 STYLE = UNetStyle(
@@ -167,7 +167,7 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
         beta1 = options.own("beta1")
         own = UNetOptions(width=width, levels=levels, learning_rate=rate, beta1=beta1)
         return UNetSegmenter(schema, size, own)
-    from gansynth.registry import installed
+    from gansynth.core.registry import installed
 
     cls = installed().generator("cgan3d")
     asked = {

@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from gansynth.errors import UsageFault
-from gansynth.options import Needs, SetOptions, refuse_idle
-from gansynth.settings import LENGTHS, parse
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import Needs, SetOptions, refuse_idle
+from gansynth.runtime.settings import LENGTHS, parse
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
 RUNS = Path("runs") / "segmenter"

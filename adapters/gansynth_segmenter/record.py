@@ -7,15 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth import sessions
-from gansynth.errors import UsageFault
+from gansynth.hosts import record
+from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.options import WHAT_IS_TRAINED
 
 if TYPE_CHECKING:
     from gansynth_segmenter.session import Job
 
 FILE = "gansynth_session.json"
-COMPARED = sessions.COMPARED
+COMPARED = record.COMPARED
 ANEW = "start anew without resume, into another folder"
 OURS = frozenset(
     {"gansynth_draws", "gansynth_rejected", ".lock", ".holder", "gansynth_launch.log"}
@@ -30,7 +30,7 @@ def describe(job: Job) -> dict[str, Any]:
     lineage, described = (None, None) if origin is None else (origin.lineage, origin.described)
     request = job.source.request
     return {
-        **sessions.describe_session(job.injection, described, lineage),
+        **record.describe_session(job.injection, described, lineage),
         "data": f"{request.kind}:{request.where}",
         "read": dict(request.read),
         "counted_in": "steps",
@@ -59,11 +59,11 @@ def check_output(job: Job) -> None:
     if job.options.resume:
         _check_resumable(job)
         return
-    sessions.check_new_folder(output, FILE, OURS.__contains__)
+    record.check_new_folder(output, FILE, OURS.__contains__)
 
 
 def _check_resumable(job: Job) -> None:
-    earlier = sessions.read_sessions(job.output / FILE)
+    earlier = record.read_sessions(job.output / FILE)
     if not earlier:
         raise UsageFault(
             f"{job.output}: holds no {FILE}, expected a training to go on with; start it without "
@@ -85,7 +85,7 @@ def newest_step(output: Path) -> int:
     Raises:
         IntegrityFault: every one is damaged.
     """
-    from gansynth import checkpoint
+    from gansynth.training import checkpoint
 
     found = checkpoint.latest(output / "checkpoints")
     return 0 if found is None else int(found.state["step"])

@@ -17,20 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth._bank_spec import SPEC
-from gansynth.adapter import Injection, Outcome
-from gansynth.drawlog import Tally
-from gansynth.errors import EnvironmentFault
-from gansynth.integrity import write_json_atomic
-from gansynth.measures.evaluation import headline
-from gansynth.measures.regions import Regions
-from gansynth.mixing import MixPlan
-from gansynth.reporting import RichReporter, Task
-from gansynth.sessions import Origin, SessionRecord, outcome_of, read_sessions
-from gansynth.signals import StopRequest, stop_request
-from gansynth.sources.base import CaseSource
-from gansynth.space import Space
-from gansynth.supplying import Demand, Supply
+from gansynth.bank.draw_log import Tally
+from gansynth.bank.spec import SPEC
+from gansynth.bank.supply import Demand, Supply
+from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.hosts.mixer import MixPlan
+from gansynth.hosts.record import Origin, SessionRecord, outcome_of, read_sessions
+from gansynth.metrics.segmentation.evaluation import headline
+from gansynth.metrics.segmentation.regions import Regions
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.progress import RichReporter, Task
+from gansynth.runtime.signals import StopRequest, stop_request
 from gansynth_segmenter.mixed import Cutter, SegmenterBatches
 from gansynth_segmenter.options import SegmenterOptions
 from gansynth_segmenter.record import ANEW, COMPARED, FILE, describe, newest_step
@@ -38,7 +38,7 @@ from gansynth_segmenter.record import ANEW, COMPARED, FILE, describe, newest_ste
 if TYPE_CHECKING:
     import torch
 
-    from gansynth.generator import Generator
+    from gansynth.core.generator import Generator
     from gansynth_segmenter.inference import Segmenter
 
 DRAWS = "gansynth_draws"
@@ -168,9 +168,9 @@ class Session:
 
     def _train(self, stop: StopRequest) -> Segmenter:
         """Train what is left of it."""
-        from gansynth.precision import pick_device, seeded
-        from gansynth.shelf import Callbacks
-        from gansynth.training import FitOptions, train
+        from gansynth.runtime.devices import pick_device, seeded
+        from gansynth.training.checkpoint_manager import Callbacks
+        from gansynth.training.loop import FitOptions, train
         from gansynth_segmenter.augmentation import Warp
         from gansynth_segmenter.inference import Segmenter, describe, remember
         from gansynth_segmenter.networks import build
@@ -326,11 +326,11 @@ class _Steps:
 
 @contextmanager
 def _threads(device: str) -> Iterator[None]:
-    """Leave the producer a core meanwhile; see ``gansynth.child.limit_threads``."""
+    """Leave the producer a core meanwhile; see ``gansynth.runtime.child.limit_threads``."""
     import torch
 
-    from gansynth.child import limit_threads
-    from gansynth.precision import pick_device
+    from gansynth.runtime.child import limit_threads
+    from gansynth.runtime.devices import pick_device
 
     before = torch.get_num_threads()
     limit_threads(pick_device(device).type)
@@ -342,7 +342,7 @@ def _threads(device: str) -> Iterator[None]:
 
 def _gpus(device: str) -> tuple[int, ...]:
     """CUDA devices a training has for itself."""
-    from gansynth.precision import pick_device
+    from gansynth.runtime.devices import pick_device
 
     picked = pick_device(device)
     return (picked.index or 0,) if picked.type == "cuda" else ()

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth import child
-from gansynth.adapter import (
+from gansynth.bank.placement import BankPlan, plan_bank, remove_banks_of
+from gansynth.bank.supply import REJECTED, read_patience
+from gansynth.core.adapter import (
     Adapter,
     Content,
     DoctorRequest,
@@ -20,21 +21,20 @@ from gansynth.adapter import (
     Outcome,
     Report,
 )
-from gansynth.bank_plan import BankPlan, plan_bank, remove_banks_of
-from gansynth.doctor import Line
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import disk_errors, write_json_atomic
-from gansynth.lineage import guard_host
-from gansynth.mixing import MixPlan
-from gansynth.options import described
-from gansynth.places import count_places
-from gansynth.reporting import Reporter
-from gansynth.schema import Sample
-from gansynth.sessions import usual_output
-from gansynth.sources.base import CaseSource
-from gansynth.space import Space
-from gansynth.supply import BankSize
-from gansynth.supplying import REJECTED, read_patience
+from gansynth.core.bank_options import BankSize
+from gansynth.core.lineage import guard_host
+from gansynth.core.schema import Sample
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.hosts.doctor import Line
+from gansynth.hosts.epoch_plan import count_places
+from gansynth.hosts.mixer import MixPlan
+from gansynth.hosts.record import usual_output
+from gansynth.runtime import child
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.options import described
+from gansynth.runtime.progress import Reporter
 from gansynth_yolo.bank_size import sample_bytes
 from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
@@ -218,7 +218,7 @@ class YoloAdapter(Adapter):
         """
         self.validate()
         self.check(injection, settings, options)
-        from gansynth.run import locked
+        from gansynth.sampling.run import locked
 
         config = self._config(injection, settings, options)
         output = config.output
@@ -303,7 +303,7 @@ class YoloAdapter(Adapter):
         """
         if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
             return None
-        from gansynth.run import read_manifest
+        from gansynth.sampling.run import read_manifest
 
         size = sample_bytes(read_manifest(injection.run))
         return plan_bank(injection, len(self.source.train_ids), size)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.errors import GansynthError
-from gansynth.findings import Checked, Finding
-from gansynth.schema import content_hash
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.classes import without_cases
-from gansynth.sources.skull import WHOLE
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.schema import content_hash
+from gansynth.core.source import SourceRequest
+from gansynth.data.classes import without_cases
+from gansynth.data.skull import WHOLE
+from gansynth.runtime.errors import GansynthError
 from gansynth_yolo.dataset_file import SPLITS
 from gansynth_yolo.headers import read_pixels
 from gansynth_yolo.images import YoloImage, shared_fault, some, walk

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.adapter import Injection
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.integrity import read_json
-from gansynth.lineage import CaseRecord
-from gansynth.supplying import PATIENCE
+from gansynth.bank.supply import PATIENCE
+from gansynth.core.adapter import Injection
+from gansynth.core.lineage import CaseRecord
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_yolo.detectors import DETECTORS, DetectorJob
 
 if TYPE_CHECKING:

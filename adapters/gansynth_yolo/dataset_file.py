@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.integrity import reading
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import reading
 
 MOST_BYTES = 4 << 20
 SPLITS = ("train", "val", "test")

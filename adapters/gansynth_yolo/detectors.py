@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 if TYPE_CHECKING:
     from gansynth_yolo.mixed import Slots

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from gansynth import __version__
-from gansynth.adapter import Content, Injection
-from gansynth.bank import BankReader, BankSample
-from gansynth.errors import DataFault
-from gansynth.export_bank import exporting, hashes_of
-from gansynth.integrity import disk_errors, write_json_atomic
-from gansynth.png import png_bytes
-from gansynth.quality.traces.names import names_in
-from gansynth.reporting import Reporter
-from gansynth.sharing import forget_times
-from gansynth.supply import BankSize
-from gansynth.synthetic import KEY
+from gansynth.bank.reader import BankReader, BankSample
+from gansynth.core.adapter import Content, Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.data.synthetic import KEY
+from gansynth.hosts.export import exporting, hashes_of
+from gansynth.report.png import png_bytes
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.identifiers import names_in
+from gansynth.sampling.sharing import forget_times
 from gansynth_yolo.export_plan import ExportPlan, plan_export
 from gansynth_yolo.labels import as_rows, label_text
 from gansynth_yolo.mirror import names_of, parts, place

@@ -10,13 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from gansynth.adapter import Content, Injection
-from gansynth.bank import BankReader
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.export_bank import origin_of
-from gansynth.ratio import Ratio
-from gansynth.sharing import refuse_real_images
-from gansynth.supply import BankSize
+from gansynth.bank.reader import BankReader
+from gansynth.core.adapter import Content, Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.export import origin_of
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.sampling.sharing import refuse_real_images
 from gansynth_yolo.bank_size import sample_bytes
 from gansynth_yolo.source import YoloSource
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansynth.adapter import Injection
-from gansynth.asking_checks import (
+from gansynth.core.adapter import Injection
+from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.core.schema import Schema
+from gansynth.core.source import CaseSource
+from gansynth.hosts.checks import (
     check_injection,
     check_labelled,
     refuse_boxes_with_bank,
     refuse_with_bank,
 )
-from gansynth.errors import DataFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage, guard, guard_host
-from gansynth.schema import Schema
-from gansynth.sessions import Origin, describe_bank, describe_generator
-from gansynth.sources.base import CaseSource
+from gansynth.hosts.record import Origin, describe_bank, describe_generator
+from gansynth.runtime.errors import DataFault, UsageFault
 
 WAY_OUT = "Fit a generator on the training images of this data.yaml: gansynth fit cpggan --data"
 
@@ -54,7 +54,7 @@ def open_origin(
 def _open_run(
     folder: Path, edits: Sequence[str], source: CaseSource, held_out: Sequence[CaseRecord]
 ) -> Origin:
-    from gansynth.run import check_weights, read_manifest
+    from gansynth.sampling.run import check_weights, read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "yolo", edits, needs="boxes")
@@ -71,7 +71,7 @@ def _open_run(
 
 
 def _open_bank(folder: Path, source: CaseSource, held_out: Sequence[CaseRecord]) -> Origin:
-    from gansynth.bank import BankReader, verify_bank
+    from gansynth.bank.reader import BankReader, verify_bank
 
     reader = BankReader(folder)
     _guard(reader.spec.lineage, source, held_out, "bank")

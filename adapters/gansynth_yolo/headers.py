@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault, GansynthError
-from gansynth.integrity import reading
-from gansynth.schema import FloatArray
-from gansynth.sources.picture_files import AGAIN, MAX_PIXELS, SUFFIXES, read_picture
+from gansynth.core.schema import FloatArray
+from gansynth.data.picture_files import AGAIN, MAX_PIXELS, SUFFIXES, read_picture
+from gansynth.runtime.errors import DataFault, GansynthError
+from gansynth.runtime.files import reading
 
 LEAST = 10
 """Rows and columns; ultralytics passes over smaller images."""

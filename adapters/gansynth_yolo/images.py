@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gansynth.errors import DataFault, GansynthError, IntegrityFault
-from gansynth.integrity import reading
-from gansynth.schema import FloatArray
-from gansynth.sources.picture_files import SUFFIXES
+from gansynth.core.schema import FloatArray
+from gansynth.data.picture_files import SUFFIXES
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
+from gansynth.runtime.files import reading
 from gansynth_yolo.dataset_file import DatasetFile, check_inside, printable
 from gansynth_yolo.headers import Header, read_header, read_pixels
 from gansynth_yolo.labels import Labels, Rows, corners, read_labels

@@ -12,16 +12,17 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from gansynth import __version__, host_commands
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import disk_errors, whole_folder, write_json_atomic
-from gansynth.lineage import CaseRecord
-from gansynth.options import OptionModel
-from gansynth.png import png_bytes, scaled
-from gansynth.reporting import counting
-from gansynth.schema import Case, FloatArray
-from gansynth.settings import read_settings
-from gansynth.sources.base import CaseSource
+from gansynth import __version__
+from gansynth.core import host_commands
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.schema import Case, FloatArray
+from gansynth.core.source import CaseSource
+from gansynth.report.png import png_bytes, scaled
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
+from gansynth.runtime.options import OptionModel
+from gansynth.runtime.progress import counting
+from gansynth.runtime.settings import read_settings
 from gansynth_yolo.labels import as_rows, label_text
 
 MANIFEST = "manifest.json"

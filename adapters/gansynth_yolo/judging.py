@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.detection.measuring import summary
-from gansynth.detection.record import FILE as DETECTIONS
-from gansynth.detection.record import (
+from gansynth.metrics.detection.measuring import summary
+from gansynth.metrics.detection.record import FILE as DETECTIONS
+from gansynth.metrics.detection.record import (
     Detections,
     Found,
     Seen,

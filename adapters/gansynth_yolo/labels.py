@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault
-from gansynth.integrity import reading
-from gansynth.schema import FloatArray
+from gansynth.core.schema import FloatArray
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import reading
 
 Rows = npt.NDArray[np.float64]
 """(N, 5): class, xc, yc, w, h."""

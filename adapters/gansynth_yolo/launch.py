@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansynth.child import entry, limit_threads
-from gansynth.errors import TrainingFault, UsageFault
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.child import entry, limit_threads
+from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_yolo.config import MIRROR, YoloConfig
 from gansynth_yolo.detectors import Detector, DetectorJob, detector
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansynth.integrity import reading, sha256_file
+from gansynth.runtime.files import reading, sha256_file
 from gansynth_yolo.dataset_file import DatasetFile
 from gansynth_yolo.headers import read_pixels
 from gansynth_yolo.images import Fault, Listing, YoloImage, shared_fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
-from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth_yolo.detectors import DETECTORS
 
 STRIDE = 32

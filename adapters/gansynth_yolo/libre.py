@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.errors import GansynthError, TrainingFault, UsageFault
+from gansynth.runtime.errors import GansynthError, TrainingFault, UsageFault
 from gansynth_yolo.detectors import KEPT, MOST_FOUND, NMS_IOU, DetectorJob, Found, Watch
 from gansynth_yolo.libraries import best_of, check_cuda, check_size, last_line
 from gansynth_yolo.libre_options import (

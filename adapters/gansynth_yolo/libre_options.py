@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from gansynth.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.libraries import check_release
 
@@ -79,9 +79,9 @@ def engine() -> Any:
         EnvironmentFault: see ``check_version``.
     """
     check_version()
-    from gansynth import torchvision_cure
+    from gansynth.runtime import torchvision_compat
 
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     with silent_stdout():
         return importlib.import_module("libreyolo")
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_yolo.libre_options import engine
 
 if TYPE_CHECKING:

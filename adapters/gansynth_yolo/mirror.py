@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gansynth.errors import UsageFault
-from gansynth.integrity import disk_errors, temporary_beside
-from gansynth.png import png_bytes
+from gansynth.report.png import png_bytes
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import disk_errors, temporary_beside
 from gansynth_yolo.images import YoloImage
 from gansynth_yolo.labels import clipped, label_text
 from gansynth_yolo.source import YoloSource

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.drawlog import DrawLog, Kind
-from gansynth.mixing import Mixer, MixPlan, Slot
-from gansynth.places import IntArray, Places, Table
-from gansynth.schema import Boxes, FloatArray
+from gansynth.bank.draw_log import DrawLog, Kind
+from gansynth.core.schema import Boxes, FloatArray
+from gansynth.hosts.epoch_plan import IntArray, Places, Table
+from gansynth.hosts.mixer import Mixer, MixPlan, Slot
 
 if TYPE_CHECKING:
-    from gansynth.bank import BankSample
+    from gansynth.bank.reader import BankSample
 
 Pixels = npt.NDArray[np.uint8]
 Classes = npt.NDArray[np.int64]
@@ -216,7 +216,7 @@ class Slots:
         return self._pool[index % len(self._pool)]
 
     def _look(self) -> list[tuple[FloatArray, Classes, tuple[int, int]]]:
-        from gansynth.bank import BankReader
+        from gansynth.bank.reader import BankReader
 
         bank = self.places.plan.bank
         reader = None if bank is None else BankReader(bank)

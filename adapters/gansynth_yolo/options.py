@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gansynth.sources.planes import Edges, PixelSpacing
-from gansynth.sources.reading import ReadOptions, SkullStrip, SplitsFile
+from gansynth.data.planes import Edges, PixelSpacing
+from gansynth.data.reading import ReadOptions, SkullStrip, SplitsFile
 
 
 def _two_groups(value: Any) -> Any:

@@ -9,15 +9,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gansynth import sessions
-from gansynth.adapter import Outcome
-from gansynth.errors import UsageFault
-from gansynth.integrity import read_json
-from gansynth.lineage import Lineage
+from gansynth.core.adapter import Outcome
+from gansynth.core.lineage import Lineage
+from gansynth.hosts import record
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_yolo.config import YoloConfig
 
 FILE = "gansynth_session.json"
-COMPARED = (*sessions.COMPARED, "imgsz", "batch", "options")
+COMPARED = (*record.COMPARED, "imgsz", "batch", "options")
 ANEW = "start anew without resume, into another --set output"
 LICENCES: Mapping[str, str] = {
     "libreyolo": "MIT",
@@ -33,13 +33,13 @@ def describe(
 
     Args:
         config: what it is told.
-        generator: see ``gansynth.sessions``; None if nothing synthetic is drawn.
+        generator: see ``gansynth.hosts.record``; None if nothing synthetic is drawn.
         lineage: every case the generator or bank has seen.
     """
     choices = asdict(config.choices)
     detector = config.choices.detector
     return {
-        **sessions.describe_session(config.injection, generator, lineage),
+        **record.describe_session(config.injection, generator, lineage),
         "data": config.request["where"],
         **{key: choices[key] for key in ("detector", "model", "imgsz", "batch", "options")},
         "licence": LICENCES[detector],
@@ -86,7 +86,7 @@ def check_resumable(config: YoloConfig) -> None:
 
 def _last(output: Path) -> dict[str, Any]:
     """The last session of the training in a folder."""
-    earlier = sessions.read_sessions(output / FILE)
+    earlier = record.read_sessions(output / FILE)
     if not earlier:
         raise UsageFault(
             f"{output}: holds no {FILE}, expected a training to go on with; start it without resume"
@@ -101,7 +101,7 @@ def read_outcome(output: Path, metrics: Mapping[str, Any]) -> Outcome:
         output: folder of its results.
         metrics: on real validation images.
     """
-    return sessions.outcome_of(sessions.read_sessions(output / FILE), output, metrics)
+    return record.outcome_of(record.read_sessions(output / FILE), output, metrics)
 
 
 def _version(name: str) -> str | None:

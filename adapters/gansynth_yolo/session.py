@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gansynth._bank_spec import SPEC
-from gansynth.drawlog import Counts, Tally
-from gansynth.errors import EnvironmentFault
-from gansynth.lineage import CaseRecord
-from gansynth.mixing import MixPlan
-from gansynth.places import count_places
-from gansynth.sessions import Origin, SessionRecord
-from gansynth.supplying import Demand, Supply
+from gansynth.bank.draw_log import Counts, Tally
+from gansynth.bank.spec import SPEC
+from gansynth.bank.supply import Demand, Supply
+from gansynth.core.lineage import CaseRecord
+from gansynth.hosts.epoch_plan import count_places
+from gansynth.hosts.mixer import MixPlan
+from gansynth.hosts.record import Origin, SessionRecord
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth_yolo.bank_size import sample_bytes
 from gansynth_yolo.config import YoloConfig
 from gansynth_yolo.detectors import DetectorJob
@@ -42,7 +42,7 @@ class MixSession:
 
     Raises:
         IntegrityFault: leakage, or a generator or bank made for something else.
-        UsageFault, DataFault: see ``guards`` and ``gansynth.sessions``.
+        UsageFault, DataFault: see ``guards`` and ``gansynth.hosts.record``.
         EnvironmentFault: no room for the bank.
         TrainingFault: the bank does not fill.
     """

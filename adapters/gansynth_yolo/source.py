@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.fingerprint import prints_of
-from gansynth.lineage import CaseRecord, guard_split
-from gansynth.schema import Boxes, Case, Schema, content_hash
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.sources.divided import divide
-from gansynth.sources.folds import absolute, one_fold
-from gansynth.sources.planes import resize
-from gansynth.sources.reading import parse_read, reads
-from gansynth.sources.subjects import Split, read_subjects
-from gansynth.space import Space
-from gansynth.synthetic import real_file
+from gansynth.core.fingerprint import prints_of
+from gansynth.core.lineage import CaseRecord, guard_split
+from gansynth.core.schema import Boxes, Case, Schema, content_hash
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.divided import divide
+from gansynth.data.folds import absolute, one_fold
+from gansynth.data.planes import resize
+from gansynth.data.reading import parse_read, reads
+from gansynth.data.subjects import Split, read_subjects
+from gansynth.data.synthetic import real_file
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
 from gansynth_yolo.headers import read_pixels, scaled
 from gansynth_yolo.images import Fault, Listing, YoloImage, list_images

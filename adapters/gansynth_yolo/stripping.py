@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import Boxes
-from gansynth.sources.skull import WHOLE, Brain, find_brain
+from gansynth.core.schema import Boxes
+from gansynth.data.skull import WHOLE, Brain, find_brain
 from gansynth_yolo.headers import read_pixels
 from gansynth_yolo.images import YoloImage
 from gansynth_yolo.labels import Rows, as_rows, corners

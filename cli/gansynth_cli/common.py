@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gansynth.reporting import Reporter
+    from gansynth.runtime.progress import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -35,7 +35,7 @@ class Output:
     @functools.cached_property
     def reporter(self) -> Reporter:
         """Progress and warnings, on stderr."""
-        from gansynth.reporting import RichReporter
+        from gansynth.runtime.progress import RichReporter
 
         return RichReporter(quiet=self.quiet)
 
@@ -127,11 +127,11 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
     @with_reading
     @functools.wraps(function)
     def wrapped(*args: Any, data: str, asked: Mapping[str, Any], **kwargs: Any) -> Any:
-        from gansynth.sources.base import SourceRequest
+        from gansynth.core.source import SourceRequest
 
         request = SourceRequest.parse(data, **{**asked, "fold": asked["fold"] or "0"})
         if not kwargs.get("recipe_name"):  # which reads in a way of its own
-            from gansynth.sources.reading import refuse_idle_read
+            from gansynth.data.reading import refuse_idle_read
 
             refuse_idle_read(request, asked["read"])
         return function(*args, request=request, **kwargs)
@@ -193,7 +193,7 @@ def with_further_sources(function: F) -> F:
 def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
     """Edits as they are asked for; a slip is found at once."""
     if texts:
-        from gansynth.conditions.asked import build_edits
+        from gansynth.conditions.requested_edits import build_edits
 
         for text, edit in zip(texts, build_edits(texts), strict=True):
             edit.options.refuse_idle(f"--edit {text}")
@@ -276,7 +276,7 @@ def with_asking(function: F) -> F:
         filters: tuple[str, ...],
         **kwargs: Any,
     ) -> Any:
-        from gansynth.asking_text import read_asking
+        from gansynth.sampling.request_parsing import read_asking
 
         file = None if weights is None else str(weights)
         asking, judged = read_asking(conditions, how, lesions, file, filters)
@@ -306,7 +306,7 @@ def with_real(what: str) -> Callable[[F], F]:
         def wrapped(
             *args: Any, real: str | None, real_how: Mapping[str, str], **kwargs: Any
         ) -> Any:
-            from gansynth.real_cases import read_real
+            from gansynth.sampling.real_cases import read_real
 
             return function(*args, real=read_real(real, real_how), **kwargs)
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.errors import UsageFault
-from gansynth.integrity import write_bytes_atomic, write_json_atomic
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
 from gansynth_cli.commands.augment import judge
 from gansynth_cli.results import facts_of_demo
 
 if TYPE_CHECKING:
-    from gansynth.adapter import Outcome
-    from gansynth.reporting import Reporter
+    from gansynth.core.adapter import Outcome
+    from gansynth.runtime.progress import Reporter
 
 PHANTOM = (
     "These are phantoms: simulated brains with a simulated glioma. The Dice below shows that the "
@@ -174,7 +174,7 @@ def write_phantoms(
         size = FAST if fast else FULL
         named = channels or ("FLAIR", "T1c")
         return {"note": note, **_for_deepmedic(out / "gliomas", size, named, seed, reporter)}
-    from gansynth.phantoms import MetastasisOptions, PhantomOptions, write_yolo
+    from gansynth.testing.phantoms import MetastasisOptions, PhantomOptions, write_yolo
 
     subjects, spacing_mm = FEW if fast else MANY
     body = PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",))
@@ -194,7 +194,7 @@ def write_phantoms(
 def _for_nifti(
     folder: Path, kind: str, size: DemoSize, seed: int, reporter: Reporter
 ) -> dict[str, Any]:
-    from gansynth.phantoms import (
+    from gansynth.testing.phantoms import (
         LiverOptions,
         PhantomOptions,
         write_gliomas,
@@ -224,7 +224,7 @@ def _for_nifti(
 def _for_deepmedic(
     folder: Path, size: DemoSize, channels: Sequence[str], seed: int, reporter: Reporter
 ) -> dict[str, Any]:
-    from gansynth.phantoms import PhantomOptions, write_deepmedic
+    from gansynth.testing.phantoms import PhantomOptions, write_deepmedic
 
     options = PhantomOptions(spacing_mm=size.spacing_mm, channels=tuple(channels))
     with reporter.task(size.phantoms, "phantoms") as bar:
@@ -247,7 +247,7 @@ def _claim(out: Path, force: bool) -> None:
 
 
 def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) -> None:
-    from gansynth.phantoms import PhantomOptions, write_nnunet_raw
+    from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
 
     with reporter.task(size.phantoms, "phantoms") as bar:
         write_nnunet_raw(
@@ -261,8 +261,8 @@ def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) ->
 
 
 def _prepare(request: SourceRequest, reporter: Reporter) -> None:
-    from gansynth.adapter import PrepareRequest
-    from gansynth.registry import installed
+    from gansynth.core.adapter import PrepareRequest
+    from gansynth.core.registry import installed
 
     own = SourceRequest(request.kind, request.where, root=request.root)
     small = {"small": "yes", "plans_name": PLANS}
@@ -273,7 +273,7 @@ def _prepare(request: SourceRequest, reporter: Reporter) -> None:
 def _fit(
     request: SourceRequest, run: Path, size: DemoSize, seed: int, reporter: Reporter
 ) -> dict[str, Any]:
-    from gansynth.fitting import fit
+    from gansynth.fitting.fit import fit
 
     settings = {**size.fit, "seed": str(seed)}
     return fit("cgan3d", request, run, settings=settings, edits=None, reporter=reporter)
@@ -282,11 +282,11 @@ def _fit(
 def _augment(
     request: SourceRequest, run: Path, size: DemoSize, seed: int, reporter: Reporter
 ) -> Outcome:
-    from gansynth.adapter import Injection
-    from gansynth.own_source import open_source
-    from gansynth.ratio import Ratio
-    from gansynth.registry import installed
-    from gansynth.supply import BankSize
+    from gansynth.core.adapter import Injection
+    from gansynth.core.bank_options import BankSize
+    from gansynth.core.ratio import Ratio
+    from gansynth.core.registry import installed
+    from gansynth.data.opening import open_source
 
     reporter.say("training nnU-Net, half of its samples synthetic; what follows is its own log")
     adapter = installed().adapter("nnunet")(open_source(request))
@@ -298,7 +298,7 @@ def _augment(
 def _pictures(
     request: SourceRequest, out: Path, outcome: Outcome, seed: int, reporter: Reporter
 ) -> dict[str, str]:
-    from gansynth.sampled import sample_run
+    from gansynth.sampling.sample import sample_run
 
     report = sample_run(
         out / "run", 8, out=out / "samples", sheet=True, seed=seed + 1, reporter=reporter
@@ -321,8 +321,8 @@ def _overlays(request: SourceRequest, outcome: Outcome, path: Path) -> Path:
     import nibabel as nib
     import numpy as np
 
-    from gansynth.own_source import open_source
-    from gansynth.sheets import write_overlays
+    from gansynth.data.opening import open_source
+    from gansynth.report.sheets import write_overlays
 
     assert request.root is not None
     schema = open_source(request).schema

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 """Variable that names the checkout of DeepMedic where ``--deepmedic`` does not."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import summary
 from gansynth_cli.typed import refuse_others, typed_options
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from gansynth.adapter import Adapter, Content, Injection
-    from gansynth.supply import BankSize
+    from gansynth.core.adapter import Adapter, Content, Injection
+    from gansynth.core.bank_options import BankSize
     from gansynth_cli.common import Output
 
 SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
@@ -50,7 +50,7 @@ def run_export(
         reporter=out.reporter,
     )
     if dry_run and injection.run and injection.bank is None and injection.ratio.p > 0:
-        from gansynth.own_source import seconds_of_a_sample
+        from gansynth.data.opening import seconds_of_a_sample
 
         each = round(seconds_of_a_sample(adapter, injection), 3)
         document = {**document, "seconds_per_sample": each, "memory": "not measured"}

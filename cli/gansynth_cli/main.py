@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from gansynth import __version__
-from gansynth.errors import (
+from gansynth.runtime.errors import (
     DROPPED,
     EXIT_BUG,
     EXIT_SIGINT,
@@ -27,7 +27,7 @@ from gansynth.errors import (
     UsageFault,
     did_you_mean,
 )
-from gansynth.signals import on_sigterm
+from gansynth.runtime.signals import on_sigterm
 
 COMMANDS = {
     "demo": ("demo", "Run the whole way on phantoms: no data and no GPU needed."),

@@ -10,7 +10,7 @@ from gansynth_cli.common import Output
 from gansynth_cli.typed import called, typed, typed_options
 
 if TYPE_CHECKING:
-    from gansynth.adapter import Injection
+    from gansynth.core.adapter import Injection
 
 NEEDS = {
     **dict.fromkeys(("bank_size", "scratch", "frozen", "device", "edits"), "!bank"),
@@ -19,7 +19,7 @@ NEEDS = {
     "how": "conditions",
     "nearest": "output",
 }
-"""What options take to have an effect; see ``gansynth.options.Needs``."""
+"""What options take to have an effect; see ``gansynth.runtime.options.Needs``."""
 OF_SAMPLES = (
     *("run", "bank", "bank_size", "frozen", "reuse", "refresh", "overhead", "scratch", "restarts"),
     *("strict", "keep_going", "augment_synthetic", "edits", "boxes", "conditions", "how"),
@@ -36,7 +36,7 @@ nearest_option = click.option(
 
 def warn_of_idle(injection: Injection, out: Output) -> None:
     """Say which options mean nothing where no sample is drawn: at a baseline's ratio, say."""
-    from gansynth.options import idle
+    from gansynth.runtime.options import idle
 
     context = click.get_current_context()
     needs = dict.fromkeys(OF_SAMPLES if injection.ratio.p == 0 else (), "!ratio")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -43,9 +43,9 @@ def host_data(
         UsageFault: nothing says which data set it is, or a key without effect.
         DataFault: no run there.
     """
-    from gansynth.own_source import requested, taken
-    from gansynth.sources.base import SourceRequest
-    from gansynth.sources.reading import refuse_idle_read
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.opening import requested, taken
+    from gansynth.data.reading import refuse_idle_read
 
     if data is not None:
         told = SourceRequest.parse(data)

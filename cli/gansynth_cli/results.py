@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth_cli.common import summary, table
 
 if TYPE_CHECKING:
-    from gansynth.adapter import Report
+    from gansynth.core.adapter import Report
     from gansynth_cli.common import Output
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
@@ -43,7 +43,7 @@ def show_report(report: Report, out: Output) -> None:
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
     """What a fit has come to."""
-    from gansynth.reporting import clock_text
+    from gansynth.runtime.progress import clock_text
 
     run, parts = report["run"], report.get("parts")
     what = f"step {report['steps']}" if report.get("steps") else "fitted"
@@ -71,7 +71,7 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _losses(report: Mapping[str, Any]) -> list[str]:
     """``G 0.41`` of each player."""
-    from gansynth.metrics_log import short_losses
+    from gansynth.training.metrics_log import short_losses
 
     losses = short_losses(report.get("losses") or {})
     return [f"{name} {value:.3g}" for name, value in losses.items()]
@@ -101,7 +101,7 @@ def lines_of_training(
         target: the host.
         labels: name -> value.
     """
-    from gansynth.measures.account import lines_of, said_of
+    from gansynth.metrics.segmentation.account import lines_of, said_of
 
     real, synthetic = document["drawn_real"], document["drawn_synthetic"]
     yield f"{target}: trained; results are in {document['folder']}"
@@ -165,7 +165,7 @@ def _numbers(
 
 def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """What a demo has shown."""
-    from gansynth.reporting import clock_text
+    from gansynth.runtime.progress import clock_text
 
     yield document["note"]
     yield from facts_of_demo(document)
@@ -196,9 +196,9 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
 
 def lines_of_evaluation(found: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """The three answers, what must not be overlooked, and where to read on."""
-    from gansynth.benchmark.report.document import Node
-    from gansynth.benchmark.report.words import plain
     from gansynth.evaluation.report.parts import parts
+    from gansynth.report.document import Node
+    from gansynth.report.words import plain
 
     for part in parts(Node(dict(found))):
         told = [(sign.sign if sign else "", plain(line)) for sign, line in part.lines]

@@ -95,7 +95,7 @@ def with_png(function: F) -> F:
         }
         given = {key: value for key, value in asked.items() if value}
         if kind == "png":
-            from gansynth.picture_export import PngOptions
+            from gansynth.sampling.png_export import PngOptions
 
             return function(*args, png=PngOptions(**given), **kwargs)
         return function(*args, png=None, **kwargs)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +24,7 @@ def with_needs(needs: Mapping[str, str]) -> Callable[[F], F]:
     def add(function: F) -> F:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            from gansynth.options import refuse_idle
+            from gansynth.runtime.options import refuse_idle
 
             context = click.get_current_context()
             refuse_idle(typed_options(context), context.params, needs, typed, called)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.measures.table import measure_of
-from gansynth.stats.compare import compare, holm, interval_of_mean
-from gansynth.stats.runs import Runs
-from gansynth.stats.worth import worth
+from gansynth.metrics.segmentation.table import measure_of
+from gansynth.metrics.stats.compare import compare, holm, interval_of_mean
+from gansynth.metrics.stats.runs import Runs
+from gansynth.metrics.stats.worth import worth
 
 LEARNT = 0.3
 """Dice and the like below which a host has learnt next to nothing."""

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.division import Division, divide, largest_set
+from gansynth.benchmark.jobs.executor import parse_executor
+from gansynth.benchmark.jobs.table import JobTable
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Design, Spec
 from gansynth.benchmark.study import host_of, request_of
 from gansynth.benchmark.tuning import Tuning
 from gansynth.benchmark.words import augment_words, fit_words
-from gansynth.errors import UsageFault
-from gansynth.integrity import write_json_atomic
-from gansynth.jobs.executor import parse_executor
-from gansynth.jobs.table import JobTable
-from gansynth.own_source import open_source
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import write_json_atomic
 
 CHOICE = "choice.json"
 
@@ -31,7 +31,7 @@ class Wanted:
         folder: where everything is written.
         size: people of the training set; None for all who are neither sealed nor for development.
         draw: which training set of that size.
-        executor: see ``gansynth.jobs.executor.parse_executor``.
+        executor: see ``gansynth.benchmark.jobs.executor.parse_executor``.
     """
 
     folder: Path

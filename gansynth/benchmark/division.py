@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gansynth.benchmark.plan import Plan, SplitPlan
-from gansynth.errors import DataFault, UsageFault
-from gansynth.sources.base import CaseSource
+from gansynth.core.source import CaseSource
+from gansynth.runtime.errors import DataFault, UsageFault
 
 DEVELOPMENT, SEALED = "development", "sealed"
 

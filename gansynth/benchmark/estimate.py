@@ -14,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.looks import Looks
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.running import Asked, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, Spec
 from gansynth.benchmark.study import Study
 from gansynth.benchmark.tuning import shortened
-from gansynth.jobs.executor import parse_executor
 
 if TYPE_CHECKING:
-    from gansynth.reporting import Reporter
+    from gansynth.runtime.progress import Reporter
 
 PROBES = (0.02, 0.06)
 """Shares of a training's steps that are tried, to know what a step takes and what the rest."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.division import SEALED
-from gansynth.errors import IntegrityFault
-from gansynth.integrity import disk_errors, reading, write_bytes_atomic
+from gansynth.runtime.errors import IntegrityFault
+from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
 
 ENDING, OWN = ".looks.jsonl", "hash"
 

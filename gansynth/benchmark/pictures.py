@@ -15,10 +15,10 @@ import numpy.typing as npt
 from gansynth.benchmark.report.overlays import Overlay, Worst, overlay_png, worst_cases
 from gansynth.benchmark.study import JOBS, Study
 from gansynth.benchmark.worker import PREDICTIONS
-from gansynth.errors import GansynthError
-from gansynth.integrity import read_nifti
-from gansynth.schema import FloatArray, LabelArray
-from gansynth.sources.base import CaseSource
+from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.runtime.errors import GansynthError
+from gansynth.runtime.files import read_nifti
 
 
 def overlays_of(document: Mapping[str, Any], study: Study, most: int = 6) -> list[Overlay]:

@@ -45,9 +45,9 @@ from gansynth.benchmark.plan_parts import (
     TunePlan,
     checked,
 )
-from gansynth.errors import UsageFault, did_you_mean
-from gansynth.measures.table import MEASURES, SEGMENTATION, check_asked, measure_of
-from gansynth.settings import read_yaml
+from gansynth.metrics.segmentation.table import MEASURES, SEGMENTATION, check_asked, measure_of
+from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.settings import read_yaml
 
 __all__ = [
     "ArmPlan",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gansynth.benchmark.arms import PRESET_GENERATORS
 from gansynth.benchmark.plan_parts import ArmPlan, GeneratorPlan
-from gansynth.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
-from gansynth.registry import installed
+from gansynth.core.registry import installed
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
 
 if TYPE_CHECKING:
     from gansynth.benchmark.plan import Plan
@@ -71,9 +71,9 @@ def _check_generators(plan: Plan, path: Path) -> None:
 
 def _check_options(asked: GeneratorPlan) -> None:
     """A recipe must be there; without one, all that is set must be an option."""
-    from gansynth.recipes import find_recipe
-    from gansynth.settings import split_settings
-    from gansynth.training import FitOptions
+    from gansynth.fitting.recipe import find_recipe
+    from gansynth.runtime.settings import split_settings
+    from gansynth.training.loop import FitOptions
 
     if asked.recipe is not None:
         find_recipe(asked.recipe)
@@ -83,8 +83,8 @@ def _check_options(asked: GeneratorPlan) -> None:
 
 
 def _check_asked(arm: ArmPlan, where: str) -> None:
-    from gansynth.asking_text import read_asking
-    from gansynth.conditions.asked import build_edits
+    from gansynth.conditions.requested_edits import build_edits
+    from gansynth.sampling.request_parsing import read_asking
 
     _under(where, partial(build_edits, arm.edits))
     _under(where, partial(read_asking, lesions=arm.lesions, filters=arm.filters))

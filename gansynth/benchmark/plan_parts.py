@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from gansynth.errors import UsageFault
-from gansynth.ratio import Ratio
-from gansynth.recipes import texts
-from gansynth.schedule import Schedule
-from gansynth.supply import BankSize
+from gansynth.core.bank_options import BankSize
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.fitting.recipe import texts
+from gansynth.runtime.errors import UsageFault
 
 
 def _texts(value: Any) -> Any:

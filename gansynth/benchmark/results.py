@@ -11,10 +11,10 @@ from typing import Any
 
 from gansynth import __version__
 from gansynth.benchmark.analysis import analysed
+from gansynth.benchmark.jobs.graph import Phase, Report
 from gansynth.benchmark.plan import ArmPlan, Plan
 from gansynth.benchmark.specs import Place, Spec
 from gansynth.benchmark.study import Study
-from gansynth.jobs.graph import Phase, Report
 
 FORMAT = 1
 RESULTS = "results.json"

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.division import DEVELOPMENT, SEALED
+from gansynth.benchmark.jobs.executor import parse_executor
+from gansynth.benchmark.jobs.graph import Report, run_jobs
+from gansynth.benchmark.jobs.table import JobTable
 from gansynth.benchmark.looks import Looks
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.results import RESULTS, document_of, known_results
 from gansynth.benchmark.study import Study
-from gansynth.integrity import disk_errors, read_json, write_bytes_atomic
-from gansynth.jobs.executor import parse_executor
-from gansynth.jobs.graph import Report, run_jobs
-from gansynth.jobs.table import JobTable
+from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def machine() -> dict[str, Any]:
     import platform
     from importlib.metadata import version
 
-    from gansynth.jobs.machine import describe
+    from gansynth.benchmark.jobs.machine import describe
 
     told = {key: value for key, value in describe().items() if key != "name"}
     return {**told, "python": platform.python_version(), "torch": version("torch")}

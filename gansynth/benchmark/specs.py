@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from gansynth import __version__
-from gansynth.adapter import Adapter
 from gansynth.benchmark.division import Division, largest_set
 from gansynth.benchmark.plan import ArmPlan, Plan
-from gansynth.errors import UsageFault
-from gansynth.lineage import CaseRecord
-from gansynth.measures.regions import regions_of, with_labels
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.sources.base import CaseSource
+from gansynth.core.adapter import Adapter
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.source import CaseSource
+from gansynth.metrics.segmentation.regions import regions_of, with_labels
+from gansynth.runtime.errors import UsageFault
 
 FORMAT = 1
 FIT, TRAIN, TUNE = "fit", "train", "tune"
@@ -283,7 +283,7 @@ def formulas(regions: Mapping[str, str]) -> str:
 
 def write_work(spec: Spec, places: Mapping[str, Any], folder: Path) -> Path:
     """Write what a worker process is told: the spec, and where things lie on this machine."""
-    from gansynth.integrity import write_json_atomic
+    from gansynth.runtime.files import write_json_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{spec.key}.json"

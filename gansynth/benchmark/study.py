@@ -8,17 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth.adapter import Adapter
 from gansynth.benchmark.division import SEALED, Division, divide
+from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.store import Store
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Design, Place, Spec
 from gansynth.benchmark.working import Jobs
-from gansynth.errors import UsageFault
-from gansynth.jobs.job import Job
-from gansynth.jobs.store import Store
-from gansynth.own_source import open_source
-from gansynth.registry import installed
-from gansynth.sources.base import CaseSource, SourceRequest
+from gansynth.core.adapter import Adapter
+from gansynth.core.registry import installed
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import UsageFault
 
 JOBS = "jobs"
 

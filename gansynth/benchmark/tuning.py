@@ -16,16 +16,16 @@ from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
+from gansynth.benchmark.jobs.executor import parse_executor
+from gansynth.benchmark.jobs.graph import Progress, run_jobs
+from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.store import Store
 from gansynth.benchmark.plan_parts import STEPS
 from gansynth.benchmark.specs import FIT, TRAIN, Spec
 from gansynth.benchmark.working import Jobs
-from gansynth.errors import TrainingFault
-from gansynth.jobs.executor import parse_executor
-from gansynth.jobs.graph import Progress, run_jobs
-from gansynth.jobs.job import Job
-from gansynth.jobs.store import Store
-from gansynth.measures.table import measure_of
-from gansynth.sources.subjects import Split, grouped_splits
+from gansynth.data.subjects import Split, grouped_splits
+from gansynth.metrics.segmentation.table import measure_of
+from gansynth.runtime.errors import TrainingFault
 
 
 class Tuning:

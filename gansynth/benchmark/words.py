@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.recipes import texts
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.recipe import texts
 
 
 def each(option: str, values: Mapping[str, Any]) -> list[str]:

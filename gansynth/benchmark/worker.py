@@ -18,22 +18,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth import child
 from gansynth.benchmark.words import augment_words, fit_words
-from gansynth.errors import FAULTS, TrainingFault, UsageFault
-from gansynth.integrity import read_json
-from gansynth.own_source import open_source
-from gansynth.registry import installed
-from gansynth.run import MANIFEST
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.sources.subjects import Split
+from gansynth.core.registry import installed
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.data.subjects import Split
+from gansynth.runtime import child
+from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
+from gansynth.runtime.files import read_json
+from gansynth.sampling.run import MANIFEST
 
 if TYPE_CHECKING:
-    from gansynth.measures.predictions import Prediction
+    from gansynth.metrics.segmentation.predictions import Prediction
 
 COMMAND = """
 import runpy
-from gansynth.child import obey
+from gansynth.runtime.child import obey
 obey()  # it ends when this process does, even by kill -9
 runpy.run_module("gansynth_cli", run_name="__main__")
 """
@@ -127,8 +127,8 @@ class Work:
         """
         if self.spec["host"]["target"] == "yolo":
             return _detections(results, self.spec["measures"])
-        from gansynth.measures.evaluation import evaluate
-        from gansynth.measures.regions import regions_of, with_labels
+        from gansynth.metrics.segmentation.evaluation import evaluate
+        from gansynth.metrics.segmentation.regions import regions_of, with_labels
 
         labels = source.schema.foreground
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)
@@ -220,8 +220,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _detections(results: Path, asked: Sequence[str]) -> dict[str, Any]:
-    from gansynth.detection.record import FILE, read_detections
-    from gansynth.measures.detection import measure_detections
+    from gansynth.metrics.detection.record import FILE, read_detections
+    from gansynth.metrics.segmentation.detection import measure_detections
 
     found = measure_detections(read_detections(results / FILE))
     return {"scores": found["per_subject"], "pooled": found["pooled"], "by": "subject"}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gansynth.benchmark.jobs.job import WORK, Job
+from gansynth.benchmark.jobs.store import Store
 from gansynth.benchmark.specs import FIT, Spec, write_work
 from gansynth.benchmark.worker import RUN
-from gansynth.jobs.job import WORK, Job
-from gansynth.jobs.store import Store
 
 DATA, TOLD = "data", "work"
 

@@ -10,10 +10,10 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gansynth.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from gansynth.conditions.base import Edit
+    from gansynth.core.edit import Edit
 
 BUILT_IN = {
     "identity": "Identity",
@@ -46,7 +46,7 @@ def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) ->
 def _loader(name: str, class_name: str) -> Callable[[], type[Edit]]:
     def load() -> type[Edit]:
         edit: type[Edit] = getattr(
-            importlib.import_module(f"gansynth.conditions.{name}"), class_name
+            importlib.import_module(f"gansynth.conditions.edits.{name}"), class_name
         )
         return edit
 

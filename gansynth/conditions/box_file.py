@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.boxes import BoxDrawer, record
-from gansynth.errors import DataFault, UsageFault
-from gansynth.schema import Boxes, Case, Schema
+from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.runtime.errors import DataFault, UsageFault
 
 AXES = {5: "xy", 7: "xyz"}
 MOST_BYTES = 1 << 26

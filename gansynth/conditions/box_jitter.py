@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from gansynth.asked_options import read_options
 from gansynth.conditions.boxes import BoxDrawer, own_boxes, record
-from gansynth.options import OptionModel
-from gansynth.organ import Mask, organ_mask, share_inside
-from gansynth.schema import Boxes, Case, Schema
+from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.data.body_mask import Mask, organ_mask, share_inside
+from gansynth.runtime.option_text import read_options
+from gansynth.runtime.options import OptionModel
 
 TRIES, FULL = 16, 8
 """How often a box is drawn anew, and after how many tries each is at half the strength before."""

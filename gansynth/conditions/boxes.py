@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.schema import Boxes, Case, Schema
+from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.runtime.errors import DataFault, UsageFault
 
 USUAL = "jitter"
 """What is asked for where the user says nothing."""

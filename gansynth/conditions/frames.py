@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gansynth.conditions.geometry import Mask, Matrix, bounding_box
-from gansynth.conditions.room import Room, Scene, body_of
+from gansynth.conditions.case_pool import Room, Scene, body_of
 from gansynth.conditions.sampler import replace_ignored
-from gansynth.schema import Case
+from gansynth.core.geometry import Mask, Matrix, bounding_box
+from gansynth.core.schema import Case
 
 LOOKED_AT = 64
 """Training cases that are looked at to learn something of all of them."""

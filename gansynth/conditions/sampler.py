@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.conditions.base import Edit
 from gansynth.conditions.boxes import BoxDrawer, record
-from gansynth.conditions.room import Room, Scene
-from gansynth.errors import DataFault
-from gansynth.organ import shown_body
-from gansynth.regrid import crop_pad
-from gansynth.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
-from gansynth.sources.base import CaseSource
-from gansynth.sources.cache import CaseCache
-from gansynth.sources.classes import training_cases
-from gansynth.space import Placement, Space
+from gansynth.conditions.case_pool import Room, Scene
+from gansynth.core.edit import Edit
+from gansynth.core.resample import crop_pad
+from gansynth.core.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+from gansynth.data.body_mask import shown_body
+from gansynth.data.cache import CaseCache
+from gansynth.data.classes import training_cases
+from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
-    from gansynth.conditions.along import Moved, Mover
     from gansynth.conditions.box_places import PutBoxes
-    from gansynth.conditions.lesions import Inserted, LesionDrawer
+    from gansynth.conditions.edits.along import Moved, Mover
+    from gansynth.conditions.lesion_placement import Inserted, LesionDrawer
     from gansynth.conditions.weights import Weights
 
 TRIES = 16
@@ -265,8 +265,8 @@ class ConditionSampler:
 
         It is one of those whose bodies are most like that one's: of slices, at about its level.
         """
-        from gansynth.conditions.borrowing import alike
         from gansynth.conditions.box_places import put_boxes
+        from gansynth.conditions.edits.borrowing import alike
 
         like = self._lender(index, rng)
         asked, told = drawer.draw(
@@ -322,7 +322,7 @@ class ConditionSampler:
 
 def _mover(space: Space, schema: Schema) -> Mover:
     """What moves cases whole; imported when there is one to be moved."""
-    from gansynth.conditions.along import Mover
+    from gansynth.conditions.edits.along import Mover
 
     return Mover(space, schema)
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.errors import IntegrityFault
-from gansynth.failures.file import AGAIN, read_failures
-from gansynth.failures.lesions import Frame, Lesion, Span, lesions_in
-from gansynth.failures.risk import Risk
-from gansynth.lineage import CaseRecord, Lineage, guard, same_data, same_host
+from gansynth.conditions.failures_file import AGAIN, read_failures
+from gansynth.conditions.failures_lesions import Frame, Lesion, Span, lesions_in
+from gansynth.conditions.failures_risk import Risk
+from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
+from gansynth.runtime.errors import IntegrityFault
 
 if TYPE_CHECKING:
-    from gansynth.schema import Condition, Schema
-    from gansynth.sources.base import CaseSource
+    from gansynth.core.schema import Condition, Schema
+    from gansynth.core.source import CaseSource
 
 Draw = Callable[[int, np.random.Generator], "Condition"]
 """(index, rng) -> a condition."""

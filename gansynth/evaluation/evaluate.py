@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth import __version__
-from gansynth.errors import DataFault, UsageFault
 from gansynth.evaluation.gathering import Gathered
 from gansynth.evaluation.opening import Wanted, open_evaluated
-from gansynth.integrity import disk_errors, write_json_atomic
-from gansynth.quality.sides import EFFORTS, Effort, Sides
-from gansynth.reporting import NullReporter, Reporter
+from gansynth.metrics.sides import EFFORTS, Effort, Sides
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.progress import NullReporter, Reporter
 
 if TYPE_CHECKING:
+    from gansynth.core.schema import Schema
     from gansynth.evaluation.memory import Pairs
-    from gansynth.quality.figure import Figure
-    from gansynth.quality.halved import Evaluated, Image
-    from gansynth.quality.recovery import Judges
-    from gansynth.schema import Schema
+    from gansynth.metrics.comparison import Evaluated, Image
+    from gansynth.metrics.estimate import Figure
+    from gansynth.metrics.recovery import Judges
 
 VERSION = 1
 DOCUMENT = "evaluation.json"
@@ -186,8 +186,8 @@ def _strip(sides: Sides) -> dict[str, list[bytes]]:
 
 def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Judges | None]:
     """``faithfulness`` of the document; or only why there is none."""
-    from gansynth.quality.faithfulness import SegmenterOptions
-    from gansynth.quality.recovery import map_of, recover, train_judges
+    from gansynth.metrics.faithfulness import SegmenterOptions
+    from gansynth.metrics.recovery import map_of, recover, train_judges
 
     known, steps = gathered.known, sides.effort.judge
     every: list[Image] = [*sides.samples, *sides.real]
@@ -224,7 +224,7 @@ def _maps(
 
 
 def _audited(folder: Path, gathered: Gathered) -> dict[str, Any]:
-    from gansynth.quality.identity import audit_export
+    from gansynth.evaluation.audit.audit import audit_export
 
     return audit_export(folder, gathered.lineage, sources=gathered.source).to_json()
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.errors import DataFault
-from gansynth.lineage import Lineage, matches
-from gansynth.quality.sides import Effort, Sides, check_images
-from gansynth.reporting import Reporter
-from gansynth.schema import Case, Sample, Schema
-from gansynth.sources.base import CaseSource
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
-from gansynth.space import Space
+from gansynth.core.lineage import Lineage, matches
+from gansynth.core.schema import Case, Sample, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.metrics.sides import Effort, Sides, check_images
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.progress import Reporter
 
 if TYPE_CHECKING:
-    from gansynth.run import Run
+    from gansynth.sampling.run import Run
 
 TRIES = 20
 """Places that are drawn in a case before all of it is taken to be empty."""

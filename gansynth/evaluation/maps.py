@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.schema import Case, Sample
 from gansynth.evaluation.gathering import Gathered
 from gansynth.evaluation.tsne import embed, thumbnail
-from gansynth.quality.figure import Floats
-from gansynth.quality.halved import Image
-from gansynth.quality.nearest_search import GRID, pool
-from gansynth.quality.sides import Sides
-from gansynth.schema import Case, Sample
+from gansynth.metrics.comparison import Image
+from gansynth.metrics.estimate import Floats
+from gansynth.metrics.nearest_search import GRID, pool
+from gansynth.metrics.sides import Sides
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gansynth.quality.faithfulness import Segmenter
+    from gansynth.metrics.faithfulness import Segmenter
 
 MOST = 120
 """Most points of a side."""

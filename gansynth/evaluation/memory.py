@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.schema import Case, Sample, Schema
 from gansynth.evaluation.gathering import Gathered
-from gansynth.quality.figure import Floats
-from gansynth.quality.membership import FEWEST, Attack, attack_by, by_person
-from gansynth.quality.memorisation import (
+from gansynth.metrics.estimate import Floats
+from gansynth.metrics.membership import FEWEST, Attack, attack_by, by_person
+from gansynth.metrics.memorisation import (
     Copies,
     Nearer,
     People,
@@ -20,10 +21,9 @@ from gansynth.quality.memorisation import (
     quantiles,
     ratio_of_medians,
 )
-from gansynth.quality.nearest import COPY, find_nearest
-from gansynth.quality.nearest_search import Load, Query, Search
-from gansynth.quality.sides import Sides
-from gansynth.schema import Case, Sample, Schema
+from gansynth.metrics.nearest import COPY, find_nearest
+from gansynth.metrics.nearest_search import Load, Query, Search
+from gansynth.metrics.sides import Sides
 
 FINELY = 128
 """Most samples whose nearest case is looked for in full resolution."""
@@ -246,8 +246,8 @@ def near_copies(gathered: Gathered, sides: Sides) -> tuple[Copies, Pairs]:
 
 def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
     """Membership by what the run's discriminator finds real, if it keeps one."""
-    from gansynth.critic import load_critic, realness
-    from gansynth.precision import pick_device
+    from gansynth.evaluation.discriminator_scores import load_critic, realness
+    from gansynth.runtime.devices import pick_device
 
     known = gathered.known
     people = {i: known.people[i] for i in (*known.members, *known.others)}
@@ -287,8 +287,8 @@ def write_copies(
     import csv
     import io
 
-    from gansynth.integrity import write_bytes_atomic
-    from gansynth.mosaic import write_mosaic
+    from gansynth.report.mosaic import write_mosaic
+    from gansynth.runtime.files import write_bytes_atomic
 
     rows = ((memory or {}).get("copies") or {}).get("pairs") or ()
     paths = {name: folder / name for name in ("near_copies.csv", "near_copies.png")}

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.errors import DataFault, UsageFault
+from gansynth.core.schema import OUTSIDE, Sample, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.cache import CaseCache
+from gansynth.data.grid import same_spacing
+from gansynth.data.opening import open_source
 from gansynth.evaluation.gathering import Gathered, Known, folder_kind, own_names
-from gansynth.own_source import open_source
-from gansynth.reporting import Reporter
-from gansynth.schema import OUTSIDE, Sample, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.sources.cache import CaseCache
-from gansynth.sources.grid import same_spacing
-from gansynth.space import Space
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.progress import Reporter
 
 if TYPE_CHECKING:
-    from gansynth.asking import Asking
-    from gansynth.sampling import SampleDrawer
+    from gansynth.core.sample_request import Asking
+    from gansynth.sampling.drawer import SampleDrawer
 
 AT_ONCE = 16
 """Samples drawn at once."""
@@ -93,9 +93,9 @@ def _open_run(
     where: tuple[str | None, str | None],
     reporter: Reporter,
 ) -> Gathered:
-    from gansynth.own_source import open_moved
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.data.opening import open_moved
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     run = load_run(folder, device)
     own = open_moved(run, *where)
@@ -147,7 +147,7 @@ def _drawn(drawer: SampleDrawer, wanted: Wanted, reporter: Reporter) -> tuple[li
 
 
 def _open_bank(folder: Path, real: Real | None, wanted: Wanted, reporter: Reporter) -> Gathered:
-    from gansynth.bank import BankReader
+    from gansynth.bank.reader import BankReader
 
     reader = BankReader(folder)
     spec = reader.spec
@@ -195,8 +195,8 @@ def open_real(asked: Real, own: CaseSource) -> CaseSource:
         UsageFault: they do not open.
         DataFault: they are not like the run's own.
     """
-    from gansynth import real_cases
-    from gansynth.conditions.base_source import inherited
+    from gansynth.conditions.external_source import inherited
+    from gansynth.sampling import real_cases
 
     try:
         return real_cases.open_real(asked, own)

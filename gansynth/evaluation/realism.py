@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.quality.figure import Figure, Floats
-from gansynth.quality.halved import Evaluated, Plain
-from gansynth.quality.intensity import BINS, edges_of, histogram_metric
-from gansynth.quality.sides import Sides
-from gansynth.quality.spectrum import BANDS, frequencies, spectrum_metric
+from gansynth.metrics.comparison import Evaluated, Plain
+from gansynth.metrics.estimate import Figure, Floats
+from gansynth.metrics.intensity import BINS, edges_of, histogram_metric
+from gansynth.metrics.sides import Sides
+from gansynth.metrics.spectrum import BANDS, frequencies, spectrum_metric
+from gansynth.runtime.errors import DataFault, UsageFault
 
 PAIRED = ("lesions", "seam")
 """Metrics of samples beside the very case each was drawn into: no other person can stand there."""
@@ -28,8 +28,8 @@ def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
     Raises:
         UsageFault: one is unknown or does not load.
     """
-    from gansynth.quality.metric import load_metrics
-    from gansynth.registry import installed
+    from gansynth.core.metric import load_metrics
+    from gansynth.core.registry import installed
 
     usual = [name for name in installed().names("metrics") if name not in PAIRED]
     loaded = load_metrics(names or usual)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.schema import FloatArray, LabelArray
+from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.runtime.errors import DataFault, UsageFault
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -124,8 +124,8 @@ def thumbnail(
         labels: int16 (D, H, W) or (H, W), or None.
         edge: pixels of a channel's longest edge: fewer by less than half where pixels are repeated.
     """
-    from gansynth.png import outlined, png_bytes, scaled
-    from gansynth.sheets import middle_slice
+    from gansynth.report.png import outlined, png_bytes, scaled
+    from gansynth.report.sheets import middle_slice
 
     cut = middle_slice(labels, image.shape[1:])
     plane = image if cut is None else image[:, cut]

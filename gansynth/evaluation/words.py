@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gansynth.quality.figure import Figure
+from gansynth.metrics.estimate import Figure
 
 BLURRED, NOISY = 0.5, 2.0
 """Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""

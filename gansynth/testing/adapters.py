@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.adapter import Adapter, HostArrays
-from gansynth.lineage import Lineage
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
-from gansynth.space import Placement, Space
+from gansynth.core.adapter import Adapter, HostArrays
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
+from gansynth.core.space import Placement, Space
+from gansynth.hosts.mixer import MixPlan
 from gansynth.testing.report import Broken, CheckReport, Skip
 
 MakeDataset = Callable[[], Any]
@@ -243,7 +243,7 @@ class _Trial:
 
     def bank(self, name: str, samples: int) -> Path:
         """A bank whose images are a constant beyond every real intensity."""
-        from gansynth.bank import BankSpec, BankWriter
+        from gansynth.bank.reader import BankSpec, BankWriter
 
         if self.make_dataset is None or self.draw_slot is None:
             raise Skip("no data set of the host was given")

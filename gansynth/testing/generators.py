@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.errors import UsageFault
-from gansynth.schema import Case, Condition, Schema
-from gansynth.testing._boxes import BoxDraws, copied_boxes
-from gansynth.testing._draws import Draws, copied
-from gansynth.testing._realness import check_realness
+from gansynth.core.schema import Case, Condition, Schema
+from gansynth.runtime.errors import UsageFault
+from gansynth.testing._box_checks import BoxDraws, copied_boxes
+from gansynth.testing._realness_checks import check_realness
+from gansynth.testing._sample_checks import Draws, copied
 from gansynth.testing.report import Broken, CheckReport, Skip
 from gansynth.testing.toy import ToySource
 
 if TYPE_CHECKING:
-    from gansynth.generator import Batch, Generator, Stage
-    from gansynth.testing._lesions import LesionCases
+    from gansynth.core.generator import Batch, Generator, Stage
+    from gansynth.testing._lesion_checks import LesionCases
 
 Fit = Callable[["Generator", Sequence[Case], int], object]
 """(generator, training cases in its space, steps): trains it in place."""
@@ -58,8 +58,8 @@ def check_generator(
 
 def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> object:
     """Train on cases in memory with the real training loop, on the CPU, in fp32."""
-    from gansynth.sources.batches import batch_of
-    from gansynth.training import FitOptions, train
+    from gansynth.data.batches import batch_of
+    from gansynth.training.loop import FitOptions, train
 
     def batches(step: int, stage: Stage, which: range) -> Batch:
         chosen = [int(np.random.default_rng((7, step, i)).integers(len(cases))) for i in which]
@@ -114,13 +114,13 @@ class _Bench:
         ]
         self.reference = self.held_out
         if "lesion" in generator.heeds:
-            from gansynth.testing._lesions import LesionCases
+            from gansynth.testing._lesion_checks import LesionCases
 
             self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
             self.held_out = self.lesions.cases
 
     def new(self) -> Generator:
-        from gansynth.precision import seeded
+        from gansynth.runtime.devices import seeded
 
         # Weights come from torch's global generator: seed a copy of it.
         with seeded(0):
@@ -148,8 +148,8 @@ class _Bench:
 
 
 def _check_samples(bench: _Bench) -> None:
-    from gansynth.generator import Generator as base
-    from gansynth.testing._lesions import LesionDraws
+    from gansynth.core.generator import Generator as base
+    from gansynth.testing._lesion_checks import LesionDraws
 
     draws = Draws(bench)
     # Each of these three makes the rest pointless if it fails.

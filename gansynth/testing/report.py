@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gansynth.errors import IntegrityFault
+from gansynth.runtime.errors import IntegrityFault
 
 Verdict = Literal["passed", "failed", "skipped"]
 

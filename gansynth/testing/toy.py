@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import OUTSIDE, Boxes, Case, FloatArray, LabelArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
 
 MEANS = np.array([[-0.5, 0.8, 1.8], [0.6, -0.9, 0.2]], np.float32)
 """Mean intensity per channel (row) and label 0, 1, 2 (column)."""

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gansynth.errors import DataFault, UsageFault, did_you_mean
-from gansynth.generator import Batch
-from gansynth.networks.blocks import one_hot
-from gansynth.schema import Condition, Schema
-from gansynth.tiling import Window, cut
+from gansynth.core.generator import Batch
+from gansynth.core.schema import Condition, Schema
+from gansynth.nn.networks.blocks import one_hot
+from gansynth.nn.tiled_inference import Window, cut
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_cgan3d.lesion import Insertion
 from gansynth_cgan3d.options import CGANOptions
 

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.errors import DataFault, UsageFault, did_you_mean
-from gansynth.generator import Batch, Step
-from gansynth.insertion import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
-from gansynth.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.core.generator import Batch, Step
+from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.data.blending import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_cgan3d.options import CGANOptions
 from gansynth_cgan3d.statistics import LesionStatistics
 

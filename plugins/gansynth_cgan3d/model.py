@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gansynth.conditions.lesions import no_room
-from gansynth.generator import Batch, Generator, GeneratorOptions, Heeded, Phase, Stage
-from gansynth.networks import PatchDiscriminator, UNetGenerator, UNetStyle
-from gansynth.networks.blocks import strides_for
-from gansynth.networks.perceptor import Perceptor
-from gansynth.networks.spectral import settled
-from gansynth.precision import autocast, resolve
-from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
-from gansynth.tiling import draw_tiled, tile_edge
+from gansynth.conditions.lesion_placement import no_room
+from gansynth.core.generator import Batch, Generator, GeneratorOptions, Heeded, Phase, Stage
+from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
+from gansynth.nn.networks.blocks import strides_for
+from gansynth.nn.networks.perceptor import Perceptor
+from gansynth.nn.networks.spectral import settled
+from gansynth.nn.tiled_inference import draw_tiled, tile_edge
+from gansynth.runtime.devices import autocast, resolve
 from gansynth_cgan3d.conditions import Conditions, Told
 from gansynth_cgan3d.context import Body, ContextClusters, body_map
 from gansynth_cgan3d.lesion import Inserting, Insertion, lesion_values

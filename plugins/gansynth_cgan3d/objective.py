@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth import losses
-from gansynth.augment import DiscriminatorAugment
-from gansynth.generator import Batch, Phase, Stage, Step
-from gansynth.networks.blocks import one_hot
-from gansynth.networks.perceptor import Perceptor
-from gansynth.pool import ImagePool
+from gansynth.core.generator import Batch, Phase, Stage, Step
+from gansynth.nn import losses
+from gansynth.nn.diff_augment import DiscriminatorAugment
+from gansynth.nn.image_pool import ImagePool
+from gansynth.nn.networks.blocks import one_hot
+from gansynth.nn.networks.perceptor import Perceptor
 from gansynth_cgan3d.conditions import Told
 from gansynth_cgan3d.local import Judge, Pair
 

@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gansynth.augment import ChangeName
-from gansynth.generator import GeneratorOptions
-from gansynth.losses import ADVERSARIAL, AdversarialName
-from gansynth.networks.blocks import Activation, Blocks, Down, Norm
-from gansynth.networks.resize import Up
-from gansynth.networks.style import Narrow, Skip
-from gansynth.options import Needs
+from gansynth.core.generator import GeneratorOptions
+from gansynth.nn.diff_augment import ChangeName
+from gansynth.nn.losses import ADVERSARIAL, AdversarialName
+from gansynth.nn.networks.blocks import Activation, Blocks, Down, Norm
+from gansynth.nn.networks.resize import Up
+from gansynth.nn.networks.style import Narrow, Skip
+from gansynth.runtime.options import Needs
 
 Names = tuple[str, ...]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.schema import OUTSIDE, Case
+from gansynth.core.schema import OUTSIDE, Case
 
 
 class LesionStatistics:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.schema import FloatArray
+from gansynth.core.schema import FloatArray
 
 Mask = npt.NDArray[np.bool_]
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from gansynth.conditions.lesions import no_room
-from gansynth.errors import DataFault
-from gansynth.generator import Generator, GeneratorOptions, Heeded, Phase
-from gansynth.insertion import drawn_in, hole, poisson, rim_voxels, soft
-from gansynth.schema import OUTSIDE, Condition, FloatArray, LabelArray, Sample
+from gansynth.conditions.lesion_placement import no_room
+from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
+from gansynth.core.schema import OUTSIDE, Condition, FloatArray, LabelArray, Sample
+from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
+from gansynth.runtime.errors import DataFault
 from gansynth_copypaste.intensity import change_image, change_lesion
 from gansynth_copypaste.options import CopyPasteOptions
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from gansynth.generator import GeneratorOptions
-from gansynth.options import Needs
+from gansynth.core.generator import GeneratorOptions
+from gansynth.runtime.options import Needs
 
 
 class CopyPasteOptions(GeneratorOptions):

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.errors import UsageFault
-from gansynth.generator import Batch
-from gansynth.schema import Boxes
-from gansynth.sources.batches import stack_boxes
+from gansynth.core.generator import Batch
+from gansynth.core.schema import Boxes
+from gansynth.data.batches import stack_boxes
+from gansynth.runtime.errors import UsageFault
 
 NONE = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int16))
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.errors import UsageFault
-from gansynth.lesions import tighten
-from gansynth.precision import autocast, resolve
-from gansynth.schema import Boxes, Condition, FloatArray, Sample
+from gansynth.core.schema import Boxes, Condition, FloatArray, Sample
+from gansynth.data.tightening import tighten
+from gansynth.runtime.devices import autocast, resolve
+from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.blend import blend, bounded
 from gansynth_cpggan.boxes import NONE, asked_maps
 from gansynth_cpggan.latents import between, of_seed

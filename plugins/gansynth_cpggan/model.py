@@ -12,8 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import (
+from gansynth.core.generator import (
     Batch,
     Generator,
     GeneratorOptions,
@@ -22,9 +21,10 @@ from gansynth.generator import (
     Phase,
     Stage,
 )
-from gansynth.intensities import Intensities
-from gansynth.lesions import LesionContrast
-from gansynth.schema import Boxes, Case, Condition, Sample
+from gansynth.core.schema import Boxes, Case, Condition, Sample
+from gansynth.data.lesion_contrast import LesionContrast
+from gansynth.data.standardise import Intensities
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_cpggan.drawing import WINDOWS, Drawing
 from gansynth_cpggan.networks import Growth, Judge, Painter
 from gansynth_cpggan.objective import Objective

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.errors import UsageFault
-from gansynth.networks.progressive import (
+from gansynth.nn.networks.progressive import (
     EqualisedConv2d,
     EqualisedLinear,
     half,
@@ -21,6 +20,7 @@ from gansynth.networks.progressive import (
     pixel_norm,
     twice,
 )
+from gansynth.runtime.errors import UsageFault
 
 FIRST = 4
 """Edge in voxels that both networks begin with."""

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth import losses
-from gansynth.augment import DiscriminatorAugment
-from gansynth.errors import UsageFault
-from gansynth.generator import Batch, Phase, Stage, Step
-from gansynth.networks.progressive import half, twice
+from gansynth.core.generator import Batch, Phase, Stage, Step
+from gansynth.nn import losses
+from gansynth.nn.diff_augment import DiscriminatorAugment
+from gansynth.nn.networks.progressive import half, twice
+from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.boxes import batch_maps
 from gansynth_cpggan.roi import boxes_of_each, crop, crops
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.generator import Batch, Step
+from gansynth.core.generator import Batch, Step
 from gansynth_cpggan.boxes import box_maps
 
 OVER = 4

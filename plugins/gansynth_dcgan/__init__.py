@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansynth.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from gansynth.generator import Generator
+    from gansynth.core.generator import Generator
 
 
 @hookimpl

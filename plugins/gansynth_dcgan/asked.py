@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import Batch
-from gansynth.schema import Case, Condition, Schema
+from gansynth.core.generator import Batch
+from gansynth.core.schema import Case, Condition, Schema
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_dcgan.options import DCGANOptions
 
 

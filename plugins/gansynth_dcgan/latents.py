@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gansynth.generator import Step
+from gansynth.core.generator import Step
 
 Prior = Literal["normal", "uniform"]
 

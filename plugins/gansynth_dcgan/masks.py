@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.networks.blocks import one_hot
-from gansynth.schema import OUTSIDE, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.nn.networks.blocks import one_hot
 from gansynth_dcgan.options import DCGANOptions
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import (
+from gansynth.core.generator import (
     Batch,
     Generator,
     GeneratorOptions,
@@ -23,10 +22,11 @@ from gansynth.generator import (
     Phase,
     Stage,
 )
-from gansynth.intensities import Intensities
-from gansynth.labelmaps import LabelPriors, boxes_of
-from gansynth.precision import autocast, resolve
-from gansynth.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.data.label_statistics import LabelPriors, boxes_of
+from gansynth.data.standardise import Intensities
+from gansynth.runtime.devices import autocast, resolve
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_dcgan.asked import Asked, stacked
 from gansynth_dcgan.latents import between, of_seed
 from gansynth_dcgan.masks import LabelChannels

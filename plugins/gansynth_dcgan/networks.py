@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.networks.blocks import activation, normalisation
+from gansynth.nn.networks.blocks import activation, normalisation
 from gansynth_dcgan.options import Norm
 
 BASE = 4

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gansynth import losses
-from gansynth.augment import DiscriminatorAugment
-from gansynth.errors import UsageFault
-from gansynth.generator import Batch, Phase, Stage, Step
+from gansynth.core.generator import Batch, Phase, Stage, Step
+from gansynth.nn import losses
+from gansynth.nn.diff_augment import DiscriminatorAugment
+from gansynth.runtime.errors import UsageFault
 from gansynth_dcgan.latents import of_step
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gansynth.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from gansynth.generator import Generator
+    from gansynth.core.generator import Generator
 
 
 @hookimpl

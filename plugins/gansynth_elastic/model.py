@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from gansynth.errors import DataFault
-from gansynth.generator import Generator, GeneratorOptions, Heeded, Phase
-from gansynth.schema import OUTSIDE, Condition, FloatArray, Sample
+from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
+from gansynth.core.schema import OUTSIDE, Condition, FloatArray, Sample
+from gansynth.runtime.errors import DataFault
 from gansynth_elastic.options import ElasticOptions
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gansynth.generator import GeneratorOptions
+from gansynth.core.generator import GeneratorOptions
 
 
 class ElasticOptions(GeneratorOptions):

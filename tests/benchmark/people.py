@@ -13,16 +13,16 @@ from unittest.mock import patch
 import numpy as np
 
 from gansynth.benchmark.division import SEALED, divide
+from gansynth.benchmark.jobs.store import Store
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Design, Spec
 from gansynth.benchmark.study import Study, request_of
-from gansynth.hookspecs import hookimpl
-from gansynth.integrity import write_json_atomic
-from gansynth.jobs.store import Store
-from gansynth.registry import installed
-from gansynth.schema import Case, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Case, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.runtime.files import write_json_atomic
 from gansynth_segmenter.adapter import SegmenterAdapter
 
 WHERE = "/data/of/mine"

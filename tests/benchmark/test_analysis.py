@@ -13,8 +13,8 @@ import pytest
 
 from gansynth.benchmark.analysis import analysed, matrices_of
 from gansynth.benchmark.report.verdict import verdict
-from gansynth.stats.compare import holm
-from gansynth.stats.worth import worth
+from gansynth.metrics.stats.compare import holm
+from gansynth.metrics.stats.worth import worth
 from tests.benchmark.making import Made, made_up
 
 CASES = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cat", "d1": "dan"}

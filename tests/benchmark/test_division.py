@@ -10,7 +10,7 @@ import pytest
 from gansynth.benchmark.division import DEVELOPMENT, SEALED, Division, divide, largest_set
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.study import request_of
-from gansynth.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from tests.benchmark.people import People, plan_of
 
 SEEDS = range(12)

@@ -39,7 +39,7 @@ def gansynth(*words: object) -> subprocess.CompletedProcess[str]:
 def toy(tmp_path_factory):
     """The benchmark, run once on the sealed people."""
     pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
-    from gansynth.phantoms import PhantomOptions, write_gliomas
+    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
     home = tmp_path_factory.mktemp("toy")
     options = PhantomOptions(spacing_mm=8.0, channels=("FLAIR", "T1c"))

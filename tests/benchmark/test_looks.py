@@ -13,8 +13,8 @@ from gansynth.benchmark.estimate import estimate
 from gansynth.benchmark.looks import Looks, person_hash
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.running import Asked, run_benchmark
-from gansynth.errors import IntegrityFault
-from gansynth.reporting import NullReporter
+from gansynth.runtime.errors import IntegrityFault
+from gansynth.runtime.progress import NullReporter
 from tests.benchmark.people import people, plan_of
 
 PEOPLE = ("Ada", "Grace", "Emmy")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gansynth.benchmark.plan import Plan, read_plan
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 
 TEXT = """\
 name: toy

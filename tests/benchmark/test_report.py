@@ -13,7 +13,7 @@ import pytest
 
 from gansynth.benchmark.report import write_report
 from gansynth.benchmark.report.page import compose
-from gansynth.benchmark.report.rendering import render
+from gansynth.report.rendering import render
 from tests.benchmark import documents
 from tests.benchmark.html_tree import Element, parsed
 from tests.benchmark.pages import EVERY, page, written

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gansynth.benchmark.report.document import Node, expand, fragment, pattern, resolve
+from gansynth.report.document import Node, expand, fragment, pattern, resolve
 
 AWKWARD = ["a/b", "m~n", "x,y", "{z}", "100 %", "ü", "", 'q"q']
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from gansynth.benchmark.report.document import resolve
+from gansynth.report.document import resolve
 from tests.benchmark.pages import EVERY, page, written
 from tests.benchmark.tracing import check_link, loose, strings, traced
 

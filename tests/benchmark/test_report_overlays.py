@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from gansynth.benchmark.report.overlays import EDGE, PREDICTED, TRUTH, overlay_png, worst_cases
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from tests.benchmark import documents
 
 

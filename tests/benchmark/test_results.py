@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from gansynth.benchmark.jobs.graph import Phase, Report, Standing
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.results import document_of, known_results
 from gansynth.benchmark.specs import Place
 from gansynth.benchmark.study import Study
-from gansynth.errors import UsageFault
-from gansynth.jobs.graph import Phase, Report, Standing
+from gansynth.runtime.errors import UsageFault
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
 
 TUNED = {"name": "tuned", "tune": ["default", "fading"]}

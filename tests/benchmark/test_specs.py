@@ -14,9 +14,9 @@ import pytest
 
 from gansynth.benchmark.division import DEVELOPMENT
 from gansynth.benchmark.specs import Design, Place, Spec, described, formulas, write_work
-from gansynth.errors import UsageFault
-from gansynth.integrity import read_json
-from gansynth.registry import installed
+from gansynth.core.registry import installed
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import read_json
 from tests.benchmark.people import WHERE, design_of, plan_of
 
 PASTED = {"name": "pasted", "from": "copy-paste", "bank": "3x"}

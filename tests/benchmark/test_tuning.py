@@ -15,12 +15,12 @@ from filelock import FileLock
 
 from gansynth.benchmark import tuning
 from gansynth.benchmark.choosing import CHOICE
+from gansynth.benchmark.jobs.graph import Phase, Report, Standing
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Spec
 from gansynth.benchmark.tuning import Tuning, choose, going_on, shortened
-from gansynth.errors import TrainingFault
-from gansynth.integrity import read_json
-from gansynth.jobs.graph import Phase, Report, Standing
+from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.files import read_json
 from tests.benchmark.people import design_of, finish, plan_of
 from tests.processes import until
 
@@ -382,7 +382,7 @@ from pathlib import Path
 from unittest.mock import patch
 from gansynth.benchmark import working
 from gansynth.benchmark.choosing import Wanted, choose_arm
-from gansynth.jobs.job import Job
+from gansynth.benchmark.jobs.job import Job
 from tests.benchmark.people import people
 from tests.benchmark.test_tuning import SHORT, TOY_HOST, plan
 
@@ -448,7 +448,7 @@ def test_a_real_race_ends_with_a_choice(tmp_path):
     """Real processes on coarse phantoms, three steps each."""
     pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
     from gansynth.benchmark.choosing import Wanted, choose_arm
-    from gansynth.phantoms import PhantomOptions, write_gliomas
+    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
     write_gliomas(tmp_path / "data", 5, seed=0, options=PhantomOptions(spacing_mm=8.0))
     tiny = {"network": "unet", "width": "4", "levels": "2", "patch": "16", "precision": "fp32"}

@@ -12,7 +12,7 @@ import pytest
 
 from gansynth.benchmark.specs import Place
 from gansynth.benchmark.words import augment_words, each, fit_words, source_words
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
 from gansynth_cli.commands.augment import command as augment
 from gansynth_cli.commands.augment import injection_from
 from gansynth_cli.commands.fit import command as fit

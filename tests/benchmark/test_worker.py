@@ -21,12 +21,12 @@ from PIL import Image
 
 from gansynth.benchmark import worker
 from gansynth.benchmark.worker import Work, going_on, over_labels, own_run
-from gansynth.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
-from gansynth.integrity import read_json, write_json_atomic
-from gansynth.own_source import open_source
-from gansynth.run import MANIFEST
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.flat import FlatSource
+from gansynth.core.source import SourceRequest
+from gansynth.data.flat import FlatSource
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth.sampling.run import MANIFEST
 from tests.flat_sets import FLAT
 from tests.jobs.small import gone
 from tests.processes import until
@@ -68,7 +68,7 @@ def test_whatever_it_ended_with_is_one_line(monkeypatch, code, fault, line):
 
 CHILD = """
 import os, pathlib, sys, time
-from gansynth.child import obey
+from gansynth.runtime.child import obey
 obey()
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(60)

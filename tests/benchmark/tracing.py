@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from gansynth.benchmark.report.document import expand, resolve
+from gansynth.report.document import expand, resolve
 from tests.benchmark.html_tree import Element
 
 

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from gansynth.adapter import Adapter, Outcome
-from gansynth.bank_plan import BankPlan
-from gansynth.errors import UsageFault
-from gansynth.generator import Generator, GeneratorOptions
-from gansynth.hookspecs import hookimpl
-from gansynth.lineage import CaseRecord
-from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, Sample
+from gansynth.bank.placement import BankPlan
+from gansynth.core.adapter import Adapter, Outcome
+from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.registry import installed
+from gansynth.core.schema import OUTSIDE, Sample
+from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 
 

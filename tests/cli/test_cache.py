@@ -5,8 +5,8 @@ import json
 import h5py
 import pytest
 
-from gansynth.errors import EnvironmentFault
-from gansynth.integrity import disk_errors
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import disk_errors
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.asking import Asking
-from gansynth.asking_text import read_asking
-from gansynth.own_source import open_source
-from gansynth.ratio import Ratio
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import Asking
+from gansynth.data.opening import open_source
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.request_parsing import read_asking
+from gansynth.sampling.run import load_run
 
 SHAPE = (16, 18, 20)
 READ = ("--read", "channels=T1,FLAIR", "--read", "folds=3", "--read", "size=16")
@@ -257,8 +257,8 @@ def test_voxels_of_another_size_are_refused_until_they_are_resampled(
     "asked", [{"conditions": "nifti:."}, {"lesions": "pairs=ordered"}, {"filters": ["range"]}]
 )
 def test_nothing_is_asked_of_samples_that_a_bank_has(toys, asked, tmp_path):
-    from gansynth.asking_checks import check_injection
-    from gansynth.errors import UsageFault
+    from gansynth.hosts.checks import check_injection
+    from gansynth.runtime.errors import UsageFault
 
     asking, _ = read_asking(**asked)
     injection = Injection(None, Ratio(1, 1), bank=tmp_path, asking=asking)

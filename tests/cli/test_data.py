@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.integrity import read_nifti
-from gansynth.reporting import RichReporter, counting, stepping
+from gansynth.runtime.files import read_nifti
+from gansynth.runtime.progress import RichReporter, counting, stepping
 
 CASES = [f"brain_{i}" for i in range(6)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.detection.record import FILE, Found, write_detections
+from gansynth.metrics.detection.record import FILE, Found, write_detections
 from tests.detection.simulated import document, drawn, seen
 
 BOX = (10, 10, 20, 20)

@@ -13,12 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from gansynth import _doctor_machine as machine
-from gansynth import bank, doctor, torchvision_cure
-from gansynth.adapter import DoctorRequest
-from gansynth.doctor import Line
-from gansynth.hookspecs import hookimpl
-from gansynth.registry import installed
+from gansynth.bank import reader
+from gansynth.core.adapter import DoctorRequest
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.hosts import doctor
+from gansynth.hosts.doctor import Line
+from gansynth.runtime import machine, torchvision_compat
 from gansynth_deepmedic.program import doctor_lines
 from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
@@ -263,7 +264,7 @@ def test_a_full_temporary_folder(monkeypatch):
 def test_banks_of_the_dead_come_with_the_command_that_removes_them(monkeypatch):
     left = [(Path("/dev/shm/a b"), 2**29, 1, False), (Path("/tmp/c"), 2**29, 2, False)]
     used = [(Path("/dev/shm/d"), 2**30, 3, True)]
-    monkeypatch.setattr(bank, "scratch_banks", lambda: left + used)
+    monkeypatch.setattr(reader, "scratch_banks", lambda: left + used)
     dead, alive = machine.scratch_banks()
     says(dead, "note", "2 left by processes that have ended, 1.00 GiB")
     assert dead.cure == "rm -r '/dev/shm/a b' /tmp/c"
@@ -340,22 +341,22 @@ def test_the_external_trainer_can_be_pasted_and_keeps_what_is_there(bare, monkey
 @pytest.mark.parametrize(("reason", "state"), [("", "ok"), ("operator nms is missing", "note")])
 def test_torchvision_that_does_not_fit(monkeypatch, reason, state):
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    monkeypatch.setattr(torchvision_cure, "failure", lambda: reason)
+    monkeypatch.setattr(torchvision_compat, "failure", lambda: reason)
     line = nnunet.torchvision_line()
     says(line, state, reason)
-    assert line.cure == (f"export PYTHONPATH={torchvision_cure.CPU_TORCH}" if reason else "")
+    assert line.cure == (f"export PYTHONPATH={torchvision_compat.CPU_TORCH}" if reason else "")
 
 
 def test_nnunets_own_search_tells_why_it_fails(bare, monkeypatch):
     monkeypatch.setattr(nnunet, "LOOK_UP", "raise RuntimeError('Could not find it')")
-    monkeypatch.setattr(torchvision_cure, "failure", lambda: "")
+    monkeypatch.setattr(torchvision_compat, "failure", lambda: "")
     line = nnunet.look_up_line()
     says(line, "note", "does not find its trainer: RuntimeError: Could not find it")
     assert line.cure == f"export nnUNet_extTrainer={EXT_TRAINER}"
 
 
 def test_quick_leaves_the_search_out(bare, monkeypatch):
-    monkeypatch.setattr(torchvision_cure, "failure", lambda: "")
+    monkeypatch.setattr(torchvision_compat, "failure", lambda: "")
     found = Line("ok", "search", "found")
     monkeypatch.setattr(nnunet, "look_up_line", lambda: found)
     assert found in list(nnunet.lines())
@@ -365,7 +366,7 @@ def test_quick_leaves_the_search_out(bare, monkeypatch):
 @pytest.mark.slow
 def test_the_cures_let_nnunets_own_search_find_the_trainer(bare, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", str(EXT_TRAINER))
-    monkeypatch.setenv("PYTHONPATH", str(torchvision_cure.CPU_TORCH))
+    monkeypatch.setenv("PYTHONPATH", str(torchvision_compat.CPU_TORCH))
     line = nnunet.look_up_line()
     assert (line.state, line.what) == ("ok", f"nnUNetv2_train -tr {TRAINER}"), line.text
 

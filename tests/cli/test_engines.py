@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.no_host import NoHost
+from gansynth.core.null_adapter import NoHost
+from gansynth.runtime.errors import UsageFault
 from gansynth_cli.engines import with_engine
 
 KNOWN = {"engine": "", "deepmedic": "", "python": "", "output": ""}
@@ -82,10 +82,10 @@ def test_other_targets_have_no_engines_and_keep_what_is_theirs(asked, says):
 
 
 def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source):
-    from gansynth.adapter import Injection
-    from gansynth.own_source import open_source
-    from gansynth.ratio import Ratio
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.adapter import Injection
+    from gansynth.core.ratio import Ratio
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.opening import open_source
 
     host = NoHost(open_source(SourceRequest("toy", "3")))
     host.check_ways(Injection(None, Ratio(1, 0)))

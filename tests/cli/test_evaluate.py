@@ -103,10 +103,10 @@ def test_a_clean_export_is_said_to_be(run, run_json, tmp_path):
 @pytest.fixture
 def bank(run: Path, tmp_path: Path) -> Path:
     """Samples of the run, frozen."""
-    from gansynth.bank import BankSpec, BankWriter
-    from gansynth.own_source import open_source
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.bank.reader import BankSpec, BankWriter
+    from gansynth.data.opening import open_source
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     opened = load_run(run, "cpu")
     source = open_source(opened.request)
@@ -180,8 +180,8 @@ def test_constant_samples_are_refused(constant, run_cli):
 def test_a_strangers_metric_stands_in_the_report(run, run_json):
     from types import SimpleNamespace
 
-    from gansynth.hookspecs import hookimpl
-    from gansynth.registry import installed
+    from gansynth.core.hookspecs import hookimpl
+    from gansynth.core.registry import installed
 
     def brightness(samples, real, schema):
         return {"brighter": float(samples[0].image.mean() - real[0].image.mean())}
@@ -203,8 +203,8 @@ def test_a_strangers_metric_stands_in_the_report(run, run_json):
 def test_a_strangers_metric_that_fails_is_left_out(run, run_json):
     from types import SimpleNamespace
 
-    from gansynth.hookspecs import hookimpl
-    from gansynth.registry import installed
+    from gansynth.core.hookspecs import hookimpl
+    from gansynth.core.registry import installed
 
     def broken(samples, real, schema):
         raise RuntimeError("no idea")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from gansynth.recipes import find_recipe
-from gansynth.registry import installed
-from gansynth.run import read_manifest
+from gansynth.core.registry import installed
+from gansynth.fitting.recipe import find_recipe
+from gansynth.sampling.run import read_manifest
 from gansynth_cli.commands import plugins
 from gansynth_cli.commands.fit import lines_of_sets
 
@@ -164,7 +164,7 @@ def test_one_failing_set_does_not_lose_the_rest(toys, recipe, run_cli, one_line,
 def test_a_bug_in_one_set_does_not_lose_the_rest_either(
     toys, recipe, run_cli, tmp_path, monkeypatch
 ):
-    from gansynth import fitting
+    from gansynth.fitting import fit as fitting
 
     def bug(generator, request, out, **rest):
         if out.name == "a":
@@ -270,7 +270,7 @@ def test_recipes_are_listed_with_what_they_are(run_cli, run_json):
 def test_a_recipe_that_does_not_load_is_unusable(tmp_path):
     from types import SimpleNamespace
 
-    from gansynth.hookspecs import hookimpl
+    from gansynth.core.hookspecs import hookimpl
 
     (tmp_path / "odd.yaml").write_text("summary: odd")
 

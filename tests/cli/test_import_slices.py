@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.integrity import read_json, read_nifti
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.files import read_json, read_nifti
 from gansynth_yolo.import_slices import VOLUMES
 from gansynth_yolo.source import open_yolo
 from tests.conftest import DATA, save_nifti

@@ -11,7 +11,7 @@ import click
 import pytest
 
 import gansynth
-from gansynth import errors
+from gansynth.runtime import errors
 from gansynth_cli.main import COMMANDS, EPILOG, cli, exit_code_of
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gansynth import __version__
-from gansynth.hookspecs import API_VERSION, hookimpl
-from gansynth.registry import installed
+from gansynth.core.hookspecs import API_VERSION, hookimpl
+from gansynth.core.registry import installed
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.turing import TuringOptions, open_session, prepare_session
-from gansynth.turing.raters import new_rater
+from gansynth.evaluation.turing import TuringOptions, open_session, prepare_session
+from gansynth.evaluation.turing.raters import new_rater
 
 DATA = ("--data", "toy:3")
 
@@ -47,8 +47,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append((folder, options))
         return prepare_session(run, folder, TuringOptions(n=1), device="cpu")
 
-    monkeypatch.setattr("gansynth.turing.prepare_session", prepare)
-    monkeypatch.setattr("gansynth.turing.serve", lambda session, **more: None)
+    monkeypatch.setattr("gansynth.evaluation.turing.prepare_session", prepare)
+    monkeypatch.setattr("gansynth.evaluation.turing.serve", lambda session, **more: None)
     return seen
 
 

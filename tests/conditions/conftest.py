@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.conditions.base import Edit
-from gansynth.conditions.geometry import Mask
-from gansynth.conditions.room import Room, Scene
-from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Placement, Space
+from gansynth.conditions.case_pool import Room, Scene
+from gansynth.core.edit import Edit
+from gansynth.core.geometry import Mask
+from gansynth.core.registry import installed
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Placement, Space
 from tests.conditions.rooms import THREE, body, with_ball
 
 

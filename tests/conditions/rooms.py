@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.base import Edit
-from gansynth.conditions.parts import parts
-from gansynth.conditions.room import Room, Scene
-from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.space import Placement
+from gansynth.conditions.case_pool import Room, Scene
+from gansynth.core.edit import Edit
+from gansynth.core.registry import installed
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.space import Placement
+from gansynth.data.lesion_parts import parts
 
 THREE = Schema(("T1",), {"bg": 0, "a": 1, "b": 2, "c": 4}, (1.0, 1.0, 1.0), has_outside=True)
 

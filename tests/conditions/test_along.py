@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.conditions.along import Mover, check_moving
-from gansynth.conditions.asked import build_edits
+from gansynth.conditions.edits.along import Mover, check_moving
+from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import UsageFault
-from gansynth.schema import OUTSIDE, Case, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Placement, Space
+from gansynth.core.schema import OUTSIDE, Case, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Placement, Space
+from gansynth.runtime.errors import UsageFault
 
 SPACING = (2.0, 1.0, 1.0)
 SHAPE = (14, 24, 26)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.asked import build_edit, build_edits
-from gansynth.errors import UsageFault
+from gansynth.conditions.requested_edits import build_edit, build_edits
+from gansynth.runtime.errors import UsageFault
 
 GOOD: dict[str, dict[str, Any]] = {
     "shift": {"max_mm": 8.0, "classes": None, "share": 1.0},

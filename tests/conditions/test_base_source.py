@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth._bank_spec import BankSpec
-from gansynth.adapter import Injection
-from gansynth.asking import Asking
-from gansynth.asking_checks import check_heeded
-from gansynth.asking_text import read_asking, split_asked
-from gansynth.conditions.base_source import BaseSource, inherited, open_base
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.hookspecs import hookimpl
-from gansynth.lineage import Lineage, guard
-from gansynth.producer import ProducerConfig
-from gansynth.ratio import Ratio
-from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
-from gansynth.sessions import compare, describe_session
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.bank.producer_main import ProducerConfig
+from gansynth.bank.spec import BankSpec
+from gansynth.conditions.external_source import BaseSource, inherited, open_base
+from gansynth.core.adapter import Injection
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.lineage import Lineage, guard
+from gansynth.core.ratio import Ratio
+from gansynth.core.registry import installed
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.hosts.checks import check_heeded
+from gansynth.hosts.record import compare, describe_session
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.sampling.request_parsing import read_asking, split_asked
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
 SHAPE = (4, 5, 6)

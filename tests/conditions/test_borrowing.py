@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gansynth.conditions.asked import build_edit
-from gansynth.conditions.room import Room, Scene
+from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.requested_edits import build_edit
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import UsageFault
-from gansynth.schema import OUTSIDE, Schema
-from gansynth.sources.base import CaseSource
-from gansynth.space import Placement, Space
+from gansynth.core.schema import OUTSIDE, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+from gansynth.runtime.errors import UsageFault
 from tests.conditions.rooms import THREE, at, body, run, with_ball
 
 NAMES = ("transplant", "interpolate", "merge", "place", "size")

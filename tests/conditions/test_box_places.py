@@ -7,13 +7,13 @@ import pytest
 
 from gansynth.conditions.box_places import PutBoxes, put_boxes
 from gansynth.conditions.boxes import box_drawer, replay
+from gansynth.conditions.case_pool import Room, Scene
 from gansynth.conditions.frames import Frame
-from gansynth.conditions.prior import KERNEL, PlacementPrior, ball_in, depths
-from gansynth.conditions.room import Room, Scene
+from gansynth.conditions.location_prior import KERNEL, PlacementPrior, ball_in, depths
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.organ import organ_mask
-from gansynth.schema import Boxes, Condition
-from gansynth.space import Placement
+from gansynth.core.schema import Boxes, Condition
+from gansynth.core.space import Placement
+from gansynth.data.body_mask import organ_mask
 from tests.boxed_heads import SKULL, Heads, on_skull
 
 DRAWS = 40

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from gansynth.conditions.boxes import TrainingBoxes, anywhere, box_drawer, own_boxes, replay
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import DataFault, UsageFault
-from gansynth.organ import organ_mask, share_inside
-from gansynth.schema import Boxes, Case, Schema
-from gansynth.sources.base import SourceRequest
+from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.data.body_mask import organ_mask, share_inside
+from gansynth.runtime.errors import DataFault, UsageFault
 from tests.spots import SpottedSource, boxes_of, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core", "rim"))

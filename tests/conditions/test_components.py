@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.conditions.asked import build_edit
-from gansynth.conditions.base import Edit
-from gansynth.conditions.nesting import keeps_nesting
-from gansynth.conditions.parts import parts
-from gansynth.errors import UsageFault
-from gansynth.labelmaps_parts import Parts
-from gansynth.schema import OUTSIDE, LabelArray, Schema
+from gansynth.conditions.edits.nesting import keeps_nesting
+from gansynth.conditions.requested_edits import build_edit
+from gansynth.core.edit import Edit
+from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.data.connected_components import Parts
+from gansynth.data.lesion_parts import parts
+from gansynth.runtime.errors import UsageFault
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.conditions.asked import build_edits
+from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.organ import body_mask, organ_mask, shown_body
-from gansynth.schema import Case, Condition, Schema
-from gansynth.space import Placement, Space
+from gansynth.core.schema import Case, Condition, Schema
+from gansynth.core.space import Placement, Space
+from gansynth.data.body_mask import body_mask, organ_mask, shown_body
 from gansynth.testing import ToySource
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_elastic.model import Elastic

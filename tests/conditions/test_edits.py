@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.base import Edit
-from gansynth.conditions.growing import Growing
-from gansynth.conditions.moving import Move, keeps_classes
-from gansynth.conditions.room import Scene
+from gansynth.conditions.case_pool import Scene
+from gansynth.conditions.edits.morphology import Growing
+from gansynth.conditions.edits.moving import Move, keeps_classes
 from gansynth.conditions.sampler import edit_labels
-from gansynth.errors import UsageFault
-from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, LabelArray
+from gansynth.core.edit import Edit
+from gansynth.core.registry import installed
+from gansynth.core.schema import OUTSIDE, LabelArray
+from gansynth.runtime.errors import UsageFault
 
 quick = settings(max_examples=3, deadline=None, database=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)

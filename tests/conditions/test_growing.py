@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gansynth.conditions.growing import change_volume
-from gansynth.conditions.nesting import keeps_nesting, wrapped_classes
-from gansynth.labelmaps_parts import Parts
-from gansynth.schema import OUTSIDE
+from gansynth.conditions.edits.morphology import change_volume
+from gansynth.conditions.edits.nesting import keeps_nesting, wrapped_classes
+from gansynth.core.schema import OUTSIDE
+from gansynth.data.connected_components import Parts
 
 quick = settings(max_examples=8, deadline=None, database=None, derandomize=True)
 spacings = st.sampled_from([(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)])

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.conditions.asked import build_edits
-from gansynth.conditions.base import Edit
-from gansynth.conditions.donors import Cut
-from gansynth.conditions.lesions import LesionDrawer, LesionOptions, lesion_drawer, no_room
+from gansynth.conditions.lesion_donors import Cut
+from gansynth.conditions.lesion_placement import LesionDrawer, LesionOptions, lesion_drawer, no_room
+from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import UsageFault
-from gansynth.insertion import hole, rim_voxels
-from gansynth.regrid import crop_pad
-from gansynth.schema import OUTSIDE
-from gansynth.space import Placement, Space
+from gansynth.core.edit import Edit
+from gansynth.core.resample import crop_pad
+from gansynth.core.schema import OUTSIDE
+from gansynth.core.space import Placement, Space
+from gansynth.data.blending import hole, rim_voxels
+from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import ndimage
 
-from gansynth.conditions.elastic import SmoothField
-from gansynth.conditions.rotate import rotation
-from gansynth.conditions.scale import ScaleOptions
-from gansynth.errors import UsageFault
-from gansynth.schema import OUTSIDE, LabelArray
+from gansynth.conditions.edits.elastic import SmoothField
+from gansynth.conditions.edits.rotate import rotation
+from gansynth.conditions.edits.scale import ScaleOptions
+from gansynth.core.schema import OUTSIDE, LabelArray
+from gansynth.runtime.errors import UsageFault
 
 quick = settings(max_examples=15, deadline=None, database=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gansynth.conditions.geometry import affine_coordinates, pull_labels
-from gansynth.conditions.rotate import rotation
-from gansynth.schema import OUTSIDE, FloatArray
+from gansynth.conditions.edits.rotate import rotation
+from gansynth.core.geometry import affine_coordinates, pull_labels
+from gansynth.core.schema import OUTSIDE, FloatArray
 
 
 @pytest.fixture

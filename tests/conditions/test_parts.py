@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.conditions.nesting import keeps_nesting, wrapped_classes
-from gansynth.conditions.parts import parts
-from gansynth.schema import OUTSIDE
+from gansynth.conditions.edits.nesting import keeps_nesting, wrapped_classes
+from gansynth.core.schema import OUTSIDE
+from gansynth.data.lesion_parts import parts
 
 
 @pytest.fixture

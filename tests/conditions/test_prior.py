@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from gansynth.conditions.case_pool import Room, Scene
 from gansynth.conditions.frames import Frame, depth_of, frame_of, looked_at
-from gansynth.conditions.prior import FLOOR, PlacementPrior
-from gansynth.conditions.room import Room, Scene
-from gansynth.schema import OUTSIDE, LabelArray, Schema
-from gansynth.sources.base import CaseSource
-from gansynth.space import Placement, Space
+from gansynth.conditions.location_prior import FLOOR, PlacementPrior
+from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
 
 
 def lesion_at(

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.room import Room, Scene
+from gansynth.conditions.case_pool import Room, Scene
 from gansynth.conditions.sampler import (
     ConditionSampler,
     edit_labels,
     keep_outside,
     replace_ignored,
 )
-from gansynth.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Placement, Space
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Placement, Space
 
 SCHEMA = Schema(
     ("T1",),

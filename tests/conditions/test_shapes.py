@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import ks_2samp
 
-from gansynth.conditions.base import Edit
-from gansynth.conditions.parts import parts
-from gansynth.conditions.room import Room, Scene
-from gansynth.conditions.size import learnt_sizes
-from gansynth.schema import OUTSIDE, LabelArray, Schema
-from gansynth.sources.base import CaseSource
-from gansynth.space import Placement, Space
+from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.edits.size import learnt_sizes
+from gansynth.core.edit import Edit
+from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+from gansynth.data.lesion_parts import parts
 from tests.conditions.rooms import THREE, at, body, pieces, run, with_ball
 from tests.conftest import DATA
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, mannwhitneyu
 
+from gansynth.conditions.failures_file import write_failures
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.weights import Weights
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.failures.file import write_failures
-from gansynth.lineage import CaseRecord
-from gansynth.registry import installed
-from gansynth.schema import Condition
-from gansynth.sources.base import SourceRequest
-from gansynth.space import Space
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.registry import installed
+from gansynth.core.schema import Condition
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from tests.blobs import SIDE, Blobs, centre_of, failures_of, volume_of
 
 HOSTS = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gansynth.detection.record import Detections, Found, Seen, Truth
+from gansynth.metrics.detection.record import Detections, Found, Seen, Truth
 
 SIDE = 64
 

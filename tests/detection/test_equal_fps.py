@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.detection.equal_fps import Arm, AtEqualFps, at_equal_fps
-from gansynth.detection.matching import match, pooled
-from gansynth.detection.record import Found
-from gansynth.detection.resampling import Estimate, everyone, resamples, with_interval
+from gansynth.metrics.detection.equal_fps import Arm, AtEqualFps, at_equal_fps
+from gansynth.metrics.detection.matching import match, pooled
+from gansynth.metrics.detection.record import Found
+from gansynth.metrics.detection.resampling import Estimate, everyone, resamples, with_interval
 from tests.detection.simulated import document, drawn, seen
 
 A, B, ELSEWHERE = (0, 0, 10, 10), (20, 0, 30, 10), (40, 40, 50, 50)

@@ -4,10 +4,10 @@
 import numpy as np
 import pytest
 
-from gansynth.detection.free_response import RATES, Froc, false_positives, froc, sensitivity
-from gansynth.detection.matching import MISS, match, pooled
-from gansynth.detection.precision import ALL_POINTS, COCO, Precision
-from gansynth.detection.record import Detections
+from gansynth.metrics.detection.free_response import RATES, Froc, false_positives, froc, sensitivity
+from gansynth.metrics.detection.matching import MISS, match, pooled
+from gansynth.metrics.detection.precision import ALL_POINTS, COCO, Precision
+from gansynth.metrics.detection.record import Detections
 from tests.detection.simulated import document, drawn, seen
 
 A, B, ELSEWHERE = (0, 0, 10, 10), (20, 0, 30, 10), (40, 40, 50, 50)

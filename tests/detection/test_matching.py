@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.detection.matching import MISS, match, overlaps, pooled
+from gansynth.metrics.detection.matching import MISS, match, overlaps, pooled
 from tests.detection.simulated import boxes, document, drawn, seen
 
 A, B = (0, 0, 10, 10), (20, 0, 30, 10)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.detection import Asked, froc, match, measure_arms, pooled
-from gansynth.detection.tables import number
+from gansynth.metrics.detection import Asked, froc, match, measure_arms, pooled
+from gansynth.metrics.detection.tables import number
 from tests.detection.simulated import document, drawn, seen
 
 FOUND = drawn(1, 60, per_subject=4)

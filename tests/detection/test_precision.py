@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.detection.matching import match, pooled
-from gansynth.detection.precision import (
+from gansynth.metrics.detection.matching import match, pooled
+from gansynth.metrics.detection.precision import (
     ALL_POINTS,
     COCO,
     COCO_IOUS,

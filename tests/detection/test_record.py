@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.detection import record
-from gansynth.detection.record import read_detections, write_detections
-from gansynth.errors import DataFault
+from gansynth.metrics.detection import record
+from gansynth.metrics.detection.record import read_detections, write_detections
+from gansynth.runtime.errors import DataFault
 from tests.detection.simulated import document, drawn, seen
 
 BOX = (10, 10, 20, 20)

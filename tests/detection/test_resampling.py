@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 
-from gansynth.detection.free_response import sensitivity
-from gansynth.detection.matching import match, pooled
-from gansynth.detection.resampling import estimate, everyone, resamples, with_interval
+from gansynth.metrics.detection.free_response import sensitivity
+from gansynth.metrics.detection.matching import match, pooled
+from gansynth.metrics.detection.resampling import estimate, everyone, resamples, with_interval
 from tests.detection.simulated import document, seen
 
 A = (0, 0, 10, 10)

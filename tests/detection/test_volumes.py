@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from gansynth.detection.matching import match, pooled
-from gansynth.detection.volumes import Lesions, linked, places
+from gansynth.metrics.detection.matching import match, pooled
+from gansynth.metrics.detection.volumes import Lesions, linked, places
 from tests.detection.simulated import boxes, document, seen
 
 A, B = (0, 0, 10, 10), (30, 30, 40, 40)

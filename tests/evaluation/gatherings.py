@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from gansynth.core.schema import Case, Sample
+from gansynth.core.source import CaseSource
+from gansynth.data.cache import CaseCache
 from gansynth.evaluation.evaluate import EvaluationOptions, assess
 from gansynth.evaluation.gathering import Gathered, Known, own_names
 from gansynth.evaluation.realism import chosen_metrics
-from gansynth.quality.sides import Effort, Sides
-from gansynth.reporting import NullReporter
-from gansynth.schema import Case, Sample
-from gansynth.sources.base import CaseSource
-from gansynth.sources.cache import CaseCache
+from gansynth.metrics.sides import Effort, Sides
+from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource
 
 LITTLE = Effort(splits=16, features=10, classifier=10, judge=100)

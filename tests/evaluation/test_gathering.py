@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.data.cache import CaseCache
 from gansynth.evaluation.gathering import Known, own_names
 from gansynth.evaluation.opening import check_alike
-from gansynth.lineage import CaseRecord, Lineage
-from gansynth.sources.cache import CaseCache
+from gansynth.runtime.errors import DataFault
 from gansynth.testing import ToySource
 from tests.evaluation.gatherings import as_samples, compared, gathered, strangers
 

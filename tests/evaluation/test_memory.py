@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from gansynth.evaluation.memory import measure_memory, write_copies
-from gansynth.quality.memorisation import (
-    People,
-    least_margin,
-    nearer,
-    quantiles,
-    ratio_of_medians,
-)
-from gansynth.quality.nearest_search import Query, Search, _margin
+from gansynth.metrics.memorisation import People, least_margin, nearer, quantiles, ratio_of_medians
+from gansynth.metrics.nearest_search import Query, Search, _margin
 from gansynth.testing import ToySource
 from tests.evaluation.gatherings import compared, copies, gathered, strangers
 

@@ -4,7 +4,7 @@ import re
 import runpy
 from pathlib import Path
 
-from gansynth.quality import METRICS
+from gansynth.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "evaluate.md"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from gansynth.benchmark.report.markdown import render as markdown
-from gansynth.benchmark.report.rendering import render
 from gansynth.evaluation.report import write_report
 from gansynth.evaluation.report.page import compose
+from gansynth.report.markdown import render as markdown
+from gansynth.report.rendering import render
 from tests.benchmark.html_tree import Element, parsed
 from tests.benchmark.tracing import contrast
 from tests.evaluation import documents

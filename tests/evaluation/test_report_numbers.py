@@ -8,12 +8,12 @@ from urllib.parse import unquote
 
 import pytest
 
-from gansynth.benchmark.report.blocks import Panels
-from gansynth.benchmark.report.document import Node, resolve
-from gansynth.benchmark.report.svg import Drawings, LogAxis
 from gansynth.evaluation.report.found import decimals, shortest
 from gansynth.evaluation.report.intensities import intensities
 from gansynth.evaluation.report.realism import Scale
+from gansynth.report.blocks import Panels
+from gansynth.report.document import Node, resolve
+from gansynth.report.svg import Drawings, LogAxis
 from tests.benchmark.html_tree import parsed
 from tests.benchmark.tracing import check_link, loose, strings, traced
 from tests.evaluation.documents import figure

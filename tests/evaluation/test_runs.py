@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from gansynth.core.source import SourceRequest
 from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
 from gansynth.evaluation.opening import Wanted
-from gansynth.reporting import NullReporter
-from gansynth.sources.base import SourceRequest
+from gansynth.runtime.progress import NullReporter
 from tests.evaluation.gatherings import LITTLE
 
 FEW = Wanted(number=12, judged=False)
@@ -23,8 +23,8 @@ def texts(**settings: object) -> dict[str, str]:
 
 
 def test_a_model_per_channel_is_evaluated_as_one(toy_source, tmp_path: Path):
-    from gansynth.composite_fit import fit_composite
-    from gansynth.composite_spec import PerChannel
+    from gansynth.fitting.composite_fit import fit_composite
+    from gansynth.fitting.composite_spec import PerChannel
 
     spec = PerChannel("cgan3d")
     fit_composite(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.errors import DataFault, UsageFault
 from gansynth.evaluation.tsne import embed, thumbnail
+from gansynth.runtime.errors import DataFault, UsageFault
 
 
 def blobs(count: int = 20, dimensions: int = 80, apart: float = 8.0) -> Any:

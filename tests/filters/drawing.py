@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.asking import Asking
-from gansynth.conditions.room import Room
-from gansynth.filters.base import Asked
-from gansynth.run import Run, load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import Condition, FloatArray, LabelArray, Sample
+from gansynth.conditions.case_pool import Room
+from gansynth.core.filter import Asked
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import Run, load_run
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS, TEXTURE, smooth_noise
 

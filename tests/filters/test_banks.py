@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import gansynth
-from gansynth.asking import Asking
-from gansynth.bank import BankReader, BankSpec, BankWriter
-from gansynth.errors import TrainingFault, UsageFault
-from gansynth.filters.ahead import learn_ahead, planned_filters
-from gansynth.fitting import fit
-from gansynth.integrity import read_json
-from gansynth.no_host import NoHost
-from gansynth.producer import ProducerConfig, produce
-from gansynth.reporting import NullReporter
-from gansynth.sampled import sample_run
-from gansynth.schema import Condition, FloatArray
-from gansynth.sources.base import SourceRequest
+from gansynth.bank.producer_main import ProducerConfig, produce
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.null_adapter import NoHost
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import Condition, FloatArray
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.files import read_json
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.filters.ahead import learn_ahead, planned_filters
+from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
 from tests.filters.drawing import TINY, as_asked, drawer
 

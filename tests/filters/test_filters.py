@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.admission import reason_of
-from gansynth.conditions.room import Room
-from gansynth.errors import UsageFault
-from gansynth.filters.asked import build_filters
-from gansynth.filters.base import Asked
-from gansynth.filters.learnt import ensure_learnt
-from gansynth.schema import Condition, FloatArray, LabelArray, Sample
+from gansynth.conditions.case_pool import Room
+from gansynth.core.filter import Asked
+from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
+from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.admission import reason_of
+from gansynth.sampling.filters.fitted import ensure_learnt
+from gansynth.sampling.filters.requested import build_filters
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS
 from tests.filters.drawing import TINY, as_asked, drawer, flaws, real
@@ -260,7 +260,7 @@ def test_boxes_filled_in_a_real_image_are_not_judged(learnt):
 
 
 def test_the_filters_are_registered_with_their_units():
-    from gansynth.registry import installed
+    from gansynth.core.registry import installed
 
     names = installed().names("filters")
     assert {"contrast", "faithful", "novel", "range"} <= set(names)

@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-import gansynth.filters.learnt as learnt
-from gansynth.admission import reason_of
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.filters.asked import build_filters
-from gansynth.filters.base import Filter, FilterOptions
-from gansynth.filters.learning import split
-from gansynth.filters.learnt import ensure_learnt, folder_of, to_learn
-from gansynth.hookspecs import hookimpl
-from gansynth.lineage import Lineage
-from gansynth.registry import installed
-from gansynth.run import read_manifest
+import gansynth.sampling.filters.fitted as learnt
+from gansynth.core.filter import Filter, FilterOptions
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.lineage import Lineage
+from gansynth.core.registry import installed
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.sampling.admission import reason_of
+from gansynth.sampling.filters.fitted import ensure_learnt, folder_of, to_learn
+from gansynth.sampling.filters.learning import split
+from gansynth.sampling.filters.requested import build_filters
+from gansynth.sampling.run import read_manifest
 from gansynth.testing import ToySource
 from tests.filters.drawing import as_asked, drawer, flaws
 

@@ -42,8 +42,8 @@ def cuda(device: torch.device) -> torch.device:
 @pytest.fixture(scope="module")
 def toy_kind() -> Iterator[None]:
     """Offers the source kind ``toy`` (``toy:3``, ``toy:2``): cases in memory."""
-    from gansynth.hookspecs import hookimpl
-    from gansynth.registry import installed
+    from gansynth.core.hookspecs import hookimpl
+    from gansynth.core.registry import installed
     from gansynth.testing import ToySource
 
     @hookimpl

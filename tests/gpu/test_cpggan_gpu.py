@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.generator import Batch, Stage
-from gansynth.schema import Boxes, Condition, Schema
-from gansynth.training import FitOptions, train
+from gansynth.core.generator import Batch, Stage
+from gansynth.core.schema import Boxes, Condition, Schema
+from gansynth.training.loop import FitOptions, train
 from gansynth_cpggan.model import CPGGAN, CPGGANOptions
 from tests.zoo.members import loop, member, toy_batches
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth.estimating import Cost, imagined, simulate
-from gansynth.generator import Batch, Generator, Stage
-from gansynth.imagining import Watched
-from gansynth.schema import Schema
-from gansynth.training import FitOptions, train
+from gansynth.core.generator import Batch, Generator, Stage
+from gansynth.core.schema import Schema
+from gansynth.fitting.cost_estimate import Cost, imagined, simulate
+from gansynth.fitting.fake_tensors import Watched
+from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D
 
 SIZE = (64, 64, 64)

@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 
-from gansynth.quality.c2st_cnn import network_c2st
-from gansynth.quality.frechet import frechet_metric
-from gansynth.quality.sides import Sides
+from gansynth.metrics.c2st_cnn import network_c2st
+from gansynth.metrics.frechet import frechet_metric
+from gansynth.metrics.sides import Sides
 from tests.evaluation.gatherings import LITTLE, gathered, noise, strangers
 from tests.gpu.conftest import ON_CPU
 
@@ -14,7 +14,7 @@ WHERE = "cpu" if ON_CPU else "cuda"
 
 
 def sides(samples, device: str) -> Sides:
-    from gansynth.reporting import NullReporter
+    from gansynth.runtime.progress import NullReporter
 
     return gathered(samples).sides(16, 0, LITTLE, device, NullReporter())
 

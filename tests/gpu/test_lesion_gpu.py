@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.asking import Asking
-from gansynth.sources.base import SourceRequest
+from gansynth.core.sample_request import Asking
+from gansynth.core.source import SourceRequest
 
 pytestmark = pytest.mark.usefixtures("toy_kind")
 REQUEST = SourceRequest("toy", "3")
@@ -24,8 +24,8 @@ ROOMY = Asking(lesions="what=one,inside=0.5,apart_mm=0")
 @pytest.fixture(scope="module")
 def run(toy_kind, tmp_path_factory) -> Path:
     """A run of lesions in context that was fitted on the device."""
-    from gansynth.fitting import fit
-    from gansynth.reporting import NullReporter
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
     from tests.gpu.conftest import ON_CPU
 
     out: Path = tmp_path_factory.mktemp("lesion-gpu") / "run"
@@ -36,9 +36,9 @@ def run(toy_kind, tmp_path_factory) -> Path:
 
 
 def drawer_on(run: Path, device: str, asking: Asking = ROOMY) -> Any:
-    from gansynth.own_source import open_source
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.data.opening import open_source
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     opened, source = load_run(run, device), open_source(REQUEST)
     return SampleDrawer(opened, source, judged=False, asking=asking)
@@ -47,7 +47,7 @@ def drawer_on(run: Path, device: str, asking: Asking = ROOMY) -> Any:
 def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
     import torch
 
-    from gansynth.insertion import drawn_in, hole, rim_voxels
+    from gansynth.data.blending import drawn_in, hole, rim_voxels
 
     drawer = drawer_on(run, device.type)
     changed = 0

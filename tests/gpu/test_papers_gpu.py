@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.generator import Batch, Stage
-from gansynth.recipes import find_recipe
-from gansynth.schema import Schema
-from gansynth.settings import split_settings
-from gansynth.training import FitOptions, train
+from gansynth.core.generator import Batch, Stage
+from gansynth.core.schema import Schema
+from gansynth.fitting.recipe import find_recipe
+from gansynth.runtime.settings import split_settings
+from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 SIZE = (64, 240, 240)

@@ -14,7 +14,7 @@ NCCL = """
 import sys
 import torch
 from gansynth import parallel
-from gansynth.parallel import Team, team
+from gansynth.runtime.distributed import Team, team
 
 device = torch.device(sys.argv[1], *([0] if sys.argv[1] == "cuda" else []))
 parallel.expected_size = lambda: 2  # so that a world of one is joined as well

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.generator import Batch, Generator, Stage
-from gansynth.schema import Case, Condition
-from gansynth.sources.base import SourceRequest
-from gansynth.training import FitOptions, train
+from gansynth.core.generator import Batch, Generator, Stage
+from gansynth.core.schema import Case, Condition
+from gansynth.core.source import SourceRequest
+from gansynth.training.loop import FitOptions, train
 from tests.zoo.members import member
 
 pytestmark = pytest.mark.usefixtures("toy_kind")
@@ -23,8 +23,8 @@ REQUEST = SourceRequest("toy", "3")
 @pytest.fixture(scope="module")
 def run(toy_kind, tmp_path_factory) -> Path:
     """A run of ``cgan3d`` that was fitted on the device."""
-    from gansynth.fitting import fit
-    from gansynth.reporting import NullReporter
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
     from tests.gpu.conftest import ON_CPU
 
     out: Path = tmp_path_factory.mktemp("gpu") / "run"
@@ -37,9 +37,9 @@ def run(toy_kind, tmp_path_factory) -> Path:
 
 
 def drawn(run: Path, device: str, first: int = 0, count: int = 3) -> list[np.ndarray]:
-    from gansynth.own_source import open_source
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.data.opening import open_source
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     drawer = SampleDrawer(load_run(run, device), open_source(REQUEST))
     return [sample.image for sample in drawer.draw(first, count)]
@@ -80,11 +80,11 @@ def apart(one: np.ndarray, two: np.ndarray) -> float:
 
 def test_a_bank_is_filled_on_the_gpu_and_read_on_the_cpu(run, device, tmp_path):
     pytest.importorskip("h5py")
-    from gansynth.bank import BankReader, BankSpec, BankWriter
-    from gansynth.own_source import open_source
-    from gansynth.producer import ProducerConfig, produce
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.bank.producer_main import ProducerConfig, produce
+    from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+    from gansynth.data.opening import open_source
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     source, opened = open_source(REQUEST), load_run(run, device.type)
     drawer = SampleDrawer(opened, source)
@@ -115,7 +115,7 @@ def test_a_bank_is_filled_on_the_gpu_and_read_on_the_cpu(run, device, tmp_path):
 
 
 def test_the_plugin_keeps_its_contract(device):
-    from gansynth.registry import installed
+    from gansynth.core.registry import installed
     from gansynth.testing import check_generator
 
     def fit(generator: Generator, cases: Sequence[Case], steps: int) -> object:

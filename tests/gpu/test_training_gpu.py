@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth import checkpoint
-from gansynth.errors import UsageFault
-from gansynth.generator import Generator
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
-from gansynth.space import Space
+from gansynth.core.generator import Generator
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
-from gansynth.training import FitOptions, TrainReport, train
+from gansynth.training import checkpoint
+from gansynth.training.loop import FitOptions, TrainReport, train
 from gansynth_cgan3d.model import CGAN3D
 from tests.zoo.members import ZOO, loop, member, newest, toy_batches
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from gansynth.jobs.graph import Report, run_jobs
-from gansynth.jobs.job import Job
-from gansynth.jobs.local import LocalExecutor
-from gansynth.jobs.store import Store
+from gansynth.benchmark.jobs.graph import Report, run_jobs
+from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.local import LocalExecutor
+from gansynth.benchmark.jobs.store import Store
 from tests.processes import until
 
 HEAD = """
@@ -24,10 +24,10 @@ pathlib.Path(sys.argv[2]).joinpath(f"{sys.argv[3]}-{os.getpid()}").touch()
 """
 RUNNER = """
 import json, sys
-from gansynth.jobs.executor import parse_executor
-from gansynth.jobs.graph import run_jobs
-from gansynth.jobs.job import Job
-from gansynth.jobs.store import Store
+from gansynth.benchmark.jobs.executor import parse_executor
+from gansynth.benchmark.jobs.graph import run_jobs
+from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.store import Store
 
 store, executor, grace = sys.argv[1:]
 jobs = [Job.from_json(doc) for doc in json.load(sys.stdin)]

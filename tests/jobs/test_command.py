@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.jobs.command import NOT_FOUND, Command, document_of, last_words
+from gansynth.runtime.processes import NOT_FOUND, Command, document_of, last_words
 from tests.jobs.small import Small
 
 

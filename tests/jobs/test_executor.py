@@ -2,11 +2,11 @@
 
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.jobs.executor import parse_executor
-from gansynth.jobs.local import LocalExecutor
-from gansynth.jobs.machine import cuda_devices, device_names
-from gansynth.jobs.ray_cluster import RayExecutor
+from gansynth.benchmark.jobs.executor import parse_executor
+from gansynth.benchmark.jobs.local import LocalExecutor
+from gansynth.benchmark.jobs.machine import cuda_devices, device_names
+from gansynth.benchmark.jobs.ray_executor import RayExecutor
+from gansynth.runtime.errors import UsageFault
 
 
 def test_local_has_as_many_slots_as_asked():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 from tests.jobs.small import Small, key_of
 
 

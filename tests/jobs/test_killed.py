@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from gansynth.jobs.attempt import main
-from gansynth.jobs.store import Store
+from gansynth.benchmark.jobs.attempt import main
+from gansynth.benchmark.jobs.store import Store
 from tests.jobs.small import Small, gone, key_of
 from tests.processes import until
 

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 import psutil
 import pytest
 
-from gansynth.errors import EnvironmentFault, UsageFault
-from gansynth.jobs.order import DONE, Order
-from gansynth.jobs.ray_cluster import NOT_SHARED, RayExecutor, Token, _attempt
+from gansynth.benchmark.jobs.order import DONE, Order
+from gansynth.benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, Token, _attempt
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from tests.jobs.clusters import Cluster, running_head
 from tests.jobs.small import Small, gone, key_of
 from tests.processes import until

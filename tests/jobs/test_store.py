@@ -2,8 +2,8 @@
 
 import pytest
 
-from gansynth.errors import DataFault, EnvironmentFault
-from gansynth.jobs.store import Store, Trace
+from gansynth.benchmark.jobs.store import Store, Trace
+from gansynth.runtime.errors import DataFault, EnvironmentFault
 from tests.jobs.small import Small
 
 KEY = "0123456789abcdef"

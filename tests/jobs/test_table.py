@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.jobs.graph import Phase, Progress, Standing
-from gansynth.jobs.job import Job
-from gansynth.jobs.table import JobTable, last_line, picture, remaining
-from gansynth.signals import Interrupted
+from gansynth.benchmark.jobs.graph import Phase, Progress, Standing
+from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.table import JobTable, last_line, picture, remaining
+from gansynth.runtime.signals import Interrupted
 
 LOG = Path("none")
 

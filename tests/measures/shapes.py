@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from gansynth.measures import Regions, measure_case
-from gansynth.schema import LabelArray
+from gansynth.core.schema import LabelArray
+from gansynth.metrics.segmentation import Regions, measure_case
 
 ONE: Regions = (("x", (1,)),)
 

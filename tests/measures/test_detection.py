@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.detection import average_precision, false_positives, froc, match, pooled
-from gansynth.errors import DataFault, UsageFault
-from gansynth.measures.detection import measure_detections
+from gansynth.metrics.detection import average_precision, false_positives, froc, match, pooled
+from gansynth.metrics.segmentation.detection import measure_detections
+from gansynth.runtime.errors import DataFault, UsageFault
 from tests.detection.simulated import document, drawn, seen
 
 A, B, NOWHERE = (0, 0, 10, 10), (20, 20, 40, 40), (50, 50, 60, 60)

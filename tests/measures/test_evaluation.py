@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault
-from gansynth.measures import LabelMaps, Prediction, evaluate
-from gansynth.measures.account import FILE, account_of, lines_of, said_of
-from gansynth.measures.evaluation import headline
-from gansynth.measures.predictions import of_volumes
-from gansynth.sources.flat import SlicePosition
+from gansynth.data.flat import SlicePosition
+from gansynth.metrics.segmentation import LabelMaps, Prediction, evaluate
+from gansynth.metrics.segmentation.account import FILE, account_of, lines_of, said_of
+from gansynth.metrics.segmentation.evaluation import headline
+from gansynth.metrics.segmentation.predictions import of_volumes
+from gansynth.runtime.errors import DataFault
 from tests.conftest import save_nifti
 from tests.measures.shapes import ONE, blobs, measured
 
@@ -170,7 +170,7 @@ def test_pixels_are_called_pixels():
 
 
 def test_a_host_leaves_dice_and_hd95_of_every_case_and_subject(pair, tmp_path):
-    from gansynth.integrity import read_json
+    from gansynth.runtime.files import read_json
 
     told, why = account_of(lambda folder: of_volumes(HOST, {"a": pair}, ""), HOST, tmp_path, ONE)
     document = read_json(tmp_path / FILE)

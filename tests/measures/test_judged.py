@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.adapter import Injection
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import read_json, read_nifti, write_json_atomic
-from gansynth.measures import evaluate
-from gansynth.own_source import open_source
-from gansynth.ratio import Ratio
-from gansynth.sources.base import SourceRequest
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.source import SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.metrics.segmentation import evaluate
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config

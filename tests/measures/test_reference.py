@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.integrity import read_nifti
-from gansynth.measures import measure_case
-from gansynth.schema import LabelArray
+from gansynth.core.schema import LabelArray
+from gansynth.metrics.segmentation import measure_case
+from gansynth.runtime.files import read_nifti
 from tests.deepmedic_sets import phantom
 from tests.measures.shapes import ONE, blobs, measured
 

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.measures.regions import dice, mean_dice, read_regions, regions_of, with_labels
+from gansynth.metrics.segmentation.regions import (
+    dice,
+    mean_dice,
+    read_regions,
+    regions_of,
+    with_labels,
+)
+from gansynth.runtime.errors import UsageFault
 
 LABELS = (1, 2, 4)
 

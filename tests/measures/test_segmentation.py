@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.measures import MEASURES, SEGMENTATION, measure_case, measure_of
-from gansynth.measures.regions import dice
+from gansynth.metrics.segmentation import MEASURES, SEGMENTATION, measure_case, measure_of
+from gansynth.metrics.segmentation.regions import dice
+from gansynth.runtime.errors import DataFault, UsageFault
 from tests.measures.shapes import ONE, blobs, line, measured
 
 # -- by hand ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.networks.lean_norm import norm_leaky_relu
+from gansynth.nn.networks.lean_norm import norm_leaky_relu
 
 FORMATS = (torch.contiguous_format, torch.channels_last_3d)
 

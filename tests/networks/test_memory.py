@@ -9,9 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gansynth.networks import UNetGenerator, UNetStyle
-from gansynth.networks.blocks import strides_for
-from gansynth.tiling import cut, draw_tiled
+from gansynth.nn.networks import UNetGenerator, UNetStyle
+from gansynth.nn.networks.blocks import strides_for
+from gansynth.nn.tiled_inference import cut, draw_tiled
 
 
 class Living(TorchDispatchMode):

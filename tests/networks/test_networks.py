@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth.networks import PatchDiscriminator, UNetGenerator
-from gansynth.networks.blocks import conv, one_hot, strides_for
+from gansynth.nn.networks import PatchDiscriminator, UNetGenerator
+from gansynth.nn.networks.blocks import conv, one_hot, strides_for
 
 SIZES = [(17, 20, 13), (16, 16, 16), (33, 22), (32, 32)]
 

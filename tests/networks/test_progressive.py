@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.networks.progressive import (
+from gansynth.nn.networks.progressive import (
     EqualisedConv2d,
     EqualisedLinear,
     half,

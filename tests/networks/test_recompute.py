@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth.networks import PatchDiscriminator, UNetGenerator, UNetStyle
-from gansynth.networks.blocks import strides_for
-from gansynth.networks.spectral import settled, spectral_parts
+from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
+from gansynth.nn.networks.blocks import strides_for
+from gansynth.nn.networks.spectral import settled, spectral_parts
 
 
 def pair(size: tuple[int, ...], **style: Any) -> list[Any]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gansynth.networks.resize import Transposed, enlarge, interpolate, matrix
+from gansynth.nn.networks.resize import Transposed, enlarge, interpolate, matrix
 
 PAIRS = [(5, 9), (4, 8), (6, 6), (7, 13), (1, 2)]
 

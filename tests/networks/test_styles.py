@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from gansynth.networks import PatchDiscriminator, UNetGenerator, UNetStyle
-from gansynth.networks.blocks import Conv4, activation, normalisation, strides_for
-from gansynth.networks.perceptor import Perceptor
+from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
+from gansynth.nn.networks.blocks import Conv4, activation, normalisation, strides_for
+from gansynth.nn.networks.perceptor import Perceptor
 
 STYLES: list[dict[str, Any]] = [
     *({"norm": n} for n in ("batch", "group", "none")),

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from gansynth.hookspecs import hookimpl
-from gansynth.recipe_plan import PlannedSet, plan_recipe
-from gansynth.recipes import find_recipe
-from gansynth.registry import installed
-from gansynth.schema import Case, LabelArray, Schema
-from gansynth.settings import overlay, split_settings
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.reading import VolumeOptions
-from gansynth.space import Space
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Case, LabelArray, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.reading import VolumeOptions
+from gansynth.fitting.recipe import find_recipe
+from gansynth.fitting.recipe_plan import PlannedSet, plan_recipe
+from gansynth.runtime.settings import overlay, split_settings
 from gansynth.testing import ToySource
-from gansynth.training import FitOptions
+from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 SEQUENCES = ("flair", "t1", "t1ce", "t2")

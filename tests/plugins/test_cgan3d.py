@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.generator import Batch, Step
-from gansynth.generator import Stage as WholeStage
-from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, Condition, Schema
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
+from gansynth.core.generator import Batch, Step
+from gansynth.core.generator import Stage as WholeStage
+from gansynth.core.registry import installed
+from gansynth.core.schema import OUTSIDE, Condition, Schema
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
 from gansynth.testing import ToySource, check_generator
-from gansynth.training import FitOptions, train
+from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d import model
 from gansynth_cgan3d.context import ContextClusters
 from gansynth_cgan3d.model import CGAN3D, CGANOptions

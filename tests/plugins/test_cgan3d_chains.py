@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth import tiling
-from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import Batch
-from gansynth.precision import native_bf16
-from gansynth.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.core.generator import Batch
+from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.nn import tiled_inference
+from gansynth.runtime.devices import native_bf16
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import ToySource
 from gansynth.testing.generators import fit_briefly
-from gansynth.training import FitOptions, train
+from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2}
@@ -205,13 +205,13 @@ def test_labels_are_drawn_in_tiles_too():
 
 
 def test_large_volumes_are_tiled_unasked(monkeypatch):
-    monkeypatch.setattr(tiling, "LIMIT", 1)
-    monkeypatch.setattr(tiling, "EDGE", 8)
+    monkeypatch.setattr(tiled_inference, "LIMIT", 1)
+    monkeypatch.setattr(tiled_inference, "EDGE", 8)
     calls = []
 
     def draw(*arguments: Any) -> torch.Tensor:
         calls.append(arguments[-1])
-        return tiling.draw_tiled(*arguments)
+        return tiled_inference.draw_tiled(*arguments)
 
     monkeypatch.setattr("gansynth_cgan3d.model.draw_tiled", draw)
     generator = build()

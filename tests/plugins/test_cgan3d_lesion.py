@@ -10,27 +10,27 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth import checkpoint
-from gansynth.asking import Asking
-from gansynth.conditions.lesions import lesion_drawer
+from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import DataFault, UsageFault
-from gansynth.fitting import fit
-from gansynth.generator import Batch, Generator, Stage, Step
-from gansynth.inherit import named_axes, take_over
-from gansynth.own_source import open_source
-from gansynth.recipe_plan import plan_recipe
-from gansynth.recipes import find_recipe
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import OUTSIDE, Case, Condition, Schema
-from gansynth.settings import parse
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
+from gansynth.core.generator import Batch, Generator, Stage, Step
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.data.opening import open_source
+from gansynth.fitting.fit import fit
+from gansynth.fitting.recipe import find_recipe
+from gansynth.fitting.recipe_plan import plan_recipe
+from gansynth.fitting.warm_start import named_axes, take_over
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.runtime.settings import parse
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource, check_generator
-from gansynth.training import FitOptions, train
+from gansynth.training import checkpoint
+from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.lesion import Inserting, _mirror
 from gansynth_cgan3d.local import corners, windows
 from gansynth_cgan3d.model import CGAN3D, CGANOptions

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth.errors import UsageFault
-from gansynth.generator import Batch, Stage, Step
-from gansynth.schema import Schema
-from gansynth.settings import parse
+from gansynth.core.generator import Batch, Stage, Step
+from gansynth.core.schema import Schema
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.settings import parse
 from gansynth.testing import check_generator
-from gansynth.training import FitOptions, train
+from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 SIZE = (13, 18)

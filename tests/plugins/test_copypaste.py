@@ -10,17 +10,17 @@ import pytest
 import torch
 
 import gansynth
-from gansynth.asking import Asking
-from gansynth.bank import BankReader, verify_bank
-from gansynth.conditions.lesions import lesion_drawer
+from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import DataFault
-from gansynth.fitting import fit
-from gansynth.insertion import drawn_in, hole, rim_voxels
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.schema import OUTSIDE, Condition, Sample
-from gansynth.sources.base import SourceRequest
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import OUTSIDE, Condition, Sample
+from gansynth.core.source import SourceRequest
+from gansynth.data.blending import drawn_in, hole, rim_voxels
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing.toy import without_blobs
 from gansynth_copypaste.intensity import change_image, change_lesion

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import Batch, Stage, Step
-from gansynth.inherit import named_axes, take_over
-from gansynth.networks.progressive import half, twice
-from gansynth.registry import installed
-from gansynth.schema import Boxes, Case, Condition, Schema
-from gansynth.sources.batches import stack_boxes
-from gansynth.training import FitOptions, train
+from gansynth.core.generator import Batch, Stage, Step
+from gansynth.core.registry import installed
+from gansynth.core.schema import Boxes, Case, Condition, Schema
+from gansynth.data.batches import stack_boxes
+from gansynth.fitting.warm_start import named_axes, take_over
+from gansynth.nn.networks.progressive import half, twice
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.training.loop import FitOptions, train
 from gansynth_cpggan.boxes import asked_maps, batch_maps, box_maps
 from gansynth_cpggan.model import CPGGAN, CPGGANOptions
 from gansynth_cpggan.networks import PYRAMID, Growth, spatial_pyramid
@@ -418,7 +418,7 @@ def test_a_box_without_a_lesion_is_a_flaw(monkeypatch):
     generator.observe(known)
     twin = build(edge=32)
     twin.load_state(generator.state())
-    from gansynth.schema import Sample
+    from gansynth.core.schema import Sample
 
     for one in (generator, twin):
         assert one.flaw(Sample(known[0].image, None, known[0].boxes)) == ""

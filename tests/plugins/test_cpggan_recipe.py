@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from gansynth.composite_spec import PerClass
-from gansynth.detection.tables import paper_arms
-from gansynth.errors import UsageFault
-from gansynth.recipe_plan import plan_recipe
-from gansynth.recipes import find_recipe, texts
-from gansynth.schema import Schema
-from gansynth.settings import split_settings
-from gansynth.sources.base import SourceRequest
-from gansynth.training import FitOptions, steps_for
+from gansynth.core.schema import Schema
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.composite_spec import PerClass
+from gansynth.fitting.recipe import find_recipe, texts
+from gansynth.fitting.recipe_plan import plan_recipe
+from gansynth.metrics.detection.tables import paper_arms
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.settings import split_settings
+from gansynth.training.loop import FitOptions, steps_for
 from gansynth_cpggan.model import CPGGAN
 from tests.conftest import DATA
 from tests.yolo_sets import toy_yolo

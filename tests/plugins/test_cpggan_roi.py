@@ -10,11 +10,11 @@ import torch
 
 from gansynth.conditions.boxes import box_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import UsageFault
-from gansynth.generator import Batch, Stage, Step
-from gansynth.schema import Boxes, Case, Condition, FloatArray, Sample, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
+from gansynth.core.generator import Batch, Stage, Step
+from gansynth.core.schema import Boxes, Case, Condition, FloatArray, Sample, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.blend import SOFT, blend, bounded
 from gansynth_cpggan.boxes import asked_maps
 from gansynth_cpggan.drawing import WINDOWS, Order

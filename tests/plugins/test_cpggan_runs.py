@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.own_source import open_source
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
+from gansynth.data.opening import open_source
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from gansynth_cpggan.drawing import WINDOWS
 
 TINY = ("width=2", "max_width=4", "latent=4", "stage_images=4", "fade_images=4", "batch_size=4")

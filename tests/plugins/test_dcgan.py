@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth import checkpoint
-from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import Batch
-from gansynth.inherit import named_axes, take_over
-from gansynth.labelmaps import boxes_of
-from gansynth.registry import installed
-from gansynth.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.core.generator import Batch
+from gansynth.core.registry import installed
+from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.data.label_statistics import boxes_of
+from gansynth.fitting.warm_start import named_axes, take_over
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import check_generator
-from gansynth.training import FitOptions, train
+from gansynth.training import checkpoint
+from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.latents import between
 from gansynth_dcgan.model import DCGAN, DCGANOptions
 from gansynth_dcgan.networks import Pyramid

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gansynth.errors import UsageFault
-from gansynth.generator import Batch, Stage, Step
-from gansynth.schema import Schema
-from gansynth.settings import parse
-from gansynth.training import FitOptions, train
+from gansynth.core.generator import Batch, Stage, Step
+from gansynth.core.schema import Schema
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.settings import parse
+from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.model import DCGAN, DCGANOptions
 
 SIZE = (16, 16)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import gansynth
-from gansynth.bank import BankReader, verify_bank
-from gansynth.conditions.asked import build_edits
+from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.errors import DataFault, UsageFault
-from gansynth.fitting import fit
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.schema import OUTSIDE, Condition, Sample
-from gansynth.sources.base import SourceRequest
+from gansynth.core.schema import OUTSIDE, Condition, Sample
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_elastic.model import Elastic
@@ -166,8 +166,8 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(words, fitted, run_cli,
 
 
 def test_a_host_refuses_such_an_edit_before_it_starts(fitted):
-    from gansynth.asking_checks import check_labelled
-    from gansynth.run import read_manifest
+    from gansynth.hosts.checks import check_labelled
+    from gansynth.sampling.run import read_manifest
 
     manifest = read_manifest(fitted)
     check_labelled(fitted, manifest, "nnU-Net", ["rotate"])

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from gansynth.estimating import estimate
-from gansynth.job import resolve
-from gansynth.registry import installed
-from gansynth.sources.base import SourceRequest
-from gansynth.space import Space
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.fitting.cost_estimate import estimate
+from gansynth.fitting.setup import resolve
 from tests.plugins import paper_data
 from tests.plugins.paper_data import sets_of
 

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from gansynth.generator import Generator
-from gansynth.imagining import meta_autocast
-from gansynth.networks import PatchDiscriminator, UNetGenerator
-from gansynth.networks.blocks import Norm
-from gansynth.recipes import find_recipe, texts
-from gansynth.registry import installed
-from gansynth.schema import Schema
-from gansynth.settings import overlay, split_settings
-from gansynth.training import FitOptions
+from gansynth.core.generator import Generator
+from gansynth.core.registry import installed
+from gansynth.core.schema import Schema
+from gansynth.fitting.fake_tensors import meta_autocast
+from gansynth.fitting.recipe import find_recipe, texts
+from gansynth.nn.networks import PatchDiscriminator, UNetGenerator
+from gansynth.nn.networks.blocks import Norm
+from gansynth.runtime.settings import overlay, split_settings
+from gansynth.training.loop import FitOptions
 from gansynth_cpggan.networks import Judge, Painter
 from gansynth_segmenter.networks import build
 from gansynth_segmenter.options import SegmenterOptions

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gansynth.composite_spec import ChainSpec, PerChannel
-from gansynth.errors import UsageFault
-from gansynth.generator import Step
-from gansynth.job import resolve
-from gansynth.networks import PatchDiscriminator, UNetGenerator
-from gansynth.recipes import find_recipe
-from gansynth.registry import installed
-from gansynth.schema import Schema
-from gansynth.sources.base import SourceRequest
+from gansynth.core.generator import Step
+from gansynth.core.registry import installed
+from gansynth.core.schema import Schema
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.composite_spec import ChainSpec, PerChannel
+from gansynth.fitting.recipe import find_recipe
+from gansynth.fitting.setup import resolve
+from gansynth.nn.networks import PatchDiscriminator, UNetGenerator
+from gansynth.runtime.errors import UsageFault
 from gansynth_cgan3d.model import CGAN3D
 from tests.plugins import paper_data
 from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES, build, options_of, sets_of
@@ -210,7 +210,7 @@ def test_doncenco_lets_the_players_take_turns_the_discriminator_first(doncenco):
 
 
 def test_doncencos_loss_is_its_equations_4_and_5(doncenco):
-    from gansynth.losses import ADVERSARIAL
+    from gansynth.nn.losses import ADVERSARIAL
 
     loss = ADVERSARIAL[options_of(doncenco["SN"].settings)[1].loss]
     real, fake = [torch.tensor([0.3, 0.7])], [torch.tensor([0.2, 0.1])]

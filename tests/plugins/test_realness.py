@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.critic import realness
-from gansynth.generator import Batch, Generator, Stage
-from gansynth.phantoms import LiverOptions, make_liver
-from gansynth.schema import OUTSIDE, Boxes, Case, Schema
-from gansynth.sources.batches import batch_of
-from gansynth.testing._realness import check_realness
-from gansynth.training import FitOptions, train
+from gansynth.core.generator import Batch, Generator, Stage
+from gansynth.core.schema import OUTSIDE, Boxes, Case, Schema
+from gansynth.data.batches import batch_of
+from gansynth.evaluation.discriminator_scores import realness
+from gansynth.testing._realness_checks import check_realness
+from gansynth.testing.phantoms import LiverOptions, make_liver
+from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_cpggan.model import CPGGAN
 from gansynth_dcgan.model import DCGAN, DCGANOptions

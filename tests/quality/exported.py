@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from gansynth.sharing import nifti_bytes
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.sampling.sharing import nifti_bytes
 
 CASES = ("muster_01", "muster_02", "beispiel_01", "beispiel_02")
 PEOPLE = r"([a-z]+)_\d+"

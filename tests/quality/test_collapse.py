@@ -10,25 +10,20 @@ import pytest
 import torch
 from torch import nn
 
-from gansynth.fitting import fit
-from gansynth.generator import Generator, GeneratorOptions, Phase
-from gansynth.hookspecs import hookimpl
-from gansynth.job import resolve
-from gansynth.opening import open_folder
-from gansynth.quality.collapse import (
-    PATIENCE,
-    DiversityMonitor,
-    Finding,
-    collapsed,
-)
-from gansynth.quality.diversity import Likeness
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.schema import Sample
-from gansynth.shelf import Callbacks
-from gansynth.sources.base import SourceRequest
+from gansynth.core.generator import Generator, GeneratorOptions, Phase
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.fit import fit
+from gansynth.fitting.mode_collapse import PATIENCE, DiversityMonitor, Finding, collapsed
+from gansynth.fitting.opening import open_folder
+from gansynth.fitting.setup import resolve
+from gansynth.metrics.diversity import Likeness
+from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource
-from gansynth.training import train
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import train
 from tests.recorder import Recorder
 
 

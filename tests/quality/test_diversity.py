@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.quality import alike
-from gansynth.quality.diversity import (
-    likenesses,
-    owners_of,
-    pairwise,
-    window_of,
-    windowed,
-)
-from gansynth.quality.ms_ssim import ms_ssim
-from gansynth.registry import installed
-from gansynth.schema import Case, Sample, Schema
+from gansynth.core.registry import installed
+from gansynth.core.schema import Case, Sample, Schema
+from gansynth.metrics import diversity_metric as alike
+from gansynth.metrics.diversity import likenesses, owners_of, pairwise, window_of, windowed
+from gansynth.metrics.ms_ssim import ms_ssim
 
 SCHEMA = Schema(("one",), {"background": 0}, (1.0, 1.0), "HW", classes=("cold", "warm"))
 

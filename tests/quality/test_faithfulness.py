@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.generator import Batch, Stage
-from gansynth.quality.faithfulness import (
+from gansynth.core.generator import Batch, Stage
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.metrics.faithfulness import (
     Segmenter,
     SegmenterOptions,
     _augment,
@@ -17,8 +19,6 @@ from gansynth.quality.faithfulness import (
     mean_dice,
     train_segmenter,
 )
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
 from gansynth.testing import ToySource
 
 FEW = SegmenterOptions(steps=30, batch_size=4, width=6, levels=2, lr=2e-2)

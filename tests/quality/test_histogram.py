@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gansynth.quality.histogram import MOST, distance
-from gansynth.registry import installed
-from gansynth.schema import Case, Sample, Schema
+from gansynth.core.registry import installed
+from gansynth.core.schema import Case, Sample, Schema
+from gansynth.metrics.histogram import MOST, distance
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "lesion": 1, "rare": 2}, (1.0, 1.0), "HW")
 

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.lineage import CaseRecord, Lineage
-from gansynth.quality.identity import audit_export, audit_exported
-from gansynth.quality.traces.names import Name, Names, marks
-from gansynth.sources.nifti import open_nifti
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.data.nifti import open_nifti
+from gansynth.evaluation.audit.audit import audit_export, audit_exported
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.sampling.identifiers import Name, Names, marks
 from tests.quality.exported import (
     CASES,
     picture,
@@ -454,7 +454,7 @@ def test_either_a_run_or_a_bank_is_needed(out):
 
 
 def test_a_banks_lineage_is_looked_up(source, out, tmp_path):
-    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.bank.reader import BankSpec, BankWriter
 
     spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=False, capacity=4)
     BankWriter.create(tmp_path / "bank", spec).close()

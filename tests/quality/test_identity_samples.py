@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.fitting import fit
-from gansynth.picture_export import PngOptions
-from gansynth.quality.identity import audit_exported
-from gansynth.reporting import NullReporter
-from gansynth.sampled import sample_run
-from gansynth.sharing import record_of, refuse_real_images
+from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.png_export import PngOptions
+from gansynth.sampling.sample import sample_run
+from gansynth.sampling.sharing import record_of, refuse_real_images
 from tests.quality.exported import write_source
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "steps": 1, "batch_size": 1}

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.quality.lesions import lesions_metric
-from gansynth.quality.metric import load_metrics
-from gansynth.schema import Sample, Schema
+from gansynth.core.metric import load_metrics
+from gansynth.core.schema import Sample, Schema
+from gansynth.metrics.lesions import lesions_metric
+from gansynth.runtime.errors import UsageFault
 from tests.spots import boxes_of, picture, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))

@@ -2,11 +2,11 @@
 
 import pytest
 
-from gansynth.quality.faithfulness import SegmenterOptions, label_recovery, train_segmenter
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource
 
 # For twelve cases and a minute: as many steps for each of the two, and small networks.

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.quality.nearest import find_nearest
-from gansynth.quality.nearest_search import CANDIDATES, gap, pool
-from gansynth.schema import Case, FloatArray, Sample, Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Placement, Space
+from gansynth.core.schema import Case, FloatArray, Sample, Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Placement, Space
+from gansynth.metrics.nearest import find_nearest
+from gansynth.metrics.nearest_search import CANDIDATES, gap, pool
 
 SIZE = (64, 64)
 

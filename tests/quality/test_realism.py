@@ -6,15 +6,15 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from gansynth.quality.histogram import distance
-from gansynth.quality.realism import blurred_mean, distances, white_noise
-from gansynth.quality.spectrum import spectrum_ratio
-from gansynth.schema import Condition, FloatArray
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
-from gansynth.space import Space
+from gansynth.core.schema import Condition, FloatArray
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.metrics.histogram import distance
+from gansynth.metrics.realism import blurred_mean, distances, white_noise
+from gansynth.metrics.spectrum import spectrum_ratio
 from gansynth.testing import ToySource
-from gansynth.training import FitOptions, train
+from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.model import DCGAN, DCGANOptions
 
 ONES = (1.0, 1.0)

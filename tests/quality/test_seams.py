@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from gansynth.conditions.geometry import Mask
-from gansynth.errors import UsageFault
-from gansynth.quality.metric import load_metrics, measure
-from gansynth.quality.seams import REACH, new_voxels, seam_metric, seams
-from gansynth.schema import OUTSIDE, Case, Sample, Schema
+from gansynth.core.geometry import Mask
+from gansynth.core.metric import load_metrics, measure
+from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
+from gansynth.metrics.seams import REACH, new_voxels, seam_metric, seams
+from gansynth.runtime.errors import UsageFault
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0), "HW")
 SHAPE = (64, 64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.quality.spectrum import BANDS, radial_power, spectrum_ratio
+from gansynth.metrics.spectrum import BANDS, radial_power, spectrum_ratio
 
 
 def noise(seed: int, n: int = 8, shape: tuple[int, ...] = (2, 16, 16, 16)) -> list[np.ndarray]:

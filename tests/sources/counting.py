@@ -1,6 +1,6 @@
 """A toy source that tests of sources share."""
 
-from gansynth.schema import Case
+from gansynth.core.schema import Case
 from gansynth.testing import ToySource
 
 

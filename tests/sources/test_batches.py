@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.errors import DataFault
-from gansynth.generator import Stage
-from gansynth.schema import Boxes, Case, Schema
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
-from gansynth.space import Space
+from gansynth.core.generator import Stage
+from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.runtime.errors import DataFault
 from gansynth.testing import ToySource
 from tests.sources.counting import Counting
 

@@ -7,10 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.own_source import open_source
-from gansynth.sources.base import CaseSource, Original, SourceRequest
-from gansynth.sources.between import interpolate_slices
+from gansynth.core.source import CaseSource, Original, SourceRequest
+from gansynth.data.between import interpolate_slices
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import UsageFault
 
 
 def discs(*radii: float, centre: tuple[float, float] = (20, 20)) -> np.ndarray:

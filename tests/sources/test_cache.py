@@ -6,10 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
-from gansynth.lineage import CaseRecord
-from gansynth.schema import Case
-from gansynth.sources.cache import CaseCache
-from gansynth.space import Space
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.schema import Case
+from gansynth.core.space import Space
+from gansynth.data.cache import CaseCache
 from gansynth.testing import ToySource
 from tests.sources.counting import Counting
 
@@ -71,7 +71,7 @@ def test_memory_is_bounded():
 
 
 def test_cases_that_are_read_again_and_again_are_told_of_once(monkeypatch, caplog):
-    monkeypatch.setattr("gansynth.sources.cache.READ_AGAIN", 3)
+    monkeypatch.setattr("gansynth.data.cache.READ_AGAIN", 3)
     source = Counting()
     roomy, cramped = CaseCache(source), CaseCache(source, max_bytes=1)
     for cache, warnings in ((roomy, 0), (cramped, 1)):

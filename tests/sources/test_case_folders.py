@@ -9,12 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.findings import Checked
-from gansynth.own_source import open_source
-from gansynth.registry import installed
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.volumes import VolumeSource
+from gansynth.core.findings import Checked
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 
 SHAPE = (8, 7, 6)
 BRATS20 = ("flair", "t1", "t1ce", "t2")

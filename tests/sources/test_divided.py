@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.own_source import open_source
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.sources.h5_write import write_h5
-from gansynth.sources.subjects import Split
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.h5_write import write_h5
+from gansynth.data.opening import open_source
+from gansynth.data.subjects import Split
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource
 from tests.dividing import assert_same_cases, state
 

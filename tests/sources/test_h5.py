@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.generator import Stage
-from gansynth.lineage import guard_host
-from gansynth.outline import LabelOutline, PlaneOutline, Planes
-from gansynth.schema import Boxes, Case
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
-from gansynth.sources.h5 import check_h5, open_h5
-from gansynth.sources.h5_write import chunk_shape, write_h5
-from gansynth.space import Space
+from gansynth.core.foreground import LabelOutline, PlaneOutline, Planes
+from gansynth.core.generator import Stage
+from gansynth.core.lineage import guard_host
+from gansynth.core.schema import Boxes, Case
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.data.h5 import check_h5, open_h5
+from gansynth.data.h5_write import chunk_shape, write_h5
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import ToySource
 
 SPACES = {
@@ -399,8 +399,8 @@ def test_nothing_outside_of_the_file_is_read(cached, tmp_path, link):
 FULL = """
 import resource, sys
 from pathlib import Path
-from gansynth.errors import EnvironmentFault
-from gansynth.sources.h5_write import write_h5
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.data.h5_write import write_h5
 from gansynth.testing import ToySource
 
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.own_source import open_source
-from gansynth.registry import installed
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.volumes import VolumeSource
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth_nnunet.splits import SPLITS
 
 SHAPE = (6, 7, 8)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.own_source import open_source
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.volumes import VolumeSource
+from gansynth.core.source import SourceRequest
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 
 SHAPE = (6, 7, 8)
 CASES = tuple(f"p{person}_{side}" for person in (1, 2, 3) for side in ("l", "r"))

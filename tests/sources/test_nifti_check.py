@@ -14,11 +14,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, GansynthError, IntegrityFault
-from gansynth.findings import Checked, Finding
-from gansynth.own_source import open_source
-from gansynth.registry import installed
-from gansynth.sources.base import SourceRequest
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
 
 SHAPE = (6, 7, 8)
 CASES = ("a", "b", "c", "d", "e")
@@ -303,8 +303,8 @@ def test_mixed_spacing_is_a_warning(pairs):
 
 MEASURE = """
 import resource, sys
-from gansynth.registry import installed
-from gansynth.sources.base import SourceRequest
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
 
 check = installed().check("nifti")
 request = SourceRequest("nifti", sys.argv[1])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.registry import installed
-from gansynth.sources import BUILT_IN
-from gansynth.sources.reading import VolumeOptions, options_table
+from gansynth.core.registry import installed
+from gansynth.data import BUILT_IN
+from gansynth.data.reading import VolumeOptions, options_table
 
 TEXT = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
 

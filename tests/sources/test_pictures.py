@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.picture_check import check_pictures
-from gansynth.sources.picture_files import read_picture
-from gansynth.sources.picture_list import PictureOptions
-from gansynth.sources.pictures import open_pictures
-from gansynth.sources.reading import options_table
+from gansynth.core.source import SourceRequest
+from gansynth.data.picture_check import check_pictures
+from gansynth.data.picture_files import read_picture
+from gansynth.data.picture_list import PictureOptions
+from gansynth.data.pictures import open_pictures
+from gansynth.data.reading import options_table
+from gansynth.runtime.errors import DataFault, UsageFault
 
 SHAPE = (20, 24)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.errors import IntegrityFault
-from gansynth.lineage import guard_host
-from gansynth.schema import Boxes
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.picture_check import check_pictures
-from gansynth.sources.pictures import open_pictures
-from gansynth.sources.skull import WHOLE, find_brain
+from gansynth.core.lineage import guard_host
+from gansynth.core.schema import Boxes
+from gansynth.core.source import SourceRequest
+from gansynth.data.picture_check import check_pictures
+from gansynth.data.pictures import open_pictures
+from gansynth.data.skull import WHOLE, find_brain
+from gansynth.runtime.errors import IntegrityFault
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.source import open_yolo

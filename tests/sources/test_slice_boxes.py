@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.errors import UsageFault
-from gansynth.own_source import open_source
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import UsageFault
 from tests.conftest import DATA, save_nifti
 
 BRATS = DATA / "brats2015_deepmedic"

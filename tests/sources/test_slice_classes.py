@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.composite_view import viewed
-from gansynth.errors import UsageFault
-from gansynth.hookspecs import hookimpl
-from gansynth.own_source import open_source
-from gansynth.registry import installed
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
-from gansynth.sources.h5_format import Index
-from gansynth.sources.h5_write import write_h5
-from gansynth.sources.slice_check import check_slices
-from gansynth.sources.slices import open_slices
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.data.h5_format import Index
+from gansynth.data.h5_write import write_h5
+from gansynth.data.opening import open_source
+from gansynth.data.slice_check import check_slices
+from gansynth.data.slices import open_slices
+from gansynth.data.views import viewed
+from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 
 TOY: Any = ToySource(3)
@@ -53,7 +53,7 @@ def volumes():
 
     @hookimpl
     def register_checks(register):
-        from gansynth.findings import Checked
+        from gansynth.core.findings import Checked
 
         register("classed", lambda: lambda request, progress: Checked("classed:x", 16, []))
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.findings import Checked, Finding
-from gansynth.hookspecs import hookimpl
-from gansynth.lineage import guard, guard_host
-from gansynth.registry import installed
-from gansynth.schema import Boxes, Case
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.h5_write import write_h5
-from gansynth.sources.reading import VolumeOptions, options_table
-from gansynth.sources.slice_check import check_slices
-from gansynth.sources.slice_options import SliceOptions
-from gansynth.sources.slices import open_slices
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.lineage import guard, guard_host
+from gansynth.core.registry import installed
+from gansynth.core.schema import Boxes, Case
+from gansynth.core.source import SourceRequest
+from gansynth.data.h5_write import write_h5
+from gansynth.data.reading import VolumeOptions, options_table
+from gansynth.data.slice_check import check_slices
+from gansynth.data.slice_options import SliceOptions
+from gansynth.data.slices import open_slices
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource
 
 

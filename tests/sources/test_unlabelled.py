@@ -11,20 +11,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.fitting import fit
-from gansynth.generator import Generator, Labelling
-from gansynth.hookspecs import hookimpl
-from gansynth.job import resolve
-from gansynth.own_source import open_source
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.sampled import sample_run
-from gansynth.schema import Case, Sample
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.h5_write import write_h5
-from gansynth.sources.nifti import check_nifti
-from gansynth.space import Space
+from gansynth.core.generator import Generator, Labelling
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.core.schema import Case, Sample
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.h5_write import write_h5
+from gansynth.data.nifti import check_nifti
+from gansynth.data.opening import open_source
+from gansynth.fitting.fit import fit
+from gansynth.fitting.setup import resolve
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.sample import sample_run
 
 SHAPE = (6, 7, 8)
 SMALL = {"size": "8"}
@@ -220,7 +220,7 @@ def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path,
 def test_a_generator_that_learns_from_labels_refuses_them_at_once(
     pairs, noise, monkeypatch, generator, says
 ):
-    from gansynth.sources.volumes import VolumeSource
+    from gansynth.data.nifti_source import VolumeSource
 
     monkeypatch.setattr(VolumeSource, "load", None)
     with pytest.raises(UsageFault, match=says):

@@ -5,9 +5,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from gansynth.stats.anova import Squares, Variance, components, variance
-from gansynth.stats.runs import Runs
-from gansynth.stats.simulation import Design, simulated
+from gansynth.metrics.stats.anova import Squares, Variance, components, variance
+from gansynth.metrics.stats.runs import Runs
+from gansynth.metrics.stats.simulation import Design, simulated
 
 TRUTH = Variance(draw=1.0, seed=0.5, case=4.0, draw_case=0.5, rest=2.0)
 NAMES = tuple(asdict(TRUTH))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from gansynth.stats.anova import Squares, Variance
-from gansynth.stats.bootstrap import FEW, Bend, Resamples, resample
-from gansynth.stats.runs import Floats
-from gansynth.stats.simulation import Design, simulated
+from gansynth.metrics.stats.anova import Squares, Variance
+from gansynth.metrics.stats.bootstrap import FEW, Bend, Resamples, resample
+from gansynth.metrics.stats.runs import Floats
+from gansynth.metrics.stats.simulation import Design, simulated
 
 TRUTH = Variance(0.3, 0.3, 4, 0.3, 2)
 CASES = Variance(0.01, 0.01, 4, 0.01, 0.1)

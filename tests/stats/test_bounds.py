@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from gansynth.stats.bounds import within
-from gansynth.stats.compare import interval_of_mean
-from gansynth.stats.runs import Runs
+from gansynth.metrics.stats.bounds import within
+from gansynth.metrics.stats.compare import interval_of_mean
+from gansynth.metrics.stats.runs import Runs
 
 SHARE, LENGTH = (0.0, 1.0), (0.0, math.inf)
 

@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.stats.anova import Variance
-from gansynth.stats.compare import Comparison, Interval, compare, holm, interval_of_mean, wilcoxon
-from gansynth.stats.inference import Inference
-from gansynth.stats.runs import Runs
-from gansynth.stats.simulation import Design, simulated
+from gansynth.metrics.stats.anova import Variance
+from gansynth.metrics.stats.compare import (
+    Comparison,
+    Interval,
+    compare,
+    holm,
+    interval_of_mean,
+    wilcoxon,
+)
+from gansynth.metrics.stats.inference import Inference
+from gansynth.metrics.stats.runs import Runs
+from gansynth.metrics.stats.simulation import Design, simulated
+from gansynth.runtime.errors import DataFault, UsageFault
 
 DESIGN = Design(3, 2, 20)
 TRUTH = Variance(0.25, 0.25, 4, 0.25, 2)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.stats.runs import Runs, paired
+from gansynth.metrics.stats.runs import Runs, paired
+from gansynth.runtime.errors import UsageFault
 
 NONE = float("nan")
 

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from gansynth.errors import UsageFault
-from gansynth.stats.anova import Squares, Variance
-from gansynth.stats.bootstrap import Bend
-from gansynth.stats.compare import holm
-from gansynth.stats.inference import Inference
-from gansynth.stats.reference import degrees, p_of, quantile
-from gansynth.stats.runs import Floats
-from gansynth.stats.simulation import Design, detectable, simulated
+from gansynth.metrics.stats.anova import Squares, Variance
+from gansynth.metrics.stats.bootstrap import Bend
+from gansynth.metrics.stats.compare import holm
+from gansynth.metrics.stats.inference import Inference
+from gansynth.metrics.stats.reference import degrees, p_of, quantile
+from gansynth.metrics.stats.runs import Floats
+from gansynth.metrics.stats.simulation import Design, detectable, simulated
+from gansynth.runtime.errors import UsageFault
 
 NUMBER, LEVEL = 1000, 0.05
 DESIGNS = [Design(3, 2, 20), Design(3, 2, 40), Design(5, 2, 20), Design(10, 1, 30)]

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.stats.anova import Variance
-from gansynth.stats.runs import Runs
-from gansynth.stats.simulation import Design, simulated
-from gansynth.stats.worth import Worth, worth
+from gansynth.metrics.stats.anova import Variance
+from gansynth.metrics.stats.runs import Runs
+from gansynth.metrics.stats.simulation import Design, simulated
+from gansynth.metrics.stats.worth import Worth, worth
+from gansynth.runtime.errors import UsageFault
 
 DESIGN = Design(3, 2, 20)
 TRUTH = Variance(0.25, 0.25, 4, 0.25, 2.25)

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import filelock
 import pytest
 
-from gansynth.reporting import NullReporter
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.progress import NullReporter
 from tests.turing.browsing import CHROMIUM
 
 LOOP = {"steps": "2", "precision": "fp32"}
@@ -35,9 +35,9 @@ def made(tmp_path_factory) -> SimpleNamespace:
 
 
 def _make(home: Path) -> None:
-    from gansynth.fitting import fit
-    from gansynth.phantoms import PhantomOptions, write_gliomas
-    from gansynth.turing import TuringOptions, prepare_session
+    from gansynth.evaluation.turing import TuringOptions, prepare_session
+    from gansynth.fitting.fit import fit
+    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
     data = str(home / "data")
     write_gliomas(home / "data", 6, seed=0, options=PhantomOptions(spacing_mm=8.0))

@@ -11,8 +11,8 @@ from queue import Queue
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from gansynth.turing import open_session, serve
-from gansynth.turing.raters import Rater, read_raters
+from gansynth.evaluation.turing import open_session, serve
+from gansynth.evaluation.turing.raters import Rater, read_raters
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.turing import open_session, results
+from gansynth.evaluation.turing import open_session, results
 from tests.turing.browsing import PHONE, READY, WAIT_MS, begun, opened, pixels
 from tests.turing.serving import change, raters_of, served
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import UsageFault
-from gansynth.schema import Schema
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.space import Space
-from gansynth.turing.choosing import choose, sequences_of
-from gansynth.turing.options import TuringOptions
+from gansynth.core.schema import Schema
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
+from gansynth.evaluation.turing.choosing import choose, sequences_of
+from gansynth.evaluation.turing.options import TuringOptions
+from gansynth.runtime.errors import UsageFault
 
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
 

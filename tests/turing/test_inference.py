@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from gansynth.turing.inference import (
+from gansynth.evaluation.turing.inference import (
     cohen_kappa,
     detectable,
     fleiss_kappa,

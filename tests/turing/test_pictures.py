@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.asking import Asking
-from gansynth.errors import TrainingFault, UsageFault
-from gansynth.own_source import open_source
-from gansynth.png import scaled
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.space import Space
+from gansynth.core.registry import installed
+from gansynth.core.sample_request import Asking
+from gansynth.core.space import Space
+from gansynth.data.opening import open_source
+from gansynth.evaluation.turing.options import TuringOptions
+from gansynth.evaluation.turing.pictures import Pictures, _stacked, gather
+from gansynth.evaluation.turing.real import Cutter, find_windows
+from gansynth.report.png import scaled
+from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource
-from gansynth.turing.options import TuringOptions
-from gansynth.turing.pictures import Pictures, _stacked, gather
-from gansynth.turing.real import Cutter, find_windows
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_each_image_can_have_its_own_contrast(toy_run):
 
 
 def test_too_many_bytes_are_refused_before_anything_is_drawn(toy_run, monkeypatch):
-    monkeypatch.setattr("gansynth.turing.pictures.LARGEST", 8 * 2 * 32 * 32 - 1)
+    monkeypatch.setattr("gansynth.evaluation.turing.pictures.LARGEST", 8 * 2 * 32 * 32 - 1)
     monkeypatch.setattr(SampleDrawer, "draw_raw", None)
     with pytest.raises(UsageFault, match="say fewer, or one --channel"):
         gathered(toy_run)
@@ -228,7 +228,7 @@ class Others(ToySource):
 def others():
     from types import SimpleNamespace
 
-    from gansynth.hookspecs import hookimpl
+    from gansynth.core.hookspecs import hookimpl
 
     @hookimpl
     def register_sources(register):
@@ -266,8 +266,8 @@ def test_samples_of_all_sequences_stand_beside_as_many_real_images_of_each(made)
 
 @pytest.mark.slow
 def test_each_class_has_as_many_of_both_kinds(made, tmp_path):
-    from gansynth.fitting import fit
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
+    from gansynth.fitting.fit import fit
 
     read = {"channels": "t1", "slices": "10%-90%", "resize": "32x32", "classes": "foreground"}
     small = {"steps": "2", "batch_size": "2", "width": "4", "latent": "8", "condition": "class"}

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.turing import raters
-from gansynth.turing.raters import (
+from gansynth.evaluation.turing import raters
+from gansynth.evaluation.turing.raters import (
     clean_ms,
     clean_name,
     clean_years,
@@ -19,6 +18,7 @@ from gansynth.turing.raters import (
     read_raters,
     same_code,
 )
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 
 TIMES: dict[str, float | None] = {"ms": 1200.5, "hidden_ms": 0.0, "server_ms": 1300.0}
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from gansynth.errors import DataFault, IntegrityFault
-from gansynth.turing import results, write_results
-from gansynth.turing.raters import new_rater
-from gansynth.turing.words import rows
+from gansynth.evaluation.turing import results, write_results
+from gansynth.evaluation.turing.raters import new_rater
+from gansynth.evaluation.turing.words import rows
+from gansynth.runtime.errors import DataFault, IntegrityFault
 
 REAL, SYNTHETIC = "real", "synthetic"
 ABOUT = {"source": "nifti:phantoms", "from": "held-out", "cases": 50, "seen_by_run": 0, "flawed": 0}

@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from gansynth.errors import EnvironmentFault, IntegrityFault
-from gansynth.turing import open_session, results
-from gansynth.turing.guarding import HEADERS
-from gansynth.turing.pages import FILES, _Pages
-from gansynth.turing.session import read_access
+from gansynth.evaluation.turing import open_session, results
+from gansynth.evaluation.turing.guarding import HEADERS
+from gansynth.evaluation.turing.pages import FILES, _Pages
+from gansynth.evaluation.turing.session import read_access
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from tests.turing.serving import Visitor, change, raters_of, served
 
 pytest.importorskip("aiohttp")
@@ -404,7 +404,7 @@ def test_every_image_costs_the_same_steps(flat_session):
 
     from aiohttp.test_utils import make_mocked_request
 
-    from gansynth.turing.raters import new_rater, seat_of
+    from gansynth.evaluation.turing.raters import new_rater, seat_of
 
     session = open_session(flat_session)
     token, _ = read_access(flat_session)

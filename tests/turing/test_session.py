@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.turing import TuringOptions, open_session, prepare_session
-from gansynth.turing.session import default_folder, read_key, read_session, remember_port
+from gansynth.evaluation.turing import TuringOptions, open_session, prepare_session
+from gansynth.evaluation.turing.session import default_folder, read_key, read_session, remember_port
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 
 FILES = {"session.json", "images.npy", "key.json", "access.json", "raters"}
 
@@ -154,6 +154,8 @@ def test_the_wheel_has_the_pages():
 
     root = Path(__file__).parents[2]
     packed = {file.distribution_path for file in WheelBuilder(str(root)).recurse_included_files()}
-    pages = {p.relative_to(root).as_posix() for p in root.glob("gansynth/turing/templates/*")}
+    pages = {
+        p.relative_to(root).as_posix() for p in root.glob("gansynth/evaluation/turing/templates/*")
+    }
     assert len(pages) == 7
     assert pages <= packed

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.turing import open_session
+from gansynth.evaluation.turing import open_session
 from tests.turing.browsing import PHONE, begun, drag, pixels, swipe
 from tests.turing.serving import raters_of, served
 

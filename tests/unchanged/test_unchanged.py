@@ -23,16 +23,16 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import gansynth
-from gansynth.bank import BankReader, BankSpec, BankWriter, verify_bank
-from gansynth.fitting import fit
-from gansynth.hookspecs import hookimpl
-from gansynth.lineage import CaseRecord, Lineage
-from gansynth.registry import installed
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import Boxes, Sample, Schema
-from gansynth.sources.base import SourceRequest
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.registry import installed
+from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.fit import fit
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource
 
 HERE = Path(__file__).parent

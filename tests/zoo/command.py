@@ -14,9 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from gansynth.generator import Generator
-from gansynth.hookspecs import hookimpl
-from gansynth.registry import installed
+from gansynth.core.generator import Generator
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
 from gansynth_cli.main import main
 from tests.zoo.members import ZOO, ZooSource
 from tests.zoo.paired import MMGAN
@@ -89,7 +89,7 @@ def serve() -> None:
     import matplotlib.pyplot  # noqa: F401
     import safetensors.torch  # noqa: F401
 
-    import gansynth.fitting  # noqa: F401
+    import gansynth.fitting.fit  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

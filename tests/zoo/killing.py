@@ -19,7 +19,7 @@ from typing import Any
 
 import safetensors.torch  # noqa: F401  # so that children need not import it
 
-from gansynth.training import train
+from gansynth.training.loop import train
 from tests.zoo.members import differing, loop, member, newest, toy_batches
 
 FIRST_KILL = {

@@ -4,11 +4,11 @@
 import torch
 from torch import nn
 
-from gansynth import losses
-from gansynth.augment import DiscriminatorAugment
-from gansynth.generator import Generator, Phase
-from gansynth.networks.blocks import one_hot
-from gansynth.schema import Sample
+from gansynth.core.generator import Generator, Phase
+from gansynth.core.schema import Sample
+from gansynth.nn import losses
+from gansynth.nn.diff_augment import DiscriminatorAugment
+from gansynth.nn.networks.blocks import one_hot
 
 LATENT = 8
 

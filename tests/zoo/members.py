@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gansynth import checkpoint
-from gansynth.generator import Generator
-from gansynth.signals import StopRequest
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.batches import CaseBatches
-from gansynth.sources.cache import CaseCache
-from gansynth.space import Space
+from gansynth.core.generator import Generator
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.runtime.signals import StopRequest
 from gansynth.testing import ToySource
-from gansynth.training import FitOptions
+from gansynth.training import checkpoint
+from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_cpggan.model import CPGGAN
 from gansynth_dcgan.model import DCGAN as NoiseGAN

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gansynth import losses
-from gansynth.generator import Generator, Phase
-from gansynth.networks.blocks import one_hot
-from gansynth.pool import ImagePool
-from gansynth.schema import Sample
+from gansynth.core.generator import Generator, Phase
+from gansynth.core.schema import Sample
+from gansynth.nn import losses
+from gansynth.nn.image_pool import ImagePool
+from gansynth.nn.networks.blocks import one_hot
 
 
 class Pix2Pix3D(Generator):

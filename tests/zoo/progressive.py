@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gansynth import losses
-from gansynth.generator import Batch, Generator, Phase, Stage
-from gansynth.schema import Sample
+from gansynth.core.generator import Batch, Generator, Phase, Stage
+from gansynth.core.schema import Sample
+from gansynth.nn import losses
 
 LATENT, WIDTH, SIZES = 8, 8, (4, 8, 16)
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from gansynth.generator import Generator
-from gansynth.parallel import Team, team
-from gansynth.reporting import NullReporter
-from gansynth.shelf import Callbacks
-from gansynth.signals import Interrupted, StopRequest
-from gansynth.training import train
+from gansynth.core.generator import Generator
+from gansynth.runtime.distributed import Team, team
+from gansynth.runtime.progress import NullReporter
+from gansynth.runtime.signals import Interrupted, StopRequest
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import train
 from tests.zoo.members import StopAfter, loop, member, toy_batches
 
 

@@ -1,4 +1,5 @@
-"""Checkpoints of the torch engine, one an epoch: ``gansynth.checkpoint``'s folders, by epochs done.
+"""Checkpoints of the torch engine, one an epoch: ``gansynth.training.checkpoint``'s folders, by
+epochs done.
 
 Nothing random is kept: whatever is drawn is keyed by seed and subepoch.
 """
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth import checkpoint
-from gansynth.errors import GansynthError, IntegrityFault, TrainingFault, UsageFault
-from gansynth.integrity import read_json
+from gansynth.runtime.errors import GansynthError, IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.files import read_json
+from gansynth.training import checkpoint
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.engine.optimiser import Optimiser, Rates
 

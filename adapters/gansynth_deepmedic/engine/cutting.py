@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.centres import Centres, IntArray, Sampling, draw_centres
 from gansynth_deepmedic.engine.context import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.configs import ModelConfig

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gansynth.integrity import disk_errors, write_bytes_atomic
-from gansynth.measures.regions import Regions, Scores, dice, mean_dice
-from gansynth.precision import autocast
+from gansynth.metrics.segmentation.regions import Regions, Scores, dice, mean_dice
+from gansynth.runtime.devices import autocast
+from gansynth.runtime.files import disk_errors, write_bytes_atomic
 from gansynth_deepmedic.configs import Listed, TrainConfig
 from gansynth_deepmedic.engine.context import (
     corner_mean,

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansynth.child import entry, limit_threads
-from gansynth.errors import UsageFault
+from gansynth.runtime.child import entry, limit_threads
+from gansynth.runtime.errors import UsageFault
 from gansynth_deepmedic.order import Order
 
 

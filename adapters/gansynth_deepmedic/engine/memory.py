@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.insertion import OUTSIDE
 from gansynth_deepmedic.subepochs import Read

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.measures import regions as measured
-from gansynth.measures.regions import FOREGROUND, Regions
+from gansynth.metrics.segmentation import regions as measured
+from gansynth.metrics.segmentation.regions import FOREGROUND, Regions
 
 __all__ = ["FOREGROUND", "Confusion", "Regions", "read_regions", "with_labels"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault, did_you_mean
+from gansynth.runtime.errors import DataFault, did_you_mean
 from gansynth_deepmedic.literals import excerpt
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gansynth.errors import DataFault
-from gansynth.precision import pick_device, resolve
+from gansynth.runtime.devices import pick_device, resolve
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import Listed
 from gansynth_deepmedic.engine.checkpoints import load_network
 from gansynth_deepmedic.engine.cutting import Cutting

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gansynth.errors import DataFault
-from gansynth.integrity import read_nifti
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import read_nifti
 
 
 def read_volume(file: str) -> npt.NDArray[Any]:

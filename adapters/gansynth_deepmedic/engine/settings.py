@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from gansynth.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_deepmedic.configs import ModelConfig, TrainConfig
 from gansynth_deepmedic.engine.geometry import Geometry, Which
 from gansynth_deepmedic.engine.metrics import Regions, read_regions
@@ -138,7 +138,7 @@ class EngineSettings:
     Attributes:
         classes: background included.
         channels: of the image.
-        device: see ``gansynth.precision.pick_device``.
+        device: see ``gansynth.runtime.devices.pick_device``.
         precision: ``auto``, ``bf16`` or ``fp32``.
         regions: names and their labels, to report Dice of.
         optimisation: of the weights.

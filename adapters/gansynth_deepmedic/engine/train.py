@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.errors import DataFault, TrainingFault
-from gansynth.integrity import write_json_atomic
-from gansynth.mixing import MixPlan
-from gansynth.precision import autocast, pick_device, resolve
-from gansynth.ratio import Ratio
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.devices import autocast, pick_device, resolve
+from gansynth.runtime.errors import DataFault, TrainingFault
+from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.configs import (
     ModelConfig,
     TrainConfig,

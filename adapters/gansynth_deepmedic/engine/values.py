@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 
 Word = TypeVar("Word", bound=str)
 

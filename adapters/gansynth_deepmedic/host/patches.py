@@ -17,7 +17,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from gansynth.errors import EnvironmentFault
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth_deepmedic.host.serving import Serving
 from gansynth_deepmedic.host.watching import Saver, Session
 

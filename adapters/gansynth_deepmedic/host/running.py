@@ -18,8 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from gansynth.child import FAULT, obey
-from gansynth.errors import (
+from gansynth.runtime.child import FAULT, obey
+from gansynth.runtime.errors import (
     EXIT_SIGINT,
     EXIT_SIGTERM,
     EnvironmentFault,

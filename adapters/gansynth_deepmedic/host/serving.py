@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.errors import (
+from gansynth.runtime.errors import (
     EXIT_SIGINT,
     EXIT_SIGTERM,
     GansynthError,

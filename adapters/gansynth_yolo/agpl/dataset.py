@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from ultralytics.data.dataset import YOLODataset
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
-    from gansynth.schema import FloatArray
+    from gansynth.core.schema import FloatArray
     from gansynth_yolo.mixed import Classes, Drawn, Slots
 
 

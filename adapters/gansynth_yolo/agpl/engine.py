@@ -91,6 +91,6 @@ def _settings_folder() -> Path:
 
 
 def _cure_torchvision() -> None:
-    from gansynth import torchvision_cure
+    from gansynth.runtime import torchvision_compat
 
-    torchvision_cure.apply()
+    torchvision_compat.apply()

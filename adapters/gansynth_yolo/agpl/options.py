@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_yolo.agpl.engine import engine, silent_stdout
 from gansynth_yolo.detectors import DetectorJob
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.errors import GansynthError, TrainingFault
+from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth_yolo.agpl.engine import engine, silent_stdout, version
 from gansynth_yolo.agpl.options import device_name, settings
 from gansynth_yolo.detectors import (

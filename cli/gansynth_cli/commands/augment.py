@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import TrainingFault, refuse_unknown
+from gansynth.runtime.errors import TrainingFault, refuse_unknown
 from gansynth_cli.common import (
     FILE,
     FOLDER,
@@ -32,7 +32,7 @@ from gansynth_cli.typed import with_needs
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gansynth.adapter import Adapter, Content, Injection, Outcome
+    from gansynth.core.adapter import Adapter, Content, Injection, Outcome
 
 TOLERATED = 0.01
 """Largest share of missing synthetic samples that is still a success."""
@@ -187,8 +187,8 @@ def command(
     other seconds, and then training stops with exit 5.
     --set changes settings of the host; what follows -- goes to the host's own command line.
     """
-    from gansynth.own_source import open_taken
-    from gansynth.registry import installed
+    from gansynth.core.registry import installed
+    from gansynth.data.opening import open_taken
 
     injection = injection_from({**how, "run": run})
     cls = installed().adapter(target)
@@ -233,7 +233,7 @@ def command(
 
 def _warn_of_run(injection: Injection, out: Output) -> None:
     """Say again what the generator's fit has warned of."""
-    from gansynth.labelmaps_report import warn_of_label_maps
+    from gansynth.fitting.label_report import warn_of_label_maps
 
     if injection.run is not None and injection.ratio.p > 0:
         warn_of_label_maps(injection.run, out.reporter)
@@ -241,7 +241,7 @@ def _warn_of_run(injection: Injection, out: Output) -> None:
 
 def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:
     """Have filters learn now, in sight, and not in the producer."""
-    from gansynth.filters.ahead import learn_ahead
+    from gansynth.sampling.filters.ahead import learn_ahead
 
     if injection.ratio.p > 0:
         learn_ahead(
@@ -260,10 +260,10 @@ def injection_from(how: Mapping[str, Any]) -> Injection:
     Raises:
         UsageFault: naming the option that cannot be.
     """
-    from gansynth.adapter import Injection
-    from gansynth.ratio import Ratio
-    from gansynth.schedule import Schedule
-    from gansynth.supply import BankSize, Pacing
+    from gansynth.core.adapter import Injection
+    from gansynth.core.bank_options import BankSize, Pacing
+    from gansynth.core.ratio import Ratio
+    from gansynth.core.schedule import Schedule
 
     read = dict(how)
     pacing = Pacing.parse(read.pop("reuse"), read.pop("refresh"), read.pop("overhead"))
@@ -281,9 +281,9 @@ def plan(
     adapter: Adapter, injection: Injection, settings: Mapping[str, str], options: tuple[str, ...]
 ) -> dict[str, Any]:
     """What ``start`` would do, once ``check`` has passed."""
-    from gansynth.asking_checks import origin_of_samples
-    from gansynth.filters.ahead import planned_filters
-    from gansynth.lineage import claim
+    from gansynth.core.lineage import claim
+    from gansynth.hosts.checks import origin_of_samples
+    from gansynth.sampling.filters.ahead import planned_filters
 
     source = adapter.source
     return {
@@ -316,10 +316,10 @@ def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -
     """Which bank is drawn from, its room, how it is renewed, how often a sample is drawn."""
     if injection.ratio.p == 0:
         return {"bank": "none"}
-    from gansynth.bank import BankReader, bank_place
-    from gansynth.own_source import seconds_of_a_sample
-    from gansynth.reuse import foreseen
-    from gansynth.supplying import LIVE_FILL
+    from gansynth.bank.reader import BankReader, bank_place
+    from gansynth.bank.reuse import foreseen
+    from gansynth.bank.supply import LIVE_FILL
+    from gansynth.data.opening import seconds_of_a_sample
 
     if injection.bank is not None:
         held = BankReader(injection.bank).count()

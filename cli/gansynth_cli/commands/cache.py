@@ -17,7 +17,7 @@ from gansynth_cli.common import (
 )
 
 if TYPE_CHECKING:
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
 
 
 @click.command(
@@ -72,9 +72,9 @@ def command(
     Use it as --data h5:FILE, with the same --fold. To every guard against leakage the copy is the
     original: same cases, subjects, fold and space.
     """
-    from gansynth.own_source import open_source
-    from gansynth.reporting import counting
-    from gansynth.sources.h5_write import estimate, refuse_existing, write_h5
+    from gansynth.data.h5_write import estimate, refuse_existing, write_h5
+    from gansynth.data.opening import open_source
+    from gansynth.runtime.progress import counting
 
     refuse_existing(path)
     source = open_source(request)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_cli.common import (
     Output,
     examples,
@@ -37,10 +37,10 @@ def command(
     Every file is read to its last byte. Errors stop whatever uses the data set, warnings do not.
     Exit code 3 if there are errors.
     """
-    from gansynth.registry import installed
-    from gansynth.reporting import counting
-    from gansynth.sources.base import SourceRequest
-    from gansynth.sources.reading import refuse_idle_read
+    from gansynth.core.registry import installed
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.reading import refuse_idle_read
+    from gansynth.runtime.progress import counting
 
     request = SourceRequest.parse(data, subjects=subjects, read=read, root=root)
     check = installed().check(request.kind)

@@ -11,7 +11,7 @@ import click
 from gansynth_cli.common import FOLDER, Output, examples, table, with_output
 
 if TYPE_CHECKING:
-    from gansynth.detection.measuring import Asked
+    from gansynth.metrics.detection.measuring import Asked
 
 SHARE = click.FloatRange(0, 1)
 
@@ -90,12 +90,12 @@ def command(
     have been judged on the same images, and double boxes dropped alike. Intervals are of patients;
     each arm is compared with the first.
     """
-    from gansynth.detection.measuring import Asked
+    from gansynth.metrics.detection.measuring import Asked
 
     asked = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
     document = _measured(arms, split, asked, out)
     if paper:
-        from gansynth.detection.tables import PAPER_NOTE, paper_arms
+        from gansynth.metrics.detection.tables import PAPER_NOTE, paper_arms
 
         document["paper"] = {"note": PAPER_NOTE, "arms": paper_arms()}
     files = {} if folder is None else _write(document, folder, paper)
@@ -105,9 +105,9 @@ def command(
 
 
 def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> dict[str, Any]:
-    from gansynth.detection.arms import read_arms
-    from gansynth.detection.measuring import measure_arms
-    from gansynth.reporting import counting
+    from gansynth.metrics.detection.arms import read_arms
+    from gansynth.metrics.detection.measuring import measure_arms
+    from gansynth.runtime.progress import counting
 
     read = read_arms(arms, split=split)
     with counting(out.reporter, "measure") as progress:
@@ -119,9 +119,9 @@ def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> d
 
 def _write(document: Mapping[str, Any], folder: Path, paper: bool) -> dict[str, str]:
     """Write the table, all numbers and the curves; what is where."""
-    from gansynth.detection.drawing import draw_froc
-    from gansynth.detection.tables import markdown
-    from gansynth.integrity import disk_errors, write_bytes_atomic, write_json_atomic
+    from gansynth.metrics.detection.drawing import draw_froc
+    from gansynth.metrics.detection.tables import markdown
+    from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _write(document: Mapping[str, Any], folder: Path, paper: bool) -> dict[str, 
 
 def _lines(document: Mapping[str, Any], paper: bool) -> Iterator[str]:
     """The paper's table, then what else there is to say."""
-    from gansynth.detection.tables import (
+    from gansynth.metrics.detection.tables import (
         PAPER_NOTE,
         heading,
         main_table,

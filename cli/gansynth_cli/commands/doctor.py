@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from gansynth.errors import EnvironmentFault
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth_cli.common import Output, examples, root_option, table, with_output
 
 
@@ -42,8 +42,8 @@ def command(
     Every host that is registered is asked, too. Each line that is not ok has its cure. Exit code 4
     if something essential is missing.
     """
-    from gansynth.adapter import DoctorRequest
-    from gansynth.doctor import examine, host_lines
+    from gansynth.core.adapter import DoctorRequest
+    from gansynth.hosts.doctor import examine, host_lines
 
     told = {"deepmedic": deepmedic, "python": deepmedic_python}
     settings = {key: value for key, value in told.items() if value is not None}

@@ -24,9 +24,9 @@ from gansynth_cli.results import lines_of_evaluation
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
-    from gansynth.asking import Asking
+    from gansynth.core.sample_request import Asking
 
-# As in gansynth.quality.sides and gansynth.evaluation.evaluate, which take time to import.
+# As in gansynth.metrics.sides and gansynth.evaluation.evaluate, which take time to import.
 EFFORTS = ("quick", "usual", "thorough")
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
@@ -132,7 +132,7 @@ def command(
     """
     from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
     from gansynth.evaluation.opening import Wanted
-    from gansynth.quality.sides import EFFORTS as KNOWN
+    from gansynth.metrics.sides import EFFORTS as KNOWN
 
     found = evaluate(
         folder,

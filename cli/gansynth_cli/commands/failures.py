@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import UsageFault, refuse_unknown
+from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth_cli.common import (
     FILE,
     FOLDER,
@@ -24,7 +24,7 @@ from gansynth_cli.common import (
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
 
 
 @click.command(
@@ -77,10 +77,10 @@ def command(
     The file has sizes, places and classes with how often they are failed at; --weights FILE then
     draws such conditions more often (docs/failures.md). The fold's held-out cases are not opened.
     """
-    from gansynth.failures.job import FailureOptions, find_failures
-    from gansynth.options import refuse_idle
-    from gansynth.own_source import open_source
-    from gansynth.settings import parse
+    from gansynth.data.opening import open_source
+    from gansynth.evaluation.failures.job import FailureOptions, find_failures
+    from gansynth.runtime.options import refuse_idle
+    from gansynth.runtime.settings import parse
 
     if path is None and write_splits is None:
         raise UsageFault(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
     Output,
@@ -27,7 +27,7 @@ from gansynth_cli.results import lines_of_fit
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
 
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 """Of a recipe's sets, once they are fitted."""
@@ -141,11 +141,11 @@ def command(
     """
     from functools import partial
 
-    from gansynth.composite_fit import fit_composite
-    from gansynth.composite_spec import asked_for
-    from gansynth.fitting import fit
-    from gansynth.loggers import check_loggers
-    from gansynth.measuring import parse_bytes
+    from gansynth.fitting.composite_fit import fit_composite
+    from gansynth.fitting.composite_spec import asked_for
+    from gansynth.fitting.cost import parse_bytes
+    from gansynth.fitting.fit import fit
+    from gansynth.training.loggers import check_loggers
 
     check_loggers(log)
     if with_mask:
@@ -196,8 +196,8 @@ def by_recipe(
     """
     from functools import partial
 
-    from gansynth.recipe_fit import fit_recipe
-    from gansynth.recipes import find_recipe
+    from gansynth.fitting.recipe import find_recipe
+    from gansynth.fitting.recipe_fit import fit_recipe
 
     if composite:
         raise UsageFault(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from gansynth.errors import refuse_unknown, said_of
+from gansynth.runtime.errors import refuse_unknown, said_of
 from gansynth_cli.common import (
     Output,
     examples,
@@ -67,9 +67,9 @@ def command(
     --fold are train, the others val. --set bits=16, --set backgrounds=SHARE (of the training slices
     without a box, those to keep). The folder appears when it is complete.
     """
-    from gansynth.adapter import ImportRequest
-    from gansynth.registry import installed
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.adapter import ImportRequest
+    from gansynth.core.registry import installed
+    from gansynth.core.source import SourceRequest
 
     with said_of("--data", "import"):
         to = SourceRequest.parse(target)

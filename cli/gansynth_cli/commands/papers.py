@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
     F,
@@ -27,7 +27,7 @@ from gansynth_cli.common import (
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
-    from gansynth.papers.running import Table
+    from gansynth.benchmark.papers.running import Table
 
 
 def _settings(option: str, what: str) -> Callable[[F], F]:
@@ -96,7 +96,7 @@ def command(
     trains for as many optimiser steps and is judged on real held-out cases. --dry-run prints the
     commands and the paper's table. Without -o only the table is left.
     """
-    from gansynth.papers.running import papers, write
+    from gansynth.benchmark.papers.running import papers, write
 
     with ExitStack() as stack:
         home = folder or (Path("papers") / Path(plan).stem if dry_run else None)
@@ -120,7 +120,7 @@ def _typed() -> str:
     """The command as it may be written down."""
     import sys
 
-    from gansynth.papers.commands import bare
+    from gansynth.benchmark.papers.commands import bare
 
     return shlex.join(["gansynth", *map(bare, sys.argv[1:])])
 
@@ -135,9 +135,9 @@ def _table(
     out: Output,
 ) -> Table:
     """What a command line asks for; the data are opened, so that what is wrong is said at once."""
-    from gansynth.papers.commands import Asked, Commands
-    from gansynth.papers.plan import find_plan
-    from gansynth.papers.running import Table
+    from gansynth.benchmark.papers.commands import Asked, Commands
+    from gansynth.benchmark.papers.plan import find_plan
+    from gansynth.benchmark.papers.running import Table
 
     plan = find_plan(name)
     if asked["steps"] is not None and asked["epochs"] is not None:

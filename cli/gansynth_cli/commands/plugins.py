@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import GansynthError, IntegrityFault, UsageFault, refuse_unknown
+from gansynth.runtime.errors import GansynthError, IntegrityFault, UsageFault, refuse_unknown
 from gansynth_cli.common import (
     FOLDER,
     Output,
@@ -20,7 +20,7 @@ from gansynth_cli.common import (
 )
 
 if TYPE_CHECKING:
-    from gansynth.registry import Registry
+    from gansynth.core.registry import Registry
     from gansynth.testing import CheckReport
 
 
@@ -49,7 +49,7 @@ def list_plugins(load: bool, out: Output) -> None:
     version that the plugin was installed with; a recipe's says what it is, too. What is listed was
     not imported, only its plugin's small first module was; --load imports it all.
     """
-    from gansynth.registry import installed
+    from gansynth.core.registry import installed
 
     registry = installed()
     document = inventory(registry)
@@ -100,7 +100,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
     NAME is a generator. What an adapter must do is checked on its host's own data: see
     gansynth.testing.check_adapter.
     """
-    from gansynth.registry import installed
+    from gansynth.core.registry import installed
 
     registry = installed()
     if name in registry.found["adapters"] and name not in registry.found["generators"]:
@@ -108,7 +108,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
             f"plugins check {name!r}: an adapter is checked on its host's own data, from a test: "
             "gansynth.testing.check_adapter(adapter, workspace=...)"
         )
-    from gansynth.settings import parse
+    from gansynth.runtime.settings import parse
     from gansynth.testing import check_generator
 
     cls = registry.generator(name)
@@ -147,7 +147,7 @@ def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -
 
     NAME is what the plugin registers; its package is called gansynth_NAME.
     """
-    from gansynth.scaffold.project import plan_project, write_project
+    from gansynth.testing.scaffold.project import plan_project, write_project
 
     project = plan_project(name, kind, folder)
     if not dry_run:
@@ -166,7 +166,7 @@ def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -
 
 def inventory(registry: Registry) -> dict[str, Any]:
     """Names by kind with the plugin that offers them, what is broken, whence each came, as JSON."""
-    from gansynth.hookspecs import API_VERSION
+    from gansynth.core.hookspecs import API_VERSION
 
     names = dict.fromkeys([*registry.plugins, *registry.broken])
     origins = {name: registry.origins.get(name) for name in names}
@@ -191,7 +191,7 @@ def inventory(registry: Registry) -> dict[str, Any]:
 
 def recipes(registry: Registry) -> dict[str, dict[str, Any]]:
     """What each recipe is; those that cannot be read are left out, as ``unusable`` says."""
-    from gansynth.recipes import read_recipe
+    from gansynth.fitting.recipe import read_recipe
 
     found: dict[str, dict[str, Any]] = {}
     for name in registry.names("recipes"):
@@ -211,7 +211,7 @@ def recipes(registry: Registry) -> dict[str, dict[str, Any]]:
 
 def unusable(registry: Registry) -> dict[str, dict[str, str]]:
     """Kind -> name -> why it does not load, of everything registered."""
-    from gansynth.recipes import find_recipe
+    from gansynth.fitting.recipe import find_recipe
 
     found: dict[str, dict[str, str]] = {}
     for kind in registry.found:

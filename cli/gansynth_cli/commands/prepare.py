@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from gansynth.errors import refuse_unknown
+from gansynth.runtime.errors import refuse_unknown
 from gansynth_cli.common import (
     Output,
     examples,
@@ -60,9 +60,9 @@ def command(
     cases; it changes nothing of the host's own. With it, --set patch=N,N,N (voxels), batch_size=N,
     features=N,N,... (per stage), convolutions=N (of each stage, at most), plans_name=NAME.
     """
-    from gansynth.adapter import PrepareRequest
-    from gansynth.registry import installed
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.adapter import PrepareRequest
+    from gansynth.core.registry import installed
+    from gansynth.core.source import SourceRequest
 
     request = SourceRequest.parse(data, plans=plans, subjects=subjects, root=root)
     host = installed().adapter(request.kind)

@@ -25,8 +25,8 @@ from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
 from gansynth_cli.typed import refuse_others, with_needs
 
 if TYPE_CHECKING:
-    from gansynth.asking import Asking
-    from gansynth.picture_export import PngOptions
+    from gansynth.core.sample_request import Asking
+    from gansynth.sampling.png_export import PngOptions
 
 MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quiet", "debug"))
 """Parameters that mean something beside ``--replay``."""
@@ -118,8 +118,8 @@ def command(
     of images (of a chain a part, RUN/parts/NAME) writes images and label maps of --conditions
     SOURCE, or of its own training cases.
     """
-    from gansynth.quality.metric import load_metrics, measure_run
-    from gansynth.sampled import NUMBER, replay_run, sample_run
+    from gansynth.core.metric import load_metrics, measure_run
+    from gansynth.sampling.sample import NUMBER, replay_run, sample_run
 
     if replay is not None:
         refuse_others(MEANT, "--replay with {}: the record says all of it; leave it out")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gansynth.errors import IntegrityFault
+from gansynth.runtime.errors import IntegrityFault
 from gansynth_cli.common import FOLDER, Output, examples, summary, table, with_output
 
 SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -23,7 +23,7 @@ def command(run: Path, out: Output) -> None:
     RUN is a folder that gansynth fit wrote, or is writing. One that is unfinished or damaged is
     shown as far as it goes; exit code 6 if something is damaged.
     """
-    from gansynth.show import describe_run
+    from gansynth.sampling.show import describe_run
 
     document = describe_run(run)
     out.result(document, _lines(document))

@@ -46,9 +46,9 @@ def command(
 
     Who is who is kept beside the folds, and every later command goes by it.
     """
-    from gansynth.adapter import SplitsRequest
-    from gansynth.registry import installed
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.adapter import SplitsRequest
+    from gansynth.core.registry import installed
+    from gansynth.core.source import SourceRequest
 
     request = SourceRequest.parse(data, subjects=subjects, root=root)
     asked = SplitsRequest(request, folds, seed, overwrite)

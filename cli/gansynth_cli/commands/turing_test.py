@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
     Output,
@@ -25,8 +25,8 @@ from gansynth_cli.turing_options import with_session
 from gansynth_cli.typed import called, typed_options, with_needs
 
 if TYPE_CHECKING:
-    from gansynth.asking import Asking
-    from gansynth.turing import Session
+    from gansynth.core.sample_request import Asking
+    from gansynth.evaluation.turing import Session
 
 
 @click.command(
@@ -79,9 +79,9 @@ def command(
     RUN/turing; the same command goes on with them. The page is served on this machine alone until
     Ctrl-C, which prints the table (docs/turing_test.md).
     """
-    from gansynth.turing import open_session, serve, write_results
-    from gansynth.turing.server import check_server
-    from gansynth.turing.session import default_folder
+    from gansynth.evaluation.turing import open_session, serve, write_results
+    from gansynth.evaluation.turing.server import check_server
+    from gansynth.evaluation.turing.session import default_folder
 
     folder = folder or default_folder(run, name)
     if resume or results:
@@ -101,7 +101,7 @@ def command(
 def _prepared(
     run: Path, folder: Path, asked: Mapping[str, Any], where: Mapping[str, Any], out: Output
 ) -> Session:
-    from gansynth.turing import TuringOptions, prepare_session
+    from gansynth.evaluation.turing import TuringOptions, prepare_session
 
     options = TuringOptions(**asked)
     return prepare_session(run, folder, options, **where, reporter=out.reporter)
@@ -119,7 +119,7 @@ def _check_alone(context: click.Context, option: str) -> None:
 
 
 def _read(path: Path | None) -> str:
-    from gansynth.integrity import reading
+    from gansynth.runtime.files import reading
 
     if path is None:
         return ""
@@ -143,7 +143,7 @@ def _telling(browse: bool) -> Callable[[str, Callable[[], None]], None]:
 
 
 def _lines(found: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
-    from gansynth.turing.words import rows
+    from gansynth.evaluation.turing.words import rows
 
     if found["raters"]:
         yield from table(rows(found))

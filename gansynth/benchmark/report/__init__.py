@@ -30,9 +30,9 @@ def write_report(
     Raises:
         EnvironmentFault: the disk refuses.
     """
-    from gansynth.benchmark.report.markdown import render as markdown
     from gansynth.benchmark.report.page import compose
-    from gansynth.benchmark.report.rendering import render
+    from gansynth.report.markdown import render as markdown
+    from gansynth.report.rendering import render
 
     report = compose(document, overlays)
     return write_texts(folder, {"report.html": render(report), "report.md": markdown(report)})
@@ -51,7 +51,7 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
     Raises:
         EnvironmentFault: the disk refuses.
     """
-    from gansynth.integrity import disk_errors, write_bytes_atomic
+    from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,22 +7,13 @@ from statistics import median
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import Block, Column, Key, More, Row, Table, Words
-from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.study import Arm, Study
-from gansynth.benchmark.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
-from gansynth.benchmark.report.svg import words as text
 from gansynth.benchmark.report.verdict import Finding, ends_of, finding_of, why_not
-from gansynth.benchmark.report.words import (
-    NOTHING,
-    Line,
-    Linked,
-    Show,
-    number,
-    plain,
-    probability,
-    whole,
-)
+from gansynth.report.blocks import Block, Column, Key, More, Row, Table, Words
+from gansynth.report.document import Node
+from gansynth.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
+from gansynth.report.svg import words as text
+from gansynth.report.words import NOTHING, Line, Linked, Show, number, plain, probability, whole
 
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2

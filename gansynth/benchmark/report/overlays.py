@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.study import Study
-from gansynth.errors import DataFault
+from gansynth.report.document import Node
+from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

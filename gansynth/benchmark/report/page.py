@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gansynth.benchmark.report import comparing, panels, records, spread, subjects, tables
-from gansynth.benchmark.report.blocks import RESULTS, More, Section, Terms, Words
-from gansynth.benchmark.report.document import Node
+from gansynth.benchmark.report import comparing, records, spread, subjects, tables
 from gansynth.benchmark.report.overlays import Overlay
-from gansynth.benchmark.report.rendering import Part, Report, Sign
 from gansynth.benchmark.report.study import Study
-from gansynth.benchmark.report.svg import Drawings
 from gansynth.benchmark.report.verdict import numbers, said, verdict_of
-from gansynth.benchmark.report.words import Line, Linked, derived, of_runs, plain, whole
+from gansynth.report import panels
+from gansynth.report.blocks import RESULTS, More, Section, Terms, Words
+from gansynth.report.document import Node
+from gansynth.report.rendering import Part, Report, Sign
+from gansynth.report.svg import Drawings
+from gansynth.report.words import Line, Linked, derived, of_runs, plain, whole
 
 STATISTICS = "docs/statistics.md"
 

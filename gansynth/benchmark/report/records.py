@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from gansynth.benchmark.report.blocks import (
+from gansynth.benchmark.report.overlays import Overlay, Worst, worst_cases
+from gansynth.benchmark.report.study import Study
+from gansynth.report.blocks import (
     Block,
     Column,
     Key,
@@ -17,10 +19,8 @@ from gansynth.benchmark.report.blocks import (
     Table,
     Words,
 )
-from gansynth.benchmark.report.document import Node, resolve
-from gansynth.benchmark.report.overlays import Overlay, Worst, worst_cases
-from gansynth.benchmark.report.study import Study
-from gansynth.benchmark.report.words import NOTHING, Line, Linked, Show, number, whole
+from gansynth.report.document import Node, resolve
+from gansynth.report.words import NOTHING, Line, Linked, Show, number, whole
 
 OVERLAY_KEY = Key((("truth", "truth, solid"), ("predicted", "prediction, dashed")))
 

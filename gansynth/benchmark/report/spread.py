@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import Block, Column, Key, Row, Table, Terms, Words
-from gansynth.benchmark.report.document import Node, pattern
 from gansynth.benchmark.report.study import Arm, Study
-from gansynth.benchmark.report.svg import Drawings, block, sourced
-from gansynth.benchmark.report.svg import words as text
-from gansynth.benchmark.report.words import NOTHING, Line, Linked, rounded, whole
+from gansynth.report.blocks import Block, Column, Key, Row, Table, Terms, Words
+from gansynth.report.document import Node, pattern
+from gansynth.report.svg import Drawings, block, sourced
+from gansynth.report.svg import words as text
+from gansynth.report.words import NOTHING, Line, Linked, rounded, whole
 
 HEIGHT = 30.0
 WRITTEN = 0.14

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.words import Show
+from gansynth.report.document import Node
+from gansynth.report.words import Show
 
 NO_NETWORK = ("elastic", "copypaste")
 """Generators that learn nothing: what a GAN must do better than."""

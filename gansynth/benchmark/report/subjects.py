@@ -8,12 +8,12 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import Block, Column, Key, More, Panels, Row, Table, Words
-from gansynth.benchmark.report.document import Node, pattern
-from gansynth.benchmark.report.panels import BOTTOM, HEIGHT, TOP, frame
 from gansynth.benchmark.report.study import Arm, Study
-from gansynth.benchmark.report.svg import Axis, Drawings, line, mark, sourced
-from gansynth.benchmark.report.words import NOTHING, Line, Linked, derived, index_of, whole
+from gansynth.report.blocks import Block, Column, Key, More, Panels, Row, Table, Words
+from gansynth.report.document import Node, pattern
+from gansynth.report.panels import BOTTOM, HEIGHT, TOP, frame
+from gansynth.report.svg import Axis, Drawings, line, mark, sourced
+from gansynth.report.words import NOTHING, Line, Linked, derived, index_of, whole
 
 BEFORE, AFTER = 30.0, 82.0
 KEY = Key((("rise", "better with the arm"), ("fall", "worse, or the same")))

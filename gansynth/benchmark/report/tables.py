@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gansynth.benchmark.report.blocks import Block, Column, Row, Table, Terms, Words
-from gansynth.benchmark.report.document import Node
 from gansynth.benchmark.report.study import Arm, Study
-from gansynth.benchmark.report.words import (
+from gansynth.report.blocks import Block, Column, Row, Table, Terms, Words
+from gansynth.report.document import Node
+from gansynth.report.words import (
     NOTHING,
     Line,
     Linked,

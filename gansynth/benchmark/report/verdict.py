@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gansynth.benchmark.report.document import Node, pattern
 from gansynth.benchmark.report.study import Arm, Study
-from gansynth.benchmark.report.words import (
+from gansynth.report.document import Node, pattern
+from gansynth.report.words import (
     Line,
     Linked,
     Show,

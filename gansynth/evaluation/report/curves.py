@@ -7,19 +7,12 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import (
-    Block,
-    Column,
-    Key,
-    More,
-    Panels,
-    Row,
-    Table,
-    Words,
-)
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, frame
-from gansynth.benchmark.report.svg import (
+from gansynth.evaluation.report.found import finite, interval, listed
+from gansynth.evaluation.report.intensities import intensities
+from gansynth.report.blocks import Block, Column, Key, More, Panels, Row, Table, Words
+from gansynth.report.document import Node
+from gansynth.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, frame
+from gansynth.report.svg import (
     Axis,
     Drawings,
     LogAxis,
@@ -30,9 +23,7 @@ from gansynth.benchmark.report.svg import (
     stretched,
     tag,
 )
-from gansynth.benchmark.report.words import Line, number
-from gansynth.evaluation.report.found import finite, interval, listed
-from gansynth.evaluation.report.intensities import intensities
+from gansynth.report.words import Line, number
 
 SPREAD_KEYS = ("low", "high", "real_low", "real_high")
 SPECTRUM_KEY = Key(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import Block, Column, Key, Row, Table, Words
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.svg import Axis, Drawings, mark, sourced, whisker
-from gansynth.benchmark.report.words import Line, Linked, number, plain, whole
 from gansynth.evaluation.report.found import Three, three, told, value_of, with_interval
 from gansynth.evaluation.report.nearness import grid, ruler
+from gansynth.report.blocks import Block, Column, Key, Row, Table, Words
+from gansynth.report.document import Node
+from gansynth.report.svg import Axis, Drawings, mark, sourced, whisker
+from gansynth.report.words import Line, Linked, number, plain, whole
 
 HEIGHT = 60.0
 EDGES = 4.0, 96.0

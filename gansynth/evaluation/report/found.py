@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from enum import Enum
 
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.words import NOTHING, Line, Linked, number
+from gansynth.report.document import Node
+from gansynth.report.words import NOTHING, Line, Linked, number
 
 RESULTS = "evaluation.json"
 """The document's file, beside the report."""

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import Block, Key, More, Panels, Words
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.panels import LEFT, RIGHT
-from gansynth.benchmark.report.svg import Axis, Drawings, corners_of, line, sourced, stretched, tag
-from gansynth.benchmark.report.svg import words as text
-from gansynth.benchmark.report.words import Line
 from gansynth.evaluation.report.found import finite, listed
+from gansynth.report.blocks import Block, Key, More, Panels, Words
+from gansynth.report.document import Node
+from gansynth.report.panels import LEFT, RIGHT
+from gansynth.report.svg import Axis, Drawings, corners_of, line, sourced, stretched, tag
+from gansynth.report.svg import words as text
+from gansynth.report.words import Line
 
 AT_ONCE = 6
 """Distributions within labels that are shown at once; more are folded away."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from gansynth.benchmark.report.blocks import Block, Drawn, More, Words, html
-from gansynth.benchmark.report.document import Node, pattern
-from gansynth.benchmark.report.svg import across, tag
-from gansynth.benchmark.report.words import Line, Linked, derived, index_of, joined, number
 from gansynth.evaluation.report.found import RESULTS, sentence
+from gansynth.report.blocks import Block, Drawn, More, Words, html
+from gansynth.report.document import Node, pattern
+from gansynth.report.svg import across, tag
+from gansynth.report.words import Line, Linked, derived, index_of, joined, number
 
 SIDES = {
     "training": ("dot", "real, training"),

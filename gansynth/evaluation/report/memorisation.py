@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gansynth.benchmark.report.blocks import Block, Column, More, Row, Table, Words
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.svg import Drawings
-from gansynth.benchmark.report.words import NOTHING, Line, Linked, number, whole
 from gansynth.evaluation.report.found import three, told, with_interval
 from gansynth.evaluation.report.nearness import chances, distances
+from gansynth.report.blocks import Block, Column, More, Row, Table, Words
+from gansynth.report.document import Node
+from gansynth.report.svg import Drawings
+from gansynth.report.words import NOTHING, Line, Linked, number, whole
 
 AT_ONCE = 12
 """Near-copies that are listed at once; more are folded away."""

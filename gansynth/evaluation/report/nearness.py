@@ -7,11 +7,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import Block, Column, Key, Row, Table
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
-from gansynth.benchmark.report.svg import words as text
-from gansynth.benchmark.report.words import Line, Linked, number, probability, whole
 from gansynth.evaluation.report.found import (
     Three,
     decimals,
@@ -21,6 +16,11 @@ from gansynth.evaluation.report.found import (
     value_of,
     with_interval,
 )
+from gansynth.report.blocks import Block, Column, Key, Row, Table
+from gansynth.report.document import Node
+from gansynth.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
+from gansynth.report.svg import words as text
+from gansynth.report.words import Line, Linked, number, probability, whole
 
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2

@@ -9,11 +9,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import Drawn, Items, Section, Words
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.rendering import Report
-from gansynth.benchmark.report.svg import Drawings
-from gansynth.benchmark.report.words import Line, Linked, joined, whole
 from gansynth.evaluation.report.curves import curves
 from gansynth.evaluation.report.faithfulness import faithfulness
 from gansynth.evaluation.report.found import RESULTS, shortest, told
@@ -23,6 +18,11 @@ from gansynth.evaluation.report.parts import parts
 from gansynth.evaluation.report.reading import reading
 from gansynth.evaluation.report.realism import figures
 from gansynth.evaluation.report.records import identity, seconds
+from gansynth.report.blocks import Drawn, Items, Section, Words
+from gansynth.report.document import Node
+from gansynth.report.rendering import Report
+from gansynth.report.svg import Drawings
+from gansynth.report.words import Line, Linked, joined, whole
 
 Strip = Mapping[str, Sequence[bytes]]
 """``real`` and ``synthetic`` -> some PNG files."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gansynth.benchmark.report.document import Node, pattern
-from gansynth.benchmark.report.rendering import Part, Sign
-from gansynth.benchmark.report.words import Line, derived, index_of, joined, number, whole
 from gansynth.evaluation.report.found import Found, found, three, with_interval
 from gansynth.evaluation.report.realism import known, title_of
+from gansynth.report.document import Node, pattern
+from gansynth.report.rendering import Part, Sign
+from gansynth.report.words import Line, derived, index_of, joined, number, whole
 
 Lines = Sequence[tuple[Sign | None, Line]]
 LABELS = {

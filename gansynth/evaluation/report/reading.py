@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gansynth.benchmark.report.blocks import Block, Terms, Words
-from gansynth.benchmark.report.words import Line
 from gansynth.evaluation.report.found import RESULTS
+from gansynth.report.blocks import Block, Terms, Words
+from gansynth.report.words import Line
 
 LINES = (
     "A distance of samples to real images says nothing by itself: images of other real people "

@@ -8,18 +8,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.blocks import Block, Column, Key, More, Row, Table, Words
-from gansynth.benchmark.report.document import Node
-from gansynth.benchmark.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
-from gansynth.benchmark.report.svg import words as text
-from gansynth.benchmark.report.words import (
-    NOTHING,
-    Line,
-    Linked,
-    plain,
-    probability,
-    whole,
-)
 from gansynth.evaluation.report.found import (
     Three,
     decimals,
@@ -30,6 +18,11 @@ from gansynth.evaluation.report.found import (
     value_of,
     with_interval,
 )
+from gansynth.report.blocks import Block, Column, Key, More, Row, Table, Words
+from gansynth.report.document import Node
+from gansynth.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
+from gansynth.report.svg import words as text
+from gansynth.report.words import NOTHING, Line, Linked, plain, probability, whole
 
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2

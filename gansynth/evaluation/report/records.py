@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gansynth.benchmark.report.blocks import Block, Column, More, Row, Table, Words
-from gansynth.benchmark.report.document import Node, pattern
-from gansynth.benchmark.report.words import Line, derived, number, whole
+from gansynth.report.blocks import Block, Column, More, Row, Table, Words
+from gansynth.report.document import Node, pattern
+from gansynth.report.words import Line, derived, number, whole
 
 
 def identity(root: Node) -> list[Block]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank import BankSpec, BankWriter
-from gansynth.lineage import CaseRecord, Lineage
-from gansynth.schema import Sample, Schema
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.schema import Sample, Schema
 from gansynth_deepmedic.files import MISSING, HostCase
 
 Array = npt.NDArray[Any]

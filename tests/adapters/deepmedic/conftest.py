@@ -11,7 +11,7 @@ import filelock
 import numpy as np
 import pytest
 
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 CROP = (16, 16, 16)
@@ -40,8 +40,8 @@ def shared_deepmedic(tmp_path_factory) -> Toy:
 @pytest.fixture(scope="session")
 def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
     """A tiny ``cgan3d``, fitted on ``shared_deepmedic`` for two steps. Do not change it."""
-    from gansynth.fitting import fit
-    from gansynth.reporting import NullReporter
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
 
     folder: Path = tmp_path_factory.getbasetemp() / "crop_run"
     with filelock.FileLock(folder.with_suffix(".lock")):
@@ -112,8 +112,8 @@ def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
     Sample i is 100 + i all over, of label 1; it lies in the middle of training case i (again from
     the first one after the last).
     """
-    from gansynth.bank import BankSpec, BankWriter
-    from gansynth.schema import Sample
+    from gansynth.bank.reader import BankSpec, BankWriter
+    from gansynth.core.schema import Sample
     from gansynth_deepmedic.source import open_deepmedic
 
     source = open_deepmedic(SourceRequest("deepmedic", str(shared_deepmedic.train)))

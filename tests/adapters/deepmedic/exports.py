@@ -10,14 +10,14 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.adapter import Injection
-from gansynth.bank import BankSpec, BankWriter
-from gansynth.lineage import Lineage
-from gansynth.ratio import Ratio
-from gansynth.reporting import NullReporter
-from gansynth.schema import Sample
-from gansynth.sources.base import SourceRequest
-from gansynth.space import Placement
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.core.adapter import Injection
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Placement
+from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.deepmedic_sets import Toy, toy_deepmedic

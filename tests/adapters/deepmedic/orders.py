@@ -13,10 +13,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from gansynth.integrity import write_json_atomic
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schema import Sample
+from gansynth.core.ratio import Ratio
+from gansynth.core.schema import Sample
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.order import ORDER, PROGRESS, SLOTS, Order
 from tests.adapters.deepmedic.arrays import write_bank

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.errors import DataFault, UsageFault
-from gansynth.lineage import Lineage
-from gansynth.mixing import MixPlan
-from gansynth.own_source import open_source
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.schema import Sample
-from gansynth.sessions import usual_output
-from gansynth.sources.base import SourceRequest
+from gansynth.core.adapter import Injection
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.hosts.mixer import MixPlan
+from gansynth.hosts.record import usual_output
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import check_adapter
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
 from gansynth_deepmedic.bank_size import sample_bytes
@@ -281,7 +281,7 @@ def test_a_generator_of_lists_that_were_cut_otherwise_is_refused(augment, shared
 def test_a_bank_of_a_generator_that_has_seen_a_validation_case_is_refused(
     augment, shared_deepmedic, tmp_path
 ):
-    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.bank.reader import BankSpec, BankWriter
 
     source = adapter_of(shared_deepmedic).source
     seen = (*source.train_ids[:1], *source.held_out_ids[:1])

@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault
-from gansynth.integrity import read_nifti_header
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import read_nifti_header
 from gansynth_deepmedic.check import check_deepmedic, refuse_unusable, roi_faults
 from gansynth_deepmedic.configs import read_literals, read_model_config, read_train_config
 from gansynth_deepmedic.source import open_deepmedic

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_deepmedic.configs import read_literals, read_model_config, read_train_config
 from gansynth_deepmedic.literals import MOST_BYTES
 from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.centres import Sampling

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.subjects import Split
+from gansynth.core.source import SourceRequest
+from gansynth.data.subjects import Split
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.adapters.deepmedic.engine_orders import small_toy

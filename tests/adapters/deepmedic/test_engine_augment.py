@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.augment import Augmentation, Change
 from gansynth_deepmedic.engine.centres import Centres, Sampling, draw_centres
 from gansynth_deepmedic.engine.geometry import Geometry

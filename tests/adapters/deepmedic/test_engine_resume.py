@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import (
-    IntegrityFault,
-    UsageFault,
-)
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
 from gansynth_deepmedic.order import PROGRESS, Progress
 from tests.adapters.deepmedic.engine_orders import (

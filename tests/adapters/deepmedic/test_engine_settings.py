@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.network import default_model
 from gansynth_deepmedic.engine.settings import (

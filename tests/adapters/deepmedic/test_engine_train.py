@@ -8,17 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth import child
-from gansynth.adapter import Injection
-from gansynth.clock import Clock
-from gansynth.errors import (
-    DataFault,
-    TrainingFault,
-)
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.sources.base import SourceRequest
+from gansynth.core.adapter import Injection
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.source import SourceRequest
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime import child
+from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth_deepmedic.engine import launch
 from gansynth_deepmedic.engine.ahead import Ahead
 from gansynth_deepmedic.engine.infer import RULE

@@ -9,17 +9,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.bank import BankReader
-from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.integrity import sha256_file
-from gansynth.lineage import Lineage
-from gansynth.quality.identity import audit_exported
-from gansynth.ratio import Ratio
-from gansynth.reporting import NullReporter
-from gansynth.schedule import Schedule
-from gansynth.sources.base import SourceRequest
-from gansynth.supply import BankSize
+from gansynth.bank.reader import BankReader
+from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.source import SourceRequest
+from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import sha256_file
+from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.insertion import insert

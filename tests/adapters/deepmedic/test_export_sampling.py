@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gansynth.bank import BankReader
-from gansynth.errors import DataFault
+from gansynth.bank.reader import BankReader
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.weights import SamplingMaps
 from tests.adapters.deepmedic.exports import (

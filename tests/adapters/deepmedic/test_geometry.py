@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.context import tiles
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.model_config import read_model_config

@@ -19,10 +19,10 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.drawlog import summarise
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schema import Sample
+from gansynth.bank.draw_log import summarise
+from gansynth.core.ratio import Ratio
+from gansynth.core.schema import Sample
+from gansynth.hosts.mixer import MixPlan
 from gansynth_deepmedic import program
 from gansynth_deepmedic.host import bridge
 from gansynth_deepmedic.host.centres import Centres, core_as_weights

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.measures.regions import dice
+from gansynth.metrics.segmentation.regions import dice
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
 from gansynth_deepmedic.engine.context import padded
 from gansynth_deepmedic.engine.cutting import Cutting

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation
 
-from gansynth.bank import BankReader
-from gansynth.errors import DataFault
-from gansynth.sampling import BESIDE
-from gansynth.schema import Sample
+from gansynth.bank.reader import BankReader
+from gansynth.core.schema import Sample
+from gansynth.runtime.errors import DataFault
+from gansynth.sampling.drawer import BESIDE
 from gansynth_deepmedic import insertion
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.insertion import Loaded, Seat, insert, misfit, seat_of

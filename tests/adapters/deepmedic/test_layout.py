@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth_deepmedic.configs import TrainConfig, read_train_config
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.layout import Additions, Layout, file_names, write_layout

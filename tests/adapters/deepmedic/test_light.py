@@ -10,9 +10,9 @@ import numpy as np
 
 import gansynth
 import gansynth_deepmedic
-from gansynth.integrity import write_json_atomic
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order
 from tests.adapters.deepmedic.arrays import patch, volume, write_bank
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.cases import case_ids
 from gansynth_deepmedic.configs import Listed, TrainConfig, read_literals, read_train_config
 from gansynth_deepmedic.lists import told_apart

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.clock import Clock
-from gansynth.errors import IntegrityFault
-from gansynth.integrity import write_json_atomic
-from gansynth.mixing import MixPlan
-from gansynth.places import Places
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.epoch_plan import Places
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import IntegrityFault
+from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order, Progress
 from tests.adapters.deepmedic.arrays import WAYS, volume
 

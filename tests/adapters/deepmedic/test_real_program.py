@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.drawlog import summarise
+from gansynth.bank.draw_log import summarise
 from gansynth_deepmedic import program
 from tests.adapters.deepmedic.orders import BRIGHT, Training, run, training
 

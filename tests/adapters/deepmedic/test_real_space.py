@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gansynth.errors import EnvironmentFault
-from gansynth.regrid import resample
-from gansynth.reporting import NullReporter
-from gansynth.schema import Sample
-from gansynth.sources.base import SourceRequest
-from gansynth.space import Space
+from gansynth.core.resample import resample
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.files import MISSING
 from gansynth_deepmedic.insertion import misfit, seat_of
 from gansynth_deepmedic.real_space import bring_real, whole_space

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gansynth.errors import DataFault
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.context import high_segment, low_context, padded
@@ -328,7 +328,7 @@ def test_odd_cases_in_memory_are_named(case, says):
 @pytest.mark.data
 @pytest.mark.skipif(not BRATS.is_dir(), reason="no BRATS 2015 subjects in ../shared/data")
 def test_a_subepoch_of_real_subjects(tmp_path):
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
     from gansynth_deepmedic.source import open_deepmedic
 
     toy = brats_deepmedic(tmp_path, model={

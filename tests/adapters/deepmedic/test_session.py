@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gansynth.adapter import Injection, Outcome
-from gansynth.errors import TrainingFault, UsageFault
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.sources.base import SourceRequest
-from gansynth.supplying import Supply
+from gansynth.bank.supply import Supply
+from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.config import Choices

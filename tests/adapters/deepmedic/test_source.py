@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.own_source import open_source
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.reading import options_table
+from gansynth.core.source import SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.data.reading import options_table
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.options import DeepMedicOptions

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.clock import Clock
-from gansynth.drawlog import summarise
-from gansynth.errors import DataFault, TrainingFault
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.schema import Sample
+from gansynth.bank.draw_log import summarise
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.schema import Sample
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth_deepmedic.insertion import Loaded
 from gansynth_deepmedic.subepochs import Place, Subepochs
 from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, reader, volume, write_bank

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gansynth import torchvision_cure
+from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 
 
@@ -29,7 +29,7 @@ def nnunet(toy_nnunet, tmp_path, monkeypatch):
 @pytest.fixture
 def build(nnunet) -> Iterator[Callable[..., Any]]:
     """Builds a trainer as nnUNetv2_train does; what it leaves open is closed after the test."""
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
@@ -61,7 +61,7 @@ def told(monkeypatch) -> Callable[..., None]:
 @pytest.fixture
 def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
     """Makes a live bank that nobody fills: ``empty_bank("2d")``."""
-    from gansynth.bank import BankSpec, BankWriter
+    from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth_nnunet.source import open_nnunet
 
     def make(configuration: str = "3d_fullres") -> Path:
@@ -80,7 +80,7 @@ def nan_run(toy_nnunet, fitted, run_cli, tmp_path) -> Callable[..., Path]:
     import safetensors.torch
     import torch
 
-    from gansynth.integrity import sha256_file
+    from gansynth.runtime.files import sha256_file
 
     def make(configuration: str = "3d_fullres") -> Path:
         run = Path(tmp_path / "nan")
@@ -116,10 +116,10 @@ class Exports:
         self.toy, self.make_bank = toy, make_bank
 
     def __call__(self, name=None, *, ratio="1:2", content="mixed", bank=None, **rest):
-        from gansynth.adapter import Injection
-        from gansynth.ratio import Ratio
-        from gansynth.reporting import NullReporter
-        from gansynth.supply import BankSize
+        from gansynth.core.adapter import Injection
+        from gansynth.core.bank_options import BankSize
+        from gansynth.core.ratio import Ratio
+        from gansynth.runtime.progress import NullReporter
         from gansynth_nnunet.adapter import NnunetAdapter
         from gansynth_nnunet.source import open_nnunet
 

@@ -12,19 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import child, torchvision_cure
-from gansynth.adapter import Injection
-from gansynth.bank import place_bank
-from gansynth.bank_plan import plan_bank, remove_banks_of
-from gansynth.child import cpu_threads
-from gansynth.drawlog import Counts
-from gansynth.errors import DataFault, GansynthError, IntegrityFault, TrainingFault, UsageFault
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.schema import Sample
-from gansynth.space import Space
-from gansynth.supply import BankSize
+from gansynth.bank.draw_log import Counts
+from gansynth.bank.placement import plan_bank, remove_banks_of
+from gansynth.bank.reader import place_bank
+from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.schema import Sample
+from gansynth.core.space import Space
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime import child, torchvision_compat
+from gansynth.runtime.child import cpu_threads
+from gansynth.runtime.errors import (
+    DataFault,
+    GansynthError,
+    IntegrityFault,
+    TrainingFault,
+    UsageFault,
+)
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.bank_size import sample_bytes
 from gansynth_nnunet.guards import check_size
@@ -75,7 +81,7 @@ def test_a_sample_without_labels_is_refused(adapter):
 
 
 def test_a_source_of_another_kind_is_refused(adapter, monkeypatch):
-    from gansynth.sources.base import CaseSource
+    from gansynth.core.source import CaseSource
 
     monkeypatch.setattr(CaseSource, "__abstractmethods__", frozenset())
     other: Any = CaseSource()  # type: ignore[abstract]
@@ -379,7 +385,7 @@ def test_nnunets_own_options_pass():
 
 
 def test_torchvision_imports_with_the_folder_for_a_cpu_torch_on_the_path():
-    environ = {**os.environ, "PYTHONPATH": str(torchvision_cure.CPU_TORCH)}
+    environ = {**os.environ, "PYTHONPATH": str(torchvision_compat.CPU_TORCH)}
     code = "import sys; assert 'torch' not in sys.modules; import torchvision.ops"
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, env=environ, capture_output=True, text=True)
@@ -388,7 +394,7 @@ def test_torchvision_imports_with_the_folder_for_a_cpu_torch_on_the_path():
 
 def test_that_folder_lets_another_sitecustomize_run(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.seen = True")
-    path = os.pathsep.join((str(torchvision_cure.CPU_TORCH), str(tmp_path)))
+    path = os.pathsep.join((str(torchvision_compat.CPU_TORCH), str(tmp_path)))
     command = [sys.executable, "-c", "import sys; assert sys.seen"]
     assert subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode == 0
 

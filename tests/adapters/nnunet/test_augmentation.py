@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import torchvision_cure
-from gansynth.errors import EnvironmentFault, UsageFault
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-torchvision_cure.apply()
+torchvision_compat.apply()
 
 
 def prepared(build: Any, configuration: str = "3d_fullres", **rest: Any) -> Any:

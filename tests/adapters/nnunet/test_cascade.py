@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import torchvision_cure
-from gansynth.adapter import Injection
-from gansynth.bank import BankReader, BankSpec, BankWriter
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import write_json_atomic
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import write_json_atomic
 from gansynth_nnunet import cascade
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cascade import PREVIOUS, PreviousStage, border_scores, confuse
@@ -240,7 +240,7 @@ def test_a_case_without_a_prediction_is_named(tmp_path):
 @pytest.fixture
 def trainer(toy, nnunet, told, adapter, bank, monkeypatch):
     """The second stage's trainer, told to mix; nothing has been trained before."""
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from nibabel import Nifti1Image, save
 
-from gansynth.errors import DataFault
-from gansynth.integrity import read_nifti
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.check import Finding, check_raw, raise_on_errors
 from gansynth_nnunet.paths import NnunetRoot
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.asking import Asking
-from gansynth.bank import BankReader
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.own_bank import fill_bank
-from gansynth.own_source import open_source
-from gansynth.ratio import Ratio
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import OUTSIDE
+from gansynth.bank.api import fill_bank
+from gansynth.bank.reader import BankReader
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import OUTSIDE
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import open_nnunet
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.asking import Asking
-from gansynth.errors import UsageFault
-from gansynth.lineage import CaseRecord
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.supply import BankSize, Pacing
+from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import Asking
+from gansynth.core.schedule import Schedule
+from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.config import MixConfig
 
 # -- what it is told -----------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth import torchvision_cure
-from gansynth.bank import BankReader, BankSpec, BankWriter
-from gansynth.integrity import write_json_atomic
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.files import write_json_atomic
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.prepare import SmallPlans, prepare
@@ -77,7 +77,7 @@ def nnunet(regional, tmp_path, monkeypatch):
     monkeypatch.setenv(
         "GANSYNTH_SET", "num_epochs=1,num_iterations_per_epoch=2,num_val_iterations_per_epoch=1"
     )
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     return regional
 
 

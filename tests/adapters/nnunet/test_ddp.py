@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import IntegrityFault, TrainingFault
+from gansynth.runtime.errors import IntegrityFault, TrainingFault
 from gansynth_nnunet.ranks import fault_of_rank, lead
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.integrity import read_json
-from gansynth.own_source import open_source
-from gansynth.ratio import Ratio
-from gansynth.sources.base import CaseSource, SourceRequest
-from gansynth.sources.subjects import Split
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.data.subjects import Split
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource, open_nnunet
 from tests.conftest import FIT

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank import BankReader, BankSpec, BankWriter
-from gansynth.errors import TrainingFault
-from gansynth.producer import ProducerConfig, produce
-from gansynth.run import load_run
-from gansynth.sampling import SampleDrawer
-from gansynth.schema import OUTSIDE
+from gansynth.bank.producer_main import ProducerConfig, produce
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.schema import OUTSIDE
+from gansynth.runtime.errors import TrainingFault
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.run import load_run
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.class_locations import decode
 from gansynth_nnunet.source import open_nnunet
@@ -181,9 +181,9 @@ def stock_losses(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    from gansynth import torchvision_cure
+    from gansynth.runtime import torchvision_compat
 
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(toy.root / f"nnUNet_{name}"))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")

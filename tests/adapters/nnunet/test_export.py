@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import torchvision_cure
-from gansynth.adapter import Injection
-from gansynth.bank import BankReader
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.ratio import Ratio
-from gansynth.reporting import NullReporter
-from gansynth.schedule import Schedule
+from gansynth.bank.reader import BankReader
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.export_mixed import case_properties
 from gansynth_nnunet.paths import NnunetRoot
@@ -52,7 +52,7 @@ def test_a_mixed_data_set_has_the_ratio_and_real_cases_to_validate_on(exports, t
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_nnunets_own_trainer_loads_it(exports, toy_copy, monkeypatch, tmp_path, configuration):
     exports(configuration=configuration)
-    torchvision_cure.apply()
+    torchvision_compat.apply()
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
@@ -220,8 +220,8 @@ def test_a_generators_samples_are_exported_as_it_draws_them(
 ):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    from gansynth.run import load_run
-    from gansynth.sampling import SampleDrawer
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
 
     result = run_cli(*export_command, "--ratio", "2:1", "--seed", "3", "--json")
     assert result.exit_code == 0, result.stderr

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.bank import BankReader
-from gansynth.quality.identity import audit_exported
-from gansynth.sharing import TIME
+from gansynth.bank.reader import BankReader
+from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.sampling.sharing import TIME
 from gansynth_nnunet import export_raw
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import open_nnunet

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.errors import EnvironmentFault
-from gansynth.export_bank import order_of, take_up
-from gansynth.ratio import Ratio
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.export import order_of, take_up
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.export_plan import plan_export
 from gansynth_nnunet.source import open_nnunet

@@ -10,15 +10,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.bank import BankReader
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.lineage import Lineage
-from gansynth.own_source import open_source
-from gansynth.producer import ProducerConfig, _run
-from gansynth.regrid import resample
-from gansynth.schema import Sample
-from gansynth.sources.base import SourceRequest
-from gansynth.space import Placement, Space
+from gansynth.bank.producer_main import ProducerConfig, _run
+from gansynth.bank.reader import BankReader
+from gansynth.core.lineage import Lineage
+from gansynth.core.resample import resample
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Placement, Space
+from gansynth.data.opening import open_source
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth_nnunet.foreign import Converter
 from gansynth_nnunet.foreign_guard import check_content, check_seen, rehearse
 from gansynth_nnunet.source import open_nnunet

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank import BankReader, BankSpec, BankWriter
-from gansynth.drawlog import DrawLog, Tally, summarise
-from gansynth.errors import DataFault, TrainingFault
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
+from gansynth.bank.draw_log import DrawLog, Tally, summarise
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth_nnunet.class_locations import decode, encode, location_keys
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet

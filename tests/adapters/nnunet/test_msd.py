@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.integrity import read_json, read_nifti
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json, read_nifti
 from gansynth_nnunet.check import check_raw
 from gansynth_nnunet.msd import ImportReport, import_msd
 from gansynth_nnunet.paths import NnunetRoot

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gansynth.errors import UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.paths import NnunetRoot
 
 

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault
+from gansynth.runtime.errors import DataFault
 from gansynth_nnunet.source import open_nnunet
 from tests.conftest import SHAPE, save_nifti
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import read_json, write_json_atomic
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.prepare import SmallPlans, prepare, write_small_plans
 from gansynth_nnunet.small_plans import _patch, _strides
 from gansynth_nnunet.source import open_nnunet
@@ -88,7 +88,7 @@ def test_plans_of_another_planner_are_not_made_here(toy_copy):
 
 SCRIPT = """
 import sys
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
 from gansynth_nnunet.prepare import prepare
 if __name__ == "__main__":
     request = SourceRequest("nnunet", "501", root=sys.argv[1])

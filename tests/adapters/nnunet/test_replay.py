@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from gansynth import replay
-from gansynth.adapter import Injection
-from gansynth.asking import Asking
-from gansynth.bank import BankReader
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.mixing import MixPlan
-from gansynth.producer import ProducerConfig, _run
-from gansynth.ratio import Ratio
-from gansynth.replaying import draw_again, read_record
-from gansynth.reporting import NullReporter
-from gansynth.run import load_run
+from gansynth.bank.producer_main import ProducerConfig, _run
+from gansynth.bank.reader import BankReader
+from gansynth.bank.replay import draw_again, read_record
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import Asking
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.run import load_run
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.errors import TrainingFault, UsageFault
-from gansynth.schedule import choose_cases
+from gansynth.core.schedule import choose_cases
+from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_nnunet.session import MixSession
 from gansynth_nnunet.source import open_nnunet
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gansynth._bank_spec import read_heartbeat
-from gansynth.errors import IntegrityFault, TrainingFault, UsageFault
+from gansynth.bank.spec import read_heartbeat
+from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet.outcome import read_outcome
 from gansynth_nnunet.record import compare
 
@@ -114,9 +114,9 @@ def test_its_producer_ends_when_no_more_samples_are_needed(build, told, fitted):
 
 @pytest.mark.slow
 def test_a_small_shared_memory_is_told_of(build, told, fitted, monkeypatch, tmp_path):
-    from gansynth import bank
+    from gansynth.bank import reader
 
-    monkeypatch.setattr(bank, "SHARED_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(reader, "SHARED_MEMORY", tmp_path / "none")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     told(GENERATOR=fitted, **LIVE)
     trainer = build()
@@ -183,7 +183,7 @@ class Dead:
 
 
 def test_it_starts_even_without_a_bank_if_that_is_wanted(build, told, fitted, monkeypatch):
-    monkeypatch.setattr("gansynth.keeper.Keeper", Dead)
+    monkeypatch.setattr("gansynth.bank.supervisor.Keeper", Dead)
     told(GENERATOR=fitted, KEEP_GOING=1, **LIVE)
     trainer = build()
     trainer.run_training()
@@ -193,7 +193,7 @@ def test_it_starts_even_without_a_bank_if_that_is_wanted(build, told, fitted, mo
 
 
 def test_a_producer_that_dies_at_once_leaves_no_bank_behind(build, told, fitted, monkeypatch):
-    monkeypatch.setattr("gansynth.keeper.Keeper", Dead)
+    monkeypatch.setattr("gansynth.bank.supervisor.Keeper", Dead)
     told(GENERATOR=fitted, **LIVE)
     trainer = build()
     trainer.initialize()
@@ -323,13 +323,13 @@ def test_a_generator_of_another_data_set_or_fold_is_refused(change):
 
 
 def test_a_trainer_refuses_to_go_on_with_another_kind_of_schedule(build, told, frozen_bank):
-    bank = frozen_bank()
-    told(BANK=bank)
+    reader = frozen_bank()
+    told(BANK=reader)
     first = build()
     first.initialize()
     first.get_tr_and_val_datasets()
     first.gansynth_session.close(1)
-    told(BANK=bank, SCHEDULE="anneal")
+    told(BANK=reader, SCHEDULE="anneal")
     second = build()
     second.initialize()
     second.current_epoch = 1

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import gansynth_nnunet
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.integrity import read_json, write_json_atomic
-from gansynth.registry import Registry
-from gansynth.sources.base import SourceRequest
-from gansynth.space import Placement
+from gansynth.core.registry import Registry
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Placement
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.source import NnunetSource, generator_size, open_nnunet
 from gansynth_nnunet.splits import make_splits
 
@@ -77,7 +77,7 @@ def test_neither_torch_nor_nnunet_is_imported(toy_nnunet):
     request = toy_nnunet.request(fold="all").to_json()
     code = (
         "import json, sys\n"
-        "from gansynth.sources.base import SourceRequest\n"
+        "from gansynth.core.source import SourceRequest\n"
         "from gansynth_nnunet.source import open_nnunet\n"
         f"source = open_nnunet(SourceRequest(**json.loads({json.dumps(request)!r})))\n"
         "source.schema, source.space, source.load(source.train_ids[0])\n"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.errors import DataFault, UsageFault
-from gansynth.integrity import read_json
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_nnunet.splits import (
     grouped_splits,
     known_subjects,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth import torchvision_cure
+from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 
 SCRIPT = """
@@ -57,7 +57,7 @@ def test_workers_draw_distinct_samples(toy_nnunet, frozen_bank, tmp_path, method
         "nnUNet_extTrainer": str(EXT_TRAINER),
         "nnUNet_n_proc_DA": "2",
         "PYTHONPATH": os.pathsep.join(
-            (str(torchvision_cure.CPU_TORCH), os.environ.get("PYTHONPATH", ""))
+            (str(torchvision_compat.CPU_TORCH), os.environ.get("PYTHONPATH", ""))
         ).rstrip(os.pathsep),
         "GANSYNTH_RATIO": "0:1",
         "GANSYNTH_BANK": str(frozen_bank(samples=12)),

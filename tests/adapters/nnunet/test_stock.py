@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth_nnunet import stock
 from gansynth_nnunet.launch import TRAINER
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth import torchvision_cure
-from gansynth.bank import BankReader
-from gansynth.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth.bank.reader import BankReader
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import MixSession
@@ -126,7 +126,7 @@ def test_strict_training_stops_at_a_missing_sample_and_says_why(
 
 
 def test_the_record_names_the_generator_and_all_it_has_seen(build, told, fitted):
-    from gansynth.run import manifest_sha256
+    from gansynth.sampling.run import manifest_sha256
 
     told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SIZE=2)
     trainer = build()
@@ -264,7 +264,7 @@ def test_the_stock_command_trains(nnunet, told, frozen_bank, tmp_path):
         "nnUNet_n_proc_DA": "1",
         "nnUNet_def_n_proc": "1",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(torchvision_cure.CPU_TORCH),
+        "PYTHONPATH": str(torchvision_compat.CPU_TORCH),
     }
     ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr[-2000:]

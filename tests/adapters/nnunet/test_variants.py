@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gansynth import torchvision_cure
-from gansynth.adapter import Injection
-from gansynth.errors import UsageFault
-from gansynth.ratio import Ratio
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet import variants
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.launch import EXT_TRAINER
@@ -19,7 +19,7 @@ from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-torchvision_cure.apply()
+torchvision_compat.apply()
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import filelock
 import numpy as np
 import pytest
 
-from gansynth.adapter import Injection, Outcome
-from gansynth.ratio import Ratio
-from gansynth.sources.base import SourceRequest
+from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.ratio import Ratio
+from gansynth.core.source import SourceRequest
 from gansynth.testing import ToySource
 
 TINY = {"steps": "4", "width": "4", "levels": "2", "device": "cpu", "precision": "fp32"}
@@ -34,8 +34,8 @@ def bank_of(tmp_path) -> Callable[..., Path]:
 
     Sample i is training case i; its image is marked by 100 + i in one voxel.
     """
-    from gansynth.bank import BankSpec, BankWriter
-    from gansynth.schema import Sample
+    from gansynth.bank.reader import BankSpec, BankWriter
+    from gansynth.core.schema import Sample
 
     def make(source: Any, name: str = "bank", samples: int = 6, lineage: Any = None) -> Path:
         seen = source.lineage() if lineage is None else lineage
@@ -78,8 +78,8 @@ def train(bank_of, tmp_path) -> Callable[..., Outcome]:
 @pytest.fixture(scope="session")
 def example_run(tmp_path_factory) -> Path:
     """A tiny ``cgan3d``, fitted on ``example:3d`` for two steps. Do not change it."""
-    from gansynth.fitting import fit
-    from gansynth.reporting import NullReporter
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
 
     folder: Path = tmp_path_factory.getbasetemp() / "segmenter_example_run"
     with filelock.FileLock(folder.with_suffix(".lock")):

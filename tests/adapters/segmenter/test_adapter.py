@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.ratio import Ratio
-from gansynth.schema import Sample
-from gansynth.space import Space
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.schema import Sample
+from gansynth.core.space import Space
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource, check_adapter
 from gansynth_segmenter.adapter import SAYS, SegmenterAdapter
 from gansynth_segmenter.mixed import misfit, training_space
@@ -201,8 +201,8 @@ def test_a_leaking_run_exits_with_6(refuse, example_run, tmp_path):
     run = tmp_path / "leaking"
     shutil.copytree(example_run, run)
     manifest = json.loads((run / "manifest.json").read_text())
-    from gansynth.own_source import open_source
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.opening import open_source
 
     source = open_source(SourceRequest("example", "3d"))
     leak = source.record(source.held_out_ids[0])

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.errors import DataFault
-from gansynth.measures.regions import dice, mean_dice, read_regions, with_labels
-from gansynth.own_source import open_source
-from gansynth.regrid import pick
-from gansynth.schema import Case, Schema
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.volumes import VolumeSource
-from gansynth.space import Space
+from gansynth.core.resample import pick
+from gansynth.core.schema import Case, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.opening import open_source
+from gansynth.metrics.segmentation.regions import dice, mean_dice, read_regions, with_labels
+from gansynth.runtime.errors import DataFault
 from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import Warp, rotation
 from gansynth_segmenter.inference import Segmenter, _windows

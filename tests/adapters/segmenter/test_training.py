@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.drawlog import summarise
-from gansynth.errors import IntegrityFault, TrainingFault, UsageFault
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.signals import Interrupted
+from gansynth.bank.draw_log import summarise
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.signals import Interrupted
 from gansynth.testing import ToySource
 from gansynth_segmenter import judge, load_segmenter
 from gansynth_segmenter.augmentation import Warp
@@ -143,7 +143,7 @@ def batches(bank_of, tmp_path):
 
 
 def test_a_batch_depends_on_seed_and_step_alone(batches):
-    from gansynth.generator import Stage
+    from gansynth.core.generator import Stage
 
     first, again = batches(), batches()
     for step in (5, 2):
@@ -157,7 +157,7 @@ def test_a_batch_depends_on_seed_and_step_alone(batches):
 
 @pytest.mark.parametrize("everything", [True, False])
 def test_samples_are_moved_as_well_unless_told_not_to(batches, everything):
-    from gansynth.generator import Stage
+    from gansynth.core.generator import Stage
 
     moved: list[float] = []
 

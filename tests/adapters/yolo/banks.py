@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.bank import BankSpec, BankWriter
-from gansynth.lineage import CaseRecord, Lineage
-from gansynth.schema import Boxes, Sample, Schema
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.schema import Boxes, Sample, Schema
 
 
 def write_bank(

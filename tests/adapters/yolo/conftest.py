@@ -25,9 +25,9 @@ def yolo_copy(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def box_run(shared_yolo, tmp_path_factory) -> Path:
     """A tiny ``cpggan``, 32 x 32, fitted on ``shared_yolo`` for two steps. Do not change it."""
-    from gansynth.fitting import fit
-    from gansynth.reporting import NullReporter
-    from gansynth.sources.base import SourceRequest
+    from gansynth.core.source import SourceRequest
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
 
     folder: Path = tmp_path_factory.getbasetemp() / "box_run"
     with filelock.FileLock(folder.with_suffix(".lock")):

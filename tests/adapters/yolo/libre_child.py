@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.clock import Clock
-from gansynth.drawlog import summarise
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
+from gansynth.bank.draw_log import summarise
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.mixer import MixPlan
 from gansynth_yolo.detectors import DetectorJob, detector
 from gansynth_yolo.mixed import Slots
 

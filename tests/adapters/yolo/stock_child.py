@@ -3,7 +3,7 @@
 python stock_child.py libreyolo|ultralytics data.yaml OUTPUT
 
 Nothing of gansynth is imported; where torch is a CPU build, ``PYTHONPATH`` brings torchvision's
-missing operators (``gansynth.torchvision_cure``).
+missing operators (``gansynth.runtime.torchvision_compat``).
 """
 
 from __future__ import annotations

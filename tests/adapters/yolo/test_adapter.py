@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.bank import BankSpec, BankWriter
-from gansynth.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.lineage import Lineage
-from gansynth.own_source import open_drawer
-from gansynth.ratio import Ratio
-from gansynth.schema import Boxes, Sample
-from gansynth.sessions import usual_output
-from gansynth.sources.base import SourceRequest
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.core.adapter import Injection
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.core.schema import Boxes, Sample
+from gansynth.core.source import SourceRequest
+from gansynth.data.opening import open_drawer
+from gansynth.hosts.record import usual_output
+from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.testing import check_adapter
 from gansynth_cli.engines import with_detector
 from gansynth_yolo.adapter import YoloAdapter

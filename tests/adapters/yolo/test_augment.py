@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.detection.record import read_detections
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.metrics.detection.record import read_detections
 from gansynth_yolo.judging import true_boxes
 from gansynth_yolo.record import FILE
 from gansynth_yolo.source import open_yolo

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from gansynth.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.source import open_yolo
 from tests.yolo_sets import toy_yolo

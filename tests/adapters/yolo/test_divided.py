@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from gansynth.detection.record import read_detections
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.subjects import Split
+from gansynth.core.source import SourceRequest
+from gansynth.data.subjects import Split
+from gansynth.metrics.detection.record import read_detections
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.source import YoloSource, open_yolo
 from tests.dividing import assert_same_cases, state

@@ -16,19 +16,19 @@ import pytest
 import yaml
 from PIL import Image
 
-from gansynth import torchvision_cure
-from gansynth.adapter import Injection
-from gansynth.bank import BankReader, BankSpec, BankWriter
-from gansynth.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.integrity import sha256_file
-from gansynth.lineage import Lineage
-from gansynth.quality.identity import audit_exported
-from gansynth.ratio import Ratio
-from gansynth.reporting import NullReporter
-from gansynth.schedule import Schedule
-from gansynth.schema import Boxes, Sample
-from gansynth.sources.base import SourceRequest
-from gansynth.supply import BankSize
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.schema import Boxes, Sample
+from gansynth.core.source import SourceRequest
+from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import sha256_file
+from gansynth.runtime.progress import NullReporter
 from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.export_plan import exact_counts
 from gansynth_yolo.source import open_yolo
@@ -360,7 +360,7 @@ def test_options_that_mean_nothing_are_refused(refuse, shared_yolo, bank, more, 
 @pytest.fixture(scope="module")
 def run(shared_yolo, tmp_path_factory) -> Path:
     """A tiny cpggan that has been fitted for a moment."""
-    from gansynth.fitting import fit
+    from gansynth.fitting.fit import fit
 
     request = SourceRequest("yolo", str(shared_yolo), read={"size": "16x16"})
     settings = {"steps": 4, "width": 4, "max_width": 8, "latent": 8, "batch_size": 4}
@@ -397,7 +397,7 @@ def test_a_stock_detector_trains_on_it_and_the_users_folder_stays(export, tmp_pa
     before = content(data.parent)
     child = Path(__file__).with_name("stock_child.py")
     line = [sys.executable, child, detector, out / "data.yaml", tmp_path / "trained"]
-    environ = {**os.environ, "PYTHONPATH": str(torchvision_cure.CPU_TORCH)}
+    environ = {**os.environ, "PYTHONPATH": str(torchvision_compat.CPU_TORCH)}
     done = subprocess.run(line, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])

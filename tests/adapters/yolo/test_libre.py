@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.drawlog import PATTERN, summarise
-from gansynth.errors import DataFault, EnvironmentFault, UsageFault
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
+from gansynth.bank.draw_log import PATTERN, summarise
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth_yolo import libre_options
 from gansynth_yolo.detectors import DetectorJob, detector
 from gansynth_yolo.mixed import PARTNERS, Slots
@@ -210,7 +210,7 @@ def test_a_missing_sample_that_must_not_be_stops_the_training(base, tmp_path, wo
     bank = str(write_bank(tmp_path / "bank", samples=0))
     job = {**given(base, strict=True, workers=workers), "bank": bank}
     said = train(tmp_path, {"job": job}, fails=True)
-    assert said.startswith("gansynth.errors.TrainingFault: ")
+    assert said.startswith("gansynth.runtime.errors.TrainingFault: ")
     assert "no synthetic sample after 0 s (the bank is empty)" in said
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gansynth.errors import UsageFault
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import UsageFault
 from gansynth_yolo.mirror import mirror, mirrored
 from gansynth_yolo.source import open_yolo
 from tests.conftest import content

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.clock import Clock
-from gansynth.drawlog import summarise
-from gansynth.errors import TrainingFault
-from gansynth.mixing import MixPlan
-from gansynth.places import Places, count_places
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
+from gansynth.bank.draw_log import summarise
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.epoch_plan import Places, count_places
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import TrainingFault
 from gansynth_yolo.mixed import PARTNERS, Drawn, Slots, pixels
 from tests.adapters.yolo.banks import write_bank
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.adapter import Injection
-from gansynth.bank import BankSpec, BankWriter
-from gansynth.errors import IntegrityFault, UsageFault
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.schema import Boxes, Sample
-from gansynth.sources.base import SourceRequest
-from gansynth.supply import BankSize
-from gansynth.supplying import Supply
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.bank.supply import Supply
+from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.schema import Boxes, Sample
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_yolo.config import Choices, YoloConfig
 from gansynth_yolo.record import FILE, check_resumable, read_outcome
 from gansynth_yolo.session import MixSession

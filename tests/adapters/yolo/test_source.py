@@ -9,9 +9,9 @@ import torch
 import yaml
 from PIL import Image
 
-from gansynth.job import resolve
-from gansynth.sources.base import SourceRequest
-from gansynth.sources.reading import options_table
+from gansynth.core.source import SourceRequest
+from gansynth.data.reading import options_table
+from gansynth.fitting.setup import resolve
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.headers import scaled
 from gansynth_yolo.images import label_path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gansynth.sources.base import SourceRequest
+from gansynth.core.source import SourceRequest
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.source import YoloSource, open_yolo
 from tests.adapters.yolo import ultra_child

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import gansynth_yolo
-from gansynth.errors import EnvironmentFault
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth_yolo.agpl.engine import version
 from gansynth_yolo.agpl.options import NO_AUGMENTATION, OURS, REFUSED
 from tests.adapters.yolo.test_ultralytics import ask

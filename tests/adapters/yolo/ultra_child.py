@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.bank import BankSpec, BankWriter
-from gansynth.clock import Clock
-from gansynth.drawlog import summarise
-from gansynth.errors import GansynthError
-from gansynth.lineage import Lineage
-from gansynth.mixing import MixPlan
-from gansynth.ratio import Ratio
-from gansynth.schedule import Schedule
-from gansynth.schema import Boxes, Sample, Schema
+from gansynth.bank.draw_log import summarise
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.core.clock import Clock
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import GansynthError
 from gansynth_yolo.agpl.ultra import Ultra
 from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.mixed import PARTNERS, Slots

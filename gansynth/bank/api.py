@@ -1,0 +1,198 @@
+"""Banks for training that no adapter starts: ``gansynth.fill_bank`` and ``gansynth.live_bank``.
+
+Samples stay as the run's own source has them: they are brought into no host's space.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from gansynth.bank.producer_main import ProducerConfig
+from gansynth.bank.reader import BankReader, place_bank
+from gansynth.bank.supervisor import Keeper
+from gansynth.conditions.boxes import anywhere
+from gansynth.core.null_adapter import NoHost
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import Schema
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.threads import producer_device
+from gansynth.sampling.run import own_request, read_manifest
+
+logger = logging.getLogger("gansynth")
+FILL_SECONDS = 1800.0
+BEGIN_WITH = 16
+"""Samples with which training may begin; a live bank fills up while it goes on."""
+_POLL_SECONDS = 0.1
+
+
+def fill_bank(
+    run: Path | str,
+    folder: Path | str,
+    samples: int = 64,
+    *,
+    edits: Sequence[str] = (),
+    boxes: str | None = None,
+    judged: bool = True,
+    asking: Asking | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: Literal["float16", "float32"] = "float16",
+    patience: float = FILL_SECONDS,
+) -> Path:
+    """Fill a frozen bank: offline augmentation. One that was interrupted is filled up.
+
+    Args:
+        run: folder of a generator's run.
+        folder: of the bank.
+        samples: how many.
+        edits: of the label maps that are drawn, by name; none takes the run's own.
+        boxes: which boxes samples are asked to have, ``jitter:position=0.1`` say, of a generator
+            that heeds them; None for the usual ones.
+        judged: leave out samples that the generator itself finds flawed.
+        asking: what else is asked of samples, and which filters let them in; None for the usual.
+        seed: seeds conditions and latents; the same seed fills a bank with the same samples.
+        device: where samples are drawn.
+        dtype: how images are stored.
+        patience: seconds that it may take.
+
+    Returns:
+        The folder.
+
+    Raises:
+        GansynthError: what the producer ended with; no run there; a bank made with other options.
+        TrainingFault: it takes longer.
+    """
+    folder, end = Path(folder).absolute(), time.monotonic() + patience
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    told = _config(Path(run), folder, samples, edits, seed, producer_device(device, ()), dtype)
+    told = replace(told, boxes=anywhere(boxes), judged=judged, asking=asking or Asking())
+    _learn_filters(told)
+    with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
+        with Keeper.start(told, Path(logs) / "producer.log", restarts=0) as keeper:
+            keeper.wait(samples, patience)
+            while keeper.alive() and time.monotonic() < end:
+                time.sleep(_POLL_SECONDS)
+        if keeper.ended is not None:
+            raise keeper.ended
+        if BankReader(folder).sha256 is None:
+            raise TrainingFault(f"{folder}: not complete after {patience:g} s; call it again")
+    return folder
+
+
+@contextlib.contextmanager
+def live_bank(
+    run: Path | str,
+    samples: int = 64,
+    *,
+    edits: Sequence[str] = (),
+    boxes: str | None = None,
+    judged: bool = True,
+    asking: Asking | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: Literal["float16", "float32"] = "float16",
+    duty: float = 0.25,
+    refresh: float | None = None,
+    scratch: Path | str | None = None,
+    restarts: int = 5,
+    patience: float = FILL_SECONDS,
+) -> Iterator[Path]:
+    """A bank that a process of its own keeps fresh: ``with live_bank(run) as bank: train()``.
+
+    In shared memory if there is room. The process ends with the block, or with this process.
+
+    Args:
+        run, samples, edits, boxes, judged, asking, seed, dtype: see ``fill_bank``; the bank holds
+            so many samples.
+        device: where samples are drawn; ``auto`` is a second GPU, the first one, or the CPU.
+        duty: share of the time in which it works once the bank is full, above 0 and at most 1.
+        refresh: seconds in which the whole bank is replaced once, at most; with it, ``duty`` does
+            not count.
+        scratch: folder for the bank, instead of shared memory.
+        restarts: how often in a row a producer that died is started again.
+        patience: seconds that the first samples may take.
+
+    Yields:
+        The bank's folder, with its first samples in it.
+
+    Raises:
+        GansynthError: what the producer ended with; no run there; no room.
+        TrainingFault: the first samples take longer.
+    """
+    manifest = read_manifest(Path(run))
+    where = producer_device(device, (0,))  # the first GPU is the training's
+    place, said = place_bank(manifest["run_id"], samples * _bytes(manifest, dtype), scratch)
+    if said:
+        logger.warning("gansynth: %s", said)
+    with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
+        try:
+            frozen = _config(Path(run), place, samples, edits, seed, where, dtype)
+            told = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
+            told = replace(told, boxes=anywhere(boxes), judged=judged, asking=asking or Asking())
+            _learn_filters(told)
+            log = Path(logs) / "producer.log"
+            with Keeper.start(told, log, restarts=restarts) as keeper:
+                keeper.wait(min(samples, BEGIN_WITH), patience)
+                try:
+                    yield place
+                finally:
+                    for line in keeper.messages():
+                        logger.warning("gansynth: %s", line)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _learn_filters(config: ProducerConfig) -> None:
+    """Have filters learn now: a producer on the CPU has one thread, and low priority."""
+    if config.asking.filters:
+        from gansynth.data.opening import open_source
+        from gansynth.sampling.filters.ahead import learn_ahead
+
+        source = open_source(SourceRequest(**config.request))
+        learn_ahead(Path(config.run), config.asking.filters, source, device=config.device)
+
+
+def _config(
+    run: Path,
+    folder: Path,
+    samples: int,
+    edits: Sequence[str],
+    seed: int,
+    device: str,
+    dtype: Literal["float16", "float32"],
+) -> ProducerConfig:
+    """Of a frozen bank."""
+    run = run.absolute()
+    return ProducerConfig(
+        run=str(run),
+        request=own_request(run, read_manifest(run)).to_json(),
+        target=NoHost.name,
+        bank=str(folder),
+        frozen=True,
+        capacity=samples,
+        segment_samples=max(1, min(16, samples // 4)),
+        seed=seed,
+        edits=tuple(edits) or None,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _bytes(manifest: Mapping[str, Any], dtype: str) -> int:
+    """What a sample takes, about."""
+    voxels = math.prod(Space.from_json(manifest["space"]).size)
+    channels = len(Schema.from_json(manifest["schema"]).channels)
+    return voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)

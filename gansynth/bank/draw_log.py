@@ -1,0 +1,201 @@
+"""What was really drawn: one line a draw, written by whoever draws, counted by anyone.
+
+A line of a sample says how it is drawn again (``gansynth.bank.replay``): its number and its hash,
+and a line before it what samples from there on were drawn with. Each process appends to a file of
+its own through an unbuffered O_APPEND descriptor, so that a killed worker loses nothing and no two
+processes share a file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Kind = Literal["real", "synthetic", "fallback", "stopped"]
+PATTERN = "draws-*.csv"
+SETTINGS = "settings"
+"""First cell of a line that says what the samples of the lines below it were drawn with."""
+logger = logging.getLogger("gansynth")
+
+
+class DrawLog:
+    """Appends draws to ``draws-<host>-<pid>.csv``; the file is opened in the process that draws.
+
+    Losing the log never ends a training: the first failure is reported, then it stays silent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pid = 0
+        self._fd = -1
+        self._settings = ""
+
+    def append(
+        self, kind: Kind, sample_id: str, source: str, told: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record one draw.
+
+        Args:
+            kind: ``fallback`` is a real case drawn because a synthetic sample was missing;
+                ``stopped`` is no draw: nothing was to take the missing sample's place.
+            sample_id: id of the synthetic sample, or of the real case.
+            source: the case a synthetic sample was conditioned on; else the reason it was missing.
+            told: provenance of a synthetic sample.
+        """
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        try:
+            if self._pid != os.getpid():
+                self._open()
+            number: tuple[object, ...] = ()
+            if told is not None and "settings" in told:
+                number = told["index"], told["sha256"]
+                settings = json.dumps({"seed": told["seed"], **told["settings"]})
+                if settings != self._settings:
+                    rows.writerow((SETTINGS, "", settings))
+                    self._settings = settings
+            rows.writerow((kind, sample_id, " ".join(source.split()), *number))
+            if self._fd >= 0:
+                os.write(self._fd, text.getvalue().encode("utf-8", "replace"))
+        except OSError as error:
+            logger.warning("%s: draws are no longer logged: %s", self.folder, error)
+            self._fd = -1
+
+    def _open(self) -> None:
+        self._pid, self._fd, self._settings = os.getpid(), -1, ""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"draws-{socket.gethostname()}-{self._pid}.csv"
+        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_pid": 0, "_fd": -1, "_settings": ""}
+
+    def __del__(self) -> None:
+        if self._fd >= 0 and self._pid == os.getpid():
+            os.close(self._fd)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Draws so far. The host's workers prefetch: a few more are drawn than were trained on.
+
+    Attributes:
+        real: real cases drawn, those that replaced a missing synthetic sample included.
+        synthetic: synthetic samples drawn.
+        fell_back: real cases drawn because a synthetic sample was missing.
+        distinct: different synthetic samples among those drawn.
+        most: how often the one was drawn that was drawn most often.
+        reasons: why samples were missing -> how often.
+        stopped: why drawing stopped; empty if it did not.
+    """
+
+    real: int = 0
+    synthetic: int = 0
+    fell_back: int = 0
+    distinct: int = 0
+    most: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    stopped: str = ""
+
+    @property
+    def realised(self) -> float:
+        """Share of synthetic samples."""
+        return self.synthetic / max(1, self.real + self.synthetic)
+
+    @property
+    def reuse(self) -> float:
+        """How often a synthetic sample was drawn, on average."""
+        return self.synthetic / max(1, self.distinct)
+
+    @property
+    def missing(self) -> float:
+        """Share of the synthetic samples asked for that were missing."""
+        return self.fell_back / max(1, self.synthetic + self.fell_back)
+
+    def sentence(self, asked: float) -> str:
+        """The counts in words, beside the share of synthetic samples that was asked for."""
+        text = (
+            f"{self.synthetic} of {self.real + self.synthetic} samples drawn were synthetic "
+            f"({self.realised:.1%}, asked {asked:.1%})"
+        )
+        if self.synthetic:
+            text += f", {self.distinct} different ones, each drawn {self.reuse:.1f} times"
+            text += f" (at most {self.most})"
+        if self.fell_back:
+            why = max(self.reasons, key=lambda reason: self.reasons[reason])
+            text += f"; {self.fell_back} real ones in place of a missing synthetic one ({why})"
+        return text
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document."""
+        return {
+            "real": self.real,
+            "synthetic": self.synthetic,
+            "fell_back": self.fell_back,
+            "distinct_synthetic": self.distinct,
+            "draws_per_synthetic": round(self.reuse, 4),
+            "most_draws": self.most,
+            "realised": round(self.realised, 6),
+            "reasons": self.reasons,
+        }
+
+
+class Tally:
+    """Counts a log folder, reading only what is new since it last looked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[Path, int] = {}
+        self._kinds: dict[str, int] = dict.fromkeys(get_args(Kind), 0)
+        self._stopped = ""
+        self._ids = Counter[str]()
+        self._reasons: dict[str, int] = {}
+
+    def update(self) -> Counts:
+        """Read new lines of every process, and return the counts."""
+        for path in sorted(self.folder.glob(PATTERN)):
+            read = self._read.get(path, 0)
+            if path.stat().st_size == read:  # of thousands of workers only some are at work
+                continue
+            with path.open("rb") as file:
+                file.seek(read)
+                new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]  # a line in the making waits for the next look
+            self._read[path] = read + len(whole)
+            for row in csv.reader(io.StringIO(whole.decode("utf-8", "replace"))):
+                self._count(row)
+        return Counts(
+            real=self._kinds["real"] + self._kinds["fallback"],
+            synthetic=self._kinds["synthetic"],
+            fell_back=self._kinds["fallback"],
+            distinct=len(self._ids),
+            most=max(self._ids.values(), default=0),
+            reasons=dict(self._reasons),
+            stopped=self._stopped,
+        )
+
+    def _count(self, row: list[str]) -> None:
+        if len(row) < 3 or row[0] not in self._kinds:
+            return
+        kind, sample_id, source = row[:3]
+        self._kinds[kind] += 1
+        if kind == "synthetic":
+            self._ids[sample_id] += 1
+        elif kind == "fallback":
+            self._reasons[source] = self._reasons.get(source, 0) + 1
+        elif kind == "stopped":
+            self._stopped = source
+
+
+def summarise(folder: Path) -> Counts:
+    """Counts of everything drawn according to a log folder."""
+    return Tally(folder).update()

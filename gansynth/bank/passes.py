@@ -1,0 +1,187 @@
+"""Which of a bank's samples is next: none comes again before all have been drawn.
+
+A finite bank is gone through in passes, each in a new order that depends on the seed alone. A draw
+has a turn, and the turn says the sample: hosts that settle their places beforehand know each
+place's turn; of others, workers that know how many they are take every so-maniest turn. A live
+bank is gone through likewise by each process, the newest samples first, for as long as it is there.
+No lock, and no word between processes. Needs numpy and the bank's reader only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.bank.reader import BankReader, BankSample
+from gansynth.bank.segment import parse_id
+
+_ATTEMPTS = 100
+"""Retired samples a live draw meets in a row before it gives up."""
+_PASS = 30
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among the workers that draw beside it.
+
+    Attributes:
+        number: of this one, from 0.
+        size: workers of the team.
+        started: number of the team's first process; None unless teams follow each other, as the
+            workers of a torch ``DataLoader`` do that end with an epoch.
+        alone: identity of a worker that knows of no others, and so goes through passes of its own.
+    """
+
+    number: int = 0
+    size: int = 1
+    started: int | None = None
+    alone: tuple[int, ...] = ()
+
+    @classmethod
+    def here(cls, workers: int = 1) -> Team:
+        """The team of this process.
+
+        Args:
+            workers: that the host starts one after the other; 1 if that is not known.
+        """
+        identity = tuple(getattr(multiprocessing.current_process(), "_identity", ()))
+        if not identity:
+            return cls()
+        # Never imported here: a worker of torch's own loaders has it.
+        loading = sys.modules.get("torch.utils.data")
+        info = None if loading is None else loading.get_worker_info()
+        if info is not None:
+            return cls(info.id, info.num_workers, identity[-1] - info.id)
+        if workers > 1:
+            return cls(identity[-1] % workers, workers)
+        return cls(alone=identity)
+
+
+class Turns:
+    """Turns of this process, one after the other.
+
+    Args:
+        team: whose turns are dealt out in order.
+        folder: where workers leave how many turns they took, for the teams that follow them.
+        name: of the training's rank, in that folder.
+    """
+
+    def __init__(self, team: Team, folder: Path | None, name: str) -> None:
+        self._team, self._taken, self._file = team, 0, None
+        self._first = 0
+        if folder is not None and team.started is not None:
+            self._file = folder / f"turns-{name}-{team.started}-{team.number}"
+            self._first = _taken_before(folder, name, team.started)
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def take(self) -> int:
+        """The next one."""
+        turn = self._first + self._taken * self._team.size + self._team.number
+        self._taken += 1
+        if self._file is not None:
+            # Where the disk refuses, the next team begins a little earlier.
+            with contextlib.suppress(OSError), open(self._file, "ab", buffering=0) as file:
+                file.write(b".")
+        return turn
+
+
+def _taken_before(folder: Path, name: str, started: int) -> int:
+    """Turns that teams took which have ended by now."""
+    sizes = 0
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(f"turns-{name}-"):
+                earlier = int(entry.name.split("-")[-2])
+                sizes += entry.stat().st_size if earlier < started else 0
+    return sizes
+
+
+class Passes:
+    """Draws a bank's samples, each once before one comes again.
+
+    Args:
+        reader: of the bank.
+        key: seeds the order of a finite bank's passes; the same in all processes of a team.
+        team: see ``Team``.
+        turns: of this process, for draws whose turn nobody says.
+        rng: of this process, for the order of a live bank's samples.
+    """
+
+    def __init__(
+        self,
+        reader: BankReader,
+        key: Sequence[int],
+        team: Team,
+        turns: Turns,
+        rng: np.random.Generator,
+    ) -> None:
+        self.reader, self._key = reader, tuple(key)
+        self._team, self._turns, self._rng = team, turns, rng
+        self._ids: list[str] = []
+        self._known: set[str] = set()
+        self._waiting: list[str] = []
+        self._pass, self._looked = 0, -np.inf
+
+    def draw(self, turn: int | None = None) -> BankSample | None:
+        """The next sample, or of a finite bank that of a turn; None if there is none.
+
+        Raises:
+            IntegrityFault, EnvironmentFault: see ``BankReader.draw``.
+        """
+        for _ in range(_ATTEMPTS):
+            self._look()
+            if not self._ids:
+                return None
+            try:
+                return self.reader.read(self._next(turn))
+            except KeyError:  # retired meanwhile
+                if not self._waiting:
+                    self._looked = -np.inf
+        return None
+
+    def _next(self, turn: int | None) -> str:
+        if self.reader.spec.frozen:
+            key = self._key if turn is not None else (*self._key, *self._team.alone)
+            lap, place = divmod(self._turns.take() if turn is None else turn, len(self._ids))
+            return self._ids[int(_order(key, lap, len(self._ids))[place])]
+        if not self._waiting:
+            self._pass += 1
+            self._waiting = self._shuffled(self._ids) or self._shuffled(self._ids, share=False)
+        return self._waiting.pop()
+
+    def _look(self) -> None:
+        """Take up what has been added, to be drawn first."""
+        if time.monotonic() - self._looked < self.reader.rescan_seconds:
+            return
+        self._ids = self.reader.ids()
+        self._looked = time.monotonic()
+        if not self.reader.spec.frozen:
+            there = set(self._ids)
+            self._waiting = [one for one in self._waiting if one in there]
+            self._waiting += self._shuffled([one for one in self._ids if one not in self._known])
+            self._known = there
+
+    def _shuffled(self, ids: Sequence[str], *, share: bool = True) -> list[str]:
+        """Samples in a random order; of a team's, those of this process in this pass."""
+        number, size = (self._team.number, self._team.size) if share else (0, 1)
+        mine = [one for one in ids if (sum(parse_id(one)) + self._pass) % size == number]
+        return [mine[place] for place in self._rng.permutation(len(mine))]
+
+
+@lru_cache(maxsize=4)
+def _order(key: tuple[int, ...], lap: int, total: int) -> npt.NDArray[Any]:
+    """Places of a finite bank in the order of one pass."""
+    seed = np.random.SeedSequence(key, spawn_key=(_PASS, lap))
+    return np.random.default_rng(seed).permutation(total)

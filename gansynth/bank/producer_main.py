@@ -1,0 +1,204 @@
+"""The producer: a process of its own that fills a bank and keeps it fresh while a host trains.
+
+``Producer.start`` runs it from the host's main process, ``gansynth.bank.supervisor`` keeps it
+running; ``python -m gansynth.bank.producer_main CONFIG.json`` is what is run. It works at low
+priority, shows in the bank's heartbeat that it lives, ends within seconds of its parent's death,
+and says what went wrong in one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from gansynth.bank.producer import ProducerConfig, produce
+from gansynth.bank.producer_process import NO_ROOM, Producer, janitor_command
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.bank.spec import SPEC
+from gansynth.runtime.errors import EXIT_OK, EnvironmentFault, GansynthError, UsageFault
+from gansynth.runtime.files import read_json
+
+__all__ = ["Producer", "ProducerConfig", "main", "produce"]
+
+NICENESS = 10
+_PARENT_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 1.5
+"""How long it may take to end in good order; with the poll, less than 3 s for an orphan."""
+
+
+class _Stop:
+    """Ends the process in good order on SIGTERM, SIGINT, or when its parent is gone.
+
+    A signal's handler runs in the main thread, once that returns from whatever C code it is in. A
+    second thread watches over that: it learns of signals through a pipe and of the parent's end by
+    polling, and after a short grace it ends the process itself.
+    """
+
+    def __init__(self, config: ProducerConfig) -> None:
+        self.config = config
+        self.exit_code: int | None = None
+        self._signals, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __call__(self) -> bool:
+        return self.exit_code is not None
+
+    @property
+    def orphaned(self) -> bool:
+        # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
+        # ends, which would kill the producer of a parent in good health.
+        return self.config.parent is not None and os.getppid() != self.config.parent
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self.exit_code is None:  # a second one must not disturb the cleaning up
+            self.exit_code = 128 + number
+            raise SystemExit(self.exit_code)
+
+    def _watch(self) -> None:
+        number: int = signal.SIGTERM
+        while not self.orphaned:
+            if select.select([self._signals], [], [], _PARENT_POLL_SECONDS)[0]:
+                number = os.read(self._signals, 1)[0]
+                break
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        self.clean_up()
+        os._exit(128 + number)
+
+    def clean_up(self) -> None:
+        """Delete a scratch bank that nobody will come back for."""
+        if self.config.temporary and self.orphaned:
+            shutil.rmtree(self.config.bank, ignore_errors=True)
+
+
+def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
+    os.nice(NICENESS)  # before the heavy imports
+    from gansynth.bank.replay import host_of, settings_of
+    from gansynth.core.null_adapter import NoHost
+    from gansynth.core.registry import installed
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.opening import open_drawer, open_source
+
+    source = open_source(SourceRequest(**config.request))
+    adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
+    drawer, bring = open_drawer(
+        adapter,
+        Path(config.run),
+        device=config.device,
+        edits=config.edits,
+        seed=config.seed,
+        boxes=config.boxes,
+        judged=config.judged,
+        asking=config.asking,
+    )
+    run = drawer.run
+    host = host_of(config, run, brought=bring is not None)
+    spec = BankSpec(
+        schema=adapter.schema,
+        lineage=drawer.lineage,
+        run_id=run.run_id,
+        generator=run.manifest_sha256,
+        frozen=config.frozen,
+        capacity=config.capacity,
+        segment_samples=config.segment_samples,
+        dtype=config.dtype,
+        seed=config.seed,
+        edits=tuple(run.edits if config.edits is None else config.edits),
+        max_bytes=None if config.frozen else config.max_bytes,
+        boxes=config.boxes,
+        judged=config.judged,
+        asking=config.asking,
+    )
+    with _open_bank(Path(config.bank), spec) as writer:
+        try:
+            produce(
+                writer,
+                drawer.draw,
+                adapter.finalise,
+                config,
+                stop=stop,
+                schema=adapter.schema,
+                min_size=adapter.sample_size if bring is None else (),
+                bring=bring,
+                settings=settings_of(drawer, config.batch, config.dtype, host),
+            )
+        finally:
+            if not writer.complete:
+                writer.state = "stopped"
+                with contextlib.suppress(GansynthError):
+                    writer.beat()
+
+
+def _open_bank(folder: Path, spec: BankSpec) -> BankWriter:
+    if not (folder / SPEC).exists():
+        return BankWriter.create(folder, spec)
+    writer = BankWriter.attach(folder)
+    found, wanted = writer.spec.to_json(), spec.to_json()
+    keys = {*found, *wanted}
+    differing = sorted(key for key in keys if found.get(key) != wanted.get(key))
+    if differing:
+        writer.close()
+        raise UsageFault(
+            f"{folder}: this bank was made with other {', '.join(differing)}; expected the same to "
+            "go on with it. Name another folder, or delete it"
+        )
+    return writer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a producer, ``python -m gansynth.bank.producer_main FILE``; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if len(arguments) != 1:
+            raise UsageFault("usage: python -m gansynth.bank.producer_main CONFIG.json")
+        config = ProducerConfig.from_json(read_json(arguments[0]))
+        stop = _Stop(config)
+        try:
+            _run(config, stop)
+        except RuntimeError as error:
+            if not _is_no_room(error):
+                raise
+            said = " ".join(str(error).split())[:300]
+            raise EnvironmentFault(
+                f"{NO_ROOM}{config.device}: {said}; use another device, or the CPU"
+            ) from error
+        finally:
+            stop.clean_up()
+    except GansynthError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    if config.frozen and config.temporary and config.parent is not None and not stop():
+        sys.stderr.flush()
+        command = janitor_command(config)
+        with contextlib.suppress(OSError):
+            os.execv(command[0], command)
+    return stop.exit_code or EXIT_OK
+
+
+def _is_no_room(error: RuntimeError) -> bool:
+    """Whether a device has no memory left, or is another process's alone (exclusive mode)."""
+    # torch.OutOfMemoryError by its name: torch may not be there; CUDA itself and cuBLAS say it in
+    # words of their own.
+    said = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "busy or unavailable")
+    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in said)
+
+
+if __name__ == "__main__":
+    # Ctrl-C is the parent's business. Not a new session: Linux shares the CPU between sessions
+    # first, and a low priority counts only within one.
+    os.setpgid(0, 0)
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Rejected samples, kept to be looked at: small pictures with boxes, and why each was rejected.
+
+``rejected.jsonl`` has a line for each picture. Nothing here shows a patient: samples are drawn by a
+generator, and only the names of the cases they were asked to be like stand in their provenance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.report.png import outlined, png_bytes, scaled
+from gansynth.report.sheets import boxes_at, middle_slice
+from gansynth.runtime.errors import DataFault, EnvironmentFault
+from gansynth.runtime.files import write_bytes_atomic
+from gansynth.sampling.admission import reason_of
+
+LINES = "rejected.jsonl"
+EACH, MOST = 32, 200
+"""Pictures kept of one reason, and of all."""
+EDGE = 128
+"""Pixels along a picture's longest edge, about; more only of images that are larger."""
+LARGEST = 512
+"""Larger images are thinned to that many pixels along an edge, at most."""
+
+
+class Rejected:
+    """Keeps the first rejected samples of each reason. Whatever goes wrong, nothing is raised.
+
+    Args:
+        folder: where pictures go; made with the first one. None keeps nothing.
+        schema: of the samples.
+        say: told once, in one line, if nothing can be kept any more.
+    """
+
+    def __init__(self, folder: Path | None, schema: Schema, say: Callable[[str], None]) -> None:
+        self.folder, self.schema, self.say = folder, schema, say
+        self._kept = Counter[str]() if folder is None else _kept_before(folder / LINES)
+
+    def keep(self, sample: Sample, fault: DataFault, index: int) -> None:
+        """Keep a sample, unless there are enough of its kind.
+
+        Args:
+            sample: as it was rejected, in any state.
+            fault: why.
+            index: its number.
+        """
+        reason = reason_of(fault)
+        if self.folder is None or self._kept[reason] >= EACH or self._kept.total() >= MOST:
+            return
+        try:
+            self._write(self.folder, sample, str(fault), reason, index)
+            self._kept[reason] += 1
+        except (OSError, EnvironmentFault, ValueError, TypeError) as error:
+            said = " ".join(str(error).split())
+            self.say(
+                f"{self.folder}: rejected samples are no longer kept as pictures: {said}; the "
+                "rest goes on"
+            )
+            self.folder = None
+
+    def _write(self, folder: Path, sample: Sample, fault: str, reason: str, index: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"rejected-{self._kept.total():04d}.png"
+        try:
+            drawn = picture(sample, self.schema)
+        except Exception:  # a sample may be rejected for anything: then only its line is kept
+            drawn = None
+        if drawn is not None:
+            write_bytes_atomic(folder / name, png_bytes(drawn))
+        line = {
+            "picture": None if drawn is None else name,
+            "index": index,
+            "reason": reason,
+            "fault": fault,
+            "boxes": _told(sample.boxes),
+            "provenance": dict(sample.provenance),
+        }
+        text = json.dumps(line, allow_nan=False, default=str) + "\n"
+        # Appended in one write: a line is there, or the last one is torn and skipped.
+        with open(folder / LINES, "a", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+def _kept_before(path: Path) -> Counter[str]:
+    """How many pictures of each reason an earlier producer has kept."""
+    found: Counter[str] = Counter()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        try:
+            found[str(json.loads(line)["reason"])] += 1
+        except (ValueError, KeyError, TypeError):  # torn by a kill; its picture is there
+            found["torn"] += 1
+    return found
+
+
+def _told(boxes: Boxes | None) -> Any:
+    if boxes is None:
+        return None
+    return [[int(n), *map(float, row)] for row, n in zip(boxes.coords, boxes.labels, strict=True)]
+
+
+def picture(sample: Sample, schema: Schema) -> npt.NDArray[np.uint8] | None:
+    """A sample's channels side by side, with boxes and outlines of labels: uint8 (H, W', 3).
+
+    Of a volume one slice is shown. Each channel has the window of its own finite values, for a
+    rejected sample's may be anything. None if the image has not two or three axes.
+    """
+    image = np.asarray(sample.image, np.float32)
+    if image.ndim not in (3, 4) or not image.size:
+        return None
+    labels, boxes = sample.labels, sample.boxes
+    if labels is not None and labels.shape != image.shape[1:]:
+        labels = None
+    if boxes is not None and boxes.coords.shape[1] != 2 * (image.ndim - 1):
+        boxes = None
+    cut = middle_slice(labels, image.shape[1:], boxes)
+    if cut is not None:
+        image, labels = image[:, cut], None if labels is None else labels[cut]
+        boxes = boxes_at(boxes, cut)
+    thin = -(-max(image.shape[1:]) // LARGEST)
+    image = image[:, ::thin, ::thin]
+    labels = None if labels is None else labels[::thin, ::thin]
+    if boxes is not None:
+        boxes = Boxes(np.nan_to_num(boxes.coords) / np.float32(thin), boxes.labels)
+    panels = [
+        outlined(_grey(channel), labels, schema.foreground, edge=EDGE, boxes=boxes)
+        for channel in image
+    ]
+    return np.asarray(np.concatenate(panels, axis=1), np.uint8)
+
+
+def _grey(channel: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """A channel from black to white as its own finite values go; the others are black."""
+    finite = np.isfinite(channel)
+    values = channel[finite]
+    low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 1.0)
+    window = (float(low), float(max(high, low + 1e-6)))
+    shown = np.where(finite, channel, np.float32(low))
+    return np.asarray(scaled(shown[None], [window], 8)[0][0])

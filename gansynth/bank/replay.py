@@ -1,0 +1,335 @@
+"""A recorded sample, drawn again: by its number, its seed and all that it was drawn with.
+
+A record is a line of a host's draw log, or a sample's provenance. Both hold the number of the
+sample, not its place in a bank: of a bank that rejected samples, or was renewed, only that counts.
+Samples are drawn in whole batches, on the same kind of device, by as many threads, as then; their
+hash tells whether the same came of it, to the bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.bank.draw_log import SETTINGS
+from gansynth.core.schema import Sample, Schema, content_hash
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
+
+if TYPE_CHECKING:
+    from gansynth.bank.producer_main import ProducerConfig
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import Run
+
+FORMS = (
+    "FILE:LINE of a draw log (draws-*.csv), or FILE:NAME of a JSON file with samples' provenance "
+    "(provenance.json, an export's record)"
+)
+OLD = "it was written by a gansynth that did not note how samples are drawn again"
+logger = logging.getLogger("gansynth")
+
+
+# -- noting --------------------------------------------------------------------------------------
+
+
+def settings_of(
+    drawer: SampleDrawer, batch: int, dtype: str, host: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What samples are drawn with, for their provenance; JSON.
+
+    Args:
+        drawer: draws them.
+        batch: samples drawn at once, from a multiple of that on.
+        dtype: images are stored in.
+        host: ``target`` and ``request`` of a host whose samples are not the run's own.
+    """
+    import torch
+
+    settings = {
+        "generator": drawer.run.manifest_sha256,
+        **drawer.asked,
+        "batch": batch,
+        "dtype": dtype,
+        **_machine(str(drawer.run.generator.device)),
+        "threads": torch.get_num_threads(),
+    }
+    return settings if host is None else {**settings, "host": dict(host)}
+
+
+def host_of(config: ProducerConfig, run: Run, *, brought: bool) -> dict[str, Any] | None:
+    """The host that samples are drawn for, where that is more than the run itself says.
+
+    Args:
+        config: what the producer is told.
+        run: what draws.
+        brought: samples are drawn in another space than the host's.
+    """
+    request = {key: value for key, value in config.request.items() if key != "view"}
+    if not brought and request.items() <= run.request.to_json().items():
+        return None
+    return {"target": config.target, "request": request}
+
+
+def noted(sample: Sample, settings: Mapping[str, Any]) -> Sample:
+    """A sample whose provenance says how to draw it again, and what then comes of it."""
+    digest = sample_sha256(sample, str(settings["dtype"]))
+    told = {**sample.provenance, "settings": dict(settings), "sha256": digest}
+    return replace(sample, provenance=told)
+
+
+def sample_sha256(sample: Sample, dtype: str) -> str:
+    """SHA-256 of image, labels and boxes as they are stored."""
+    boxes = sample.boxes
+    return content_hash(
+        np.asarray(sample.image).astype(dtype),
+        sample.labels,
+        None if boxes is None else np.asarray(boxes.coords, np.float32),
+        None if boxes is None else np.asarray(boxes.labels, np.int16),
+    )
+
+
+def _machine(device: str) -> dict[str, str]:
+    import torch
+
+    from gansynth.runtime.devices import device_name
+
+    kind = device.partition(":")[0]
+    cpu = torch.backends.cpu.get_cpu_capability()
+    model = device_name(torch.device(device)) if kind == "cuda" else cpu
+    return {"device": kind, "model": model, "torch": torch.__version__}
+
+
+# -- reading records -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a sample that was drawn.
+
+    Attributes:
+        name: how it is called in messages.
+        index: its number among the samples of its seed.
+        sha256: of what was drawn (``sample_sha256``).
+        settings: what it was drawn with (``settings_of``), with its seed.
+    """
+
+    name: str
+    index: int
+    sha256: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any], name: str) -> Record:
+        """Read a sample's provenance.
+
+        Raises:
+            UsageFault: it does not say how the sample is drawn again.
+        """
+        try:
+            settings = {"seed": told["seed"], **told["settings"]}
+            return cls(name, int(told["index"]), str(told["sha256"]), settings)
+        except (KeyError, TypeError, ValueError):
+            missing = [key for key in ("index", "seed", "settings", "sha256") if key not in told]
+            raise UsageFault(
+                f"--replay {name}: has no {', '.join(missing) or 'usable number'}, expected a "
+                f"sample's provenance; {OLD}, or for sharing"
+            ) from None
+
+
+def read_record(text: str) -> Record:
+    """Read ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
+
+    Raises:
+        UsageFault: not such a text, no such line or sample, or one that cannot be drawn again.
+        DataFault: the file cannot be read.
+    """
+    from gansynth.runtime.files import read_json, reading
+
+    where, colon, which = text.rpartition(":")
+    if not colon or not where or not which:
+        raise UsageFault(f"--replay {text}: expected {FORMS}")
+    path = Path(where).expanduser()
+    if not path.is_file():
+        raise DataFault(f"--replay {text}: no file {path}, expected {FORMS}")
+    if path.suffix == ".csv":
+        with reading(path):
+            lines = path.read_text("utf-8").splitlines()
+        return _line(text, lines, which)
+    doc = read_json(path, way_out=f"expected {FORMS}")
+    samples = doc.get("samples", doc.get("slots"))
+    if not isinstance(samples, dict):
+        raise DataFault(f"{path}: has no samples, expected {FORMS}")
+    if which not in samples:
+        raise UsageFault(
+            f"--replay {text}: no sample {which!r}, expected one of {len(samples)}, for example "
+            f"{next(iter(samples), None)!r}.{did_you_mean(which, samples)}"
+        )
+    told = samples[which]
+    return Record.of(told.get("provenance", told), text)
+
+
+def _line(text: str, lines: list[str], which: str) -> Record:
+    number = int(which) if which.isdecimal() else 0
+    if not 0 < number <= len(lines):
+        raise UsageFault(
+            f"--replay {text}: no line {which}, expected the number of one of {len(lines)} lines"
+        )
+    rows = list(csv.reader(io.StringIO("\n".join(lines[:number]))))
+    row = rows[-1]
+    if row[:1] != ["synthetic"]:
+        raise UsageFault(
+            f"--replay {text}: line {number} is {' '.join(row[:2])!r}, expected one that begins "
+            "with synthetic; real cases are drawn by nobody"
+        )
+    settings = next((r[2] for r in reversed(rows) if r[0] == SETTINGS), None)
+    if settings is None or len(row) < 5:
+        raise UsageFault(f"--replay {text}: line {number} has no sample's number; {OLD}")
+    return Record(text, int(row[3]), row[4], json.loads(settings))
+
+
+# -- drawing again -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A sample that was drawn again.
+
+    Attributes:
+        sample: as the host got it, but for the dtype: float32 with the values that were stored.
+        schema: of its arrays.
+        differs: why it is not the same to the bit; empty if it is.
+    """
+
+    sample: Sample
+    schema: Schema
+    differs: str
+
+
+def replay(
+    run: Path | str,
+    record: str | Mapping[str, Any],
+    *,
+    device: str = "auto",
+    root: str | None = None,
+) -> Sample:
+    """Draw a recorded sample again; it is what the host got of its bank, to the bit.
+
+    Where it is not (another device, another version of torch), a warning says so: then values agree
+    to rounding only, if the run is the same.
+
+    Args:
+        run: folder of the run that drew it.
+        record: ``FILE:LINE`` of a draw log, ``FILE:NAME`` of a JSON file with provenance, or a
+            sample's provenance itself.
+        device: ``auto`` is the kind it was drawn on, if there is one.
+        root: overrides where the source's host folders lie.
+
+    Returns:
+        The sample in the host's space: image float32 (C, D, H, W) or (C, H, W), with the values
+        that the bank stored.
+
+    Raises:
+        UsageFault: no such record, or no run there.
+        IntegrityFault: another run drew it, or its cases have changed.
+    """
+    again = draw_again(Path(run), record, device=device, root=root)
+    if again.differs:
+        logger.warning("%s", again.differs)
+    return again.sample
+
+
+def draw_again(
+    folder: Path, record: str | Mapping[str, Any], *, device: str = "auto", root: str | None = None
+) -> Replayed:
+    """See ``replay``; the difference is returned, not said."""
+    from gansynth.sampling.run import load_run, manifest_sha256, read_manifest
+
+    read_manifest(folder)
+    one = read_record(record) if isinstance(record, str) else Record.of(record, "provenance")
+    settings = one.settings
+    found = manifest_sha256(folder)
+    if found != settings["generator"]:
+        raise IntegrityFault(
+            f"{folder}: manifest is {found[:12]}, {one.name} was drawn by "
+            f"{settings['generator'][:12]}; expected that run, as it was then. Name it, or restore "
+            "it: a fit that went on has other weights"
+        )
+    opened = load_run(folder, _kind(device, settings))
+    with _threads(int(settings["threads"])):
+        sample, schema = _draw(opened, one, root)
+    dtype = str(settings["dtype"])
+    same = sample_sha256(sample, dtype) == one.sha256
+    image = np.asarray(sample.image).astype(dtype).astype(np.float32)
+    told = {**sample.provenance, "settings": dict(settings), "sha256": one.sha256}
+    differs = "" if same else _differs(one, str(opened.generator.device))
+    return Replayed(replace(sample, image=image, provenance=told), schema, differs)
+
+
+def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
+    from gansynth.core.null_adapter import NoHost
+    from gansynth.core.registry import installed
+    from gansynth.core.sample_request import Asking
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.opening import open_source, source_for
+    from gansynth.sampling.drawer import SampleDrawer
+
+    settings = record.settings
+    host = settings.get("host")
+    request = run.request if host is None else SourceRequest(**host["request"])
+    source = open_source(request if root is None else replace(request, root=root))
+    target = host["target"] if host is not None else ""
+    adapter = (installed().adapter(target) if target else NoHost)(source)
+    own, bring = source_for(run, adapter)
+    drawer = SampleDrawer(
+        run,
+        own,
+        settings["edits"],
+        settings["seed"],
+        settings["classes"],
+        settings["boxes"],
+        judged=False,  # it was let in, or is wanted all the same
+        asking=replace(Asking.from_json(settings["asking"]), filters=()),
+    )
+    batch = int(settings["batch"])
+    first = record.index - record.index % batch
+    sample = drawer.draw(first, batch)[record.index - first]
+    return (sample, drawer.source.schema) if bring is None else (bring(sample), adapter.schema)
+
+
+def _kind(device: str, settings: Mapping[str, Any]) -> str:
+    """The device asked for; ``auto`` is the kind it was drawn on, or the CPU."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if settings["device"] == "cuda" and torch.cuda.is_available() else "cpu"
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _differs(record: Record, device: str) -> str:
+    now = _machine(device)
+    then = {key: record.settings[key] for key in now}
+    said = f"{record.name}: not the same to the bit as what was drawn"
+    if now == then:
+        return f"{said}, though on the same device; do not rely on it"
+    told = [f"{key} {then[key]}, now {now[key]}" for key in now if now[key] != then[key]]
+    return f"{said}: drawn with {'; '.join(told)}. Expect the same but for rounding"

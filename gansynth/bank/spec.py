@@ -1,0 +1,134 @@
+"""What a bank says of itself, and the names of its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from gansynth.core.lineage import Lineage
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import Schema
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json
+
+FORMAT = 1
+SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
+
+LATER: Mapping[str, Any] = {"max_bytes": None, "boxes": None, "judged": True, "asking": {}}
+"""Keys that earlier versions do not know, left out where they say the usual."""
+
+
+@dataclass(frozen=True)
+class BankSpec:
+    """What is in a bank and how; written as ``bank.json`` when the bank is made.
+
+    Attributes:
+        schema: of the samples as stored (the host's space).
+        lineage: of the generator that drew them, with that of other cases they were drawn of.
+        run_id: the generator's run.
+        generator: SHA-256 of the run's manifest.
+        frozen: finished content that is never refreshed.
+        capacity: samples the bank holds at most.
+        segment_samples: samples in a segment.
+        dtype: how images are stored.
+        seed: seeds conditions and latents.
+        edits: condition edits by name, in order.
+        boxes: which boxes samples were asked to have, as the user said it; None for the usual ones.
+        judged: samples that the generator itself found flawed were left out.
+        asking: what else samples were asked to be, and which filters let them in.
+        max_bytes: bytes the segments of a live bank take at most; None for no limit but capacity.
+    """
+
+    schema: Schema
+    lineage: Lineage
+    run_id: str
+    generator: str
+    frozen: bool
+    capacity: int
+    segment_samples: int = 16
+    dtype: Literal["float16", "float32"] = "float16"
+    seed: int = 0
+    edits: tuple[str, ...] = ()
+    max_bytes: int | None = None
+    boxes: str | None = None
+    judged: bool = True
+    asking: Asking = field(default_factory=Asking)
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1 or self.segment_samples < 1:
+            raise UsageFault(
+                f"bank: capacity is {self.capacity} and segment_samples {self.segment_samples}, "
+                "expected at least 1"
+            )
+        if self.dtype not in ("float16", "float32"):
+            raise UsageFault(f"bank: dtype is {self.dtype!r}, expected 'float16' or 'float32'")
+        if self.max_bytes is not None and (self.frozen or self.max_bytes < 1):
+            raise UsageFault(
+                f"bank: max_bytes is {self.max_bytes}, expected at least 1, and a live bank; the "
+                "size of a frozen one is its capacity"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        document = {
+            "format": FORMAT,
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "edits": list(self.edits),
+            "schema": self.schema.to_json(),
+            "lineage": self.lineage.to_json(),
+            "asking": self.asking.to_json(),
+        }
+        for key, usual in LATER.items():  # so that versions before it can still read the rest
+            if document[key] == usual:
+                del document[key]
+        return document
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> BankSpec:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            IntegrityFault: another format, or keys missing or unknown.
+        """
+        rest = dict(doc)
+        found = rest.pop("format", None)
+        if found != FORMAT:
+            raise IntegrityFault(
+                f"bank: format is {found!r}, expected {FORMAT}; make the bank again with this "
+                "version of gansynth"
+            )
+        try:
+            schema = Schema.from_json(rest.pop("schema"))
+            lineage = Lineage.from_json(rest.pop("lineage"))
+            edits = tuple(rest.pop("edits"))
+            asking = Asking.from_json(rest.pop("asking", {}))
+            return cls(schema=schema, lineage=lineage, edits=edits, asking=asking, **rest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IntegrityFault(
+                f"bank: {SPEC} is not a bank's: {type(error).__name__}: {error}; make it again"
+            ) from error
+
+
+def load_spec(folder: Path) -> BankSpec:
+    """Read a bank's own description.
+
+    Raises:
+        DataFault: there is no bank.
+        IntegrityFault: its description is not one.
+    """
+    path = folder / SPEC
+    if not path.is_file():
+        raise DataFault(f"{folder}: holds no {SPEC}, expected a sample bank; name another folder")
+    return BankSpec.from_json(read_json(path, way_out="delete the bank and make it again"))
+
+
+def read_heartbeat(folder: Path) -> Mapping[str, Any]:
+    """A bank's heartbeat as ``BankWriter.beat`` writes it; empty if there is none to be read."""
+    try:
+        doc = json.loads((folder / HEARTBEAT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return doc if isinstance(doc, dict) else {}

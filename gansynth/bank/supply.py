@@ -1,0 +1,382 @@
+"""The bank of one training: an existing one, or one that a producer fills and keeps fresh.
+
+What every host has in common. A host's training process makes a ``Supply`` of its ``Demand``,
+calls ``start`` and ``wait`` before its first batch, ``step`` and ``pause`` while it trains, and
+``close`` however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gansynth.bank.draw_log import Counts
+from gansynth.bank.placement import plan_bank
+from gansynth.bank.reuse import MOST_DRAWS, different, too_few, worn
+from gansynth.core.adapter import Injection
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.bank.producer_main import ProducerConfig
+    from gansynth.bank.supervisor import Keeper
+    from gansynth.bank.throttle import Steering
+
+LIVE_FILL = 16
+"""Samples of a live bank that a training waits for; or a batch, if that is more."""
+FILL_SECONDS = 1800.0
+"""How long the bank may take to fill."""
+HEAD_START_SECONDS = 60.0
+"""How long a training with a live bank waits beyond that for as many samples as it had better have,
+so that none is drawn more than ``MOST_DRAWS`` times; or for a full bank."""
+_TURN_SECONDS = 20.0
+"""How long rank 0 waits for the bank without telling the other ranks that it still does."""
+PATIENCE = 300.0
+"""Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
+REJECTED = "gansynth_rejected"
+"""Folder beside a host's results with pictures of samples that were not let into the bank."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one training wants of a supply.
+
+    Attributes:
+        injection: what is mixed in, and how.
+        target: name of the host's adapter.
+        request: the host's own source, a ``SourceRequest`` as JSON.
+        run_id: of the generator's run; None where there is none, or none is needed.
+        cases: training cases.
+        sample_bytes: bytes one sample takes in a bank at most.
+        batch_size: samples of a training step.
+        samples: real and synthetic ones that the whole training draws.
+        output: folder of the host's results, where the producer's log goes.
+        say: writes a line to the host's log.
+        dtype: how images are stored.
+        progress: how far the training has come when it starts, 0 to 1.
+        ranks: processes that train, of which this is the first.
+        gpus: CUDA devices the training has for itself.
+    """
+
+    injection: Injection
+    target: str
+    request: Mapping[str, Any]
+    run_id: str | None
+    cases: int
+    sample_bytes: int
+    batch_size: int
+    samples: int
+    output: Path
+    say: Callable[[str], None]
+    dtype: Literal["float16", "float32"] = "float16"
+    progress: float = 0.0
+    ranks: int = 1
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of synthetic samples in what is left of the training."""
+        return self.share_from(self.progress)
+
+    @property
+    def draws(self) -> int:
+        """Synthetic samples that are still to be drawn."""
+        return round(self.samples * (1 - self.progress) * self.share)
+
+    def share_from(self, now: float) -> float:
+        """Share of synthetic samples in what is left of the training at a moment."""
+        return self.injection.schedule.share_of(self.injection.ratio, now, 1.0)
+
+
+class Supply:
+    """Makes the bank if there is none, waits for it, and gives it up in the end.
+
+    Attributes:
+        bank: the folder to draw from; None where nothing synthetic will be drawn.
+        keeper: keeps the producer going, if there is one.
+        fault: why there was no sample when training started all the same.
+    """
+
+    def __init__(self, demand: Demand) -> None:
+        self.demand = demand
+        self.bank = demand.injection.bank if demand.injection.ratio.p > 0 else None
+        self.keeper: Keeper | None = None
+        self.fault: GansynthError | None = None
+        self._steering: Steering | None = None
+        self._counts: Callable[[], Counts] = Counts
+        self._said_worn = False
+        self._own: Path | None = None
+        self._told_of_end = False
+        self._measuring = True
+
+    # -- the producer ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make a bank and start its producer, if samples are needed and there is no bank yet.
+
+        Raises:
+            EnvironmentFault: there is no room for the bank.
+            UsageFault: ``--bank-size`` has no room for two samples, or there is no such device.
+        """
+        demand = self.demand
+        if demand.run_id is not None and self.bank is None and demand.share > 0:
+            self._start_producer(demand.run_id)
+
+    def _start_producer(self, run_id: str) -> None:
+        from gansynth.bank.reader import place_bank
+        from gansynth.bank.supervisor import Keeper
+
+        demand, injection = self.demand, self.demand.injection
+        planned = plan_bank(injection, demand.cases, demand.sample_bytes)
+        self._capacity = planned.held
+        folder, said = place_bank(run_id, planned.bytes, injection.scratch)
+        self.bank = self._own = folder
+        if said:
+            demand.say(f"gansynth: {said}")
+        self.keeper = Keeper.start(
+            producer_config(demand, folder, planned.held, planned.segment),
+            demand.output / "gansynth_producer.log",
+            restarts=injection.restarts,
+        )
+
+    # -- the beginning ---------------------------------------------------------------------------
+
+    def wait(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Return when the bank holds enough to start with, or with ``fault`` set.
+
+        Args:
+            tick: called now and then meanwhile, where several processes train.
+
+        Raises:
+            GansynthError: why it does not, unless real cases may stand in and the user wants that.
+        """
+        if self.bank is None:
+            return
+        try:
+            if self.keeper is not None:
+                self._wait_for_producer(self.keeper, tick)
+            else:
+                self._look(self.bank)
+        except (TrainingFault, EnvironmentFault) as fault:
+            if not self._may_start_empty:
+                raise
+            self.fault = fault
+            self.demand.say(
+                f"gansynth: WARNING: there is no synthetic sample ({fault}); training starts all "
+                "the same (--keep-going), with real cases in their place, counted"
+            )
+
+    @property
+    def _may_start_empty(self) -> bool:
+        injection = self.demand.injection
+        mix = injection.schedule.at(self.demand.progress, injection.ratio)
+        return injection.keep_going and mix.real == "all"
+
+    def _wait_for_producer(self, keeper: Keeper, tick: Callable[[], None]) -> None:
+        demand, capacity = self.demand, self._capacity
+        if demand.injection.frozen:
+            self._wait_for(keeper, capacity, FILL_SECONDS, tick)
+            self._say_if_few(capacity)
+            return
+        least = min(max(LIVE_FILL, demand.batch_size), capacity)
+        self._wait_for(keeper, least, FILL_SECONDS, tick)
+        most = demand.injection.pacing.reuse or MOST_DRAWS
+        enough = min(capacity, different(demand.draws, most))
+        if enough > least:
+            # Nobody trains yet, so nothing is slowed down by what is made now.
+            with contextlib.suppress(TrainingFault):
+                self._wait_for(keeper, enough, HEAD_START_SECONDS, tick)
+
+    def _wait_for(
+        self, keeper: Keeper, wanted: int, seconds: float, tick: Callable[[], None]
+    ) -> None:
+        self.demand.say(f"gansynth: waiting for {wanted} synthetic samples")
+
+        def progress(count: int) -> None:
+            self.demand.say(f"gansynth: {count} of {wanted} synthetic samples")
+
+        turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
+        end = time.monotonic() + seconds
+        while True:
+            left = end - time.monotonic()
+            try:
+                keeper.wait(wanted, min(left, turn), progress)
+                return
+            except TrainingFault as fault:
+                if left <= turn or not keeper.alive():
+                    raise keeper.ended or fault from fault
+            tick()
+
+    def _look(self, bank: Path) -> None:
+        from gansynth.bank.reader import BankReader
+
+        held = BankReader(bank).count()
+        if held == 0:
+            raise TrainingFault(f"{bank}: holds no sample, expected at least 1; fill it first")
+        self._say_if_few(held)
+
+    def _say_if_few(self, held: int) -> None:
+        """Say it where a finite bank will be drawn too often."""
+        if said := too_few(self.demand.injection, self.demand.draws, held):
+            self._said_worn = True
+            self.demand.say(f"gansynth: WARNING: {said}")
+
+    # -- while training --------------------------------------------------------------------------
+
+    def steer(self, counts: Callable[[], Counts], partners: Callable[[], int] = lambda: 0) -> None:
+        """Begin to measure what a live producer costs, and to pace it.
+
+        Args:
+            counts: what was drawn so far.
+            partners: synthetic samples drawn beside these.
+        """
+        self._counts = counts
+        if self.keeper is None or self.demand.injection.frozen or self.bank is None:
+            return
+        from gansynth.bank.throttle import Steering
+
+        self._steering = Steering(
+            self.bank,
+            self.demand.injection.pacing,
+            lambda: counts().synthetic + partners(),
+        )
+
+    def step(self, begin: float, end: float) -> None:
+        """Note a training step, ``time.monotonic()`` at its begin and end; never raises."""
+        if self._steering is not None and self._measuring:
+            try:
+                self._steering.step(begin, end)
+            except Exception as error:  # whatever ails the measuring, training goes on
+                self._measuring = False
+                self.demand.say(
+                    f"gansynth: WARNING: the producer's cost is no longer measured: "
+                    f"{type(error).__name__}: {error}"
+                )
+
+    def pause(self, now: float) -> None:
+        """Note the end of an epoch; once no sample is needed any more, end the producer.
+
+        Args:
+            now: the training's progress.
+        """
+        if self._steering is not None:
+            self._steering.pause()
+        if self.keeper is not None and self.demand.share_from(now) == 0 and self.keeper.alive():
+            self.keeper.stop()
+            self._told_of_end = True
+            self._measuring = False  # steps without a producer would be compared with those before
+            self.demand.say("gansynth: the producer has ended: no more samples are needed")
+
+    def messages(self) -> list[str]:
+        """What has happened to the producer, and to the samples, since last asked."""
+        said = [] if self.keeper is None else self.keeper.messages()
+        if not self._said_worn and (often := self.worn(self._counts())):
+            self._said_worn = True
+            said.append(f"WARNING: {often}")
+        ended = None if self.keeper is None else self.keeper.ended
+        if ended is not None and self.fault is None and not self._told_of_end:
+            self._told_of_end = True
+            said.append(
+                "WARNING: there is no producer any more; training goes on with the samples there "
+                "are, drawn again and again, and when the bank has shown no sign of life for two "
+                "minutes with real cases in their place, counted, where the schedule has any"
+            )
+        return said
+
+    def worn(self, counts: Counts) -> str:
+        """What is said of samples that were drawn too often, or ""."""
+        return worn(self.demand.injection, counts.most, counts.distinct, self.demand.draws)
+
+    def sentence(self) -> str:
+        """What the producer did, in words; empty without one."""
+        said = "" if self._steering is None else self._steering.sentence()
+        parts = [f"bank {said}" if said.startswith("renewed") else said]
+        if self.keeper is not None and self.keeper.restarts:
+            again = self.keeper.restarts
+            parts.append(f"{again} restart{'s' if again > 1 else ''}")
+        return "; ".join(part for part in parts if part)
+
+    def summary(self, counts: Counts) -> dict[str, Any]:
+        """What the producer did, for the record."""
+        if self.keeper is None:
+            document: dict[str, Any] = {}
+        else:
+            document = {"restarts": self.keeper.restarts}
+        if self._steering is not None:
+            document |= self._steering.summary()
+        if counts.synthetic:
+            document["draws_per_sample"] = round(counts.reuse, 4)
+        if often := self.worn(counts):
+            document["worn"] = often
+        fault = self.fault or (self.keeper.ended if self.keeper is not None else None)
+        return document | ({} if fault is None else {"ended": str(fault)})
+
+    def close(self) -> None:
+        """Stop the producer; remove the bank if it was made here."""
+        try:
+            if self.keeper is not None:
+                self.keeper.stop()
+        finally:  # a signal may cut short the wait for the producer's end
+            if self._own is not None:
+                shutil.rmtree(self._own, ignore_errors=True)
+
+
+def producer_config(demand: Demand, bank: Path, held: int, segment: int) -> ProducerConfig:
+    """What a training's producer is told.
+
+    Args:
+        demand: of the training.
+        bank: the folder to fill.
+        held: samples the bank holds.
+        segment: samples of a segment.
+
+    Raises:
+        UsageFault: there is no such device.
+    """
+    from gansynth.bank.producer_main import ProducerConfig
+    from gansynth.runtime.threads import producer_device
+
+    injection = demand.injection
+    return ProducerConfig(
+        run=str(injection.run),
+        request=dict(demand.request),
+        target=demand.target,
+        bank=str(bank),
+        frozen=injection.frozen,
+        capacity=held,
+        segment_samples=segment,
+        seed=injection.seed,
+        edits=injection.edits or None,
+        boxes=injection.boxes,
+        judged=injection.judged,
+        asking=injection.asking,
+        rejected=str(demand.output / REJECTED),
+        device=producer_device(injection.device, demand.gpus),
+        parent=os.getpid(),
+        dtype=demand.dtype,
+        temporary=True,
+        reuse=injection.pacing.reuse,
+        refresh=injection.pacing.refresh,
+        max_bytes=injection.size.bytes,
+    )
+
+
+def read_patience(environ: Mapping[str, str] = os.environ) -> float:
+    """What ``GANSYNTH_PATIENCE`` says, in seconds.
+
+    Raises:
+        UsageFault: it is no such number.
+    """
+    text = environ.get("GANSYNTH_PATIENCE", "")
+    try:
+        seconds = float(text) if text else PATIENCE
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageFault(f"GANSYNTH_PATIENCE={text}: expected seconds, for example 300")
+    return seconds

@@ -1,0 +1,368 @@
+"""The writing side of a bank: one process, one lock, one rename per segment."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gansynth.bank.pace import PACE, WORK
+from gansynth.bank.segment import encode_segment, list_segments, read_header, segment_name
+from gansynth.bank.spec import COMPLETE, HEARTBEAT, LOCK, SPEC, BankSpec, load_spec, read_heartbeat
+from gansynth.core.schema import Sample
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
+from gansynth.runtime.files import (
+    disk_errors,
+    remove_temporaries,
+    replace_text,
+    reserve,
+    temporary_beside,
+    write_json_atomic,
+)
+
+if TYPE_CHECKING:
+    from gansynth.core.adapter import HostArrays
+
+_BLOCK = 4096
+"""Files take up whole blocks."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SETTLE_SECONDS = 3.0
+"""How long readers may hold on to a retired segment, and its space, before the next one goes."""
+_RETRY_SECONDS = 0.2
+
+
+class _Segment(NamedTuple):
+    samples: int
+    bytes: int
+
+
+class BankWriter:
+    """Publishes segments; made by ``create`` or ``attach``, one at a time per bank.
+
+    Attributes:
+        folder: the bank.
+        spec: what the bank says of itself.
+        published: samples this writer has published.
+        state: one word for the heartbeat.
+        rejected: samples refused before admission, by reason, for the heartbeat.
+        working_since: when the batch now at work was begun (``time.monotonic()``), for the
+            heartbeat; None between batches.
+        usual: seconds a batch usually takes, for the heartbeat; None before the first.
+        squeezed: whether a full disk made a live bank smaller than it should be.
+    """
+
+    def __init__(self, folder: Path, spec: BankSpec, lock: Any) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.published = 0
+        self.state = "filling"
+        self.rejected: Counter[str] = Counter()
+        self.working_since: float | None = None
+        self.usual: float | None = None
+        self.squeezed = False
+        self._lock = lock
+        self._beating = threading.Lock()
+        remove_temporaries(folder)
+        self._held = _look(folder)
+        self._next = max(self._held, default=-1) + 1
+        self._budget = spec.max_bytes
+        self._before = self._published_before()
+        self.beat()
+
+    @classmethod
+    def create(cls, folder: Path | str, spec: BankSpec) -> BankWriter:
+        """Make a new bank.
+
+        Raises:
+            UsageFault: the folder exists and is not empty.
+            EnvironmentFault: it cannot be written, or another writer is making it.
+        """
+        folder = Path(folder)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        _refuse_content(folder)
+        lock = _acquire(folder)
+        try:
+            _refuse_content(folder)
+            write_json_atomic(folder / SPEC, spec.to_json())
+            return cls(folder, spec, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def attach(cls, folder: Path | str) -> BankWriter:
+        """Go on with a bank whose writer has ended; what a killed one left half-written goes.
+
+        Raises:
+            UsageFault: there is no bank.
+            EnvironmentFault: another writer is at work in it.
+        """
+        folder = Path(folder)
+        spec = load_spec(folder)
+        lock = _acquire(folder)
+        try:
+            return cls(folder, spec, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def held(self) -> int:
+        """Samples readers can see."""
+        return sum(segment.samples for segment in self._held.values())
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes the segments take on their file system."""
+        return sum(segment.bytes for segment in self._held.values())
+
+    @property
+    def total(self) -> int:
+        """Samples ever published in this bank, by this writer and those before it."""
+        return self._before + self.published
+
+    @property
+    def full(self) -> bool:
+        """Whether another segment has to wait for the oldest to go."""
+        largest = max((segment.bytes for segment in self._held.values()), default=0)
+        tight = self._budget is not None and self.bytes_held + largest > self._budget
+        return self.held >= self.spec.capacity or (tight and largest > 0)
+
+    @property
+    def next_size(self) -> int:
+        """Samples the next segment should hold; 0 if a frozen bank is full.
+
+        A full live bank swaps its oldest segment for one of the same size, so it stays full.
+        """
+        room = self.spec.capacity - self.held
+        if room > 0 or self.spec.frozen:
+            return min(self.spec.segment_samples, room)
+        return self._held[min(self._held)].samples
+
+    @property
+    def complete(self) -> bool:
+        """Whether ``finish`` was called on this bank."""
+        return (self.folder / COMPLETE).exists()
+
+    def publish(self, samples: Sequence[tuple[Sample, HostArrays]]) -> Path:
+        """Publish one segment of admitted samples: readers see all of it or nothing.
+
+        Of a live bank the oldest segments go: those beyond its capacity afterwards, and beforehand
+        as many as its bytes, or a full disk, have no room for. The last one always stays.
+
+        Args:
+            samples: in the host's space, each with what the adapter's ``finalise`` made.
+
+        Returns:
+            The segment's path.
+
+        Raises:
+            UsageFault: more samples than the bank may hold, none, or the bank is complete.
+            DataFault: samples that cannot be stored together.
+            EnvironmentFault: the disk is full, with the bytes needed and free; nothing is left
+                behind.
+        """
+        held = self.held if self.spec.frozen else 0
+        if not samples or held + len(samples) > self.spec.capacity or self.complete:
+            raise UsageFault(
+                f"{self.folder}: {len(samples)} samples cannot be added to the {held} of a "
+                f"{'complete ' if self.complete else ''}bank of capacity {self.spec.capacity}; "
+                "make another bank or raise the capacity"
+            )
+        number = self._next
+        path = self.folder / segment_name(number)
+        parts = encode_segment(number, samples, self.spec.dtype)
+        size = _on_disk(sum(map(len, parts)))
+        if self._budget is not None:
+            while len(self._held) > 1 and self.bytes_held + size > self._budget:
+                self._retire()
+        self._place(path, parts)
+        with self._beating:
+            self._next += 1
+            self._held[number] = _Segment(len(samples), size)
+            self.published += len(samples)
+        if self.squeezed:
+            self._budget = min(self._budget or self.bytes_held, self.bytes_held)
+        self._trim()
+        return path
+
+    def _place(self, path: Path, parts: Sequence[bytes]) -> None:
+        """Write a segment; while the disk is full, the oldest ones of a live bank make room.
+
+        A reader keeps a retired segment's space until it looks again, hence the waiting.
+        """
+        settled = -float("inf")
+        while True:
+            try:
+                return _write(path, parts)
+            except EnvironmentFault as fault:
+                if self.spec.frozen or getattr(fault.__cause__, "errno", None) not in _FULL:
+                    raise
+                if time.monotonic() >= settled:
+                    if len(self._held) < 2:
+                        raise
+                    self._retire()
+                    self.squeezed = True
+                    settled = time.monotonic() + _SETTLE_SECONDS
+                else:
+                    time.sleep(_RETRY_SECONDS)
+
+    def _trim(self) -> None:
+        while not self.spec.frozen and self.held > self.spec.capacity:
+            self._retire()
+
+    def _retire(self) -> None:
+        oldest = min(self._held)
+        with disk_errors(self.folder):
+            (self.folder / segment_name(oldest)).unlink(missing_ok=True)
+        with self._beating:
+            del self._held[oldest]
+
+    def _published_before(self) -> int:
+        """Samples that earlier writers published, also if the last one was killed."""
+        beat = read_heartbeat(self.folder)
+        total, following = beat.get("total"), beat.get("next")
+        if not isinstance(total, int) or not isinstance(following, int):
+            total, following = 0, 0
+        return total + sum(s.samples for n, s in self._held.items() if n >= following)
+
+    def beat(self) -> None:
+        """Show that the writer lives: process id, time, samples published and held, state, work.
+
+        May be called by another thread than the one that publishes.
+
+        Raises:
+            EnvironmentFault: it cannot be written.
+        """
+        path = self.folder / HEARTBEAT
+        with self._beating, disk_errors(path):
+            try:  # not forced to the disk: after a crash there is no life to show
+                replace_text(path, json.dumps(self._life()))
+            except OSError as error:
+                if error.errno not in _FULL or not path.exists():
+                    raise
+                os.utime(path)  # it lives, but there is no room to say how
+
+    def _life(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "time": time.time(),
+            "published": self.published,
+            "total": self.total,
+            "next": self._next,
+            "held": self.held,
+            "state": self.state,
+            "rejected": dict(sorted(self.rejected.copy().items())),
+            "working_since": self.working_since,
+            "usual": self.usual,
+            "squeezed": self.squeezed,
+        }
+
+    def finish(self) -> None:
+        """Mark a frozen bank complete, with the SHA-256 of its content.
+
+        Raises:
+            UsageFault: the bank is refreshed, so it is never complete; or it is empty.
+        """
+        if not self.spec.frozen or not self._held:
+            raise UsageFault(f"{self.folder}: only a frozen bank with samples can be finished")
+        hashes = {p.name: read_header(p).sha256 for p in list_segments(self.folder).values()}
+        doc = {"samples": self.held, "sha256": content_of(hashes), "segments": hashes}
+        write_json_atomic(self.folder / COMPLETE, doc)
+        self.state = "complete"
+        self.beat()
+
+    def close(self) -> None:
+        """Let another writer attach."""
+        try:
+            if not self.spec.frozen:  # a signal may have come between a new segment and an old one
+                with contextlib.suppress(GansynthError, OSError):
+                    self._held = _look(self.folder)
+                    self._trim()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> BankWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def content_of(hashes: Mapping[str, str]) -> str:
+    """SHA-256 of a bank's content: of its segments' names and hashes, in order."""
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
+
+
+def _refuse_content(folder: Path) -> None:
+    # A host may already have said how fast it wants its samples.
+    if any(p.name not in (LOCK, PACE, WORK) and ".tmp-" not in p.name for p in folder.iterdir()):
+        raise UsageFault(
+            f"{folder}: is not empty, expected a new or empty folder for a bank; name another one, "
+            "or delete it"
+        )
+
+
+def _acquire(folder: Path) -> Any:
+    from filelock import FileLock, Timeout
+
+    # Not bound to the thread, or another thread of the owner could take it again.
+    lock = FileLock(folder / LOCK, thread_local=False)
+    with disk_errors(folder / LOCK):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise EnvironmentFault(
+                f"{folder}: another process{_owner(folder)} writes to this bank, expected one "
+                "writer; wait for it, stop it, or name another folder"
+            ) from None
+    return lock
+
+
+def _owner(folder: Path) -> str:
+    pid = read_heartbeat(folder).get("pid")
+    return "" if pid is None else f" (pid {pid})"
+
+
+def _look(folder: Path) -> dict[int, _Segment]:
+    return {
+        number: _Segment(read_header(path).samples, _on_disk(path.stat().st_size))
+        for number, path in list_segments(folder).items()
+    }
+
+
+def _on_disk(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _write(path: Path, parts: Sequence[bytes]) -> None:
+    """Write a file atomically, its space reserved first.
+
+    Without the reservation a segment that does not fit would fill the disk to the last byte before
+    it fails, and another writer (the host saving a checkpoint, say) would meet a full disk.
+    """
+    size = sum(map(len, parts))
+    temporary = temporary_beside(path)
+    with disk_errors(path, size):
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+            with open(os.open(temporary, flags, 0o666), "wb", buffering=0) as stream:
+                reserve(stream.fileno(), size)
+                for part in parts:
+                    rest = memoryview(part)
+                    while rest:
+                        rest = rest[stream.write(rest) :]
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:  # also on SystemExit from a signal
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -1,0 +1,20 @@
+"""Runs many commands, each once: content-addressed jobs, here or on a cluster.
+
+    from gansynth.benchmark.jobs.executor import parse_executor
+    from gansynth.benchmark.jobs.graph import run_jobs
+    from gansynth.benchmark.jobs.job import Job
+    from gansynth.benchmark.jobs.store import Store
+    from gansynth.benchmark.jobs.table import JobTable
+
+    store = Store("out/jobs", also=["benchmarks/gains/jobs"])
+    words = ("fit", "cgan3d", "--data", "nnunet:004", "-o", "{work}/run", "--json")
+    fit = Job(key, "cgan, N=6", "fit", words, folder=store.folder / key)
+    with JobTable() as table:
+        report = run_jobs([fit], store, parse_executor("local:2"), on_change=table)
+    report.raise_if_failed()
+    document = store.result(key)["document"]        # what the command printed on stdout
+
+From the outside in: ``graph`` decides what runs when; an ``executor`` (``local``, ``ray_cluster``)
+starts a process for each job; that process is ``attempt``, which runs the ``command`` and publishes
+to the ``store``. A run that is killed leaves nothing behind but what the next one goes on from.
+"""

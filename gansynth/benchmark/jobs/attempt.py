@@ -1,0 +1,132 @@
+"""One attempt at a job, in a process of its own: ``python -m gansynth.benchmark.jobs.attempt``.
+
+Every executor starts this process, wherever it likes, and tells it on stdin what to do. It takes
+the job's lock, runs the command, and publishes what came of it. It ends the command, and itself,
+when its stdin is closed: so nothing lives on when whoever started it is gone, however that went.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import threading
+from datetime import datetime
+from typing import Any
+
+from gansynth import __version__
+from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.machine import describe, device_names
+from gansynth.benchmark.jobs.order import DONE, FAILED, FOUND, HELD, STOPPED, Order
+from gansynth.benchmark.jobs.store import Store, Trace
+from gansynth.runtime.child import FAULT
+from gansynth.runtime.errors import EnvironmentFault, GansynthError
+from gansynth.runtime.files import disk_errors
+from gansynth.runtime.processes import Command, Ended
+
+
+def attempt(order: Order) -> int:
+    """Attempt a job.
+
+    Returns:
+        One of the exit codes of ``gansynth.benchmark.jobs.order``.
+
+    Raises:
+        EnvironmentFault: the disk refuses, the store cannot be locked, or what the job needs does
+            not show up here.
+    """
+    store, key = Store(order.store), order.job.key
+    with store.lock(key) as mine:
+        if not mine:
+            return HELD
+        if store.at_hand(key):
+            return FOUND
+        if store.rescue(key):
+            return DONE
+        for need in order.job.needs:
+            if not store.expect(need):
+                raise EnvironmentFault(
+                    f"{store.folder / need}: not to be seen on {platform.node()}, expected the "
+                    "result that was published there; is it the same file system?"
+                )
+        return _run(order, store)
+
+
+def _run(order: Order, store: Store) -> int:
+    job, former = order.job, store.trace(order.job.key)
+    spent = former.seconds if former and job.resumable else 0.0
+    attempts = (former.attempts if former else 0) + 1
+    environ = {**os.environ, **job.env}
+    work = store.work_folder(job)
+    about = Trace(order.run, platform.node(), os.getpid(), _now(), attempts, spent)
+    store.leave_trace(job.key, about)
+    log = store.work / f"{job.key}.log"
+    with disk_errors(log), log.open("a", encoding="utf-8") as stream:
+        stream.write(f"# attempt {attempts} on {about.machine}, {about.since}\n")
+    command = Command(job.command(work), environ, cwd=order.cwd, log=log, grace=order.grace)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: command.stop())
+    watch = threading.Thread(target=_stop_when_deserted, args=[command], daemon=True)
+    ended = command.run(watch.start)
+    spent += ended.seconds
+    if ended.code == 0:
+        result = _result(job, ended, spent, attempts, device_names(environ))
+        store.finish(job.key, work, result)
+        return DONE
+    line = "stopped" if ended.stopped else ended.line
+    print(line, flush=True)
+    store.leave_trace(job.key, Trace(**{**vars(about), "seconds": spent, "line": line}))
+    return STOPPED if ended.stopped else FAILED
+
+
+def _result(job: Job, ended: Ended, seconds: float, attempts: int, device: str) -> dict[str, Any]:
+    return {
+        "key": job.key,
+        "title": job.title,
+        "group": job.group,
+        "argv": list(job.argv),
+        "rc": ended.code,
+        "seconds": round(seconds, 3),
+        "attempts": attempts,
+        "machine": describe(),
+        "device": device,
+        "finished_at": _now(),
+        "version": __version__,
+        "document": ended.document,
+    }
+
+
+def _stop_when_deserted(command: Command) -> None:
+    """Stop the command when nobody holds our stdin any more."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    command.stop()
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def main() -> int:
+    """Read an order from stdin, and attempt it."""
+    try:
+        return attempt(Order.from_line(_first_line()))
+    except GansynthError as error:
+        print(f"{FAULT}{error}", flush=True)
+        return error.exit_code
+
+
+def _first_line() -> bytes:
+    """The order; read without a buffer, since what follows is waited for elsewhere."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = os.read(sys.stdin.fileno(), 65536)
+        if not piece:
+            raise EnvironmentFault("no order on stdin; this process is started by gansynth itself")
+        line += piece
+    return bytes(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""Jobs on a Ray cluster that the user has started (https://docs.ray.io); never starts one.
+
+Every job is one Ray task, which starts the same process as ``local`` does, on the machine Ray
+chose. Ray tries a task again if its worker or its machine is lost. What ran there ends by itself
+then, and its lock keeps a second attempt out until it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gansynth
+from gansynth.benchmark.jobs.executor import Ending
+from gansynth.benchmark.jobs.local import PATIENCE, THREADS
+from gansynth.benchmark.jobs.order import Order, start
+from gansynth.benchmark.jobs.ray_connecting import Connection, first_line
+from gansynth.benchmark.jobs.store import UNDER_WAY
+from gansynth.runtime.child import FAULT, PARENT
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import write_bytes_atomic
+
+RETRIES = 3
+"""How often a job is tried again whose worker or machine was lost."""
+PASSED_ON = ("nnUNet_", "GANSYNTH_", THREADS)
+"""Beginnings of variables that jobs get from the process that runs the graph, not from the node."""
+LOST, NOT_SHARED = 71, 72
+"""Exit codes: Ray gave up; the store is not to be seen on a node."""
+TOLD = "ray.log"
+"""File in the store for what Ray has to say: lost nodes, say."""
+ANSWER = 120.0
+"""Seconds for a node to start a worker and answer."""
+LOOK = 5.0
+"""Seconds between two looks at how large the cluster is."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A file in the store that every node must be able to read."""
+
+    path: Path
+    text: str
+
+    @classmethod
+    def write(cls, store: Path) -> Token:
+        """Leave one in a store.
+
+        Raises:
+            EnvironmentFault: the disk refuses.
+        """
+        token = cls(store / UNDER_WAY / f"token-{uuid.uuid4().hex}", uuid.uuid4().hex)
+        write_bytes_atomic(token.path, token.text.encode())
+        return token
+
+    def seen(self, patience: float = 10.0) -> bool:
+        """Whether this machine can read it; a network file system may need a moment."""
+        end = time.monotonic() + patience
+        while True:
+            with contextlib.suppress(OSError):
+                if self.path.read_text("utf-8") == self.text:
+                    return True
+                os.listdir(self.path.parent)
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.5)
+
+
+class RayExecutor:
+    """Runs as many jobs at once as the cluster has room for.
+
+    Args:
+        cpus: cores of each job; also its OMP_NUM_THREADS, where that is not set.
+        gpus: GPUs of each job, maybe a part of one; None for one if the cluster has any, else none.
+    """
+
+    queues = True
+
+    def __init__(self, cpus: float = 1, gpus: float | None = None) -> None:
+        self.cpus, self.gpus = cpus, gpus
+        self._ray: Any = None
+        self._task: Any = None
+        self._connection: Connection | None = None
+        self._token: Token | None = None
+        self._tasks: dict[Any, str] = {}
+        self._slots, self._looked, self._grace = 1, -math.inf, 0.0
+
+    @property
+    def slots(self) -> int:
+        """How many jobs fit into the cluster as it is now."""
+        due = time.monotonic() - self._looked > LOOK
+        if self._connection is not None and due and self._connection.check():
+            self._looked = time.monotonic()
+            has = self._ray.cluster_resources()
+            room = has.get("CPU", 0) / self.cpus
+            if self.gpus:
+                room = min(room, has.get("GPU", 0) / self.gpus)
+            self._slots = max(1, int(room))
+        return self._slots
+
+    def open(self, store: Path) -> None:
+        """Connect, and look whether every node sees the store and has this version of gansynth.
+
+        Raises:
+            UsageFault: RAY_ADDRESS names no cluster.
+            EnvironmentFault: Ray is not installed, there is no cluster, none of its nodes has what
+                a job needs, or a node does not see the store or has another version.
+        """
+        self._connection = Connection(store / UNDER_WAY / TOLD)
+        self._ray = self._connection.ray
+        self._task = self._ray.remote(_attempt)
+        self._token = Token.write(store)
+        nodes = self._nodes()
+        if self.gpus is None:
+            self.gpus = 1 if any(node["Resources"].get("GPU") for node in nodes) else 0
+        self._check_room(nodes)
+        self._check_nodes(nodes)
+
+    def submit(self, order: Order) -> None:
+        """Hand a task to Ray."""
+        task = self._task.options(
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+            max_retries=RETRIES,
+            scheduling_strategy="SPREAD",
+            name=f"gansynth {order.job.title}",
+        )
+        reference = task.remote(order.to_line(), self._token, self._environ(), order.grace)
+        self._tasks[reference] = order.job.key
+        self._grace = max(self._grace, order.grace)
+
+    def wait(self, seconds: float) -> list[Ending]:
+        """Attempts that ended.
+
+        Raises:
+            EnvironmentFault: a node that came later does not see the store, or the head is gone.
+        """
+        if not self._tasks:
+            time.sleep(seconds)
+            return []
+        tasks = list(self._tasks)
+        ended, _ = self._ray.wait(tasks, num_returns=1, timeout=seconds)
+        if not ended and self._connection is not None:
+            self._connection.check()
+        if ended:  # and whatever else has ended by now
+            ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        return [self._end(reference) for reference in ended]
+
+    def _end(self, reference: Any) -> Ending:
+        key = self._tasks.pop(reference)
+        try:
+            code, words = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return Ending(key, LOST, f"lost by Ray: {first_line(error)}")
+        if code == NOT_SHARED:
+            raise EnvironmentFault(words)
+        return Ending(key, code, words)
+
+    def cancel(self) -> None:
+        """Interrupt the tasks, which stop their jobs in good order, and wait."""
+        tasks = list(self._tasks)
+        if not tasks or self._connection is None or self._connection.lost:
+            return
+        for reference in tasks:
+            self._ray.cancel(reference, force=False)
+        self._ray.wait(tasks, num_returns=len(tasks), timeout=self._grace + 2 * PATIENCE)
+
+    def close(self) -> None:
+        """End tasks that are left, and leave the cluster."""
+        if self._connection is None:
+            return
+        if not self._connection.lost:
+            with contextlib.suppress(Exception):
+                self._kill()
+        self._tasks.clear()
+        if self._token is not None:
+            self._token.path.unlink(missing_ok=True)
+        self._connection.close()
+        self._ray = self._connection = None
+
+    def _kill(self) -> None:
+        """End the workers of tasks that are left."""
+        tasks = list(self._tasks)
+        _, left = self._ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
+        for reference in left:
+            self._ray.cancel(reference, force=True)
+
+    def _environ(self) -> dict[str, str]:
+        found = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+        found.pop(PARENT, None)
+        return {THREADS: str(max(1, int(self.cpus))), **found}
+
+    def _check_room(self, nodes: list[dict[str, Any]]) -> None:
+        wanted = {"CPU": self.cpus, "GPU": self.gpus or 0}
+        for node in nodes:
+            if all(node["Resources"].get(name, 0) >= count for name, count in wanted.items()):
+                return
+        raise EnvironmentFault(
+            f"executor ray: a job wants {self.cpus:g} CPUs and {self.gpus:g} GPUs, and none of the "
+            f"{len(nodes)} nodes has as many; ask for fewer, as in ray:cpus=1,gpus=0"
+        )
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    def _check_nodes(self, nodes: list[dict[str, Any]]) -> None:
+        """Have each node look at the token."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        looks = []
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            look = self._ray.remote(_look).options(num_cpus=0, scheduling_strategy=there)
+            looks.append((node, look.remote(self._token)))
+        for node, reference in looks:
+            where = f"Ray node {node['NodeManagerHostname']} ({node['NodeID'][:8]})"
+            try:
+                told = self._ray.get(reference, timeout=ANSWER)
+            except self._ray.exceptions.RayError as error:
+                if node["NodeID"] not in [alive["NodeID"] for alive in self._nodes()]:
+                    continue  # it had just died
+                raise EnvironmentFault(
+                    f"{where}: cannot run gansynth: {first_line(error)}; expected the same "
+                    "environment on every node"
+                ) from error
+            if told is None:
+                raise EnvironmentFault(_not_shared(where, self._token))
+            if told != gansynth.__version__:
+                raise EnvironmentFault(
+                    f"{where}: has gansynth {told}, expected {gansynth.__version__} as here"
+                )
+
+
+# -- on a node -------------------------------------------------------------------------------------
+
+
+def _look(token: Token) -> str | None:
+    """The version of gansynth on a node; None if the node does not see the token."""
+    return gansynth.__version__ if token.seen() else None
+
+
+def _attempt(
+    line: bytes, token: Token, passed_on: Mapping[str, str], grace: float
+) -> tuple[int, str]:
+    """A task: an attempt at a job, with exit code and last words.
+
+    The attempt goes on while its stdin is open, so it ends when this worker does, however that is.
+    """
+    if not token.seen():
+        name = os.uname().nodename
+        return NOT_SHARED, _not_shared(f"Ray node {name}", token)
+    process = start(line, {**os.environ, **passed_on})
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        try:
+            # In small steps, for Ray interrupts a cancelled task between two of Python's.
+            while process.poll() is None:
+                time.sleep(0.1)
+        except BaseException:
+            process.stdin.close()
+            process.wait(grace + PATIENCE)
+            raise
+        said = process.stdout.read().decode("utf-8", "replace").split("\n")
+    words = next((text for text in reversed(said) if text.strip()), "")
+    return process.returncode, words.removeprefix(FAULT)
+
+
+def _not_shared(where: str, token: Token | None) -> str:
+    folder = token.path.parent if token else "the store"
+    return (
+        f"{where}: does not see {folder}; expected a file system that all nodes share, at the same "
+        "path. Choose an -o that lies on one"
+    )

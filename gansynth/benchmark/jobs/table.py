@@ -1,0 +1,272 @@
+"""Shows how a run of the graph gets on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TextIO
+
+from gansynth.benchmark.jobs.graph import FINE, Phase, Progress, Standing
+from gansynth.runtime.progress import clock_text
+from gansynth.runtime.signals import Interrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.table import Table
+
+PLAIN_SECONDS = 60.0
+"""Without a terminal a line appears when something ended, and after as many seconds."""
+SHOWN = 12
+"""Running jobs that are listed on a terminal; three of them elsewhere."""
+TAIL = 4096
+"""Bytes of a log in which its last line is looked for."""
+UNDER_WAY = (Phase.RUNNING, Phase.ELSEWHERE)
+TO_COME = (Phase.WAITING, Phase.QUEUED)
+
+
+class JobTable:
+    """What ``run_jobs`` tells of its progress, on stderr; a context manager.
+
+    One table may be told of several runs of jobs, one after the other.
+
+    Args:
+        stream: where to write; stderr (as it is when the table is opened) if None.
+        quiet: failures, and being stopped, only.
+        clock: seconds, monotonic; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream, self._quiet, self._clock = stream, quiet, clock
+        self._live: Live | None = None
+        self._console: Console | None = None
+        self._began = self._said = clock()
+        self._phases: dict[str, Phase] | None = None
+        self._told: Progress | None = None
+
+    def __enter__(self) -> Self:
+        """Open the table, if there is a terminal to show it on."""
+        self._began = self._said = self._clock()
+        stream = self._target()
+        if not self._quiet and stream.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._console = Console(file=stream)
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Leave the table as it stands; after a signal say how to go on."""
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._console = None
+        if kind is not None and issubclass(kind, Interrupted):
+            standings = self._told.standings if self._told is not None else ()
+            done = f"{_count(standings, *FINE)} of {len(standings)} jobs done"
+            self._say(
+                f"warning: stopped by a signal: {done}; the same command goes on from there",
+                self._clock(),
+            )
+
+    def __call__(self, progress: Progress) -> None:
+        """Show where all jobs stand now."""
+        now = self._clock()
+        self._told = progress
+        self._tell_news(progress, now)
+        if self._live is not None:
+            self._live.update(picture(progress, now, now - self._began), refresh=True)
+        elif not self._quiet and now - self._said >= PLAIN_SECONDS:
+            self._say(_status(progress, now), now)
+
+    def _tell_news(self, progress: Progress, now: float) -> None:
+        """A line for each job that ended since the last time."""
+        before, self._phases = self._phases, {s.job.key: s.phase for s in progress.standings}
+        if before is None or before.keys() != self._phases.keys():
+            if not self._quiet and self._live is None:
+                self._say(_beginning(progress), now)
+            return
+        for standing in progress.standings:
+            if before[standing.job.key] is standing.phase:
+                continue
+            line = news(standing)
+            if standing.phase is Phase.FAILED:
+                self._say(f"warning: {line}", now)
+            elif line and not self._quiet and self._live is None:
+                self._say(f"{line}  ({_counts(progress, now)})", now)
+
+    def _say(self, text: str, now: float) -> None:
+        self._said = now
+        if self._console is not None:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._target().write(text + "\n")
+            self._target().flush()
+
+    def _target(self) -> TextIO:
+        return self._stream if self._stream is not None else sys.stderr
+
+
+# -- in words --------------------------------------------------------------------------------------
+
+
+def news(standing: Standing) -> str:
+    """What became of a job, in one line; empty while it is to come or runs."""
+    title = f"{standing.job.group}: {standing.job.title}"
+    if standing.phase in (Phase.DONE, Phase.FOUND):
+        took = "" if standing.seconds is None else f" in {clock_text(standing.seconds)}"
+        return f"{title}: done{took}"
+    if standing.phase is Phase.FAILED:
+        return f"{title}: failed: {standing.why}; log: {standing.log}"
+    return f"{title}: skipped: {standing.why}" if standing.phase is Phase.SKIPPED else ""
+
+
+def last_line(log: Path) -> str:
+    """The last line in a log; empty if there is none."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - TAIL))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def remaining(progress: Progress, now: float) -> float | None:
+    """Seconds until all is done, None if some job's time is unknown.
+
+    A job takes the median of those of its group that are done, else its estimate. Jobs are taken to
+    fill all slots, whatever they wait for.
+    """
+    typical = _medians(progress.standings)
+    left: list[float] = []
+    for standing in progress.standings:
+        if standing.phase not in (*UNDER_WAY, *TO_COME):
+            continue
+        takes = typical.get(standing.job.group, standing.job.estimate_s)
+        if takes is None:
+            return None
+        spent = now - standing.began if standing.phase in UNDER_WAY else 0.0
+        left.append(max(0.0, takes - spent))
+    return max(sum(left) / progress.slots, max(left)) if left else 0.0
+
+
+def _medians(standings: Sequence[Standing]) -> Mapping[str, float]:
+    seconds: dict[str, list[float]] = {}
+    for standing in standings:
+        if standing.seconds is not None:
+            seconds.setdefault(standing.job.group, []).append(standing.seconds)
+    return {group: statistics.median(values) for group, values in seconds.items()}
+
+
+def _count(standings: Sequence[Standing], *phases: Phase) -> int:
+    return sum(standing.phase in phases for standing in standings)
+
+
+def _counts(progress: Progress, now: float) -> str:
+    standings, left = progress.standings, remaining(progress, now)
+    words = [f"{_count(standings, *FINE)}/{len(standings)} done"]
+    for phases, name in ((UNDER_WAY, "running"), ((Phase.FAILED,), "failed")):
+        if count := _count(standings, *phases):
+            words.append(f"{count} {name}")
+    if left:
+        words.append(f"ETA {clock_text(left)}")
+    return ", ".join(words)
+
+
+def _beginning(progress: Progress) -> str:
+    standings = progress.standings
+    found = _count(standings, *FINE)
+    return f"{len(standings)} jobs: {found} done already, {len(standings) - found} to run"
+
+
+def _status(progress: Progress, now: float) -> str:
+    running = [
+        f"{standing.job.title} {clock_text(now - standing.began)}"
+        for standing in progress.standings
+        if standing.phase in UNDER_WAY
+    ]
+    more = f" and {len(running) - 3} more" if len(running) > 3 else ""
+    return f"{_counts(progress, now)}: {', '.join(running[:3])}{more}"
+
+
+# -- as a table ------------------------------------------------------------------------------------
+
+
+def picture(progress: Progress, now: float, elapsed: float) -> Group:
+    """The table: a row for each group, then the jobs that run, with the last line of their logs."""
+    from rich.console import Group
+    from rich.text import Text
+
+    left = remaining(progress, now)
+    eta = "unknown" if left is None else clock_text(left)
+    return Group(
+        _groups(progress, now),
+        Text(f"elapsed {clock_text(elapsed)}   ETA {eta}"),
+        _running(progress, now),
+    )
+
+
+def _groups(progress: Progress, now: float) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in ("done", "running", "waiting", "failed", "skipped", "each"):
+        table.add_column(name, justify="right")
+    typical = _medians(progress.standings)
+    for group, standings in _by_group(progress.standings):
+        bad = "red" if _count(standings, Phase.FAILED) else ""
+        each = typical.get(group)
+        table.add_row(
+            group,
+            f"{_count(standings, *FINE)}/{len(standings)}",
+            str(_count(standings, *UNDER_WAY)),
+            str(_count(standings, *TO_COME)),
+            str(_count(standings, Phase.FAILED)),
+            str(_count(standings, Phase.SKIPPED)),
+            "" if each is None else clock_text(each),
+            style=bad,
+        )
+    return table
+
+
+def _running(progress: Progress, now: float) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
+    running = [s for s in progress.standings if s.phase in UNDER_WAY]
+    for standing in running[:SHOWN]:
+        line = last_line(standing.log)
+        if standing.phase is Phase.ELSEWHERE:
+            line = "by another run"
+        took = clock_text(now - standing.began)
+        table.add_row(Text(standing.job.title), took, Text(line))
+    if len(running) > SHOWN:
+        table.add_row(f"and {len(running) - SHOWN} more", "", "")
+    return table
+
+
+def _by_group(standings: Sequence[Standing]) -> Iterator[tuple[str, Sequence[Standing]]]:
+    """Groups in the order of their first jobs, then all jobs if there are several groups."""
+    groups: dict[str, list[Standing]] = {}
+    for standing in standings:
+        groups.setdefault(standing.job.group, []).append(standing)
+    yield from groups.items()
+    if len(groups) > 1:
+        yield "all", standings

@@ -1,0 +1,63 @@
+"""Label maps that a generator is asked for while it learns, where these are not the cases' own.
+
+Doncenco 2022 (sec. 2.5) trains on pairs of patients: the tumour of A on the brain of B is asked of
+the generator, and the discriminator sees it beside B's image with B's own label map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.sampler import ContextFn, edit_labels
+from gansynth.core.edit import Edit
+from gansynth.core.schema import Case, LabelArray
+from gansynth.data.cache import Placed
+
+
+class AskedMaps:
+    """Edits cases' label maps; equal keys give equal maps.
+
+    Args:
+        room: the training cases, in the space that batches are cut in.
+        edits: in order.
+        context: makes context channels of a case in that space; None for none.
+        follows: whether context is moved along with edits; else it is made of the edited case.
+    """
+
+    def __init__(
+        self,
+        room: Room,
+        edits: Sequence[Edit],
+        *,
+        context: ContextFn | None = None,
+        follows: bool = True,
+    ) -> None:
+        self.room, self.edits = room, tuple(edits)
+        self.context, self.follows = context, follows
+
+    def __call__(
+        self, case: Case, placed: Placed, key: np.random.SeedSequence
+    ) -> tuple[LabelArray, LabelArray | None]:
+        """The edited label map of a case, int16, and its context.
+
+        Args:
+            case: as the generator has it, labels without the ignore value.
+            placed: where it was cut.
+            key: seeds everything random.
+        """
+        rng = np.random.default_rng(key)
+        seen = None if self.room.space.cuts else partial(self.room.body, case)
+        scene = Scene(case.own, placed.origin, placed.shape, 0, self.room, None, seen)
+        moved = self.context(case) if self.context is not None and self.follows else None
+        labels, context, _ = edit_labels(
+            scene.labels, moved, self.room.schema, self.edits, rng, scene
+        )
+        labels = case.over(labels)
+        if self.context is not None and not self.follows:
+            context = self.context(replace(case, labels=labels))
+        return labels, context

@@ -1,0 +1,1 @@
+"""Edits of conditions. One edit a file."""

@@ -1,0 +1,254 @@
+"""Cases moved whole: image and label map through one map of space, looked up in the whole case.
+
+Edits are drawn on the label map that any generator would be asked for, so the same seed asks for
+the same shapes whoever draws the image. What comes into a crop from beyond its border is the
+case's own. Beyond the case lies what fills most of that face of it, if that is one constant (a
+skull-stripped brain, cut to its box); else what crops are padded with, or, where cases are taken
+whole, both are mirrored: padding would show what is synthetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from gansynth.conditions.edits.moving import Move
+from gansynth.core.edit import Edit
+from gansynth.core.geometry import Mask, nearest_index, pull_labels
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.space import Placement, Space
+from gansynth.runtime.errors import UsageFault
+
+AROUND = 8
+"""Voxels around what is looked up that cubic splines see; one farther off weighs below 0.0001."""
+
+MOST = 0.5
+"""Share of a face above which a constant that fills it lies beyond it, too."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A place in a case, moved.
+
+    Attributes:
+        labels: int16 (D, H, W) or (H, W), ``OUTSIDE`` and an ignore value moved like any other.
+        image: float32 (C, ...).
+        told: how far, root mean square over the body: ``mm``, and ``voxels``.
+    """
+
+    labels: LabelArray
+    image: FloatArray
+    told: dict[str, float] = field(default_factory=lambda: {"mm": 0.0, "voxels": 0.0})
+
+
+def check_moving(generator: str, edits: Sequence[Edit]) -> None:
+    """Refuse edits that change labels without moving all of the image along.
+
+    Raises:
+        UsageFault: naming the first.
+    """
+    for edit in edits:
+        chosen = getattr(edit.options, "classes", None) is not None
+        if chosen or not _maps_space(edit):
+            asked = f"{edit.name}:classes=..." if chosen else edit.name
+            raise UsageFault(
+                f"--edit {asked}: {generator} moves real images whole, expected edits that do so: "
+                "elastic, flip, rotate, scale or shift, of all classes"
+            )
+
+
+def _maps_space(edit: Edit) -> bool:
+    kind = type(edit)
+    return (
+        isinstance(edit, Move) and kind.apply is Move.apply and kind.apply_image is Move.apply_image
+    )
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Moves cases whole.
+
+    Attributes:
+        space: the generator's.
+        schema: of this space.
+    """
+
+    space: Space
+    schema: Schema
+
+    def all_to_move(self, labels: LabelArray) -> LabelArray:
+        """Labels that edits are drawn on: the body stands in for foreground where there is none."""
+        if (labels > 0).any() or not self.schema.foreground:
+            return labels
+        return np.where(labels == OUTSIDE, labels, np.int16(self.schema.foreground[0]))
+
+    def __call__(
+        self,
+        case: Case,
+        placement: Placement,
+        edits: Mapping[str, Edit],
+        steps: Sequence[Mapping[str, Any]],
+    ) -> Moved:
+        """Apply recorded edits; the same steps give the same bits.
+
+        Args:
+            case: whole and labelled, in its source's voxels.
+            placement: where it is cut.
+            edits: by name, each a map of space (see ``check_moving``).
+            steps: as ``gansynth.conditions.sampler.edit_labels`` has recorded them.
+        """
+        placed = self.space.to_generator(case, placement)
+        assert placed.labels is not None, "conditions are drawn of labelled cases"
+        shape = placed.labels.shape
+        beyond = self.space.padding(case.image.shape[1:], placement)
+        pull = self._pull(shape, edits, steps)
+        if pull is None:
+            return Moved(placed.labels, placed.image)
+        whole, corner = self._whole(case, placement)
+        assert whole.labels is not None
+        at = pull + _column(corner, len(shape))
+        labels, image = self._looked_up(whole, at)
+        if beyond is not None:
+            labels = np.where(beyond, placed.labels, labels)
+            image = np.where(beyond, placed.image, image)
+        body = np.asarray((labels != OUTSIDE) & (True if beyond is None else ~beyond))
+        return Moved(labels, self._filled(image, labels), self._told(pull, body))
+
+    def _looked_up(self, case: Case, at: FloatArray) -> tuple[LabelArray, FloatArray]:
+        """Labels and image at places (n, ...) in a case or beyond it, in voxels."""
+        assert case.labels is not None
+        ndim = case.labels.ndim
+        mirrored = _within(at, case.labels.shape)
+        labels, image = _labels_at(case.labels, mirrored), _image_at(case.image, mirrored)
+        beyond, (even, value) = _beyond(at, case.labels.shape), _constant(case)
+        if self.space.cuts:
+            away = np.logical_or.reduce(list(beyond.values()))
+            labels = np.where(away, np.int16(self.space.pad_label), labels)
+            image = np.where(away, self.space.fill(len(image), ndim), image)
+        for face, there in even.items():
+            values, counts = np.unique(_face(case.labels, *face)[there], return_counts=True)
+            labels = np.where(beyond[face], values[counts.argmax()], labels)
+            image = np.where(beyond[face], _column(value.tolist(), ndim), image)
+        return labels, image
+
+    def _pull(
+        self, shape: Sequence[int], edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]
+    ) -> FloatArray | None:
+        """Where each voxel comes from, all steps as one map; None if nothing moves.
+
+        Beyond the array a step displaces as at its border.
+        """
+        from scipy.ndimage import map_coordinates
+
+        own = np.indices(shape, np.float32)
+        pull: FloatArray | None = None
+        for step in steps:
+            edit, params = edits[step["edit"]], step["params"]
+            if params["strength"] == 0:
+                continue
+            assert isinstance(edit, Move)
+            then = edit.coordinates(shape, self.schema, params)
+            if pull is None:
+                pull = then
+                continue
+            earlier = [map_coordinates(axis, then, order=1, mode="nearest") for axis in pull - own]
+            pull = then + np.stack(earlier)
+        return pull
+
+    def _whole(self, case: Case, placement: Placement) -> tuple[Case, tuple[int, ...]]:
+        """All of the case (of a slice: the slice) in the generator's units; where it is cut."""
+        if not self.space.cuts:
+            placed = self.space.to_generator(case, placement)
+            return placed, (0,) * (placed.image.ndim - 1)
+        plane = placement.slice_index
+        if plane is not None:
+            assert case.labels is not None
+            case = replace(
+                case, image=case.image[:, plane], labels=case.labels[plane], boxes=None, under=None
+            )
+        native = replace(self.space, grid="native", size=())
+        return native.to_generator(case), placement.corner
+
+    def _filled(self, image: FloatArray, labels: LabelArray) -> FloatArray:
+        """Outside of the body the constant that is there, if it is one."""
+        if self.schema.outside_fill is None:
+            return image
+        fill = _column(self.schema.outside_fill, labels.ndim)
+        return np.where(labels == OUTSIDE, fill, image)
+
+    def _told(self, pull: FloatArray, body: Mask) -> dict[str, float]:
+        if not body.any():
+            return {"mm": 0.0, "voxels": 0.0}
+        moved = (pull - np.indices(body.shape, np.float32))[:, body].astype(np.float64)
+        far = [moved * np.array(self.schema.spacing)[:, None], moved]
+        mm, voxels = (float(np.sqrt(np.square(one).sum(axis=0).mean())) for one in far)
+        return {"mm": round(mm, 4), "voxels": round(voxels, 4)}
+
+
+def _beyond(at: FloatArray, shape: Sequence[int]) -> dict[tuple[int, int], Mask]:
+    """Places beyond each face (axis, end) of an array, ``end`` 0 or -1."""
+    low = {(axis, 0): at[axis] < -0.5 for axis in range(len(shape))}
+    return low | {(axis, -1): at[axis] > n - 0.5 for axis, n in enumerate(shape)}
+
+
+def _constant(case: Case) -> tuple[dict[tuple[int, int], Mask], FloatArray]:
+    """The value that fills most of a case's border, (C,), and of each face the voxels that hold it.
+
+    Faces of which it does not fill ``MOST`` are left out.
+    """
+    image = np.moveaxis(case.image, 0, -1)
+    faces = [(axis, end) for axis in range(image.ndim - 1) for end in (0, -1)]
+    held = np.concatenate([_face(image, *f).reshape(-1, len(case.image)) for f in faces])
+    value = np.median(held, axis=0).astype(np.float32)
+    same = {face: np.asarray((_face(image, *face) == value).all(axis=-1)) for face in faces}
+    return {face: there for face, there in same.items() if there.mean() > MOST}, value
+
+
+def _face(array: np.ndarray[Any, Any], axis: int, end: int) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = array.take(end, axis=axis)
+    return found
+
+
+def _column(values: Sequence[float], ndim: int) -> FloatArray:
+    return np.array(values, np.float32).reshape(-1, *[1] * ndim)
+
+
+def _within(at: FloatArray, shape: Sequence[int]) -> FloatArray:
+    """Coordinates mirrored at the middles of an array's outermost voxels until they lie in it."""
+    out = np.empty_like(at)
+    for axis, length in enumerate(shape):
+        last = np.float32(length - 1)
+        if last == 0:
+            out[axis] = 0
+            continue
+        turned = np.mod(at[axis], 2 * last)
+        out[axis] = np.minimum(turned, 2 * last - turned)
+    return out
+
+
+def _labels_at(labels: LabelArray, at: FloatArray) -> LabelArray:
+    """Labels looked up at coordinates that lie within; see ``pull_labels``."""
+    index, _ = nearest_index(at, labels.shape)
+    drawn = pull_labels(np.maximum(labels, np.int16(0)), at)
+    outside = (drawn == 0) & (labels.ravel()[index] == OUTSIDE)
+    return np.where(outside, np.int16(OUTSIDE), drawn)
+
+
+def _image_at(image: FloatArray, at: FloatArray) -> FloatArray:
+    """Channels looked up by cubic splines: linearly, half of the grain would go."""
+    from scipy.ndimage import map_coordinates
+
+    spatial = tuple(range(1, at.ndim))
+    lows = np.maximum(np.floor(at.min(axis=spatial)).astype(int) - AROUND, 0)
+    highs = np.ceil(at.max(axis=spatial)).astype(int) + AROUND + 1
+    box = image[:, *(slice(low, high) for low, high in zip(lows, highs, strict=True))]
+    there = at - _column(lows.tolist(), at.ndim - 1)
+    out = np.empty((len(image), *at.shape[1:]), np.float32)
+    for number, channel in enumerate(box):
+        found = map_coordinates(channel, there, order=3, mode="mirror")
+        # Splines overshoot at sharp edges.
+        out[number] = np.clip(found, channel.min(), channel.max())
+    return out

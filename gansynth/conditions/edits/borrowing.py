@@ -1,0 +1,249 @@
+"""What edits that take something from another case share: whose, what of it, and where it goes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.conditions.case_pool import Room, Scene, body_of
+from gansynth.conditions.frames import Frame, at_hand, looked_at, whole, whole_frame
+from gansynth.core.edit import EditOptions, SceneEdit
+from gansynth.core.geometry import Mask, bounding_box, mask_of
+from gansynth.core.schema import LabelArray
+from gansynth.runtime.options import Needs
+
+TRIES = 8
+"""Tries for one that leaves every class enough of its voxels."""
+LENDERS = 2
+"""Cases that are tried where any will do."""
+DEPTH = 0.1
+"""How near in depth another case's slice is sought, as a share of the body's length."""
+CELLS = 12
+"""Cells per axis in which two bodies are compared."""
+
+
+class LenderOptions(EditOptions):
+    """Whose something is taken."""
+
+    needs: ClassVar[Needs] = {"among": "pairs=nearest"}
+
+    pairs: Literal["any", "ordered", "nearest"] = Field(
+        "any",
+        description="whose: any other person's; ordered has every case take every other's, pair by "
+        "pair, as conditions go on; nearest takes the one with the most alike body",
+    )
+    among: int = Field(
+        1, ge=1, description="of pairs=nearest: drawn among that many with the most alike bodies"
+    )
+
+
+class BorrowOptions(LenderOptions):
+    """Whose something is taken, and what."""
+
+    classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="label values to take; None takes the whole foreground"
+    )
+
+
+class Borrowing(SceneEdit):
+    """An edit that takes something of another case."""
+
+    Options: ClassVar[type[EditOptions]] = LenderOptions
+    options: LenderOptions
+
+    @property
+    def in_turns(self) -> bool:
+        """With ``pairs=ordered``: n (n - 1) conditions show each pair of n people's cases once."""
+        return self.options.pairs == "ordered"
+
+
+@dataclass(frozen=True)
+class Loan:
+    """What a training case lends.
+
+    Attributes:
+        labels: int16 (D, H, W) or (H, W) of the whole case or slice; 0 where nothing is lent.
+        frame: the box around its body.
+    """
+
+    labels: LabelArray
+    frame: Frame
+
+    @property
+    def middle(self) -> tuple[float, ...]:
+        """Middle of what is lent, in voxels."""
+        box = bounding_box(self.labels > 0)
+        return tuple((part.start + part.stop - 1) / 2 for part in box)
+
+
+def lend(room: Room, case_id: str, plane: int | None, classes: Sequence[int]) -> Loan:
+    """Classes of a training case, whole, in the generator's voxels.
+
+    Args:
+        room: the training cases.
+        case_id: whose.
+        plane: which slice, of a space of slices.
+        classes: label values that are lent.
+    """
+    labels = _labels(room, case_id)
+    if plane is not None:
+        labels = labels[plane]
+    frame, n = whole_frame(room, case_id), labels.ndim
+    lent = np.where(mask_of(labels, classes), labels, np.int16(0))
+    return Loan(lent, Frame(frame.low[-n:], frame.high[-n:]))
+
+
+def lenders(
+    options: LenderOptions,
+    scene: Scene,
+    classes: Sequence[int],
+    rng: np.random.Generator,
+    count: int = LENDERS,
+) -> list[str]:
+    """Training cases to take something from, in the order they are to be tried.
+
+    Args:
+        options: whose something is taken.
+        scene: where it goes; its own person lends only if there is nobody else.
+        classes: label values that are taken; cases without them are passed by, but for
+            ``pairs=ordered``.
+        rng: the only source of randomness.
+        count: how many with ``pairs=any``; the others name one.
+    """
+
+    def holds(case_id: str) -> bool:
+        return bool(mask_of(_labels(scene.room, case_id), classes).any())
+
+    others = scene.room.others(scene.case.subject)
+    others = tuple(i for i in others if i != scene.case.id) or others
+    if options.pairs == "ordered":
+        turn = scene.index if scene.turn is None else scene.turn
+        return [others[(bisect_left(others, scene.case.id) + turn) % len(others)]]
+    if options.pairs == "nearest":
+        seen = set(looked_at(scene.room)).intersection(others) or set(others)
+        nearest = _nearest(scene, [i for i in sorted(seen) if holds(i)])[: options.among]
+        return [nearest[int(rng.integers(len(nearest)))]] if nearest else []
+    drawn = (others[i] for i in rng.permutation(len(others)).tolist())
+    return list(islice(filter(holds, islice(drawn, TRIES)), count))
+
+
+def draw_plane(
+    room: Room, case_id: str, classes: Sequence[int], depth: float | None, rng: np.random.Generator
+) -> int | None:
+    """Draw a slice of a training case that holds chosen classes; None in a space of no slices.
+
+    Slices are drawn by the voxels they hold, those at about the same depth rather than others.
+
+    Args:
+        room: the training cases.
+        case_id: whose.
+        classes: label values it is to hold; if none does, any slice is drawn.
+        depth: relative coordinate sought; None makes all depths alike.
+        rng: the only source of randomness.
+    """
+    if room.space.grid != "slice":
+        return None
+    weights = mask_of(_labels(room, case_id), classes).sum(axis=(1, 2)).astype(float)
+    if not weights.any():
+        weights[:] = 1
+    if depth is not None:
+        frame = whole_frame(room, case_id)
+        at = (np.arange(len(weights)) + 0.5 - frame.low[0]) / frame.size[0]
+        weights *= np.exp(-np.square((at - depth) / DEPTH) / 2) + 1e-3
+    return int(rng.choice(len(weights), p=weights / weights.sum()))
+
+
+def put(lent: LabelArray, shift: Sequence[int], shape: Sequence[int]) -> LabelArray:
+    """Labels moved by whole voxels into another array; what falls beyond it is lost.
+
+    Args:
+        lent: int16 (D, H, W) or (H, W).
+        shift: where its first voxel comes to lie.
+        shape: of the new array.
+    """
+    out = np.zeros(tuple(shape), np.int16)
+    there, here = [], []
+    for by, length, size in zip(shift, lent.shape, out.shape, strict=True):
+        first, last = max(by, 0), min(by + length, size)
+        there.append(slice(first, max(first, last)))
+        here.append(slice(first - by, max(first, last) - by))
+    out[tuple(there)] = lent[tuple(here)]
+    return out
+
+
+def _labels(room: Room, case_id: str) -> LabelArray:
+    return room.label_map(case_id)
+
+
+# -- whose body is most alike ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A body's size in mm, and which cells of its box it fills."""
+
+    size: tuple[float, ...]
+    cells: Mask
+
+    @classmethod
+    def of(cls, body: Mask, spacing: Sequence[float]) -> _Shape:
+        cut = body[bounding_box(body)] if body.any() else np.ones_like(body)
+        at = [((np.arange(CELLS) + 0.5) / CELLS * n).astype(int) for n in cut.shape]
+        size = tuple(float(n * mm) for n, mm in zip(cut.shape, spacing, strict=True))
+        return cls(size, cut[np.ix_(*at)])
+
+    def overlap(self, other: _Shape) -> float:
+        """Overlap over union in cells, middle on middle."""
+        size = [max(pair) for pair in zip(self.size, other.size, strict=True)]
+        mine, theirs = self.on(size), other.on(size)
+        return float((mine & theirs).sum() / max((mine | theirs).sum(), 1))
+
+    def on(self, size: Sequence[float]) -> Mask:
+        """In cells of a box of that size in mm, in its middle."""
+        out, index = np.ones((2 * CELLS,) * len(size), bool), []
+        for axis, (own, length) in enumerate(zip(self.size, size, strict=True)):
+            at = ((np.arange(2 * CELLS) + 0.5) / (2 * CELLS) - 0.5) * length / own + 0.5
+            within = ((at >= 0) & (at < 1)).reshape(
+                [-1 if a == axis else 1 for a in range(out.ndim)]
+            )
+            out &= within
+            index.append(np.clip((at * CELLS).astype(int), 0, CELLS - 1))
+        return np.asarray(out & self.cells[np.ix_(*index)])
+
+
+def _nearest(scene: Scene, others: Sequence[str]) -> list[str]:
+    """Other cases, the most alike body first."""
+    room, own = scene.room, _own_shape(scene)
+    return sorted(others, key=lambda i: own.overlap(_shape_of(room, i)), reverse=True)
+
+
+def alike(one: Scene, other: Scene) -> float:
+    """How alike two scenes' bodies are, 0 to 1: overlap over union, middle on middle."""
+    return _own_shape(one).overlap(_own_shape(other))
+
+
+def _shape_of(room: Room, case_id: str) -> _Shape:
+    spacing = _spacing(room)
+    return room.learnt(
+        f"shape of {case_id}", lambda r: _Shape.of(body_of(whole(r, case_id)), spacing)
+    )
+
+
+def _spacing(room: Room) -> tuple[float, ...]:
+    """Of what ``whole`` gives, mm along D, H, W."""
+    return (room if room.space.grid == "resample" else room.source).schema.spacing
+
+
+def _own_shape(scene: Scene) -> _Shape:
+    spacing = _spacing(scene.room)
+    if at_hand(scene):
+        return _shape_of(scene.room, scene.case.id)
+    if not scene.room.space.cuts or not scene.placement.corner:
+        return _Shape.of(scene.body, spacing)
+    return _Shape.of(np.ones(scene.shape, bool), spacing)

@@ -1,0 +1,126 @@
+"""Clip: foreground only where a body is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.conditions.case_pool import Scene
+from gansynth.conditions.edits.moving import keeps_classes
+from gansynth.core.edit import Edit, EditOptions
+from gansynth.core.geometry import Mask
+from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+
+
+class ClipOptions(EditOptions):
+    """Where foreground may lie."""
+
+    margin_mm: float = Field(
+        0.0, ge=0, le=200, description="least distance of foreground from the body's edge, mm"
+    )
+    border: bool = Field(
+        False,
+        description="the array's border is an edge too; right for whole images, wrong for crops, "
+        "where foreground runs on beyond it",
+    )
+    to: Literal["labels", "image"] = Field(
+        "labels",
+        description="labels: the body is what is not labelled outside (-1); image: what the case's "
+        "image shows, too, as of skull-stripped brains",
+    )
+
+
+class Clip(Edit):
+    """Keeps foreground in the largest connected body of voxels that are not ``OUTSIDE``.
+
+    Meant for the end of a chain: earlier edits may have pushed labels into a detached scrap of
+    the body, or so close to its edge as no case has them. Foreground elsewhere becomes background;
+    context stays. Where the data has no ``OUTSIDE``, the body is the whole array, unless the image
+    is asked (``to``).
+    """
+
+    name: ClassVar[str] = "clip"
+    Options: ClassVar[type[EditOptions]] = ClipOptions
+    options: ClipOptions
+
+    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
+        """Find the margin to use; no randomness.
+
+        Returns:
+            ``margin_mm``: the one asked for, halved until every class keeps at least 30 % of its
+            voxels (8 tries, the last one without a margin), or None to clip nothing.
+        """
+        asked = self.options.margin_mm
+        margins = [asked * 0.5**k for k in range(7)] if asked > 0 else []
+        for margin in (*margins, 0.0):
+            params = {"margin_mm": margin, "border": self.options.border}
+            if keeps_classes(labels, self.apply(labels, schema, params)):
+                return params
+        return {"margin_mm": None, "border": self.options.border}
+
+    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
+        """See ``Edit.apply``."""
+        margin = params["margin_mm"]
+        if margin is None:
+            return labels.copy()
+        body = _largest_body(labels != OUTSIDE)
+        if margin > 0:
+            body = _inner(body, margin, schema, border=params["border"])
+        return np.where((labels > 0) & ~body, np.int16(0), labels)
+
+    def draw_in(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
+    ) -> dict[str, Any]:
+        """See ``draw``, of what lies in the body that the image shows, if that is asked for."""
+        if self.options.to == "labels":
+            return self.draw(labels, schema, rng)
+        return {**self.draw(_shown(labels, scene), schema, rng), "to": "image"}
+
+    def apply_in(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
+    ) -> LabelArray:
+        """See ``apply``, likewise."""
+        if params.get("to") == "image":
+            labels = _shown(labels, scene)
+        return self.apply(labels, schema, params)
+
+
+def _shown(labels: LabelArray, scene: Scene) -> LabelArray:
+    """Labels without foreground beyond the body that the image shows.
+
+    Where the case itself has foreground there is body, too. An image that is body all over shows
+    none (a crop within an organ): nothing is taken away.
+    """
+    outside, space = ~scene.body & (scene.labels <= 0), scene.room.space
+    beyond = space.padding(scene.shape, scene.placement) if scene.placement.corner else None
+    if not (outside if beyond is None else outside & ~beyond).any():
+        return labels
+    return np.where((labels > 0) & outside, np.int16(0), labels)
+
+
+def _largest_body(inside: Mask) -> Mask:
+    """The largest of the bodies that hang together by faces."""
+    from scipy.ndimage import label
+
+    if inside.all():
+        return inside
+    bodies, count = label(inside)
+    if count <= 1:
+        return inside
+    sizes = np.bincount(bodies.ravel())
+    sizes[0] = 0
+    return np.asarray(bodies == sizes.argmax())
+
+
+def _inner(body: Mask, margin: float, schema: Schema, *, border: bool) -> Mask:
+    """Voxels of a body whose centre lies farther than ``margin`` mm from any centre beyond it."""
+    from scipy.ndimage import distance_transform_edt
+
+    padded = np.pad(body, 1, constant_values=not border)
+    if padded.all():
+        return body
+    distance = distance_transform_edt(padded, sampling=schema.spacing)
+    return np.asarray(distance[tuple(slice(1, -1) for _ in body.shape)] > margin)

@@ -1,0 +1,238 @@
+"""Interpolate: a shape between the case's own and another's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from gansynth.conditions.case_pool import Scene
+from gansynth.conditions.edits.borrowing import (
+    Borrowing,
+    BorrowOptions,
+    Loan,
+    draw_plane,
+    lend,
+    lenders,
+)
+from gansynth.conditions.edits.moving import chosen_classes, close_left, keeps_classes
+from gansynth.conditions.edits.nesting import keeps_nesting
+from gansynth.conditions.frames import depth_of, frame_of
+from gansynth.core.edit import EditOptions
+from gansynth.core.geometry import (
+    Mask,
+    Matrix,
+    affine_coordinates,
+    bounding_box,
+    centroid,
+    mask_of,
+    pull_labels,
+)
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.data.connected_components import Parts
+
+WEAKER = (1.0, 0.5, 0.25, 0.125)
+"""Shares of the drawn weight that are tried, in order."""
+TURN = np.cos(np.deg2rad(60))
+"""Cosine of the widest angle that a principal axis is turned by."""
+
+
+class InterpolateOptions(BorrowOptions):
+    """Between whose shapes, and where between."""
+
+    low: float = Field(0.2, ge=0, le=1, description="smallest weight of the other's shape")
+    high: float = Field(0.8, ge=0, le=1, description="largest weight of the other's shape")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> InterpolateOptions:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}, expected low <= high")
+        return self
+
+
+class Interpolate(Borrowing):
+    """Shapes between two people's by signed distances (Raya and Udupa 1990), class by class.
+
+    The other's shape is first brought onto the case's: centroid on centroid, turned along with its
+    principal axes, or as it lies in its body, whichever overlaps most. Distances to the border of
+    every class, of background too, are then mixed, and the class that a voxel lies deepest in wins.
+    A weight of 0 gives the case's own shape, of 1 the other's. A mixture that breaks a class into
+    more pieces than both people have, that bares a nested one, or all but loses one, is drawn again
+    nearer to the own shape; if none is good, nothing is changed.
+    """
+
+    name: ClassVar[str] = "interpolate"
+    Options: ClassVar[type[EditOptions]] = InterpolateOptions
+    options: InterpolateOptions
+
+    def draw_in(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
+    ) -> dict[str, Any]:
+        """Draw ``weight``, whose shape (``donor``, ``plane``); ``matrix`` brings it here."""
+        chosen = chosen_classes(self.name, self.options.classes, schema)
+        classes = chosen or list(schema.foreground)
+        own = np.where(mask_of(labels, classes), labels, np.int16(0))
+        weight = float(rng.uniform(self.options.low, self.options.high))
+        tries = 0
+        for donor in lenders(self.options, scene, classes, rng) if own.any() else ():
+            plane = draw_plane(scene.room, donor, classes, depth_of(scene), rng)
+            loan = lend(scene.room, donor, plane, classes)
+            if set(np.unique(loan.labels)) != set(np.unique(own)) | {0}:
+                continue
+            matrix, centre = _aligned(own, loan, schema, scene)
+            params: dict[str, Any] = {"classes": chosen, "donor": donor, "plane": plane}
+            params |= {"matrix": matrix.tolist(), "centre": list(centre)}
+            other = _brought(loan, params, own.shape)
+            mixer = _Mixer(own, other, schema.spacing)
+            for share in WEAKER:
+                tries += 1
+                params |= {"strength": share, "tries": tries, "weight": weight * share}
+                after = _written(labels, mixer(weight * share), params, schema, scene)
+                if _good(labels, own, loan, after):
+                    return params
+        return {"strength": 0.0, "tries": tries}
+
+    def apply_in(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
+    ) -> LabelArray:
+        """See ``Edit.apply_in``."""
+        if params["strength"] == 0:
+            return labels.copy()
+        classes = params["classes"] or schema.foreground
+        own = np.where(mask_of(labels, classes), labels, np.int16(0))
+        loan = lend(scene.room, params["donor"], params["plane"], classes)
+        mixer = _Mixer(own, _brought(loan, params, own.shape), schema.spacing)
+        return _written(labels, mixer(params["weight"]), params, schema, scene)
+
+
+class _Mixer:
+    """Mixes two label maps of one shape; distances are measured once."""
+
+    def __init__(self, own: LabelArray, other: LabelArray, spacing: Sequence[float]) -> None:
+        self.box = bounding_box((own > 0) | (other > 0), margin=1)
+        self.shape = own.shape
+        a, b = own[self.box], other[self.box]
+        self.values = np.unique(np.concatenate([np.unique(a), np.unique(b), [0]]))
+        self.ends = [
+            np.stack([_signed(cut == value, spacing) for value in self.values]) for cut in (a, b)
+        ]
+
+    def __call__(self, weight: float) -> LabelArray:
+        mixed = (1 - weight) * self.ends[0] + weight * self.ends[1]
+        out = np.zeros(self.shape, np.int16)
+        out[self.box] = self.values[mixed.argmin(axis=0)]
+        return out
+
+
+def _signed(mask: Mask, spacing: Sequence[float]) -> FloatArray:
+    """Distance in mm to the border of a mask: below 0 inside, above 0 outside."""
+    far = float(np.linalg.norm(np.multiply(mask.shape, spacing)))
+    if mask.all() or not mask.any():
+        return np.full(mask.shape, -far if mask.any() else far, np.float32)
+    return _to_border(~mask, spacing) - _to_border(mask, spacing)
+
+
+def _to_border(mask: Mask, spacing: Sequence[float]) -> FloatArray:
+    """Distance in mm of a mask's voxels to where it ends, half a voxel before what lies beyond.
+
+    Without that half, small weights would change nothing and larger ones too much at once.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    away, there = distance_transform_edt(mask, sampling=spacing, return_indices=True)
+    half = np.zeros(mask.shape)
+    for axis, mm in enumerate(spacing):
+        here = np.arange(mask.shape[axis]).reshape(
+            [-1 if a == axis else 1 for a in range(mask.ndim)]
+        )
+        half += np.square((there[axis] - here) * mm**2)
+    half = np.sqrt(half) / np.maximum(away, 1e-9) / 2
+    return np.asarray(np.where(mask, away - half, 0), np.float32)
+
+
+def _written(
+    labels: LabelArray,
+    mixed: LabelArray,
+    params: Mapping[str, Any],
+    schema: Schema,
+    scene: Scene,
+) -> LabelArray:
+    """The labels with the mixed shape in the place of their own, within the body."""
+    own = mask_of(labels, params["classes"] or schema.foreground)
+    left = close_left(labels, own, own, schema.spacing)
+    within = (labels != OUTSIDE) & (scene.body | own)
+    return np.where((mixed > 0) & within, mixed, left)
+
+
+def _good(labels: LabelArray, own: LabelArray, loan: Loan, after: LabelArray) -> bool:
+    """Whether classes are kept, nested as before, and in no more pieces than in both cases."""
+
+    def pieces(found: LabelArray, value: int) -> int:
+        return int(Parts.of(found == value).sizes.size)
+
+    values = np.unique(own[own > 0]).tolist()
+    return (
+        keeps_classes(labels, after)
+        and keeps_nesting(labels, after)
+        and all(pieces(after, v) <= max(pieces(own, v), pieces(loan.labels, v)) for v in values)
+    )
+
+
+# -- bringing one shape onto another --------------------------------------------------------------
+
+
+def _aligned(
+    own: LabelArray, loan: Loan, schema: Schema, scene: Scene
+) -> tuple[Matrix, tuple[float, ...]]:
+    """The pull (n, n + 1) about a centre, in voxels, with which the loan overlaps most."""
+    here, there = own > 0, loan.labels > 0
+    middle, other = np.array(centroid(here)), np.array(centroid(there))
+    mm = np.array(schema.spacing)
+    turned = np.diag(1 / mm) @ _turn(here, there, mm) @ np.diag(mm)
+    at_same = loan.frame.voxels(frame_of(scene).relative(middle[None]))[0]
+    pulls = [
+        (np.eye(len(mm)), np.rint(other - middle)),
+        (turned, other - middle),
+        (np.eye(len(mm)), np.rint(at_same - middle)),
+    ]
+    centre = tuple(float(c) for c in middle)
+    matrices = [np.column_stack(pull) for pull in pulls]
+    return max(matrices, key=lambda m: _overlap(here, there, m, centre)), centre
+
+
+def _overlap(here: Mask, there: Mask, matrix: Matrix, centre: tuple[float, ...]) -> float:
+    """Dice of a mask and another one pulled onto it."""
+    lent = there.astype(np.int16)
+    pulled = pull_labels(lent, affine_coordinates(here.shape, matrix, centre)) > 0
+    both = int(here.sum()) + int(pulled.sum())
+    return 2 * float((here & pulled).sum()) / both
+
+
+def _turn(here: Mask, there: Mask, mm: Matrix) -> Matrix:
+    """The rotation (n, n), in mm, from one mask's principal axes to another's."""
+    axes = [_axes(mask, mm) for mask in (here, there)]
+    best = np.eye(len(mm))
+    if axes[0] is None or axes[1] is None:
+        return best
+    for signs in product((1.0, -1.0), repeat=len(mm)):
+        turn = axes[1] @ np.diag(signs) @ axes[0].T
+        if np.linalg.det(turn) > 0 and np.all(np.diag(axes[0].T @ turn @ axes[0]) >= TURN):
+            return np.asarray(turn)
+    return best
+
+
+def _axes(mask: Mask, mm: Matrix) -> Matrix | None:
+    """Principal axes (n, n) in columns; None of a mask too flat to have them all."""
+    points = np.argwhere(mask) * mm
+    if len(points) <= len(mm):
+        return None
+    return np.asarray(np.linalg.eigh(np.cov(points.T))[1])
+
+
+def _brought(loan: Loan, params: Mapping[str, Any], shape: Sequence[int]) -> LabelArray:
+    """The loan in the scene's array, int16; 0 elsewhere."""
+    pull = affine_coordinates(shape, np.array(params["matrix"]), params["centre"])
+    return pull_labels(loan.labels, pull)

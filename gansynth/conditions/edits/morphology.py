@@ -1,0 +1,309 @@
+"""What enlarging and shrinking share: a volume that comes out as asked, by distance in mm.
+
+A body grows where the distance to it is least, and shrinks where that to its surroundings is, by
+as many voxels as the volume asks for; so lines grow by the same millimetres as balls. Growth takes
+background and, of a nested body, what is around it; of a nested body that shrinks the class around
+it takes the place. Classes that are wrapped in others stay wrapped, and bodies stay apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from gansynth.conditions.edits.moving import (
+    chosen_classes,
+    fill_nearest,
+    keeps_classes,
+    settle_context,
+    settle_image,
+)
+from gansynth.conditions.edits.nesting import (
+    beside,
+    classes_around,
+    keeps_nesting,
+    nested_bodies,
+    wrapped_classes,
+)
+from gansynth.core.edit import Edit, EditOptions
+from gansynth.core.geometry import Mask, bounding_box, mask_of
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.data.connected_components import Parts
+
+if TYPE_CHECKING:
+    from gansynth.conditions.case_pool import Scene
+
+Indices = tuple[npt.NDArray[np.intp], ...]
+STRENGTHS = tuple(0.5**k for k in range(8))
+ROUNDS = 6
+"""How often voxels that came to lie apart from their body are sought elsewhere."""
+CRUMB = 0.1
+"""Pieces of less than that share of the largest one do not stay alone where a body shrinks."""
+SMOOTH = 2.0
+"""Width of the Gaussian, voxels, by which of voxels as near the more enclosed go first."""
+
+
+class GrowingOptions(EditOptions):
+    """Whose volume is changed."""
+
+    classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="label values to change; None takes the whole foreground"
+    )
+
+
+class Growing(Edit):
+    """An edit that changes the volume of chosen classes by a drawn factor.
+
+    It is drawn evenly in the logarithm, and halved there until every class keeps at least 30 % of
+    its voxels (less only if that was asked for) and no wrapped class is laid bare; after 8 tries it
+    is ``strength`` 0: no change.
+    """
+
+    Options: ClassVar[type[EditOptions]] = GrowingOptions
+    options: GrowingOptions
+
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest factor on volumes that the options ask for."""
+        raise NotImplementedError
+
+    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw ``factor`` on the volume (2D: on the area), in any body.
+
+        Raises:
+            UsageFault: if the options name a class the schema lacks.
+        """
+        return self._draw(labels, schema, rng, None)
+
+    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
+        """See ``Edit.apply``."""
+        return self._apply(labels, schema, params, None)
+
+    def apply_context(
+        self, context: LabelArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
+    ) -> LabelArray:
+        """Changed voxels take the context of the nearest one that has their new label."""
+        after = self._apply(labels, schema, params, None)
+        return settle_context(context, after, after != labels, schema.spacing)
+
+    def apply_image(
+        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
+    ) -> FloatArray:
+        """Changed voxels show what lies as far behind the border of their new label."""
+        after = self._apply(labels, schema, params, None)
+        return settle_image(image, after, after != labels, schema.spacing)
+
+    def draw_in(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
+    ) -> dict[str, Any]:
+        """``draw``, within the scene's body."""
+        return self._draw(labels, schema, rng, scene.body)
+
+    def apply_in(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
+    ) -> LabelArray:
+        """``apply``, within the scene's body."""
+        return self._apply(labels, schema, params, scene.body)
+
+    def apply_context_in(
+        self,
+        context: LabelArray,
+        labels: LabelArray,
+        schema: Schema,
+        params: Mapping[str, Any],
+        scene: Scene,
+    ) -> LabelArray:
+        """``apply_context``, within the scene's body."""
+        after = self._apply(labels, schema, params, scene.body)
+        return settle_context(context, after, after != labels, schema.spacing)
+
+    def _draw(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, body: Mask | None
+    ) -> dict[str, Any]:
+        classes = chosen_classes(self.name, self.options.classes, schema)
+        chosen = mask_of(labels, classes or schema.foreground)
+        if not chosen.any():
+            return {"strength": 0.0, "tries": 0}
+        low, high = self.bounds()
+        log_factor = rng.uniform(math.log(low), math.log(high))
+        for tries, strength in enumerate(STRENGTHS, start=1):
+            factor = math.exp(strength * log_factor)
+            params = {"strength": strength, "tries": tries, "classes": classes, "factor": factor}
+            after = self._apply(labels, schema, params, body)
+            if keeps_classes(labels, after, chosen, factor) and keeps_nesting(labels, after):
+                return params
+        return {"strength": 0.0, "tries": len(STRENGTHS)}
+
+    def _apply(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], body: Mask | None
+    ) -> LabelArray:
+        if params["strength"] == 0:
+            return labels.copy()
+        chosen = mask_of(labels, params["classes"] or schema.foreground)
+        return change_volume(labels, chosen, params["factor"], schema.spacing, body)
+
+
+def change_volume(
+    labels: LabelArray,
+    chosen: Mask,
+    factor: float,
+    spacing: Sequence[float],
+    body: Mask | None = None,
+) -> LabelArray:
+    """Grow or shrink some voxels as one body, as far as there is room.
+
+    Args:
+        labels: int16 (D, H, W) or (H, W); not written to.
+        chosen: bool of the same shape, voxels of whole classes or parts above background.
+        factor: on their number.
+        spacing: voxel size in mm.
+        body: where foreground may grow; None for everywhere but ``OUTSIDE``.
+    """
+    count = round((factor - 1) * int(chosen.sum()))
+    if count > 0:
+        return _grow(labels, chosen, count, spacing, body)
+    return _shrink(labels, chosen, -count, spacing) if count < 0 else labels.copy()
+
+
+def _grow(
+    labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[float], body: Mask | None
+) -> LabelArray:
+    free = labels != OUTSIDE if body is None else body & (labels != OUTSIDE)
+    inner = mask_of(labels, wrapped_classes(labels))
+    around = mask_of(labels, classes_around(labels, _filled(chosen)))
+    out, volume = labels.copy(), count * float(np.prod(spacing))
+    # A ball whose volume that is reaches farther than any body grows by it in the open.
+    reach = max(volume ** (1 / labels.ndim), 2 * max(spacing))
+    while True:
+        box = bounding_box(chosen, margin=math.ceil(reach / min(spacing)) + 1)
+        all_of_it = chosen[box].shape == chosen.shape
+        limit = np.inf if all_of_it else reach
+        given = (labels[box], chosen[box], free[box], inner[box], around[box])
+        found = _growth(*given, count, spacing, limit)
+        if all_of_it or int((found > 0).sum()) == count:
+            out[box][found > 0] = found[found > 0]
+            return out
+        reach *= 2
+
+
+def _growth(
+    labels: LabelArray,
+    chosen: Mask,
+    free: Mask,
+    inner: Mask,
+    around: Mask,
+    count: int,
+    spacing: Sequence[float],
+    reach: float,
+) -> LabelArray:
+    """What new voxels hold, at most ``count`` of them within ``reach`` mm; 0 elsewhere."""
+    from scipy.ndimage import binary_propagation
+
+    solid = _filled(chosen)
+    distance, index = _distance(solid, spacing)
+    value, wrapped = labels[index], inner[index]
+    bodies = Parts.of(solid).numbered
+    nested = nested_bodies(labels, bodies)[bodies[index]]
+    bare = labels == 0
+    allowed = (around & nested & ~(wrapped & beside(bare))) | (bare & ~wrapped)
+    allowed &= free & ~solid & (distance <= reach) & ~_between(bodies, index)
+    order = _order(distance, solid, allowed)
+    taken = np.zeros(labels.shape, bool)
+    whole = np.ones((3,) * labels.ndim, bool)
+    for _ in range(ROUNDS):
+        taken[:] = False
+        taken.ravel()[order[:count]] = True
+        held = binary_propagation(solid, whole, mask=solid | taken)
+        loose = taken & ~held
+        taken &= held
+        if not loose.any():
+            break
+        order = order[~loose.ravel()[order]]
+    return np.where(taken, value, np.int16(0))
+
+
+def _shrink(labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[float]) -> LabelArray:
+    from scipy.ndimage import maximum_position
+
+    box = bounding_box(chosen, margin=1)
+    cut, own = labels[box], chosen[box]
+    solid = _filled(own)
+    found = Parts.of(solid)
+    bodies = found.numbered
+    nested = nested_bodies(cut, bodies)
+    outer = cut == 0
+    if nested.any():
+        outer |= mask_of(cut, classes_around(labels, _filled(chosen)))
+    outer &= ~solid
+    if not outer.any():
+        return labels.copy()
+    depth, index = _distance(outer, spacing)
+    fill = np.where(nested[bodies], cut[index], np.int16(0))
+    inner = mask_of(cut, wrapped_classes(labels))
+    may = own & ~((fill == 0) & beside(inner & ~own))
+    for deepest in maximum_position(np.where(own, depth, -1), bodies, found.numbers):
+        may[deepest] = False  # a small one is not to vanish beside a large one
+    taken = _worn(solid, may, _order(depth, ~solid, may), count)
+    after = np.where(taken, fill, cut)
+    bare = own & ~taken & inner & beside(taken & (fill == 0))
+    skin = own & ~inner
+    out = labels.copy()
+    out[box] = np.where(bare, fill_nearest(cut, bare, skin, spacing), after)
+    return out
+
+
+def _worn(solid: Mask, may: Mask, order: npt.NDArray[np.intp], count: int) -> Mask:
+    """The first voxels of an order; crumbs that would break off go before all others."""
+    taken = np.zeros(solid.shape, bool)
+    for _ in range(ROUNDS):
+        taken[:] = False
+        taken.ravel()[order[:count]] = True
+        rest = Parts.of(solid & ~taken)
+        held = np.isin(rest.numbers, np.unique(rest.numbered[solid & ~may]))
+        crumbs = rest.numbers[~held & (rest.sizes < CRUMB * rest.sizes.max(initial=0))]
+        if not crumbs.size:
+            return taken
+        first = np.isin(rest.numbered.ravel()[order], crumbs)
+        order = np.concatenate([order[first], order[~first]])
+    taken |= np.isin(rest.numbered, crumbs)
+    return taken
+
+
+def _between(bodies: npt.NDArray[np.int32], index: Indices) -> Mask:
+    """Voxels at which bodies would grow together: a neighbour is nearer to another body."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    if bodies.max(initial=0) < 2:
+        return np.zeros(bodies.shape, bool)
+    nearest = bodies[index]
+    return np.asarray(maximum_filter(nearest, 3) != minimum_filter(nearest, 3))
+
+
+def _filled(mask: Mask) -> Mask:
+    from scipy.ndimage import binary_fill_holes
+
+    box, out = bounding_box(mask), mask.copy()
+    out[box] = binary_fill_holes(mask[box])
+    return out
+
+
+def _distance(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.float64], Indices]:
+    """Distance in mm to the nearest voxel of a mask, and which voxel that is."""
+    from scipy.ndimage import distance_transform_edt
+
+    distance, index = distance_transform_edt(~mask, sampling=spacing, return_indices=True)
+    return np.asarray(distance), tuple(index)
+
+
+def _order(distance: npt.NDArray[np.float64], solid: Mask, may: Mask) -> npt.NDArray[np.intp]:
+    """Flat indices of voxels, the nearest first; of those as near, the most enclosed."""
+    from scipy.ndimage import gaussian_filter
+
+    enclosed = gaussian_filter(solid.astype(np.float32), SMOOTH, mode="nearest")
+    voxels = np.flatnonzero(may)
+    keys = (-enclosed.ravel()[voxels], distance.ravel()[voxels])
+    return np.asarray(voxels[np.lexsort(keys)])

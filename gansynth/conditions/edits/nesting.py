@@ -1,0 +1,92 @@
+"""Which classes lie within which in a label map, and whether that stays so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.geometry import Mask, bounding_box, mask_of
+from gansynth.core.schema import OUTSIDE, LabelArray
+
+Slices = tuple[slice, ...]
+
+
+def wrapped_classes(labels: LabelArray) -> tuple[int, ...]:
+    """Classes that touch other foreground, and no background: by faces, ``OUTSIDE`` aside.
+
+    An enhancing rim in a core in its oedema; no class that lies beside another one.
+    """
+    box = bounding_box(labels > 0, margin=1)
+    cut = labels[box]
+    bare: set[int] = set()
+    within: set[int] = set()
+    for here, there in facing(cut.ndim):
+        solid, beside = cut[here], cut[there]
+        bare.update(np.unique(solid[(solid > 0) & (beside == 0)]).tolist())
+        within.update(np.unique(solid[(solid > 0) & (beside > 0) & (solid != beside)]).tolist())
+    return tuple(sorted(within - bare))
+
+
+def keeps_nesting(before: LabelArray, after: LabelArray) -> bool:
+    """Whether no class that was wrapped in others has come to touch background."""
+    wrapped = wrapped_classes(before)
+    if not wrapped:
+        return True
+    inner = mask_of(after, wrapped)
+    box = bounding_box(inner, margin=1)
+    inner, bare = inner[box], after[box] == 0
+    return not any((inner[here] & bare[there]).any() for here, there in facing(after.ndim))
+
+
+def beside(mask: Mask) -> Mask:
+    """A mask and all voxels that touch it, be it by a corner."""
+    from scipy.ndimage import binary_dilation, generate_binary_structure
+
+    around = generate_binary_structure(mask.ndim, mask.ndim)
+    return np.asarray(binary_dilation(mask, around))
+
+
+def nested_bodies(labels: LabelArray, bodies: npt.NDArray[np.integer]) -> Mask:
+    """Which bodies have more than half of their faces on foreground of other bodies or none.
+
+    Args:
+        labels: int16 (D, H, W) or (H, W); 0 where a body is.
+        bodies: the number of each voxel's body, 0 where there is none.
+
+    Returns:
+        Bool, by number.
+    """
+    faces = np.zeros((2, int(bodies.max(initial=0)) + 1))
+    for here, there in facing(labels.ndim):
+        edge = (bodies[here] > 0) & (bodies[there] == 0) & (labels[there] != OUTSIDE)
+        touched = (labels[there][edge] > 0).astype(np.intp)
+        np.add.at(faces, (touched, bodies[here][edge]), 1)
+    return np.asarray(faces[1] > faces[0])
+
+
+def classes_around(labels: LabelArray, solid: Mask) -> list[int]:
+    """Classes that touch a body and have less than half of their own faces on it.
+
+    What lies within a leaky ring has most of its faces on the ring, what lies around it has not.
+    """
+    box = bounding_box(labels > 0, margin=1)
+    cut, body = np.where(solid, np.int16(0), labels)[box], solid[box]
+    size = max(int(cut.max(initial=0)), 0) + 1
+    all_, on_it = np.zeros(size), np.zeros(size)
+    for here, there in facing(cut.ndim):
+        edge = (cut[here] > 0) & (cut[here] != cut[there]) & (cut[there] != OUTSIDE)
+        own = cut[here][edge]
+        all_ += np.bincount(own, minlength=size)
+        on_it += np.bincount(own[body[there][edge]], minlength=size)
+    return np.flatnonzero((on_it > 0) & (2 * on_it < all_)).tolist()
+
+
+def facing(ndim: int) -> Iterator[tuple[Slices, Slices]]:
+    """Views of an array that pair each voxel with its neighbour, each axis both ways."""
+    for axis in range(ndim):
+        lead = (slice(None),) * axis
+        low, high = (*lead, slice(None, -1)), (*lead, slice(1, None))
+        yield low, high
+        yield high, low

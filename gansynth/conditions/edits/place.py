@@ -1,0 +1,148 @@
+"""Place: lesions moved to where training cases have theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.conditions.case_pool import Scene
+from gansynth.conditions.edits.moving import chosen_classes
+from gansynth.conditions.edits.pieces import (
+    PieceOptions,
+    cut_by_crop,
+    lesions,
+    pull_image,
+    taken,
+    unchanged,
+)
+from gansynth.conditions.frames import depth_of, frame_of
+from gansynth.conditions.location_prior import PlacementPrior, anywhere
+from gansynth.core.edit import EditOptions, SceneEdit
+from gansynth.core.geometry import Mask
+from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.data.lesion_parts import Part
+
+DRAWS = 64
+"""Places that are drawn for a lesion until there is room at one."""
+
+
+class PlaceOptions(PieceOptions):
+    """Which lesions, and to where."""
+
+    each: bool = Field(False, description="every connected lesion to a place of its own")
+    where: Literal["prior", "anywhere"] = Field(
+        "prior", description="prior: where training cases have theirs; anywhere in the body"
+    )
+
+
+class Place(SceneEdit):
+    """Moves lesions to places where there is room: in the body, off other foreground.
+
+    Size and shape stay as they are. A lesion that finds no room stays where it is, and so does one
+    that a crop cuts off.
+    """
+
+    name: ClassVar[str] = "place"
+    Options: ClassVar[type[EditOptions]] = PlaceOptions
+    options: PlaceOptions
+
+    def draw_in(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
+    ) -> dict[str, Any]:
+        """Draw ``shifts``, in voxels, of the lesions; zeros of those that stay."""
+        chosen, each = chosen_classes(self.name, self.options.classes, schema), self.options.each
+        found = lesions(labels, schema, chosen, each)
+        if not found or not scene.body.any():
+            return unchanged("no lesion, or no body")
+        draw = self._drawer(scene, chosen, schema, rng)
+        now, shifts = labels, []
+        for part in found:
+            shifts.append([0] * labels.ndim)
+            if cut_by_crop(part, scene):
+                continue
+            left = taken(now, part)
+            room = scene.body & (left == 0)
+            least = float(scene.body[part.box][part.mask].mean())
+            for _ in range(DRAWS):
+                shift = np.rint(np.subtract(draw(), part.centroid)).astype(int).tolist()
+                if _has_room(part, shift, room, left == 0, least):
+                    shifts[-1], now = shift, _placed(left, part, shift)
+                    break
+        if not np.any(shifts):
+            return unchanged("no room elsewhere")
+        return {"strength": 1.0, "classes": chosen, "each": each, "shifts": shifts}
+
+    def apply_in(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
+    ) -> LabelArray:
+        """See ``Edit.apply_in``."""
+        if params["strength"] == 0:
+            return labels.copy()
+        now = labels
+        for part, shift in _moves(labels, schema, params):
+            now = _placed(taken(now, part), part, shift)
+        return now
+
+    def apply_image(
+        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
+    ) -> FloatArray:
+        """Every voxel of the image goes along with the lesion that has landed nearest to it."""
+        if params["strength"] == 0:
+            return image
+        landed, pulls = np.zeros(labels.shape, np.int16), []
+        found = lesions(labels, schema, params["classes"], params["each"])
+        for number, (part, shift) in enumerate(zip(found, params["shifts"], strict=True), 1):
+            here, there = _boxes(part, shift)
+            landed[there][part.mask[here]] = number
+            matrix = np.column_stack([np.eye(labels.ndim), np.negative(shift)])
+            pulls.append((matrix, (0.0,) * labels.ndim))
+        return pull_image(image, landed, pulls, schema.spacing)
+
+    def _drawer(
+        self, scene: Scene, chosen: list[int] | None, schema: Schema, rng: np.random.Generator
+    ) -> Callable[[], tuple[int, ...]]:
+        if self.options.where == "anywhere":
+            return lambda: anywhere(scene.body, rng)
+        prior = PlacementPrior.learn(scene.room, chosen)
+        frame, depth = frame_of(scene), depth_of(scene)
+        return lambda: prior.draw(scene.body, rng, frame=frame, depth=depth)
+
+
+def _moves(
+    labels: LabelArray, schema: Schema, params: Mapping[str, Any]
+) -> list[tuple[Part, list[int]]]:
+    found = lesions(labels, schema, params["classes"], params["each"])
+    return [pair for pair in zip(found, params["shifts"], strict=True) if any(pair[1])]
+
+
+def _boxes(part: Part, shift: list[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """What of a moved part lies in the array: within the part's box, and in the array."""
+    here, there = [], []
+    for cut, by, length in zip(part.box, shift, part.shape, strict=True):
+        first, last = max(cut.start + by, 0), min(cut.stop + by, length)
+        there.append(slice(first, max(first, last)))
+        here.append(slice(first - cut.start - by, max(first, last) - cut.start - by))
+    return tuple(here), tuple(there)
+
+
+def _has_room(part: Part, shift: list[int], room: Mask, free: Mask, least: float) -> bool:
+    """Whether a moved part lies in the array, off others, and no less in the body than before."""
+    if not any(shift):
+        return False
+    here, there = _boxes(part, shift)
+    if part.mask[here].shape != part.labels.shape:
+        return False
+    inside = free[there][part.mask], room[there][part.mask]
+    return bool(inside[0].all() and inside[1].mean() >= least)
+
+
+def _placed(left: LabelArray, part: Part, shift: list[int]) -> LabelArray:
+    """Labels with a part at its new place, as far as that is free."""
+    out = left.copy()
+    here, there = _boxes(part, shift)
+    written = (part.labels[here] > 0) & (left[there] == 0)
+    out[there] = np.where(written, part.labels[here], out[there])
+    return out

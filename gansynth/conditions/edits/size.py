@@ -1,0 +1,212 @@
+"""Size: lesions as large as training cases have them, or rather small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.edits.moving import chosen_classes, keeps_classes
+from gansynth.conditions.edits.nesting import keeps_nesting
+from gansynth.conditions.edits.pieces import (
+    LEAST,
+    PieceOptions,
+    Pull,
+    cut_by_crop,
+    lesions,
+    pull_image,
+    taken,
+    unchanged,
+)
+from gansynth.conditions.frames import looked_at, whole
+from gansynth.core.edit import EditOptions, SceneEdit
+from gansynth.core.geometry import Matrix, affine_coordinates, pull_labels
+from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.data.lesion_parts import Part
+from gansynth.runtime.options import Needs
+
+TRIES = 8
+"""Sizes that are drawn for a lesion until there is room for one."""
+SPREAD = 0.1
+"""Standard deviation of the logarithm of a volume around one that a training case has."""
+KEPT = 0.7
+"""Least share of a resized lesion that must have room."""
+PLANES = 16
+"""Slices of a case whose lesions are measured."""
+
+
+class SizeOptions(PieceOptions):
+    """Which lesions, and which sizes."""
+
+    needs: ClassVar[Needs] = {"bias": "like=small"}
+
+    like: Literal["training", "small"] = Field(
+        "training",
+        description="sizes as the training cases' lesions have them; small: small ones more often",
+    )
+    bias: float = Field(
+        1.0, ge=0, le=4, description="of like=small: sizes are drawn by volume to minus this power"
+    )
+    each: bool = Field(True, description="every connected lesion by itself; no: all as one")
+    max_factor: float = Field(
+        3.0, gt=1, le=8, description="longest factor on lengths, and one over it the shortest"
+    )
+    min_mm3: float = Field(
+        0.0, ge=0, description="lesions of less mm^3 (2D: mm^2) stay, and do not count as sizes"
+    )
+
+
+class Size(SceneEdit):
+    """Scales lesions about their centroids, nested classes together, to sizes drawn for them.
+
+    A lesion grows within the body and around other foreground; one that has no room for a drawn
+    size, or would lose a class, gets another size, and stays as it is if none will do. One that a
+    crop cuts off stays too: its size is not known.
+    """
+
+    name: ClassVar[str] = "size"
+    Options: ClassVar[type[EditOptions]] = SizeOptions
+    options: SizeOptions
+
+    def draw_in(
+        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
+    ) -> dict[str, Any]:
+        """Draw ``factors`` on lengths, one for each lesion; 1 of those that stay."""
+        asked = self.options
+        chosen = chosen_classes(self.name, asked.classes, schema)
+        found = lesions(labels, schema, chosen, asked.each)
+        sizes = learnt_sizes(scene.room, chosen, asked.each)
+        sizes = sizes[sizes >= asked.min_mm3]
+        if not found or not sizes.size:
+            return unchanged("no lesion here, or none in training cases")
+        weights = sizes ** -(asked.bias if asked.like == "small" else 0.0)
+        now, factors = labels, []
+        for part in found:
+            factors.append(1.0)
+            if cut_by_crop(part, scene) or part.volume < asked.min_mm3:
+                continue
+            left = taken(now, part)
+            for _ in range(TRIES):
+                drawn = rng.choice(sizes, p=weights / weights.sum())
+                factor = self._factor(part, drawn * np.exp(SPREAD * rng.standard_normal()))
+                if _has_room(part, factor, left, scene):
+                    factors[-1], now = factor, _resized(left, part, factor, scene)
+                    break
+        if factors == [1.0] * len(factors):
+            return unchanged("no room")
+        return {"strength": 1.0, "classes": chosen, "each": asked.each, "factors": factors}
+
+    def apply_in(
+        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
+    ) -> LabelArray:
+        """See ``Edit.apply_in``."""
+        if params["strength"] == 0:
+            return labels.copy()
+        now = labels
+        found = lesions(labels, schema, params["classes"], params["each"])
+        for part, factor in zip(found, params["factors"], strict=True):
+            if factor != 1:
+                now = _resized(taken(now, part), part, factor, scene)
+        return now
+
+    def apply_image(
+        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
+    ) -> FloatArray:
+        """Every voxel of the image is scaled along with the resized lesion nearest to it."""
+        if params["strength"] == 0:
+            return image
+        landed, pulls = np.zeros(labels.shape, np.int16), []
+        found = lesions(labels, schema, params["classes"], params["each"])
+        for number, (part, factor) in enumerate(zip(found, params["factors"], strict=True), 1):
+            box, cut = _scaled(part, factor)
+            landed[box][cut > 0] = number
+            pulls.append(_pull(part, factor))
+        return pull_image(image, landed, pulls, schema.spacing)
+
+    def _factor(self, part: Part, volume: float) -> float:
+        limit = self.options.max_factor
+        factor = (volume / part.volume) ** (1 / len(part.shape))
+        return float(np.clip(factor, 1 / limit, limit))
+
+
+def learnt_sizes(room: Room, classes: Sequence[int] | None, each: bool) -> Matrix:
+    """Volumes in mm^3 (2D: areas in mm^2) of training cases' lesions, sorted: float64 (N,).
+
+    Args:
+        room: the training cases; at most ``frames.LOOKED_AT`` of them are looked at.
+        classes: label values of lesions; None takes the whole foreground.
+        each: every connected lesion by itself; else all of a case, or of a slice, as one.
+    """
+    chosen = sorted(classes or room.schema.foreground)
+
+    def learn(room: Room) -> Matrix:
+        found: list[float] = []
+        for case_id in looked_at(room):
+            for labels in _maps(room, case_id, chosen):
+                parts = lesions(labels, room.schema, chosen, each)
+                found += [part.volume for part in parts if part.voxels >= LEAST]
+        return np.sort(np.array(found, np.float64))
+
+    return room.learnt(f"sizes of {chosen}, each {each}", learn)
+
+
+def _maps(room: Room, case_id: str, classes: Sequence[int]) -> list[LabelArray]:
+    """A case's label map, or those of some of its slices that hold the classes."""
+    labels = whole(room, case_id).labels
+    if labels is None:
+        return []
+    if room.space.grid != "slice":
+        return [labels]
+    planes = np.flatnonzero(np.isin(labels, list(classes)).any(axis=(1, 2)))
+    steps = np.linspace(0, len(planes) - 1, min(PLANES, len(planes))).round().astype(int)
+    return [labels[plane] for plane in planes[steps].tolist()]
+
+
+def _pull(part: Part, factor: float) -> Pull:
+    n = len(part.shape)
+    return np.column_stack([np.eye(n) / factor, np.zeros(n)]), part.centroid
+
+
+def _scaled(part: Part, factor: float) -> tuple[tuple[slice, ...], LabelArray]:
+    """A part scaled about its centroid: where in the array, and its labels there."""
+    box = []
+    for cut, centre, length in zip(part.box, part.centroid, part.shape, strict=True):
+        first = int(np.floor(centre + factor * (cut.start - 1 - centre)))
+        last = int(np.ceil(centre + factor * (cut.stop - centre))) + 1
+        box.append(slice(min(max(first, 0), length - 1), max(min(last, length), 1)))
+    starts = np.array([s.start for s in box])
+    shift = starts - [s.start for s in part.box]
+    matrix = np.column_stack([np.eye(len(box)) / factor, shift])
+    shape = [s.stop - s.start for s in box]
+    pull = affine_coordinates(shape, matrix, tuple(np.array(part.centroid) - starts))
+    return tuple(box), pull_labels(part.labels, pull)
+
+
+def _written(
+    left: LabelArray, part: Part, factor: float, scene: Scene
+) -> tuple[tuple[slice, ...], LabelArray, LabelArray]:
+    """Where a scaled part lies, its labels there, and those of them that have room."""
+    box, cut = _scaled(part, factor)
+    own = np.zeros(part.shape, bool)
+    own[part.box] = part.mask
+    free = own[box] & (left[box] >= 0) | (left[box] == 0) & scene.body[box]
+    return box, cut, np.where(free, cut, np.int16(0))
+
+
+def _has_room(part: Part, factor: float, left: LabelArray, scene: Scene) -> bool:
+    box, cut, written = _written(left, part, factor, scene)
+    if factor == 1 or np.count_nonzero(written) < KEPT * np.count_nonzero(cut):
+        return False
+    volume = factor ** len(part.shape)
+    kept = keeps_classes(part.labels, written, part.mask, volume)
+    return kept and keeps_nesting(part.labels, np.where(written > 0, written, left[box]))
+
+
+def _resized(left: LabelArray, part: Part, factor: float, scene: Scene) -> LabelArray:
+    box, _, written = _written(left, part, factor, scene)
+    out = left.copy()
+    out[box] = np.where(written > 0, written, out[box])
+    return out

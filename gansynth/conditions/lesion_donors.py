@@ -1,0 +1,319 @@
+"""A lesion cut out of a case together with its image, and edited with it.
+
+It is cut from the whole case, with a margin around it, so that what edits do to it is not cut off
+by a crop's border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.edits.moving import Move
+from gansynth.conditions.frames import looked_at
+from gansynth.core.edit import Edit
+from gansynth.core.geometry import Mask, bounding_box, mask_of
+from gansynth.core.resample import crop_pad
+from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
+from gansynth.core.space import Placement
+from gansynth.data.lesion_parts import parts
+
+GROWS = 0.15
+"""The margin on each side is that share of the lesion's extent wider than asked for."""
+OWN = 1 / 3
+"""Share of a voxel that must be of a class for the image to show the class there."""
+OTHER = 0.6
+"""From that share of lesion on, an image shows lesion where the labels have none."""
+CUBIC: Literal[3] = 3
+"""Order of the splines that images are interpolated by: linearly, half of the grain would go."""
+WHOLLY = 0.99
+"""Known voxels are those that are pulled from known ones alone."""
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A lesion with its surroundings.
+
+    Attributes:
+        labels: int16 (D, H, W) or (H, W): the lesion alone, 0 elsewhere.
+        image: float32 (C, ...).
+        known: bool, where the image shows this lesion or a body that has no other.
+        case: whose it is; of id and subject only.
+        centre: of the lesion's voxels, in the whole case's (of a slice: the slice's).
+    """
+
+    labels: LabelArray
+    image: FloatArray
+    known: Mask
+    case: Case
+    centre: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which lesion to cut out, and how.
+
+    Attributes:
+        case_id: a training case.
+        slice_index: of a space of slices.
+        part: number of the connected part; None for all.
+        classes: label values of lesions.
+        into: label values of what surrounds lesions, besides 0.
+        margin_mm: around it.
+    """
+
+    case_id: str
+    slice_index: int | None
+    part: int | None
+    classes: tuple[int, ...]
+    into: tuple[int, ...]
+    margin_mm: float
+
+    def __call__(self, room: Room) -> Donor:
+        """Cut it out of the whole case."""
+        case = room.uncut(self.case_id, self.slice_index)
+        assert case.labels is not None, "donors are labelled"
+        lesion = self._lesion(case.labels, room.schema)
+        corner, size = self._box(lesion > 0, room.schema.spacing)
+        around = mask_of(case.labels, (0, *self.into)) | (lesion > 0)
+        held = np.argwhere(lesion > 0)
+        return Donor(
+            labels=crop_pad(lesion, corner, size, 0),
+            image=_edge_padded(case.image, corner, size),
+            known=crop_pad(around, corner, size, False),
+            case=case,
+            centre=tuple(held.mean(axis=0).tolist()),
+        )
+
+    def _lesion(self, labels: LabelArray, schema: Schema) -> LabelArray:
+        if self.part is not None:
+            return parts(labels, schema, self.classes)[self.part].whole()
+        return np.where(mask_of(labels, self.classes), labels, np.int16(0))
+
+    def _box(self, mask: Mask, spacing: Sequence[float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        corner, size = [], []
+        for side, mm in zip(bounding_box(mask), spacing, strict=True):
+            extent = side.stop - side.start
+            margin = int(np.ceil(self.margin_mm / mm + GROWS * extent)) + 1
+            corner.append(side.start - margin)
+            size.append(extent + 2 * margin)
+        return tuple(corner), tuple(size)
+
+
+class Changing:
+    """A label map on which edits are drawn or replayed, with an image that goes along.
+
+    The image is moved when it is first asked for: most lesions that are tried are not taken. Beside
+    it go, as channels, where it is known and which share of each voxel is of which class, so that
+    afterwards it is known what the image shows, whatever the edits have done to it.
+
+    Args:
+        scene: the labels before any edit, and their image.
+        known: bool, where the image is of use.
+
+    Attributes:
+        labels: as edited so far.
+        steps: edits with their parameters.
+    """
+
+    def __init__(self, scene: Scene, known: Mask) -> None:
+        self.scene, self.schema = scene, scene.room.schema
+        self.labels = scene.labels
+        self.values = (0, *self.schema.foreground)
+        self.steps: list[dict[str, Any]] = []
+        self._known = known
+        self._done: list[tuple[Edit, Mapping[str, Any], LabelArray]] = []
+
+    def draw(self, edits: Sequence[Edit], rng: np.random.Generator) -> Changing:
+        """Draw and apply edits in order."""
+        for edit in edits:
+            if edit.options.share < 1 and rng.random() >= edit.options.share:
+                continue
+            self._apply(edit, edit.draw_in(self.labels, self.schema, rng, self.scene))
+        return self
+
+    def replay(self, edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]) -> Changing:
+        """Apply recorded edits in order."""
+        for step in steps:
+            self._apply(edits[step["edit"]], step["params"])
+        return self
+
+    def _apply(self, edit: Edit, params: Mapping[str, Any]) -> None:
+        self._done.append((edit, params, self.labels))
+        self.labels = edit.apply_in(self.labels, self.schema, params, self.scene)
+        self.steps.append({"edit": edit.name, "params": dict(params)})
+
+    @property
+    def touches(self) -> bool:
+        """Whether foreground reaches a face of the array."""
+        box = bounding_box(self.labels > 0)
+        ends = zip(box, self.labels.shape, strict=True)
+        return any(part.start == 0 or part.stop == length for part, length in ends)
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether all edits move labels and image alike, so that the image shows the labels."""
+        return all(
+            isinstance(edit, Move)
+            and type(edit).apply is Move.apply
+            and type(edit).apply_image is Move.apply_image
+            and params.get("classes") is None
+            for edit, params, _ in self._done
+        )
+
+    @cached_property
+    def _stack(self) -> FloatArray:
+        """Image, where it is known and, unless that is plain, the share of each class."""
+        image, labels = self.scene.case.image, self.scene.labels
+        shown = [] if self.together else [labels == value for value in self.values]
+        stack = np.stack([*image, self._known, *shown], dtype=np.float32)
+        pull: FloatArray | None = None
+        for edit, params, before in self._done:
+            if isinstance(edit, Move) and type(edit).apply_image is Move.apply_image:
+                if params["strength"] != 0:
+                    own = edit.coordinates(before.shape, self.schema, params)
+                    pull = own if pull is None else _composed(pull, own)
+                continue
+            stack, pull = _pulled(stack, pull, len(image)), None
+            stack = edit.apply_image(stack, before, self.schema, params)
+        return _pulled(stack, pull, len(image))
+
+    @property
+    def image(self) -> FloatArray:
+        """As it has gone along: float32 (C, ...)."""
+        return self._stack[: len(self.scene.case.image)]
+
+    @property
+    def known(self) -> Mask:
+        """Voxels that come from known ones, and show no lesion that the labels lack."""
+        known = self._stack[len(self.scene.case.image)] >= WHOLLY
+        if self.together:
+            return np.asarray(known)
+        shown = self._shares[1:].sum(axis=0)
+        return np.asarray(known & ((self.labels > 0) | (shown < OTHER)))
+
+    @property
+    def shown(self) -> LabelArray:
+        """Which class the image shows: the labels' own wherever it can be said to."""
+        if self.together:
+            return self.labels
+        likeliest = np.array(self.values, np.int16)[self._shares.argmax(axis=0)]
+        for value, share in zip(self.values, self._shares, strict=True):
+            likeliest[(self.labels == value) & (share >= OWN)] = value
+        found: LabelArray = likeliest
+        return found
+
+    @property
+    def _shares(self) -> FloatArray:
+        return self._stack[len(self.scene.case.image) + 1 :]
+
+
+def _composed(first: FloatArray, then: FloatArray) -> FloatArray:
+    """Two pulls, one after the other, as one: interpolating once keeps an image's grain."""
+    from scipy.ndimage import map_coordinates
+
+    return np.stack([map_coordinates(axis, then, order=1, mode="nearest") for axis in first])
+
+
+def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArray:
+    """Channels pulled through a map of space: images by cubic splines, the masks after them
+    linearly.
+    """
+    if pull is None:
+        return stack
+    from scipy.ndimage import map_coordinates
+
+    out = np.empty_like(stack)
+    for number, channel in enumerate(stack):
+        order: Literal[1, 3] = CUBIC if number < images else 1
+        moved = map_coordinates(channel, pull, order=order, mode="nearest")
+        # Splines overshoot at sharp edges.
+        out[number] = np.clip(moved, channel.min(), channel.max())
+    return out
+
+
+def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
+    """The image brought to show the edited labels, and where it is known.
+
+    Args:
+        change: all edits applied.
+        seed: of the noise where a class is filled in.
+
+    Returns:
+        float32 (C, ...), and bool: where it is of use. The edited lesion always is.
+    """
+    import torch
+
+    from gansynth.data.blending import dress
+
+    image, shown = change.image, change.shown
+    lesion = change.labels > 0
+    if change.together:
+        return image, np.asarray(change.known | lesion)
+    missing = lesion & (shown != change.labels)
+    known = np.asarray(change.known | lesion)
+    if not missing.any():
+        return image, known
+    values = change.schema.foreground
+    lacking = set(np.unique(change.labels[missing]).tolist()) - set(np.unique(shown).tolist())
+    means = deviations = np.zeros((len(values), len(image)), np.float32)
+    if lacking:
+        means, deviations = class_statistics(change.scene.room)
+    noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
+    filled = dress(
+        torch.from_numpy(change.labels.astype(np.int64))[None],
+        torch.from_numpy(np.ascontiguousarray(image))[None],
+        torch.from_numpy(shown.astype(np.int64))[None],
+        values,
+        torch.from_numpy(means),
+        deviations=torch.from_numpy(deviations),
+        noise=torch.from_numpy(noise)[None],
+    )
+    return filled[0].numpy(), known
+
+
+def class_statistics(room: Room) -> tuple[FloatArray, FloatArray]:
+    """Mean and deviation of each foreground class over training cases; learnt once for a room.
+
+    Returns:
+        Two float32 arrays (classes, C), in the generator's intensities; 0 for a class without any
+        voxel.
+    """
+    return room.learnt("statistics of classes", _statistics)
+
+
+def _statistics(room: Room) -> tuple[FloatArray, FloatArray]:
+    values, space = room.schema.foreground, replace(room.space, grid="native", size=())
+    sums = np.zeros((3, len(values), len(room.schema.channels)))
+    for case_id in looked_at(room):
+        resampled = room.space.grid == "resample"
+        case = room.uncut(case_id) if resampled else space.to_generator(room.cache(case_id))
+        if case.labels is None:
+            continue
+        for row, value in enumerate(values):
+            held = case.image[:, case.labels == value].astype(np.float64)
+            sums[:, row] += held.shape[1], held.sum(axis=1), np.square(held).sum(axis=1)
+    count = np.maximum(sums[0], 1)
+    means = sums[1] / count
+    spread = np.sqrt(np.maximum(sums[2] / count - means**2, 0))
+    return means.astype(np.float32), spread.astype(np.float32)
+
+
+def scene_of(donor: Donor, index: int, room: Room) -> Scene:
+    """Where a donor's lesion is edited: its own array, which is all body."""
+    case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
+    shape = donor.labels.shape
+    return Scene(case, Placement(), shape, index, room, seen=lambda: np.ones(shape, bool))
+
+
+def _edge_padded(image: FloatArray, corner: Sequence[int], size: Sequence[int]) -> FloatArray:
+    """A cut, with the case's border going on beyond it."""
+    for axis, (first, length) in enumerate(zip(corner, size, strict=True), start=1):
+        at = np.clip(np.arange(first, first + length), 0, image.shape[axis] - 1)
+        image = np.take(image, at, axis=axis)
+    return image

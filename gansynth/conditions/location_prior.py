@@ -1,0 +1,230 @@
+"""Where lesions lie in training cases, as a density over another body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.conditions.case_pool import Room, body_of
+from gansynth.conditions.frames import LOOKED_AT, Frame, looked_at, whole, whole_frame
+from gansynth.core.geometry import Mask, Matrix
+from gansynth.data.lesion_parts import parts
+
+KERNEL = 0.04
+"""Widest kernel around each centre: its standard deviation, as a share of the body's length."""
+CLOSEST = 0.1
+"""Share of a class's boxes that lie nearer to the body's outline than others may."""
+FLOOR = 0.05
+"""Share of the density that is even over the body: nowhere in it is impossible."""
+DRAWS = 64
+"""Draws around learnt centres for one that lies in the body."""
+
+
+@dataclass(frozen=True)
+class PlacementPrior:
+    """Centres of lesions, relative to the box around the body.
+
+    Attributes:
+        centres: float64 (N, n) with n the axes of whole cases, (N, 3) for slices too; 0 to 1
+            within the body's box. Without any (N = 0), every place is alike.
+        clearance: how far from the body's outline lesions stay, in lengths of that box.
+    """
+
+    centres: Matrix
+    clearance: float = 0.0
+
+    @classmethod
+    def learn(cls, room: Room, classes: Sequence[int] | None = None) -> PlacementPrior:
+        """Learn from (at most ``frames.LOOKED_AT``) training cases, once for each room.
+
+        A lesion is a connected part of the chosen classes together; parts of less than a tenth of
+        the case's largest are left out, so that crumbs do not outvote what they fell off.
+
+        Args:
+            room: the training cases; nothing else is opened.
+            classes: label values of lesions; None takes the whole foreground.
+        """
+        chosen = tuple(sorted(classes or room.schema.foreground))
+        return room.learnt(f"placement prior of {chosen}", lambda r: cls(_centres(r, chosen)))
+
+    @classmethod
+    def learn_boxes(cls, room: Room, label: int) -> PlacementPrior:
+        """Learn from boxes of a class, of ``frames.LOOKED_AT`` training cases that have some.
+
+        Args:
+            room: the training cases; nothing else is opened.
+            label: number of the class in ``Schema.box_classes``.
+        """
+        return room.learnt(f"placement prior of boxes {label}", lambda r: _of_boxes(r, label))
+
+    def kernel(self, ndim: int) -> Matrix:
+        """Standard deviation of the kernel (ndim,), in lengths of the body's box.
+
+        Scott's rule (Scott 1992, 6.2), no wider than ``KERNEL``: where lesions of a class lie
+        close together (in the pituitary), so do those that are drawn.
+        """
+        count = max(len(self.centres), 1)
+        spread = self.centres[:, -ndim:].var(axis=0) if len(self.centres) else np.zeros(ndim)
+        deviation = np.sqrt((count * spread + KERNEL**2) / (count + 1))
+        return np.asarray(np.minimum(KERNEL, deviation * count ** (-1 / (ndim + 4))))
+
+    def allowed(self, depth: Matrix) -> Mask:
+        """Where in a body lesions may lie.
+
+        Args:
+            depth: of each voxel, as ``depths`` gives it.
+        """
+        return np.asarray((depth > 0) & (depth >= self.clearance))
+
+    def spread(
+        self, count: int, ndim: int, rng: np.random.Generator, *, depth: float | None = None
+    ) -> Matrix:
+        """Draw relative coordinates (count, ndim), in the body or not; ``depth`` as below."""
+        points, weights = self._at(ndim, depth)
+        if not len(points):
+            return rng.random((count, ndim))
+        picked = points[rng.choice(len(points), count, p=weights / weights.sum())]
+        return picked + self.kernel(ndim) * rng.standard_normal(picked.shape)
+
+    def density(
+        self, body: Mask, *, frame: Frame | None = None, depth: float | None = None
+    ) -> npt.NDArray[np.float64]:
+        """How likely a lesion's centre is at each voxel of a body.
+
+        Args:
+            body: bool (D, H, W) or (H, W), where centres may lie.
+            frame: box around the whole body in the array's voxels (``frames.frame_of(scene)``);
+                that around ``body`` if None.
+            depth: of a slice, ``frames.depth_of(scene)``: lesions at about that depth count. None
+                counts those of all slices alike.
+
+        Returns:
+            float64 of the body's shape, 0 beyond it, with a sum of 1 (0 if the body is empty).
+        """
+        points, weights = self._at(body.ndim, depth)
+        counts = np.zeros(body.shape)
+        frame = frame or Frame.of(body)
+        voxels = np.rint(frame.voxels(points)).astype(int)
+        inside = ((voxels >= 0) & (voxels < body.shape)).all(axis=1)
+        np.add.at(counts, tuple(voxels[inside].T), weights[inside])
+        learnt = np.where(body, _smooth(counts, self.kernel(body.ndim) * frame.size), 0.0)
+        even = body / max(int(body.sum()), 1)
+        total = learnt.sum()
+        return np.asarray(even if not total else FLOOR * even + (1 - FLOOR) / total * learnt)
+
+    def draw(
+        self,
+        body: Mask,
+        rng: np.random.Generator,
+        *,
+        frame: Frame | None = None,
+        depth: float | None = None,
+    ) -> tuple[int, ...]:
+        """Draw a voxel of a body by its ``density``.
+
+        Args:
+            body: bool (D, H, W) or (H, W), not empty.
+            rng: the only source of randomness.
+            frame: see ``density``.
+            depth: see ``density``.
+        """
+        frame = frame or Frame.of(body)
+        if len(self.centres) and rng.random() >= FLOOR:
+            spread = self.spread(DRAWS, body.ndim, rng, depth=depth)
+            voxels = np.rint(frame.voxels(spread)).astype(int)
+            inside = ((voxels >= 0) & (voxels < body.shape)).all(axis=1)
+            for voxel in voxels[inside].tolist():
+                if body[tuple(voxel)]:
+                    return tuple(voxel)
+        return anywhere(body, rng)
+
+    def _at(self, ndim: int, depth: float | None) -> tuple[Matrix, Matrix]:
+        """Centres (N, ndim) and their weights (N,)."""
+        if self.centres.shape[1] == ndim:
+            return self.centres, np.ones(len(self.centres))
+        weights = np.ones(len(self.centres))
+        if depth is not None and len(weights):
+            away = np.square((self.centres[:, 0] - depth) / KERNEL) / 2
+            weights = np.exp(away.min() - away)
+        return self.centres[:, 1:], weights
+
+
+def anywhere(body: Mask, rng: np.random.Generator) -> tuple[int, ...]:
+    """A voxel of a mask that is not empty, each alike."""
+    found = np.flatnonzero(body)
+    return tuple(int(i) for i in np.unravel_index(found[rng.integers(found.size)], body.shape))
+
+
+def depths(body: Mask, frame: Frame) -> Matrix:
+    """How deep voxels lie in a body: float64 of its shape, 0 beyond it; in lengths of its box.
+
+    The array's border is no outline; in a body that fills the array all are infinitely deep.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if body.all():
+        return np.full(body.shape, np.inf)
+    return np.asarray(distance_transform_edt(body, sampling=1 / frame.size))
+
+
+def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]:
+    """The ellipsoid that fills a box: the box's voxels in an array, and which of them are its.
+
+    Lesions are round, the corners of their boxes are something else.
+
+    Args:
+        row: ``min..., max...``.
+        shape: of the array.
+    """
+    n = len(shape)
+    low = np.clip(np.floor(row[:n]), 0, np.array(shape) - 1).astype(int)
+    high = np.clip(np.ceil(row[n:]), low + 1, shape).astype(int)
+    at = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    middle, half = (row[:n] + row[n:]) / 2, (row[n:] - row[:n]) / 2
+    grid = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in at), indexing="ij"), -1)
+    inside: Mask = (((grid + 0.5 - middle) / half) ** 2).sum(-1) <= 1
+    return at, inside if inside.any() else np.ones_like(inside)
+
+
+def _of_boxes(room: Room, label: int) -> PlacementPrior:
+    rows, free, cases = [np.empty((0, room.source.schema.ndim))], [], 0
+    first = looked_at(room)
+    for case_id in (*first, *sorted(set(room.ids) - set(first))):
+        case = whole(room, case_id)
+        held = None if case.boxes is None else case.boxes.coords[case.boxes.labels == label]
+        if held is None or not len(held):
+            continue
+        body = body_of(case)
+        frame = Frame.of(body)
+        deep = depths(body, frame)
+        for row in held.astype(np.float64):
+            at, inside = ball_in(row, body.shape)
+            rows.append(frame.relative((row[: body.ndim] + row[body.ndim :])[None] / 2 - 0.5))
+            free.append(float(deep[at][inside].min()))
+        cases += 1
+        if cases == LOOKED_AT:
+            break
+    known = [depth for depth in free if np.isfinite(depth)]
+    return PlacementPrior(np.concatenate(rows), float(np.quantile(known, CLOSEST)) if known else 0)
+
+
+def _smooth(counts: Matrix, sigma: Matrix) -> Matrix:
+    from scipy.ndimage import gaussian_filter
+
+    return np.asarray(gaussian_filter(counts, sigma, mode="constant")) if counts.any() else counts
+
+
+def _centres(room: Room, classes: Sequence[int]) -> Matrix:
+    rows = [np.empty((0, room.source.schema.ndim))]
+    for case_id in looked_at(room):
+        labels = whole(room, case_id).labels
+        if labels is None:
+            continue
+        found = parts(labels, room.source.schema, classes)
+        centres = [one.centroid for one in found if one.voxels * 10 >= found[0].voxels]
+        if centres:
+            rows.append(whole_frame(room, case_id).relative(np.array(centres)))
+    return np.concatenate(rows)

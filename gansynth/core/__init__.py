@@ -1,0 +1,1 @@
+"""What everything speaks of: schema, space, contracts of plugins, ratio, lineage, the registry."""

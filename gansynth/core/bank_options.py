@@ -1,0 +1,141 @@
+"""How a bank is kept supplied: how large it is, and how fast it is renewed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gansynth.runtime.errors import UsageFault
+
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+OVERHEAD = 0.02
+"""Share by which a producer may slow its host down, if nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class BankSize:
+    """How large a bank is: one of these.
+
+    Attributes:
+        samples: a number of samples.
+        times: so many samples for each training case.
+        bytes: bytes on the bank's file system at most.
+    """
+
+    samples: int | None = None
+    times: float | None = None
+    bytes: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> BankSize:
+        """Read ``64`` (samples), ``3x`` (samples for each training case) or ``2GB``.
+
+        Raises:
+            UsageFault: the text is none of these.
+        """
+        if re.fullmatch(r"\d+", text) and int(text) > 0:
+            return cls(samples=int(text))
+        if (match := re.fullmatch(r"(\d+(?:\.\d+)?)x", text)) and float(match[1]) > 0:
+            return cls(times=float(match[1]))
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?i?B)", text, re.IGNORECASE):
+            size = int(float(match[1]) * _BYTES[match[2].upper()])
+            if size > 0:
+                return cls(bytes=size)
+        raise UsageFault(
+            f"--bank-size {text!r}: expected a number of samples (64), of samples for each "
+            "training case (3x), or bytes (2GB, 512MiB)"
+        )
+
+    def __str__(self) -> str:
+        if self.times is not None:
+            return f"{self.times:g}x"
+        return str(self.samples) if self.bytes is None else f"{self.bytes}B"
+
+    def capacity(self, cases: int, sample_bytes: int) -> int:
+        """Samples the bank holds.
+
+        Args:
+            cases: training cases.
+            sample_bytes: bytes one sample takes at most.
+
+        Raises:
+            UsageFault: the bytes have no room for two samples.
+        """
+        if self.samples is not None:
+            return self.samples
+        if self.times is not None:
+            return max(1, round(self.times * cases))
+        assert self.bytes is not None
+        held = self.bytes // max(1, sample_bytes)
+        if held < 2:
+            raise UsageFault(
+                f"--bank-size {self}: holds {held} sample(s) of {sample_bytes} bytes, expected "
+                f"room for two at least: {2 * sample_bytes}B"
+            )
+        return held
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How fast a live bank is renewed: one of these; the default is an overhead of 2 %.
+
+    Attributes:
+        reuse: how often each sample is drawn, on average, before it is replaced.
+        refresh: seconds in which the whole bank is replaced once.
+        overhead: share by which the producer may slow the host's training steps down; how much it
+            may work is derived from that, by measuring.
+    """
+
+    reuse: float | None = None
+    refresh: float | None = None
+    overhead: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [v for v in (self.reuse, self.refresh, self.overhead) if v is not None]
+        if len(given) > 1:
+            raise UsageFault("--reuse, --refresh and --overhead exclude each other; give one")
+        if not given:
+            object.__setattr__(self, "overhead", OVERHEAD)
+
+    @classmethod
+    def parse(cls, reuse: str | None, refresh: str | None, overhead: str | None) -> Pacing:
+        """Read ``--reuse 4``, ``--refresh 10min`` (s, min, h) or ``--overhead 2%``.
+
+        Raises:
+            UsageFault: more than one is given, or one is no such number.
+        """
+        return cls(
+            None if reuse is None else _positive("--reuse", reuse, r"", "draws a sample, e.g. 4"),
+            None if refresh is None else _seconds(refresh),
+            None
+            if overhead is None
+            else _positive("--overhead", overhead, r"%", "per cent, e.g. 2%") / 100,
+        )
+
+    def __str__(self) -> str:
+        if self.reuse is not None:
+            return f"each sample drawn {self.reuse:g} times"
+        if self.refresh is not None:
+            return f"renewed every {self.refresh:g} s"
+        return f"at most {100 * (self.overhead or 0):g} % overhead"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document; ``Pacing(**doc)`` reads it back."""
+        return {"reuse": self.reuse, "refresh": self.refresh, "overhead": self.overhead}
+
+
+def _positive(option: str, text: str, unit: str, expected: str) -> float:
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?){unit}", text)
+    if match is None or float(match[1]) <= 0:
+        raise UsageFault(f"{option} {text!r}: expected a number above 0, in {expected}")
+    return float(match[1])
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h)", text)
+    if match is None or float(match[1]) <= 0:
+        raise UsageFault(f"--refresh {text!r}: expected a time, for example 90s, 10min or 1h")
+    return float(match[1]) * _SECONDS[match[2]]

@@ -1,0 +1,70 @@
+"""How far a training has come, counted in batches drawn by all its worker processes together.
+
+Workers of a host draw ahead of its training and are told nothing about epochs. So each takes a
+ticket for every batch it draws: it appends one byte to a file, and the place of that byte is the
+batch's number. No lock, nothing to repair after a crash, any way of starting processes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gansynth.runtime.errors import UsageFault
+
+
+class Clock:
+    """Counts batches; may be pickled or inherited through fork, but threads must take turns.
+
+    Args:
+        file: counted in; made at the first batch. One for each rank of a data-parallel training.
+        total: batches of the whole training, on this rank.
+        start: batches drawn by earlier sessions of it.
+    """
+
+    def __init__(self, file: Path | str, total: int, start: int = 0) -> None:
+        if total < 1 or start < 0:
+            raise UsageFault(
+                f"clock: {total} batches from {start} on; expected at least 1, from 0 on"
+            )
+        self.file = Path(file)
+        self.total, self.start = total, start
+        self._pid, self._fd = 0, -1
+
+    def tick(self) -> float:
+        """Begin a batch.
+
+        Returns:
+            The training's progress at its beginning: 0 for the first, at most 1.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self._pid != os.getpid():
+            self._open()
+        os.write(self._fd, b".")
+        # After an append the file's position of this descriptor is behind its own byte.
+        return self._progress(os.lseek(self._fd, 0, os.SEEK_CUR) - 1)
+
+    def now(self) -> float:
+        """Progress without beginning a batch."""
+        try:
+            return self._progress(self.file.stat().st_size)
+        except FileNotFoundError:
+            return self._progress(0)
+
+    def _progress(self, batches: int) -> float:
+        return min(1.0, (self.start + batches) / self.total)
+
+    def _open(self) -> None:
+        self._pid, self._fd = os.getpid(), -1
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pid": 0, "_fd": -1}
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0 and self._pid == os.getpid():
+            os.close(self._fd)

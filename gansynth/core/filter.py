@@ -1,0 +1,121 @@
+"""The Filter contract: learn from training cases what a sample ought to be, then judge samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gansynth.core.schema import Case, Condition, Sample, Schema
+from gansynth.data.batches import CaseBatches
+from gansynth.runtime.options import OptionModel
+from gansynth.runtime.progress import Reporter
+
+if TYPE_CHECKING:
+    from gansynth.conditions.case_pool import Room
+
+
+class FilterOptions(OptionModel):
+    """Base of every filter's options; unknown keys are refused."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a sample was asked to be.
+
+    Attributes:
+        condition: as the generator got it.
+        base: reads the real case that the condition was drawn of, at the same place, in the
+            generator's space; None where the sample comes from noise alone.
+        room: the training cases.
+    """
+
+    condition: Condition
+    base: Callable[[], Case] | None
+    room: Room
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a filter found.
+
+    Attributes:
+        flaw: why the sample should be kept out; nothing if it should not.
+        found: the number it was judged by, for the sample's provenance; None for none, also where
+            there was nothing to judge.
+    """
+
+    flaw: str = ""
+    found: float | None = None
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a filter may learn from.
+
+    Attributes:
+        crops: cuts training cases in the generator's space: ``crops.cut(case_id, rng)``.
+        train_ids: training cases to learn from.
+        calibration_ids: training cases, of other subjects, that the threshold is set by; never
+            held-out ones. Where there is one subject only they are ``train_ids``.
+        schema: of the generator's space.
+        size: of its arrays, in voxels.
+        device: ``cpu``, ``cuda:0``.
+        reporter: shows progress.
+    """
+
+    crops: CaseBatches
+    train_ids: Sequence[str]
+    calibration_ids: Sequence[str]
+    schema: Schema
+    size: Sequence[int]
+    device: str
+    reporter: Reporter
+
+
+class Filter(ABC):
+    """Keeps samples out of banks, for a reason.
+
+    ``learn`` is called once for a run; what it returns, and the files that it writes, are all that
+    another process needs to judge samples with ``load`` and ``flaw``, or ``judge``. No patient's
+    image is among them.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[FilterOptions]] = FilterOptions
+
+    def __init__(self, options: FilterOptions | None = None) -> None:
+        self.options = options if options is not None else self.Options()
+
+    @abstractmethod
+    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+        """Learn what a sample ought to be.
+
+        Args:
+            learning: training cases of the fold.
+            folder: for weights, if there are any; empty.
+
+        Returns:
+            JSON: thresholds, and what was measured on real cases.
+        """
+
+    @abstractmethod
+    def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
+        """Take back what ``learn`` returned and wrote."""
+
+    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+        """Judge a sample in the generator's space; this one asks ``flaw``.
+
+        Override it instead of ``flaw`` to tell what was found, or to look at what was asked.
+        """
+        return Verdict(self.flaw(sample))
+
+    def flaw(self, sample: Sample) -> str:
+        """Why a sample, in the generator's space, should be kept out; nothing if it should not.
+
+        Begin with what was found and go on with ``, expected ...``: equal beginnings are counted
+        as one reason, whatever numbers are in them.
+        """
+        raise NotImplementedError(f"filter {self.name!r}: has neither flaw nor judge")

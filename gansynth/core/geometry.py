@@ -1,0 +1,188 @@
+"""Where moved labels come from: coordinates, and looking labels up there.
+
+Every move is written as a pull: for each voxel of the result, the point of the old array (in
+voxels) whose label it takes. ``n`` is the number of spatial axes (2 or 3), ``shape`` is
+``(D, H, W)`` or ``(H, W)``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.schema import FloatArray, LabelArray
+
+Mask = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float64]
+
+
+def mask_of(labels: LabelArray, values: Sequence[int]) -> Mask:
+    """Voxels that hold one of ``values``: bool (D, H, W) or (H, W)."""
+    top = max(int(labels.max(initial=0)), *values, 0)
+    # The last entry stands for OUTSIDE: numpy reads index -1 as the end of the table.
+    table = np.zeros(top + 2, bool)
+    table[list(values)] = True
+    return np.asarray(table[labels])
+
+
+def centroid(mask: Mask) -> tuple[float, ...]:
+    """Mean position of the voxels of a mask, in voxels per axis."""
+    return tuple(float(axis.mean()) for axis in np.nonzero(mask))
+
+
+def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
+    """The smallest box around a mask, grown by ``margin`` voxels and cut at the array."""
+    box = []
+    for axis, length in enumerate(mask.shape):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        used = np.flatnonzero(mask.any(axis=others))
+        first, last = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
+        box.append(slice(max(first - margin, 0), min(last + margin, length)))
+    return tuple(box)
+
+
+def affine_coordinates(shape: Sequence[int], matrix: Matrix, centre: Sequence[float]) -> FloatArray:
+    """The pull ``matrix @ (x - centre) + centre``.
+
+    Args:
+        shape: the array's spatial shape.
+        matrix: (n, n) or (n, n + 1), the last column a translation; in voxels.
+        centre: (n,) in voxels.
+
+    Returns:
+        float32 (n, *shape), in voxels.
+    """
+    n = len(shape)
+    shift = matrix[:, n] if matrix.shape[1] > n else np.zeros(n)
+    out = np.empty((n, *shape), np.float32)
+    for i in range(n):
+        out[i] = np.float32(centre[i] + shift[i])
+        for j, length in enumerate(shape):
+            term = (matrix[i, j] * (np.arange(length) - centre[j])).astype(np.float32)
+            out[i] += term.reshape([length if axis == j else 1 for axis in range(n)])
+    return out
+
+
+def pull_labels(source: LabelArray, coordinates: FloatArray) -> LabelArray:
+    """Look labels up between voxels: each label's mask interpolated linearly, the largest wins.
+
+    Turned and deformed borders stay smooth that way: a ball's surface grows by 4 %, against 16 %
+    and loose crumbs with the nearest voxel. But a line one voxel wide would lose 40 % of its
+    volume, so around structures that thin the nearest voxel is taken. Ties go to the lower voxel:
+    a shift by half a voxel keeps every volume.
+
+    Args:
+        source: int16 (D, H, W) or (H, W), 0 and above; 0 beyond the array.
+        coordinates: float32 (n, *shape), in voxels.
+
+    Returns:
+        int16 of the coordinates' shape.
+    """
+    out = np.zeros(coordinates.shape[1:], np.int16)
+    box = bounding_box(source > 0)
+    cut = np.pad(source[box], 1)
+    near: Mask = np.ones(out.shape, bool)
+    for axis, (part, length) in enumerate(zip(box, cut.shape, strict=True)):
+        low = part.start - 1
+        near &= (coordinates[axis] > low) & (coordinates[axis] < low + length - 1)
+    targets = np.flatnonzero(near)
+    if not targets.size:
+        return out
+    lows = np.array([[part.start - 1] for part in box], np.float32)
+    points = coordinates.reshape(len(box), -1)[:, targets] - lows
+    out.ravel()[targets] = _vote(cut, points)
+    return out
+
+
+def _vote(cut: LabelArray, points: FloatArray) -> LabelArray:
+    """Labels (N,) at points (n, N) that all lie within ``cut``."""
+    cells = np.minimum(points.astype(np.intp), np.array(cut.shape)[:, None] - 2)
+    rest = points - cells
+    strides = np.array(cut.strides) // cut.itemsize
+    flat = strides @ cells
+    plain, thin = _kinds_of_cells(cut)
+    found = np.asarray(cut.ravel()[flat + strides @ (rest >= 0.5)])
+    mixed = np.flatnonzero(~(plain | thin).ravel()[flat])
+    if mixed.size:
+        found[mixed] = _weigh(cut, flat[mixed], rest[:, mixed], strides)
+    return found
+
+
+def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:
+    """Cells, named by their lower corner, that hold one label, and that touch a thin structure.
+
+    A foreground voxel is thin if no block of 2 voxels an axis around it holds its label alone.
+    """
+    lowest, highest = cut, cut
+    for axis in range(cut.ndim):
+        low, high = _neighbours(axis)
+        lowest = np.minimum(lowest[low], lowest[high])
+        highest = np.maximum(highest[low], highest[high])
+    plain = np.pad(lowest == highest, [(0, 1)] * cut.ndim)
+    thin = ~_spread(plain, 1) & (cut > 0)
+    return plain, _spread(thin, -1) if thin.any() else thin
+
+
+def _spread(mask: Mask, step: int) -> Mask:
+    """A mask and itself moved by ``step`` voxels along every combination of axes."""
+    for axis in range(mask.ndim):
+        low, high = _neighbours(axis)
+        grown = mask.copy()
+        if step > 0:
+            grown[high] |= mask[low]
+        else:
+            grown[low] |= mask[high]
+        mask = grown
+    return mask
+
+
+def _weigh(
+    cut: LabelArray, flat: npt.NDArray[np.intp], rest: FloatArray, strides: npt.NDArray[np.intp]
+) -> LabelArray:
+    """The label with the largest linear weight among a cell's corners, for N cells."""
+    corners = np.array(list(itertools.product((0, 1), repeat=cut.ndim)))
+    labels = cut.ravel()[flat + (corners @ strides)[:, None]]  # (2^n, N)
+    weights = np.ones(labels.shape, np.float32)
+    for axis in range(cut.ndim):
+        high = corners[:, axis, None] == 1
+        weights *= np.where(high, rest[axis], 1 - rest[axis])
+    # Sums over equal corners cost the same for two labels as for a hundred.
+    scores = weights.copy()
+    for a, b in itertools.combinations(range(len(corners)), 2):
+        same = labels[a] == labels[b]
+        scores[a] += weights[b] * same
+        scores[b] += weights[a] * same
+    return np.asarray(np.take_along_axis(labels, scores.argmax(axis=0)[None], axis=0)[0])
+
+
+def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Two views of an array that pair each voxel with the next one along an axis."""
+    lead = (slice(None),) * axis
+    return (*lead, slice(None, -1)), (*lead, slice(1, None))
+
+
+def nearest_index(
+    coordinates: FloatArray, shape: Sequence[int]
+) -> tuple[npt.NDArray[np.intp], Mask]:
+    """The voxel nearest to each coordinate.
+
+    Returns:
+        Flat indices into an array of ``shape``, and whether the coordinate lies within it (indices
+        of those beyond are 0).
+    """
+    flat = np.zeros(coordinates.shape[1:], np.intp)
+    within: Mask = np.ones(coordinates.shape[1:], bool)
+    for axis, length in enumerate(shape):
+        voxel = np.floor(coordinates[axis] + np.float32(0.5)).astype(np.intp)
+        within &= (voxel >= 0) & (voxel < length)
+        flat = flat * length + voxel
+    return np.where(within, flat, 0), within
+
+
+def random_direction(n: int, rng: np.random.Generator) -> Matrix:
+    """A unit vector (n,), every direction alike."""
+    vector = rng.standard_normal(n)
+    return np.asarray(vector / np.linalg.norm(vector))

@@ -1,0 +1,122 @@
+"""What a host's commands for data sets are told, and what they report.
+
+``gansynth import``, ``prepare``, ``splits`` and ``doctor`` are methods of ``Adapter``; these are
+their arguments. The command line checks ``settings`` for unknown keys, the host their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gansynth.core.source import CaseSource, SourceRequest
+    from gansynth.runtime.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command did.
+
+    Attributes:
+        document: for ``--json``.
+        lines: the same to read; none shows the document, key by key.
+        then: words of the command of gansynth to run next; none if there is no usual one.
+    """
+
+    document: Mapping[str, Any]
+    lines: Sequence[str] = ()
+    then: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """``gansynth import SOURCE HOST:WHERE``.
+
+    Attributes:
+        source: as typed, ``KIND:WHERE``; ``open`` opens it if the kind is a registered one.
+        reading: what was said of how to read it, attributes of a ``SourceRequest``: any of
+            ``fold``, ``subjects``, ``read``, ``root``.
+        where: what follows the host's name and the colon: its data set, or a folder.
+        folds: how many to write; None if nobody said.
+        seed: of every random choice.
+        settings: ``--set`` values, keys already checked against ``Adapter.import_settings``.
+        reporter: shows progress.
+    """
+
+    source: str
+    reading: Mapping[str, Any]
+    where: str
+    folds: int | None
+    seed: int
+    settings: Mapping[str, str]
+    reporter: Reporter
+
+    def open(self) -> CaseSource:
+        """The source.
+
+        Raises:
+            UsageFault: an unknown kind, or ``--read`` keys that it does not have or heed.
+            GansynthError: what the source raises.
+        """
+        from gansynth.core.source import SourceRequest
+        from gansynth.data.opening import open_source
+        from gansynth.data.reading import refuse_idle_read
+
+        request = SourceRequest.parse(self.source, **self.reading)
+        refuse_idle_read(request, request.read)
+        return open_source(request)
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """``gansynth prepare HOST:WHERE``.
+
+    Attributes:
+        request: which data set, with ``plans``, ``subjects`` and ``root`` where they were said.
+        configurations: of the host, to preprocess; none for its usual ones.
+        settings: ``--set`` values, keys already checked against ``Adapter.prepare_settings``.
+        processes: workers.
+        force: do again what is done.
+        reporter: shows progress.
+    """
+
+    request: SourceRequest
+    configurations: Sequence[str]
+    settings: Mapping[str, str]
+    processes: int
+    force: bool
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
+class SplitsRequest:
+    """``gansynth splits HOST:WHERE``.
+
+    Attributes:
+        request: which data set, with ``subjects`` and ``root`` where they were said.
+        folds: how many, at least 2.
+        seed: deals out the subjects.
+        overwrite: replace a different split.
+    """
+
+    request: SourceRequest
+    folds: int
+    seed: int
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class DoctorRequest:
+    """``gansynth doctor``, which asks every host.
+
+    Attributes:
+        root: folder of the host's folders, instead of its environment.
+        quick: leave out what takes seconds.
+        settings: of ``gansynth augment --set``, any host's; those of others are to be passed over.
+    """
+
+    root: str | None
+    quick: bool
+    settings: Mapping[str, str]

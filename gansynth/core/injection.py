@@ -1,0 +1,183 @@
+"""What enters a host's training, and what that training came to: plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import Asking
+from gansynth.core.schedule import Key, Schedule, choose_cases
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import UsageFault
+
+Mix = tuple[Ratio, Schedule]
+"""What one training is shown."""
+
+
+@dataclass(frozen=True)
+class Injection:
+    """How samples enter a host.
+
+    Attributes:
+        run: folder of the generator's run; None if an existing bank is given.
+        ratio: real:synthetic.
+        schedule: how the ratio changes while the host trains.
+        frozen: draw from a finished bank (offline augmentation) instead of one that a producer
+            keeps fresh.
+        size: how large the bank is.
+        pacing: how fast a live bank is renewed.
+        bank: folder of an existing bank to read; None makes one.
+        scratch: folder for the bank that is made; None takes shared memory, or the temporary folder
+            where that is too small.
+        edits: condition edits by name, in order; empty takes the run's own.
+        boxes: which boxes samples are asked to have (``gansynth.conditions.boxes``); None for the
+            usual ones.
+        judged: leave out samples that the generator itself finds flawed.
+        asking: what else is asked of samples, and which filters let them in.
+        seed: seeds conditions, latents, and the choice of slots.
+        device: where the producer runs: ``auto``, ``cpu``, ``cuda:1``.
+        restarts: how often in a row a producer that died is started again.
+        strict: stop at once when a synthetic sample is missing, instead of counting it.
+        keep_going: train on even if there is no synthetic sample at the start.
+        usual_augmentation: keep the host's own augmentation.
+        augment_synthetic: apply it to synthetic samples too.
+        real_in_generator_space: bring the host's real training cases through the generator's space,
+            too, so that what it loses tells real from synthetic no more.
+        nearest: on disk, take the nearest ratio that comes out where this one does not.
+    """
+
+    run: Path | None
+    ratio: Ratio
+    schedule: Schedule = field(default_factory=Schedule)
+    frozen: bool = False
+    size: BankSize = field(default_factory=lambda: BankSize(samples=64))
+    pacing: Pacing = field(default_factory=Pacing)
+    bank: Path | None = None
+    scratch: Path | None = None
+    edits: tuple[str, ...] = ()
+    boxes: str | None = None
+    judged: bool = True
+    asking: Asking = field(default_factory=Asking)
+    seed: int = 0
+    device: str = "auto"
+    restarts: int = 5
+    strict: bool = False
+    keep_going: bool = False
+    usual_augmentation: bool = True
+    augment_synthetic: bool = True
+    real_in_generator_space: bool = False
+    nearest: bool = False
+
+    def __post_init__(self) -> None:
+        self.schedule.check(self.ratio)
+        if self.ratio.p > 0 and self.run is None and self.bank is None:
+            raise UsageFault(
+                f"--ratio {self.ratio}: --generator is missing, which draws its synthetic samples; "
+                "add --generator RUN, or --bank BANK, or take --ratio 1:0"
+            )
+        if self.restarts < 0:
+            raise UsageFault(f"restarts: {self.restarts}, expected at least 0")
+
+    def plan(
+        self,
+        bank: Path | None,
+        log: Path,
+        *,
+        batches: int,
+        subjects: Mapping[Key, str],
+        done: int = 0,
+        rank: int = 0,
+    ) -> MixPlan[Key]:
+        """What a ``Mixer`` of one rank is to do.
+
+        Args:
+            bank: to draw from; None if nothing synthetic is ever drawn.
+            log: folder of this session, where draws and batches are counted.
+            batches: of the whole training, on this rank.
+            subjects: training case -> subject.
+            done: batches of earlier sessions.
+            rank: of a data-parallel training.
+        """
+        constant, tuning = self.schedule.kind == "constant", self.schedule.kind == "finetune"
+        chosen = choose_cases(subjects, self.schedule.share, self.seed) if tuning else ()
+        return MixPlan(
+            bank=bank,
+            ratio=self.ratio,
+            schedule=self.schedule,
+            clock=None if constant else Clock(log / f"batches-{rank}", batches, done),
+            chosen=chosen,
+            seed=self.seed,
+            stream=(rank, done),
+            log=log,
+            strict=self.strict,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back; paths are absolute in it."""
+        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        for key in ("run", "bank", "scratch"):
+            document[key] = None if document[key] is None else str(document[key].absolute())
+        return document | {
+            "ratio": str(self.ratio),
+            "schedule": str(self.schedule),
+            "size": str(self.size),
+            "pacing": self.pacing.to_json(),
+            "edits": list(self.edits),
+            "asking": self.asking.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Injection:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UsageFault, KeyError, TypeError: the document is none.
+        """
+        paths = {k: None if doc[k] is None else Path(doc[k]) for k in ("run", "bank", "scratch")}
+        values = {
+            "ratio": Ratio.parse(doc["ratio"]),
+            "schedule": Schedule.parse(doc["schedule"]),
+            "size": BankSize.parse(doc["size"]),
+            "pacing": Pacing(**doc["pacing"]),
+            "edits": tuple(doc["edits"]),
+            "asking": Asking.from_json(doc.get("asking", {})),
+        }
+        return cls(**{**doc, **paths, **values})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a host's training with synthetic samples came to.
+
+    Attributes:
+        folder: where the host wrote its results.
+        drawn_real: samples the host drew from real cases.
+        drawn_synthetic: samples it drew from the bank.
+        fell_back: real samples drawn because the bank had nothing to give (part of ``drawn_real``).
+        metrics: the host's validation metrics on real cases only, e.g. ``{"dice": 0.87}``.
+        reasons: why, in a few words -> how many of ``fell_back``; as far as the host knows.
+        asked: share of synthetic samples that ratio and schedule ask for over the whole training.
+        supply: what the producer did: draws per sample, seconds in which the bank was renewed, the
+            share by which the host's steps were slowed down, restarts; as far as known.
+        warnings: what a user should know of it.
+    """
+
+    folder: Path
+    drawn_real: int
+    drawn_synthetic: int
+    fell_back: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    asked: float | None = None
+    supply: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    @property
+    def realised(self) -> float:
+        """Realised share of synthetic samples."""
+        return self.drawn_synthetic / max(1, self.drawn_real + self.drawn_synthetic)

@@ -1,0 +1,307 @@
+"""Which cases a generator, a filter or a bank has seen, and the guard that keeps test cases unseen.
+
+Everything here fails closed: a held-out case that shares an id or a subject with a training case,
+or shows an identical or near-identical image, stops the command with exit 6, and the message names
+the cases.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from gansynth.core.fingerprint import Prints, alike
+from gansynth.runtime.errors import IntegrityFault
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """One case as lineage remembers it.
+
+    Attributes:
+        id: the case.
+        subject: the person it is of.
+        sha256: of its arrays.
+        image: SHA-256 of its image alone; empty if that shows nothing, or in a record of a version
+            that did not keep it.
+        prints: of its channels, see ``gansynth.core.fingerprint``; empty as ``image`` is.
+    """
+
+    id: str
+    subject: str
+    sha256: str
+    image: str = ""
+    prints: Prints = ()
+
+    @property
+    def plain(self) -> CaseRecord:
+        """The same without what older versions did not keep."""
+        return replace(self, image="", prints=())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("image", "prints")}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> CaseRecord:
+        """Read what ``to_json`` wrote, in this version or one before."""
+        return cls(**{**doc, "prints": tuple(doc.get("prints", ()))})
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a run has seen.
+
+    Attributes:
+        dataset: the source's name, e.g. ``nnunet:Dataset004_Hippocampus``.
+        fold: the fold whose *training* cases were used; ``"all"`` has no held-out cases.
+        cases: every case seen, sorted by id.
+        host: the source's space (plans, configuration, spacing ...) the cases were read in.
+        ancestors: lineages of the runs it started from or had labels drawn by.
+    """
+
+    dataset: str
+    fold: str
+    cases: tuple[CaseRecord, ...]
+    host: Mapping[str, Any] = field(default_factory=dict)
+    ancestors: tuple[Lineage, ...] = ()
+
+    def everyone(self) -> Iterator[Lineage]:
+        """This lineage, then every ancestor's, however far back."""
+        yield self
+        for ancestor in self.ancestors:
+            yield from ancestor.everyone()
+
+    def joined(self, *others: Lineage) -> Lineage:
+        """This lineage with others' as ancestors; what is in it already is not added again."""
+        known = {(one.dataset, one.fold, one.cases) for one in self.everyone()}
+        added: list[Lineage] = []
+        for other in (one for lineage in others for one in lineage.everyone()):
+            if (other.dataset, other.fold, other.cases) not in known:
+                known.add((other.dataset, other.fold, other.cases))
+                added.append(replace(other, ancestors=()))
+        return replace(self, ancestors=(*self.ancestors, *added))
+
+    def within(self, other: Lineage) -> bool:
+        """Whether another lineage, without its ancestors, holds all cases of this one."""
+        same = (self.dataset, self.fold) == (other.dataset, other.fold)
+        return same and {c.plain for c in self.cases} <= {c.plain for c in other.cases}
+
+    @property
+    def plain(self) -> Lineage:
+        """The same without what older versions did not keep of each case."""
+        return replace(
+            self,
+            cases=tuple(case.plain for case in self.cases),
+            ancestors=tuple(ancestor.plain for ancestor in self.ancestors),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        doc = {
+            "dataset": self.dataset,
+            "fold": self.fold,
+            "cases": [case.to_json() for case in self.cases],
+            "host": dict(self.host),
+        }
+        if self.ancestors:
+            doc["ancestors"] = [ancestor.to_json() for ancestor in self.ancestors]
+        return doc
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Lineage:
+        """Read what ``to_json`` wrote."""
+        return cls(
+            dataset=doc["dataset"],
+            fold=str(doc["fold"]),
+            cases=tuple(map(CaseRecord.from_json, doc["cases"])),
+            host=dict(doc["host"]),
+            ancestors=tuple(cls.from_json(a) for a in doc.get("ancestors", ())),
+        )
+
+
+def guard(
+    seen: Lineage,
+    held_out: Iterable[CaseRecord],
+    *,
+    what: str = "generator",
+    dataset: str | None = None,
+    way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
+) -> None:
+    """Refuse if anything seen is held out (see ``matches``); ancestors count too.
+
+    Args:
+        seen: the lineage of the generator or bank.
+        held_out: validation and test cases of the host's fold.
+        what: how to name the culprit in the message.
+        dataset: the held-out cases' data set; that of ``seen`` if None.
+        way_out: what the user may do.
+
+    Raises:
+        IntegrityFault: naming the cases (the first eight of each kind).
+    """
+    held_out = tuple(held_out)
+    own = seen.dataset if dataset is None else dataset
+    for lineage in seen.everyone():
+        found = matches(lineage, held_out, own)
+        if found:
+            leaks = [f"{case} ({match})" for case, match in found.items()]
+            maker = what if lineage is seen else f"{what}'s ancestor"
+            raise IntegrityFault(
+                f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
+                f"has seen {len(leaks)} held-out case(s): {_some(leaks)}; expected none. {way_out}"
+            )
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a case shares with one that was seen.
+
+    Attributes:
+        what: ``id``, ``content``, ``image``, ``print`` (a near-identical image) or ``subject``.
+        seen: the id of the case that was seen.
+    """
+
+    what: str
+    seen: str
+
+    def __str__(self) -> str:
+        """For a message."""
+        said = {"content": "same content as", "image": "identical image of"}
+        said |= {"print": "near-identical image of", "subject": "same subject as"}
+        return f"{said[self.what]} {self.seen}" if self.what in said else "the case itself"
+
+
+def matches(seen: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, Match]:
+    """Which cases share an id, an image or a subject with one that was seen; no ancestors.
+
+    Contents and images are compared with everything. Ids and subjects mean something within one
+    data set only: two data sets may each have a ``case_001``. So they are compared with what was
+    seen of the cases' own data set, however it was read (``msd:Task04_Hippocampus`` is
+    ``nnunet:Dataset004_Hippocampus``), and of data sets without a name. There, slices and pictures
+    are not compared by their prints: neighbours of one person look alike, and subjects decide.
+
+    Args:
+        seen: a lineage.
+        cases: records of the cases that are looked for.
+        dataset: their data set.
+
+    Returns:
+        Id of a case -> what it shares; the first of id, content, image, print and subject.
+    """
+    cases, same = tuple(cases), same_data(seen.dataset, dataset)
+    ids = {c.id: c.id for c in seen.cases} if same else {}
+    subjects = {c.subject: c.id for c in seen.cases} if same else {}
+    contents = {c.sha256: c.id for c in seen.cases}
+    images = {c.image: c.id for c in seen.cases if c.image}
+    prints = alike(
+        [c.prints for c in seen.cases], [c.prints for c in cases], axes=(3,) if same else (2, 3)
+    )
+    found: dict[str, Match] = {}
+    for index, case in enumerate(cases):
+        ways = (
+            ("id", ids.get(case.id)),
+            ("content", contents.get(case.sha256)),
+            ("image", images.get(case.image)),
+            ("print", seen.cases[prints[index]].id if index in prints else None),
+            ("subject", subjects.get(case.subject)),
+        )
+        match = next((Match(what, other) for what, other in ways if other is not None), None)
+        if match is not None:
+            found[case.id] = match
+    return found
+
+
+def claim(seen: Lineage) -> str:
+    """What is known once ``guard`` has passed, in words."""
+    bare = [one for one in seen.everyone() if any(not case.image for case in one.cases)]
+    if not bare:
+        return "none found: compared by ids, subjects, identical and near-identical images"
+    names = ", ".join(sorted({one.dataset or "unknown data" for one in bare}))
+    return (
+        "none found: compared by ids, subjects and contents; images could not be compared with all "
+        f"of {names}, whose record has none of theirs"
+    )
+
+
+def same_data(one: str, other: str) -> bool:
+    """Whether two names may stand for one data set: equal but for kind, folder and number."""
+    return not _core(one) or not _core(other) or _core(one) == _core(other)
+
+
+def _core(name: str) -> str:
+    """What is left of ``nnunet:Dataset004_Hippocampus``: ``hippocampus``."""
+    last = re.split(r"[:/\\]", name.rstrip("/\\"))[-1]
+    return re.sub(r"^(dataset|task)\d+_", "", last.casefold())
+
+
+def guard_split(
+    train: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]], *, fold: str, repair: str
+) -> None:
+    """Refuse a host's split that leaks by subject.
+
+    Args:
+        train: (id, subject) of the fold's training cases.
+        held_out: (id, subject) of its validation and test cases.
+        fold: the fold's name, for the message.
+        repair: the command that repairs the split.
+
+    Raises:
+        IntegrityFault: naming the pairs that share a subject.
+    """
+    subjects = {subject: case for case, subject in train}
+    leaks = [f"{c} and {subjects[s]} (subject {s})" for c, s in held_out if s in subjects]
+    if leaks:
+        raise IntegrityFault(
+            f"split: fold {fold} has {len(leaks)} validation case(s) whose subject is also in "
+            f"training: {_some(leaks)}; expected none. Repair it: {repair}"
+        )
+
+
+def guard_host(
+    seen: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str = "generator"
+) -> None:
+    """Refuse if the generator's space is not the host's; what the data set is called is no matter.
+
+    Args:
+        seen: the ``host`` record of the generator's lineage.
+        wanted: the ``host`` record of the adapter.
+        what: how to name the culprit in the message.
+
+    Raises:
+        IntegrityFault: naming every key that differs with both values.
+    """
+    seen, wanted = plain_host(seen), plain_host(wanted)
+    keys = sorted(set(seen) | set(wanted))
+    differing = [
+        f"{k}: {seen.get(k)!r} != {wanted.get(k)!r}" for k in keys if seen.get(k) != wanted.get(k)
+    ]
+    if differing:
+        raise IntegrityFault(
+            f"space: the {what} was made for other plans, configuration or reading of the data "
+            f"({'; '.join(differing[:4])}); expected the host's. Fit one with the same --data, "
+            "--plans and --configuration"
+        )
+
+
+def same_host(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two ``host`` records stand for one space."""
+    return plain_host(one) == plain_host(other)
+
+
+def plain_host(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as JSON gives it back (tuples become lists), so that only values are compared.
+
+    Without the data set's name: a folder may be renamed, and two data sets may have one name.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
+    plain.pop("dataset", None)
+    return plain
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"

@@ -1,0 +1,165 @@
+"""Running a stranger's module, and saying in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gansynth.core import hookspecs
+from gansynth.runtime.errors import EXIT_SIGTERM
+
+API_NAME = "gansynth_api"
+"""What a plugin module calls the version of the interface it was written for; may be left out."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MARKER = f"{hookspecs.hookimpl.project_name}_impl"
+
+
+class Unfit(Exception):
+    """A plugin, or something it registered, that cannot be used: why, and the way out."""
+
+
+@contextlib.contextmanager
+def strangers_code() -> Iterator[None]:
+    """Run code of a plugin: what it prints goes to stderr, and it cannot end the process.
+
+    Raises:
+        Unfit: it called ``sys.exit``.
+    """
+    try:
+        # A command's stdout is data, one JSON document with --json.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as stop:
+        if stop.code == EXIT_SIGTERM:  # not the plugin: the process was told to end
+            raise
+        raise Unfit(f"SystemExit: {stop.code}") from stop
+
+
+def check_api(plugin: object, distribution: str) -> None:
+    """Refuse a plugin that was written for another version of the interface.
+
+    Args:
+        plugin: the module; one that states no version is taken to be current.
+        distribution: the package to name in the way out.
+
+    Raises:
+        Unfit: with what to install.
+    """
+    from gansynth import __version__
+
+    found = getattr(plugin, API_NAME, hookspecs.API_VERSION)
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise Unfit(f"{API_NAME} is {found!r}, expected a whole number, {hookspecs.API_VERSION}")
+    if found > hookspecs.API_VERSION:
+        raise Unfit(
+            f"made for plugin API {found}, gansynth {__version__} has {hookspecs.API_VERSION}; "
+            "install a newer gansynth: pip install -U gansynth"
+        )
+    if found < hookspecs.OLDEST_API:
+        raise Unfit(
+            f"made for plugin API {found}, gansynth {__version__} supports "
+            f"{hookspecs.OLDEST_API} to {hookspecs.API_VERSION}; install a newer {distribution}: "
+            f"pip install -U {distribution}"
+        )
+
+
+def check_marked(plugin: object, kinds: tuple[str, ...]) -> None:
+    """Refuse a hook without ``@hookimpl``, which would never be called.
+
+    Raises:
+        Unfit: naming the function.
+    """
+    for kind in kinds:
+        hook = getattr(plugin, f"register_{kind}", None)
+        if hook is not None and getattr(hook, MARKER, None) is None:
+            raise Unfit(f"register_{kind} is not marked @hookimpl, expected it to be")
+
+
+def check_offer(kind: str, name: object, load: object) -> None:
+    """Refuse what cannot be registered.
+
+    Raises:
+        Unfit: a name that nobody could type, or a loader that is none.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise Unfit(
+            f"register_{kind}: name {name!r}, expected letters, digits, '_', '-' and '.' only"
+        )
+    if not callable(load) or isinstance(load, type):
+        raise Unfit(
+            f"register_{kind}: {name!r} comes with {_shown(load)}, expected a function without "
+            "arguments that returns it, such as: lambda: TheClass"
+        )
+
+
+def check_loaded(kind: str, loaded: object) -> None:
+    """Refuse what a loader returned if it is not what its kind is made of.
+
+    Raises:
+        Unfit: saying what it is and what was expected.
+    """
+    if kind == "recipes":
+        if not isinstance(loaded, Path):
+            raise Unfit(f"load() returned {_shown(loaded)}, expected the pathlib.Path of a file")
+        return
+    base = _BASES.get(kind)
+    if base is None:
+        if not callable(loaded):
+            raise Unfit(f"load() returned {_shown(loaded)}, expected a function")
+        return
+    wanted = base()
+    if not isinstance(loaded, type) or not issubclass(loaded, wanted):
+        raise Unfit(
+            f"load() returned {_shown(loaded)}, expected a subclass of "
+            f"{wanted.__module__}.{wanted.__name__}"
+        )
+    missing = sorted(getattr(loaded, "__abstractmethods__", ()))
+    if missing:
+        raise Unfit(f"{loaded.__name__} lacks {', '.join(missing)}, expected it to define them")
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, Unfit) else f"{type(error).__name__}: {text}"
+
+
+def _shown(thing: object) -> str:
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"{thing!r:.60}"
+
+
+def _generator() -> type[Any]:
+    from gansynth.core.generator import Generator
+
+    return Generator
+
+
+def _adapter() -> type[Any]:
+    from gansynth.core.adapter import Adapter
+
+    return Adapter
+
+
+def _edit() -> type[Any]:
+    from gansynth.core.edit import Edit
+
+    return Edit
+
+
+def _filter() -> type[Any]:
+    from gansynth.core.filter import Filter
+
+    return Filter
+
+
+# Imported when something of the kind was loaded, and its module has imported it anyway.
+_BASES: dict[str, Callable[[], type[Any]]] = {
+    "generators": _generator,
+    "adapters": _adapter,
+    "edits": _edit,
+    "filters": _filter,
+}

@@ -1,0 +1,102 @@
+"""R:S, and which slot of a batch is synthetic.
+
+A share ``p = S / (R + S)`` of the samples is synthetic, to within one sample of each process that
+draws, at every moment. Slots are random because hosts treat them differently (nnU-Net forces
+foreground into the last ones). Needs numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from gansynth.runtime.errors import UsageFault
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A real:synthetic ratio, counted in samples drawn."""
+
+    real: float
+    synthetic: float
+
+    @classmethod
+    def parse(cls, text: str) -> Ratio:
+        """Read ``"R:S"``, e.g. ``"1:1"`` or ``"2813:4000"``.
+
+        Raises:
+            UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
+        """
+        parts = text.split(":")
+        try:
+            real, synthetic = (float(p) for p in parts)
+        except ValueError:
+            raise UsageFault(
+                f"--ratio {text!r}: expected REAL:SYNTHETIC, two numbers, for example 1:1 or 2:1"
+            ) from None
+        if not (math.isfinite(real) and math.isfinite(synthetic)) or real < 0 or synthetic < 0:
+            raise UsageFault(f"--ratio {text!r}: both numbers must be finite and not negative")
+        if real + synthetic == 0:
+            raise UsageFault(f"--ratio {text!r}: at least one number must be above 0")
+        return cls(real, synthetic)
+
+    @property
+    def p(self) -> float:
+        """Probability that a drawn sample is synthetic."""
+        return self.synthetic / (self.real + self.synthetic)
+
+    def __str__(self) -> str:
+        return f"{self.real:g}:{self.synthetic:g}"
+
+
+class SlotAllocator:
+    """Says which slots of each batch are synthetic; what is left over goes to the next batch.
+
+    A batch has the floor or the ceiling of pB such slots. At every moment the count lies within one
+    of the sum of pB over all batches so far, and is that sum in expectation, wherever the process
+    begins and however soon it ends; so p may change, and a worker needs no word of the others.
+    Where in its stretch of batches a sample comes is left to chance, or a host that goes through
+    its cases in turns would miss the same ones in each round.
+
+    Args:
+        rng: the caller's own generator (one per worker process).
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._owed = 0.0
+        """Synthetic slots asked for and not given so far, above -1 and below 1."""
+
+    def allocate(self, p: float, batch_size: int) -> frozenset[int]:
+        """The synthetic slots of the next batch.
+
+        Args:
+            p: share of synthetic samples, 0 to 1.
+            batch_size: slots in the batch, B.
+
+        Raises:
+            UsageFault: p is no share, or the batch has no slot.
+        """
+        if not 0 <= p <= 1:
+            raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
+        if batch_size < 1:
+            raise UsageFault(f"batch size is {batch_size}, expected at least 1")
+        count = math.floor(p * batch_size)
+        part = p * batch_size - count
+        more = self._rng.random() < self._chance(part)
+        self._owed += part - more
+        slots = self._rng.choice(batch_size, size=min(count + more, batch_size), replace=False)
+        return frozenset(int(s) for s in slots)
+
+    def _chance(self, part: float) -> float:
+        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean.
+
+        A process owed w >= 0 has given the floor of what was asked, with probability 1 - w; one
+        owed w < 0 the ceiling, with probability 1 + w.
+        """
+        owed = self._owed
+        if owed < 0:
+            return 0.0 if owed + part <= 0 else (owed + part) / (1 + owed)
+        return 1.0 if owed + part >= 1 else part / (1 - owed)

@@ -1,0 +1,237 @@
+"""Finding plugins: entry points loaded one by one; a broken one is a warning, not the end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from gansynth.core import hookspecs
+from gansynth.core.plugin_checks import (
+    Unfit,
+    check_api,
+    check_loaded,
+    check_marked,
+    check_offer,
+    one_line,
+    strangers_code,
+)
+from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
+
+if TYPE_CHECKING:
+    from gansynth.core.adapter import Adapter
+    from gansynth.core.edit import Edit
+    from gansynth.core.filter import Filter
+    from gansynth.core.findings import Check
+    from gansynth.core.generator import Generator
+    from gansynth.core.metric import Metric
+
+GROUP = "gansynth"
+KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "recipes", "filters")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The installed distribution a plugin came with.
+
+    Attributes:
+        distribution: its name as pip knows it.
+        version: its version.
+    """
+
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass
+class Registry:
+    """Everything registered, by kind and name, and what could not be loaded.
+
+    Attributes:
+        plugins: entry-point name -> the module it names.
+        broken: entry-point name -> one line saying why it was left out.
+        origins: entry-point name -> the distribution it came with, if it came with one.
+        found: kind -> name -> (entry-point name, loader).
+    """
+
+    plugins: dict[str, Any] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    found: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = field(
+        default_factory=lambda: {kind: {} for kind in KINDS}
+    )
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Names registered for a kind, sorted."""
+        return tuple(sorted(self.found[kind]))
+
+    def generator(self, name: str) -> type[Generator]:
+        """The generator class registered under a name (``cgan3d``)."""
+        loaded: type[Generator] = self.load("generators", name)
+        return loaded
+
+    def adapter(self, name: str) -> type[Adapter]:
+        """The adapter class registered for a target (``nnunet``)."""
+        loaded: type[Adapter] = self.load("adapters", name)
+        return loaded
+
+    def edit(self, name: str) -> type[Edit]:
+        """The condition edit registered under a name (``elastic``)."""
+        loaded: type[Edit] = self.load("edits", name)
+        return loaded
+
+    def check(self, kind: str) -> Check:
+        """What finds the faults of a kind of source (``nifti``)."""
+        loaded: Check = self.load("checks", kind)
+        return loaded
+
+    def metric(self, name: str) -> Metric:
+        """The metric registered under a name (``spectrum``)."""
+        loaded: Metric = self.load("metrics", name)
+        return loaded
+
+    def filter(self, name: str) -> type[Filter]:
+        """The admission filter registered under a name (``faithful``)."""
+        loaded: type[Filter] = self.load("filters", name)
+        return loaded
+
+    def offers(self, plugin: str) -> dict[str, tuple[str, ...]]:
+        """What a plugin registered: kind -> names, kinds without any left out."""
+        offered = {
+            kind: tuple(sorted(n for n, (owner, _) in self.found[kind].items() if owner == plugin))
+            for kind in KINDS
+        }
+        return {kind: names for kind, names in offered.items() if names}
+
+    def add(self, plugin: object, name: str, origin: Origin | None = None) -> None:
+        """Register a plugin object under an entry-point name; a failing one is listed as broken."""
+        if origin is not None:
+            self.origins[name] = origin
+        manager = pluggy.PluginManager(GROUP)
+        manager.add_hookspecs(hookspecs)
+        found: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = {kind: {} for kind in KINDS}
+
+        def offer(kind: str, label: str, load: Callable[[], Any]) -> None:
+            check_offer(kind, label, load)
+            taken = self.found[kind].get(label) or found[kind].get(label)
+            if taken is not None:
+                raise Unfit(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")
+            found[kind][label] = (name, load)
+
+        with self._isolated(name):
+            check_api(plugin, origin.distribution if origin is not None else name)
+            check_marked(plugin, KINDS)
+            manager.register(plugin, name)
+            manager.check_pending()
+            for kind in KINDS:
+                hook = getattr(manager.hook, f"register_{kind}")
+                hook(register=functools.partial(offer, kind))
+            self.plugins[name] = plugin
+            for kind in KINDS:
+                self.found[kind].update(found[kind])
+
+    def load_point(self, point: EntryPoint) -> None:
+        """Import an entry point's module and register it; one that fails is listed as broken."""
+        origin = _origin(point)
+        name = point.name
+        if name in self.plugins or name in self.broken:
+            owner = self.origins.get(name)
+            name = f"{name} of {origin}" if origin is not None else f"{name} ({point.value})"
+            self.broken[name] = f"the name {point.name!r} is already taken by {owner or 'another'}"
+            return
+        if origin is not None:
+            self.origins[name] = origin
+        with self._isolated(name):
+            self.add(point.load(), name, origin)
+
+    def remove(self, name: str) -> None:
+        """Forget a plugin and all it registered."""
+        self.plugins.pop(name, None)
+        self.broken.pop(name, None)
+        self.origins.pop(name, None)
+        for kind in KINDS:
+            self.found[kind] = {k: v for k, v in self.found[kind].items() if v[0] != name}
+
+    def load(self, kind: str, name: str) -> Any:
+        """What is registered for a kind under a name, loaded now.
+
+        Raises:
+            UsageFault: unknown, or it does not load, or it is not what its kind is made of.
+            GansynthError: what its own loader raises (a package that is missing, say).
+        """
+        if name not in self.found[kind]:
+            raise UsageFault(self._unknown(kind, name))
+        plugin, load = self.found[kind][name]
+        try:
+            with strangers_code():
+                loaded = load()
+                check_loaded(kind, loaded)
+        except GansynthError:
+            raise
+        except Exception as error:  # whatever a stranger's module raises, it is one line here
+            raise UsageFault(
+                f"{kind[:-1]} {name!r} of plugin {plugin!r} does not load: {one_line(error)}"
+            ) from error
+        return loaded
+
+    @contextmanager
+    def _isolated(self, name: str) -> Iterator[None]:
+        """Whatever goes wrong in a plugin ends here, as a line in ``broken``."""
+        try:
+            with strangers_code():
+                yield
+        except Exception as error:
+            self.broken[name] = one_line(error)
+
+    def _unknown(self, kind: str, name: str) -> str:
+        known = self.names(kind)
+        hint = did_you_mean(name, known)
+        broken = f" Broken plugins: {', '.join(self.broken)}." if self.broken else ""
+        return (
+            f"{kind[:-1]} {name!r} is unknown, expected one of: {', '.join(known) or 'none'}."
+            f"{hint}{broken} See: gansynth plugins list"
+        )
+
+
+def _origin(point: EntryPoint) -> Origin | None:
+    return None if point.dist is None else Origin(point.dist.name, point.dist.version)
+
+
+def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
+    """Load every entry point of the group ``gansynth``, each on its own.
+
+    Ours come first, so that no stranger takes a name of theirs.
+
+    Args:
+        points: entry points; those installed if None.
+    """
+    registry = Registry()
+
+    def place(point: EntryPoint) -> tuple[bool, str, str]:
+        origin = str(_origin(point) or "")
+        return not origin.startswith("gansynth "), point.name, origin
+
+    for point in sorted(entry_points(group=GROUP) if points is None else points, key=place):
+        registry.load_point(point)
+    return registry
+
+
+@functools.cache
+def installed() -> Registry:
+    """The registry of what is installed, loaded once per process; a broken plugin is a warning."""
+    from gansynth.runtime.progress import RichReporter
+
+    registry = load_registry()
+    for name, reason in registry.broken.items():
+        origin = registry.origins.get(name)
+        whence = f" ({origin})" if origin is not None else ""
+        RichReporter().warn(f"plugin {name!r}{whence} is left out: {reason}. See: gansynth plugins")
+    return registry

@@ -1,0 +1,141 @@
+"""Arrays cut, padded and resampled: what bringing a case to another grid comes to, voxel by voxel.
+
+Needs numpy only: resampling is one small matrix for each axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.schema import FloatArray, LabelArray
+
+T = TypeVar("T", bound=np.generic)
+
+
+def crop_pad(
+    array: npt.NDArray[T], corner: Sequence[int], size: Sequence[int], fill: float
+) -> npt.NDArray[T]:
+    """Cut ``size`` voxels from ``corner`` (last axes), padding with ``fill``; always a copy."""
+    lead = array.ndim - len(size)
+    out = np.full((*array.shape[:lead], *size), fill, dtype=array.dtype)
+    source, target = [slice(None)] * lead, [slice(None)] * lead
+    for start, length, extent in zip(corner, size, array.shape[lead:], strict=True):
+        first, last = max(start, 0), min(start + length, extent)
+        if last <= first:
+            return out
+        source.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+    out[tuple(target)] = array[tuple(source)]
+    return out
+
+
+def crop_edge(array: npt.NDArray[T], corner: Sequence[int], size: Sequence[int]) -> npt.NDArray[T]:
+    """Cut ``size`` voxels from ``corner`` (last axes); beyond its border it goes on as there."""
+    lead = array.ndim - len(size)
+    inside: list[slice] = [slice(None)] * lead
+    more = [(0, 0)] * lead
+    for first, length, extent in zip(corner, size, array.shape[lead:], strict=True):
+        # Of what lies wholly beyond, the outermost voxel is all there is to go on with.
+        low = min(max(first, 0), extent - 1)
+        high = max(min(first + length, extent), low + 1)
+        before = min(max(low - first, 0), length - 1)
+        inside.append(slice(low, high))
+        more.append((before, length - before - (high - low)))
+    cut = array[tuple(inside)]
+    if not any(before or after for before, after in more):
+        return cut.copy()
+    return np.pad(cut, more, mode="edge")
+
+
+def draw_corner(
+    shape: Sequence[int],
+    size: Sequence[int],
+    centre: npt.NDArray[np.int64] | None,
+    rng: np.random.Generator,
+) -> tuple[int, ...]:
+    """Where to cut ``size`` voxels from ``shape``: at random, or around a voxel if one is given."""
+    corner = []
+    for axis, (n, s) in enumerate(zip(shape, size, strict=True)):
+        # A case smaller than the crop lies in its middle, as where nnU-Net pads.
+        start = (n - s) // 2 if n <= s else int(rng.integers(n - s + 1))
+        if centre is not None and n > s:
+            start = int(np.clip(int(centre[axis]) - s // 2, 0, n - s))
+        corner.append(start)
+    return tuple(corner)
+
+
+def resample(
+    image: FloatArray, labels: LabelArray | None, shape: Sequence[int], *, nearest: bool = False
+) -> tuple[FloatArray, LabelArray | None]:
+    """Bring image (C, D, H, W) and labels (D, H, W), or 2D ones, to a shape.
+
+    Along an axis that shrinks, a voxel becomes the mean of what it covers, each old voxel by the
+    share of it that lies within; along one that grows, it is interpolated linearly between the
+    centres of the old ones, and goes on as at the border beyond them. Labels take the label in the
+    middle of each new voxel: over many places that keeps every label's volume, while a vote within
+    each voxel takes from small and thin labels what it gives to large ones.
+
+    Args:
+        image: any float image; float32 comes back.
+        labels: its label map, if there is one.
+        shape: wanted; where it is there already, nothing is interpolated.
+        nearest: the image takes the nearest voxel, too.
+    """
+    drawn = None if labels is None else pick(labels, shape)
+    if nearest:
+        return pick(image, shape).astype(np.float32), drawn
+    old = image.shape[1:]
+    if tuple(shape) == old:
+        return image.astype(np.float32), drawn
+    # Counted from the corner's intensity: a constant background stays so, to the bit.
+    corner = image[(slice(None), *[slice(1)] * len(old))]
+    resized: FloatArray = np.subtract(image, corner, dtype=np.float32)
+    # What shrinks most comes first: the others have less to do.
+    for axis in sorted(range(len(old)), key=lambda axis: shape[axis] / old[axis]):
+        if shape[axis] != old[axis]:
+            resized = _along(resized, axis + 1, weights(old[axis], shape[axis]))
+    resized += corner.astype(np.float32)
+    return resized, drawn
+
+
+def resampling_record(resampled: bool) -> dict[str, str]:
+    """What a host's record says of images that were resampled; nothing of others."""
+    return {"resampled": "area down, linear up"} if resampled else {}
+
+
+def pick(array: npt.NDArray[T], shape: Sequence[int]) -> npt.NDArray[T]:
+    """The voxel in the middle of each new one, along the last axes; always a copy."""
+    inner = array.shape[array.ndim - len(shape) :]
+    middles = (
+        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(inner, shape, strict=True)
+    )
+    return array[(..., *np.ix_(*middles))]
+
+
+@lru_cache(maxsize=32)
+def weights(old: int, new: int) -> FloatArray:
+    """Resampling along one axis as a matrix, float32 (new, old), read-only; its rows sum to one."""
+    if new < old:
+        edges = np.arange(new + 1) * (old / new)
+        ends = np.minimum(edges[1:, None], np.arange(old) + 1)
+        shares = (ends - np.maximum(edges[:-1, None], np.arange(old))).clip(0) * (new / old)
+    else:
+        centres = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
+        shares = (1 - np.abs(centres[:, None] - np.arange(old))).clip(0)
+    matrix: FloatArray = shares.astype(np.float32)
+    matrix.flags.writeable = False
+    return matrix
+
+
+def _along(array: FloatArray, axis: int, matrix: FloatArray) -> FloatArray:
+    """Apply a matrix (new, old) along an axis."""
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    # Along the last axis one product does; numpy would make one for each row.
+    flat = array.reshape(-1, len(matrix.T), int(np.prod(after)))
+    found = flat[..., 0] @ matrix.T if not after else matrix @ flat
+    return np.asarray(found).reshape(*before, len(matrix), *after)

@@ -1,0 +1,199 @@
+"""How the share of synthetic samples changes while a host trains; one implementation for all hosts.
+
+A schedule says, for every moment of a training, which share of the samples is synthetic and which
+real cases may be drawn at all. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from gansynth.core.ratio import Ratio
+from gansynth.runtime.errors import UsageFault
+
+Kind = Literal["constant", "finetune", "anneal"]
+Real = Literal["all", "none", "chosen"]
+Key = TypeVar("Key", bound=str | int)
+"""How a host names its real cases: by id, or by index."""
+FORMS = "constant, finetune:10%@80% or anneal:50%-100%"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What may be drawn at one moment of a training.
+
+    Attributes:
+        p: share of synthetic samples, 0 to 1.
+        real: which real cases may be drawn: ``all``; ``none`` (a synthetic-only phase: a missing
+            sample is waited for); ``chosen`` (fine-tuning: those chosen beforehand).
+    """
+
+    p: float
+    real: Real
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the ratio changes over a training, whose progress runs from 0 to 1.
+
+    ``constant`` keeps it. ``finetune`` draws synthetic samples only up to ``begin``, then real
+    ones only, of a chosen share of the cases (Shin et al. 2018 fine-tune on 10 %). ``anneal`` keeps
+    the ratio up to ``begin``, then lowers the synthetic share linearly to 0 at ``end``.
+
+    Attributes:
+        kind: ``constant``, ``finetune`` or ``anneal``.
+        begin: progress at which it starts to change, 0 to 1.
+        end: progress at which annealing has come to 0.
+        share: share of the real cases that fine-tuning may draw, above 0.
+    """
+
+    kind: Kind = "constant"
+    begin: float = 0.0
+    end: float = 1.0
+    share: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Read ``constant``, ``finetune:SHARE%@BEGIN%`` or ``anneal[:BEGIN%[-END%]]``.
+
+        Raises:
+            UsageFault: the text is none of these, or its numbers make no sense.
+        """
+        number = r"(\d+(?:\.\d+)?)%"
+        if text == "constant":
+            return cls()
+        if match := re.fullmatch(f"finetune:{number}@{number}", text):
+            share, begin = (float(n) / 100 for n in match.groups())
+            if 0 < share <= 1 and 0 < begin < 1:
+                return cls("finetune", begin=begin, share=share)
+        if match := re.fullmatch(f"anneal(?::{number}(?:-{number})?)?", text):
+            begin, end = (float(n) / 100 for n in (match[1] or "0", match[2] or "100"))
+            if 0 <= begin < end <= 1:
+                return cls("anneal", begin=begin, end=end)
+        raise UsageFault(
+            f"--schedule {text!r}: expected {FORMS}: the share of the real cases fine-tuning may "
+            "draw, and shares of the training at which it begins (and ends)"
+        )
+
+    def __str__(self) -> str:
+        if self.kind == "finetune":
+            return f"finetune:{100 * self.share:g}%@{100 * self.begin:g}%"
+        if self.kind == "anneal":
+            return f"anneal:{100 * self.begin:g}%-{100 * self.end:g}%"
+        return "constant"
+
+    def check(self, ratio: Ratio) -> None:
+        """Refuse a ratio that this schedule has no use for.
+
+        Raises:
+            UsageFault: fine-tuning that does not start from synthetic samples only; annealing of
+                nothing.
+        """
+        if self.kind == "finetune" and ratio.p < 1:
+            raise UsageFault(
+                f"--ratio {ratio} with --schedule {self}: fine-tuning follows a phase of synthetic "
+                "samples only, expected --ratio 0:1"
+            )
+        if self.kind == "anneal" and ratio.p == 0:
+            raise UsageFault(f"--ratio {ratio} with --schedule {self}: nothing to anneal")
+
+    def at(self, progress: float, ratio: Ratio) -> Mix:
+        """What may be drawn at a moment.
+
+        Args:
+            progress: how far the training has come, 0 to 1.
+            ratio: real:synthetic, where the schedule starts.
+        """
+        p = ratio.p
+        if self.kind == "finetune" and progress >= self.begin:
+            return Mix(0.0, "chosen")
+        if self.kind == "anneal":
+            left = (self.end - progress) / (self.end - self.begin)
+            p *= min(1.0, max(0.0, left))
+        return Mix(p, "none" if p >= 1 else "all")
+
+    def turn(self, total: int) -> int:
+        """First step (or epoch) of fine-tuning, of so many: the one whose middle lies in it."""
+        return max(0, math.ceil(self.begin * total - 0.5))
+
+    def restarted(self, done: int, total: int) -> float:
+        """When a learning-rate schedule is to be asked for its rate.
+
+        Fine-tuning is a training of its own: in each of the two phases the rate goes through all
+        that it goes through in a training without phases. At the end of one schedule over both
+        there would be nothing left of it for the real cases to teach anything.
+
+        Args:
+            done: steps or epochs that are done.
+            total: of the whole training.
+
+        Returns:
+            Steps or epochs, 0 to ``total``; ``done`` itself where there is no fine-tuning.
+        """
+        turn = self.turn(total)
+        if self.kind != "finetune" or not 0 < turn < total:
+            return done
+        begin, end = (0, turn) if done < turn else (turn, total)
+        return (done - begin) * total / (end - begin)
+
+    def tuning_note(self, total: int, unit: str, *, ours: bool) -> str:
+        """What is said of the learning rate at the start; empty if nothing is fine-tuned.
+
+        Args:
+            total: of the whole training.
+            unit: of these: ``epoch`` or ``step``.
+            ours: whether the rate is restarted; or the host has it, and nobody else.
+        """
+        if self.kind != "finetune":
+            return ""
+        when = f"fine-tuning begins after {self.turn(total)} of {total} {unit}s"
+        if ours:
+            return f"{when}; the learning rate then goes through its whole schedule again"
+        return (
+            f"WARNING: {when}, at what the host's own learning-rate schedule has come to by then: "
+            "it cannot be restarted from here. If that is next to nothing, the real cases teach "
+            "next to nothing: choose a constant rate, or a schedule that falls late"
+        )
+
+    def share_of(self, ratio: Ratio, begin: float = 0.0, end: float = 1.0) -> float:
+        """Share of synthetic samples between two moments, as asked for: the mean of ``at().p``."""
+        if end <= begin:
+            return self.at(begin, ratio).p
+        knots = sorted({begin, end, *(k for k in (self.begin, self.end) if begin < k < end)})
+        total = 0.0
+        for left, right in itertools.pairwise(knots):
+            # Linear between the knots, so its middle is its mean.
+            total += (right - left) * self.at((left + right) / 2, ratio).p
+        return total / (end - begin)
+
+
+def choose_cases(subjects: Mapping[Key, str], share: float, seed: int) -> tuple[Key, ...]:
+    """Choose a share of the real cases for fine-tuning, whole subjects at a time.
+
+    Args:
+        subjects: case -> subject, of the training cases.
+        share: of the cases, above 0; the smallest number of whole subjects that reaches it.
+        seed: the same seed chooses the same cases.
+
+    Returns:
+        Cases, sorted; at least one where there is one.
+    """
+    by_subject: dict[str, list[Key]] = defaultdict(list)
+    for case, subject in sorted(subjects.items()):
+        by_subject[subject].append(case)
+    order = sorted(by_subject)
+    random.Random(f"fine-tuning {seed}").shuffle(order)
+    wanted = max(1, math.ceil(share * len(subjects) - 1e-9))
+    chosen: list[Key] = []
+    for subject in order:
+        if len(chosen) >= wanted:
+            break
+        chosen += by_subject[subject]
+    return tuple(sorted(chosen))

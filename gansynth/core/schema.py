@@ -1,0 +1,310 @@
+"""What the arrays mean: Schema, Case, Condition, Sample, Boxes.
+
+Axis letters, the same everywhere: ``B`` batch, ``C`` channels, ``D, H, W`` depth, height, width
+(2D arrays have no ``D``). Labels are int16, boxes are half-open voxel coordinates
+``min..., max...``. This module needs numpy only, so that bank readers stay light.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.runtime.errors import DataFault
+
+FloatArray = npt.NDArray[np.float32]
+LabelArray = npt.NDArray[np.int16]
+
+OUTSIDE = -1
+"""Label of voxels outside the imaged body (nnU-Net's crop and padding); edits never touch it."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Names channels, label values, spacing and axes of a data set.
+
+    Attributes:
+        channels: channel names in array order, e.g. ``("T1", "FLAIR")``.
+        labels: label name -> value (>= 0, background 0 included), in increasing order of value.
+        spacing: voxel size in mm per spatial axis, in array order.
+        axes: spatial axis letters, ``"DHW"`` or ``"HW"``.
+        has_outside: labels may hold ``OUTSIDE`` (-1).
+        outside_fill: the constant each channel holds wherever labels are ``OUTSIDE``; None where it
+            varies, then the generator has to draw it.
+        ignore: value of an "ignore" label, or None. It is never asked of a generator.
+        classes: names of the classes of whole cases, by number; empty where there are none.
+        box_classes: names of what boxes lie around, by number; empty where cases have no boxes.
+    """
+
+    channels: tuple[str, ...]
+    labels: Mapping[str, int]
+    spacing: tuple[float, ...]
+    axes: str = "DHW"
+    has_outside: bool = False
+    outside_fill: tuple[float, ...] | None = None
+    ignore: int | None = None
+    classes: tuple[str, ...] = ()
+    box_classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.axes not in ("DHW", "HW"):
+            raise DataFault(f"schema: axes is {self.axes!r}, expected 'DHW' or 'HW'")
+        if len(self.spacing) != len(self.axes):
+            raise DataFault(
+                f"schema: spacing has {len(self.spacing)} values for {len(self.axes)} axes"
+            )
+        if not self.channels:
+            raise DataFault("schema: channels is empty, expected at least one channel name")
+        if 0 not in self.labels.values():
+            raise DataFault(f"schema: labels {dict(self.labels)} lack a background of value 0")
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes (2 or 3)."""
+        return len(self.axes)
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Every value a labels array may hold, increasing; -1 first if there is an outside."""
+        drawn = sorted(v for v in self.labels.values() if v != self.ignore)
+        return (OUTSIDE, *drawn) if self.has_outside else tuple(drawn)
+
+    @property
+    def foreground(self) -> tuple[int, ...]:
+        """Label values above background."""
+        return tuple(v for v in self.label_values if v > 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        doc = {
+            "channels": list(self.channels),
+            "labels": dict(self.labels),
+            "spacing": list(self.spacing),
+            "axes": self.axes,
+            "has_outside": self.has_outside,
+            "outside_fill": None if self.outside_fill is None else list(self.outside_fill),
+            "ignore": self.ignore,
+        }
+        # Only where there are any: documents without stay what they were before there were such.
+        named = {"classes": list(self.classes), "box_classes": list(self.box_classes)}
+        return {**doc, **{key: names for key, names in named.items() if names}}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Schema:
+        """Read what ``to_json`` wrote."""
+        fill = doc.get("outside_fill")
+        return cls(
+            channels=tuple(doc["channels"]),
+            labels={str(k): int(v) for k, v in doc["labels"].items()},
+            spacing=tuple(float(s) for s in doc["spacing"]),
+            axes=doc["axes"],
+            has_outside=bool(doc["has_outside"]),
+            outside_fill=None if fill is None else tuple(float(f) for f in fill),
+            ignore=doc.get("ignore"),
+            classes=tuple(doc.get("classes", ())),
+            box_classes=tuple(doc.get("box_classes", ())),
+        )
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Bounding boxes in voxels, half-open, ``min..., max...`` per row.
+
+    Attributes:
+        coords: float32 (N, 4) or (N, 6).
+        labels: int16 (N,), the class of each box: a number in ``Schema.box_classes``, or the value
+            of a label where boxes were made of a label map.
+    """
+
+    coords: FloatArray
+    labels: LabelArray
+
+    def __post_init__(self) -> None:
+        n, width = self.coords.shape
+        if width not in (4, 6) or self.labels.shape != (n,):
+            raise DataFault(
+                f"boxes: coords {self.coords.shape} and labels {self.labels.shape}, expected "
+                "(N, 4) or (N, 6) and (N,)"
+            )
+        half = width // 2
+        if n and not (self.coords[:, :half] < self.coords[:, half:]).all():
+            raise DataFault("boxes: a box is empty; expected min < max on every axis (half-open)")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One labelled training case in the generator's or the source's arrays.
+
+    Attributes:
+        id: the case's name in its data set.
+        subject: the person it belongs to (the id itself where nothing else is known).
+        image: float32 (C, D, H, W), or (C, H, W) for 2D.
+        labels: int16 (D, H, W) or (H, W); None for unlabelled cases.
+        boxes: boxes of the case, if its data set has them.
+        label_class: number of the case's class in ``Schema.classes``; None where there are none.
+        under: int16 like ``labels``: what of ``labels`` a generator has drawn (tissues), beneath
+            the case's own labels (a tumour) too, whose values it never has; None if nothing is.
+    """
+
+    id: str
+    subject: str
+    image: FloatArray
+    labels: LabelArray | None = None
+    boxes: Boxes | None = None
+    label_class: int | None = None
+    under: LabelArray | None = None
+
+    @property
+    def own(self) -> Case:
+        """The case with its own labels alone: what edits change."""
+        if self.under is None or self.labels is None:
+            return self
+        own = np.where(self.labels == self.under, np.int16(0), self.labels)
+        return replace(self, labels=own, under=None)
+
+    def over(self, labels: LabelArray) -> LabelArray:
+        """Own labels over what was drawn: where they leave background, that is seen."""
+        return labels if self.under is None else np.where(labels == 0, self.under, labels)
+
+    def validate(self, schema: Schema) -> None:
+        """Check axes, channels, finite values and label values against the schema.
+
+        Raises:
+            DataFault: naming the case, the value found and what was expected.
+        """
+        validate_arrays(f"case {self.id!r}", self.image, self.labels, schema)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one sample is asked to be.
+
+    Attributes:
+        labels: int16 (D, H, W) or (H, W) the sample must agree with.
+        boxes: boxes the sample must agree with.
+        label_class: number of a class in ``Schema.classes``, for class-conditional generators.
+        background: float32 (C, ...) real surroundings to keep.
+        lesion: int16 (D, H, W) or (H, W): what is to be drawn into the background, 0 elsewhere;
+            ``labels`` hold it, and whatever else the background shows.
+        donor: float32 (C, ...) another case's image, brought to where its lesion is to lie.
+        body: bool, where the background shows a body, and lesions of boxes may lie: beyond it
+            nothing is to be drawn; None where nobody has looked.
+        region: bool (D, H, W) or (H, W): all that is drawn anew, where that is more than the lesion
+            (what it has left, or some of its surroundings); None for the lesion alone.
+        present: boxes that the background has already, and keeps.
+        context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
+        moved: float32 (C, ...) the case's own image, moved along with its label map.
+        given: float32 (K, ...) channels that are known and need not be drawn, in the generator's
+            own order and units.
+        latent_seed: seeds everything random in the sample.
+        provenance: source case, edits with their drawn parameters, seeds; JSON-able; replayable.
+    """
+
+    labels: LabelArray | None = None
+    boxes: Boxes | None = None
+    label_class: int | None = None
+    background: FloatArray | None = None
+    lesion: LabelArray | None = None
+    donor: FloatArray | None = None
+    body: npt.NDArray[np.bool_] | None = None
+    region: npt.NDArray[np.bool_] | None = None
+    present: Boxes | None = None
+    context: LabelArray | None = None
+    moved: FloatArray | None = None
+    given: FloatArray | None = None
+    latent_seed: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One synthetic labelled sample.
+
+    Attributes:
+        image: float32 (C, D, H, W) or (C, H, W).
+        labels: int16 (D, H, W) or (H, W); None from a generator without masks.
+        boxes: boxes of the sample.
+        provenance: what was asked, by what, with which seed; JSON-able.
+        under: int16 like ``labels``: the label map a chain was asked for where it has more than
+            ``labels``, what a part has drawn (tissues); for sheets, no host is shown it. None if it
+            has not.
+    """
+
+    image: FloatArray
+    labels: LabelArray | None = None
+    boxes: Boxes | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    under: LabelArray | None = None
+
+    def validate(self, schema: Schema) -> None:
+        """Check axes, channels, finite values and label values against the schema.
+
+        Raises:
+            DataFault: naming what was found and what was expected.
+        """
+        validate_arrays("sample", self.image, self.labels, schema)
+
+
+def validate_arrays(
+    what: str, image: FloatArray, labels: LabelArray | None, schema: Schema
+) -> None:
+    """Assert what enters the house: channels, axes, dtype, finite values, known labels.
+
+    Args:
+        what: how to name the arrays in a message, e.g. ``case 'hippocampus_001'``.
+        image: float (C, D, H, W) or (C, H, W).
+        labels: int16 (D, H, W) or (H, W), or None.
+        schema: what is expected.
+
+    Raises:
+        DataFault: with the first thing that is wrong.
+    """
+    channels = len(schema.channels)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise DataFault(f"{what}: image has dtype {image.dtype}, expected a floating one")
+    if labels is not None and labels.dtype != np.int16:
+        raise DataFault(f"{what}: labels have dtype {labels.dtype}, expected int16")
+    if image.ndim != schema.ndim + 1:
+        raise DataFault(
+            f"{what}: image has shape {image.shape}, expected {schema.ndim + 1} axes "
+            f"(C, {', '.join(schema.axes)})"
+        )
+    if image.shape[0] != channels:
+        raise DataFault(
+            f"{what}: image has {image.shape[0]} channel(s), expected {channels} "
+            f"({', '.join(schema.channels)}); a missing channel would be broadcast silently"
+        )
+    if not np.isfinite(image).all():
+        bad = int(np.size(image) - np.isfinite(image).sum())
+        raise DataFault(
+            f"{what}: image holds {bad} NaN or infinite voxel(s), expected finite values"
+        )
+    if labels is None:
+        return
+    if labels.shape != image.shape[1:]:
+        raise DataFault(
+            f"{what}: labels have shape {labels.shape}, image {image.shape[1:]}; expected equal"
+        )
+    allowed = set(schema.label_values) | ({schema.ignore} if schema.ignore is not None else set())
+    unknown = sorted(set(np.unique(labels).tolist()) - allowed)
+    if unknown:
+        raise DataFault(
+            f"{what}: label value(s) {unknown} unknown, expected among {sorted(allowed)}"
+        )
+
+
+def content_hash(*arrays: npt.NDArray[Any] | None) -> str:
+    """SHA-256 over shapes, dtypes and bytes of arrays, in order; None counts as absent."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            digest.update(b"none")
+            continue
+        digest.update(f"{array.shape}{array.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

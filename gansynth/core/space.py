@@ -1,0 +1,375 @@
+"""How a generator's arrays relate to its source's: a grid and an intensity map, both invertible.
+
+``to_generator`` takes a source case to what a generator learns from, ``to_host`` brings a sample
+back. Random choices (which slice, where to crop) are drawn first as a ``Placement``, then applied,
+so that any draw can be recorded and replayed. Needs numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.foreground import LabelOutline, Outline
+from gansynth.core.resample import crop_edge, crop_pad, draw_corner, resample
+from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, Sample, Schema
+from gansynth.runtime.errors import UsageFault
+
+Grid = Literal["native", "crop", "slice", "resample"]
+FOREGROUND_SHARE = 2 / 3
+"""Share of crops centred on a random foreground voxel; the rest fall anywhere."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One drawn position: the slice (2D grids), and the crop's first voxel (may be negative)."""
+
+    corner: tuple[int, ...] = ()
+    slice_index: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON for a sample's provenance."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Placement:
+        """Read what ``to_json`` wrote."""
+        return cls(tuple(doc["corner"]), doc["slice_index"])
+
+
+@dataclass(frozen=True)
+class Space:
+    """A generator's space.
+
+    Attributes:
+        grid: ``native`` (as it is), ``crop`` (fixed size, padded where the case is smaller),
+            ``slice`` (one plane along the first axis, then a crop), ``resample`` (fixed shape).
+        size: spatial size in voxels of the generator's arrays; empty for ``native``.
+        window: per channel (low, high) in source units mapped to [-1, 1] and clipped; None keeps
+            the source's intensities (z-scores, say).
+        host: the source's own space (for nnU-Net: data set, plans, configuration, spacing,
+            normalisation ...). Compared before a sample may enter a host.
+        pad_label: label of voxels beyond a case's border; ``OUTSIDE`` (-1) as nnU-Net pads, 0 for
+            sources whose labels know no outside.
+        frame: of grid ``resample``, the voxels of the source around the middle of a case that are
+            brought to ``size``, and back to; empty for the whole case, whatever its shape. Beyond a
+            smaller case the image goes on as at its border.
+        nearest: of grid ``resample``, whether images take the nearest voxel too, as labels always
+            do: no new values, at the price of jagged edges.
+    """
+
+    grid: Grid = "native"
+    size: tuple[int, ...] = ()
+    window: tuple[tuple[float, float], ...] | None = None
+    host: Mapping[str, Any] = field(default_factory=dict)
+    pad_label: int = OUTSIDE
+    frame: tuple[int, ...] = ()
+    nearest: bool = False
+
+    def __post_init__(self) -> None:
+        if self.grid != "native" and (not self.size or min(self.size) < 1):
+            raise UsageFault(
+                f"space: grid {self.grid!r} needs a size of at least 1, got {self.size}"
+            )
+        if self.frame and (self.grid != "resample" or len(self.frame) != len(self.size)):
+            raise UsageFault(
+                f"space: frame {self.frame} with grid {self.grid!r} and size {self.size}, expected "
+                "grid 'resample' and as many axes"
+            )
+        for low, high in self.window or ():
+            if not low < high:
+                raise UsageFault(f"space: window ({low}, {high}) is empty, expected low < high")
+
+    def generator_schema(self, source: Schema) -> Schema:
+        """The schema of arrays in this space: 2D for ``slice``, else the source's own."""
+        schema = source
+        if self.grid == "slice":
+            schema = replace(source, axes="HW", spacing=source.spacing[1:])
+        if self.frame:
+            edges = zip(source.spacing, self.frame, self.size, strict=True)
+            schema = replace(source, spacing=tuple(mm * old / new for mm, old, new in edges))
+        if self.window is not None and source.outside_fill is not None:
+            fill = np.array(source.outside_fill, np.float32).reshape(-1, *[1] * schema.ndim)
+            schema = replace(schema, outside_fill=tuple(map(float, self._squash(fill).ravel())))
+        return schema
+
+    @property
+    def cuts(self) -> bool:
+        """Whether places are drawn in a case; else there is but one way to bring it here."""
+        return self.grid in ("crop", "slice")
+
+    def host_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Spatial shape in source voxels of what ``to_host`` gives of a case of this shape.
+
+        Args:
+            shape: of the whole case.
+        """
+        if self.grid == "crop":
+            return self.size
+        if self.grid == "slice":
+            return (1, *self.size)
+        return self.frame or tuple(shape)
+
+    def frame_corner(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """First voxel of the frame in a case, negative where it is larger; empty without a frame.
+
+        Args:
+            shape: of the whole case.
+        """
+        if not self.frame:
+            return ()
+        return tuple((n - f) // 2 for n, f in zip(shape, self.frame, strict=True))
+
+    # -- drawing a place -------------------------------------------------------------------------
+
+    def place(self, case: Case | Outline, rng: np.random.Generator) -> Placement:
+        """Draw where to cut: foreground-centred for two thirds of the draws, else anywhere."""
+        if isinstance(case, Case):
+            case = LabelOutline(case.image.shape[1:], case.labels)
+        if not self.cuts:
+            return Placement(self.frame_corner(case.shape))
+        centre = None
+        if case.labelled and rng.random() < FOREGROUND_SHARE:
+            centre = case.foreground_voxel(rng)
+        shape: Sequence[int] = case.shape
+        slice_index = None
+        if self.grid == "slice":
+            slice_index = int(centre[0]) if centre is not None else int(rng.integers(shape[0]))
+            shape, centre = shape[1:], None if centre is None else centre[1:]
+        return Placement(draw_corner(shape, self.size, centre, rng), slice_index)
+
+    def part(
+        self, shape: Sequence[int], placement: Placement
+    ) -> tuple[tuple[slice, ...], Placement]:
+        """The voxels of a case that a placement needs, and the placement within them.
+
+        ``to_generator`` makes the same of these voxels as of the whole case.
+
+        Args:
+            shape: spatial shape of the case.
+            placement: where it is to be cut; of grid ``crop`` or ``slice``.
+        """
+        inner = shape[1:] if placement.slice_index is not None else shape
+        starts = [min(max(c, 0), n - 1) for c, n in zip(placement.corner, inner, strict=True)]
+        ends = [
+            max(min(c + s, n), first + 1)
+            for c, s, n, first in zip(placement.corner, self.size, inner, starts, strict=True)
+        ]
+        box = tuple(map(slice, starts, ends))
+        corner = tuple(c - first for c, first in zip(placement.corner, starts, strict=True))
+        if placement.slice_index is None:
+            return box, Placement(corner)
+        plane = slice(placement.slice_index, placement.slice_index + 1)
+        return (plane, *box), Placement(corner, 0)
+
+    def centre(self, case: Case) -> Placement:
+        """The placement in the middle of a case (no randomness)."""
+        shape = case.image.shape[1:]
+        if not self.cuts:
+            return Placement(self.frame_corner(shape))
+        slice_index = shape[0] // 2 if self.grid == "slice" else None
+        inner = shape[1:] if self.grid == "slice" else shape
+        return Placement(
+            tuple((n - s) // 2 for n, s in zip(inner, self.size, strict=True)), slice_index
+        )
+
+    # -- there and back --------------------------------------------------------------------------
+
+    def to_generator(self, case: Case, placement: Placement | None = None) -> Case:
+        """Bring a source case into this space.
+
+        Args:
+            case: image (C, D, H, W) with labels (D, H, W), or 2D likewise.
+            placement: what ``place`` drew; the middle of the case if None.
+
+        Returns:
+            A case of spatial shape ``size``; padding holds image 0 and label ``pad_label``. Of grid
+            ``resample`` a placement says nothing that is not known.
+        """
+        placement = placement or self.centre(case)
+        under = None
+        if case.under is not None:
+            beneath = replace(case, image=case.image[:0], labels=case.under, boxes=None, under=None)
+            under = replace(self, window=None).to_generator(beneath, placement).labels
+        image, labels, boxes = case.image, case.labels, case.boxes
+        if self.frame:
+            corner = self.frame_corner(image.shape[1:])
+            image = crop_edge(image, corner, self.frame)
+            labels = (
+                None if labels is None else crop_pad(labels, corner, self.frame, self.pad_label)
+            )
+            boxes = None if boxes is None else cut_boxes(boxes, corner, self.frame)
+        if self.grid == "slice":
+            assert placement.slice_index is not None
+            boxes = None if boxes is None else boxes_of_slice(boxes, placement.slice_index)
+            image = image[:, placement.slice_index]
+            labels = None if labels is None else labels[placement.slice_index]
+        if self.grid in ("crop", "slice"):
+            image = crop_pad(image, placement.corner, self.size, 0.0)
+            labels = (
+                None
+                if labels is None
+                else crop_pad(labels, placement.corner, self.size, self.pad_label)
+            )
+            boxes = None if boxes is None else cut_boxes(boxes, placement.corner, self.size)
+        elif self.grid == "resample":
+            boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], self.size)
+            image, labels = resample(image, labels, self.size, nearest=self.nearest)
+        image = self._squash(np.asarray(image, np.float32))
+        return replace(case, image=image, labels=labels, boxes=boxes, under=under)
+
+    def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
+        """Voxels of a crop that lie beyond its case, bool of shape ``size``; None if none do.
+
+        Args:
+            shape: spatial shape of the source case.
+            placement: where it was cut.
+        """
+        if self.grid not in ("crop", "slice"):
+            return None
+        inner = shape[1:] if self.grid == "slice" else shape
+        beyond = crop_pad(np.zeros(inner, np.bool_), placement.corner, self.size, True)
+        return beyond if beyond.any() else None
+
+    def clear_padding(self, sample: Sample, shape: Sequence[int], placement: Placement) -> Sample:
+        """A sample of this space with exactly what ``to_generator`` pads with beyond its case."""
+        beyond = self.padding(shape, placement)
+        if beyond is None:
+            return sample
+        fill = self.fill(len(sample.image), beyond.ndim)
+        return replace(sample, image=np.where(beyond, fill, sample.image))
+
+    def fill(self, channels: int, ndim: int) -> FloatArray:
+        """What ``to_generator`` pads images with: float32 (C, 1, 1, 1) or (C, 1, 1)."""
+        return self._squash(np.zeros((channels, *[1] * ndim), np.float32))
+
+    def to_host(self, sample: Sample, shape: Sequence[int] | None = None) -> Sample:
+        """Bring a sample of this space back into the source's.
+
+        Args:
+            sample: image (C, *size), labels (*size).
+            shape: of the whole case; needed for grid ``resample`` without a frame only.
+
+        Returns:
+            A sample of ``host_shape``; of a frame it lies at ``frame_corner`` of the case.
+
+        Raises:
+            UsageFault: grid ``resample`` with neither a frame nor a shape.
+        """
+        under = None
+        if sample.under is not None:
+            beneath = Sample(sample.image[:0], sample.under)
+            under = replace(self, window=None).to_host(beneath, shape).labels
+        image, labels, boxes = self._unsquash(sample.image), sample.labels, sample.boxes
+        if self.grid == "slice":
+            image = image[:, None]
+            labels = None if labels is None else labels[None]
+            boxes = None if boxes is None else one_slice_boxes(boxes)
+        elif self.grid == "resample":
+            if shape is None and not self.frame:
+                raise UsageFault("space: grid 'resample' needs the host's shape to go back to")
+            back = self.host_shape(shape or ())
+            boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], back)
+            image, labels = resample(image, labels, back, nearest=self.nearest)
+        return replace(sample, image=image, labels=labels, boxes=boxes, under=under)
+
+    def _squash(self, image: FloatArray) -> FloatArray:
+        if self.window is None:
+            return image
+        low, high = self._bounds(image.ndim)
+        squashed = np.clip((image - low) / (high - low) * 2 - 1, -1, 1)
+        return np.asarray(squashed, np.float32)
+
+    def _unsquash(self, image: FloatArray) -> FloatArray:
+        if self.window is None:
+            return image
+        low, high = self._bounds(image.ndim)
+        return ((image + 1) / 2 * (high - low) + low).astype(np.float32)
+
+    def _bounds(self, ndim: int) -> tuple[FloatArray, FloatArray]:
+        assert self.window is not None
+        bounds = np.array(self.window, np.float32).reshape(-1, 2, *[1] * (ndim - 1))
+        return bounds[:, 0], bounds[:, 1]
+
+    # -- recording -------------------------------------------------------------------------------
+
+    def with_window(self, cases: Iterable[Case], low: float = 0.1, high: float = 99.9) -> Space:
+        """This space with the intensity window of the training cases (percentiles per channel)."""
+        edges = [
+            np.percentile(c.image.reshape(c.image.shape[0], -1), (low, high), axis=1) for c in cases
+        ]
+        if not edges:
+            raise UsageFault("space: a window needs at least one training case")
+        lows, highs = np.min([e[0] for e in edges], axis=0), np.max([e[1] for e in edges], axis=0)
+        return replace(
+            self,
+            window=tuple(
+                (float(a), float(max(b, a + 1e-6))) for a, b in zip(lows, highs, strict=True)
+            ),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return {
+            "grid": self.grid,
+            "size": list(self.size),
+            "window": None if self.window is None else [list(w) for w in self.window],
+            "host": dict(self.host),
+            "pad_label": self.pad_label,
+            **({"frame": list(self.frame)} if self.frame else {}),
+            **({"nearest": True} if self.nearest else {}),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Space:
+        """Read what ``to_json`` wrote."""
+        window = doc["window"]
+        return cls(
+            grid=doc["grid"],
+            size=tuple(doc["size"]),
+            window=None if window is None else tuple((float(a), float(b)) for a, b in window),
+            host=dict(doc["host"]),
+            pad_label=int(doc["pad_label"]),
+            frame=tuple(doc.get("frame", ())),
+            nearest=bool(doc.get("nearest", False)),
+        )
+
+
+def cut_boxes(boxes: Boxes, corner: Sequence[int], size: Sequence[int]) -> Boxes:
+    """The parts of boxes that lie within ``size`` voxels from ``corner``, in voxels from there."""
+    axes = len(size)
+    start, extent = np.array(corner, np.float32), np.array(size, np.float32)
+    low = np.clip(boxes.coords[:, :axes] - start, 0, extent)
+    high = np.clip(boxes.coords[:, axes:] - start, 0, extent)
+    inside = (low < high).all(axis=1)
+    return Boxes(np.hstack([low, high])[inside].astype(np.float32), boxes.labels[inside])
+
+
+def scale_boxes(boxes: Boxes, before: Sequence[int], after: Sequence[int]) -> Boxes:
+    """Boxes of an image that is brought from one spatial shape to another."""
+    factors = np.tile(np.array(after) / np.array(before), 2)
+    return Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
+
+
+def boxes_of_slice(boxes: Boxes, index: int, axis: int = 0) -> Boxes:
+    """Of the boxes (N, 6) of a volume those that the middle of a slice lies in: (M, 4).
+
+    Args:
+        boxes: of the volume.
+        index: of the slice.
+        axis: that the slice is cut across; the boxes that are returned lack it.
+    """
+    middle = index + 0.5
+    cut = (boxes.coords[:, axis] <= middle) & (boxes.coords[:, axis + 3] > middle)
+    return Boxes(np.delete(boxes.coords[cut], (axis, axis + 3), axis=1), boxes.labels[cut])
+
+
+def one_slice_boxes(boxes: Boxes) -> Boxes:
+    """Boxes (N, 4) of a slice as boxes (N, 6) of the volume of this one slice."""
+    zero = np.zeros((len(boxes.coords), 1), np.float32)
+    first, last = boxes.coords[:, :2], boxes.coords[:, 2:]
+    return Boxes(np.concatenate([zero, first, zero + 1, last], axis=1), boxes.labels)

@@ -1,1 +1,0 @@
-"""A folder to put on PYTHONPATH, see ``gansynth.torchvision_cure``."""

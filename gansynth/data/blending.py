@@ -1,0 +1,267 @@
+"""Putting one image's lesion into another image: the rim, and what happens across it.
+
+The mask is the lesion; the rim is what lies within so many voxels of it. Mask and rim together are
+the hole: all that may change. Beyond it the background stays as it is, to the bit.
+
+Arrays are torch tensors on any device: images (B, C, D, H, W) or (B, C, H, W), masks bool
+(B, 1, D, H, W) or (B, 1, H, W). Samples of a batch do not meet. ``poisson`` takes numpy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gansynth.core.schema import Condition, FloatArray
+
+Mask = npt.NDArray[np.bool_]
+
+BEYOND = 2.0
+"""What ``steps_from`` says of all voxels beyond the rim; their distance is of no use."""
+SLACK = 1e-5
+"""Rounding: a voxel whose distance is the rim's width belongs to the rim."""
+STEEPEST = 2.0
+"""``match_rim`` scales a donor's deviation by no more than this, nor by less than its inverse."""
+PRECISION = 1e-6
+"""Relative residual at which ``poisson`` is solved."""
+
+
+def rim_voxels(rim_mm: float, spacing: Sequence[float]) -> tuple[int, ...]:
+    """Width of the rim in voxels along each axis, rounded up.
+
+    Args:
+        rim_mm: width in mm; 0 for no rim.
+        spacing: mm per voxel and axis.
+    """
+    return tuple(math.ceil(rim_mm / mm - SLACK) for mm in spacing)
+
+
+def drawn_in(condition: Condition) -> Mask:
+    """Where something is drawn into a condition's background: bool (D, H, W) or (H, W).
+
+    The lesion, and whatever else is to be replaced with it.
+    """
+    assert condition.lesion is not None, "asked of generators that heed lesions"
+    drawn: Mask = condition.lesion > 0
+    return drawn if condition.region is None else drawn | condition.region
+
+
+def steps_from(mask: Tensor, rim: Sequence[int]) -> Tensor:
+    """How far out of the mask each voxel lies, as a share of the rim.
+
+    The distance is Euclidean, in units of the rim's width along each axis; it is exact up to 1.
+
+    Args:
+        mask: bool (B, 1, ...).
+        rim: width in voxels along each spatial axis.
+
+    Returns:
+        float32 (B, 1, ...): 0 in the mask, up to 1 in the rim, ``BEYOND`` beyond it.
+    """
+    far = torch.full_like(mask, BEYOND**2, dtype=torch.float32)
+    squares = torch.where(mask, torch.zeros_like(far), far)
+    for axis, width in enumerate(rim, start=2):
+        # The lowest of the parabolas over this line's voxels (Felzenszwalb and Huttenlocher 2012).
+        nearest = squares.clone()
+        for step in range(1, min(width, mask.shape[axis] - 1) + 1):
+            rise, rest = (step / width) ** 2, mask.shape[axis] - step
+            for here, there in ((0, step), (step, 0)):
+                out = nearest.narrow(axis, here, rest)
+                torch.minimum(out, squares.narrow(axis, there, rest) + rise, out=out)
+        squares = nearest
+    distance = squares.sqrt()
+    return torch.where(distance <= 1 + SLACK, distance.clamp(max=1), BEYOND)
+
+
+def hole(mask: Tensor, rim: Sequence[int]) -> Tensor:
+    """The mask and its rim, bool (B, 1, ...): all voxels that may change."""
+    return steps_from(mask, rim) <= 1
+
+
+def fade(mask: Tensor, rim: Sequence[int]) -> Tensor:
+    """How much of the donor is taken, float32 (B, 1, ...).
+
+    1 in the mask; in the rim it falls along a cosine, to 0 one voxel after its last one; exactly 0
+    beyond.
+    """
+    distance = steps_from(mask, rim)
+    widest = max(rim, default=0)
+    end = widest / (widest + 1)
+    falling = 0.5 + 0.5 * torch.cos(math.pi * end * distance.clamp(max=1))
+    return torch.where(mask, 1.0, torch.where(distance <= 1, falling, 0.0))
+
+
+def soft(
+    background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int], *, match: bool = False
+) -> Tensor:
+    """The donor faded into the background across the rim.
+
+    Args:
+        background: float (B, C, ...).
+        donor: float (B, C, ...), aligned with it.
+        mask: bool (B, 1, ...), where the donor is taken as it is.
+        rim: width in voxels along each spatial axis; 0 for none (plain copy and paste).
+        match: shift and scale the donor first, so that it meets the background in the rim.
+
+    Returns:
+        float (B, C, ...); exactly the background beyond the rim.
+    """
+    if match:
+        donor = match_rim(background, donor, mask, rim)
+    mixed = background + fade(mask, rim) * (donor - background)
+    # Weight 1 is the donor to the bit, too: x + (y - x) need not be y.
+    return torch.where(mask, donor, torch.where(hole(mask, rim), mixed, background))
+
+
+def match_rim(background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int]) -> Tensor:
+    """The donor with the background's mean and deviation in the rim, per sample and channel.
+
+    Deviations are scaled by ``STEEPEST`` at most. Where there is no rim the donor stays as it is.
+    """
+    out = donor.clone()
+    rims = hole(mask, rim) & ~mask
+    for sample in range(len(out)):
+        where = rims[sample, 0]
+        if not bool(where.any()):
+            continue
+        here = background[sample][:, where].double()
+        there = donor[sample][:, where].double()
+        shape = (-1, *[1] * (out.ndim - 2))
+        spread = here.std(1, unbiased=False) / there.std(1, unbiased=False).clamp(min=1e-12)
+        scale = spread.clamp(1 / STEEPEST, STEEPEST)
+        shift = here.mean(1) - scale * there.mean(1)
+        fitted = donor[sample] * scale.reshape(shape) + shift.reshape(shape)
+        out[sample] = fitted.to(out.dtype)
+    return out
+
+
+def dress(
+    labels: Tensor,
+    donor: Tensor,
+    donor_labels: Tensor,
+    values: Sequence[int],
+    means: Tensor,
+    *,
+    deviations: Tensor | None = None,
+    noise: Tensor | None = None,
+    rest: Tensor | None = None,
+) -> Tensor:
+    """A donor's texture brought onto another label map.
+
+    Where a voxel's class is also the donor's class there, the donor's own intensity; elsewhere the
+    class's mean in the donor (of all its voxels of the class), and its deviation as noise; of a
+    class that the donor lacks, those of the training cases.
+
+    Args:
+        labels: int (B, ...), the label map that is to be shown.
+        donor: float (B, C, ...), aligned with it.
+        donor_labels: int (B, ...), the donor's own.
+        values: label values of the lesion.
+        means: float (len(values), C), each class's mean over training cases.
+        deviations: float (len(values), C), likewise; 0 if None.
+        noise: float (B, C, ...), standard normal; None for no noise.
+        rest: float (B, C, ...), what is shown where ``labels`` hold none of ``values``; the donor
+            if None.
+
+    Returns:
+        float (B, C, ...).
+    """
+    out = (donor if rest is None else rest).clone()
+    for sample in range(len(out)):
+        for row, value in enumerate(values):
+            asked = labels[sample] == value
+            own = donor_labels[sample] == value
+            mean, deviation = means[row], 0 if deviations is None else deviations[row]
+            if bool(own.any()):
+                held = donor[sample][:, own].double()
+                mean, deviation = held.mean(1), held.std(1, unbiased=False)
+            plain = torch.as_tensor(mean, dtype=out.dtype, device=out.device)
+            shape = (-1, *[1] * (out.ndim - 2))
+            dressed = plain.reshape(shape).expand_as(out[sample])
+            if noise is not None:
+                wide = torch.as_tensor(deviation, dtype=out.dtype, device=out.device)
+                dressed = dressed + wide.reshape(-1, *shape[1:]) * noise[sample]
+            filled = torch.where(asked & ~own, dressed, out[sample])
+            out[sample] = torch.where(asked & own, donor[sample], filled)
+    return out
+
+
+def poisson(
+    background: FloatArray, donor: FloatArray, mask: Mask, known: Mask | None = None
+) -> FloatArray:
+    """The donor's gradients in the mask, the background around it (Perez et al. 2003).
+
+    In the mask the Laplacian is the donor's own, with the background as the boundary's value; steps
+    across the border of the array do not count.
+
+    Args:
+        background: float32 (C, D, H, W) or (C, H, W).
+        donor: the same shape, aligned with it.
+        mask: bool (D, H, W) or (H, W).
+        known: bool, where the donor's gradients are of use; a gradient to any other voxel counts
+            as 0. All are if None.
+
+    Returns:
+        float32, exactly the background outside the mask.
+    """
+    from scipy.sparse import diags_array
+    from scipy.sparse.linalg import cg
+
+    out = background.copy()
+    if not mask.any() or mask.all():
+        return out if not mask.any() else donor.copy()
+    matrix, pairs = _laplacian(mask)
+    useful = None if known is None else known.ravel()
+    scaled = diags_array(1 / matrix.diagonal())
+    for channel in range(len(out)):
+        kept = background[channel].astype(np.float64).ravel()
+        given = donor[channel].astype(np.float64).ravel()
+        wanted = np.zeros(matrix.shape[0])
+        for row, inside, other, fixed in pairs:
+            slope = given[inside] - given[other]
+            if useful is not None:
+                slope *= useful[inside] & useful[other]
+            np.add.at(wanted, row, slope)
+            np.add.at(wanted, row[fixed], kept[other[fixed]])
+        start = given[mask.ravel()]
+        solved, _ = cg(matrix, wanted, x0=start, rtol=PRECISION, maxiter=2000, M=scaled)
+        out[channel][mask] = solved.astype(np.float32)
+    return out
+
+
+def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
+    """The matrix over a mask's voxels, and each face of theirs.
+
+    Returns:
+        Sparse (N, N), and of each axis and side: rows, voxels, their neighbours (flat indices), and
+        whether a neighbour lies outside the mask.
+    """
+    from scipy.sparse import coo_array
+
+    number = np.full(mask.shape, -1, np.int64)
+    count = int(mask.sum())
+    number[mask] = np.arange(count)
+    flat = np.arange(mask.size).reshape(mask.shape)
+    pairs, rows, columns, diagonal = [], [], [], np.zeros(count)
+    for axis in range(mask.ndim):
+        low = (*[slice(None)] * axis, slice(None, -1))
+        high = (*[slice(None)] * axis, slice(1, None))
+        for here, there in ((low, high), (high, low)):
+            at = mask[here]
+            row, other = number[here][at], flat[there][at]
+            fixed = number[there][at] < 0
+            pairs.append((row, flat[here][at], other, fixed))
+            diagonal += np.bincount(row, minlength=count)
+            rows.append(row[~fixed])
+            columns.append(number[there][at][~fixed])
+    faces = np.concatenate(rows), np.concatenate(columns)
+    own = np.arange(count)
+    entries = np.concatenate([-np.ones(len(faces[0])), np.maximum(diagonal, 1e-12)])
+    index = np.concatenate([faces[0], own]), np.concatenate([faces[1], own])
+    return coo_array((entries, index), shape=(count, count)).tocsr(), pairs

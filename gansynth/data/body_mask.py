@@ -1,0 +1,127 @@
+"""Where in an image there is a body, where nothing says so: what stands out of its border."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.schema import FloatArray
+
+Mask = npt.NDArray[np.bool_]
+
+EVEN = 0.2
+"""A border is background if its middle half spreads over less than this share of all values."""
+MASKED = 0.9
+"""Share of what differs from the outer value that stands out of it, where images are masked."""
+HALF = 0.5
+"""Share of Otsu's threshold that is taken: dark tissue is body, too."""
+
+
+def organ_mask(image: FloatArray) -> Mask:
+    """The body in an image: the largest piece that stands out of the border, holes filled.
+
+    How far a voxel stands out of the border's own intensity is summed over channels and cut at
+    half of Otsu's threshold (Otsu 1979), so backgrounds may be dark, bright or in the middle, as
+    that of z-scores is. An image whose border is no even background is body all over.
+
+    Args:
+        image: float32 (C, D, H, W) or (C, H, W).
+
+    Returns:
+        Bool (D, H, W) or (H, W), nowhere empty.
+    """
+    from scipy.ndimage import binary_closing, binary_fill_holes, label
+
+    out = np.zeros(image.shape[1:], np.float64)
+    border = _border(image.shape[1:])
+    for channel in image:
+        low, middle, high = np.percentile(channel[border], (25, 50, 75))
+        reach = np.subtract(*np.percentile(channel, (99.5, 0.5)))
+        if np.ptp(channel) == 0:  # shows nothing
+            continue
+        if not high - low < EVEN * reach:
+            return np.ones(image.shape[1:], bool)
+        out += np.abs(channel - middle) / reach
+    if not out.any():
+        return np.ones(image.shape[1:], bool)
+    found = binary_closing(out > HALF * otsu(out), iterations=2, border_value=0) & (out >= 0)
+    found = binary_fill_holes(found)
+    pieces, count = label(found)
+    if count == 0:
+        return np.ones(image.shape[1:], bool)
+    if count > 1:
+        found = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+    return np.asarray(found, bool)
+
+
+def body_mask(image: FloatArray) -> Mask:
+    """The body in a skull-stripped or masked image: all that is not its one outer value.
+
+    Where every channel has one and the same value all along its border, the body is what differs
+    from it in any channel, to the voxel, holes filled; else it is ``organ_mask``.
+
+    Args:
+        image: float32 (C, D, H, W) or (C, H, W).
+
+    Returns:
+        Bool (D, H, W) or (H, W), nowhere empty.
+    """
+    from scipy.ndimage import binary_fill_holes
+
+    border = _border(image.shape[1:])
+    outer = [np.unique(channel[border]) for channel in image]
+    if any(len(values) > 1 for values in outer):
+        return organ_mask(image)
+    found = np.zeros(image.shape[1:], bool)
+    for channel, values in zip(image, outer, strict=True):
+        found |= channel != values[0]
+    return np.asarray(binary_fill_holes(found), bool) if found.any() else organ_mask(image)
+
+
+def shown_body(image: FloatArray) -> Mask:
+    """The body that an image shows: to the voxel in a masked image, else what stands out.
+
+    Around a head in air voxels differ from one outer value, too: ``body_mask`` counts if nearly all
+    of it stands out.
+
+    Args:
+        image: float32 (C, D, H, W) or (C, H, W).
+
+    Returns:
+        Bool (D, H, W) or (H, W), nowhere empty.
+    """
+    organ, body = organ_mask(image), body_mask(image)
+    return body if organ[body].mean() >= MASKED else organ
+
+
+def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
+    """Share of a box's voxels, all it has a part of, that lie in the body.
+
+    Args:
+        body: bool (D, H, W) or (H, W).
+        row: ``min..., max...`` of a box in the image.
+    """
+    axes = body.ndim
+    low = np.clip(np.floor(row[:axes]), 0, np.array(body.shape) - 1).astype(int)
+    high = np.maximum(np.ceil(row[axes:]).astype(int), low + 1)
+    return float(body[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].mean())
+
+
+def otsu(values: npt.NDArray[np.floating]) -> float:
+    """The value that parts values best in two: least variance within the parts (256 bins)."""
+    counts, edges = np.histogram(values, 256)
+    middle = (edges[1:] + edges[:-1]) / 2
+    weight, total = np.cumsum(counts), np.cumsum(counts * middle)
+    parted = weight * (weight[-1] - weight)
+    apart = (total * weight[-1] - total[-1] * weight) ** 2 / np.maximum(parted, 1)
+    return float(middle[int(np.argmax(apart[:-1]))])
+
+
+def _border(shape: tuple[int, ...]) -> Mask:
+    """The outermost voxels of each slice; of a volume the ends of its first axis are not asked.
+
+    A volume is often cut off there in the middle of the body.
+    """
+    border = np.ones(shape, bool)
+    border[(..., slice(1, -1), slice(1, -1))] = False
+    return border

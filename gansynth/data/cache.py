@@ -1,0 +1,172 @@
+"""Cases at hand: the most recently used ones stay in memory, up to a number of bytes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gansynth.core.foreground import PlaneOutline, Planes, Voxel
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Case
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+from gansynth.data.patches import PatchSource
+
+log = logging.getLogger("gansynth")
+READ_AGAIN = 256
+"""Cases that had to give way and are read again, after which the user is told of it."""
+
+
+class Placed(NamedTuple):
+    """A drawn place in a case.
+
+    Attributes:
+        case: the case, or the part of it that the place needs.
+        placement: the place within ``case``, for ``Space.to_generator``.
+        shape: spatial shape of the whole case.
+        origin: the place within the whole case.
+    """
+
+    case: Case
+    placement: Placement
+    shape: tuple[int, ...]
+    origin: Placement
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A case in memory, and its outline: its labels are counted once, when first drawn from."""
+
+    case: Case
+
+    @property
+    def nbytes(self) -> int:
+        labels = self.case.labels
+        return self.case.image.nbytes + (0 if labels is None else labels.nbytes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.case.image.shape[1:]
+
+    @property
+    def labelled(self) -> bool:
+        return self.case.labels is not None
+
+    def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
+        return self._counted.foreground_voxel(rng)
+
+    @cached_property
+    def _counted(self) -> PlaneOutline:
+        labels = self.case.labels
+        assert labels is not None
+        return PlaneOutline(self.shape, Planes.of(labels), labels.__getitem__)
+
+
+class CaseCache:
+    """Keeps the most recently used cases of a source in memory, up to a number of bytes.
+
+    Several threads may ask at once: the training loop's loader and a preview do.
+
+    Args:
+        source: where cases come from.
+        max_bytes: bytes of images and labels to keep (2 GiB by default).
+    """
+
+    def __init__(self, source: CaseSource, max_bytes: int = 2 << 30) -> None:
+        self.source = source
+        self.max_bytes = max_bytes
+        self._cases: OrderedDict[str, _Held] = OrderedDict()
+        self._bytes = 0
+        self._gone: set[str] = set()
+        self._again = 0
+        self._locked = os.getpid(), threading.Lock()
+
+    def __call__(self, case_id: str) -> Case:
+        """The case, read from the source if it is not at hand."""
+        return self._get(case_id).case
+
+    def place(self, case_id: str, space: Space, rng: np.random.Generator) -> Placed:
+        """Draw a place in a case; of sources larger than the cache only the part that it needs.
+
+        Whether parts are read or whole cases changes nothing in what ``Space.to_generator`` makes
+        of the result.
+        """
+        if self._in_parts is not None and space.grid in ("crop", "slice"):
+            outline = self._in_parts.outline(case_id)
+            origin = space.place(outline, rng)
+            box, placement = space.part(outline.shape, origin)
+            part = self._in_parts.load_part(case_id, box)
+            return Placed(part, placement, outline.shape, origin)
+        held = self._get(case_id)
+        origin = space.place(held, rng)
+        return Placed(held.case, origin, held.shape, origin)
+
+    def lineage(self) -> Lineage:
+        """The source's lineage; cases that are read for it stay at hand, and the other way."""
+        source = self.source
+        records = tuple(source.record(case_id, self) for case_id in sorted(source.train_ids))
+        return Lineage(source.name, source.fold, records, dict(source.host), source.ancestors)
+
+    @property
+    def at_hand(self) -> frozenset[str]:
+        """Ids of the cases in memory."""
+        return frozenset(self._cases)
+
+    def still_to_come(self) -> int:
+        """Bytes by which it will about grow until every training case has been asked for."""
+        held = [one.nbytes for one in self._cases.values()]
+        if self._in_parts is not None or not held:
+            return 0
+        absent = len(set(self.source.train_ids) - set(self._cases))
+        return max(0, min(absent * sum(held) // len(held), self.max_bytes - self._bytes))
+
+    @cached_property
+    def _in_parts(self) -> PatchSource | None:
+        """The source, if it reads parts and its cases do not all fit."""
+        source = self.source
+        if isinstance(source, PatchSource) and source.train_bytes() > self.max_bytes:
+            return source
+        return None
+
+    def _get(self, case_id: str) -> _Held:
+        if self._locked[0] != os.getpid():  # forked, perhaps while another thread held it
+            self._locked = os.getpid(), threading.Lock()
+        with self._locked[1]:
+            if case_id in self._cases:
+                self._cases.move_to_end(case_id)
+                return self._cases[case_id]
+            self._tell_if_again(case_id)
+            held = self._cases[case_id] = _Held(self.source.load(case_id))
+            self._bytes += held.nbytes
+            while self._bytes > self.max_bytes and len(self._cases) > 1:
+                name, gone = self._cases.popitem(last=False)
+                self._gone.add(name)
+                self._bytes -= gone.nbytes
+            return held
+
+    def _tell_if_again(self, case_id: str) -> None:
+        """Warn, once, of cases that are read over and over: of slices, their whole volumes."""
+        self._again += case_id in self._gone
+        if self._again == READ_AGAIN:
+            self._again += 1
+            name = f"{self.source.request.kind}:{self.source.request.where}"
+            log.warning(
+                "%s: its cases take more than the %.3g GB of memory there is for them, so they are "
+                "read again and again, which takes time; a file of them is read in parts: gansynth "
+                "cache %s -o FILE.h5, then --data h5:FILE.h5",
+                *(self.source.name, self.max_bytes / 1e9, name),
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A spawned worker gets the source, and reads its own cases."""
+        return {"source": self.source, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]

@@ -1,0 +1,312 @@
+"""Everything that is wrong with a data set of volumes: one pass, one case in memory at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.source import SourceRequest
+from gansynth.data.folds import folds_of, guard, split_file, subjects_of
+from gansynth.data.grid import canonical_spacing, same_spacing
+from gansynth.data.listing import Entry, VolumeSet, missing
+from gansynth.data.pairs import LABELS, likely_labels, mismatches, odd_labels
+from gansynth.data.reading import VolumeOptions
+from gansynth.data.subjects import Split
+from gansynth.runtime.errors import EnvironmentFault, GansynthError
+from gansynth.runtime.files import Volume, read_nifti
+
+
+@dataclass
+class Seen:
+    """What a pass over the cases gathers.
+
+    Attributes:
+        allowed: label values the data set knows; None if only its files know.
+        named: what names them, for messages.
+        ignore: a value that is no foreground.
+        values: label values that occur.
+        channels: how many a stacked file has; None until one has been read.
+        spacing: case -> (z, y, x) in mm.
+        content: hash of a case's images -> the cases.
+    """
+
+    allowed: frozenset[int] | None
+    named: str
+    ignore: int | None = None
+    values: set[int] = field(default_factory=set)
+    channels: int | None = None
+    spacing: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    content: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def check_volumes(
+    listing: VolumeSet,
+    request: SourceRequest,
+    options: VolumeOptions,
+    progress: Callable[[int, int], None],
+) -> Checked:
+    """Read every file of a data set to its last byte and list what is wrong, errors first.
+
+    Args:
+        listing: the data set's files, with the faults found when they were listed.
+        request: for ``--subjects``.
+        options: how the data set is read.
+        progress: called as ``progress(done, cases)``.
+
+    Raises:
+        EnvironmentFault: files may not be read.
+    """
+    labels = options.labels or listing.labels
+    named = "--read labels" if options.labels else listing.where.name
+    seen = Seen(None if labels is None else frozenset(labels.values()), named)
+    seen.ignore = None if labels is None else labels.get("ignore")
+    seen.channels = listing.total or len(options.channels or ()) or None
+    findings = [Finding("error", f.case, f.file, str(f.error)) for f in listing.faults]
+    findings += few_cases(listing.where, len(listing.entries))
+    findings += _check_labelled(listing)
+    for number, entry in enumerate(listing.entries, start=1):
+        findings += check_case(entry, seen, listing)
+        progress(number, len(listing.entries))
+    findings += _check_labels(listing, seen)
+    findings += _check_spacing(listing, options, seen)
+    findings += _check_sides(listing, request, options, seen)
+    return Checked(listing.name, len(listing.entries), in_order(findings))
+
+
+def in_order(findings: list[Finding]) -> list[Finding]:
+    """Errors first, then by case."""
+    return sorted(findings, key=lambda f: (f.level, f.case or ""))
+
+
+def few_cases(where: Path, count: int) -> Iterator[Finding]:
+    """Whether there is anything to validate on."""
+    if count == 1:
+        text = f"{where}: 1 case, expected at least 2 (one to train on, one to validate); add cases"
+        yield Finding("error", None, where, text)
+
+
+# -- one case ------------------------------------------------------------------------------------
+
+
+def missing_files(entry: Entry) -> Iterator[Finding]:
+    """A case's files that are not there."""
+    for file in entry.files:
+        if not file.is_file():
+            yield Finding("error", entry.case, file, str(missing(file, entry.case)))
+
+
+def check_case(entry: Entry, seen: Seen, listing: VolumeSet) -> Iterator[Finding]:
+    """Read a case's files, the labels (else an image) first: all is compared with them."""
+    case = entry.case
+    reference: tuple[Path, Volume] | None = None
+    digest = hashlib.sha256()
+    absent = list(missing_files(entry))
+    yield from absent
+    flat, whole = True, not absent
+    for file in entry.files:
+        if not file.is_file():
+            continue
+        drawn = file == entry.labels
+        try:
+            stacked = listing.stacked and not drawn
+            volume = read_nifti(file, ndim=(3, 4) if stacked else (3,))
+        except EnvironmentFault:
+            raise
+        except GansynthError as error:
+            whole = False
+            yield Finding("error", case, file, str(error))
+            continue
+        if drawn:
+            yield from check_values(seen, case, file, volume.array)
+        else:
+            flat &= _hash(digest, volume.array)
+            yield from _check_image(seen, listing, case, file, volume.array)
+        if file == entry.reference:
+            seen.spacing[case] = canonical_spacing(volume.affine)
+        if reference is None:
+            reference = file, volume
+        else:
+            for problem in mismatches(file, volume, *reference):
+                yield Finding("error", case, file, problem)
+    if whole and not flat:
+        seen.content[digest.hexdigest()].append(case)
+
+
+def _hash(digest: Any, array: npt.NDArray[Any]) -> bool:
+    """Add an image's content, whatever type it is stored in; return whether it is constant."""
+    digest.update(str(array.shape).encode())
+    for plane in np.moveaxis(array, -1, 0):
+        digest.update(np.ascontiguousarray(plane, np.float32).tobytes())
+    return bool(array.min() == array.max())
+
+
+def _check_image(
+    seen: Seen, listing: VolumeSet, case: str, file: Path, array: npt.NDArray[Any]
+) -> Iterator[Finding]:
+    count = array.shape[3] if array.ndim == 4 else 1
+    if listing.stacked:
+        seen.channels = seen.channels or count
+        if count != seen.channels:
+            text = (
+                f"{file}: {count} channel(s) of shape {array.shape}, expected {seen.channels} as "
+                f"{'listed' if listing.total else 'in other cases'} in {listing.where.name}; "
+                "correct the file, or leave the case out"
+            )
+            yield Finding("error", case, file, text)
+    for number, channel in enumerate(np.moveaxis(array, -1, 0) if array.ndim == 4 else [array]):
+        if channel.min() == channel.max():
+            of = f" of channel {number}" if array.ndim == 4 else ""
+            text = f"{file}: every voxel{of} is {channel.flat[0]}; an empty channel?"
+            yield Finding("warning", case, file, text)
+
+
+def check_values(seen: Seen, case: str, file: Path, array: npt.NDArray[Any]) -> Iterator[Finding]:
+    """Whether a label map holds known labels only, and any foreground.
+
+    Args:
+        seen: remembers the values.
+        case: whose it is.
+        file: where it was read.
+        array: its voxels.
+    """
+    values = np.unique(array)
+    if len(values) > LABELS:
+        text = (
+            f"{file}: {len(values)} different values from {values[0]} to {values[-1]}, expected a "
+            "label map; was an image put in its place?"
+        )
+        yield Finding("error", case, file, text)
+        return
+    allowed = seen.allowed
+    unknown = [
+        v.item()
+        for v in values
+        if v != round(v) or (not 0 <= v < 2**15 if allowed is None else int(v) not in allowed)
+    ]
+    if unknown:
+        text = (
+            f"{file}: label value(s) {unknown[:8]} are "
+            + ("no labels" if allowed is None else f"not in {seen.named}")
+            + ", expected "
+            + ("whole numbers from 0" if allowed is None else f"among {sorted(allowed)}")
+            + f"; correct the file{'' if allowed is None else ' or ' + seen.named}"
+        )
+        yield Finding("error", case, file, text)
+    seen.values.update(int(v) for v in values if v.item() not in unknown)
+    if not set(values.tolist()) - {0, seen.ignore}:
+        yield Finding("warning", case, file, f"{file}: no foreground, only background")
+
+
+# -- the data set --------------------------------------------------------------------------------
+
+
+def _check_labelled(listing: VolumeSet) -> Iterator[Finding]:
+    if listing.entries and not listing.labelled:
+        text = (
+            f"{listing.where}: has no label maps; only generators that draw from noise, without "
+            "masks, learn from it"
+        )
+        yield Finding("warning", None, listing.where, text)
+
+
+def _check_labels(listing: VolumeSet, seen: Seen) -> Iterator[Finding]:
+    if not listing.labelled:
+        return
+    if seen.allowed is None:
+        named = likely_labels(seen.values, listing.likely)
+        problem = None if named else odd_labels(seen.values)
+        if problem:
+            yield Finding("error", None, listing.where, f"{listing.where}: {problem}")
+        return
+    yield from unused_labels(listing.where, seen)
+
+
+def unused_labels(where: Path, seen: Seen) -> Iterator[Finding]:
+    """Labels that are named but occur nowhere."""
+    unused = sorted((seen.allowed or frozenset()) - seen.values)
+    if unused:
+        text = (
+            f"{where}: label value(s) {unused} occur in no case; remove them, or add cases that "
+            "have them"
+        )
+        yield Finding("warning", None, where, text)
+
+
+def _check_spacing(listing: VolumeSet, options: VolumeOptions, seen: Seen) -> Iterator[Finding]:
+    each = list(seen.spacing.values())
+    if options.spacing is not None or not each:
+        return
+    median = tuple(round(float(v), 6) for v in np.median(each, axis=0))
+    differing = [
+        case for case, spacing in seen.spacing.items() if not same_spacing(spacing, median)
+    ]
+    if differing:
+        text = (
+            f"{listing.where}: {len(differing)} case(s) are not of spacing {median} mm (z, y, x), "
+            f"{differing[0]!r} first; they are resampled to the training cases' median unless "
+            "another is named: --read spacing="
+        )
+        yield Finding("warning", differing[0], listing.where, text)
+
+
+def _check_sides(
+    listing: VolumeSet, request: SourceRequest, options: VolumeOptions, seen: Seen
+) -> Iterator[Finding]:
+    """Subjects, splits, and the same image on both sides of one."""
+    try:
+        subject_of = subjects_of(listing, request.subjects)
+        folds = folds_of(listing, subject_of, options) if len(listing.entries) > 1 else {}
+    except GansynthError as error:
+        yield Finding("error", None, listing.where, str(error))
+        return
+    yield from check_folds(split_file(listing, options), subject_of, folds)
+    yield from same_content(listing.where, seen.content, folds)
+
+
+def check_folds(
+    where: Path, subject_of: Mapping[str, str], folds: Mapping[str, Split]
+) -> Iterator[Finding]:
+    """Folds without cases on a side, or with a subject on both."""
+    for number, split in folds.items():
+        lacking = [side for side, cases in split.items() if not cases]
+        if lacking:
+            text = (
+                f"{where}: fold {number}: no case under {lacking[0]}, expected at least one on "
+                "either side; correct the split"
+            )
+            yield Finding("error", None, where, text)
+        try:
+            guard(where, subject_of, number, split)
+        except GansynthError as error:
+            yield Finding("error", None, where, str(error))
+
+
+def same_content(
+    where: Path, content: Mapping[str, list[str]], folds: Mapping[str, Split]
+) -> Iterator[Finding]:
+    """Cases with the same image: an error where one is trained on and another held out."""
+    for cases in content.values():
+        if len(cases) < 2:
+            continue
+        apart = [
+            number
+            for number, split in folds.items()
+            if set(cases) & set(split["train"]) and set(cases) & set(split["val"])
+        ]
+        if apart:
+            text = (
+                f"{where}: cases {cases} have the same image, and fold {apart[0]} trains on one "
+                "and holds another out; remove one, or give them one subject: --subjects CSV"
+            )
+            yield Finding("error", cases[0], where, text)
+        else:
+            text = f"{where}: cases {cases} have the same image; remove one"
+            yield Finding("warning", cases[0], where, text)

@@ -1,0 +1,78 @@
+"""Cases by their class, for whoever learns from, or is asked for, some classes only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from gansynth.core.findings import Finding
+from gansynth.core.source import CaseSource
+from gansynth.runtime.errors import UsageFault, did_you_mean
+
+
+def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:
+    """Numbers of classes in a source's schema.
+
+    Args:
+        source: of the cases.
+        names: of the classes.
+        asked: what asks for them, for messages (``--class``).
+
+    Raises:
+        UsageFault: the cases have no classes, or not such a one.
+    """
+    schema = source.schema
+    if not schema.classes:
+        raise UsageFault(
+            f"{asked}: the cases of {source.name} have no classes, expected some; read them with "
+            "--read classes=yes or a CSV (pictures:), or --read classes=foreground (slices:)"
+        )
+    for one in names:
+        if one not in schema.classes:
+            raise UsageFault(
+                f"{asked}: class {one!r} is unknown, expected among {', '.join(schema.classes)}."
+                f"{did_you_mean(one, schema.classes)}"
+            )
+    return frozenset(schema.classes.index(one) for one in names)
+
+
+def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> tuple[str, ...]:
+    """The training cases of some classes, sorted.
+
+    Args:
+        source: of the cases.
+        names: of the classes.
+        asked: what asks for them, for messages.
+
+    Raises:
+        UsageFault: the cases have no such class, or none of the training cases is of one of them.
+    """
+    numbers = class_numbers(source, names, asked=asked)
+    found = {case: source.label_class(case) for case in source.train_ids}
+    absent = sorted(numbers - set(found.values()))
+    if absent:
+        there = (n for i, n in enumerate(source.schema.classes) if i in found.values())
+        raise UsageFault(
+            f"{asked}: no training case that was seen is of class "
+            f"{source.schema.classes[absent[0]]!r}, expected among {', '.join(there)}"
+        )
+    return tuple(case for case, number in found.items() if number in numbers)
+
+
+def without_cases(source: CaseSource, names: Sequence[str], where: Path) -> Iterator[Finding]:
+    """Classes that no training case is of.
+
+    Args:
+        source: of the cases.
+        names: of all its classes, by number.
+        where: what names the classes, for messages.
+    """
+    ids = source.train_ids
+    seen = {source.label_class(i) for i in ids} if names else set()
+    for number, name in enumerate(names):
+        if number not in seen:
+            text = (
+                f"{where}: no training case of fold {source.fold} is of class {name!r}; add cases, "
+                "or take another fold"
+            )
+            yield Finding("warning", None, where, text)

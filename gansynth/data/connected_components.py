@@ -1,0 +1,112 @@
+"""Parts of a label map: its connected components, their boxes, and how to take one away.
+
+Parts of a label are joined across corners, as an annotator's thin structures are. Background and
+outside are joined across faces only, so that whatever closes around them encloses them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.schema import Boxes, LabelArray, Schema
+
+Mask = npt.NDArray[np.bool_]
+Numbered = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one value of a label map, the largest first.
+
+    Attributes:
+        numbered: int32 (D, H, W) or (H, W), the number of a voxel's part; 0 where there is none.
+        numbers: int64 (N,), numbers of the parts.
+        sizes: int64 (N,), their voxels.
+    """
+
+    numbered: Numbered
+    numbers: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, mask: Mask, corners: bool = True) -> Parts:
+        """The parts of a mask, joined across corners too or across faces only."""
+        from scipy.ndimage import generate_binary_structure, label
+
+        joined = generate_binary_structure(mask.ndim, mask.ndim if corners else 1)
+        numbered = np.zeros(mask.shape, np.int32)
+        count = int(label(mask, joined, output=numbered))
+        sizes = np.bincount(numbered.ravel(), minlength=count + 1)[1:]
+        order = np.argsort(-sizes, kind="stable")
+        return cls(numbered, order + 1, sizes[order])
+
+    def enclosed(self) -> Parts:
+        """Those that do not reach an edge of the map."""
+        faces = [np.take(self.numbered, end, axis) for axis in range(self.numbered.ndim)
+                 for end in (0, -1)]  # fmt: skip
+        reaching = np.unique(np.concatenate([face.ravel() for face in faces]))
+        inside = ~np.isin(self.numbers, reaching)
+        return Parts(self.numbered, self.numbers[inside], self.sizes[inside])
+
+
+def parts_of(labels: LabelArray, value: int) -> Parts:
+    """The parts of a label; of background or outside (value <= 0), those enclosed by something."""
+    return Parts.of(labels == value) if value > 0 else Parts.of(labels == value, False).enclosed()
+
+
+def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -> None:
+    """Give the voxels of parts the value that most of their neighbours have, in place.
+
+    Args:
+        labels: int16 (D, H, W) or (H, W).
+        parts: of one value of it.
+        doomed: numbers of the parts to take away.
+    """
+    from scipy.ndimage import binary_dilation, find_objects
+
+    places = find_objects(parts.numbered)
+    for number in doomed.tolist():
+        window = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in places[number - 1])
+        mask = parts.numbered[window] == number
+        around = labels[window][binary_dilation(mask) & ~mask]
+        if not around.size:  # it is the whole map
+            continue
+        values, votes = np.unique(around, return_counts=True)
+        labels[window][mask] = values[votes.argmax()]
+
+
+def boxes_of(labels: LabelArray, schema: Schema, least: int = 1, *, merge: bool = False) -> Boxes:
+    """One box per part of each foreground label.
+
+    Args:
+        labels: int16 (D, H, W) or (H, W).
+        schema: whose foreground counts.
+        least: parts of fewer voxels have no box.
+        merge: all foreground labels are one lesion, of class 1.
+
+    Returns:
+        Boxes in voxels, half-open, by label and then by size, the largest first; their labels are
+        the label values. Where there are none: coords (0, 4) or (0, 6).
+    """
+    if merge:
+        labels = np.isin(labels, schema.foreground).astype(np.int16)
+    coords: list[list[int]] = []
+    classes: list[int] = []
+    for value in (1,) if merge else schema.foreground:
+        found = _boxes(parts_of(labels, value), least)
+        coords += found
+        classes += [value] * len(found)
+    shaped = np.array(coords, np.float32).reshape(-1, 2 * labels.ndim)
+    return Boxes(shaped, np.array(classes, np.int16))
+
+
+def _boxes(parts: Parts, least: int) -> list[list[int]]:
+    from scipy.ndimage import find_objects
+
+    places: list[Any] = find_objects(parts.numbered)
+    wanted = parts.numbers[parts.sizes >= least].tolist()
+    return [[*(s.start for s in places[n - 1]), *(s.stop for s in places[n - 1])] for n in wanted]

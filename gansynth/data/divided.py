@@ -1,0 +1,165 @@
+"""A data set dealt out otherwise: what all kinds of ``CaseSource.divided`` share.
+
+Nothing is copied: a folder gets the split, a CSV of who is who, and what else a host has to read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.core.lineage import guard_split
+from gansynth.data.subjects import Split
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
+
+if TYPE_CHECKING:
+    from gansynth.core.source import CaseSource, SourceRequest
+
+FILE = "divided.json"
+"""What was dealt out in a folder, and of which data set."""
+SPLITS = "splits.json"
+SUBJECTS = "subjects.csv"
+
+
+@dataclass(frozen=True)
+class Division:
+    """A folder in which a split of a data set is written.
+
+    Attributes:
+        folder: absolute.
+        splits: one for each fold; cases of a side once, and sorted.
+    """
+
+    folder: Path
+    splits: tuple[Split, ...]
+
+    @property
+    def file(self) -> Path:
+        """The split as JSON, a list of ``{"train": [...], "val": [...]}``."""
+        return self.folder / SPLITS
+
+    @property
+    def subjects(self) -> Path:
+        """CSV with the columns ``case`` and ``subject``."""
+        return self.folder / SUBJECTS
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """All that any fold names, sorted."""
+        return tuple(sorted({case for s in self.splits for case in (*s["train"], *s["val"])}))
+
+    def request(self, request: SourceRequest) -> SourceRequest:
+        """The same data set, its fold 0, for kinds that have ``--read splits=``."""
+        read = {**request.read, "splits": str(self.file)}
+        return replace(request, fold="0", read=read, subjects=str(self.subjects))
+
+
+def divide(
+    source: CaseSource, ids: Collection[str], splits: Sequence[Split], folder: Path
+) -> Division:
+    """Check a split, and write it with all subjects into a folder, made if it is not there.
+
+    Args:
+        source: the data set.
+        ids: all its cases, of whatever fold.
+        splits: one for each new fold.
+        folder: to write into; may be there, of the same split.
+
+    Raises:
+        UsageFault: no fold, cases that it does not have, an empty side, or a folder that holds
+            another split.
+        IntegrityFault: a subject is on both sides.
+        EnvironmentFault: the disk refuses.
+    """
+    folder, known = folder.absolute(), set(ids)
+    made = tuple(_checked(source, known, number, split) for number, split in enumerate(splits))
+    if not made:
+        raise UsageFault(f"{source.name}: dealt out into no fold, expected at least one; add one")
+    division = Division(folder, made)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    _claim(source, division)
+    write_small(division.file, json_text(made))
+    people = sorted((case, source.subject(case)) for case in ids)
+    write_small(division.subjects, table_text(("case", "subject"), people))
+    return division
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The text of a CSV."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def write_small(file: Path, text: str) -> None:
+    """Write a file that may be written again any time: whole or not at all, not forced to the disk.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    with disk_errors(file):
+        replace_text(file, text)
+
+
+def json_text(doc: Any) -> str:
+    """A JSON document as it is written into files."""
+    return json.dumps(doc, indent=2, ensure_ascii=False) + "\n"
+
+
+def _checked(source: CaseSource, ids: Collection[str], number: int, split: Split) -> Split:
+    train, held_out = sorted(set(split["train"])), sorted(set(split["val"]))
+    for side, cases in (("train", train), ("val", held_out)):
+        unknown = [case for case in cases if case not in ids]
+        if unknown:
+            raise UsageFault(
+                f"{source.name}: fold {number}: {side} names {len(unknown)} case(s) that it does "
+                f"not have, {unknown[0]!r} first; expected among {len(ids)}, for example "
+                f"{min(ids)!r}; correct the split"
+            )
+        if not cases:
+            raise UsageFault(
+                f"{source.name}: fold {number}: no case under {side}, expected at least one on "
+                "either side; correct the split"
+            )
+    guard_split(
+        [(case, source.subject(case)) for case in train],
+        [(case, source.subject(case)) for case in held_out],
+        fold=str(number),
+        repair=f"deal out the cases of {source.name} with all of a subject on one side",
+    )
+    return Split(train=train, val=held_out)
+
+
+def _claim(source: CaseSource, division: Division) -> None:
+    """Note what a folder holds, before anything else is written there.
+
+    Raises:
+        UsageFault: it holds another split, or one of another data set.
+    """
+    path = division.folder / FILE
+    told: dict[str, Any] = {
+        "name": source.name,
+        "request": {k: v for k, v in source.request.to_json().items() if k != "fold"},
+        "splits": list(division.splits),
+    }
+    if path.is_file():
+        try:
+            found = read_json(path)
+        except DataFault as fault:
+            raise UsageFault(f"{fault}, or choose another folder") from fault
+        other = next((key for key in told if found.get(key) != told[key]), None)
+        if other is not None:
+            raise UsageFault(
+                f"{path}: {other} is another than asked for, expected the same split of the same "
+                "data set; choose another folder, or remove this one"
+            )
+    write_json_atomic(path, told)

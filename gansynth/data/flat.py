@@ -1,0 +1,118 @@
+"""Sources of 2D cases whose label maps can be scored on the pixels of their own files."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.resample import pick
+from gansynth.core.schema import LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.data.picture_files import read_picture
+from gansynth.runtime.errors import DataFault
+
+
+@dataclass(frozen=True)
+class SlicePosition:
+    """Where a 2D case lies among the others of its subject.
+
+    Attributes:
+        stack: what it is a slice of: a volume, or the subject where no more is known.
+        index: its number in the volume; None where nobody knows.
+        thickness: from the centre of one slice of the volume to that of the next, in the source's
+            unit; None where nobody knows.
+    """
+
+    stack: str
+    index: int | None = None
+    thickness: float | None = None
+
+
+class FlatSource(CaseSource):
+    """2D cases, each with a label map on the pixels of its own file.
+
+    ``load`` may bring a case to another size; what is scored is not resampled.
+    """
+
+    @abstractmethod
+    def position(self, case_id: str) -> SlicePosition:
+        """Where a case lies among the others of its subject; reads no image."""
+
+    @abstractmethod
+    def true_labels(self, case_id: str) -> LabelArray | None:
+        """The label map as its file has it, int16 (H, W); None where there is none.
+
+        Raises:
+            DataFault: as ``load``.
+        """
+
+    @abstractmethod
+    def pixel_spacing(self, case_id: str) -> tuple[float, float]:
+        """Size of the file's pixels along H and W, in ``unit``."""
+
+    @abstractmethod
+    def file_shape(self, case_id: str) -> tuple[int, ...]:
+        """Rows and columns of the case's file."""
+
+    def file_crop(self, case_id: str) -> tuple[slice, slice]:
+        """What ``load`` takes of the file's pixels, before it resamples them; here all."""
+        return slice(None), slice(None)
+
+    @property
+    def label_numbers(self) -> Mapping[int, int]:
+        """Label -> its number in PNG files of label maps; here the same."""
+        return {value: value for value in self.schema.label_values if value >= 0}
+
+    def encode_labels(self, case_id: str, labels: LabelArray) -> npt.NDArray[np.uint16]:
+        """Numbers (H, W) of a predicted label map's PNG, on the pixels of the case's file.
+
+        Args:
+            case_id: the case.
+            labels: int16 (H, W), on the grid of ``load``.
+        """
+        crop, numbers = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.uint16)
+        whole = pick(labels, numbers[crop].shape)
+        for label, number in self.label_numbers.items():
+            numbers[crop][whole == label] = number
+        return numbers
+
+    def read_predicted(self, case_id: str, file: Path) -> LabelArray:
+        """A host's label map, int16 (H, W) on the pixels of the case's file.
+
+        Raises:
+            DataFault: damaged, of another shape, or with numbers that are no label's.
+        """
+        found, shape = read_picture(file, "mask"), self.file_shape(case_id)
+        if found.shape != tuple(shape):
+            raise DataFault(
+                f"{file}: {found.shape[0]} x {found.shape[1]} pixels, case {case_id!r} has "
+                f"{shape[0]} x {shape[1]}; expected equal, predict on the pixels of its file"
+            )
+        labels = np.full(found.shape, -2, np.int16)
+        for label, number in self.label_numbers.items():
+            labels[found == number] = label
+        if (labels == -2).any():
+            unknown = np.unique(found[labels == -2])[:8].tolist()
+            raise DataFault(
+                f"{file}: holds the numbers {unknown}, expected among "
+                f"{sorted(self.label_numbers.values())}; predict again with a model of this data"
+            )
+        return labels
+
+    def predicted(self, case_id: str, file: Path) -> LabelArray:
+        """What a host has made of a case, int16 on the grid of ``load``.
+
+        Args:
+            case_id: the case.
+            file: the host's label map, a PNG with the pixels of the case's own file.
+
+        Raises:
+            DataFault: as ``read_predicted``.
+        """
+        found = self.read_predicted(case_id, file)[self.file_crop(case_id)]
+        return pick(found, self.shape(case_id))

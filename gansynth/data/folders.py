@@ -1,0 +1,238 @@
+"""Volumes in folders: pairs of images and labels, BIDS, or a folder per case."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from gansynth.data.case_folders import case_homes, list_homes
+from gansynth.data.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, like_labels, stem
+from gansynth.data.names import Names, pick, read_names
+from gansynth.data.reading import VolumeOptions
+from gansynth.runtime.errors import DataFault, UsageFault
+
+PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
+LABELS = ("dseg", "mask")
+"""BIDS suffixes of label files; the first one found counts."""
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
+_BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P<suffix>[^_-]+)")
+
+
+def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
+    """List a folder: BIDS where it has ``sub-*`` folders, else a folder per case, else pairs.
+
+    Raises:
+        DataFault: ``dataset.json`` beside the folders of pairs cannot be used.
+        UsageFault: channels are named that the folder does not have.
+    """
+    subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
+    if subjects:
+        return _list_bids(kind, folder, subjects, options)
+    paired = any((folder / part).is_dir() for pair in PAIRS for part in pair)
+    homes = [] if paired else case_homes(folder)
+    if homes:
+        return list_homes(kind, folder, homes, options)
+    return _list_pairs(kind, folder, options)
+
+
+# -- pairs ---------------------------------------------------------------------------------------
+
+
+def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
+    found = Collector(folder, options.allow_absolute)
+    images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
+    # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
+    names = read_names(folder) if images == PAIRS[0][0] else None
+    label_of = _files(found, labels)
+    labelled = _has_labels(found, labels)
+    cases: dict[str, dict[int | None, Path]] = defaultdict(dict)
+    for name, path in _files(found, images).items():
+        match = _CHANNEL.fullmatch(name)
+        if match is None or name in label_of:
+            cases[name][None] = path
+        else:
+            cases[match["case"]][int(match["channel"])] = path
+    channels = {number for files in cases.values() for number in files}
+    stacked = channels <= {None}
+    numbers = sorted(n for n in channels if n is not None)
+    known = None if names is None else names.channels
+    picked = None if known is None else pick(options.channels or known, known, folder)
+    count = None if stacked else len(numbers)
+    if stacked or picked is None or len(known or ()) != count:
+        chosen = numbers
+    else:
+        chosen = [numbers[place] for place in picked]
+    for case in sorted(cases.keys() | label_of.keys()):
+        label = None
+        if labelled:
+            label = label_of.get(case, folder / labels / f"{case}.nii.gz")
+        files = cases[case]
+        if stacked or None in files:
+            only = [files.get(None, folder / images / f"{case}.nii.gz")]
+            if not stacked:
+                found.fault(case, only[0], _one_way(only[0]))
+            found.add(Entry(case, tuple(only), label))
+            continue
+        wanted = [files.get(n, folder / images / f"{case}_{n:04d}.nii.gz") for n in chosen]
+        found.add(Entry(case, tuple(wanted), label))
+    called = _names(found, folder, count, names, options)
+    return VolumeSet(
+        f"{kind}:{folder.resolve().name}",
+        folder,
+        folder,
+        found.entries(
+            "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any"
+        ),
+        channels=called,
+        stacked=stacked,
+        total=len(known) if known is not None and stacked else None,
+        picked=picked if stacked else None,
+        labels=None if names is None or not labelled else names.labels,
+        normalised=names is not None and names.normalised,
+        splits=folder / SPLITS,
+        subjects=folder / SUBJECTS,
+        faults=tuple(found.faults),
+    )
+
+
+def _has_labels(found: Collector, labels: str) -> bool:
+    """Whether a folder of pairs has label maps: it has unless nothing in it looks like any."""
+    folders = sorted(p.name for p in found.root.iterdir() if p.is_dir() and p.name[0] != ".")
+    if labels in folders:
+        return True
+    meant = like_labels(folders)
+    if meant is not None:
+        message = (
+            f"{found.root}: has a folder {meant!r} but none called {labels!r}, expected label maps "
+            "there; rename it"
+        )
+        found.fault(None, found.root / meant, DataFault(message))
+    return meant is not None
+
+
+def _files(found: Collector, folder: str) -> dict[str, Path]:
+    """Stem -> file, of one folder's NIfTI files."""
+    home = found.root / folder
+    files: dict[str, Path] = {}
+    for name in sorted(os.listdir(home)) if home.is_dir() else ():
+        short = stem(name)
+        path = None if short is None else found.file(f"{folder}/{name}", str(home), short)
+        if short is None or path is None:
+            continue
+        if short in files:
+            message = (
+                f"{path}: there is {files[short].name} too, expected one file of this name; "
+                "remove one"
+            )
+            found.fault(short, path, DataFault(message))
+            continue
+        files[short] = path
+    return files
+
+
+def _one_way(file: Path) -> DataFault:
+    return DataFault(
+        f"{file}: one file for all channels, where other cases have one for each (_0000, ...); "
+        "expected the same for all cases; rename or split it"
+    )
+
+
+def _names(
+    found: Collector, folder: Path, count: int | None, said: Names | None, options: VolumeOptions
+) -> tuple[str, ...] | None:
+    """Names of the channels that are read; None if only the files know how many there are."""
+    names = options.channels
+    if said is not None and said.channels is not None:
+        if count is not None and len(said.channels) != count:
+            message = (
+                f"{said.where}: channel_names has {len(said.channels)} name(s), but {folder} has "
+                f"{count} channel(s); expected a name for each; correct it, or remove it"
+            )
+            found.fault(None, said.where, DataFault(message))
+        return names or said.channels
+    if count is None:
+        return names
+    if names is not None and len(names) != count:
+        raise UsageFault(
+            f"--read channels={','.join(names)}: {len(names)} name(s), but {folder} has {count} "
+            "channel(s); expected a name for each"
+        )
+    return names or tuple(f"channel {i}" for i in range(count))
+
+
+# -- BIDS ----------------------------------------------------------------------------------------
+
+
+def _list_bids(kind: str, folder: Path, subjects: list[Path], options: VolumeOptions) -> VolumeSet:
+    found = Collector(folder, options.allow_absolute)
+    images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    labels: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for home in (*subjects, folder / "derivatives"):
+        for at, folders, names in os.walk(home):
+            folders.sort()
+            raw = Path(at).name == "anat" and home.name != "derivatives"
+            for name in sorted(names):
+                match = _BIDS.fullmatch(stem(name) or "")
+                if match is None or not (raw or match["suffix"] in LABELS):
+                    continue
+                case = "_".join(filter(None, (match["sub"], match["ses"])))
+                path = found.file(os.path.relpath(os.path.join(at, name), folder), at, case)
+                if path is not None:
+                    kept = labels if match["suffix"] in LABELS else images
+                    kept[case][match["suffix"]].append(path)
+    channels = options.channels or _shared(images)
+    labelled = any(labels.values())
+    for case in sorted(images.keys() | labels.keys()):
+        _add_bids(found, case, images[case], labels[case], channels, labelled)
+    return VolumeSet(
+        f"{kind}:{folder.resolve().name}",
+        folder,
+        folder,
+        found.entries(
+            "sub-XX/anat/sub-XX_T1w.nii.gz, and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz if "
+            "there are label maps"
+        ),
+        channels=channels or ("T1w",),
+        stacked=False,
+        splits=folder / SPLITS,
+        subjects=folder / SUBJECTS,
+        faults=tuple(found.faults),
+    )
+
+
+def _shared(images: dict[str, dict[str, list[Path]]]) -> tuple[str, ...]:
+    """Suffixes that every case has, the commonest first by name."""
+    each = [set(files) for files in images.values() if files]
+    shared = set.intersection(*each) if each else set()
+    return tuple(sorted(shared or set().union(*each)))
+
+
+def _add_bids(
+    found: Collector,
+    case: str,
+    images: dict[str, list[Path]],
+    labels: dict[str, list[Path]],
+    channels: tuple[str, ...],
+    labelled: bool,
+) -> None:
+    anat = found.root / case.replace("_", "/") / "anat"
+    files = [images.get(c, [anat / f"{case}_{c}.nii.gz"]) for c in channels]
+    drawn = next((labels[s] for s in LABELS if s in labels), None)
+    lacking = found.root / "derivatives" / "labels" / anat.relative_to(found.root)
+    for several in (*files, drawn or ()):
+        if len(several) > 1:
+            message = (
+                f"{several[1]}: a second file beside {several[0].name} for case {case!r}, expected "
+                "one; remove one, or list the files in a manifest (docs/sources.md)"
+            )
+            found.fault(case, several[1], DataFault(message))
+    found.add(
+        Entry(
+            case,
+            tuple(f[0] for f in files),
+            (drawn[0] if drawn else lacking / f"{case}_dseg.nii.gz") if labelled else None,
+            subject=case.partition("_")[0],
+        )
+    )

@@ -1,0 +1,284 @@
+"""``h5:FILE``: any source, cached by ``gansynth cache``; reads random patches without the rest.
+
+To every guard a cache is the source it was made from: same name, fold, host's record and lineage.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.foreground import PlaneOutline
+from gansynth.core.lineage import CaseRecord, Lineage, guard_split
+from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
+from gansynth.core.source import CaseSource, Original, SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.h5_format import (
+    Entry,
+    Index,
+    checked,
+    damaged,
+    group,
+    hdf5,
+    open_file,
+    read_index,
+    unpack_planes,
+)
+from gansynth.data.patches import PatchSource, part_boxes
+from gansynth.data.subjects import Split
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+
+
+def open_h5(request: SourceRequest) -> H5Source:
+    """Open ``h5:FILE``.
+
+    Raises:
+        DataFault: no cache, a damaged one, or one of another format.
+        UsageFault: another fold, configuration, plans or subjects than it was made with.
+        IntegrityFault: a subject is in training and held out.
+    """
+    return H5Source(request)
+
+
+class H5Source(PatchSource):
+    """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
+
+    Attributes:
+        request: what was asked for, the path made absolute.
+        path: the file.
+        index: what it says of itself.
+    """
+
+    def __init__(self, request: SourceRequest) -> None:
+        self.path = Path(request.where).expanduser().absolute()
+        self.request = replace(request, where=str(self.path))
+        self.index: Index = read_index(self.path)
+        self._numbers = {entry.id: n for n, entry in enumerate(self.index.cases)}
+        self._open: tuple[int, Any] | None = None
+        self._source: CaseSource | None = None
+        self._refuse_other()
+        self._refuse_leaks()
+
+    # -- what it was made from -------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The original source's name."""
+        return self.index.name
+
+    @property
+    def schema(self) -> Schema:
+        """The original source's schema."""
+        return self.index.schema
+
+    @property
+    def space(self) -> Space:
+        """The original source's space, with its host's record."""
+        return self.index.space
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """Training cases of the cached fold, sorted."""
+        return self.index.train
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Held-out cases of the cached fold, sorted."""
+        return self.index.held_out
+
+    @property
+    def ancestors(self) -> tuple[Lineage, ...]:
+        """The original source's."""
+        return self.index.ancestors
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+        return self._entry(case_id).subject
+
+    def label_class(self, case_id: str) -> int | None:
+        """Number of a case's class, from the index."""
+        return self._entry(case_id).label_class
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        """Lineage record of the original case, as noted when it was cached; nothing is read."""
+        return self._entry(case_id).record
+
+    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
+        """As noted; nothing is read."""
+        return self._entry(case_id).sha256
+
+    def _refuse_other(self) -> None:
+        """Refuse to be asked for what another cache would have to hold."""
+        asked, made = self.request, self.index.request
+        again = f"make another cache: gansynth cache {made.get('kind')}:{made.get('where')} -o FILE"
+        if asked.fold != self.index.fold:
+            raise UsageFault(
+                f"{self.path}: --fold {asked.fold}: the cache holds fold {self.index.fold}, "
+                f"expected --fold {self.index.fold}; or {again} --fold {asked.fold}"
+            )
+        for key in ("configuration", "plans", "subjects"):
+            value, known = getattr(asked, key), made.get(key)
+            if value is not None and value != known:
+                raise UsageFault(
+                    f"{self.path}: --{key} {value}: the cache was made with {known}; leave it out, "
+                    f"or {again} --{key} {value}"
+                )
+
+    def _refuse_leaks(self) -> None:
+        sides = [
+            [(case, self.subject(case)) for case in ids]
+            for ids in (self.train_ids, self.held_out_ids)
+        ]
+        guard_split(*sides, fold=self.fold, repair="correct the original, and cache it again")
+
+    def original(self, case_id: str) -> Original:
+        """A case as the files of the original source have it; they must still be there."""
+        from gansynth.data.opening import open_source
+
+        if self._source is None:
+            request = SourceRequest(**self.index.request)
+            self._source = open_source(replace(request, root=self.request.root or request.root))
+        return self._source.original(case_id)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+        """Refused: a cache holds one fold, read as that fold's training cases say.
+
+        Raises:
+            UsageFault: naming what it was made from.
+        """
+        made_from = f"{self.index.request['kind']}:{self.index.request['where']}"
+        raise UsageFault(
+            f"{self.path}: a cache holds one fold, which cannot be dealt out otherwise, expected "
+            f"what it was made from: {made_from}"
+        )
+
+    def load(self, case_id: str) -> Case:
+        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
+
+        Raises:
+            DataFault: unknown, or damaged: HDF5 compares a checksum of each chunk.
+        """
+        entry = self._entry(case_id)
+        return self.load_part(case_id, [slice(0, n) for n in entry.shape])
+
+    def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
+        """The voxels of a case within a box, and what lies in it of its boxes.
+
+        Raises:
+            DataFault: as ``load``.
+        """
+        entry = self._entry(case_id)
+        with hdf5(self.path, f"case {case_id!r}: "):
+            image = self._image(entry)[(slice(None), *box)].astype(np.float32, copy=False)
+            labels = self._labels(entry)[tuple(box)] if entry.labelled else None
+            boxes = None if entry.boxes is None else part_boxes(self._boxes(entry), box)
+        return Case(case_id, entry.subject, image, labels, boxes, entry.label_class)
+
+    def outline(self, case_id: str) -> PlaneOutline:
+        """Shape and foreground of a case; drawing a voxel reads one plane of the labels."""
+        entry = self._entry(case_id)
+        if not entry.labelled:
+            return PlaneOutline(entry.shape, None, _no_labels)
+        axes = len(entry.shape)
+
+        def read(box: tuple[slice, ...]) -> LabelArray:
+            with hdf5(self.path, f"case {case_id!r}: "):
+                labels: LabelArray = self._labels(entry)[box]
+                return labels
+
+        with hdf5(self.path, f"case {case_id!r}: "):
+            table = self._file[f"{self._group(entry)}/planes"][()]
+            if table.ndim != 2 or table.shape[1] != 1 + 2 * axes + entry.shape[0]:
+                raise ValueError(f"planes is of shape {table.shape}")
+        return PlaneOutline(entry.shape, unpack_planes(table, axes), read)
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Spatial shape of a case, from the index."""
+        return self._entry(case_id).shape
+
+    def train_bytes(self) -> int:
+        """Bytes of all training cases as ``load`` returns them."""
+        voxel = 4 * len(self.schema.channels) + 2
+        return sum(int(np.prod(self.shape(case))) * voxel for case in self.train_ids)
+
+    def _entry(self, case_id: str) -> Entry:
+        if case_id not in self._numbers:
+            raise DataFault(
+                f"{self.path}: holds no case {case_id!r}, expected one of {len(self._numbers)}, "
+                f"for example {next(iter(self._numbers), None)!r}"
+            )
+        return self.index.cases[self._numbers[case_id]]
+
+    def _group(self, entry: Entry) -> str:
+        return group(self._numbers[entry.id])
+
+    def _image(self, entry: Entry) -> Any:
+        shape = (len(self.schema.channels), *entry.shape)
+        return checked(self._file, f"{self._group(entry)}/image", shape, "f")
+
+    def _labels(self, entry: Entry) -> Any:
+        return checked(self._file, f"{self._group(entry)}/labels", entry.shape, "i")
+
+    def _boxes(self, entry: Entry) -> Boxes:
+        count = int(entry.boxes or 0)
+        shape = (count, 2 * len(entry.shape))
+        coords = checked(self._file, f"{self._group(entry)}/boxes", shape, "f")
+        labels = checked(self._file, f"{self._group(entry)}/box_labels", (count,), "i")
+        return Boxes(coords[()], labels[()])
+
+    # -- one handle per process ------------------------------------------------------------------
+
+    @property
+    def _file(self) -> Any:
+        """The open file; of this process, for HDF5's handles do not survive a fork.
+
+        Two threads may open it at the same time, and one handle is dropped: no harm is done.
+        """
+        if self._open is None or self._open[0] != os.getpid():
+            self._open = (os.getpid(), open_file(self.path))
+        return self._open[1]
+
+    def close(self) -> None:
+        """Close the file; it is opened again when needed."""
+        if self._open is not None and self._open[0] == os.getpid():
+            self._open[1].close()
+        self._open = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": None}
+
+
+def _no_labels(box: tuple[slice, ...]) -> LabelArray:
+    raise AssertionError("a case without labels has no foreground to read")
+
+
+def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``h5:FILE``: every chunk of every case is read.
+
+    Raises:
+        GansynthError: the file cannot be opened at all.
+    """
+    fold = read_index(Path(request.where).expanduser()).fold
+    source = H5Source(replace(request, fold=fold))
+    findings = []
+    total = len(source.index.cases)
+    for done, entry in enumerate(source.index.cases):
+        progress(done, total)
+        try:
+            case = source.load(entry.id)
+            source.outline(entry.id)
+            if content_hash(case.image, case.labels) != entry.stored:
+                raise damaged(source.path, "other content than was cached", f"case {entry.id!r}: ")
+            case.validate(source.schema)
+        except GansynthError as fault:
+            findings.append(Finding("error", entry.id, source.path, str(fault)))
+    progress(total, total)
+    return Checked(source.name, total, findings)

@@ -1,0 +1,284 @@
+"""The HDF5 file behind ``h5:FILE``: its names, its index, and reading it without trusting it.
+
+``/index`` is one JSON document: what the source says of itself, and of each case its id, subject,
+shape and hashes. ``/cases/000000`` holds ``image`` (C, D, H, W), ``labels`` (D, H, W), ``planes``
+(counts of the labels, see ``gansynth.core.foreground``), ``boxes`` and ``box_labels``: all of them
+chunked, each chunk with a Fletcher-32 checksum that HDF5 compares whenever it reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.fingerprint import Prints
+from gansynth.core.foreground import Planes
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.schema import Schema
+from gansynth.core.space import Space
+from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
+from gansynth.runtime.files import reading
+
+FORMAT = 1
+LIBVER = ("v110", "v110")
+"""HDF5's file format: its metadata carries checksums too, and HDF5 1.10 and later read it."""
+MAX_INDEX_BYTES = 256 << 20
+MAX_CASE_BYTES = 16 << 30
+"""Largest array that is believed."""
+MAGIC = b"\x89HDF\r\n\x1a\n"
+HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError)
+"""What h5py raises of a damaged file."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One case.
+
+    Attributes:
+        id: its id in the original source.
+        subject: the person it belongs to.
+        sha256: content hash of the original arrays, for lineage.
+        stored: content hash of the arrays that reading gives back; another one for float16.
+        shape: spatial shape in voxels.
+        labelled: whether it has labels.
+        boxes: how many boxes it has; None if it has no list of boxes.
+        label_class: number of its class; None, and not written down, where there is none.
+        image, prints: of the original, for lineage; not written down where there are none.
+    """
+
+    id: str
+    subject: str
+    sha256: str
+    stored: str
+    shape: tuple[int, ...]
+    labelled: bool
+    boxes: int | None
+    label_class: int | None = None
+    image: str = ""
+    prints: Prints = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document; ``from_json`` makes it an entry again."""
+        later = ("label_class", "image", "prints")
+        return {k: v for k, v in asdict(self).items() if k not in later or v not in (None, "", ())}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Entry:
+        """Read what ``to_json`` wrote."""
+        lists = {"shape": tuple(map(int, doc["shape"])), "prints": tuple(doc.get("prints", ()))}
+        return cls(**{**doc, **lists})
+
+    @property
+    def record(self) -> CaseRecord:
+        """What lineage remembers of it."""
+        return CaseRecord(self.id, self.subject, self.sha256, self.image, self.prints)
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a cache says of itself.
+
+    Attributes:
+        name: the original source's name.
+        fold: its fold.
+        schema: of its arrays.
+        space: the space a generator for it works in, with the host's record.
+        request: how the original was asked for, a ``SourceRequest`` as JSON.
+        train: ids of the training cases, sorted.
+        held_out: ids of the held-out cases, sorted.
+        cases: all of them, in the order of their numbers.
+        dtype: how images are stored, ``float32`` or ``float16``.
+        ancestors: the original source's, see ``CaseSource.ancestors``.
+    """
+
+    name: str
+    fold: str
+    schema: Schema
+    space: Space
+    request: Mapping[str, Any]
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    cases: tuple[Entry, ...]
+    dtype: str
+    ancestors: tuple[Lineage, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """JSON that ``from_bytes`` reads back."""
+        doc = {
+            "format": FORMAT,
+            "name": self.name,
+            "fold": self.fold,
+            "schema": self.schema.to_json(),
+            "space": self.space.to_json(),
+            "request": dict(self.request),
+            "train": self.train,
+            "held_out": self.held_out,
+            "cases": [case.to_json() for case in self.cases],
+            "dtype": self.dtype,
+            "ancestors": [ancestor.to_json() for ancestor in self.ancestors],
+        }
+        return json.dumps(doc, allow_nan=False).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Index:
+        """Read what ``to_bytes`` wrote."""
+        doc = json.loads(raw)
+        return cls(
+            name=str(doc["name"]),
+            fold=str(doc["fold"]),
+            schema=Schema.from_json(doc["schema"]),
+            space=Space.from_json(doc["space"]),
+            request=dict(doc["request"]),
+            train=tuple(map(str, doc["train"])),
+            held_out=tuple(map(str, doc["held_out"])),
+            cases=tuple(map(Entry.from_json, doc["cases"])),
+            dtype=str(doc["dtype"]),
+            ancestors=tuple(map(Lineage.from_json, doc.get("ancestors", ()))),
+        )
+
+
+def group(number: int) -> str:
+    """Name of a case's group."""
+    return f"cases/{number:06d}"
+
+
+# -- planes --------------------------------------------------------------------------------------
+
+
+def pack_planes(planes: Planes) -> npt.NDArray[np.int64]:
+    """Counts of a case's labels as one table: value, box, then a column per plane."""
+    rows, axes, _ = planes.boxes.shape
+    boxes = planes.boxes.reshape(rows, 2 * axes)
+    return np.hstack([planes.values[:, None].astype(np.int64), boxes, planes.counts])
+
+
+def unpack_planes(table: npt.NDArray[np.int64], axes: int) -> Planes:
+    """Read what ``pack_planes`` wrote."""
+    boxes = table[:, 1 : 1 + 2 * axes].reshape(len(table), axes, 2)
+    return Planes(table[:, 0].astype(np.int16), table[:, 1 + 2 * axes :], boxes)
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def damaged(path: Path, why: object, what: str = "") -> DataFault:
+    """The fault of a file that is not what ``gansynth cache`` wrote."""
+    words = " ".join(str(why).split())[:200]
+    return DataFault(
+        f"{path}: {what}damaged ({words}), expected what gansynth cache wrote; copy it again, or "
+        "make it again: gansynth cache KIND:WHERE -o FILE"
+    )
+
+
+@contextlib.contextmanager
+def hdf5(path: Path, what: str = "") -> Iterator[None]:
+    """Turn what HDF5 says of a file into one line.
+
+    Args:
+        path: the file.
+        what: what is being read, for the message, e.g. ``case 'a': ``.
+    """
+    try:
+        yield
+    except GansynthError:
+        raise
+    except MemoryError as error:
+        raise EnvironmentFault(f"{path}: {what}not enough memory to read it; free some") from error
+    except HDF5_SAYS as error:
+        if isinstance(error, OSError) and error.errno:
+            with reading(path):
+                raise
+        raise damaged(path, error, what) from error
+
+
+def open_file(path: Path) -> Any:
+    """Open a cache with h5py.
+
+    Raises:
+        DataFault: missing, or no HDF5 file.
+        EnvironmentFault: it may not be read.
+    """
+    import h5py
+
+    with reading(path), open(path, "rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            raise DataFault(
+                f"{path}: not an HDF5 file, expected one made by: gansynth cache KIND:WHERE -o FILE"
+            )
+    # Without HDF5's lock: a published cache never changes, and some file systems have no locks.
+    # Without its cache of chunks: random patches rarely meet a chunk again.
+    with hdf5(path):
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
+
+
+def read_index(path: Path) -> Index:
+    """Read what a cache says of itself.
+
+    Raises:
+        DataFault: no cache, a damaged one, or one of another format.
+    """
+    with open_file(path) as file, hdf5(path):
+        version = file.attrs.get("gansynth cache")
+        if version is None:
+            raise DataFault(
+                f"{path}: an HDF5 file without the attribute 'gansynth cache', expected one made "
+                "by: gansynth cache KIND:WHERE -o FILE"
+            )
+        if int(version) != FORMAT:
+            raise DataFault(
+                f"{path}: attribute 'gansynth cache' is {version}, expected {FORMAT}: another "
+                "gansynth made it; make it again: gansynth cache KIND:WHERE -o FILE"
+            )
+        stored = dataset(file, "index")
+        if stored.dtype != np.uint8 or not 0 < stored.size <= MAX_INDEX_BYTES:
+            raise ValueError(f"index is {stored.shape} of {stored.dtype}")
+        raw = stored[()].tobytes()
+        if hashlib.sha256(raw).hexdigest() != file.attrs.get("index sha256"):
+            raise ValueError("its index is not the one that was written")
+        return Index.from_bytes(raw)
+
+
+def dataset(file: Any, name: str) -> Any:
+    """A data set that lies in the file itself: no link, no view of other files.
+
+    Raises:
+        ValueError, KeyError: it is none.
+    """
+    import h5py
+
+    parts = name.split("/")
+    for last in range(1, len(parts) + 1):
+        if not isinstance(file.get("/".join(parts[:last]), getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is not in the file")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+        raise ValueError(f"{name} is not an array in the file")
+    return found
+
+
+def checked(file: Any, name: str, shape: Sequence[int], kinds: str) -> Any:
+    """A data set of a known shape.
+
+    Args:
+        file: an open file.
+        name: of the data set.
+        shape: what it must be.
+        kinds: the kinds of dtype it may have, ``f`` for floats.
+
+    Raises:
+        ValueError, KeyError: it is another.
+    """
+    found = dataset(file, name)
+    size = math.prod(shape) * found.dtype.itemsize
+    if found.shape != tuple(shape) or found.dtype.kind not in kinds or size > MAX_CASE_BYTES:
+        raise ValueError(f"{name} is {found.shape} of {found.dtype}, expected {tuple(shape)}")
+    return found

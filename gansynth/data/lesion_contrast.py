@@ -1,0 +1,206 @@
+"""Which contrast lesions of a class have, learnt from training boxes, and samples that have less.
+
+The paper left out synthetic images with unclear tumours by eye (Han et al. 2019, 3.3); this does it
+by number, and no image is kept: what is learnt are a few numbers for each class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gansynth.core.schema import Boxes, Case, FloatArray
+from gansynth.data.body_mask import Mask, organ_mask, share_inside
+from gansynth.data.rims import Numbers, contrasts
+
+SHARE = 0.05
+"""Share of training boxes that would be rejected."""
+FEW = 20
+"""Fewer boxes of a class than so many say nothing about its weakest ones."""
+ONE_WAY = 0.9
+"""Share of boxes on one side from which a class counts as always brighter, or darker."""
+TOLD_APART = 0.6
+"""Least share of pairs in which a box has more contrast than one where no lesion is."""
+PLACES = 20
+"""Places that are tried for a box where no lesion is."""
+
+
+@dataclass(frozen=True)
+class ClassContrast:
+    """The contrast of one class of boxes.
+
+    Attributes:
+        boxes: how many it was learnt from.
+        channel: the channel that shows it best.
+        sign: 1 if lesions are brighter than their rims there, -1 if darker, 0 if either.
+        least: contrast at or above which all but 5 % of the training boxes are.
+        usual: their median.
+        told_apart: share of pairs in which a training box has more contrast than one of its size
+            elsewhere in the body (area under the ROC curve); None where there was no such place.
+    """
+
+    boxes: int
+    channel: int
+    sign: int
+    least: float
+    usual: float
+    told_apart: float | None
+
+    @property
+    def judged(self) -> bool:
+        """Whether samples are held against it."""
+        enough = self.boxes >= FEW
+        return enough and (self.told_apart is None or self.told_apart >= TOLD_APART)
+
+    def of(self, found: Numbers) -> Numbers:
+        """Contrasts (N, C) as this class counts them: (N,), more is clearer."""
+        values = found[:, self.channel]
+        return np.abs(values) if self.sign == 0 else self.sign * values
+
+
+@dataclass(frozen=True)
+class LesionContrast:
+    """The least contrast of each class of boxes, for ``Generator.flaw``.
+
+    A class with fewer than 20 training boxes, or whose boxes can hardly be told from other places
+    in the body, is not judged: its samples are admitted whatever they show.
+
+    Attributes:
+        classes: by name, in the order of ``Schema.box_classes``; None for a class without boxes.
+    """
+
+    classes: Mapping[str, ClassContrast | None]
+
+    @classmethod
+    def fit(
+        cls, cases: Iterable[Case], names: Sequence[str], *, rng: np.random.Generator | None = None
+    ) -> LesionContrast:
+        """Learn from training cases.
+
+        Args:
+            cases: images with their boxes; those without boxes tell nothing.
+            names: of the classes, ``Schema.box_classes``.
+            rng: draws places where no lesion is; seeded with 0 if None.
+        """
+        rng = np.random.default_rng(0) if rng is None else rng
+        own: dict[int, list[Numbers]] = {}
+        elsewhere: dict[int, list[Numbers]] = {}
+        for case in cases:
+            if case.boxes is None or not len(case.boxes.labels):
+                continue
+            body = organ_mask(case.image)
+            apart = moved_elsewhere(case.boxes, body, rng)
+            for boxes, found in ((case.boxes, own), (apart, elsewhere)):
+                rows = contrasts(case.image, boxes, body=body)
+                for label, row in zip(boxes.labels.tolist(), rows, strict=True):
+                    if np.isfinite(row).all():
+                        found.setdefault(label, []).append(row)
+        return cls(
+            {
+                name: class_contrast(own[number], elsewhere.get(number, []))
+                if number in own
+                else None
+                for number, name in enumerate(names)
+            }
+        )
+
+    def flaw(self, image: FloatArray, boxes: Boxes | None) -> str:
+        """Why a sample should not be learnt from, or nothing; see ``Generator.flaw``.
+
+        Args:
+            image: float32 (C, D, H, W) or (C, H, W).
+            boxes: that it was asked to have; none, nothing to find.
+        """
+        if boxes is None or not len(boxes.labels):
+            return ""
+        found, names = contrasts(image, boxes), list(self.classes)
+        for row, label in enumerate(boxes.labels.tolist()):
+            known = self.classes[names[label]] if 0 <= label < len(names) else None
+            if known is None or not known.judged:
+                continue
+            value = float(known.of(found[row : row + 1])[0])
+            if value < known.least:  # a box without a rim has none, NaN, and is not judged
+                way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[known.sign]
+                return (
+                    f"lesion contrast {value:.2f} in box {row + 1} of class {names[label]}, "
+                    f"expected at least {known.least:.2f}{way}"
+                )
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back: numbers and names of classes."""
+        return {
+            name: None if known is None else asdict(known) for name, known in self.classes.items()
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> LesionContrast:
+        """Read what ``to_json`` wrote."""
+        return cls(
+            {name: None if one is None else ClassContrast(**one) for name, one in doc.items()}
+        )
+
+
+def class_contrast(own: Sequence[Numbers], elsewhere: Sequence[Numbers]) -> ClassContrast:
+    """What rows (C,) of a class's boxes, and of boxes elsewhere, say."""
+    rows, others = np.stack(own), np.stack(elsewhere) if elsewhere else None
+    best: ClassContrast | None = None
+    for channel in range(rows.shape[1]):
+        above = float((rows[:, channel] > 0).mean())
+        sign = 1 if above >= ONE_WAY else -1 if above <= 1 - ONE_WAY else 0
+        tried = ClassContrast(len(rows), channel, sign, 0.0, 0.0, None)
+        values = tried.of(rows)
+        apart = None if others is None else told_apart(values, tried.of(others))
+        least, usual = (np.floor(np.quantile(values, (SHARE, 0.5)) * 1e4) / 1e4).tolist()
+        found = ClassContrast(len(rows), channel, sign, least, usual, apart)
+        if best is None or _rank(found) > _rank(best):
+            best = found
+    assert best is not None, "images have channels"
+    return best
+
+
+def _rank(found: ClassContrast) -> tuple[float, float]:
+    return found.told_apart or 0.0, found.usual
+
+
+def told_apart(values: Numbers, others: Numbers) -> float:
+    """Share of pairs in which one of ``values`` is larger (area under the ROC curve)."""
+    ordered = np.sort(others)
+    below = np.searchsorted(ordered, values, side="left")
+    upto = np.searchsorted(ordered, values, side="right")
+    return round(float((below + upto).mean() / 2 / len(others)), 4)
+
+
+def moved_elsewhere(boxes: Boxes, body: Mask, rng: np.random.Generator) -> Boxes:
+    """Boxes of the same sizes and classes where none of them is, within the body.
+
+    Those for which no such place is found in 20 tries are left out.
+    """
+    axes = body.ndim
+    voxels = np.argwhere(body)
+    kept, labels = [], []
+    for row, label in zip(boxes.coords, boxes.labels.tolist(), strict=True):
+        side = row[axes:] - row[:axes]
+        for _ in range(PLACES):
+            middle = voxels[int(rng.integers(len(voxels)))] + 0.5
+            low, high = middle - side / 2, middle + side / 2
+            if _free(low, high, boxes, body):
+                kept.append(np.concatenate([low, high]))
+                labels.append(label)
+                break
+    coords = np.array(kept, np.float32).reshape(-1, 2 * axes)
+    return Boxes(coords, np.array(labels, np.int16))
+
+
+def _free(low: Numbers, high: Numbers, boxes: Boxes, body: Mask) -> bool:
+    """Whether a box lies in the image, mostly in the body, and hardly in any of the boxes."""
+    axes = body.ndim
+    if (low < 0).any() or (high > np.array(body.shape)).any():
+        return False
+    if share_inside(body, np.concatenate([low, high])) < 0.8:
+        return False
+    shared = np.minimum(high, boxes.coords[:, axes:]) - np.maximum(low, boxes.coords[:, :axes])
+    return bool((np.maximum(shared, 0).prod(axis=1) <= 0.1 * (high - low).prod()).all())

@@ -1,0 +1,227 @@
+"""Which files a data set of volumes has: found, not read; faults collected, not raised.
+
+Every layout (``gansynth.data.folders``, ``manifest``, ``msd``) makes a ``VolumeSet``. Opening a
+source raises its first fault; ``gansynth check`` tells them all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import DataFault, GansynthError
+from gansynth.runtime.files import path_inside
+
+NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
+LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
+SPLITS = "splits.json"
+SUBJECTS = "subjects.csv"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The files of one case.
+
+    Attributes:
+        case: its id.
+        images: one file per channel, or a single one with the channels last; as they ought to be.
+        labels: the label file, as it ought to be; None where the data set has none.
+        subject: the person, where the layout says so.
+        part: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
+    """
+
+    case: str
+    images: tuple[Path, ...]
+    labels: Path | None
+    subject: str | None = None
+    part: str = ""
+
+    @property
+    def reference(self) -> Path:
+        """The file that the others of the case are compared with."""
+        return self.images[0] if self.labels is None else self.labels
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them, the reference first."""
+        return self.images if self.labels is None else (self.labels, *self.images)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong that needs no reading: where, and what opening the source raises."""
+
+    case: str | None
+    file: Path
+    error: GansynthError
+
+
+@dataclass(frozen=True)
+class VolumeSet:
+    """A data set of volumes.
+
+    Attributes:
+        name: e.g. ``msd:Task04_Hippocampus``.
+        root: folder that all files lie in.
+        where: the file or folder that says what there is, for messages.
+        entries: the cases, by id.
+        channels: names of the channels that are read; None if only the files know how many.
+        stacked: each case has one file, of three axes or with the channels last.
+        total: how many channels a stacked file has; None if only the files know.
+        picked: which of them are read; None for all.
+        labels: label name -> value; None if only the label files know.
+        splits: JSON list of ``{"train": [...], "val": [...]}``; may be missing.
+        subjects: CSV that says who is who; may be missing.
+        faults: what is wrong with all this.
+        unvalidated: its host trains without validation: fold 0 need not hold anything out.
+        likely: where ``labels`` is None, label names -> values, each of which holds if all values
+            found are among its own, and its largest is found.
+        normalised: intensities are to be taken as they are, unless a modality is asked for.
+    """
+
+    name: str
+    root: Path
+    where: Path
+    entries: tuple[Entry, ...]
+    channels: tuple[str, ...] | None
+    stacked: bool
+    splits: Path
+    subjects: Path
+    total: int | None = None
+    picked: tuple[int, ...] | None = None
+    labels: Mapping[str, int] | None = None
+    faults: tuple[Fault, ...] = ()
+    unvalidated: bool = False
+    likely: tuple[Mapping[str, int], ...] = ()
+    normalised: bool = False
+
+    def raise_first(self) -> None:
+        """Stop at the first fault.
+
+        Raises:
+            DataFault: a file, a case or a name that does not fit.
+            IntegrityFault: a path that leads out of the folder.
+        """
+        for fault in self.faults:
+            raise fault.error
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are label maps."""
+        return any(entry.labels is not None for entry in self.entries)
+
+
+class Collector:
+    """Gathers a data set's cases and faults.
+
+    Args:
+        where: the file or folder that says what there is.
+        allow: files may lie outside of the folder.
+    """
+
+    def __init__(self, where: Path, allow: bool) -> None:
+        self.where = where
+        self.root = where if where.is_dir() else where.parent
+        self.allow = allow
+        self.faults: list[Fault] = []
+        self._entries: dict[str, Entry] = {}
+
+    def fault(self, case: str | None, file: Path, error: GansynthError) -> None:
+        """Note something wrong."""
+        self.faults.append(Fault(case, file, error))
+
+    def file(self, text: str, what: str, case: str | None = None) -> Path | None:
+        """Where a file named in the data set lies; None, and a fault, if it may not lie there.
+
+        Args:
+            text: path, relative to the folder.
+            what: what names it, for messages.
+            case: whose it is.
+        """
+        odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+        if odd:
+            message = (
+                f"{what}: name {text!a} holds {odd[0]!a}, expected names that print on "
+                "one line; rename the file"
+            )
+            self.fault(case, self.where, DataFault(message))
+            return None
+        if self.allow:
+            return self.root / os.path.expanduser(text)
+        try:
+            path_inside(self.root, text, what=what)
+        except GansynthError as error:
+            way_out = " or allow it: --read allow_absolute=yes"
+            self.fault(case, self.where, type(error)(f"{error},{way_out}"))
+            return None
+        return self.root / text
+
+    def add(self, entry: Entry) -> None:
+        """Take a case in; a second one of the same name is a fault."""
+        if entry.case in self._entries:
+            message = (
+                f"{self.where}: case {entry.case!r} occurs twice, expected each once; remove or "
+                "rename one"
+            )
+            self.fault(entry.case, entry.reference, DataFault(message))
+            return
+        self._entries[entry.case] = entry
+
+    def entries(self, expected: str) -> tuple[Entry, ...]:
+        """The cases by id; none, or names that clash, are faults.
+
+        Args:
+            expected: how cases ought to look here, for messages.
+        """
+        same: dict[str, list[str]] = defaultdict(list)
+        for case in self._entries:
+            same[unicodedata.normalize("NFC", case).casefold()].append(case)
+        for cases in (sorted(c) for c in same.values() if len(c) > 1):
+            message = (
+                f"{self.where}: cases {cases} differ in upper and lower case or accents' coding "
+                "only, expected names that stay apart on every file system; rename them"
+            )
+            self.fault(cases[0], self.where, DataFault(message))
+        if not self._entries:
+            self.fault(None, self.where, DataFault(f"{self.where}: no cases, expected {expected}"))
+        return tuple(self._entries[case] for case in sorted(self._entries))
+
+
+def stem(name: str) -> str | None:
+    """A NIfTI file's name without its ending; None for other files and hidden ones."""
+    match = NIFTI.fullmatch(name)
+    return match["stem"] if match and not name.startswith(".") else None
+
+
+def located(request: SourceRequest, *, folder: bool = False) -> Path:
+    """The file or folder a request names, absolute.
+
+    Raises:
+        DataFault: there is none.
+    """
+    path = Path(os.path.abspath(os.path.expanduser(request.where)))
+    if not (path.is_dir() or (path.is_file() and not folder)):
+        kind = "a folder" if folder else "a folder or a manifest"
+        raise DataFault(
+            f"{request.kind}:{request.where}: no such {'folder' if folder else 'file or folder'}, "
+            f"expected {kind} with cases; see docs/sources.md"
+        )
+    return path
+
+
+def like_labels(names: Iterable[str]) -> str | None:
+    """The first name that stands for label maps by all appearances, though not as they must be."""
+    return next((name for name in names if LIKE_LABELS.search(name)), None)
+
+
+def missing(file: Path, case: str) -> DataFault:
+    """What is said about a file that is not there."""
+    return DataFault(
+        f"{file}: missing, expected for case {case!r}; add it, or remove its other files"
+    )

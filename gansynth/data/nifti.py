@@ -1,0 +1,40 @@
+"""``nifti:WHERE``: a folder of pairs, a folder per case, BIDS, or a manifest of volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gansynth.core.findings import Checked
+from gansynth.core.source import SourceRequest
+from gansynth.data.check import check_volumes
+from gansynth.data.folders import list_folder
+from gansynth.data.folds import absolute
+from gansynth.data.listing import VolumeSet, located
+from gansynth.data.manifest import list_manifest
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.reading import VolumeOptions, parse_read, reads
+
+
+@reads(VolumeOptions)
+def open_nifti(request: SourceRequest) -> VolumeSource:
+    """Open ``nifti:FOLDER`` or ``nifti:MANIFEST``.
+
+    Raises:
+        UsageFault: no such file or folder, or options that do not fit.
+        DataFault: a case, a file or a split that cannot be used.
+        IntegrityFault: a path leads out of the folder, or a subject is on both sides of the split.
+    """
+    options = parse_read(VolumeOptions, request)
+    return VolumeSource(absolute(request), _list(request, options), options)
+
+
+def check_nifti(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``nifti:FOLDER`` or ``nifti:MANIFEST``."""
+    options = parse_read(VolumeOptions, request)
+    return check_volumes(_list(request, options), request, options, progress)
+
+
+def _list(request: SourceRequest, options: VolumeOptions) -> VolumeSet:
+    where = located(request)
+    listed = list_folder if where.is_dir() else list_manifest
+    return listed(request.kind, where, options)

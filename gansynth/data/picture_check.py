@@ -1,0 +1,104 @@
+"""Everything that is wrong with ``pictures:FOLDER``, found by decoding every file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.schema import content_hash
+from gansynth.core.source import SourceRequest
+from gansynth.data.classes import without_cases
+from gansynth.data.picture_files import read_picture
+from gansynth.data.picture_list import Picture
+from gansynth.data.pictures import Kind, PictureSource, kind_of, unlike
+from gansynth.data.skull import WHOLE, find_brain
+from gansynth.runtime.errors import GansynthError
+
+
+def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``pictures:FOLDER``; every file is decoded.
+
+    Raises:
+        UsageFault: no such folder, or options that do not fit.
+    """
+    source = PictureSource(request)
+    found = source.found
+    findings = [Finding("error", case, file, str(fault)) for case, file, fault in found.faults]
+    seen: dict[str, list[str]] = defaultdict(list)
+    kinds: dict[Kind, list[str]] = defaultdict(list)
+    for done, picture in enumerate(found.pictures.values()):
+        progress(done, len(found.pictures))
+        findings += _check_picture(source, picture, seen, kinds)
+    progress(len(found.pictures), len(found.pictures))
+    findings += _check_set(source, seen, kinds)
+    findings.sort(key=lambda finding: finding.level)  # errors before warnings
+    return Checked(source.name, len(found.pictures), findings)
+
+
+def _check_picture(
+    source: PictureSource,
+    picture: Picture,
+    seen: dict[str, list[str]],
+    kinds: dict[Kind, list[str]],
+) -> Iterator[Finding]:
+    shape = None
+    try:
+        array = read_picture(picture.image)
+        shape = array.shape[:2]
+        kinds[kind_of(array)].append(picture.case)
+        seen[content_hash(array)].append(picture.case)
+        if array.min() == array.max():
+            message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
+            yield Finding("warning", picture.case, picture.image, message)
+    except GansynthError as fault:
+        yield Finding("error", picture.case, picture.image, str(fault))
+    if picture.mask is None:
+        return
+    try:
+        mask = read_picture(picture.mask, "mask")
+        labels = source.read_mask(picture.mask, shape or mask.shape)
+        if source.options.skull_strip and shape is not None and labels.any():
+            share = float(find_brain(array).mask[labels > 0].mean())
+            if share < WHOLE:
+                message = (
+                    f"{picture.image}: skull_strip takes {1 - share:.0%} of what the mask labels "
+                    "for no brain; look at it, or leave the picture out"
+                )
+                yield Finding("warning", picture.case, picture.image, message)
+    except GansynthError as fault:
+        yield Finding("error", picture.case, picture.mask, str(fault))
+
+
+def _check_set(
+    source: PictureSource, seen: dict[str, list[str]], kinds: dict[Kind, list[str]]
+) -> Iterator[Finding]:
+    """What only all pictures together show."""
+    folder, pictures = source.found.folder, source.found.pictures
+    usual = max(kinds, key=lambda kind: len(kinds[kind]), default=None)
+    for kind, cases in kinds.items():
+        for case in cases if usual is not None and kind != usual else ():
+            path = pictures[case].image
+            yield Finding("error", case, path, str(unlike(path, kind, usual or kind)))
+    for cases in seen.values():
+        for case in cases[1:]:
+            path = pictures[case].image
+            message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
+            yield Finding(
+                "error" if len(_sides(source, cases)) > 1 else "warning", case, path, message
+            )
+    for path in source.found.spare:
+        message = f"{path}: a mask without an image; it is not used"
+        yield Finding("warning", None, path, message)
+    try:
+        yield from without_cases(source, source.classes, folder)
+    except GansynthError as fault:
+        yield Finding("error", None, folder, str(fault))
+
+
+def _sides(source: PictureSource, cases: list[str]) -> set[bool]:
+    """Whether pictures are held out."""
+    try:
+        return {case in source.held_out_ids for case in cases}
+    except GansynthError:  # told elsewhere
+        return set()

@@ -1,0 +1,137 @@
+"""Reading one PNG, TIFF or JPEG file whole, without trusting it.
+
+PNG has checksums, and all of them are compared. A damaged TIFF or JPEG that still decodes passes
+unnoticed: nothing in it says otherwise.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
+from gansynth.runtime.files import reading
+
+SUFFIXES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
+MAX_PIXELS = 1 << 25
+"""Largest picture that is decoded: 5793 x 5793."""
+MAX_FILE_BYTES = 512 << 20
+GREY = ("L", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+AGAIN = "copy it from its source again, or leave the case out"
+_BITS_PER_SAMPLE = 258
+
+Use = Literal["image", "mask"]
+
+
+def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
+    """Decode a picture.
+
+    Args:
+        path: the file.
+        use: an image may be grey (8, 16 or 32 bits, or floats) or RGB of 8 bits per channel; a mask
+            has whole numbers, which in a palette picture are its indices.
+
+    Returns:
+        (H, W) or (H, W, 3), dtype as stored.
+
+    Raises:
+        DataFault: naming the file, what was found, what was expected and the way out.
+        EnvironmentFault: the file may not be read.
+    """
+    with reading(path):
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise DataFault(f"{path}: {size} bytes, expected at most {MAX_FILE_BYTES}; {AGAIN}")
+        data = path.read_bytes()
+    kind = SUFFIXES[path.suffix.lower()]
+    try:
+        with _open(data, kind) as picture:
+            _refuse_other(path, picture, data, use)
+            if kind == "PNG":
+                picture.verify()  # compares every checksum, and cannot decode after that
+        with _open(data, kind) as picture:
+            array = np.asarray(picture)
+    except MemoryError as error:
+        raise EnvironmentFault(f"{path}: not enough memory to decode it; free some") from error
+    except GansynthError:
+        raise
+    except Exception as error:  # decoders raise whatever they meet: SyntaxError, struct.error ...
+        words = " ".join(str(error).replace(repr(data), "").split())[:200] or type(error).__name__
+        raise DataFault(f"{path}: no {kind} file, or a damaged one: {words}; {AGAIN}") from error
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataFault(f"{path}: holds NaN or infinite pixels, expected finite ones; replace them")
+    return array
+
+
+def _open(data: bytes, kind: str) -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data), formats=[kind])
+
+
+def _refuse_other(path: Path, picture: Any, data: bytes, use: Use) -> None:
+    """Refuse what a header announces, before anything is decoded."""
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise DataFault(
+            f"{path}: {height} x {width} pixels in {len(data)} bytes, expected at most "
+            f"{MAX_PIXELS} pixels: a decompression bomb? Cut it into tiles, or leave it out"
+        )
+    frames = getattr(picture, "n_frames", 1)
+    if frames != 1:
+        raise DataFault(
+            f"{path}: holds {frames} pictures, expected one; write a file for each, or a volume as "
+            "NIfTI"
+        )
+    deep = picture.mode == "RGB" and _bits(picture, data) > 8
+    modes = (*GREY, "RGB") if use == "image" else ("1", "L", "P", *GREY[1:-1])
+    if picture.mode not in modes or deep:
+        found = "RGB of 16 bits, which Pillow cuts to 8" if deep else f"mode {picture.mode}"
+        expected = "grey or 8-bit RGB" if use == "image" else "one grey channel of label numbers"
+        raise DataFault(f"{path}: {found}, expected {expected}; convert it")
+
+
+def _bits(picture: Any, data: bytes) -> int:
+    """Bits per channel."""
+    if picture.format == "PNG":
+        return data[24]
+    if picture.format == "TIFF":
+        return int(max(picture.tag_v2.get(_BITS_PER_SAMPLE, (8,))))
+    return 8
+
+
+def picture_shape(path: Path) -> tuple[int, int]:
+    """Rows and columns a picture's header announces; nothing is decoded.
+
+    Raises:
+        DataFault: as ``read_picture``.
+    """
+    from PIL import Image
+
+    kind = SUFFIXES[path.suffix.lower()]
+    try:
+        with reading(path), open(path, "rb"):
+            pass  # not what follows: Pillow's own complaints are OSErrors too
+        with Image.open(path, formats=[kind]) as picture:
+            width, height = picture.size
+    except GansynthError:
+        raise
+    except Exception as error:  # as above
+        words = " ".join(str(error).split())[:200]
+        raise DataFault(f"{path}: no {kind} file, or a damaged one: {words}; {AGAIN}") from error
+    return int(height), int(width)
+
+
+def full_range(array: npt.NDArray[Any]) -> tuple[float, float]:
+    """The intensities that become 0 and 1 unless a window is asked for: all that the dtype holds.
+
+    Floats, and grey of 32 bits, which nobody fills, stay as they are.
+    """
+    if array.dtype in (np.uint8, np.uint16):
+        return 0.0, float(np.iinfo(array.dtype).max)
+    return 0.0, 1.0

@@ -1,0 +1,239 @@
+"""Which files a folder of pictures has: found, not read; faults collected, not raised."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from gansynth.data.picture_files import SUFFIXES
+from gansynth.data.planes import Edges, PixelSpacing, Windows
+from gansynth.data.reading import (
+    OF_BOXES,
+    OF_SPLITS,
+    LabelNames,
+    LeastVoxels,
+    OfLabels,
+    ReadOptions,
+    SkullStrip,
+    SplitsFile,
+    Words,
+)
+from gansynth.data.subjects import read_column
+from gansynth.runtime.errors import DataFault, GansynthError
+from gansynth.runtime.options import Needs
+
+IMAGES = "images"
+MASKS = ("masks", "labels")
+
+
+def _classes(value: Any) -> Any:
+    known = {"yes": True, "true": True, "no": False, "false": False}
+    return known.get(value.casefold(), value) if isinstance(value, str) else value
+
+
+class PictureOptions(ReadOptions):
+    """How a folder of pictures is read."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS}
+
+    images: str | None = Field(
+        None, description="folder of the images; `images` if there is one, else the folder itself"
+    )
+    masks: str | None = Field(
+        None,
+        description="folder of the masks, which have the images' names; `masks` or `labels` if "
+        "there is one beside `images` that holds pictures",
+    )
+    mask_suffix: str | None = Field(
+        None, description="what a mask's name has after its image's, `_mask` say; before the dot"
+    )
+    labels: LabelNames | None = Field(
+        None,
+        description="NAME:NUMBER,... with the numbers of the mask files; cases have 1, 2, ... in "
+        "their order. Else `foreground`, drawn as 1 or as 255",
+    )
+    classes: Annotated[bool | str, BeforeValidator(_classes)] = Field(
+        False,
+        description="`yes`: the subfolders of the images are classes; else a CSV in the folder, "
+        "with the columns `case` and `class`",
+    )
+    channels: Words | None = Field(
+        None, description="names of the channels; else `grey`, or `red,green,blue`"
+    )
+    window: Windows | None = Field(
+        None,
+        description="LOW:HIGH, or percentiles of each picture (`1%:99%`), that become 0 and 1, "
+        "clipped; one for all channels or one for each; else all that 8 or 16 bits can hold",
+    )
+    skull_strip: SkullStrip = False
+    spacing: PixelSpacing = Field(
+        (1.0, 1.0),
+        description="size of the files' pixels in mm along y,x (one number for both); where it is "
+        "not given, lengths are in pixels",
+    )
+    resize: Edges | None = Field(
+        None, description="rows and columns, `64x64`, that every picture is resampled to"
+    )
+    size: Edges | None = Field(
+        None,
+        description="rows and columns of the crops a generator works on; else those of `resize`, "
+        "else the training pictures' median, at most 512, in eights",
+    )
+    splits: SplitsFile = None
+    folds: int = Field(5, ge=2, description="number of folds, where there are no `splits`")
+    seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The files of one case.
+
+    Attributes:
+        case: its id, the image's path below its folder without its ending.
+        image: the image file.
+        mask: the mask file; None if the data set has no masks.
+        label_class: number of its class; None if the data set has no classes.
+    """
+
+    case: str
+    image: Path
+    mask: Path | None
+    label_class: int | None
+
+
+@dataclass
+class PictureSet:
+    """A folder of pictures.
+
+    Attributes:
+        folder: the folder.
+        pictures: the cases, by id.
+        masked: whether there are masks.
+        classes: names of the classes, by number.
+        faults: (case, file, what opening the source raises).
+        spare: masks without an image.
+    """
+
+    folder: Path
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    masked: bool = False
+    classes: tuple[str, ...] = ()
+    faults: list[tuple[str | None, Path, GansynthError]] = field(default_factory=list)
+    spare: list[Path] = field(default_factory=list)
+
+
+def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
+    """List the pictures of a folder.
+
+    Raises:
+        UsageFault: a folder that is asked for is not there.
+    """
+    images = _asked(folder, "images", options.images) or _first(folder, IMAGES) or folder
+    masks = _asked(folder, "masks", options.masks)
+    if masks is None and images != folder:
+        masks = _first(images.parent, *MASKS)
+        masks = None if masks is None or _other_files(masks) else masks
+    suffix = options.mask_suffix or ""
+    found = PictureSet(folder, masked=bool(masks or suffix))
+    files = _files(images, found, skip=masks)
+    drawn: dict[str, Path] = {}
+    if masks is not None and masks != images:
+        drawn = _files(masks, found, skip=images)
+    elif suffix:
+        drawn = {case: path for case, path in files.items() if case.endswith(suffix)}
+        files = {case: path for case, path in files.items() if case not in drawn}
+    class_of = _class_names(folder, files, found, options)
+    found.classes = tuple(sorted(set(class_of.values())))
+    for case, path in files.items():
+        number = found.classes.index(class_of[case]) if case in class_of else None
+        found.pictures[case] = Picture(case, path, drawn.pop(f"{case}{suffix}", None), number)
+    found.spare = sorted(drawn.values())
+    if not files:
+        message = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
+        found.faults.append((None, images, DataFault(message)))
+    for picture in found.pictures.values():
+        if found.masked and picture.mask is None:
+            where = f"in {masks or images} by the name {Path(picture.case).name}{suffix}"
+            message = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
+            found.faults.append((picture.case, picture.image, DataFault(message)))
+    return found
+
+
+def _asked(folder: Path, key: str, name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = folder / Path(name).expanduser()
+    if not path.is_dir():
+        raise DataFault(f"--read {key}={name}: no folder {path}, expected one below {folder}")
+    return path
+
+
+def _first(folder: Path, *names: str) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _other_files(folder: Path) -> bool:
+    """Whether a folder holds files of which none is a picture: coordinates of boxes, say."""
+    names = [name for _, _, names in os.walk(folder) for name in names if name[0] != "."]
+    return bool(names) and not any(Path(name).suffix.lower() in SUFFIXES for name in names)
+
+
+def _class_names(
+    folder: Path, files: dict[str, Path], found: PictureSet, options: PictureOptions
+) -> dict[str, str]:
+    """Case -> name of its class, of the cases that have one; for others a fault is noted.
+
+    Raises:
+        UsageFault: there is no such CSV.
+        DataFault: it cannot be read.
+    """
+    if not options.classes:
+        return {}
+    if options.classes is True:
+        for case, path in files.items():
+            if "/" not in case:
+                message = f"{path}: lies in no subfolder, expected one, its class; move it there"
+                found.faults.append((case, path, DataFault(message)))
+        return {case: case.split("/")[0] for case in files if "/" in case}
+    table = folder / Path(options.classes).expanduser()
+    if not table.is_file():
+        raise DataFault(
+            f"--read classes={options.classes}: no file {table}, expected yes, no, or a CSV with "
+            f"the columns case and class, by its path from {folder}"
+        )
+    named = read_column(table, "class")
+    for case, path in files.items():
+        if not named.get(case):
+            message = f"{table}: {case!r} has no class, expected one for each picture; add a line"
+            found.faults.append((case, path, DataFault(message)))
+    return {case: named[case] for case in files if named.get(case)}
+
+
+def _files(home: Path, found: PictureSet, skip: Path | None) -> dict[str, Path]:
+    """Pictures below a folder, by their path without ending, sorted."""
+    files: dict[str, Path] = {}
+    for folder, below, names in os.walk(home):
+        here = Path(folder)
+        below[:] = [b for b in below if not b.startswith(".") and here / b != skip]
+        for name in sorted(names):
+            path = here / name
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            case = path.relative_to(home).with_suffix("").as_posix()
+            fault = None
+            if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in case):
+                fault = f"{str(path)!a}: expected a name that prints on one line; rename it"
+            elif case in files:
+                fault = f"{path}: has the same name as {files[case].name}; remove or rename one"
+            if fault is not None:
+                found.faults.append((None, home, DataFault(fault)))
+            else:
+                files[case] = path
+    return dict(sorted(files.items()))

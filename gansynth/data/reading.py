@@ -1,0 +1,328 @@
+"""``--read KEY=VALUE``: each kind of source has a model of its own keys; nothing else is accepted.
+
+Values are texts, split at commas where a key takes several. They are no YAML: to YAML,
+``-100:40`` is a number of base sixty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
+
+
+class ReadOptions(OptionModel):
+    """Base of every kind's options; no keys by itself.
+
+    Attributes:
+        passes_on: whether keys that it does not know are another source's, behind it.
+    """
+
+    passes_on: ClassVar[bool] = False
+
+
+Options = TypeVar("Options", bound=ReadOptions)
+Opener = TypeVar("Opener", bound=Callable[..., Any])
+
+
+def reads(model: type[ReadOptions]) -> Callable[[Opener], Opener]:
+    """Say of what opens a kind of source which ``--read`` keys it has; without, it has none."""
+
+    def mark(opener: Opener) -> Opener:
+        opener.read_options = model  # type: ignore[attr-defined]
+        return opener
+
+    return mark
+
+
+def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOptions:
+    """What a request says to what opens its kind.
+
+    Raises:
+        UsageFault: as ``parse_read``.
+    """
+    model: type[ReadOptions] = getattr(opener, "read_options", ReadOptions)
+    return parse_read(model, request)
+
+
+def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
+    """Refuse ``--read`` keys that a user typed and that have no effect beside the others.
+
+    What is wrong with them otherwise is for whoever opens the source to say.
+
+    Raises:
+        UsageFault: naming the key; or an unknown kind.
+    """
+    from gansynth.core.registry import installed
+
+    opener = installed().load("sources", request.kind)
+    try:
+        options = options_of(opener, request)
+    except UsageFault:
+        return
+    keys = options.model_fields_set.intersection(typed)
+    refuse_idle(keys, options, options.needs, partial(_as_typed, request))
+    if options.passes_on:
+        from gansynth.data.slice_options import INNER, split_read
+
+        behind = split_read(request)[1]
+        refuse_idle_read(behind, [key.removeprefix(INNER) for key in set(typed) - keys])
+
+
+def parse_read(model: type[Options], request: SourceRequest) -> Options:
+    """Read a request's ``--read`` values.
+
+    Raises:
+        UsageFault: an unknown key (with the nearest one), or a value that does not fit.
+    """
+    known = model.model_fields
+    for key, text in request.read.items():
+        if key not in known and not model.passes_on:
+            raise UsageFault(
+                f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
+                f"{', '.join(known) or 'none'}.{did_you_mean(key, known)}"
+            )
+    own = {key: text for key, text in request.read.items() if key in known}
+    return read_model(model, own, partial(_as_typed, request))
+
+
+def _as_typed(request: SourceRequest, key: str) -> str:
+    return f"--read {key or ','.join(request.read)}={request.read.get(key, '')}"
+
+
+def options_table(model: type[ReadOptions]) -> list[str]:
+    """Lines of a Markdown table of a kind's keys: key, default, meaning."""
+    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key, field in model.model_fields.items():
+        default = "" if field.default is None else _typed(field.default)
+        lines.append(f"| `{key}` | {default} | {field.description} |")
+    return lines
+
+
+def _typed(value: object) -> str:
+    if isinstance(value, bool):
+        return "`yes`" if value else "`no`"
+    return f"`{','.join(map(str, value))}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+OF_BOXES: Needs = {"least": "boxes"}
+OF_SPLITS: Needs = {"folds": "!splits", "seed": "!splits"}
+"""What these keys, which several kinds have, need beside them."""
+
+# -- kinds of values -----------------------------------------------------------------------------
+
+
+def words(value: Any) -> Any:
+    """Split a text at its commas."""
+    return tuple(w.strip() for w in value.split(",")) if isinstance(value, str) else value
+
+
+def triple(value: Any) -> Any:
+    """Split a text into three; one alone stands for all three."""
+    split = words(value)
+    return split * 3 if isinstance(split, tuple) and len(split) == 1 else split
+
+
+def _spacing(value: Any) -> Any:
+    if value in (None, "native"):
+        return value
+    try:
+        numbers = tuple(float(v) for v in triple(value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(0 < v < float("inf") for v in numbers):
+        raise ValueError("expected native, one positive number, or three: z,y,x")
+    return numbers
+
+
+def _pair(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    low, colon, high = value.partition(":")
+    try:
+        pair = float(low), float(high)
+    except ValueError:
+        pair = (0.0, 0.0)
+    if not colon or not -float("inf") < pair[0] < pair[1] < float("inf"):
+        raise ValueError("expected LOW:HIGH, two numbers, the lower one first")
+    return pair
+
+
+def _label_names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    named: dict[str, int] = {}
+    for word in words(value):
+        name, colon, number = word.rpartition(":")
+        if not (colon and name.strip() and number.isdecimal() and int(number) < 2**15):
+            raise ValueError(f"{word!r} is not NAME:NUMBER, expected NAME:NUMBER,NAME:NUMBER,...")
+        if name.strip() in named or int(number) in named.values():
+            raise ValueError(f"{word!r} occurs twice, expected each name and number once")
+        named[name.strip()] = int(number)
+    return complete_labels(named)
+
+
+def complete_labels(named: Mapping[str, int]) -> dict[str, int]:
+    """Labels by increasing value, with a background of 0 where none is named."""
+    rest = {} if 0 in named.values() else {"background": 0}
+    return dict(sorted({**rest, **named}.items(), key=lambda item: item[1]))
+
+
+def _boxes_asked(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.casefold() in ("yes", "no"):
+        return "yes" if value.casefold() == "yes" else None
+    named: dict[str, tuple[int, ...]] = {}
+    for word in words(value):
+        name, colon, numbers = word.rpartition(":")
+        each = [number.strip() for number in numbers.split("+")]
+        if not (colon and name.strip() and all(n.isdecimal() and 0 < int(n) < 2**15 for n in each)):
+            raise ValueError(
+                f"{word!r} is not NAME:NUMBER+NUMBER+..., expected yes, or for example "
+                "tumour:1+2+3+4,core:4"
+            )
+        if name.strip() in named:
+            raise ValueError(f"{name.strip()!r} occurs twice, expected each name once")
+        named[name.strip()] = tuple(sorted({int(n) for n in each}))
+    return named
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(words)]
+LabelNames = Annotated[dict[str, int], BeforeValidator(_label_names)]
+Modality = Literal["mr", "ct", "none"]
+Edge = Annotated[int, Field(ge=1, le=4096)]
+Modalities = Annotated[tuple[Modality, ...], BeforeValidator(words)]
+Window = Annotated[tuple[float, float], BeforeValidator(_pair)]
+Spacing = Annotated[tuple[float, float, float] | Literal["native"], BeforeValidator(_spacing)]
+Size = Annotated[tuple[Edge, Edge, Edge], BeforeValidator(triple)]
+BoxesAsked = Literal["yes"] | dict[str, tuple[int, ...]]
+"""``yes``: a class for each label; else names of classes, and the label numbers of each."""
+OfLabels = Annotated[
+    BoxesAsked | None,
+    BeforeValidator(_boxes_asked),
+    Field(
+        description="`yes`: a box around each connected part of each label, of a class of the "
+        "label's name; `NAME:1+2+4,NAME:3`: around the parts of these labels together; else none"
+    ),
+]
+LeastVoxels = Annotated[
+    int, Field(ge=1, description="see `boxes`; parts of fewer voxels of the label map have none")
+]
+"""Of what ``boxes`` asks for."""
+Frame = Annotated[
+    Size | None,
+    Field(
+        description="voxels along z,y,x (one number for all three) around the middle of every case "
+        "that a generator sees, instead of crops of `size`; a smaller case goes on as at its border"
+    ),
+]
+Whole = Annotated[
+    Size | None,
+    Field(
+        description="voxels along z,y,x (one number for all three) that every case, or its "
+        "`frame`, is resampled to as a whole, instead of crops of `size`; samples are brought back "
+        "to the case's own grid"
+    ),
+]
+SkullStrip = Annotated[
+    bool,
+    Field(
+        description="`yes`: what is not brain becomes 0, and the image is cropped to the brain; "
+        "boxes and masks are cropped along. For axial T1 slices, see below"
+    ),
+]
+SplitsFile = Annotated[
+    str | None,
+    Field(
+        description='JSON list of folds, each `{"train": [cases], "val": [cases]}`, that counts '
+        "before all else that says which case is where"
+    ),
+]
+Resampling = Annotated[
+    Literal["linear", "nearest"],
+    Field(
+        description="how `whole` resamples images, there and back; labels always take the nearest "
+        "voxel"
+    ),
+]
+"""Of ``whole``; `nearest` makes no new values."""
+
+
+def check_whole(size: object, frame: object, whole: object) -> None:
+    """Refuse crops and whole volumes at once.
+
+    Raises:
+        ValueError: with the way out.
+    """
+    other = "frame" if whole is None else "whole"
+    if size is not None and not (frame is None and whole is None):
+        raise ValueError(
+            f"size is of crops, {other} of whole volumes, expected one of them; leave the other out"
+        )
+
+
+class VolumeOptions(ReadOptions):
+    """How volumes are read; common to all kinds that read NIfTI files."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS, "resampling": "whole"}
+
+    channels: Words | None = Field(
+        None, description="names of the channels; where the source names its own, those to read"
+    )
+    labels: LabelNames | None = Field(
+        None,
+        description="NAME:NUMBER,... of the labels; what the source says, else the values found in "
+        "the training cases",
+    )
+    modality: Modalities | None = Field(
+        None,
+        description="`mr` (z-score over the case's nonzero voxels), `ct` (clip, then z-score, by "
+        "the training cases' foreground) or `none`; one for all channels or one for each; `ct` for "
+        "a channel called CT, else `mr`",
+    )
+    window: Window | None = Field(
+        None,
+        description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
+        "percentiles of the training cases' foreground",
+    )
+    spacing: Spacing | None = Field(
+        None,
+        description="voxel size in mm along z,y,x (one number for all three) that cases are "
+        "resampled to, or `native`: never; else the training cases' median, which leaves cases "
+        "within 1 % of it as they are",
+    )
+    size: Size | None = Field(
+        None,
+        description="voxels along z,y,x (one number for all three) of the crops a generator works "
+        "on; else the training cases' median, at most 128, in eights",
+    )
+    frame: Frame = None
+    whole: Whole = None
+    resampling: Resampling = "linear"
+    splits: SplitsFile = None
+    folds: int = Field(5, ge=2, description="number of folds, where the source has no split")
+    seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
+    allow_absolute: bool = Field(
+        False, description="`yes`: files may lie outside of the source's folder"
+    )
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+    between: int | None = Field(
+        None,
+        ge=2,
+        description="N: label maps are drawn on every N-th slice along z only; slices between two "
+        "labelled ones at most N apart are filled by the shapes' linear interpolation; else labels "
+        "are as stored",
+    )
+
+    @model_validator(mode="after")
+    def _crops_or_whole(self) -> Self:
+        check_whole(self.size, self.frame, self.whole)
+        return self

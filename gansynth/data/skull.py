@@ -1,0 +1,213 @@
+"""Skull-stripping of single axial slices by thresholds and morphology, and the crop to the brain.
+
+Han et al. 2019, sec. 3.1: "We first skull-strip all images [...], and then crop the remaining brain
+parts". The paper does not say by what. This is for T1-weighted slices (with or without contrast
+agent) whose scalp is brighter than the brain and whose bone is dark. It knows one slice, no volume
+and no atlas. At the skull base, where brain, orbits and muscles touch in a slice, it keeps some of
+what is not brain and loses temporal poles; a lesion that has grown into the bone may be cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.schema import Boxes, FloatArray
+
+Mask = npt.NDArray[np.bool_]
+Depth = npt.NDArray[np.floating[Any]]
+
+WORKING_SIDE = 200
+"""Pixels of the longer side, about, that the brain is looked for at."""
+# Intensities are parts of the median of the head's inner half, lengths parts of twice its depth.
+DARK = 0.5
+"""Below it there is bone or air."""
+BRIGHT = 1.5
+"""Above it, and joined to the skin, there is scalp."""
+SKIN = 0.035
+OUTER = 0.07
+"""Layer in which a scalp is bright somewhere; the skin itself is blurred with air."""
+SCALP = 0.2
+"""How deep the scalp reaches at most."""
+NECK = 0.025
+"""Half the width of a bridge that does not join two parts."""
+PART = 0.1
+"""Least weight of a part, by depth and beside the heaviest: brain is in several fossae."""
+CLOSE = 0.14
+"""Half the width of a bay that belongs to the brain: the sella, a dark cyst at the rim."""
+RING = 0.15
+"""Share of the outer layer that is bright where there is a scalp at all."""
+WHOLE = 0.9
+"""Share of a box that has to be brain for its lesion to be kept whole."""
+
+
+@dataclass(frozen=True)
+class Brain:
+    """Where the brain is in a slice; small enough to be kept for every slice of a data set.
+
+    Attributes:
+        size: rows and columns of the slice.
+        packed: its mask, a bit for each pixel.
+    """
+
+    size: tuple[int, int]
+    packed: bytes
+
+    @classmethod
+    def of(cls, mask: Mask) -> Brain:
+        """Of a mask (H, W) that is true somewhere."""
+        return cls((mask.shape[0], mask.shape[1]), np.packbits(mask).tobytes())
+
+    @property
+    def mask(self) -> Mask:
+        """Bool (H, W); all of the slice where no brain was found."""
+        rows, columns = self.size
+        bits = np.unpackbits(np.frombuffer(self.packed, np.uint8), count=rows * columns)
+        return bits.astype(np.bool_).reshape(self.size)
+
+    @cached_property
+    def crop(self) -> tuple[slice, slice]:
+        """Rows and columns that hold all of it."""
+        mask = self.mask
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the crop."""
+        rows, columns = self.crop
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    def strip(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The crop of an image (H, W), (H, W, C) or (C, H, W), 0 where there is no brain."""
+        mask, crop = self.mask, self.crop
+        if image.shape[:2] == self.size:
+            inside = mask[crop].reshape(*self.shape, *[1] * (image.ndim - 2))
+            return np.where(inside, image[crop], image.dtype.type(0))
+        return np.where(mask[crop], image[..., *crop], image.dtype.type(0))
+
+    def move(self, boxes: Boxes) -> Boxes:
+        """Boxes in pixels of the slice, in those of the crop, and clipped to it.
+
+        Those of which nothing is in the crop are left out.
+        """
+        start = np.array([part.start for part in self.crop] * 2, np.float32)
+        coords = np.clip(boxes.coords - start, 0, np.array(self.shape * 2, np.float32))
+        kept = (coords[:, :2] < coords[:, 2:]).all(axis=1)
+        return Boxes(coords[kept].astype(np.float32), boxes.labels[kept])
+
+    def shares(self, coords: FloatArray) -> npt.NDArray[np.float64]:
+        """How much of each box (N, 4) in pixels of the slice is brain, 0 to 1."""
+        mask, found = self.mask, []
+        for box in coords:
+            low, high = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+            inside = mask[low[0] : high[0], low[1] : high[1]]
+            found.append(float(inside.mean()) if inside.size else 0.0)
+        return np.array(found, np.float64)
+
+
+def find_brain(image: npt.NDArray[Any]) -> Brain:
+    """Find the brain in an axial slice.
+
+    What has no scalp is taken to be stripped already: then all that is not air is brain. Where
+    nothing is found, all of the slice is.
+
+    Args:
+        image: (H, W), (H, W, 3) or (3, H, W) with channels of their own; any units, dark is low.
+    """
+    from scipy import ndimage
+
+    grey = _grey(image)
+    step = max(1, max(grey.shape) // WORKING_SIDE)
+    small = ndimage.gaussian_filter(grey, step / 2 + 0.25)[::step, ::step]
+    mask = _mask(np.pad(small, 1))[1:-1, 1:-1]
+    if not mask.any():
+        return Brain.of(np.ones(grey.shape, np.bool_))
+    rows, columns = grey.shape
+    return Brain.of(mask.repeat(step, 0).repeat(step, 1)[:rows, :columns])
+
+
+def _grey(image: npt.NDArray[Any]) -> FloatArray:
+    if image.ndim == 3:
+        image = image.mean(axis=-1 if image.shape[-1] == 3 else 0)
+    return np.asarray(image, np.float32)
+
+
+def _mask(small: FloatArray) -> Mask:
+    """The brain in a small, smooth slice with a rim of air."""
+    from scipy import ndimage
+
+    head = ndimage.binary_fill_holes(_largest(small > 0.6 * _otsu(small)))
+    depth = ndimage.distance_transform_edt(head)
+    across = 2 * float(depth.max())
+    if across == 0:
+        return np.zeros(small.shape, np.bool_)
+    usual = float(np.median(small[depth > across / 4]))
+    scalp = _scalp(head, depth / across, small > BRIGHT * usual)
+    if scalp[head & (depth <= max(1, OUTER * across))].mean() < RING:
+        return np.asarray(head, np.bool_)
+    inner = head & ~scalp & (depth >= SKIN * across)
+    tissue = inner & (small > DARK * usual)
+    middle = _parts(_eroded(tissue, NECK * across), depth, PART)
+    brain = _dilated(middle, 1.3 * NECK * across) & tissue
+    around = int(CLOSE * across) + 2
+    brain = _dilated(np.pad(brain, around), CLOSE * across)
+    closed = ndimage.binary_fill_holes(_eroded(brain, CLOSE * across))
+    closed = closed[around:-around, around:-around] & inner
+    return _dilated(ndimage.binary_fill_holes(_largest(_eroded(closed, 1.5))), 1.5) & closed
+
+
+def _scalp(head: Mask, depth: Depth, bright: Mask) -> Mask:
+    """What is bright and joined to the skin."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(head & bright & (depth < SCALP))
+    touching = np.unique(parts[(depth < OUTER) & (parts > 0)])
+    return np.asarray(np.isin(parts, touching), np.bool_)
+
+
+def _largest(mask: Mask) -> Mask:
+    """The connected part of most pixels."""
+    return _parts(mask, np.ones(mask.shape, np.float32), 1)
+
+
+def _parts(mask: Mask, weights: Depth, least: float) -> Mask:
+    """The connected parts that weigh so much at least, as a share of the heaviest one."""
+    from scipy import ndimage
+
+    parts, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(parts.ravel(), weights.ravel())
+    sizes[0] = 0
+    return np.asarray(np.isin(parts, np.flatnonzero(sizes >= least * sizes.max())), np.bool_)
+
+
+def _eroded(mask: Mask, radius: float) -> Mask:
+    from scipy import ndimage
+
+    return np.asarray(ndimage.distance_transform_edt(mask) > radius, np.bool_)
+
+
+def _dilated(mask: Mask, radius: float) -> Mask:
+    from scipy import ndimage
+
+    if not mask.any():
+        return mask
+    return np.asarray(ndimage.distance_transform_edt(~mask) <= radius, np.bool_)
+
+
+def _otsu(values: FloatArray) -> float:
+    """The threshold that parts values best in two (Otsu 1979)."""
+    counts, edges = np.histogram(values, 256)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * middles)
+    low = sums / np.maximum(below, 1)
+    high = (sums[-1] - sums) / np.maximum(above, 1)
+    return float(middles[np.argmax(below * above * (low - high) ** 2)])

@@ -1,0 +1,144 @@
+"""Which person a case belongs to, and folds in which nobody is on both sides."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from gansynth.runtime.errors import DataFault, UsageFault
+
+
+class Split(TypedDict):
+    """One fold: its training and its held-out cases."""
+
+    train: list[str]
+    val: list[str]
+
+
+def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
+    """Map cases to people.
+
+    Args:
+        text: path of a CSV with the columns ``case`` and ``subject`` (or ``subject_group``), or a
+            regular expression whose first group, matched against the case id, is the subject.
+        ids: the cases; the CSV may know more of them.
+
+    Raises:
+        UsageFault: the regular expression is none, or has no group.
+        DataFault: a case has no subject or two of them, or the CSV lacks a column.
+    """
+    ids = sorted(ids)
+    path = Path(text)
+    if text.lower().endswith(".csv") or path.is_file():
+        subjects = _from_csv(path)
+        where, way_out = f"{path}", "add a line for each case"
+    else:
+        subjects = _from_pattern(text, ids)
+        where, way_out = f"--subjects {text!r}", "correct the expression, or give a CSV"
+    missing = [case for case in ids if not subjects.get(case)]
+    if missing:
+        raise DataFault(
+            f"{where}: {len(missing)} case(s) have no subject, {missing[0]!r} first; expected one "
+            f"for each of {len(ids)}; {way_out}"
+        )
+    return {case: subjects[case] for case in ids}
+
+
+def _from_pattern(text: str, ids: Sequence[str]) -> dict[str, str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise UsageFault(
+            f"--subjects {text!r}: neither a file nor a regular expression ({error}); expected a "
+            "CSV with the columns case and subject, or an expression with one group"
+        ) from error
+    if pattern.groups < 1:
+        raise UsageFault(
+            f"--subjects {text!r}: the expression has no group, expected the subject in the first, "
+            r"for example '(patient\d+)_'; if it is meant to be a file, there is none"
+        )
+    found = {case: pattern.search(case) for case in ids}
+    return {case: match.group(1) or "" for case, match in found.items() if match}
+
+
+def _from_csv(path: Path) -> dict[str, str]:
+    return read_column(path, "subject", "subject_group")
+
+
+def read_column(path: Path, *names: str) -> dict[str, str]:
+    """Map the cases of a CSV, in its column ``case``, to what another column says of them.
+
+    Args:
+        path: the CSV.
+        names: of the other column; the first one that is there counts.
+
+    Raises:
+        DataFault: it cannot be read, lacks a column, or says two things of a case.
+    """
+    one, *others = names
+    expected = f"case and {one}" + (f" (or {', '.join(others)})" if others else "")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataFault(
+            f"{path}: cannot be read: {error}; expected a CSV with the columns {expected}"
+        ) from error
+    rows = csv.DictReader(io.StringIO(text))
+    header = [name.strip() for name in rows.fieldnames or ()]
+    rows.fieldnames = header
+    column = next((name for name in names if name in header), None)
+    if column is None or "case" not in header:
+        raise DataFault(f"{path}: header is {header}, expected the columns {expected}")
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows, start=2):
+        case, value = (row["case"] or "").strip(), (row[column] or "").strip()
+        if found.setdefault(case, value) != value:
+            raise DataFault(
+                f"{path}: line {number}: case {case!r} has {one} {found[case]!r} and {value!r}, "
+                "expected one; remove a line"
+            )
+    return found
+
+
+def grouped_splits(
+    ids: Iterable[str], subject_of: Mapping[str, str], folds: int, seed: int
+) -> list[Split]:
+    """K folds of about equal numbers of cases in which no subject is on both sides.
+
+    The same arguments give the same folds. Subjects are shuffled, then dealt out, those with most
+    cases first, each to the fold that has fewest.
+
+    Raises:
+        UsageFault: fewer than two folds.
+        DataFault: fewer subjects than folds.
+    """
+    ids = sorted(ids)
+    if folds < 2:
+        raise UsageFault(f"folds is {folds}, expected at least 2")
+    counts = Counter(subject_of[case] for case in ids)
+    if len(counts) < folds:
+        raise DataFault(
+            f"splits: {len(counts)} subject(s) for {folds} folds, expected at least one for each; "
+            f"ask for at most {max(2, len(counts))} folds, or add subjects"
+        )
+    subjects = sorted(counts)
+    order = np.random.default_rng(seed).permutation(len(subjects))
+    shuffled = sorted((subjects[i] for i in order), key=lambda s: -counts[s])
+    loads, fold_of = [0] * folds, {}
+    for subject in shuffled:
+        fold_of[subject] = loads.index(min(loads))
+        loads[fold_of[subject]] += counts[subject]
+    return [
+        Split(
+            train=[c for c in ids if fold_of[subject_of[c]] != fold],
+            val=[c for c in ids if fold_of[subject_of[c]] == fold],
+        )
+        for fold in range(folds)
+    ]

@@ -1,0 +1,100 @@
+"""The mark of files that gansynth has drawn, and who may take such files for cases.
+
+A NIfTI file has it in its header (``descrip``), a PNG file as text, a JSON document as a key.
+Copied or renamed files keep it; what other programs make of them need not.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.runtime.errors import DataFault, IntegrityFault
+
+if TYPE_CHECKING:
+    import nibabel as nib
+
+    from gansynth.core.lineage import Lineage
+    from gansynth.core.source import SourceRequest
+
+MARK = "gansynth synthetic"
+KEY = "synthetic"
+"""Of JSON documents: true, or the names of the cases that are."""
+_HEAD = 4096
+"""Bytes in which the mark of a file is: all of a NIfTI header, a PNG file's first chunks."""
+
+
+def marked(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The same volume with the mark in its header."""
+    image.header["descrip"] = MARK.encode()
+    return image
+
+
+def is_marked(file: Path) -> bool:
+    """Whether a NIfTI or PNG file, packed or not, has the mark; False for one that is not there."""
+    try:
+        with open(file, "rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(file) if packed else open(file, "rb") as stream:
+            head = stream.read(_HEAD)
+    except (OSError, EOFError):  # whoever reads it says so better
+        return False
+    return MARK.encode() in head
+
+
+def real_file(file: Path, request: SourceRequest) -> Path:
+    """The same file, unless it is a synthetic image among cases that are called real.
+
+    Raises:
+        IntegrityFault: it has the mark, and the request names nobody who has drawn it.
+    """
+    if request.synthetic is None and is_marked(file):
+        raise _refused(str(file))
+    return file
+
+
+def refuse_named(
+    document: Mapping[str, Any], where: Path, cases: Collection[str], request: SourceRequest
+) -> None:
+    """Refuse a data set whose JSON document says that cases of it are synthetic.
+
+    Raises:
+        IntegrityFault: naming the first one.
+    """
+    said = document.get(KEY, ())
+    found = sorted(cases if said is True else set(said or ()) & set(cases))
+    if request.synthetic is None and found:
+        raise _refused(f"{where}: {found[0]}")
+
+
+def _refused(what: str) -> IntegrityFault:
+    return IntegrityFault(
+        f"{what}: drawn by gansynth, expected a real case; what its generator has seen would be "
+        "forgotten. Leave it out, or name the run or bank that drew it: --synthetic-source RUN"
+    )
+
+
+def drawn_by(request: SourceRequest) -> tuple[Lineage, ...]:
+    """What the maker of a source's synthetic cases has seen; nothing if it is not said to have any.
+
+    Raises:
+        DataFault: no run or bank there.
+    """
+    if request.synthetic is None:
+        return ()
+    from gansynth.bank.reader import BankReader
+    from gansynth.core.lineage import Lineage
+    from gansynth.sampling.run import MANIFEST, read_manifest
+
+    folder = Path(request.synthetic).expanduser()
+    if (folder / MANIFEST).is_file():
+        return (Lineage.from_json(read_manifest(folder)["lineage"]),)
+    try:
+        return (BankReader(folder).spec.lineage,)
+    except DataFault as fault:
+        raise DataFault(
+            f"--synthetic-source {folder}: neither a run nor a bank, expected the one that drew "
+            "these cases"
+        ) from fault

@@ -1,0 +1,104 @@
+"""Cases as files: NIfTI on the grid and with the affine of the case's own file, 2D maps as PNG."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.resample import pick
+from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.data.flat import FlatSource
+from gansynth.data.grid import canonical_shape
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.synthetic import marked
+from gansynth.runtime.files import disk_errors, read_nifti_header, write_bytes_atomic
+
+
+def write_prediction(
+    source: CaseSource, case_id: str, labels: LabelArray, folder: Path
+) -> Path | None:
+    """Write a label map; None where the case is of no file of its own.
+
+    Args:
+        source: that the case was read from.
+        case_id: the case.
+        labels: int16 (D, H, W), on the grid of ``source.load``; where the source resamples, each
+            voxel of the file takes the nearest one.
+        folder: made where it is missing.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    if isinstance(source, FlatSource):
+        path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(path, _png(source.encode_labels(case_id, labels)))
+        return path
+    if not isinstance(source, VolumeSource) or source.options.between is not None:
+        return None
+    header = read_nifti_header(source.entry(case_id).reference)
+    shape = canonical_shape(header.shape, header.affine)
+    path = folder / f"{file_name(case_id)}.nii.gz"
+    return write_volume(path, pick(labels, shape), header.affine)
+
+
+def file_name(case_id: str) -> str:
+    """A case's name as files may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", case_id)
+
+
+def write_volume(
+    path: Path,
+    array: LabelArray | FloatArray,
+    affine: np.ndarray[Any, np.dtype[np.float64]],
+    *,
+    synthetic: bool = False,
+) -> Path:
+    """Write a volume: the same bytes for the same voxels, always.
+
+    Args:
+        path: ``.nii.gz``; its folder is made where it is missing.
+        array: (D, H, W), of ``sources.grid.ORIENTATION``.
+        affine: of the file whose axes it is to have.
+        synthetic: whether it carries the mark of files that were drawn.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, _nifti(array, affine, synthetic))
+    return path
+
+
+def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
+    """A grey PNG of 8 bits, or of 16 where numbers need them."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    small = numbers.max(initial=0) < 256
+    Image.fromarray(numbers.astype(np.uint8) if small else numbers).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _nifti(
+    array: LabelArray | FloatArray,
+    affine: np.ndarray[Any, np.dtype[np.float64]],
+    synthetic: bool = False,
+) -> bytes:
+    import nibabel as nib
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(affine)
+    back = orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
+    image = nib.Nifti1Image(orientations.apply_orientation(array.T, back), affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress((marked(image) if synthetic else image).to_bytes(), 4, mtime=0)

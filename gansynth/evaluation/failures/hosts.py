@@ -1,0 +1,181 @@
+"""What is asked what it gets wrong: a small segmenter made here, or a host's own predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gansynth.core.schema import Case, FloatArray, LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.data.cache import CaseCache
+from gansynth.data.flat import FlatSource
+from gansynth.runtime.errors import DataFault, IntegrityFault, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    from gansynth.metrics.faithfulness import Segmenter, SegmenterOptions
+    from gansynth.runtime.progress import Reporter
+
+Host = Callable[[Case], LabelArray]
+"""A whole case of the source -> labels int16 of its shape."""
+ENDINGS = (".nii.gz", ".nii")
+
+
+def training_space(source: CaseSource, largest: int) -> Space:
+    """The crops that a small segmenter learns from.
+
+    Args:
+        source: whose cases.
+        largest: edge in voxels that no crop exceeds.
+    """
+    space = source.space
+    size = space.size
+    if space.grid not in ("crop", "slice"):
+        size = source.shape(source.train_ids[0])
+        space = replace(space, grid="crop", size=size)
+    return replace(space, size=tuple(min(n, largest) for n in size))
+
+
+def small_host(
+    source: CaseSource,
+    space: Space,
+    options: SegmenterOptions,
+    *,
+    device: torch.device,
+    reporter: Reporter,
+) -> Host:
+    """Train a small segmenter on a source's training cases.
+
+    Args:
+        source: an inner fold.
+        space: crops or slices of it, see ``training_space``.
+        options: of the segmenter.
+        device: where it is trained, and asked.
+        reporter: shows progress.
+    """
+    from gansynth.data.batches import CaseBatches
+    from gansynth.metrics.faithfulness import train_segmenter
+
+    batches = CaseBatches(CaseCache(source), space, seed=options.seed)
+    schema = space.generator_schema(source.schema)
+    segmenter = train_segmenter(
+        batches, schema, space.size, options, device=device, reporter=reporter
+    )
+    uncut = replace(space, grid="native", size=())
+
+    def predict(case: Case) -> LabelArray:
+        image = uncut.to_generator(case).image
+        if space.grid != "slice":
+            return by_windows(segmenter, image, space.size)
+        slices = [by_windows(segmenter, image[:, i], space.size) for i in range(image.shape[1])]
+        return np.stack(slices)
+
+    return predict
+
+
+def by_windows(segmenter: Segmenter, image: FloatArray, size: Sequence[int]) -> LabelArray:
+    """Labels of an image of any size, looked at through windows that overlap by half.
+
+    Args:
+        segmenter: what looks.
+        image: float32 (C, D, H, W) or (C, H, W).
+        size: of a window, which is what it was trained on.
+    """
+    shape = image.shape[1:]
+    if all(n <= s for n, s in zip(shape, size, strict=True)):
+        return segmenter.predict(image)
+    total = np.zeros((len(segmenter.values), *shape), np.float32)
+    for corner in product(*(_starts(n, s) for n, s in zip(shape, size, strict=True))):
+        axes = zip(corner, size, shape, strict=True)
+        window = tuple(slice(c, min(c + s, n)) for c, s, n in axes)
+        total[(slice(None), *window)] += segmenter.shares(image[(slice(None), *window)])
+    return np.asarray(np.array(segmenter.values, np.int16)[total.argmax(axis=0)])
+
+
+def _starts(length: int, size: int) -> list[int]:
+    """Where windows begin so that they cover a length and overlap by half or more."""
+    if length <= size:
+        return [0]
+    count = 1 + -(-2 * (length - size) // size)
+    return [round(x) for x in np.linspace(0, length - size, count)]
+
+
+# -- a host's own predictions ----------------------------------------------------------------------
+
+
+def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Path]:
+    """The label map that a host has left of each training case.
+
+    Args:
+        source: the outer fold.
+        folders: where they lie, named by case: NIfTI, or PNG of 2D cases.
+
+    Raises:
+        DataFault: no such folder; none for a case, two, or one for a case that nobody knows.
+        IntegrityFault: one for a held-out case.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataFault(f"--predictions {folder}: no such folder, expected one of label maps")
+        for case, file in _named_by_case(source, folder):
+            if case in found:
+                raise DataFault(
+                    f"{file}: case {case!r} has another prediction in {found[case]}, expected one "
+                    "of each, by the host that had not seen it; remove one"
+                )
+            found[case] = file
+    refuse_held_out(source, found)
+    for case, file in found.items():
+        if case not in source.train_ids:
+            raise DataFault(
+                f"{file}: {case!r} is no case of {source.name} fold {source.fold}, expected "
+                f"training cases.{did_you_mean(case, source.train_ids)}"
+            )
+    missing = [case for case in source.train_ids if case not in found]
+    if missing:
+        raise DataFault(
+            f"--predictions {', '.join(map(str, folders))}: {len(missing)} of "
+            f"{len(source.train_ids)} training case(s) have no prediction, {_some(missing)}; "
+            "expected one of each: train the host on every inner fold, and name each one's folder"
+        )
+    return found
+
+
+def _named_by_case(source: CaseSource, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Label maps in a folder, and the cases they are called by."""
+    if isinstance(source, FlatSource):  # whose names may be paths
+        for file in sorted(folder.rglob("*.png")):
+            yield file.relative_to(folder).with_suffix("").as_posix(), file
+        return
+    for file in sorted(folder.iterdir()):
+        ending = next((e for e in ENDINGS if file.name.endswith(e)), None)
+        if ending is not None:
+            yield file.name.removesuffix(ending), file
+
+
+def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
+    """Refuse files of held-out cases.
+
+    Raises:
+        IntegrityFault: naming the cases.
+    """
+    barred = [case for case in files if case in source.held_out_ids]
+    if barred:
+        raise IntegrityFault(
+            f"leakage: {files[barred[0]].parent} has predictions of {len(barred)} held-out case(s) "
+            f"of {source.name} fold {source.fold}: {_some(barred)}; expected training cases only, "
+            "predicted by hosts of inner folds: gansynth failures ... --write-splits FILE"
+        )
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"

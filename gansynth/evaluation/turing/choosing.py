@@ -1,0 +1,204 @@
+"""Which real images are shown: spread over subjects, and over sequences in equal proportion.
+
+Where each sequence of a slice is a case of its own (``--read concat=yes``), a generator has learnt
+from all sequences alike. Its samples are of none, and are classified together with real images of
+every sequence, as many of each (Han et al. 2018, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gansynth.core.source import CaseSource
+from gansynth.data.classes import class_numbers
+from gansynth.evaluation.turing.options import Origin, TuringOptions
+from gansynth.runtime.errors import UsageFault
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One real image to be.
+
+    Attributes:
+        case: id in the source.
+        subject: whose it is.
+        label_class: name of the class it was chosen for; None where none was asked for.
+        sequence: which of several sequences that are cases of their own; None where they are not.
+    """
+
+    case: str
+    subject: str
+    label_class: str | None = None
+    sequence: str | None = None
+
+
+def sequences_of(source: CaseSource) -> tuple[str, ...]:
+    """Names of the sequences that are cases of their own; none where channels are channels."""
+    slices = source.space.host.get("slices") or {}
+    if not slices.get("concat"):
+        return ()
+    return tuple(source.schema.channels[0].split("+"))
+
+
+def groups_of(source: CaseSource, options: TuringOptions) -> tuple[str | None, ...]:
+    """The classes that get ``n`` images each; None alone for images of whatever class.
+
+    Raises:
+        UsageFault: the cases have no classes, or not such a one.
+    """
+    if options.classes:
+        class_numbers(source, options.classes, asked="--class")
+    elif options.per_class:
+        class_numbers(source, (), asked="--per-class")
+    if not options.per_class:
+        return (None,)
+    return options.classes or source.schema.classes
+
+
+def choose(
+    source: CaseSource,
+    options: TuringOptions,
+    rng: np.random.Generator,
+    *,
+    used: Collection[str] = (),
+) -> tuple[list[Chosen], Origin]:
+    """Choose real images.
+
+    Args:
+        source: of the real images.
+        options: how many, of which side of the fold and which classes.
+        rng: whatever the options leave open.
+        used: cases that samples were drawn of; others are taken where there are enough.
+
+    Returns:
+        As many as were asked for, group after group, and which cases they were chosen from.
+
+    Raises:
+        UsageFault: fewer cases than images, or no such class.
+    """
+    origins: Sequence[Origin] = ("held-out", "all") if options.origin is None else [options.origin]
+    if options.real is not None and options.origin is None:
+        origins = ("all",)
+    groups = groups_of(source, options)
+    for origin in origins:
+        pools = [_Pool.of(source, _ids(source, origin), options, group) for group in groups]
+        if all(pool.room >= options.n for pool in pools):
+            found = [pool.without(used, options.n).draw(options.n, rng) for pool in pools]
+            return [one for part in found for one in part], origin
+    raise UsageFault(_too_few(source, options, origins[-1], min(pools, key=lambda p: p.room)))
+
+
+def _ids(source: CaseSource, origin: Origin) -> tuple[str, ...]:
+    if origin == "held-out":
+        return source.held_out_ids
+    return source.train_ids if origin == "training" else (*source.train_ids, *source.held_out_ids)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Cases that one group's images may be cut from; of several sequences of a slice, the slice."""
+
+    people: dict[str, list[str]]
+    per_case: int
+    label_class: str | None
+    sequences: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, source: CaseSource, ids: Iterable[str], options: TuringOptions, group: str | None
+    ) -> _Pool:
+        wanted = options.classes if group is None else (group,)
+        numbers = class_numbers(source, wanted, asked="--class") if wanted else None
+        kept = [i for i in ids if numbers is None or source.label_class(i) in numbers]
+        sequences = sequences_of(source)
+        people: dict[str, list[str]] = {}
+        for case in kept:
+            plane = _plane(case, sequences)
+            if not sequences or case.endswith(f"/{sequences[0]}"):
+                people.setdefault(source.subject(case), []).append(plane)
+        per_case = options.per_case if source.space.cuts else 1
+        return cls(people, per_case, group, sequences)
+
+    @property
+    def room(self) -> int:
+        """Images that can be had."""
+        return self.per_case * sum(map(len, self.people.values()))
+
+    def without(self, used: Collection[str], n: int) -> _Pool:
+        """The pool without some cases; whole if they leave fewer than so many images."""
+        planes = {_plane(case, self.sequences) for case in used}
+        left = {who: [p for p in found if p not in planes] for who, found in self.people.items()}
+        less = replace(self, people={who: found for who, found in left.items() if found})
+        return less if less.room >= n else self
+
+    def draw(self, n: int, rng: np.random.Generator) -> list[Chosen]:
+        """So many images: subjects as evenly as they can be, then cases, then sequences."""
+        planes = [
+            (who, plane)
+            for who, count in _quotas({w: len(f) for w, f in self.people.items()}, n, rng).items()
+            for plane in _apart(self.people[who], count, rng)
+        ]
+        names: list[str | None] = [*self.sequences] or [None]
+        order = rng.permutation(len(names)).tolist()
+        dealt = [names[order[i % len(order)]] for i in range(n)]
+        shuffled = [dealt[i] for i in rng.permutation(n).tolist()]
+        return [
+            Chosen(plane if name is None else f"{plane}/{name}", who, self.label_class, name)
+            for (who, plane), name in zip(planes, shuffled, strict=True)
+        ]
+
+
+def _plane(case: str, sequences: Sequence[str]) -> str:
+    """The slice that a case is one sequence of; the case itself where there are none."""
+    for name in sequences:
+        if case.endswith(f"/{name}"):
+            return case.removesuffix(f"/{name}")
+    return case
+
+
+def _quotas(room: dict[str, int], n: int, rng: np.random.Generator) -> dict[str, int]:
+    """How many images each subject gives: as evenly as their cases allow, then all over again."""
+    people = sorted(room)
+    order = [people[i] for i in rng.permutation(len(people)).tolist()]
+    found, left = dict.fromkeys(people, 0), n
+    limit = dict(room)
+    while left:
+        takers = [who for who in order if found[who] < limit[who]][:left]
+        if not takers:  # every case has been taken once: several images of each
+            limit = {who: found[who] + room[who] for who in people}
+            continue
+        for who in takers:
+            found[who] += 1
+        left -= len(takers)
+    return {who: count for who, count in found.items() if count}
+
+
+def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Cases of one subject, one in each of ``count`` equal parts: neighbours look alike."""
+    ordered = sorted(cases)
+    whole, rest = divmod(count, len(ordered))
+    edges = np.linspace(0, len(ordered), rest + 1).astype(int) if rest else np.zeros(1, int)
+    picked = [
+        ordered[int(rng.integers(first, last))]
+        for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    ]
+    return [*picked, *ordered * whole]
+
+
+def _too_few(source: CaseSource, options: TuringOptions, origin: Origin, pool: _Pool) -> str:
+    of_class = "" if pool.label_class is None else f" of class {pool.label_class!r}"
+    what = {"held-out": "held-out", "training": "training", "all": ""}[origin]
+    ways = [f"say -n {pool.room}"] if pool.room else []
+    if source.space.cuts and pool.room:
+        needed = -(-options.n // (pool.room // pool.per_case))
+        ways.append(f"cut several images from a case with --per-case {needed}")
+    if origin != "all":
+        ways.append("take others with --from all")
+    ways = ways or ["name another source with --real KIND:WHERE"]
+    return (
+        f"-n {options.n}: {source.name} has {pool.room} {what} image(s){of_class} to show, "
+        f"expected at least {options.n}; {', or '.join(ways)}"
+    ).replace("  ", " ")

@@ -1,0 +1,84 @@
+"""What a Visual Turing Test is made of, as it was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from gansynth.core.sample_request import Asking
+from gansynth.runtime.errors import UsageFault
+
+REAL, SYNTHETIC = "real", "synthetic"
+Origin = Literal["held-out", "training", "all"]
+Contrast = Literal["real", "own"]
+MOST = 1000
+"""Images of each kind that a session may have: nobody looks at more."""
+LONGEST = 4000
+"""Characters of the instructions."""
+
+
+@dataclass(frozen=True)
+class TuringOptions:
+    """How real and synthetic images are chosen and shown.
+
+    Attributes:
+        n: images of each kind; with ``per_class`` of each kind and class.
+        origin: which real cases: those the fold holds out, those the run was fitted on, or all;
+            None takes the held-out ones if there are enough, else all.
+        real: another source's cases as the real ones, as JSON of a ``SourceRequest``; None for the
+            run's own.
+        per_case: images that are cut from one real case at most; more than one only where the
+            generator's space cuts crops or slices from cases.
+        classes: names of the classes of both kinds; empty for all.
+        per_class: whether each class has as many images.
+        channel: the only channel that is shown; None for all, side by side.
+        contrast: what becomes black and white: ``real`` for percentiles of all real images, the
+            same for every image; ``own`` for each image's own.
+        seed: of the samples; None for one that nobody knows beforehand.
+        edits: condition edits; None for the run's own.
+        boxes: which boxes samples are asked to have; None for the usual.
+        judged: whether samples that the generator itself finds flawed are left out.
+        asking: what else is asked of samples.
+        instructions: text that raters read before they begin.
+        show_results: whether a rater sees the own table after the last answer.
+    """
+
+    n: int = 50
+    origin: Origin | None = None
+    real: Mapping[str, Any] | None = None
+    per_case: int = 1
+    classes: tuple[str, ...] = ()
+    per_class: bool = False
+    channel: str | None = None
+    contrast: Contrast = "real"
+    seed: int | None = None
+    edits: tuple[str, ...] | None = None
+    boxes: str | None = None
+    judged: bool = True
+    asking: Asking = field(default_factory=Asking)
+    instructions: str = ""
+    show_results: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= MOST:
+            raise UsageFault(f"-n {self.n}: expected 1 to {MOST} images of each kind")
+        if self.per_case < 1:
+            raise UsageFault(f"--per-case {self.per_case}: expected at least 1")
+        if len(self.instructions) > LONGEST:
+            raise UsageFault(
+                f"--instructions: {len(self.instructions)} characters, expected {LONGEST} at most; "
+                "say the rest to the raters"
+            )
+        if len(set(self.classes)) < len(self.classes):
+            raise UsageFault(f"--class {' --class '.join(self.classes)}: expected different ones")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document; of equal options it is equal."""
+        return {
+            **asdict(self),
+            "real": None if self.real is None else dict(self.real),
+            "classes": list(self.classes),
+            "edits": None if self.edits is None else list(self.edits),
+            "asking": self.asking.to_json(),
+        }

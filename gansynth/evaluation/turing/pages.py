@@ -1,0 +1,274 @@
+"""The pages of a session: who rates, which image is next, its bytes, and the answer to it.
+
+Nothing here knows what an image is. Every image is answered for by the same few steps, from memory:
+its bytes are as many as those of any other, its name is by chance and another for every rater, and
+no header tells one from another. Only the image to be answered and the next one are handed out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any
+
+from aiohttp import web
+
+from gansynth.evaluation.turing.guarding import (
+    MIDDLEWARES,
+    add_headers,
+    refused,
+    same_secret,
+    set_cookie,
+)
+from gansynth.evaluation.turing.raters import (
+    ANSWERS,
+    Rater,
+    check_room,
+    clean_ms,
+    clean_name,
+    clean_years,
+    new_rater,
+    same_code,
+    same_name,
+    seat_of,
+)
+from gansynth.evaluation.turing.session import Session
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
+
+FILES = {
+    "style.css": "text/css",
+    "main.js": "text/javascript",
+    "viewer.js": "text/javascript",
+    "clock.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+BODY = 16 << 10
+"""Most bytes of a request."""
+CLOSED = "Open the link that you were given; this page needs it once in every browser."
+TAKEN = (
+    "Somebody has begun under this name. If that was you, go on in the browser you began in, or "
+    "with your code below; else choose another name."
+)
+Own = Callable[[Rater], Mapping[str, Any]]
+"""A rater's own table, once all images have an answer."""
+
+
+def make_app(session: Session, token: str, raters: list[Rater], own: Own | None) -> web.Application:
+    """The pages of a session.
+
+    Args:
+        session: opened.
+        token: that the link holds.
+        raters: those there are already; new ones are added.
+        own: makes what a rater sees after the last answer; None shows nothing.
+    """
+    pages = _Pages(session, token, raters, own)
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=BODY)
+    app.on_response_prepare.append(add_headers)
+    app.add_routes(
+        [
+            web.get("/", pages.enter, allow_head=False),
+            web.get("/state", pages.state, allow_head=False),
+            web.get("/image/{name}", pages.image, allow_head=False),
+            web.post("/join", pages.join),
+            web.post("/answer", pages.answer),
+            web.post("/leave", pages.leave),
+            *(web.get(f"/{name}", pages.file, allow_head=False) for name in FILES),
+        ]
+    )
+    return app
+
+
+class _Pages:
+    """Answers to requests; one process, one thread."""
+
+    def __init__(self, session: Session, token: str, raters: list[Rater], own: Own | None) -> None:
+        self.session, self.token, self.raters, self.own = session, token, raters, own
+        self._link, self._seat = (f"gansynth-{session.id}-{what}" for what in ("link", "rater"))
+        self._given: dict[str, tuple[int, float]] = {}
+        self._files = {name: _file(name) for name in (*FILES, "page.html", "enter.html")}
+
+    # -- pages -----------------------------------------------------------------------------------
+
+    async def enter(self, request: web.Request) -> web.Response:
+        """The link once: its token becomes a cookie, and the address has it no more. Then the page.
+
+        It is a page that leads on, not a redirect: where the link was followed from another site
+        (webmail, say), a redirect would be that site's request still, and go without the cookie.
+        """
+        typed = request.query.get("token")
+        if typed is not None and same_secret(typed, self.token):
+            response = web.Response(body=self._files["enter.html"], content_type="text/html")
+            set_cookie(response, self._link, self.token)
+            return response
+        if typed is not None or not self._invited(request):
+            return web.Response(status=403, text=CLOSED)
+        return web.Response(
+            body=self._files["page.html"], content_type="text/html", charset="utf-8"
+        )
+
+    async def file(self, request: web.Request) -> web.Response:
+        """Style and scripts: the same for every session."""
+        name = request.path.removeprefix("/")
+        return web.Response(body=self._files[name], content_type=FILES[name], charset="utf-8")
+
+    # -- raters ----------------------------------------------------------------------------------
+
+    async def state(self, request: web.Request) -> web.Response:
+        """Where a rater stands."""
+        if not self._invited(request):
+            return refused(403, CLOSED)
+        return self._told(self._rater(request))
+
+    async def join(self, request: web.Request) -> web.Response:
+        """Begin under a name; or, with the code, go on with what was begun under it."""
+        try:
+            typed = await self._typed(request)
+            name, years = clean_name(typed.get("name")), clean_years(typed.get("years"))
+            known = next((one for one in self.raters if same_name(one.name, name)), None)
+            if known is not None and not same_code(known, typed.get("code", "")):
+                return refused(409, TAKEN)
+            if known is None and typed.get("code"):
+                return refused(409, "Nobody has begun under this name.")
+            if known is None:
+                check_room(len(self.raters))
+                known = new_rater(self.session.folder, name, years, len(self.session.images))
+                self.raters.append(known)
+            response = self._told(known)
+            set_cookie(response, self._seat, seat_of(known, self.token))
+            return response
+        except _Refused as fault:
+            return fault.response
+        except GansynthError as fault:
+            return _fault(fault)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Take an answer: once it is said that it was taken, it is on the disk."""
+        try:
+            typed = await self._typed(request)
+        except _Refused as fault:
+            return fault.response
+        rater, name, said = self._rater(request), typed.get("image"), typed.get("answer")
+        if rater is None:
+            return refused(403, "Begin under a name first.")
+        if said not in ANSWERS or not isinstance(name, str):
+            return refused(400, "Expected an image and an answer, real or synthetic.")
+        last = rater.answers[-1] if rater.answers else None
+        if last is not None and name == rater.names[rater.done - 1]:
+            # Sent again, because the first time nobody heard that it was taken.
+            return self._told(rater, 200 if last["answer"] == said else 409)
+        if rater.finished or name != rater.names[rater.done]:
+            return self._told(rater, 409)
+        times = {"ms": clean_ms(typed.get("ms")), "hidden_ms": clean_ms(typed.get("hidden_ms"))}
+        try:
+            rater.answer(name, said, {**times, "server_ms": self._since_given(rater)})
+        except EnvironmentFault as fault:
+            return _fault(fault)
+        return self._told(rater)
+
+    async def leave(self, request: web.Request) -> web.Response:
+        """Forget in this browser who rates, for the next one."""
+        if not self._invited(request):
+            return refused(403, CLOSED)
+        response = self._told(None)
+        response.del_cookie(self._seat, path="/")
+        return response
+
+    # -- images ----------------------------------------------------------------------------------
+
+    async def image(self, request: web.Request) -> web.Response:
+        """The bytes of the image to be answered, or of the next one."""
+        rater = self._rater(request) if self._invited(request) else None
+        at_hand = {} if rater is None else rater.at_hand()
+        number = at_hand.get(request.match_info["name"])
+        if number is None:
+            return refused(404, "There is no such image.")
+        return web.Response(
+            body=self.session.images[number].tobytes(), content_type="application/octet-stream"
+        )
+
+    # -- what they share -------------------------------------------------------------------------
+
+    def _invited(self, request: web.Request) -> bool:
+        return same_secret(request.cookies.get(self._link, ""), self.token)
+
+    def _rater(self, request: web.Request) -> Rater | None:
+        held = request.cookies.get(self._seat, "")
+        seats = ((one, seat_of(one, self.token)) for one in self.raters)
+        return next((one for one, seat in seats if same_secret(seat, held)), None)
+
+    async def _typed(self, request: web.Request) -> dict[str, Any]:
+        """The object that was sent.
+
+        Raises:
+            _Refused: not invited, or something else.
+        """
+        if not self._invited(request):
+            raise _Refused(refused(403, CLOSED))
+        try:
+            typed = await request.json()
+        except (ValueError, RecursionError):
+            typed = None
+        if not isinstance(typed, dict):
+            raise _Refused(refused(400, "Expected a JSON object."))
+        return typed
+
+    def _told(self, rater: Rater | None, status: int = 200) -> web.Response:
+        """What the page needs to know; of images two names and nothing else."""
+        document: dict[str, Any] = {"session": self._public(), "rater": None}
+        if rater is not None:
+            if not rater.finished and self._given.get(rater.name, (-1,))[0] != rater.done:
+                self._given[rater.name] = rater.done, time.monotonic()
+            names = [*rater.at_hand(), None, None]
+            document |= {
+                "rater": {"name": rater.name, "code": rater.code},
+                "done": rater.done,
+                "of": len(rater.order),
+                "image": names[0],
+                "next": names[1],
+                "results": None,
+            }
+            if rater.finished and self.own is not None:
+                # A damaged key is for whoever runs the test to see, in the end; not for raters.
+                with contextlib.suppress(GansynthError):
+                    document["results"] = dict(self.own(rater))
+        return web.json_response(document, status=status)
+
+    def _public(self) -> dict[str, Any]:
+        about, asked = self.session.document["images"], self.session.document["asked"]
+        spacing = about["spacing"]
+        return {
+            "id": self.session.id,
+            "images": about["count"],
+            "channels": about["channels"],
+            "size": about["size"],
+            "spacing": [*[1.0] * (3 - len(spacing)), *spacing],
+            "instructions": asked["instructions"],
+        }
+
+    def _since_given(self, rater: Rater) -> float | None:
+        """Milliseconds since the rater was first told of the image, in this server's life."""
+        position, began = self._given.get(rater.name, (-1, 0.0))
+        return round(1000 * (time.monotonic() - began), 1) if position == rater.done else None
+
+
+class _Refused(Exception):
+    """An answer that ends a request."""
+
+    def __init__(self, response: web.Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+def _fault(fault: GansynthError) -> web.Response:
+    if isinstance(fault, UsageFault):
+        return refused(400, str(fault))
+    return refused(
+        507, "The computer that runs this test could not save that; tell whoever runs it."
+    )
+
+
+def _file(name: str) -> bytes:
+    return resources.files("gansynth.evaluation.turing").joinpath("templates", name).read_bytes()

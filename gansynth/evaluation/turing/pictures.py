@@ -1,0 +1,258 @@
+"""Real and synthetic images on one way: the same cuts, windows, eight bits, in an order by chance.
+
+All that a rater's browser ever gets of an image are these bytes, as many of each.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.schema import FloatArray, Schema
+from gansynth.evaluation.turing.choosing import Chosen, choose, groups_of
+from gansynth.evaluation.turing.options import REAL, SYNTHETIC, TuringOptions
+from gansynth.evaluation.turing.real import Cutter, find_windows, seen_by_run
+from gansynth.report.png import scaled
+from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.admission import admit, reason_of
+from gansynth.sampling.real_cases import open_real
+
+if TYPE_CHECKING:
+    from gansynth.core.source import CaseSource
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import Run
+
+Bytes = npt.NDArray[np.uint8]
+LARGEST = 4 << 30
+"""Bytes of all images: they are held in memory while they are shown."""
+MEASURED = 64
+"""Most real images whose intensities make the window."""
+AT_ONCE = {2: 16, 3: 2}
+"""Samples drawn at once, by the number of axes."""
+DRAWN = 4
+"""Samples drawn for one that is shown, at most: the others are flawed."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is shown, and what nobody may know before the end.
+
+    Attributes:
+        images: uint8 (N, C, D, H, W), in an order by chance; of slices D is 1.
+        key: for each image what it is, JSON-able.
+        schema: of the images: channels that are shown, spacing, axes.
+        about: where they come from, JSON-able; nothing in it is of a single image.
+    """
+
+    images: Bytes
+    key: list[dict[str, Any]]
+    schema: Schema
+    about: dict[str, Any]
+
+
+def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Reporter) -> Pictures:
+    """Choose and cut real images, draw as many samples, and shuffle them.
+
+    Args:
+        run: an opened run.
+        source: its own, opened.
+        options: what is shown.
+        reporter: shows progress.
+
+    Raises:
+        UsageFault: fewer cases than images, an unknown class or channel, or too many bytes.
+        TrainingFault: most samples are flawed.
+    """
+    maker = _Maker(run, source, options)
+    with reporter.task(2 * options.n * len(maker.groups), "image") as bar:
+        maker.measure()
+        for group in maker.groups:
+            maker.draw(group, bar.advance)
+        maker.cut(bar.advance)
+    order = list(range(len(maker.images)))
+    secrets.SystemRandom().shuffle(order)
+    schema = replace(maker.schema, channels=tuple(maker.schema.channels[i] for i in maker.kept))
+    return Pictures(
+        _stacked([maker.images[i] for i in order]),
+        [maker.key[i] for i in order],
+        schema,
+        maker.about,
+    )
+
+
+class _Maker:
+    """Makes both kinds of images of a run: ``measure``, ``draw`` each group, then ``cut``.
+
+    Args:
+        run, source, options: see ``gather``.
+
+    Attributes:
+        images: uint8 (C, D, H, W) each.
+        key: likewise, what each of them is.
+        about: where they come from.
+    """
+
+    def __init__(self, run: Run, source: CaseSource, options: TuringOptions) -> None:
+        self.run, self.own, self.options = run, source, options
+        self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+        self.rng = np.random.default_rng(secrets.randbits(128))
+        self.schema: Schema = run.generator.schema
+        self.kept = _channels(self.schema, options.channel)
+        self._check_bytes()
+        self.images: list[Bytes] = []
+        self.key: list[dict[str, Any]] = []
+        self.about: dict[str, Any] = {"flawed": 0}
+        self._used: set[str] = set()
+        self._drawers: dict[str | None, SampleDrawer] = {}
+
+    @cached_property
+    def real(self) -> CaseSource:
+        """The source of the real images."""
+        own = self._drawer(None).source
+        return own if self.options.real is None else open_real(self.options.real, own)
+
+    @cached_property
+    def groups(self) -> tuple[str | None, ...]:
+        """Classes that get as many images each; None alone for any."""
+        return groups_of(self.real, self.options)
+
+    def measure(self) -> None:
+        """Find the window on real images: of the same cases, not of those that are shown."""
+        chosen, _ = choose(self.real, self.options, self.rng)
+        cut = Cutter(self.real, self.run, self.rng)
+        order = self.rng.permutation(len(chosen))[:MEASURED].tolist()
+        some = {chosen[i].case: chosen[i] for i in order}
+        self.windows = find_windows([cut(case) for case in some])
+
+    def draw(self, group: str | None, advance: Callable[[int], None]) -> None:
+        """Draw samples, of one class if one is named, and leave out those with a flaw."""
+        drawer, n = self._drawer(group), self.options.n
+        flaws = Counter[str]()
+        at_once = AT_ONCE[self.schema.ndim]
+        made = first = 0
+        while made < n:
+            if first > DRAWN * n + at_once:
+                raise TrainingFault(_mostly_flawed(self.run, first, flaws))
+            for sample in drawer.draw_raw(first, min(at_once, n - made)):
+                first += 1
+                try:
+                    admit(sample, self.schema, (), "float32")
+                except DataFault as fault:
+                    flaws[reason_of(fault)] += 1
+                    continue
+                self._used.add(str(sample.provenance.get("case")))
+                told = {"class": group, "seed": self.seed, "index": first - 1}
+                self._add(sample.image, SYNTHETIC, told)
+                made += 1
+                advance(1)
+        self.about["flawed"] += flaws.total()
+
+    def cut(self, advance: Callable[[int], None]) -> None:
+        """Choose and cut the real images, if possible not of cases that samples were drawn of."""
+        chosen, origin = choose(self.real, self.options, self.rng, used=self._used)
+        cut = Cutter(self.real, self.run, self.rng)
+        for one in chosen:
+            told = {"class": one.label_class, "sequence": one.sequence, "case": one.case}
+            self._add(cut(one.case), REAL, {**told, "subject": one.subject})
+            advance(1)
+        self.about |= self._about(chosen, origin)
+
+    def _about(self, chosen: Sequence[Chosen], origin: str) -> dict[str, Any]:
+        sequences = Counter(one.sequence for one in chosen if one.sequence is not None)
+        cases = {one.case for one in chosen}
+        return {
+            "source": self.real.name,
+            "from": origin,
+            "subjects": len({one.subject for one in chosen}),
+            "cases": len(cases),
+            "seen_by_run": len(seen_by_run(self.real, chosen, self.run.lineage)),
+            "shared_with_samples": len(cases & self._used),
+            "sequences": dict(sorted(sequences.items())),
+            "classes": [group for group in self.groups if group is not None],
+            "contrast": self.options.contrast,
+            "windows": [list(self.windows[i]) for i in self.kept],
+        }
+
+    def _add(self, image: FloatArray, truth: str, told: dict[str, Any]) -> None:
+        """Bring an image to eight bits; this is the one way there is, for both kinds."""
+        size = self.run.space.size
+        if size and image.shape[1:] != size:
+            raise DataFault(
+                f"{self.run.folder}: a {truth} image has {image.shape[1:]} voxels, expected {size} "
+                "of both kinds; this run cannot be judged"
+            )
+        image = np.asarray(image[self.kept], np.float32)
+        own = self.options.contrast == "own"
+        windows = find_windows([image]) if own else [self.windows[i] for i in self.kept]
+        flat = scaled(image.reshape(len(image), 1, -1), windows, 8)[0]
+        shape = (len(image), *[1] * (4 - image.ndim), *image.shape[1:])
+        self.images.append(flat.reshape(shape))
+        self.key.append({"truth": truth, **told})
+
+    def _drawer(self, group: str | None) -> SampleDrawer:
+        """What draws the samples of a group; made once, because filters may have to learn."""
+        from gansynth.sampling.drawer import SampleDrawer
+
+        if group not in self._drawers:
+            asked = self.options
+            classes = [group] if group is not None else list(asked.classes)
+            self._drawers[group] = SampleDrawer(
+                self.run,
+                self.own,
+                asked.edits,
+                self.seed,
+                classes or None,
+                asked.boxes,
+                asked.judged,
+                asked.asking,
+            )
+        return self._drawers[group]
+
+    def _check_bytes(self) -> None:
+        """Refuse more than can be held in memory, before anything is drawn."""
+        each = len(self.kept) * prod(self.run.space.size)
+        if 2 * self.options.n * each > LARGEST:
+            raise UsageFault(
+                f"-n {self.options.n}: {2 * self.options.n * each / 1e9:.3g} GB of images, "
+                f"expected {LARGEST / 1e9:.3g} GB at most; say fewer, or one --channel"
+            )
+
+
+def _channels(schema: Schema, name: str | None) -> list[int]:
+    """Numbers of the channels that are shown."""
+    if name is None:
+        return list(range(len(schema.channels)))
+    if name not in schema.channels:
+        raise UsageFault(
+            f"--channel {name}: unknown, expected one of: {', '.join(schema.channels)}."
+            f"{did_you_mean(name, schema.channels)}"
+        )
+    return [schema.channels.index(name)]
+
+
+def _stacked(images: Sequence[Bytes]) -> Bytes:
+    """Images (C, D, H, W) of any sizes in one array, smaller ones in the middle of black."""
+    shape = tuple(max(image.shape[axis] for image in images) for axis in range(4))
+    whole = np.zeros((len(images), *shape), np.uint8)
+    for number, image in enumerate(images):
+        starts = [(n - m) // 2 for n, m in zip(shape, image.shape, strict=True)]
+        at = tuple(slice(s, s + m) for s, m in zip(starts, image.shape, strict=True))
+        whole[number][at] = image
+    return whole
+
+
+def _mostly_flawed(run: Run, drawn: int, flaws: Counter[str]) -> str:
+    said = "; ".join(f"{count} times {flaw}" for flaw, count in flaws.most_common(3))
+    return (
+        f"{run.folder}: {flaws.total()} of {drawn} samples are flawed ({said}), expected images to "
+        "show. Look at them: gansynth sample RUN --sheet; train longer, or say --filter none"
+    )

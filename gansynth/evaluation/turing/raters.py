@@ -1,0 +1,285 @@
+"""Raters and their answers: one file each, appended to; what was acknowledged is on the disk.
+
+The first line says who it is, in which order the images come and what each is called; every other
+line is an answer. A line is written whole, and forced to the disk, before anybody is told that it
+was. So a last line without an end was never acknowledged: it is left out, and said.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import json
+import math
+import os
+import re
+import secrets
+import time
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gansynth.evaluation.turing.options import REAL, SYNTHETIC
+from gansynth.evaluation.turing.session import OWN, RATERS
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
+
+ANSWERS = (REAL, SYNTHETIC)
+HEADER = ("name", "years", "code", "order", "names")
+NAME = re.compile(r"[^\W_][\w .,'’()-]{0,39}")
+"""What a rater may be called: it begins with a letter or digit, and holds nothing of HTML."""
+CODE = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Signs of a code, without those that look like others."""
+MOST_YEARS = 80
+MOST_RATERS = 500
+LONGEST_MS = 24 * 3600 * 1000.0
+
+
+@dataclass
+class Rater:
+    """One rater of a session.
+
+    Attributes:
+        path: the file.
+        name: as typed.
+        years: of experience, if told.
+        code: to go on with in another browser.
+        order: numbers of the images, in the order they are shown.
+        names: what the images are called for this rater, in that order; by chance.
+        answers: so far, in order.
+        torn: whether the file ended in the middle of a line.
+    """
+
+    path: Path
+    name: str
+    years: float | None
+    code: str
+    order: list[int]
+    names: list[str]
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    torn: bool = False
+
+    @property
+    def done(self) -> int:
+        """Images that have an answer."""
+        return len(self.answers)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all have."""
+        return self.done == len(self.order)
+
+    def at_hand(self) -> dict[str, int]:
+        """The image to be answered and the next one: name -> number. The others are not given."""
+        return dict(
+            zip(
+                self.names[self.done : self.done + 2],
+                self.order[self.done : self.done + 2],
+                strict=True,
+            )
+        )
+
+    def answer(self, name: str, answer: str, times: dict[str, float | None]) -> None:
+        """Note the answer to the current image; it is on the disk when this returns.
+
+        Args:
+            name: of the image.
+            answer: ``real`` or ``synthetic``.
+            times: milliseconds, JSON-able.
+
+        Raises:
+            UsageFault: not the image that is to be answered.
+            EnvironmentFault: the disk refuses; nothing is noted.
+        """
+        if self.finished or name != self.names[self.done]:
+            raise UsageFault("this image is not the one to be answered")
+        line = {"position": self.done, "image": self.order[self.done], "answer": answer, **times}
+        line["at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        _append(self.path, line)
+        self.answers.append(line)
+
+
+def new_rater(folder: Path, name: str, years: float | None, images: int) -> Rater:
+    """Make a rater, with an order and names of the images by chance.
+
+    Args:
+        folder: the session's.
+        name: as typed, checked by ``clean_name``.
+        years: of experience, if told.
+        images: how many there are.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    order = list(range(images))
+    secrets.SystemRandom().shuffle(order)
+    rater = Rater(
+        folder / RATERS / f"{secrets.token_hex(8)}.jsonl",
+        name,
+        years,
+        "".join(secrets.choice(CODE) for _ in range(10)),
+        order,
+        [secrets.token_urlsafe(18) for _ in range(images)],
+    )
+    write_bytes_atomic(rater.path, _line({key: getattr(rater, key) for key in HEADER}))
+    rater.path.chmod(OWN)
+    return rater
+
+
+def clean_name(text: object) -> str:
+    """A rater's name as it is kept.
+
+    Raises:
+        UsageFault: not a name.
+    """
+    name = " ".join(unicodedata.normalize("NFC", str(text)).split())
+    if not isinstance(text, str) or not NAME.fullmatch(name):
+        raise UsageFault(
+            "A name or code has 1 to 40 letters, digits, blanks or . , ' ( ) - and begins with a "
+            "letter or digit."
+        )
+    return name
+
+
+def clean_years(value: object) -> float | None:
+    """Years of experience, if told.
+
+    Raises:
+        UsageFault: not a number of years.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageFault("Years of experience is a number.")
+    if not 0 <= value <= MOST_YEARS:  # NaN is not, either
+        raise UsageFault(f"Years of experience is a number from 0 to {MOST_YEARS}.")
+    return float(value)
+
+
+def clean_ms(value: object) -> float | None:
+    """Milliseconds that a browser has measured; None for what cannot be any."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    known = math.isfinite(value) and 0 <= value <= LONGEST_MS
+    return round(float(value), 1) if known else None
+
+
+def seat_of(rater: Rater, token: str) -> str:
+    """What the browser of a rater holds, so that nobody else answers in that name."""
+    return hmac.new(token.encode(), rater.code.encode(), hashlib.sha256).hexdigest()
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names are of one rater: case does not count."""
+    return one.casefold() == other.casefold()
+
+
+def same_code(rater: Rater, typed: object) -> bool:
+    """Whether a code is a rater's; blanks, dashes and case do not count."""
+    found = re.sub(r"[\s-]", "", str(typed)).upper()
+    return hmac.compare_digest(found.encode(), rater.code.encode())
+
+
+def read_raters(folder: Path, images: int, *, mend: bool = False) -> list[Rater]:
+    """Every rater of a session, in the order of their names.
+
+    Args:
+        folder: the session's.
+        images: how many there are.
+        mend: cut torn last lines off, for whoever goes on writing; nobody else may be.
+
+    Raises:
+        IntegrityFault: damage that a killed writer cannot have done, with file and line.
+        EnvironmentFault: the disk refuses.
+    """
+    found = [_read(path, images, mend) for path in sorted((folder / RATERS).glob("*.jsonl"))]
+    return sorted(found, key=lambda rater: rater.name.casefold())
+
+
+def _read(path: Path, images: int, mend: bool) -> Rater:
+    with reading(path):
+        data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    torn = len(whole) < len(data)
+    if torn and mend:
+        with disk_errors(path), open(path, "r+b") as stream:
+            stream.truncate(len(whole))
+            os.fsync(stream.fileno())
+    lines = whole.split(b"\n")[:-1]
+    rater = _header(path, lines[0] if lines else data, images)
+    rater.torn = torn
+    for number, line in enumerate(lines[1:], 2):
+        rater.answers.append(_answer(path, number, line, rater))
+    return rater
+
+
+def _header(path: Path, line: bytes, images: int) -> Rater:
+    try:
+        told = json.loads(line)
+        rater = Rater(path, *(told[key] for key in HEADER))
+        clean_name(rater.name)
+        clean_years(rater.years)
+        good = sorted(rater.order) == list(range(images)) == sorted(range(len(set(rater.names))))
+        good = good and isinstance(rater.code, str)
+    except (ValueError, KeyError, TypeError, UsageFault) as error:
+        raise _damaged(path, 1, str(error)) from None
+    if not good:
+        raise _damaged(path, 1, f"its images are not the session's {images}")
+    return rater
+
+
+def _answer(path: Path, number: int, line: bytes, rater: Rater) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(line)
+        at, answer = (told["position"], told["image"]), told["answer"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, number, str(error)) from None
+    if rater.finished:
+        raise _damaged(path, number, "more answers than images")
+    wanted = rater.done, rater.order[rater.done]
+    if at != wanted or answer not in ANSWERS:
+        raise _damaged(path, number, f"{answer!r} to image {at}, expected one to {wanted}")
+    for key in ("ms", "hidden_ms", "server_ms"):
+        told[key] = clean_ms(told.get(key))
+    return told
+
+
+def _damaged(path: Path, number: int, why: str) -> IntegrityFault:
+    return IntegrityFault(
+        f"{path}: line {number} is damaged ({' '.join(why.split())}), expected what the server "
+        "wrote; restore the file from a copy, or take it out of the folder to leave this rater out"
+    )
+
+
+def _append(path: Path, document: dict[str, Any]) -> None:
+    """Add a line and force it to the disk; if that fails, the file is as before."""
+    line = _line(document)
+    with disk_errors(path, len(line)):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            before = os.fstat(handle).st_size
+            try:
+                if os.write(handle, line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(handle)
+            except OSError:
+                os.ftruncate(handle, before)
+                raise
+        finally:
+            os.close(handle)
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, ensure_ascii=False) + "\n").encode()
+
+
+def check_room(raters: int) -> None:
+    """Refuse more raters than anybody has: a page that is left to itself must not fill a disk.
+
+    Raises:
+        EnvironmentFault: too many.
+    """
+    if raters >= MOST_RATERS:
+        raise EnvironmentFault(f"this session has {MOST_RATERS} raters, and takes no more")

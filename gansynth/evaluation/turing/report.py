@@ -1,0 +1,244 @@
+"""What raters said, held against the key: the paper's table with intervals, as one document.
+
+The table is that of Han et al. (2018), table 1: accuracy, real selected as real, real as synthetic,
+synthetic as real, synthetic as synthetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.evaluation.turing.inference import (
+    CONFIDENCE,
+    LEAST_RATERS,
+    Share,
+    cohen_kappa,
+    detectable,
+    fleiss_kappa,
+    median,
+    power_of,
+    share_of,
+    share_of_several,
+)
+from gansynth.evaluation.turing.options import REAL, SYNTHETIC
+from gansynth.evaluation.turing.raters import Rater, read_raters
+from gansynth.evaluation.turing.session import Session, read_key, read_session
+
+VERSION = 1
+Record = Mapping[str, Any]
+CELLS = {
+    "real_as_real": (REAL, REAL),
+    "real_as_synthetic": (REAL, SYNTHETIC),
+    "synthetic_as_real": (SYNTHETIC, REAL),
+    "synthetic_as_synthetic": (SYNTHETIC, SYNTHETIC),
+}
+
+
+def results(session: Session | Path) -> dict[str, Any]:
+    """Count the answers of a session so far.
+
+    Args:
+        session: or its folder; it may be served meanwhile.
+
+    Returns:
+        A JSON-able document; ``docs/turing_test.md`` says what is in it.
+
+    Raises:
+        UsageFault: no session there.
+        IntegrityFault: key or answers are damaged.
+    """
+    from gansynth.evaluation.turing.words import conclusions, warnings
+
+    folder = session.folder if isinstance(session, Session) else session
+    document = read_session(folder)
+    key = read_key(folder, document)
+    raters = read_raters(folder, len(key))
+    told = [_rater(rater, key) for rater in raters]
+    finished = [rater for rater in raters if rater.finished]
+    found: dict[str, Any] = {
+        "version": VERSION,
+        "session": {k: document[k] for k in ("id", "created", "run", "about")},
+        "folder": str(folder),
+        "images": {kind: sum(one["truth"] == kind for one in key) for kind in (REAL, SYNTHETIC)},
+        "confidence": CONFIDENCE,
+        "raters": told,
+        "pooled": _pooled(finished, key) if len(finished) > 1 else None,
+        "agreement": _agreement(finished) if len(finished) > 1 else None,
+        "power": _power(len(key)),
+        "torn": [str(rater.path) for rater in raters if rater.torn],
+    }
+    found["warnings"] = warnings(found)
+    found["words"] = conclusions(found)
+    return found
+
+
+def write_results(session: Session | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Count the answers, and write numbers, table and every single answer into the folder.
+
+    Returns:
+        What ``results`` gives, and the files: ``results.json``, ``table.md``, ``answers.csv``.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    from gansynth.evaluation.turing.words import csv_of, markdown
+    from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
+
+    found = results(session)
+    folder = Path(found["folder"])
+    key = read_key(folder, read_session(folder))
+    rows = [row for rater in read_raters(folder, len(key)) for row in records(rater, key)]
+    write_json_atomic(folder / "results.json", found)
+    write_bytes_atomic(folder / "table.md", markdown(found).encode())
+    write_bytes_atomic(folder / "answers.csv", csv_of(rows).encode())
+    names = {"numbers": "results.json", "table": "table.md", "answers": "answers.csv"}
+    return found, {what: str(folder / name) for what, name in names.items()}
+
+
+def table_of_rater(folder: Path, rater: Rater) -> dict[str, Any]:
+    """What a rater is shown after the last answer, if whoever runs the test lets it be shown."""
+    return table_of(records(rater, read_key(folder, read_session(folder))))
+
+
+def records(rater: Rater, key: Sequence[Record]) -> list[dict[str, Any]]:
+    """Every answer of a rater with what the image was; in the order they were given."""
+    found = []
+    for one in rater.answers:
+        truth = key[one["image"]]
+        found.append(
+            {
+                "rater": rater.name,
+                "years": rater.years,
+                "position": one["position"] + 1,
+                "image": one["image"],
+                "truth": truth["truth"],
+                "answer": one["answer"],
+                "correct": truth["truth"] == one["answer"],
+                "class": truth.get("class"),
+                "sequence": truth.get("sequence"),
+                "seconds": _seconds(one["ms"]),
+                "hidden_seconds": _seconds(one["hidden_ms"]),
+                "server_seconds": _seconds(one["server_ms"]),
+                "at": one.get("at"),
+            }
+        )
+    return found
+
+
+def table_of(rows: Sequence[Record]) -> dict[str, Any]:
+    """The paper's table of some answers, as if each were independent of the others."""
+    count = {
+        cell: sum((row["truth"], row["answer"]) == what for row in rows)
+        for cell, what in CELLS.items()
+    }
+    right = count["real_as_real"], count["synthetic_as_synthetic"]
+    of = [sum(row["truth"] == kind for row in rows) for kind in (REAL, SYNTHETIC)]
+    times = {
+        kind: median([row["seconds"] for row in rows if row["truth"] == kind])
+        for kind in (REAL, SYNTHETIC)
+    }
+    return {
+        "answers": len(rows),
+        "correct": sum(right),
+        "accuracy": _share(share_of(sum(right), len(rows))),
+        "real_recognised": _share(share_of(right[0], of[0])),
+        "synthetic_recognised": _share(share_of(right[1], of[1])),
+        **count,
+        "said_real": count["real_as_real"] + count["synthetic_as_real"],
+        "median_seconds": {**times, "all": median([row["seconds"] for row in rows])},
+    }
+
+
+def _rater(rater: Rater, key: Sequence[Record]) -> dict[str, Any]:
+    rows = records(rater, key)
+    return {
+        "name": rater.name,
+        "years": rater.years,
+        "answered": rater.done,
+        "of": len(key),
+        "finished": rater.finished,
+        "table": table_of(rows),
+        "classes": _parts(rows, "class"),
+        "sequences": _parts([row for row in rows if row["truth"] == REAL], "sequence"),
+    }
+
+
+def _parts(rows: Sequence[Record], by: str) -> list[dict[str, Any]]:
+    """Tables of the answers of each class, or sequence; none where there are none."""
+    names = sorted({row[by] for row in rows if row[by] is not None})
+    return [{by: name, "table": table_of([r for r in rows if r[by] == name])} for name in names]
+
+
+def _pooled(raters: Sequence[Rater], key: Sequence[Record]) -> dict[str, Any]:
+    """All raters together: sums of their tables, intervals of answers that are not independent."""
+    rows = [row for rater in raters for row in records(rater, key)]
+    correct = np.zeros((len(raters), len(key)), np.bool_)
+    for number, rater in enumerate(raters):
+        for one in rater.answers:
+            correct[number, one["image"]] = key[one["image"]]["truth"] == one["answer"]
+    return {
+        "raters": len(raters),
+        "table": _clustered(table_of(rows), correct),
+        "classes": [
+            {**part, "table": _clustered(part["table"], correct[:, _of_class(key, part["class"])])}
+            for part in _parts(rows, "class")
+        ],
+        "sequences": _parts([row for row in rows if row["truth"] == REAL], "sequence"),
+    }
+
+
+def _of_class(key: Sequence[Record], name: str) -> list[int]:
+    return [number for number, one in enumerate(key) if one.get("class") == name]
+
+
+def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
+    """A table of several raters with its intervals: of these raters, and of others like them."""
+    others = len(correct) >= LEAST_RATERS
+    return {
+        **table,
+        "accuracy": _share(share_of_several(correct)),
+        "accuracy_of_others": _share(share_of_several(correct, others=True)) if others else None,
+        "real_recognised": {"value": table["real_recognised"]["value"]},
+        "synthetic_recognised": {"value": table["synthetic_recognised"]["value"]},
+    }
+
+
+def _agreement(raters: Sequence[Rater]) -> dict[str, Any]:
+    """How far raters say the same of the same images, beyond chance."""
+    said = np.zeros((len(raters), len(raters[0].order)), np.bool_)
+    for number, rater in enumerate(raters):
+        for one in rater.answers:
+            said[number, one["image"]] = one["answer"] == REAL
+    votes = said.sum(axis=0)
+    return {
+        "raters": len(raters),
+        "fleiss_kappa": fleiss_kappa(np.stack([votes, len(raters) - votes], axis=1)),
+        "pairs": [
+            {"raters": [a.name, b.name], "cohen_kappa": cohen_kappa(said[i], said[j])}
+            for (i, a), (j, b) in combinations(enumerate(raters), 2)
+        ],
+    }
+
+
+def _power(images: int) -> dict[str, Any]:
+    """What one rater's answers can show at all."""
+    shown = (0.6, 0.65, 0.7, 0.8)
+    return {
+        "answers": images,
+        "of": [{"accuracy": truth, "power": power_of(images, truth)} for truth in shown],
+        "detectable": detectable(images),
+    }
+
+
+def _share(found: Share) -> dict[str, Any]:
+    return asdict(found)
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1000

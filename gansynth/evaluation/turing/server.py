@@ -1,0 +1,146 @@
+"""Serving a session on this machine until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import importlib.util
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gansynth.evaluation.turing.raters import Rater, read_raters
+from gansynth.evaluation.turing.session import Session, read_access, remember_port
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
+from gansynth.sampling.run import locked
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+ADDRESS = "127.0.0.1"
+"""The only one there is: who sits elsewhere comes through ``ssh -L``."""
+POLL_SECONDS = 0.1
+Ready = Callable[[str, Callable[[], None]], object]
+"""Called with the link once pages are served, and with what stops serving, from any thread."""
+
+
+def check_server() -> None:
+    """Refuse to serve, before anything long is prepared, where what serves is missing.
+
+    Raises:
+        EnvironmentFault: aiohttp is not installed.
+    """
+    if importlib.util.find_spec("aiohttp") is None:
+        raise EnvironmentFault(
+            "turing-test: aiohttp is not installed, expected it to serve the page; "
+            "pip install 'gansynth[study]'"
+        )
+
+
+def serve(
+    session: Session,
+    *,
+    port: int | None = None,
+    ready: Ready = lambda link, stop: None,
+    reporter: Reporter | None = None,
+) -> None:
+    """Serve a session's pages until Ctrl-C, SIGTERM, or until it is told to stop.
+
+    Args:
+        session: opened.
+        port: of this machine's own address; None takes the one it was served at before, or a free
+            one.
+        ready: told the link.
+        reporter: told what a killed server had left.
+
+    Raises:
+        EnvironmentFault: the port is taken, another process serves this session, or aiohttp is not
+            installed.
+        IntegrityFault: damaged answers.
+        Interrupted: SIGTERM, after all was closed. Ctrl-C is the way to end, and returns.
+    """
+    check_server()
+    reporter = reporter or NullReporter()
+    with locked(session.folder, "open the link that it has printed"), stop_request() as asked:
+        raters = read_raters(session.folder, len(session.images), mend=True)
+        for one in raters:
+            if one.torn:
+                reporter.warn(f"{one.path}: ended within a line, which was no answer yet; left out")
+        token, before = read_access(session.folder)
+        with contextlib.closing(_listen(port, before)) as listening:
+            port = listening.getsockname()[1]
+            remember_port(session.folder, port)
+            link = f"http://{ADDRESS}:{port}/?token={token}"
+            app = _app(session, token, raters)
+            with asked.deferred():
+                asyncio.run(_until(app, listening, asked, link, ready))
+    if asked.number == signal.SIGTERM:
+        raise Interrupted(asked.number)
+
+
+def _app(session: Session, token: str, raters: list[Rater]) -> web.Application:
+    from gansynth.evaluation.turing.pages import make_app
+
+    def own(rater: Rater) -> Mapping[str, Any]:
+        from gansynth.evaluation.turing.report import table_of_rater
+
+        return table_of_rater(session.folder, rater)
+
+    shown = bool(session.document["asked"]["show_results"])
+    return make_app(session, token, raters, own if shown else None)
+
+
+async def _until(
+    app: web.Application,
+    listening: socket.socket,
+    asked: StopRequest,
+    link: str,
+    ready: Ready,
+) -> None:
+    """Serve until it is asked to stop."""
+    from aiohttp import web
+
+    stopped = threading.Event()
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listening).start()
+        ready(link, stopped.set)
+        while not asked() and not stopped.is_set():
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await runner.cleanup()
+
+
+def _listen(port: int | None, before: int) -> socket.socket:
+    """A socket on this machine's own address.
+
+    Args:
+        port: as asked for; None for any.
+        before: the port it was served at before, taken again if it is free; 0 for none.
+    """
+    if port is not None and not 1 <= port <= 65535:
+        raise UsageFault(f"--port {port}: expected 1 to 65535")
+    for wanted in [port] if port is not None else [before, 0]:
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            # What a killed server has left of connections does not hold the port.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((ADDRESS, wanted))
+            listening.listen(128)
+            return listening
+        except OSError as error:
+            listening.close()
+            if port is None and wanted:
+                continue
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"refused: {error.strerror}"
+            raise EnvironmentFault(
+                f"--port {wanted}: {why}, expected a free port of {ADDRESS}; choose another, or "
+                "leave --port out"
+            ) from error
+    raise AssertionError("unreachable: port 0 is bound or refused")

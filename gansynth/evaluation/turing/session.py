@@ -1,0 +1,287 @@
+"""The folder of a Visual Turing Test: images, key, plan and answers; all that is needed to go on.
+
+``session.json`` (what is shown, to whom one likes), ``images.npy`` (uint8 (N, C, D, H, W), in an
+order by chance), ``key.json`` (what each image is; nothing that serves pages opens it),
+``access.json`` (the link's token, the port), ``raters/`` (answers, see ``raters``). Nobody but the
+owner may read the folder: it holds pictures of patients, and the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth import __version__
+from gansynth.evaluation.turing.options import TuringOptions
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import disk_errors, read_json, sha256_file, whole_folder
+from gansynth.runtime.progress import NullReporter, Reporter
+
+VERSION = 1
+SESSION, IMAGES, KEY, ACCESS, RATERS = (
+    *("session.json", "images.npy", "key.json", "access.json", "raters"),
+)
+OWN, OWN_FOLDER = 0o600, 0o700
+
+
+@dataclass(frozen=True)
+class Session:
+    """An opened session, without its key.
+
+    Attributes:
+        folder: where it lies.
+        document: ``session.json``.
+        images: uint8 (N, C, D, H, W).
+    """
+
+    folder: Path
+    document: Mapping[str, Any]
+    images: npt.NDArray[np.uint8]
+
+    @property
+    def id(self) -> str:
+        """Short name of the session, unique."""
+        return str(self.document["id"])
+
+    def key(self) -> list[dict[str, Any]]:
+        """What each image is; for whoever counts answers, and never for who serves pages.
+
+        Raises:
+            IntegrityFault: missing or changed.
+        """
+        return read_key(self.folder, self.document)
+
+
+def default_folder(run: Path, name: str = "session") -> Path:
+    """Where the session of a run lies unless another folder is named.
+
+    Raises:
+        UsageFault: a name that is no name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageFault(
+            f"--name {name}: expected letters, digits, '.', '_' and '-', e.g. --name reader-study"
+        )
+    return run / "turing" / name
+
+
+def prepare_session(
+    run: Path,
+    folder: Path | None = None,
+    options: TuringOptions | None = None,
+    *,
+    device: str = "auto",
+    data: str | None = None,
+    root: str | None = None,
+    reporter: Reporter | None = None,
+) -> Session:
+    """Make a session of a run, all of it or none; one that was made with these options is opened.
+
+    Args:
+        run: run folder.
+        folder: of the session; ``RUN/turing/session`` if None.
+        options: what is shown; as usual if None.
+        device: where samples are drawn.
+        data: KIND:WHERE of the run's data set, if it was moved or renamed.
+        root: overrides where the source's host folders lie.
+        reporter: shows progress.
+
+    Raises:
+        UsageFault: no run, or the folder holds a session with other options, or something else.
+        GansynthError: what opening run and source, cutting and drawing raise.
+    """
+    folder, options = folder or default_folder(run), options or TuringOptions()
+    if (folder / SESSION).exists():
+        session = open_session(folder)
+        _check_same(folder, session.document, options)
+        return session
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageFault(
+            f"{folder}: exists already and holds no session, expected a new folder; choose another "
+            "with -o or --name"
+        )
+    from gansynth.data.opening import open_moved
+    from gansynth.evaluation.turing.pictures import gather
+    from gansynth.sampling.run import load_run
+
+    opened = load_run(run, device)
+    source = open_moved(opened, data, root)
+    pictures = gather(opened, source, options, reporter or NullReporter())
+    _forget_unfinished(folder)
+    with whole_folder(folder) as temporary, disk_errors(folder):
+        temporary.chmod(OWN_FOLDER)
+        (temporary / RATERS).mkdir()
+        images = _write_images(temporary / IMAGES, pictures.images)
+        key = _write_own(temporary / KEY, {"version": VERSION, "images": pictures.key})
+        _write_own(temporary / ACCESS, {"token": secrets.token_urlsafe(32), "port": 0})
+        document = {
+            "version": VERSION,
+            "gansynth": __version__,
+            "id": secrets.token_hex(4),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "run": {"id": opened.run_id, "generator": opened.generator.name},
+            "asked": options.to_json(),
+            "images": {
+                "sha256": images,
+                "count": len(pictures.images),
+                "channels": list(pictures.schema.channels),
+                "size": list(pictures.images.shape[2:]),
+                "spacing": list(pictures.schema.spacing),
+                "axes": pictures.schema.axes,
+            },
+            "key": {"sha256": key},
+            "about": pictures.about,
+        }
+        _write_own(temporary / SESSION, document)
+    return open_session(folder)
+
+
+def open_session(folder: Path) -> Session:
+    """Open a session that was prepared.
+
+    Raises:
+        UsageFault: there is none.
+        IntegrityFault: a file in it is missing, damaged or of a later version.
+    """
+    document = read_session(folder)
+    found = _hash_of(folder / IMAGES)
+    if found != document["images"]["sha256"]:
+        raise IntegrityFault(
+            f"{folder / IMAGES}: SHA-256 is {found[:12]}, expected "
+            f"{document['images']['sha256'][:12]} by {SESSION}; restore it from a copy, or prepare "
+            "another session with --name"
+        )
+    try:
+        images = np.load(folder / IMAGES, allow_pickle=False)
+    except ValueError as error:
+        raise IntegrityFault(f"{folder / IMAGES}: damaged ({error}), expected an array") from None
+    return Session(folder, document, images)
+
+
+def read_session(folder: Path) -> dict[str, Any]:
+    """``session.json``, without looking at the images.
+
+    Raises:
+        UsageFault: there is none.
+        IntegrityFault: damaged, or of a later version.
+    """
+    path = folder / SESSION
+    if not path.is_file():
+        raise DataFault(
+            f"{folder}: no {SESSION} here, expected a session that gansynth turing-test made; "
+            "prepare one: gansynth turing-test RUN"
+        )
+    document = _damaged_if_unread(path)
+    if document.get("version") != VERSION:
+        raise IntegrityFault(
+            f"{path}: key 'version' is {document.get('version')!r}, expected {VERSION}; this "
+            "session was made by another gansynth"
+        )
+    missing = [key for key in ("id", "asked", "images", "key", "about") if key not in document]
+    if missing:
+        raise IntegrityFault(f"{path}: damaged, lacks {', '.join(missing)}; restore it from a copy")
+    return document
+
+
+def read_key(folder: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each image of a session is.
+
+    Raises:
+        IntegrityFault: the key is missing, or another one than the session was made with.
+    """
+    found = _hash_of(folder / KEY)
+    if found != document["key"]["sha256"]:
+        raise IntegrityFault(
+            f"{folder / KEY}: SHA-256 is {found[:12]}, expected {document['key']['sha256'][:12]} "
+            f"by {SESSION}; without its key a session says nothing. Restore it from a copy"
+        )
+    images: list[dict[str, Any]] = _damaged_if_unread(folder / KEY)["images"]
+    return images
+
+
+def read_access(folder: Path) -> tuple[str, int]:
+    """The token that the link holds, and the port it was last served at (0 for none).
+
+    Raises:
+        IntegrityFault: missing or damaged.
+    """
+    document = _damaged_if_unread(folder / ACCESS)
+    try:
+        return str(document["token"]), int(document["port"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityFault(f"{folder / ACCESS}: damaged ({error}); restore it") from None
+
+
+def remember_port(folder: Path, port: int) -> None:
+    """Note where a session is served, so that open pages find it again after a restart."""
+    token, before = read_access(folder)
+    if port == before:
+        return
+    temporary = folder / f".{ACCESS}.tmp-{os.getpid()}"
+    with disk_errors(folder / ACCESS):
+        _write_own(temporary, {"token": token, "port": port})
+        os.replace(temporary, folder / ACCESS)
+
+
+def _check_same(folder: Path, document: Mapping[str, Any], options: TuringOptions) -> None:
+    # As JSON has it: a tuple that was written is a list that is read.
+    asked, made = json.loads(json.dumps(options.to_json())), document["asked"]
+    for key in asked:
+        if asked[key] != made.get(key):
+            raise UsageFault(
+                f"{folder}: holds a session made with {key} {made.get(key)!r}, asked for "
+                f"{asked[key]!r}; expected the same. Go on with it as it is: --resume; or prepare "
+                "another one: --name NAME"
+            )
+
+
+def _damaged_if_unread(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = read_json(path, way_out="restore it from a copy")
+    except DataFault as fault:
+        raise IntegrityFault(str(fault)) from fault
+    return found
+
+
+def _hash_of(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else "of no file"
+
+
+def _write_own(path: Path, document: Mapping[str, Any]) -> str:
+    """Write JSON that nobody else may read; its SHA-256."""
+    data = (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWN), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_images(path: Path, images: npt.NDArray[np.uint8]) -> str:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWN), "wb") as stream:
+        np.save(stream, images, allow_pickle=False)
+    return sha256_file(path)
+
+
+def _forget_unfinished(folder: Path) -> None:
+    """Remove what preparations of this session left behind whose processes are gone."""
+    import psutil
+
+    for left in folder.parent.glob(f".{folder.name}.tmp-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(left)

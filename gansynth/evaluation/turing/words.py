@@ -1,0 +1,235 @@
+"""Results in words and tables: what follows from them, and what does not."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from gansynth.evaluation.turing.inference import LEAST_RATERS
+
+HEADING = (
+    "",
+    "Accuracy (%)",
+    "95 % interval",
+    "p",
+    "Real as Real",
+    "Real as Synt",
+    "Synt as Real",
+    "Synt as Synt",
+    "s real",
+    "s synt",
+)
+CLEAR = 0.05
+"""p below which an accuracy counts as different from a half."""
+ONE_SIDED = 0.8
+"""Share of the answers that are the same, from which on a rater is said to lean."""
+COLUMNS = (
+    *("rater", "years", "position", "image", "truth", "answer", "correct", "class", "sequence"),
+    *("seconds", "hidden_seconds", "server_seconds", "at"),
+)
+Document = Mapping[str, Any]
+
+
+def rows(found: Document) -> list[tuple[str, ...]]:
+    """The paper's table with intervals: a row for each rater, class and sequence, then pooled."""
+    lines: list[tuple[str, ...]] = [HEADING]
+    for rater in found["raters"]:
+        some = "" if rater["finished"] else f" ({rater['answered']} of {rater['of']})"
+        lines += _rows(f"{rater['name']}{some}", rater)
+    pooled = found["pooled"]
+    if pooled is not None:
+        lines += _rows(f"{pooled['raters']} raters", pooled)
+    return lines
+
+
+def _rows(name: str, part: Document) -> Iterator[tuple[str, ...]]:
+    yield _row(name, part["table"])
+    for one in part["classes"]:
+        yield _row(f"  {one['class']}", one["table"])
+    for one in part["sequences"]:
+        yield _row(f"  {one['sequence']} (real)", one["table"], of_both=False)
+
+
+def _row(name: str, table: Document, *, of_both: bool = True) -> tuple[str, ...]:
+    found, seconds = table["accuracy"], table["median_seconds"]
+    counts = [table["real_as_real"], table["real_as_synthetic"]]
+    counts += [table["synthetic_as_real"], table["synthetic_as_synthetic"]] if of_both else []
+    return (
+        name,
+        *(_shares(found) if of_both else (_percent(found["value"]), "", "")),
+        *map(str, counts),
+        *([] if of_both else ["", ""]),
+        _number(seconds["real"]),
+        _number(seconds["synthetic"]),
+    )
+
+
+def _shares(found: Document) -> tuple[str, str, str]:
+    if found["value"] is None:
+        return "-", "-", "-"
+    return _percent(found["value"]), _interval(found), _p(found["p"])
+
+
+def warnings(found: Document) -> list[str]:
+    """What a reader of the table must know first."""
+    about, told = found["session"]["about"], []
+    for path in found["torn"]:
+        told.append(f"{path}: ends within a line, which is no answer yet; left out")
+    unfinished = [rater["name"] for rater in found["raters"] if not rater["finished"]]
+    if unfinished:
+        told.append(
+            f"{len(unfinished)} rater(s) have not finished and are not pooled: "
+            f"{', '.join(unfinished)}"
+        )
+    if about["flawed"]:
+        told.append(
+            f"{about['flawed']} samples had a flaw and were left out (gansynth sample says which): "
+            "raters saw the others"
+        )
+    if about["seen_by_run"]:
+        told.append(
+            f"{about['seen_by_run']} of the {about['cases']} real cases are training cases of the "
+            "run: a generator that copies them would do well here (gansynth sample --nearest)"
+        )
+    if about["shared_with_samples"]:
+        told.append(
+            f"{about['shared_with_samples']} real cases are also what samples were drawn of: a "
+            "rater may recognise one from the other"
+        )
+    for rater in found["raters"]:
+        if rater["finished"] and _leaning(rater["table"]):
+            table = rater["table"]
+            told.append(
+                f"{rater['name']} said 'real' of {table['said_real']} of {table['answers']} "
+                "images: accuracy near 50 % then says nothing of the images"
+            )
+    if found["pooled"] is not None:
+        told.append(
+            "answers of several raters to one image are not independent: the interval of the "
+            "pooled accuracy is Korn and Graubard's, clustered by image, and holds for these raters"
+            + _others(found["pooled"])
+        )
+    return told
+
+
+def _others(pooled: Document) -> str:
+    found = pooled["table"]["accuracy_of_others"]
+    if found is None:
+        return f"; of others like them nothing is said by fewer than {LEAST_RATERS}"
+    return f"; for others like them it is {_interval(found)} %, clustered by image and rater"
+
+
+def conclusions(found: Document) -> list[str]:
+    """What follows, in sentences."""
+    if not any(rater["answered"] for rater in found["raters"]):
+        return ["Nobody has answered yet."]
+    said = [
+        _concluded(rater["name"], "tells", rater["table"]["accuracy"])
+        for rater in found["raters"]
+        if rater["finished"]
+    ]
+    pooled = found["pooled"]
+    if pooled is not None:
+        who = f"The {pooled['raters']} raters"
+        said.append(_concluded(who, "tell", pooled["table"]["accuracy"]))
+    said.append(_powered(found))
+    if found["agreement"] is not None:
+        said.append(_agreed(found["agreement"]))
+    if len(found["raters"]) > 1 or any(rater["classes"] for rater in found["raters"]):
+        said.append("p is not corrected for the number of raters and classes.")
+    return said
+
+
+def _concluded(who: str, verb: str, found: Document) -> str:
+    value, interval = f"{_percent(found['value'])} %", f"95 % interval {_interval(found)} %"
+    if found["p"] >= CLEAR:
+        return (
+            f"{who}: {value} correct ({interval}), not found to differ from chance. An accuracy of "
+            f"up to {_percent(found['high'])} % fits these answers: this is no proof that the "
+            "images look real."
+        )
+    if found["value"] > 0.5:
+        return (
+            f"{who} {verb} real from synthetic better than chance: {value} correct ({interval}, p "
+            f"{_p(found['p'])})."
+        )
+    return (
+        f"{who}: {value} correct ({interval}, p {_p(found['p'])}), worse than chance: the kinds "
+        "are told apart, and taken for each other."
+    )
+
+
+def _powered(found: Document) -> str:
+    power, images = found["power"], found["images"]
+    sixty = power["of"][0]
+    least = power["detectable"]
+    enough = (
+        "no accuracy is found with 80 % power"
+        if least is None
+        else f"{_percent(least, 0)} % is the least that is found with 80 % power"
+    )
+    return (
+        f"{images['real']} + {images['synthetic']} images tell one rater's accuracy of "
+        f"{_percent(sixty['accuracy'], 0)} % from chance with power {sixty['power']:.2f}; {enough}."
+    )
+
+
+def _agreed(agreement: Document) -> str:
+    kappa = agreement["fleiss_kappa"]
+    value = "not defined (all said the same)" if kappa is None else f"{kappa:.2f}"
+    return (
+        f"Agreement of {agreement['raters']} raters: Fleiss' kappa {value} (0 is chance, 1 is the "
+        "same answer to every image)."
+    )
+
+
+def _leaning(table: Document) -> bool:
+    share = table["said_real"] / table["answers"]
+    return bool(max(share, 1 - share) >= ONE_SIDED)
+
+
+def markdown(found: Document) -> str:
+    """The table and what follows, as Markdown."""
+    heading, *body = rows(found)
+    lines = [_line(heading), _line(["---"] * len(heading)), *map(_line, body), ""]
+    lines += [f"- {text}" for text in (*found["words"], *found["warnings"])]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('  ', '&ensp;') for cell in cells)} |"
+
+
+def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """Every single answer, one a line."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: "" if row[key] is None else _cell(row[key]) for key in COLUMNS} for row in records
+    )
+    return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "-" if share is None else f"{100 * share:.{digits}f}".removesuffix(".0")
+
+
+def _interval(found: Document) -> str:
+    return f"{_percent(found['low'])} to {_percent(found['high'])}"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

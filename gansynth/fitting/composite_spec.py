@@ -1,0 +1,241 @@
+"""How a composite run is asked for: a chain in a YAML file, one model per channel, or per class.
+
+A chain lists its parts in the order they are fitted and draw::
+
+    edits: [elastic]                 # of the label maps; the first drawing part's own if left out
+    parts:
+      - name: tissues                # Shin et al. 2018: tissues of T1, learnt on other people
+        generator: cgan3d
+        data: nifti:tissues/
+        set: {target: labels, given: [T1]}
+      - name: t1
+        generator: cgan3d
+        channels: [T1]               # the image channels it sees; all if left out
+        labels_by: tissues           # its label maps: tissues drawn from the images, and tumours
+        set: {steps: 20000}
+      - name: flair
+        generator: cgan3d
+        channels: [T1, FLAIR]
+        labels_by: tissues
+        set: {given: [T1]}           # given the T1 that the part before draws
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gansynth.core.schema import Schema
+from gansynth.core.source import CaseSource
+from gansynth.data.classes import class_numbers
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.settings import overlay, read_yaml
+
+EACH = "each"
+"""``--per-channel`` and ``--per-class`` without groups."""
+LEAST_CASES = 2
+"""Training cases of a part of a class; one alone would only be learnt by heart."""
+_UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
+
+
+class PartSpec(BaseModel):
+    """One part, as asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="its folder's name")
+    generator: str = Field(description="registered name")
+    set: dict[str, Any] = Field(default_factory=dict, description="options, as after --set")
+    channels: tuple[str, ...] | None = Field(
+        None, description="image channels it sees; null: all it needs"
+    )
+    labels_by: str | None = Field(None, description="earlier part that draws its label maps")
+    init_from: str | None = Field(
+        None,
+        description="earlier part whose weights it starts from, channel by channel of one name; "
+        "that part draws nothing itself",
+    )
+    data: str | None = Field(None, description="KIND:WHERE of its own; null: the composite's")
+    read: dict[str, str] = Field(default_factory=dict, description="how to read ``data``")
+    names: dict[str, str] = Field(
+        default_factory=dict,
+        description="channels that ``data`` calls otherwise than the composite's cases: "
+        "theirs -> its",
+    )
+    configuration: str | None = Field(None, description="the host's configuration of ``data``")
+    plans: str | None = Field(None, description="the host's plans of ``data``")
+    fold: str = Field("0", description="fold of ``data``")
+    subjects: str | None = Field(None, description="whose cases those of ``data`` are")
+
+    def settings(self, over: Mapping[str, str]) -> dict[str, str]:
+        """``set`` as texts, with what was typed on the command line put over it."""
+        own = {k: v if isinstance(v, str) else json.dumps(v) for k, v in self.set.items()}
+        return overlay(own, over)
+
+
+class ChainSpec(BaseModel):
+    """All parts, in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parts: tuple[PartSpec, ...] = Field(min_length=1, description="in the order they draw")
+    edits: tuple[str, ...] | None = Field(None, description="condition edits by name")
+
+
+@dataclass(frozen=True)
+class PerChannel:
+    """One part per channel, or per group of channels.
+
+    Attributes:
+        generator: registered name, of every part.
+        groups: ``each``, or channels like ``T1+T2,FLAIR``.
+    """
+
+    generator: str
+    groups: str = EACH
+
+    def chain(self, schema: Schema) -> ChainSpec:
+        """The parts, for a source's channels.
+
+        Raises:
+            UsageFault: a channel that is not there, is left out, or is named twice.
+        """
+        if self.groups == EACH:
+            parts: list[tuple[str, ...]] = [(channel,) for channel in schema.channels]
+        else:
+            groups = self.groups.split(",")
+            parts = [tuple(c.strip() for c in group.split("+")) for group in groups]
+        named = [channel for part in parts for channel in part]
+        if sorted(named) != sorted(schema.channels):
+            raise UsageFault(
+                f"--per-channel {self.groups}: expected every one of {', '.join(schema.channels)} "
+                f"once, for example --per-channel {','.join(schema.channels)}"
+            )
+        names = [folder_name("+".join(part)) for part in parts]
+        _check_names("--per-channel", names)
+        return ChainSpec(
+            parts=tuple(
+                PartSpec(name=name, generator=self.generator, channels=channels)
+                for name, channels in zip(names, parts, strict=True)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """One part per class of whole cases, or per group of classes (Frid-Adar et al. 2018).
+
+    Attributes:
+        generator: registered name, of every part.
+        groups: ``each`` that has a training case, or classes like ``cyst,metastasis+haemangioma``;
+            others are left out.
+    """
+
+    generator: str
+    groups: str = EACH
+
+    def classes(self, source: CaseSource) -> dict[str, tuple[str, ...]]:
+        """Names of the parts, and the classes of each.
+
+        Raises:
+            UsageFault: no classes, one that is not there or is named twice, or too few cases of it.
+        """
+        asked = f"--per-class {self.groups}"
+        class_numbers(source, (), asked="--per-class")
+        counts = Counter(source.label_class(case) for case in source.train_ids)
+        every = enumerate(source.schema.classes)
+        parts: list[tuple[str, ...]] = [(name,) for number, name in every if counts[number]]
+        if self.groups != EACH:
+            parts = [tuple(c.strip() for c in g.split("+")) for g in self.groups.split(",")]
+        named = [name for part in parts for name in part]
+        class_numbers(source, named, asked=asked)
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            raise UsageFault(
+                f"{asked}: class {twice!r} is named twice, expected one part that draws it"
+            )
+        for part in parts:
+            found = sum(counts[number] for number in class_numbers(source, part, asked=asked))
+            if found < LEAST_CASES:
+                others = ",".join("+".join(p) for p in parts if p != part) or "other classes"
+                raise UsageFault(
+                    f"{asked}: {found} training case(s) of class {'+'.join(part)!r} in "
+                    f"{source.name} fold {source.fold}, expected at least {LEAST_CASES}; leave it "
+                    f"out (--per-class {others}), or join it with another: a+b"
+                )
+        names = [folder_name("+".join(part)) for part in parts]
+        _check_names("--per-class", names)
+        return dict(zip(names, parts, strict=True))
+
+
+Spec = ChainSpec | PerChannel | PerClass
+
+
+def asked_for(name: str, groups: str | None, classes: str | None = None) -> Spec | None:
+    """The composite run that a command line asks for; None for a run of one generator.
+
+    Args:
+        name: a generator's name, or a chain's file.
+        groups: of ``--per-channel``, if that is given.
+        classes: of ``--per-class``, if that is given.
+
+    Raises:
+        UsageFault: the file is no chain's, or more than one of them is given.
+    """
+    if groups is not None and classes is not None:
+        raise UsageFault(
+            f"--per-class {classes}: cannot be combined with --per-channel {groups}, expected one "
+            "of them; leave the other out"
+        )
+    chain = name.endswith((".yaml", ".yml"))
+    for option, value in (("--per-channel", groups), ("--per-class", classes)):
+        if chain and value is not None:
+            raise UsageFault(
+                f"{option} {value}: {name} says itself what its parts draw; leave one of them out"
+            )
+    if chain:
+        return read_chain(Path(name))
+    if classes is not None:
+        return PerClass(name, classes)
+    return None if groups is None else PerChannel(name, groups)
+
+
+def read_chain(path: Path) -> ChainSpec:
+    """Read a chain's YAML file.
+
+    Raises:
+        UsageFault: no such file, not YAML, or not a chain: naming the key.
+    """
+    doc, _ = read_yaml(path, "YAML with 'parts'")
+    try:
+        spec = ChainSpec.model_validate(doc)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "all of it"
+        raise UsageFault(
+            f"{path}: {key} is {first['input']!r:.60}: {first['msg']}; expected 'parts', a list of "
+            "name, generator, set, channels, labels_by, data"
+        ) from None
+    _check_names(str(path), [part.name for part in spec.parts])
+    return spec
+
+
+def folder_name(text: str) -> str:
+    """What channels or classes are called as a folder."""
+    name = _UNFIT.sub("_", text)
+    return name if name[0].isalnum() else f"c{name}"
+
+
+def _check_names(where: str, names: Sequence[str]) -> None:
+    """Parts are folders: no two may have one name, also where case does not count."""
+    folded = [name.casefold() for name in names]
+    twice = next((n for n in names if folded.count(n.casefold()) > 1), None)
+    if twice is not None:
+        raise UsageFault(f"{where}: two parts are named {twice!r}, expected different names")

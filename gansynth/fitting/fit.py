@@ -1,0 +1,253 @@
+"""Fit a generator on the training cases of one fold: the whole job behind ``gansynth fit``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.cost import fit_into, measure, peak_mib
+from gansynth.fitting.label_report import report_label_maps
+from gansynth.fitting.mode_collapse import DiversityMonitor
+from gansynth.fitting.opening import open_folder, refuse_full_disk, rehearse
+from gansynth.fitting.previews import Preview
+from gansynth.fitting.setup import Job, resolve
+from gansynth.fitting.warm_start import Ancestor
+from gansynth.metrics.spectrum import spectrum_ratio
+from gansynth.report.figures import write_curves
+from gansynth.runtime.devices import pick_device
+from gansynth.runtime.distributed import Team, team
+from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.files import remove_temporaries, sha256_file, write_json_atomic
+from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.inspect import final_sheets
+from gansynth.sampling.run import MANIFEST, Run, locked
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import TrainReport, steps_for, train
+
+SPECTRUM_SAMPLES = 16
+
+
+@dataclass
+class _Session:
+    """What goes on around a training."""
+
+    reporter: Reporter
+    stop: StopRequest
+    team: Team
+
+
+def fit(
+    generator: str,
+    request: SourceRequest,
+    out: Path,
+    *,
+    settings: Mapping[str, str],
+    edits: Sequence[str] | None,
+    typed: Collection[str] = (),
+    device: str = "auto",
+    memory: int | None = None,
+    init_from: Path | None = None,
+    resume: bool = True,
+    dry_run: bool = False,
+    log: Sequence[str] = (),
+    recipe: str = "",
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Fit a generator and leave a run folder behind.
+
+    Args:
+        generator: registered name, e.g. ``cgan3d``.
+        request: where the training cases come from.
+        out: run folder; an unfinished run of the same configuration is resumed.
+        settings: ``--set`` values, for the loop (``FitOptions``) or the generator's own options.
+        edits: condition edits of the previews and the later samples; None takes the generator's.
+        typed: those of the settings that must have an effect: what a user typed.
+        device: ``auto``, ``cpu``, ``cuda:0``.
+        memory: most bytes to use; patch, width and checkpointing are chosen by measurement.
+        init_from: run whose weights to start from, and whose lineage to carry on.
+        resume: False refuses a folder that already holds a run.
+        dry_run: measure three steps, write nothing.
+        log: loggers besides ``metrics.csv``, e.g. ``tensorboard``.
+        recipe: the recipe that asks for it, in words, for ``config.yaml``.
+        reporter: shows progress.
+
+    Returns:
+        A JSON-able report: cases, steps, seconds, losses, spectrum ratio, paths; empty in all but
+        the first of several processes.
+
+    Raises:
+        GansynthError: typed by cause, see ``gansynth.runtime.errors``.
+        Interrupted: by SIGTERM or SIGINT; what was trained is checkpointed.
+    """
+    began = time.perf_counter()
+    with stop_request() as stop, team(pick_device(device)) as processes:
+        session = _Session(reporter if processes.leads else NullReporter(), stop, processes)
+        chosen = dict(settings)
+        if memory is not None:
+            asked = (generator, request, settings, edits, device)
+            chosen = processes.tell(
+                fit_into(*asked, memory, out, session.reporter) if processes.leads else None
+            )
+        job = resolve(generator, request, chosen, edits, device, typed)
+        job.recipe = recipe
+        _check_growth(job, session.reporter)
+        if init_from is not None:
+            job.ancestor = Ancestor.open(init_from)
+        refuse_full_disk(job, out)
+        if dry_run:
+            if not processes.leads:
+                return {}
+            rehearse(job, out, resume, session.reporter)
+            return measure(job, out)
+        with locked(out) if processes.leads else nullcontext():
+            manifest = _together(job, out, resume, session)
+            report = _train(job, out, manifest, log, session)
+            for note in report.notes:
+                session.reporter.warn(note)
+            if not processes.leads:
+                return {}
+            finished = _finish(job, out, manifest, report, session.reporter)
+            return {**finished, "total_seconds": round(time.perf_counter() - began, 2)}
+
+
+def _check_growth(job: Job, reporter: Reporter) -> None:
+    """Say so if a run ends before its generator has grown to its full size."""
+    stages, options = list(job.generator.stages()), job.options
+    images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
+    least = steps_for(images, stages, options.batch_size)
+    if options.steps < least and job.generator.phases():
+        size = " x ".join(map(str, stages[-1].size or job.space.size))
+        reporter.warn(
+            f"--set steps={options.steps}: {job.generator.name} has grown to {size} after {least} "
+            "steps only; take more of them, or shorter stages"
+        )
+
+
+def _together(job: Job, out: Path, resume: bool, session: _Session) -> dict[str, Any]:
+    """The run's manifest: the first process opens the folder, the others hear of it."""
+    manifest = None
+    if session.team.leads:
+        remove_temporaries(out)
+        manifest = open_folder(job, out, resume, session.reporter)
+    heard: dict[str, Any] = session.team.tell(manifest)
+    job.generator.load_state(heard["state"])
+    return heard
+
+
+def _train(
+    job: Job, out: Path, manifest: dict[str, Any], log: Sequence[str], session: _Session
+) -> TrainReport:
+    from gansynth.training.loggers import open_loggers
+
+    preview, monitor = Preview(job, out, manifest), _monitor(job, out, manifest, session.reporter)
+
+    def remember(path: Path, step: int) -> None:
+        weights = path / "ema.safetensors"
+        manifest["weights"] = {
+            "path": weights.relative_to(out).as_posix(),
+            "sha256": sha256_file(weights),
+        }
+        manifest["steps"] = step
+        manifest["complete"] = step >= job.options.steps or not job.generator.phases()
+        write_json_atomic(out / MANIFEST, manifest)
+
+    names, warn = log if session.team.leads else (), session.reporter.warn
+    with open_loggers(names, out, job.config(), warn=warn) as loggers:
+
+        def look(step: int) -> None:
+            loggers.picture(step, preview(step))
+            if monitor is not None:
+                loggers.scalars(step, monitor(step))
+
+        callbacks = Callbacks(
+            checkpoint=remember,
+            preview=look,
+            metrics=loggers.scalars,
+            reporter=session.reporter,
+            stop=session.stop,
+        )
+        try:
+            return train(
+                job.generator,
+                job.batches,
+                job.options,
+                device=job.device,
+                folder=out,
+                callbacks=callbacks,
+                team=session.team,
+            )
+        except TrainingFault as fault:
+            if not session.team.leads:  # the first process says it for all
+                raise SystemExit(fault.exit_code) from fault
+            curves = _draw_curves(out)
+            raise TrainingFault(f"{fault}. Drawn in {curves}" if curves else str(fault)) from fault
+        except Interrupted:
+            session.reporter.warn(
+                f"{out}: stopped by a signal after step {manifest['steps']}, which is "
+                "checkpointed; the same command goes on from there"
+            )
+            raise
+
+
+def _monitor(
+    job: Job, out: Path, manifest: Mapping[str, Any], reporter: Reporter
+) -> DiversityMonitor | None:
+    """What watches a generator that draws from noise alone; none for others, or if told not to."""
+    if job.generator.labelling == "asked" or not job.options.diversity:
+        return None
+    return DiversityMonitor(job, out, manifest, warn=reporter.warn, say=reporter.say)
+
+
+def _draw_curves(out: Path) -> Path | None:
+    """Draw the losses of a run, if it has any yet."""
+    if not (out / "metrics.csv").exists():
+        return None
+    return write_curves(out / "metrics.csv", out / "samples" / "curves.png")
+
+
+def _finish(
+    job: Job, out: Path, manifest: Mapping[str, Any], trained: TrainReport, reporter: Reporter
+) -> dict[str, Any]:
+    run = Run(out, job.generator, dict(manifest))
+    ratio = spectrum(job, run)
+    _draw_curves(out)
+    monitor = _monitor(job, out, manifest, reporter)
+    shown = final_sheets(job, run, reporter)
+    return {
+        "run": str(out),
+        "run_id": manifest["run_id"],
+        "train_cases": len(job.source.train_ids),
+        "held_out_cases": len(job.source.held_out_ids),
+        "steps": trained.steps,
+        "resumed_at": trained.resumed_at,
+        "rollbacks": trained.rollbacks,
+        "seconds": round(trained.seconds, 2),
+        "memory_mib": peak_mib(job.device),
+        "losses": dict(trained.losses),
+        "spectrum_ratio": [
+            [None if np.isnan(v) else round(float(v), 4) for v in row] for row in ratio
+        ],
+        "diversity": None if monitor is None else monitor.report(trained.steps),
+        **report_label_maps(job, run, reporter),
+        **shown,
+    }
+
+
+def spectrum(job: Job, run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Radial power spectrum of samples over real crops, (C, bands)."""
+    drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed + 1)
+    samples: list[Sample] = drawer.draw_raw(0, SPECTRUM_SAMPLES)
+    rng = np.random.default_rng(job.options.seed + 1)
+    ids = rng.choice(job.source.train_ids, SPECTRUM_SAMPLES)
+    real = [job.crops.cut(str(i), rng).image for i in ids]
+    return spectrum_ratio([s.image for s in samples], real, job.generator.schema.spacing)

@@ -1,0 +1,403 @@
+"""Recipes: what a paper fitted, as a YAML file, so that one command fits it again.
+
+A recipe names its generator, how cases are read, settings, and the sets it is fitted on::
+
+    summary: WGAN on sagittal brain slices, one for each sequence and one for all together
+    paper: Han et al. 2018, GAN-based synthetic brain MR image generation, ISBI
+    generator: dcgan
+    source: slices                   # volumes are cut into slices; 2D cases are taken as they are
+    read: {plane: sagittal}          # as after --read; texts
+    set: {objective: wgan, epochs: 25}
+    runs:
+      - name: "{channel}-128"        # a set for each channel of the source
+        each: channel
+        read: {channels: "{channel}", resize: 128x128}
+      - name: Concat-64
+        least_channels: 2            # left out where the source has fewer
+        read: {concat: yes, resize: 64x64}
+    open: [The paper does not say ..., here ...]
+    scale: {tiny: {set: {steps: 40}}}
+    reports: {...}                   # what the paper reports
+
+What a user types after ``--set`` and ``--read`` is put over all of it. Only a key whose text has
+``{channel}`` in it stays the recipe's: it picks among the channels that are left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from gansynth.fitting.composite_spec import PartSpec
+from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.settings import overlay, read_yaml, split_settings
+
+CHANNEL = "{channel}"
+
+
+def _yes_no(value: Any) -> Any:
+    """YAML's true and false as ``--read`` has them."""
+    if not isinstance(value, dict):
+        return value
+    return {k: ("yes" if v else "no") if isinstance(v, bool) else v for k, v in value.items()}
+
+
+# Numbers are refused: to YAML -100:40 is one, of base sixty.
+Read = Annotated[dict[str, str], BeforeValidator(_yes_no)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSpec(_Strict):
+    """One set of a recipe; or one for each channel."""
+
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9{][A-Za-z0-9._+{}-]*$", description="its folder's name"
+    )
+    each: Literal["channel", "none"] = Field(
+        "none", description="a set for each channel of the source, for {channel} in all texts"
+    )
+    optional: bool = Field(False, description="fitted only if it is named (--only)")
+    least_channels: int = Field(1, ge=1, description="left out where the source has fewer")
+    read: Read = Field(default_factory=dict, description="over the recipe's")
+    set: dict[str, Any] = Field(default_factory=dict, description="over the recipe's")
+    per_channel: str | None = Field(
+        None, description="one model per channel (each), or per group of them, as one run"
+    )
+    per_class: str | None = Field(None, description="likewise, per class of whole cases")
+    parts: tuple[PartSpec, ...] | None = Field(None, description="a chain of parts, as one run")
+    reports: dict[str, Any] = Field(
+        default_factory=dict, description="what the paper reports of it; hours: of training"
+    )
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> RunSpec:
+        if (self.each == "channel") != (CHANNEL in self.name):
+            raise ValueError(f"name is {self.name!r}, expected {CHANNEL} in it with each: channel")
+        if sum(kind is not None for kind in (self.per_channel, self.per_class, self.parts)) > 1:
+            raise ValueError("expected one of per_channel, per_class and parts")
+        return self
+
+
+class Scale(_Strict):
+    """Overrides of every set, for another amount of work."""
+
+    summary: str = Field("", description="what it is for")
+    read: Read = Field(default_factory=dict, description="over the sets'")
+    set: dict[str, Any] = Field(default_factory=dict, description="over the sets'")
+
+
+class RecipeSpec(_Strict):
+    """A recipe's file."""
+
+    summary: str = Field(min_length=1, description="one line")
+    paper: str = Field(min_length=1, description="citation")
+    generator: str = Field(description="registered name")
+    source: Literal["slices"] | None = Field(
+        None, description="what volumes are wrapped into; null: cases are taken as they are"
+    )
+    read: Read = Field(default_factory=dict, description="as after --read")
+    kinds: dict[str, Read] = Field({}, description="kinds it takes -> what else to --read of each")
+    set: dict[str, Any] = Field(default_factory=dict, description="as after --set")
+    edits: tuple[str, ...] | None = Field(
+        None, description="condition edits by name; null: the generator's own"
+    )
+    channels: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="channels that its settings name, as <T1>: what data may call each, whatever "
+        "the case of the letters",
+    )
+    needs: dict[str, str] = Field(
+        default_factory=dict,
+        description="further sources that parts name as their data, {tissues}: what each has to "
+        "be; KIND:WHERE of them is said after --with",
+    )
+    runs: tuple[RunSpec, ...] = Field((RunSpec(),), min_length=1, description="its sets, in order")
+    open: tuple[str, ...] = Field(
+        (), description="what the paper left open, and what was chosen; a sentence each"
+    )
+    scale: dict[str, Scale] = Field(default_factory=dict, description="by name, for --scale")
+    reports: dict[str, Any] = Field(default_factory=dict, description="what the paper reports")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that has been read.
+
+    Attributes:
+        name: as it is registered; of a file of the user's own, its name without the ending.
+        path: its file.
+        sha256: of the file.
+        spec: what is in it.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    spec: RecipeSpec
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one run by itself, which needs no folder of its own below ``-o``."""
+        return len(self.spec.runs) == 1 and self.spec.runs[0].each == "none"
+
+    def named(self, channels: Sequence[str]) -> RecipeSpec:
+        """The recipe with the names that data have for the channels it names, as ``<T1>``.
+
+        A list of ``<channels>`` alone is one of all channels.
+
+        Args:
+            channels: of the data.
+
+        Raises:
+            UsageFault: one that is not there.
+        """
+        found = self.called(channels)
+        if not found:
+            return self.spec
+        document = self.spec.model_dump()
+        runs = _named(document["runs"], found, list(channels))
+        settings = _named(document["set"], found, list(channels))
+        return RecipeSpec(**{**document, "runs": runs, "set": settings})
+
+    def called(self, channels: Sequence[str], *, of: str = "") -> dict[str, str]:
+        """What data call the channels that the recipe names.
+
+        Args:
+            channels: of the data.
+            of: KIND:WHERE of the data, where these are not the set's own cases.
+
+        Raises:
+            UsageFault: one that is not there, or there twice.
+        """
+        found: dict[str, str] = {}
+        for name, others in self.spec.channels.items():
+            known = {other.casefold() for other in (name, *others)}
+            fitting = [channel for channel in channels if channel.casefold() in known]
+            if len(fitting) != 1:
+                where = f" of {of}" if of else ""
+                raise UsageFault(
+                    f"--recipe {self.name}: needs a channel {name}{where}, expected one of "
+                    f"{', '.join(dict.fromkeys((name, *others)))} among {', '.join(channels)}; "
+                    "name the channels of your data so, or choose them: --read channels=..."
+                )
+            found[name] = fitting[0]
+        return found
+
+    def read_of(self, kind: str) -> dict[str, str]:
+        """How cases of a kind are read; a UsageFault of a kind that the recipe does not take."""
+        kinds = self.spec.kinds
+        if kinds and kind not in kinds:
+            taken = " or ".join(f"{name}:" for name in kinds)
+            message = f"--data {kind}: recipe {self.name} does not say how to read it"
+            raise UsageFault(f"{message}, expected {taken}")
+        return {**self.spec.read, **kinds.get(kind, {})}
+
+    def check(self) -> None:
+        """Hold every setting against the generator's options, every key of ``read`` to its source.
+
+        Raises:
+            UsageFault: naming file, key and value.
+        """
+        from gansynth.conditions.requested_edits import build_edits
+        from gansynth.core.registry import installed
+
+        spec = self.spec
+        self._check_needs()
+        try:
+            installed().generator(spec.generator)
+            build_edits(spec.edits or ())
+        except GansynthError as fault:
+            raise UsageFault(f"{self.path}: {fault}") from fault
+        for where, read in self._reads():
+            self._check_read(where, read)
+        for where, name, settings in self._settings():
+            self._check_settings(where, name, settings)
+
+    def _check_needs(self) -> None:
+        """Refuse parts whose data are a name that ``needs`` does not have."""
+        for run in self.spec.runs:
+            for part in run.parts or ():
+                data = part.data or ""
+                if data.startswith("{") and data[1:-1] not in self.spec.needs:
+                    raise UsageFault(
+                        f"{self.path}: runs.{run.name}.parts.{part.name}.data is {data!r}, "
+                        f"expected one of needs ({', '.join(self.spec.needs) or 'none'}) in {{}}"
+                    )
+
+    def _reads(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        yield "read", self.spec.read
+        for run in self.spec.runs:
+            yield f"runs.{run.name}.read", run.read
+        for name, scale in self.spec.scale.items():
+            yield f"scale.{name}.read", scale.read
+
+    def _settings(self) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+        """Where settings stand, of which generator, and what they come to, over what is below."""
+        spec = self.spec
+        base = texts(spec.set)
+        for run in spec.runs:
+            where = f"runs.{run.name}.set" if run.set else "set"
+            settings = overlay(base, texts(run.set))
+            if run.parts is None:
+                yield where, spec.generator, settings
+            for part in run.parts or ():
+                yield f"runs.{run.name}.parts.{part.name}", part.generator, part.settings(settings)
+        for name, scale in spec.scale.items():
+            yield f"scale.{name}.set", spec.generator, overlay(base, texts(scale.set))
+
+    def _check_settings(self, where: str, generator: str, settings: Mapping[str, str]) -> None:
+        try:
+            check_settings(generator, settings)
+        except UsageFault as fault:
+            raise UsageFault(f"{self.path}: {where}: {_untyped(fault)}") from fault
+
+    def _check_read(self, where: str, read: Mapping[str, str]) -> None:
+        from gansynth.core.source import SourceRequest
+        from gansynth.data.reading import VolumeOptions, parse_read
+        from gansynth.data.slice_options import SliceOptions
+
+        if self.spec.source != "slices":  # only the source that is opened knows its keys
+            return
+        own = {k: v for k, v in read.items() if k in SliceOptions.model_fields}
+        known = {*SliceOptions.model_fields, *VolumeOptions.model_fields}
+        for key in read.keys() - known:
+            if not key.startswith("inner."):
+                raise UsageFault(
+                    f"{self.path}: {where}: {key}={read[key]}: slices: has no such key, expected "
+                    f"one of {', '.join(sorted(known))}, or inner.KEY.{did_you_mean(key, known)}"
+                )
+        try:
+            parse_read(SliceOptions, SourceRequest("slices", "", read=own))
+        except UsageFault as fault:
+            raise UsageFault(f"{self.path}: {where}: {_untyped(fault)}") from fault
+
+    def scaled(self, name: str | None) -> Scale:
+        """The overrides of a scale; none for None.
+
+        Raises:
+            UsageFault: there is no such scale.
+        """
+        if name is None:
+            return Scale()
+        if name not in self.spec.scale:
+            known = self.spec.scale
+            raise UsageFault(
+                f"--scale {name}: recipe {self.name} has no such scale, expected one of: "
+                f"{', '.join(known) or 'none'}.{did_you_mean(name, known)}"
+            )
+        return self.spec.scale[name]
+
+
+def read_recipe(path: Path, name: str | None = None) -> Recipe:
+    """Read a recipe's file; its settings are not held against the generator: see ``check``.
+
+    Args:
+        path: YAML.
+        name: what it is called; the file's name if None.
+
+    Raises:
+        UsageFault: no such file, not YAML, or not a recipe: naming file and key.
+    """
+    doc, data = read_yaml(path, "a recipe in YAML")
+    try:
+        spec = RecipeSpec.model_validate(doc)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "all of it"
+        known = RecipeSpec.model_fields
+        meant = did_you_mean(str(first["loc"][-1]), known) if first["loc"] else ""
+        raise UsageFault(
+            f"{path}: {key} is {first['input']!r:.60}: {first['msg'].removeprefix('Value error, ')}"
+            f"; a recipe has {', '.join(known)}.{meant}"
+        ) from None
+    return Recipe(name or path.stem, path, hashlib.sha256(data).hexdigest(), spec)
+
+
+def find_recipe(text: str) -> Recipe:
+    """The recipe that ``--recipe`` names: a registered one, or a YAML file; checked.
+
+    Raises:
+        UsageFault: unknown, or something in it does not fit its generator.
+    """
+    from gansynth.core.registry import installed
+
+    if text.endswith((".yaml", ".yml")):
+        recipe = read_recipe(Path(text))
+    else:
+        recipe = read_recipe(installed().load("recipes", text), text)
+    recipe.check()
+    return recipe
+
+
+def check_settings(
+    generator: str, settings: Mapping[str, str], typed: Collection[str] = ()
+) -> None:
+    """Refuse a wrong setting of a generator or its loop, and typed ones without effect.
+
+    Raises:
+        UsageFault: naming key and value.
+    """
+    from gansynth.core.registry import installed
+    from gansynth.training.loop import FitOptions
+
+    options = installed().generator(generator).Options
+    split_settings(settings, FitOptions, options, generator=generator, typed=typed)
+
+
+def texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Values from YAML as a user would type them after ``--set``."""
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+
+
+def _named(value: Any, found: Mapping[str, str], every: list[str]) -> Any:
+    """A document with data's own names for channels."""
+    if isinstance(value, str):
+        for name, own in found.items():
+            value = value.replace(f"<{name}>", own)
+        return value
+    if isinstance(value, Mapping):
+        return {k: _named(v, found, every) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        if list(value) == ["<channels>"]:
+            return every
+        return [_named(v, found, every) for v in value]
+    return value
+
+
+def filled(value: Any, channel: str) -> Any:
+    """A document with a channel's name for ``{channel}`` in all of its texts."""
+    if isinstance(value, str):
+        return value.replace(CHANNEL, channel)
+    if isinstance(value, Mapping):
+        return {k: filled(v, channel) for k, v in value.items()}
+    return [filled(v, channel) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def picked(names: Iterable[str], only: Sequence[str], recipe: str) -> set[str]:
+    """The names of the sets to fit.
+
+    Raises:
+        UsageFault: one that is not there.
+    """
+    known = list(names)
+    for name in only:
+        if name not in known:
+            raise UsageFault(
+                f"--only {name}: recipe {recipe} has no such set here, expected among: "
+                f"{', '.join(known)}.{did_you_mean(name, known)}"
+            )
+    return set(only or known)
+
+
+def _untyped(fault: UsageFault) -> str:
+    """What is wrong with a value, without the option it was not typed after."""
+    return str(fault).removeprefix("--set ").removeprefix("--read ")

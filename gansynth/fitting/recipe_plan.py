@@ -1,0 +1,236 @@
+"""What a recipe comes to on a data set: its sets, each with its data, settings and folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from gansynth import __version__
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.opening import open_source
+from gansynth.data.reading import refuse_idle_read
+from gansynth.data.slice_options import split_read
+from gansynth.fitting.composite_spec import Spec, folder_name
+from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, filled, picked, texts
+from gansynth.fitting.recipe_sources import composite_of, others_of
+from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.runtime.settings import overlay
+
+
+@dataclass(frozen=True)
+class PlannedSet:
+    """One set, resolved.
+
+    Attributes:
+        name: its folder's name.
+        generator: registered name.
+        composite: what composite run it is, if it is one.
+        request: what it learns from.
+        settings: as texts.
+        edits: condition edits; None takes the generator's own.
+        reports: what the paper reports of it.
+        sentence: the recipe it was asked for by, in words.
+    """
+
+    name: str
+    generator: str
+    composite: Spec | None
+    request: SourceRequest
+    settings: Mapping[str, str]
+    edits: tuple[str, ...] | None
+    reports: Mapping[str, Any]
+    sentence: str
+
+    @cached_property
+    def asked(self) -> str:
+        """SHA-256 of all that decides what is fitted, but for the cases' content."""
+        request, edits = self.request.to_json(), self.edits
+        what = [self.generator, repr(self.composite), request, dict(self.settings), edits]
+        return _digest([__version__, *what])
+
+
+@dataclass(frozen=True)
+class RecipePlan:
+    """A recipe on a data set.
+
+    Attributes:
+        recipe: the recipe.
+        sets: those to fit, in order.
+        source: the cases, read as all sets have in common.
+        alone: whether its one run needs no folder of its own.
+        notes: what the user should know.
+    """
+
+    recipe: Recipe
+    sets: tuple[PlannedSet, ...]
+    source: CaseSource
+    alone: bool
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def split(self) -> str:
+        """SHA-256 of which cases are trained on and which are held out."""
+        source = self.source
+        return _digest([source.name, source.fold, source.train_ids, source.held_out_ids])
+
+
+def plan_recipe(
+    recipe: Recipe,
+    request: SourceRequest,
+    *,
+    settings: Mapping[str, str],
+    edits: Sequence[str] | None,
+    scale: str | None = None,
+    only: Sequence[str] = (),
+    others: Mapping[str, str] = MappingProxyType({}),
+    others_read: Mapping[str, str] = MappingProxyType({}),
+) -> RecipePlan:
+    """Open the source and find the recipe's sets on it; nothing is written.
+
+    Args:
+        recipe: the recipe.
+        request: where the training cases come from; its ``read`` is put over the recipe's.
+        settings: ``--set`` values, put over the recipe's.
+        edits: condition edits; None takes the recipe's.
+        scale: overrides of the recipe by name, if any.
+        only: names of the sets to plan; all if none.
+        others: KIND:WHERE of the further sources it needs, by name.
+        others_read: how these are read, NAME.KEY -> text.
+
+    Raises:
+        UsageFault: a scale, set or setting that is not there, or data that do not fit the recipe.
+    """
+    spec, scaled = recipe.spec, recipe.scaled(scale)
+    read: Mapping[str, str] = {**recipe.read_of(request.kind), **scaled.read, **request.read}
+    notes, runs, flat = list[str](), spec.runs, None
+    try:
+        asked = _wrapped(recipe, request, read)
+        source = open_source(asked)
+        refuse_idle_read(asked, request.read)
+    except UsageFault as fault:
+        flat = _flat(recipe, request)
+        if flat is None:
+            raise _told_of_recipe(fault, recipe, request, read) from fault
+        source, runs, read = flat, (RunSpec(),), request.read
+        notes.append(
+            f"cases of {request.kind}: are 2D already, so recipe {recipe.name} gives its settings "
+            "only: there is one set, and --read alone says how its cases are read"
+        )
+    if flat is None:
+        spec = recipe.named(source.schema.channels)
+        runs = spec.runs
+    expanded = _expanded(recipe, runs, source.schema.channels)
+    wanted = picked([one.name for one in expanded], only, recipe.name)
+    if not only:
+        wanted -= {one.name for one in expanded if one.run.optional}
+    over = {**scaled.read, **request.read}
+    own_edits = spec.edits if edits is None else tuple(edits)
+    sets = []
+    for name, run, picking in (one for one in expanded if one.name in wanted):
+        own = {k: v for k, v in run.read.items() if k not in over or k in picking}
+        reading = {**read, **own}
+        further = others_of(recipe, others, others_read, reading, source.schema.channels)
+        chosen = overlay(texts(spec.set), texts(run.set))
+        chosen = overlay(overlay(chosen, texts(scaled.set)), settings)
+        if run.parts is None:
+            check_settings(spec.generator, chosen, typed=settings)
+        sets.append(
+            PlannedSet(
+                name=name,
+                generator=spec.generator,
+                composite=composite_of(run, spec.generator, own_edits, further),
+                request=replace(source.request, read=reading),
+                settings=chosen,
+                edits=own_edits,
+                reports=run.reports,
+                sentence=f"{recipe.name}, set {name}" + (f", scale {scale}" if scale else ""),
+            )
+        )
+    alone = recipe.alone or (flat is not None)
+    return RecipePlan(recipe, tuple(sets), source, alone, tuple(notes))
+
+
+def _told_of_recipe(
+    fault: UsageFault, recipe: Recipe, request: SourceRequest, read: Mapping[str, str]
+) -> UsageFault:
+    """What is wrong with how cases are read, with what of it nobody has typed."""
+    own = [f"{key}={value}" for key, value in read.items() if key not in request.read]
+    own_source = recipe.spec.source is not None or recipe.spec.kinds
+    if not own or own_source or "--read" not in str(fault):
+        return fault
+    return UsageFault(
+        f"{str(fault).rstrip('.')}; recipe {recipe.name} reads its cases by {', '.join(own)}: it "
+        "takes volumes as their files hold them, nifti:, msd:, nnunet-raw: or deepmedic:"
+    )
+
+
+def _wrapped(recipe: Recipe, request: SourceRequest, read: Mapping[str, str]) -> SourceRequest:
+    """The request for the recipe's source, around the one that was asked for."""
+    source = recipe.spec.source
+    if source is None or request.kind == source:
+        return replace(request, read=read)
+    where = f"{request.kind}:{request.where}"
+    return replace(request, kind=source, where=where, read=read)
+
+
+def _flat(recipe: Recipe, request: SourceRequest) -> CaseSource | None:
+    """The source as it was asked for, if its cases are 2D by themselves."""
+    if recipe.spec.source is None or request.kind == recipe.spec.source:
+        return None
+    _, inner = split_read(replace(request, where=f"{request.kind}:{request.where}"))
+    try:
+        if open_source(inner).schema.ndim != 2:
+            return None
+    except GansynthError:
+        return None
+    return open_source(request)
+
+
+class _Expanded(NamedTuple):
+    """A set for a channel, or for all of them.
+
+    Attributes:
+        name: of its folder.
+        run: with the channel filled in.
+        picking: keys of its ``read`` that pick a channel out of those that are left: what was
+            typed is narrowed by them, and does not stand in their place.
+    """
+
+    name: str
+    run: RunSpec
+    picking: frozenset[str]
+
+
+def _expanded(recipe: Recipe, runs: Sequence[RunSpec], channels: Sequence[str]) -> list[_Expanded]:
+    """The sets that a source with such channels has.
+
+    Raises:
+        UsageFault: none, or two of one name.
+    """
+    found: list[_Expanded] = []
+    for run in (run for run in runs if len(channels) >= run.least_channels):
+        picking = frozenset(k for k, v in run.read.items() if CHANNEL in v)
+        for channel in channels if run.each == "channel" else ("",):
+            document = run.model_dump(exclude={"name", "each"})
+            of_channel = RunSpec(**filled(document, channel)) if channel else run
+            found.append(
+                _Expanded(folder_name(run.name.replace(CHANNEL, channel)), of_channel, picking)
+            )
+    names = [one.name.casefold() for one in found]
+    twice = next((one.name for one in found if names.count(one.name.casefold()) > 1), None)
+    if not found or twice is not None:
+        told = "has no set" if twice is None else f"has two sets named {twice!r}"
+        raise UsageFault(
+            f"--recipe {recipe.name}: {told} for channels {', '.join(channels)}, expected sets of "
+            "different names; choose channels by --read channels=..."
+        )
+    return found
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,191 @@
+"""Seconds of a fit's steps: measured where that is cheap, else worked out from smaller crops.
+
+A step's FLOPs are known beforehand (``gansynth.fitting.cost_estimate``). Where a full-size step
+would not fit in what is free, or would take long, steps of the same generator on ever larger crops
+are timed, and what they compute a second is taken to be what a full-size step computes a second.
+Small crops keep a device less busy: what is extrapolated is rather too long than too short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gansynth.core.generator import Stage
+from gansynth.data.batches import CaseBatches
+from gansynth.fitting.cost_estimate import Cost, estimate, mib, stretches
+from gansynth.fitting.setup import Job
+from gansynth.runtime.errors import EnvironmentFault
+
+SOON = 2e10
+"""FLOPs of a step that is run without asking how quick the device is."""
+PATIENCE = 5.0
+"""Seconds that a step may take to be measured at full size."""
+SPARING = 0.7
+"""Share of the free memory that a simulated step may need to be run: kernels take more."""
+SHARES = (1 / 8, 1 / 4, 1 / 2)
+"""Edges of the smaller crops, as shares of the full size."""
+MULTIPLE, SMALLEST_EDGE = 8, 16
+"""Voxels: edges are multiples of the first, and no shorter than the second (or the full one)."""
+
+Measured = Callable[[Job, Stage | None], tuple[float, float, float]]
+"""Seconds of a job's step (in a stage, None for the first), of a checkpoint and of a sheet."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds, and where they are from.
+
+    Attributes:
+        step: of an optimiser step.
+        saving: of a checkpoint.
+        drawing: of a sheet.
+        source: ``measured``, or ``extrapolated from 16x64x64``.
+        extrapolated: whether no full-size step was run.
+    """
+
+    step: float
+    saving: float
+    drawing: float
+    source: str = "measured"
+    extrapolated: bool = False
+
+
+def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
+    """Time a job's steps, or smaller ones.
+
+    Args:
+        job: what would be fitted.
+        cost: of its steps; None if nobody knows: then full-size steps are run.
+        measured: runs a job's steps.
+
+    Raises:
+        EnvironmentFault: neither the steps nor any smaller ones can be run here.
+    """
+    if len(job.generator.stages()) > 1:
+        return _staged(job, cost, measured)
+    if cost is None:
+        return Timed(*measured(job, None))
+    free = SPARING * free_bytes(job.device)
+    if cost.flops <= SOON and cost.peak <= free:
+        return Timed(*measured(job, None))
+    basis: Timed | None = None
+    rate = 0.0
+    for small in _smaller(job):
+        try:
+            own = estimate(small)
+            if own.peak > free or (basis is not None and own.flops > PATIENCE * rate):
+                break
+            step, saving, drawing = measured(small, None)
+        except Exception:  # a generator that cannot be so small
+            continue
+        rate = own.flops / step
+        source = f"extrapolated from {_named(small, job)}"
+        voxels = float(np.prod(job.space.size) / np.prod(small.space.size))
+        basis = Timed(cost.flops / rate, saving, drawing * voxels, source, True)
+    if cost.peak <= free and (basis is None or basis.step <= PATIENCE):
+        return Timed(*measured(job, None))
+    if basis is None:
+        raise EnvironmentFault(
+            f"dry run: a step needs about {mib(cost.peak)} MiB on {job.device}, of which "
+            f"{mib(free)} MiB may be used now, and no smaller one of {job.generator.name} can be "
+            "timed; expected more memory, --set batch_size=1 or another --device"
+        )
+    return basis
+
+
+def _staged(job: Job, cost: Cost | None, measured: Measured) -> Timed:
+    """Time every stage of a growing GAN; where a step would take long, on a smaller batch."""
+    free, rate = SPARING * free_bytes(job.device), 0.0
+    seconds, whole = 0.0, 0
+    saving = drawing = 0.0
+    found = stretches(job.options, list(job.generator.stages()))
+    for number, stretch in enumerate(found):
+        flops, peak = (0.0, 0) if cost is None else cost.stages[number]
+        size, most = stretch.batch_size, max(SOON, PATIENCE * rate) / len(found)
+        share = 1.0
+        while rate and size > 1 and (share * flops > most or share * peak > free):
+            size = ceil(size / 2)
+            share = size / stretch.batch_size
+        try:
+            step, saving, drawing = measured(job, replace(stretch.stage, batch_size=size))
+            step, whole = step / share, whole + (share == 1)
+            rate = flops / step if step else 0.0
+        except ValueError:  # a generator that takes no batch so small
+            if not rate:
+                raise
+            step = flops / rate
+        seconds += step * max(1, stretch.steps)
+    mean = seconds / max(1, sum(stretch.steps for stretch in found))
+    if whole == len(found):
+        return Timed(mean, saving, drawing, f"measured in each of {whole} stages")
+    source = f"measured in {len(found)} stages, in {len(found) - whole} of them on smaller batches"
+    return Timed(mean, saving, drawing, source, True)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device; on the CPU within a container's limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (
+            Path(f"/sys/fs/cgroup/memory.{what}").read_text().strip() for what in ("max", "current")
+        )
+    except OSError:
+        return free
+    return min(free, int(limit) - int(used)) if limit.isdigit() else free
+
+
+def _smaller(job: Job) -> Iterator[Job]:
+    """Jobs of the same generator on ever larger crops; the last takes one whole case a step."""
+    before: tuple[int, ...] = ()
+    for share in SHARES:
+        size = _shrunk(job.space.size, share)
+        if size not in (before, job.space.size):
+            before = size
+            try:
+                made = _of_size(job, size, share)
+            except Exception:  # a generator that cannot be so small
+                continue
+            yield made
+    if job.options.batch_size > 1:
+        yield replace(
+            job, options=job.options.model_copy(update={"batch_size": 1, "accumulate": 1})
+        )
+
+
+def _of_size(job: Job, size: tuple[int, ...], share: float) -> Job:
+    given, options = job.generator, job.options
+    space = replace(job.space, size=size)
+    with torch.random.fork_rng(devices=[]):
+        generator = type(given)(space.generator_schema(job.source.schema), size, given.options)
+    generator.load_state(given.state())
+    cut = partial(
+        CaseBatches, job.cache, seed=options.seed, context=generator.context,
+        accepts=generator.accepts,
+    )  # fmt: skip
+    crops = batches = cut(space)
+    if options.patch is not None:
+        patch = _shrunk(options.patch, share)
+        options = options.model_copy(update={"patch": patch})
+        batches = cut(replace(space, size=patch))
+    changes = {"space": space, "generator": generator, "options": options}
+    return replace(job, **changes, crops=crops, batches=batches)  # type: ignore[arg-type]
+
+
+def _shrunk(size: tuple[int, ...], share: float) -> tuple[int, ...]:
+    return tuple(min(n, max(SMALLEST_EDGE, round(n * share / MULTIPLE) * MULTIPLE)) for n in size)
+
+
+def _named(small: Job, job: Job) -> str:
+    size = "x".join(map(str, small.options.patch or small.space.size))
+    return size if small.space.size != job.space.size else f"{size}, a batch of 1"

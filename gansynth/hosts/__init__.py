@@ -1,0 +1,1 @@
+"""What all adapters share: the mixer, the record, exports, checks."""

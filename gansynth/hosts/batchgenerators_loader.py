@@ -1,0 +1,222 @@
+"""Synthetic samples in the batches of a batchgenerators data loader: ``gansynth.mix_batches``.
+
+The mixed loader goes where the real one went: into a ``SingleThreadedAugmenter`` or a
+``MultiThreadedAugmenter``, whose transforms then apply to samples too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.ratio import Ratio
+from gansynth.core.resample import crop_pad, draw_corner
+from gansynth.core.schedule import Schedule
+from gansynth.core.schema import OUTSIDE, Schema
+from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.mixture import Mixed, Mixture, make_mixture
+from gansynth.runtime.errors import DataFault, UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.bank.reader import BankSample
+
+Array = npt.NDArray[Any]
+
+
+def mix_batches(
+    loader: Any,
+    bank: Path | str | None,
+    ratio: Ratio | str,
+    *,
+    shape: Sequence[int] | None = None,
+    dtypes: tuple[str, str] = ("float32", "int16"),
+    foreground: float = 0.0,
+    schedule: Schedule | str = "constant",
+    batches: int | None = None,
+    held_out: Iterable[CaseRecord | str] = (),
+    seed: int = 0,
+    rank: int | None = None,
+    done: int = 0,
+    log: Path | str | None = None,
+    strict: bool = False,
+    patience: float = 300.0,
+) -> MixedBatches:
+    """Put synthetic samples into slots of a loader's batches of *training* cases.
+
+    A batch is a dictionary with ``data`` (B, C, ...) and ``seg`` (B, 1, ...). Samples are cropped
+    at random, or padded, to its size, and take its types; whatever else is in it stays, and
+    ``synthetic`` says which slots are. In a phase of synthetic samples only, the loader is not
+    asked at all, and batches hold nothing but these three.
+
+    Args:
+        loader: a ``SlimDataLoaderBase``: gives a batch on ``next()``, and has a ``batch_size``.
+        bank, ratio: see ``gansynth.mix``.
+        shape: voxels of a batch on each spatial axis, of use in a synthetic-only phase; None takes
+            the loader's ``patch_size``.
+        dtypes: of ``data`` and ``seg`` in a synthetic-only phase.
+        foreground: share of the samples that are cropped around a voxel of foreground, 0 to 1.
+        schedule, batches, held_out, seed, rank, done, log, strict, patience: see ``gansynth.mix``.
+
+    Raises:
+        UsageFault: an option that cannot be, or no bank there; or fine-tuning, for which a loader
+            cannot be kept from opening cases that were not chosen.
+        IntegrityFault: the bank's generator has seen a case of ``held_out``.
+    """
+    schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
+    ratio = Ratio.parse(ratio) if isinstance(ratio, str) else ratio
+    if not 0 <= foreground <= 1:
+        raise UsageFault(f"foreground is {foreground}, expected a share from 0 to 1")
+    if schedule.kind == "finetune":
+        raise UsageFault(
+            f"schedule {schedule}: a loader of batches cannot be kept from opening cases that were "
+            "not chosen. Train with mix_batches(loader, bank, '0:1') first, then go on with a "
+            "loader of gansynth.core.schedule.choose_cases(...); or use gansynth.mix on a data set"
+        )
+    mixture = make_mixture(
+        bank,
+        ratio,
+        schedule=schedule,
+        batches=batches,
+        held_out=held_out,
+        seed=seed,
+        rank=rank,
+        done=done,
+        log=log,
+        strict=strict,
+        patience=patience,
+    )
+    alone = schedule.at(0.0, ratio).real == "none"
+    return MixedBatches(loader, mixture, _patch(loader, shape) if alone else (), dtypes, foreground)
+
+
+class MixedBatches(Mixed):
+    """What ``mix_batches`` makes. Attributes that it has not are those of the loader."""
+
+    def __init__(
+        self,
+        loader: Any,
+        mixture: Mixture,
+        patch: tuple[int, ...],
+        dtypes: tuple[str, str],
+        foreground: float,
+    ) -> None:
+        self._loader, self._mixture = loader, mixture
+        self._patch, self._dtypes, self._foreground = patch, dtypes, foreground
+        self._mixer = Mixer[int](mixture.plan)
+
+    @property
+    def was_initialized(self) -> Any:
+        """The loader's own mark, which an augmenter sets."""
+        return self._loader.was_initialized
+
+    @was_initialized.setter
+    def was_initialized(self, value: Any) -> None:
+        self._loader.was_initialized = value
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return self.generate_train_batch()
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        """The next batch.
+
+        Raises:
+            StopIteration: the loader has come to its end.
+            DataFault: batch and samples have other channels or axes.
+            TrainingFault: there is no sample where no real case may take its place.
+        """
+        if self._patch:  # the loader may have to be left alone, as the slots will tell
+            slots = self._mixer.batch(range(self._loader.batch_size))
+            only = self._mixer.phase.real == "none"
+            batch = self._blank() if only else dict(next(self._loader))
+        else:
+            batch = dict(next(self._loader))
+            slots = self._mixer.batch(range(len(batch["data"])))
+        samples = [slot.sample for slot in slots[: len(batch["data"])]]
+        if any(samples):  # what a loader gives may be a view of its own data
+            batch |= {key: batch[key].copy() for key in ("data", "seg") if key in batch}
+        for place, sample in enumerate(samples):
+            if sample is not None:
+                self._put(batch, place, sample)
+        return batch | {"synthetic": [sample is not None for sample in samples]}
+
+    def _blank(self) -> dict[str, Any]:
+        assert self.spec is not None  # nothing is drawn from no bank, see Injection
+        size = self._loader.batch_size
+        channels = len(self.spec.schema.channels)
+        data, seg = (np.dtype(dtype) for dtype in self._dtypes)
+        return {
+            "data": np.zeros((size, channels, *self._patch), data),
+            "seg": np.zeros((size, 1, *self._patch), seg),
+        }
+
+    def _put(self, batch: dict[str, Any], place: int, sample: BankSample) -> None:
+        """Crop or pad a sample into a slot."""
+        assert self.spec is not None
+        schema, rng = self.spec.schema, self._mixer.rng
+        data, seg = batch["data"], batch.get("seg")
+        _check(data, seg, sample, schema)
+        centre = _voxel(sample.labels, rng) if rng.random() < self._foreground else None
+        size = data.shape[2:]
+        corner = draw_corner(sample.image.shape[1:], size, centre, rng)
+        for channel, value in enumerate(schema.outside_fill or (0.0,) * len(sample.image)):
+            data[place, channel] = crop_pad(sample.image[channel], corner, size, value)
+        if seg is not None and sample.labels is not None:
+            fill = OUTSIDE if schema.has_outside else 0
+            seg[place, 0] = crop_pad(sample.labels, corner, size, fill)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self._loader, name)
+
+
+def _patch(loader: Any, shape: Sequence[int] | None) -> tuple[int, ...]:
+    """Size of a batch that no loader is asked for."""
+    size = getattr(loader, "patch_size", None) if shape is None else shape
+    if size is None or not hasattr(loader, "batch_size"):
+        raise UsageFault(
+            f"a {type(loader).__name__} does not say how large its batches are, which a phase of "
+            "synthetic samples only has to know; expected its batch_size, and shape=(D, H, W)"
+        )
+    if getattr(loader, "infinite", True) is False:
+        raise UsageFault(
+            f"a {type(loader).__name__} with infinite=False ends with its cases, but a phase of "
+            "synthetic samples only draws none and would never end; expected infinite=True"
+        )
+    return tuple(int(n) for n in size)
+
+
+def _check(data: Array, seg: Array | None, sample: BankSample, schema: Schema) -> None:
+    """Refuse what would be broadcast, wrapped around or lost without a word."""
+    found, labels = f"sample {sample.id} is {sample.image.shape}", sample.labels
+    if data.ndim != sample.image.ndim + 1 or data.shape[1] != len(sample.image):
+        raise DataFault(
+            f"{found}, the loader's data {data.shape}; expected as many channels and axes. Fit the "
+            "generator on the data that the loader reads"
+        )
+    if seg is not None and (labels is None or seg.shape[:2] != (len(data), 1)):
+        raise DataFault(
+            f"{found}{', without labels' if labels is None else ''}, the loader's seg {seg.shape}; "
+            f"expected labels, and seg ({len(data)}, 1, ...)"
+        )
+    if seg is not None and schema.has_outside and seg.dtype.kind not in "if":
+        raise DataFault(
+            f"{found}, with label {OUTSIDE} outside of the body, the loader's seg {seg.dtype}; "
+            "expected a type with a sign"
+        )
+
+
+def _voxel(labels: Array | None, rng: np.random.Generator) -> npt.NDArray[np.int64] | None:
+    """A voxel of foreground, drawn at random; None where there is none."""
+    voxels = np.flatnonzero(labels > 0) if labels is not None else np.zeros(0, np.int64)
+    if labels is None or not len(voxels):
+        return None
+    return np.array(np.unravel_index(int(rng.choice(voxels)), labels.shape), np.int64)

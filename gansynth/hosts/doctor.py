@@ -1,0 +1,225 @@
+"""What this machine has, and what is missing: packages, devices, plugins, and the machine itself.
+
+Each line says what was looked at, what was found, and the cure where something is not in order.
+Looking raises nothing. What a host framework needs is looked at by its adapter, in the same lines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import gansynth
+
+if TYPE_CHECKING:
+    from gansynth.core.host_commands import DoctorRequest
+
+ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors")
+HOSTS = ("nnunetv2", "batchgeneratorsv2", "blosc2")
+EXTRAS: Mapping[str, tuple[str, str]] = {
+    "monai": ("gansynth.mix in MONAI pipelines", "monai"),
+    "torchio": ("gansynth.mix in TorchIO pipelines", "torchio"),
+    "nilearn": ("gansynth demo on the bundled brain maps", "gansynth[demo]"),
+    "tensorboard": ("logs for TensorBoard", "gansynth[tensorboard]"),
+    "ray": ("gansynth benchmark on many machines", "gansynth[ray]"),
+    "isal": ("reading .nii.gz nearly twice as fast", "gansynth[fast]"),
+    "aiohttp": ("the page of gansynth turing-test", "gansynth[study]"),
+}
+"""Package -> what it is for, and what to install."""
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing looked at.
+
+    Attributes:
+        state: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (something essential).
+        what: its name.
+        found: what was found.
+        cure: the way out where something is not in order, ready to paste where that can be.
+    """
+
+    state: Literal["ok", "note", "bad"]
+    what: str
+    found: str
+    cure: str = ""
+
+    @property
+    def text(self) -> str:
+        """What was found, and the cure."""
+        return f"{self.found}; {self.cure}" if self.cure else self.found
+
+
+def examine() -> Iterator[Line]:
+    """Look at everything that needs no host framework."""
+    from gansynth.runtime import machine
+
+    yield Line("ok", "gansynth", gansynth.__version__)
+    yield Line("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
+    wanted = _wanted()
+    for package in (*ESSENTIAL, *HOSTS):
+        yield package_line(package, wanted, essential=package in ESSENTIAL)
+    yield from device_lines()
+    yield from machine.lines()
+    yield from plugin_lines()
+    yield from extra_lines()
+
+
+# -- packages ------------------------------------------------------------------------------------
+
+
+def package_line(package: str, wanted: Mapping[str, Any], *, essential: bool) -> Line:
+    """One package: installed, of a version that fits, and able to be imported.
+
+    Args:
+        package: its name in the index.
+        wanted: package -> the versions gansynth needs.
+        essential: whether nothing works without it.
+    """
+    state: Literal["bad", "note"] = "bad" if essential else "note"
+    needs = wanted.get(package, "")
+    install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
+    try:
+        found = version(package)
+        importlib.import_module(package.replace("-", "_"))
+    except PackageNotFoundError:
+        return Line(state, package, "not installed", install)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Line(state, package, f"does not import: {reason}", f"{install} --force-reinstall")
+    if str(needs) and found not in needs:
+        return Line(state, package, f"{found}, gansynth needs {needs}", install)
+    return Line("ok", package, found)
+
+
+def _wanted() -> dict[str, Any]:
+    """Which versions gansynth needs, as its own package says; empty where that cannot be read."""
+    try:
+        from packaging.requirements import Requirement
+
+        needed = [Requirement(text) for text in requires("gansynth") or ()]
+    except Exception:  # a source tree that is not installed, say
+        return {}
+    return {need.name: need.specifier for need in needed if need.marker is None}
+
+
+def extra_lines() -> Iterator[Line]:
+    """Packages that something optional needs; none of them is imported."""
+    for package, (purpose, install) in EXTRAS.items():
+        try:
+            yield Line("ok", package, f"{version(package)} (for {purpose})")
+        except PackageNotFoundError:
+            cure = f"pip install '{install}'"
+            yield Line("note", package, f"not installed; only for {purpose}", cure)
+
+
+def plugin_lines() -> Iterator[Line]:
+    """What plugins there are, and which are left out."""
+    from gansynth.core.registry import installed
+
+    registry = installed()
+    yield Line("ok", "plugins", ", ".join(registry.plugins))
+    for name, reason in registry.broken.items():
+        cure = "update or remove its package; gansynth plugins says more"
+        yield Line("note", f"plugin {name}", f"left out: {reason}", cure)
+
+
+def host_lines(asked: DoctorRequest) -> Iterator[Line]:
+    """What every registered host says; one that does not load, or raises, is a line, too."""
+    from gansynth.core.plugin_checks import one_line, strangers_code
+    from gansynth.core.registry import installed
+
+    registry = installed()
+    for name in registry.names("adapters"):
+        try:
+            with strangers_code():
+                lines = list(registry.adapter(name).doctor(asked))
+        except Exception as error:  # whatever a host raises is no reason to hear no more
+            origin = registry.origins.get(registry.found["adapters"][name][0])
+            package = f"gansynth_{name}" if origin is None else origin.distribution
+            cure = f"if a package is missing or torn: pip install --force-reinstall {package}"
+            lines = [Line("note", name, f"cannot be looked at: {one_line(error)}", cure)]
+        yield from lines
+
+
+# -- devices -------------------------------------------------------------------------------------
+
+
+def device_lines() -> Iterator[Line]:
+    """Which devices torch can use, and which of them ``--device auto`` takes."""
+    try:
+        import torch
+    except Exception:
+        yield Line("bad", "device", "unknown without torch", "pip install torch")
+        return
+    with warnings.catch_warnings(record=True) as said:  # torch warns of a driver that is too old
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        yield _no_cuda(torch.version.cuda, [str(w.message) for w in said])
+    for index in range(count):
+        yield _cuda(torch, index)
+    yield Line("ok", "auto", _auto(count))
+
+
+def _no_cuda(built_for: str | None, said: list[str]) -> Line:
+    driver = DRIVER.exists() or shutil.which("nvidia-smi") is not None
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if built_for is None and not driver:
+        return Line("ok", "device", "cpu (no CUDA device, and a torch built for the CPU)")
+    if built_for is None:
+        found = "cpu: this torch is built for the CPU, but there is an NVIDIA driver"
+        cure = "install a CUDA build: https://pytorch.org/get-started"
+    elif hidden in ("", "-1"):
+        found = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides every CUDA device"
+        cure = "unset CUDA_VISIBLE_DEVICES"
+    elif driver:
+        why = f" ({' '.join(said[0].split())[:200]})" if said else ""
+        found = f"cpu: torch is built for CUDA {built_for}, which this driver does not serve{why}"
+        cure = "update the NVIDIA driver, or install a torch built for an older CUDA"
+    else:
+        found = f"cpu: torch is built for CUDA {built_for}, but there is no NVIDIA driver"
+        cure = "install the driver (in a container: docker run --gpus all), if there is a GPU"
+    return Line("note", "device", found, cure)
+
+
+def _cuda(torch: Any, index: int) -> Line:
+    what = f"cuda:{index}"
+    try:
+        name, major = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)[0]
+        free, total = (n / 2**30 for n in torch.cuda.mem_get_info(index))
+        known = {int(arch.rpartition("_")[2].rstrip("af")) // 10 for arch in _arches(torch)}
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return Line("note", what, f"cannot be used: {reason}", "look at it with nvidia-smi")
+    found = f"{name}, {free:.1f} GiB free of {total:.1f}"
+    if known and major not in known:
+        found += f"; this torch has no code for its architecture (sm_{major}x)"
+        return Line("note", what, found, "install another build: https://pytorch.org/get-started")
+    if free < total / 4:
+        return Line("note", what, found, "other processes use it: nvidia-smi lists them")
+    return Line("ok", what, found)
+
+
+def _arches(torch: Any) -> list[str]:
+    return [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
+
+
+def _auto(count: int) -> str:
+    """Where ``--device auto`` puts both sides of an augmented training."""
+    from gansynth.runtime.threads import producer_device
+
+    if not count:
+        return "training on cpu; the producer on cpu too, at low priority"
+    producer = producer_device("auto", (0,))
+    shared = " (shared with training)" if producer == "cuda:0" else ""
+    return f"training on cuda:0, the producer on {producer}{shared}"

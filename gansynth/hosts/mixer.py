@@ -1,0 +1,344 @@
+"""Which sample fills a slot of a host's batch: a real case, or one from a bank.
+
+Every host mixes through ``Mixer``: nnU-Net's data set, any torch ``Dataset``, batchgenerators'
+loaders. It goes to worker processes by fork or by pickle; whatever is random or open is made in the
+process that draws, keyed by (seed, stream, worker), never inherited, and the host's own random
+state is never touched. So is what a process owes of R:S (``gansynth.core.ratio``) and where it is
+in the bank (``gansynth.bank.passes``). Importing this module never imports torch or a framework.
+
+What happens when the bank has nothing to give depends on the phase the schedule is in: where real
+cases are drawn anyway, the real case the host asked for, counted; where no real case may be drawn,
+waiting, then ``TrainingFault``; in fine-tuning, one of the chosen cases.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from multiprocessing import current_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
+
+from gansynth.bank.draw_log import DrawLog, Kind
+from gansynth.core.clock import Clock
+from gansynth.core.ratio import Ratio, SlotAllocator
+from gansynth.core.schedule import Key, Mix, Schedule
+from gansynth.runtime.errors import TrainingFault
+
+if TYPE_CHECKING:
+    from gansynth.bank.passes import Passes, Turns
+    from gansynth.bank.reader import BankReader, BankSample
+
+STALE_SECONDS = 120.0
+"""Without a sign of life for so long, a live bank's producer counts as gone for good."""
+WISHES = 20
+"""Samples that are drawn for one that is as wished."""
+OPEN = 8
+"""Segments kept open: all of a usual bank of 64 samples, for opening one costs several draws."""
+_POLL_SECONDS = 0.2
+_LOOK_SECONDS = 5.0
+_lock = threading.RLock()
+"""Some hosts draw in threads of one process; a bank's reader is one thread's at a time."""
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+# A thread that does not exist in a forked process would otherwise hold the lock there for ever.
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+@dataclass(frozen=True)
+class MixPlan(Generic[Key]):
+    """What is mixed into one training, by one rank; plain values.
+
+    Attributes:
+        bank: the bank to draw from; None only if no synthetic sample is ever asked for.
+        ratio: real:synthetic.
+        schedule: how the ratio changes.
+        clock: counts batches; needed by any schedule but a constant one.
+        chosen: real cases that fine-tuning may draw.
+        seed: seeds the choice of slots and samples.
+        stream: further numbers of the seed: rank and first epoch, say.
+        workers: processes that draw for one rank, where the host starts so many at once and is not
+            torch's loader, which says so itself; 1 if that is not known.
+        log: folder where draws are counted; None counts nothing.
+        strict: stop at the first missing sample.
+        patience: seconds a synthetic-only phase waits for a sample.
+        stale_seconds: a live bank without a sign of life for so long has nothing to give.
+    """
+
+    bank: Path | None
+    ratio: Ratio
+    schedule: Schedule = field(default_factory=Schedule)
+    clock: Clock | None = None
+    chosen: tuple[Key, ...] = ()
+    seed: int = 0
+    stream: tuple[int, ...] = ()
+    workers: int = 1
+    log: Path | None = None
+    strict: bool = False
+    patience: float = 300.0
+    stale_seconds: float = STALE_SECONDS
+
+    def __post_init__(self) -> None:
+        self.schedule.check(self.ratio)
+        if self.clock is None and self.schedule.kind != "constant":
+            raise ValueError(f"schedule {self.schedule}: needs a clock")
+        if self.schedule.kind == "finetune" and not self.chosen:
+            raise ValueError(f"schedule {self.schedule}: needs the cases chosen for fine-tuning")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back; for a host in another Python."""
+        clock = self.clock
+        ticks = None if clock is None else [str(clock.file.absolute()), clock.total, clock.start]
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "bank": None if self.bank is None else str(self.bank.absolute()),
+            "log": None if self.log is None else str(self.log.absolute()),
+            # Not as text, which is rounded: every process is to settle the same tables.
+            "ratio": asdict(self.ratio),
+            "schedule": asdict(self.schedule),
+            "clock": ticks,
+            "chosen": list(self.chosen),
+            "stream": list(self.stream),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> MixPlan[Key]:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UsageFault, KeyError, TypeError, ValueError: the document is none.
+        """
+        values = {
+            **{key: None if doc[key] is None else Path(doc[key]) for key in ("bank", "log")},
+            "ratio": Ratio(**doc["ratio"]),
+            "schedule": Schedule(**doc["schedule"]),
+            "clock": None if doc["clock"] is None else Clock(*doc["clock"]),
+            "chosen": tuple(doc["chosen"]),
+            "stream": tuple(doc["stream"]),
+        }
+        return cls(**{**doc, **values})
+
+
+@dataclass(frozen=True)
+class Slot(Generic[Key]):
+    """What fills a slot: a synthetic sample, or else the real case of this id."""
+
+    real: Key
+    sample: BankSample | None = None
+
+
+class Mixer(Generic[Key]):
+    """Fills slots; cheap to make, may be pickled or inherited through fork.
+
+    Args:
+        plan: what is mixed.
+        refuse: looks at a sample before it is used; returns why it cannot be, or "".
+    """
+
+    def __init__(
+        self, plan: MixPlan[Key], refuse: Callable[[BankSample], str] | None = None
+    ) -> None:
+        self.plan = plan
+        self._refuse = refuse
+        self._log = None if plan.log is None else DrawLog(plan.log)
+        self._chosen = frozenset(plan.chosen)
+        self._pid = 0
+        self._place, self._synthetic = 0, frozenset[int]()
+        self._mix = plan.schedule.at(0.0, plan.ratio)
+        self._wish: Callable[[BankSample], bool] | None = None
+
+    @property
+    def phase(self) -> Mix:
+        """What may be drawn in the batch that this process began last."""
+        return self._mix
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """For what else a host draws for a sample, e.g. where to crop it; this process's own."""
+        with _lock:
+            if self._pid != os.getpid():
+                self._begin()
+            return self._rng
+
+    def slot(self, real: Key, batch_size: int) -> Slot[Key]:
+        """Fill the next slot; for hosts that ask case by case.
+
+        Args:
+            real: the real case the host asks for.
+            batch_size: slots a batch; every so many calls a new batch begins.
+
+        Raises:
+            TrainingFault: there is no sample where no real case may take its place.
+        """
+        with _lock:
+            if self._pid != os.getpid():
+                self._begin()
+            if self._place % batch_size == 0:
+                self._place = 0
+                self._start_batch(batch_size)
+            self._place += 1
+            return self._fill(real, self._place - 1 in self._synthetic)
+
+    def batch(self, real: Sequence[Key]) -> list[Slot[Key]]:
+        """Fill a whole batch; for hosts that name all its real cases at once.
+
+        Raises:
+            TrainingFault: see ``slot``.
+        """
+        with _lock:
+            if self._pid != os.getpid():
+                self._begin()
+            self._place = 0
+            if not real:
+                return []
+            self._start_batch(len(real))
+            return [self._fill(key, place in self._synthetic) for place, key in enumerate(real)]
+
+    def fill(
+        self,
+        real: Key,
+        mix: Mix,
+        *,
+        synthetic: bool,
+        rng: np.random.Generator,
+        turn: int | None = None,
+        wish: Callable[[BankSample], bool] | None = None,
+    ) -> Slot[Key]:
+        """Fill a slot as told; for hosts whose slots are settled beforehand.
+
+        Args:
+            real: the real case that belongs here, or stands in for a missing sample.
+            mix: what may be drawn now.
+            synthetic: whether a sample belongs here.
+            rng: draws what is not settled; the caller keys it by the slot.
+            turn: number of this sample among all of the training, which says what it is of a finite
+                bank; None takes this process's next.
+            wish: what a sample had better be like; taken without after ``WISHES`` draws.
+
+        Raises:
+            TrainingFault: see ``slot``.
+        """
+        with _lock:
+            if self._pid != os.getpid():
+                self._begin()
+            self._mix, self._draws, self._cases, self._wish = mix, rng, rng, wish
+            return self._fill(real, synthetic, turn)
+
+    # -- one process -----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Make what belongs to this process alone: randomness, and the open bank."""
+        plan, worker = self.plan, tuple(getattr(current_process(), "_identity", ()))
+        key = np.random.SeedSequence((plan.seed, *plan.stream), spawn_key=worker)
+        slots, *others = (np.random.default_rng(child) for child in key.spawn(5))
+        self._draws, self._cases, self._rng, self._order = others
+        self._slots = SlotAllocator(slots)
+        self._turns: Turns | None = None
+        self._passes: Passes | None = None
+        self._looked, self._stale = -np.inf, ""
+        self._place = 0
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"plan": self.plan, "refuse": self._refuse}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def _start_batch(self, size: int) -> None:
+        clock = self.plan.clock
+        progress = 0.0 if clock is None else clock.tick()
+        self._mix = self.plan.schedule.at(progress, self.plan.ratio)
+        self._synthetic = self._slots.allocate(self._mix.p, size)
+
+    def _fill(self, real: Key, synthetic: bool, turn: int | None = None) -> Slot[Key]:
+        if not synthetic:
+            return self._give_real(real, "real", "")
+        sample, reason = self._draw(turn)
+        if sample is None and (self._mix.real == "none" or self.plan.strict):
+            sample = self._insist(reason)
+        if sample is None:
+            return self._give_real(real, "fallback", reason)
+        if self._log is not None:
+            told = sample.provenance
+            self._log.append("synthetic", sample.id, str(told.get("case", "")), told)
+        return Slot(real, sample)
+
+    def _give_real(self, real: Key, kind: Kind, reason: str) -> Slot[Key]:
+        if self._mix.real == "chosen" and real not in self._chosen:
+            real = self.plan.chosen[int(self._cases.integers(len(self.plan.chosen)))]
+        if self._log is not None:
+            self._log.append(kind, str(real), reason)
+        return Slot(real)
+
+    def _draw(self, turn: int | None = None) -> tuple[BankSample | None, str]:
+        """A sample, or None and why there is none."""
+        if self.plan.bank is None:
+            return None, "no bank"
+        try:
+            passes = self._passes = self._passes or self._open(self.plan.bank)
+            if stale := self._look(passes.reader):
+                return None, stale
+            sample = self._wished(passes, turn)
+        except Exception as error:  # whatever ails a bank, the host's training goes on
+            self._passes = None
+            return None, f"{type(error).__name__}: {error}"
+        if sample is None:
+            return None, "the bank is empty"
+        reason = self._refuse(sample) if self._refuse is not None else ""
+        return (None, reason) if reason else (sample, "")
+
+    def _open(self, bank: Path) -> Passes:
+        from gansynth.bank.passes import Passes, Team, Turns
+        from gansynth.bank.reader import BankReader
+
+        plan, team = self.plan, Team.here(self.plan.workers)
+        if self._turns is None:  # a bank that has to be opened again goes on where it was
+            self._turns = Turns(team, plan.log, "_".join(map(str, plan.stream)))
+        reader = BankReader(bank, handles=OPEN)
+        return Passes(reader, (plan.seed, *plan.stream), team, self._turns, self._order)
+
+    def _wished(self, passes: Passes, turn: int | None) -> BankSample | None:
+        sample = passes.draw(turn)
+        for _ in range(WISHES - 1 if self._wish is not None else 0):
+            if sample is None or self._wish is None or self._wish(sample):
+                break
+            sample = passes.reader.draw(self._draws)
+        return sample
+
+    def _look(self, reader: BankReader) -> str:
+        """Why the bank is stale, or ""; looked at now and then."""
+        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            age = reader.age()
+            stale = age is not None and age > self.plan.stale_seconds
+            self._stale = "the bank is stale: its producer has gone" if stale else ""
+            self._looked = time.monotonic()
+        return self._stale
+
+    def _insist(self, reason: str) -> BankSample:
+        """Wait for a sample where no real case may take its place."""
+        patience = 0.0 if self.plan.strict else self.plan.patience
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+            sample, reason = self._draw()
+            if sample is not None:
+                return sample
+        rule = "no real case may be drawn now" if self._mix.real == "none" else "strict is set"
+        fault = TrainingFault(
+            f"{self.plan.bank}: no synthetic sample after {patience:g} s ({reason}), expected "
+            f"one: {rule}. Give the producer a faster device, or use a frozen bank"
+        )
+        if self._log is not None:  # a host may tell its main process only that a worker has gone
+            self._log.append("stopped", "", str(fault))
+        raise fault

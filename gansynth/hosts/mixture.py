@@ -1,0 +1,151 @@
+"""What ``gansynth.mix`` and ``gansynth.mix_batches`` are told, checked and made a plan of."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gansynth.bank.draw_log import Counts, Tally
+from gansynth.bank.reader import BankReader, BankSpec
+from gansynth.core.adapter import Injection
+from gansynth.core.lineage import CaseRecord, guard
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.errors import UsageFault
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What is mixed into one training by this process and its workers.
+
+    Attributes:
+        plan: for ``Mixer``.
+        spec: what the bank says of itself; None if nothing synthetic is drawn.
+        log: folder in which this mixture's draws, and nobody else's, are counted.
+    """
+
+    plan: MixPlan[Any]
+    spec: BankSpec | None
+    log: Path
+
+    def counts(self) -> Counts:
+        """What all worker processes have drawn."""
+        return Tally(self.log).update()
+
+
+class Mixed:
+    """What is mixed, as it tells of itself; its classes set ``_mixture``."""
+
+    _mixture: Mixture
+
+    @property
+    def spec(self) -> BankSpec | None:
+        """What the bank says of itself, its lineage too; None if nothing synthetic is drawn."""
+        return self._mixture.spec
+
+    @property
+    def log(self) -> Path:
+        """Folder in which its draws, and those of its copies in workers, are counted."""
+        return self._mixture.log
+
+    def counts(self) -> Counts:
+        """What all worker processes have drawn so far."""
+        return self._mixture.counts()
+
+
+def make_mixture(
+    bank: Path | str | None,
+    ratio: Ratio | str,
+    *,
+    schedule: Schedule | str = "constant",
+    batches: int | None = None,
+    subjects: Mapping[int, str] | None = None,
+    held_out: Iterable[CaseRecord | str] = (),
+    seed: int = 0,
+    rank: int | None = None,
+    done: int = 0,
+    log: Path | str | None = None,
+    strict: bool = False,
+    patience: float = 300.0,
+) -> Mixture:
+    """Check everything that can be known beforehand, and plan.
+
+    Args:
+        subjects: real case -> subject; of use in fine-tuning only.
+        others: see ``gansynth.mix``.
+
+    Raises:
+        UsageFault: an option that cannot be, or no bank there.
+        IntegrityFault: the bank's generator has seen held-out cases.
+    """
+    ratio = Ratio.parse(ratio) if isinstance(ratio, str) else ratio
+    schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
+    if batches is None and schedule.kind != "constant":
+        raise UsageFault(
+            f"schedule {schedule}: a share of how long a training? expected batches=N, the batches "
+            "of all its epochs together, on this rank"
+        )
+    if seed < 0 or done < 0:
+        raise UsageFault(f"seed is {seed} and done {done}, expected whole numbers from 0 on")
+    folder = None if bank is None or ratio.p == 0 else Path(bank).absolute()
+    injection = Injection(None, ratio, schedule, bank=folder, seed=seed, strict=strict)
+    spec = None if folder is None else BankReader(folder).spec
+    if spec is not None:
+        guard(spec.lineage, _records(held_out), what="bank")
+    own = _session(log)
+    rank = _own_rank() if rank is None else rank
+    batches = 1 if batches is None else batches
+    plan = injection.plan(
+        folder, own, batches=batches, subjects=subjects or {}, done=done, rank=rank
+    )
+    return Mixture(replace(plan, patience=patience), spec, own)
+
+
+def _records(held_out: Iterable[CaseRecord | str]) -> list[CaseRecord]:
+    """Records of held-out cases; of an id alone, what can be said of it."""
+    if isinstance(held_out, str):
+        raise UsageFault(f"held_out is {held_out!r}, expected a list of cases")
+    return [c if isinstance(c, CaseRecord) else CaseRecord(c, c, "unknown") for c in held_out]
+
+
+def _own_rank() -> int:
+    """This process's rank in a data-parallel training, 0 without one; never imports torch."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    told = os.environ.get("RANK", "0")
+    return int(told) if told.isdigit() else 0
+
+
+def _session(log: Path | str | None) -> Path:
+    """A new folder: in ``log``, or a temporary one that goes with this process."""
+    if log is None:
+        folder = Path(tempfile.mkdtemp(prefix="gansynth-draws-"))
+        atexit.register(_remove, folder, os.getpid())
+        return folder
+    number = 0
+    while True:
+        folder = Path(log).absolute() / f"session-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir() or not Path(log).is_dir():
+                raise UsageFault(f"log: {log} is a file, expected a folder") from None
+            number += 1
+        except OSError as error:
+            raise UsageFault(f"log: {log} cannot be written ({error}); name another") from error
+        else:
+            return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked process may come here too
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,352 @@
+"""The record of one training with synthetic samples: what each of its sessions mixed in.
+
+A JSON document beside the host's checkpoints, which have no place for it. A training that is
+continued adds a session. What every host has in common; a host says where its record lies and what
+its sessions have beside this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth import __version__
+from gansynth.bank.draw_log import Counts
+from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.lineage import Lineage
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
+
+if TYPE_CHECKING:
+    from gansynth.bank.reader import BankReader
+
+COMPARED = (
+    *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "judged", "asking"),
+    *("usual_augmentation", "augment_synthetic"),
+)
+"""What a continued training should have in common with what it continues."""
+ANEW = "start anew"
+"""What a user may always do."""
+_MINE = ("run", "bank", "scratch", "device")
+"""Of this machine and session; none of the record's business."""
+_MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
+"""What is averaged over sessions, weighed by what each has drawn."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A generator or bank that has passed every check of a host.
+
+    Attributes:
+        lineage: every case it has seen.
+        described: what the record says of it.
+        manifest: of the generator's run; None for a bank.
+    """
+
+    lineage: Lineage
+    described: dict[str, Any]
+    manifest: dict[str, Any] | None = None
+
+    def with_conditions(self, lineage: Lineage | None) -> Origin:
+        """The origin of samples drawn of another source's cases, too, if there are any."""
+        return self if lineage is None else replace(self, lineage=self.lineage.joined(lineage))
+
+
+def usual_output(runs: Path, name: str, injection: Injection) -> Path:
+    """Where a training's results go unless the user says otherwise.
+
+    Args:
+        runs: the host's folder of trainings.
+        name: of the data set.
+        injection: whose ratio is part of the folder's name.
+    """
+    words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
+    return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
+
+
+def check_new_folder(output: Path, record: str, left: Callable[[str], bool]) -> None:
+    """Refuse a folder for a new training that holds anything else.
+
+    Args:
+        output: the folder; need not be there.
+        record: name of the host's record, by which a training that is there is known.
+        left: whether a file of this name may be left of a training that never began.
+
+    Raises:
+        UsageFault: with the way out.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageFault(f"{output}: is a file, expected a folder; take another: -o")
+    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
+    rest = [name for name in held if not left(name)]
+    if rest:
+        way_out = "take another: -o"
+        if record in rest:
+            way_out += ", or go on with the training in it: --set resume=yes"
+        raise UsageFault(
+            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
+            f"folder; {way_out}"
+        )
+
+
+class SessionRecord:
+    """The record of one session, and of those it continues.
+
+    Args:
+        path: the record.
+        epoch: the session's first; 0 starts a new training, whose record starts anew too.
+        session: see ``describe_session``.
+        epochs: of the whole training.
+        compared: keys that sessions should have in common.
+        anew: how a training is started anew, for messages.
+
+    Attributes:
+        changes: what differs from the session that this one continues, in words.
+
+    Raises:
+        UsageFault, IntegrityFault: see ``compare``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        epoch: int,
+        session: Mapping[str, Any],
+        epochs: int | None = None,
+        *,
+        compared: Sequence[str] = COMPARED,
+        anew: str = ANEW,
+    ) -> None:
+        self.path = path
+        self._epoch = epoch
+        self._earlier = read_sessions(path) if epoch > 0 else []
+        self.changes: list[str] = []
+        if self._earlier:
+            self.changes = compare(self._earlier[-1], session, epochs, compared, anew)
+        self._session = {**session, "of_epochs": epochs, "changes": self.changes}
+
+    def write(
+        self,
+        epoch: int,
+        counts: Counts,
+        *,
+        complete: bool,
+        asked: float | None = None,
+        supply: Mapping[str, Any] | None = None,
+        chosen: Sequence[str] = (),
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write all sessions, atomically.
+
+        Args:
+            epoch: the next one to train.
+            counts: what this session has drawn.
+            complete: whether the training has reached its end.
+            asked: share of synthetic samples that ratio and schedule asked for meanwhile.
+            supply: what the producer did.
+            chosen: real cases that fine-tuning may draw.
+            more: what else the host has to say of this session.
+
+        Raises:
+            EnvironmentFault: the disk refuses.
+        """
+        this = {
+            "epochs": [self._epoch, epoch],
+            **self._session,
+            "chosen": list(chosen),
+            "drawn": counts.to_json(),
+            "asked": None if asked is None else round(asked, 6),
+            "supply": dict(supply or {}),
+            **(more or {}),
+        }
+        sessions = [*self._earlier, this]
+        document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
+        write_json_atomic(self.path, document)
+
+
+def read_sessions(path: Path) -> list[dict[str, Any]]:
+    """What the sessions of a training have left in its record; none if there is no record.
+
+    Raises:
+        IntegrityFault: a damaged record.
+    """
+    sessions = read_json(path).get("sessions", []) if path.is_file() else []
+    return [session for session in sessions if isinstance(session, dict)]
+
+
+def describe_session(
+    injection: Injection, generator: Mapping[str, Any] | None, lineage: Lineage | None
+) -> dict[str, Any]:
+    """What is mixed in and how, without what belongs to one machine.
+
+    Args:
+        injection: what is mixed in, and how.
+        generator: see ``describe_generator`` and ``describe_bank``; None if nothing is mixed in.
+        lineage: every case the generator or bank has seen; None if nothing is mixed in.
+    """
+    document = {k: v for k, v in injection.to_json().items() if k not in _MINE}
+    described = None if generator is None else dict(generator)
+    return {
+        **document,
+        "bank": _bank(injection, described or {}),
+        "generator": described,
+        "lineage": None if lineage is None else _lineage(lineage),
+    }
+
+
+def _bank(injection: Injection, generator: Mapping[str, Any]) -> str:
+    if injection.ratio.p == 0:
+        return "none"
+    if injection.bank is None:
+        return "filled by a producer"
+    return f"existing, SHA-256 {generator.get('bank_sha256')}"
+
+
+def compare(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    epochs: int | None,
+    compared: Sequence[str] = COMPARED,
+    anew: str = ANEW,
+) -> list[str]:
+    """What differs between a session and the one it continues, in words.
+
+    Args:
+        before: the last session of the record.
+        now: see ``describe_session``.
+        epochs: of the whole training, now.
+        compared: keys that both should have in common.
+        anew: how a training is started anew, for messages.
+
+    Raises:
+        UsageFault: another kind of schedule: half of one and half of another is neither.
+        IntegrityFault: a generator or bank of another data set or fold.
+    """
+    kinds = [
+        str(session.get("schedule", "constant")).partition(":")[0] for session in (before, now)
+    ]
+    if kinds[0] != kinds[1]:
+        raise UsageFault(
+            f"--schedule {now['schedule']}: the training to be continued has the schedule "
+            f"{before['schedule']}, expected one of the same kind; {anew}"
+        )
+    origins = [session.get("lineage") for session in (before, now)]
+    if all(origins):
+        seen = [f"{origin['dataset']} fold {origin['fold']}" for origin in origins if origin]
+        if seen[0] != seen[1]:
+            raise IntegrityFault(
+                f"lineage: the training to be continued has drawn samples of {seen[0]}, now they "
+                f"are of {seen[1]}; expected the same. Name that generator, or {anew}"
+            )
+    # The seed says which cases fine-tuning draws.
+    wanted = (*compared, "seed") if kinds[0] == "finetune" else compared
+    keys = [key for key in wanted if before.get(key, now.get(key)) != now.get(key)]
+    changed = [f"{key}: {before[key]} before, {now.get(key)} now" for key in keys]
+    if _hash(before) != _hash(now):
+        changed.append("another generator")
+    lasted = before.get("of_epochs")
+    if kinds[0] != "constant" and None not in (lasted, epochs) and lasted != epochs:
+        changed.append(f"epochs: {lasted} before, {epochs} now, which shifts the schedule")
+    return changed
+
+
+def describe_generator(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Which generator a run folder holds, with the hash of its manifest (and so of its weights)."""
+    from gansynth.sampling.run import manifest_sha256
+
+    return {
+        "run_id": manifest["run_id"],
+        "name": manifest["generator"],
+        "folder": str(folder),
+        "manifest_sha256": manifest_sha256(folder),
+        **({"conversion": manifest["conversion"]} if "conversion" in manifest else {}),
+    }
+
+
+def describe_bank(reader: BankReader) -> dict[str, Any]:
+    """Which generator has filled a bank, and the hash of a finished one's content."""
+    return {
+        "run_id": reader.spec.run_id,
+        "manifest_sha256": reader.spec.generator,
+        "bank_sha256": reader.sha256,
+    }
+
+
+def _hash(session: Mapping[str, Any]) -> str | None:
+    generator: Mapping[str, Any] = session.get("generator") or {}
+    return generator.get("manifest_sha256")
+
+
+def _lineage(lineage: Lineage) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "dataset": lineage.dataset,
+        "fold": lineage.fold,
+        "cases": [case.plain.to_json() for case in lineage.cases],
+    }
+    if lineage.ancestors:
+        document["ancestors"] = [_lineage(ancestor) for ancestor in lineage.ancestors]
+    return document
+
+
+# -- over all sessions ---------------------------------------------------------------------------
+
+
+def outcome_of(
+    sessions: Sequence[Mapping[str, Any]], folder: Path, metrics: Mapping[str, Any]
+) -> Outcome:
+    """What a training came to, over all its sessions.
+
+    Args:
+        sessions: see ``read_sessions``.
+        folder: of the host's results.
+        metrics: of the host's validation on real cases.
+    """
+    drawn = [session["drawn"] for session in sessions]
+    total = {k: sum(d[k] for d in drawn) for k in ("real", "synthetic", "fell_back")}
+    reasons: Counter[str] = Counter()
+    for counts in drawn:
+        reasons.update(counts["reasons"])
+    return Outcome(
+        folder=folder,
+        drawn_real=total["real"],
+        drawn_synthetic=total["synthetic"],
+        fell_back=total["fell_back"],
+        metrics=metrics,
+        reasons=dict(reasons),
+        asked=_mean(sessions, [session.get("asked") for session in sessions]),
+        supply=_supply(sessions),
+        warnings=(
+            *(text for session in sessions for text in session.get("changes", ())),
+            *(one["worn"] for session in sessions if "worn" in (one := session.get("supply", {}))),
+        ),
+    )
+
+
+def _supply(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the producers of all sessions did."""
+    each = [session.get("supply", {}) for session in sessions]
+    document: dict[str, Any] = {}
+    distinct = sum(session["drawn"].get("distinct_synthetic", 0) for session in sessions)
+    if distinct:
+        synthetic = sum(session["drawn"]["synthetic"] for session in sessions)
+        document["draws_per_sample"] = round(synthetic / distinct, 4)
+    for key in _MEANS:
+        mean = _mean(sessions, [one.get(key) for one in each])
+        if mean is not None:
+            document[key] = mean
+    if any("restarts" in one for one in each):
+        document["restarts"] = sum(one.get("restarts", 0) for one in each)
+    ended = [one["ended"] for one in each if one.get("ended")]
+    return document | ({"ended": ended[-1]} if ended else {})
+
+
+def _mean(sessions: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> float | None:
+    """Mean of what is known, weighed by draws; None if nothing is."""
+    weights = [s["drawn"]["real"] + s["drawn"]["synthetic"] for s in sessions]
+    known = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
+    total = sum(weight for weight, _ in known)
+    return round(sum(w * v for w, v in known) / total, 6) if total else None

@@ -1,0 +1,228 @@
+"""Synthetic samples in any map-style torch data set: ``gansynth.mix``.
+
+A mixed data set goes wherever the real one went: into a ``DataLoader``, a MONAI ``Dataset``, a
+TorchIO ``Queue``. docs/mixing.md has an example of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.mixer import Mixer, Slot
+from gansynth.hosts.mixture import Mixed, Mixture, make_mixture
+from gansynth.runtime.errors import UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.bank.reader import BankSample
+
+NOT_DELEGATED = frozenset({"set_random_state"})
+"""MONAI seeds what has it and looks no further; the transform of a mixed data set is further."""
+
+
+def mix(
+    dataset: Any,
+    bank: Path | str | None,
+    ratio: Ratio | str,
+    *,
+    as_item: Callable[[BankSample], Any] | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    batch_size: int | None = None,
+    schedule: Schedule | str = "constant",
+    batches: int | None = None,
+    subjects: Mapping[int, str] | Sequence[str] | None = None,
+    held_out: Iterable[CaseRecord | str] = (),
+    seed: int = 0,
+    rank: int | None = None,
+    done: int = 0,
+    log: Path | str | None = None,
+    strict: bool = False,
+    patience: float = 300.0,
+) -> MixedDataset:
+    """Stand synthetic samples in for items of a data set of *training* cases.
+
+    Its length stays; an item that is not replaced is the data set's own, untouched. No real item is
+    opened but those asked for, and of these only the ones that the schedule allows.
+
+    Args:
+        dataset: has ``len()`` and takes indices. Cropping and augmentation at random come after
+            mixing, so that samples get them too.
+        bank: folder of the bank to draw from; None only with a ratio of ``1:0``.
+        ratio: real:synthetic.
+        as_item: makes of a sample what the data set gives, e.g. its image and its class
+            (``provenance["class"]``); None: a dictionary of image and labels, see ``as_dict``.
+        transform: applied to items and samples alike.
+        batch_size: items a batch, where they are asked for one by one. A ``DataLoader`` asks for
+            whole batches, unless the mixed data set is wrapped again. None, with a constant
+            schedule only, takes each list as a batch, and each single item as one.
+        schedule: how the ratio changes, e.g. ``"finetune:10%@80%"`` or ``"anneal:50%-100%"``.
+        batches: of the whole training, on this rank; needed by any schedule but a constant one.
+        subjects: index -> subject, for fine-tuning on whole subjects; None: each item is one.
+        held_out: validation and test cases that the bank's generator must not have seen, as records
+            or ids.
+        seed: seeds the choice of slots and samples.
+        rank: of a data-parallel training; None asks ``torch.distributed``, then ``RANK``.
+        done: batches drawn by earlier sessions of the same training.
+        log: draws are counted in a new folder in it; None: in a temporary one.
+        strict: stop at the first missing sample.
+        patience: seconds a synthetic-only phase waits for a sample.
+
+    Raises:
+        UsageFault: an option that cannot be, no bank there, or one of images without labels and no
+            ``as_item``.
+        IntegrityFault: the bank's generator has seen a case of ``held_out``.
+    """
+    size = _length(dataset)
+    if batch_size is not None and batch_size < 1:
+        raise UsageFault(f"batch_size is {batch_size}, expected at least 1")
+    schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
+    if batch_size is None and schedule.kind != "constant":
+        raise UsageFault(f"schedule {schedule}: counts batches, expected batch_size=N")
+    mixture = make_mixture(
+        bank,
+        ratio,
+        schedule=schedule,
+        batches=batches,
+        subjects=_subjects(subjects, size),
+        held_out=held_out,
+        seed=seed,
+        rank=rank,
+        done=done,
+        log=log,
+        strict=strict,
+        patience=patience,
+    )
+    if as_item is None and mixture.plan.bank is not None:
+        _check_labelled(mixture.plan.bank)
+    return MixedDataset(dataset, mixture, as_item, transform, batch_size or 1)
+
+
+def as_dict(sample: BankSample) -> dict[str, torch.Tensor]:
+    """A sample as tensors: ``image`` float32 (C, D, H, W) and ``label`` int16 (1, D, H, W)."""
+    assert sample.labels is not None  # see _unlabelled
+    image = torch.from_numpy(sample.image.astype(np.float32))
+    return {"image": image, "label": torch.from_numpy(sample.labels[None])}
+
+
+def _unlabelled(sample: BankSample) -> str:
+    return f"sample {sample.id} has no labels" if sample.labels is None else ""
+
+
+def _check_labelled(bank: Path) -> None:
+    """Refuse a bank of images alone, as far as it has any; what ails it otherwise shows later."""
+    from gansynth.bank.reader import BankReader
+
+    reader = BankReader(bank)
+    sample = None
+    with contextlib.suppress(Exception):
+        sample = next((reader.read(i) for i in reader.ids()[:1]), None)
+    if sample is not None and sample.labels is None:
+        raise UsageFault(
+            f"{bank}: its samples have no labels, expected them; say what is to be made of a "
+            "sample with as_item=, or fit the generator again with --with-mask"
+        )
+
+
+class MixedDataset(Mixed, Dataset[Any]):
+    """What ``mix`` makes. Attributes that it has not are those of the data set.
+
+    Attributes:
+        dataset: of real cases.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        mixture: Mixture,
+        as_item: Callable[[BankSample], Any] | None,
+        transform: Callable[[Any], Any] | None,
+        batch_size: int,
+    ) -> None:
+        self.dataset = dataset
+        self._mixture, self._batch_size = mixture, batch_size
+        self._as_item, self._transform = as_item or as_dict, transform
+        self._mixer = Mixer[int](mixture.plan, None if as_item else _unlabelled)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        """The item of this index, or what the plan puts in its place.
+
+        Raises:
+            IndexError: there is no such item.
+            TrainingFault: there is no sample where no real case may take its place.
+        """
+        slot = self._mixer.slot(self._place(index), self._batch_size)
+        return self._items([slot])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Items of a batch, in order; a shorter list is taken as a part of one.
+
+        Raises:
+            IndexError, TrainingFault: as for one item.
+        """
+        places = [self._place(index) for index in indices]
+        if len(places) < self._batch_size:
+            return self._items([self._mixer.slot(place, self._batch_size) for place in places])
+        return self._items(self._mixer.batch(places))
+
+    def _place(self, index: int) -> int:
+        size, place = len(self.dataset), operator.index(index)
+        if not -size <= place < size:  # or a loop over the items would never end
+            raise IndexError(f"item {place} of {size}")
+        return place % size
+
+    def _items(self, slots: Sequence[Slot[int]]) -> list[Any]:
+        real = iter(self._open([slot.real for slot in slots if slot.sample is None]))
+        items = [next(real) if s.sample is None else self._as_item(s.sample) for s in slots]
+        return items if self._transform is None else [self._transform(item) for item in items]
+
+    def _open(self, places: list[int]) -> Iterable[Any]:
+        """Real items; those that a data set can open together, it does."""
+        together = getattr(self.dataset, "__getitems__", None)
+        if together is not None and len(places) > 1:
+            items: Iterable[Any] = together(places)
+            return items
+        return [self.dataset[place] for place in places]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "dataset" or name in NOT_DELEGATED:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.dataset, name)
+
+
+def _length(dataset: Any) -> int:
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        raise UsageFault(
+            f"dataset: a {type(dataset).__name__} takes no index, expected a map-style data set. "
+            "For a stream of batches there is gansynth.mix_batches"
+        )
+    try:
+        return len(dataset)
+    except TypeError:
+        raise UsageFault(
+            f"dataset: a {type(dataset).__name__} has no len(); expected one"
+        ) from None
+
+
+def _subjects(told: Mapping[int, str] | Sequence[str] | None, size: int) -> dict[int, str]:
+    """Index -> subject, of every item."""
+    if told is None:
+        return {place: str(place) for place in range(size)}
+    try:
+        return {place: told[place] for place in range(size)}
+    except LookupError:
+        raise UsageFault(
+            f"subjects: {len(told)} of them, expected one for each of {size} items"
+        ) from None

@@ -1,0 +1,45 @@
+"""How good samples are, measured.
+
+This module is itself a plugin: it registers the metrics that come with gansynth, exactly as a
+stranger's plugin would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from gansynth.core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from gansynth.core.metric import Metric
+
+METRICS: Mapping[str, tuple[str, str]] = {
+    "spectrum": ("spectrum", "spectrum_metric"),
+    "histogram": ("intensity", "histogram_metric"),
+    "diversity": ("diversity_metric", "diversity_metric"),
+    "sliced-wasserstein": ("sliced", "sliced_metric"),
+    "mmd": ("kernels", "mmd_metric"),
+    "kid": ("kernels", "kid_metric"),
+    "frechet": ("frechet", "frechet_metric"),
+    "manifold": ("manifold", "manifold_metric"),
+    "c2st-knn": ("c2st_knn", "nearest_c2st"),
+    "c2st-cnn": ("c2st_cnn", "network_c2st"),
+    "lesions": ("lesions", "lesions_metric"),
+    "seam": ("seams", "seam_metric"),
+}
+"""Metric -> module of this package, and its name there."""
+
+
+@hookimpl
+def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
+    """Register ``METRICS``."""
+    for name, (module, attribute) in METRICS.items():
+        register(name, partial(_load, module, attribute))
+
+
+def _load(module: str, attribute: str) -> Metric:
+    loaded: Metric = getattr(import_module(f"gansynth.metrics.{module}"), attribute)
+    return loaded

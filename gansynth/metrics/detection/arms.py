@@ -1,0 +1,117 @@
+"""The arms of a comparison: detections of several trainings on the same images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gansynth.metrics.detection.record import FILE, Detections, Seen, file_of, read_detections
+from gansynth.runtime.errors import DataFault, UsageFault
+
+CLOSE = 2e-3
+"""Pixels by which true boxes of two files may differ: they are kept to a thousandth."""
+SAME = {
+    "names": "the same classes",
+    "split": "the same split",
+    "iou_nms": "the same overlap for dropping double boxes: it changes false positives",
+    "confidence": "detections kept down to the same score",
+    "most_found": "as many detections kept of an image",
+}
+"""What the arms of a comparison must share, and how that is said."""
+
+
+def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detections]:
+    """Detections by the name of their arm; all on the same images, in the order of the first.
+
+    Args:
+        texts: documents, or folders of trainings that hold one; ``NAME=PATH`` names an arm, else
+            its folder does.
+        split: which images to look for in folders.
+
+    Raises:
+        UsageFault: two arms of one name, or nothing there.
+        DataFault: a document that cannot be read, or arms that cannot be compared: naming file,
+            image and what differs.
+    """
+    named = [_named(text, file_of(split)) for text in texts]
+    for name, count in Counter(name for name, _ in named).items():
+        if count > 1:
+            raise UsageFault(f"{name}: names {count} arms; name them apart by NAME=PATH")
+    arms = {name: read_detections(path) for name, path in named}
+    paths = dict(named)
+    first = next(iter(arms))
+    return {
+        name: arm if name == first else _aligned(arms[first], arm, paths[first], paths[name])
+        for name, arm in arms.items()
+    }
+
+
+def _named(text: str, file: str) -> tuple[str, Path]:
+    """An arm's name and its document."""
+    path, name = Path(text), ""
+    if not path.exists() and "=" in text:
+        name, _, rest = text.partition("=")
+        path = Path(rest)
+    if path.is_dir():
+        if not (path / file).is_file():
+            raise DataFault(
+                f"{path}: has no {file}, expected a folder that gansynth augment --target yolo "
+                "wrote after training, or a file of detections"
+            )
+        path = path / file
+    elif not path.is_file():
+        raise DataFault(
+            f"{text}: no such file or folder, expected detections, a folder that holds {file}, or "
+            "NAME=PATH"
+        )
+    usual = path.name.startswith(Path(FILE).stem)
+    own = path.absolute().parent.name if usual else path.stem
+    return name or own or path.stem, path
+
+
+def _aligned(one: Detections, other: Detections, path: Path, file: Path) -> Detections:
+    """The other arm's images in the order of the first arm's, if they are the same.
+
+    Raises:
+        DataFault: they are not, or were found under other rules.
+    """
+    for key, expected in SAME.items():
+        mine, yours = getattr(one, key), getattr(other, key)
+        if mine != yours:
+            raise DataFault(
+                f"{file}: {key} is {_shown(yours)}, in {path} {_shown(mine)}; expected {expected}"
+            )
+    there = {seen.id: seen for seen in other.images}
+    missing = next((s.id for s in one.images if s.id not in there), None)
+    if missing is not None:
+        raise DataFault(f"{file}: lacks image {missing!r} of {path}; expected the same images")
+    if len(there) > len(one.images):
+        extra = next(iter(there.keys() - {s.id for s in one.images}))
+        raise DataFault(f"{file}: has image {extra!r}, which {path} lacks; expected the same")
+    images = tuple(there[seen.id] for seen in one.images)
+    for mine, yours in zip(one.images, images, strict=True):
+        key = _difference(mine, yours)
+        if key:
+            raise DataFault(
+                f"{file}: image {yours.id!r}: {key} is not that of {path}; expected the same truth "
+                "for every arm: judge them on the same data"
+            )
+    return replace(other, images=images)
+
+
+def _shown(value: object) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _difference(a: Seen, b: Seen) -> str:
+    """The first thing that two arms disagree on in what they know of one image."""
+    for key in ("subject", "shape", "volume", "slice"):
+        if getattr(a, key) != getattr(b, key):
+            return key
+    if not np.array_equal(a.truth.labels, b.truth.labels):
+        return "truth.labels"
+    return "" if np.allclose(a.truth.boxes, b.truth.boxes, rtol=0, atol=CLOSE) else "truth.boxes"

@@ -1,0 +1,183 @@
+"""Which detection hits which lesion.
+
+In each image, detections are taken in falling order of score (equal scores in the order of the
+file). Each hits the lesion that it overlaps most among those of its class which are still free, if
+the intersection over union is at least so much; else it is a false positive, and so is a second hit
+of the same lesion. COCO matches like this; Pascal VOC's own program differs in one point: there, a
+detection may only hit the lesion that it overlaps most of all, free or not.
+
+What is hit by a detection depends on none of lower score: one matching holds for every confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.metrics.detection.record import Array, Detections, Numbers, Seen
+
+Flags = npt.NDArray[np.bool_]
+MISS = -1
+"""Stands in hits for a detection that is a false positive."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All images of a detections document in flat arrays: N detections, T lesions, I images.
+
+    Attributes:
+        names: of the classes, by number.
+        subjects: names of the patients, by number; P of them.
+        subject: int64 (I,): number of each image's patient.
+        boxes: float64 (N, 4): x1, y1, x2, y2 in pixels.
+        scores: float64 (N,).
+        labels: int64 (N,): class numbers.
+        image: int64 (N,): number of each detection's image, rising.
+        true_boxes: float64 (T, 4).
+        true_labels: int64 (T,).
+        true_image: int64 (T,), rising.
+    """
+
+    names: tuple[str, ...]
+    subjects: tuple[str, ...]
+    subject: Numbers
+    boxes: Array
+    scores: Array
+    labels: Numbers
+    image: Numbers
+    true_boxes: Array
+    true_labels: Numbers
+    true_image: Numbers
+
+    @property
+    def images(self) -> int:
+        """Number of images judged, those without lesions too."""
+        return len(self.subject)
+
+    @cached_property
+    def falling(self) -> Numbers:
+        """int64 (N,): detections in falling order of score; equal ones as they stand."""
+        return np.argsort(-self.scores, kind="stable")
+
+    @cached_property
+    def owner(self) -> Numbers:
+        """int64 (N,): number of each detection's patient."""
+        return self.subject[self.image]
+
+    @cached_property
+    def true_owner(self) -> Numbers:
+        """int64 (T,): number of each lesion's patient."""
+        return self.subject[self.true_image]
+
+    def per_subject(self, owners: Numbers) -> Array:
+        """float64 (P,): how many of these belong to each patient."""
+        return np.bincount(owners, minlength=len(self.subjects)).astype(np.float64)
+
+
+def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
+    """Pool a document's images; where the patient is unknown, the volume or image stands in.
+
+    Args:
+        detections: the document.
+        by_class: keep its classes; else all lesions and all detections are of one.
+    """
+    images = detections.images
+    numbers: dict[tuple[str, str], int] = {}
+    subject = [numbers.setdefault(_patient(seen), len(numbers)) for seen in images]
+    counts = np.arange(len(images))
+    pool = Pool(
+        detections.names,
+        tuple(name for _, name in numbers),
+        np.array(subject, np.int64),
+        np.concatenate([s.found.boxes for s in images]).astype(np.float64).reshape(-1, 4),
+        np.concatenate([s.found.scores for s in images]).astype(np.float64),
+        np.concatenate([s.found.labels for s in images]).astype(np.int64),
+        np.repeat(counts, [len(s.found.boxes) for s in images]),
+        np.concatenate([s.truth.boxes for s in images]).astype(np.float64).reshape(-1, 4),
+        np.concatenate([s.truth.labels for s in images]).astype(np.int64),
+        np.repeat(counts, [len(s.truth.boxes) for s in images]),
+    )
+    if by_class:
+        return pool
+    labels, true_labels = np.zeros_like(pool.labels), np.zeros_like(pool.true_labels)
+    return replace(pool, names=("any class",), labels=labels, true_labels=true_labels)
+
+
+def _patient(seen: Seen) -> tuple[str, str]:
+    """Whom an image is of, as far as is known; names of different kinds are different."""
+    known = {"subject": seen.subject, "volume": seen.volume, "image": seen.id}
+    return next((kind, name) for kind, name in known.items() if name is not None)
+
+
+def intersections(a: Array, b: Array) -> Array:
+    """Areas that boxes (N, 4) and boxes (M, 4) share, (N, M) in pixels."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared: Array = np.clip(high - low, 0, None).prod(axis=2)
+    return shared
+
+
+def areas(boxes: Array) -> Array:
+    """Areas of boxes (N, 4), (N,) in pixels."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def overlaps(a: Array, b: Array) -> Array:
+    """Intersection over union of boxes (N, 4) and boxes (M, 4): (N, M); 0 for two of no area."""
+    shared = intersections(a, b)
+    union = areas(a)[:, None] + areas(b)[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def match(pool: Pool, ious: Sequence[float]) -> Numbers:
+    """Match detections with lesions at several overlaps.
+
+    Args:
+        pool: detections and lesions.
+        ious: least intersection over union of a hit, above 0; one row each.
+
+    Returns:
+        int64 (len(ious), N): number of the lesion that a detection hits, or ``MISS``.
+    """
+    hits = np.full((len(ious), len(pool.scores)), MISS, np.int64)
+    for found, true in _by_image(pool):
+        overlap = overlaps(pool.boxes[found], pool.true_boxes[true])
+        overlap[pool.labels[found][:, None] != pool.true_labels[true][None]] = 0
+        near = np.flatnonzero(overlap.max(axis=1) >= min(ious))
+        near = near[np.argsort(-pool.scores[found][near], kind="stable")]
+        rows = overlap[near].tolist()
+        for row, iou in enumerate(ious):
+            for place, lesion in zip(near, _greedy(rows, iou), strict=True):
+                if lesion != MISS:
+                    hits[row, found.start + place] = true.start + lesion
+    return hits
+
+
+def _by_image(pool: Pool) -> Iterator[tuple[slice, slice]]:
+    """Where the detections and the lesions of each image are that has both."""
+    edges = np.arange(pool.images + 1)
+    found = np.searchsorted(pool.image, edges)
+    true = np.searchsorted(pool.true_image, edges)
+    for image in np.flatnonzero((np.diff(found) > 0) & (np.diff(true) > 0)):
+        yield (
+            slice(int(found[image]), int(found[image + 1])),
+            slice(int(true[image]), int(true[image + 1])),
+        )
+
+
+def _greedy(overlap: Sequence[Sequence[float]], iou: float) -> Iterator[int]:
+    """What each detection hits, the surest first; of equal overlaps the last, as in COCO."""
+    least = min(iou, 1 - 1e-10)
+    taken: set[int] = set()
+    for row in overlap:
+        best, chosen = least, MISS
+        for lesion, shared in enumerate(row):
+            if shared >= best and lesion not in taken:
+                best, chosen = shared, lesion
+        if chosen != MISS:
+            taken.add(chosen)
+        yield chosen

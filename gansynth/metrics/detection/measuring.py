@@ -1,0 +1,275 @@
+"""Everything that is measured of some arms, with intervals over patients, as one document.
+
+from gansynth.metrics.detection.arms import read_arms
+from gansynth.metrics.detection.measuring import Asked, measure_arms
+
+document = measure_arms(read_arms(["runs/real", "runs/both"]), Asked(resamples=2000))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gansynth.metrics.detection.equal_fps import Arm, at_equal_fps
+from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, false_positives, sensitivity
+from gansynth.metrics.detection.matching import Pool, match, pooled
+from gansynth.metrics.detection.precision import Precision, coco_map
+from gansynth.metrics.detection.record import Array, Detections, Numbers, Seen
+from gansynth.metrics.detection.resampling import (
+    FEW,
+    chunks,
+    estimate,
+    everyone,
+    resamples,
+    with_interval,
+)
+from gansynth.metrics.detection.volumes import Lesions, places
+
+IOUS = (0.5, 0.25)
+MAP_IOU = 0.5
+DRAWN = np.geomspace(1 / 32, 64, 133)
+"""False positives per slice at which a curve is kept for drawing."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to measure.
+
+    Attributes:
+        ious: least overlaps of a hit, for sensitivity and false positives.
+        confidence: least score at which a detector would be used.
+        resamples: of patients; 0 leaves out intervals.
+        seed: of the resamples.
+        by_class: a detection hits lesions of its own class only.
+        boxes: how many boxes of a lesion of a volume must be hit.
+    """
+
+    ious: tuple[float, ...] = IOUS
+    confidence: float = CONFIDENCE
+    resamples: int = 2000
+    seed: int = 0
+    by_class: bool = True
+    boxes: int = 1
+
+
+def summary(found: Detections) -> dict[str, Any]:
+    """mAP, sensitivity and false positives per slice of one training, without intervals.
+
+    At a confidence of 0.1 %, the paper's (Han et al. 2019, table 1); in JSON's types, None where
+    there is no number.
+    """
+    document = measure_arms({"this": found}, Asked(resamples=0))
+    (arm,) = document["arms"]
+    figures = {
+        "slices": document["slices"],
+        "lesions": document["lesions"],
+        "map_50": arm["map"]["value"],
+        "map_50_95": arm["map_coco"]["value"],
+    }
+    for iou, measured in arm["at"].items():
+        at = f"{100 * float(iou):.0f}"
+        figures[f"sensitivity_{at}"] = measured["sensitivity"]["value"]
+        figures[f"fp_per_slice_{at}"] = measured["fps_per_slice"]["value"]
+    return figures
+
+
+def measure_arms(
+    arms: Mapping[str, Detections],
+    asked: Asked | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure arms, and each against the first, in JSON's types; what is undefined is None.
+
+    Args:
+        arms: by name, on the same images in the same order (``read_arms``).
+        asked: what to measure.
+        progress: is told (done, total).
+    """
+    asked = asked or Asked()
+    pools = {name: pooled(found, by_class=asked.by_class) for name, found in arms.items()}
+    hits = {name: match(pool, asked.ious) for name, pool in pools.items()}
+    pool = next(iter(pools.values()))
+    weights = resamples(len(pool.subjects), asked.resamples, np.random.default_rng(asked.seed))
+    first, *others = arms
+    total, measured, compared = len(arms) + len(others), [], []
+    unit = unit_of(arms[first])
+    for name in arms:
+        measured.append(_arm(name, arms[name], pools[name], hits[name], weights, asked))
+        progress(len(measured), total)
+    for done, name in enumerate(others, 1):
+        for row, iou in enumerate(asked.ious):
+            one, other = (
+                Arm(key, pools[key], hits[key][row], asked.confidence) for key in (first, name)
+            )
+            for held, moved in ((one, other), (other, one)):
+                found = at_equal_fps(held, moved, weights, unit)
+                compared.append({"iou": iou, **found.to_json()})
+        progress(len(arms) + done, total)
+    return {
+        "patients": len(pool.subjects) if unit == "patients" else None,
+        "unit": unit,
+        "units": len(pool.subjects),
+        "slices": pool.images,
+        "slices_without_lesions": pool.images - len(np.unique(pool.true_image)),
+        "lesions": len(pool.true_labels),
+        "classes": list(pool.names),
+        "split": next(iter(arms.values())).split,
+        **{key: getattr(asked, key) for key in ("confidence", "resamples", "seed", "by_class")},
+        "ious": list(asked.ious),
+        "arms": measured,
+        "equal_fps": compared,
+        "warnings": warnings(arms, asked),
+    }
+
+
+def _arm(
+    name: str, found: Detections, pool: Pool, hits: Numbers, weights: Array, asked: Asked
+) -> dict[str, Any]:
+    """All numbers of one arm."""
+    precision = Precision(pool, match(pool, (MAP_IOU,)))
+    of_class = precision(everyone(len(pool.subjects)))[0, 0]
+    return {
+        "name": name,
+        "detector": found.detector,
+        "iou_nms": found.iou_nms,
+        "about": dict(found.about),
+        "map": estimate(precision.mean, weights).to_json(),
+        "map_coco": estimate(coco_map(pool).mean, weights).to_json(),
+        "at": {
+            f"{iou:g}": {
+                **_working(pool, row, weights, asked.confidence),
+                **_curve(Arm(name, pool, row, asked.confidence), weights),
+            }
+            for iou, row in zip(asked.ious, hits, strict=True)
+        },
+        "classes": [
+            {
+                "name": of,
+                "lesions": int((pool.true_labels == label).sum()),
+                "ap": _known(of_class[label]),
+                "at": {
+                    f"{iou:g}": _working(pool, row, weights, asked.confidence, label)
+                    for iou, row in zip(asked.ious, hits, strict=True)
+                },
+            }
+            for label, of in enumerate(pool.names)
+        ],
+        "volumes": _volumes(found, pool, hits, weights, asked),
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _working(
+    pool: Pool, hits: Numbers, weights: Array, confidence: float, label: int | None = None
+) -> dict[str, Any]:
+    """Sensitivity and false positives at the confidence; of one class, or of all."""
+    options: dict[str, Any] = {"confidence": confidence, "label": label}
+    return {
+        "sensitivity": estimate(
+            lambda w: sensitivity(pool, hits, weights=w, **options), weights
+        ).to_json(),
+        "fps_per_slice": estimate(
+            lambda w: false_positives(pool, hits, weights=w, **options), weights
+        ).to_json(),
+    }
+
+
+def _curve(arm: Arm, weights: Array) -> dict[str, Any]:
+    """The FROC score, and the curve as far as it goes with its band."""
+    scores, bands = [], [np.empty((0, len(DRAWN)))]
+    for part in chunks(weights):
+        curves = arm.curves(part)
+        scores.append(curves.score())
+        bands.append(curves.at(DRAWN))
+    whole = arm.curves(everyone(weights.shape[1]))
+    shown = int(np.searchsorted(DRAWN, whole.end[0], side="right"))
+    band = np.concatenate(bands)[:, :shown]
+    band = band[~np.isnan(band).any(axis=1)]
+    edges = np.quantile(band, (0.025, 0.975), axis=0) if len(band) else np.empty((2, 0))
+    return {
+        "froc_score": with_interval(float(whole.score()[0]), scores).to_json(),
+        "froc": {
+            "rates": list(RATES),
+            "sensitivity": [_known(v) for v in whole.at(RATES)[0]],
+            "end": float(whole.end[0]),
+        },
+        "drawn": {
+            "fps": DRAWN[:shown].tolist(),
+            "sensitivity": [_known(v) for v in whole.at(DRAWN)[0, :shown]],
+            "low": edges[0].tolist(),
+            "high": edges[1].tolist(),
+        },
+    }
+
+
+def _volumes(
+    found: Detections, pool: Pool, hits: Numbers, weights: Array, asked: Asked
+) -> dict[str, Any]:
+    """Lesions of volumes at every overlap, or why there are none."""
+    where = places(found, pool)
+    if isinstance(where, str):
+        return {"unavailable": where}
+    return {
+        f"{iou:g}": Lesions(pool, where, row, asked.confidence, asked.boxes).measure(weights)
+        for iou, row in zip(asked.ious, hits, strict=True)
+    }
+
+
+def unit_of(found: Detections) -> str:
+    """What is drawn again for intervals: ``patients`` where they are known of all images.
+
+    Else ``volumes`` or ``images``, or ``groups`` where it is not the same of all.
+    """
+    known = {
+        "volumes" if seen.subject is None and seen.volume is not None
+        else "images" if _alone(seen) else "patients"
+        for seen in found.images
+    }  # fmt: skip
+    return known.pop() if len(known) == 1 else "groups"
+
+
+def _alone(seen: Seen) -> bool:
+    """Whether nobody said whom, or which volume, an image is of."""
+    return seen.subject in (None, seen.id) and seen.volume is None
+
+
+def warnings(arms: Mapping[str, Detections], asked: Asked) -> list[str]:
+    """What a reader of the numbers should know."""
+    one = next(iter(arms.values()))
+    said = []
+    unit, units = unit_of(one), len(pooled(one).subjects)
+    if unit != "patients":
+        said.append(f"patients are not known: intervals are of {unit}, and too narrow")
+    if asked.resamples and units < FEW:
+        said.append(f"{units} {unit}: fewer than {FEW} make no trustworthy interval")
+    if one.confidence is not None and asked.confidence < one.confidence:
+        said.append(
+            f"confidence {asked.confidence:g}: detections were kept down to {one.confidence:g} "
+            "only, which is what the numbers are at"
+        )
+    if len(arms) > 1 and one.confidence is not None and asked.confidence <= one.confidence:
+        said.append(
+            f"detections were kept down to confidence {one.confidence:g} only: no arm can be asked "
+            "what it finds with more false positives than it makes there"
+        )
+    for name, arm in arms.items():
+        full = sum(
+            int((seen.found.scores >= asked.confidence).sum()) >= (arm.most_found or np.inf)
+            for seen in arm.images
+        )
+        if full:
+            said.append(
+                f"{name}: {full} image(s) have the {arm.most_found} detections that were kept at "
+                "most: there may be more false positives"
+            )
+    if one.iou_nms is None:
+        said.append("double boxes were not dropped, or it is not known: they are false positives")
+    return said

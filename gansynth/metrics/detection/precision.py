@@ -1,0 +1,170 @@
+"""Average precision of one class, and its mean over classes and overlaps.
+
+Detections of a class are ranked over all images by falling score (equal ones in the order of the
+images). Precision is made to fall: at each recall, the best that any higher recall has.
+
+- ``ALL_POINTS``: the area below that curve, as Pascal VOC has it since 2010, and Darknet, in which
+  YOLOv3 was written, too. At an overlap of .5 this is what "mAP" meant with YOLOv3; Han et al.
+  (2019) do not say which they mean.
+- ``COCO``: the mean of its values at the recalls 0, .01, ... 1. Averaged over the overlaps
+  ``COCO_IOUS`` and with ``COCO_MOST`` detections of an image and class, this is COCO's mAP.
+
+A class without lesions has no precision (nan) and does not count; one with lesions that nothing was
+found of has 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import sparse
+
+from gansynth.metrics.detection.matching import MISS, Flags, Pool, match
+from gansynth.metrics.detection.record import Array, Numbers
+from gansynth.metrics.detection.resampling import counted, everyone, ratio
+
+Rule = Literal["all points", "COCO"]
+ALL_POINTS: Rule = "all points"
+COCO: Rule = "COCO"
+COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+COCO_MOST = 100
+RECALLS = np.linspace(0, 1, 101)
+
+
+class Precision:
+    """Average precision, made ready to be taken of many resamples.
+
+    Args:
+        pool: detections and lesions, K classes.
+        hits: (Q, N) from ``match``, a row for each overlap.
+        rule: ``ALL_POINTS`` or ``COCO``.
+        most: detections of one image and class that count, the surest; None: all.
+    """
+
+    def __init__(
+        self, pool: Pool, hits: Numbers, *, rule: Rule = ALL_POINTS, most: int | None = None
+    ) -> None:
+        order = pool.falling if most is None else pool.falling[surest(pool, most)[pool.falling]]
+        self.rule = rule
+        self.classes = [
+            _ranked(pool, hits, order[pool.labels[order] == label], label)
+            for label in range(len(pool.names))
+        ]
+
+    def __call__(self, weights: Array) -> Array:
+        """Weights (B, P) to float64 (B, Q, K); nan for a class without lesions."""
+        return np.stack([self._of_class(ranked, weights) for ranked in self.classes], axis=2)
+
+    def mean(self, weights: Array) -> Array:
+        """Weights (B, P) to the mean over overlaps and classes, (B,)."""
+        return mean_over(self(weights))
+
+    def _of_class(self, ranked: _Ranked, weights: Array) -> Array:
+        lesions = weights @ ranked.lesions
+        counts = np.ascontiguousarray(np.asarray(ranked.down_to @ weights.T).T)
+        np.cumsum(counts, axis=1, out=counts)
+        return np.stack(
+            [
+                _area(
+                    np.cumsum(weights[:, ranked.owner[hit]], axis=1),
+                    counts[:, hit],
+                    lesions,
+                    self.rule,
+                )
+                for hit in ranked.hit
+            ],
+            axis=1,
+        )
+
+
+def average_precision(
+    pool: Pool, hits: Numbers, *, rule: Rule = ALL_POINTS, most: int | None = None
+) -> Array:
+    """Average precision of every class at every overlap, (Q, K), as ``Precision`` has it."""
+    precision: Array = Precision(pool, hits, rule=rule, most=most)(everyone(len(pool.subjects)))[0]
+    return precision
+
+
+def mean_over(precisions: Array) -> Array:
+    """Mean over overlaps and classes: (B, Q, K) to (B,); classes without lesions do not count."""
+    there = ~np.isnan(precisions)
+    total = np.where(there, precisions, 0).sum(axis=(1, 2))
+    return ratio(total, there.sum(axis=(1, 2)).astype(np.float64))
+
+
+def coco_map(pool: Pool) -> Precision:
+    """What gives COCO's mAP at [.5:.95] of resamples: its ``mean``."""
+    return Precision(pool, match(pool, COCO_IOUS), rule=COCO, most=COCO_MOST)
+
+
+def surest(pool: Pool, most: int) -> Flags:
+    """Whether a detection is among the surest so many of its image and class: bool (N,)."""
+    order = np.lexsort((np.arange(len(pool.scores)), -pool.scores, pool.labels, pool.image))
+    group = pool.image[order] * len(pool.names) + pool.labels[order]
+    first = np.searchsorted(group, group)
+    kept = np.zeros(len(order), bool)
+    kept[order] = np.arange(len(order)) - first < most
+    return kept
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Detections of one class in falling order of score: the R ranks at which something is hit.
+
+    Precision is best where something is hit, so that the ranks between need no look of their own.
+
+    Attributes:
+        hit: bool (Q, R): whether it is hit at each overlap.
+        owner: int64 (R,): number of the patient.
+        down_to: (R, P): detections of each patient after the rank before, down to this one.
+        lesions: float64 (P,): of each patient.
+    """
+
+    hit: Flags
+    owner: Numbers
+    down_to: sparse.csr_array
+    lesions: Array
+
+
+def _ranked(pool: Pool, hits: Numbers, order: Numbers, label: int) -> _Ranked:
+    hit = hits[:, order] != MISS
+    rows = np.flatnonzero(hit.any(axis=0))
+    row = np.searchsorted(rows, np.arange(len(order)))
+    inside = row < len(rows)
+    owner = pool.owner[order]
+    return _Ranked(
+        hit[:, rows],
+        owner[rows],
+        counted(row[inside], owner[inside], (len(rows), len(pool.subjects))),
+        pool.per_subject(pool.true_owner[pool.true_labels == label]),
+    )
+
+
+def _area(true: Array, ranked: Array, lesions: Array, rule: Rule) -> Array:
+    """Area below precision over recall, (B,).
+
+    Args:
+        true: hits down to each rank that has one, (B, R).
+        ranked: detections down to it, (B, R).
+        lesions: in all, (B,).
+        rule: how the area is taken.
+    """
+    if not true.shape[1]:
+        return np.where(lesions > 0, 0.0, np.nan)
+    recall = true / np.maximum(lesions, 1)[:, None]
+    precision = true / np.maximum(ranked, 1)
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    if rule == ALL_POINTS:
+        area = (np.diff(recall, axis=1, prepend=0) * best).sum(axis=1)
+    else:
+        area = np.array([_sampled(r, b) for r, b in zip(recall, best, strict=True)])
+    return np.where(lesions > 0, area, np.nan)
+
+
+def _sampled(recall: Sequence[float] | Array, best: Array) -> float:
+    """Mean of the precisions at COCO's recalls; 0 where a recall is not reached."""
+    at = np.searchsorted(recall, RECALLS)
+    return float(best[at[at < len(best)]].sum() / len(RECALLS))

@@ -1,0 +1,368 @@
+"""The detections document: what a detector found in the images it was judged on, and the truth.
+
+A training writes it as ``gansynth_detections.json``; ``gansynth detections`` and everything else in
+this package read it. Boxes are ``x1, y1, x2, y2`` in pixels of the image's file, half-open, which
+is how detectors and their files have them (boxes of cases are in array order: see
+``gansynth.core.schema``).
+
+    from gansynth.metrics.detection.record import Detections, Found, Seen, Truth, write_detections
+
+    seen = Seen("0001", subject="p1", shape=(512, 512), truth=Truth(boxes, labels),
+                found=Found(boxes, scores, labels))
+    write_detections(path, Detections("libreyolo", ("lesion",), (seen,), iou_nms=0.5))
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gansynth.runtime.errors import DataFault, did_you_mean
+from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
+
+FILE = "gansynth_detections.json"
+"""Of validation images; other splits have their name in the file's: see ``file_of``."""
+VERSION = 1
+MOST_BYTES = 256 << 20
+"""Of a document: some 5 million detections."""
+SLACK = 1.0
+"""Pixels by which a true box may reach over its image's edge: files round."""
+AGAIN = "write it again with gansynth augment --target yolo"
+
+Array = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is in one image.
+
+    Attributes:
+        boxes: float64 (N, 4): x1, y1, x2, y2 in pixels; none of zero area.
+        labels: int64 (N,): class numbers.
+    """
+
+    boxes: Array
+    labels: Numbers
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in one image.
+
+    Attributes:
+        boxes: float64 (N, 4): x1, y1, x2, y2 in pixels; may reach over the image's edge.
+        scores: float64 (N,), 0 to 1, in any order.
+        labels: int64 (N,): class numbers.
+    """
+
+    boxes: Array
+    scores: Array
+    labels: Numbers
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One image, its truth, and what was found in it.
+
+    Attributes:
+        id: of the image; no two have the same.
+        subject: the patient; None if unknown: then the volume counts as one, or else the image.
+        shape: height and width in pixels.
+        truth: what is there; empty for an image without lesions.
+        found: what the detector says is there, however unsure it is.
+        volume: the volume that the image is a slice of; None if unknown.
+        slice: the slice's number in that volume.
+    """
+
+    id: str
+    subject: str | None
+    shape: tuple[int, int]
+    truth: Truth
+    found: Found
+    volume: str | None = None
+    slice: int | None = None
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What one trained detector found in every image that it is judged on.
+
+    Attributes:
+        detector: its name.
+        names: of the classes, by number.
+        images: every image judged, those without lesions too.
+        iou_nms: overlap above which the less sure of two boxes was dropped; None: no such step.
+        split: which images these are: ``val``, ``test``.
+        confidence: least score that was kept; None if unknown.
+        most_found: boxes kept of one image at most; None if unknown.
+        about: whatever else the writer wants to say, in JSON's types.
+    """
+
+    detector: str
+    names: tuple[str, ...]
+    images: tuple[Seen, ...]
+    iou_nms: float | None
+    split: str = "val"
+    confidence: float | None = None
+    most_found: int | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def file_of(split: str) -> str:
+    """Name of the document of a split: ``gansynth_detections_test.json``."""
+    return FILE if split == "val" else FILE.replace(".json", f"_{split}.json")
+
+
+# -- on disk -------------------------------------------------------------------------------------
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+Line = tuple[float, float, float, float]
+Share = Annotated[float, Field(ge=0, le=1)]
+Whole = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class _Truth(BaseModel):
+    model_config = STRICT
+    boxes: list[Line]
+    labels: list[Whole]
+
+
+class _Found(BaseModel):
+    model_config = STRICT
+    boxes: list[Line]
+    scores: list[Share]
+    labels: list[Whole]
+
+
+class _Seen(BaseModel):
+    model_config = STRICT
+    id: Name
+    subject: Name | None
+    volume: Name | None = None
+    slice: int | None = None
+    shape: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    truth: _Truth
+    found: _Found
+
+
+class _Document(BaseModel):
+    model_config = STRICT
+    version: int
+    detector: Name
+    names: Annotated[list[Name], Field(min_length=1)]
+    iou_nms: Share | None
+    split: Name
+    confidence: Share | None = None
+    most_found: Annotated[int, Field(gt=0)] | None = None
+    about: dict[str, Any] = {}
+    images: Annotated[list[_Seen], Field(min_length=1)]
+
+
+def read_detections(path: str | Path) -> Detections:
+    """Read a detections document.
+
+    Raises:
+        DataFault: missing, too large, not JSON, or nonsense in it: naming file, image and key.
+    """
+    path = Path(path)
+    with reading(path):
+        if path.stat().st_size > MOST_BYTES:
+            raise DataFault(f"{path}: larger than {MOST_BYTES} bytes, expected detections; {AGAIN}")
+        data = path.read_bytes()
+    try:
+        doc = _Document.model_validate_json(data)
+    except ValidationError as error:
+        raise DataFault(f"{path}: {_first(error, data)}; {AGAIN}") from None
+    if doc.version != VERSION:
+        raise DataFault(
+            f"{path}: version is {doc.version}, expected {VERSION}: another version of gansynth "
+            f"wrote it; {AGAIN}"
+        )
+    detections = _typed(doc)
+    for problem in _problems(detections):
+        raise DataFault(f"{path}: {problem}; {AGAIN}")
+    return detections
+
+
+def write_detections(path: str | Path, detections: Detections) -> Path:
+    """Write a detections document, whole or not at all, making its folder if there is none.
+
+    Coordinates are kept to a thousandth of a pixel, scores as they are.
+
+    Raises:
+        DataFault: what ``read_detections`` would refuse: naming image and key.
+        EnvironmentFault: the disk refuses.
+    """
+    path = Path(path)
+    document = _plain(detections)
+    try:
+        data = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise DataFault(f"{path}: {error}: a box or score is NaN or infinite") from None
+    try:
+        typed = _typed(_Document.model_validate_json(data))
+    except ValidationError as error:
+        raise DataFault(f"{path}: not written: {_first(error, data)}") from None
+    for problem in _problems(typed):
+        raise DataFault(f"{path}: not written: {problem}")
+    if len(data) > MOST_BYTES:
+        raise DataFault(f"{path}: not written: {len(data)} bytes, expected {MOST_BYTES} at most")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, data + b"\n")
+    return path
+
+
+def _plain(detections: Detections) -> dict[str, Any]:
+    """The document as JSON's types."""
+    return {
+        "version": VERSION,
+        "detector": detections.detector,
+        "names": list(detections.names),
+        "iou_nms": detections.iou_nms,
+        "split": detections.split,
+        "confidence": detections.confidence,
+        "most_found": detections.most_found,
+        "about": dict(detections.about),
+        "images": [
+            {
+                "id": seen.id,
+                "subject": seen.subject,
+                "volume": seen.volume,
+                "slice": seen.slice,
+                "shape": [int(side) for side in seen.shape],
+                "truth": {"boxes": _pixels(seen.truth.boxes), "labels": seen.truth.labels.tolist()},
+                "found": {
+                    "boxes": _pixels(seen.found.boxes),
+                    "scores": seen.found.scores.tolist(),
+                    "labels": seen.found.labels.tolist(),
+                },
+            }
+            for seen in detections.images
+        ],
+    }
+
+
+def _pixels(boxes: npt.NDArray[np.floating[Any]]) -> list[list[float]]:
+    rounded: list[list[float]] = np.round(boxes.astype(np.float64), 3).reshape(-1, 4).tolist()
+    return rounded
+
+
+def _typed(doc: _Document) -> Detections:
+    def seen(image: _Seen) -> Seen:
+        truth, found = image.truth, image.found
+        return Seen(
+            image.id,
+            image.subject,
+            image.shape,
+            Truth(_boxes(truth.boxes), np.array(truth.labels, np.int64)),
+            Found(
+                _boxes(found.boxes), np.array(found.scores, float), np.array(found.labels, np.int64)
+            ),
+            image.volume,
+            image.slice,
+        )
+
+    return Detections(
+        doc.detector,
+        tuple(doc.names),
+        tuple(map(seen, doc.images)),
+        doc.iou_nms,
+        doc.split,
+        doc.confidence,
+        doc.most_found,
+        doc.about,
+    )
+
+
+def _boxes(lines: list[Line]) -> Array:
+    return np.array(lines, np.float64).reshape(-1, 4)
+
+
+# -- what may be wrong ---------------------------------------------------------------------------
+
+
+def _first(error: ValidationError, data: bytes) -> str:
+    """What pydantic found first: image, key, value, what was expected."""
+    first = error.errors()[0]
+    where = list(first["loc"])
+    if not where:
+        return f"not a detections document: {first['msg']}"
+    image = ""
+    if where[0] == "images" and len(where) > 1:
+        number = int(where[1])
+        entry = json.loads(data)["images"][number]
+        name = entry.get("id") if isinstance(entry, dict) else None
+        image, where = f"image {number if name is None else repr(name)}: ", where[2:]
+    key = ".".join(map(str, where)) or "the entry"
+    if first["type"] == "extra_forbidden":
+        parts: dict[str, type[BaseModel]] = {"truth": _Truth, "found": _Found}
+        model = parts.get(str(where[0]), _Seen if image else _Document)
+        known = model.model_fields
+        hint = did_you_mean(str(where[-1]), known)
+        return f"{image}{key}: unknown key, expected one of {', '.join(known)}.{hint}"
+    if first["type"] == "missing":
+        return f"{image}{key}: missing"
+    return f"{image}{key} is {first['input']!r:.60}: {first['msg']}"
+
+
+def _problems(detections: Detections) -> list[str]:
+    """What types alone do not tell; the first of each image."""
+    found = [problem for seen in detections.images if (problem := _problem(seen, detections))]
+    ids = Counter(seen.id for seen in detections.images)
+    found += [f"image {name!r}: there {n} times, expected once" for name, n in ids.items() if n > 1]
+    places = Counter((s.volume, s.slice) for s in detections.images if s.volume is not None)
+    found += [
+        f"volume {volume!r}: slice {number} is there {n} times, expected once"
+        for (volume, number), n in places.items()
+        if n > 1
+    ]
+    owners: dict[str, str | None] = {}
+    for seen in detections.images:
+        if seen.volume is not None and owners.setdefault(seen.volume, seen.subject) != seen.subject:
+            found.append(
+                f"image {seen.id!r}: subject is {seen.subject!r}, expected that of the other "
+                f"slices of volume {seen.volume!r}, {owners[seen.volume]!r}"
+            )
+    return found
+
+
+def _problem(seen: Seen, detections: Detections) -> str | None:
+    """The first thing wrong with one image."""
+    image = f"image {seen.id!r}"
+    height, width = seen.shape
+    if (seen.volume is None) != (seen.slice is None):
+        return f"{image}: volume is {seen.volume!r} and slice {seen.slice!r}, expected both or none"
+    for name, part in (("truth", seen.truth), ("found", seen.found)):
+        counts = {key: len(values) for key, values in vars(part).items()}
+        if len(set(counts.values())) > 1:
+            return f"{image}: {name} has {counts}, expected as many of each"
+        if part.labels.size and part.labels.max() >= len(detections.names):
+            return (
+                f"{image}: {name}.labels has {part.labels.max()}, expected less than "
+                f"{len(detections.names)}, the number of names"
+            )
+        x1, y1, x2, y2 = part.boxes.T
+        bad = (x2 < x1) | (y2 < y1)
+        expected = "x1 <= x2 and y1 <= y2"
+        if name == "truth":
+            bad |= (x2 == x1) | (y2 == y1) | (np.minimum(x1, y1) < -SLACK)
+            bad |= (x2 > width + SLACK) | (y2 > height + SLACK)
+            expected = f"x1 < x2, y1 < y2 within {width} x {height} pixels"
+        if bad.any():
+            number = int(bad.argmax())
+            return (
+                f"{image}: {name}.boxes.{number} is {part.boxes[number].tolist()}, "
+                f"expected {expected}"
+            )
+    return None

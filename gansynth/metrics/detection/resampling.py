@@ -1,0 +1,82 @@
+"""Bootstrap over patients: how far a number would move with other patients of the same kind.
+
+Slices of one patient resemble each other, so that drawing slices would promise too much. A resample
+is said by how often it has each patient; every number here can be computed under such weights.
+The arms of a comparison share their resamples, which makes their differences paired ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from gansynth.metrics.detection.record import Array, Numbers
+
+LEVEL = 0.95
+FEW = 10
+"""Fewer patients than this make no trustworthy interval."""
+AT_ONCE = 250
+"""Resamples computed at once: bounds memory."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number of all patients, and where the middle 95 % of its resamples lie; nan: undefined."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """Value and interval, None where undefined."""
+        return {name: None if np.isnan(v) else float(v) for name, v in vars(self).items()}
+
+
+def resamples(subjects: int, times: int, rng: np.random.Generator) -> Array:
+    """float64 (times, subjects): how often each resample has each patient; rows sum to subjects."""
+    return rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=times).astype(np.float64)
+
+
+def everyone(subjects: int) -> Array:
+    """float64 (1, subjects): the patients as they are."""
+    return np.ones((1, subjects))
+
+
+def chunks(weights: Array) -> Iterator[Array]:
+    """The resamples, some at a time."""
+    yield from (weights[first : first + AT_ONCE] for first in range(0, len(weights), AT_ONCE))
+
+
+def estimate(measure: Callable[[Array], Array], weights: Array) -> Estimate:
+    """A number with its interval.
+
+    Args:
+        measure: weights (B, P) to values (B,), nan where undefined.
+        weights: of resamples; none (0, P) leaves the interval undefined.
+    """
+    value = float(measure(everyone(weights.shape[1]))[0])
+    return with_interval(value, [measure(part) for part in chunks(weights)])
+
+
+def with_interval(value: float, resampled: list[Array], level: float = LEVEL) -> Estimate:
+    """A number and its percentile interval; resamples where it is undefined are left out."""
+    values = np.concatenate([np.empty(0), *resampled])
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Estimate(value, np.nan, np.nan)
+    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
+    return Estimate(value, float(low), float(high))
+
+
+def counted(rows: Numbers, subjects: Numbers, shape: tuple[int, int]) -> sparse.csr_array:
+    """How many there are of each row and patient; a product with weights counts resamples."""
+    return sparse.csr_array((np.ones(len(rows)), (rows, subjects)), shape=shape)
+
+
+def ratio(above: Array, below: Array) -> Array:
+    """A quotient; nan where nothing is below."""
+    share: Array = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    return share

@@ -1,0 +1,172 @@
+"""A measured comparison as text: the paper's table, equal false positives, volumes, classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Row = tuple[str, ...]
+
+RECIPE = "han2019-cpggan"
+"""Whose report has the paper's table."""
+PAPER_NOTE = (
+    "Han et al. (2019), Table 1: YOLOv3 on T1c slices of 36 other patients (947 slices, 3094 "
+    "boxes), one training each, no intervals. Their data are not public: not comparable."
+)
+NONE = "–"
+
+
+def paper_arms() -> list[dict[str, Any]]:
+    """Table 1 of Han et al. (2019), from the recipe's file, as arms of ``main_table``."""
+    from gansynth.fitting.recipe import find_recipe
+
+    arms = []
+    for name, figures in find_recipe(RECIPE).spec.reports["yolov3"].items():
+        at = {"0.5": tuple(figures[1:3]), "0.25": tuple(figures[3:])}
+        arms.append({"name": f"Han 2019, {name}", "map": figures[0], "at": at})
+    return arms
+
+
+def number(found: Mapping[str, float | None] | float | None, digits: int = 3) -> str:
+    """A number with its interval, ``0.510 [0.480, 0.547]``; a dash where it is undefined."""
+    if not isinstance(found, Mapping):
+        return NONE if found is None else f"{found:.{digits}f}"
+    value, low, high = found["value"], found["low"], found["high"]
+    if value is None:
+        return NONE
+    if low is None or high is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def heading(doc: Mapping[str, Any]) -> str:
+    """What was measured on, in one sentence."""
+    intervals = (
+        f"95 % intervals from {doc['resamples']} resamples of {doc['unit']}"
+        if doc["resamples"]
+        else "no intervals"
+    )
+    known = doc["patients"]
+    people = "patients unknown" if known is None else f"{known} patients"
+    people += f", {doc['units']} volumes" if doc["unit"] == "volumes" else ""
+    return (
+        f"{people}, {doc['slices']} slices ({doc['slices_without_lesions']} "
+        f"without lesions), {doc['lesions']} boxes ({doc['split']}); detections of confidence >= "
+        f"{doc['confidence']:g}; {intervals}."
+    )
+
+
+def main_table(doc: Mapping[str, Any], *, paper: bool = False) -> list[Row]:
+    """The paper's table: mAP, and sensitivity and false positives per slice at each overlap.
+
+    Args:
+        doc: of ``measure_arms``.
+        paper: add what the paper has.
+    """
+    ious = [f"{iou:g}" for iou in doc["ious"]]
+    head = ["", "mAP", *_per_overlap(ious), "mAP .5:.95"]
+    rows = [tuple(head)]
+    for arm in doc["arms"]:
+        row = [arm["name"], number(arm["map"])]
+        for iou in ious:
+            at = arm["at"][iou]
+            row += [number(at["sensitivity"]), number(at["fps_per_slice"], 2)]
+        rows.append((*row, number(arm["map_coco"])))
+    for known in paper_arms() if paper else ():
+        row = [known["name"], number(known["map"], 2)]
+        for iou in ious:
+            sensitivity, fps = known["at"].get(iou, (None, None))
+            row += [number(sensitivity, 2), number(fps, 2)]
+        rows.append((*row, NONE))
+    return rows
+
+
+def _per_overlap(ious: Sequence[str]) -> Iterator[str]:
+    for iou in ious:
+        yield from (f"sensitivity, IoU >= {iou}", f"FPs/slice, IoU >= {iou}")
+
+
+def froc_table(doc: Mapping[str, Any]) -> list[Row]:
+    """Sensitivity at fixed numbers of false positives per slice; ``*``: beyond the curve's end."""
+    rates = next(iter(doc["arms"][0]["at"].values()))["froc"]["rates"]
+    rows: list[Row] = [("", "IoU", *(f"{rate:g} FPs" for rate in rates), "FROC score", "ends at")]
+    for arm in doc["arms"]:
+        for iou, at in arm["at"].items():
+            curve = at["froc"]
+            cells = [
+                number(found) + ("*" if rate > curve["end"] else "")
+                for rate, found in zip(rates, curve["sensitivity"], strict=True)
+            ]
+            score, end = number(at["froc_score"]), f"{curve['end']:.2f} FPs"
+            rows.append((arm["name"], f">= {iou}", *cells, score, end))
+    return rows
+
+
+def class_table(doc: Mapping[str, Any]) -> list[Row]:
+    """Average precision, and sensitivity and false positives per slice, of every class."""
+    ious = [f"{iou:g}" for iou in doc["ious"]]
+    rows: list[Row] = [("", "class", "boxes", "AP", *_per_overlap(ious))]
+    for arm in doc["arms"]:
+        for of in arm["classes"]:
+            row = [arm["name"], of["name"], str(of["lesions"]), number(of["ap"])]
+            for iou in ious:
+                at = of["at"][iou]
+                row += [number(at["sensitivity"]), number(at["fps_per_slice"], 2)]
+            rows.append(tuple(row))
+    return rows
+
+
+def volume_table(doc: Mapping[str, Any]) -> list[Row] | str:
+    """Lesions of volumes, all and by thirds of size; in words why there are none."""
+    if "unavailable" in doc["arms"][0]["volumes"]:
+        return f"not available: {doc['arms'][0]['volumes']['unavailable']}"
+    rows: list[Row] = [
+        ("", "IoU", "lesions", "found", "smallest third", "middle", "largest", "FPs/volume")
+    ]
+    for arm in doc["arms"]:
+        for iou, found in arm["volumes"].items():
+            sizes = (found["by_size"].get(k) for k in ("small", "medium", "large"))
+            rows.append(
+                (
+                    arm["name"],
+                    f">= {iou}",
+                    str(found["lesions"]),
+                    number(found["sensitivity"]),
+                    *(number(size and size["sensitivity"]) for size in sizes),
+                    number(found["fps_per_volume"], 2),
+                )
+            )
+    return rows
+
+
+def verdicts(doc: Mapping[str, Any]) -> list[str]:
+    """A sentence for each comparison at equal false positives."""
+    return [f"IoU >= {found['iou']:g}: {found['verdict']}" for found in doc["equal_fps"]]
+
+
+def markdown(doc: Mapping[str, Any], *, paper: bool = False) -> str:
+    """The whole comparison as a page.
+
+    Args:
+        doc: of ``measure_arms``.
+        paper: add what the paper has.
+    """
+    parts = ["# Detections", heading(doc), *(f"Warning: {text}." for text in doc["warnings"])]
+    parts.append(_table(main_table(doc, paper=paper)))
+    parts += [PAPER_NOTE] if paper else []
+    parts += ["mAP: mean over classes of the area below precision over recall, IoU >= 0.5."]
+    if doc["equal_fps"]:
+        lines = "\n".join(f"- {line}" for line in verdicts(doc))
+        parts += ["## At equal false positives", lines]
+    parts += ["## FROC", "Sensitivity; *: beyond the curve's end.", _table(froc_table(doc))]
+    volumes = volume_table(doc)
+    parts += ["## Lesions in three dimensions"]
+    parts.append(volumes if isinstance(volumes, str) else _table(volumes))
+    if len(doc["classes"]) > 1:
+        parts += ["## Classes", _table(class_table(doc))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])

@@ -1,0 +1,196 @@
+"""Lesions in three dimensions, from boxes of slices.
+
+True boxes of one class in consecutive slices of a volume (slice numbers that differ by one) are the
+same lesion if they share at least ``SHARED`` of the smaller one's area; so are all that are linked
+through others. A lesion is found if at least so many of its boxes are hit (``match`` at an overlap,
+detections of at least a confidence). False positives are linked among themselves by the same rule
+and count as one; they are divided by the number of all volumes, those without lesions too.
+
+Two lesions that touch in some slice become one, and one that a slice lacks a box of becomes two.
+These numbers are not the sensitivities of slices: a lesion of many slices is easier to find.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from gansynth.metrics.detection.free_response import CONFIDENCE
+from gansynth.metrics.detection.matching import MISS, Flags, Pool, areas, intersections
+from gansynth.metrics.detection.record import Array, Detections, Numbers
+from gansynth.metrics.detection.resampling import Estimate, estimate, ratio
+
+SHARED = 0.5
+THIRDS = ("small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where images lie in volumes.
+
+    Attributes:
+        volume: int64 (I,): number of each image's volume; V of them.
+        slice: int64 (I,): its slice's number there.
+        subject: int64 (V,): number of each volume's patient.
+    """
+
+    volume: Numbers
+    slice: Numbers
+    subject: Numbers
+
+
+def places(detections: Detections, pool: Pool) -> Places | str:
+    """Where images lie in volumes, or in words why that is not known."""
+    images = detections.images
+    unknown = sum(seen.volume is None for seen in images)
+    if unknown:
+        return f"{unknown} of {len(images)} images do not say of which volume they are a slice"
+    names = {name: n for n, name in enumerate(dict.fromkeys(str(s.volume) for s in images))}
+    volume = np.array([names[str(seen.volume)] for seen in images])
+    subject = np.zeros(len(names), np.int64)
+    subject[volume] = pool.subject
+    return Places(volume, np.array([int(s.slice or 0) for s in images]), subject)
+
+
+def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Numbers:
+    """Number of the object that each of N boxes is a part of, (N,), from 0.
+
+    Args:
+        boxes: (N, 4).
+        labels: (N,): boxes of different labels are different objects.
+        volume: (N,): so are those of different volumes.
+        level: (N,): slice numbers.
+    """
+    stacks: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    for place, key in enumerate(zip(volume.tolist(), labels.tolist(), level.tolist(), strict=True)):
+        stacks[key].append(place)
+    pairs = [np.empty((2, 0), np.int64)]
+    for (of, label, number), here in stacks.items():
+        above = stacks.get((of, label, number + 1))
+        if above:
+            shared = intersections(boxes[here], boxes[above])
+            least = np.minimum(areas(boxes[here])[:, None], areas(boxes[above])[None])
+            row, column = np.nonzero((shared > 0) & (shared >= SHARED * least))
+            pairs.append(np.stack([np.array(here)[row], np.array(above)[column]]))
+    if not len(boxes):
+        return np.zeros(0, np.int64)
+    first, second = np.concatenate(pairs, axis=1)
+    shape = (len(boxes), len(boxes))
+    graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=shape)
+    numbers: Numbers = connected_components(graph, directed=False)[1].astype(np.int64)
+    return numbers
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """Lesions of volumes, and what of them was found at one overlap and confidence.
+
+    Attributes:
+        pool: detections and true boxes.
+        places: where images lie.
+        hits: (N,), one row of ``match``.
+        confidence: least score.
+        least: how many boxes of a lesion must be hit.
+    """
+
+    pool: Pool
+    places: Places
+    hits: Numbers
+    confidence: float = CONFIDENCE
+    least: int = 1
+
+    @cached_property
+    def lesion(self) -> Numbers:
+        """(T,): the lesion that each true box is a part of; L of them."""
+        pool, at = self.pool, self.pool.true_image
+        where = self.places.volume[at], self.places.slice[at]
+        return linked(pool.true_boxes, pool.true_labels, *where)
+
+    @cached_property
+    def size(self) -> Array:
+        """(L,): area of all boxes of each lesion, in pixels."""
+        return np.bincount(self.lesion, areas(self.pool.true_boxes)).astype(np.float64)
+
+    @cached_property
+    def owner(self) -> Numbers:
+        """(L,): number of each lesion's patient."""
+        owner = np.zeros(len(self.size), np.int64)
+        owner[self.lesion] = self.pool.true_owner
+        return owner
+
+    @cached_property
+    def third(self) -> Numbers:
+        """(L,): 0 for the smallest third of the lesions, 1, 2 for the largest."""
+        edges = np.quantile(self.size, (1 / 3, 2 / 3))
+        third: Numbers = np.searchsorted(edges, self.size).astype(np.int64)
+        return third
+
+    @cached_property
+    def found(self) -> Flags:
+        """(L,): whether enough boxes of a lesion are hit."""
+        sure = (self.hits != MISS) & (self.pool.scores >= self.confidence)
+        parts = np.bincount(self.lesion[self.hits[sure]], minlength=len(self.size))
+        return parts >= self.least
+
+    @cached_property
+    def false(self) -> Numbers:
+        """Number of the patient of each linked false positive."""
+        pool = self.pool
+        wrong = np.flatnonzero((self.hits == MISS) & (pool.scores >= self.confidence))
+        at = pool.image[wrong]
+        where = self.places.volume[at], self.places.slice[at]
+        number = linked(pool.boxes[wrong], pool.labels[wrong], *where)
+        return pool.owner[wrong[np.unique(number, return_index=True)[1]]]
+
+    def sensitivity(self, weights: Array, chosen: Flags | None = None) -> Array:
+        """Share of lesions found under weights of patients (B, P): (B,)."""
+        there = np.ones(len(self.size), bool) if chosen is None else chosen
+        found = weights @ self.pool.per_subject(self.owner[there & self.found])
+        return ratio(found, weights @ self.pool.per_subject(self.owner[there]))
+
+    def false_positives(self, weights: Array) -> Array:
+        """Linked false positives per volume under weights of patients (B, P): (B,)."""
+        false = weights @ self.pool.per_subject(self.false)
+        return ratio(false, weights @ self.pool.per_subject(self.places.subject))
+
+    def thirds(self) -> Iterator[tuple[str, Flags]]:
+        """The lesions of each third of sizes that has any."""
+        for number, name in enumerate(THIRDS):
+            chosen = self.third == number
+            if chosen.any():
+                yield name, chosen
+
+    def measure(self, weights: Array) -> dict[str, Any]:
+        """Everything, with intervals over resamples (B, P), in JSON's types."""
+
+        def of(chosen: Flags | None) -> Estimate:
+            return estimate(lambda w: self.sensitivity(w, chosen), weights)
+
+        return {
+            "volumes": len(self.places.subject),
+            "lesions": len(self.size),
+            "boxes_to_be_hit": self.least,
+            "sensitivity": of(None).to_json(),
+            "fps_per_volume": estimate(self.false_positives, weights).to_json(),
+            "by_size": {
+                name: {
+                    "lesions": int(chosen.sum()),
+                    "pixels": _range(self.size[chosen]),
+                    "sensitivity": of(chosen).to_json(),
+                }
+                for name, chosen in self.thirds()
+            }
+            if len(self.size)
+            else {},
+        }
+
+
+def _range(values: Array) -> Sequence[float]:
+    return [float(values.min()), float(values.max())]

@@ -1,0 +1,154 @@
+"""A small network that looks at pictures: as it begins, or trained on the fold's own images.
+
+Nothing is downloaded. Networks of photographs see little of what matters in scans; one with random
+weights is a fair, if coarse, judge (Naeem et al. 2020, arXiv:2002.09797, sec. 4), and one trained
+without labels on images of the domain orders generators as people do (Morozov et al. 2021,
+ICLR, "On self-supervised image representations for GAN evaluation"). Training is SimCLR's (Chen et
+al. 2020, arXiv:2002.05709): two views of a picture are to be found among those of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gansynth.runtime.devices import seeded
+from gansynth.runtime.progress import NullReporter, Reporter
+
+WIDTHS = (16, 32, 48)
+"""Channels at full, half and a quarter of a picture's resolution."""
+NUMBERS = sum(WIDTHS)
+"""Features of a picture."""
+CROP = 64
+"""Edge in pixels of the largest views that are trained on."""
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """How it is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: pictures a step.
+        lr: AdamW's rate, decayed to 0 by a cosine.
+        temperature: of the softmax over pictures (Chen et al. 2020, eq. 1).
+        seed: seeds weights and views.
+    """
+
+    steps: int = 300
+    batch_size: int = 48
+    lr: float = 2e-3
+    temperature: float = 0.2
+    seed: int = 0
+
+
+class Encoder(nn.Module):
+    """Pictures (B, C, H, W) of any size in, features (B, NUMBERS) out: of texture and of form.
+
+    Args:
+        channels: of the pictures.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, 2 if n else 1, 1)
+            for n, (a, b) in enumerate(pairwise((channels, *WIDTHS)))
+        )
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, 2**0.5)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Mean features of every layer over a picture: the first ones see grain, the last form."""
+        x, found = pictures, []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            found.append(x.mean((2, 3)))
+        return torch.cat(found, 1)
+
+
+def make_encoder(channels: int, seed: int = 0) -> Encoder:
+    """One with fresh weights; torch's random state stays."""
+    with seeded(seed):
+        return Encoder(channels).eval()
+
+
+def train_encoder(
+    pictures: Sequence[Tensor],
+    options: EncoderOptions | None = None,
+    *,
+    device: torch.device | None = None,
+    reporter: Reporter | None = None,
+) -> Encoder:
+    """Train one on pictures, without labels.
+
+    Args:
+        pictures: float32 (N, C, H, W) on the CPU, of one size in each tensor; intensities about 0
+            to 1.
+        options: see there.
+        device: where to train; the CPU if None.
+        reporter: shows progress.
+    """
+    o, device = options or EncoderOptions(), device or torch.device("cpu")
+    encoder = make_encoder(pictures[0].shape[1], o.seed).to(device).train()
+    with seeded(o.seed):
+        head = nn.Sequential(nn.Linear(NUMBERS, NUMBERS), nn.ReLU(), nn.Linear(NUMBERS, 32))
+    head.to(device)
+    learnt = [*encoder.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(learnt, lr=o.lr, weight_decay=1e-4)
+    shares = np.array([len(p) for p in pictures]) / sum(len(p) for p in pictures)
+    with (reporter or NullReporter()).task(o.steps, "features") as bar:
+        for step in range(o.steps):
+            rng = np.random.default_rng((o.seed, step))
+            source = pictures[int(rng.choice(len(pictures), p=shares))]
+            chosen = rng.choice(len(source), min(o.batch_size, len(source)), replace=False)
+            batch = source[torch.from_numpy(chosen)]
+            views = torch.cat([_view(batch, rng), _view(batch, rng)]).to(device)
+            loss = contrast(head(encoder(views)), o.temperature)
+            for group in optimizer.param_groups:
+                group["lr"] = o.lr * (1 + np.cos(np.pi * step / o.steps)) / 2
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            bar.advance(1, loss=float(loss.detach()))
+    return encoder.eval()
+
+
+def contrast(views: Tensor, temperature: float) -> Tensor:
+    """NT-Xent (Chen et al. 2020, eq. 1): rows ``i`` and ``i + B`` are two views of one picture.
+
+    Args:
+        views: (2 B, K).
+        temperature: of the softmax.
+    """
+    unit = F.normalize(views, dim=1)
+    alike = unit @ unit.T / temperature
+    alike.fill_diagonal_(float("-inf"))
+    count = len(views) // 2
+    partner = torch.arange(2 * count, device=views.device).roll(count)
+    return F.cross_entropy(alike, partner)
+
+
+def _view(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """A random part of each picture, perhaps mirrored, with other brightness and contrast.
+
+    Neither blur nor noise: what tells synthetic from real is not to be unlearnt.
+    """
+    count, channels, *size = pictures.shape
+    edges = [min(CROP, max(1, round(0.75 * n))) for n in size]
+    out = torch.empty((count, channels, *edges))
+    for n in range(count):
+        top, left = (int(rng.integers(s - e + 1)) for s, e in zip(size, edges, strict=True))
+        part = pictures[n, :, top : top + edges[0], left : left + edges[1]]
+        out[n] = part.flip(-1) if rng.random() < 0.5 else part
+    shape = (count, channels, 1, 1)
+    scale = torch.from_numpy(rng.uniform(0.8, 1.2, shape).astype(np.float32))
+    shift = torch.from_numpy(rng.uniform(-0.1, 0.1, shape).astype(np.float32))
+    return out * scale + shift

@@ -1,0 +1,219 @@
+"""A figure of an evaluation: a value with its interval, and what real people would have got."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.metrics.stats.bounds import ANY, within
+from gansynth.runtime.errors import DataFault
+
+Better = Literal["lower", "higher", "real", "half"]
+"""What is wished for: little, much, what real people have, or no more than chance (0.5)."""
+Finding = Literal["like real", "unlike real", "unclear"]
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+LEVEL = 0.05
+"""Share of intervals that may miss what they are to hold."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a metric says of samples, with other real people as the scale.
+
+    Attributes:
+        metric: its registered name.
+        name: which of its figures.
+        title: of the metric, for people.
+        what: what the number is, in words, with its unit.
+        better: what is wished for.
+        value: of samples against real people.
+        low: lower end of its 95 % interval; None where it is not known.
+        high: upper end.
+        real: the same of other real people against the same real people.
+        real_low: between this and ``real_high`` 95 % of such comparisons of real people lie.
+        real_high: see there.
+        difference: ``value - real``; None where a test has a p instead.
+        difference_low: lower end of its 95 % interval.
+        difference_high: upper end.
+        p: of a test, whether samples are like real people at all; None of other figures.
+        images: compared on each side.
+        splits: of the real people in two, over which figures are means.
+        note: what else must be known.
+    """
+
+    metric: str
+    name: str
+    title: str
+    what: str
+    better: Better
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    real: float | None = None
+    real_low: float | None = None
+    real_high: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p: float | None = None
+    images: int = 0
+    splits: int = 0
+    note: str = ""
+
+    @property
+    def finding(self) -> Finding:
+        """Whether samples are told from real people by it.
+
+        ``like real``: the value lies among those of real people. ``unlike real``: it does not, and
+        the interval of the difference leaves zero out (of a test: p is below 0.05).
+        """
+        if self.p is not None:
+            return "unlike real" if self.p < LEVEL else "like real"
+        if self.value is None or self.real_low is None or self.real_high is None:
+            return "unclear"
+        low, high = self.real_low, self.real_high
+        beyond = {
+            "lower": self.value > high,
+            "higher": self.value < low,
+            "real": not low <= self.value <= high,
+            "half": abs(self.value - 0.5) > max(abs(low - 0.5), abs(high - 0.5)),
+        }[self.better]
+        if not beyond:
+            return "like real"
+        ends = self.difference_low, self.difference_high
+        if ends[0] is None or ends[1] is None or ends[0] <= 0 <= ends[1]:
+            return "unclear"
+        return "unlike real"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document; numbers that are not finite are null."""
+        told = {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return {**told, "finding": self.finding}
+
+
+def _finite(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Split:
+    """One comparison: as many images of the samples and of two halves of the real people.
+
+    Attributes:
+        samples: numbers of samples.
+        other: numbers of real images of the one half, which stand in the samples' place.
+        real: numbers of real images of the other half, which both are held against.
+    """
+
+    samples: Indices
+    other: Indices
+    real: Indices
+
+
+def halves(
+    drawn_of: Sequence[str], people: Sequence[str], count: int, rng: np.random.Generator
+) -> Iterator[Split]:
+    """Deal real people out in two halves, again and again, with half of the samples beside them.
+
+    Args:
+        drawn_of: for each sample whose case it was drawn of; a name of its own where of none.
+        people: whose each real image is.
+        count: how many splits.
+        rng: deals.
+
+    Raises:
+        DataFault: fewer than two people, or fewer than four samples.
+    """
+    if len(set(people)) < 2 or len(drawn_of) < 4:
+        raise DataFault(
+            f"{len(set(people))} real people and {len(drawn_of)} samples, expected at least 2 and "
+            "4: intervals and the real scale come of halves of each; draw more with -n, or take "
+            "more cases"
+        )
+    for _ in range(count):
+        one, other = _dealt(people, rng)
+        some, _ = _dealt(drawn_of, rng)
+        size = min(len(one), len(other), len(some))
+        yield Split(*(np.sort(side[:size]) for side in (some, one, other)))
+
+
+def _dealt(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
+    """Numbers of two halves that share no owner, each in random order.
+
+    Of a single owner, or where one has more than half, they are dealt out all the same.
+    """
+    names = np.array(owners)
+    found, whose = np.unique(names, return_inverse=True)
+    order = rng.permutation(len(found))
+    rank = np.empty(len(found), np.int64)
+    rank[order] = np.arange(len(found))
+    counts = np.bincount(whose)[order]
+    ends = np.cumsum(counts)
+    first = int(np.searchsorted(ends, ends[-1] / 2)) + 1
+    first = min(max(1, first), max(1, len(found) - 1))
+    inside = rank[whose] < first
+    if inside.all():  # one owner alone
+        inside = rng.permutation(len(owners)) < len(owners) // 2
+    numbers = np.arange(len(owners))
+    return rng.permutation(numbers[inside]), rng.permutation(numbers[~inside])
+
+
+def summarised(
+    values: Sequence[Mapping[str, float]],
+    reals: Sequence[Mapping[str, float]],
+    people: int,
+    bounds: Mapping[str, tuple[float, float]],
+) -> dict[str, dict[str, float | None]]:
+    """Means over splits, with intervals.
+
+    A split leaves half of the samples and half of the people out, so figures of splits scatter
+    about their mean as the mean scatters about the truth: the delete-half jackknife (Shao & Wu
+    1989, Ann. Stat. 17:1176). What few people there are is heeded by Student's t.
+
+    Args:
+        values: figures of samples, one mapping a split.
+        reals: those of other real people in their place.
+        people: that were dealt out.
+        bounds: what each can be; intervals stay within (``gansynth.metrics.stats.bounds``).
+
+    Returns:
+        Name -> the numbers of ``Figure`` by their names there.
+    """
+    from scipy.stats import t
+
+    reach = float(t.ppf(1 - LEVEL / 2, max(1, people - 1)))
+    found: dict[str, dict[str, float | None]] = {}
+    for name in values[0]:
+        mine = np.array([v.get(name, np.nan) for v in values], np.float64)
+        real = np.array([r.get(name, np.nan) for r in reals], np.float64)
+        apart = mine - real
+        numbers = {
+            **_about(mine, reach, "value", "low", "high", bounds[name]),
+            **_about(apart, reach, "difference", "difference_low", "difference_high", ANY),
+        }
+        known = real[np.isfinite(real)]
+        if known.size:
+            low, high = np.percentile(known, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
+            numbers |= {"real": float(known.mean()), "real_low": float(low)}
+            numbers |= {"real_high": float(high)}
+        found[name] = numbers
+    return found
+
+
+def _about(
+    found: Floats, reach: float, mean: str, low: str, high: str, bounds: tuple[float, float]
+) -> dict[str, float | None]:
+    """Mean and interval of what is finite, by their names; None where nothing is."""
+    known = found[np.isfinite(found)]
+    if known.size < 2:
+        return dict.fromkeys((mean, low, high), None)
+    middle, away = float(known.mean()), reach * float(known.std(ddof=1))
+    ends = within(middle, middle - away, middle + away, bounds)
+    return {mean: middle, low: ends[0], high: ends[1]}

@@ -1,0 +1,294 @@
+"""Faithfulness: does a sample show what its label says?
+
+A small segmenter is trained on the fold's real training cases and asked to find the labels of
+synthetic samples. Its Dice there, beside its Dice on real held-out cases, tells how far a sample
+agrees with its own label; beside its Dice against *another* sample's label, how much of that is
+more than everything lying in the same place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gansynth.core.generator import Batch, Stage
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.nn.networks.blocks import strides_for
+from gansynth.runtime.devices import autocast, native_bf16, seeded
+from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.training.loop import Batches
+
+Pair = tuple[FloatArray, LabelArray]
+
+
+@dataclass(frozen=True)
+class SegmenterOptions:
+    """The judge: a small U-Net; enough to find what is there, quick enough for two cores.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: real cases a step.
+        width: features at full resolution.
+        levels: resolutions.
+        lr: AdamW's peak rate, decayed to 0 (polynomial, power 0.9).
+        seed: seeds weights, batches and augmentation.
+    """
+
+    steps: int = 400
+    batch_size: int = 2
+    width: int = 12
+    levels: int = 4
+    lr: float = 3e-3
+    seed: int = 0
+
+
+class Segmenter:
+    """A trained judge for one schema.
+
+    Args:
+        net: (B, C, ...) images -> (B, K, ...) logits over ``values``.
+        values: label values in channel order, background first.
+        device: where it runs.
+    """
+
+    def __init__(self, net: nn.Module, values: Sequence[int], device: torch.device) -> None:
+        self.net = net.eval()
+        self.values = tuple(values)
+        self.device = device
+
+    @torch.no_grad()
+    def predict(self, image: FloatArray) -> LabelArray:
+        """Labels int16 (D, H, W) or (H, W) of one image (C, ...)."""
+        chosen = self._logits(image).argmax(1)[0].cpu().numpy()
+        predicted: LabelArray = np.array(self.values, np.int16)[chosen]
+        return predicted
+
+    def save(self, path: Path) -> None:
+        """Write its weights as safetensors, for ``load_segmenter``."""
+        from safetensors.torch import save_model
+
+        save_model(self.net, str(path))
+
+    @torch.no_grad()
+    def shares(self, image: FloatArray) -> FloatArray:
+        """Of each of ``values`` the share, 0 to 1, in each voxel: float32 (K, ...)."""
+        shares: FloatArray = self._logits(image).float().softmax(1)[0].cpu().numpy()
+        return shares
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """What makes logits of features."""
+        inner: Any = self.net
+        found: nn.Module = inner.net.decoder.seg_layers[-1]
+        return found
+
+    def _logits(self, image: FloatArray) -> Tensor:
+        with autocast(self.device, native_bf16(self.device)):
+            logits: Tensor = self.net(torch.tensor(image)[None].to(self.device))
+        return logits
+
+
+def train_segmenter(
+    batches: Batches,
+    schema: Schema,
+    size: Sequence[int],
+    options: SegmenterOptions,
+    *,
+    device: torch.device | None = None,
+    reporter: Reporter | None = None,
+) -> Segmenter:
+    """Train the judge on real cases, with flips and intensity augmentation.
+
+    Args:
+        batches: real training cases keyed by step, as for ``training.train``.
+        schema: of the generator's space.
+        size: spatial size in voxels.
+        options: see ``SegmenterOptions``.
+        device: where to train; the CPU if None.
+        reporter: shows progress.
+    """
+    device = device or torch.device("cpu")
+    values = tuple(v for v in schema.label_values if v != OUTSIDE)
+    with seeded(options.seed):
+        net = _unet(schema, size, len(values), options).to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=1e-2)
+    bf16 = native_bf16(device)
+    with (reporter or NullReporter()).task(options.steps, "segmenter") as bar:
+        for step in range(options.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * (1 - step / options.steps) ** 0.9
+            rng = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+            image, target = _augment(batches(step, Stage(), range(options.batch_size)), values, rng)
+            with autocast(device, bf16):
+                logits = net(image.to(device))
+            loss = _dice_and_entropy(logits.float(), target.to(device), len(values))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            bar.advance(1, loss=float(loss.detach()))
+    return Segmenter(net, values, device)
+
+
+def load_segmenter(
+    path: Path,
+    schema: Schema,
+    size: Sequence[int],
+    options: SegmenterOptions,
+    device: torch.device | None = None,
+) -> Segmenter:
+    """A judge that was trained before.
+
+    Args:
+        path: its weights, as ``Segmenter.save`` wrote them.
+        schema: it was trained for.
+        size: spatial size in voxels that it was trained with.
+        options: it was trained with.
+        device: where it is to run; the CPU if None.
+
+    Raises:
+        ValueError: the weights are of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    device = device or torch.device("cpu")
+    values = tuple(v for v in schema.label_values if v != OUTSIDE)
+    with torch.random.fork_rng(devices=[]):
+        net = _unet(schema, size, len(values), options)
+    try:
+        load_model(net, str(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+    return Segmenter(net.to(device), values, device)
+
+
+def _unet(
+    schema: Schema, size: Sequence[int], classes: int, options: SegmenterOptions
+) -> nn.Module:
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    ndim = schema.ndim
+    strides = [(1,) * ndim, *strides_for(size, schema.spacing, options.levels)]
+    levels = len(strides)
+    net: nn.Module = PlainConvUNet(
+        input_channels=len(schema.channels),
+        n_stages=levels,
+        features_per_stage=[options.width * 2**i for i in range(levels)],
+        conv_op=nn.Conv3d if ndim == 3 else nn.Conv2d,
+        kernel_sizes=3,
+        strides=strides,
+        n_conv_per_stage=1,
+        num_classes=classes,
+        n_conv_per_stage_decoder=1,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d if ndim == 3 else nn.InstanceNorm2d,
+        norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    )
+    return _Padded(net, [math.prod(axis) for axis in zip(*strides, strict=True)])
+
+
+class _Padded(nn.Module):
+    """A network whose strides must divide the size, made to take any."""
+
+    def __init__(self, net: nn.Module, divisors: Sequence[int]) -> None:
+        super().__init__()
+        self.net = net
+        self.divisors = tuple(divisors)
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = image.shape[2:]
+        after = [-n % d for n, d in zip(size, self.divisors, strict=True)]
+        pads = [p for n in reversed(after) for p in (0, n)]
+        logits: Tensor = self.net(F.pad(image, pads, mode="replicate") if any(after) else image)
+        for axis, n in enumerate(size, 2):
+            logits = logits.narrow(axis, 0, n)
+        return logits
+
+
+def _augment(batch: Batch, values: Sequence[int], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random flips, contrast, brightness and noise; target indices (B, ...) into ``values``."""
+    assert batch.labels is not None
+    image, labels = batch.image, batch.labels
+    axes = [a for a in range(2, image.ndim) if float(torch.rand((), generator=rng)) < 0.5]
+    image, labels = image.flip(axes), labels.flip([a - 1 for a in axes])
+    shape = (*image.shape[:2], *[1] * (image.ndim - 2))
+    contrast = 1 + 0.2 * (torch.rand(shape, generator=rng) - 0.5)
+    brightness = 0.4 * (torch.rand(shape, generator=rng) - 0.5)
+    noise = 0.1 * float(torch.rand((), generator=rng)) * torch.randn(image.shape, generator=rng)
+    target = torch.zeros_like(labels)
+    for index, value in enumerate(values):
+        target[labels == value] = index
+    return image * contrast + brightness + noise, target
+
+
+def _dice_and_entropy(logits: Tensor, target: Tensor, classes: int) -> Tensor:
+    entropy = F.cross_entropy(logits, target)
+    share = logits.softmax(1)[:, 1:]
+    truth = torch.stack([target == c for c in range(1, classes)], 1).float()
+    axes = (0, *range(2, logits.ndim))
+    overlap = 2 * (share * truth).sum(axes) + 1
+    return entropy + 1 - (overlap / (share.sum(axes) + truth.sum(axes) + 1)).mean()
+
+
+def mean_dice(predicted: LabelArray, truth: LabelArray, classes: Sequence[int]) -> float:
+    """Mean Dice over the classes present in either; NaN if none is."""
+    scores = []
+    for value in classes:
+        a, b = predicted == value, truth == value
+        total = int(a.sum()) + int(b.sum())
+        if total:
+            scores.append(2 * int((a & b).sum()) / total)
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def label_recovery(
+    segmenter: Segmenter, real: Iterable[Pair], synthetic: Iterable[Pair], schema: Schema
+) -> dict[str, Any]:
+    """Dice of the judge on real held-out pairs, on samples, and on samples with shuffled labels.
+
+    Args:
+        segmenter: trained on real training cases.
+        real: held-out (image, labels) in the generator's space.
+        synthetic: (image, labels) of samples in the same space.
+        schema: of that space.
+
+    Returns:
+        Mean foreground Dice ``real``, ``synthetic``, ``shuffled`` (each sample against every other
+        sample's labels, so that one lucky permutation decides nothing), the ratios asked of them,
+        and the counts.
+    """
+    classes = schema.foreground
+    real_scores = [mean_dice(segmenter.predict(i), t, classes) for i, t in real]
+    pairs = list(synthetic)
+    predictions = [segmenter.predict(image) for image, _ in pairs]
+    own = [mean_dice(p, t, classes) for p, (_, t) in zip(predictions, pairs, strict=True)]
+    others = [
+        mean_dice(p, t, classes)
+        for i, p in enumerate(predictions)
+        for j, (_, t) in enumerate(pairs)
+        if i != j
+    ]
+    figures = {"real": _mean(real_scores), "synthetic": _mean(own), "shuffled": _mean(others)}
+    return {
+        **figures,
+        "synthetic_over_real": figures["synthetic"] / max(figures["real"], 1e-9),
+        "synthetic_over_shuffled": figures["synthetic"] / max(figures["shuffled"], 1e-9),
+        "real_cases": len(real_scores),
+        "samples": len(pairs),
+    }
+
+
+def _mean(scores: Sequence[float]) -> float:
+    values: npt.NDArray[np.float64] = np.array(scores, np.float64)
+    return float(np.nanmean(values)) if values.size else float("nan")

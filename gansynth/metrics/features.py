@@ -1,0 +1,134 @@
+"""Features of images: of a network with random weights, and of one trained on the fold's images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansynth.core.schema import FloatArray
+from gansynth.metrics.comparison import Image
+from gansynth.metrics.diversity import Window
+from gansynth.metrics.encoder import Encoder, EncoderOptions, make_encoder, train_encoder
+from gansynth.metrics.estimate import Floats, Indices
+from gansynth.metrics.planes import slices_of
+from gansynth.runtime.devices import pick_device
+
+if TYPE_CHECKING:
+    from gansynth.metrics.sides import Sides
+
+Kind = Literal["trained", "random"]
+KINDS: tuple[Kind, ...] = ("trained", "random")
+WORDS: Mapping[str, str] = {
+    "trained": "of a network trained without labels on the fold's images",
+    "random": "of a network with random weights",
+}
+FAR = 4.0
+"""Windows beyond black or white at which intensities are cut off: one voxel is not to blind it."""
+MOST = 5.0
+"""Deviations of the real ones beyond which a feature is as far as can be: a cubic kernel of noise
+would otherwise have no interval."""
+AT_ONCE = 64
+"""Pictures a network looks at at once."""
+
+
+class Features:
+    """Features of samples and real images, each looked at once.
+
+    Args:
+        sides: what is compared; its real images are what a network is trained on.
+        options: of the training.
+    """
+
+    def __init__(self, sides: Sides, options: EncoderOptions | None = None) -> None:
+        self.sides = sides
+        self.options = options or EncoderOptions(sides.effort.features, seed=sides.seed)
+        self.device = pick_device(sides.device)
+        # The images are kept, too: another list could get the number of one that is gone.
+        self._kept: dict[tuple[int, str], tuple[Sequence[Image], Looked]] = {}
+        self._scales: dict[str, list[Floats]] = {}
+
+    def of(self, images: Sequence[Image], kind: Kind) -> Looked:
+        """What a network sees in images, in deviations of what it sees in the real ones."""
+        key = id(images), kind
+        if key not in self._kept:
+            found = self._raw(images, kind)
+            scaled = zip(found, self._scale(kind), strict=True)
+            self._kept[key] = (
+                images,
+                Looked([np.clip((f - mean) / away, -MOST, MOST) for f, (mean, away) in scaled]),
+            )
+        return self._kept[key][1]
+
+    def _scale(self, kind: Kind) -> list[Floats]:
+        """Mean and deviation (2, K) of each feature of real slices, by axis."""
+        if kind not in self._scales:
+            flat = [f.reshape(-1, f.shape[-1]) for f in self._raw(self.sides.real, kind)]
+            self._scales[kind] = [np.stack([f.mean(0), np.maximum(f.std(0), 1e-6)]) for f in flat]
+        return self._scales[kind]
+
+    def _raw(self, images: Sequence[Image], kind: Kind) -> list[Floats]:
+        encoder = self._trained if kind == "trained" else self._random
+        return [_looked(encoder, plane, self.device) for plane in self._pictures(images)]
+
+    def _pictures(self, images: Sequence[Image]) -> list[Tensor]:
+        return pictures([image.image for image in images], self.sides.window)
+
+    @cached_property
+    def _random(self) -> Encoder:
+        return make_encoder(len(self.sides.schema.channels), self.options.seed).to(self.device)
+
+    @cached_property
+    def _trained(self) -> Encoder:
+        learnt = [plane.flatten(0, 1) for plane in self._pictures(self.sides.real)]
+        reporter = self.sides.reporter
+        return train_encoder(learnt, self.options, device=self.device, reporter=reporter)
+
+
+class Looked:
+    """Features of some images.
+
+    Args:
+        planes: by axis, float64 (N, S, K): of S slices of each image.
+    """
+
+    def __init__(self, planes: Sequence[Floats]) -> None:
+        self.planes = list(planes)
+
+    def __getitem__(self, index: Indices) -> Looked:
+        return Looked([plane[index] for plane in self.planes])
+
+    def __len__(self) -> int:
+        return len(self.planes[0])
+
+    @property
+    def slices(self) -> list[Floats]:
+        """By axis, (N S, K): each slice by itself."""
+        return [plane.reshape(-1, plane.shape[-1]) for plane in self.planes]
+
+    @property
+    def whole(self) -> Floats:
+        """(N, axes K): of each image the mean of its slices, axis after axis."""
+        return np.concatenate([plane.mean(1) for plane in self.planes], axis=1)
+
+
+def pictures(images: Sequence[FloatArray], window: Window) -> list[Tensor]:
+    """Slices of images by axis, float32 (N, S, C, H, W), the window being 0 to 1."""
+    low, high = (bound.reshape(1, 1, -1, 1, 1) for bound in window.T)
+    spread = np.maximum(high - low, 1e-6)
+    return [
+        torch.from_numpy(np.clip((plane - low) / spread, -FAR, 1 + FAR).astype(np.float32))
+        for plane in slices_of(images)
+    ]
+
+
+@torch.no_grad()
+def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
+    """Features (N, S, K) of slices (N, S, C, H, W)."""
+    flat = plane.flatten(0, 1)
+    parts = [encoder(part.to(device)).cpu() for part in torch.split(flat, AT_ONCE)]
+    return torch.cat(parts).double().numpy().reshape(*plane.shape[:2], -1)

@@ -1,0 +1,105 @@
+"""The metric ``histogram``: are intensities distributed as real ones, in each channel and label?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gansynth.core.schema import Case, FloatArray, Sample, Schema
+from gansynth.metrics.comparison import Halved, Image
+from gansynth.metrics.estimate import Better, Floats, Indices
+from gansynth.metrics.histogram import distances
+from gansynth.metrics.sides import Sides
+
+BINS = 512
+"""Equal bins from the lowest to the highest intensity of a channel's window, and one beyond each
+end, where what lies there counts as lying at the end."""
+MARGIN = 1.0
+"""Windows that bins reach beyond black and white."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Voxels of images by intensity.
+
+    Attributes:
+        counts: name of a channel, or of a channel and label -> (N, BINS).
+        edges: name -> the bins' (BINS + 1,).
+    """
+
+    counts: Mapping[str, Floats]
+    edges: Mapping[str, Floats]
+
+    def __getitem__(self, index: Indices) -> Counted:
+        return Counted({name: rows[index] for name, rows in self.counts.items()}, self.edges)
+
+
+class Intensities(Halved):
+    """1-Wasserstein distances of intensities, in standard deviations of the real ones."""
+
+    title = "Intensities"
+
+    def __call__(
+        self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+    ) -> Mapping[str, float]:
+        """``distances`` of channels and labels, of all voxels as they are."""
+        return distances(samples, real, schema)
+
+    def prepare(self, images: Sequence[Image], sides: Sides) -> Counted:
+        """Histograms of each image, by channel, and by label where all images have label maps."""
+        edges = edges_of(sides)
+        every: list[Image] = [*sides.samples, *sides.real]
+        labelled = all(image.labels is not None for image in every)
+        names = {k: v for k, v in sides.schema.labels.items() if v != sides.schema.ignore}
+        counts: dict[str, list[Floats]] = {}
+        bins: dict[str, Floats] = {}
+        for image in images:
+            for channel, title in enumerate(sides.schema.channels):
+                values, own = image.image[channel], edges[channel]
+                parts = {title: values.ravel()}
+                for name, value in names.items() if labelled else ():
+                    parts[f"{title}, {name}"] = values[image.labels == value]
+                for name, part in parts.items():
+                    counts.setdefault(name, []).append(_counted(part, own))
+                    bins[name] = own
+        return Counted({name: np.stack(rows) for name, rows in counts.items()}, bins)
+
+    def compare(self, one: Counted, other: Counted, sides: Sides) -> Mapping[str, float]:
+        """Distances by channel and label; NaN for a label that one side lacks."""
+        return {
+            name: _distance(rows.sum(0), other.counts[name].sum(0), one.edges[name])
+            for name, rows in one.counts.items()
+        }
+
+    def told(self, name: str) -> tuple[str, Better]:
+        """Of which voxels."""
+        return f"1-Wasserstein distance in deviations of the real ones, {name}", "lower"
+
+
+def edges_of(sides: Sides) -> Floats:
+    """Edges of the bins of each channel: (C, BINS + 1)."""
+    low, high = sides.window.astype(np.float64).T
+    wide = np.maximum(high - low, 1e-6) * MARGIN
+    return np.linspace(low - wide, high + wide, BINS + 1, axis=1)
+
+
+def _counted(values: FloatArray, edges: Floats) -> Floats:
+    found = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+    return found.astype(np.float64)
+
+
+def _distance(one: Floats, other: Floats, edges: Floats) -> float:
+    if not one.sum() or not other.sum():
+        return float("nan")
+    middles, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    mine, real = one / one.sum(), other / other.sum()
+    deviation = np.sqrt(real @ (middles - real @ middles) ** 2)
+    if not deviation:
+        return float("nan")
+    # Between distributions on a line, the distance is the area between their cumulated shares.
+    return float(np.abs(np.cumsum(mine - real)).sum() * width / deviation)
+
+
+histogram_metric = Intensities()

@@ -1,0 +1,203 @@
+"""Does a generator remember whom it was trained on? Distances of samples to people.
+
+Samples are compared with training people and with as many held-out ones: a generator that has
+learnt what people have in common lies as near to either. How far real people lie from each other
+tells what is near. A sample is listed as a near-copy if it lies at less than half the usual
+distance of its nearest training case *and* that much nearer to it than to the next person's as
+hardly any real image does: what is merely blurred lies near to everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gansynth.metrics.estimate import LEVEL, Floats, Indices
+
+SUBSETS = 60
+"""Choices of as many training people as there are held-out ones."""
+PERMUTATIONS = 499
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MARGIN = 0.05
+"""Share of real images that are as much nearer to one person than to the next as a copy is."""
+
+
+@dataclass(frozen=True)
+class People:
+    """Distances of images to people.
+
+    Attributes:
+        distances: (N, people), of each image to the nearest case of each person; infinite where
+            that person's do not count (the own ones).
+        names: of the people.
+    """
+
+    distances: Floats
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, table: Floats, people: Sequence[str], own: Sequence[str | None] = ()) -> People:
+        """From distances to cases.
+
+        Args:
+            table: (N, cases).
+            people: whose each case is.
+            own: for each image the person that does not count; None, or nothing at all, if all
+                do.
+        """
+        names = sorted(set(people))
+        where = {name: n for n, name in enumerate(names)}
+        found = np.full((len(table), len(names)), np.inf)
+        for column, person in zip(table.T, people, strict=True):
+            at = where[person]
+            found[:, at] = np.minimum(found[:, at], column)
+        for row, mine in enumerate(own):
+            if mine in where:
+                found[row, where[mine]] = np.inf
+        return cls(found, names)
+
+    def nearest(self, people: Indices | None = None) -> Floats:
+        """Distance of each image to the nearest of some people; of all if None."""
+        some = self.distances if people is None else self.distances[:, people]
+        return np.asarray(some.min(axis=1))
+
+
+@dataclass(frozen=True)
+class Nearer:
+    """Whether samples lie nearer to training people than to as many held-out ones.
+
+    Attributes:
+        value: share of samples that do; 0.5 is what a generator without memory has.
+        low: lower end of its 95 % interval; None of fewer than four people a side.
+        high: upper end.
+        p: one-sided, by dealing out anew who was trained on.
+        people: on each side.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float
+    people: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document."""
+        return {**vars(self), "expected": 0.5}
+
+
+def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
+    """Compare distances of the same samples to both."""
+    both = np.concatenate([train.distances, held_out.distances], axis=1)
+    count, total = train.distances.shape[1], both.shape[1]
+    size = min(count, total - count)
+    sides = np.arange(total) < count
+    value = _share(both, sides, size, SUBSETS, rng)
+    as_near = 0
+    for _ in range(PERMUTATIONS):
+        dealt = rng.permutation(sides)
+        # Of few people the truth itself comes up often; it must not lose against its own estimate.
+        same = bool((dealt == sides).all())
+        as_near += same or _share(both, dealt, size, SUBSETS // 6, rng) >= value - 1e-12
+    low = high = None
+    if size >= 4:
+        # Half of the samples, of the training and of the held-out people left out: what shares
+        # scatter by then is about their standard error (as in ``figure.summarised``).
+        rows = max(2, len(both) // 2)
+        half = [
+            _share(both[rng.permutation(len(both))[:rows]], sides, size // 2, 1, rng)
+            for _ in range(4 * SUBSETS)
+        ]
+        away = 1.96 * float(np.std(half, ddof=1))
+        low, high = max(0.0, value - away), min(1.0, value + away)
+    return Nearer(value, low, high, (1 + as_near) / (1 + PERMUTATIONS), size)
+
+
+def _share(
+    distances: Floats, train: Indices, size: int, subsets: int, rng: np.random.Generator
+) -> float:
+    """Share of rows nearer to some columns on the one side than to as many on the other."""
+    one, other = np.flatnonzero(train), np.flatnonzero(~train)
+    found = []
+    for _ in range(subsets):
+        mine = distances[:, rng.permutation(one)[:size]].min(axis=1)
+        theirs = distances[:, rng.permutation(other)[:size]].min(axis=1)
+        known = np.isfinite(mine) | np.isfinite(theirs)
+        ties = np.where(mine == theirs, 0.5, (mine < theirs).astype(float))
+        found.append(float(ties[known].mean()) if known.any() else 0.5)
+    return float(np.mean(found))
+
+
+def quantiles(distances: Floats) -> list[float | None]:
+    """Those of ``QUANTILES``; None of none."""
+    known = distances[np.isfinite(distances)]
+    if not known.size:
+        return [None] * len(QUANTILES)
+    return [round(float(q), 5) for q in np.quantile(known, QUANTILES)]
+
+
+def ratio_of_medians(
+    mine: Floats, real: Floats, of: Sequence[str], people: Sequence[str], rng: np.random.Generator
+) -> dict[str, float | None]:
+    """Median of some distances over that of others, with a 95 % interval.
+
+    Args:
+        mine: (N,).
+        real: (M,).
+        of: whom each of ``mine`` is drawn of; these are drawn anew together.
+        people: whose each of ``real`` is.
+        rng: draws.
+    """
+    if not np.isfinite(mine).any() or not np.isfinite(real).any():
+        return {"value": None, "low": None, "high": None}
+    drawn = [_median(mine, of, rng) / _median(real, people, rng) for _ in range(500)]
+    low, high = np.percentile(drawn, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
+    value = float(np.median(mine) / max(float(np.median(real)), 1e-9))
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def _median(values: Floats, owners: Sequence[str], rng: np.random.Generator) -> float:
+    """Median of values whose owners are drawn anew; never 0."""
+    whose = np.unique(np.array(owners), return_inverse=True)[1]
+    people = int(whose.max()) + 1
+    weights = np.bincount(rng.integers(people, size=people), minlength=people)[whose]
+    return max(float(np.median(np.repeat(values, weights))), 1e-9)
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Near-copies of training cases among samples.
+
+    Attributes:
+        pairs: number of the sample -> its nearest case, the distance in usual ones, and whether
+            that is the case whose labels were asked for.
+        of: samples that were looked at.
+        threshold: ratio below which one is a near-copy; of its own case half of that.
+        margin: distance to its person over that to the next one, at most which it is.
+    """
+
+    pairs: Mapping[int, tuple[str, float, bool]]
+    of: int
+    threshold: float
+    margin: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document; it names training cases."""
+        return {
+            "count": len(self.pairs),
+            "of": self.of,
+            "threshold": self.threshold,
+            "margin": round(self.margin, 4),
+            "pairs": [
+                {"sample": sample, "case": case, "ratio": round(ratio, 4), "own": own}
+                for sample, (case, ratio, own) in sorted(self.pairs.items())
+            ],
+        }
+
+
+def least_margin(real: Floats) -> float:
+    """The margin that all but ``MARGIN`` of real images have, at most 0.9."""
+    known = real[np.isfinite(real)]
+    return min(0.9, float(np.quantile(known, MARGIN))) if known.size else 0.9

@@ -1,0 +1,157 @@
+"""The nearest real training case of a sample: does a generator copy what it was shown?
+
+Distances are the root mean square of differences over all channels and voxels, each channel in
+units of its deviation in real cases. Every place of every training case is looked at on a coarse
+grid (means of blocks, at most 16 of them along an axis); the twenty nearest cases are looked at
+again in full. A copy may be shifted against its case by up to two blocks.
+
+A distance alone says little. So it is divided by the usual one: how far a real crop lies from the
+nearest crop of another subject, found in the same way. A ratio far below 1 is a copy, or nearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gansynth.core.schema import Case, Sample
+from gansynth.core.space import Placement, Space
+from gansynth.metrics.nearest_search import Cases, Load, Query, Search
+from gansynth.runtime.progress import NullReporter, Reporter
+
+REAL = 64
+"""Real crops whose own nearest ones tell what is usual."""
+COPY = 0.5
+"""Median ratio below which samples look like copies. What is blurred, but no copy, lies about 0.7
+of the usual distance from anything: it lacks its own half of the variance. Of real hippocampus
+slices held-out ones came to 1.08, copies with a fifth of noise to 0.34, blurred ones to 0.21."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """What lies nearest to a sample.
+
+    Attributes:
+        case: id of the training case.
+        placement: where its crop is cut, as for ``Space.to_generator``.
+        distance: in deviations of the real intensities.
+        ratio: of the usual distance; None where that is not known.
+        margin: how much nearer this is than the next person's, 0 to 1: ``Search.run``.
+    """
+
+    case: str
+    placement: Placement
+    distance: float
+    ratio: float | None
+    margin: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document."""
+        return {
+            "case": self.case,
+            "placement": self.placement.to_json(),
+            "distance": round(self.distance, 5),
+            "ratio": None if self.ratio is None else round(self.ratio, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest training case of each of some samples.
+
+    Attributes:
+        near: one a sample.
+        usual: median distance of real crops to the nearest one of another subject; None if the
+            training cases are all one subject's, or show nothing.
+        compared: training cases (slices) looked at.
+        margins: of the real crops that tell what is usual.
+    """
+
+    near: tuple[Near, ...]
+    usual: float | None
+    compared: int
+    margins: tuple[float, ...] = ()
+
+    @property
+    def median_ratio(self) -> float | None:
+        """Median of the samples' ratios."""
+        ratios = [one.ratio for one in self.near if one.ratio is not None]
+        return float(np.median(ratios)) if ratios else None
+
+    @property
+    def hint(self) -> str:
+        """One line if the samples look like copies, else nothing."""
+        median = self.median_ratio
+        if median is None or median >= COPY:
+            return ""
+        return (
+            f"samples lie {median:.2f} of the usual distance from their nearest training case "
+            f"(expected about 1, at least {COPY}): the generator may be memorising. Look at the "
+            "sheet; more cases, fewer steps or a smaller generator help"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document; it names training cases."""
+        return {
+            "compared": self.compared,
+            "usual_distance": self.usual,
+            "median_ratio": self.median_ratio,
+            "samples": [one.to_json() for one in self.near],
+        }
+
+
+class Loadable(Cases, Protocol):
+    """Cases that can be read."""
+
+    def load(self, case_id: str) -> Case:
+        """Read one."""
+
+
+def find_nearest(
+    samples: Sequence[Sample],
+    source: Loadable,
+    space: Space,
+    *,
+    load: Load | None = None,
+    real: int = REAL,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> Nearest:
+    """Find the nearest training case of each sample.
+
+    Cases are read one after the other, twice at most; what is kept of them does not grow.
+
+    Args:
+        samples: in the generator's space, all of one shape; at least one.
+        source: the training cases, with the samples' channels.
+        space: the generator's.
+        load: reads a case; ``load`` of the source if None. A cache's, say.
+        real: how many real crops tell what is usual.
+        seed: draws them.
+        reporter: shows progress.
+    """
+    search = Search(source, space, samples[0].image.shape[1:], load or source.load)
+    rng = np.random.default_rng(seed)
+    usual_ones = search.draw(real, rng)
+    search.learn_scale([query.image for query in usual_ones])
+    queries = [Query(s.image) for s in samples] + usual_ones
+    for query in queries:
+        query.image = query.image / search.scale
+    with (reporter or NullReporter()).task(len(source.train_ids), "nearest real case") as bar:
+        found = search.run(queries, bar.advance)
+    usual = _median([d for d, _, _ in found[len(samples) :] if np.isfinite(d)])
+    near = tuple(
+        Near(case, placement, distance, distance / usual if usual else None, margin)
+        for (distance, case, placement), margin in zip(found, search.margins, strict=True)
+    )
+    return Nearest(
+        near[: len(samples)], usual, search.compared, tuple(search.margins[len(samples) :])
+    )
+
+
+def _median(distances: Sequence[float]) -> float | None:
+    middle = float(np.median(distances)) if distances else 0.0
+    return middle or None

@@ -1,0 +1,306 @@
+"""The search behind ``nearest``: coarsely through all training cases, then a few in full."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.schema import Case, FloatArray
+from gansynth.core.space import Placement, Space
+
+GRID = 16
+"""Most blocks along an axis."""
+CANDIDATES = 20
+"""Cases (of volumes cut into slices: slices) that are looked at in full."""
+STEPS = 8
+"""Places of a case larger than a sample lie an eighth of the sample apart, then are refined."""
+REACH = 1
+"""Blocks by which a copy may be shifted along each axis."""
+ROWS = 512
+"""Places that are compared at once."""
+
+Load = Callable[[str], Case]
+Found = tuple[float, str, Placement]
+"""Distance, case and place."""
+
+
+@dataclass
+class Query:
+    """What is searched for.
+
+    Attributes:
+        image: (C, *size), in deviations.
+        subject: whose crops do not count; None for a sample.
+    """
+
+    image: FloatArray
+    subject: str | None = None
+
+
+class Cases(Protocol):
+    """What is searched of a source: its training cases, or some of them."""
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """Their ids."""
+
+    def subject(self, case_id: str) -> str:
+        """The person a case belongs to."""
+
+
+class Search:
+    """Goes through the training cases of a source.
+
+    Args:
+        source: see ``find_nearest``.
+        space: likewise.
+        size: spatial shape of the samples.
+        load: reads a case.
+
+    Attributes:
+        scale: deviation of each channel, (C, 1, ...).
+        compared: cases or slices seen.
+        margins: of each query that was run last, see ``run``.
+    """
+
+    def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
+        self.source, self.load, self.size = source, load, tuple(size)
+        self.space = replace(space, grid="crop", size=self.size) if not space.size else space
+        self.factors = tuple(-(-n // GRID) for n in self.size)
+        self.scale: FloatArray = np.ones((1, *[1] * len(self.size)), np.float32)
+        self.compared = 0
+        self.margins: list[float] = []
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[Query]:
+        """Real crops, cut as training does."""
+        ids = self.source.train_ids
+        chosen = sorted(rng.choice(len(ids), count, replace=len(ids) < count).tolist())
+        queries = []
+        for number in chosen:
+            case = self.load(ids[number])
+            image = self.space.to_generator(case, self.space.place(case, rng)).image
+            queries.append(Query(image, self.source.subject(case.id)))
+        return queries
+
+    def learn_scale(self, images: Sequence[FloatArray]) -> None:
+        """Take each channel's deviation over some real crops."""
+        stacked = np.stack(images)
+        axes = (0, *range(2, stacked.ndim))
+        deviation = stacked.std(axis=axes, keepdims=True)[0]
+        self.scale = np.asarray(np.maximum(deviation, 1e-6), np.float32)
+
+    def run(self, queries: Sequence[Query], tick: Callable[[], None]) -> list[Found]:
+        """Distance, case and place of what lies nearest to each query; infinite if nothing may.
+
+        ``margins`` then has how much nearer that is than what is nearest of the next person, 0 to
+        1; where all that is looked at in full is of one person, than the last of it.
+        """
+        best = _Best([pool(q.image, self.factors) for q in queries], [q.subject for q in queries])
+        for case_id in self.source.train_ids:
+            subject = self.source.subject(case_id)
+            case = self.load(case_id)
+            for plane in self._planes(case):
+                rows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
+                best.add(rows, (case_id, plane), subject)
+                self.compared += 1
+            tick()
+        found: list[Found] = [(float("inf"), "", Placement())] * len(queries)
+        apart: list[dict[str, list[float]]] = [{} for _ in queries]
+        for case_id, wanted in best.candidates().items():
+            case, person = self.load(case_id), self.source.subject(case_id)
+            for plane, numbers in wanted.items():
+                image, origin = self._whole(case, plane)
+                for number in numbers:
+                    distance, corner = self._refine(queries[number].image, image)
+                    apart[number].setdefault(person, []).append(distance)
+                    if distance < found[number][0]:
+                        at = tuple(c + o for c, o in zip(corner, origin, strict=False))
+                        found[number] = (distance, case_id, Placement(at, plane))
+        self.margins = [_margin(one) for one in apart]
+        return found
+
+    def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
+        """How far each query lies from each case, wherever in it, on the coarse grid.
+
+        Returns:
+            (queries, cases), the cases in the source's order; whose they are is not looked at.
+        """
+        rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
+        squares = (rows**2).sum(axis=1)
+        found = np.full((len(queries), len(self.source.train_ids)), np.inf)
+        for number, case_id in enumerate(self.source.train_ids):
+            case = self.load(case_id)
+            for plane in self._planes(case):
+                windows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
+                own = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
+                apart = squares[:, None] + own - 2.0 * (rows @ windows.T)
+                found[:, number] = np.minimum(found[:, number], apart.min(axis=1))
+                self.compared += 1
+            tick()
+        return np.asarray(np.sqrt(np.maximum(found, 0) / rows.shape[1]), np.float32)
+
+    def _planes(self, case: Case) -> Sequence[int | None]:
+        """Numbers of the slices that samples may be like; None stands for the whole case."""
+        return range(case.image.shape[1]) if self.space.grid == "slice" else [None]
+
+    def _whole(self, case: Case, plane: int | None) -> tuple[FloatArray, tuple[int, ...]]:
+        """A case, or a slice of it, in deviations; padded as crops are where it is smaller.
+
+        Returns:
+            The image, and its first voxel as the corner of a placement; empty where there are none.
+        """
+        if self.space.grid == "resample":
+            return self.space.to_generator(case).image / self.scale, ()
+        shape = case.image.shape[-len(self.size) :]
+        origin = tuple(min(0, (n - s) // 2) for n, s in zip(shape, self.size, strict=True))
+        whole = replace(self.space, size=tuple(map(max, shape, self.size)))
+        return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
+
+    def _windows(self, blocks: FloatArray) -> tuple[FloatArray, list[tuple[int, ...]]]:
+        """Places of a coarse image, flat: (W, features), and their corners.
+
+        The outermost ones reach beyond its edges, where its outermost blocks are repeated.
+        """
+        edges = [n // f for n, f in zip(self.size, self.factors, strict=True)]
+        last = [n - edge for n, edge in zip(blocks.shape[1:], edges, strict=True)]
+        starts = [
+            sorted({-REACH, *range(0, end, max(1, edge // STEPS)), end, end + REACH})
+            for end, edge in zip(last, edges, strict=True)
+        ]
+        wide = np.pad(blocks, [(0, 0), *[(REACH, REACH)] * len(edges)], mode="edge")
+        views = np.lib.stride_tricks.sliding_window_view(
+            wide, edges, axis=tuple(range(1, wide.ndim))
+        )
+        corners = list(product(*starts))
+        picked = [views[(slice(None), *(c + REACH for c in corner))] for corner in corners]
+        return np.stack(picked).reshape(len(corners), -1), corners
+
+    def _refine(self, query: FloatArray, image: FloatArray) -> tuple[float, tuple[int, ...]]:
+        """Least distance of a query to an image, coarsely first, and where."""
+        small, blocks = pool(query, self.factors), pool(image, self.factors)
+        rows, corners = self._windows(blocks)
+        start = corners[int(((rows - small.ravel()) ** 2).sum(axis=1).argmin())]
+        around = product(*(range(c - REACH, c + REACH + 1) for c in start))
+        start = min(around, key=lambda corner: gap(small, blocks, corner))
+        best = tuple(c * f for c, f in zip(start, self.factors, strict=True))
+        least = gap(query, image, best)
+        for _ in range(2):  # one axis after the other
+            for axis, factor in enumerate(self.factors):
+                for start_at in range(best[axis] - factor, best[axis] + factor + 1):
+                    corner = (*best[:axis], start_at, *best[axis + 1 :])
+                    distance = gap(query, image, corner)
+                    if distance < least:
+                        least, best = distance, corner
+        return least, best
+
+
+def _margin(apart: Mapping[str, Sequence[float]]) -> float:
+    """The least distance over the least of the next person; 1 if nothing tells."""
+    if not apart:
+        return 1.0
+    nearest = sorted(min(distances) for distances in apart.values())
+    own = [distance for distances in apart.values() for distance in distances]
+    following = nearest[1] if len(nearest) > 1 else max(own)
+    return nearest[0] / following if following else 1.0
+
+
+class _Best:
+    """The nearest places of each query so far, on the coarse grid.
+
+    Args:
+        queries: coarse images, each (C, *blocks).
+        subjects: whose places a query does not count; None counts all.
+    """
+
+    def __init__(self, queries: Sequence[FloatArray], subjects: Sequence[str | None]) -> None:
+        self.queries = np.stack([q.ravel() for q in queries])
+        self.squares = (self.queries.astype(np.float64) ** 2).sum(axis=1)
+        self.subjects = np.array([s or "" for s in subjects])
+        self.free = np.array([s is None for s in subjects])
+        shape = (len(queries), CANDIDATES)
+        self.distance = np.full(shape, np.inf)
+        self.item = np.full(shape, -1)
+        self.items: list[tuple[str, int | None]] = []
+        self._rows: list[FloatArray] = []
+        self._own: list[str] = []
+
+    def add(self, rows: FloatArray, item: tuple[str, int | None], subject: str) -> None:
+        """Compare the places (W, features) of one case, or slice of it."""
+        self.items.append(item)
+        self._rows.append(rows)
+        self._own.append(subject)
+        if sum(map(len, self._rows)) >= ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        starts = np.cumsum([0, *map(len, self._rows)])[:-1]
+        block = np.concatenate(self._rows)
+        squares = np.einsum("nf,nf->n", block, block, dtype=np.float64)
+        found = self.squares[:, None] + squares - 2.0 * (self.queries @ block.T)
+        found = np.minimum.reduceat(found, starts, axis=1)
+        same = self.subjects[:, None] == np.array(self._own)[None]
+        found[same & ~self.free[:, None]] = np.inf
+        first = len(self.items) - len(self._rows)
+        numbers = np.broadcast_to(np.arange(first, len(self.items)), found.shape)
+        distance = np.concatenate([self.distance, found], axis=1)
+        item = np.concatenate([self.item, numbers], axis=1)
+        keep = np.argpartition(distance, CANDIDATES - 1, axis=1)[:, :CANDIDATES]
+        self.distance = np.take_along_axis(distance, keep, axis=1)
+        self.item = np.take_along_axis(item, keep, axis=1)
+        self._rows, self._own = [], []
+
+    def candidates(self) -> dict[str, dict[int | None, list[int]]]:
+        """Case -> slice -> the queries it is near to, in the order the cases came in."""
+        self._flush()
+        wanted: dict[str, dict[int | None, list[int]]] = {}
+        pairs = [
+            (int(item), query)
+            for query, (items, distances) in enumerate(zip(self.item, self.distance, strict=True))
+            for item, distance in zip(items, distances, strict=True)
+            if np.isfinite(distance)
+        ]
+        for item, query in sorted(pairs):
+            case, plane = self.items[item]
+            wanted.setdefault(case, defaultdict(list))[plane].append(query)
+        return wanted
+
+
+def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
+    """Means of blocks of an image (C, *size); what does not fill a block is left out.
+
+    Returns:
+        float32 (C, *blocks).
+    """
+    for axis, factor in enumerate(factors, 1):
+        if factor == 1:
+            continue
+        count = image.shape[axis] // factor
+        part = image[(slice(None),) * axis + (slice(count * factor),)]
+        split = part.reshape(*part.shape[:axis], count, factor, *part.shape[axis + 1 :])
+        image = split.mean(axis=axis + 1)
+    return np.asarray(image, np.float32)
+
+
+def gap(one: npt.NDArray[Any], other: npt.NDArray[Any], corner: Sequence[int]) -> float:
+    """Root mean square of the differences where an image lies on another.
+
+    Args:
+        one: (C, *size).
+        other: (C, *larger).
+        corner: where the first one begins in the second; may be negative, or reach beyond.
+    """
+    own, covered = [slice(None)], [slice(None)]
+    for start, length, extent in zip(corner, one.shape[1:], other.shape[1:], strict=True):
+        first, last = max(start, 0), min(start + length, extent)
+        own.append(slice(first - start, last - start))
+        covered.append(slice(first, last))
+    apart = (one[tuple(own)] - other[tuple(covered)]).ravel()
+    return float(np.sqrt(np.dot(apart, apart) / apart.size))

@@ -1,0 +1,283 @@
+"""Faithfulness by label: segmenters of the fold on samples, beside real people they never saw.
+
+MM-GAN's figure 7 (Sun et al. 2020): what a segmenter of real images finds in synthetic ones is how
+far these show what their label maps say. Two segmenters, each of one half of the training people,
+are asked about the other half; a sample that was drawn of a person's labels is judged by the one
+that has not seen that person, anybody else's by both. Shuffled labels tell what Dice comes of
+everything lying in its usual place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from gansynth.core.generator import Batch, Stage
+from gansynth.core.schema import Boxes, Case, LabelArray, Schema
+from gansynth.metrics.comparison import Image
+from gansynth.metrics.estimate import LEVEL, Floats
+from gansynth.metrics.faithfulness import Segmenter, SegmenterOptions, train_segmenter
+from gansynth.metrics.sides import Sides
+from gansynth.runtime.devices import pick_device
+from gansynth.runtime.errors import DataFault
+
+DRAWN = 1000
+"""Bootstrap samples of people."""
+POOR = 0.3
+"""Dice in real people below which a segmenter is no judge."""
+CLOSE = 0.9
+"""Ratio to real Dice from which samples count as faithful: surely, or with an interval up to 1."""
+
+Cut = Callable[[str, np.random.Generator], Case]
+"""(case id, random numbers) -> a crop of that case."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Segmenters, and whom each has seen.
+
+    Attributes:
+        segmenters: one for each half of the people.
+        seen: their people.
+        schema: whose labels they find.
+    """
+
+    segmenters: Sequence[Segmenter]
+    seen: Sequence[frozenset[str]]
+    schema: Schema
+
+    def unseen(self, person: str) -> list[Segmenter]:
+        """Those that have not seen a person: one of a training person, both of anybody else."""
+        pairs = zip(self.segmenters, self.seen, strict=True)
+        return [segmenter for segmenter, seen in pairs if person not in seen]
+
+
+def labelled_schema(schema: Schema) -> Schema:
+    """The schema of the maps that are looked for: of boxes filled in where there are no labels."""
+    if schema.foreground or not schema.box_classes:
+        return schema
+    names = {name: number + 1 for number, name in enumerate(schema.box_classes)}
+    return replace(schema, labels={"background": 0, **names})
+
+
+def map_of(image: Image, schema: Schema) -> LabelArray | None:
+    """An image's label map; of one with boxes alone these filled in; None of one with neither."""
+    if image.labels is not None and schema.foreground:
+        return image.labels
+    if image.boxes is None or not schema.box_classes:
+        return None
+    return filled(image.boxes, image.image.shape[1:])
+
+
+def filled(boxes: Boxes, size: Sequence[int]) -> LabelArray:
+    """Boxes as a map: class number plus 1 in each, the smallest on top."""
+    axes, found = len(size), np.zeros(size, np.int16)
+    volumes = np.prod(boxes.coords[:, axes:] - boxes.coords[:, :axes], axis=1)
+    for n in np.argsort(-volumes):
+        low, high = boxes.coords[n, :axes], boxes.coords[n, axes:]
+        inside = tuple(
+            slice(int(max(0, np.floor(a))), int(np.ceil(b))) for a, b in zip(low, high, strict=True)
+        )
+        found[inside] = boxes.labels[n] + 1
+    return found
+
+
+def train_judges(
+    ids: Sequence[str], people: Mapping[str, str], cut: Cut, sides: Sides, options: SegmenterOptions
+) -> Judges:
+    """Train a segmenter on each half of the people.
+
+    Args:
+        ids: training cases.
+        people: whose each is.
+        cut: makes crops of them.
+        sides: for schema, seed, device.
+        options: of a segmenter.
+
+    Raises:
+        DataFault: a single person, whom no segmenter could be asked about.
+    """
+    names = sorted({people[i] for i in ids})
+    if len(names) < 2:
+        raise DataFault(
+            f"faithfulness: all {len(ids)} training case(s) are of one person, expected at least "
+            "two: a segmenter is asked about people it has not seen"
+        )
+    order = sides.rng("judges").permutation(len(names))
+    first = frozenset(names[n] for n in order[: len(names) // 2])
+    halves, segmenters = (first, frozenset(names) - first), []
+    schema = labelled_schema(sides.schema)
+    for number, half in enumerate(halves):
+        batches = _Crops([i for i in ids if people[i] in half], cut, sides.schema, sides.seed)
+        segmenters.append(
+            train_segmenter(
+                batches,
+                schema,
+                sides.real[0].image.shape[1:],
+                replace(options, seed=sides.seed + number),
+                device=pick_device(sides.device),
+                reporter=sides.reporter,
+            )
+        )
+    return Judges(segmenters, halves, schema)
+
+
+class _Crops:
+    """Crops with label maps, keyed by step."""
+
+    def __init__(self, ids: Sequence[str], cut: Cut, schema: Schema, seed: int) -> None:
+        self.ids, self.cut, self.schema, self.seed = ids, cut, schema, seed
+
+    def __call__(self, step: int, stage: Stage, which: range) -> Batch:
+        images, maps = [], []
+        for number in which:
+            rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
+            case = self.cut(self.ids[int(rng.integers(len(self.ids)))], rng)
+            labels = map_of(case, self.schema)
+            if labels is None:
+                raise DataFault(f"case {case.id!r}: has no labels, expected some of every case")
+            images.append(case.image)
+            maps.append(labels.astype(np.int64))
+        return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(maps)))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Dice of each image and label, (N, labels); NaN where neither truth nor finding has one.
+
+    Attributes:
+        dice: see there.
+        owners: whose each image is, or is drawn of.
+    """
+
+    dice: Floats
+    owners: Sequence[str]
+
+    def drawn(self, rng: np.random.Generator) -> Floats:
+        """Means by label, people drawn anew: (DRAWN, labels)."""
+        whose = np.unique(np.array(self.owners), return_inverse=True)[1]
+        people, known = int(whose.max()) + 1, np.isfinite(self.dice)
+        sums = np.zeros((people, self.dice.shape[1]))
+        counts = np.zeros_like(sums)
+        np.add.at(sums, whose, np.where(known, self.dice, 0))
+        np.add.at(counts, whose, known)
+        weights = np.stack(
+            [np.bincount(rng.integers(people, size=people), minlength=people) for _ in range(DRAWN)]
+        )
+        many = weights @ counts
+        return np.asarray(np.where(many > 0, weights @ sums / np.maximum(many, 1), np.nan))
+
+    def means(self) -> Floats:
+        """By label; NaN of one that no image has."""
+        known = np.isfinite(self.dice)
+        many = known.sum(0)
+        total = np.where(known, self.dice, 0).sum(0)
+        return np.asarray(np.where(many > 0, total / np.maximum(many, 1), np.nan))
+
+
+def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int]) -> list[float]:
+    """Dice of each label; NaN where neither has it."""
+    found = []
+    for value in values:
+        a, b = predicted == value, truth == value
+        total = int(a.sum()) + int(b.sum())
+        found.append(2 * int((a & b).sum()) / total if total else float("nan"))
+    return found
+
+
+def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
+    """What segmenters find in samples and in real people, label by label.
+
+    Returns:
+        ``labels`` and ``mean`` as the report has them, and ``finding``.
+    """
+    values = judges.schema.foreground
+    names = [n for n, v in judges.schema.labels.items() if v in values]
+    real, _ = _judged(judges, sides.real, sides.people, sides.schema)
+    mine, shuffled = _judged(judges, sides.samples, sides.drawn_of, sides.schema)
+    rng = sides.rng("recovery")
+    drawn = {"real": real.drawn(rng), "synthetic": mine.drawn(rng)}
+    means = {"real": real.means(), "synthetic": mine.means(), "shuffled": shuffled.means()}
+    rows = [
+        {
+            "label": name,
+            **_row({k: v[n] for k, v in means.items()}, {k: v[:, n] for k, v in drawn.items()}),
+            "samples": int(np.isfinite(mine.dice[:, n]).sum()),
+            "real_cases": int(np.isfinite(real.dice[:, n]).sum()),
+        }
+        for n, name in enumerate(names)
+    ]
+    mean = _row(
+        {
+            k: float(np.nanmean(v)) if np.isfinite(v).any() else float("nan")
+            for k, v in means.items()
+        },
+        {k: _mean_rows(v) for k, v in drawn.items()},
+    )
+    counts = {"samples": len(sides.samples), "real_cases": len(sides.real)}
+    whole = {"label": "mean", **mean, **counts}
+    return {"labels": rows, "mean": whole, "finding": _finding(whole)}
+
+
+def _judged(
+    judges: Judges, images: Sequence[Image], owners: Sequence[str], schema: Schema
+) -> tuple[Found, Found]:
+    """Dice with an image's own map, and mean Dice with those of up to eight others."""
+    values, truths = judges.schema.foreground, [map_of(image, schema) for image in images]
+    own, others = [], []
+    for n, (image, owner, truth) in enumerate(zip(images, owners, truths, strict=True)):
+        predicted = [judge.predict(image.image) for judge in judges.unseen(owner)]
+        wrong = [truths[(n + 1 + k) % len(truths)] for k in range(min(8, len(truths) - 1))]
+        own.append(_means(predicted, [truth], values))
+        others.append(_means(predicted, wrong, values))
+    return Found(np.array(own), owners), Found(np.array(others), owners)
+
+
+def _means(
+    predicted: Sequence[LabelArray], truths: Sequence[LabelArray | None], values: Sequence[int]
+) -> Floats:
+    """Mean Dice of each label over all that was predicted and all maps; NaN where none has it."""
+    rows = [dice_by_label(p, t, values) for p in predicted for t in truths if t is not None]
+    if not rows:
+        return np.full(len(values), np.nan)
+    return Found(np.array(rows), ["one"] * len(rows)).means()
+
+
+def _mean_rows(drawn: Floats) -> Floats:
+    known = np.isfinite(drawn)
+    total = np.where(known, drawn, 0).sum(1)
+    return np.asarray(np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan))
+
+
+def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, float | None]:
+    """Means with intervals, and the ratio of synthetic to real with its own."""
+    ratio = means["synthetic"] / max(means["real"], 1e-9)
+    ratios = drawn["synthetic"] / np.maximum(drawn["real"], 1e-9)
+    found: dict[str, float | None] = {"shuffled": _known(means["shuffled"]), "ratio": _known(ratio)}
+    for name in ("real", "synthetic"):
+        found[name] = _known(means[name])
+    for name, rows in {**drawn, "ratio": ratios}.items():
+        known = rows[np.isfinite(rows)]
+        ends = np.percentile(known, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2]) if known.size else ()
+        low, high = map(_known, ends) if known.size else (None, None)
+        found |= {f"{name}_low": low, f"{name}_high": high}
+    return found
+
+
+def _known(value: float) -> float | None:
+    return round(float(value), 5) if np.isfinite(value) else None
+
+
+def _finding(row: Mapping[str, Any]) -> str:
+    """``faithful``, ``partly``, ``no more than shuffled labels`` or ``unclear``."""
+    real, mine, shuffled = (row[k] for k in ("real", "synthetic", "shuffled"))
+    if real is None or mine is None or real < POOR:
+        return "unclear"
+    if shuffled is not None and row["synthetic_low"] <= shuffled:
+        return "no more than shuffled labels"
+    faithful = row["ratio_low"] >= CLOSE or (row["ratio"] >= CLOSE and row["ratio_high"] >= 1)
+    return "faithful" if faithful else "partly"

@@ -1,0 +1,216 @@
+"""Is there a seam where a lesion was put into an image? Gradients across its edge and its rim.
+
+A lesion drawn into a real image meets it twice: at its own edge, and where the rim around it ends
+and the real image begins. How steep the image is there, across the edge, is held against how steep
+it is at the same distances from the edges of real lesions: a seam is steeper, a smear flatter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.geometry import Mask, bounding_box
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, content_hash
+from gansynth.data.body_mask import organ_mask
+from gansynth.data.lesion_parts import parts
+from gansynth.data.rims import Numbers, spread
+from gansynth.runtime.errors import UsageFault
+
+PLACES = ("edge", "rim")
+"""Where it is measured: at the lesion's edge, and where the rim around it is steepest."""
+REACH = 6
+"""How far around a lesion its rim may end, in voxels of the finest axis."""
+FACES = 12
+"""Between fewer pairs of voxels than so many no gradient is measured."""
+LEAST = 8
+"""Smaller pieces of foreground, in voxels, are no lesions."""
+RANGE = (0.025, 0.975)
+"""Quantiles of the real lesions' gradients between which a sample's is in range."""
+
+
+def seam_metric(
+    samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+) -> Mapping[str, float]:
+    """The metric ``seam``: gradients across lesions' edges and rims, samples' against real ones'.
+
+    Of a sample whose provenance says that a lesion was put into a real case (``lesions``), and that
+    stands beside that case, only what is new is looked at; of others all foreground.
+
+    Returns:
+        ``{"in range": 0.9, "real in range": 0.93, "lesions": 16, "real lesions": 30,
+        "FLAIR edge in range": 0.9, "FLAIR edge": 0.31, "FLAIR edge real": 0.29, "FLAIR rim in
+        range": ..., ...}``: the share of lesions between the real ones' 2.5 and 97.5 percentile,
+        and both medians, in deviations of the body per mm. ``real in range`` is what real lesions
+        come to when held against those of other people. NaN where there is nothing to measure.
+
+    Raises:
+        UsageFault: no sample has labels.
+    """
+    if not any(sample.labels is not None for sample in samples):
+        raise UsageFault(
+            "--metric seam: samples have no label maps, expected those of a generator that is "
+            "asked for some, such as copypaste; leave it out"
+        )
+    found = [_nothing(schema)]
+    for index, sample in enumerate(samples):
+        beside = real[index] if index < len(real) else None
+        found.append(seams(sample.image, sample.labels, new_voxels(sample, beside), schema))
+    once = {(case.id, content_hash(case.image)): case for case in real}.values()
+    rows = [seams(c.image, c.labels, None, schema) for c in once]
+    of = [case.subject for case, row in zip(once, rows, strict=True) for _ in row]
+    return seam_numbers(
+        np.concatenate(found), np.concatenate([_nothing(schema), *rows]), of, schema
+    )
+
+
+def seam_numbers(
+    drawn: Numbers, real: Numbers, of: Sequence[str], schema: Schema
+) -> dict[str, float]:
+    """What the metric says of gradients; see ``seam_metric``.
+
+    Args:
+        drawn: of lesions of samples, (N, C, 2), as ``seams`` gives them.
+        real: of real lesions, (M, C, 2).
+        of: whose each of these is, M names.
+        schema: names the channels.
+    """
+    subjects = np.array(of, object)
+    others = np.full(real.shape, np.nan)
+    for subject in dict.fromkeys(of):
+        own = subjects == subject
+        others[own] = within_range(real[own], real[~own])
+    inside = within_range(drawn, real)
+    numbers = {
+        "in range": _mean(inside),
+        "real in range": _mean(others),
+        "lesions": float(len(drawn)),
+        "real lesions": float(len(real)),
+    }
+    for channel, name in enumerate(schema.channels):
+        for at, place in enumerate(PLACES):
+            numbers |= {
+                f"{name} {place} in range": _mean(inside[:, channel, at]),
+                f"{name} {place}": _median(drawn[:, channel, at]),
+                f"{name} {place} real": _median(real[:, channel, at]),
+            }
+    return numbers
+
+
+def within_range(values: Numbers, of: Numbers) -> Numbers:
+    """1 where a value lies within the range of others, 0 where not, NaN where there is none.
+
+    Args:
+        values: (N, C, 2).
+        of: (M, C, 2), the real ones.
+    """
+    out = np.full(values.shape, np.nan)
+    for place in np.ndindex(values.shape[1:]):
+        known = of[(slice(None), *place)]
+        known = known[np.isfinite(known)]
+        if known.size:
+            # As often as the range says a further real one lies in it, however few are known.
+            low, high = np.quantile(known, RANGE, method="weibull")
+            column = values[(slice(None), *place)]
+            within = ((column >= low) & (column <= high)).astype(np.float64)
+            out[(slice(None), *place)] = np.where(np.isfinite(column), within, np.nan)
+    return out
+
+
+def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
+    """Which voxels of a sample's foreground were put into the case beside it; None if unknown.
+
+    Returns:
+        Bool (D, H, W) or (H, W). What was put where the case has the same label counts as old.
+    """
+    told = sample.provenance
+    if sample.labels is None or beside is None or beside.labels is None or "lesions" not in told:
+        return None
+    if dict(told["lesions"]).get("where") == "own":  # foreground drawn anew where it was
+        return None
+    if beside.id != told.get("case") or beside.labels.shape != sample.labels.shape:
+        return None
+    return np.asarray((sample.labels > 0) & (sample.labels != beside.labels))
+
+
+def seams(
+    image: FloatArray, labels: LabelArray | None, new: Mask | None, schema: Schema
+) -> Numbers:
+    """How steep an image is across the edges and rims of its lesions.
+
+    Between voxels on either side of a surface at a given distance from a lesion, the mean of how
+    far intensities lie apart, per mm, over the deviation of the body around lesions. Of the
+    surfaces in the rim, one to six voxels out, the steepest counts. Pairs with another lesion's
+    voxels, or at the body's own border, are left out.
+
+    Args:
+        image: float32 (C, D, H, W) or (C, H, W).
+        labels: int16 (D, H, W) or (H, W); all foreground that holds together is a lesion.
+        new: the lesions' voxels; None for all foreground.
+        schema: gives the spacing in mm.
+
+    Returns:
+        (N, C, 2): edge and rim of each lesion and channel; NaN where too few pairs are left.
+    """
+    from scipy.ndimage import binary_erosion
+
+    if labels is None or not (labels > 0).any():
+        return np.zeros((0, len(image), 2))
+    body = labels != OUTSIDE if (labels == OUTSIDE).any() else organ_mask(image)
+    # Of what is around lesions: what was put in, and how large it is, must not come in.
+    around = body & (labels <= 0) if (body & (labels <= 0)).any() else body
+    scales = np.array([max(spread(channel[around]), 1e-6) for channel in image])
+    # A voxel at the body's border holds some of what lies beyond.
+    body = binary_erosion(body, border_value=1) | (labels > 0)
+    wanted = np.asarray(labels > 0 if new is None else new, np.int16)
+    rows = []
+    for part in parts(wanted, schema, (1,), least=LEAST):
+        lesion = part.whole() > 0
+        window = bounding_box(lesion, margin=REACH + 2)
+        usable = (body & ((labels <= 0) | lesion))[window]
+        rows.append(_profile(image[(slice(None), *window)], lesion[window], usable, schema.spacing))
+    return np.stack(rows) / scales[:, None] if rows else np.zeros((0, len(image), 2))
+
+
+def _profile(
+    image: FloatArray, lesion: Mask, usable: Mask, spacing: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Steepness across a lesion's edge, and the steepest across its rim: (C, 2)."""
+    from scipy.ndimage import distance_transform_edt
+
+    away = distance_transform_edt(~lesion, sampling=spacing)
+    # Shell 0 is the lesion; a further one ends half-way between voxels, so that none lies on it.
+    ends = (np.arange(REACH + 1) + 0.5) * min(spacing)
+    shell = np.where(lesion, 0, np.maximum(np.searchsorted(ends, away), 1))
+    sums, counts = np.zeros((len(ends) + 1, len(image))), np.zeros(len(ends) + 1)
+    for axis, mm in enumerate(spacing):
+        before = (slice(None),) * axis
+        here, there = (*before, slice(None, -1)), (*before, slice(1, None))
+        across = (shell[here] != shell[there]) & usable[here] & usable[there]
+        at = np.minimum(shell[here], shell[there])[across]
+        counts += np.bincount(at, minlength=len(counts))
+        steps = np.abs(np.diff(image, axis=axis + 1))[:, across] / mm
+        for channel, values in enumerate(steps):
+            sums[:, channel] += np.bincount(at, values, minlength=len(counts))
+    enough = (counts >= FACES)[:, None]
+    means = np.where(enough, sums / np.maximum(counts, 1)[:, None], np.nan)
+    rim = means[1 : REACH + 1]
+    known = np.isfinite(rim).any(axis=0)
+    steepest = np.where(known, np.nanmax(np.where(known, rim, 0.0), axis=0), np.nan)
+    return np.stack([means[0], steepest], axis=1)
+
+
+def _nothing(schema: Schema) -> Numbers:
+    return np.zeros((0, len(schema.channels), len(PLACES)))
+
+
+def _mean(values: Numbers) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _median(values: Numbers) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else float("nan")

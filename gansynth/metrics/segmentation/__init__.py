@@ -1,0 +1,39 @@
+"""What a trained host is worth, case by case: numbers that arms of a benchmark are compared by.
+
+    from gansynth.metrics.segmentation import evaluate, read_regions, with_labels
+
+    regions = with_labels(read_regions("WT:1+2+4", schema.foreground), schema.foreground)
+    evaluate(adapter.judged(outcome.folder), regions).per_subject["subject 1"]["hd95/WT"]
+
+Detectors are measured by ``gansynth.metrics.segmentation.detection``. docs/measures.md has the
+rules.
+"""
+
+from gansynth.metrics.segmentation.evaluation import Evaluation, evaluate
+from gansynth.metrics.segmentation.predictions import LabelMaps, Prediction
+from gansynth.metrics.segmentation.regions import Regions, read_regions, regions_of, with_labels
+from gansynth.metrics.segmentation.segmentation import measure_case
+from gansynth.metrics.segmentation.table import (
+    DETECTION,
+    MEASURES,
+    SEGMENTATION,
+    Measure,
+    measure_of,
+)
+
+__all__ = [
+    "DETECTION",
+    "MEASURES",
+    "SEGMENTATION",
+    "Evaluation",
+    "LabelMaps",
+    "Measure",
+    "Prediction",
+    "Regions",
+    "evaluate",
+    "measure_case",
+    "measure_of",
+    "read_regions",
+    "regions_of",
+    "with_labels",
+]

@@ -1,0 +1,105 @@
+"""How well a detector found lesions: of each person, and of all together.
+
+Arms of a benchmark are paired by person. A confidence is worth different things in two trainings,
+so that sensitivity is read off where the training has so many false positives per image of *all*
+its images: the threshold is one of the training, the sensitivity at it that of a person. Weighed by
+their lesions, the persons' numbers have the FROC curve of ``gansynth.metrics.detection`` for a
+mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from gansynth.metrics.detection.equal_fps import TINY
+from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, Curves, Froc
+from gansynth.metrics.detection.free_response import false_positives as fps_per_image
+from gansynth.metrics.detection.matching import match, pooled
+from gansynth.metrics.detection.precision import Precision
+from gansynth.metrics.detection.record import Array, Detections
+from gansynth.metrics.detection.resampling import everyone
+from gansynth.runtime.errors import DataFault, UsageFault
+
+MAP_IOU = 0.5
+
+
+def measure_detections(
+    detections: Detections,
+    *,
+    iou: float = 0.5,
+    false_positives: Sequence[float] = RATES,
+    confidence: float = CONFIDENCE,
+) -> dict[str, Any]:
+    """Measure one training's detections.
+
+    Args:
+        detections: of every image judged.
+        iou: least overlap of a hit.
+        false_positives: numbers per image at which sensitivity is taken.
+        confidence: least score of a detection that counts for ``fp_per_image``.
+
+    Returns:
+        ``per_subject`` (key -> person -> value), ``pooled`` (key -> value), ``reached`` (key ->
+        whether the training makes so many false positives at all; else its highest sensitivity
+        stands in) and ``asked``. Keys: ``sensitivity@FP=1`` and so on, ``froc`` (their mean),
+        ``fp_per_image``; of all together also ``map50`` (at an overlap of 0.5, whatever ``iou``).
+        None where there are no lesions.
+
+    Raises:
+        UsageFault: an overlap, a number of false positives or a confidence that cannot be.
+        DataFault: a person and a volume, or an image, of one name.
+    """
+    _check(iou, false_positives, confidence)
+    pool = pooled(detections)
+    names, weights = pool.subjects, everyone(len(pool.subjects))
+    if len(set(names)) < len(names):
+        raise DataFault(
+            f"detections of {detections.detector}: a subject, a volume or an image share a name, "
+            "expected all different; say the subject of every image"
+        )
+    hits, coarse = match(pool, (iou, MAP_IOU))
+    curves = Froc(pool, hits)
+    whole = curves(weights)
+    keys = [f"sensitivity@FP={rate:g}" for rate in false_positives]
+
+    def measured(weights: Array) -> Iterator[tuple[str, Array]]:
+        fps = np.repeat(whole.fps, len(weights), axis=0)
+        found = Curves(fps, curves(weights).sensitivity).at(list(false_positives))
+        yield from zip(keys, found.T, strict=True)
+        yield "froc", found.mean(axis=1)
+        yield "fp_per_image", fps_per_image(pool, hits, confidence=confidence, weights=weights)
+
+    together = {
+        **dict(measured(weights)),
+        "map50": Precision(pool, coarse[None]).mean(weights),
+    }
+    ends = float(whole.end[0])
+    return {
+        "per_subject": {
+            key: dict(zip(names, map(_said, values.tolist()), strict=True))
+            for key, values in measured(np.eye(len(names)))
+        },
+        "pooled": {key: _said(float(values[0])) for key, values in together.items()},
+        "reached": {
+            key: rate <= ends + TINY for key, rate in zip(keys, false_positives, strict=True)
+        },
+        "asked": {"iou": iou, "false_positives": [*false_positives], "confidence": confidence},
+    }
+
+
+def _check(iou: float, rates: Sequence[float], confidence: float) -> None:
+    if not 0 < iou <= 1:
+        raise UsageFault(f"iou {iou}: expected an overlap above 0, up to 1")
+    if not rates or not all(0 < rate < np.inf for rate in rates):
+        raise UsageFault(
+            f"false_positives {list(rates)}: expected numbers per image above 0, one at least"
+        )
+    if not 0 <= confidence <= 1:
+        raise UsageFault(f"confidence {confidence}: expected a score, 0 to 1")
+
+
+def _said(value: float) -> float | None:
+    return None if np.isnan(value) else value

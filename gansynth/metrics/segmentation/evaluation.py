@@ -1,0 +1,239 @@
+"""How well held-out cases were segmented, by case and by subject: one account for all hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import Any, Unpack
+
+import numpy as np
+
+from gansynth.metrics.segmentation.predictions import LabelMaps, Prediction
+from gansynth.metrics.segmentation.regions import Regions, dice
+from gansynth.metrics.segmentation.segmentation import Options, measure_case
+from gansynth.metrics.segmentation.table import SEGMENTATION
+
+Values = dict[str, float | None]
+"""``dice/WT`` -> its value; None for none."""
+DETAILS = frozenset(
+    ("per_subject", "per_case", "voxels", "regions", "rule", "predictions", "without_labels")
+)
+LESIONS = ("lesion_sensitivity", "lesion_precision")
+RULE = (
+    "A subject has the mean of its volumes. Slices of one volume or subject are put together: Dice "
+    "and lesions are counted over all of them; distances are those of the volume where all "
+    "subjects' slices follow one another without a gap ('distances': volumes), else the mean of "
+    "those within each slice (slices). Where the truth has none of a region there is no Dice and "
+    "no HD95 (null), whatever was predicted; where nothing of it was predicted, Dice is 0 and HD95 "
+    "the diagonal of the image. Means are over the subjects that have a value"
+)
+
+
+@dataclass
+class Counts:
+    """How often HD95 of a region has no surface to be taken of, over the images it is taken of.
+
+    Attributes:
+        images: volumes, or slices where distances are within them.
+        no_truth: whose truth has none of it: left out.
+        no_truth_predicted: of these, where it was predicted all the same.
+        not_predicted: whose truth has some, and nothing was predicted: the diagonal stands in.
+    """
+
+    images: int = 0
+    no_truth: int = 0
+    no_truth_predicted: int = 0
+    not_predicted: int = 0
+
+    def add(self, truth: int, predicted: int) -> None:
+        """Count an image by its numbers of voxels."""
+        self.images += 1
+        self.no_truth += truth == 0
+        self.no_truth_predicted += truth == 0 and predicted > 0
+        self.not_predicted += truth > 0 and predicted == 0
+
+
+@dataclass
+class Evaluation:
+    """What the held-out cases of a training came to.
+
+    Attributes:
+        regions: that were measured.
+        unit: of distances: ``mm`` or ``px``.
+        distances: ``volumes``, or ``slices`` where they are taken within each; see ``RULE``.
+        subject_of: case -> subject.
+        per_case: case -> measures; of 2D cases each slice's own.
+        per_subject: subject -> measures.
+        voxels: case -> region -> numbers ``truth``, ``predicted`` and ``both``.
+        counts: region -> how often there was no surface.
+    """
+
+    regions: Regions
+    unit: str
+    distances: str
+    subject_of: dict[str, str] = field(default_factory=dict)
+    per_case: dict[str, Values] = field(default_factory=dict)
+    per_subject: dict[str, Values] = field(default_factory=dict)
+    voxels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
+
+    def means(self) -> Values:
+        """Means over the subjects that have a value; None where none has."""
+        return _means(list(self.per_subject.values()))
+
+    def document(self) -> dict[str, Any]:
+        """All of it as a JSON document."""
+        return {
+            **_by_measure(self.means()),
+            "unit": self.unit,
+            "distances": self.distances,
+            "subjects": len(self.per_subject),
+            "cases": len(self.per_case),
+            "undefined": {name: vars(one) for name, one in self.counts.items()},
+            "per_subject": {s: _by_measure(found) for s, found in self.per_subject.items()},
+            "per_case": {case: _by_measure(found) for case, found in self.per_case.items()},
+            "voxels": self.voxels,
+            "regions": {name: list(labels) for name, labels in self.regions},
+            "rule": RULE,
+        }
+
+
+def headline(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an evaluation's document the means over subjects, and what they are means of."""
+    return {key: value for key, value in document.items() if key not in DETAILS}
+
+
+def evaluate(
+    predictions: Mapping[str, Prediction], regions: Regions, **options: Unpack[Options]
+) -> Evaluation:
+    """Measure every held-out case of a training.
+
+    Args:
+        predictions: case -> what was predicted and what is true; see ``Adapter.judged``.
+        regions: see ``gansynth.metrics.segmentation.regions.with_labels``.
+        options: as ``measure_case``; ``asked`` is Dice and HD95 unless said otherwise.
+
+    Raises:
+        DataFault, EnvironmentFault: a file that is missing, damaged or of another grid.
+        UsageFault: an option that cannot be.
+    """
+    options = {**Options(asked=("dice", "hd95")), **options}
+    units = {one.unit for one in predictions.values()} or {"mm"}
+    whole = _without_gaps(predictions.values())
+    found = Evaluation(
+        regions,
+        "mm" if units == {"mm"} else "px",
+        "volumes" if whole else "slices",
+        {case: one.subject for case, one in predictions.items()},
+        counts={name: Counts() for name, _ in regions},
+    )
+    for subject, cases in groupby(
+        sorted(predictions.items(), key=lambda item: _place(*item)), lambda item: item[1].subject
+    ):
+        units_of = [_measured(found, dict(group), options) for _, group in groupby(cases, _stack)]
+        found.per_subject[subject] = _means(units_of)
+    return found
+
+
+def _place(case: str, one: Prediction) -> tuple[str, str, int, str]:
+    """By subject, what it is a slice of, and its number there."""
+    at = one.position
+    if at is None:
+        return one.subject, case, 0, case
+    return one.subject, at.stack, -1 if at.index is None else at.index, case
+
+
+def _stack(item: tuple[str, Prediction]) -> str:
+    case, one = item
+    return case if one.position is None else f"slices of {one.position.stack}"
+
+
+def _without_gaps(predictions: Iterable[Prediction]) -> bool:
+    """Whether all slices there are follow one another within their volumes, at known distances."""
+    stacks: dict[tuple[str, str], list[int]] = {}
+    for one in predictions:
+        at = one.position
+        if at is not None:
+            if at.index is None or at.thickness is None:
+                return False
+            stacks.setdefault((one.subject, at.stack), []).append(at.index)
+    return all(b - a == 1 for each in stacks.values() for a, b in pairwise(sorted(each)))
+
+
+def _measured(found: Evaluation, cases: Mapping[str, Prediction], options: Options) -> Values:
+    """Measures of a volume, or of slices that belong together; all that is counted is noted."""
+    maps = {case: one.read() for case, one in cases.items()}
+    at = next(iter(cases.values())).position
+    ignore = options.get("ignore")
+    for case, both in maps.items():
+        found.per_case[case] = _of_maps(both, found.regions, options)
+        found.voxels[case] = _voxels(both, found.regions, ignore)
+        if at is None or found.distances == "slices":
+            _count(found.counts, found.voxels[case])
+    if at is None:
+        return found.per_case[next(iter(cases))]
+    if found.distances == "slices":
+        each = [found.per_case[case] for case in cases]
+        return _of_slices(list(maps.values()), each, found.regions, options)
+    volume = _stacked(list(maps.values()), at.thickness or 1.0)
+    _count(found.counts, _voxels(volume, found.regions, ignore))
+    return _of_maps(volume, found.regions, options)
+
+
+def _of_maps(both: LabelMaps, regions: Regions, options: Options) -> Values:
+    return measure_case(both.predicted, both.truth, both.spacing, regions, **options)
+
+
+def _of_slices(
+    maps: Sequence[LabelMaps], each: Sequence[Values], regions: Regions, options: Options
+) -> Values:
+    """Slices with gaps: overlaps and lesions over all of them, distances within each, averaged."""
+    asked = options.get("asked", tuple(SEGMENTATION))
+    counted = tuple(name for name in asked if name == "dice" or name in LESIONS)
+    values = _means(each)
+    if counted:
+        apart = _stacked(maps, 1.0, apart=True)
+        values |= _of_maps(apart, regions, {**options, "asked": counted})
+    return values
+
+
+def _stacked(maps: Sequence[LabelMaps], thickness: float, apart: bool = False) -> LabelMaps:
+    """Slices as a volume (D, H, W), padded with background; ``apart``: none touches another."""
+    shape = np.max([both.truth.shape for both in maps], axis=0)
+    step = 2 if apart else 1
+    volumes = np.zeros((2, step * len(maps), *shape), np.int16)
+    for number, both in enumerate(maps):
+        rows, columns = both.truth.shape
+        volumes[0, step * number, :rows, :columns] = both.predicted
+        volumes[1, step * number, :rows, :columns] = both.truth
+    return LabelMaps(volumes[0], volumes[1], (thickness, *maps[0].spacing))
+
+
+def _voxels(both: LabelMaps, regions: Regions, ignore: int | None) -> dict[str, dict[str, int]]:
+    scores = dice(both.predicted, both.truth, regions, ignore)
+    return {
+        name: {key: one[key] for key in ("truth", "predicted", "both")}
+        for name, one in scores.items()
+    }
+
+
+def _count(counts: Mapping[str, Counts], voxels: Mapping[str, Mapping[str, int]]) -> None:
+    for name, one in voxels.items():
+        counts[name].add(one["truth"], one["predicted"])
+
+
+def _means(each: Sequence[Mapping[str, float | None]]) -> Values:
+    means: Values = {}
+    for key in each[0] if each else ():
+        values = [value for one in each if (value := one[key]) is not None]
+        means[key] = sum(values) / len(values) if values else None
+    return means
+
+
+def _by_measure(values: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for key, value in values.items():
+        measure, _, region = key.partition("/")
+        found.setdefault(measure, {})[region] = value
+    return found

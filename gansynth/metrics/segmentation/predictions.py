@@ -1,0 +1,121 @@
+"""What a trained host has left of each held-out case: its label map, and the true one beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gansynth.core.source import CaseSource
+from gansynth.data.flat import FlatSource, SlicePosition
+from gansynth.data.pairs import mismatches, whole_labels
+from gansynth.metrics.segmentation.regions import Array
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import read_nifti
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """Both label maps of a case, on one grid.
+
+    Attributes:
+        predicted: (D, H, W) or (H, W), axes in any order.
+        truth: of the same shape and order.
+        spacing: along these axes.
+    """
+
+    predicted: Array
+    truth: Array
+    spacing: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One held-out case after a training.
+
+    Attributes:
+        subject: whose it is.
+        file: the predicted label map; None where it is in no file.
+        read: reads both label maps. It raises ``DataFault`` where they cannot be compared.
+        unit: of the spacing: ``mm``, or ``px`` where nobody knows how large pixels are.
+        position: of a 2D case among the others of its subject; None of a volume.
+    """
+
+    subject: str
+    file: Path | None
+    read: Callable[[], LabelMaps] = field(repr=False)
+    unit: str = "mm"
+    position: SlicePosition | None = None
+
+
+def of_volumes(
+    source: CaseSource, files: Mapping[str, tuple[Path, Path]], way_out: str
+) -> dict[str, Prediction]:
+    """Predictions in NIfTI files, measured on the files' own grid, in their own mm.
+
+    Args:
+        source: says whose a case is.
+        files: case -> its predicted and its true label map.
+        way_out: what brings a missing file.
+
+    Raises:
+        DataFault: a file is missing; named before any is read.
+    """
+    for case, pair in files.items():
+        for what, file in zip(("predicted", "true"), pair, strict=True):
+            if not file.is_file():
+                raise DataFault(
+                    f"{file}: missing, expected the {what} label map of case {case!r}; {way_out}"
+                )
+    return {
+        case: Prediction(source.subject(case), predicted, _nifti(predicted, truth))
+        for case, (predicted, truth) in files.items()
+    }
+
+
+def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
+    def read() -> LabelMaps:
+        found, own = read_nifti(predicted), read_nifti(truth)
+        for problem in mismatches(predicted, found, truth, own):
+            raise DataFault(problem)
+        spacing = np.linalg.norm(own.affine[:3, :3], axis=0).tolist()  # along the files' own axes
+        ours, theirs = whole_labels(predicted, found.array), whole_labels(truth, own.array)
+        return LabelMaps(ours, theirs, tuple(spacing))
+
+    return read
+
+
+def of_slices(source: FlatSource, files: Mapping[str, Path], way_out: str) -> dict[str, Prediction]:
+    """Predictions in PNG files of 2D cases, measured on the pixels of the cases' own files.
+
+    Args:
+        source: has the true label maps.
+        files: case -> its predicted label map.
+        way_out: what brings a missing file.
+
+    Raises:
+        DataFault: a file is missing; named before any is read.
+    """
+    for case, file in files.items():
+        if not file.is_file():
+            raise DataFault(
+                f"{file}: missing, expected the predicted label map of case {case!r}; {way_out}"
+            )
+
+    def reader(case: str, file: Path) -> Callable[[], LabelMaps]:
+        def read() -> LabelMaps:
+            truth = source.true_labels(case)
+            if truth is None:
+                raise DataFault(f"{source.name}: case {case!r} has no label map, expected one")
+            return LabelMaps(source.read_predicted(case, file), truth, source.pixel_spacing(case))
+
+        return read
+
+    return {
+        case: Prediction(
+            source.subject(case), file, reader(case, file), source.unit, source.position(case)
+        )
+        for case, file in files.items()
+    }

@@ -1,0 +1,187 @@
+"""How well one case was segmented: overlap, surfaces, lesions. docs/measures.md has the rules.
+
+Surfaces and their distances are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), a
+surface counted by its voxels. No number here is a mean over cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from math import hypot
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.data.connected_components import Parts
+from gansynth.metrics.segmentation.regions import Array, Mask, Regions, scored, without_ignored
+from gansynth.metrics.segmentation.table import SEGMENTATION, check_asked
+from gansynth.runtime.errors import DataFault, UsageFault
+
+Distances = npt.NDArray[np.float64]
+PERCENTILE = 95
+ROUNDING = 1e-4
+"""Share by which a distance may exceed the tolerance: headers keep spacings as float32."""
+
+
+class Options(TypedDict, total=False):
+    """How cases are measured; see ``measure_case``."""
+
+    asked: Sequence[str]
+    tolerance_mm: float
+    overlap: float
+    ignore: int | None
+
+
+def measure_case(
+    predicted: Array,
+    truth: Array,
+    spacing: Sequence[float],
+    regions: Regions,
+    *,
+    asked: Sequence[str] = tuple(SEGMENTATION),
+    tolerance_mm: float = 1.0,
+    overlap: float = 0.0,
+    ignore: int | None = None,
+) -> dict[str, float | None]:
+    """Measure one case.
+
+    Args:
+        predicted: labels (D, H, W) or (H, W); axes in any order.
+        truth: likewise.
+        spacing: mm along the axes of both.
+        regions: see ``gansynth.metrics.segmentation.regions.with_labels``.
+        asked: names in ``SEGMENTATION``.
+        tolerance_mm: distance up to which surfaces agree, for ``nsd``.
+        overlap: share of a lesion that the other map has to cover; 0: one voxel will do.
+        ignore: value of the truth where nothing counts; None for none.
+
+    Returns:
+        ``dice/WT`` and so on. None where the truth has none of the region; for
+        ``lesion_precision`` where nothing was predicted. Of a region that was not predicted at all
+        ``hd95`` is the diagonal of the case in mm.
+
+    Raises:
+        UsageFault: a measure, spacing, tolerance or overlap that cannot be.
+        DataFault: maps of different shapes.
+    """
+    check_asked(asked)
+    _check(predicted, truth, spacing, tolerance_mm, overlap)
+    # Along an axis of one voxel there is no surface: such a case is of fewer dimensions.
+    kept = [axis for axis, n in enumerate(truth.shape) if n > 1] or [0]
+    mm = tuple(float(spacing[axis]) for axis in kept)
+    shape = tuple(truth.shape[axis] for axis in kept)
+    diagonal = hypot(*(n * s for n, s in zip(shape, mm, strict=True)))
+    predicted, truth = without_ignored(predicted.reshape(shape), truth.reshape(shape), ignore)
+    box = _box(predicted, truth, regions)
+    predicted, truth = predicted[box], truth[box]
+    found: dict[str, float | None] = {}
+    for name, labels in regions:
+        both = _Both(np.isin(predicted, labels), np.isin(truth, labels), mm)
+        numbers = dict(both.measured(asked, tolerance_mm, overlap, diagonal))
+        found |= {f"{measure}/{name}": value for measure, value in numbers.items()}
+    return found
+
+
+def _check(
+    predicted: Array, truth: Array, spacing: Sequence[float], tolerance: float, overlap: float
+) -> None:
+    if predicted.shape != truth.shape:
+        raise DataFault(
+            f"predicted labels have shape {predicted.shape}, true ones {truth.shape}, expected "
+            "equal; predict on the grid of the truth"
+        )
+    if len(spacing) != truth.ndim or not all(0 < s < np.inf for s in spacing):
+        raise UsageFault(
+            f"spacing {tuple(spacing)}: expected {truth.ndim} positive numbers of mm, one for each "
+            "axis of the label maps"
+        )
+    if not 0 <= tolerance < np.inf:
+        raise UsageFault(f"tolerance_mm {tolerance}: expected a distance in mm, 0 or more")
+    if not 0 <= overlap <= 1:
+        raise UsageFault(f"overlap {overlap}: expected a share of a lesion's voxels, 0 to 1")
+
+
+def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:
+    """Where either map has anything of any region; nothing beyond it changes a number."""
+    labels = sorted({value for _, values in regions for value in values})
+    there = np.isin(predicted, labels) | np.isin(truth, labels)
+    box = []
+    for axis in range(there.ndim):
+        others = tuple(other for other in range(there.ndim) if other != axis)
+        planes = np.flatnonzero(there.any(axis=others))
+        box.append(slice(int(planes[0]), int(planes[-1]) + 1) if len(planes) else slice(0, 1))
+    return tuple(box)
+
+
+class _Both:
+    """One region in both maps.
+
+    Args:
+        predicted: mask.
+        truth: mask.
+        spacing: mm along their axes.
+    """
+
+    def __init__(self, predicted: Mask, truth: Mask, spacing: Sequence[float]) -> None:
+        self.predicted, self.truth, self.spacing = predicted, truth, spacing
+        self.there, self.said = bool(truth.any()), bool(predicted.any())
+
+    def measured(
+        self, asked: Sequence[str], tolerance: float, overlap: float, diagonal: float
+    ) -> Iterator[tuple[str, float | None]]:
+        """Name and value of each measure, in the order asked."""
+        for name in asked:
+            if name == "dice":
+                yield name, scored(self.predicted, self.truth)["dice"]
+            elif name == "hd95":
+                yield name, self.hd95(diagonal) if self.there else None
+            elif name == "nsd":
+                yield name, self.nsd(tolerance) if self.there else None
+            elif name == "lesion_sensitivity":
+                yield name, _found(self.truth, self.predicted, overlap)
+            elif name == "lesion_precision":
+                yield name, _found(self.predicted, self.truth, overlap)
+
+    @cached_property
+    def distances(self) -> tuple[Distances, Distances]:
+        """Mm from each surface voxel of the prediction to the true surface, and the other way."""
+        from scipy.spatial import KDTree
+
+        ours, theirs = _surface(self.predicted, self.spacing), _surface(self.truth, self.spacing)
+        to_truth, to_prediction = KDTree(theirs).query(ours)[0], KDTree(ours).query(theirs)[0]
+        return np.asarray(to_truth), np.asarray(to_prediction)
+
+    def hd95(self, diagonal: float) -> float:
+        """The larger of both directions' percentiles."""
+        if not self.said:
+            return diagonal
+        return max(float(np.percentile(one, PERCENTILE)) for one in self.distances)
+
+    def nsd(self, tolerance: float) -> float:
+        """Share of all surface voxels that are no farther from the other surface."""
+        if not self.said:
+            return 0.0
+        near = [one <= tolerance * (1 + ROUNDING) for one in self.distances]
+        return float(np.concatenate(near).mean())
+
+
+def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
+    """Places (N, axes) in mm of voxels with a neighbour across a face that is not in the mask.
+
+    Beyond the array's edge there is no neighbour in the mask.
+    """
+    from scipy.ndimage import binary_erosion
+
+    places = np.argwhere(mask & ~binary_erosion(mask))
+    return np.asarray(places * np.array(spacing), np.float64)
+
+
+def _found(lesions: Mask, other: Mask, overlap: float) -> float | None:
+    """Share of a mask's parts that another mask covers; None where it has no part."""
+    parts = Parts.of(lesions)
+    if not len(parts.sizes):
+        return None
+    covered = np.bincount(parts.numbered[other], minlength=len(parts.sizes) + 1)[parts.numbers]
+    return float(np.mean((covered > 0) & (covered >= overlap * parts.sizes)))

@@ -1,0 +1,111 @@
+"""What each measure is: its unit, which way is better, what it says, and what counts as equal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from gansynth.runtime.errors import UsageFault, did_you_mean
+
+
+class Measure(NamedTuple):
+    """One measure.
+
+    Attributes:
+        unit: ``share`` (0 to 1), ``mm``, or ``per image``.
+        better: which way.
+        says: one sentence.
+        margin: difference that makes none, for tests of equivalence; None: there is no usual one.
+    """
+
+    unit: str
+    better: Literal["higher", "lower"]
+    says: str
+    margin: float | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and most that a value can be."""
+        return (0.0, 1.0 if self.unit == "share" else math.inf)
+
+
+DICE_MARGIN = 0.005
+"""Half a point of Dice."""
+
+SEGMENTATION: Mapping[str, Measure] = {
+    "dice": Measure(
+        "share",
+        "higher",
+        "Twice the voxels that truth and prediction share, over the sum of both.",
+        DICE_MARGIN,
+    ),
+    "hd95": Measure(
+        "mm",
+        "lower",
+        "95th percentile of the distances between both surfaces, the larger of the two directions.",
+    ),
+    "nsd": Measure(
+        "share",
+        "higher",
+        "Share of both surfaces that lies within a tolerance of the other one.",
+        DICE_MARGIN,
+    ),
+    "lesion_sensitivity": Measure(
+        "share", "higher", "Share of the true lesions that the prediction overlaps."
+    ),
+    "lesion_precision": Measure(
+        "share", "higher", "Share of the predicted lesions that a true one overlaps."
+    ),
+}
+"""Of label maps; each is taken of each region: ``dice/WT``."""
+
+DETECTION: Mapping[str, Measure] = {
+    "sensitivity": Measure(
+        "share",
+        "higher",
+        "Share of the lesions' boxes that are hit where all images have so many false positives.",
+    ),
+    "froc": Measure(
+        "share", "higher", "Mean sensitivity over the numbers of false positives per image."
+    ),
+    "fp_per_image": Measure(
+        "per image", "lower", "False positives per image among detections of some confidence."
+    ),
+    "map50": Measure(
+        "share", "higher", "Mean over classes of the average precision at an overlap of 0.5."
+    ),
+}
+"""Of detections; ``sensitivity`` is taken at numbers of false positives: ``sensitivity@FP=1``."""
+
+MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
+
+
+def measure_of(key: str) -> Measure:
+    """The measure of a key such as ``dice/WT`` or ``sensitivity@FP=1``.
+
+    Raises:
+        UsageFault: it is of none.
+    """
+    name = re.split("[/@]", key, maxsplit=1)[0]
+    if name not in MEASURES:
+        raise UsageFault(
+            f"{key}: no measure, expected one of {', '.join(MEASURES)}."
+            f"{did_you_mean(name, MEASURES)}"
+        )
+    return MEASURES[name]
+
+
+def check_asked(asked: Sequence[str], known: Mapping[str, Measure] = SEGMENTATION) -> None:
+    """Refuse measures that there are not.
+
+    Raises:
+        UsageFault: naming the first.
+    """
+    for name in asked:
+        if name not in known:
+            raise UsageFault(
+                f"measure {name!r}: not among {', '.join(known)}, expected one of them."
+                f"{did_you_mean(name, known)}"
+            )

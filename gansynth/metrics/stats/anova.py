@@ -1,0 +1,142 @@
+"""Analysis of variance of a table of repetitions by test subjects, both random, and crossed.
+
+The model of a value is mean + draw + seed (in draw) + case + draw x case + rest. Mean squares and
+their expectations: Cornfield & Tukey 1956, "Average values of mean squares in factorials".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.metrics.stats.runs import Floats, Runs
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Mean squares of tables (..., repetitions, subjects).
+
+    Their expectations, with R repetitions and S subjects, v the variances of one table's effects:
+    ``run`` S v_run + v_cross, ``case`` R v_case + v_cross, ``cross`` v_cross. So the variance of
+    the mean is (run + case - cross) / (R S).
+
+    Attributes:
+        mean: (...).
+        run: mean square of repetitions; 0 where there is only one.
+        case: mean square of subjects; 0 where there is only one.
+        cross: mean square of their interaction; 0 where either is alone.
+        runs: repetitions R.
+        cases: subjects S.
+    """
+
+    mean: Floats
+    run: Floats
+    case: Floats
+    cross: Floats
+    runs: int
+    cases: int
+
+    @classmethod
+    def of(cls, tables: Floats) -> Squares:
+        """Of tables (..., repetitions, subjects) of at least one each, without NaN."""
+        runs, cases = tables.shape[-2:]
+        mean = tables.mean(axis=(-2, -1))
+        rows, columns = tables.mean(axis=-1), tables.mean(axis=-2)
+        left = tables - rows[..., None] - columns[..., None, :] + mean[..., None, None]
+        return cls(
+            mean,
+            cases * _mean_square(rows - mean[..., None], runs - 1),
+            runs * _mean_square(columns - mean[..., None], cases - 1),
+            _mean_square(left.reshape(*left.shape[:-2], -1), (runs - 1) * (cases - 1)),
+            runs,
+            cases,
+        )
+
+    @property
+    def total(self) -> Floats:
+        """R S times the variance of the mean; components that came out negative count as 0."""
+        return np.maximum(self.run, self.cross) + np.maximum(self.case, self.cross) - self.cross
+
+    @property
+    def standard_error(self) -> Floats:
+        """Of the mean over other repetitions and other subjects."""
+        return np.sqrt(self.total / (self.runs * self.cases))
+
+
+def _mean_square(deviations: Floats, freedom: int) -> Floats:
+    return np.asarray((deviations**2).sum(axis=-1) / max(freedom, 1))
+
+
+@dataclass(frozen=True)
+class Variance:
+    """Variances by origin, in squared units of the measure.
+
+    None is what cannot be told: with one seed a draw, ``draw`` has the seeds' part and ``rest``
+    that of ``draw_case``; with one draw, ``case`` has the part of ``draw_case``; of one run there
+    is ``case`` alone, with everything in it.
+
+    Attributes:
+        draw: which training subjects.
+        seed: training randomness within a draw.
+        case: test subjects.
+        draw_case: which test subjects gain depends on the training subjects.
+        rest: of a seed and a test subject together.
+    """
+
+    draw: float | None
+    seed: float | None
+    case: float | None
+    draw_case: float | None
+    rest: float | None
+
+
+def variance(runs: Runs) -> Variance:
+    """Variance components by the method of moments; negative estimates become 0.
+
+    Seeds are nested in draws, and draws weigh the same (analysis of unweighted means), so that
+    with b_i seeds in draw i the harmonic mean of b_i stands for their number. Incomplete subjects
+    are left out.
+    """
+    found = components(runs)
+    return Variance(*(None if value is None else max(value, 0.0) for value in found))
+
+
+def components(runs: Runs) -> tuple[float | None, ...]:
+    """As ``variance``, as they come out: unbiased, and so below 0 now and then."""
+    runs = runs.complete()
+    owner = np.array(runs.draws)
+    counts = np.unique(owner, return_counts=True)[1]
+    subjects, several = len(runs.subjects), len(counts) > 1
+    if not runs.values.size:
+        return (None,) * 5
+    seeds = float(1 / np.mean(1 / counts))
+    within = _within(runs.values, owner)
+    seed_square, rest = within or (0.0, 0.0)
+    table = Squares.of(runs.table())
+    run, crossed = float(table.run), float(table.cross)
+    draw = seed = case = draw_case = left = None
+    if within:
+        seed = (seed_square - rest) / subjects
+    if several:
+        draw = (run - crossed - (seed_square - rest) / seeds) / subjects
+    if subjects > 1:
+        case = (float(table.case) - crossed) / table.runs
+        draw_case = crossed - rest / seeds if several and within else None
+        left = rest if within else crossed if several else None
+    return draw, seed, case, draw_case, left
+
+
+def _within(values: Floats, owner: npt.NDArray[np.int64]) -> tuple[float, float] | None:
+    """Mean squares of seeds, and of seeds by subjects, both within draws; None without seeds."""
+    seed = rest = 0.0
+    freedom, subjects = 0, values.shape[1]
+    for draw in np.unique(owner):
+        found = Squares.of(values[owner == draw])
+        freedom += found.runs - 1
+        seed += float(found.run) * (found.runs - 1)
+        rest += float(found.cross) * (found.runs - 1) * (subjects - 1)
+    if not freedom:
+        return None
+    return seed / freedom, rest / freedom / max(subjects - 1, 1)

@@ -1,0 +1,137 @@
+"""The hierarchical bootstrap of a mean over repetitions and test subjects.
+
+Subjects are drawn with replacement, the same for all repetitions, since all of them were tested on
+the same subjects (Owen & Eckles 2012, "Bootstrapping data arrays of arbitrary order"). Deviations
+are stretched by sqrt(n / (n - 1)), or else the spread comes out too small (Davison & Hinkley 1997,
+ch. 2 and 3.8). Draws and seeds are too few to be drawn from: a resample of three is one of ten
+sets, and in one of nine all three are the same. So their effects come from normal distributions
+with the variances that were estimated, and their mean squares with them.
+
+It is studentised (Efron & Tibshirani 1993, ch. 12.5): each resample has a standard error of its
+own. What is taken from it is the skewness that few subjects leave in t, as the two coefficients of
+a parabola; the width is that of ``reference``, which percentiles of resamples of three draws miss
+by far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gansynth.metrics.stats.anova import Squares
+from gansynth.metrics.stats.reference import degrees
+from gansynth.metrics.stats.runs import Floats
+
+FEW = 8
+"""Subjects below which no skewness is looked for, and their effects count as normal."""
+SHARES = np.linspace(0.01, 0.46, 46)
+"""Probabilities of the quantiles that are compared with those of the other tail."""
+MOST_SHIFT, MOST_BEND = 0.5, 0.15
+
+
+@dataclass(frozen=True)
+class Bend:
+    """How skewed t is: its normal score z is nearly s + shift + bend s^2, s standard normal.
+
+    Both ways are Hall's cubic (1992, "On the removal of skewness by transformation"), which is the
+    parabola's inverse to the second order in ``bend``, and grows everywhere.
+
+    Attributes:
+        shift: (...).
+        bend: (...).
+    """
+
+    shift: Floats
+    bend: Floats
+
+    def straight(self, z: Floats) -> Floats:
+        """From the score z of t to a standard normal one."""
+        return z - self.shift - self.bend * z**2 + self.bend**2 * z**3 / 3
+
+    def bent(self, s: float | Floats) -> Floats:
+        """From a standard normal score to that of t, the way back."""
+        flat = np.abs(self.bend) < 1e-9
+        bend = np.where(flat, 1.0, self.bend)
+        found = (1 - np.cbrt(1 - 3 * bend * (s + self.shift))) / bend
+        return np.where(flat, s + self.shift, found)
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Means and mean squares as they might have come out, had the true mean been 0.
+
+    Attributes:
+        squares: with arrays (..., resamples).
+    """
+
+    squares: Squares
+
+    @property
+    def t(self) -> Floats:
+        """Of the resamples (..., resamples)."""
+        error = self.squares.standard_error
+        return np.where(error > 0, self.squares.mean / np.where(error > 0, error, 1.0), 0.0)
+
+    def bend(self, level: float) -> Bend:
+        """The skewness of t, from quantiles of both tails, by least squares; 0 of few subjects."""
+        if self.squares.cases < FEW:
+            nothing = np.zeros(self.squares.mean.shape[:-1])
+            return Bend(nothing, nothing)
+        scores = np.sort(_score(self.t, degrees(self.squares, level)), axis=-1)
+        last = scores.shape[-1] - 1
+        index = (SHARES * last).astype(int)
+        low, high = scores[..., index], scores[..., last - index]
+        middle, square = (low + high) / 2, ((high - low) / 2) ** 2
+        x = square - square.mean(axis=-1, keepdims=True)
+        spread = (x**2).sum(axis=-1)
+        bend = (x * middle).sum(axis=-1) / np.where(spread > 0, spread, 1.0)
+        bend = np.clip(bend, -MOST_BEND, MOST_BEND)
+        shift = middle.mean(axis=-1) - bend * square.mean(axis=-1)
+        return Bend(np.clip(shift, -MOST_SHIFT, MOST_SHIFT), bend)
+
+
+def resample(
+    squares: Squares, columns: Floats | None, resamples: int, rng: np.random.Generator
+) -> Resamples:
+    """Resamples of tables (...).
+
+    Args:
+        squares: of the tables.
+        columns: mean of each subject (..., subjects); None: they are normal.
+        resamples: how many.
+        rng: one set of random numbers serves all tables.
+    """
+    mean, case = _of_subjects(squares, columns, resamples, rng)
+    runs, both = squares.runs - 1, (squares.runs - 1) * (squares.cases - 1)
+    cross = squares.cross[..., None]
+    run = np.maximum(squares.run[..., None], cross)
+    cells = squares.runs * squares.cases
+    mean = mean + np.sqrt((run - cross) / cells) * rng.standard_normal(resamples)
+    run = run * (rng.chisquare(runs, resamples) / runs) if runs else np.zeros_like(mean)
+    cross = cross * (rng.chisquare(both, resamples) / both) if both else np.zeros_like(mean)
+    return Resamples(replace(squares, mean=mean, run=run, case=case, cross=cross))
+
+
+def _of_subjects(
+    squares: Squares, columns: Floats | None, resamples: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Mean over subjects drawn with replacement, and their mean square (..., resamples)."""
+    cases, shape = squares.cases, (*squares.mean.shape, resamples)
+    if cases < 2:
+        return np.zeros(shape), np.zeros(shape)
+    if columns is None or cases < FEW:
+        case = np.maximum(squares.case, squares.cross)[..., None]
+        mean = np.sqrt(case / (squares.runs * cases)) * rng.standard_normal(resamples)
+        return mean, case * (rng.chisquare(cases - 1, resamples) / (cases - 1))
+    weights = rng.multinomial(cases, np.full(cases, 1 / cases), size=resamples).T / cases
+    away = (columns - squares.mean[..., None]) * np.sqrt(cases / (cases - 1))
+    mean = away @ weights
+    spread = np.maximum(away**2 @ weights - mean**2, 0.0)
+    return mean, squares.runs * spread * cases / (cases - 1)
+
+
+def _score(t: Floats, freedom: Floats) -> Floats:
+    """Normal score of t, nearly (Wallace 1959); both tails are treated alike, so it will do."""
+    size = np.sqrt(freedom * np.log1p(t**2 / freedom))
+    return np.sign(t) * size * (8 * freedom + 1) / (8 * freedom + 3)

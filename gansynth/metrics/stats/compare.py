@@ -1,0 +1,254 @@
+"""Does an arm differ from its control, and does that hold for other draws, seeds and subjects?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from gansynth.metrics.stats.anova import Variance, variance
+from gansynth.metrics.stats.bounds import ANY, within
+from gansynth.metrics.stats.inference import Inference
+from gansynth.metrics.stats.runs import Floats, Runs, paired
+from gansynth.runtime.errors import DataFault, UsageFault
+
+NOTHING = "nothing"
+LEAST_RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval; None where there is too little to tell."""
+
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm beside its control: one measure, one training size, paired by run and test subject.
+
+    None is what the runs cannot tell: without two test subjects there is no interval.
+
+    Attributes:
+        difference: mean of arm - control; draws weigh the same.
+        interval: of the difference, 95 % unless asked otherwise.
+        p: two-sided, of the hypothesis that the true difference is 0.
+        df: degrees of freedom of t at this confidence.
+        standard_error: of the difference.
+        generalises: for what others interval, p, mde and equivalence hold: ``draws, seeds,
+            subjects``; of one draw ``seeds, subjects``, with its training subjects as they are; of
+            one run ``subjects``, with its networks as they are; or ``nothing``.
+        wilcoxon_p: signed-rank test over test subjects, averaged over runs: of these networks.
+        mde: minimum detectable effect, of either sign, at 80 % power unless asked otherwise.
+        margin: differences within +-margin count as none.
+        equivalent: whether equivalence within the margin is shown.
+        equivalence_p: of two one-sided tests.
+        variance: of single differences, by origin.
+        runs: pairs of runs.
+        draws: how many of them.
+        seeds: most seeds of one draw.
+        subjects: test subjects that have a value in all these runs.
+        dropped: test subjects that have not.
+        mean_arm: over the same runs and subjects.
+        mean_control: likewise.
+    """
+
+    difference: float | None
+    interval: Interval
+    p: float | None
+    df: float | None
+    standard_error: float | None
+    generalises: str
+    wilcoxon_p: float | None
+    mde: float | None
+    margin: float
+    equivalent: bool
+    equivalence_p: float | None
+    variance: Variance
+    runs: int
+    draws: int
+    seeds: int
+    subjects: int
+    dropped: int
+    mean_arm: float | None
+    mean_control: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Comparison:
+        """Read what ``to_json`` wrote; keys that are not its own are left alone.
+
+        Raises:
+            DataFault: a key is missing.
+        """
+        try:
+            values = {field.name: doc[field.name] for field in fields(cls)}
+            values["interval"] = Interval(**values["interval"])
+            values["variance"] = Variance(**values["variance"])
+        except (KeyError, TypeError) as error:
+            raise DataFault(
+                f"comparison: no or wrong {error}, expected what to_json wrote"
+            ) from error
+        return cls(**values)
+
+
+def compare(
+    arm: Runs,
+    control: Runs,
+    *,
+    margin: float,
+    confidence: float = 0.95,
+    power: float = 0.8,
+    resamples: int = 5000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare an arm with its control.
+
+    The interval is a studentised hierarchical bootstrap's (``bootstrap``), its width that of
+    ``reference``; p and the two one-sided tests are its inversion.
+
+    Args:
+        arm: one measure at one training size.
+        control: likewise; runs are paired by draw and seed, values by subject.
+        margin: difference that makes none, in units of the measure.
+        confidence: of the interval; tests are at 1 - confidence.
+        power: of the minimum detectable effect.
+        resamples: of the bootstrap.
+        seed: of the bootstrap; the same seed gives the same numbers.
+
+    Raises:
+        UsageFault: an option out of range.
+    """
+    _check(margin=margin, confidence=confidence, power=power, resamples=resamples)
+    pairs = paired(arm, control)
+    means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
+    found = _infer(pairs, 1 - confidence, resamples, seed)
+    apart = None if found is None else float(found.equivalence(margin))
+    return Comparison(
+        difference=_mean(pairs),
+        interval=_interval(found),
+        p=None if found is None else float(found.p()),
+        df=None if found is None else float(found.df),
+        standard_error=None if found is None else float(found.error),
+        generalises=generalises(pairs),
+        wilcoxon_p=wilcoxon(pairs.table()),
+        mde=None if found is None else float(found.detectable(power)),
+        margin=margin,
+        equivalent=apart is not None and apart <= 1 - confidence,
+        equivalence_p=apart,
+        variance=variance(pairs),
+        runs=len(pairs.draws),
+        draws=len(set(pairs.draws)),
+        seeds=max((pairs.draws.count(draw) for draw in set(pairs.draws)), default=0),
+        subjects=len(pairs.subjects),
+        dropped=pairs.dropped,
+        mean_arm=means[0],
+        mean_control=means[1],
+    )
+
+
+def interval_of_mean(
+    runs: Runs,
+    *,
+    bounds: tuple[float, float] = ANY,
+    confidence: float = 0.95,
+    resamples: int = 5000,
+    seed: int = 0,
+) -> Interval:
+    """Confidence interval of the mean of one arm, over other draws, seeds and subjects.
+
+    Subjects that lack a value in any run are left out.
+
+    Args:
+        runs: of the arm.
+        bounds: least and most that a value can be; the interval stays within (``bounds.within``).
+        confidence: of the interval.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        UsageFault: an option out of range.
+    """
+    _check(confidence=confidence, resamples=resamples)
+    whole = runs.complete()
+    found, mean = _interval(_infer(whole, 1 - confidence, resamples, seed)), _mean(whole)
+    if mean is None or found.low is None or found.high is None:
+        return found
+    return Interval(*within(mean, found.low, found.high, bounds))
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """p corrected for being one of several (Holm 1979); None stays None and does not count.
+
+    Raises:
+        UsageFault: a p outside of 0 to 1.
+    """
+    known = sorted((p, index) for index, p in enumerate(ps) if p is not None)
+    for p, index in known:
+        if not 0 <= p <= 1:
+            raise UsageFault(f"holm: p number {index} is {p}, expected 0 to 1")
+    corrected: list[float | None] = [None] * len(ps)
+    least = 0.0
+    for rank, (p, index) in enumerate(known):
+        least = max(least, min(1.0, p * (len(known) - rank)))
+        corrected[index] = least
+    return corrected
+
+
+def wilcoxon(table: Floats) -> float | None:
+    """p of the signed-rank test over subjects of a table (runs, subjects), averaged over runs.
+
+    It is exact for up to 50 subjects without ties or zeros. None without a subject.
+    """
+    if not table.size:
+        return None
+    differences = table.mean(axis=0)
+    if not differences.any():
+        return 1.0
+    from scipy import stats
+
+    return float(stats.wilcoxon(differences).pvalue)
+
+
+def generalises(runs: Runs) -> str:
+    """For what others a result on these runs holds; see ``Comparison``."""
+    if len(runs.subjects) < 2 or not runs.draws:
+        return NOTHING
+    if len(set(runs.draws)) > 1:
+        return "draws, seeds, subjects"
+    return "seeds, subjects" if len(runs.draws) > 1 else "subjects"
+
+
+def _infer(runs: Runs, level: float, resamples: int, seed: int) -> Inference | None:
+    if generalises(runs) == NOTHING:
+        return None
+    return Inference.of(runs.table(), level, resamples, np.random.default_rng(seed))
+
+
+def _interval(found: Inference | None) -> Interval:
+    return Interval(None, None) if found is None else Interval(*map(float, found.interval()))
+
+
+def _mean(runs: Runs) -> float | None:
+    table = runs.table()
+    return float(table.mean()) if table.size else None
+
+
+def _check(*, confidence: float, resamples: int, margin: float = 1.0, power: float = 0.5) -> None:
+    """Raise UsageFault where an option is out of range, NaN included."""
+    for name, value in (("confidence", confidence), ("power", power)):
+        if not 0.5 <= value < 1:
+            raise UsageFault(f"compare: {name} is {value}, expected at least 0.5 and below 1")
+    if not 0 < margin < np.inf:
+        raise UsageFault(
+            f"compare: margin is {margin}, expected above 0, in units of the measure (0.005 is "
+            "half a point of Dice)"
+        )
+    if resamples < LEAST_RESAMPLES:
+        raise UsageFault(f"compare: resamples is {resamples}, expected at least {LEAST_RESAMPLES}")

@@ -1,0 +1,119 @@
+"""One measure of one arm at one training size: a value for each run and each test subject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.runtime.errors import UsageFault
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Values of one measure.
+
+    A run is a pair of a draw (which training subjects) and a seed (all other randomness of a
+    training). Seeds are nested in draws: seed 0 of one draw has nothing to do with seed 0 of
+    another. Test subjects are the same in all runs.
+
+    Attributes:
+        values: float64 (runs, subjects); a subject's volumes are averaged; NaN where there is none.
+        draws: draw of each run.
+        seeds: seed of each run.
+        subjects: ids of test subjects.
+        dropped: test subjects that were left out on the way here.
+
+    Raises:
+        UsageFault: sizes that differ, a run or a subject that occurs twice, infinite values.
+    """
+
+    values: Floats
+    draws: tuple[int, ...]
+    seeds: tuple[int, ...]
+    subjects: tuple[str, ...]
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, np.float64)
+        object.__setattr__(self, "values", values)
+        expected = (len(self.draws), len(self.subjects))
+        if values.shape != expected or len(self.seeds) != len(self.draws):
+            raise UsageFault(
+                f"runs: values are {values.shape}, {len(self.draws)} draws, {len(self.seeds)} "
+                f"seeds, {len(self.subjects)} subjects; expected values (runs, subjects) and a "
+                "draw and a seed for each run"
+            )
+        for what, each in (("run (draw, seed)", self.keys), ("subject", self.subjects)):
+            twice = _twice(each)
+            if twice is not None:
+                raise UsageFault(f"runs: {what} {twice!r} occurs twice, expected once; merge them")
+        if np.isinf(values).any():
+            run, subject = np.argwhere(np.isinf(values))[0]
+            raise UsageFault(
+                f"runs: value of run {self.keys[run]}, subject {self.subjects[subject]!r} is "
+                "infinite, expected a number, or NaN for none"
+            )
+
+    @property
+    def keys(self) -> tuple[tuple[int, int], ...]:
+        """(draw, seed) of each run."""
+        return tuple(zip(self.draws, self.seeds, strict=False))
+
+    def chosen(
+        self, keys: Sequence[tuple[int, int]], subjects: Sequence[str], dropped: int = 0
+    ) -> Runs:
+        """Some of the runs and subjects, in the order given; all have to be there."""
+        row = {key: index for index, key in enumerate(self.keys)}
+        column = {name: index for index, name in enumerate(self.subjects)}
+        rows, columns = [row[key] for key in keys], [column[name] for name in subjects]
+        values = self.values[np.ix_(rows, columns)]
+        draws, seeds = tuple(key[0] for key in keys), tuple(key[1] for key in keys)
+        return Runs(values, draws, seeds, tuple(subjects), dropped)
+
+    def complete(self) -> Runs:
+        """Without the subjects that have no value in one of the runs; they are counted."""
+        lacking = np.isnan(self.values).sum(axis=0)
+        kept = [name for name, lacks in zip(self.subjects, lacking, strict=True) if not lacks]
+        left = len(self.subjects) - len(kept)
+        return self.chosen(self.keys, kept, self.dropped + left)
+
+    def table(self) -> Floats:
+        """Means over the seeds of each draw (draws, subjects); of one draw its runs themselves.
+
+        So draws weigh the same, however many seeds each has. The rows are the independent
+        repetitions of the experiment.
+        """
+        draws = list(dict.fromkeys(self.draws))
+        if len(draws) < 2:
+            return self.values
+        owner = np.array(self.draws)
+        return np.stack([self.values[owner == draw].mean(axis=0) for draw in draws])
+
+
+def paired(arm: Runs, control: Runs) -> Runs:
+    """Differences arm - control.
+
+    Over the runs (draw, seed) and subjects that both have, without the subjects that lack a value
+    in any of these runs. ``dropped`` counts subjects of either that are left out. Where nothing is
+    shared, the result is empty.
+    """
+    keys = [key for key in arm.keys if key in set(control.keys)]
+    shared = [name for name in arm.subjects if name in set(control.subjects)]
+    ours, theirs = arm.chosen(keys, shared), control.chosen(keys, shared)
+    values = ours.values - theirs.values
+    alone = len(set(arm.subjects) ^ set(control.subjects))
+    return Runs(values, ours.draws, ours.seeds, ours.subjects, alone).complete()
+
+
+def _twice(each: Sequence[object]) -> object | None:
+    seen: set[object] = set()
+    for one in each:
+        if one in seen:
+            return one
+        seen.add(one)
+    return None

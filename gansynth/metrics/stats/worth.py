@@ -1,0 +1,253 @@
+"""A gain told in real cases: how many more of them would have done as much as an arm did?
+
+The learning curve of training on real cases alone is the straight line, in log N, between the means
+at its sizes. An arm at size n is worth N* - n cases, where N* is the size at which the curve
+reaches the arm's mean.
+
+The confidence interval has all sizes N at which the arm does not differ from the curve (Fieller
+1954, "Some problems in interval estimation"). For each N their difference is a mean over draws,
+seeds and subjects, so it is tested as in ``compare``, without its correction for skewness, the same
+subjects and the same draws in all. Where the curve ends before the arm differs, so does what is
+known: that limit is None. Nothing is extrapolated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+
+from gansynth.metrics.stats.anova import Squares
+from gansynth.metrics.stats.inference import EXACT
+from gansynth.metrics.stats.reference import p_of, quantile
+from gansynth.metrics.stats.runs import Floats, Runs
+from gansynth.runtime.errors import UsageFault
+
+FAR_APART = 2.5
+"""Neighbouring sizes beyond this ratio leave room for a bend that the straight line cuts off."""
+STEPS = 512
+"""Sizes at which the arm is held against the curve; limits between them are interpolated."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What an arm is worth in real cases.
+
+    Attributes:
+        n: real cases the arm was trained on.
+        cases: how many more would have done as much; None where the curve does not say.
+        low: lower confidence limit; None: none is known, the curve begins later.
+        high: upper confidence limit; None: none is known, the curve ends before.
+        reason: why ``cases`` or a limit is None, or why to doubt them; None: no reason.
+        beyond: ``above`` or ``below`` where the arm's mean is beyond the curve; ``low`` or ``high``
+            then still says what the curve can.
+        smallest: size at which the curve begins.
+        largest: size at which it ends.
+        rise: how much better its end is than its beginning, in units of the measure.
+        rise_p: two-sided p of the hypothesis that this is 0; None: too few runs.
+        repetitions: draws that all sizes and the arm have; of one draw its seeds.
+        subjects: test subjects that have a value in all of them.
+        dropped: test subjects that have not.
+    """
+
+    n: int
+    cases: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+    beyond: Literal["above", "below"] | None
+    smallest: int
+    largest: int
+    rise: float | None
+    rise_p: float | None
+    repetitions: int
+    subjects: int
+    dropped: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document."""
+        return asdict(self)
+
+
+def worth(
+    curve: Mapping[int, Runs],
+    arm: Runs,
+    n: int,
+    *,
+    better: Literal["higher", "lower"] = "higher",
+    confidence: float = 0.95,
+) -> Worth:
+    """What an arm is worth in extra real cases.
+
+    Args:
+        curve: of training on real cases alone: number of cases -> one measure, two sizes at least.
+        arm: the same measure of an arm.
+        n: real cases the arm was trained on.
+        better: which way the measure is better.
+        confidence: of the interval.
+
+    Raises:
+        UsageFault: fewer than two sizes, a size below 1, an option out of range.
+    """
+    _check(curve, n, better, confidence)
+    sizes = sorted(curve)
+    each, dropped = _tables([arm, *(curve[size] for size in sizes)])
+    tables = np.stack(each) if better == "higher" else -np.stack(each)
+    found = _Curve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
+    empty = not tables.size
+    rise = None if empty else float(tables[-1].mean() - tables[1].mean())
+    rise_p = None if empty else found.rise_p()
+    size, beyond = (None, None) if empty else found.reached()
+    low, high = (None, None) if rise is None or rise <= 0 else found.limits()
+    return Worth(
+        n=n,
+        cases=None if size is None else size - n,
+        low=None if low is None else low - n,
+        high=None if high is None else high - n,
+        reason=_reason(sizes, rise, rise_p, beyond, (low, high), confidence),
+        beyond=beyond,
+        smallest=sizes[0],
+        largest=sizes[-1],
+        rise=rise,
+        rise_p=rise_p,
+        repetitions=tables.shape[1],
+        subjects=tables.shape[2],
+        dropped=dropped,
+    )
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Tables (sizes, repetitions, subjects) of the curve and (repetitions, subjects) of the arm."""
+
+    sizes: Floats
+    tables: Floats
+    arm: Floats
+    level: float
+
+    def reached(self) -> tuple[float | None, Literal["above", "below"] | None]:
+        """The size at which the curve, made monotone, reaches the arm's mean."""
+        heights, goal = _monotone(self.tables.mean(axis=(1, 2))), float(self.arm.mean())
+        if heights[0] >= heights[-1]:
+            return None, None
+        for end in heights[[0, -1]]:
+            goal = float(end) if np.isclose(goal, end, rtol=EXACT, atol=0) else goal
+        if not heights[0] <= goal <= heights[-1]:
+            return None, "below" if goal < heights[0] else "above"
+        logs = np.log(self.sizes)
+        rises = [(a, b) for a, b in pairwise(range(len(logs))) if heights[b] > heights[a]]
+        a, b = next((a, b) for a, b in rises if goal <= heights[b])
+        share = (goal - heights[a]) / (heights[b] - heights[a])
+        return float(np.exp(logs[a] + max(share, 0.0) * (logs[b] - logs[a]))), None
+
+    def limits(self) -> tuple[float | None, float | None]:
+        """Least and largest size at which the arm does not differ; None: there is no such limit."""
+        if min(self.arm.shape) < 2:
+            return None, None
+        knots = np.log(self.sizes)
+        logs = np.linspace(knots[0], knots[-1], STEPS)
+        over = self._over(logs)
+        inside = np.flatnonzero(np.abs(over) <= 1)
+        if not inside.size:
+            if over[-1] > 1:
+                return float(self.sizes[-1]), None
+            if over[0] < -1:
+                return None, float(self.sizes[0])
+            inside = np.flatnonzero(over[:-1] * over[1:] < 0)
+        first, last = inside[0], inside[-1]
+        before, after = slice(first - 1, first + 1), slice(last, last + 2)
+        low = None if first == 0 else _crossing(logs[before], over[before], 1)
+        high = None if last == STEPS - 1 else _crossing(logs[after], over[after], -1)
+        return low, high
+
+    def rise_p(self) -> float | None:
+        """Two-sided p of the curve's end being as its beginning."""
+        if min(self.arm.shape) < 2:
+            return None
+        squares = Squares.of(self.tables[-1] - self.tables[0])
+        if squares.standard_error <= EXACT * np.abs(self.tables).max():
+            return 0.0 if squares.mean else 1.0
+        return float(p_of(squares.mean / squares.standard_error, squares))
+
+    def _over(self, logs: Floats) -> Floats:
+        """Arm - curve at sizes, over what is significant: beyond +-1 it is."""
+        knots, units = np.log(self.sizes), np.eye(len(self.sizes))
+        weights = np.stack([np.interp(logs, knots, unit) for unit in units], axis=-1)
+        squares = Squares.of(self.arm - np.tensordot(weights, self.tables, 1))
+        reach = squares.standard_error * quantile(squares, self.level)
+        return np.asarray(squares.mean / np.maximum(reach, EXACT * np.abs(self.tables).max()))
+
+
+def _crossing(logs: Floats, over: Floats, height: float) -> float:
+    """Size between two sizes at which ``over`` takes a value."""
+    share = (height - over[0]) / (over[1] - over[0]) if over[0] != over[1] else 0.5
+    return float(np.exp(logs[0] + np.clip(share, 0, 1) * (logs[1] - logs[0])))
+
+
+def _monotone(heights: Floats) -> Floats:
+    """The nearest values that never fall: neighbours that do are averaged."""
+    from sklearn.isotonic import isotonic_regression
+
+    return np.asarray(isotonic_regression(heights), np.float64)
+
+
+def _tables(runs: Sequence[Runs]) -> tuple[list[Floats], int]:
+    """Tables of the same repetitions and subjects; how many subjects are left out."""
+    named = [one.subjects for one in runs]
+    shared = [name for name in named[0] if all(name in other for other in named[1:])]
+    draws = [d for d in dict.fromkeys(runs[0].draws) if all(d in one.draws for one in runs[1:])]
+    keys = [key for key in runs[0].keys if all(key in one.keys for one in runs[1:])]
+    chosen = []
+    for one in runs:
+        own = [key for draw in draws for key in one.keys if key[0] == draw]
+        chosen.append(one.chosen(own if len(draws) > 1 else keys, shared))
+    whole = ~np.any([np.isnan(one.values).any(axis=0) for one in chosen], axis=0)
+    tables = [one.table()[:, whole] for one in chosen]
+    return tables, len(set().union(*named)) - int(whole.sum())
+
+
+def _reason(
+    sizes: Sequence[int],
+    rise: float | None,
+    rise_p: float | None,
+    beyond: str | None,
+    limits: tuple[float | None, float | None],
+    confidence: float,
+) -> str | None:
+    ends = f"from N = {sizes[0]} to N = {sizes[-1]}"
+    if rise is None:
+        return "no run and test subject that all sizes and the arm have"
+    if rise <= 0:
+        return f"training on real cases alone does not get better {ends}"
+    said = []
+    if beyond == "above":
+        said.append(f"beyond the curve, which ends at N = {sizes[-1]}")
+    elif beyond == "below":
+        said.append(f"below the curve, which begins at N = {sizes[0]}")
+    if rise_p is None:
+        return "; ".join([*said, "no limits: too few runs or test subjects"])
+    if rise_p > 1 - confidence:
+        said.append(f"that real cases help {ends} is not shown (p = {rise_p:.2g})")
+    if max(b / a for a, b in pairwise(sizes)) > FAR_APART:
+        said.append("sizes lie far apart, so that more cases come out than it takes")
+    low, high = limits
+    if low is None and beyond != "below":
+        said.append(f"no lower limit, the curve begins at N = {sizes[0]}")
+    if high is None and beyond != "above":
+        said.append(f"no upper limit, the curve ends at N = {sizes[-1]}")
+    return "; ".join(said) or None
+
+
+def _check(curve: Mapping[int, Runs], n: int, better: str, confidence: float) -> None:
+    if len(curve) < 2:
+        raise UsageFault(f"worth: a curve of {len(curve)} size(s), expected at least two sizes N")
+    for size in (*curve, n):
+        if size < 1:
+            raise UsageFault(f"worth: size is {size}, expected at least 1 case")
+    if better not in ("higher", "lower"):
+        raise UsageFault(f"worth: better is {better!r}, expected 'higher' or 'lower'")
+    if not 0.5 <= confidence < 1:
+        raise UsageFault(f"worth: confidence is {confidence}, expected at least 0.5 and below 1")

@@ -1,0 +1,1 @@
+"""Networks, losses and what else of a training lies in tensors."""

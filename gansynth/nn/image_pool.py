@@ -1,0 +1,100 @@
+"""A pool of earlier synthetic samples, from which the discriminator is shown one now and then.
+
+Shrivastava et al. 2017 (arXiv:1612.07828, sec. 2.3), by the rule of CycleGAN (Zhu et al. 2017,
+arXiv:1703.10593, sec. 4; there 50 images); MM-GAN (Sun et al. 2020) keeps 4 of (image, label).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansynth.core.generator import Step
+
+_POOL = 0x706F6F6C
+"""Keeps the pool's random numbers apart from those of others that are keyed by step and sample."""
+
+
+class ImagePool:
+    """Earlier samples, each a tuple of tensors that stay together: (image, condition), say.
+
+    While it fills, every sample passes and a copy is kept. Then each sample passes with probability
+    1/2; else a stored one, chosen uniformly, comes out in its place and it is stored instead.
+
+    Samples are dealt with one by one in order, so accumulated parts of a batch fare as the whole
+    would. Processes of a data-parallel training each have a pool of their own share; a checkpoint
+    holds the first one's. Checkpoints hold what is stored: give it conditions (label maps), not
+    patients' images.
+
+    A ``Memory``: put it into the generator's ``memories``.
+
+    Args:
+        capacity: samples kept; 0 lets everything pass.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._stored: list[tuple[Tensor, ...]] = []
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def query(self, step: Step, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Exchange samples of a batch for stored ones.
+
+        Args:
+            step: keys the decisions, with each sample's number in the whole batch.
+            tensors: (B, ...) each; what belongs together has the same index.
+
+        Returns:
+            As many tensors of the same shapes, types and memory layout; those given if no sample
+            was exchanged. Stored samples carry no gradient. A sample of another size or type than
+            the stored ones (the next stage of a growing GAN) empties the pool first.
+        """
+        if not self.capacity:
+            return tensors
+        self._stored = [
+            tuple(s.to(t.device) for s, t in zip(stored, tensors, strict=True))
+            for stored in self._stored
+            if _kind(stored) == [(t.shape[1:], t.dtype) for t in tensors]
+        ]
+        results = tensors
+        for i in range(len(tensors[0])):
+            own = [t[i].detach() for t in tensors]
+            if len(self._stored) < self.capacity:
+                self._stored.append(_copy(own))
+                continue
+            rng = np.random.default_rng((_POOL, step.key, step.first + i))
+            if rng.random() < 0.5:
+                continue
+            if results is tensors:
+                results = tuple(t.clone() for t in tensors)
+            slot = int(rng.integers(self.capacity))
+            earlier, self._stored[slot] = self._stored[slot], _copy(own)
+            for result, one in zip(results, earlier, strict=True):
+                result[i] = one
+        return results
+
+    def state(self) -> dict[str, Tensor]:
+        """``count`` (int64) and, unless it is 0, what is stored: ``stored0`` (count, ...), ..."""
+        state = {"count": torch.tensor(len(self._stored))}
+        for number, column in enumerate(zip(*self._stored, strict=True)):
+            state[f"stored{number}"] = torch.stack(column)
+        return state
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave; it follows the next batch's device."""
+        columns = [state[f"stored{number}"] for number in range(len(state) - 1)]
+        count = min(int(state["count"]), self.capacity)
+        self._stored = [_copy([column[i] for column in columns]) for i in range(count)]
+
+
+def _kind(sample: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(t.shape, t.dtype) for t in sample]
+
+
+def _copy(sample: list[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(t.clone(memory_format=torch.contiguous_format) for t in sample)

@@ -1,0 +1,7 @@
+"""Blocks that generator plugins share; every network works in 2D and 3D (``ndim``)."""
+
+from gansynth.nn.networks.patchgan import PatchDiscriminator
+from gansynth.nn.networks.style import UNetStyle
+from gansynth.nn.networks.unet import UNetGenerator
+
+__all__ = ["PatchDiscriminator", "UNetGenerator", "UNetStyle"]

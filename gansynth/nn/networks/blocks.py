@@ -1,0 +1,238 @@
+"""Layers by name and number of spatial axes, label encoding, strides that respect spacing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gansynth.nn.networks.conv3d import Conv3d
+from gansynth.nn.networks.lean_norm import norm_leaky_relu
+
+Norm = Literal["instance", "batch", "group", "none"]
+Activation = Literal["leaky_relu", "relu", "elu", "silu", "gelu"]
+Down = Literal["strided", "strided4", "maxpool"]
+Blocks = Literal["plain", "residual"]
+
+GROUPS = 8
+"""Most groups of a group normalisation; fewer where they do not divide the channels."""
+
+
+def conv(
+    ndim: int,
+    cin: int,
+    cout: int,
+    kernel: int,
+    stride: int | tuple[int, ...] = 1,
+    *,
+    spectral: bool = False,
+) -> nn.Module:
+    """A convolution in 2D or 3D with "same" padding for odd kernels."""
+    layer: Any = Conv3d if ndim == 3 else nn.Conv2d
+    built: nn.Module = layer(cin, cout, kernel, stride, padding=kernel // 2)
+    return spectral_norm(built) if spectral else built
+
+
+class Conv4(nn.Module):
+    """pix2pix's convolution (Isola et al. 2017, sec. 6.1) in 2D or 3D: four wide, padded by one.
+
+    Where it strides it makes ``ceil(n / stride)`` voxels of ``n``, as every downsampling here. A
+    four wide axis that does not stride loses one voxel, a three wide one none.
+
+    Args:
+        ndim: spatial axes, 2 or 3.
+        cin: channels in.
+        cout: channels out.
+        stride: per axis.
+        wide: axes that are four wide, three wide the others; None for those that stride.
+        spectral: normalise it by its spectral norm.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        cin: int,
+        cout: int,
+        stride: tuple[int, ...],
+        *,
+        wide: Sequence[bool] | None = None,
+        spectral: bool = False,
+    ) -> None:
+        super().__init__()
+        layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
+        wide = [s > 1 for s in stride] if wide is None else wide
+        self.kernel, self.stride = tuple(4 if w else 3 for w in wide), stride
+        built: nn.Module = layer(cin, cout, self.kernel, stride, padding=1)
+        self.conv = spectral_norm(built) if spectral else built
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, ...); an axis too short, or of odd length, is padded at its end."""
+        along = zip(x.shape[2:], self.kernel, self.stride, strict=True)
+        more = [max(n % stride, kernel - 2 - n) for n, kernel, stride in along]
+        if any(more):
+            x = F.pad(x, [p for extra in reversed(more) for p in (0, extra)])
+        found: Tensor = self.conv(x)
+        return found
+
+
+def downsampling(
+    kind: Down, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False
+) -> nn.Module:
+    """A layer that makes ``ceil(n / stride)`` voxels of ``n``, and ``cout`` channels of ``cin``.
+
+    Args:
+        kind: ``strided`` (3 wide), ``strided4`` (4 wide; Isola et al. 2017) or ``maxpool`` with a
+            convolution after it (Cicek et al. 2016).
+        ndim: spatial axes, 2 or 3.
+        cin: channels in.
+        cout: channels out.
+        stride: per axis.
+        spectral: normalise the convolution by its spectral norm.
+    """
+    if kind == "strided":
+        return conv(ndim, cin, cout, 3, stride, spectral=spectral)
+    if kind == "strided4":
+        return Conv4(ndim, cin, cout, stride, spectral=spectral)
+    pool = nn.MaxPool3d if ndim == 3 else nn.MaxPool2d
+    return nn.Sequential(
+        pool(stride, stride, ceil_mode=True), conv(ndim, cin, cout, 3, spectral=spectral)
+    )
+
+
+def instance_norm(ndim: int, channels: int) -> nn.Module:
+    """Instance normalisation with a learnt scale and shift, in 2D or 3D."""
+    layer = nn.InstanceNorm3d if ndim == 3 else nn.InstanceNorm2d
+    return layer(channels, affine=True)
+
+
+def normalisation(kind: Norm, ndim: int, channels: int) -> nn.Module:
+    """A normalisation with a learnt scale and shift; ``none`` passes everything through."""
+    if kind == "instance":
+        return instance_norm(ndim, channels)
+    if kind == "group":
+        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+    if kind == "batch":
+        return nn.BatchNorm3d(channels) if ndim == 3 else nn.BatchNorm2d(channels)
+    return nn.Identity()
+
+
+def activation(kind: Activation) -> nn.Module:
+    """An activation without parameters; in place where autograd allows it."""
+    made: dict[Activation, nn.Module] = {
+        "leaky_relu": nn.LeakyReLU(0.2, inplace=True),
+        "relu": nn.ReLU(inplace=True),
+        "elu": nn.ELU(inplace=True),
+        "silu": nn.SiLU(),
+        "gelu": nn.GELU(),
+    }
+    return made[kind]
+
+
+def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
+    """Normalise (B, C, ...) and activate it; where it can, keep the result alone for gradients.
+
+    Differentiable once. A discriminator under a gradient penalty or R1 calls ``norm`` and ``act``
+    itself.
+    """
+    if isinstance(act, nn.LeakyReLU):
+        return norm_leaky_relu(x, norm, act.negative_slope)
+    found: Tensor = act(norm(x))
+    return found
+
+
+class Layer(nn.Sequential):
+    """A convolution (or downsampling), a normalisation and an activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) through all three."""
+        return activated(self[0](x), self[1], self[2])
+
+
+class Unit(Layer):
+    """Convolution three wide, normalisation, activation; keeps size and channels."""
+
+    def __init__(
+        self, ndim: int, channels: int, norm: Norm, act: Activation, *, spectral: bool = False
+    ) -> None:
+        super().__init__(
+            conv(ndim, channels, channels, 3, spectral=spectral),
+            normalisation(norm, ndim, channels),
+            activation(act),
+        )
+
+
+class Residual(nn.Module):
+    """Two convolutions with a shortcut past them (He et al. 2016, fig. 2)."""
+
+    def __init__(
+        self, ndim: int, channels: int, norm: Norm, act: Activation, *, spectral: bool = False
+    ) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            Unit(ndim, channels, norm, act, spectral=spectral),
+            conv(ndim, channels, channels, 3, spectral=spectral),
+            normalisation(norm, ndim, channels),
+        )
+        self.act = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine (B, C, ...)."""
+        found: Tensor = self.act(x + self.body(x))
+        return found
+
+
+def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """One channel per label value.
+
+    Args:
+        labels: integer (B, D, H, W) or (B, H, W).
+        values: label values in channel order.
+        dtype: of the result.
+
+    Returns:
+        (B, len(values), D, H, W) or (B, len(values), H, W).
+    """
+    return torch.stack([labels == v for v in values], dim=1).to(dtype)
+
+
+def strides_for(
+    size: Sequence[int], spacing: Sequence[float], levels: int
+) -> list[tuple[int, ...]]:
+    """Strides of the downsamplings between levels, so that voxels become isotropic first.
+
+    An axis is halved only while its voxels are less than twice as long as the shortest and it has
+    at least 8 of them.
+
+    Args:
+        size: spatial size in voxels.
+        spacing: mm per voxel.
+        levels: resolutions wanted, at least 1.
+
+    Returns:
+        ``levels - 1`` tuples, or fewer where nothing is left to halve.
+    """
+    extent, mm = list(size), list(spacing)
+    strides: list[tuple[int, ...]] = []
+    for _ in range(levels - 1):
+        finest = (
+            min(m for m, n in zip(mm, extent, strict=True) if n >= 8) if max(extent) >= 8 else 0
+        )
+        stride = tuple(
+            2 if n >= 8 and m < 2 * finest else 1 for n, m in zip(extent, mm, strict=True)
+        )
+        if max(stride) == 1:
+            break
+        extent = shrunk(extent, stride)
+        mm = [m * s for m, s in zip(mm, stride, strict=True)]
+        strides.append(stride)
+    return strides
+
+
+def shrunk(size: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """The size after one downsampling, ``ceil(n / stride)``."""
+    return [-(-n // s) for n, s in zip(size, stride, strict=True)]

@@ -1,0 +1,130 @@
+"""A PatchGAN that sees image and label, and judges grain as well as layout.
+
+PatchGAN: Isola et al. 2017. By default the first convolution runs at full resolution, and what the
+second makes of it has a head of its own that sees five voxels: a discriminator that strides at once
+is blind above half resolution, and samples then come out smooth. Spectral normalisation: Miyato et
+al. 2018.
+
+``down="strided4", stem=False, texture_head=False`` is pix2pix's own (Isola et al. 2017, sec. 6.1.2:
+C64-C128-C256-C512 and a head, all four wide, the last two without a stride). Of three strides a
+patch is 70 voxels along an axis that all of them halve. Along thick slices, which the first ones
+leave alone, filters are three wide until they stride: 36 voxels if two halve them, 20 if one does,
+11 if none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from gansynth.nn.networks.blocks import (
+    Activation,
+    Conv4,
+    Down,
+    Norm,
+    activation,
+    conv,
+    downsampling,
+)
+from gansynth.nn.networks.blocks import normalisation as normalised
+from gansynth.nn.networks.recompute import recomputed
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges (B, in_channels, ...) pairs patch by patch, once per head.
+
+    Args:
+        ndim: spatial axes, 2 or 3.
+        in_channels: image channels plus condition channels.
+        width: features of the first layer; doubled per layer after it.
+        strides: one tuple per downsampling.
+        spectral: normalise every convolution by its spectral norm.
+        texture_head: judge grain (five voxels at a time) besides layout at the coarsest.
+        norm: normalisation after every convolution but the first and the heads.
+        act: after each normalisation.
+        down: downsampling; with ``strided4`` it ends as pix2pix's does.
+        stem: begin at full resolution; False strides at once, as pix2pix does.
+        double: one more convolution after each of those, as an encoder of a 3D U-Net has.
+        checkpointing: keep each layer's inputs only; it saves memory where there is a ``norm``.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        in_channels: int,
+        width: int,
+        strides: Sequence[tuple[int, ...]],
+        *,
+        spectral: bool = True,
+        texture_head: bool = True,
+        norm: Norm = "none",
+        act: Activation = "leaky_relu",
+        down: Down = "strided",
+        stem: bool = True,
+        double: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.act = activation(act)
+        layer: Callable[..., nn.Module] = partial(conv, ndim, spectral=spectral)
+        stem, ending = stem or not strides, down == "strided4"
+        widths = [width * 2**i for i in range(len(strides) + stem)]
+        # What each downsampling starts from: the stem's features, or the pair itself.
+        before = widths[:-1] if stem else [in_channels, *widths[:-1]]
+        self.stem = layer(in_channels, width, 3) if stem else None
+        self.down = nn.ModuleList(
+            downsampling(down, ndim, cin, cout, stride, spectral=spectral)
+            for cin, cout, stride in zip(before, widths[stem:], strides, strict=True)
+        )
+        if ending:
+            wide = [any(s[axis] > 1 for s in strides) for axis in range(ndim)]
+            last = partial(Conv4, ndim, stride=(1,) * ndim, wide=wide, spectral=spectral)
+            widths.append(min(2 * widths[-1], 8 * width))
+            self.down.append(last(widths[-2], widths[-1]))
+            self.layout: nn.Module = last(widths[-1], 1)
+        else:
+            self.layout = layer(widths[-1], 1, 3)
+        # Pointwise: a convolution with one output channel costs a CPU as much as one with eight.
+        self.texture = layer(widths[min(1, len(widths) - 1)], 1, 1) if texture_head else None
+        self.norm = nn.ModuleList(normalised(norm, ndim, w) for w in widths[1:])
+        self.more = nn.ModuleList(
+            nn.Sequential(layer(w, w, 3), normalised(norm, ndim, w)) if double else nn.Identity()
+            for w in widths
+        )
+
+    def input_weight(self) -> str:
+        """Name of the weight that meets the pair's channels on its axis 1."""
+        layers = self.named_modules()
+        return next(f"{n}.weight" for n, m in layers if isinstance(m, nn.Conv2d | nn.Conv3d))
+
+    def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Judge pairs.
+
+        Args:
+            pair: image and condition channels (B, in_channels, D, H, W) or (B, in_channels, H, W).
+
+        Returns:
+            Logits per head, each (B, 1, ...), and the features of every layer.
+        """
+        x, features = pair, list[Tensor]()
+        layers = [*([] if self.stem is None else [self.stem]), *self.down]
+        for layer, norm, more in zip(layers, [nn.Identity(), *self.norm], self.more, strict=True):
+            parts = (layer, norm, more)
+            if self.checkpointing and self.training:
+                x = recomputed(partial(self._layer, *parts), x, modules=parts)
+            else:
+                x = self._layer(*parts, x)
+            features.append(x)
+        logits = [self.layout(x)]
+        if self.texture is not None:
+            logits.append(self.texture(features[min(1, len(features) - 1)]))
+        return logits, features
+
+    def _layer(self, layer: nn.Module, norm: nn.Module, more: nn.Module, x: Tensor) -> Tensor:
+        found: Tensor = self.act(norm(layer(x)))
+        if isinstance(more, nn.Sequential):
+            found = self.act(more(found))
+        return found

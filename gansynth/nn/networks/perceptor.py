@@ -1,0 +1,65 @@
+"""A segmenter whose features say what matters in images of its own domain.
+
+Doncenco 2022 asked for a perceptual loss (Johnson et al. 2016) on a network that knows MR rather
+than photographs. This one learns the run's own labels on the run's own training cases, and nothing
+else, so it leaks no other case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gansynth.nn.networks.blocks import Unit, conv, downsampling
+from gansynth.nn.networks.resize import enlarge
+
+
+class Perceptor(nn.Module):
+    """Segments (B, in_channels, ...) by the sum of one verdict per resolution.
+
+    Args:
+        ndim: spatial axes, 2 or 3.
+        in_channels: image channels.
+        classes: label values.
+        width: features at full resolution; doubled per downsampling.
+        strides: one tuple per downsampling.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        in_channels: int,
+        classes: int,
+        width: int,
+        strides: Sequence[tuple[int, ...]],
+    ) -> None:
+        super().__init__()
+        widths = [width * 2**i for i in range(len(strides) + 1)]
+        self.first = nn.ModuleList(
+            [conv(ndim, in_channels, width, 3)]
+            + [
+                downsampling("strided", ndim, widths[i], widths[i + 1], stride)
+                for i, stride in enumerate(strides)
+            ]
+        )
+        # Instance normalisation: a loss must not mix the samples of a batch.
+        self.then = nn.ModuleList(Unit(ndim, w, "instance", "leaky_relu") for w in widths)
+        self.verdicts = nn.ModuleList(conv(ndim, w, classes, 1) for w in widths)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Features (B, ...) of each resolution, finest first."""
+        found, x = [], image
+        for first, then in zip(self.first, self.then, strict=True):
+            x = then(first(x))
+            found.append(x)
+        return found
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, classes, ...) of an image (B, in_channels, ...)."""
+        pairs = zip(self.verdicts, self.features(image), strict=True)
+        verdicts = [verdict(x) for verdict, x in pairs]
+        logits: Tensor = verdicts[0]
+        for coarse in verdicts[1:]:
+            logits = logits + enlarge(coarse, logits.shape[2:], "trilinear")
+        return logits

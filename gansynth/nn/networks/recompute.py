@@ -1,0 +1,80 @@
+"""Gradient checkpointing (Chen et al. 2016): compute twice what would not fit in memory once.
+
+The second pass gives the first one's numbers to the bit: singular vectors are the first pass's,
+batch statistics are not averaged again, and networks here draw no random numbers of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from gansynth.nn.networks.spectral import held, spectral_parts, vectors
+
+Result = TypeVar("Result")
+
+
+def recomputed(
+    function: Callable[..., Result], *inputs: Tensor, modules: Sequence[nn.Module]
+) -> Result:
+    """``function(*inputs)``, computed anew in the backward pass instead of kept.
+
+    Args:
+        function: calls ``modules`` and nothing else that has a state; each of them once.
+        inputs: what is kept.
+        modules: those it calls.
+    """
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    replay = _Replay(modules)
+    found: Result = checkpoint(
+        function,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (replay.first(), replay),
+    )
+    return found
+
+
+class _Replay:
+    """What the second pass must find as the first one did."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.spectral = [part for module in modules for part in spectral_parts(module)]
+        self.batch = [m for top in modules for m in top.modules() if isinstance(m, _BatchNorm)]
+        self.used: list[tuple[Tensor, Tensor]] = []
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        yield
+        self.used = vectors(self.spectral)
+
+    @contextmanager
+    def _again(self) -> Iterator[None]:
+        before = [(m, m.momentum, m.num_batches_tracked) for m in self.batch]
+        for module in self.batch:
+            module.momentum = 0.0
+            if module.num_batches_tracked is not None:
+                module.num_batches_tracked = module.num_batches_tracked.clone()
+        try:
+            with held(self.spectral, self.used):
+                yield
+        finally:
+            for module, momentum, tracked in before:
+                module.momentum, module.num_batches_tracked = momentum, tracked
+
+    # Entered once for every time a gradient is taken: second derivatives recompute once more.
+
+    def __enter__(self) -> None:
+        self._inside = self._again()
+        self._inside.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._inside.__exit__(*error)

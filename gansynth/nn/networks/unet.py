@@ -1,0 +1,330 @@
+"""A U-Net that draws images from label maps, with noise at every resolution.
+
+U-Net: Ronneberger et al. 2015, in 3D Cicek et al. 2016; as a generator: Isola et al. 2017.
+Per-pixel noise with a learnt scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), which is
+what gives an image grain that no label map determines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from statistics import NormalDist
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gansynth.nn.networks.blocks import (
+    Layer,
+    Residual,
+    Unit,
+    activated,
+    activation,
+    conv,
+    downsampling,
+    normalisation,
+    shrunk,
+)
+from gansynth.nn.networks.recompute import recomputed
+from gansynth.nn.networks.resize import Transposed, enlarge
+from gansynth.nn.networks.style import PLAIN, UNetStyle
+
+DROPPED = 3
+"""Most levels of the decoder, the coarsest, whose features are dropped out (pix2pix: three)."""
+
+
+class NoiseInjection(nn.Module):
+    """Adds noise with a learnt scale per channel."""
+
+    def __init__(self, ndim: int, channels: int, start: float = 0.2) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1, channels, *[1] * ndim), start))
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Add ``noise`` (B, 1, ...) to ``x`` (B, C, ...)."""
+        return torch.addcmul(x, self.scale.to(x.dtype), noise.to(x.dtype))
+
+
+class UNetGenerator(nn.Module):
+    """Draws (B, out_channels, ...) from (B, in_channels, ...) conditions; fully convolutional.
+
+    It draws no random numbers: noise, and what dropout drops, come with the condition.
+
+    Args:
+        ndim: spatial axes, 2 or 3.
+        in_channels: channels of the condition (one-hot labels, context).
+        out_channels: image channels, drawn jointly.
+        width: features of the finest level; doubled per level up to ``max_width``.
+        strides: one tuple per downsampling.
+        output: ``linear`` or ``tanh``.
+        max_width: most features of any level.
+        style: how it is built.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        strides: Sequence[tuple[int, ...]],
+        output: Literal["linear", "tanh"] = "linear",
+        max_width: int = 256,
+        style: UNetStyle = PLAIN,
+    ) -> None:
+        super().__init__()
+        self.ndim, self.output, self.style = ndim, output, style
+        # Without a stem the finest level is half the image's resolution.
+        self.outer = None if style.stem or not strides else tuple(strides[0])
+        self.strides = [tuple(s) for s in (strides if self.outer is None else strides[1:])]
+        self.widths = [min(width * 2**i, max_width) for i in range(len(self.strides) + 1)]
+        self.act = activation(style.activation)
+        self.stem = self._stem(in_channels, width)
+        self.down = nn.ModuleList(self._downward(i) for i in range(len(self.strides)))
+        self.middle = Unit(
+            ndim, self.widths[-1], style.norm, style.activation, spectral=style.spectral
+        )
+        self._build_upward(width)
+        self.head = self._conv(width, width, 3) if style.head else None
+        self.grain = NoiseInjection(ndim, width) if style.noise else None
+        self.image = (
+            self._conv(width, out_channels, 1)
+            if self.outer is None
+            else Transposed(ndim, width, out_channels, self.outer, spectral=style.spectral)
+        )
+        self.refine_down = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
+        self.refine_middle = self._refine(self.widths[-1])
+        self.refine_up = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
+
+    # -- building --------------------------------------------------------------------------------
+
+    def _conv(self, cin: int, cout: int, kernel: int) -> nn.Module:
+        return conv(self.ndim, cin, cout, kernel, spectral=self.style.spectral)
+
+    def _stem(self, cin: int, width: int) -> nn.Module:
+        if self.outer is None:
+            return self._conv(cin, width, 3)
+        style = self.style
+        return downsampling(style.down, self.ndim, cin, width, self.outer, spectral=style.spectral)
+
+    def _downward(self, i: int) -> nn.Module:
+        style, (cin, cout) = self.style, self.widths[i : i + 2]
+        return Layer(
+            downsampling(
+                style.down, self.ndim, cin, cout, self.strides[i], spectral=style.spectral
+            ),
+            normalisation(style.norm, self.ndim, cout),
+            activation(style.activation),
+        )
+
+    def _build_upward(self, width: int) -> None:
+        style, widths = self.style, self.widths
+        # By default narrowed before it is enlarged, and added to the skip rather than put beside
+        # it: the costly convolution at the finer level sees a third of the channels it would.
+        self.narrow = nn.ModuleList(self._narrowing(i) for i in range(len(self.strides)))
+        joined = [(2 if style.skip == "concat" else 1) * w for w in widths[:-1]]
+        if style.narrow == "none":
+            joined = [w + wider for w, wider in pairwise(widths)]
+        self.up = nn.ModuleList(
+            self._conv(cin, w, 3) for cin, w in zip(joined, widths[:-1], strict=True)
+        )
+        self.norm = nn.ModuleList(normalisation(style.norm, self.ndim, w) for w in widths[:-1])
+        self.noise = nn.ModuleList(NoiseInjection(self.ndim, w) for w in widths if style.noise)
+
+    def _narrowing(self, i: int) -> nn.Module:
+        style, (cout, cin) = self.style, self.widths[i : i + 2]
+        if style.up == "transposed":
+            return Transposed(self.ndim, cin, cout, self.strides[i], spectral=style.spectral)
+        if style.narrow == "none":
+            return nn.Identity()
+        return self._conv(cin, cout, 1 if style.narrow == "before" else 3)
+
+    def _refine(self, width: int) -> nn.Sequential:
+        style = self.style
+        block = Residual if style.blocks == "residual" else Unit
+        count = (style.blocks == "residual") + style.double
+        return nn.Sequential(
+            *(
+                block(self.ndim, width, style.norm, style.activation, spectral=style.spectral)
+                for _ in range(count)
+            )
+        )
+
+    def channel_axes(self) -> tuple[str, dict[str, int]]:
+        """Name of the weight that meets the condition on its axis 1; axes of the image's channels.
+
+        The latter by name of weight and bias.
+        """
+        convolutions = (nn.Conv2d, nn.Conv3d)
+        first = next(n for n, m in self.stem.named_modules() if isinstance(m, convolutions))
+        image = "image" if self.outer is None else "image.conv"
+        axes = {f"{image}.weight": 0 if self.outer is None else 1, f"{image}.bias": 0}
+        return ".".join(("stem", *([first] if first else []), "weight")), axes
+
+    # -- noise -----------------------------------------------------------------------------------
+
+    def level_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
+        """Spatial shapes of the levels, finest first."""
+        shapes = [tuple(size if self.outer is None else shrunk(size, self.outer))]
+        for stride in self.strides:
+            shapes.append(tuple(shrunk(shapes[-1], stride)))
+        return shapes
+
+    def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
+        """Spatial shapes of the noise: one per level, finest first, one more for the head."""
+        shapes = self.level_shapes(size)
+        return [*shapes, shapes[0]] if self.style.noise else []
+
+    def latent_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
+        """Shapes (channels, ...) of all that is random: ``noise_shapes``, then dropout's.
+
+        Each is to be filled with standard normal numbers.
+        """
+        shapes = self.level_shapes(size)
+        drop = [(self.widths[i], *shapes[i]) for i in self._dropped]
+        return [(1, *shape) for shape in self.noise_shapes(size)] + drop
+
+    @property
+    def _dropped(self) -> range:
+        """Levels whose decoder drops features; the finest only where there is no other."""
+        count = len(self.strides) if self.style.dropout else 0
+        return range(max(min(1, count - 1), count - DROPPED, 0), count)
+
+    def latents_of(self, level: int | None, latents: Sequence[Tensor]) -> list[Tensor]:
+        """What one level of the decoder needs of all latents; None for what follows the last."""
+        noise = len(self.widths) + 1 if self.style.noise else 0
+        if level is None:
+            return [latents[noise - 1]] if noise else []
+        own = [latents[level]] if noise else []
+        if level in self._dropped:
+            own.append(latents[noise + level - self._dropped.start])
+        return own
+
+    # -- drawing ---------------------------------------------------------------------------------
+
+    def forward(self, condition: Tensor, latents: Sequence[Tensor]) -> Tensor:
+        """Draw images.
+
+        Args:
+            condition: (B, in_channels, D, H, W) or (B, in_channels, H, W).
+            latents: standard normal (B, channels, ...) of each of ``latent_shapes``.
+
+        Returns:
+            (B, out_channels, ...) of the condition's spatial size.
+        """
+        deepest = len(self.strides)
+        x = self._run(self.enter, self.encoder(0), condition)
+        skips = [x]
+        for i in range(deepest):
+            x = self._run(partial(self.descend, i), self.encoder(i + 1), x)
+            skips.append(x)
+        x = self._run(self.bottom, self.bottom_parts, x, *self.latents_of(deepest, latents))
+        for i in reversed(range(deepest)):
+            own = self.latents_of(i, latents)
+            x = self._run(partial(self.ascend, i), self.decoder(i), x, skips[i], *own)
+        last = [*self.last, self.image]
+        x = self._run(self.finish, last, x, *self.latents_of(None, latents))
+        for axis, length in enumerate(condition.shape[2:], start=2):
+            x = x.narrow(axis, 0, length)
+        return x
+
+    def _run(
+        self, level: Callable[..., Tensor], modules: Sequence[nn.Module], *inputs: Tensor
+    ) -> Tensor:
+        if self.style.checkpointing and self.training:
+            return recomputed(level, *inputs, modules=modules)
+        return level(*inputs)
+
+    def encoder(self, i: int) -> list[nn.Module]:
+        """Modules of the encoder's level ``i``, in order."""
+        first = self.stem if i == 0 else self.down[i - 1]
+        return [first, *self.refine_down[i : i + 1]]
+
+    def decoder(self, i: int) -> list[nn.Module]:
+        """Modules of the decoder's level ``i``, in order."""
+        return [self.narrow[i], self.up[i], self.norm[i], self.refine_up[i]]
+
+    @property
+    def bottom_parts(self) -> list[nn.Module]:
+        """Modules of the coarsest level of the decoder, in order."""
+        return [self.middle, self.refine_middle]
+
+    @property
+    def last(self) -> list[nn.Module]:
+        """Modules between the decoder's finest level and the image."""
+        return [] if self.head is None else [self.head]
+
+    # -- its parts, each local in space but for normalisation --------------------------------------
+
+    def enter(self, condition: Tensor) -> Tensor:
+        """Features of the finest level."""
+        x = self.act(self.stem(condition))
+        return self._refined(self.refine_down, 0, x)
+
+    def descend(self, i: int, x: Tensor) -> Tensor:
+        """Features of level ``i + 1`` from those of level ``i``."""
+        return self._refined(self.refine_down, i + 1, self.down[i](x))
+
+    def bottom(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The coarsest level of the decoder from that of the encoder."""
+        x = self.refine_middle(self.middle(x))
+        return x if noise is None else self.noise[-1](x, noise)
+
+    def ascend(self, i: int, x: Tensor, skip: Tensor, *latents: Tensor) -> Tensor:
+        """Level ``i`` of the decoder from level ``i + 1``, and the encoder's level ``i``."""
+        x = self.join(self.widen(i, x, skip.shape[2:]), skip)
+        return self.refine(i, x, list(latents))
+
+    def widen(self, i: int, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Features of level ``i + 1`` brought to the channels and the size of level ``i``."""
+        if self.style.up != "transposed":
+            if self.style.narrow == "after":
+                widened: Tensor = self.narrow[i](enlarge(x, size, self.style.up))
+                return widened
+            return enlarge(self.narrow[i](x), size, self.style.up)
+        x = self.narrow[i](x)
+        for axis, length in enumerate(size, start=2):
+            x = x.narrow(axis, 0, length)
+        return x
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Widened features and the encoder's."""
+        return torch.cat((x, skip), 1) if self.style.skip == "concat" else x + skip
+
+    def refine(self, i: int, x: Tensor, latents: list[Tensor]) -> Tensor:
+        """Level ``i`` of the decoder from joined features."""
+        x = self.up[i](x)
+        if self.style.noise:
+            x = self.noise[i](x, latents[0])
+        x = self.refine_up[i](activated(x, self.norm[i], self.act))
+        return self._drop(x, latents[-1]) if i in self._dropped else x
+
+    def finish(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The image from the decoder's finest level."""
+        return self.paint(self.prepare(x, noise))
+
+    def prepare(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What the image is made of, from the decoder's finest level."""
+        if self.head is not None:
+            x = self.head(x)
+        if self.grain is not None:
+            # Fresh noise once more, one convolution before the image: grain as fine as a voxel.
+            x = self.grain(x, noise)
+        made: Tensor = x if self.head is None else self.act(x)
+        return made
+
+    def paint(self, x: Tensor) -> Tensor:
+        """The image; of an even number of voxels if its resolution is twice the finest level's."""
+        image: Tensor = self.image(x).float()
+        return torch.tanh(image) if self.output == "tanh" else image
+
+    def _refined(self, by: nn.ModuleList, i: int, x: Tensor) -> Tensor:
+        # The coarsest level is refined in the middle.
+        return by[i](x) if i < len(by) else x
+
+    def _drop(self, x: Tensor, normal: Tensor) -> Tensor:
+        share = self.style.dropout
+        kept = normal > NormalDist().inv_cdf(share)
+        return x * kept.to(x.dtype) / (1 - share)

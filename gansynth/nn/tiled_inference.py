@@ -1,0 +1,304 @@
+"""Drawing volumes of any size, tile by tile, without seams.
+
+A convolution sees a few voxels around each of its own, so a tile drawn with a halo of that many is
+what the whole volume would be there. Two things in a U-Net see further, and would leave seams:
+
+- its coarse levels. They are held as a whole (an eighth of the voxels each time), and only made a
+  tile at a time; the finest level is never held, but made anew from the condition where needed;
+- normalisation over a whole volume. Its mean and variance are gathered over all tiles first, one
+  layer after another, and then used by every tile.
+
+So the result is that of the network run on the whole volume but for rounding, and the memory it
+takes beside the image is that of one tile and of the features below full resolution: about a third
+of the untiled network's. It costs one more pass per normalisation of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gansynth.nn.networks.resize import Transposed, interpolate, matrix
+from gansynth.nn.networks.shared_norms import Gathered, shared_norms, whole_norms
+from gansynth.nn.networks.unet import UNetGenerator
+
+Window = tuple[slice, ...]
+"""Half-open, one slice per spatial axis, each with a start and a stop."""
+ConditionAt = Callable[[Window], Tensor]
+"""Condition channels (B, K, ...) of a window of the volume."""
+LIMIT = 2**29
+"""Bytes that features of the finest level may take before a volume is drawn in tiles by itself."""
+EDGE = 96
+"""Edge in voxels of those tiles."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One piece of a grid.
+
+    Attributes:
+        core: what it answers for; the cores of all tiles are the grid, each voxel once.
+        outer: the core with its halo, within the grid.
+    """
+
+    core: Window
+    outer: Window
+
+    @property
+    def inner(self) -> Window:
+        """The core, counted from the beginning of ``outer``."""
+        return tuple(
+            slice(c.start - o.start, c.stop - o.start)
+            for c, o in zip(self.core, self.outer, strict=True)
+        )
+
+
+def cut(x: Tensor, window: Window) -> Tensor:
+    """A window of (B, C, ...)."""
+    index: Any = (..., *window)
+    return x[index]
+
+
+def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
+    """Cut a grid into tiles.
+
+    Args:
+        size: of the grid, per axis.
+        edge: of a tile's core; tiles at the far ends are smaller.
+        halo: voxels around each core, as far as the grid goes.
+    """
+    for corner in product(*(range(0, n, edge) for n in size)):
+        core = tuple(slice(c, min(c + edge, n)) for c, n in zip(corner, size, strict=True))
+        yield Tile(
+            core,
+            tuple(
+                slice(max(c.start - halo, 0), min(c.stop + halo, n))
+                for c, n in zip(core, size, strict=True)
+            ),
+        )
+
+
+def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo: int) -> Tensor:
+    """What ``draw`` gives of a whole grid, a tile at a time.
+
+    Args:
+        draw: window of the grid -> (B, C, ...) of that window; right at least ``halo`` voxels away
+            from the window's faces, and at the grid's own.
+        size: of the grid.
+        edge: of a tile, without its halo.
+        halo: voxels drawn around each tile and thrown away.
+    """
+    whole: Tensor | None = None
+    for tile in tiles(size, edge, halo):
+        drawn = draw(tile.outer)
+        if whole is None:
+            whole = drawn.new_empty((*drawn.shape[:2], *size))
+        cut(whole, tile.core).copy_(cut(drawn, tile.inner))
+    assert whole is not None, "a grid has at least one voxel"
+    return whole
+
+
+def tile_edge(net: UNetGenerator, size: Sequence[int], asked: int) -> int:
+    """Edge of the tiles for a volume: as asked, 0 for one piece unless it were too large.
+
+    Args:
+        net: draws it.
+        size: of the volume, voxels.
+        asked: an edge in voxels; 0 leaves the choice.
+    """
+    features = 4 * prod(size) * net.widths[0]  # bytes, float32
+    edge = asked or (EDGE if features > LIMIT else 0)
+    return edge if max(size) > edge else 0
+
+
+@torch.no_grad()
+def draw_tiled(
+    net: UNetGenerator,
+    condition: ConditionAt,
+    size: Sequence[int],
+    latents: Sequence[Tensor],
+    edge: int,
+) -> Tensor:
+    """The image that a network in evaluation mode draws of a whole volume, made in tiles.
+
+    Args:
+        net: the generator.
+        condition: condition channels of any window.
+        size: of the volume, voxels per axis.
+        latents: (B, channels, ...) of each of ``net.latent_shapes(size)``: those of the whole
+            volume, so that neighbouring tiles meet the same noise.
+        edge: of a tile at any level, voxels.
+
+    Returns:
+        (B, out_channels, ...): equal to ``net(condition of all, latents)`` but for rounding.
+    """
+    with shared_norms(net):
+        return _TiledUNet(net, condition, size, latents, edge).draw()
+
+
+class _TiledUNet:
+    def __init__(
+        self,
+        net: UNetGenerator,
+        condition: ConditionAt,
+        size: Sequence[int],
+        latents: Sequence[Tensor],
+        edge: int,
+    ) -> None:
+        self.net, self.condition, self.latents, self.edge = net, condition, latents, edge
+        self.size, self.shapes = tuple(size), net.level_shapes(size)
+        self.encoded: dict[int, Tensor] = {}  # features of the levels below the finest
+        self.decoded = torch.empty(0)
+
+    def draw(self) -> Tensor:
+        net, deepest = self.net, len(self.net.strides)
+        self._settle(partial(self._skip, 0), 0, net.encoder(0))
+        for i in range(deepest):
+            below = net.encoder(i) if i == 0 else []
+            self.encoded[i + 1] = self._whole(
+                partial(self._descend, i), i + 1, net.encoder(i + 1), below
+            )
+        last = net.last
+        if not deepest:
+            finest = self._whole(
+                lambda w: self._finish(self._bottom(w), w), 0, net.bottom_parts, last
+            )
+            return self._painted(finest)
+        self.decoded = self._whole(self._bottom, deepest, net.bottom_parts)
+        for i in range(deepest - 1, 0, -1):
+            del self.encoded[i + 1]
+            self.decoded = self._whole(partial(self._ascend, i), i, net.decoder(i))
+        self.encoded.clear()
+        around = [*net.encoder(0), *last]
+        finest = self._whole(
+            lambda w: self._finish(self._ascend(0, w), w), 0, net.decoder(0), around
+        )
+        return self._painted(finest)
+
+    # -- a window of each level ------------------------------------------------------------------
+
+    def _skip(self, i: int, window: Window) -> Tensor:
+        if i in self.encoded:
+            return cut(self.encoded[i], window)
+        if self.net.outer is not None:
+            window = _finer(window, self.net.outer, self.size)
+        return self.net.enter(self.condition(window))
+
+    def _descend(self, i: int, window: Window) -> Tensor:
+        """A window of level ``i + 1``."""
+        finer = _finer(window, self.net.strides[i], self.shapes[i])
+        return self.net.descend(i, self._skip(i, finer))
+
+    def _bottom(self, window: Window) -> Tensor:
+        deepest = len(self.net.strides)
+        return self.net.bottom(self._skip(deepest, window), *self._noise(deepest, window))
+
+    def _ascend(self, i: int, window: Window) -> Tensor:
+        x = self.net.join(self._widen(i, window), self._skip(i, window))
+        return self.net.refine(i, x, self._noise(i, window))
+
+    def _finish(self, x: Tensor, window: Window) -> Tensor:
+        """A window of the image; of what it is made of, if that is of another resolution."""
+        last = self.net.finish if self.net.outer is None else self.net.prepare
+        return last(x, *self._noise(None, window))
+
+    def _painted(self, finest: Tensor) -> Tensor:
+        """The image from all that ``_finish`` gave."""
+        outer = self.net.outer
+        if outer is None:
+            return finest
+
+        def draw(window: Window) -> Tensor:
+            source = _coarser(window, outer, finest.shape[2:])
+            starts = (s.start * by for s, by in zip(source, outer, strict=True))
+            places = zip(window, starts, strict=True)
+            painted = self.net.paint(cut(finest, source))
+            return cut(painted, tuple(slice(w.start - b, w.stop - b) for w, b in places))
+
+        return tiled(draw, self.size, self.edge, 0)
+
+    def _noise(self, level: int | None, window: Window) -> list[Tensor]:
+        own = self.net.latents_of(level, self.latents)
+        return [cut(latent, window) for latent in own]
+
+    def _widen(self, i: int, window: Window) -> Tensor:
+        """A window of what ``net.widen`` makes of the decoder's level ``i + 1``."""
+        narrow, mode = self.net.narrow[i], self.net.style.up
+        strides, coarse = self.net.strides[i], self.shapes[i + 1]
+        source = _coarser(window, strides, coarse)
+        after = self.net.style.narrow == "after" and mode != "transposed"
+        x: Tensor = cut(self.decoded, source) if after else narrow(cut(self.decoded, source))
+        if mode == "transposed":
+            starts = [
+                w.start - c.start * s for w, c, s in zip(window, source, strides, strict=True)
+            ]
+            places = zip(window, starts, strict=True)
+            return cut(x, tuple(slice(b, b + w.stop - w.start) for w, b in places))
+        axes = zip(window, source, coarse, self.shapes[i], strict=True)
+        x = interpolate(x, [matrix(mode, n, m)[w, c] for w, c, n, m in axes])
+        return narrow(x) if after else x
+
+    # -- all windows of a level ------------------------------------------------------------------
+
+    def _whole(
+        self,
+        draw: Callable[[Window], Tensor],
+        level: int,
+        own: Sequence[nn.Module],
+        around: Sequence[nn.Module] = (),
+    ) -> Tensor:
+        """Draw a level; ``own`` modules are its normalisations', ``around`` widen its halo."""
+        halo = _reach([*own, *around])
+        self._settle(draw, level, own, halo)
+        return tiled(draw, self.shapes[level], self.edge, halo)
+
+    def _settle(
+        self,
+        draw: Callable[[Window], Tensor],
+        level: int,
+        modules: Sequence[nn.Module],
+        halo: int | None = None,
+    ) -> None:
+        """Fix the statistics of the normalisations in ``modules``, in the order they run in."""
+        halo = _reach(modules) if halo is None else halo
+        for norm in whole_norms(modules):
+            for tile in tiles(self.shapes[level], self.edge, halo):
+                norm.forward.inner = tile.inner
+                try:
+                    draw(tile.outer)
+                except Gathered:
+                    continue
+                raise AssertionError("a normalisation was not reached")
+            norm.forward.settle()
+
+
+def _finer(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
+    """A window of a grid of ``size`` that a coarser window was made from."""
+    axes = zip(window, strides, size, strict=True)
+    return tuple(slice(w.start * s, min(w.stop * s, n)) for w, s, n in axes)
+
+
+def _coarser(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
+    """A window of a coarser grid of ``size``, with all that a finer window is enlarged from."""
+    # Two coarse voxels on either side are as far as a cubic kernel sees.
+    axes = zip(window, strides, size, strict=True)
+    return tuple(slice(max(w.start // s - 3, 0), min(-(-w.stop // s) + 3, n)) for w, s, n in axes)
+
+
+def _reach(modules: Iterable[nn.Module]) -> int:
+    """Voxels that a chain of modules sees to either side, at most."""
+    kernels = [
+        max(module.kernel_size) // 2
+        for top in modules
+        if not isinstance(top, Transposed)
+        for module in top.modules()
+        if isinstance(module, nn.Conv2d | nn.Conv3d)
+    ]
+    return sum(kernels) + 1

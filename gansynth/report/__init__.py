@@ -1,0 +1,1 @@
+"""One toolkit for reports: blocks, HTML, Markdown, SVG, sheets."""

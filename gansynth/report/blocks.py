@@ -1,0 +1,199 @@
+"""What a report is built of, for HTML and Markdown alike; of benchmarks, and of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from markupsafe import Markup, escape
+
+from gansynth.report.document import fragment
+from gansynth.report.words import Line
+
+TOGETHER = {" = ": "\u00a0=\u00a0", " %": "\u00a0%", "± ": "±\u00a0"}
+"""Blanks at which no line may break."""
+RESULTS = "results.json"
+"""A benchmark's document, beside its report."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph; ``tone`` is text, note or warning."""
+
+    line: Line
+    tone: str = "text"
+    kind: ClassVar[str] = "words"
+
+
+@dataclass(frozen=True)
+class Items:
+    """Sentences one below the other, behind what they have in common."""
+
+    title: str
+    lines: Sequence[Line]
+    kind: ClassVar[str] = "items"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What each of some terms means; ``links``: those rows that are of links alone, in HTML."""
+
+    rows: Sequence[tuple[str, Line]]
+    links: Sequence[tuple[str, Line]] = ()
+    kind: ClassVar[str] = "terms"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its heading.
+        role: words, short (words that stay on one line), number or drawing.
+        head: a drawing in place of the heading, which then is for those who do not see it.
+    """
+
+    title: str
+    role: str = "number"
+    head: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table; the first cell is its heading.
+
+    Attributes:
+        cells: one for each column.
+        group: heading above this row and those that follow with the same one.
+        tone: name of a finding, or empty.
+        pointer: where its numbers stand, if in one place.
+    """
+
+    cells: Sequence[Line | Markup]
+    group: str = ""
+    tone: str = ""
+    pointer: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        caption: what it shows.
+        columns: at least one.
+        rows: may be none, which is said.
+        layout: how its columns are laid out: plain, or a name that the style sheet knows.
+        groups: what the groups of its rows are, where they need a column of their own.
+    """
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    layout: str = "plain"
+    groups: str = "arm"
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Drawings of equal size with a heading each."""
+
+    items: Sequence[tuple[Line, Markup]]
+    kind: ClassVar[str] = "panels"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Markup as it is, and what is told of it where nothing can be drawn.
+
+    Attributes:
+        markup: of which everything is escaped that comes from the document.
+        told: words; none if there is nothing to tell.
+    """
+
+    markup: Markup
+    told: Line = ()
+    kind: ClassVar[str] = "drawn"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the signs of a drawing mean: marks with words."""
+
+    items: Sequence[tuple[str, str]]
+    kind: ClassVar[str] = "key"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its words; ``address`` is a data URI."""
+
+    address: str
+    described: str
+    caption: Line
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side."""
+
+    items: Sequence[Picture]
+    kind: ClassVar[str] = "pictures"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Text as it is, and where it stands in the document."""
+
+    text: str
+    pointer: str
+    kind: ClassVar[str] = "listing"
+
+
+@dataclass(frozen=True)
+class More:
+    """What is folded away at first."""
+
+    title: str
+    blocks: Sequence[Block]
+    kind: ClassVar[str] = "more"
+
+
+Block = Words | Items | Terms | Table | Panels | Drawn | Key | Pictures | Listing | More
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report.
+
+    Attributes:
+        key: its name in addresses.
+        title: its heading.
+        short: as the list of contents has it.
+        blocks: in order.
+    """
+
+    key: str
+    title: str
+    short: str
+    blocks: Sequence[Block] = field(default_factory=tuple)
+
+
+def html(line: Line | Markup, results: str = RESULTS) -> Markup:
+    """Words as HTML: each number a link to its place in the document, all text escaped."""
+    if isinstance(line, Markup):
+        return line
+    parts = []
+    for part in line:
+        if isinstance(part, str):
+            for blank, kept in TOGETHER.items():
+                part = part.replace(blank, kept)
+            parts.append(escape(part))
+            continue
+        href = f"{results}#{fragment(part.pointer)}"
+        scale = "" if part.scale == 1 else Markup(' data-scale="{}"').format(f"{part.scale:.12g}")
+        link = Markup('<a class="n" href="{}" title="{}"{}>{}</a>')
+        parts.append(link.format(href, part.source, scale, part.text))
+    return Markup("").join(parts)

@@ -1,0 +1,57 @@
+"""Loss curves of a run, as a picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gansynth.report.svg_figures import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def read_metrics(path: Path) -> dict[str, list[float]]:
+    """Columns of a run's ``metrics.csv``: ``step``, ``images``, ``seconds``, losses (nan: none)."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    return {name: [float(row[i]) for row in rows[1:]] for i, name in enumerate(rows[0])}
+
+
+def write_curves(metrics: Path, path: Path) -> Path:
+    """Draw every loss over steps, one panel per player, and how alike samples are where known.
+
+    Args:
+        metrics: a run's ``metrics.csv``; ``diversity.csv`` may lie beside it.
+        path: PNG to write; published atomically.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = read_metrics(metrics)
+    losses = [name for name in columns if "/" in name]
+    players = list(dict.fromkeys(name.partition("/")[0] for name in losses))
+    watched = metrics.with_name("diversity.csv")
+    panels = max(1, len(players) + watched.exists())
+    figure = Figure(figsize=(4.5 * panels, 3), dpi=110)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for axis, player in zip(axes, players, strict=False):
+        for name in losses:
+            if name.startswith(f"{player}/"):
+                axis.plot(columns["step"], columns[name], label=name.partition("/")[2], lw=1)
+        axis.set(title=player, xlabel="step", ylabel="loss (weighted)")
+        axis.legend(fontsize=7)
+    if watched.exists():
+        _draw_diversity(axes[-1], read_metrics(watched))
+    return save_figure(figure, path)
+
+
+def _draw_diversity(axis: Axes, columns: Mapping[str, list[float]]) -> None:
+    """Likeness of samples and of real cases, each with its standard error."""
+    for name in ("samples", "real"):
+        axis.errorbar(columns["step"], columns[name], columns[f"{name}_error"], label=name, lw=1)
+    axis.set(title="diversity", xlabel="step", ylabel="mean MS-SSIM of pairs", ylim=(0, 1))
+    axis.legend(fontsize=7)

@@ -1,0 +1,124 @@
+"""Learning curves, an arm to a panel."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from gansynth.benchmark.report.study import Arm, Study
+from gansynth.report.blocks import Block, Key, Panels, Words
+from gansynth.report.document import Node
+from gansynth.report.svg import Axis, Drawings, corners_of, line, mark, sourced, stretched, tag
+from gansynth.report.svg import words as text
+from gansynth.report.words import Line, Show
+
+HEIGHT = 190.0
+TOP, BOTTOM = 12.0, 158.0
+LEFT, RIGHT = 15.0, 97.0
+ASIDE = 2.5
+"""How far an arm's points stand beside the control's, in shares of the width."""
+CURVE_KEY = Key(
+    (("dot control", "control, with its 95 % CI"), ("square arm", "arm, with its 95 % CI"))
+)
+
+
+def curves(study: Study, drawings: Drawings) -> list[Block]:
+    """What more real cases bring to the control, and where each arm stands."""
+    show, primary = study.show, study.primary
+    means = {
+        (arm.key, n): study.entry("means", arm.key, n, primary)
+        for arm in study.arms
+        for n in study.sizes
+    }
+    ends = [node[k].number for node in means.values() for k in ("low", "high", "mean")]
+    if all(end is None for end in ends):
+        return [Words(["No training was finished."], "note")]
+    down = Axis.over(
+        [e * show.scale for e in ends if e is not None], BOTTOM, TOP, about=5, tight=True
+    )
+    arms = study.others or study.arms
+    panels = [
+        _curve(study, drawings, down, arm, {n: means[arm.key, n] for n in study.sizes})
+        for arm in arms
+    ]
+    across_ = "real training subjects" if len(study.sizes) > 1 else "one size only: no curve"
+    note = f"{show.title}, {show.unit}, over {across_}; all panels have the same axes."
+    return [Words([note], "note"), Panels(panels), CURVE_KEY]
+
+
+def _curve(
+    study: Study, drawings: Drawings, down: Axis, arm: Arm, own: Mapping[int, Node]
+) -> tuple[Line, Markup]:
+    where = _places(study.sizes)
+    drawn = frame(down, [(where[n], str(n)) for n in study.sizes])
+    control = {n: study.entry("means", study.control, n, study.primary) for n in study.sizes}
+    drawn += _joined(study, down, where, control)
+    for n in study.sizes:
+        drawn += _point(study.show, down, where[n], control[n], "dot", "control")
+        if arm.key != study.control:
+            drawn += _point(study.show, down, where[n] + ASIDE, own[n], "square", "arm")
+    said = [
+        f"N = {n}: control {_said(study.show, control[n])}, arm {_said(study.show, own[n])}."
+        for n in study.sizes
+    ]
+    return [arm.title], drawings.drawing(arm.title, " ".join(said), HEIGHT, *drawn)
+
+
+def _said(show: Show, mean: Node) -> str:
+    return show.value(mean["mean"]).text
+
+
+def _places(sizes: Sequence[int]) -> dict[int, float]:
+    """Where each size lies: as far from the next one as it is often doubled."""
+    first, last = LEFT + 10, RIGHT - 10
+    if len(sizes) < 2:
+        return dict.fromkeys(sizes, (first + last) / 2)
+    logs = [math.log2(max(1, n)) for n in sizes]
+    span = (logs[-1] - logs[0]) or 1.0
+    return {
+        n: first + (x - logs[0]) / span * (last - first) for n, x in zip(sizes, logs, strict=True)
+    }
+
+
+def frame(down: Axis, ticks: Sequence[tuple[float, str]]) -> list[Markup]:
+    """Lines and numbers at the left, words at the bottom."""
+    drawn = []
+    for tick in down.ticks:
+        drawn.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
+        drawn.append(text(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
+    return [*drawn, *(text(x, BOTTOM + 20, word, "tick") for x, word in ticks)]
+
+
+def _joined(
+    study: Study, down: Axis, where: Mapping[int, float], means: Mapping[int, Node]
+) -> list[Markup]:
+    """The line through the control's means, and the band of their intervals."""
+    scale = study.show.scale
+    known = [
+        (where[n], [node[k].number for k in ("low", "mean", "high")]) for n, node in means.items()
+    ]
+    known = [(x, values) for x, values in known if None not in values]
+    points = [(x, [down.at((v or 0.0) * scale) for v in values]) for x, values in known]
+    corners = [(x, low) for x, (low, _, _) in points]
+    corners += [(x, high) for x, (_, _, high) in reversed(points)]
+    # The shape is stretched with the panel; a line would be stretched in its width, too.
+    band = stretched(HEIGHT, tag("polygon", points=corners_of(corners), class_="band"))
+    pairs = itertools.pairwise(points)
+    return [band, *(line(x1, a[1], x2, b[1], "control") for (x1, a), (x2, b) in pairs)]
+
+
+def _point(show: Show, down: Axis, x: float, mean: Node, shape: str, class_: str) -> list[Markup]:
+    drawn = []
+    low, middle, high = (mean[k].number for k in ("low", "mean", "high"))
+    if low is not None and high is not None:
+        for key, end in (("low", low), ("high", high)):
+            at = down.at(end * show.scale)
+            half = down.at((middle if middle is not None else (low + high) / 2) * show.scale)
+            drawn.append(sourced(show.value(mean[key]), line(x, half, x, at, class_)))
+    if middle is not None:
+        dot = mark(shape, x, down.at(middle * show.scale), class_)
+        drawn.append(sourced(show.value(mean["mean"]), dot))
+    return drawn

@@ -1,0 +1,246 @@
+"""Small drawings as SVG that stretch with their place while words and lines keep their size.
+
+Positions across are shares of the width, positions down are pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from markupsafe import Markup, escape
+
+from gansynth.report.words import Linked, rounded
+
+STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+LOG_STEPS: tuple[tuple[float, ...], ...] = (
+    tuple(n / 10 for n in range(10, 100)),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 3.0),
+    (1.0,),
+)
+"""What stands at a logarithmic axis in each decade, from the closest to the widest."""
+
+
+def tag(name: str, *children: Markup | str, **attributes: str | float | None) -> Markup:
+    """An element; text and attributes are escaped, and ``stroke_width`` becomes stroke-width."""
+    written = "".join(
+        f' {key.strip("_").replace("_", "-")}="{escape(_short(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    inner = Markup("").join(children)
+    return Markup(f"<{name}{written}>{inner}</{name}>")
+
+
+def _short(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where numbers lie between two edges.
+
+    Attributes:
+        low: number at ``start``.
+        high: number at ``end``.
+        ticks: numbers that are written at it.
+        start: share of the width, or pixels.
+        end: likewise; may be smaller.
+    """
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    start: float
+    end: float
+
+    @classmethod
+    def over(
+        cls,
+        values: Iterable[float | None],
+        start: float,
+        end: float,
+        *,
+        about: int = 5,
+        tight: bool = False,
+    ) -> Axis:
+        """One that holds all numbers, with round ones at it.
+
+        Args:
+            values: what is to fit; none of them may be known.
+            start: where the lowest lies.
+            end: where the highest lies.
+            about: how many ticks.
+            tight: end a little beyond the numbers instead of at a tick.
+        """
+        known = [value for value in values if value is not None] or [0.0, 1.0]
+        low, high = min(known), max(known)
+        if high - low < 1e-9:
+            low, high = low - 0.5, high + 0.5
+        rough = (high - low) / about
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(s * power for s in STEPS if s * power >= rough * 0.999)
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        ticks = tuple(round(index * step, 10) for index in range(first, last + 1))
+        if tight:
+            edge = 0.04 * (high - low)
+            inside = tuple(t for t in ticks if low - edge <= t <= high + edge)
+            return cls(low - edge, high + edge, inside, start, end)
+        return cls(ticks[0], ticks[-1], ticks, start, end)
+
+    def at(self, value: float) -> float:
+        """Where a number lies; what lies outside is put on the edge."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def words(self, tick: float, *, sign: bool = False) -> str:
+        """A tick's number, with as many decimals as the steps have."""
+        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
+        decimals = next((d for d in range(6) if abs(round(step, d) - step) < 1e-9), 6)
+        return rounded(tick, decimals, sign=sign)
+
+
+@dataclass(frozen=True)
+class LogAxis(Axis):
+    """An axis on which equal ratios are equally far; its numbers are above zero."""
+
+    @classmethod
+    def over(
+        cls,
+        values: Iterable[float | None],
+        start: float,
+        end: float,
+        *,
+        about: int = 5,
+        tight: bool = True,
+    ) -> LogAxis:
+        """One that holds all numbers above zero, with round ones at it; it is always tight."""
+        known = [value for value in values if value is not None and value > 0] or [0.1, 10.0]
+        edge = max((max(known) / min(known)) ** 0.04, 1.05)
+        low, high = min(known) / edge, max(known) * edge
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for firsts in LOG_STEPS:
+            ticks = [round(f * 10.0**d, 9 - d) for d in decades for f in firsts]
+            ticks = [tick for tick in ticks if low <= tick <= high]
+            if len(ticks) <= about:
+                break
+        return cls(low, high, tuple(ticks[:: math.ceil(len(ticks) / about) or 1]), start, end)
+
+    def at(self, value: float) -> float:
+        """Where a number lies; what lies outside is put on the edge."""
+        inside = min(max(value, self.low), self.high)
+        share = math.log(inside / self.low) / math.log(self.high / self.low)
+        return self.start + share * (self.end - self.start)
+
+    def words(self, tick: float, *, sign: bool = False) -> str:
+        """A tick's number, as short as it is."""
+        return f"{tick:+g}" if sign else f"{tick:g}"
+
+
+def across(share: float) -> str:
+    """A share of the width."""
+    return f"{_short(share)}%"
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """From one point to another; across in shares of the width, down in pixels."""
+    return tag("line", x1=across(x1), y1=y1, x2=across(x2), y2=y2, class_=class_)
+
+
+def block(x1: float, x2: float, top: float, height: float, class_: str) -> Markup:
+    """A rectangle between two shares of the width."""
+    left, width = min(x1, x2), abs(x2 - x1)
+    return tag("rect", x=across(left), width=across(width), y=top, height=height, class_=class_)
+
+
+def words(x: float, y: float, text: str, class_: str, anchor: str = "middle") -> Markup:
+    """A text; its class says what it is, its anchor where the point lies in it."""
+    return tag("text", escape(text), x=across(x), y=y, class_=class_, text_anchor=anchor)
+
+
+def mark(shape: str, x: float, y: float, class_: str) -> Markup:
+    """One of the page's marks: circle, ring, diamond, up or down."""
+    return tag("use", href=f"#mark-{shape}", x=across(x), y=y, class_=class_)
+
+
+def sourced(found: Linked, *drawn: Markup) -> Markup:
+    """What is drawn of a number, with where it is from."""
+    return tag("g", tag("title", escape(found.source)), *drawn, data_pointer=found.pointer)
+
+
+def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -> list[Markup]:
+    """An interval with its ends; an arrow where it goes beyond the axis.
+
+    Args:
+        axis: across.
+        ends: both, each with the number it is drawn of; nothing is drawn unless both are known.
+        y: in pixels.
+    """
+    known = sorted((end for end, _ in ends if end is not None))
+    if len(known) < 2:
+        return []
+    drawn = [line(axis.at(known[0]), y, axis.at(known[-1]), y, "whisker")]
+    for end, source in ends:
+        if end is None:
+            continue
+        at = axis.at(end)
+        if axis.low <= end <= axis.high:
+            cap = line(at, y - 4, at, y + 4, "whisker")
+        else:
+            cap = mark("left" if end < axis.low else "right", at, y, "beyond")
+        drawn.append(sourced(source, cap))
+    return drawn
+
+
+def stretched(height: float, *drawn: Markup) -> Markup:
+    """Shapes whose coordinates are 0 to 100 across and pixels down, stretched with their place."""
+    return tag(
+        "svg",
+        *drawn,
+        viewBox=f"0 0 100 {height:g}",
+        preserveAspectRatio="none",
+        width="100%",
+        height=height,
+    )
+
+
+def corners_of(places: Iterable[tuple[float, float]]) -> str:
+    """Corners of a shape, as its attribute has them."""
+    return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
+
+
+class Drawings:
+    """Makes drawings whose names are unique on a page."""
+
+    def __init__(self) -> None:
+        self._next = count(1)
+
+    def drawing(
+        self, title: str, description: str, height: float, *drawn: Markup, class_: str = ""
+    ) -> Markup:
+        """One picture.
+
+        Args:
+            title: its name, for who does not see it.
+            description: what is to be seen, in words.
+            height: in pixels; as wide as its place.
+            drawn: what is in it.
+            class_: of the element.
+        """
+        own = f"drawing-{next(self._next)}"
+        return tag(
+            "svg",
+            tag("title", escape(title), id=f"{own}-title"),
+            tag("desc", escape(description), id=f"{own}-words"),
+            *drawn,
+            class_=f"drawing {class_}".strip(),
+            role="img",
+            aria_labelledby=f"{own}-title",
+            aria_describedby=f"{own}-words",
+            width="100%",
+            height=height,
+        )

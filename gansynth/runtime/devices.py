@@ -1,0 +1,109 @@
+"""Which numbers a device computes in, and its random numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+Resolved = Literal["bf16", "fp16", "fp32"]
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in, of the precisions that have one."""
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA if there is any, else the CPU; anything else is taken at its word.
+
+    Under torchrun, ``auto`` and ``cuda`` are the CUDA device of this process's local rank.
+
+    Raises:
+        EnvironmentFault: if the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageFault(f"--device {name!r}: expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EnvironmentFault(
+            f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA device(s); "
+            "use --device auto or cpu"
+        )
+    return device
+
+
+def set_seed(seed: int, device: torch.device | None = None) -> None:
+    """Seed torch's random numbers of the CPU, and those of one CUDA device.
+
+    ``torch.manual_seed`` seeds all CUDA devices, also those that are somebody else's business.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of the CPU by a seed, as before when it ends; no other device's change."""
+    with torch.random.fork_rng(devices=[]):
+        set_seed(seed)
+        yield
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a CUDA device, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def tf32(device: torch.device) -> str:
+    """What CUDA rounds to TF32 in fp32: ``convolutions``, as torch usually has it, or ``none``."""
+    if device.type != "cuda" or os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+        return "none"
+    backends = torch.backends
+    if hasattr(backends, "fp32_precision"):  # torch 2.9; the flags of old may not be read then
+        chosen = (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)  # type: ignore[attr-defined]
+        on = [value == "tf32" for value in chosen]
+    else:
+        on = [backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32]
+    names = ("convolutions", "matrix products")
+    return " and ".join(name for name, is_on in zip(names, on, strict=True) if is_on) or "none"
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed in hardware there (emulated, it is slower than float32)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def resolve(precision: Precision, device: torch.device) -> Resolved:
+    """``auto`` is bf16 autocast where it is native, else fp32.
+
+    Raises:
+        UsageFault: fp16 anywhere but on CUDA.
+    """
+    if precision == "auto":
+        return "bf16" if native_bf16(device) else "fp32"
+    if precision == "fp16" and device.type != "cuda":
+        raise UsageFault(
+            f"precision=fp16: expected a CUDA device, got {device.type}; use bf16 or fp32 there"
+        )
+    return precision
+
+
+def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[object]:
+    """A bf16 autocast context, or none."""
+    if not bf16:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

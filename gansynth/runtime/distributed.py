@@ -1,0 +1,159 @@
+"""Several processes that train one generator: who they are, and what they tell each other.
+
+They are started by torchrun, one for each device. Each takes its share of every batch; gradients
+are averaged after each phase's backward pass, by plain all-reduce. (Wrappers that hook into the
+backward pass break on gradient penalties and on players that take turns.) With one process every
+method is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+
+PATIENCE = timedelta(minutes=30)
+"""How long processes wait for each other: the first one also draws sheets and writes files."""
+
+HUNG_UP = ("by peer", "Socket closed", "Broken pipe", "remote process exited")
+"""What gloo and NCCL say of a process that is gone."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of one training.
+
+    Attributes:
+        rank: number of this process.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run folder and shows progress."""
+        return self.rank == 0
+
+    def shares(self, total: int, parts: int) -> list[range]:
+        """This process's samples of a batch, in parts of equal size that are done one by one.
+
+        Raises:
+            UsageFault: if the batch cannot be shared out evenly.
+        """
+        each, rest = divmod(total, self.size * parts)
+        if rest or not each:
+            raise UsageFault(
+                f"batch_size={total}: expected a multiple of {self.size * parts} "
+                f"({self.size} process(es) x accumulate={parts}), so that all shares are equal; "
+                f"for example --set batch_size={self.size * parts * max(each, 1)}"
+            )
+        first = self.rank * parts * each
+        return [range(first + i * each, first + (i + 1) * each) for i in range(parts)]
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Make every gradient the mean over the processes; those that are None stay so."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        means = torch.split(flat, [g.numel() for g in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes; NaN if it is NaN in any of them."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+            values /= self.size
+        return values
+
+    def any(self, mine: int, device: torch.device) -> int:
+        """The largest of all processes' numbers: one that was asked to stop stops them all."""
+        if self.size == 1:
+            return mine
+        flag = torch.tensor(mine, device=device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return int(flag)
+
+    @torch.no_grad()
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of the first process."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+    def tell(self, value: Any) -> Any:
+        """The first process's value, in all of them; made of plain JSON types."""
+        if self.size == 1:
+            return value
+        box = [value if self.leads else None]
+        dist.broadcast_object_list(box, 0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Go on when every process has come this far."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def expected_size() -> int:
+    """Processes torchrun has started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+@contextlib.contextmanager
+def team(device: torch.device) -> Iterator[Team]:
+    """Join the processes torchrun has started; alone without it.
+
+    Args:
+        device: where this process trains; picks the way of talking (NCCL on CUDA, else gloo).
+
+    Raises:
+        EnvironmentFault: if they do not find each other, or one of them ends before the others.
+    """
+    if expected_size() == 1:
+        yield Team()
+        return
+    if dist.is_initialized():  # by a composite run, around the fits of its parts
+        yield Team(dist.get_rank(), dist.get_world_size())
+        return
+    cuda = device if device.type == "cuda" else None
+    if cuda is not None:
+        # NCCL sends what is no tensor through the current device, which is the first for all.
+        torch.cuda.set_device(cuda)
+    backend = "gloo" if cuda is None else "nccl"
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE, device_id=cuda)
+    except (RuntimeError, ValueError) as error:
+        raise EnvironmentFault(
+            f"torchrun: the {expected_size()} processes do not find each other "
+            f"({' '.join(str(error).split())}); expected MASTER_ADDR:MASTER_PORT to be reachable"
+        ) from error
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        if not any(words in str(error) for words in HUNG_UP):
+            raise
+        raise EnvironmentFault(
+            "torchrun: another process of this training has ended before its time; expected all to "
+            "end together. What it said itself is the reason; the same command goes on from the "
+            "last checkpoint"
+        ) from error
+    finally:
+        dist.destroy_process_group()

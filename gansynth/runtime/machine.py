@@ -1,0 +1,159 @@
+"""The machine itself, for ``gansynth.hosts.doctor``: cores, memory, disks, limits, old banks."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from gansynth.hosts.doctor import Line
+
+SHARED = Path("/dev/shm")
+CGROUP = Path("/sys/fs/cgroup")
+GIB = 2**30
+SAMPLE = 96**3 * (4 * 2 + 2)
+"""Bytes of a sample of four channels of 96 voxels cubed, as banks hold it."""
+SAMPLES = 64
+"""Samples of a bank unless another size is asked for."""
+LITTLE_TEMPORARY, LITTLE_MEMORY = 2 * GIB, 4 * GIB
+FILES, PROCESSES = 1024, 1024
+
+
+def lines() -> Iterator[Line]:
+    """Everything about the machine."""
+    yield threads()
+    yield memory()
+    yield shared_memory()
+    yield temporary()
+    yield from scratch_banks()
+    yield from limits()
+
+
+# -- cores and memory ----------------------------------------------------------------------------
+
+
+def cores() -> int:
+    """Cores this process may use: by affinity, and by a container's quota."""
+    count = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    quota = _cgroup("cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit():
+        count = max(1, min(count, int(quota[0]) // int(quota[1])))
+    return count
+
+
+def threads() -> Line:
+    """Cores, and whether each process will start a thread for every one of them."""
+    count, asked = cores(), os.environ.get("OMP_NUM_THREADS")
+    if asked is None and count > 1:
+        return Line(
+            "note",
+            "threads",
+            f"{count} cores; OMP_NUM_THREADS is not set. Where cores are shared with other jobs, "
+            "more threads than free cores slow training down many times",
+            "export OMP_NUM_THREADS=1",
+        )
+    return Line("ok", "threads", f"{count} cores, OMP_NUM_THREADS={asked}")
+
+
+def memory() -> Line:
+    """Memory that is free, within a container's limit."""
+    import psutil
+
+    found = psutil.virtual_memory()
+    total, free, limited = found.total, found.available, ""
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    if limit.isdigit() and int(limit) < total:
+        total, limited = int(limit), " (a container's limit)"
+        free = min(free, total - int(used or 0))
+    text = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}{limited}"
+    if free < LITTLE_MEMORY:
+        cure = "end other programs, or use fewer workers: export nnUNet_n_proc_DA=2"
+        return Line("note", "memory", text, cure)
+    return Line("ok", "memory", text)
+
+
+def _cgroup(name: str) -> str:
+    """What a container's limit file says; empty where there is none."""
+    try:
+        return (CGROUP / name).read_text().strip()
+    except OSError:
+        return ""
+
+
+# -- disks ---------------------------------------------------------------------------------------
+
+
+def shared_memory() -> Line:
+    """Room for banks in shared memory; as much again as a bank takes has to stay free."""
+    what = str(SHARED)
+    other = "elsewhere banks go to the temporary folder, or to --scratch FOLDER"
+    if not os.access(SHARED, os.W_OK):
+        return Line("note", what, "not there, or not writable", other)
+    usage = shutil.disk_usage(SHARED)
+    fits = usage.free // (2 * SAMPLE)
+    text = (
+        f"{usage.free / GIB:.1f} GiB free of {usage.total / GIB:.1f}: room for a bank of {fits} "
+        "samples of 4 x 96x96x96"
+    )
+    if fits < SAMPLES:
+        return Line("note", what, text, f"enlarge it (docker run --shm-size 8g); {other}")
+    return Line("ok", what, text)
+
+
+def temporary() -> Line:
+    """Room in the temporary folder, which takes what shared memory cannot."""
+    folder = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    text = f"{folder}, {free / GIB:.1f} GiB free"
+    if free < LITTLE_TEMPORARY:
+        cure = "make room, or name a folder on a larger disk: export TMPDIR=FOLDER"
+        return Line("note", "temporary files", text, cure)
+    return Line("ok", "temporary files", text)
+
+
+def scratch_banks() -> Iterator[Line]:
+    """Banks that a killed training left behind: they hold memory until somebody removes them."""
+    from gansynth.bank import reader
+
+    found = reader.scratch_banks()
+    for dead in (True, False):
+        some = [(folder, size) for folder, size, _, runs in found if runs != dead]
+        if not some:
+            continue
+        size = sum(size for _, size in some) / GIB
+        if dead:
+            text = f"{len(some)} left by processes that have ended, {size:.2f} GiB"
+            cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in some)])
+            yield Line("note", "scratch banks", text, cure)
+        else:
+            yield Line("ok", "scratch banks", f"{len(some)} in use, {size:.2f} GiB")
+    if not found:
+        yield Line("ok", "scratch banks", "none left behind")
+
+
+# -- limits --------------------------------------------------------------------------------------
+
+
+def limits() -> Iterator[Line]:
+    """How many files and processes may be open at once."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    for what, kind, least, option in (
+        ("open files", resource.RLIMIT_NOFILE, FILES, "-n"),
+        ("processes", resource.RLIMIT_NPROC, PROCESSES, "-u"),
+    ):
+        soft, _ = resource.getrlimit(kind)
+        if soft == resource.RLIM_INFINITY:
+            yield Line("ok", what, "no limit")
+        elif soft < least:
+            cure = f"ulimit {option} {4 * least}"
+            yield Line("note", what, f"at most {soft}; workers may need more", cure)
+        else:
+            yield Line("ok", what, f"at most {soft}")

@@ -1,0 +1,337 @@
+"""Reading NIfTI files whole, bounded and to the last byte of their checksum."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.runtime.errors import DataFault, EnvironmentFault
+
+_IGZIP: tuple[type[gzip.GzipFile], Any] | None = None
+"""ISA-L's gzip reader and its error, where the extra ``fast`` is installed."""
+with contextlib.suppress(ImportError):
+    from isal import igzip, isal_zlib
+
+    _IGZIP = igzip.IGzipFile, isal_zlib.IsalError
+
+MAX_VOLUME_BYTES = 4 << 30
+BOMB_BYTES = 512 << 20
+"""Below this, any compression ratio is believed: an almost empty label map really has 900:1."""
+BOMB_RATIO = 200
+COUNTED_BYTES = 64 << 20
+COUNTED_RATIO = 20
+"""Above both, a stream is counted to its end before anything is allocated for it."""
+TRAILING_BYTES = 1 << 20
+"""Bytes after the voxels that are put up with."""
+
+_CHUNK = 1 << 20
+AGAIN = "copy it from its source again, or leave the case out"
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what can happen to a reader of a file into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataFault(f"{path}: no such file; {AGAIN}") from error
+    except EOFError as error:
+        raise DataFault(
+            f"{path}: truncated at byte {path.stat().st_size}, its gzip stream has no end; {AGAIN}"
+        ) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataFault(f"{path}: damaged, its gzip stream says {error}; {AGAIN}") from error
+    except MemoryError as error:
+        raise EnvironmentFault(f"{path}: not enough memory to read it; free some") from error
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+class Volume(NamedTuple):
+    """A NIfTI file's content.
+
+    Attributes:
+        array: voxels in the file's own axis order (x, y, z) or (x, y, z, channel), native byte
+            order; float where the header scales, else as stored.
+        affine: float64 (4, 4), voxel to mm.
+        spacing: voxel size in mm along x, y, z.
+    """
+
+    array: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+    spacing: tuple[float, float, float]
+
+
+class _Layout(NamedTuple):
+    """What a NIfTI header promises."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float | None
+    inter: float | None
+    affine: npt.NDArray[np.float64]
+    spacing: tuple[float, float, float]
+
+    @property
+    def scaled(self) -> bool:
+        return (self.slope, self.inter) not in ((None, None), (1.0, 0.0))
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+def read_nifti(
+    path: str | Path,
+    *,
+    max_bytes: int = MAX_VOLUME_BYTES,
+    ndim: Collection[int] = (3,),
+    finite: bool = True,
+) -> Volume:
+    """Read a ``.nii`` or ``.nii.gz`` file whole, to the last byte of its checksum.
+
+    Args:
+        path: the file.
+        max_bytes: refuse a header that announces more voxels than this, before allocating.
+        ndim: numbers of axes that are accepted.
+        finite: refuse NaN and infinite voxels.
+
+    Raises:
+        DataFault: naming the file, what was found, what was expected and the way out.
+        EnvironmentFault: the file may not be read.
+    """
+    path = Path(path)
+    if _IGZIP is not None:
+        fast, error = _IGZIP
+        # Whatever is refused here is read again by zlib, whose words are the same everywhere.
+        with contextlib.suppress(DataFault, error):
+            return _read(path, fast, max_bytes, ndim, finite)
+    return _read(path, gzip.GzipFile, max_bytes, ndim, finite)
+
+
+class Header(NamedTuple):
+    """What a NIfTI file says about itself; its voxels have not been looked at.
+
+    Attributes:
+        shape: in the file's own axis order (x, y, z) or (x, y, z, channel).
+        affine: float64 (4, 4), voxel to mm.
+        dtype: of the voxels as stored.
+        scaled: whether the header scales them, which makes them floats.
+    """
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64]
+    dtype: np.dtype[Any]
+    scaled: bool
+
+
+def read_nifti_header(
+    path: str | Path, *, max_bytes: int = MAX_VOLUME_BYTES, ndim: Collection[int] = (3, 4)
+) -> Header:
+    """Read the header of a ``.nii`` or ``.nii.gz`` file, and refuse what ``read_nifti`` would.
+
+    Raises:
+        DataFault, EnvironmentFault: as ``read_nifti``.
+    """
+    path = Path(path)
+    with _opened(path) as (stream, packed):
+        layout, _ = _read_layout(path, stream)
+        _refuse_unwanted(path, layout, max_bytes, ndim, packed)
+    return Header(layout.shape, layout.affine, layout.dtype, layout.scaled)
+
+
+def _read(
+    path: Path,
+    gunzip: type[gzip.GzipFile],
+    max_bytes: int,
+    ndim: Collection[int],
+    finite: bool,
+) -> Volume:
+    with _opened(path, gunzip) as (stream, packed):
+        layout, done = _read_layout(path, stream)
+        _refuse_unwanted(path, layout, max_bytes, ndim, packed)
+        if packed and layout.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
+            _count(path, gunzip, layout)
+        return _read_voxels(path, stream, layout, done, finite)
+
+
+@contextlib.contextmanager
+def _opened(
+    path: Path, gunzip: type[gzip.GzipFile] = gzip.GzipFile
+) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, bool]]:
+    """The decompressed bytes of a file, and whether they are compressed in it."""
+    with reading(path), open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if not packed and path.suffix == ".gz":
+            raise DataFault(f"{path}: not a gzip file, expected one by its name; {AGAIN}")
+        if not packed:
+            yield raw, False
+            return
+        with gunzip(fileobj=raw, mode="rb") as stream:
+            yield stream, True
+
+
+def _count(path: Path, gunzip: type[gzip.GzipFile], layout: _Layout) -> None:
+    """Look how much a suspiciously small file really holds before its voxels take any memory."""
+    most = layout.offset + layout.nbytes + TRAILING_BYTES
+    with _opened(path, gunzip) as (stream, _):
+        found = 0
+        while chunk := stream.read(_CHUNK):
+            found += len(chunk)
+            if found > most:
+                raise _too_much(path, layout)
+
+
+def _too_much(path: Path, layout: _Layout) -> DataFault:
+    return DataFault(
+        f"{path}: holds more than the {layout.nbytes} bytes its header announces; {AGAIN}"
+    )
+
+
+def _refuse_unwanted(
+    path: Path, layout: _Layout, max_bytes: int, ndim: Collection[int], packed: bool
+) -> None:
+    if len(layout.shape) not in ndim:
+        expected = " or ".join(f"{n}D" for n in sorted(ndim))
+        raise DataFault(
+            f"{path}: image is {len(layout.shape)}D of shape {layout.shape}, expected {expected}; "
+            "write one file per channel, with three axes"
+        )
+    _refuse_absurd(path, layout, path.stat().st_size, max_bytes, packed)
+
+
+def _read_voxels(
+    path: Path, stream: IO[bytes] | gzip.GzipFile, layout: _Layout, done: int, finite: bool
+) -> Volume:
+    _skip(path, stream, layout.offset - done)
+    array = np.empty(layout.shape, layout.dtype, order="F")
+    _fill(path, stream, array)
+    extra = 0
+    while chunk := stream.read(_CHUNK):  # to the end: gzip compares its checksum there
+        extra += len(chunk)
+        if extra > TRAILING_BYTES:
+            raise _too_much(path, layout)
+    return _scaled(path, layout, array, finite)
+
+
+def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_Layout, int]:
+    """Read the header; return what it promises and how many bytes were consumed."""
+    import nibabel as nib
+    from nibabel.spatialimages import HeaderDataError
+
+    block = stream.read(348)
+    if len(block) < 348:
+        raise DataFault(f"{path}: only {len(block)} bytes, expected a NIfTI header of 348; {AGAIN}")
+    kind: Any = nib.Nifti1Header
+    if 540 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")):
+        kind = nib.Nifti2Header
+        block += stream.read(540 - 348)
+    try:
+        header = kind(block, check=False)
+        shape = tuple(int(n) for n in header.get_data_shape())
+        slope, inter = header.get_slope_inter()
+        layout = _Layout(
+            shape,
+            np.dtype(header.get_data_dtype()),
+            int(header["vox_offset"]),
+            slope,
+            inter,
+            np.asarray(header.get_best_affine(), np.float64),
+            _spacing(path, header["pixdim"]),
+        )
+    except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
+        raise DataFault(f"{path}: not a NIfTI header: {error}; {AGAIN}") from error
+    if bytes(header["magic"].item())[:2] not in (b"n+",):
+        raise DataFault(
+            f"{path}: NIfTI magic is {header['magic'].item()!r}, expected a single file (n+1 or "
+            "n+2); convert .hdr/.img pairs to .nii.gz"
+        )
+    return layout, len(block)
+
+
+def _spacing(path: Path, pixdim: npt.NDArray[Any]) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in pixdim[1:4])
+    if not (np.isfinite((x, y, z)).all() and min(x, y, z) > 0):
+        raise DataFault(
+            f"{path}: pixdim is {(x, y, z)}, expected three positive voxel sizes in mm; repair the "
+            "header"
+        )
+    return x, y, z
+
+
+def _refuse_absurd(path: Path, layout: _Layout, size: int, max_bytes: int, packed: bool) -> None:
+    affine = layout.affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise DataFault(
+            f"{path}: affine {affine.round(6).tolist()} is singular or not finite; repair the "
+            "header"
+        )
+    if layout.dtype.kind not in "iufb":
+        raise DataFault(
+            f"{path}: voxels are of type {layout.dtype}, expected numbers; convert colour or "
+            "complex images to one file per channel"
+        )
+    if not layout.shape or min(layout.shape) < 1 or layout.offset < 348:
+        raise DataFault(
+            f"{path}: header announces shape {layout.shape} from byte {layout.offset}; {AGAIN}"
+        )
+    if layout.nbytes > max_bytes:
+        raise DataFault(
+            f"{path}: header announces {layout.nbytes} bytes of voxels, expected at most "
+            f"{max_bytes}; {AGAIN}"
+        )
+    if not packed and layout.offset + layout.nbytes > size:
+        raise DataFault(
+            f"{path}: truncated at byte {size}, header announces {layout.offset + layout.nbytes}; "
+            f"{AGAIN}"
+        )
+    if packed and layout.nbytes > max(BOMB_BYTES, BOMB_RATIO * size):
+        raise DataFault(
+            f"{path}: {size} bytes announce {layout.nbytes}, expected at most {BOMB_RATIO} times "
+            f"as much: a decompression bomb? {AGAIN}"
+        )
+
+
+def _skip(path: Path, stream: IO[bytes] | gzip.GzipFile, count: int) -> None:
+    while count > 0:
+        chunk = stream.read(min(count, _CHUNK))
+        if not chunk:
+            raise DataFault(f"{path}: ends before its voxels begin; {AGAIN}")
+        count -= len(chunk)
+
+
+def _fill(path: Path, stream: IO[bytes] | gzip.GzipFile, array: npt.NDArray[Any]) -> None:
+    view = array.reshape(-1, order="F").view(np.uint8).data
+    done = 0
+    while done < len(view):
+        chunk = stream.read(min(_CHUNK, len(view) - done))
+        if not chunk:
+            raise DataFault(
+                f"{path}: truncated, {done} bytes of voxels of the {len(view)} its header "
+                f"announces; {AGAIN}"
+            )
+        view[done : done + len(chunk)] = chunk
+        done += len(chunk)
+
+
+def _scaled(path: Path, layout: _Layout, array: npt.NDArray[Any], finite: bool) -> Volume:
+    array = array.astype(layout.dtype.newbyteorder("="), copy=False)
+    if layout.scaled:
+        wide = np.result_type(array.dtype, np.float32)
+        array = array.astype(wide) * wide.type(layout.slope or 1.0) + wide.type(layout.inter or 0.0)
+    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+        nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        raise DataFault(
+            f"{path}: {nan} NaN and {inf} infinite voxel(s), expected finite values; replace them, "
+            "or leave the case out"
+        )
+    return Volume(array, layout.affine, layout.spacing)

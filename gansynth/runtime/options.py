@@ -1,0 +1,238 @@
+"""What a user types as KEY=VALUE: checked against a model, in plain words, and whether it counts.
+
+Every model of options says in ``needs`` which of them have an effect only beside others. An option
+that was typed and has none is refused; what nobody typed (a default, a recipe's own) never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from gansynth.runtime.errors import UsageFault
+
+Needs = Mapping[str, str]
+"""Option -> what it takes to have an effect: ``objective=wgan``, ``l1, l1_mask!=foreground``.
+
+A comma joins conditions that must all hold, `` or `` such of which one will do. ``key`` is on (not
+0, none, no or empty), ``!key`` is not; ``key=value`` holds for a list that has the value, too."""
+Model = TypeVar("Model", bound=BaseModel)
+Named = Callable[[str], str]
+"""What was typed of an option: ``clip`` -> ``--set clip=0.02``."""
+
+OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", "off", (), [], {})
+"""Values of an option that is not on."""
+_EXAMPLES = {int: ("1", "2", "3"), float: ("0.5", "1", "2")}
+_ONE = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
+_MANY = {int: "whole numbers", float: "numbers", str: "names"}
+_COUNTS = {2: "two", 3: "three"}
+
+
+class OptionModel(BaseModel):
+    """Base of every model of options; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    needs: ClassVar[Needs] = {}
+
+    def refuse_idle(self, asked: str) -> None:
+        """Refuse what was given of them and has no effect.
+
+        Args:
+            asked: what they were asked of, for messages: ``--edit size:bias=2``.
+
+        Raises:
+            UsageFault: naming the option, and what it would take.
+        """
+        refuse_idle(self.model_fields_set, self, self.needs, lambda key: f"{asked}: {key}")
+
+
+class SetOptions(OptionModel):
+    """Options as ``--set`` has them: several values of one are a list, or a text with commas."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        """Texts of options that have several values, at their commas; a number stands alone."""
+        if not isinstance(given, Mapping):
+            return given
+        found = dict(given)
+        for key in found.keys() & cls.model_fields.keys():
+            if several(cls.model_fields[key].annotation):
+                found[key] = _listed(found[key])
+        return found
+
+
+def described(model: type[BaseModel]) -> dict[str, str]:
+    """Key -> meaning of every option of a model."""
+    return {key: field.description or "" for key, field in model.model_fields.items()}
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def several(annotation: Any) -> bool:
+    """Whether an option is a tuple of values, or may be one."""
+    return get_origin(annotation) is tuple or any(
+        several(part) for part in get_args(annotation) if part is not Ellipsis
+    )
+
+
+def read_model(
+    model: type[Model], given: Mapping[str, Any], named: Named, *, joint: str = ","
+) -> Model:
+    """Build a model of options.
+
+    Args:
+        model: what values are checked against.
+        given: values by key.
+        named: what to call a key in messages.
+        joint: what stands between several values as they are typed.
+
+    Raises:
+        UsageFault: naming the option, what was expected, an example of its form, its meaning.
+    """
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        found = error.errors()
+    first = found[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    field = model.model_fields.get(key)
+    if field is None:
+        raise UsageFault(f"{named(key)}: {_plain(first['msg'])}")
+    meaning = f" ({field.description})" if field.description else ""
+    same = [one for one in found if one["loc"][:1] == first["loc"][:1]]
+    kinds = {str(one["type"]) for one in same}
+    if any(kind.endswith(("missing", "_parsing", "_type", "_from_float")) for kind in kinds):
+        said = _form(key, field, joint) or _plain(first["msg"])
+    else:
+        said = _plain(first["msg"])
+    raise UsageFault(f"{named(key)}: {said}{meaning}")
+
+
+def _plain(text: str) -> str:
+    """pydantic's words in ours."""
+    text = text.removeprefix("Value error, ").replace("Input should be ", "expected ", 1)
+    return text.replace("expected greater", "expected a number greater").replace(
+        "expected less", "expected a number less"
+    )
+
+
+def _form(key: str, field: FieldInfo, joint: str) -> str:
+    """What an option's values look like, with an example where there are several."""
+    said = []
+    for one in _alternatives(field.annotation):
+        if get_origin(one) is tuple:
+            kinds = [_alternatives(part)[0] for part in get_args(one)]
+            count = 3 if Ellipsis in kinds else len(kinds)
+            example = joint.join(_EXAMPLES.get(kinds[0], ("A", "B", "C"))[:count])
+            example = field.examples[0] if field.examples else example
+            number = "" if Ellipsis in kinds else f"{_COUNTS.get(count, count)} "
+            said.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")
+        elif get_origin(one) is Literal:
+            said.append(", ".join(map(str, get_args(one))))
+        elif one in _ONE:
+            said.append(_ONE[one])
+    return f"expected {' or '.join(said)}" if said else ""
+
+
+def _alternatives(annotation: Any) -> Sequence[Any]:
+    """What a type may be: the parts of a union, without their metadata."""
+    if get_origin(annotation) in (Union, UnionType):
+        return [one for part in get_args(annotation) for one in _alternatives(part)]
+    if hasattr(annotation, "__metadata__"):
+        return _alternatives(get_args(annotation)[0])
+    return [annotation]
+
+
+# -- whether an option counts ----------------------------------------------------------------------
+
+
+def refuse_idle(
+    typed: Iterable[str], values: Any, needs: Needs, named: Named, called: Named = str
+) -> None:
+    """Refuse an option that was typed and has no effect under the others; see ``idle``.
+
+    Raises:
+        UsageFault: naming it, and what it would take.
+    """
+    for said in idle(typed, values, needs, named, called):
+        raise UsageFault(said)
+
+
+def idle(
+    typed: Iterable[str], values: Any, needs: Needs, named: Named, called: Named = str
+) -> Iterator[str]:
+    """What is to be said of options that were typed and have no effect under the others.
+
+    Args:
+        typed: options that the user typed.
+        values: the values of all options, a mapping or an object; those that are not there are off.
+        needs: see ``Needs``.
+        named: what to call what was typed of an option.
+        called: what to call an option alone.
+    """
+    get = values.get if isinstance(values, Mapping) else lambda key: getattr(values, key, None)
+    for key in typed:
+        clauses = (clause.split(" or ") for clause in needs.get(key, "").split(", ") if clause)
+        unmet = next((one for one in clauses if not any(_holds(atom, get) for atom in one)), None)
+        if unmet is not None:
+            why, way_out = _reason(unmet, get, named, called)
+            yield f"{named(key)}: has no effect {why}; {way_out}, or leave {called(key)} out"
+
+
+def _reason(
+    unmet: Sequence[str], get: Callable[[str], Any], named: Named, called: Named
+) -> tuple[str, str]:
+    """Why an option has no effect, and the way out."""
+    name, _, unwanted = unmet[0].replace("!", "").partition("=")
+    if unmet == [f"!{name}"]:
+        return f"with {named(name)}", "leave that out"
+    said = unmet == [name] and not isinstance(get(name), bool | None) and get(name) not in ("", ())
+    if said:
+        unwanted = _shown(get(name))  # 0, or none, where others are on
+    elif "!" not in unmet[0]:
+        parts = (atom.partition("=") for atom in unmet if "!" not in atom)
+        wanted = (called(name) + equals + value for name, equals, value in parts)
+        return f"without {' or '.join(wanted)}", "add that"
+    return f"with {called(name)}={unwanted}", f"choose another {called(name)}"
+
+
+def _holds(atom: str, get: Callable[[str], Any]) -> bool:
+    key, equals, wanted = atom.partition("=")
+    value, no = get(key.replace("!", "")), "!" in key
+    if not equals:
+        return (value in OFF) == no
+    members = value if isinstance(value, tuple | list) else (value,)
+    return any(_shown(one) == wanted for one in members) != no
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def refuse_unaugmented(settings: Mapping[str, Any], keys: Iterable[str], *, usual: bool) -> None:
+    """Refuse settings of a host's own augmentation where that is off.
+
+    Args:
+        settings: what ``--set`` says.
+        keys: those of the augmentation.
+        usual: whether the host augments as usual.
+
+    Raises:
+        UsageFault: naming the first of them.
+    """
+    off = "--no-usual-augmentation"
+    needs = {key: f"!{off}" for key in keys if settings.get(key)}
+    refuse_idle(
+        needs, {off: not usual}, needs, lambda k: off if k == off else f"--set {k}={settings[k]}"
+    )

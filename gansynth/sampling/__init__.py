@@ -1,0 +1,1 @@
+"""From a trained run to samples: the run, the sampler, filters, exports."""

@@ -1,0 +1,110 @@
+"""Admission to a bank: everything is checked here, once, so that drawing a sample costs nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from gansynth.core.schema import OUTSIDE, Boxes, Sample, Schema
+from gansynth.runtime.errors import DataFault, TrainingFault
+
+CONSTANT = 1e-6
+"""Standard deviation at or below which an image shows nothing."""
+WINDOW = 64
+"""Samples over which the share of rejections is watched; more than half of them stops."""
+
+
+def admit(sample: Sample, schema: Schema, min_size: Sequence[int], dtype: str = "float16") -> None:
+    """Check a sample before it enters a bank.
+
+    Args:
+        sample: in the host's space, image (C, D, H, W) or (C, H, W).
+        schema: of the host.
+        min_size: smallest spatial size in voxels, per axis; empty for any.
+        dtype: how the bank stores images.
+
+    Raises:
+        DataFault: axes, channels, NaN, unknown labels, too small, values that overflow the dtype,
+            an image that is constant where there is something to show, boxes that leave it; or what
+            its generator itself found wrong with it.
+    """
+    if sample.provenance.get("flaw"):
+        raise DataFault(f"sample: {sample.provenance['flaw']}")
+    sample.validate(schema)
+    size = sample.image.shape[1:]
+    if min_size and any(n < least for n, least in zip(size, min_size, strict=True)):
+        raise DataFault(
+            f"sample: size is {size} voxels, expected at least {tuple(min_size)}; fit the "
+            "generator with a larger size"
+        )
+    with np.errstate(over="ignore"):  # an overflow is infinite, and found in the next line
+        stored = np.asarray(sample.image).astype(dtype)
+    if not np.isfinite(stored).all():
+        raise DataFault(
+            f"sample: image overflows {dtype}, its largest value is "
+            f"{float(np.abs(sample.image).max()):g}; store float32, or check the generator"
+        )
+    inside = ... if sample.labels is None else sample.labels != OUTSIDE
+    # One channel with something in it is enough, so mostly the first is all that is looked at.
+    if not any(c[inside].size and c[inside].std(dtype=np.float64) > CONSTANT for c in stored):
+        raise DataFault(
+            "sample: image is constant in every channel, expected contrast; the generator may have "
+            "collapsed"
+        )
+    if sample.boxes is not None:
+        _admit_boxes(sample.boxes, size)
+
+
+def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:
+    axes = len(size)
+    if boxes.coords.shape[1] != 2 * axes:
+        raise DataFault(
+            f"sample: boxes have {boxes.coords.shape[1]} coordinates, expected {2 * axes}"
+        )
+    inside = (boxes.coords[:, :axes] >= 0) & (boxes.coords[:, axes:] <= np.array(size))
+    if not inside.all():  # NaN is not inside either
+        raise DataFault(
+            f"sample: {int((~inside.all(axis=1)).sum())} of {len(boxes.coords)} boxes leave the "
+            f"image of {size} voxels, expected all inside"
+        )
+
+
+class Gate:
+    """Counts rejections by reason, and stops a generator that mostly fails.
+
+    Args:
+        rejected: where rejections are counted by reason.
+    """
+
+    def __init__(self, rejected: Counter[str]) -> None:
+        self.rejected = rejected
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+
+    def accept(self) -> None:
+        """Note an admitted sample."""
+        self._recent.append(False)
+
+    def reject(self, fault: DataFault) -> None:
+        """Note a rejected sample.
+
+        Raises:
+            TrainingFault: more than half of the last 64 were rejected, with the reasons.
+        """
+        self.rejected[reason_of(fault)] += 1
+        self._recent.append(True)
+        if 2 * sum(self._recent) > WINDOW:
+            reasons = "; ".join(f"{n} times {r}" for r, n in self.rejected.most_common(3))
+            raise TrainingFault(
+                f"producer: {sum(self._recent)} of the last {len(self._recent)} samples were "
+                f"rejected ({reasons}), the last one: {fault}. Look at what the generator draws: "
+                "gansynth sample RUN --sheet; train it longer or again"
+            )
+
+
+def reason_of(fault: DataFault | str) -> str:
+    """What was wrong in a few words, without the numbers, so that equal reasons count as one."""
+    found = re.split(r", expected|; |\. ", str(fault), maxsplit=1)[0]
+    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "#", found.removeprefix("sample: "))

@@ -1,0 +1,295 @@
+"""Composite runs: several runs under one folder, which draw a sample together.
+
+``parts/NAME/`` are ordinary run folders. The composite's own ``manifest.json`` names them in order
+under ``parts`` and holds the SHA-256 of their manifests (which hold those of their weights), so
+nothing can be exchanged unnoticed. Opened by ``load_run`` it is a generator like any other.
+
+Three kinds are fitted (``gansynth.fitting.composite_fit``): one model per channel (Sun et al. 2020,
+MM-GAN); chains (Shin et al. 2018), whose later parts are given what earlier ones draw, or learn
+from label maps that an earlier one draws from images; and one model per class of whole cases
+(Frid-Adar et al. 2018), whose parts draw whole samples (``gansynth.sampling.composite_class``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Labelling, Phase
+from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
+from gansynth.core.space import Space
+from gansynth.data.views import channel_numbers, draws_labels, given_channels, only_intensity
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.files import path_inside, sha256_file
+from gansynth.sampling.run import MANIFEST, Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+NAME, PARTS = "composite", "parts"
+NOTHING = "nothing"
+"""What a part draws that another one only starts from."""
+LABELLINGS: tuple[Labelling, ...] = ("none", "drawn", "asked")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A part of a composite run, opened.
+
+    Attributes:
+        name: its folder's.
+        run: what ``load_run`` made of it.
+    """
+
+    name: str
+    run: Run
+
+    def in_source_units(self, image: FloatArray) -> FloatArray:
+        """What it has drawn, (C, ...), in the source's units."""
+        return self._units.to_host(Sample(image)).image
+
+    def in_own_units(self, image: FloatArray) -> FloatArray:
+        """An image (C, ...) of the source's units in those it learnt from."""
+        return self._units.to_generator(Case("", "", image)).image
+
+    @property
+    def _units(self) -> Space:
+        return only_intensity(self.run.space, list(range(len(self.run.schema.channels))))
+
+
+@dataclass(frozen=True)
+class Part(Opened):
+    """A part that draws image channels.
+
+    Attributes:
+        draws: channels it contributes, by name.
+        given: channels that earlier parts have drawn for it.
+        relabelled: whether it learnt from drawn label maps.
+    """
+
+    draws: tuple[str, ...]
+    given: tuple[str, ...]
+    relabelled: bool
+
+    @classmethod
+    def of(cls, name: str, run: Run) -> Part:
+        """What an opened run contributes."""
+        given = given_channels(run.generator.options)
+        draws = tuple(c for c in run.schema.channels if c not in given)
+        return cls(name, run, draws, given, "labels_by" in run.request.view)
+
+
+class Together(Generator):
+    """What composites of every kind are: generators whose parts have been trained already.
+
+    Args:
+        schema: of the composite's samples, in its space.
+        space: of the composite; intensities are the source's own.
+        parts: those that draw images, in order.
+    """
+
+    name: ClassVar[str] = NAME
+    ema: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, schema: Schema, space: Space, parts: Sequence[Opened]) -> None:
+        self.parts = tuple(parts)
+        self.space = space
+        super().__init__(schema, space.size, GeneratorOptions())
+        self.device = parts[0].run.generator.device
+
+    @property
+    def labelling(self) -> Labelling:
+        """That of the part with the least."""
+        return least_labelled(part.run.generator.labelling for part in self.parts)
+
+    @property
+    def heeds(self) -> frozenset[Heeded]:
+        """What every part does; and classes, for there may be a part for each."""
+        shared = frozenset.intersection(*(part.run.generator.heeds for part in self.parts))
+        return shared | {"class"}
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Every part's networks, as ``PART/NETWORK``."""
+        return {
+            f"{part.name}/{name}": net
+            for part in self.parts
+            for name, net in part.run.generator.nets.items()
+        }
+
+    def phases(self) -> Sequence[Phase]:
+        """None: its parts have been trained, each by itself."""
+        return ()
+
+    def to(self, device: torch.device) -> Together:
+        """Move every part to a device."""
+        self.device = device
+        for part in self.parts:
+            part.run.generator.to(device)
+        return self
+
+    def told(self, condition: Condition, seed: int, *parts: Opened) -> dict[str, Any]:
+        """Provenance of a sample that some of the parts have drawn."""
+        return {
+            **condition.provenance,
+            "generator": self.name,
+            "parts": {part.name: part.run.run_id for part in parts},
+            "latent_seed": seed,
+        }
+
+
+class Composite(Together):
+    """Draws all channels of a sample, one part after the other."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def context_follows(self) -> bool:
+        """Of parts that are told the body: no edit moves it."""
+        return not self._told_body
+
+    def context(self, case: Case) -> LabelArray | None:
+        """The body that is asked for of parts that are told it: one for all of them.
+
+        That of the channel that they name, of whichever they do; else of all channels (Sun et al.
+        2020, MM-GAN, sec. V-C: each learns with its own, samples are of T1's).
+        """
+        told = self._told_body
+        if not told:
+            return None
+        names = {part.run.generator.options.body_of for part in told} - {""}  # type: ignore[attr-defined]
+        image = case.image
+        if names:
+            image = image[channel_numbers(self.schema, sorted(names))]
+        maker = told[0].run.generator
+        body: LabelArray | None = maker.context(replace(case, image=image))
+        return body
+
+    @property
+    def _told_body(self) -> list[Part]:
+        return [p for p in self.parts if getattr(p.run.generator.options, "body", False)]
+
+    def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+        """Draw one sample per condition: every part's channels for the same label map."""
+        drawn: dict[str, list[FloatArray]] = {}
+        for number, part in enumerate(self.parts):
+            asked = [self._ask(part, c, drawn, i) for i, c in enumerate(conditions)]
+            own_seeds = [part_seed(seed, number) for seed in seeds]
+            samples = part.run.generator.sample(asked, own_seeds)
+            images = [part.in_source_units(sample.image) for sample in samples]
+            for channel in part.draws:
+                place = part.run.schema.channels.index(channel)
+                drawn[channel] = [image[place] for image in images]
+        return [self._joined(c, drawn, i, seeds[i]) for i, c in enumerate(conditions)]
+
+    def _ask(
+        self, part: Part, condition: Condition, drawn: Mapping[str, list[FloatArray]], index: int
+    ) -> Condition:
+        """What a part is asked: the same labels (as it knows them), and what was drawn so far."""
+        labels = condition.labels if part.relabelled else self._own(condition.labels)
+        given = None
+        if part.given:
+            image = np.stack([drawn[name][index] for name in part.given])
+            numbers = channel_numbers(part.run.schema, part.given)
+            space = only_intensity(part.run.space, numbers)
+            given = space.to_generator(Case("", "", image)).image
+        context = condition.context if part in self._told_body else None
+        return replace(condition, labels=labels, given=given, context=context)
+
+    def _joined(
+        self, condition: Condition, drawn: Mapping[str, list[FloatArray]], index: int, seed: int
+    ) -> Sample:
+        image = np.stack([drawn[name][index] for name in self.schema.channels])
+        told, own = self.told(condition, seed, *self.parts), self._own(condition.labels)
+        under = None if own is condition.labels else condition.labels
+        return Sample(image, own, None, told, under)
+
+    def _own(self, labels: LabelArray | None) -> LabelArray | None:
+        """A label map without labels that only a part knows (background instead)."""
+        if labels is None or not any(part.relabelled for part in self.parts):
+            return labels
+        most = max((0, *self.schema.labels.values()))
+        return np.where(labels > most, np.int16(0), labels)
+
+
+def part_seed(seed: int, number: int) -> int:
+    """A part's own seed: parts that drew the same noise would draw the same texture."""
+    words = np.random.SeedSequence((seed, number)).generate_state(2, np.uint32)
+    return int(words[0]) << 31 ^ int(words[1])
+
+
+def least_labelled(found: Iterable[Labelling]) -> Labelling:
+    """Of several, the one that says the least about a sample's labels."""
+    return min(found, key=LABELLINGS.index)
+
+
+# -- as a folder -----------------------------------------------------------------------------------
+
+
+def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> Together:
+    """Open the parts that draw images, each checked against the composite's manifest.
+
+    Raises:
+        UsageFault: not all parts are fitted yet.
+        IntegrityFault: a part is not the one that was fitted, or the parts do not fit together.
+    """
+    from gansynth.sampling.composite_class import ClassComposite
+    from gansynth.sampling.run import load_run
+
+    check_parts(folder, manifest)
+    taking_part = [part for part in manifest[PARTS] if part["draws"] != NOTHING]
+    opened = [Opened(p["name"], load_run(part_folder(folder, p), device)) for p in taking_part]
+    space = Space.from_json(manifest["space"])
+    schema = space.generator_schema(Schema.from_json(manifest["schema"]))
+    if all("classes" in part.run.request.view for part in opened):
+        return ClassComposite.of(schema, space, opened)
+    drawing = [part for part in opened if not draws_labels(part.run.generator.options)]
+    parts = [Part.of(part.name, part.run) for part in drawing]
+    missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})
+    if missing:
+        raise IntegrityFault(
+            f"{folder / MANIFEST}: no part draws channel(s) {', '.join(missing)}; expected one for "
+            "each. Fit the run again"
+        )
+    return Composite(schema, space, parts)
+
+
+def check_parts(folder: Path, manifest: Mapping[str, Any]) -> Path:
+    """The folder of the parts, if every one of them is finished and the one that was fitted.
+
+    Raises:
+        UsageFault: one is not fitted yet.
+        IntegrityFault: one is missing or another.
+    """
+    from gansynth.sampling.run import check_weights, read_manifest
+
+    for part in manifest[PARTS]:
+        if part["manifest_sha256"] is None:
+            raise UsageFault(
+                f"{folder}: part {part['name']!r} is not fitted yet; go on with the gansynth fit "
+                "that began this run"
+            )
+        own = part_folder(folder, part)
+        path = own / MANIFEST
+        found = sha256_file(path) if path.is_file() else "of no file"
+        if found != part["manifest_sha256"]:
+            raise IntegrityFault(
+                f"{path}: SHA-256 is {found[:12]}, expected {part['manifest_sha256'][:12]} by the "
+                f"composite's {MANIFEST}; restore it from a copy, or fit the run again"
+            )
+        check_weights(own, read_manifest(own))
+    return folder / PARTS
+
+
+def part_folder(folder: Path, part: Mapping[str, Any]) -> Path:
+    """Where a part lies.
+
+    Raises:
+        IntegrityFault: outside the run.
+    """
+    what = f"{folder / MANIFEST}: key 'parts'"
+    return path_inside(folder, part["folder"], what=what)

@@ -1,0 +1,174 @@
+"""What ``gansynth sample`` writes: a data set of volumes that ``nifti:`` reads as it lies.
+
+``images/NAME_0000.nii.gz`` (a file for each channel), ``labels/NAME.nii.gz``, ``boxes/NAME.csv``,
+``dataset.json`` with the names of channels and labels, in nnU-Net's words, and ``provenance.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth import __version__
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import OUTSIDE, Boxes, FloatArray, LabelArray, Schema
+from gansynth.data.box_files import csv_text
+from gansynth.data.names import FILE
+from gansynth.data.synthetic import KEY
+from gansynth.data.written import write_volume
+from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
+
+if TYPE_CHECKING:
+    from gansynth.core.source import CaseSource
+    from gansynth.sampling.run import Run
+
+PROVENANCE = "provenance.json"
+ENDING = ".nii.gz"
+
+
+class DatasetWriter:
+    """Writes cases into a folder, then what holds for all of them.
+
+    Args:
+        folder: an empty one.
+        schema: of what is written.
+        made: what else ``dataset.json`` says; JSON.
+        synthetic: whether images are drawn; of real ones label maps alone carry the mark.
+    """
+
+    def __init__(
+        self, folder: Path, schema: Schema, made: Mapping[str, Any], *, synthetic: bool = True
+    ) -> None:
+        self.folder, self.schema, self.synthetic = folder, schema, synthetic
+        self.made = {KEY: True, **made} if synthetic else dict(made)
+        self.provenance: dict[str, Mapping[str, Any]] = {}
+        self._cases, self._labelled = 0, False
+
+    def add(
+        self,
+        name: str,
+        image: FloatArray,
+        labels: LabelArray | None,
+        boxes: Boxes | None = None,
+        *,
+        told: Mapping[str, Any] | None = None,
+        affine: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        """Write a case; a slice is a volume of one.
+
+        Args:
+            name: what its files are called.
+            image: float (C, D, H, W) or (C, H, W).
+            labels: int16 (D, H, W) or (H, W); what lies outside becomes background.
+            boxes: in voxels; a table for ``--boxes file:``.
+            told: its provenance, if it is to lie beside the data.
+            affine: voxel to mm, of the file it stands for; None for the schema's spacing.
+
+        Raises:
+            EnvironmentFault: the disk refuses.
+        """
+        spacing: Sequence[float] = self.schema.spacing
+        if image.ndim == 3:
+            image, labels = image[:, None], None if labels is None else labels[None]
+            spacing = (1.0, *spacing)[-3:]
+        if affine is None:
+            self.made["spacing"] = [float(mm) for mm in self.schema.spacing]
+            affine = np.diag([*spacing[::-1], 1.0])
+        for number, channel in enumerate(image):
+            path = self.folder / "images" / f"{name}_{number:04d}{ENDING}"
+            write_volume(path, channel.astype(np.float32), affine, synthetic=self.synthetic)
+        if labels is not None:
+            self._labelled = True
+            inside = np.where(labels == OUTSIDE, np.int16(0), labels)
+            path = self.folder / "labels" / f"{name}{ENDING}"
+            write_volume(path, inside, affine, synthetic=True)
+        if boxes is not None and self.schema.box_classes:
+            path = self.folder / "boxes" / f"{name}.csv"
+            with disk_errors(path):
+                path.parent.mkdir(exist_ok=True)
+            write_bytes_atomic(path, csv_text(boxes, self.schema.box_classes).encode())
+        if told is not None:
+            self.provenance[name] = told
+        self._cases += 1
+
+    def finish(self, lineage: Lineage | None = None) -> None:
+        """Write ``dataset.json``, and ``provenance.json`` if anything was told.
+
+        Args:
+            lineage: every case that samples may come of; None leaves it out.
+
+        Raises:
+            EnvironmentFault: the disk refuses.
+        """
+        write_names(self.folder, self.schema, self._labelled, self._cases, ENDING, self.made)
+        if self.provenance:
+            write_provenance(self.folder / PROVENANCE, self.provenance, lineage)
+
+
+def made_by(run: Run, source: CaseSource | None) -> dict[str, Any]:
+    """What ``dataset.json`` says of how samples were made.
+
+    Args:
+        run: what drew them.
+        source: of their conditions; None does not name it.
+    """
+    made = {"run": run.run_id, "generator": run.generator.name}
+    made |= {"manifest_sha256": run.manifest_sha256}
+    # Channels are as the source normalised them; to do so again would change them.
+    return {"normalised": True, "drawn_by": made if source is None else {**made, "of": source.name}}
+
+
+def write_names(
+    folder: Path,
+    schema: Schema,
+    labelled: bool,
+    cases: int,
+    ending: str,
+    made: Mapping[str, Any],
+) -> None:
+    """Write ``dataset.json``: names of channels and labels, as nnU-Net has them, and ``made``.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    document: dict[str, Any] = {
+        "channel_names": {str(i): name for i, name in enumerate(schema.channels)}
+    }
+    if labelled:
+        document["labels"] = dict(schema.labels)
+    document |= {"numTraining": cases, "file_ending": ending, "gansynth": __version__, **made}
+    write_json_atomic(folder / FILE, document)
+
+
+def write_provenance(
+    path: Path,
+    samples: Mapping[str, Mapping[str, Any]],
+    lineage: Lineage | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Write where samples came from, which ``--replay PATH:NAME`` reads.
+
+    Args:
+        path: the file.
+        samples: name of a sample -> its provenance, or what may be told of it.
+        lineage: every case that they may come of.
+        folder: where they lie, if that is elsewhere.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    document: dict[str, Any] = {KEY: True, "gansynth": __version__}
+    if folder is not None:
+        document["folder"] = os.path.abspath(folder)
+    if lineage is not None:
+        document["lineage"] = lineage.to_json()
+    document["samples"] = {name: dict(told) for name, told in samples.items()}
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, (json.dumps(document, indent=1) + "\n").encode())

@@ -1,0 +1,372 @@
+"""Drawing samples from a run: conditions from its training source, images from its generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from gansynth.conditions.boxes import USUAL, box_drawer
+from gansynth.conditions.edits.along import check_moving
+from gansynth.conditions.external_source import open_base
+from gansynth.conditions.lesion_placement import lesion_drawer
+from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.conditions.weights import Weights, weights_of
+from gansynth.core.filter import Asked
+from gansynth.core.generator import Generator, Heeded
+from gansynth.core.lineage import Lineage, guard_host
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import Case, Condition, Sample
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+from gansynth.data.views import View, draws_labels, viewed
+from gansynth.hosts.checks import check_heeded, per_class
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
+from gansynth.sampling.run import Run
+
+BESIDE = "beside"
+"""Where the provenance of a sample drawn from noise has the real case that sheets show with it."""
+OF_A_CASE = ("case", "placement", "edits")
+"""What the provenance of such a sample does not have: it does not come from that case."""
+
+OF_A_CLASS = frozenset[Heeded]({"labels", "boxes", "class"})
+"""Samples that heed one of these are of the class of the case that was asked for."""
+
+
+class SampleDrawer:
+    """Draws samples of a run in its host's space; sample ``i`` of a seed is always the same.
+
+    Args:
+        run: an opened run.
+        source: the run's training source, whose content must be what the run has seen.
+        edits: condition edits by name; None takes the run's own.
+        seed: seeds conditions and latents.
+        classes: names of the classes to draw samples of; None for all.
+        boxes: which boxes are asked for (see ``gansynth.conditions.boxes``); None for the usual.
+        judged: whether the generator is asked for flaws of its samples.
+        asking: what else is asked of samples; filters in it that have not learnt yet do so now.
+        reporter: shows how filters learn.
+        learn: False leaves out filters that have not learnt yet: nothing is trained or written.
+
+    Attributes:
+        source: real cases with the channels and labels that samples have.
+        base: another source's cases that samples are drawn of, or into; None for the run's own.
+        filters: say in a sample's provenance what they found.
+        asked: what samples are asked to be, beside their seed; JSON.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        source: CaseSource,
+        edits: Sequence[str] | None = None,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+        boxes: str | None = None,
+        judged: bool = True,
+        asking: Asking | None = None,
+        reporter: Reporter | None = None,
+        learn: bool = True,
+    ) -> None:
+        source = viewed(source, run.request.view)
+        check_source(run, source)
+        # A composite run's samples have the labels its source has, without those a part has drawn.
+        composite = "parts" in run.manifest and "labels_by" in source.request.view
+        self.source = source.base if composite and isinstance(source, View) else source
+        self.run = run
+        self.judged = judged
+        self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
+        generator, asking = run.generator, asking or Asking()
+        check_heeded(
+            asking,
+            generator.name,
+            generator.heeds,
+            generator.labelling,
+            parts=per_class(run.manifest),
+        )
+        self.base = None
+        if asking.conditions is not None:
+            labelled = not draws_labels(generator.options)
+            self.base = open_base(asking.conditions, source, labelled=labelled)
+        check_edits(generator, edits or ())
+        check_classes(run, classes or ())
+        check_boxes(generator, boxes)
+        names = run.edits if edits is None else tuple(edits)
+        self.asked = {
+            "edits": list(names),
+            "boxes": boxes,
+            "classes": None if classes is None else list(classes),
+            "asking": asking.to_json(),
+        }
+        self.sampler = sampler_for(
+            generator,
+            source,
+            run.space,
+            names,
+            seed=seed,
+            boxes=boxes,
+            lesions=asking.lesions,
+            classes=classes,
+            base=self.base,
+            weights=None
+            if asking.weights is None
+            else weights_of(Path(asking.weights), run.lineage, source),
+        )
+        filters, device = asking.filters, str(generator.device)
+        if not learn:
+            filters = tuple(text for text in filters if not to_learn(run.folder, [text]))
+        self.filters = ensure_learnt(run, source, filters, device, reporter)
+
+    @property
+    def lineage(self) -> Lineage:
+        """Every case that samples may come of: what run and filters have seen, another source's."""
+        others = [] if self.base is None else [self.base.lineage()]
+        if self.filters.lineage is not None:
+            others.append(self.filters.lineage)
+        return self.run.lineage.joined(*others)
+
+    def draw(self, first: int, count: int) -> list[Sample]:
+        """Samples ``first`` to ``first + count - 1`` in the host's space.
+
+        Returns:
+            Samples with image float32 (C, D, H, W), labels int16 (D, H, W).
+        """
+        space = self.run.space
+        return [space.to_host(s, s.provenance["shape"]) for s in self.draw_raw(first, count)]
+
+    def draw_raw(self, first: int, count: int) -> list[Sample]:
+        """The same samples in the generator's own space."""
+        conditions = [self._condition(i) for i in range(first, first + count)]
+        drawn = {c.provenance["case"] for c in conditions} if self.base is None else set()
+        for case_id in (drawn | self.sampler.room.cache.at_hand) & self._unchecked.keys():
+            self._check_content(case_id)
+        samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
+        # Where it was drawn from is ours to know, whatever the plugin hands on.
+        told = [
+            replace(s, provenance={**c.provenance, **s.provenance})
+            for s, c in zip(samples, conditions, strict=True)
+        ]
+        judged = map(self._judged, told, conditions)
+        return [self._finish(sample) for sample in judged]
+
+    def _condition(self, index: int) -> Condition:
+        """What a sample is asked to be; of no class where the generator knows of none."""
+        drawn = self.sampler.draw(index)
+        if drawn.label_class is None or heeds_classes(self.run):
+            return drawn
+        told = {key: value for key, value in drawn.provenance.items() if key != "class"}
+        return replace(drawn, label_class=None, provenance=told)
+
+    def interpolate(self, first: int, steps: int) -> list[Sample]:
+        """A walk from sample ``first`` to the latent of the next, in the generator's own space.
+
+        All on the way are asked for as the first one is.
+
+        Raises:
+            UsageFault: the generator has no latent space.
+        """
+        asked = self._condition(first)
+        ends = asked.latent_seed, self._condition(first + 1).latent_seed
+        return self.run.generator.interpolate(asked, ends, steps)
+
+    def beside(self, sample: Sample) -> Case:
+        """The real case a sample's condition came from, at the same place, in its own space.
+
+        Of a sample that was drawn from noise it is any training case.
+        """
+        where = sample.provenance.get(BESIDE, sample.provenance)
+        placement = Placement.from_json(where["placement"])
+        # A composite run draws conditions through a view; its real cases are the source's own.
+        own = self.base is not None or self.source is self.sampler.source
+        load = self.sampler.cache if own else self.source.load
+        return self.run.space.to_generator(load(where["case"]), placement)
+
+    def check_cases(self) -> None:
+        """Refuse training cases that are not those the run has seen; all are read.
+
+        Raises:
+            IntegrityFault: naming the first such case.
+        """
+        for case_id in sorted(self._unchecked.keys() & set(self.sampler.room.source.train_ids)):
+            self._check_content(case_id)
+
+    def _check_content(self, case_id: str) -> None:
+        """Refuse a case that is not the one the run has seen; each is looked at once.
+
+        Raises:
+            IntegrityFault: naming the case.
+        """
+        room, wanted = self.sampler.room, self._unchecked[case_id]
+        source = room.source
+        if source.content(case_id, room.cache) != wanted:
+            raise IntegrityFault(
+                f"{self.run.folder}: case {case_id!r} of {source.name} is not the one the run was "
+                "fitted on; expected the same content. It has been preprocessed anew, or replaced: "
+                "restore it, or fit again"
+            )
+        del self._unchecked[case_id]
+
+    def _judged(self, sample: Sample, condition: Condition) -> Sample:
+        """The sample with its flaw in its provenance, if the generator or a filter finds one."""
+        flaw = self.run.generator.flaw(sample) if self.judged else ""
+        if flaw:
+            return replace(sample, provenance={**sample.provenance, "flaw": flaw})
+        drawn_of = None
+        if "labels" in self.run.generator.heeds:
+            drawn_of = partial(self._drawn_of, condition)
+        return self.filters.judged(sample, Asked(condition, drawn_of, self.sampler.room))
+
+    def _drawn_of(self, condition: Condition) -> Case:
+        """The case a condition was drawn of, as it was seen then."""
+        told = condition.provenance
+        case = self.sampler.cache(told["case"])
+        return self.run.space.to_generator(case, Placement.from_json(told["placement"]))
+
+    def _finish(self, sample: Sample) -> Sample:
+        """Pad as the source's own crops are padded, and say which run it was."""
+        heeds = self.run.generator.heeds
+        if "boxes" in heeds:  # a case's, or like a case's; all the rest is drawn
+            return replace(sample, provenance={**sample.provenance, "run": self.run.run_id})
+        if "labels" not in heeds:  # it lies where no case does, and is of none
+            told = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
+            told[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
+            return replace(sample, provenance={**told, "run": self.run.run_id})
+        placement = Placement.from_json(sample.provenance["placement"])
+        cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
+        return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
+
+
+def sampler_for(
+    generator: Generator,
+    source: CaseSource,
+    space: Space,
+    edits: Sequence[str],
+    *,
+    seed: int = 0,
+    boxes: str | None = None,
+    lesions: str | None = None,
+    classes: Sequence[str] | None = None,
+    base: CaseSource | None = None,
+    weights: Weights | None = None,
+) -> ConditionSampler:
+    """What draws the conditions that a generator heeds.
+
+    Args:
+        generator: says what it heeds.
+        source: training cases.
+        space: the generator's.
+        edits: as texts, in order.
+        seed, classes, base, weights: see ``ConditionSampler``.
+        boxes: which boxes are asked for; None for the usual.
+        lesions: how lesions are put into real images; None as usual.
+    """
+    heeds, drawn_in = generator.heeds, None
+    if "lesion" in heeds:
+        drawn_in = lesion_drawer(lesions, generator.default_lesions)
+    return ConditionSampler(
+        source,
+        space,
+        build_edits(edits),
+        seed=seed,
+        context=generator.context,
+        context_follows=generator.context_follows,
+        given=generator.given,
+        labelled=generator.labelling == "asked" and not draws_labels(generator.options),
+        classes=classes,
+        boxes=box_drawer(boxes or USUAL) if "boxes" in heeds else None,
+        backgrounds="background" in heeds,
+        lesions=drawn_in,
+        moving="image" in heeds,
+        base=base,
+        weights=weights,
+    )
+
+
+def check_edits(generator: Generator, edits: Sequence[str]) -> None:
+    """Refuse edits of label maps where none are asked of a generator, or no such ones.
+
+    Raises:
+        UsageFault: naming the first edit.
+    """
+    if "image" in generator.heeds:
+        check_moving(generator.name, build_edits(edits))
+    if edits and generator.labelling != "asked":
+        made = "its own label maps" if generator.labelling == "drawn" else "no label maps"
+        raise UsageFault(
+            f"--edit {edits[0]}: {generator.name} draws {made}, so none is asked of it that could "
+            "be edited; leave --edit out"
+        )
+
+
+def check_boxes(generator: Generator, boxes: str | None) -> None:
+    """Refuse boxes where none are asked of a generator.
+
+    Raises:
+        UsageFault: naming them.
+    """
+    if boxes is not None and "boxes" not in generator.heeds:
+        raise UsageFault(
+            f"--boxes {boxes}: {generator.name} is not asked for boxes, expected a generator that "
+            "is, such as cpggan; leave --boxes out"
+        )
+
+
+def check_classes(run: Run, classes: Sequence[str]) -> None:
+    """Refuse classes of samples where what draws them is not asked for any.
+
+    Raises:
+        UsageFault: naming the first class.
+    """
+    parts = [part.run for part in getattr(run.generator, "parts", ())]
+    asked = [one for one in parts if not set(classes).isdisjoint(_seen_classes(one))] or [run]
+    for one in asked if classes else ():
+        seen = _seen_classes(one)
+        if not heeds_classes(one) and not (seen and set(seen) <= set(classes)):
+            raise UsageFault(
+                f"--class {classes[0]}: {one.folder} was fitted to draw samples of any of its "
+                "classes, expected one fitted with --set condition=class, or with --per-class"
+            )
+
+
+def _seen_classes(run: Run) -> Sequence[str]:
+    """Classes of the only cases it has seen; none if it has seen all cases."""
+    found: Sequence[str] = run.request.view.get("classes", ())
+    return found
+
+
+def heeds_classes(run: Run) -> bool:
+    """Whether samples are of the class they are asked to be; from noise alone they need not be."""
+    return len(_seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)
+
+
+def check_source(run: Run, source: CaseSource) -> None:
+    """Refuse a source whose training cases are not the ones the run was fitted on.
+
+    No case is read: whether each is what it was, ``SampleDrawer`` finds when it draws of it.
+
+    Raises:
+        IntegrityFault: naming space or cases that differ.
+    """
+    seen = run.lineage
+    guard_host(seen.host, source.host)
+    found, wanted = source.schema, run.schema
+    # Of a composite run the source may have more labels, drawn by one of its parts.
+    same_labels = wanted.labels.items() <= found.labels.items()
+    if (found.channels, found.axes) != (wanted.channels, wanted.axes) or not same_labels:
+        raise IntegrityFault(
+            f"{run.folder}: fitted on the channels {', '.join(wanted.channels)} ({wanted.axes}) "
+            f"and labels {dict(wanted.labels)}, the source has {', '.join(found.channels)} "
+            f"({found.axes}) and {dict(found.labels)}; expected the same. Fit again"
+        )
+    unseen = sorted(set(source.train_ids) - {c.id for c in seen.cases})
+    if unseen:
+        raise IntegrityFault(
+            f"{run.folder}: fitted on {seen.dataset} fold {seen.fold}, and {len(unseen)} of "
+            f"{len(source.train_ids)} training case(s) of {source.name} fold {source.fold} were "
+            f"not in that fit, first {unseen[0]}; expected the same data set and split. Name them "
+            "(--data, --fold), or fit again"
+        )

@@ -1,0 +1,41 @@
+"""Admission filters: which samples are worth learning from. One filter a file.
+
+This module is itself a plugin: it registers the filters that come with gansynth, exactly as a
+stranger's plugin would.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gansynth.core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from gansynth.core.filter import Filter
+
+BUILT_IN: dict[str, str] = {
+    "contrast": "ContrastFilter",
+    "faithful": "FaithfulFilter",
+    "novel": "NovelFilter",
+    "range": "RangeFilter",
+}
+"""Filter name -> class; the module has the filter's name."""
+
+
+@hookimpl
+def register_filters(register: Callable[[str, Callable[[], type[Filter]]], None]) -> None:
+    """Register the filters of this folder."""
+    for name, class_name in BUILT_IN.items():
+        register(name, _loader(name, class_name))
+
+
+def _loader(name: str, class_name: str) -> Callable[[], type[Filter]]:
+    def load() -> type[Filter]:
+        found: type[Filter] = getattr(
+            importlib.import_module(f"gansynth.sampling.filters.{name}"), class_name
+        )
+        return found
+
+    return load

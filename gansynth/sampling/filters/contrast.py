@@ -1,0 +1,206 @@
+"""Filter ``contrast``: lesions stand out of their rims as real ones do.
+
+It is the measure of ``gansynth.data.rims`` for label maps instead of boxes: how unlike a piece
+of a class and the voxels around it are distributed, in the channel that shows the class best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.conditions.case_pool import body_of
+from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+from gansynth.core.geometry import Mask
+from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.data.lesion_contrast import FEW as FEW_PIECES
+from gansynth.data.lesion_contrast import PLACES, TOLD_APART, ClassContrast, class_contrast
+from gansynth.data.lesion_parts import Part, parts
+from gansynth.data.rims import FEW, NOTICED, Numbers, gap, spread
+from gansynth.sampling.filters.learning import drawn, labelled
+
+
+class ContrastOptions(FilterOptions):
+    """Which pieces are looked at, and what is asked of them."""
+
+    quantile: float = Field(
+        0.05, ge=0, lt=1, description="share of real pieces that would be kept out at factor 1"
+    )
+    factor: float = Field(
+        0.8, gt=0, le=1, description="least contrast, as a share of that of real pieces at quantile"
+    )
+    rim: int = Field(2, ge=1, description="how far the rim reaches beyond a piece, in voxels")
+    least_voxels: int = Field(
+        8, ge=FEW, description="voxels below which a piece of a class is not looked at"
+    )
+    few: int = Field(FEW_PIECES, ge=2, description="real pieces below which a class is not judged")
+    crops: int = Field(200, ge=1, description="real crops that are looked at")
+    classes: tuple[str, ...] | None = Field(
+        None, description="names of the labels that are looked at; none takes all"
+    )
+    seed: int = Field(0, ge=0, description="draws crops, and places where no lesion is")
+
+
+class ContrastFilter(Filter):
+    """Keeps out samples with a lesion that can hardly be told from what is around it.
+
+    A class with few real pieces (below 20), or whose pieces stand out no more than other places in
+    the body do, is not judged. Where a lesion was put into a real image it alone is looked at.
+    """
+
+    name = "contrast"
+    Options = ContrastOptions
+    options: ContrastOptions
+    _schema: Schema
+    _known: Mapping[int, ClassContrast]
+
+    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+        """Measure real lesions, and places of their shape where none is."""
+        labelled(self.name, learning)
+        schema, wanted = learning.schema, self._wanted(learning.schema)
+        rng = np.random.default_rng(self.options.seed)
+        seen: set[tuple[str, int, int]] = set()  # crops may show a lesion again
+        own: dict[int, list[Numbers]] = {value: [] for value in wanted}
+        elsewhere: dict[int, list[Numbers]] = {value: [] for value in wanted}
+        ids = sorted({*learning.train_ids, *learning.calibration_ids})
+        with learning.reporter.task(self.options.crops, "contrast of real lesions") as bar:
+            for case in drawn(learning, ids, self.options.crops, self.options.seed):
+                assert case.labels is not None, "cases without labels are refused above"
+                body = _body(case.image, case.labels)
+                for value, part in self._pieces(case.labels, schema, wanted):
+                    if (key := (case.id, value, part.voxels)) in seen:
+                        continue
+                    seen.add(key)
+                    own[value] += _row(case.image, case.labels, part, value, body, self.options.rim)
+                    moved = _elsewhere(part, case.labels, body, rng)
+                    if moved is not None:
+                        rows = _row(case.image, case.labels, moved, value, body, self.options.rim)
+                        elsewhere[value] += rows
+                bar.advance(1)
+        known = {value: self._class(own[value], elsewhere[value]) for value in wanted if own[value]}
+        names = {value: name for name, value in schema.labels.items()}
+        return {
+            "classes": {
+                names[value]: {**asdict(one), "judged": self._judged(one)}
+                for value, one in known.items()
+            }
+        }
+
+    def _judged(self, known: ClassContrast) -> bool:
+        apart = known.told_apart
+        return known.boxes >= self.options.few and (apart is None or apart >= TOLD_APART)
+
+    def _class(self, own: list[Numbers], elsewhere: list[Numbers]) -> ClassContrast:
+        found = class_contrast(own, elsewhere)
+        at = float(np.quantile(found.of(np.stack(own)), self.options.quantile))
+        return replace(found, least=round(at - (1 - self.options.factor) * abs(at), 4))
+
+    def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
+        """Take back what is known of each class."""
+        self._schema = schema
+        self._known = {
+            schema.labels[name]: ClassContrast(**{k: v for k, v in one.items() if k != "judged"})
+            for name, one in state["classes"].items()
+            if one["judged"]
+        }
+
+    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+        """Measure a sample's lesions; the weakest one counts."""
+        labels, lesion = sample.labels, asked.condition.lesion
+        if labels is None or not self._known:
+            return Verdict()
+        body = _body(sample.image, labels)
+        worst: tuple[float, float, int, ClassContrast] | None = None
+        for value, part in self._pieces(labels, self._schema, tuple(self._known)):
+            if lesion is not None and not (lesion[part.box] > 0)[part.mask].any():
+                continue
+            known = self._known[value]
+            for row in _row(sample.image, labels, part, value, body, self.options.rim):
+                found = float(known.of(row[None])[0])
+                if worst is None or found - known.least < worst[0]:
+                    worst = (found - known.least, found, value, known)
+        if worst is None:
+            return Verdict()
+        over, found, value, known = worst
+        if over >= 0:
+            return Verdict(found=found)
+        name = next(name for name, number in self._schema.labels.items() if number == value)
+        way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[known.sign]
+        return Verdict(
+            f"lesion contrast {found:.2f} of label {name!r}, expected at least "
+            f"{known.least:.2f}{way}",
+            found,
+        )
+
+    def _wanted(self, schema: Schema) -> tuple[int, ...]:
+        from gansynth.runtime.errors import UsageFault, did_you_mean
+
+        if self.options.classes is None:
+            return schema.foreground
+        values = {name: value for name, value in schema.labels.items() if value > 0}
+        for name in self.options.classes:
+            if name not in values:
+                raise UsageFault(
+                    f"--filter {self.name}: classes: {name!r} is no foreground label, expected "
+                    f"some of {', '.join(values)}.{did_you_mean(name, values)}"
+                )
+        return tuple(values[name] for name in self.options.classes)
+
+    def _pieces(
+        self, labels: LabelArray, schema: Schema, wanted: Sequence[int]
+    ) -> Iterator[tuple[int, Part]]:
+        for value in wanted:
+            for part in parts(labels, schema, (value,), least=self.options.least_voxels):
+                if (part.labels == value).sum() >= self.options.least_voxels:
+                    yield value, part
+
+
+def _body(image: FloatArray, labels: LabelArray) -> Mask:
+    return body_of(Case("", "", image, labels))
+
+
+def _row(
+    image: FloatArray, labels: LabelArray, part: Part, value: int, body: Mask, rim: int
+) -> list[Numbers]:
+    """The contrast of a piece in each channel, (C,); nothing if it has no rim."""
+    from scipy.ndimage import binary_dilation, generate_binary_structure
+
+    window = tuple(
+        slice(max(0, s.start - rim), min(n, s.stop + rim))
+        for s, n in zip(part.box, part.shape, strict=True)
+    )
+    at = tuple(slice(s.start - w.start, s.stop - w.start)
+               for s, w in zip(part.box, window, strict=True))  # fmt: skip
+    own = np.zeros([w.stop - w.start for w in window], np.int16)
+    own[at] = part.labels
+    inside = own == value
+    ball = generate_binary_structure(own.ndim, 1)
+    ring = binary_dilation(own > 0, ball, iterations=rim) & (own <= 0) & body[window]
+    ring &= labels[window] != value
+    if inside.sum() < FEW or ring.sum() < FEW:
+        return []
+    noticed = [NOTICED * spread(channel[body]) for channel in image]
+    cut = image[(slice(None), *window)]
+    return [np.array([gap(c[inside], c[ring], n) for c, n in zip(cut, noticed, strict=True)])]
+
+
+def _elsewhere(part: Part, labels: LabelArray, body: Mask, rng: np.random.Generator) -> Part | None:
+    """The piece where there is body and hardly any foreground; None if no place is soon found."""
+    free = np.argwhere(body)
+    size = np.array([s.stop - s.start for s in part.box])
+    last = np.array(part.shape) - size
+    mask = part.mask
+    for _ in range(PLACES if len(free) else 0):
+        corner = free[int(rng.integers(len(free)))] - size // 2
+        if (corner < 0).any() or (corner > last).any():
+            continue
+        box = tuple(slice(int(c), int(c + n)) for c, n in zip(corner, size, strict=True))
+        within, taken = body[box][mask].mean(), (labels[box][mask] > 0).mean()
+        if within >= 0.8 and taken <= 0.1:
+            return replace(part, box=box)
+    return None

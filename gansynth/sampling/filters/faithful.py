@@ -1,0 +1,169 @@
+"""Filter ``faithful``: a sample shows what its label map says.
+
+A small segmenter, trained on real training cases, is asked to find a sample's labels. What it finds
+in real cases of other subjects sets how much of them it must find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+from gansynth.core.schema import LabelArray, Sample, Schema
+from gansynth.sampling.filters.learning import drawn, labelled
+
+if TYPE_CHECKING:
+    from gansynth.core.generator import Batch, Stage
+    from gansynth.metrics.faithfulness import Segmenter
+
+WEIGHTS = "segmenter.safetensors"
+WEAK = 0.5
+"""Mean Dice on real cases below which a segmenter is a poor judge."""
+
+
+class FaithfulOptions(FilterOptions):
+    """How the segmenter is trained, and what it must find."""
+
+    quantile: float = Field(
+        0.05, ge=0, lt=1, description="share of real crops that would be kept out at factor 1"
+    )
+    factor: float = Field(
+        0.8, gt=0, description="the least Dice is so many times that of real crops at the quantile"
+    )
+    least_voxels: int = Field(
+        16, ge=1, description="voxels of a class below which it is not looked for"
+    )
+    crops: int = Field(64, ge=1, description="real crops that the threshold is set by")
+    steps: int = Field(400, ge=1, description="training steps of the segmenter")
+    batch_size: int = Field(2, ge=1, description="crops of a training step")
+    width: int = Field(8, ge=1, description="features of the segmenter at full resolution")
+    levels: int = Field(4, ge=1, description="resolutions of the segmenter")
+    seed: int = Field(0, ge=0, description="seeds weights, crops and augmentation")
+
+
+class FaithfulFilter(Filter):
+    """Keeps out samples in which a segmenter does not find their labels.
+
+    A sample's Dice is the mean over the classes in its label map. One whose classes are all smaller
+    than ``least_voxels`` is not judged.
+    """
+
+    name = "faithful"
+    Options = FaithfulOptions
+    options: FaithfulOptions
+    _segmenter: Segmenter
+    _classes: Sequence[int]
+    _least: float
+
+    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+        """Train the segmenter, and try it on real cases of other subjects."""
+        import torch
+
+        from gansynth.metrics.faithfulness import train_segmenter
+
+        labelled(self.name, learning)
+        own = self._segmenter_options()
+        segmenter = train_segmenter(
+            _Batches(learning, own.seed),
+            learning.schema,
+            learning.size,
+            own,
+            device=torch.device(learning.device),
+            reporter=learning.reporter,
+        )
+        segmenter.save(folder / WEIGHTS)
+        self._segmenter, self._classes = segmenter, learning.schema.foreground
+        found = []
+        for case in drawn(learning, learning.calibration_ids, self.options.crops, own.seed):
+            assert case.labels is not None, "cases without labels are refused above"
+            found.append(self._dice(segmenter.predict(case.image), case.labels))
+        real = [dice for dice in found if dice is not None]
+        if not real or np.mean(real) < WEAK:
+            said = (
+                f"a mean Dice of {np.mean(real):.2f}" if real else "no class large enough to judge"
+            )
+            learning.reporter.warn(
+                f"filter {self.name}: in real cases of other subjects its segmenter comes to "
+                f"{said}, expected at least {WEAK:g}: it keeps little out. Train it longer: "
+                f"--filter {self.name}:steps={4 * self.options.steps}"
+            )
+        at = float(np.quantile(real, self.options.quantile)) if real else 0.0
+        return {
+            "least": round(at * self.options.factor, 4),
+            "real": {
+                "crops": len(real),
+                "cases": len(set(learning.calibration_ids)),
+                "quantile": round(at, 4),
+                "mean": round(float(np.mean(real)), 4) if real else None,
+            },
+            "own_crops": not set(learning.train_ids).isdisjoint(learning.calibration_ids),
+            "size": list(learning.size),
+            "segmenter": asdict(own),
+        }
+
+    def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
+        """Build the segmenter again."""
+        import torch
+
+        from gansynth.metrics.faithfulness import SegmenterOptions, load_segmenter
+
+        self._segmenter = load_segmenter(
+            folder / WEIGHTS,
+            schema,
+            state["size"],
+            SegmenterOptions(**state["segmenter"]),
+            torch.device(device),
+        )
+        self._classes, self._least = schema.foreground, float(state["least"])
+
+    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+        """Find a sample's labels."""
+        if sample.labels is None:
+            return Verdict()
+        dice = self._dice(self._segmenter.predict(sample.image), sample.labels)
+        if dice is None or dice >= self._least:
+            return Verdict(found=dice)
+        return Verdict(
+            f"Dice {dice:.2f} of its labels with what a segmenter finds, expected at least "
+            f"{self._least:.2f}",
+            dice,
+        )
+
+    def _dice(self, predicted: LabelArray, truth: LabelArray) -> float | None:
+        from gansynth.metrics.faithfulness import mean_dice
+
+        least = self.options.least_voxels
+        there = [value for value in self._classes if (truth == value).sum() >= least]
+        return mean_dice(predicted, truth, there) if there else None
+
+    def _segmenter_options(self) -> Any:
+        from gansynth.metrics.faithfulness import SegmenterOptions
+
+        keys = ("steps", "batch_size", "width", "levels", "seed")
+        return SegmenterOptions(**{key: getattr(self.options, key) for key in keys})
+
+
+class _Batches:
+    """Crops of the cases to learn from, keyed by step."""
+
+    def __init__(self, learning: Learning, seed: int) -> None:
+        self.learning, self.seed = learning, seed
+
+    def __call__(self, step: int, stage: Stage, which: range) -> Batch:
+        import torch
+
+        from gansynth.core.generator import Batch
+
+        ids, cases = self.learning.train_ids, []
+        for number in which:
+            rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
+            cases.append(self.learning.crops.cut(ids[int(rng.integers(len(ids)))], rng))
+        image = torch.from_numpy(np.stack([case.image for case in cases]))
+        labels = np.stack([case.labels for case in cases if case.labels is not None])
+        return Batch(image, torch.from_numpy(labels.astype(np.int64)))

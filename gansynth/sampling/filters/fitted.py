@@ -1,0 +1,278 @@
+"""Filters with what they have learnt, which stands in the run's folder.
+
+``RUN/filters/NAME-DIGEST/`` holds ``filter.json`` and a filter's weights, if it has any; the digest
+is that of its options. It is learnt once, on training cases of the run's fold alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from gansynth.core.filter import Asked, Filter
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Sample, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.data.views import viewed
+from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import (
+    disk_errors,
+    path_inside,
+    read_json,
+    remove_temporaries,
+    sha256_file,
+    whole_folder,
+    write_json_atomic,
+)
+from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.sampling.filters.learning import learning_of
+from gansynth.sampling.filters.requested import build_filters
+from gansynth.sampling.run import Run, own_request, read_manifest
+
+FOLDER, STATE = "filters", "filter.json"
+VERSION = 1
+ADMITTED = "admitted"
+"""Where the provenance of a sample has what each filter found."""
+WAIT_SECONDS = 1800.0
+"""How long another process that learns the same is waited for."""
+_AGAIN = "delete it, and it is learnt again"
+
+
+class LearntFilters:
+    """Filters that are ready to judge.
+
+    Args:
+        filters: each with its state loaded, in the order in which they are asked.
+        lineage: see below.
+
+    Attributes:
+        lineage: of the cases that they have learnt from; None without filters.
+    """
+
+    def __init__(self, filters: Sequence[Filter], lineage: Lineage | None) -> None:
+        self.filters = tuple(filters)
+        self.lineage = lineage
+
+    @classmethod
+    def load(
+        cls, run: Path, texts: Sequence[str], schema: Schema, device: str = "cpu"
+    ) -> LearntFilters:
+        """What a run's folder has of filters.
+
+        Args:
+            run: its folder.
+            texts: the filters, as for ``build_filters``.
+            schema: of the generator's space.
+            device: where they judge.
+
+        Raises:
+            UsageFault: one has not been learnt there.
+            IntegrityFault: one is damaged, or has learnt from cases that are not the run's.
+        """
+        manifest = read_manifest(run)
+        filters = build_filters(texts)
+        lineage: Lineage | None = None
+        for one in filters:
+            folder = folder_of(run, one)
+            doc = _read(folder, one, manifest, schema)
+            try:
+                one.load(doc["state"], folder, schema, device)
+            except (KeyError, TypeError, ValueError, DataFault) as error:
+                raise IntegrityFault(
+                    f"{folder}: filter {one.name!r} cannot be loaded ({error}), expected what this "
+                    f"version of it has learnt; {_AGAIN}"
+                ) from error
+            seen = Lineage.from_json(doc["lineage"])
+            lineage = seen if lineage is None else _both(lineage, seen)
+        return cls(filters, lineage)
+
+    def judged(self, sample: Sample, asked: Asked) -> Sample:
+        """The sample with what was found in its provenance.
+
+        ``admitted`` has the number that each filter found. The first filter that finds a flaw is
+        the last that is asked, and the flaw stands under ``flaw``.
+        """
+        told = dict(sample.provenance)
+        if not self.filters or told.get("flaw"):
+            return sample
+        found: dict[str, float] = {}
+        for one in self.filters:
+            verdict = one.judge(sample, asked)
+            if verdict.found is not None:
+                found[one.name] = round(float(verdict.found), 4)
+            if verdict.flaw:
+                told["flaw"] = f"filter {one.name!r}: {verdict.flaw}"
+                break
+        return replace(sample, provenance={**told, ADMITTED: found})
+
+
+def ensure_learnt(
+    run: Run | Path,
+    source: CaseSource,
+    filters: Sequence[str],
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+) -> LearntFilters:
+    """Learn what a run's folder does not have yet, and load all of it.
+
+    Where another process learns at the same time, this one waits for it and takes what it learnt.
+
+    Args:
+        run: a run, or its folder.
+        source: the run's own training source.
+        filters: as for ``build_filters``.
+        device: where they learn and judge.
+        reporter: shows progress.
+
+    Raises:
+        UsageFault: there is no such filter, or the source has nothing it could learn from.
+        IntegrityFault: see ``LearntFilters.load``; or a case is not the one the run was fitted on.
+        EnvironmentFault: the run's folder cannot be written to.
+    """
+    if not filters:
+        return LearntFilters((), None)
+    folder = run.folder if isinstance(run, Run) else run
+    manifest = read_manifest(folder)
+    source = viewed(source, own_request(folder, manifest).view)
+    schema = Space.from_json(manifest["space"]).generator_schema(source.schema)
+    if to_learn(folder, filters):
+        with _locked(folder / FOLDER):
+            for one in to_learn(folder, filters):
+                _learn(folder, manifest, source, schema, one, device, reporter or NullReporter())
+    return LearntFilters.load(folder, filters, schema, device)
+
+
+def to_learn(run: Path, filters: Sequence[str]) -> list[Filter]:
+    """The filters that a run's folder has nothing of yet."""
+    return [one for one in build_filters(filters) if not folder_of(run, one).exists()]
+
+
+def folder_of(run: Path, one: Filter) -> Path:
+    """Where a filter with its options has what it learnt."""
+    text = json.dumps(one.options.model_dump(mode="json"), sort_keys=True)
+    return run / FOLDER / f"{one.name}-{sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _learn(
+    run: Path,
+    manifest: Mapping[str, Any],
+    source: CaseSource,
+    schema: Schema,
+    one: Filter,
+    device: str,
+    reporter: Reporter,
+) -> None:
+    seen = Lineage.from_json(manifest["lineage"])
+    learning, looked_at = learning_of(run, manifest, source, schema, device, reporter)
+    with whole_folder(folder_of(run, one)) as folder:
+        state = dict(one.learn(learning, folder))
+        cases = tuple(case for case in seen.cases if case.id in looked_at.seen)
+        doc = {
+            "version": VERSION,
+            "filter": one.name,
+            "options": one.options.model_dump(mode="json"),
+            "lineage": replace(seen, cases=cases).to_json(),
+            "schema": schema.to_json(),
+            "space": manifest["space"],
+            "state": state,
+            "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
+        }
+        write_json_atomic(folder / STATE, {**doc, "sha256": _digest(doc)})
+
+
+def _read(
+    folder: Path, one: Filter, manifest: Mapping[str, Any], schema: Schema
+) -> Mapping[str, Any]:
+    """What a filter has learnt, checked.
+
+    Raises:
+        UsageFault, IntegrityFault: see ``LearntFilters.load``.
+    """
+    path = folder / STATE
+    if not folder.exists():
+        raise UsageFault(f"{folder}: filter {one.name!r} has not been learnt there; learn it first")
+    try:
+        doc: Mapping[str, Any] = read_json(path, way_out=_AGAIN)
+    except DataFault as fault:
+        raise IntegrityFault(str(fault)) from None
+    if doc.get("version") != VERSION or doc.get("sha256") != _digest(doc):
+        raise IntegrityFault(
+            f"{path}: damaged, or of another version of gansynth, expected what was learnt; remove "
+            f"{folder} and it is learnt again"
+        )
+    for name, wanted in doc["files"].items():
+        file = path_inside(folder, name, what=f"{path}: key 'files'")
+        found = sha256_file(file) if file.is_file() else "of no file"
+        if found != wanted:
+            raise IntegrityFault(
+                f"{file}: SHA-256 is {found[:12]}, expected {wanted[:12]} by {STATE}; remove "
+                f"{folder} and it is learnt again"
+            )
+    _check_cases(path, doc, manifest, schema)
+    return doc
+
+
+def _check_cases(
+    path: Path, doc: Mapping[str, Any], manifest: Mapping[str, Any], schema: Schema
+) -> None:
+    """Refuse what was learnt on other cases than the run's, or in another space."""
+    run, seen = Lineage.from_json(manifest["lineage"]), Lineage.from_json(doc["lineage"])
+    known = set(run.cases)
+    foreign = [case.id for case in seen.cases if case not in known]
+    if not seen.within(run):
+        which = f"{len(foreign)} case(s), first {foreign[0]}," if foreign else "a fold"
+        raise IntegrityFault(
+            f"{path}: filter {doc['filter']!r} has learnt from {which} that the run was not fitted "
+            f"on, expected its training cases of {run.dataset} fold {run.fold}; remove "
+            f"{path.parent} and it is learnt again"
+        )
+    same = doc["space"] == manifest["space"] and doc["schema"] == schema.to_json()
+    if not same:
+        raise IntegrityFault(
+            f"{path}: filter {doc['filter']!r} was learnt in another space than the run's, "
+            f"expected the same size, channels and labels; remove {path.parent} and it is learnt "
+            "again"
+        )
+
+
+def _both(one: Lineage, other: Lineage) -> Lineage:
+    """Of the same source: the cases of both."""
+    cases = {case.id: case for case in (*one.cases, *other.cases)}
+    return replace(one, cases=tuple(cases[key] for key in sorted(cases)))
+
+
+def _digest(doc: Mapping[str, Any]) -> str:
+    plain = {key: value for key, value in doc.items() if key != "sha256"}
+    return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run's filters, waiting for whoever learns there now.
+
+    Raises:
+        EnvironmentFault: it cannot be written to, or the other one takes too long.
+    """
+    from filelock import FileLock, Timeout
+
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=WAIT_SECONDS)
+        except Timeout:
+            raise EnvironmentFault(
+                f"{folder}: another process has been learning filters there for "
+                f"{WAIT_SECONDS:g} s; wait for it, or end it"
+            ) from None
+    try:
+        remove_temporaries(folder)
+        yield
+    finally:
+        lock.release()

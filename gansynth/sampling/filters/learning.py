@@ -1,0 +1,143 @@
+"""What filters learn from: a run's training cases, some of them kept apart to set thresholds by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.core.filter import Learning
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Case, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache, Placed
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import Reporter
+
+APART = 0.25
+"""Share of the subjects that are kept apart to set thresholds by; at least one of two."""
+
+
+class WatchedCases(CaseCache):
+    """A run's training cases and no others; remembers which were looked at.
+
+    Args:
+        source: the run's training source.
+        lineage: of the run.
+        run: its folder, for messages.
+
+    Attributes:
+        seen: ids of the cases that were read.
+    """
+
+    def __init__(self, source: CaseSource, lineage: Lineage, run: Path) -> None:
+        super().__init__(source)
+        self.run = run
+        self.seen: set[str] = set()
+        self._wanted = {case.id: case.sha256 for case in lineage.cases}
+
+    def __call__(self, case_id: str) -> Case:
+        """See ``CaseCache``; refuses what ``place`` does."""
+        self._look(case_id)
+        return super().__call__(case_id)
+
+    def place(self, case_id: str, space: Space, rng: np.random.Generator) -> Placed:
+        """See ``CaseCache``.
+
+        Raises:
+            IntegrityFault: it is not one of the run's training cases, or no longer what it was.
+        """
+        self._look(case_id)
+        return super().place(case_id, space, rng)
+
+    def _look(self, case_id: str) -> None:
+        """Note a case; check one that is seen for the first time."""
+        if case_id in self.seen:
+            return
+        wanted, source = self._wanted.get(case_id), self.source
+        if wanted is None or case_id not in source.train_ids:
+            raise IntegrityFault(
+                f"{self.run}: a filter asks for case {case_id!r} of {source.name}, expected "
+                "training cases of the run only"
+            )
+        if source.content(case_id, super().__call__) != wanted:
+            raise IntegrityFault(
+                f"{self.run}: case {case_id!r} of {source.name} is not the one the run was fitted "
+                "on, expected the same content. It has been preprocessed anew, or replaced: "
+                "restore it, or fit again"
+            )
+        self.seen.add(case_id)
+
+
+def learning_of(
+    run: Path,
+    manifest: Mapping[str, Any],
+    source: CaseSource,
+    schema: Schema,
+    device: str,
+    reporter: Reporter,
+) -> tuple[Learning, WatchedCases]:
+    """What a filter of a run may learn from, and what will have been looked at."""
+    lineage, space = Lineage.from_json(manifest["lineage"]), Space.from_json(manifest["space"])
+    cases = WatchedCases(source, lineage, run)
+    crops = CaseBatches(cases, space)
+    ids = [case_id for case_id in source.train_ids if case_id in {c.id for c in lineage.cases}]
+    if not ids:
+        raise UsageFault(
+            f"{run}: filters have nothing to learn from: {source.name} has no training case that "
+            "the run was fitted on; expected its own training source"
+        )
+    train, apart = split(ids, {case_id: source.subject(case_id) for case_id in ids})
+    size = space.size or crops.cut(ids[0], np.random.default_rng(0)).image.shape[1:]
+    return Learning(crops, train, apart, schema, tuple(size), device, reporter), cases
+
+
+def split(ids: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Cases to learn from, and those of other subjects to set thresholds by; always the same.
+
+    Of a single subject both are all its cases.
+    """
+    people = sorted(set(subjects[i] for i in ids))
+    if len(people) == 1:
+        return list(ids), list(ids)
+    order = np.random.default_rng(0).permutation(len(people))
+    apart = {people[n] for n in order[: max(1, round(APART * len(people)))].tolist()}
+    return (
+        [i for i in ids if subjects[i] not in apart],
+        [i for i in ids if subjects[i] in apart],
+    )
+
+
+def drawn(learning: Learning, ids: Sequence[str], count: int, seed: int) -> Iterator[Case]:
+    """Crops of cases, one case after the other, each as often as the others.
+
+    Args:
+        learning: see there.
+        ids: of which cases.
+        count: how many crops; of a space that cuts a case in one way only, each case once at most.
+        seed: draws order and places.
+    """
+    rng = np.random.default_rng((seed, len(ids)))
+    order = rng.permutation(len(ids)).tolist()
+    if learning.crops.space.grid in ("native", "resample"):
+        count = min(count, len(ids))
+    for number in range(count):
+        yield learning.crops.cut(ids[order[number % len(ids)]], rng)
+
+
+def labelled(name: str, learning: Learning) -> None:
+    """Refuse cases without label maps, for filters that judge by these.
+
+    Raises:
+        UsageFault: naming the filter.
+    """
+    case = learning.crops.cut(learning.train_ids[0], np.random.default_rng(0))
+    if case.labels is None or not learning.schema.foreground:
+        raise UsageFault(
+            f"--filter {name}: {learning.crops.cache.source.name} has no label maps, and {name} "
+            "judges by them; expected labelled cases. Leave the filter out"
+        )

@@ -1,0 +1,197 @@
+"""Filter ``novel``: a sample is no copy of a training case.
+
+What a copy is depends on what was asked for:
+
+- A whole image is compared with the real case whose label map it was drawn from, at the same place,
+  and with a few training cases wherever they lie nearest (``gansynth.metrics.nearest_search``). Its
+  distance is told in units of the usual one, which real crops have from the nearest crop of another
+  subject.
+- Where a lesion was put into a real image, only the lesion counts: all around it is real by design.
+  It must not be what the background showed there already, and no copy of its donor's lesion either,
+  unless edits have changed that: a lesion that is pasted is a copy by design, and the edits are all
+  that makes it new.
+- Where boxes were filled in a real image, nothing is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+from gansynth.core.geometry import Mask
+from gansynth.core.schema import FloatArray, Sample, Schema
+from gansynth.metrics.nearest_search import Query, Search
+from gansynth.sampling.filters.learning import drawn
+
+if TYPE_CHECKING:
+    from gansynth.core.source import CaseSource
+
+UNCHANGED = 0.1
+"""Deviations by which a lesion must differ from what the background showed in its place."""
+GIVEN = 1e-4
+"""Deviations below which a channel counts as given, not drawn."""
+
+
+class NovelOptions(FilterOptions):
+    """What counts as a copy."""
+
+    ratio: float = Field(
+        0.5, gt=0, description="least distance from a training case, in usual distances"
+    )
+    correlation: float = Field(
+        0.95, gt=0, le=1, description="most correlation of an unedited lesion with its donor's"
+    )
+    search: int = Field(
+        8, ge=0, description="training cases in which the nearest crop is searched, for each sample"
+    )
+    crops: int = Field(24, ge=2, description="real crops that tell the usual distance")
+    seed: int = Field(0, ge=0, description="draws crops and cases")
+
+
+class NovelFilter(Filter):
+    """Keeps out copies of training cases; see the module's description."""
+
+    name = "novel"
+    Options = NovelOptions
+    options: NovelOptions
+    _usual: float | None
+    _scale: FloatArray
+
+    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+        """Measure how far real crops lie from the nearest ones of other subjects."""
+        source, space, cache = (
+            learning.crops.cache.source,
+            learning.crops.space,
+            learning.crops.cache,
+        )
+        ids = sorted({*learning.train_ids, *learning.calibration_ids})
+        rng = np.random.default_rng(self.options.seed)
+        few = rng.permutation(len(ids))[: max(2, 2 * self.options.search)].tolist()
+        some = sorted(ids[n] for n in few)
+        search = Search(_Some(source, some), space, learning.size, cache)
+        crops = list(drawn(learning, some, self.options.crops, self.options.seed))
+        search.learn_scale([case.image for case in crops])
+        queries = [Query(c.image / search.scale, source.subject(c.id)) for c in crops]
+        with learning.reporter.task(len(some), "distances of real cases") as bar:
+            found = [d for d, _, _ in search.run(queries, bar.advance) if np.isfinite(d)]
+        usual = float(np.median(found)) if found else 0.0
+        return {
+            "usual": round(usual, 6) or None,
+            "scale": search.scale.ravel().tolist(),
+            "crops": len(found),
+            "size": list(learning.size),
+        }
+
+    def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
+        """Take back the usual distance."""
+        self._usual = None if state["usual"] is None else float(state["usual"])
+        self._scale = np.array(state["scale"], np.float32).reshape(-1, *[1] * schema.ndim)
+
+    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+        """Compare a sample with what it could be a copy of."""
+        condition = asked.condition
+        if condition.lesion is not None and condition.background is not None:
+            return self._lesion(sample, condition.lesion > 0, asked)
+        if condition.background is not None or self._usual is None:
+            return Verdict()
+        own = self._own(sample, asked)
+        if own is not None and own < self.options.ratio:
+            case = condition.provenance.get("case", "?")
+            return self._copy("its own case", own, f"case {case}")
+        searched = None if condition.given is not None else self._nearest(sample, asked)
+        if searched is not None and searched[0] < self.options.ratio:
+            return self._copy("a training case", searched[0], f"case {searched[1]}")
+        found = [r for r in (own, searched[0] if searched else None) if r is not None]
+        return Verdict(found=min(found) if found else None)
+
+    def _copy(self, what: str, ratio: float, where: str) -> Verdict:
+        return Verdict(
+            f"a copy of {what}, expected at least {self.options.ratio:g} of the usual distance "
+            f"between real cases, found {ratio:.2f} from {where}",
+            ratio,
+        )
+
+    def _own(self, sample: Sample, asked: Asked) -> float | None:
+        """Distance from the case it was drawn of, in usual ones; None where there is none."""
+        if asked.base is None or self._usual is None:
+            return None
+        base = asked.base().image
+        if base.shape != sample.image.shape:
+            return None
+        apart = _rms((sample.image - base) / self._scale)
+        new = apart[apart > GIVEN]
+        return float(np.sqrt((new**2).mean())) / self._usual if new.size else 0.0
+
+    def _nearest(self, sample: Sample, asked: Asked) -> tuple[float, str] | None:
+        """Distance, in usual ones, from what lies nearest in some training cases, and in which."""
+        room, usual = asked.room, self._usual
+        if not self.options.search or not room.ids or usual is None:
+            return None
+        index = int(asked.condition.provenance.get("index", 0))
+        order = np.random.default_rng((self.options.seed, index)).permutation(len(room.ids))
+        some = sorted(room.ids[n] for n in order[: self.options.search].tolist())
+        size = sample.image.shape[1:]
+        search = Search(_Some(room.source, some), room.space, size, room.cache)
+        search.scale = self._scale
+        distance, case, _ = search.run([Query(sample.image / self._scale)], lambda: None)[0]
+        return (distance / usual, case) if np.isfinite(distance) else None
+
+    def _lesion(self, sample: Sample, new: Mask, asked: Asked) -> Verdict:
+        """Look at a new lesion alone."""
+        condition = asked.condition
+        assert condition.background is not None, "asked for by ``judge``"
+        if not new.any():
+            return Verdict("a copy of its background, expected a lesion in it", 0.0)
+        apart = (sample.image - condition.background) / self._scale
+        distance = float(np.sqrt((apart[:, new] ** 2).mean()))
+        if distance < UNCHANGED:
+            return Verdict(
+                "a lesion like its background, expected one that differs by at least "
+                f"{UNCHANGED:g} deviations, found {distance:.2f}",
+                distance,
+            )
+        if condition.donor is None:
+            return Verdict()
+        alike = _correlation(sample.image[:, new], condition.donor[:, new])
+        if alike > self.options.correlation and not _edited(condition.provenance):
+            return Verdict(
+                "a copy of its donor's lesion, expected a correlation of at most "
+                f"{self.options.correlation:g}, or edits of it (--edit), found {alike:.2f}",
+                alike,
+            )
+        return Verdict(found=alike)
+
+
+class _Some:
+    """A source with some of its training cases."""
+
+    def __init__(self, source: CaseSource, ids: Sequence[str]) -> None:
+        self._source, self.train_ids = source, tuple(ids)
+
+    def subject(self, case_id: str) -> str:
+        return self._source.subject(case_id)
+
+
+def _edited(provenance: Mapping[str, Any]) -> bool:
+    """Whether anything but ``identity`` was done to the lesion."""
+    return any(step["edit"] != "identity" for step in provenance.get("edits", ()))
+
+
+def _rms(apart: FloatArray) -> Any:
+    """Root mean square of each channel: (C,)."""
+    return np.sqrt((apart.astype(np.float64) ** 2).reshape(len(apart), -1).mean(axis=1))
+
+
+def _correlation(one: FloatArray, other: FloatArray) -> float:
+    """Mean over channels of the correlation of values (C, N); 1 where both are flat and equal."""
+    found = []
+    for a, b in zip(one.astype(np.float64), other.astype(np.float64), strict=True):
+        a, b = a - a.mean(), b - b.mean()
+        scale = np.sqrt((a**2).sum() * (b**2).sum())
+        found.append(float((a * b).sum() / scale) if scale > 1e-9 else float(np.allclose(a, b)))
+    return float(np.mean(found))

@@ -1,0 +1,143 @@
+"""Filter ``range``: intensities of each label lie where those of training cases do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from gansynth.conditions.case_pool import body_of
+from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.sampling.filters.learning import drawn
+
+Numbers = npt.NDArray[np.float64]
+ENDS = (0.01, 0.99)
+"""Quantiles that stand for the extremes: single voxels say little."""
+FLAT = 0.05
+"""Deviations below this share of the whole image's count as so much: flat labels have none."""
+FEW = 2
+"""Crops with a label below which it is not asked."""
+STATISTICS = ("lowest", "mean", "highest")
+BODY = "the body"
+"""What all voxels of a case without labels are called."""
+
+
+class RangeOptions(FilterOptions):
+    """How far intensities may go beyond what training cases have."""
+
+    quantile: float = Field(
+        0.05, gt=0, lt=1, description="share of real crops that would be kept out at tolerance 0"
+    )
+    tolerance: float = Field(
+        0.5, ge=0, description="how much further they may go, in deviations of the label"
+    )
+    least_voxels: int = Field(16, ge=1, description="voxels of a label below which it is not asked")
+    crops: int = Field(64, ge=2, description="real crops that are looked at")
+    seed: int = Field(0, ge=0, description="draws crops")
+
+
+class RangeFilter(Filter):
+    """Keeps out samples too bright, too dark or of another mean, label by label and in the body.
+
+    Of each label and channel it knows between which values the mean and the extremes (quantiles
+    0.01 and 0.99) of training crops lie. How far crops of *other* subjects go beyond, in
+    deviations, sets how far a sample may.
+    """
+
+    name = "range"
+    Options = RangeOptions
+    options: RangeOptions
+    _known: Mapping[str, Mapping[str, Any]]
+    _most: float
+    _schema: Schema
+
+    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+        """Measure training crops, and how far others go beyond them."""
+        self._schema = learning.schema
+        rows: dict[str, list[Numbers]] = {}
+        spreads: dict[str, list[Numbers]] = {}
+        for case in drawn(learning, learning.train_ids, self.options.crops, self.options.seed):
+            for name, values in self._regions(case.image, case.labels):
+                rows.setdefault(name, []).append(_statistics(values))
+                floor = FLAT * case.image.std(axis=tuple(range(1, case.image.ndim)))
+                spreads.setdefault(name, []).append(np.maximum(values.std(axis=1), floor))
+        known = {}
+        for name, found in rows.items():
+            if len(found) < FEW:
+                continue
+            stacked = np.stack(found)
+            known[name] = {
+                "low": np.round(stacked.min(axis=0), 4).tolist(),
+                "high": np.round(stacked.max(axis=0), 4).tolist(),
+                "deviation": np.round(np.median(np.stack(spreads[name]), axis=0), 6).tolist(),
+            }
+        self._known = known
+        beyond = [
+            self._worst(case.image, case.labels)[0]
+            for case in drawn(
+                learning, learning.calibration_ids, self.options.crops, self.options.seed + 1
+            )
+        ]
+        most = float(np.quantile(beyond, 1 - self.options.quantile))
+        return {"labels": known, "most": round(max(most, 0.0) + self.options.tolerance, 4)}
+
+    def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
+        """Take back what is known of each label."""
+        self._known, self._most = state["labels"], float(state["most"])
+        self._schema = schema
+
+    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+        """Look how far a sample goes beyond what is known."""
+        beyond, where = self._worst(sample.image, sample.labels)
+        if not np.isfinite(beyond) or beyond > self._most:
+            return Verdict(
+                f"{where} by {beyond:.2f} deviations beyond training cases, expected at most "
+                f"{self._most:.2f}",
+                beyond if np.isfinite(beyond) else None,
+            )
+        return Verdict(found=beyond)
+
+    def _worst(self, image: FloatArray, labels: LabelArray | None) -> tuple[float, str]:
+        """The largest excess over what is known, in deviations, and of what; 0 for none."""
+        worst, where = 0.0, ""
+        for name, values in self._regions(image, labels):
+            known = self._known.get(name)
+            if known is None:
+                continue
+            low, high = np.array(known["low"]), np.array(known["high"])
+            deviation = np.maximum(np.array(known["deviation"]), 1e-6)[:, None]
+            found = _statistics(values)
+            over = np.maximum(low - found, found - high) / deviation
+            over = np.where(np.isnan(over), np.inf, over)
+            channel, which = np.unravel_index(int(over.argmax()), over.shape)
+            if over[channel, which] > worst:
+                worst = float(over[channel, which])
+                channel_name = self._schema.channels[int(channel)]
+                where = f"{STATISTICS[int(which)]} intensity of {name} in {channel_name}"
+        return worst, where
+
+    def _regions(self, image: FloatArray, labels: LabelArray | None) -> list[tuple[str, Numbers]]:
+        """Values (C, N) of each label; of background, or without labels, those in the body."""
+        body = body_of(Case("", "", np.nan_to_num(image), labels))
+        if labels is None:
+            return [(BODY, np.asarray(image[:, body], np.float64))]
+        found = []
+        for name, value in self._schema.labels.items():
+            if value in (OUTSIDE, self._schema.ignore):
+                continue
+            mask = labels == value
+            mask = mask & body if value == 0 else mask
+            if mask.sum() >= self.options.least_voxels:
+                found.append((f"label {name!r}", np.asarray(image[:, mask], np.float64)))
+        return found
+
+
+def _statistics(values: Numbers) -> Numbers:
+    """Lower end, mean and upper end of values (C, N): (C, 3)."""
+    low, high = np.quantile(values, ENDS, axis=1)
+    return np.stack([low, values.mean(axis=1), high], axis=1)

@@ -1,0 +1,142 @@
+"""Looking at what a generator draws: walks from latent to latent, and the real cases it is near to.
+
+Sheets with real cases stay in the run folder, below ``samples/``: they are pictures of patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.core.schema import Case, Sample
+from gansynth.metrics.nearest import Nearest, find_nearest
+from gansynth.report.mosaic import write_mosaic
+from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.drawer import SampleDrawer
+
+if TYPE_CHECKING:
+    from gansynth.core.generator import Generator
+    from gansynth.fitting.setup import Job
+    from gansynth.sampling.run import Run
+
+STEPS, ROWS = 8, 4
+"""Samples on a walk, and walks on a sheet, at the end of a fit."""
+SHOWN, ACROSS = 16, 4
+"""Samples on a sheet beside their nearest real case, and in a line of it."""
+
+
+def final_sheets(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
+    """Write the sheets that end a fit; those a generator has nothing to show on are left out.
+
+    Returns:
+        For the fit's report: ``interpolation`` and ``nearest``.
+    """
+    shown: dict[str, Any] = {}
+    from_noise = job.generator.labelling != "asked"
+    if not from_noise and not walks(job.generator):
+        return shown
+    drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed)
+    folder = run.folder / "samples"
+    if walks(job.generator):
+        shown["interpolation"] = write_interpolation(drawer, folder, ROWS, STEPS)
+    if from_noise:
+        samples = drawer.draw_raw(0, SHOWN)
+        shown["nearest"] = write_nearest(drawer, samples, folder, reporter, load=job.cache)
+    return shown
+
+
+def walks(generator: Generator) -> bool:
+    """Whether a generator says that it has a latent space to walk through."""
+    from gansynth.core.generator import Generator
+
+    return type(generator).interpolate is not Generator.interpolate
+
+
+def write_interpolation(
+    drawer: SampleDrawer, folder: Path, rows: int, steps: int
+) -> dict[str, Any]:
+    """Write ``interpolation.png``: each row leads from one sample's latent to the next one's.
+
+    Row ``i`` begins with sample ``2 i`` of the drawer's seed and ends at the latent of the one
+    after it, drawn under the same condition.
+
+    Returns:
+        A JSON-able report: the sheet; for each row how far each step goes (root mean square over
+        voxels and channels, in deviations of the sheet's intensities), and how even they are: mean
+        over largest, 1 if all are equal; None if nothing changes.
+
+    Raises:
+        UsageFault: the generator has no latent space.
+    """
+    found = [drawer.interpolate(2 * row, steps) for row in range(rows)]
+    stacked = np.stack([[sample.image for sample in walk] for walk in found])
+    deviation = stacked.std(axis=(0, 1, *range(3, stacked.ndim)), keepdims=True)
+    apart = np.diff(stacked / np.maximum(deviation, 1e-6), axis=1)
+    lengths = np.sqrt((apart**2).mean(axis=tuple(range(2, apart.ndim)))).tolist()
+    evenness = [sum(row) / len(row) / max(row) if max(row) else None for row in lengths]
+    captions = [
+        f"sample {2 * row} to {2 * row + 1}: "
+        + ("nothing changes" if even is None else f"evenness {even:.2f}")
+        for row, even in enumerate(evenness)
+    ]
+    cells = list(zip(captions, found, strict=True))
+    path = write_mosaic(folder / "interpolation.png", cells, drawer.run.generator.schema)
+    return {
+        "sheet": str(path),
+        "evenness": [None if even is None else round(even, 4) for even in evenness],
+        "steps": [[round(length, 4) for length in row] for row in lengths],
+    }
+
+
+def write_nearest(
+    drawer: SampleDrawer,
+    samples: Sequence[Sample],
+    folder: Path,
+    reporter: Reporter,
+    *,
+    load: Callable[[str], Case] | None = None,
+) -> dict[str, Any]:
+    """Write ``nearest.png`` and ``nearest.json``: samples beside their nearest training case.
+
+    Both show, or name, patients: the folder ought to be the run's own.
+
+    Args:
+        drawer: what drew the samples.
+        samples: in the generator's own space; the first of them are on the sheet.
+        folder: where to write.
+        reporter: shows progress, and says if the samples look like copies.
+        load: reads a case; the source itself if None.
+
+    Returns:
+        A JSON-able report: the files, the usual distance, the median ratio.
+    """
+    read, space = load or drawer.source.load, drawer.run.space
+    nearest = find_nearest(samples, drawer.source, space, load=read, reporter=reporter)
+    real = [space.to_generator(read(n.case), n.placement) for n in nearest.near[:SHOWN]]
+    pairs = zip(samples, real, strict=False)
+    cells = [(caption, pair) for caption, pair in zip(_captions(nearest), pairs, strict=True)]
+    sheet = write_mosaic(folder / "nearest.png", cells, drawer.run.generator.schema, across=ACROSS)
+    document = nearest.to_json()
+    for entry, sample in zip(document["samples"], samples, strict=True):
+        entry["index"], entry["seed"] = sample.provenance["index"], sample.provenance["seed"]
+    write_json_atomic(folder / "nearest.json", document)
+    if nearest.hint:
+        reporter.warn(f"{sheet}: {nearest.hint}")
+    return {
+        "sheet": str(sheet),
+        "table": str(folder / "nearest.json"),
+        **{key: document[key] for key in ("compared", "usual_distance", "median_ratio")},
+    }
+
+
+def _captions(nearest: Nearest) -> list[str]:
+    """What stands above a sample and its nearest case."""
+    return [
+        "synthetic | nearest real, "
+        + (f"distance {n.distance:.2f}" if n.ratio is None else f"ratio {n.ratio:.2f}")
+        for n in nearest.near[:SHOWN]
+    ]

@@ -1,0 +1,306 @@
+"""Samples as PNG files with a manifest: for those who look at them, and for other software.
+
+A folder that ``pictures:FOLDER`` reads back: ``images/`` (of several channels: a folder for each),
+``masks/`` with label numbers, ``labels/`` with boxes as YOLO's lines and ``classes.txt`` with their
+names, ``overlays/`` if asked for, ``manifest.csv`` and ``manifest.json``; where one file has all
+channels, ``dataset.json`` and, with boxes, ``data.yaml``: ``pictures:`` and ``yolo:`` read that.
+Nothing in it names a patient, a case or a path: it may be handed on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from gansynth import __version__
+from gansynth.bank.replay import noted, settings_of
+from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.data.box_files import yolo_lines
+from gansynth.report.png import outlined, png_bytes, scaled
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import disk_errors, whole_folder
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.admission import reason_of
+from gansynth.sampling.dataset_writer import write_names
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.identifiers import names_in
+from gansynth.sampling.png_manifest import Manifest
+from gansynth.sampling.sharing import check_new, forget_times
+
+COLOUR = ("red", "green", "blue")
+AT_ONCE = 16
+"""Samples drawn at once."""
+LARGE = 512
+"""Pixels along the longest edge of a picture with outlines, about."""
+FOLDS = 5
+"""Of the pictures with boxes one in so many is for validation."""
+TOLD = 3
+"""Kinds of flaws that are told, the most common ones."""
+LOOKED_AT = 64
+"""Training cases whose percentiles make the window."""
+
+
+@dataclass(frozen=True)
+class PngOptions:
+    """How samples become pictures.
+
+    Attributes:
+        bits: 8 or 16 a pixel.
+        window: ``LOW:HIGH`` in the source's units, or percentiles of its training cases
+            (``1%:99%``); one for all channels, or one for each, separated by commas. What becomes
+            black and white is the same in all pictures of a run.
+        overlay: also write images with the outlines of labels, or of boxes without them.
+        keep_flawed: write samples too that the generator itself finds a flaw in.
+    """
+
+    bits: Literal[8, 16] = 8
+    window: str = "0.5%:99.5%"
+    overlay: bool = False
+    keep_flawed: bool = False
+
+
+def export_pictures(
+    drawer: SampleDrawer,
+    n: int,
+    out: Path,
+    options: PngOptions,
+    reporter: Reporter,
+    drawn: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None,
+) -> dict[str, Any]:
+    """Draw samples and write them as PNG files with a manifest: all of the folder, or none.
+
+    Args:
+        drawer: draws 2D samples.
+        n: how many are drawn; flawed ones of them are left out, and counted.
+        out: the folder; there must be none, or an empty one.
+        options: how.
+        reporter: shows progress.
+        drawn: handed the provenance of all that were written, by name, before the folder is there.
+
+    Returns:
+        A JSON-able report: folder, samples written and left out, window, seconds a sample.
+
+    Raises:
+        UsageFault: samples are volumes, the folder holds something, or a window that is none.
+        EnvironmentFault: the disk refuses.
+    """
+    import time
+
+    check_export(drawer, out)
+    windows = find_windows(options.window, drawer.source, drawer.run.space)
+    began, batch = time.perf_counter(), min(AT_ONCE, n)
+    settings = settings_of(drawer, batch, "float32")
+    with whole_folder(out) as temporary:
+        writer = _Writer(temporary, drawer, windows, options)
+        with reporter.task(n, "sample") as bar, disk_errors(out):
+            for first in range(0, n, batch):
+                for sample in drawer.draw(first, batch)[: n - first]:
+                    writer.add(noted(sample, settings))
+                    bar.advance(1)
+            writer.finish()
+            if drawn is not None:
+                drawn(writer.told)
+            forget_times(temporary)
+    flaws = writer.manifest.flaws
+    if flaws:
+        said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
+        kept = "kept" if options.keep_flawed else "left out; --keep-flawed keeps them"
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples are flawed, {kept}: {said}")
+    return {
+        "folder": str(out),
+        "samples": len(writer.manifest.rows),
+        "flawed": flaws.total(),
+        "window": {name: list(w) for name, w in writer.manifest.windows.items()},
+        "clipped": writer.manifest.clipped,
+        "seconds_per_sample": (time.perf_counter() - began) / max(n, 1),
+    }
+
+
+def check_export(drawer: SampleDrawer, out: Path) -> None:
+    """Refuse what cannot be exported, before anything is drawn.
+
+    Raises:
+        UsageFault: samples are volumes, or the folder holds something.
+    """
+    generator = drawer.run.generator
+    if generator.schema.ndim != 2:
+        size = " x ".join(map(str, generator.size)) or "volumes"
+        raise UsageFault(
+            f"--format png: samples of {drawer.run.folder} are volumes ({size}), expected slices; "
+            "leave --format out (NIfTI), or fit on slices: --data slices:KIND:WHERE"
+        )
+    check_new(out)
+
+
+def find_windows(text: str, source: CaseSource, space: Space) -> tuple[tuple[float, float], ...]:
+    """Intensities that become black and white, for each channel.
+
+    Percentiles are those of training cases (at most 64 of them, always the same ones), so that all
+    exports of a run, and its real cases, can be shown alike.
+
+    Raises:
+        UsageFault: text that is no window, or another number of them than of channels.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from gansynth.data.planes import Window, Windows
+
+    try:
+        found: Sequence[Window] = TypeAdapter(Windows).validate_python(text)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageFault(f"--window {text}: {said}") from None
+    channels = len(source.schema.channels)
+    if len(found) not in (1, channels):
+        raise UsageFault(
+            f"--window {text}: {len(found)} for {channels} channel(s), expected one for all, or "
+            "one for each, separated by commas"
+        )
+    windows = tuple(found) * (channels if len(found) == 1 else 1)
+    seen = _intensities(source) if any(w.percent for w in windows) else [None] * channels
+    return tuple(w.bounds(values) for w, values in zip(windows, seen, strict=True))
+
+
+def _intensities(source: CaseSource) -> list[FloatArray]:
+    """Some intensities of each channel of some training cases."""
+    rng = np.random.default_rng(0)
+    ids = source.train_ids
+    chosen = sorted(rng.choice(len(ids), min(LOOKED_AT, len(ids)), replace=False).tolist())
+    parts = []
+    for number in chosen:
+        image = source.load(ids[number]).image
+        flat = image.reshape(len(image), -1)
+        parts.append(flat[:, :: max(1, flat.shape[1] // 10**5)])
+    return list(np.concatenate(parts, axis=1))
+
+
+class _Writer:
+    """Writes the files of samples into a folder that nobody sees yet."""
+
+    def __init__(
+        self,
+        folder: Path,
+        drawer: SampleDrawer,
+        windows: Sequence[tuple[float, float]],
+        options: PngOptions,
+    ) -> None:
+        self.folder, self.options = folder, options
+        self.told: dict[str, Mapping[str, Any]] = {}
+        # Of the samples' own axes, with the labels a composite run's samples have.
+        self.schema: Schema = drawer.run.space.generator_schema(drawer.source.schema)
+        named = dict(zip(self.schema.channels, windows, strict=True))
+        # Three colours fit into one file, but Pillow knows none of 16 bits.
+        self.names = names_in(drawer.lineage, drawer.source.schema)
+        self.colour = self.schema.channels == COLOUR and options.bits == 8
+        self.manifest = Manifest(
+            {
+                "run": drawer.run.run_id,
+                "generator": drawer.run.generator.name,
+                "gansynth": __version__,
+            },
+            self.schema,
+            named,
+            options.bits,
+            one_file=self.colour or len(named) == 1,
+        )
+
+    def add(self, sample: Sample) -> None:
+        """Write a sample's files, unless it is flawed."""
+        told = dict(sample.provenance)
+        flaw = self.names.blanked(str(sample.provenance.get("flaw", "")))
+        if flaw:
+            sample = replace(sample, provenance={**sample.provenance, "flaw": flaw})
+            self.manifest.flaws[reason_of(flaw)] += 1
+            if not self.options.keep_flawed:
+                return
+        sample = flat(sample)
+        name = f"sample-{sample.provenance['index']:04d}"
+        windows = list(self.manifest.windows.values())
+        pixels, beyond = scaled(sample.image, windows, self.options.bits)
+        self.manifest.pixels[0] += pixels.size
+        self.manifest.pixels[1] += beyond
+        shown = [np.moveaxis(pixels, 0, -1)] if self.colour else list(pixels)
+        files = {
+            "images": [
+                self._save(f"{folder}/{name}.png", picture)
+                for folder, picture in zip(self.manifest.folders, shown, strict=True)
+            ]
+        }
+        labels = sample.labels
+        if labels is not None:
+            dtype = np.uint8 if labels.max() < 256 else np.uint16
+            files["mask"] = [self._save(f"masks/{name}.png", np.maximum(labels, 0).astype(dtype))]
+        if sample.boxes is not None and self.schema.box_classes:
+            files["labels"] = self._save_boxes(name, sample.boxes, sample.image.shape[1:])
+        boxes = sample.boxes if labels is None else None
+        if self.options.overlay and (labels is not None or boxes is not None):
+            grey = scaled(sample.image, windows, 8)[0][0]
+            values = self.schema.foreground
+            picture = outlined(grey, labels, values, edge=LARGE, boxes=boxes)
+            files["overlay"] = [self._save(f"overlays/{name}.png", picture)]
+        self.manifest.add(name, sample, files)
+        self.told[name] = told
+
+    def finish(self) -> None:
+        """Write what there is one of."""
+        rows = self.manifest.rows
+        if any("labels" in row for row in rows):
+            names = "".join(f"{name}\n" for name in self.schema.box_classes)
+            (self.folder / "classes.txt").write_text(names, encoding="utf-8")
+            if self.manifest.one_file:
+                self._write_data_yaml([f"./{row['images'][0]['file']}" for row in rows])
+        if self.manifest.one_file:
+            masked = any("mask" in row for row in rows)
+            made = {"normalised": True, "spacing": list(self.schema.spacing)}
+            write_names(self.folder, self.schema, masked, len(rows), ".png", made)
+        self.manifest.write(self.folder)
+
+    def _write_data_yaml(self, images: list[str]) -> None:
+        """What ``yolo:`` and detectors read; every fifth picture, the last at least, is ``val``."""
+        val = images[FOLDS - 1 :: FOLDS] or images[-1:]
+        for split, listed in (("train", [i for i in images if i not in val]), ("val", val)):
+            (self.folder / f"{split}.txt").write_text("".join(f"{i}\n" for i in listed), "utf-8")
+        document = {
+            "train": "train.txt",
+            "val": "val.txt",
+            "names": dict(enumerate(self.schema.box_classes)),
+            "channels": 3 if self.colour else 1,
+        }
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        (self.folder / "data.yaml").write_text(text, "utf-8")
+
+    def _save_boxes(self, name: str, boxes: Boxes, size: tuple[int, ...]) -> list[tuple[str, str]]:
+        """Write boxes as a detector expects them beside ``images``: a file for each image."""
+        data = yolo_lines(boxes, size).encode()
+        folders = [folder.replace("images", "labels", 1) for folder in self.manifest.folders]
+        return [self._save_bytes(f"{folder}/{name}.txt", data) for folder in folders]
+
+    def _save(self, name: str, pixels: npt.NDArray[Any]) -> tuple[str, str]:
+        """Write a picture; its name and SHA-256."""
+        return self._save_bytes(name, png_bytes(pixels, synthetic=True))
+
+    def _save_bytes(self, name: str, data: bytes) -> tuple[str, str]:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return name, hashlib.sha256(data).hexdigest()
+
+
+def flat(sample: Sample) -> Sample:
+    """A sample in its own plane, where the host takes it for a volume of one slice."""
+    if sample.image.ndim == 3:
+        return sample
+    boxes = sample.boxes
+    if boxes is not None:
+        boxes = Boxes(boxes.coords[:, [1, 2, 4, 5]], boxes.labels)
+    labels = None if sample.labels is None else sample.labels[0]
+    return Sample(sample.image[:, 0], labels, boxes, sample.provenance)

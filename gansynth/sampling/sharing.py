@@ -1,0 +1,174 @@
+"""What is handed on: files of one date, samples without their cases, no image of a patient.
+
+Which case a sample came from is written into the run's folder instead, and stays there. What this
+cannot do is in docs/sharing.md.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth import __version__
+from gansynth.data.synthetic import marked
+from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.dataset_writer import write_provenance
+from gansynth.sampling.identifiers import names_in
+
+if TYPE_CHECKING:
+    from gansynth.core.schema import Sample
+    from gansynth.runtime.progress import Reporter
+    from gansynth.sampling.drawer import SampleDrawer
+
+TIME = 315_532_800
+"""1980-01-01, in seconds since 1970: the date of files that are to tell none."""
+LEAVE_OUT = "leave --for-sharing out, and keep them"
+REAL = frozenset({"lesion", "background", "image"})
+"""A generator that heeds one of these keeps parts of real images (``Generator.heeds``)."""
+
+
+def check_new(out: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UsageFault: it does, or is a file.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageFault(
+            f"-o {out}: exists already, expected a new folder: an export is never added to; choose "
+            "another, or remove it"
+        )
+
+
+def forget_times(folder: Path) -> None:
+    """Give a folder, and all that is in it, the same date: 1980-01-01.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (TIME, TIME))
+
+
+def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
+    """A gzipped NIfTI file in mm, marked as synthetic: for the same voxels the same bytes, always.
+
+    Args:
+        volume: (x, y, z).
+        affine: (4, 4), voxel to mm.
+    """
+    import nibabel as nib
+
+    image = nib.Nifti1Image(np.ascontiguousarray(volume), affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(marked(image).to_bytes(), 6, mtime=0)
+
+
+class Sharing:
+    """Samples of a run that are to be handed on: what is told of them, and what is kept here.
+
+    Args:
+        drawer: draws them.
+        out: the folder; there must be none, or an empty one.
+        reporter: told of label maps that are training cases' own.
+
+    Raises:
+        UsageFault: the folder holds something, or samples would hold parts of real images.
+
+    Attributes:
+        record: where it is kept which cases the samples came from: in the run's own folder.
+    """
+
+    def __init__(self, drawer: SampleDrawer, out: Path, reporter: Reporter) -> None:
+        check_new(out)
+        refuse_real_images(drawer.run.folder, drawer.run.manifest, "--for-sharing", LEAVE_OUT)
+        self.out, self.drawer, self.reporter = out, drawer, reporter
+        self.names = names_in(drawer.lineage, drawer.source.schema)
+        self.record = record_of(drawer.run.folder, out)
+
+    def told(self, sample: Sample) -> dict[str, Any]:
+        """What is handed on of a sample's provenance: no case, no place, no edit's parameters."""
+        run, told = self.drawer.run, sample.provenance
+        document = {
+            "sample": told["index"],
+            "seed": told["seed"],
+            "run": run.run_id,
+            "generator": run.generator.name,
+            "gansynth": __version__,
+            "edits": [step["edit"] for step in told.get("edits", ())],
+        }
+        if told.get("class"):
+            document["class"] = told["class"]
+        if told.get("flaw"):
+            document["flaw"] = self.names.blanked(told["flaw"])
+        return document
+
+    def keep(self, origins: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write which cases samples came from.
+
+        Args:
+            origins: name of a sample -> its whole provenance.
+
+        Raises:
+            EnvironmentFault: the disk refuses.
+        """
+        write_provenance(self.record, origins, self.drawer.lineage, self.out)
+        asked = "labels" in self.drawer.run.generator.heeds
+        same = sum(map(unedited, origins.values())) if asked else 0
+        if same:
+            self.reporter.warn(
+                f"{self.out}: {same} of {len(origins)} label maps are training cases' own, not "
+                "edited: they show a patient's anatomy. Draw with --edit, see docs/sharing.md"
+            )
+
+
+def unedited(provenance: Mapping[str, Any]) -> bool:
+    """Whether the label map that was asked for is a training case's as it is."""
+    return all(step["edit"] == "identity" for step in provenance.get("edits", ()))
+
+
+def record_of(run: Path, out: Path) -> Path:
+    """Where it is kept which cases the samples in a folder came from: in the run's own folder."""
+    apart = hashlib.sha256(os.path.abspath(out).encode()).hexdigest()[:8]
+    return run / "exports" / f"{out.name}_{apart}.json"
+
+
+def refuse_real_images(run: Path, manifest: Mapping[str, Any], asked: str, otherwise: str) -> None:
+    """Refuse to hand on samples with parts of real images in them.
+
+    In a chain, what one part is given another part has drawn.
+
+    Args:
+        run: folder of the generator that draws them.
+        manifest: its.
+        asked: the option that asks for samples to be handed on.
+        otherwise: what the user may do instead.
+
+    Raises:
+        UsageFault: with the way out.
+    """
+    from gansynth.sampling.run import read_manifest
+
+    given = () if "parts" in manifest else manifest["options"].get("given", ())
+    if given:
+        raise UsageFault(
+            f"{asked}: the generator {run} is given the channels {', '.join(given)} of real cases, "
+            "so its samples hold real images; expected one that draws all channels. Fit one "
+            f"without 'given', or {otherwise}"
+        )
+    manifests = [manifest]
+    manifests += [read_manifest(run / "parts" / part["name"]) for part in manifest.get("parts", ())]
+    heeds = frozenset[str]().union(*(one.get("heeds", ()) for one in manifests)) & REAL
+    if heeds:
+        does = "moves real cases" if heeds == {"image"} else "puts lesions into real cases"
+        raise UsageFault(
+            f"{asked}: the generator {run} {does}, so its samples hold real images; expected one "
+            f"that draws whole images. {otherwise[0].upper()}{otherwise[1:]}"
+        )

@@ -1,0 +1,210 @@
+"""What a run folder holds, where it lies, and what is wrong with it: ``gansynth show``.
+
+Nothing here needs torch, and nothing stops at what is damaged: it becomes a line of ``wrong``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gansynth.runtime.errors import DataFault, GansynthError
+from gansynth.runtime.files import path_inside, read_json, sha256_file
+from gansynth.sampling.run import MANIFEST, check_weights, read_manifest
+
+STATE = "state.json"
+PARTS = "parts"
+_NOT_SAID: Mapping[str, Any] = {"precision": None, "device": None}
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """Everything about a run, as JSON.
+
+    Args:
+        folder: a run, finished or not, damaged or not, or a composite one.
+
+    Returns:
+        ``run``, ``state`` (complete, unfinished, damaged), ``steps``, ``lineage``, ``files`` (where
+        everything is), ``checkpoints``, ``losses`` (their last values), ``parts``, ``wrong`` (a
+        line for each thing that is), and what the manifest says of generator, options, versions.
+
+    Raises:
+        UsageFault: there is no trace of a run in this folder.
+    """
+    wrong: list[str] = []
+    manifest = _manifest(folder, wrong)
+    fit = _mapping(_mapping(manifest.get("config")).get("fit"))
+    checkpoints = [_checkpoint(path, wrong) for path in sorted(folder.glob("checkpoints/step-*"))]
+    parts = [_part(folder, part, wrong) for part in _list(manifest.get(PARTS))]
+    complete = all(p["complete"] for p in parts) if parts else bool(manifest.get("complete"))
+    if complete or (manifest.get("weights") is not None and not parts):
+        _note(wrong, lambda: check_weights(folder, manifest))
+    losses = _last_values(folder / "metrics.csv", wrong)
+    newest = next((c for c in reversed(checkpoints) if c["precision"]), _NOT_SAID)
+    return {
+        "run": str(folder),
+        "run_id": manifest.get("run_id"),
+        "state": "damaged" if wrong else "complete" if complete else "unfinished",
+        "wrong": wrong,
+        "running": _holder(folder),
+        "generator": manifest.get("generator"),
+        "created": manifest.get("created"),
+        "steps": {"done": manifest.get("steps"), "asked": fit.get("steps")},
+        "images": losses.pop("images", None),
+        "precision": newest["precision"] or fit.get("precision"),
+        "device": newest["device"],
+        "edits": manifest.get("edits"),
+        "lineage": _lineage(_mapping(manifest.get("lineage"))),
+        "losses": {k: v for k, v in losses.items() if k not in ("step", "seconds")},
+        "files": _files(folder, manifest),
+        "checkpoints": checkpoints,
+        "parts": parts,
+        "options": manifest.get("options"),
+        "versions": manifest.get("versions"),
+    }
+
+
+def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
+    """The manifest as far as it can be read."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        if not any(folder.glob("checkpoints/step-*")) and not (folder / "config.yaml").is_file():
+            read_manifest(folder)  # says that this is no run, and what would be one
+        wrong.append(f"{path}: missing, so nobody knows which cases the run has seen")
+        return {}
+    try:
+        return read_manifest(folder)
+    except GansynthError as error:
+        wrong.append(str(error))
+    try:
+        return _mapping(json.loads(path.read_text("utf-8")))
+    except ValueError:
+        return {}
+
+
+def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
+    """One checkpoint: step, size, and whether it is whole."""
+    found: dict[str, Any] = {"path": str(folder), "bytes": _size(folder), "step": None}
+    before = len(wrong)
+    state = _note(wrong, lambda: read_json(folder / STATE, way_out="an older one is used")) or {}
+    for name, sha256 in _mapping(state.get("sha256")).items():
+        if not (folder / name).is_file():
+            wrong.append(f"{folder / name}: missing; a whole checkpoint is used instead")
+        elif sha256_file(folder / name) != sha256:
+            wrong.append(f"{folder / name}: damaged, its SHA-256 is not {str(sha256)[:12]}...")
+    step = state.get("step", folder.name.partition("-")[2].lstrip("0"))
+    found["step"] = int(step) if str(step).isdecimal() else None
+    precision, rounded = state.get("precision"), state.get("tf32", "none")
+    if rounded != "none":
+        precision = f"{precision} (TF32 in {rounded})"
+    how = {"precision": precision, "device": state.get("device")}
+    return {**found, **how, "whole": len(wrong) == before}
+
+
+def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
+    """One part of a composite run: its own folder, seen from outside."""
+    doc = _mapping(part)
+    name = str(doc.get("name", part))
+    where = str(doc.get("folder") or f"{PARTS}/{name}")
+    found: dict[str, Any] = {"name": name, "path": None, "complete": False}
+    path = _note(wrong, lambda: path_inside(folder, where, what=f"{folder / MANIFEST}: {PARTS!r}"))
+    absent = {**found, "state": "missing", "generator": None, "steps": None, "run_id": None}
+    if path is None:
+        return absent
+    found["path"] = absent["path"] = str(folder / where)
+    try:
+        inner = describe_run(folder / where)
+    except DataFault:
+        # Those that are not begun yet have no folder; one that was fitted must have.
+        if doc.get("manifest_sha256") is not None:
+            wrong.append(f"{folder / where}: no run here, expected part {name!r}")
+        return absent
+    wrong += inner["wrong"]
+    return {
+        **found,
+        "complete": inner["state"] == "complete",
+        **{key: inner[key] for key in ("state", "generator", "steps", "run_id")},
+    }
+
+
+def _lineage(doc: Mapping[str, Any]) -> dict[str, Any]:
+    """Whom the generator has seen, counted."""
+    cases = [_mapping(case) for case in _list(doc.get("cases"))]
+    return {
+        "dataset": doc.get("dataset"),
+        "fold": doc.get("fold"),
+        "cases": len(cases),
+        "subjects": len({case.get("subject") for case in cases}),
+        "ancestors": [_lineage(_mapping(ancestor)) for ancestor in _list(doc.get("ancestors"))],
+    }
+
+
+def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
+    """The last finite value of each column of ``metrics.csv``."""
+    if not metrics.is_file():
+        return {}
+    last: dict[str, float] = {}
+    try:
+        with metrics.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                values = {k: float(v) for k, v in row.items() if k and isinstance(v, str)}
+                last.update({k: v for k, v in values.items() if math.isfinite(v)})
+    except (ValueError, csv.Error) as error:
+        wrong.append(f"{metrics}: cannot be read to its end: {error}")
+    return last
+
+
+def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Where everything is; None for what is not there."""
+
+    def there(path: Path) -> str | None:
+        return str(path) if path.exists() else None
+
+    weights = _mapping(manifest.get("weights")).get("path")
+    return {
+        "config": there(folder / "config.yaml"),
+        "manifest": there(folder / MANIFEST),
+        "weights": there(folder / str(weights)) if weights else None,
+        "metrics": there(folder / "metrics.csv"),
+        "curves": there(folder / "samples" / "curves.png"),
+        "sheets": [str(path) for path in sorted(folder.glob("samples/step-*.png"))],
+        "samples": [str(path) for path in sorted(folder.glob("samples/seed-*"))],
+        "evaluation": there(folder / "evaluation" / "report.html"),
+        "turing": [str(path) for path in sorted(folder.glob("turing/*")) if path.is_dir()],
+        "logs": [str(path) for path in sorted(folder.glob("logs/*")) if path.is_dir()],
+        "bytes": _size(folder),
+    }
+
+
+def _holder(folder: Path) -> str | None:
+    """Who is fitting it, as the lock's owner wrote it; left behind where one was killed."""
+    holder = folder / ".holder"
+    return holder.read_text("utf-8", "replace")[:200] if holder.is_file() else None
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder, links not followed."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _note(wrong: list[str], do: Callable[[], Any]) -> Any:
+    """Do something; what is wrong becomes a line, and None is returned."""
+    try:
+        return do()
+    except GansynthError as error:
+        wrong.append(str(error))
+    except (KeyError, TypeError, AttributeError) as error:
+        wrong.append(f"{MANIFEST}: damaged: {type(error).__name__}: {error}")
+    return None
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []

@@ -1,0 +1,276 @@
+"""Samples of held-out label maps, and what must hold of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gansynth.core.schema import OUTSIDE, Condition, LabelArray, Sample
+from gansynth.testing.report import Broken, Skip
+from gansynth.testing.toy import contrasts, label_share
+
+if TYPE_CHECKING:
+    from gansynth.testing.generators import _Bench
+
+SAME = 1e-4
+"""Two samples are the same if they differ by less than this share of the real images' deviation."""
+VISIBLE = 1e-3
+"""Two samples differ if they differ by more than this share of it (root mean square)."""
+FAITHFUL = 0.5
+"""Least share of variance between labels in samples, as a part of the real images' own."""
+CONTRAST = 0.5
+"""Least correlation of the labels' mean intensities in samples with the real ones."""
+DRAWN = 4
+"""Samples drawn of held-out label maps."""
+
+
+class Draws:
+    """Samples of held-out label maps, and one method for each thing that must hold of them."""
+
+    def __init__(self, bench: _Bench) -> None:
+        self.bench = bench
+        self.generator, self.schema = bench.generator, bench.schema
+        self.cases = bench.held_out[:DRAWN]
+        self.seeds = [101 + i for i in range(len(self.cases))]
+        self.asked = [copied(case.labels) for case in self.cases]
+        self.real = [case.image for case in bench.train_cases]
+        self.deviation = float(np.mean([image.std() for image in self.real]))
+        self.samples: list[Sample] = []
+        self.given: list[Condition] = []
+        self.touched: list[str] = []
+        self.tampered = False
+
+    def conditions(self) -> list[Condition]:
+        """Fresh ones for each call, whatever the last call did to its own."""
+        pairs = zip(self.cases, self.seeds, strict=True)
+        return [self.bench.condition(case, seed) for case, seed in pairs]
+
+    def draw(self) -> None:
+        conditions = self.given = self.conditions()
+        with seeded_oddly():
+            before = random_states()
+            self.samples = list(self.generator.sample(conditions, self.seeds))
+            after = random_states()
+        self.touched = [name for name in before if before[name] != after[name]]
+        self.tampered = any(
+            not np.array_equal(copied(c.labels), asked)
+            for c, asked in zip(conditions, self.asked, strict=True)
+        )
+        if len(self.samples) != len(conditions):
+            raise Broken(f"{len(self.samples)} samples of {len(conditions)} conditions")
+
+    def shape(self) -> None:
+        wanted = (len(self.schema.channels), *self.bench.space.size)
+        for sample in self.samples:
+            if sample.image.shape != wanted or sample.image.dtype != np.float32:
+                raise Broken(
+                    f"image is {sample.image.dtype} {sample.image.shape}, expected float32 {wanted}"
+                )
+
+    def finite(self) -> None:
+        bad = sum(int((~np.isfinite(sample.image)).sum()) for sample in self.samples)
+        if bad:
+            raise Broken(f"{bad} NaN or infinite voxel(s), expected finite values")
+
+    def not_constant(self) -> None:
+        for channel, name in enumerate(self.schema.channels):
+            least = min(float(sample.image[channel].std()) for sample in self.samples)
+            if least <= VISIBLE * self.deviation:
+                raise Broken(f"channel {name!r} has deviation {least:.3g}, expected an image")
+
+    def labels_kept(self) -> None:
+        self._needs_labels("asked")
+        self._known_labels()
+        for sample, asked in zip(self.samples, self.asked, strict=True):
+            if not np.array_equal(copied(sample.labels), asked):
+                raise Broken("labels differ from the condition's (int16, -1 included)")
+
+    def labels_drawn(self) -> None:
+        """As ``labelling`` says: a map of its own for each image, or none at all."""
+        labelling = self.generator.labelling
+        found = sum(sample.labels is not None for sample in self.samples)
+        wanted = len(self.samples) if labelling == "drawn" else 0
+        if found != wanted:
+            raise Broken(
+                f"{found} of {len(self.samples)} samples have labels, expected {wanted} of a "
+                f"generator whose labelling is {labelling!r}"
+            )
+        self._known_labels()
+
+    def outside(self) -> None:
+        self._needs_labels()
+        fill = np.array(self.schema.outside_fill, np.float32)[:, None]
+        for sample, labels in zip(self.samples, self.labels(), strict=True):
+            apart = np.abs(sample.image[:, labels == OUTSIDE] - fill)
+            if apart.max(initial=0) > SAME * self.deviation:
+                raise Broken(
+                    f"images differ by {apart.max():.3g} from schema.outside_fill where labels are "
+                    f"{OUTSIDE}, expected that constant"
+                )
+
+    def repeatable(self) -> None:
+        again = self.generator.sample(self.conditions(), self.seeds)
+        self._same(again, self.samples, "the same call again")
+
+    def batch_independent(self) -> None:
+        alone = [
+            self.generator.sample([c], [s])[0]
+            for c, s in zip(self.conditions(), self.seeds, strict=True)
+        ]
+        self._same(alone, self.samples, "one at a time instead of all at once")
+        turned = self.generator.sample(self.conditions()[::-1], self.seeds[::-1])
+        self._same(turned[::-1], self.samples, "in another order")
+
+    def seeds_matter(self) -> None:
+        condition, seed = self.conditions()[0], self.seeds[0]
+        other = self.generator.sample([replace(condition, latent_seed=seed + 1)], [seed + 1])[0]
+        if "image" in self.generator.heeds and np.array_equal(other.image, self.samples[0].image):
+            raise Skip("all that is random is in the condition")
+        self.differ(other, self.samples[0], "two seeds with the same labels")
+
+    def labels_matter(self) -> None:
+        self._needs_labels("asked")
+        seed = self.seeds[0]
+        other = self.generator.sample([replace(self.conditions()[1], latent_seed=seed)], [seed])[0]
+        self.differ(other, self.samples[0], "two label maps with the same seed")
+
+    def faithful(self) -> None:
+        self._needs_labels()
+        held_out = self.bench.reference[: len(self.samples)]
+        real = label_share([c.image for c in held_out], [copied(c.labels) for c in held_out])
+        drawn = label_share([sample.image for sample in self.samples], self.labels())
+        if not drawn >= FAITHFUL * real:
+            raise Broken(
+                f"labels explain {drawn:.2f} of the samples' variance and {real:.2f} of the real "
+                f"images'; expected at least {FAITHFUL * real:.2f}"
+            )
+
+    def contrast(self) -> None:
+        self._needs_labels()
+        held_out = self.bench.reference[: len(self.samples)]
+        real = contrasts([c.image for c in held_out], [copied(c.labels) for c in held_out])
+        labels = self.labels()
+        shown, wanted = (
+            sorted({int(v) for m in maps for v in np.unique(m)} - {OUTSIDE})
+            for maps in (labels, self.asked)
+        )
+        if shown != wanted:
+            raise Broken(f"samples show the labels {shown} in all, expected {wanted}")
+        drawn = contrasts([sample.image for sample in self.samples], labels)
+        norms = float(np.linalg.norm(real) * np.linalg.norm(drawn))
+        agreement = float(real @ drawn) / norms if norms > 0 else 0.0
+        if not agreement >= CONTRAST:
+            raise Broken(
+                f"the labels' mean intensities correlate {agreement:.2f} with the real ones, "
+                f"expected at least {CONTRAST}"
+            )
+
+    def inputs_untouched(self) -> None:
+        if self.tampered:
+            raise Broken("sample() wrote into a condition's labels")
+
+    def random_state_untouched(self) -> None:
+        if self.touched:
+            raise Broken(f"sample() changed the global random state of {', '.join(self.touched)}")
+
+    def state_reloads(self) -> None:
+        twin = self.bench.new()
+        for name, net in self.generator.nets.items():
+            twin.nets[name].load_state_dict(net.state_dict())
+        twin.load_state(json.loads(json.dumps(self.generator.state())))
+        twin.to(self.generator.device).precision = self.generator.precision
+        again = twin.sample(self.conditions(), self.seeds)
+        self._same(again, self.samples, "a new generator with the same weights and state()")
+
+    def interpolates(self) -> None:
+        """The ends of a walk are the samples of their seeds."""
+        condition, ends = self.conditions()[0], (self.seeds[0], self.seeds[0] + 1)
+        walk = self.generator.interpolate(condition, ends, 3)
+        if len(walk) != 3:
+            raise Broken(f"interpolate() gave {len(walk)} samples of 3")
+        alone = self.generator.sample([condition] * 2, ends)
+        self._same([walk[0], walk[-1]], alone, "the ends of a walk")
+        self.differ(walk[1], walk[0], "the middle and the beginning of a walk")
+
+    def labels(self) -> list[LabelArray]:
+        """Of the samples: their own, of a generator that draws them."""
+        if self.generator.labelling == "asked":
+            return self.asked
+        return [copied(sample.labels) for sample in self.samples]
+
+    def _needs_labels(self, labelling: str = "") -> None:
+        if self.samples[0].labels is None:
+            raise Skip("draws no labels")
+        if labelling and self.generator.labelling != labelling:
+            raise Skip("draws labels of its own")
+
+    def _known_labels(self) -> None:
+        known = set(self.schema.label_values)
+        for labels in (sample.labels for sample in self.samples if sample.labels is not None):
+            unknown = sorted(set(np.unique(labels).tolist()) - known)
+            if unknown:
+                raise Broken(f"label value(s) {unknown} unknown, expected among {sorted(known)}")
+            if labels.dtype != np.int16 or labels.shape != self.bench.space.size:
+                raise Broken(
+                    f"labels are {labels.dtype} {labels.shape}, expected int16 "
+                    f"{self.bench.space.size}"
+                )
+
+    def _same(self, found: Sequence[Sample], wanted: Sequence[Sample], when: str) -> None:
+        apart = max(
+            float(np.abs(a.image - b.image).max()) for a, b in zip(found, wanted, strict=True)
+        )
+        if not apart <= SAME * self.deviation:
+            raise Broken(
+                f"samples differ by {apart:.3g} for {when}, expected at most "
+                f"{SAME * self.deviation:.3g}"
+            )
+
+    def differ(self, one: Sample, other: Sample, what: str) -> None:
+        apart = float(np.sqrt(np.mean((one.image - other.image) ** 2)))
+        if not apart > VISIBLE * self.deviation:
+            raise Broken(
+                f"{what} give images that differ by {apart:.3g} (root mean square), expected more "
+                f"than {VISIBLE * self.deviation:.3g}"
+            )
+
+
+def copied(labels: LabelArray | None) -> LabelArray:
+    assert labels is not None, "toy cases have labels"
+    return labels.copy()
+
+
+@contextmanager
+def seeded_oddly() -> Iterator[None]:
+    """Global generators at seeds that no plugin uses by chance; as before afterwards."""
+    import torch
+
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - put back below
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(8_589_934_583)
+            np.random.seed(2_147_483_629)  # noqa: NPY002
+            random.seed(2_147_483_587)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+def random_states() -> dict[str, bytes]:
+    """Global generators as they are, by name."""
+    import torch
+
+    numpy_state = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one is watched
+    numbers, rest = np.asarray(numpy_state[1]).tolist(), numpy_state[2:]  # type: ignore[index]
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": repr((numbers, rest)).encode(),
+        "random": repr(random.getstate()).encode(),
+    }

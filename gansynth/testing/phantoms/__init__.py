@@ -1,0 +1,55 @@
+"""Phantoms: simulated scans with simulated tumours, for demos and tests without data.
+
+Brain MR: gliomas with label maps, to segment; small metastases with boxes, to detect; healthy
+brains with their tissues. Abdominal CT: livers with lesions.
+
+The brains' anatomy comes from the MNI152 maps that nilearn ships; they are read from the user's own
+nilearn and never copied into this package (Copyright (C) 1993-2009 Louis Collins, McConnell Brain
+Imaging Centre, MNI, McGill University). Nothing made here is, or resembles, a particular patient.
+"""
+
+from gansynth.testing.phantoms._atlas import Atlas, load_atlas
+from gansynth.testing.phantoms._deepmedic import write_deepmedic
+from gansynth.testing.phantoms._folders import (
+    BRATS_LABELS,
+    write_gliomas,
+    write_livers,
+    write_tissues,
+)
+from gansynth.testing.phantoms._livers import LIVER_LABELS, LiverOptions, LiverPhantom, make_liver
+from gansynth.testing.phantoms._metastases import (
+    MetastasisOptions,
+    MetastasisPhantom,
+    make_metastases,
+)
+from gansynth.testing.phantoms._nnunet import write_nnunet_raw
+from gansynth.testing.phantoms._options import CHANNELS, LABELS, PhantomOptions
+from gansynth.testing.phantoms._phantom import Phantom, make_phantom
+from gansynth.testing.phantoms._tissues import TISSUES, make_tissues
+from gansynth.testing.phantoms._yolo import write_yolo
+
+__all__ = [
+    "BRATS_LABELS",
+    "CHANNELS",
+    "LABELS",
+    "LIVER_LABELS",
+    "TISSUES",
+    "Atlas",
+    "LiverOptions",
+    "LiverPhantom",
+    "MetastasisOptions",
+    "MetastasisPhantom",
+    "Phantom",
+    "PhantomOptions",
+    "load_atlas",
+    "make_liver",
+    "make_metastases",
+    "make_phantom",
+    "make_tissues",
+    "write_deepmedic",
+    "write_gliomas",
+    "write_livers",
+    "write_nnunet_raw",
+    "write_tissues",
+    "write_yolo",
+]

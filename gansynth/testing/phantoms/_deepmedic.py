@@ -1,0 +1,148 @@
+"""Phantoms as a data set of DeepMedic's: volumes, list files, and both configurations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import disk_errors, whole_folder
+from gansynth.testing.phantoms._nnunet import DESCRIPTION, LICENCE, nifti_bytes
+from gansynth.testing.phantoms._options import LABELS, PhantomOptions
+from gansynth.testing.phantoms._phantom import Phantom, make_phantom
+
+HELD_OUT = 0.25
+"""Share of the subjects that are validated on."""
+TRAIN: Mapping[str, Any] = {
+    "sessionName": "phantoms",
+    "folderForOutput": "./output",
+    "numberOfEpochs": 4,
+    "numberOfSubepochs": 2,
+    "numOfCasesLoadedPerSubepoch": 12,
+    "numberTrainingSegmentsLoadedOnGpuPerSubep": 240,
+    "batchsize_train": 10,
+    "num_processes_sampling": 0,
+    "typeOfLearningRateSchedule": "poly",
+    "augm_sample_prms_tr": {
+        "hist_dist": {"shift": {"mu": 0.0, "std": 0.05}, "scale": {"mu": 1.0, "std": 0.01}},
+        "reflect": (0.5, 0.0, 0.0),
+        "rotate90": None,
+    },
+    "performValidationOnSamplesThroughoutTraining": True,
+    "performFullInferenceOnValidationImagesEveryFewEpochs": True,
+    "numberValidationSegmentsLoadedOnGpuPerSubep": 200,
+    "batchsize_val_samples": 50,
+    "numberOfEpochsBetweenFullInferenceOnValImages": 4,
+    "namesForPredictionsPerCaseVal": "./validation_names.cfg",
+}
+"""A training of minutes on a CPU."""
+MODEL: Mapping[str, Any] = {
+    "modelName": "small",
+    "folderForOutput": "./output",
+    "numberOfOutputClasses": len(LABELS),
+    "numberFMsPerLayerNormal": [10, 12, 14, 16],
+    "kernelDimPerLayerNormal": [[3, 3, 3]] * 4,
+    "useSubsampledPathway": True,
+    "subsampleFactor": [[3, 3, 3]],
+    "numberFMsPerLayerFC": [24],
+    "segmentsDimTrain": [17, 17, 17],
+    "segmentsDimVal": [17, 17, 17],
+    "segmentsDimInference": [25, 25, 25],
+}
+"""A network for minutes on a CPU: receptive field 9."""
+
+
+def write_deepmedic(
+    folder: Path,
+    n: int,
+    seed: int = 0,
+    options: PhantomOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write `n` phantoms as DeepMedic reads them and return `trainConfig.cfg`.
+
+    Files are `sub-003/FLAIR.nii.gz`, ..., `labels.nii.gz` and `brain.nii.gz`, the region of
+    interest; images have zero mean and unit deviation within the brain, and beyond it what 0 comes
+    to, as DeepMedic's own examples. The first three quarters of the subjects train, the rest is
+    validated on. Beside the lists lie `trainConfig.cfg` and `modelConfig.cfg`, for minutes on a
+    CPU. The same arguments give the same bytes. `progress(done, n)` is called after each subject.
+
+    Raises:
+        EnvironmentFault: nilearn, which ships the atlas, is missing.
+        UsageFault: `n` is below 2, or the folder exists and is not empty.
+    """
+    options = options or PhantomOptions(channels=("FLAIR", "T1c"))
+    if n < 2:
+        raise UsageFault(f"n {n}; expected at least 2 subjects: one to train, one to validate on")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageFault(f"{folder}: exists already, expected a new folder; choose another")
+    subjects = [f"sub-{index:03d}" for index in range(n)]
+    train = n - max(1, round(HELD_OUT * n))
+    with whole_folder(folder) as building, disk_errors(folder):
+        for index, subject in enumerate(subjects):
+            _write_subject(building / subject, make_phantom(index, seed, options), options.channels)
+            if progress is not None:
+                progress(index + 1, n)
+        keys = {
+            **_lists(building, "Training", subjects[:train], options.channels),
+            **_lists(building, "Validation", subjects[train:], options.channels),
+        }
+        names = "".join(f"{subject}.nii.gz\n" for subject in subjects[train:])
+        (building / "validation_names.cfg").write_text(names, "utf-8")
+        _write_config(building / "trainConfig.cfg", {**TRAIN, **keys})
+        model = {**MODEL, "numberOfInputChannels": len(options.channels)}
+        _write_config(building / "modelConfig.cfg", model)
+        about = {
+            "description": DESCRIPTION,
+            "licence": LICENCE,
+            "labels": LABELS,
+            "subjects": {"train": subjects[:train], "validation": subjects[train:]},
+            "phantoms": {"seed": seed, **asdict(options)},
+        }
+        (building / "phantoms.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    return folder / "trainConfig.cfg"
+
+
+def _write_subject(folder: Path, phantom: Phantom, channels: Sequence[str]) -> None:
+    folder.mkdir()
+    brain = phantom.image[0] > 0
+    for channel, volume in zip(channels, phantom.image, strict=True):
+        inside = volume[brain].astype(np.float64)
+        normal = ((volume - inside.mean()) / inside.std()).astype(np.float32)
+        _write(folder / f"{channel}.nii.gz", normal, phantom)
+    _write(folder / "labels.nii.gz", phantom.labels, phantom)
+    _write(folder / "brain.nii.gz", brain.astype(np.int16), phantom)
+
+
+def _write(path: Path, volume: NDArray[Any], phantom: Phantom) -> None:
+    path.write_bytes(nifti_bytes(volume, phantom.affine))
+
+
+def _lists(
+    folder: Path, part: str, subjects: Sequence[str], channels: Sequence[str]
+) -> dict[str, Any]:
+    """Write the list files of one part; the keys that name them."""
+
+    def listed(name: str) -> str:
+        file = f"{part.lower()}_{name}.cfg"
+        text = "".join(f"./{subject}/{name}.nii.gz\n" for subject in subjects)
+        (folder / file).write_text(text, "utf-8")
+        return f"./{file}"
+
+    return {
+        f"channels{part}": [listed(channel) for channel in channels],
+        f"gtLabels{part}": listed("labels"),
+        f"roiMasks{part}": listed("brain"),
+    }
+
+
+def _write_config(path: Path, values: Mapping[str, Any]) -> None:
+    head = "# Phantoms, not patients: simulated brains with simulated gliomas, made by gansynth.\n"
+    lines = (f"{key} = {value!r}\n" for key, value in values.items())
+    path.write_text(head + "".join(lines), "utf-8")

@@ -1,0 +1,119 @@
+"""Phantoms as an nnU-Net v2 raw data set."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import write_bytes_atomic
+from gansynth.testing.phantoms._atlas import load_atlas
+from gansynth.testing.phantoms._options import LABELS, PhantomOptions
+from gansynth.testing.phantoms._phantom import make_phantom
+
+DESCRIPTION = (
+    "PHANTOMS, NOT PATIENTS: simulated brain MR with simulated gliomas, made by gansynth. "
+    "For demonstrations and software tests only; nothing here has any clinical meaning. "
+    "Anatomy derived from the MNI152 maps as shipped by nilearn; Copyright (C) 1993-2009 Louis "
+    "Collins, McConnell Brain Imaging Centre, MNI, McGill University."
+)
+LICENCE = (
+    "Derived from the MNI152 maps, whose licence nilearn states as unknown; other distributors of "
+    "them carry the McGill notice, which permits use, copying, modification and distribution for "
+    "any purpose and without fee, provided that the copyright notice appears in all copies."
+)
+
+
+def nifti_bytes(volume: NDArray[Any], affine: NDArray[np.float64], code: int = 4) -> bytes:
+    """Return `volume (D, H, W)` as a gzipped NIfTI, the same bytes at every call.
+
+    `code` says what space the affine leads to: 4 is MNI152's, 1 the scanner's.
+    """
+    # NIfTI wants (x, y, z). Any: nibabel is typed in part only.
+    image: Any = nib.Nifti1Image(np.ascontiguousarray(volume.T), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code=code)  # SimpleITK looks here first
+    image.set_sform(affine, code=code)
+    # The time stamp which gzip would add changes from run to run.
+    return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+
+
+def _make_folders(base: Path, cases: list[str], channels: int) -> None:
+    """Create the two folders; refuse if strangers would end up in the data set."""
+    expected = {
+        base / "imagesTr": {f"{case}_{c:04d}.nii.gz" for case in cases for c in range(channels)},
+        base / "labelsTr": {f"{case}.nii.gz" for case in cases},
+    }
+    for part, names in expected.items():
+        strangers = sorted({path.name for path in part.glob("*.nii.gz")} - names)
+        if strangers:
+            raise UsageFault(
+                f"{part}: {len(strangers)} file(s) here are not of this data set ({strangers[0]}, "
+                "...); choose another folder or dataset_id, or remove them"
+            )
+    for part in expected:
+        part.mkdir(parents=True, exist_ok=True)
+
+
+def _write_case(base: Path, case: str, index: int, seed: int, options: PhantomOptions) -> None:
+    """Write one phantom: a file per channel, then its labels."""
+    phantom = make_phantom(index, seed, options)
+    for channel, volume in enumerate(phantom.image):
+        path = base / "imagesTr" / f"{case}_{channel:04d}.nii.gz"
+        write_bytes_atomic(path, nifti_bytes(volume, phantom.affine))
+    labels = nifti_bytes(phantom.labels.astype(np.uint8), phantom.affine)
+    write_bytes_atomic(base / "labelsTr" / f"{case}.nii.gz", labels)
+
+
+def write_nnunet_raw(
+    folder: Path,
+    n: int,
+    seed: int = 0,
+    options: PhantomOptions | None = None,
+    dataset_id: int = 999,
+    name: str = "Phantom",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write `n` phantoms below `folder` (nnU-Net's raw folder) and return the data set's folder.
+
+    Cases are `phantom_000`, `phantom_001`, ... The same arguments give the same bytes. Running it
+    again overwrites; `dataset.json` comes last, so where it is there, the cases are complete.
+    `progress(done, n)` is called after each case.
+
+    Raises:
+        EnvironmentFault: nilearn, which ships the atlas, is missing. Nothing has been written.
+        UsageFault: `n` is below 1, `dataset_id` is not within 1 to 999, or the folder holds cases
+            which this call would not overwrite.
+    """
+    options = options or PhantomOptions()
+    if n < 1 or not 1 <= dataset_id <= 999:
+        raise UsageFault(f"n {n}, dataset_id {dataset_id}; expected n >= 1 and an id of 1 to 999")
+    load_atlas(options.spacing_mm, options.margin_mm)
+    base = folder / f"Dataset{dataset_id:03d}_{name}"
+    cases = [f"phantom_{index:03d}" for index in range(n)]
+    _make_folders(base, cases, len(options.channels))
+    (base / "dataset.json").unlink(missing_ok=True)
+    for index, case in enumerate(cases):
+        _write_case(base, case, index, seed, options)
+        if progress is not None:
+            progress(index + 1, n)
+    content = {
+        "name": name,
+        "description": DESCRIPTION,
+        "licence": LICENCE,
+        "channel_names": {str(i): channel for i, channel in enumerate(options.channels)},
+        "labels": LABELS,
+        "numTraining": n,
+        "file_ending": ".nii.gz",
+        "phantoms": {"seed": seed, **asdict(options)},
+    }
+    write_bytes_atomic(base / "dataset.json", (json.dumps(content, indent=2) + "\n").encode())
+    return base

@@ -1,0 +1,107 @@
+"""From anatomy and tumour to images: contrasts, grain, coil shading and noise of each channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from gansynth.runtime.errors import UsageFault
+from gansynth.testing.phantoms._anatomy import personal_tissue, random_warp, resample, smooth_field
+from gansynth.testing.phantoms._atlas import Array, Atlas, load_atlas
+from gansynth.testing.phantoms._options import CHANNELS, PhantomOptions
+from gansynth.testing.phantoms._tumour import choose_seat, grow, push_aside
+
+# Signal relative to the channel's gain, of CSF, GM, WM, oedema, core, rim. Neighbours in the order
+# of brightness are far enough apart that the jitter of one subject cannot swap them.
+CONTRASTS = {
+    "T1": (0.22, 0.60, 0.90, 0.55, 0.34, 0.52),
+    "T1c": (0.24, 0.62, 0.88, 0.54, 0.33, 1.40),
+    "T2": (1.00, 0.58, 0.42, 0.82, 0.80, 0.62),
+    "FLAIR": (0.15, 0.62, 0.46, 1.00, 0.58, 0.80),
+}
+JITTER = 0.06  # largest relative change of one tissue's signal in one subject
+GRAIN = (0.03, 0.04, 0.03, 0.07, 0.16, 0.10)  # standard deviation / signal, same order of tissues
+
+
+@dataclass(frozen=True, eq=False)
+class Phantom:
+    """One simulated subject. Axes are D (upward), H (frontward), W (rightward)."""
+
+    image: Array  # (C, D, H, W), scanner units: whole numbers from 1 in the brain, 0 outside
+    labels: NDArray[np.int16]  # (D, H, W), values of LABELS
+    spacing: tuple[float, float, float]  # mm, along D, H, W
+    affine: NDArray[np.float64]  # (4, 4), voxel (w, h, d) -> mm (x right, y front, z up)
+
+
+def _fractions(tissue: Array, labels: NDArray[np.int16]) -> Array:
+    """Return how much of each voxel is CSF, GM, WM, oedema, core, rim: `(6, D, H, W)`."""
+    # Half a voxel of blur on the outlines: a border voxel holds some of both sides.
+    lesion = [ndimage.gaussian_filter((labels == k).astype(np.float32), 0.5) for k in (1, 2, 3)]
+    healthy = tissue * np.clip(1 - sum(lesion), 0, 1)
+    return np.concatenate([healthy, np.stack(lesion)])
+
+
+def _grain(rng: np.random.Generator, shape: tuple[int, ...], spacing_mm: float) -> Array:
+    """Return correlated grain `(D, H, W)`, standard deviation about 1: blotches of 2.5 and 7 mm."""
+    sigma = max(0.6, 1.1 / spacing_mm)
+    fine = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
+    coarse = smooth_field(rng, shape, max(1.0, 3.0 / spacing_mm))
+    return np.asarray(0.8 * fine / fine.std() + 0.6 * coarse, dtype=np.float32)
+
+
+def _scan(
+    rng: np.random.Generator, channel: str, fractions: Array, grain: Array, options: PhantomOptions
+) -> Array:
+    """Return one channel `(D, H, W)` in scanner units, not yet masked."""
+    shape = grain.shape
+    contrast = np.array(CONTRASTS[channel]) * (1 + rng.uniform(-JITTER, JITTER, 6))
+    gain = rng.uniform(*options.gain)
+    # Half of the grain is anatomy, which every channel sees, and half is the channel's own.
+    grain = np.sqrt(0.5) * (grain + _grain(rng, shape, options.spacing_mm))
+    signal = np.einsum("k,kdhw->dhw", contrast, fractions)
+    spread = np.einsum("k,kdhw->dhw", contrast * np.array(GRAIN) * options.texture, fractions)
+    shading = np.exp(options.bias * smooth_field(rng, shape, 70.0 / options.spacing_mm))
+    clean = np.maximum(signal + spread * grain, 0) * shading
+    real, imaginary = options.noise * rng.standard_normal((2, *shape), dtype=np.float32)
+    measured = gain * np.hypot(clean + real, imaginary)  # magnitude of a complex signal: Rician
+    return np.asarray(np.maximum(np.round(measured), 1), dtype=np.float32)
+
+
+def make_phantom(
+    index: int,
+    seed: int = 0,
+    options: PhantomOptions | None = None,
+    atlas: Atlas | None = None,
+) -> Phantom:
+    """Simulate the brain MR of one subject with a glioma. A phantom, not a patient.
+
+    The result depends on `(seed, index, options)` alone. Which channels are asked for changes
+    neither the anatomy nor the other channels. `options=None` takes the defaults, `atlas=None`
+    loads the one that fits the options and keeps it for the next call.
+
+    Raises:
+        EnvironmentFault: nilearn, which ships the atlas, is missing.
+        UsageFault: `index` or `seed` is negative, or the atlas has another spacing.
+    """
+    options = options or PhantomOptions()
+    atlas = atlas or load_atlas(options.spacing_mm, options.margin_mm)
+    if atlas.spacing_mm != options.spacing_mm:
+        raise UsageFault(f"atlas: spacing {atlas.spacing_mm} mm, options: {options.spacing_mm} mm")
+    if index < 0 or seed < 0:
+        raise UsageFault(f"index {index}, seed {seed}; expected 0 or more")
+    streams = np.random.SeedSequence((seed, index)).spawn(2 + len(CHANNELS))
+    body, lesion, *scans = (np.random.default_rng(stream) for stream in streams)
+    warp = random_warp(body, atlas, options)
+    maps = resample(atlas.tissue, warp)
+    brain = (maps.sum(axis=0) > 0.5).astype(np.float32)  # before the push: the skull does not yield
+    seat = choose_seat(lesion, atlas, warp, maps, options)
+    maps = resample(atlas.tissue, push_aside(lesion, seat, warp, options))
+    tissue = personal_tissue(body, maps, brain, options)
+    labels = grow(lesion, seat, tissue, options)
+    fractions, grain = _fractions(tissue, labels), _grain(body, labels.shape, options.spacing_mm)
+    rngs = dict(zip(CHANNELS, scans, strict=True))
+    image = np.stack([_scan(rngs[c], c, fractions, grain, options) for c in options.channels])
+    return Phantom(image * brain, labels, (options.spacing_mm,) * 3, atlas.affine.copy())

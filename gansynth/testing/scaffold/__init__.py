@@ -1,0 +1,45 @@
+"""What a plugin's author starts from: a whole project, and cases to try it on.
+
+``gansynth plugins new NAME`` writes the project (``gansynth.testing.scaffold.project``). The source
+``example:3d`` (or ``2d``) gives the toy cases that ``check_generator`` uses, so that a new
+generator can be fitted before there is a data set. This module is itself a plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gansynth.core.hookspecs import hookimpl
+from gansynth.runtime.errors import UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.core.source import CaseSource, SourceRequest
+
+NDIM = {"2d": 2, "3d": 3}
+
+
+@hookimpl
+def register_sources(
+    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
+) -> None:
+    """Register ``example``."""
+    register("example", lambda: _open_example)
+
+
+def _open_example(request: SourceRequest) -> CaseSource:
+    """Sixteen toy cases in memory, 2D or 3D, twelve of them for training.
+
+    Raises:
+        UsageFault: anything but ``example:2d`` or ``example:3d``.
+    """
+    from gansynth.testing import ToySource
+
+    if request.where not in NDIM:
+        raise UsageFault(
+            f"--data example:{request.where}: expected one of "
+            f"{', '.join(f'example:{where}' for where in NDIM)}"
+        )
+    source = ToySource(NDIM[request.where])
+    source.request = request
+    return source

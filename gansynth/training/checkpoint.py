@@ -1,0 +1,234 @@
+"""Checkpoints of everything: safetensors for tensors, JSON for the rest, published by one rename.
+
+A checkpoint is a folder ``step-00000500`` with ``tensors.safetensors`` (networks, buffers, moving
+averages, optimiser moments, by name), ``ema.safetensors`` (what draws samples) and ``state.json``
+(step, images, settings, SHA-256 of the tensor files). It appears whole or not at all; the last two
+are kept; a damaged one is passed over for the one before, with a word.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gansynth.runtime.errors import GansynthError, IntegrityFault
+from gansynth.runtime.files import (
+    disk_errors,
+    remove_temporaries,
+    sha256_file,
+    whole_folder,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+
+KEPT = 2
+TENSORS, EMA, STATE = "tensors.safetensors", "ema.safetensors", "state.json"
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint that was read and found whole.
+
+    Attributes:
+        folder: where it lies.
+        tensors: every tensor by name.
+        state: step, images, and what the run was.
+        passed_over: damaged checkpoints that were newer, with the reason.
+    """
+
+    folder: Path
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    passed_over: list[str]
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> Path:
+    """Publish a checkpoint below ``folder`` and drop all but the last two.
+
+    Args:
+        folder: the run's ``checkpoints`` folder.
+        step: optimiser steps done.
+        tensors: everything needed to go on.
+        ema: what draws samples, ``network/parameter`` -> tensor.
+        state: JSON-able rest.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        EnvironmentFault: if it cannot be written (disk full, read-only); the old ones stay whole.
+    """
+    from safetensors.torch import save as to_bytes
+
+    final = folder / f"step-{step:08d}"
+    with disk_errors(final):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folder)
+    with whole_folder(final) as temporary:
+        for name, content in ((TENSORS, tensors), (EMA, ema)):
+            plain = {k: v.detach().cpu().contiguous().clone() for k, v in content.items()}
+            write_bytes_atomic(temporary / name, to_bytes(plain))
+        hashes = {name: sha256_file(temporary / name) for name in (TENSORS, EMA)}
+        write_json_atomic(temporary / STATE, {**state, "step": step, "sha256": hashes})
+        # One of this step that is there already was damaged, and passed over.
+        shutil.rmtree(final, ignore_errors=True)
+    drop_old(folder, final)
+    return final
+
+
+def bytes_of(nets: Mapping[str, nn.Module], ema: Collection[str]) -> int:
+    """Bytes of a checkpoint of networks under training by Adam; less with other optimisers.
+
+    Args:
+        nets: the networks by name.
+        ema: names of those whose averages are kept, in both of its files.
+    """
+    held: dict[str, int] = {
+        name: sum(v.nbytes for v in net.state_dict().values()) for name, net in nets.items()
+    }
+    moments: int = sum(2 * p.nbytes for net in nets.values() for p in net.parameters())
+    return sum(held.values()) + moments + 2 * sum(held[name] for name in ema if name in held)
+
+
+def drop_old(folder: Path, newest: Path) -> None:
+    """Keep ``KEPT`` checkpoints up to a whole one, and whatever is newer.
+
+    Args:
+        folder: of the run.
+        newest: the newest whole checkpoint in it.
+    """
+    upto = [path for path in sorted(folder.glob("step-*")) if path.name <= newest.name]
+    for old in upto[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None if there has never been one.
+
+    Raises:
+        IntegrityFault: if there are checkpoints and every one of them is damaged.
+    """
+    damaged: list[str] = []
+    for candidate in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            state = json.loads((candidate / STATE).read_text(encoding="utf-8"))
+            tensors = load_tensors(candidate / TENSORS, state["sha256"][TENSORS])
+            load_tensors(candidate / EMA, state["sha256"][EMA])
+        except (GansynthError, OSError, ValueError, KeyError, TypeError) as error:
+            damaged.append(f"{candidate.name}: {error}")
+            continue
+        return Checkpoint(candidate, tensors, state, damaged)
+    if damaged:
+        raise IntegrityFault(
+            f"{folder}: every checkpoint is damaged ({'; '.join(damaged)}); expected a whole one. "
+            "Restore one from a backup, or start a new run folder with -o"
+        )
+    return None
+
+
+def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a safetensors file whose content must have this SHA-256.
+
+    Raises:
+        IntegrityFault: if the file is missing or its content differs.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise IntegrityFault(f"{path}: missing, expected a safetensors file")
+    found = sha256_file(path)
+    if found != sha256:
+        raise IntegrityFault(f"{path}: SHA-256 is {found[:12]}..., expected {sha256[:12]}...")
+    loaded: dict[str, Tensor] = load_file(path)
+    return loaded
+
+
+def collect(
+    nets: Mapping[str, nn.Module],
+    averages: Mapping[str, Tensor],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> dict[str, Tensor]:
+    """Every tensor of a training by name: ``net/``, ``ema/`` and ``optim/`` entries."""
+    tensors = {f"net/{n}/{k}": v for n, net in nets.items() for k, v in net.state_dict().items()}
+    tensors.update({f"ema/{k}": v for k, v in averages.items()})
+    names = {id(p): f"{n}/{k}" for n, net in nets.items() for k, p in net.named_parameters()}
+    for player, optimizer in optimizers.items():
+        for parameter, moments in optimizer.state.items():
+            for key, value in moments.items():
+                as_tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+                tensors[f"optim/{player}/{names[id(parameter)]}/{key}"] = as_tensor
+    return tensors
+
+
+def restore(
+    tensors: Mapping[str, Tensor],
+    nets: Mapping[str, nn.Module],
+    averages: dict[str, Tensor],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    folder: Path | None = None,
+) -> None:
+    """Put back what ``collect`` took; never partially.
+
+    Args:
+        tensors: of a checkpoint.
+        nets, averages, optimizers: as for ``collect``.
+        folder: where the checkpoint lies, for messages.
+
+    Raises:
+        IntegrityFault: if the checkpoint is of another architecture, naming what differs.
+    """
+    wanted = {
+        f"net/{n}/{k}": v.shape for n, net in nets.items() for k, v in net.state_dict().items()
+    }
+    wanted.update({f"ema/{k}": v.shape for k, v in averages.items()})
+    found = {k: v.shape for k, v in tensors.items() if k.startswith(("net/", "ema/"))}
+    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if differing:
+        raise IntegrityFault(
+            f"{folder or 'checkpoint'}: {len(differing)} tensor(s) do not fit these networks, "
+            f"first {differing[0]}: {found.get(differing[0])}, expected "
+            f"{wanted.get(differing[0])}; the training was begun with other options, or by another "
+            "version of its plugin, and cannot go on. Train into a new folder, -o"
+        )
+    for name, net in nets.items():
+        prefix = f"net/{name}/"
+        net.load_state_dict(
+            {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        )
+    for key, average in averages.items():
+        average.copy_(tensors[f"ema/{key}"])
+    for player, optimizer in optimizers.items():
+        _restore_optimizer(tensors, nets, player, optimizer)
+
+
+def _restore_optimizer(
+    tensors: Mapping[str, Tensor],
+    nets: Mapping[str, nn.Module],
+    player: str,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    parameters = {f"{n}/{k}": p for n, net in nets.items() for k, p in net.named_parameters()}
+    prefix = f"optim/{player}/"
+    # A checkpoint from before a player's first step has no moments of it, nor must the optimiser.
+    optimizer.state.clear()
+    for key, value in tensors.items():
+        if not key.startswith(prefix):
+            continue
+        name, _, moment = key[len(prefix) :].rpartition("/")
+        parameter = parameters[name]
+        # Adam keeps its step counter on the CPU; moments follow their parameter.
+        device = value.device if value.ndim == 0 else parameter.device
+        optimizer.state[parameter][moment] = value.to(device).clone()

@@ -1,0 +1,295 @@
+"""``--log``: losses and sheets also for TensorBoard, Weights & Biases or MLflow.
+
+Nothing leaves the machine unless the user's environment says so: W&B writes offline unless
+``WANDB_MODE`` is set, MLflow into the run folder unless ``MLFLOW_TRACKING_URI`` is. Everything lies
+below ``logs/``; a resumed run goes on in the same log. A logger that fails after it was opened is
+left out with one warning: it never ends a training.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
+from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
+from gansynth.runtime.settings import flat
+
+FOLDER = "logs"
+PROJECT = "gansynth"
+"""What W&B calls a project and MLflow an experiment."""
+
+
+class Logger(Protocol):
+    """One place to log to."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Named numbers, all of them finite."""
+
+    def picture(self, step: int, path: Path) -> None:
+        """A PNG."""
+
+    def close(self) -> None:
+        """Write what is pending."""
+
+
+class Loggers:
+    """Several loggers as one; a context manager.
+
+    Args:
+        opened: name -> logger.
+        warn: called once for each logger that fails.
+    """
+
+    def __init__(self, opened: Mapping[str, Logger], warn: Callable[[str], None]) -> None:
+        self._opened = dict(opened)
+        self._warn = warn
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Log named numbers of a step; those that are not finite are left out."""
+        finite = {name: float(v) for name, v in values.items() if math.isfinite(v)}
+        self._each(lambda logger: logger.scalars(step, finite))
+
+    def picture(self, step: int, path: Path) -> None:
+        """Log a PNG as the sheet of a step."""
+        self._each(lambda logger: logger.picture(step, path))
+
+    def close(self) -> None:
+        """Write what is pending; a second time does nothing."""
+        self._each(lambda logger: logger.close())
+        self._opened.clear()
+
+    def _each(self, do: Callable[[Logger], None]) -> None:
+        for name, logger in list(self._opened.items()):
+            try:
+                do(logger)
+            except Exception as error:  # a full disk, a server that is gone: training goes on
+                del self._opened[name]
+                text = " ".join(str(error).split())
+                self._warn(
+                    f"--log {name}: left out from here on: {type(error).__name__}: {text}. The "
+                    "training goes on; metrics.csv has the losses"
+                )
+
+    def __enter__(self) -> Loggers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_loggers(
+    names: Sequence[str],
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    warn: Callable[[str], None] | None = None,
+) -> Loggers:
+    """Open loggers for a run.
+
+    Args:
+        names: keys of ``LOGGERS``; none logs nothing.
+        folder: the run folder.
+        config: the run's resolved settings, as JSON.
+        warn: called with a line when a logger fails later; stderr if None.
+
+    Raises:
+        UsageFault: an unknown name.
+        EnvironmentFault: a package that is missing, or a logger that cannot be opened.
+    """
+    if warn is None:
+        from gansynth.runtime.progress import RichReporter
+
+        warn = RichReporter(quiet=True).warn
+    check_loggers(names)
+    place = folder / FOLDER
+    loggers = Loggers({}, warn)
+    for name in dict.fromkeys(names):
+        with disk_errors(place):
+            place.mkdir(parents=True, exist_ok=True)
+        try:
+            loggers._opened[name] = LOGGERS[name](place, config)
+        except Exception as error:
+            loggers.close()
+            raise _not_opened(name, error) from error
+    return loggers
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """Refuse loggers that cannot be opened, before anything long starts; nothing is imported.
+
+    Raises:
+        UsageFault: an unknown name, with the one that was probably meant.
+        EnvironmentFault: its package is not installed.
+    """
+    for name in names:
+        if name not in LOGGERS:
+            raise UsageFault(
+                f"--log {name}: unknown, expected one of: {', '.join(LOGGERS)}."
+                f"{did_you_mean(name, LOGGERS)}"
+            )
+        if importlib.util.find_spec(name) is None:
+            raise EnvironmentFault(
+                f"--log {name}: the package {name} is not installed; pip install gansynth[{name}]"
+            )
+
+
+def _not_opened(name: str, error: Exception) -> EnvironmentFault:
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError):
+        return EnvironmentFault(
+            f"--log {name}: its package does not import ({text}); pip install gansynth[{name}]"
+        )
+    return EnvironmentFault(
+        f"--log {name}: cannot be opened: {type(error).__name__}: {text}; mend it, or leave "
+        f"--log {name} out"
+    )
+
+
+# -- one class for each ----------------------------------------------------------------------------
+
+
+class _TensorBoard:
+    """Event files below ``logs/tensorboard``."""
+
+    def __init__(self, place: Path, config: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._make, self._folder, self._config = SummaryWriter, place / "tensorboard", config
+        self._writer: Any = None
+        self._step = -1
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        writer = self._at(step, back=step <= self._step)
+        self._step = step
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    def picture(self, step: int, path: Path) -> None:
+        from matplotlib.image import imread
+
+        pixels = imread(path)[..., :3]  # float (H, W, 3), 0 to 1
+        self._at(step).add_image("samples", pixels, step, dataformats="HWC")
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _at(self, step: int, *, back: bool = False) -> Any:
+        """The writer; a new one that replaces what was logged from this step on, if any was."""
+        if self._writer is not None and not back:
+            return self._writer
+        self.close()
+        begun = any(self._folder.glob("events.*"))
+        self._writer = self._make(str(self._folder), purge_step=step if begun else None)
+        if not begun:
+            self._writer.add_text("config", f"```\n{json.dumps(self._config, indent=2)}\n```", 0)
+        return self._writer
+
+
+class _Wandb:
+    """A W&B run below ``logs/wandb``; ``wandb sync`` sends an offline one when the user wants."""
+
+    def __init__(self, place: Path, config: Mapping[str, Any]) -> None:
+        mode = os.environ.get("WANDB_MODE", "offline")
+        if mode != "online":
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it reports crashes home
+        import wandb
+
+        self._wandb: Any = wandb
+        self._run: Any = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=place.parent.resolve().name,
+            id=_identity(place / "wandb.json"),
+            resume="allow",
+            dir=str(place),
+            mode=mode,
+            config=dict(config),
+            save_code=False,
+            settings=wandb.Settings(silent=True, console="off", disable_git=True),
+        )
+        # A step of ours, because W&B's own may never go back, and a rollback does.
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({**values, "step": step})
+
+    def picture(self, step: int, path: Path) -> None:
+        self._run.log({"samples": self._wandb.Image(str(path)), "step": step})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class _Mlflow:
+    """An MLflow run in ``logs/mlflow.db``, or where ``MLFLOW_TRACKING_URI`` says."""
+
+    def __init__(self, place: Path, config: Mapping[str, Any]) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from mlflow.entities import Metric
+        from mlflow.tracking import MlflowClient
+
+        place = place.resolve()
+        elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
+        self._metric: Any = Metric
+        self._client: Any = MlflowClient(elsewhere or f"sqlite:///{place / 'mlflow.db'}")
+        note = place / "mlflow.json"
+        if note.exists():
+            self._run = str(read_json(note)["run"])
+            self._client.update_run(self._run, status="RUNNING")
+            # Of a run folder that was moved: MLflow would write to where it was.
+            where = self._client.get_run(self._run).info.artifact_uri
+            self._pictures = elsewhere is not None or where.startswith(place.as_uri())
+            return
+        artifacts = None if elsewhere else (place / "mlflow").as_uri()
+        found = self._client.get_experiment_by_name(PROJECT)
+        experiment = (
+            found.experiment_id
+            if found is not None
+            else self._client.create_experiment(PROJECT, artifact_location=artifacts)
+        )
+        self._run = self._client.create_run(experiment, run_name=place.parent.name).info.run_id
+        for key, value in flat(config).items():
+            self._client.log_param(self._run, key, str(value))
+        self._pictures = True
+        write_json_atomic(note, {"run": self._run})
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        now = int(time.time() * 1000)
+        metrics = [self._metric(name, value, now, step) for name, value in values.items()]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def picture(self, step: int, path: Path) -> None:
+        if self._pictures:
+            self._client.log_artifact(self._run, str(path), "samples")
+
+    def close(self) -> None:
+        self._client.set_terminated(self._run)
+
+
+LOGGERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Logger]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _Wandb,
+    "mlflow": _Mlflow,
+}
+"""Name -> what opens it in a folder with a run's settings; package and extra have that name."""
+
+
+def _identity(note: Path) -> str:
+    """The id of a log, the same each time a run is resumed."""
+    if not note.exists():
+        write_json_atomic(note, {"id": secrets.token_hex(4)})
+    return str(read_json(note)["id"])

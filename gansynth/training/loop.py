@@ -1,0 +1,326 @@
+"""The training loop: one function, top to bottom, for every GAN here.
+
+What is random is keyed by seed and step, so a run that was cut off goes on as if it had not been:
+on one CPU process with the same number of threads, to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from gansynth.core.generator import Batch, Generator, Stage, Step
+from gansynth.runtime.devices import HALF, Precision, device_name, resolve, set_seed, tf32
+from gansynth.runtime.distributed import Team
+from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.options import Needs, SetOptions
+from gansynth.runtime.signals import Interrupted
+from gansynth.training.checkpoint_manager import MOST_ROLLBACKS, Callbacks, Shelf
+from gansynth.training.metrics_log import MetricsLog, short_losses
+from gansynth.training.state import Learner
+
+Batches = Callable[[int, Stage, range], Batch]
+"""(step, stage, numbers of the samples wanted) -> real cases on the CPU, the same for the same
+arguments; a step's whole batch has the numbers 0 to ``batch_size - 1``."""
+
+FIRST_PREVIEW = 15.0
+"""Seconds of training after which the first sheet is drawn, whatever ``sample_every`` says."""
+
+
+class FitOptions(SetOptions):
+    """Options of the loop itself, the same for every generator."""
+
+    needs: ClassVar[Needs] = {"decay_from": "decay"}
+
+    steps: int = Field(20_000, ge=0, description="optimiser steps")
+    epochs: float | None = Field(
+        None, gt=0, description="passes through the training cases, in place of steps"
+    )
+    batch_size: int = Field(2, ge=1, description="real cases a step, of all processes together")
+    accumulate: int = Field(
+        1, ge=1, description="parts a process does its share in, to save memory"
+    )
+    patch: tuple[int, ...] | None = Field(
+        None,
+        examples=["32,32,32"],
+        description="voxels per axis of training crops; the space's own size if null",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
+    precision: Precision = Field(
+        "auto", description="auto (bf16 autocast where native, else fp32), bf16, fp16 (CUDA), fp32"
+    )
+    decay: Literal["none", "linear", "cosine"] = Field(
+        "none", description="how learning rates fall to 0 by the last step"
+    )
+    decay_from: float = Field(0.5, ge=0, lt=1, description="share of the steps before they fall")
+    clip_norm: float = Field(0, ge=0, description="most norm of a player's gradient; 0: any")
+    ema_half_life: float = Field(
+        1000, ge=0, description="half-life in images of the moving average that draws samples"
+    )
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    sample_every: int = Field(500, ge=1, description="steps between sample sheets")
+    log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
+    diversity: int = Field(
+        32, ge=0, description="samples compared at each sheet, where none is asked for; 0: none"
+    )
+
+    def rate(self, index: float) -> float:
+        """What the learning rates are multiplied by in a step, 1 to 0."""
+        begin = self.decay_from * self.steps
+        passed = max(0.0, (index - begin) / max(1.0, self.steps - begin))
+        if self.decay == "linear":
+            return 1 - passed
+        return (1 + math.cos(math.pi * passed)) / 2 if self.decay == "cosine" else 1.0
+
+
+@dataclass
+class TrainReport:
+    """What a training came to.
+
+    Attributes:
+        steps: optimiser steps done in all.
+        images: real images shown in all.
+        resumed_at: step it went on from, 0 for a new one.
+        seconds: wall time of this call's loop.
+        losses: the last logged averages.
+        rollbacks: times it went back to a checkpoint because numbers were not finite.
+        notes: what the user should know (a passed-over checkpoint, say).
+    """
+
+    steps: int
+    images: int
+    resumed_at: int
+    seconds: float
+    losses: Mapping[str, float]
+    rollbacks: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def train(
+    generator: Generator,
+    batches: Batches,
+    options: FitOptions,
+    *,
+    device: torch.device | None = None,
+    folder: Path | None = None,
+    resume: bool = True,
+    callbacks: Callbacks | None = None,
+    team: Team | None = None,
+    rate: Callable[[int], float] | None = None,
+    stages: Sequence[Stage] | None = None,
+) -> TrainReport:
+    """Train a generator; its ``nets`` hold the moving averages' weights when this returns.
+
+    Args:
+        generator: networks, players, phases and stages come from it.
+        batches: real cases, keyed by step and number.
+        options: see ``FitOptions``.
+        device: where to train; the CPU if None.
+        folder: run folder for checkpoints and ``metrics.csv``; None writes nothing.
+        resume: go on from the folder's newest whole checkpoint, if there is one.
+        callbacks: see ``Callbacks``.
+        team: the processes that train together; alone if None.
+        rate: what the learning rates are multiplied by in a step; the options' own if None.
+        stages: through which it goes; the generator's own if None.
+
+    Raises:
+        TrainingFault: losses or weights are not finite, three rollbacks later still.
+        EnvironmentFault: a checkpoint cannot be written.
+        Interrupted: a signal asked to stop; everything up to that step is checkpointed.
+    """
+    # -- Set up precision, optimisers, averages.
+    device = device or torch.device("cpu")
+    team, callbacks, rate = team or Team(), callbacks or Callbacks(), rate or options.rate
+    precision = resolve(options.precision, device)
+    half = HALF.get(precision)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    generator.to(device).precision = options.precision if precision == "fp32" else "auto"
+    players, phases = generator.players(), generator.phases()
+    stages = list(generator.stages() if stages is None else stages)
+    learner = Learner.of(generator, scaler)
+    team.broadcast(learner.every_tensor())
+    identity = {
+        "precision": precision,
+        **({"tf32": tf32(device)} if precision == "fp32" else {}),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "processes": team.size,
+        "accumulate": options.accumulate,
+        "decay": [options.decay, options.steps] if options.decay != "none" else None,
+    }
+    shelf = Shelf(folder, learner, identity, callbacks, team)
+
+    # -- Go on where an earlier run stopped, or publish the start, to have something to go back to.
+    steps = options.steps if phases else 0
+    for stage in stages:
+        team.shares(stage.batch_size or options.batch_size, options.accumulate)
+    start, notes = shelf.take_up(steps == 0) if resume else shelf.clear()
+    if start is None:
+        start, ill = 0, shelf.publish(0, announce=steps == 0)
+        if ill:
+            raise TrainingFault(f"training: {ill}; expected finite weights to start from")
+    if 0 < start < steps:
+        callbacks.reporter.say(f"going on from step {start} of {steps}")
+    log = MetricsLog(folder if team.leads else None, start)
+    began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
+
+    # -- The loop.
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        ThreadPoolExecutor(1) as loader,
+        callbacks.stop.deferred(),
+        callbacks.reporter.task(steps, "fit", min(start, steps)) as bar,
+    ):
+
+        def fetch(index: int, images: int) -> Any:
+            stage, alpha = _stage_at(stages, images)
+            total = stage.batch_size or options.batch_size
+            which = team.shares(total, options.accumulate)
+            read = loader.submit(lambda: [batches(index, stage, numbers) for numbers in which])
+            return stage, alpha, total, which, read
+
+        index = start
+        pending = fetch(index, learner.images) if index < steps else None
+        while index < steps:
+            # Fetch: this step's cases were read while the last step ran; now the next one's are.
+            assert pending is not None
+            stage, alpha, total, which, read = pending
+            parts = [batch.to(device) for batch in read.result()]
+            shown = learner.images + total
+            pending = fetch(index + 1, shown) if index + 1 < steps else None
+
+            # Key what is random by seed and step (and by how often this step has failed).
+            key = (options.seed * 1_000_003 + index) * (MOST_ROLLBACKS + 1) + learner.rollbacks
+            set_seed(key * team.size + team.rank, device)
+            shares = [
+                Step(
+                    generator.prepare(part, stage), stage, index, learner.images, alpha=alpha,
+                    rng=torch.Generator(device).manual_seed(key), key=key,
+                    first=numbers.start, total=total, mean=team.mean,
+                )
+                for part, numbers in zip(parts, which, strict=True)
+            ]  # fmt: skip
+            learner.set_rates(rate(index))
+
+            # Step each player on its phase's loss, the others frozen.
+            ill = ""
+            for phase in (p for p in phases if p.due(index)):
+                for name, net in generator.nets.items():
+                    net.train().requires_grad_(name in players[phase.player])
+                optimizer, losses = learner.optimizers[phase.player], []
+                optimizer.zero_grad(set_to_none=True)
+                for step in shares:
+                    with torch.autocast(device.type, half, enabled=half is not None):
+                        terms = phase.loss(step)
+                    stacked = torch.stack([t.float() for t in terms.values()])
+                    torch.autograd.backward(scaler.scale(stacked.sum() / len(shares)))
+                    losses.append(stacked.detach())
+                means = team.mean(torch.stack(losses).mean(0)).tolist()
+                values = dict(zip((f"{phase.player}/{k}" for k in terms), means, strict=True))
+                ill = _not_finite(values, index)
+                if ill:
+                    break
+                parameters = learner.parameters(phase.player)
+                team.average_gradients(parameters)
+                if options.clip_norm:
+                    scaler.unscale_(optimizer)
+                    torch.nn.utils.clip_grad_norm_(parameters, options.clip_norm)
+                scaler.step(optimizer)  # with fp16, not if a gradient overflowed
+                scaler.update()
+                if phase.after is not None:
+                    phase.after()
+                log.add(values)
+
+            # Average the weights that draw samples; the half-life grows with a young run.
+            done, at = index + 1, time.perf_counter() - began
+            if not ill:
+                learner.images = shown
+                half_life = min(options.ema_half_life, 0.05 * shown)
+                learner.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
+
+                # Log; checkpoint; draw a sheet; stop if asked to, with a checkpoint behind.
+                log.add({"rate": rate(index) * 0.5**learner.rollbacks})
+                if done % options.log_every == 0 or done == steps:
+                    last_losses = log.write(done, shown, at)
+                    callbacks.metrics(done, last_losses)
+                bar.advance(1, **short_losses(last_losses))
+                published = done % options.checkpoint_every == 0 or done == steps
+                if published:
+                    ill = shelf.publish(done)
+                due = done % options.sample_every == 0 or done == steps
+                if not ill and (due or (at > FIRST_PREVIEW and not previewed)):
+                    previewed = True
+                    shelf.preview(done)
+                signal = team.any(callbacks.stop(), device)
+                if signal and not published:
+                    ill = shelf.publish(done)
+                if signal and not ill:
+                    raise Interrupted(signal)
+
+            # Not finite: back to the last checkpoint, at half the rates; three times, then give up.
+            if ill:
+                if learner.rollbacks == MOST_ROLLBACKS or folder is None:
+                    raise _fault(ill, learner.rollbacks, folder)
+                done = shelf.roll_back(ill)
+                log.rewind(done)
+                pending = fetch(done, learner.images)
+            index = done
+
+    # -- Leave the averaged weights in place.
+    learner.load_averages()
+    return TrainReport(
+        max(steps, start), learner.images, start, time.perf_counter() - began, last_losses,
+        learner.rollbacks, notes,
+    )  # fmt: skip
+
+
+def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:
+    """Optimiser steps in which a training shows so many real images.
+
+    Args:
+        images: at least.
+        stages: of the generator; they may have batch sizes of their own.
+        batch_size: of those that have none.
+    """
+    steps, shown, until = 0, 0, 0.0
+    for stage in stages:
+        last = stage is stages[-1] or stage.images is None
+        until = images if last else min(images, until + (stage.images or 0))
+        size = stage.batch_size or batch_size
+        more = max(0, math.ceil((until - shown) / size))
+        steps, shown = steps + more, shown + more * size
+    return steps
+
+
+def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
+    """The stage a run is in after so many images, and how far its layers have faded in."""
+    begun = 0
+    for stage in stages:
+        if stage.images is None or images < begun + stage.images:
+            break
+        if stage is not stages[-1]:
+            begun += stage.images
+    return stage, min(1.0, (images - begun) / stage.fade) if stage.fade else 1.0
+
+
+def _not_finite(values: Mapping[str, float], step: int) -> str:
+    """What is wrong with a step's losses; nothing if they are finite."""
+    bad = [f"loss {k} is {v} at step {step}" for k, v in values.items() if not math.isfinite(v)]
+    return bad[0] if bad else ""
+
+
+def _fault(ill: str, rollbacks: int, folder: Path | None) -> TrainingFault:
+    tried = f" after {rollbacks} rollbacks, each at half the learning rates" if rollbacks else ""
+    where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
+    return TrainingFault(
+        f"training: {ill}{tried}, expected finite numbers{where}. Lower the learning rates (--set "
+        "lr_generator=1e-4), or --set precision=fp32; the last checkpoint is whole"
+    )

@@ -1,0 +1,143 @@
+"""Everything of a training that changes: weights, optimisers, averages, memories, scale, counts.
+
+``training.train`` says what happens when; this module holds what it happens to, so that a
+checkpoint is all of it and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gansynth.core.generator import Generator
+from gansynth.training import checkpoint
+
+
+@dataclass
+class Learner:
+    """A generator in training.
+
+    Attributes:
+        generator: its networks are trained in place.
+        optimizers: one for each player; none if there is nothing to train.
+        averages: moving averages of what draws samples, ``network/tensor`` by name.
+        scaler: loss scale of fp16; disabled for other precisions, it passes everything through.
+        images: real images shown so far, by all processes.
+        rollbacks: times the run has gone back to a checkpoint and halved its rates.
+    """
+
+    generator: Generator
+    optimizers: dict[str, torch.optim.Optimizer]
+    averages: dict[str, Tensor]
+    scaler: torch.amp.GradScaler
+    images: int = 0
+    rollbacks: int = 0
+    _rates: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, generator: Generator, scaler: torch.amp.GradScaler) -> Learner:
+        """A generator as it is, at the start of its training."""
+        nets = generator.nets
+        optimizers = {
+            player: generator.optimizer(player, [p for n in names for p in nets[n].parameters()])
+            for player, names in generator.players().items()
+            if generator.phases()
+        }
+        averages = {
+            f"{n}/{k}": v.detach().clone()
+            for n in generator.ema
+            if n in nets
+            for k, v in _floats(nets[n])
+        }
+        rates = {k: [group["lr"] for group in o.param_groups] for k, o in optimizers.items()}
+        return cls(generator, optimizers, averages, scaler, _rates=rates)
+
+    def parameters(self, player: str) -> list[nn.Parameter]:
+        """What a player steps."""
+        return [p for group in self.optimizers[player].param_groups for p in group["params"]]
+
+    def every_tensor(self) -> list[Tensor]:
+        """Weights, buffers and averages."""
+        held = [v for net in self.generator.nets.values() for v in net.state_dict().values()]
+        return [*held, *self.averages.values()]
+
+    def set_rates(self, factor: float) -> None:
+        """Multiply every player's own learning rate by a factor, and by 1/2 for each rollback."""
+        for player, optimizer in self.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self._rates[player], strict=True):
+                group["lr"] = rate * factor * 0.5**self.rollbacks
+
+    # -- the moving averages ---------------------------------------------------------------------
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """Move the averages towards the weights: average = decay * average + (1 - decay) * w."""
+        nets, names = self.generator.nets, self.generator.ema
+        live = {f"{n}/{k}": v for n in names if n in nets for k, v in _floats(nets[n])}
+        if self.averages:
+            keys = list(self.averages)
+            torch._foreach_lerp_(
+                [self.averages[k] for k in keys], [live[k] for k in keys], 1 - decay
+            )
+
+    @torch.no_grad()
+    def load_averages(self, averages: Mapping[str, Tensor] | None = None) -> None:
+        """Put averages (these, or the run's own) in the place of the weights."""
+        for key, value in (self.averages if averages is None else averages).items():
+            name, _, tensor = key.partition("/")
+            self.generator.nets[name].state_dict()[tensor].copy_(value)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averages for a moment; the live weights come back whatever happens."""
+        nets = self.generator.nets
+        live = {
+            k: nets[k.partition("/")[0]].state_dict()[k.partition("/")[2]].clone()
+            for k in self.averages
+        }
+        self.load_averages()
+        try:
+            yield
+        finally:
+            self.load_averages(live)
+
+    # -- as a checkpoint -------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name: ``net/``, ``ema/``, ``optim/`` and ``memory/`` entries."""
+        tensors = checkpoint.collect(self.generator.nets, self.averages, self.optimizers)
+        for name, memory in self.generator.memories.items():
+            tensors.update({f"memory/{name}/{k}": v for k, v in memory.state().items()})
+        return tensors
+
+    def state(self) -> dict[str, Any]:
+        """The rest, as JSON."""
+        scaler = self.scaler.state_dict() or None
+        return {"images": self.images, "rollbacks": self.rollbacks, "scaler": scaler}
+
+    def restore(self, found: checkpoint.Checkpoint) -> None:
+        """Take back what ``tensors`` and ``state`` gave.
+
+        Raises:
+            IntegrityFault: if the checkpoint is of another architecture.
+        """
+        nets, averages = self.generator.nets, self.averages
+        checkpoint.restore(found.tensors, nets, averages, self.optimizers, found.folder)
+        for name, memory in self.generator.memories.items():
+            prefix = f"memory/{name}/"
+            memory.load(
+                {k[len(prefix) :]: v for k, v in found.tensors.items() if k.startswith(prefix)}
+            )
+        self.images = found.state["images"]
+        self.rollbacks = found.state.get("rollbacks", 0)
+        if found.state.get("scaler"):
+            self.scaler.load_state_dict(found.state["scaler"])
+
+
+def _floats(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((k, v) for k, v in net.state_dict().items() if v.is_floating_point())
