@@ -27,8 +27,8 @@ from gansynth.data.opening import open_source
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run import MANIFEST
+from tests.benchmark.jobs.small import gone
 from tests.flat_sets import FLAT
-from tests.jobs.small import gone
 from tests.processes import until
 
 # -- commands --------------------------------------------------------------------------------------

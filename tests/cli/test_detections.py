@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gansynth.metrics.detection.record import FILE, Found, write_detections
-from tests.detection.simulated import document, drawn, seen
+from tests.metrics.detection.simulated import document, drawn, seen
 
 BOX = (10, 10, 20, 20)
 FAST = ("--bootstrap", "50", "--confidence", "0.5")

@@ -11,7 +11,7 @@ from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import Boxes, Condition, Schema
 from gansynth.training.loop import FitOptions, train
 from gansynth_cpggan.model import CPGGAN, CPGGANOptions
-from tests.zoo.members import loop, member, toy_batches
+from tests.training.zoo.members import loop, member, toy_batches
 
 ASKED = Boxes(np.array([[2, 3, 7, 9], [9, 9, 14, 13]], np.float32), np.array([0, 1], np.int16))
 CARD = 11 * 2**30

@@ -56,7 +56,7 @@ def test_torchrun_with_one_process_is_a_training_like_any_other(device, tmp_path
     fit = ("fit", "zoo_wgan_gp", "--data", "zoo:16", "-o", tmp_path / "run", "--json")
     loop = ("--set=steps=4", "--set=batch_size=2", "--set=precision=fp32")
     where = "cpu" if device.type == "cpu" else "auto"
-    done = start(*TORCHRUN, "-m", "tests.zoo.command", *fit, *loop, "--device", where)
+    done = start(*TORCHRUN, "-m", "tests.training.zoo.command", *fit, *loop, "--device", where)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == 4
 

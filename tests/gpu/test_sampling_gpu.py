@@ -13,7 +13,7 @@ from gansynth.core.generator import Batch, Generator, Stage
 from gansynth.core.schema import Case, Condition
 from gansynth.core.source import SourceRequest
 from gansynth.training.loop import FitOptions, train
-from tests.zoo.members import member
+from tests.training.zoo.members import member
 
 pytestmark = pytest.mark.usefixtures("toy_kind")
 SETTINGS = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2, "steps": 6, "batch_size": 2}

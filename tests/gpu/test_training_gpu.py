@@ -16,7 +16,7 @@ from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, TrainReport, train
 from gansynth_cgan3d.model import CGAN3D
-from tests.zoo.members import ZOO, loop, member, newest, toy_batches
+from tests.training.zoo.members import ZOO, loop, member, newest, toy_batches
 
 TINY = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2}
 

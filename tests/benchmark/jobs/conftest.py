@@ -1,0 +1,11 @@
+"""What the tests of jobs share."""
+
+import pytest
+
+from tests.benchmark.jobs.small import Small
+
+
+@pytest.fixture
+def small(tmp_path) -> Small:
+    """A store, and jobs to run."""
+    return Small(tmp_path)

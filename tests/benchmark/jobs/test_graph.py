@@ -1,0 +1,191 @@
+"""What is computed, in which order, and what is not."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from gansynth.benchmark.jobs.graph import run_jobs
+from gansynth.benchmark.jobs.local import LocalExecutor
+from gansynth.benchmark.jobs.store import Store
+from gansynth.runtime.errors import TrainingFault
+from tests.benchmark.jobs.small import Small, key_of
+
+FAIL = "sys.exit('error: no such case')"
+
+
+def test_a_job_reads_what_the_jobs_before_it_wrote(small: Small):
+    source = small.store.folder / key_of("write") / "number"
+    code = f"print(json.dumps({{'n': int(open({str(source)!r}).read()) + 1}}))"
+    small.add("read", code, needs=["write"])
+    small.add("write", "(work / 'number').write_text('41')")
+    assert small.run().ok
+    assert small.document("read") == {"n": 42}
+
+
+def test_what_is_done_is_never_computed_again(small: Small):
+    small.add("first")
+    small.add("second", needs=["first"])
+    assert small.phases(small.run()) == {"first": "DONE", "second": "DONE"}
+    assert small.phases(small.run()) == {"first": "FOUND", "second": "FOUND"}
+    assert (small.runs("first"), small.runs("second")) == (1, 1)
+
+
+def test_the_result_says_what_was_run_where_and_how_long(small: Small):
+    job = small.add("one", "time.sleep(0.2); print('[1, NaN]'); print('hm', file=sys.stderr)")
+    small.run()
+    result = small.store.result(job.key)
+    assert (result["key"], result["title"], result["group"]) == (job.key, "one", "toy")
+    assert (result["argv"], result["rc"], result["attempts"]) == (list(job.argv), 0, 1)
+    assert 0.2 < result["seconds"] < 10
+    assert result["machine"]["cores"] >= 1
+    assert result["document"] == [1, None]
+    log = small.store.log(job.key)
+    assert log == job.folder / "log.txt"
+    assert {"[1, NaN]", "hm"} < set(log.read_text().splitlines())
+
+
+def test_nothing_but_locks_is_left_beside_the_results(small: Small):
+    small.add("one")
+    small.run()
+    assert [path.suffix for path in small.store.work.iterdir()] == [".lock"]
+
+
+def test_a_failure_costs_its_dependents_and_nothing_else(small: Small):
+    small.add("bad", FAIL)
+    small.add("child", needs=["bad"])
+    small.add("grandchild", needs=["child"])
+    small.add("good")
+    report = small.run()
+    assert small.phases(report) == {
+        "bad": "FAILED",
+        "child": "SKIPPED",
+        "grandchild": "SKIPPED",
+        "good": "DONE",
+    }
+    why = {standing.job.title: standing.why for standing in report.standings}
+    assert why["bad"].endswith("no such case")
+    assert why["child"] == why["grandchild"] == f"needs bad, which failed: {why['bad']}"
+    assert small.runs("child") == 0
+
+
+def test_the_report_names_the_failed_ones_log_and_last_line(small: Small):
+    small.add("bad", FAIL)
+    report = small.run()
+    assert not report.ok
+    log = report.standings[0].log
+    assert "no such case" in log.read_text()
+    assert report.lines()[0] == "1 job: 1 failed"
+    assert report.lines()[1] == f"failed: bad: {report.standings[0].why}; log: {log}"
+    with pytest.raises(TrainingFault, match=r"1 of 1 jobs failed.*bad: .*no such case"):
+        report.raise_if_failed()
+
+
+def test_what_failed_is_tried_again_by_the_next_run(small: Small):
+    code = f"pathlib.Path({str(small.tmp)!r}, 'cured').exists() or sys.exit(1)"
+    small.add("bad", code)
+    small.add("child", needs=["bad"])
+    assert not small.run().ok
+    (small.tmp / "cured").touch()
+    assert small.phases(small.run()) == {"bad": "DONE", "child": "DONE"}
+    assert small.store.result(key_of("bad"))["attempts"] == 2
+
+
+def test_without_keep_going_nothing_is_started_after_a_failure(small: Small):
+    small.add("bad", FAIL)
+    small.add("good")
+    report = small.run(slots=1, keep_going=False)
+    assert small.phases(report) == {"bad": "FAILED", "good": "WAITING"}
+    assert small.runs("good") == 0
+
+
+def test_a_damaged_result_counts_as_not_done(small: Small):
+    job = small.add("one", "print('{}')")
+    small.run()
+    (job.folder / "result.json").write_text('{"key": "')
+    assert small.phases(small.run()) == {"one": "DONE"}
+    assert small.runs("one") == 2
+    assert small.document("one") == {}
+
+
+class TestCommitted:
+    """Results in another folder, which has nothing but ``result.json``."""
+
+    @pytest.fixture
+    def committed(self, small: Small) -> Store:
+        """Both jobs' results, in a folder that is only read, beside an empty store."""
+        small.add("fit", "(work / 'weights').touch(); print('[1]')")
+        small.add("train", needs=["fit"])
+        small.run()
+        for job in small.jobs:
+            other = small.tmp / "committed" / job.key
+            other.mkdir(parents=True)
+            shutil.move(job.folder / "result.json", other)
+            shutil.rmtree(job.folder)
+        return Store(small.store.folder, also=[small.tmp / "committed"])
+
+    def test_they_are_a_cache(self, small: Small, committed):
+        report = run_jobs(small.jobs, committed, LocalExecutor(1, ()))
+        assert small.phases(report) == {"fit": "FOUND", "train": "FOUND"}
+        assert committed.result(key_of("fit"))["document"] == [1]
+        assert small.runs("fit") == 1
+
+    def test_what_a_new_job_needs_the_files_of_is_computed(self, small: Small, committed):
+        small.add("new", needs=["fit"])
+        report = run_jobs(small.jobs, committed, LocalExecutor(1, ()))
+        assert small.phases(report) == {"fit": "DONE", "train": "FOUND", "new": "DONE"}
+        assert (small.runs("fit"), small.runs("train")) == (2, 1)
+
+    def test_what_nobody_needs_any_more_is_not_computed(self, small: Small, committed):
+        (small.tmp / "committed" / key_of("fit") / "result.json").unlink()
+        report = run_jobs(small.jobs, committed, LocalExecutor(1, ()))
+        assert small.phases(report) == {"fit": "NOT_NEEDED", "train": "FOUND"}
+        assert report.ok
+
+
+def test_cores_are_shared_out(small: Small, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("gansynth.benchmark.jobs.local.cores", lambda: 7)
+    told = "print(json.dumps([os.environ['OMP_NUM_THREADS']]))"
+    small.add("one", told)
+    small.add("own", told, env={"OMP_NUM_THREADS": "5"})
+    small.run(slots=2)
+    assert small.document("one") == ["3"]
+    assert small.document("own") == ["5"]
+
+
+def test_gpus_are_dealt_out_in_turn(small: Small):
+    code = "time.sleep(0.5); print(json.dumps([os.environ['CUDA_VISIBLE_DEVICES']]))"
+    for name in "abc":
+        small.add(name, code)
+    run_jobs(small.jobs, small.store, LocalExecutor(3, ("4", "6")))
+    assert sorted(small.document(name)[0] for name in "abc") == ["4", "4", "6"]
+
+
+def test_there_is_a_slot_for_each_gpu_or_one():
+    assert LocalExecutor(None, ("4", "6")).slots == 2
+    assert LocalExecutor(None, ()).slots == 1
+
+
+def test_whoever_watches_sees_jobs_begin_and_end(small: Small):
+    small.add("one", "time.sleep(0.6)")
+    small.add("two", needs=["one"])
+    seen = []
+    small.run(on_change=lambda told: seen.append(tuple(s.phase.name for s in told.standings)))
+    assert ("RUNNING", "WAITING") in seen
+    assert seen[-1] == ("DONE", "DONE")
+
+
+def test_words_of_gansynth_need_no_path(small: Small):
+    job = small.add("help")
+    small.jobs[0] = type(job)(job.key, "help", "toy", ("--version",), folder=job.folder)
+    assert small.run().ok
+    assert "gansynth" in small.store.log(job.key).read_text()
+
+
+def test_jobs_survive_the_way_to_another_process(small: Small):
+    job = small.add("one", needs=["two"], env={"A": "b"}, resumable=True)
+    assert type(job).from_json(json.loads(json.dumps(job.to_json()))) == job
+    assert job.command(small.tmp / "w")[3] == str(small.tmp / "w")
+    assert job.command(small.tmp)[0] == sys.executable

@@ -1,0 +1,197 @@
+"""Jobs on a Ray cluster: a real one of two nodes on this machine, and what is said without one."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import psutil
+import pytest
+
+from gansynth.benchmark.jobs.order import DONE, Order
+from gansynth.benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, Token, _attempt
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from tests.benchmark.jobs.clusters import Cluster, running_head
+from tests.benchmark.jobs.small import Small, gone, key_of
+from tests.processes import until
+
+FIRST_TIME_FOREVER = "sum(1 for _ in pathlib.Path(sys.argv[2]).glob(sys.argv[3] + '-*')) > 1 or "
+FIRST_TIME_FOREVER += "time.sleep(600)"
+HANGING = """
+time.sleep(2)
+doomed = pathlib.Path("{doomed}")
+if doomed.exists() and doomed.read_text() == os.environ["RAY_RAYLET_PID"]:
+    pathlib.Path("{hangs}").touch()
+    time.sleep(600)
+"""
+NODE = "print(json.dumps([int(os.environ['RAY_RAYLET_PID'])]))"
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head; tests start second nodes."""
+    with running_head() as cluster:
+        yield cluster
+
+
+@pytest.mark.slow
+@needs_ray
+class TestCluster:
+    """With a cluster."""
+
+    def test_all_results_come_though_a_node_is_lost(self, small: Small, cluster: Cluster):
+        first, second = cluster.raylets()[0].pid, cluster.second()
+        names, hangs = [f"job{index}" for index in range(6)], small.tmp / "hangs"
+        for name in names:
+            small.add(name, HANGING.format(doomed=small.tmp / "doomed", hangs=hangs) + NODE)
+        with small.runner("ray", env=cluster.environ) as runner:
+            until(lambda: second.pid in _nodes(small, names), 60)
+            (small.tmp / "doomed").write_text(str(second.pid))
+            until(hangs.exists, 60)
+            second.kill()
+            out, err = runner.communicate(timeout=120)
+        assert runner.returncode == 0, err
+        assert out == "6 jobs: 6 done\n"
+        assert _nodes(small, names) == {first, second.pid}
+        assert Counter(map(small.runs, names)) == {1: 5, 2: 1}
+        assert "(raylet)" in (small.store.work / "ray.log").read_text()
+
+    def test_a_lost_worker_is_tried_again_once_its_job_is_gone(self, small: Small, cluster):
+        small.add("long", FIRST_TIME_FOREVER, resumable=True)
+        with small.runner("ray", env=cluster.environ) as runner:
+            command = small.command_of("long")
+            worker = psutil.Process(psutil.Process(command.ppid()).ppid())
+            worker.kill()
+            assert runner.wait(60) == 0
+        assert gone(command)
+        assert small.runs("long") == 2
+
+    def test_a_command_that_fails_is_not_tried_again(self, small: Small, cluster):
+        small.add("bad", "sys.exit('error: no such case')")
+        small.add("child", needs=["bad"])
+        with small.runner("ray", env=cluster.environ) as runner:
+            out, _ = runner.communicate(timeout=60)
+        assert runner.returncode == 5
+        assert "2 jobs: 1 failed, 1 skipped\nfailed: bad: " in out
+        assert small.runs("bad") == 1
+
+    @pytest.mark.parametrize(
+        ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    )
+    def test_jobs_end_with_the_run(self, small: Small, cluster, number, code):
+        small.add("long", "time.sleep(600)")
+        small.add("queued", "time.sleep(600)")
+        with small.runner("ray", env=cluster.environ) as runner:
+            command = small.command_of("long")
+            runner.send_signal(number)
+            assert runner.wait(60) == code
+            until(lambda: gone(command), 20)
+        until(lambda: not small.store.held(key_of("long")), 5)
+        assert small.runs("queued") == 0
+
+    def test_a_node_that_does_not_see_the_store_is_named(self, small: Small, cluster):
+        unshare = ("unshare", "--map-root-user", "--mount")
+        if not shutil.which("unshare") or subprocess.run([*unshare, "true"]).returncode:
+            pytest.skip("no second view of the file system to be had here")
+        hide = f'mount -t tmpfs none {small.tmp} && exec "$@"'
+        blind = cluster.second(wrap=(*unshare, "sh", "-c", hide, "sh"))
+        small.add("one")
+        try:
+            with small.runner("ray", env=cluster.environ) as runner:
+                _, err = runner.communicate(timeout=60)
+        finally:
+            blind.kill()
+        said = err.strip().splitlines()[-1]
+        assert "EnvironmentFault: Ray node" in said
+        assert f"does not see {small.store.work}; expected a file system that all nodes" in said
+        assert small.runs("one") == 0
+
+    def test_more_than_a_node_has_is_refused(self, small: Small, cluster):
+        small.add("one")
+        with small.runner("ray:cpus=3", env=cluster.environ) as runner:
+            _, err = runner.communicate(timeout=60)
+        assert "a job wants 3 CPUs and 0 GPUs, and none of the" in err
+
+
+def _nodes(small: Small, names: list[str]) -> set[int]:
+    """Nodes that the jobs that are done ran on."""
+    return {small.document(name)[0] for name in names if small.store.done(key_of(name))}
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_run_ends_when_the_head_is_lost(small: Small):
+    small.add("done")
+    small.add("long", "time.sleep(600)", needs=["done"])
+    with running_head() as cluster, small.runner("ray", env=cluster.environ) as runner:
+        small.command_of("long")
+        (head,) = (p for p in cluster.processes() if p.name() == "gcs_server")
+        head.kill()
+        _, err = runner.communicate(timeout=58)  # before Ray ends it, with no word of ours
+        assert runner.returncode == EnvironmentFault.exit_code
+        assert "does not answer any more" in err.splitlines()[-1]
+    assert small.store.done(key_of("done"))
+
+
+# -- without a cluster -----------------------------------------------------------------------------
+
+
+def refused(fault: type[Exception], match: str, small: Small) -> None:
+    executor = RayExecutor()
+    with pytest.raises(fault, match=match):
+        executor.open(small.store.folder)
+    executor.close()
+
+
+def test_without_ray_it_says_how_to_get_it(small: Small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    refused(EnvironmentFault, r"pip install 'gansynth\[ray\]'", small)
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["local", "ray://127.0.0.1:10001"])
+def test_no_cluster_is_ever_started(small: Small, monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    refused(UsageFault, f"RAY_ADDRESS={address}: expected HOST:PORT", small)
+
+
+@needs_ray
+def test_a_cluster_that_does_not_answer_is_not_waited_for(small: Small, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    refused(EnvironmentFault, "RAY_ADDRESS=127.0.0.1:1 does not answer", small)
+
+
+@needs_ray
+def test_a_cluster_that_is_gone_is_not_waited_for(small: Small, monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    refused(EnvironmentFault, "127.0.0.1:1, named by .*ray_current_cluster, does not ans", small)
+
+
+class TestTask:
+    """What a node does, here."""
+
+    def test_it_runs_a_job_and_says_how_it_ended(self, small: Small):
+        order = Order(small.add("one"), small.store.folder, small.tmp, "run")
+        assert _attempt(order.to_line(), Token.write(small.store.folder), {}, 5) == (DONE, "")
+        bad = Order(small.add("bad", "sys.exit('no')"), small.store.folder, small.tmp, "run")
+        assert _attempt(bad.to_line(), Token.write(small.store.folder), {}, 5)[1] == "no"
+
+    def test_it_runs_nothing_without_the_store(self, small: Small, monkeypatch):
+        monkeypatch.setattr(Token, "seen", lambda token: False)
+        order = Order(small.add("one"), small.store.folder, small.tmp, "run")
+        code, words = _attempt(order.to_line(), Token.write(small.store.folder), {}, 5)
+        assert (code, small.runs("one")) == (NOT_SHARED, 0)
+        assert f"does not see {small.store.work}" in words
+
+    def test_another_file_is_not_the_token(self, tmp_path):
+        (tmp_path / "token").write_text("other")
+        assert not Token(tmp_path / "token", "mine").seen(patience=0)
+        assert not Token(tmp_path / "none", "mine").seen(patience=0)
+        assert Token(tmp_path / "token", "other").seen(patience=0)

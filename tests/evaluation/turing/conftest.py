@@ -1,0 +1,92 @@
+"""Two tiny runs on phantoms, of slices and of volumes, with a session of each; a browser."""
+# mypy: disallow-untyped-calls=False
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import filelock
+import pytest
+
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.progress import NullReporter
+from tests.evaluation.turing.browsing import CHROMIUM
+
+LOOP = {"steps": "2", "precision": "fp32"}
+FLAT_READ = {"concat": "yes", "slices": "40%-60%", "resize": "32x32"}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> SimpleNamespace:
+    """Runs ``flat`` (dcgan, all four sequences in one) and ``deep`` (cgan3d, two channels).
+
+    Of six people, one or two of them held out. Do not change what lies there: ``flat_session`` and
+    ``deep_session`` are copies of their sessions, of 4 + 4 and of 3 + 3 images.
+    """
+    pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "turing_runs"
+    with filelock.FileLock(home.with_suffix(".lock")):
+        if not (home / "done").exists():
+            _make(home)
+            (home / "done").touch()
+    return SimpleNamespace(data=home / "data", flat=home / "flat", deep=home / "deep")
+
+
+def _make(home: Path) -> None:
+    from gansynth.evaluation.turing import TuringOptions, prepare_session
+    from gansynth.fitting.fit import fit
+    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
+
+    data = str(home / "data")
+    write_gliomas(home / "data", 6, seed=0, options=PhantomOptions(spacing_mm=8.0))
+    fit(
+        "dcgan",
+        SourceRequest("slices", f"nifti:{data}", read=FLAT_READ),
+        home / "flat",
+        settings={**LOOP, "batch_size": "2", "width": "4", "latent": "8"},
+        edits=(),
+        device="cpu",
+        reporter=NullReporter(),
+    )
+    small = {"width": "4", "levels": "1", "d_width": "4", "d_levels": "1", "batch_size": "1"}
+    fit(
+        "cgan3d",
+        SourceRequest("nifti", data, read={"channels": "T1,FLAIR"}),
+        home / "deep",
+        settings={**LOOP, **small},
+        edits=("flip",),
+        device="cpu",
+        reporter=NullReporter(),
+    )
+    prepare_session(home / "flat", options=TuringOptions(n=4, origin="all"), device="cpu")
+    prepare_session(home / "deep", options=TuringOptions(n=3), device="cpu")
+
+
+@pytest.fixture
+def flat_session(made: SimpleNamespace, tmp_path: Path) -> Path:
+    """A session of slices that a test may change: 8 images, one channel."""
+    shutil.copytree(made.flat / "turing" / "session", tmp_path / "flat")
+    return tmp_path / "flat"
+
+
+@pytest.fixture
+def deep_session(made: SimpleNamespace, tmp_path: Path) -> Path:
+    """A session of volumes that a test may change: 6 images, two channels."""
+    shutil.copytree(made.deep / "turing" / "session", tmp_path / "deep")
+    return tmp_path / "deep"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real one, without a window."""
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not there")
+    with sync.sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), headless=True, args=["--no-sandbox"]
+        )
+        yield found
+        found.close()

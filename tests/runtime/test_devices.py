@@ -1,0 +1,109 @@
+"""Whose random numbers are seeded, and what fp32 is on CUDA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gansynth.metrics.encoder import EncoderOptions, make_encoder, train_encoder
+from gansynth.runtime.devices import device_name, seeded, set_seed, tf32
+from gansynth.training.loop import train
+from tests.training.zoo.members import loop, member, toy_batches
+
+ROOT = Path(__file__).parents[2]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
+IN_ITS_OWN_PROCESS = {"adapters/gansynth_deepmedic/engine/train.py"}
+PUT_BACK_ON_EVERY_DEVICE = {"gansynth/testing/_sample_checks.py"}
+
+
+@pytest.fixture
+def seeds(monkeypatch) -> list[object]:
+    """Seeds that all CUDA devices were given, or one of them with its number."""
+    found: list[object] = []
+
+    class Current:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def __enter__(self) -> None:
+            found.append(self.device)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", found.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed", found.append)
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    return found
+
+
+def test_seeding_seeds_the_cpu_and_the_device_that_is_named(seeds):
+    set_seed(5, CUDA)
+    assert seeds == [CUDA, 5]
+    assert torch.initial_seed() == 5
+    set_seed(6, CPU)
+    assert (seeds, torch.initial_seed()) == ([CUDA, 5], 6)
+
+
+def test_a_seed_for_a_while_gives_its_numbers_and_leaves_the_stream_as_it_was():
+    before = torch.get_rng_state()
+    with seeded(3):
+        drawn = torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(3)))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: make_encoder(1),
+        lambda: train_encoder([torch.rand(4, 1, 64, 64)], EncoderOptions(steps=1, batch_size=2)),
+    ],
+    ids=["make_encoder", "train_encoder"],
+)
+def test_who_seeds_on_the_cpu_leaves_cudas_random_numbers_alone(seeds, use):
+    use()
+    assert seeds == []
+
+
+def test_a_training_on_the_cpu_leaves_cudas_random_numbers_alone(seeds):
+    gan, batches = member("mmgan"), toy_batches("mmgan")
+    seeds.clear()
+    train(gan, batches, loop("mmgan", steps=1, decay="none"))
+    assert seeds == []
+
+
+def test_nobody_seeds_every_device():
+    shelves = ("gansynth", "plugins", "adapters", "cli")
+    files = [path for shelf in shelves for path in (ROOT / shelf).rglob("*.py")]
+    found = {str(p.relative_to(ROOT)) for p in files if "torch.manual_seed(" in p.read_text()}
+    assert found - {"gansynth/runtime/devices.py"} == IN_ITS_OWN_PROCESS | PUT_BACK_ON_EVERY_DEVICE
+
+
+@pytest.mark.parametrize(
+    ("convolutions", "products", "said"),
+    [
+        (True, False, "convolutions"),
+        (True, True, "convolutions and matrix products"),
+        (False, False, "none"),
+    ],
+)
+def test_fp32_says_where_tf32_takes_its_place(monkeypatch, convolutions, products, said):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    convolution, product = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolution.allow_tf32, product.allow_tf32
+    try:
+        convolution.allow_tf32, product.allow_tf32 = convolutions, products
+        assert tf32(CUDA) == said
+        assert tf32(CPU) == "none"
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+        assert tf32(CUDA) == "none"
+    finally:
+        convolution.allow_tf32, product.allow_tf32 = before
+
+
+def test_a_device_goes_by_its_model(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert (device_name(CUDA), device_name(CPU)) == ("GPU 1", "cpu")

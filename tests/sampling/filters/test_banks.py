@@ -1,0 +1,131 @@
+"""Filters on the way into a bank: counted, pictured, in its lineage; a bad generator is stopped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gansynth
+from gansynth.bank.producer_main import ProducerConfig, produce
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.null_adapter import NoHost
+from gansynth.core.sample_request import Asking
+from gansynth.core.schema import Condition, FloatArray
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.files import read_json
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.filters.ahead import learn_ahead, planned_filters
+from gansynth.sampling.sample import sample_run
+from gansynth.testing import ToySource
+from tests.sampling.filters.drawing import TINY, as_asked, drawer
+
+SOME = 6
+
+
+def fill(run: Path, folder: Path, filters: list[str], drawing: Any = as_asked) -> BankReader:
+    """What a producer does, in this process."""
+    source, drawn = ToySource(2), drawer(run, filters, drawing)
+    spec = BankSpec(source.schema, drawn.lineage, "run", "0" * 64, True, SOME, 3)
+    request = SourceRequest("toy", "2").to_json()
+    told: dict[str, Any] = {"frozen": True, "capacity": SOME, "rejected": str(folder / "rejected")}
+    config = ProducerConfig(str(run), request, "", str(folder / "bank"), **told)
+    with BankWriter.create(folder / "bank", spec) as writer:
+        produce(
+            *(writer, drawn.draw, NoHost(source).finalise, config),
+            stop=lambda: False,
+            schema=source.schema,
+            min_size=(),
+        )
+        (folder / "counts.json").write_text(json.dumps(dict(writer.rejected)))
+    return BankReader(folder / "bank")
+
+
+def noise(condition: Condition, rng: np.random.Generator) -> FloatArray:
+    assert condition.labels is not None
+    return rng.standard_normal((2, *condition.labels.shape)).astype(np.float32)
+
+
+def every_third(condition: Condition, rng: np.random.Generator) -> FloatArray:
+    bad = condition.provenance["index"] % 3 == 0
+    return noise(condition, rng) if bad else as_asked(condition, rng)
+
+
+def test_what_is_flawed_is_counted_and_pictured_and_the_rest_enters(run, tmp_path):
+    reader = fill(run, tmp_path, [TINY, "range"], every_third)
+    found = [reader.read(name) for name in reader.ids()]
+    indices = [sample.provenance["index"] for sample in found]
+    assert len(found) == SOME
+    assert [i for i in indices if i % 3 == 0] == []
+    assert all(set(s.provenance["admitted"]) == {"faithful", "range"} for s in found)
+    counts = read_json(tmp_path / "counts.json")
+    assert counts
+    assert set(counts) == {"filter 'faithful': Dice # of its labels with what a segmenter finds"}
+    lines = (tmp_path / "rejected" / "rejected.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert len(told) == sum(counts.values())
+    assert all((tmp_path / "rejected" / line["picture"]).is_file() for line in told)
+    assert all(line["index"] % 3 == 0 for line in told)
+
+
+def test_a_banks_lineage_has_the_filters_cases(run, tmp_path):
+    reader = fill(run, tmp_path, [TINY])
+    seen = reader.spec.lineage
+    filtered = [one for one in seen.everyone() if one is not seen]
+    learnt = {case.id for one in (seen, *filtered) for case in one.cases}
+    assert learnt == set(ToySource(2).train_ids)
+
+
+def test_a_bad_generator_is_stopped_and_the_filter_named(run, tmp_path):
+    with pytest.raises(TrainingFault, match=r"samples were rejected \(\d+ times filter 'faithful'"):
+        fill(run, tmp_path, [TINY], noise)
+
+
+def test_without_filters_all_enter(run, tmp_path):
+    reader = fill(run, tmp_path, [], noise)
+    found = [reader.read(name) for name in reader.ids()]
+    assert [s.provenance["index"] for s in found] == list(range(SOME))
+    assert "admitted" not in found[0].provenance
+    assert not (run / "filters").exists()
+
+
+def test_a_dry_run_says_what_would_be_learnt(run):
+    filters = ("range:crops=2", "novel:crops=2")
+    said = planned_filters(run, filters)["filters"]
+    assert all("would learn first" in text for text in said.values())
+    learn_ahead(run, filters[:1], ToySource(2), device="cpu", reporter=NullReporter())
+    said = planned_filters(run, filters)["filters"]
+    assert said["range"] == "learnt"
+    assert "would learn" in said["novel"]
+    assert planned_filters(run, ()) == planned_filters(None, filters) == {}
+    with pytest.raises(UsageFault, match="is unknown"):
+        planned_filters(run, ["nvel"])
+
+
+def test_drawn_samples_are_judged_too(run, tmp_path):
+    report = sample_run(
+        *(run, 2), out=tmp_path / "out", asking=Asking(filters=("range:tolerance=0",)),
+        device="cpu", reporter=NullReporter(),
+    )  # fmt: skip
+    assert report["flawed"] == sum(report["flaws"].values()) == 2
+    assert all(reason.startswith("filter 'range': ") for reason in report["flaws"])
+    told = read_json(tmp_path / "out" / "provenance.json")["samples"]["sample-0000"]
+    assert told["flaw"].startswith("filter 'range': ")
+
+
+@pytest.mark.slow
+def test_a_producer_with_a_filter_stops_a_generator_that_has_learnt_nothing(tmp_path):
+    run, settings = tmp_path / "run", {"steps": "1", "batch_size": "1", "width": "4"}
+    fit(
+        *("cgan3d", SourceRequest("example", "2d"), run), settings=settings, edits=(),
+        device="cpu", reporter=NullReporter(),
+    )  # fmt: skip
+    told: dict[str, Any] = {"samples": 4, "device": "cpu"}
+    with pytest.raises(TrainingFault, match="filter 'faithful': Dice") as caught:
+        gansynth.fill_bank(run, tmp_path / "one", asking=Asking(filters=(TINY,)), **told)
+    assert caught.value.exit_code == 5
+    taken = gansynth.fill_bank(run, tmp_path / "two", judged=False, **told)
+    assert BankReader(taken).count() == 4

@@ -1,0 +1,341 @@
+"""What `gansynth plugins new` writes: it works, in this process and as somebody else's package."""
+
+import ast
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tokenize
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from gansynth.core.adapter import Injection
+from gansynth.core.filter import Learning
+from gansynth.core.hookspecs import API_VERSION
+from gansynth.core.ratio import Ratio
+from gansynth.core.registry import KINDS as REGISTRY_KINDS
+from gansynth.core.registry import Registry, installed
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.fitting.recipe import read_recipe
+from gansynth.hosts import doctor
+from gansynth.hosts.mixer import MixPlan
+from gansynth.runtime.progress import NullReporter
+from gansynth.testing import ToySource, check_adapter, check_generator
+from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
+
+ROOT = Path(__file__).parents[3]
+LINES = 60
+OF_COMMANDS = 12
+"""Lines of an adapter's ``import``, ``prepare``, ``splits`` and ``doctor``."""
+NAMES = {kind: f"my_{kind}" for kind in KINDS}
+
+
+def code_lines(text: str) -> set[int]:
+    """Lines that hold code: not blank, not comments, not docstrings."""
+    skipped = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node)
+        for line in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
+    }
+    layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    drawn = (t for t in tokens if t.type not in (*layout, tokenize.ENDMARKER))
+    return {n for t in drawn for n in range(t.start[0], t.end[0] + 1)} - skipped
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory) -> dict[str, Path]:
+    """The folder of a fresh project of each kind."""
+    base = tmp_path_factory.mktemp("projects")
+    for kind, name in NAMES.items():
+        write_project(plan_project(name, kind, base / kind))
+    return {kind: base / kind for kind in NAMES}
+
+
+@pytest.fixture
+def joined(projects, monkeypatch):
+    """The four plugins, registered in this process."""
+    added = []
+    try:
+        for kind, name in NAMES.items():
+            monkeypatch.syspath_prepend(str(projects[kind]))
+            installed().add(importlib.import_module(f"gansynth_{name}"), name)
+            added.append(name)
+        assert installed().broken == {}
+        yield
+    finally:
+        for name in added:
+            installed().remove(name)
+        for module in [m for m in sys.modules if m.startswith("gansynth_my_")]:
+            del sys.modules[module]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plugin_is_sixty_lines_of_code_at_most(projects, kind):
+    package = projects[kind] / f"gansynth_{NAMES[kind]}"
+    # The stand-in for a host is what the host's own package is to a real adapter.
+    modules = [path for path in package.glob("*.py") if path.name != "host.py"]
+    assert len(modules) == 2
+    most = LINES + OF_COMMANDS * (kind == "adapter")
+    assert sum(len(code_lines(path.read_text())) for path in modules) <= most
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_importing_a_plugin_imports_nothing_heavy(projects, kind):
+    text = (projects[kind] / f"gansynth_{NAMES[kind]}" / "__init__.py").read_text()
+    imported = re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)
+    assert set(imported) == {"importlib", "typing", "gansynth"}
+
+
+def test_the_generator_trains_and_keeps_its_contract(joined):
+    cls = installed().generator("my_generator")
+    check_generator(cls, ndim=(2,), steps=25, options={"width": 8}).raise_if_failed()
+
+
+def test_the_edit_changes_labels_and_keeps_the_outside(joined, projects):
+    run_tests_of(projects, "condition")
+
+
+def test_the_metric_measures_what_it_says(joined, projects):
+    source = ToySource()
+    real = list(source.cases())
+    brighter = [Sample(case.image + 2, case.labels) for case in real]
+    found = installed().metric("my_metric")(brighter, real, source.schema)
+    assert list(found.values()) == pytest.approx([2.0] * 6, abs=1e-4)
+
+
+def test_the_adapter_keeps_its_contract(joined, tmp_path):
+    adapter = installed().adapter("my_adapter")(ToySource())
+    check_adapter(
+        adapter,
+        workspace=tmp_path,
+        dataset=lambda: [(case.image, case.labels) for case in adapter.source.cases()],
+        draw=lambda draw, slot: draw(slot % 12),
+    ).raise_if_failed()
+
+
+def test_the_commands_find_the_adapter_by_its_name(joined, tmp_path, run_cli, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda: iter(()))  # which takes seconds
+    data, told = f"my_adapter:{tmp_path / 'set'}", {}
+    for words in (("import", "example:2d", data), ("prepare", data), ("splits", data), ("doctor",)):
+        result = run_cli(*words, "--json")
+        assert result.exit_code == 0, (words, result.stderr)
+        told[words[0]] = json.loads(result.stdout)
+    assert told["import"]["cases"] == 16
+    assert set(told["prepare"]["means"]) == {str(v) for v in ToySource(2).schema.label_values}
+    assert told["splits"]["splits"] == json.loads((tmp_path / "set/splits.json").read_text())
+    assert "my_adapter" in {line["what"] for line in told["doctor"]["lines"]}
+
+
+def run_tests_of(projects: dict[str, Path], kind: str) -> None:
+    """The tests that a project came with, as functions."""
+    path = projects[kind] / "tests" / f"test_{NAMES[kind]}.py"
+    names: dict[str, object] = {}
+    exec(compile(path.read_text(), path, "exec"), names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        assert callable(test)
+        test()
+
+
+# -- the documentation's examples ------------------------------------------------------------------
+
+GUIDE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"^### register_(\w+)\n.*?^```python\n(.*?)^```", GUIDE, re.M | re.S))
+
+
+@pytest.fixture
+def example(monkeypatch, tmp_path):
+    """Registers a section's example; returns what is registered there under a name."""
+
+    def load(kind: str, name: str) -> Any:
+        module = ModuleType(f"example_{kind}")
+        module.__file__ = str(tmp_path / "example.py")
+        exec(compile(EXAMPLES[kind], f"docs/plugins.md, register_{kind}", "exec"), vars(module))
+        registry = Registry()
+        registry.add(module, "example")
+        assert registry.broken == {}
+        return registry.load(kind, name)
+
+    return load
+
+
+def test_every_hook_has_an_example():
+    assert set(EXAMPLES) == set(REGISTRY_KINDS)
+
+
+def test_the_example_of_a_generator_keeps_its_contract(example):
+    check_generator(example("generators", "means"), ndim=(2, 3), steps=0).raise_if_failed()
+
+
+def test_the_example_of_an_adapter_can_be_started(example):
+    adapter = example("adapters", "nothing")(ToySource())
+    assert adapter.start(Injection(Path(), Ratio(1, 0)), {}, ()).drawn_real == 0
+
+
+def test_the_example_of_inject_mixes(toy_bank):
+    (code,) = re.findall(
+        r"```python\n(from gansynth.hosts.mixer import Mixer\n.*?)```", GUIDE, re.S
+    )
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/plugins.md, inject", "exec"), names)
+    mixed = names["Mixed"](["real"] * 8, MixPlan(toy_bank(), Ratio(1, 1)), 2)
+    items = [mixed[i] for i in range(8)]
+    assert [items[i : i + 2].count("real") for i in range(0, 8, 2)] == [1] * 4
+    assert {item[0].dtype.name for item in items if item != "real"} == {"float32"}
+
+
+def test_the_example_of_a_source_gives_cases_that_can_be_checked(example, tmp_path):
+    for part, count in (("train", 3), ("validation", 2)):
+        (tmp_path / part).mkdir()
+        for number in range(count):
+            image, labels = np.zeros((1, 20, 20)), np.eye(20)
+            np.savez(tmp_path / part / f"{part}_{number}.npz", image=image, labels=labels)
+    (tmp_path / "train" / "torn.npz").touch()
+    request = SourceRequest("npz", str(tmp_path))
+    source = example("sources", "npz")(request)
+    assert [len(ids) for ids in (source.train_ids, source.held_out_ids)] == [4, 2]
+    assert source.load("validation_1").labels.dtype == np.int16
+    found = example("checks", "npz")(request, lambda done, total: None)
+    assert (found.cases, [finding.case for finding in found.findings]) == (6, ["torn"])
+
+
+def test_the_example_of_an_edit_forgets_a_label(example):
+    source, edit = ToySource(), example("edits", "forget")()
+    labels = source.load("toy_00").labels
+    assert labels is not None
+    params = edit.draw(labels, source.schema, np.random.default_rng(0))
+    edited = edit.apply(labels, source.schema, params)
+    assert set(np.unique(labels)) - set(np.unique(edited)) == {params["label"]}
+
+
+def test_the_example_of_a_metric_tells_half_the_contrast(example):
+    source = ToySource()
+    real = list(source.cases())
+    flat = [Sample(case.image * np.float32(0.5), case.labels) for case in real]
+    metric = example("metrics", "contrast")
+    assert list(metric(flat, real, source.schema).values()) == pytest.approx([0.5, 0.5])
+
+
+def test_the_example_of_a_filter_keeps_blurred_samples_out(example, tmp_path):
+    source, cls = ToySource(), example("filters", "sharp")
+    crops = CaseBatches(CaseCache(source), source.space)
+    ids = source.train_ids
+    learning = Learning(crops, ids, ids, source.schema, (16,) * 3, "cpu", NullReporter())
+    state = json.loads(json.dumps(cls().learn(learning, tmp_path)))
+    judge = cls()
+    judge.load(state, tmp_path, source.schema, "cpu")
+    image = source.load("toy_12").image
+    assert judge.flaw(Sample(image)) == ""
+    blurred = gaussian_filter(image, (0, 2, 2, 2))
+    assert judge.flaw(Sample(blurred)).startswith("sharpness 0.")
+
+
+def test_the_example_of_a_recipe_fits_its_generator(example, tmp_path):
+    section = GUIDE.partition("### register_recipes")[2]
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", section, re.M | re.S)
+    (tmp_path / "mine2026.yaml").write_text(text)
+    recipe = read_recipe(example("recipes", "mine2026"))
+    recipe.check()
+    assert recipe.alone
+
+
+def test_what_the_guide_says_of_the_interface_is_so():
+    assert f"`gansynth.core.hookspecs.API_VERSION`, now {API_VERSION}." in GUIDE
+    public = GUIDE.partition("**Public**")[2].partition("Anything else")[0]
+    for module in re.findall(r"`(gansynth\.[\w.]+)`", public):
+        importlib.import_module(module)
+
+
+# -- in a clean environment------------------------------------------------------------------------
+
+
+class Environment:
+    """A virtual environment that sees this one's libraries, but not its gansynth."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "bin"
+        self.work = folder / "work"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        self.work.mkdir()
+        site = sysconfig.get_path("purelib", vars={"base": str(folder)})
+        # As a path, not as a site folder: the editable install's own .pth is not looked at.
+        Path(site, "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        self.environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV"))}
+        self.environ["PATH"] = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
+
+    def pip(self, *what: object) -> None:
+        """Install from folders and files alone, without any network."""
+        offline = ("--no-deps", "--no-index", "--no-build-isolation", "-q")
+        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install"]
+        self._run([*pip, *offline, *map(str, what)])
+
+    def run(self, *words: object) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment; it must succeed."""
+        return self._run([str(self.bin / str(words[0])), *map(str, words[1:])])
+
+    def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            words, cwd=self.work, env=self.environ, capture_output=True, text=True, timeout=250
+        )
+        assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
+        return done
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> Environment:
+    """A clean environment with gansynth installed from its wheel."""
+    environment = Environment(tmp_path_factory.mktemp("clean"))
+    environment.pip(ROOT)
+    where = environment.run("python", "-c", "import gansynth; print(gansynth.__file__)").stdout
+    assert not where.startswith(str(ROOT))
+    return environment
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plugin_of_each_kind_is_installed_listed_and_passes_its_own_test(clean, kind):
+    name = f"their_{kind}"
+    clean.run("gansynth", "plugins", "new", name, "--kind", kind)
+    folder = clean.work / f"gansynth-their-{kind}"
+    clean.pip(folder)
+    listed = json.loads(clean.run("gansynth", "plugins", "list", "--json").stdout)
+    assert listed["broken"] == {}
+    assert listed["found"][KINDS[kind].registered][name] == name
+    assert listed["plugins"][name]["distribution"] == f"gansynth-their-{kind}"
+    clean.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", folder)
+
+
+TUTORIAL = re.compile(r"<!-- tutorial -->\n```\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_tutorial_work_in_their_order(clean):
+    """docs/plugins.md, from an empty folder to samples that a host is trained on."""
+    blocks = TUTORIAL.findall(GUIDE)
+    lines = [line.partition("  #")[0] for block in blocks for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.strip()]
+    said = []
+    for words in commands:
+        if words[:2] == ["pip", "install"]:
+            clean.pip(*words[2:])
+        else:
+            said.append((words, clean.run(*words)))
+    ran = {" ".join(words[:2]) for words, _ in said}
+    assert {"gansynth fit", "gansynth sample", "gansynth augment", "gansynth plugins"} <= ran
+    assert list((clean.work / "runs/blobs/samples/seed-0/labels").iterdir())

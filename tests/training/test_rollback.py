@@ -1,0 +1,213 @@
+"""Numbers that are not finite: back to the last checkpoint at half the rates, three times."""
+# mypy: disallow-untyped-calls=False
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
+from gansynth.report.figures import read_metrics
+from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import train
+from tests.training.zoo.members import ZOO, ZooSource, differing, loop, member, newest, toy_batches
+from tests.training.zoo.paired import MMGAN
+
+RATE = 1e-4  # of MM-GAN's generator
+
+
+class Ill(MMGAN):
+    """An MM-GAN whose loss is not a number while ``ill(index, rate)``."""
+
+    name = "zoo_ill"
+
+    def optimizer(self, player, parameters):
+        made = super().optimizer(player, parameters)
+        self.made = {**getattr(self, "made", {}), player: made}
+        return made
+
+    def ill(self, index, rate):
+        return index == 5
+
+    def _paint(self, step):
+        terms = super()._paint(step)
+        rate = self.made["generator"].param_groups[0]["lr"]
+        return {**terms, "l1": terms["l1"] * (math.nan if self.ill(step.index, rate) else 1)}
+
+
+class Words(NullReporter):
+    def __init__(self):
+        self.warned: list[str] = []
+
+    def warn(self, text):
+        self.warned.append(text)
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing is written after it."""
+
+
+def ill(**changes):
+    return member("mmgan", Ill, **changes)
+
+
+def run(folder, generator, words=None, **options):
+    options = {"steps": 12, "decay": "none", **options}
+    callbacks = Callbacks(reporter=words or NullReporter())
+    chosen = loop("mmgan", **options)
+    return train(generator, toy_batches("mmgan"), chosen, folder=folder, callbacks=callbacks)
+
+
+def too_fast(self, index, rate):
+    """Ill as long as the rate is above 60 % of what it was."""
+    return index == 5 and rate > 0.6 * RATE
+
+
+def test_a_run_that_recovers_at_half_the_rate_says_so_and_ends(tmp_path):
+    words = Words()
+    report = run(tmp_path, ill(ill=too_fast), words)
+    assert (report.rollbacks, report.steps, report.images) == (1, 12, 24)
+    (warning,) = words.warned
+    for said in ("l1 is nan at step 5", "back to step 4 at 0.5 of", "time 1 of 3"):
+        assert said in warning
+    metrics = read_metrics(tmp_path / "metrics.csv")
+    assert metrics["step"] == list(range(1, 13))
+    assert metrics["rate"] == [1.0] * 4 + [0.5] * 8
+    assert all(v.isfinite().all() for v in newest(tmp_path).values())
+
+
+def test_three_times_at_half_the_rate_and_then_it_gives_up(tmp_path):
+    seen = []
+
+    def always(self, index, rate):
+        if index == 5:
+            seen.append(rate)
+        return index == 5
+
+    with pytest.raises(TrainingFault, match=r"l1 is nan at step 5 after 3 rollbacks") as caught:
+        run(tmp_path, ill(ill=always))
+    assert seen == pytest.approx([RATE, RATE / 2, RATE / 4, RATE / 8])
+    assert "metrics.csv" in str(caught.value)
+    run(tmp_path / "well", ill(ill=lambda self, index, rate: False), steps=4)
+    assert differing(newest(tmp_path), newest(tmp_path / "well")) == []
+
+
+def test_another_try_meets_other_noise(tmp_path):
+    keys = []
+
+    def note(self, step):
+        keys.append((step.index, step.key))
+        return Ill._paint(self, step)
+
+    run(tmp_path, ill(ill=too_fast, _paint=note))
+    assert len({key for _, key in keys}) == len(keys) == 14
+    assert [index for index, _ in keys] == [0, 1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_back_at_the_start_nothing_is_left_of_what_fell_ill(tmp_path):
+    """A gradient that is not a number ruins the optimiser's moments, which a start has none of."""
+
+    def overflow(self, step):
+        terms = Ill._paint(self, step)
+        if step.index == 1 and self.made["generator"].param_groups[0]["lr"] > 0.6 * RATE:
+            terms["l1"] = terms["l1"] + (terms["l1"] * 0).sqrt()  # 0, its gradient is no number
+        return terms
+
+    report = run(tmp_path, ill(ill=lambda *key: False, _paint=overflow))
+    assert report.rollbacks == 1
+    assert all(v.isfinite().all() for v in newest(tmp_path).values())
+
+
+def test_weights_that_fell_ill_at_a_checkpoint_go_back_too(tmp_path):
+    def spoil(self, step):
+        if step.index == 7 and self.made["generator"].param_groups[0]["lr"] > 0.6 * RATE:
+            self.nets["generator"].spoilt.fill_(math.inf)
+        return Ill._paint(self, step)
+
+    generator = ill(ill=lambda *key: False, _paint=spoil)
+    generator.nets["generator"].register_buffer("spoilt", torch.zeros(1))
+    words = Words()
+    report = train(
+        generator,
+        toy_batches("mmgan"),
+        loop("mmgan", steps=12),
+        folder=tmp_path,
+        callbacks=Callbacks(reporter=words),
+    )
+    assert report.rollbacks == 1
+    assert "net/generator/spoilt holds NaN or infinite values after step 8" in words.warned[0]
+    assert newest(tmp_path)["net/generator/spoilt"] == 0
+
+
+@pytest.mark.parametrize("first", [5, 1], ids=["at a checkpoint", "at the start"])
+@pytest.mark.parametrize("later", [0, 4], ids=["at once", "past a checkpoint"])
+def test_killed_after_a_rollback_it_ends_as_if_never_killed(tmp_path, first, later):
+    class Once(Ill):
+        tries = 0
+        mortal = False
+
+        def ill(self, index, rate):
+            if index == first:
+                self.tries += 1
+            if self.mortal and self.tries > 1 and index == first + later:
+                raise Killed
+            return index == first and rate > 0.6 * RATE
+
+    assert run(tmp_path / "whole", member("mmgan", Once)).rollbacks == 1
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", member("mmgan", Once, mortal=True))
+    run(tmp_path / "killed", member("mmgan", Once))
+    assert differing(newest(tmp_path / "killed"), newest(tmp_path / "whole")) == []
+
+
+def test_weights_that_are_ill_from_the_start_are_a_fault(tmp_path):
+    generator = member("mmgan")
+    with torch.no_grad():
+        next(generator.nets["generator"].parameters()).fill_(math.nan)
+    with pytest.raises(TrainingFault, match=r"net/generator/.* holds NaN .* after step 0"):
+        run(tmp_path, generator)
+
+
+@pytest.fixture
+def ill_generator():
+    """Registers generator ``zoo_ill`` and source ``zoo``."""
+
+    @hookimpl
+    def register_generators(register):
+        register("zoo_ill", lambda: Ill)
+
+    @hookimpl
+    def register_sources(register):
+        register("zoo", lambda: ZooSource)
+
+    plugin = SimpleNamespace(
+        register_generators=register_generators, register_sources=register_sources
+    )
+    installed().add(plugin, "ill_generator")
+    try:
+        yield
+    finally:
+        installed().remove("ill_generator")
+
+
+def test_the_command_gives_up_with_the_curve_drawn_and_named(
+    tmp_path, run_cli, one_line, ill_generator
+):
+    loop = {
+        "steps": 12,
+        "batch_size": 2,
+        "checkpoint_every": 4,
+        "log_every": 1,
+        **ZOO["mmgan"].loop,
+    }
+    settings = [f"--set={key}={value}" for key, value in loop.items()]
+    result = run_cli("fit", "zoo_ill", "--data", "zoo:16", "-o", tmp_path / "run", *settings)
+    curves = tmp_path / "run" / "samples" / "curves.png"
+    says = ["is nan at step 5 after 3 rollbacks", "precision=fp32", f"Drawn in {curves}"]
+    one_line(result.exit_code, result.stderr, 5, says)
+    assert result.stderr.count("of the learning rates") == 3
+    assert curves.read_bytes().startswith(b"\x89PNG")

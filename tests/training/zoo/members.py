@@ -1,0 +1,170 @@
+"""The zoo: the GANs of the papers and our own, tiny; and how to train and compare them."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gansynth.core.generator import Generator
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.runtime.signals import StopRequest
+from gansynth.testing import ToySource
+from gansynth.training import checkpoint
+from gansynth.training.loop import FitOptions
+from gansynth_cgan3d.model import CGAN3D
+from gansynth_cpggan.model import CPGGAN
+from gansynth_dcgan.model import DCGAN as NoiseGAN
+from tests.training.zoo.latent import ADA, DCGAN, WGAN, WGANGP, HingeR1
+from tests.training.zoo.paired import MMGAN, Pix2Pix3D
+from tests.training.zoo.progressive import Progressive
+
+
+@dataclass(frozen=True)
+class Member:
+    """A generator of the zoo.
+
+    Attributes:
+        cls: its class.
+        size: voxels per axis of what it learns from.
+        loop: what its paper says of the loop.
+        own: its own options.
+        shared: whether a batch that is shared out gives the same gradients (no batch norm, no
+            dropout, no pool of a process's own).
+        mute: biases that a norm takes away again. They change nothing, and their gradient is 0 but
+            for rounding, which Adam makes as large as its rate: they go anywhere.
+        boxes: whether it learns from boxes.
+    """
+
+    cls: type[Generator]
+    size: tuple[int, ...] = (16, 16)
+    loop: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Any] = field(default_factory=dict)
+    shared: bool = False
+    mute: tuple[str, ...] = ()
+    boxes: bool = False
+
+
+CGAN = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "spectral_norm": False}
+MUTE = tuple(f"net/generator/{name}.bias" for name in ("down.0.0", "middle.0", "up.0"))
+# Four steps at 4 x 4; eight at 8 x 8, of which four fade in; four fade in at 16 x 16, then on.
+GROWING = {
+    "width": 4,
+    "max_width": 8,
+    "latent": 8,
+    "stage_images": 8,
+    "fade_images": 8,
+    "minibatch": 2,
+    "flips": "hv",
+}
+WITH_MASK = {
+    "with_mask": True,
+    "width": 4,
+    "latent": 8,
+    "n_critic": 2,
+    "g_norm": "instance",
+    "d_norm": "instance",
+}
+ZOO = {
+    "pix2pix3d": Member(Pix2Pix3D, (8, 8, 8)),
+    "mmgan": Member(MMGAN, loop={"decay": "linear"}),
+    "dcgan": Member(DCGAN),
+    "wgan": Member(WGAN, shared=True),
+    "wgan_gp": Member(WGANGP, shared=True),
+    "hinge_r1": Member(HingeR1, shared=True),
+    "progressive": Member(Progressive, shared=True),
+    "ada": Member(ADA, shared=True),
+    "cgan3d": Member(CGAN3D, (8, 8, 8), own=CGAN, shared=True, mute=MUTE),
+    "wgan_gp_mask": Member(NoiseGAN, own=WITH_MASK, shared=True),
+    "cpggan": Member(CPGGAN, own=GROWING, shared=True, boxes=True),
+}
+
+
+class ZooSource(ToySource):
+    """Toy cases by their size, for the command line: ``zoo:16`` in 2D, ``zoo:8x8x8`` in 3D."""
+
+    def __init__(self, request: SourceRequest) -> None:
+        sides = tuple(map(int, request.where.split("x")))
+        self.size = sides if len(sides) == 3 else (sides[0], sides[-1])
+        super().__init__(len(self.size))
+        self.request = request
+
+    @property
+    def space(self) -> Space:
+        """A crop."""
+        return Space("crop", self.size)
+
+
+def member(name: str, base: type[Generator] | None = None, **changes: Any) -> Generator:
+    """A fresh generator of the zoo; its weights are the same every time.
+
+    Args:
+        name: key of ``ZOO``.
+        base: a class of the same networks, in place of the zoo's own.
+        changes: attributes that differ.
+    """
+    chosen, cls = ZOO[name], base or ZOO[name].cls
+    cls = type(cls.__name__, (cls,), changes)
+    schema = toy_cases(name).schema
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        made = cls(schema, chosen.size, cls.Options.model_validate(chosen.own))
+    assert isinstance(made, Generator)
+    return made
+
+
+def toy_batches(name: str) -> CaseBatches:
+    """Real crops of toy cases, as large as a generator of the zoo wants them."""
+    return CaseBatches(CaseCache(toy_cases(name)), Space("crop", ZOO[name].size))
+
+
+def toy_cases(name: str) -> ToySource:
+    """What a generator of the zoo learns from."""
+    return ToySource(len(ZOO[name].size), boxes=ZOO[name].boxes)
+
+
+def loop(name: str, **changes: Any) -> FitOptions:
+    """Options of the loop: those of its paper, a few steps, small batches."""
+    plain = {"steps": 8, "batch_size": 2, "precision": "fp32", "checkpoint_every": 4}
+    return FitOptions.model_validate({**plain, "log_every": 1, **ZOO[name].loop, **changes})
+
+
+class StopAfter(StopRequest):
+    """Asks a training to stop, as a SIGTERM would, after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def __call__(self) -> int:
+        """SIGTERM's number when the steps are done, 0 before."""
+        self.left -= 1
+        return 0 if self.left else signal.SIGTERM
+
+
+def newest(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a run's newest checkpoint."""
+    found = checkpoint.latest(folder / "checkpoints")
+    assert found is not None
+    return found.tensors
+
+
+def differing(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors that are not equal to the bit, or are in one only."""
+    return sorted(
+        k
+        for k in one.keys() | two.keys()
+        if k not in one or k not in two or not torch.equal(one[k], two[k])
+    )
+
+
+def apart(name: str, one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> float:
+    """How far the networks' tensors of two checkpoints lie apart at most."""
+    nets = [k for k in one if k.startswith("net/") and k not in ZOO[name].mute]
+    return max(float((one[k].double() - two[k].double()).abs().max()) for k in nets)
