@@ -117,8 +117,8 @@ class Live:
 
 def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: str) -> Any:
     """All blocks at one ratio."""
+    from gansynth.core.injection import MixPlan
     from gansynth.core.ratio import Ratio
-    from gansynth.hosts.mixer import MixPlan
 
     live = Live(source, run, root, args)
     hosts: list[Host] = []

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gansynth.bank.placement import BankPlan, plan_bank
+from gansynth.bank.placement import plan_bank
 from gansynth.bank.supply import REJECTED, read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -21,17 +21,17 @@ from gansynth.core.adapter import (
     Mix,
     Outcome,
 )
-from gansynth.core.bank_options import BankSize
+from gansynth.core.bank_options import BankPlan, BankSize
+from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
-from gansynth.hosts.doctor import Line
-from gansynth.hosts.mixer import MixPlan
 from gansynth.hosts.record import check_new_folder, usual_output
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.metrics.segmentation.predictions import Prediction
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors
+from gansynth.runtime.machine import Line
 from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.bank_size import sample_bytes
 from gansynth_deepmedic.config import RUNS, SETTINGS, Choices

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gansynth.core.source import Split
 from gansynth.data.divided import divide, table_text, write_small
-from gansynth.data.subjects import Split
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth_deepmedic.configs import ON_VOLUMES

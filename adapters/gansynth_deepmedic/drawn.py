@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from gansynth.core.injection import MixPlan
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.mixer import MixPlan
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.insertion import RIM, Loaded
 from gansynth_deepmedic.subepochs import Read, Subepochs

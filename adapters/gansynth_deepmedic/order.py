@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gansynth.hosts.mixer import MixPlan
+from gansynth.core.injection import MixPlan
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_deepmedic.files import HostCase

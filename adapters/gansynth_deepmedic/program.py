@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gansynth
-from gansynth.hosts.doctor import Line
 from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
+from gansynth.runtime.machine import Line
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 PYTHON = "GANSYNTH_DEEPMEDIC_PYTHON"

@@ -16,7 +16,7 @@ from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
 from gansynth.core.adapter import Injection, Outcome
-from gansynth.hosts.mixer import MixPlan
+from gansynth.core.injection import MixPlan
 from gansynth.hosts.record import Origin, SessionRecord, outcome_of, read_sessions
 from gansynth.metrics.segmentation.account import account_of
 from gansynth.metrics.segmentation.regions import Regions

@@ -19,15 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.core.source import Original, SourceRequest
+from gansynth.core.source import Original, SourceRequest, Split
 from gansynth.core.space import Space
+from gansynth.core.synthetic import real_file
 from gansynth.data.folds import absolute
 from gansynth.data.grid import canonical, canonical_shape, stored_axes
 from gansynth.data.nifti_source import VolumeSource
 from gansynth.data.pairs import LABELS, other_shape
 from gansynth.data.reading import parse_read, reads
-from gansynth.data.subjects import Split
-from gansynth.data.synthetic import real_file
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import Volume, read_nifti, read_nifti_header
 from gansynth_deepmedic.cases import Cases, class_labels, list_cases

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.injection import MixPlan
 from gansynth.hosts.epoch_plan import Places, Table
-from gansynth.hosts.mixer import Mixer, MixPlan, Slot
+from gansynth.hosts.mixer import Mixer, Slot
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import RIM, Loaded, insert, misfit, seat_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.data.synthetic import marked
+from gansynth.core.synthetic import marked
 from gansynth.runtime.files import disk_errors, read_nifti, read_nifti_header
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded

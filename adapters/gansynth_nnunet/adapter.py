@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import BankPlan, plan_bank, remove_banks_of
+from gansynth.bank.placement import plan_bank, remove_banks_of
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -24,21 +24,20 @@ from gansynth.core.adapter import (
     Report,
     SplitsRequest,
 )
-from gansynth.core.bank_options import BankSize
+from gansynth.core.bank_options import BankPlan, BankSize
+from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
-from gansynth.data.subjects import Split
 from gansynth.hosts.checks import check_injection, refuse_with_bank
-from gansynth.hosts.doctor import Line
-from gansynth.hosts.mixer import MixPlan
 from gansynth.hosts.record import describe_bank, describe_generator
 from gansynth.metrics.segmentation.account import account_of, asked_regions
 from gansynth.metrics.segmentation.predictions import Prediction
 from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.machine import Line
 from gansynth.runtime.options import described
 from gansynth.runtime.progress import Reporter
 from gansynth_nnunet import bank_size, cascade, variants

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.findings import Checked, Finding
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, Split
 from gansynth.data.check import (
     Seen,
     check_case,
@@ -25,7 +25,6 @@ from gansynth.data.folds import read_splits
 from gansynth.data.listing import Entry, VolumeSet
 from gansynth.data.pairs import AFFINE_TOLERANCE
 from gansynth.data.reading import ReadOptions, parse_read
-from gansynth.data.subjects import Split
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.labels import LabelTable, read_channels, read_labels

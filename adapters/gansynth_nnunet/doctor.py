@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gansynth.hosts.doctor import Line
 from gansynth.runtime import torchvision_compat
+from gansynth.runtime.machine import Line
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 

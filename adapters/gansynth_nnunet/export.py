@@ -16,7 +16,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.bank.spec import read_heartbeat
 from gansynth.core.adapter import Content, Injection
 from gansynth.core.bank_options import BankSize
-from gansynth.data.synthetic import KEY
+from gansynth.core.synthetic import KEY
 from gansynth.hosts.export import building, samples_of
 from gansynth.runtime.files import disk_errors, publish_dir, write_json_atomic
 from gansynth.runtime.progress import Reporter

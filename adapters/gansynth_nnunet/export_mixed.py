@@ -13,7 +13,7 @@ import numpy as np
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.schema import LabelArray
-from gansynth.data.synthetic import KEY
+from gansynth.core.synthetic import KEY
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Task

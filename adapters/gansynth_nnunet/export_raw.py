@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
-from gansynth.data.synthetic import KEY
+from gansynth.core.synthetic import KEY
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Task
 from gansynth.sampling.sharing import nifti_bytes

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.hosts.mixer import Mixer, MixPlan
+from gansynth.core.injection import MixPlan
+from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import DataFault
 from gansynth_nnunet.cascade import PREVIOUS
 from gansynth_nnunet.class_locations import Key, decode

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Supply
-from gansynth.hosts.mixer import MixPlan
+from gansynth.core.injection import MixPlan
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth_nnunet.bank_supply import demand_of
 from gansynth_nnunet.class_locations import Key

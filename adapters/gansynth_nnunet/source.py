@@ -20,8 +20,8 @@ from gansynth.core.lineage import guard_split
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
+from gansynth.core.synthetic import refuse_named
 from gansynth.data.divided import divide
-from gansynth.data.synthetic import refuse_named
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.cases import CaseFiles

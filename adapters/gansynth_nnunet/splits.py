@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, Split
 from gansynth.data.divided import table_text
-from gansynth.data.subjects import Split, grouped_splits, read_subjects
+from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import (
     disk_errors,

@@ -7,12 +7,13 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import BankPlan, plan_bank
+from gansynth.bank.placement import plan_bank
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import Adapter, HostArrays, Injection, Mix, Outcome
+from gansynth.core.bank_options import BankPlan
+from gansynth.core.injection import MixPlan
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
-from gansynth.hosts.mixer import MixPlan
 from gansynth.hosts.record import usual_output
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.metrics.segmentation.predictions import Prediction

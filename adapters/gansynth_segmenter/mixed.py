@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from gansynth.conditions.sampler import replace_ignored
-from gansynth.core.schema import Case, FloatArray, LabelArray
+from gansynth.core.injection import MixPlan
+from gansynth.core.schema import Case, FloatArray, LabelArray, replace_ignored
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.data.cache import CaseCache
 from gansynth.hosts.epoch_plan import Places
-from gansynth.hosts.mixer import Mixer, MixPlan, Slot
+from gansynth.hosts.mixer import Mixer, Slot
 from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.options import SegmenterOptions
 

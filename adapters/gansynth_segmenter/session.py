@@ -21,9 +21,9 @@ from gansynth.bank.draw_log import Tally
 from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
 from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.injection import MixPlan
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.mixer import MixPlan
 from gansynth.hosts.record import Origin, SessionRecord, outcome_of, read_sessions
 from gansynth.metrics.segmentation.evaluation import headline
 from gansynth.metrics.segmentation.regions import Regions

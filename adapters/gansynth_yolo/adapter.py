@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import BankPlan, plan_bank, remove_banks_of
+from gansynth.bank.placement import plan_bank, remove_banks_of
 from gansynth.bank.supply import REJECTED, read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -21,18 +21,18 @@ from gansynth.core.adapter import (
     Outcome,
     Report,
 )
-from gansynth.core.bank_options import BankSize
+from gansynth.core.bank_options import BankPlan, BankSize
+from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import guard_host
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.doctor import Line
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.mixer import MixPlan
 from gansynth.hosts.record import usual_output
 from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.machine import Line
 from gansynth.runtime.options import described
 from gansynth.runtime.progress import Reporter
 from gansynth_yolo.bank_size import sample_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from gansynth.hosts.doctor import Line
+from gansynth.runtime.machine import Line
 from gansynth_yolo import libre_options
 from gansynth_yolo.agpl import engine
 from gansynth_yolo.libraries import dotted, release_of

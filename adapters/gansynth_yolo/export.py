@@ -17,7 +17,7 @@ from gansynth import __version__
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import Content, Injection
 from gansynth.core.bank_options import BankSize
-from gansynth.data.synthetic import KEY
+from gansynth.core.synthetic import KEY
 from gansynth.hosts.export import exporting, hashes_of
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.bank.draw_log import DrawLog, Kind
+from gansynth.core.injection import MixPlan
 from gansynth.core.schema import Boxes, FloatArray
 from gansynth.hosts.epoch_plan import IntArray, Places, Table
-from gansynth.hosts.mixer import Mixer, MixPlan, Slot
+from gansynth.hosts.mixer import Mixer, Slot
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample

@@ -14,9 +14,9 @@ from typing import Any
 from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
+from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import CaseRecord
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.mixer import MixPlan
 from gansynth.hosts.record import Origin, SessionRecord
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth_yolo.bank_size import sample_bytes

@@ -16,14 +16,14 @@ import numpy as np
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import CaseRecord, guard_split
 from gansynth.core.schema import Boxes, Case, Schema, content_hash
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.core.space import Space
+from gansynth.core.synthetic import real_file
 from gansynth.data.divided import divide
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.planes import resize
 from gansynth.data.reading import parse_read, reads
-from gansynth.data.subjects import Split, read_subjects
-from gansynth.data.synthetic import real_file
+from gansynth.data.subjects import read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
 from gansynth_yolo.headers import read_pixels, scaled

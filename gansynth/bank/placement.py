@@ -5,28 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankPlan
 
 SEGMENT = 16
 """Samples of a segment at most."""
-
-
-@dataclass(frozen=True)
-class BankPlan:
-    """How large a bank will be.
-
-    Attributes:
-        held: samples.
-        segment: samples of one segment.
-        bytes: of a full bank, with what is being written and what readers have not closed yet.
-    """
-
-    held: int
-    segment: int
-    bytes: int
 
 
 def plan_bank(injection: Injection, cases: int, sample: int) -> BankPlan:

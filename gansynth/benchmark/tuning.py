@@ -23,7 +23,8 @@ from gansynth.benchmark.jobs.store import Store
 from gansynth.benchmark.plan_parts import STEPS
 from gansynth.benchmark.specs import FIT, TRAIN, Spec
 from gansynth.benchmark.working import Jobs
-from gansynth.data.subjects import Split, grouped_splits
+from gansynth.core.source import Split
+from gansynth.data.subjects import grouped_splits
 from gansynth.metrics.segmentation.table import measure_of
 from gansynth.runtime.errors import TrainingFault
 

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.benchmark.words import augment_words, fit_words
 from gansynth.core.registry import installed
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.data.opening import open_source
-from gansynth.data.subjects import Split
 from gansynth.runtime import child
 from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json

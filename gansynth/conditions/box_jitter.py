@@ -14,8 +14,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from gansynth.conditions.boxes import BoxDrawer, own_boxes, record
+from gansynth.core.body_mask import Mask, organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, Schema
-from gansynth.data.body_mask import Mask, organ_mask, share_inside
 from gansynth.runtime.option_text import read_options
 from gansynth.runtime.options import OptionModel
 

@@ -9,9 +9,9 @@ import numpy as np
 from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.frames import depth_of, frame_of
 from gansynth.conditions.location_prior import PlacementPrior, ball_in, depths
+from gansynth.core.body_mask import share_inside
 from gansynth.core.geometry import Mask, Matrix
 from gansynth.core.schema import Boxes
-from gansynth.data.body_mask import share_inside
 
 TRIES = 200
 """Places that are tried for a box."""

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
-from gansynth.data.body_mask import shown_body
 from gansynth.data.cache import CaseCache
 
 T = TypeVar("T")
@@ -153,7 +153,7 @@ class Room:
         return found
 
     def _known(self, case: Case) -> Case:
-        from gansynth.conditions.sampler import replace_ignored
+        from gansynth.core.schema import replace_ignored
 
         case = case.own
         if case.labels is None:

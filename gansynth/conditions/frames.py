@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gansynth.conditions.case_pool import Room, Scene, body_of
-from gansynth.conditions.sampler import replace_ignored
 from gansynth.core.geometry import Mask, Matrix, bounding_box
-from gansynth.core.schema import Case
+from gansynth.core.schema import Case, replace_ignored
 
 LOOKED_AT = 64
 """Training cases that are looked at to learn something of all of them."""

@@ -15,12 +15,20 @@ import numpy.typing as npt
 
 from gansynth.conditions.boxes import BoxDrawer, record
 from gansynth.conditions.case_pool import Room, Scene
+from gansynth.core.body_mask import shown_body
 from gansynth.core.edit import Edit
 from gansynth.core.resample import crop_pad
-from gansynth.core.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Schema
+from gansynth.core.schema import (
+    Boxes,
+    Case,
+    Condition,
+    FloatArray,
+    LabelArray,
+    Schema,
+    replace_ignored,
+)
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
-from gansynth.data.body_mask import shown_body
 from gansynth.data.cache import CaseCache
 from gansynth.data.classes import training_cases
 from gansynth.runtime.errors import DataFault
@@ -358,16 +366,3 @@ def edit_labels(
         labels = edit.apply_in(labels, schema, params, scene)
         steps.append({"edit": edit.name, "params": params})
     return labels, context, steps
-
-
-def replace_ignored(labels: LabelArray, schema: Schema) -> LabelArray:
-    """Labels without the ignore value (background instead): it is never asked of a generator."""
-    if schema.ignore is None:
-        return labels
-    return np.where(labels == schema.ignore, np.int16(0), labels)
-
-
-def keep_outside(edited: LabelArray, before: LabelArray) -> LabelArray:
-    """Restore ``OUTSIDE`` exactly where it was: it can neither move, grow nor shrink."""
-    inside = np.where(edited == OUTSIDE, np.int16(0), edited)
-    return np.where(before == OUTSIDE, np.int16(OUTSIDE), inside)

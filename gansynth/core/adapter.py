@@ -26,7 +26,7 @@ from gansynth.core.host_commands import (
     Report,
     SplitsRequest,
 )
-from gansynth.core.injection import Injection, Mix, Outcome
+from gansynth.core.injection import Injection, Mix, MixPlan, Outcome
 from gansynth.core.lineage import CaseRecord, guard, guard_host
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
@@ -37,14 +37,13 @@ from gansynth.hosts.checks import (
     origin_of_samples,
     refuse_boxes_with_bank,
 )
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import UsageFault
 
 if TYPE_CHECKING:
-    from gansynth.bank.placement import BankPlan
-    from gansynth.data.subjects import Split
-    from gansynth.hosts.doctor import Line
+    from gansynth.core.bank_options import BankPlan
+    from gansynth.core.source import Split
     from gansynth.metrics.segmentation.predictions import Prediction
+    from gansynth.runtime.machine import Line
     from gansynth.runtime.progress import Reporter
 
 __all__ = [

@@ -139,3 +139,18 @@ def _seconds(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise UsageFault(f"--refresh {text!r}: expected a time, for example 90s, 10min or 1h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """How large a bank will be.
+
+    Attributes:
+        held: samples.
+        segment: samples of one segment.
+        bytes: of a full bank, with what is being written and what readers have not closed yet.
+    """
+
+    held: int
+    segment: int
+    bytes: int

@@ -163,7 +163,7 @@ class SceneEdit(Edit):
         scene: Scene,
     ) -> LabelArray:
         """Context 0 on foreground; what became background takes the nearest context there is."""
-        from gansynth.conditions.edits.moving import fill_nearest
+        from gansynth.core.geometry import fill_nearest
 
         after = self.apply_in(labels, schema, params, scene)
         bare = (after == 0) & (context == 0)

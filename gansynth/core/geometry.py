@@ -186,3 +186,23 @@ def random_direction(n: int, rng: np.random.Generator) -> Matrix:
     """A unit vector (n,), every direction alike."""
     vector = rng.standard_normal(n)
     return np.asarray(vector / np.linalg.norm(vector))
+
+
+def fill_nearest(
+    values: LabelArray, gaps: Mask, known: Mask, spacing: Sequence[float]
+) -> LabelArray:
+    """A copy whose gaps hold the value of the nearest known voxel, by distance in mm."""
+    out = values.copy()
+    if gaps.any() and known.any():
+        out[gaps] = values[nearest_voxels(known, spacing)][gaps]
+    return out
+
+
+def nearest_voxels(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.intp], ...]:
+    """Index arrays of the voxel of ``mask`` nearest to each voxel, by distance in mm."""
+    from scipy.ndimage import distance_transform_edt
+
+    found = distance_transform_edt(
+        ~mask, sampling=spacing, return_distances=False, return_indices=True
+    )
+    return tuple(np.asarray(found, np.intp))

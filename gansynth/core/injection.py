@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.clock import Clock
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import Asking
 from gansynth.core.schedule import Key, Schedule, choose_cases
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import UsageFault
 
 Mix = tuple[Ratio, Schedule]
@@ -181,3 +180,81 @@ class Outcome:
     def realised(self) -> float:
         """Realised share of synthetic samples."""
         return self.drawn_synthetic / max(1, self.drawn_real + self.drawn_synthetic)
+
+
+STALE_SECONDS = 120.0
+"""Without a sign of life for so long, a live bank's producer counts as gone for good."""
+
+
+@dataclass(frozen=True)
+class MixPlan(Generic[Key]):
+    """What is mixed into one training, by one rank; plain values.
+
+    Attributes:
+        bank: the bank to draw from; None only if no synthetic sample is ever asked for.
+        ratio: real:synthetic.
+        schedule: how the ratio changes.
+        clock: counts batches; needed by any schedule but a constant one.
+        chosen: real cases that fine-tuning may draw.
+        seed: seeds the choice of slots and samples.
+        stream: further numbers of the seed: rank and first epoch, say.
+        workers: processes that draw for one rank, where the host starts so many at once and is not
+            torch's loader, which says so itself; 1 if that is not known.
+        log: folder where draws are counted; None counts nothing.
+        strict: stop at the first missing sample.
+        patience: seconds a synthetic-only phase waits for a sample.
+        stale_seconds: a live bank without a sign of life for so long has nothing to give.
+    """
+
+    bank: Path | None
+    ratio: Ratio
+    schedule: Schedule = field(default_factory=Schedule)
+    clock: Clock | None = None
+    chosen: tuple[Key, ...] = ()
+    seed: int = 0
+    stream: tuple[int, ...] = ()
+    workers: int = 1
+    log: Path | None = None
+    strict: bool = False
+    patience: float = 300.0
+    stale_seconds: float = STALE_SECONDS
+
+    def __post_init__(self) -> None:
+        self.schedule.check(self.ratio)
+        if self.clock is None and self.schedule.kind != "constant":
+            raise ValueError(f"schedule {self.schedule}: needs a clock")
+        if self.schedule.kind == "finetune" and not self.chosen:
+            raise ValueError(f"schedule {self.schedule}: needs the cases chosen for fine-tuning")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back; for a host in another Python."""
+        clock = self.clock
+        ticks = None if clock is None else [str(clock.file.absolute()), clock.total, clock.start]
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "bank": None if self.bank is None else str(self.bank.absolute()),
+            "log": None if self.log is None else str(self.log.absolute()),
+            # Not as text, which is rounded: every process is to settle the same tables.
+            "ratio": asdict(self.ratio),
+            "schedule": asdict(self.schedule),
+            "clock": ticks,
+            "chosen": list(self.chosen),
+            "stream": list(self.stream),
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> MixPlan[Key]:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UsageFault, KeyError, TypeError, ValueError: the document is none.
+        """
+        values = {
+            **{key: None if doc[key] is None else Path(doc[key]) for key in ("bank", "log")},
+            "ratio": Ratio(**doc["ratio"]),
+            "schedule": Schedule(**doc["schedule"]),
+            "clock": None if doc["clock"] is None else Clock(*doc["clock"]),
+            "chosen": tuple(doc["chosen"]),
+            "stream": tuple(doc["stream"]),
+        }
+        return cls(**{**doc, **values})

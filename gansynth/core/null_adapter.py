@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gansynth.core.adapter import Adapter, HostArrays, Injection, Outcome
+from gansynth.core.injection import MixPlan
 from gansynth.core.schema import Sample
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import UsageFault
 
 

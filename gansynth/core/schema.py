@@ -308,3 +308,16 @@ def content_hash(*arrays: npt.NDArray[Any] | None) -> str:
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def replace_ignored(labels: LabelArray, schema: Schema) -> LabelArray:
+    """Labels without the ignore value (background instead): it is never asked of a generator."""
+    if schema.ignore is None:
+        return labels
+    return np.where(labels == schema.ignore, np.int16(0), labels)
+
+
+def keep_outside(edited: LabelArray, before: LabelArray) -> LabelArray:
+    """Restore ``OUTSIDE`` exactly where it was: it can neither move, grow nor shrink."""
+    inside = np.where(edited == OUTSIDE, np.int16(0), edited)
+    return np.where(before == OUTSIDE, np.int16(OUTSIDE), inside)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,8 @@ from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
-from gansynth.data.synthetic import drawn_by
+from gansynth.core.synthetic import drawn_by
 from gansynth.runtime.errors import UsageFault
-
-if TYPE_CHECKING:
-    from gansynth.data.subjects import Split
 
 
 @dataclass(frozen=True)
@@ -375,3 +372,10 @@ class Wrapped(CaseSource):
     def ancestors(self) -> tuple[Lineage, ...]:
         """The source's behind."""
         return self.base.ancestors
+
+
+class Split(TypedDict):
+    """One fold: its training and its held-out cases."""
+
+    train: list[str]
+    val: list[str]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gansynth.conditions.sampler import replace_ignored
-from gansynth.core.schema import Boxes, Case, LabelArray
+from gansynth.core.schema import Boxes, Case, LabelArray, replace_ignored
 from gansynth.core.space import Space
 from gansynth.data.cache import CaseCache, Placed
 from gansynth.runtime.errors import DataFault

@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.findings import Checked, Finding
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, Split
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import canonical_spacing, same_spacing
 from gansynth.data.listing import Entry, VolumeSet, missing
 from gansynth.data.pairs import LABELS, likely_labels, mismatches, odd_labels
 from gansynth.data.reading import VolumeOptions
-from gansynth.data.subjects import Split
 from gansynth.runtime.errors import EnvironmentFault, GansynthError
 from gansynth.runtime.files import Volume, read_nifti
 

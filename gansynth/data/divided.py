@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.lineage import guard_split
-from gansynth.data.subjects import Split
+from gansynth.core.source import Split
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.lineage import guard_split
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, Split
 from gansynth.data.listing import VolumeSet
 from gansynth.data.reading import VolumeOptions
-from gansynth.data.subjects import Split, grouped_splits, read_subjects
+from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 

@@ -17,7 +17,7 @@ from gansynth.core.findings import Checked, Finding
 from gansynth.core.foreground import PlaneOutline
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
-from gansynth.core.source import CaseSource, Original, SourceRequest
+from gansynth.core.source import CaseSource, Original, SourceRequest, Split
 from gansynth.core.space import Space
 from gansynth.data.h5_format import (
     Entry,
@@ -31,7 +31,6 @@ from gansynth.data.h5_format import (
     unpack_planes,
 )
 from gansynth.data.patches import PatchSource, part_boxes
-from gansynth.data.subjects import Split
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.body_mask import Mask, organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, FloatArray
-from gansynth.data.body_mask import Mask, organ_mask, share_inside
 from gansynth.data.rims import Numbers, contrasts
 
 SHARE = 0.05

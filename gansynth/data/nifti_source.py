@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from gansynth.core.resample import pick, resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, Original, SourceRequest
+from gansynth.core.source import CaseSource, Original, SourceRequest, Split
 from gansynth.core.space import Space
+from gansynth.core.synthetic import real_file
 from gansynth.data.between import between_record, interpolate_slices
 from gansynth.data.divided import divide
 from gansynth.data.folds import choose_fold, subjects_of
@@ -39,8 +40,6 @@ from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.listing import Entry, VolumeSet
 from gansynth.data.pairs import likely_labels, mismatches, odd_labels, whole_labels
 from gansynth.data.reading import VolumeOptions
-from gansynth.data.subjects import Split
-from gansynth.data.synthetic import real_file
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import Volume, read_nifti, read_nifti_header
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, Split
 from gansynth.core.space import Space
+from gansynth.core.synthetic import real_file
 from gansynth.data.divided import divide
 from gansynth.data.flat import FlatSource, SlicePosition
 from gansynth.data.folds import absolute, one_fold
@@ -27,8 +28,7 @@ from gansynth.data.picture_list import Picture, PictureOptions, PictureSet, list
 from gansynth.data.planes import per_channel, rescale, resize
 from gansynth.data.reading import parse_read, reads
 from gansynth.data.skull import find_brain
-from gansynth.data.subjects import Split, grouped_splits, read_subjects
-from gansynth.data.synthetic import real_file
+from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 
 LARGEST = 512

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import Mask, organ_mask
 from gansynth.core.schema import Boxes, FloatArray
-from gansynth.data.body_mask import Mask, organ_mask
 
 Numbers = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ import numpy as np
 from gansynth.core.lineage import Lineage
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, Split
 from gansynth.core.space import Space, boxes_of_slice
 from gansynth.data.cache import CaseCache
 from gansynth.data.flat import FlatSource, SlicePosition
@@ -28,7 +28,6 @@ from gansynth.data.planes import per_channel, rescale, resize
 from gansynth.data.reading import parse_read, reads
 from gansynth.data.slice_choice import SliceChoice
 from gansynth.data.slice_options import AXIS, SliceOptions, inner_read, open_inner, split_read
-from gansynth.data.subjects import Split
 from gansynth.runtime.errors import DataFault, UsageFault
 
 STRIDE = 8

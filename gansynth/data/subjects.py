@@ -8,18 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
+from gansynth.core.source import Split
 from gansynth.runtime.errors import DataFault, UsageFault
-
-
-class Split(TypedDict):
-    """One fold: its training and its held-out cases."""
-
-    train: list[str]
-    val: list[str]
 
 
 def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import Mask, organ_mask
 from gansynth.core.schema import Boxes, FloatArray
-from gansynth.data.body_mask import Mask, organ_mask
 from gansynth.data.rims import FEW, NOTICED, regions, spread
 
 BRIGHT = 0.9

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from gansynth.core.resample import pick
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
+from gansynth.core.synthetic import marked
 from gansynth.data.flat import FlatSource
 from gansynth.data.grid import canonical_shape
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.synthetic import marked
 from gansynth.runtime.files import disk_errors, read_nifti_header, write_bytes_atomic
 
 

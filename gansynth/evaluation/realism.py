@@ -28,8 +28,8 @@ def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
     Raises:
         UsageFault: one is unknown or does not load.
     """
-    from gansynth.core.metric import load_metrics
     from gansynth.core.registry import installed
+    from gansynth.metrics.measure import load_metrics
 
     usual = [name for name in installed().names("metrics") if name not in PAIRED]
     loaded = load_metrics(names or usual)

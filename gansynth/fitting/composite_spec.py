@@ -23,7 +23,6 @@ A chain lists its parts in the order they are fitted and draw::
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,13 +35,13 @@ from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource
 from gansynth.data.classes import class_numbers
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import folder_name
 from gansynth.runtime.settings import overlay, read_yaml
 
 EACH = "each"
 """``--per-channel`` and ``--per-class`` without groups."""
 LEAST_CASES = 2
 """Training cases of a part of a class; one alone would only be learnt by heart."""
-_UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 class PartSpec(BaseModel):
@@ -225,12 +224,6 @@ def read_chain(path: Path) -> ChainSpec:
         ) from None
     _check_names(str(path), [part.name for part in spec.parts])
     return spec
-
-
-def folder_name(text: str) -> str:
-    """What channels or classes are called as a folder."""
-    name = _UNFIT.sub("_", text)
-    return name if name[0].isalnum() else f"c{name}"
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:

@@ -15,10 +15,11 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.opening import open_source
 from gansynth.data.reading import refuse_idle_read
 from gansynth.data.slice_options import split_read
-from gansynth.fitting.composite_spec import Spec, folder_name
+from gansynth.fitting.composite_spec import Spec
 from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, filled, picked, texts
 from gansynth.fitting.recipe_sources import composite_of, others_of
 from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.runtime.files import folder_name
 from gansynth.runtime.settings import overlay
 
 

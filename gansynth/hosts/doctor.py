@@ -12,12 +12,12 @@ import platform
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gansynth
+from gansynth.runtime.machine import Line
 
 if TYPE_CHECKING:
     from gansynth.core.host_commands import DoctorRequest
@@ -35,28 +35,6 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
 }
 """Package -> what it is for, and what to install."""
 DRIVER = Path("/proc/driver/nvidia/version")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One thing looked at.
-
-    Attributes:
-        state: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (something essential).
-        what: its name.
-        found: what was found.
-        cure: the way out where something is not in order, ready to paste where that can be.
-    """
-
-    state: Literal["ok", "note", "bad"]
-    what: str
-    found: str
-    cure: str = ""
-
-    @property
-    def text(self) -> str:
-        """What was found, and the cure."""
-        return f"{self.found}; {self.cure}" if self.cure else self.found
 
 
 def examine() -> Iterator[Line]:

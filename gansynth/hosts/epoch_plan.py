@@ -16,9 +16,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Mix
-from gansynth.hosts.mixer import MixPlan
 
 IntArray = npt.NDArray[np.int64]
 _PARTS = 10**6

@@ -15,10 +15,10 @@ from typing import Any
 from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.reader import BankReader, BankSpec
 from gansynth.core.adapter import Injection
+from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import CaseRecord, guard
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import UsageFault
 
 

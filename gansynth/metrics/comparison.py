@@ -151,7 +151,7 @@ class Plain(Halved):
 
     def compare(self, one: Any, other: Any, sides: Sides) -> Mapping[str, float]:
         """What the function says."""
-        from gansynth.core.metric import measure
+        from gansynth.metrics.measure import measure
 
         samples = [as_sample(image, sides.schema) for image in one]
         found = measure({self.title: self.metric}, samples, list(other), sides.schema)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Case, FloatArray, Sample, Schema, content_hash
-from gansynth.data.body_mask import organ_mask
 from gansynth.data.lesion_contrast import LesionContrast, told_apart
 from gansynth.data.rims import Numbers, contrasts
 from gansynth.runtime.errors import UsageFault

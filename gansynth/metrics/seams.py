@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import organ_mask
 from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, content_hash
-from gansynth.data.body_mask import organ_mask
 from gansynth.data.lesion_parts import parts
 from gansynth.data.rims import Numbers, spread
 from gansynth.runtime.errors import UsageFault

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Boxes, FloatArray, LabelArray
-from gansynth.data.synthetic import MARK
+from gansynth.core.synthetic import MARK
 
 
 def png_bytes(pixels: npt.NDArray[Any], *, synthetic: bool = False) -> bytes:

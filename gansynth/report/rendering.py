@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gansynth.report.blocks import RESULTS, Block, Row, Section, html
@@ -143,3 +144,25 @@ def _policy(style: str, script: str) -> str:
     parts = [f"{kind}-src 'sha256-{digest}'" for kind, digest in hashes.items()]
     rest = ["img-src data:", "base-uri 'none'", "form-action 'none'"]
     return "; ".join(["default-src 'none'", *parts, *rest])
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
+    """Write texts into a folder, which is made if it is not there.
+
+    Args:
+        folder: where to write.
+        texts: name of each file -> what goes into it.
+
+    Returns:
+        Name of each file -> its path.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    from gansynth.runtime.files import disk_errors, write_bytes_atomic
+
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_bytes_atomic(folder / name, text.encode("utf-8"))
+    return {name: folder / name for name in texts}

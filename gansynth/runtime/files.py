@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -297,3 +298,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
+
+
+def folder_name(text: str) -> str:
+    """What channels or classes are called as a folder."""
+    name = _UNFIT.sub("_", text)
+    return name if name[0].isalnum() else f"c{name}"

@@ -7,9 +7,9 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-from gansynth.hosts.doctor import Line
+from typing import Literal
 
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
@@ -157,3 +157,25 @@ def limits() -> Iterator[Line]:
             yield Line("note", what, f"at most {soft}; workers may need more", cure)
         else:
             yield Line("ok", what, f"at most {soft}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing looked at.
+
+    Attributes:
+        state: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (something essential).
+        what: its name.
+        found: what was found.
+        cure: the way out where something is not in order, ready to paste where that can be.
+    """
+
+    state: Literal["ok", "note", "bad"]
+    what: str
+    found: str
+    cure: str = ""
+
+    @property
+    def text(self) -> str:
+        """What was found, and the cure."""
+        return f"{self.found}; {self.cure}" if self.cure else self.found

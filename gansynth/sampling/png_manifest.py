@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.schema import Sample, Schema
+from gansynth.core.synthetic import KEY
 from gansynth.data.label_statistics import boxes_of
-from gansynth.data.synthetic import KEY
-from gansynth.fitting.composite_spec import folder_name
-from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
+from gansynth.runtime.files import folder_name, write_bytes_atomic, write_json_atomic
 
 VERSION = 1
 COLUMNS = (

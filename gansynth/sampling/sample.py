@@ -15,9 +15,8 @@ from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Case, Sample
 from gansynth.data.opening import open_moved
 from gansynth.data.views import draws_labels, given_channels
-from gansynth.fitting.composite_spec import folder_name
 from gansynth.report.sheets import write_sheet
-from gansynth.runtime.files import whole_folder
+from gansynth.runtime.files import folder_name, whole_folder
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.admission import reason_of
 from gansynth.sampling.dataset_writer import DatasetWriter, made_by, write_provenance

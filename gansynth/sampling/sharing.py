@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import __version__
-from gansynth.data.synthetic import marked
+from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.dataset_writer import write_provenance
 from gansynth.sampling.identifiers import names_in

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.adapter import Adapter, HostArrays
+from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
 from gansynth.core.space import Placement, Space
-from gansynth.hosts.mixer import MixPlan
 from gansynth.testing.report import Broken, CheckReport, Skip
 
 MakeDataset = Callable[[], Any]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import body_mask
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray
-from gansynth.data.body_mask import body_mask
 
 SMOOTHING = 1.0
 """Standard deviation in voxels of the blur before clustering: coarse enough to hide the grain."""

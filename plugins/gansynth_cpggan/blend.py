@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gansynth.core.body_mask import Mask
 from gansynth.core.schema import FloatArray
-from gansynth.data.body_mask import Mask
 from gansynth_cpggan.roi import resampled, squares
 
 SOFT = 3

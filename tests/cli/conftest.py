@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from gansynth.bank.placement import BankPlan
 from gansynth.core.adapter import Adapter, Outcome
+from gansynth.core.bank_options import BankPlan
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import CaseRecord

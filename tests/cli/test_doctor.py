@@ -18,8 +18,8 @@ from gansynth.core.adapter import DoctorRequest
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.hosts import doctor
-from gansynth.hosts.doctor import Line
 from gansynth.runtime import machine, torchvision_compat
+from gansynth.runtime.machine import Line
 from gansynth_deepmedic.program import doctor_lines
 from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER

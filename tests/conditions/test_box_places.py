@@ -11,9 +11,9 @@ from gansynth.conditions.case_pool import Room, Scene
 from gansynth.conditions.frames import Frame
 from gansynth.conditions.location_prior import KERNEL, PlacementPrior, ball_in, depths
 from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.space import Placement
-from gansynth.data.body_mask import organ_mask
 from tests.boxed_heads import SKULL, Heads, on_skull
 
 DRAWS = 40

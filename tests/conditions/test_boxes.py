@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gansynth.conditions.boxes import TrainingBoxes, anywhere, box_drawer, own_boxes, replay
 from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.core.source import SourceRequest
-from gansynth.data.body_mask import organ_mask, share_inside
 from gansynth.runtime.errors import DataFault, UsageFault
 from tests.spots import SpottedSource, boxes_of, spotted
 

@@ -7,9 +7,9 @@ import pytest
 
 from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.body_mask import body_mask, organ_mask, shown_body
 from gansynth.core.schema import Case, Condition, Schema
 from gansynth.core.space import Placement, Space
-from gansynth.data.body_mask import body_mask, organ_mask, shown_body
 from gansynth.testing import ToySource
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_elastic.model import Elastic

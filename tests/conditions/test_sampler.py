@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gansynth.conditions.case_pool import Room, Scene
-from gansynth.conditions.sampler import (
-    ConditionSampler,
-    edit_labels,
-    keep_outside,
-    replace_ignored,
-)
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.conditions.sampler import ConditionSampler, edit_labels
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, keep_outside, replace_ignored
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
 

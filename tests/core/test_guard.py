@@ -16,9 +16,9 @@ from gansynth.core.fingerprint import ALIKE, alike, closeness, prints_of, unpack
 from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, matches
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.synthetic import is_marked
 from gansynth.data.h5_write import write_h5
 from gansynth.data.opening import open_source
-from gansynth.data.synthetic import is_marked
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import read_nifti

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.data.h5_write import write_h5
 from gansynth.data.opening import open_source
-from gansynth.data.subjects import Split
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource
 from tests.dividing import assert_same_cases, state

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Case
-from gansynth.data.body_mask import organ_mask
 from gansynth.data.lesion_contrast import LesionContrast, moved_elsewhere, told_apart
 from gansynth.data.rims import contrast, contrasts
 from gansynth.data.tightening import tighten

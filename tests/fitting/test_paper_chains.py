@@ -11,12 +11,12 @@ import torch
 
 from gansynth.conditions.external_chain import ChainBase
 from gansynth.conditions.external_source import open_base
+from gansynth.core.body_mask import body_mask, organ_mask
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import SourceRequest
-from gansynth.data.body_mask import body_mask, organ_mask
 from gansynth.data.opening import open_source
 from gansynth.data.views import Labeller
 from gansynth.fitting.composite_spec import ChainSpec

@@ -18,9 +18,10 @@ import torch
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.segment import sample_id, segment_name
 from gansynth.core.clock import Clock
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mixer import Mixer, MixPlan, Slot
+from gansynth.hosts.mixer import Mixer, Slot
 from gansynth.runtime.errors import TrainingFault
 
 HALF, ONLY = Ratio(1, 1), Ratio(0, 1)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.metric import load_metrics
 from gansynth.core.schema import Sample, Schema
 from gansynth.metrics.lesions import lesions_metric
+from gansynth.metrics.measure import load_metrics
 from gansynth.runtime.errors import UsageFault
 from tests.spots import boxes_of, picture, spotted
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.mixer import MixPlan
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.centres import IntArray, Sampling
 from gansynth_deepmedic.engine.cutting import Cutting, Segments, cut

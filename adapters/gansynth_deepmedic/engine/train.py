@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.devices import autocast, pick_device, resolve
 from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth.runtime.files import write_json_atomic

@@ -118,7 +118,8 @@ def command(
     of images (of a chain a part, RUN/parts/NAME) writes images and label maps of --conditions
     SOURCE, or of its own training cases.
     """
-    from gansynth.core.metric import load_metrics, measure_run
+    from gansynth.metrics.measure import load_metrics
+    from gansynth.sampling.measure_run import measure_run
     from gansynth.sampling.sample import NUMBER, replay_run, sample_run
 
     if replay is not None:

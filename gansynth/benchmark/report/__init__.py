@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.report.rendering import write_texts
+
 if TYPE_CHECKING:
     from gansynth.benchmark.report.overlays import Overlay
 
@@ -36,25 +38,3 @@ def write_report(
 
     report = compose(document, overlays)
     return write_texts(folder, {"report.html": render(report), "report.md": markdown(report)})
-
-
-def write_texts(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
-    """Write texts into a folder, which is made if it is not there.
-
-    Args:
-        folder: where to write.
-        texts: name of each file -> what goes into it.
-
-    Returns:
-        Name of each file -> its path.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
-    """
-    from gansynth.runtime.files import disk_errors, write_bytes_atomic
-
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_bytes_atomic(folder / name, text.encode("utf-8"))
-    return {name: folder / name for name in texts}

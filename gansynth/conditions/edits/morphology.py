@@ -18,7 +18,6 @@ from pydantic import Field
 
 from gansynth.conditions.edits.moving import (
     chosen_classes,
-    fill_nearest,
     keeps_classes,
     settle_context,
     settle_image,
@@ -31,7 +30,7 @@ from gansynth.conditions.edits.nesting import (
     wrapped_classes,
 )
 from gansynth.core.edit import Edit, EditOptions
-from gansynth.core.geometry import Mask, bounding_box, mask_of
+from gansynth.core.geometry import Mask, bounding_box, fill_nearest, mask_of
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.connected_components import Parts
 

@@ -13,14 +13,20 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from gansynth.conditions.edits.nesting import beside, keeps_nesting, nested_bodies, wrapped_classes
-from gansynth.conditions.sampler import keep_outside
 from gansynth.core.edit import Edit, EditOptions
-from gansynth.core.geometry import Mask, bounding_box, mask_of, nearest_index, pull_labels
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.geometry import (
+    Mask,
+    bounding_box,
+    fill_nearest,
+    mask_of,
+    nearest_index,
+    nearest_voxels,
+    pull_labels,
+)
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema, keep_outside
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs
 
@@ -269,26 +275,6 @@ def close_left(
     if fill.any():
         out[box][fill] = cut[nearest_voxels(stays, spacing)][fill]
     return out
-
-
-def fill_nearest(
-    values: LabelArray, gaps: Mask, known: Mask, spacing: Sequence[float]
-) -> LabelArray:
-    """A copy whose gaps hold the value of the nearest known voxel, by distance in mm."""
-    out = values.copy()
-    if gaps.any() and known.any():
-        out[gaps] = values[nearest_voxels(known, spacing)][gaps]
-    return out
-
-
-def nearest_voxels(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.intp], ...]:
-    """Index arrays of the voxel of ``mask`` nearest to each voxel, by distance in mm."""
-    from scipy.ndimage import distance_transform_edt
-
-    found = distance_transform_edt(
-        ~mask, sampling=spacing, return_distances=False, return_indices=True
-    )
-    return tuple(np.asarray(found, np.intp))
 
 
 def _move_context(

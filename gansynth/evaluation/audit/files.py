@@ -22,7 +22,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
-from gansynth.data.synthetic import MARK
+from gansynth.core.synthetic import MARK
 from gansynth.runtime.files import reading
 from gansynth.sampling.identifiers import Names, marks
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gansynth.core.schema import Case, Schema
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
-from gansynth.data.subjects import Split, grouped_splits
+from gansynth.data.subjects import grouped_splits
 from gansynth.runtime.errors import IntegrityFault
 
 

@@ -13,12 +13,10 @@ from pydantic import Field
 from gansynth.conditions.failures_file import write_failures
 from gansynth.conditions.failures_lesions import Frame, Judged, body_span, judge
 from gansynth.conditions.failures_risk import Risk
-from gansynth.conditions.sampler import replace_ignored
+from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage
-from gansynth.core.schema import OUTSIDE, Case, LabelArray
-from gansynth.core.source import CaseSource
-from gansynth.data.body_mask import organ_mask
-from gansynth.data.subjects import Split
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored
+from gansynth.core.source import CaseSource, Split
 from gansynth.evaluation.failures.hosts import Host, predicted_files, small_host, training_space
 from gansynth.evaluation.failures.inner import InnerSource, inner_folds
 from gansynth.runtime.errors import DataFault, UsageFault

@@ -36,10 +36,9 @@ def write_report(
     Raises:
         EnvironmentFault: the disk refuses.
     """
-    from gansynth.benchmark.report import write_texts
     from gansynth.evaluation.report.page import compose
     from gansynth.report.markdown import render as markdown
-    from gansynth.report.rendering import render, template
+    from gansynth.report.rendering import render, template, write_texts
 
     report = compose(document, pictures, strip)
     style, script = (template(name, __name__) for name in ("evaluation.css", "maps.js"))

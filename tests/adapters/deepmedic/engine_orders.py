@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import MixPlan
 from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.infer import host_case
 from gansynth_deepmedic.engine.settings import read_settings

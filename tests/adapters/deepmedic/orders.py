@@ -13,9 +13,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.order import ORDER, PROGRESS, SLOTS, Order

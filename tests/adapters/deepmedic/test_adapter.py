@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from gansynth.core.adapter import Injection
+from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.data.opening import open_source
-from gansynth.hosts.mixer import MixPlan
 from gansynth.hosts.record import usual_output
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import check_adapter

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.core.source import SourceRequest
-from gansynth.data.subjects import Split
+from gansynth.core.source import SourceRequest, Split
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic

@@ -10,10 +10,10 @@ import torch
 
 from gansynth.core.adapter import Injection
 from gansynth.core.clock import Clock
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth_deepmedic.engine import launch

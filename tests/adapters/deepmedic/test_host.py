@@ -20,9 +20,9 @@ import psutil
 import pytest
 
 from gansynth.bank.draw_log import summarise
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
-from gansynth.hosts.mixer import MixPlan
 from gansynth_deepmedic import program
 from gansynth_deepmedic.host import bridge
 from gansynth_deepmedic.host.centres import Centres, core_as_weights

@@ -10,8 +10,8 @@ import numpy as np
 
 import gansynth
 import gansynth_deepmedic
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order
 from tests.adapters.deepmedic.arrays import patch, volume, write_bank

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from gansynth.core.clock import Clock
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import Places
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order, Progress

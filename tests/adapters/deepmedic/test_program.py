@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gansynth.hosts.doctor import Line
 from gansynth.runtime import child
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.machine import Line
 from gansynth_deepmedic import program
 from gansynth_deepmedic.program import CHECKOUT, PACKAGES, PYTHON
 from tests.adapters.deepmedic.fake_deepmedic import write_fake

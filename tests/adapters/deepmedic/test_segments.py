@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.engine.augment import Augmentation

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.epoch_plan import Places
-from gansynth.hosts.mixer import MixPlan
 from gansynth_deepmedic.shares import MOST_REPEATS, Share, share_on_disk, share_on_the_fly
 
 WHOLE = st.tuples(st.integers(0, 12), st.integers(1, 12))

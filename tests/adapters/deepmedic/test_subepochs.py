@@ -14,10 +14,10 @@ import pytest
 
 from gansynth.bank.draw_log import summarise
 from gansynth.core.clock import Clock
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth_deepmedic.insertion import Loaded
 from gansynth_deepmedic.subepochs import Place, Subepochs

@@ -17,11 +17,11 @@ from gansynth.bank.placement import plan_bank, remove_banks_of
 from gansynth.bank.reader import place_bank
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime import child, torchvision_compat
 from gansynth.runtime.child import cpu_threads
 from gansynth.runtime.errors import (

@@ -10,8 +10,8 @@ import pytest
 
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.adapter import Injection
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic

@@ -11,9 +11,8 @@ import pytest
 
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.data.opening import open_source
-from gansynth.data.subjects import Split
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.adapter import NnunetAdapter

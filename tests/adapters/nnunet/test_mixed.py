@@ -17,8 +17,8 @@ import pytest
 
 from gansynth.bank.draw_log import DrawLog, Tally, summarise
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth_nnunet.class_locations import decode, encode, location_keys
 from gansynth_nnunet.mixed import MixedDataset

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth.runtime.signals import Interrupted
 from gansynth.testing import ToySource

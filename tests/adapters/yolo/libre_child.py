@@ -13,9 +13,9 @@ from typing import Any
 
 from gansynth.bank.draw_log import summarise
 from gansynth.core.clock import Clock
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mixer import MixPlan
 from gansynth_yolo.detectors import DetectorJob, detector
 from gansynth_yolo.mixed import Slots
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gansynth.core.source import SourceRequest
-from gansynth.data.subjects import Split
+from gansynth.core.source import SourceRequest, Split
 from gansynth.metrics.detection.record import read_detections
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_yolo.mirror import mirror

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import PATTERN, summarise
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth_yolo import libre_options
 from gansynth_yolo.detectors import DetectorJob, detector

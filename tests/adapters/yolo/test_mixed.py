@@ -12,10 +12,10 @@ import pytest
 
 from gansynth.bank.draw_log import summarise
 from gansynth.core.clock import Clock
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import Places, count_places
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import TrainingFault
 from gansynth_yolo.mixed import PARTNERS, Drawn, Slots, pixels
 from tests.adapters.yolo.banks import write_bank

@@ -20,11 +20,11 @@ import numpy as np
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.clock import Clock
+from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Boxes, Sample, Schema
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.errors import GansynthError
 from gansynth_yolo.agpl.ultra import Ultra
 from gansynth_yolo.detectors import DetectorJob

@@ -22,6 +22,7 @@ from scipy.ndimage import gaussian_filter
 from gansynth.core.adapter import Injection
 from gansynth.core.filter import Learning
 from gansynth.core.hookspecs import API_VERSION
+from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import KINDS as REGISTRY_KINDS
 from gansynth.core.registry import Registry, installed
@@ -31,7 +32,6 @@ from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.fitting.recipe import read_recipe
 from gansynth.hosts import doctor
-from gansynth.hosts.mixer import MixPlan
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource, check_adapter, check_generator
 from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
