@@ -11,10 +11,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gansynth.core.fingerprint import Prints, alike
-from gansynth.runtime.errors import IntegrityFault
+from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth.runtime.files import read_json
+
+RECORDS = ("manifest.json", "bank.json")
+"""Files of a run and of a bank that say what the maker of samples has seen."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,28 @@ class Lineage:
             host=dict(doc["host"]),
             ancestors=tuple(cls.from_json(a) for a in doc.get("ancestors", ())),
         )
+
+
+def read_lineage(folder: Path) -> Lineage:
+    """What the maker of samples has seen, from its ``manifest.json`` or ``bank.json``.
+
+    Args:
+        folder: a run or a bank.
+
+    Raises:
+        DataFault: neither of them, or its file is no JSON document with a lineage.
+    """
+    path = next((p for name in RECORDS if (p := folder / name).is_file()), None)
+    if path is None:
+        raise DataFault(
+            f"{folder}: holds neither {' nor '.join(RECORDS)}, expected a run or a bank"
+        )
+    try:
+        return Lineage.from_json(read_json(path)["lineage"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataFault(
+            f"{path}: key 'lineage' is none, expected what its maker has seen"
+        ) from error
 
 
 def guard(

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.fingerprint import prints_of
-from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.lineage import CaseRecord, Lineage, read_lineage
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
-from gansynth.core.synthetic import drawn_by
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,16 @@ class CaseSource(ABC):
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
         """Lineages of what drew its label maps, or whole cases, if a generator did."""
-        return drawn_by(self.request)
+        if self.request.synthetic is None:
+            return ()
+        folder = Path(self.request.synthetic).expanduser()
+        try:
+            return (read_lineage(folder),)
+        except DataFault as fault:
+            raise DataFault(
+                f"--synthetic-source {folder}: neither a run nor a bank, expected the one that "
+                "drew these cases"
+            ) from fault
 
     def cases(self, ids: Iterable[str] | None = None) -> Iterator[Case]:
         """Load cases one by one; the training cases if no ids are given."""

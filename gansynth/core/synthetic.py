@@ -11,12 +11,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth.runtime.errors import IntegrityFault
 
 if TYPE_CHECKING:
     import nibabel as nib
 
-    from gansynth.core.lineage import Lineage
     from gansynth.core.source import SourceRequest
 
 MARK = "gansynth synthetic"
@@ -74,27 +73,3 @@ def _refused(what: str) -> IntegrityFault:
         f"{what}: drawn by gansynth, expected a real case; what its generator has seen would be "
         "forgotten. Leave it out, or name the run or bank that drew it: --synthetic-source RUN"
     )
-
-
-def drawn_by(request: SourceRequest) -> tuple[Lineage, ...]:
-    """What the maker of a source's synthetic cases has seen; nothing if it is not said to have any.
-
-    Raises:
-        DataFault: no run or bank there.
-    """
-    if request.synthetic is None:
-        return ()
-    from gansynth.bank.reader import BankReader
-    from gansynth.core.lineage import Lineage
-    from gansynth.sampling.run import MANIFEST, read_manifest
-
-    folder = Path(request.synthetic).expanduser()
-    if (folder / MANIFEST).is_file():
-        return (Lineage.from_json(read_manifest(folder)["lineage"]),)
-    try:
-        return (BankReader(folder).spec.lineage,)
-    except DataFault as fault:
-        raise DataFault(
-            f"--synthetic-source {folder}: neither a run nor a bank, expected the one that drew "
-            "these cases"
-        ) from fault
