@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.frames import depth_of, frame_of
 from gansynth.conditions.location_prior import PlacementPrior, ball_in, depths
 from gansynth.core.body_mask import share_inside
 from gansynth.core.geometry import Mask, Matrix
+from gansynth.core.scene import Scene
 from gansynth.core.schema import Boxes
 
 TRIES = 200

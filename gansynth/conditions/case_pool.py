@@ -6,7 +6,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +13,8 @@ import numpy.typing as npt
 
 from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import Mask, bounding_box
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.scene import CasePool, CaseReader
+from gansynth.core.schema import Case, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
@@ -65,12 +65,12 @@ class Room:
         self,
         source: CaseSource,
         space: Space,
-        cache: CaseCache | None = None,
+        cache: CaseReader | None = None,
         ids: Sequence[str] | None = None,
     ) -> None:
         self.source, self.space = source, space
         self.schema: Schema = space.generator_schema(source.schema)
-        self.cache = cache or CaseCache(source)
+        self.cache: CaseReader = cache or CaseCache(source)
         self.ids = tuple(sorted(source.train_ids if ids is None else ids))
         self._learnt: dict[str, Any] = {}
         self._maps: OrderedDict[str, _Map] = OrderedDict()
@@ -119,7 +119,7 @@ class Room:
             case: of a space that has but one way to bring it there.
         """
 
-        def find(_: Room) -> npt.NDArray[np.uint8]:
+        def find(_: CasePool) -> npt.NDArray[np.uint8]:
             return np.packbits(shown_body(case.image))
 
         shape = case.image.shape[1:]
@@ -145,7 +145,7 @@ class Room:
         found = tuple(i for i in self.ids if self.subject(i) != subject)
         return found or self.ids
 
-    def learnt(self, what: str, learn: Callable[[Room], T]) -> T:
+    def learnt(self, what: str, learn: Callable[[CasePool], T]) -> T:
         """What is learnt from the training cases, once: ``learn(room)``, kept under a name."""
         if what not in self._learnt:
             self._learnt[what] = learn(self)
@@ -159,57 +159,3 @@ class Room:
         if case.labels is None:
             return case
         return replace(case, labels=replace_ignored(case.labels, self.schema))
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Where an edit is applied.
-
-    Attributes:
-        case: as the generator has it, before any edit: image float32 (C, D, H, W) or (C, H, W) and
-            labels, which hold no ignore value.
-        placement: where it was cut.
-        shape: of the whole case, in its source's voxels.
-        index: number of the condition.
-        room: the cases that can be borrowed from; the scene's own need not be one of them.
-        turn: how often each case had its turn before, where an edit has them take turns.
-        seen: the body that the whole case's image shows, of it what the scene has, which may be
-            nothing; None where the scene is all there is.
-    """
-
-    case: Case
-    placement: Placement
-    shape: tuple[int, ...]
-    index: int
-    room: Room
-    turn: int | None = None
-    seen: Callable[[], Mask] | None = None
-
-    @property
-    def labels(self) -> LabelArray:
-        """Of the case, before any edit."""
-        assert self.case.labels is not None, "conditions are drawn of labelled cases"
-        return self.case.labels
-
-    @cached_property
-    def body(self) -> Mask:
-        """Where foreground may lie: in the body that the image shows, and nowhere outside."""
-        return body_of(self.case, self.seen)
-
-
-def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
-    """The body in a case: what its labels do not call outside, else what its image shows.
-
-    Args:
-        case: with or without labels.
-        seen: finds what the image shows; ``shown_body`` of the case's own if None.
-
-    Returns:
-        Bool (D, H, W) or (H, W).
-    """
-    if case.labels is None:
-        return shown_body(case.image) if seen is None else seen()
-    body: Mask = case.labels != OUTSIDE
-    if body.all() or not body.any():
-        body = shown_body(case.image) if seen is None else seen()
-    return np.asarray(body & (case.labels != OUTSIDE))

@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from gansynth.conditions.case_pool import Room, Scene
 from gansynth.conditions.sampler import ContextFn, edit_labels
 from gansynth.core.edit import Edit
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Case, LabelArray
 from gansynth.data.cache import Placed
 
@@ -31,7 +31,7 @@ class AskedMaps:
 
     def __init__(
         self,
-        room: Room,
+        room: CasePool,
         edits: Sequence[Edit],
         *,
         context: ContextFn | None = None,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gansynth.conditions.case_pool import Room, Scene, body_of
 from gansynth.core.geometry import Mask, Matrix, bounding_box
+from gansynth.core.scene import CasePool, Scene, body_of
 from gansynth.core.schema import Case, replace_ignored
 
 LOOKED_AT = 64
@@ -58,7 +58,7 @@ class Frame:
         )
 
 
-def looked_at(room: Room) -> tuple[str, ...]:
+def looked_at(room: CasePool) -> tuple[str, ...]:
     """The training cases to learn from: all, or ``LOOKED_AT`` of them spread over the sorted ids.
 
     Args:
@@ -70,7 +70,7 @@ def looked_at(room: Room) -> tuple[str, ...]:
     return tuple(room.ids[i * count // LOOKED_AT] for i in range(LOOKED_AT))
 
 
-def whole(room: Room, case_id: str) -> Case:
+def whole(room: CasePool, case_id: str) -> Case:
     """A training case before a slice or a crop is cut: labels without the ignore value.
 
     Args:
@@ -85,7 +85,7 @@ def whole(room: Room, case_id: str) -> Case:
     return replace(case, labels=replace_ignored(case.labels, room.schema))
 
 
-def whole_frame(room: Room, case_id: str) -> Frame:
+def whole_frame(room: CasePool, case_id: str) -> Frame:
     """The box around the body of what ``whole`` gives; looked for once."""
     return room.learnt(f"frame of {case_id}", lambda r: Frame.of(body_of(whole(r, case_id))))
 

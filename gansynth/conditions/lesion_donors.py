@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gansynth.conditions.case_pool import Room, Scene
 from gansynth.conditions.edits.moving import Move
 from gansynth.conditions.frames import looked_at
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, bounding_box, mask_of
 from gansynth.core.resample import crop_pad
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
 from gansynth.data.lesion_parts import parts
@@ -74,7 +74,7 @@ class Cut:
     into: tuple[int, ...]
     margin_mm: float
 
-    def __call__(self, room: Room) -> Donor:
+    def __call__(self, room: CasePool) -> Donor:
         """Cut it out of the whole case."""
         case = room.uncut(self.case_id, self.slice_index)
         assert case.labels is not None, "donors are labelled"
@@ -277,7 +277,7 @@ def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
     return filled[0].numpy(), known
 
 
-def class_statistics(room: Room) -> tuple[FloatArray, FloatArray]:
+def class_statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
     """Mean and deviation of each foreground class over training cases; learnt once for a room.
 
     Returns:
@@ -287,7 +287,7 @@ def class_statistics(room: Room) -> tuple[FloatArray, FloatArray]:
     return room.learnt("statistics of classes", _statistics)
 
 
-def _statistics(room: Room) -> tuple[FloatArray, FloatArray]:
+def _statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
     values, space = room.schema.foreground, replace(room.space, grid="native", size=())
     sums = np.zeros((3, len(values), len(room.schema.channels)))
     for case_id in looked_at(room):
@@ -304,7 +304,7 @@ def _statistics(room: Room) -> tuple[FloatArray, FloatArray]:
     return means.astype(np.float32), spread.astype(np.float32)
 
 
-def scene_of(donor: Donor, index: int, room: Room) -> Scene:
+def scene_of(donor: Donor, index: int, room: CasePool) -> Scene:
     """Where a donor's lesion is edited: its own array, which is all body."""
     case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
     shape = donor.labels.shape

@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.edits.borrowing import BorrowOptions, draw_plane, lenders
 from gansynth.conditions.frames import depth_of
 from gansynth.conditions.lesion_donors import Changing, Cut, Donor, dressed, scene_of
@@ -31,6 +30,7 @@ from gansynth.conditions.lesion_grounds import (
 )
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, mask_of
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import parts
 from gansynth.runtime.errors import UsageFault

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.conditions.case_pool import Room, body_of
 from gansynth.conditions.frames import LOOKED_AT, Frame, looked_at, whole, whole_frame
 from gansynth.core.geometry import Mask, Matrix
+from gansynth.core.scene import CasePool, body_of
 from gansynth.data.lesion_parts import parts
 
 KERNEL = 0.04
@@ -37,7 +37,7 @@ class PlacementPrior:
     clearance: float = 0.0
 
     @classmethod
-    def learn(cls, room: Room, classes: Sequence[int] | None = None) -> PlacementPrior:
+    def learn(cls, room: CasePool, classes: Sequence[int] | None = None) -> PlacementPrior:
         """Learn from (at most ``frames.LOOKED_AT``) training cases, once for each room.
 
         A lesion is a connected part of the chosen classes together; parts of less than a tenth of
@@ -51,7 +51,7 @@ class PlacementPrior:
         return room.learnt(f"placement prior of {chosen}", lambda r: cls(_centres(r, chosen)))
 
     @classmethod
-    def learn_boxes(cls, room: Room, label: int) -> PlacementPrior:
+    def learn_boxes(cls, room: CasePool, label: int) -> PlacementPrior:
         """Learn from boxes of a class, of ``frames.LOOKED_AT`` training cases that have some.
 
         Args:
@@ -189,7 +189,7 @@ def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]
     return at, inside if inside.any() else np.ones_like(inside)
 
 
-def _of_boxes(room: Room, label: int) -> PlacementPrior:
+def _of_boxes(room: CasePool, label: int) -> PlacementPrior:
     rows, free, cases = [np.empty((0, room.source.schema.ndim))], [], 0
     first = looked_at(room)
     for case_id in (*first, *sorted(set(room.ids) - set(first))):
@@ -217,7 +217,7 @@ def _smooth(counts: Matrix, sigma: Matrix) -> Matrix:
     return np.asarray(gaussian_filter(counts, sigma, mode="constant")) if counts.any() else counts
 
 
-def _centres(room: Room, classes: Sequence[int]) -> Matrix:
+def _centres(room: CasePool, classes: Sequence[int]) -> Matrix:
     rows = [np.empty((0, room.source.schema.ndim))]
     for case_id in looked_at(room):
         labels = whole(room, case_id).labels

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.boxes import BoxDrawer, record
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.core.body_mask import shown_body
 from gansynth.core.edit import Edit
 from gansynth.core.resample import crop_pad
+from gansynth.core.scene import Scene
 from gansynth.core.schema import (
     Boxes,
     Case,

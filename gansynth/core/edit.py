@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from gansynth.core.scene import Scene
 from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import OptionModel
-
-if TYPE_CHECKING:
-    from gansynth.conditions.case_pool import Scene
 
 
 class EditOptions(OptionModel):

@@ -6,15 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from gansynth.core.scene import CasePool, CropSource
 from gansynth.core.schema import Case, Condition, Sample, Schema
-from gansynth.data.batches import CaseBatches
 from gansynth.runtime.options import OptionModel
 from gansynth.runtime.progress import Reporter
-
-if TYPE_CHECKING:
-    from gansynth.conditions.case_pool import Room
 
 
 class FilterOptions(OptionModel):
@@ -34,7 +31,7 @@ class Asked:
 
     condition: Condition
     base: Callable[[], Case] | None
-    room: Room
+    room: CasePool
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Learning:
         reporter: shows progress.
     """
 
-    crops: CaseBatches
+    crops: CropSource
     train_ids: Sequence[str]
     calibration_ids: Sequence[str]
     schema: Schema

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.conditions.lesion_placement import Inserted, lesion_drawer
 from gansynth.core.geometry import Mask
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray
 from gansynth.core.space import Placement
 from gansynth.data.blending import drawn_in, hole, rim_voxels

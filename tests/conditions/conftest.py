@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space

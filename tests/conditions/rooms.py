@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.core.edit import Edit
 from gansynth.core.registry import installed
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.space import Placement
 from gansynth.data.lesion_parts import parts

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.conditions.requested_edits import build_edit
 from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space

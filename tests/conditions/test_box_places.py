@@ -7,11 +7,12 @@ import pytest
 
 from gansynth.conditions.box_places import PutBoxes, put_boxes
 from gansynth.conditions.boxes import box_drawer, replay
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.conditions.frames import Frame
 from gansynth.conditions.location_prior import KERNEL, PlacementPrior, ball_in, depths
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask
+from gansynth.core.scene import Scene
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.space import Placement
 from tests.boxed_heads import SKULL, Heads, on_skull

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.edits.morphology import Growing
 from gansynth.conditions.edits.moving import Move, keeps_classes
 from gansynth.conditions.sampler import edit_labels
 from gansynth.core.edit import Edit
 from gansynth.core.registry import installed
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.runtime.errors import UsageFault
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.conditions.frames import Frame, depth_of, frame_of, looked_at
 from gansynth.conditions.location_prior import FLOOR, PlacementPrior
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.conditions.sampler import ConditionSampler, edit_labels
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, keep_outside, replace_ignored
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import ks_2samp
 
-from gansynth.conditions.case_pool import Room, Scene
+from gansynth.conditions.case_pool import Room
 from gansynth.conditions.edits.size import learnt_sizes
 from gansynth.core.edit import Edit
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space

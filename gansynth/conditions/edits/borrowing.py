@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.case_pool import Room, Scene, body_of
 from gansynth.conditions.frames import Frame, at_hand, looked_at, whole, whole_frame
 from gansynth.core.edit import EditOptions, SceneEdit
 from gansynth.core.geometry import Mask, bounding_box, mask_of
+from gansynth.core.scene import CasePool, Scene, body_of
 from gansynth.core.schema import LabelArray
 from gansynth.runtime.options import Needs
 
@@ -82,7 +82,7 @@ class Loan:
         return tuple((part.start + part.stop - 1) / 2 for part in box)
 
 
-def lend(room: Room, case_id: str, plane: int | None, classes: Sequence[int]) -> Loan:
+def lend(room: CasePool, case_id: str, plane: int | None, classes: Sequence[int]) -> Loan:
     """Classes of a training case, whole, in the generator's voxels.
 
     Args:
@@ -134,7 +134,11 @@ def lenders(
 
 
 def draw_plane(
-    room: Room, case_id: str, classes: Sequence[int], depth: float | None, rng: np.random.Generator
+    room: CasePool,
+    case_id: str,
+    classes: Sequence[int],
+    depth: float | None,
+    rng: np.random.Generator,
 ) -> int | None:
     """Draw a slice of a training case that holds chosen classes; None in a space of no slices.
 
@@ -177,7 +181,7 @@ def put(lent: LabelArray, shift: Sequence[int], shape: Sequence[int]) -> LabelAr
     return out
 
 
-def _labels(room: Room, case_id: str) -> LabelArray:
+def _labels(room: CasePool, case_id: str) -> LabelArray:
     return room.label_map(case_id)
 
 
@@ -228,14 +232,14 @@ def alike(one: Scene, other: Scene) -> float:
     return _own_shape(one).overlap(_own_shape(other))
 
 
-def _shape_of(room: Room, case_id: str) -> _Shape:
+def _shape_of(room: CasePool, case_id: str) -> _Shape:
     spacing = _spacing(room)
     return room.learnt(
         f"shape of {case_id}", lambda r: _Shape.of(body_of(whole(r, case_id)), spacing)
     )
 
 
-def _spacing(room: Room) -> tuple[float, ...]:
+def _spacing(room: CasePool) -> tuple[float, ...]:
     """Of what ``whole`` gives, mm along D, H, W."""
     return (room if room.space.grid == "resample" else room.source).schema.spacing
 

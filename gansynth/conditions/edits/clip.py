@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.edits.moving import keeps_classes
 from gansynth.core.edit import Edit, EditOptions
 from gansynth.core.geometry import Mask
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 
 

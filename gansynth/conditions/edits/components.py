@@ -28,7 +28,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_text import fill_options
 
 if TYPE_CHECKING:
-    from gansynth.conditions.case_pool import Scene
+    from gansynth.core.scene import Scene
 
 TRIES = 8
 """Draws for each part, until it does not run into another."""

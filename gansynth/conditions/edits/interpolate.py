@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.edits.borrowing import (
     Borrowing,
     BorrowOptions,
@@ -31,6 +30,7 @@ from gansynth.core.geometry import (
     mask_of,
     pull_labels,
 )
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.connected_components import Parts
 

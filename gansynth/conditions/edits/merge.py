@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.edits.borrowing import (
     TRIES,
     Borrowing,
@@ -23,6 +22,7 @@ from gansynth.conditions.edits.nesting import keeps_nesting
 from gansynth.conditions.frames import depth_of, frame_of
 from gansynth.core.edit import EditOptions
 from gansynth.core.geometry import Mask, affine_coordinates, centroid, mask_of, pull_labels
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 
 Values = tuple[Annotated[int, Field(ge=1)], ...]

@@ -35,7 +35,7 @@ from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.connected_components import Parts
 
 if TYPE_CHECKING:
-    from gansynth.conditions.case_pool import Scene
+    from gansynth.core.scene import Scene
 
 Indices = tuple[npt.NDArray[np.intp], ...]
 STRENGTHS = tuple(0.5**k for k in range(8))

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.edits.moving import close_left
 from gansynth.core.edit import EditOptions
 from gansynth.core.geometry import Mask, Matrix, bounding_box, nearest_voxels
+from gansynth.core.scene import Scene
 from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import Part, parts
 

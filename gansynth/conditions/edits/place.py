@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.edits.moving import chosen_classes
 from gansynth.conditions.edits.pieces import (
     PieceOptions,
@@ -22,6 +21,7 @@ from gansynth.conditions.frames import depth_of, frame_of
 from gansynth.conditions.location_prior import PlacementPrior, anywhere
 from gansynth.core.edit import EditOptions, SceneEdit
 from gansynth.core.geometry import Mask
+from gansynth.core.scene import Scene
 from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import Part
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.case_pool import Room, Scene
 from gansynth.conditions.edits.moving import chosen_classes, keeps_classes
 from gansynth.conditions.edits.nesting import keeps_nesting
 from gansynth.conditions.edits.pieces import (
@@ -24,6 +23,7 @@ from gansynth.conditions.edits.pieces import (
 from gansynth.conditions.frames import looked_at, whole
 from gansynth.core.edit import EditOptions, SceneEdit
 from gansynth.core.geometry import Matrix, affine_coordinates, pull_labels
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import Part
 from gansynth.runtime.options import Needs
@@ -132,7 +132,7 @@ class Size(SceneEdit):
         return float(np.clip(factor, 1 / limit, limit))
 
 
-def learnt_sizes(room: Room, classes: Sequence[int] | None, each: bool) -> Matrix:
+def learnt_sizes(room: CasePool, classes: Sequence[int] | None, each: bool) -> Matrix:
     """Volumes in mm^3 (2D: areas in mm^2) of training cases' lesions, sorted: float64 (N,).
 
     Args:
@@ -142,7 +142,7 @@ def learnt_sizes(room: Room, classes: Sequence[int] | None, each: bool) -> Matri
     """
     chosen = sorted(classes or room.schema.foreground)
 
-    def learn(room: Room) -> Matrix:
+    def learn(room: CasePool) -> Matrix:
         found: list[float] = []
         for case_id in looked_at(room):
             for labels in _maps(room, case_id, chosen):
@@ -153,7 +153,7 @@ def learnt_sizes(room: Room, classes: Sequence[int] | None, each: bool) -> Matri
     return room.learnt(f"sizes of {chosen}, each {each}", learn)
 
 
-def _maps(room: Room, case_id: str, classes: Sequence[int]) -> list[LabelArray]:
+def _maps(room: CasePool, case_id: str, classes: Sequence[int]) -> list[LabelArray]:
     """A case's label map, or those of some of its slices that hold the classes."""
     labels = whole(room, case_id).labels
     if labels is None:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.case_pool import Scene
 from gansynth.conditions.edits.borrowing import (
     TRIES,
     Borrowing,
@@ -25,6 +24,7 @@ from gansynth.conditions.frames import depth_of, frame_of
 from gansynth.conditions.location_prior import PlacementPrior, anywhere
 from gansynth.core.edit import EditOptions
 from gansynth.core.geometry import centroid, mask_of
+from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 
 

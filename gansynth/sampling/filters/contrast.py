@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.case_pool import body_of
 from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
 from gansynth.core.geometry import Mask
+from gansynth.core.scene import body_of
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
 from gansynth.data.lesion_contrast import FEW as FEW_PIECES
 from gansynth.data.lesion_contrast import PLACES, TOLD_APART, ClassContrast, class_contrast

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from gansynth.conditions.case_pool import body_of
 from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+from gansynth.core.scene import body_of
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema
 from gansynth.sampling.filters.learning import drawn
 

@@ -1,0 +1,135 @@
+"""What edits and filters see of the training cases: a pool of them, and the case at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from gansynth.core.body_mask import shown_body
+from gansynth.core.geometry import Mask
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+
+T = TypeVar("T")
+
+
+class CaseReader(Protocol):
+    """Reads cases of a source, and may keep some at hand."""
+
+    source: CaseSource
+
+    def __call__(self, case_id: str) -> Case:
+        """A case in its source's voxels."""
+
+    @property
+    def at_hand(self) -> frozenset[str]:
+        """Ids of the cases in memory."""
+
+
+class CropSource(Protocol):
+    """Cuts training cases in the generator's space.
+
+    Attributes:
+        space: the generator's.
+    """
+
+    space: Space
+
+    @property
+    def cache(self) -> CaseReader:
+        """Reads whole cases."""
+
+    def cut(self, case_id: str, rng: np.random.Generator) -> Case:
+        """One case at a drawn place of the generator's space."""
+
+
+class CasePool(Protocol):
+    """The training cases of a run that can be borrowed from.
+
+    Attributes:
+        source: only its training cases are opened.
+        space: the generator's.
+        schema: of the generator's space.
+        cache: reads whole cases.
+        ids: cases that can be borrowed from, sorted.
+    """
+
+    source: CaseSource
+    space: Space
+    schema: Schema
+    cache: CaseReader
+    ids: tuple[str, ...]
+
+    def uncut(self, case_id: str, slice_index: int | None = None) -> Case:
+        """A whole case in the generator's voxels and intensities; of a space of slices, one."""
+
+    def label_map(self, case_id: str) -> LabelArray:
+        """Own foreground of a whole case in the generator's voxels, int16."""
+
+    def body(self, case: Case) -> Mask:
+        """What a training case's image shows of a body: bool (D, H, W) or (H, W)."""
+
+    def others(self, subject: str) -> tuple[str, ...]:
+        """Cases of other people; all cases if there is nobody else."""
+
+    def learnt(self, what: str, learn: Callable[[CasePool], T]) -> T:
+        """What is learnt from the training cases, once: ``learn(pool)``, kept under a name."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where an edit is applied.
+
+    Attributes:
+        case: as the generator has it, before any edit: image float32 (C, D, H, W) or (C, H, W) and
+            labels, which hold no ignore value.
+        placement: where it was cut.
+        shape: of the whole case, in its source's voxels.
+        index: number of the condition.
+        room: the cases that can be borrowed from; the scene's own need not be one of them.
+        turn: how often each case had its turn before, where an edit has them take turns.
+        seen: the body that the whole case's image shows, of it what the scene has, which may be
+            nothing; None where the scene is all there is.
+    """
+
+    case: Case
+    placement: Placement
+    shape: tuple[int, ...]
+    index: int
+    room: CasePool
+    turn: int | None = None
+    seen: Callable[[], Mask] | None = None
+
+    @property
+    def labels(self) -> LabelArray:
+        """Of the case, before any edit."""
+        assert self.case.labels is not None, "conditions are drawn of labelled cases"
+        return self.case.labels
+
+    @cached_property
+    def body(self) -> Mask:
+        """Where foreground may lie: in the body that the image shows, and nowhere outside."""
+        return body_of(self.case, self.seen)
+
+
+def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
+    """The body in a case: what its labels do not call outside, else what its image shows.
+
+    Args:
+        case: with or without labels.
+        seen: finds what the image shows; ``shown_body`` of the case's own if None.
+
+    Returns:
+        Bool (D, H, W) or (H, W).
+    """
+    if case.labels is None:
+        return shown_body(case.image) if seen is None else seen()
+    body: Mask = case.labels != OUTSIDE
+    if body.all() or not body.any():
+        body = shown_body(case.image) if seen is None else seen()
+    return np.asarray(body & (case.labels != OUTSIDE))
