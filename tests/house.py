@@ -1,0 +1,223 @@
+"""The house, read from its imports: floors, circles and lines. ``python tests/house.py`` prints it.
+
+Every import counts: inside a function and under ``TYPE_CHECKING``, too. What is imported from
+``gansynth`` itself counts as an import of the module that has it.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import tokenize
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FACE = "gansynth"
+FLOORS: Mapping[str, int] = {
+    "runtime": 1,
+    "core": 2,
+    "data": 3,
+    "nn": 3,
+    "training": 3,
+    "report": 3,
+    "conditions": 4,
+    "metrics": 4,
+    "sampling": 5,
+    "plugins": 5,
+    "fitting": 6,
+    "bank": 6,
+    "hosts": 7,
+    "evaluation": 7,
+    "benchmark": 7,
+    "testing": 7,
+    "adapters": 8,
+    "cli": 8,
+    "benchmarks": 9,
+}
+"""Package of gansynth/, or top-level folder -> floor. A package imports from lower floors only."""
+SHELVES = ("plugins", "adapters", "cli")
+Edge = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class House:
+    """Modules and their imports of each other.
+
+    Attributes:
+        files: dotted module -> its file.
+        edges: (importing module, imported module) -> line of the import.
+    """
+
+    files: Mapping[str, Path]
+    edges: Mapping[Edge, int]
+
+    def package(self, module: str) -> str:
+        """The package a module belongs to: ``core``, ``gansynth_nnunet``, ``benchmarks``."""
+        parts = module.split(".")
+        if parts[0] != FACE:
+            return parts[0] if self.shelf(module) in SHELVES else "benchmarks"
+        if len(parts) == 1:
+            return FACE
+        return parts[1] if len(self.files[module].parts) > 2 else "loose"
+
+    def shelf(self, module: str) -> str:
+        """The top-level folder of a module."""
+        return self.files[module].parts[0]
+
+    def floor(self, module: str) -> int | None:
+        """The floor of a module's package; None for the face and for what lies loose."""
+        shelf = self.shelf(module)
+        return FLOORS.get(self.package(module) if shelf == FACE else shelf)
+
+    def loose(self) -> list[str]:
+        """Modules of gansynth/ that lie in no package."""
+        return sorted(m for m, f in self.files.items() if f.parts[0] == FACE and len(f.parts) == 2)
+
+    def against_the_floors(self) -> list[Edge]:
+        """Imports between packages that do not go down."""
+        wrong = []
+        for above, below in self.edges:
+            high, low = self.floor(above), self.floor(below)
+            if self.package(above) == self.package(below) or FACE in (above, below):
+                continue
+            if high is None or low is None or low >= high:
+                wrong.append((above, below))
+        return sorted(wrong)
+
+    def circles(self) -> list[list[str]]:
+        """Sets of modules that import each other, by Tarjan's algorithm."""
+        below: dict[str, list[str]] = defaultdict(list)
+        for above, imported in self.edges:
+            if FACE not in (above, imported):
+                below[above].append(imported)
+        order: dict[str, int] = {}
+        low: dict[str, int] = {}
+        stack: list[str] = []
+        found: list[list[str]] = []
+
+        def visit(module: str) -> None:
+            order[module] = low[module] = len(order)
+            stack.append(module)
+            for imported in below[module]:
+                if imported not in order:
+                    visit(imported)
+                    low[module] = min(low[module], low[imported])
+                elif imported in stack:
+                    low[module] = min(low[module], order[imported])
+            if low[module] == order[module]:
+                circle = stack[stack.index(module) :]
+                del stack[stack.index(module) :]
+                if len(circle) > 1:
+                    found.append(sorted(circle))
+
+        for module in sorted(self.files):
+            if module not in order:
+                visit(module)
+        return sorted(found)
+
+
+def read_house(root: Path = ROOT) -> House:
+    """Read all imports below gansynth/, plugins/, adapters/, cli/ and benchmarks/."""
+    files = {}
+    for top in (FACE, *SHELVES, "benchmarks"):
+        for path in sorted((root / top).rglob("*.py")):
+            parts = path.relative_to(root / top if top != FACE else root).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            files[name] = path.relative_to(root)
+    edges: dict[Edge, int] = {}
+    homes = _homes(root / FACE / "__init__.py")
+    for module, path in files.items():
+        tree = ast.parse((root / path).read_text("utf-8"))
+        for line, target, name in _imports(tree):
+            whole = f"{target}.{name}" if name else target
+            home = homes.get(name, target) if target == FACE else target
+            imported = whole if whole in files else home
+            if imported in files and imported != module:
+                edges.setdefault((module, imported), line)
+    return House(files, edges)
+
+
+def _homes(face: Path) -> dict[str, str]:
+    """Name that ``gansynth`` offers -> the module that has it, from its ``_HOMES``."""
+    for node in ast.walk(ast.parse(face.read_text("utf-8"))):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and target.id == "_HOMES":
+                homes: dict[str, str] = ast.literal_eval(node.value)
+                return homes
+    return {}
+
+
+def _imports(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
+    """Line, module and name of everything that is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.lineno, node.module, alias.name) for alias in node.names)
+
+
+def lines_of(path: Path) -> tuple[int, int]:
+    """Lines of a file, and those of them that hold code: no blank, no comment, no docstring."""
+    text = path.read_text("utf-8")
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in _NO_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            code.difference_update(range(value.lineno, (value.end_lineno or 0) + 1))
+    return text.count("\n"), len(code)
+
+
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+def table(root: Path = ROOT) -> Iterator[str]:
+    """The house as Markdown: files, lines and lines of code by package; floors and circles."""
+    house = read_house(root)
+    yield "| floor | package | files | lines | code |"
+    yield "|--:|---|--:|--:|--:|"
+    rows: dict[tuple[int, str], list[Path]] = defaultdict(list)
+    for module, path in house.files.items():
+        name = house.package(module)
+        shelf = path.parts[0]
+        label = name if shelf in (FACE, "benchmarks") else f"{shelf}/{name}"
+        rows[house.floor(module) or 0, label].append(path)
+    product: list[Path] = []
+    scripts: list[Path] = []
+    for (floor, label), paths in sorted(rows.items()):
+        yield _row(str(floor or "-"), f"`{label}`", root, paths)
+        (scripts if label == "benchmarks" else product).extend(paths)
+    tests = [path.relative_to(root) for path in (root / "tests").rglob("*.py")]
+    yield _row("", "**product**", root, product)
+    yield _row("", "**benchmarks**", root, scripts)
+    yield _row("", "**tests**", root, tests)
+    yield ""
+    loose = [name for name in house.loose() if name != FACE]
+    yield (
+        f"Loose files in `gansynth/`: {len(loose)}. Imports that do not go down: "
+        f"{len(house.against_the_floors())}. Circles: {len(house.circles())}."
+    )
+
+
+def _row(floor: str, label: str, root: Path, paths: Iterable[Path]) -> str:
+    counts = [lines_of(root / path) for path in paths]
+    lines, code = (sum(column) for column in zip(*counts, strict=True))
+    return f"| {floor} | {label} | {len(counts)} | {lines:,} | {code:,} |"
+
+
+if __name__ == "__main__":
+    print("\n".join(table(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)))
