@@ -20,10 +20,10 @@ from common import print_table, write
 
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.data.opening import open_source
 from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
 from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 
 MOVED = ("flip", "rotate", "shift", "elastic")

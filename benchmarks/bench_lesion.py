@@ -78,8 +78,8 @@ def fit(data: DataSet, arm: str, seed: int, home: Path, args: argparse.Namespace
 def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], float]:
     """Samples of a run in the generator's space, and seconds for each."""
     from gansynth.core.sample_request import Asking
-    from gansynth.data.opening import open_source
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import load_run
 
     opened = load_run(run, args.device)
@@ -207,7 +207,7 @@ def power_of(one: Shown, schema: Schema) -> Any:
 
 def measure(data: DataSet, home: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All arms and seeds on one data set."""
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import load_run
 
     fits: dict[str, list[dict[str, Any]]] = {arm: [] for arm in args.arms}

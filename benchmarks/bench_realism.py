@@ -31,11 +31,11 @@ from common import print_table, write
 
 from gansynth.core.schema import FloatArray
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.fitting.fit import fit
 from gansynth.metrics.realism import MEASURES, Distance, blurred_mean, distances, white_noise
 from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 
 DATA = Path(__file__).parents[1] / "../shared/data"

@@ -272,8 +272,8 @@ def drawn(folder: Path) -> tuple[list[Any], list[Any]]:
     from bench_lesion import EDITS, LESIONS
 
     from gansynth.core.sample_request import Asking
-    from gansynth.data.opening import open_source
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import load_run
 
     run = load_run(folder, "cpu")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gansynth.bank.api import fill_bank, live_bank
-    from gansynth.bank.replay import replay
     from gansynth.hosts.batchgenerators_loader import mix_batches
     from gansynth.hosts.torch_dataset import mix
+    from gansynth.sampling.replay import replay
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "fill_bank", "live_bank", "mix", "mix_batches", "replay"]
@@ -22,7 +22,7 @@ _HOMES = {
     "live_bank": "gansynth.bank.api",
     "mix": "gansynth.hosts.torch_dataset",
     "mix_batches": "gansynth.hosts.batchgenerators_loader",
-    "replay": "gansynth.bank.replay",
+    "replay": "gansynth.sampling.replay",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gansynth.core.registry import installed
-from gansynth.data.opening import open_source
+from gansynth.sampling.opening import open_source
 from gansynth.testing import check_adapter, check_generator
 
 QUICK = (

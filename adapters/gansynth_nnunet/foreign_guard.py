@@ -106,7 +106,7 @@ def check_foreign(
         DataFault: other channels or labels, or a case that comes out other than nnU-Net's own.
         UsageFault: a source that cannot be converted, or samples smaller than a patch.
     """
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import check_weights, own_request
 
     lineage, space = Lineage.from_json(manifest["lineage"]), Space.from_json(manifest["space"])

@@ -17,12 +17,14 @@ from gansynth.core import host_commands
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.source import CaseSource
+from gansynth.data.reading import refuse_idle_read
 from gansynth.report.png import png_bytes, scaled
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
 from gansynth.runtime.options import OptionModel
 from gansynth.runtime.progress import counting
 from gansynth.runtime.settings import read_settings
+from gansynth.sampling.opening import open_source
 from gansynth_yolo.labels import as_rows, label_text
 
 MANIFEST = "manifest.json"
@@ -79,7 +81,8 @@ def import_asked(asked: host_commands.ImportRequest) -> host_commands.Report:
             f"say --read folds={asked.folds}"
         )
     settings = read_settings(ImportSettings, asked.settings)
-    source = asked.open()
+    refuse_idle_read(asked.request, asked.request.read)
+    source = open_source(asked.request)
     with counting(asked.reporter, "import") as progress:
         report = import_slices(
             source,

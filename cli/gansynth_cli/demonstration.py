@@ -286,7 +286,7 @@ def _augment(
     from gansynth.core.bank_options import BankSize
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
 
     reporter.say("training nnU-Net, half of its samples synthetic; what follows is its own log")
     adapter = installed().adapter("nnunet")(open_source(request))
@@ -321,8 +321,8 @@ def _overlays(request: SourceRequest, outcome: Outcome, path: Path) -> Path:
     import nibabel as nib
     import numpy as np
 
-    from gansynth.data.opening import open_source
     from gansynth.report.sheets import write_overlays
+    from gansynth.sampling.opening import open_source
 
     assert request.root is not None
     schema = open_source(request).schema

@@ -50,7 +50,7 @@ def run_export(
         reporter=out.reporter,
     )
     if dry_run and injection.run and injection.bank is None and injection.ratio.p > 0:
-        from gansynth.data.opening import seconds_of_a_sample
+        from gansynth.hosts.checks import seconds_of_a_sample
 
         each = round(seconds_of_a_sample(adapter, injection), 3)
         document = {**document, "seconds_per_sample": each, "memory": "not measured"}

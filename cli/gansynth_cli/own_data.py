@@ -44,8 +44,8 @@ def host_data(
         DataFault: no run there.
     """
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import requested, taken
     from gansynth.data.reading import refuse_idle_read
+    from gansynth.sampling.opening import requested, taken
 
     if data is not None:
         told = SourceRequest.parse(data)

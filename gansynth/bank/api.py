@@ -158,8 +158,8 @@ def live_bank(
 def _learn_filters(config: ProducerConfig) -> None:
     """Have filters learn now: a producer on the CPU has one thread, and low priority."""
     if config.asking.filters:
-        from gansynth.data.opening import open_source
         from gansynth.sampling.filters.ahead import learn_ahead
+        from gansynth.sampling.opening import open_source
 
         source = open_source(SourceRequest(**config.request))
         learn_ahead(Path(config.run), config.asking.filters, source, device=config.device)

@@ -1,9 +1,9 @@
 """What was really drawn: one line a draw, written by whoever draws, counted by anyone.
 
-A line of a sample says how it is drawn again (``gansynth.bank.replay``): its number and its hash,
-and a line before it what samples from there on were drawn with. Each process appends to a file of
-its own through an unbuffered O_APPEND descriptor, so that a killed worker loses nothing and no two
-processes share a file.
+A line of a sample says how it is drawn again (``gansynth.sampling.replay``): its number and its
+hash, and a line before it what samples from there on were drawn with. Each process appends to a
+file of its own through an unbuffered O_APPEND descriptor, so that a killed worker loses nothing and
+no two processes share a file.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from gansynth.core.sample_request import SETTINGS
+
 Kind = Literal["real", "synthetic", "fallback", "stopped"]
 PATTERN = "draws-*.csv"
-SETTINGS = "settings"
-"""First cell of a line that says what the samples of the lines below it were drawn with."""
 logger = logging.getLogger("gansynth")
 
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from gansynth.bank.pace import log_work, read_pace
 from gansynth.bank.reader import BankReader, BankWriter
 from gansynth.bank.rejected import Rejected
-from gansynth.bank.replay import noted
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.sampling.admission import Gate, admit
+from gansynth.sampling.replay import noted
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import HostArrays

@@ -87,11 +87,11 @@ class _Stop:
 
 def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     os.nice(NICENESS)  # before the heavy imports
-    from gansynth.bank.replay import host_of, settings_of
     from gansynth.core.null_adapter import NoHost
     from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import open_drawer, open_source
+    from gansynth.sampling.opening import open_drawer, open_source
+    from gansynth.sampling.replay import host_of, settings_of
 
     source = open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
@@ -106,7 +106,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         asking=config.asking,
     )
     run = drawer.run
-    host = host_of(config, run, brought=bring is not None)
+    host = host_of(config.request, config.target, run, brought=bring is not None)
     spec = BankSpec(
         schema=adapter.schema,
         lineage=drawer.lineage,

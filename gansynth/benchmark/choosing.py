@@ -16,9 +16,9 @@ from gansynth.benchmark.specs import Design, Spec
 from gansynth.benchmark.study import host_of, request_of
 from gansynth.benchmark.tuning import Tuning
 from gansynth.benchmark.words import augment_words, fit_words
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
+from gansynth.sampling.opening import open_source
 
 CHOICE = "choice.json"
 

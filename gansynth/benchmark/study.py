@@ -17,8 +17,8 @@ from gansynth.benchmark.working import Jobs
 from gansynth.core.adapter import Adapter
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.opening import open_source
 
 JOBS = "jobs"
 

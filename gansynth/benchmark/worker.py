@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from gansynth.benchmark.words import augment_words, fit_words
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest, Split
-from gansynth.data.opening import open_source
 from gansynth.runtime import child
 from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import MANIFEST
 
 if TYPE_CHECKING:

@@ -8,18 +8,14 @@ beyond that, so there may be fewer channels than the run has.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gansynth.conditions.external_source import BaseSource, label_values
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseSource
-from gansynth.data.views import Labeller, given_channels
+from gansynth.data.views import LabelDrawer, View
 from gansynth.runtime.errors import UsageFault
-
-if TYPE_CHECKING:
-    from gansynth.data.views import View
 
 
 class ChainBase(BaseSource):
@@ -36,18 +32,16 @@ class ChainBase(BaseSource):
     def __init__(self, base: CaseSource, view: View) -> None:
         labeller = view.labeller
         assert labeller is not None, "of views without one nothing is drawn"
-        self.labeller: Labeller = labeller
+        self.labeller: LabelDrawer = labeller
         self._merged = view.schema
         super().__init__(base, view.base.schema)
         self._tissues = self._own_tissues()
-        lacking = [
-            c for c in given_channels(self.labeller.run.generator.options) if c not in self.shown
-        ]
+        lacking = [c for c in self.labeller.given if c not in self.shown]
         if not self._tissues and lacking:
             raise UsageFault(
                 f"--conditions {base.request.kind}:{base.request.where}: its channels are "
                 f"{', '.join(base.schema.channels)}, expected {', '.join(lacking)} among them, "
-                f"of which {self.labeller.run.folder.name} draws label maps; name them so: "
+                f"of which {self.labeller.name} draws label maps; name them so: "
                 f"--conditions-read channels={','.join(lacking)}"
             )
 
@@ -65,11 +59,11 @@ class ChainBase(BaseSource):
         return [self.base.schema.channels.index(name) for name in self.shown]
 
     def _find_labels(self, schema: Schema) -> dict[int, int]:
-        return label_values(self.base, schema, self.labeller.run.schema.labels)
+        return label_values(self.base, schema, self.labeller.labels)
 
     def _own_tissues(self) -> dict[int, int]:
         """Label value in the other source -> that of the drawn label of the same name."""
-        drawn, own = self.labeller.run.schema.labels, self._schema.labels
+        drawn, own = self.labeller.labels, self._schema.labels
         return {
             value: drawn[name] + self.labeller.shift
             for name, value in self.base.schema.labels.items()

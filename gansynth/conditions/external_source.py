@@ -153,15 +153,15 @@ def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = 
     Raises:
         UsageFault, DataFault: it does not open, has no case, or does not fit the run's own.
     """
-    from gansynth.data.opening import open_source
+    from gansynth.data.opening import open_plain
 
     if not labelled and asked["kind"] != "h5":
         asked = {"fold": "all", **asked}
     request = inherited(asked, source.request)
     try:
-        base = open_source(request)
+        base = open_plain(request)
         if "fold" not in asked and base.name == source.name and request.fold != source.fold:
-            base = open_source(replace(request, fold=source.fold))
+            base = open_plain(replace(request, fold=source.fold))
     except (UsageFault, DataFault) as fault:
         text = str(fault).replace("--read ", "--conditions-read ")
         text = text.replace("--fold ", "--conditions-read fold=").removeprefix("--data ")

@@ -182,10 +182,10 @@ class Adapter(ABC):
         Every training case is read. What has passed once is not looked at again.
 
         Raises:
-            GansynthError: see ``gansynth.data.opening.check_samples``.
+            GansynthError: see ``gansynth.hosts.checks.check_samples``.
         """
         if injection.ratio.p > 0 and injection != self._checked:
-            from gansynth.data.opening import check_samples
+            from gansynth.hosts.checks import check_samples
 
             check_samples(self, injection)
             self._checked = injection

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.source import SourceRequest
+
 if TYPE_CHECKING:
-    from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.runtime.progress import Reporter
 
 
@@ -35,7 +36,7 @@ class ImportRequest:
     """``gansynth import SOURCE HOST:WHERE``.
 
     Attributes:
-        source: as typed, ``KIND:WHERE``; ``open`` opens it if the kind is a registered one.
+        source: as typed, ``KIND:WHERE``.
         reading: what was said of how to read it, attributes of a ``SourceRequest``: any of
             ``fold``, ``subjects``, ``read``, ``root``.
         where: what follows the host's name and the colon: its data set, or a folder.
@@ -53,20 +54,14 @@ class ImportRequest:
     settings: Mapping[str, str]
     reporter: Reporter
 
-    def open(self) -> CaseSource:
-        """The source.
+    @property
+    def request(self) -> SourceRequest:
+        """The source, where its kind is a registered one.
 
         Raises:
-            UsageFault: an unknown kind, or ``--read`` keys that it does not have or heed.
-            GansynthError: what the source raises.
+            UsageFault: the text has no kind.
         """
-        from gansynth.core.source import SourceRequest
-        from gansynth.data.opening import open_source
-        from gansynth.data.reading import refuse_idle_read
-
-        request = SourceRequest.parse(self.source, **self.reading)
-        refuse_idle_read(request, request.read)
-        return open_source(request)
+        return SourceRequest.parse(self.source, **self.reading)
 
 
 @dataclass(frozen=True)

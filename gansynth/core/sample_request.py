@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SETTINGS = "settings"
+"""Key of a sample's provenance, and mark of a draw log's line: what samples are drawn with."""
+
 
 @dataclass(frozen=True)
 class Asking:
@@ -51,3 +54,6 @@ class Asking:
             TypeError: an unknown key.
         """
         return cls(**{**doc, "filters": tuple(doc.get("filters", ()))})
+
+
+"""First cell of a line that says what the samples of the lines below it were drawn with."""

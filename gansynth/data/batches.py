@@ -16,10 +16,13 @@ from gansynth.runtime.errors import DataFault
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gansynth.conditions.edit_chain import AskedMaps
     from gansynth.core.generator import Batch, Stage
 
 
+RequestedMaps = Callable[
+    [Case, Placed, np.random.SeedSequence], tuple[LabelArray, LabelArray | None]
+]
+"""(case in the generator's space, where it was cut, seed) -> label map asked for, and context."""
 MOST_REFUSED = 1000
 """Draws without a single case to learn from, after which it is given up."""
 WHOLE = 2 << 30
@@ -49,7 +52,7 @@ class CaseBatches:
         seed: int = 0,
         context: Callable[[Case], LabelArray | None] | None = None,
         accepts: Callable[[Case], bool] | None = None,
-        asked: AskedMaps | None = None,
+        asked: RequestedMaps | None = None,
     ) -> None:
         self.cache = cache
         self.space = space

@@ -138,11 +138,11 @@ class H5Source(PatchSource):
 
     def original(self, case_id: str) -> Original:
         """A case as the files of the original source have it; they must still be there."""
-        from gansynth.data.opening import open_source
+        from gansynth.data.opening import open_plain
 
         if self._source is None:
             request = SourceRequest(**self.index.request)
-            self._source = open_source(replace(request, root=self.request.root or request.root))
+            self._source = open_plain(replace(request, root=self.request.root or request.root))
         return self._source.original(case_id)
 
     # -- reading ---------------------------------------------------------------------------------

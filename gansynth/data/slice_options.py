@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_source
+from gansynth.data.opening import open_plain
 from gansynth.data.planes import Edges, Windows
 from gansynth.data.reading import OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
 from gansynth.runtime.errors import UsageFault
@@ -149,7 +149,7 @@ def open_inner(request: SourceRequest) -> CaseSource:
     if request.kind == "slices":
         raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")
     try:
-        inner = open_source(request)
+        inner = open_plain(request)
     except UsageFault as fault:
         if "--read" not in str(fault):
             raise

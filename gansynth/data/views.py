@@ -13,37 +13,22 @@ A view is written down in ``SourceRequest.view``, so that whoever opens the requ
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.lineage import Lineage
-from gansynth.core.resample import crop_pad
-from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
+from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest, Wrapped
 from gansynth.core.space import Space
 from gansynth.data.classes import class_numbers
-from gansynth.runtime.errors import IntegrityFault, UsageFault, did_you_mean
-
-if TYPE_CHECKING:
-    from gansynth.sampling.run import Run
+from gansynth.runtime.errors import UsageFault, did_you_mean
 
 HOME = "home"
-
-
-def open_view(opener: Callable[[SourceRequest], CaseSource], request: SourceRequest) -> CaseSource:
-    """Open a source and look at it through the request's view.
-
-    Raises:
-        UsageFault: a channel that the source does not have, or no run that draws labels.
-    """
-    return viewed(opener(replace(request, view={})), request.view)
 
 
 def needed(request: SourceRequest, options: Any) -> SourceRequest:
@@ -57,9 +42,42 @@ def needed(request: SourceRequest, options: Any) -> SourceRequest:
     return replace(request, view={**request.view, "channels": list(given)})
 
 
-def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
+class LabelDrawer(Protocol):
+    """Draws label maps of cases, and says how they join the cases' own labels.
+
+    Attributes:
+        name: what drawn labels are named after.
+        lineage: what it has seen.
+        labels: name -> value of what it draws.
+        given: channels that it draws label maps of.
+        shift: what is added to drawn values, so that they lie above the source's own.
+    """
+
+    name: str
+    lineage: Lineage
+    labels: Mapping[str, int]
+    given: tuple[str, ...]
+    shift: int
+
+    def schema(self, own: Schema) -> Schema:
+        """A schema with the drawn labels after its own."""
+
+    def draw(self, case: Case, schema: Schema) -> LabelArray:
+        """The label map of a whole case, int16 (D, H, W) or (H, W), values of its own schema."""
+
+    def under(self, drawn: LabelArray) -> LabelArray:
+        """Drawn labels with values above those of the source, which lie over them."""
+
+
+OpenLabeller = Callable[[CaseSource], LabelDrawer]
+"""Opens what draws label maps of a source's cases."""
+
+
+def viewed(
+    source: CaseSource, view: Mapping[str, Any], labeller: OpenLabeller | None = None
+) -> CaseSource:
     """A source through a view; as it is if there is none, or if it is a view already."""
-    return source if not view or isinstance(source, View) else View(source, view)
+    return source if not view or isinstance(source, View) else View(source, view, labeller)
 
 
 class View(Wrapped):
@@ -70,15 +88,17 @@ class View(Wrapped):
     Args:
         base: the source.
         view: see the module's description.
+        labeller: opens what draws label maps, when they are first wanted; none for views that name
+            nothing that does.
     """
 
-    def __init__(self, base: CaseSource, view: Mapping[str, Any]) -> None:
+    def __init__(
+        self, base: CaseSource, view: Mapping[str, Any], labeller: OpenLabeller | None = None
+    ) -> None:
         super().__init__(renamed(base, view.get("names", {})))
         base = self.base
+        self._open_labeller = labeller
         plain = {key: value for key, value in view.items() if key != HOME}
-        self._home = Path(view.get(HOME, "."))
-        if "labels_by" in view:
-            plain["labels_sha256"] = self._check_labels(view)
         self.request = replace(base.request, view=plain)
         self._seen = sorted(
             channel_numbers(base.schema, view.get("channels", base.schema.channels))
@@ -136,35 +156,14 @@ class View(Wrapped):
         """The source's; then what the label maps' maker has seen, and its ancestors."""
         if self.labeller is None:
             return self.base.ancestors
-        seen = self.labeller.run.lineage
-        drawn = tuple(replace(one, ancestors=()) for one in seen.everyone())
+        seen = self.labeller.lineage.everyone()
+        drawn = tuple(replace(one, ancestors=()) for one in seen)
         return (*self.base.ancestors, *drawn)
 
     @cached_property
-    def labeller(self) -> Labeller | None:
+    def labeller(self) -> LabelDrawer | None:
         """What draws label maps, if anything does."""
-        folder = self.request.view.get("labels_by")
-        if folder is None:
-            return None
-        from gansynth.sampling.run import load_run
-
-        return Labeller(load_run((self._home / folder).resolve()), self.base.schema)
-
-    def _check_labels(self, view: Mapping[str, Any]) -> str:
-        """SHA-256 of what draws the label maps, if it is what it has always been."""
-        from gansynth.sampling.run import manifest_sha256, read_manifest
-
-        folder = (self._home / view["labels_by"]).resolve()
-        read_manifest(folder)
-        found = manifest_sha256(folder)
-        wanted = view.get("labels_sha256", found)
-        if found != wanted:
-            raise IntegrityFault(
-                f"{folder}: SHA-256 of its manifest is {found[:12]}, expected {wanted[:12]}; the "
-                "run has changed since it drew the label maps that another one learnt from. "
-                "Restore it from a copy, or fit both again"
-            )
-        return found
+        return None if self._open_labeller is None else self._open_labeller(self.base)
 
 
 class _Renamed(Wrapped):
@@ -198,78 +197,6 @@ def behind(source: CaseSource) -> CaseSource:
     """The source behind a view: all of its held-out cases are held out, whatever a view shows."""
     source = source.base if isinstance(source, View) else source
     return source.base if isinstance(source, _Renamed) else source
-
-
-class Labeller:
-    """A run that draws label maps from images, and how they join a source's own.
-
-    Args:
-        run: the run.
-        source: schema of the cases it is asked about. Its labels win; everything drawn gets values
-            above theirs.
-    """
-
-    def __init__(self, run: Run, source: Schema) -> None:
-        self.run, folder = run, run.folder
-        self.shift = max((0, *source.labels.values()))
-        generator = self.run.generator
-        if not draws_labels(generator.options):
-            raise UsageFault(
-                f"labels_by: {folder.name} draws images, expected a part that draws label maps; "
-                "for cgan3d: set: {target: labels, given: [...]}"
-            )
-        self._given = channel_numbers(source, given_channels(generator.options))
-        if generator.schema.ndim != source.ndim and self.run.space.grid != "slice":
-            raise UsageFault(
-                f"labels_by: {folder.name} draws maps of {generator.schema.ndim} axes, the cases "
-                f"have {source.ndim}; expected the same"
-            )
-
-    def schema(self, own: Schema) -> Schema:
-        """A schema with the drawn labels after its own."""
-        return merged_schema(own, self.run.schema, self.run.folder.name, self.shift)
-
-    def draw(self, case: Case, schema: Schema) -> LabelArray:
-        """Draw the label map of a whole case; the same case gives the same map.
-
-        A run that has learnt from whole cases at another resolution is shown them there; beyond its
-        frame there is background.
-
-        Args:
-            case: image (C, D, H, W) or (C, H, W), in the source's units.
-            schema: names its channels.
-
-        Returns:
-            int16 (D, H, W) or (H, W), values of the run's own schema.
-        """
-        numbers = channel_numbers(self.run.schema, [schema.channels[i] for i in self._given])
-        image, seed = case.image[self._given], zlib.crc32(case.id.encode())
-        if self.run.space.grid == "resample":
-            return self._resampled(image, numbers, seed)
-        given = only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
-        if self.run.generator.schema.ndim < schema.ndim:
-            planes = [self._one(given[:, i], seed + i) for i in range(given.shape[1])]
-            return np.stack(planes)
-        return self._one(given, seed)
-
-    def _one(self, given: FloatArray, seed: int) -> LabelArray:
-        condition = Condition(given=np.ascontiguousarray(given), latent_seed=seed)
-        labels = self.run.generator.sample([condition], [seed])[0].labels
-        assert labels is not None, "checked when the labeller was opened"
-        return labels
-
-    def _resampled(self, image: FloatArray, numbers: list[int], seed: int) -> LabelArray:
-        """Drawn where the run draws, and back on the grid of the case."""
-        space, shape = of_channels(self.run.space, numbers), image.shape[1:]
-        given = space.to_generator(Case("", "", image)).image
-        drawn = space.to_host(Sample(given, self._one(given, seed)), shape).labels
-        assert drawn is not None, "labels were given"
-        corner = space.frame_corner(shape)
-        return crop_pad(drawn, [-first for first in corner], shape, 0) if corner else drawn
-
-    def under(self, drawn: LabelArray) -> LabelArray:
-        """Drawn labels with values above those of the source, which lie over them."""
-        return np.where(drawn > 0, drawn + np.int16(self.shift), np.int16(0)).astype(np.int16)
 
 
 def merged_schema(own: Schema, drawn: Schema, by: str, shift: int) -> Schema:

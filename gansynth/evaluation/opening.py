@@ -14,10 +14,10 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.cache import CaseCache
 from gansynth.data.grid import same_spacing
-from gansynth.data.opening import open_source
 from gansynth.evaluation.gathering import Gathered, Known, folder_kind, own_names
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.opening import open_source
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import Asking
@@ -93,8 +93,8 @@ def _open_run(
     where: tuple[str | None, str | None],
     reporter: Reporter,
 ) -> Gathered:
-    from gansynth.data.opening import open_moved
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_moved
     from gansynth.sampling.run import load_run
 
     run = load_run(folder, device)

@@ -13,7 +13,6 @@ import yaml
 
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.fitting.composite_plan import Plan, PlannedPart, make_plan
 from gansynth.fitting.composite_spec import ChainSpec, Spec
 from gansynth.runtime.devices import pick_device
@@ -28,6 +27,7 @@ from gansynth.runtime.files import (
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.composite import NAME, NOTHING, PARTS, least_labelled
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import (
     MANIFEST,
     check_lockable,

@@ -11,13 +11,14 @@ from gansynth.conditions.requested_edits import build_edits
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_source
-from gansynth.data.views import View, channel_numbers, draws_labels, given_channels, viewed
+from gansynth.data.views import View, channel_numbers, draws_labels, given_channels
 from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.settings import split_settings
 from gansynth.sampling.composite import NAME, PARTS
 from gansynth.sampling.drawer import check_edits
+from gansynth.sampling.drawn_labels import viewed
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import read_manifest
 from gansynth.training.loop import FitOptions
 

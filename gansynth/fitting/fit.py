@@ -17,7 +17,7 @@ from gansynth.fitting.cost import fit_into, measure, peak_mib
 from gansynth.fitting.label_report import report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
 from gansynth.fitting.opening import open_folder, refuse_full_disk, rehearse
-from gansynth.fitting.previews import Preview
+from gansynth.fitting.previews import Preview, final_sheets
 from gansynth.fitting.setup import Job, resolve
 from gansynth.fitting.warm_start import Ancestor
 from gansynth.metrics.spectrum import spectrum_ratio
@@ -29,7 +29,6 @@ from gansynth.runtime.files import remove_temporaries, sha256_file, write_json_a
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.inspect import final_sheets
 from gansynth.sampling.run import MANIFEST, Run, locked
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import TrainReport, steps_for, train

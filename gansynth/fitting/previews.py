@@ -9,7 +9,9 @@ from typing import Any
 from gansynth.data.views import draws_labels, given_channels
 from gansynth.fitting.setup import Job
 from gansynth.report.sheets import write_sheet
+from gansynth.runtime.progress import Reporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.inspect import ROWS, SHOWN, STEPS, walks, write_interpolation, write_nearest
 from gansynth.sampling.run import Run
 
 COLUMNS = 8
@@ -43,3 +45,23 @@ class Preview:
             drawn=draws_labels(options),
         )
         return path
+
+
+def final_sheets(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
+    """Write the sheets that end a fit; those a generator has nothing to show on are left out.
+
+    Returns:
+        For the fit's report: ``interpolation`` and ``nearest``.
+    """
+    shown: dict[str, Any] = {}
+    from_noise = job.generator.labelling != "asked"
+    if not from_noise and not walks(job.generator):
+        return shown
+    drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed)
+    folder = run.folder / "samples"
+    if walks(job.generator):
+        shown["interpolation"] = write_interpolation(drawer, folder, ROWS, STEPS)
+    if from_noise:
+        samples = drawer.draw_raw(0, SHOWN)
+        shown["nearest"] = write_nearest(drawer, samples, folder, reporter, load=job.cache)
+    return shown

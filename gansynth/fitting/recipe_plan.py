@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from gansynth import __version__
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.data.reading import refuse_idle_read
 from gansynth.data.slice_options import split_read
 from gansynth.fitting.composite_spec import Spec
@@ -21,6 +20,7 @@ from gansynth.fitting.recipe_sources import composite_of, others_of
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.files import folder_name
 from gansynth.runtime.settings import overlay
+from gansynth.sampling.opening import open_source
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec
 from gansynth.fitting.recipe import Recipe, RunSpec
 from gansynth.runtime.errors import UsageFault, did_you_mean, said_of
+from gansynth.sampling.opening import open_source
 
 GRID = ("frame", "whole", "resampling", "size", "spacing")
 """Keys of ``read`` that all sources of a recipe share."""

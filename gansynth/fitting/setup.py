@@ -21,13 +21,13 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.data.opening import open_source
 from gansynth.data.views import needed
 from gansynth.fitting.warm_start import Ancestor
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.settings import overlay, split_settings
 from gansynth.sampling.drawer import check_edits
+from gansynth.sampling.opening import open_source
 from gansynth.training.loop import Batches, FitOptions, steps_for
 
 OBSERVED = 256

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.core.lineage import CaseRecord, Lineage, guard
-from gansynth.core.sample_request import Asking
-from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.request_parsing import check_texts
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_drawer
+from gansynth.sampling.request_parsing import check_heeded, check_texts, per_class
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Injection
+    from gansynth.core.adapter import Adapter, Injection
     from gansynth.core.source import CaseSource
 
 
@@ -102,57 +103,6 @@ def check_labelled(
             f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
             "learns from labels; fit it again with --with-mask, which draws both together"
         )
-
-
-def check_heeded(
-    asking: Asking, name: str, heeds: Iterable[str], labelling: str, *, parts: bool = False
-) -> None:
-    """Refuse what a generator is not asked for.
-
-    Args:
-        asking: what is asked.
-        name: of the generator.
-        heeds: what of a condition it heeds.
-        labelling: where its label maps come from.
-        parts: whether it is several generators in one run, one for each class of cases.
-
-    Raises:
-        UsageFault: naming the option.
-    """
-    heeds = frozenset(heeds)
-    if asking.lesions is not None and "lesion" not in heeds:
-        raise UsageFault(
-            f"--lesions {asking.lesions}: {name} draws no lesions into real images, expected a "
-            "generator that does, such as copypaste; leave --lesions out"
-        )
-    if asking.weights is not None and labelling != "asked":
-        raise UsageFault(
-            f"--weights {asking.weights}: {name} is asked for no label maps, expected a generator "
-            "that is, such as cgan3d: they say which to draw more often; leave --weights out"
-        )
-    if asking.conditions is None:
-        return
-    said = f"--conditions {asking.conditions['kind']}:{asking.conditions['where']}"
-    if parts:
-        raise UsageFault(
-            f"{said}: {name} is a generator for each class of its own source's cases, expected one "
-            "for all cases; leave --conditions out"
-        )
-    if labelling != "asked":
-        raise UsageFault(
-            f"{said}: {name} is asked for no label maps that could be another source's, expected a "
-            "generator that is, such as cgan3d; leave --conditions out"
-        )
-    if "boxes" in heeds:
-        raise UsageFault(
-            f"{said}: {name} is asked for boxes, which are those of its own training cases; leave "
-            "--conditions out, or see --boxes"
-        )
-
-
-def per_class(manifest: Mapping[str, Any]) -> bool:
-    """Whether a run has a part for each class of whole cases."""
-    return any("classes" in part for part in manifest.get("parts", ()))
 
 
 def refuse_boxes_with_bank(injection: Injection) -> None:
@@ -249,7 +199,7 @@ def _check_conditions(
     held_out: Sequence[CaseRecord],
 ) -> Lineage:
     from gansynth.conditions.external_source import open_base
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import own_request
 
     request = own_request(run, manifest)
@@ -264,3 +214,77 @@ def _check_conditions(
         way_out="Leave these cases out of it, or name another source",
     )
     return lineage
+
+
+def check_samples(adapter: Adapter, injection: Injection) -> None:
+    """Check that a run can draw, or a bank has, samples of the host's own training cases.
+
+    Content decides: every training case is read and compared, whatever the data set is called now.
+    Held-out cases are compared by id and subject too, which the guard before does for data sets of
+    one name only.
+
+    Raises:
+        UsageFault: a device or a bank that cannot be.
+        IntegrityFault: leakage, or training cases that are not those the samples are made of.
+    """
+    from gansynth.runtime.devices import pick_device
+
+    pick_device(injection.device)
+    adapter.bank_plan(injection)
+    if injection.bank is not None:
+        _check_bank(injection.bank, adapter)
+        return
+    assert injection.run is not None  # see Injection
+    drawer, _ = open_drawer(adapter, injection.run, device="cpu", learn=False, **_asked(injection))
+    drawer.check_cases()
+    guard(drawer.run.lineage, adapter.held_out)
+
+
+def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
+    """Draw two samples as a producer would, and bring them to the host; what the second takes.
+
+    Raises:
+        GansynthError: what a producer would end with, or one of them would enter no bank.
+    """
+    from gansynth.runtime.threads import producer_device
+
+    assert injection.run is not None
+    drawer, bring = open_drawer(
+        adapter, injection.run, device=producer_device(injection.device, ()), learn=False,
+        **_asked(injection),
+    )  # fmt: skip
+    began = 0.0
+    for index in range(2):
+        began = time.perf_counter()
+        sample = drawer.draw(index, 1)[0]
+        adapter.finalise(sample if bring is None else bring(sample))
+    return time.perf_counter() - began
+
+
+def _asked(injection: Injection) -> dict[str, Any]:
+    """Of an injection what a drawer is told."""
+    return {
+        "edits": injection.edits or None,
+        "seed": injection.seed,
+        "boxes": injection.boxes,
+        "judged": injection.judged,
+        "asking": injection.asking,
+    }
+
+
+def _check_bank(folder: Path, adapter: Adapter) -> None:
+    """Refuse a bank of another data set, by its content where its name is another one."""
+    from gansynth.bank.reader import BankReader
+
+    seen, source = BankReader(folder).spec.lineage, adapter.source
+    if seen.dataset == source.name:
+        return
+    hashes = {case.sha256 for case in seen.cases}
+    unseen = [case_id for case_id in source.train_ids if source.content(case_id) not in hashes]
+    if unseen:
+        raise IntegrityFault(
+            f"{folder}: its samples are made of {seen.dataset}, which lacks {len(unseen)} of "
+            f"{len(source.train_ids)} training case(s) of {source.name}, first {unseen[0]}; "
+            "expected the same data set. Fill a bank by a generator that was fitted on it"
+        )
+    guard(seen, adapter.held_out, what="bank")

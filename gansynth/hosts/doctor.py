@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gansynth
-from gansynth.runtime.machine import Line
+from gansynth.runtime.machine import GIB, Line
 
 if TYPE_CHECKING:
     from gansynth.core.host_commands import DoctorRequest
@@ -201,3 +202,23 @@ def _auto(count: int) -> str:
     producer = producer_device("auto", (0,))
     shared = " (shared with training)" if producer == "cuda:0" else ""
     return f"training on cuda:0, the producer on {producer}{shared}"
+
+
+def scratch_banks() -> Iterator[Line]:
+    """Banks that a killed training left behind: they hold memory until somebody removes them."""
+    from gansynth.bank import reader
+
+    found = reader.scratch_banks()
+    for dead in (True, False):
+        some = [(folder, size) for folder, size, _, runs in found if runs != dead]
+        if not some:
+            continue
+        size = sum(size for _, size in some) / GIB
+        if dead:
+            text = f"{len(some)} left by processes that have ended, {size:.2f} GiB"
+            cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in some)])
+            yield Line("note", "scratch banks", text, cure)
+        else:
+            yield Line("ok", "scratch banks", f"{len(some)} in use, {size:.2f} GiB")
+    if not found:
+        yield Line("ok", "scratch banks", "none left behind")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from gansynth.hosts.doctor import scratch_banks
 
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
@@ -114,26 +115,6 @@ def temporary() -> Line:
         cure = "make room, or name a folder on a larger disk: export TMPDIR=FOLDER"
         return Line("note", "temporary files", text, cure)
     return Line("ok", "temporary files", text)
-
-
-def scratch_banks() -> Iterator[Line]:
-    """Banks that a killed training left behind: they hold memory until somebody removes them."""
-    from gansynth.bank import reader
-
-    found = reader.scratch_banks()
-    for dead in (True, False):
-        some = [(folder, size) for folder, size, _, runs in found if runs != dead]
-        if not some:
-            continue
-        size = sum(size for _, size in some) / GIB
-        if dead:
-            text = f"{len(some)} left by processes that have ended, {size:.2f} GiB"
-            cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in some)])
-            yield Line("note", "scratch banks", text, cure)
-        else:
-            yield Line("ok", "scratch banks", f"{len(some)} in use, {size:.2f} GiB")
-    if not found:
-        yield Line("ok", "scratch banks", "none left behind")
 
 
 # -- limits --------------------------------------------------------------------------------------

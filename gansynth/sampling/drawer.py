@@ -21,11 +21,12 @@ from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Case, Condition, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
-from gansynth.data.views import View, draws_labels, viewed
-from gansynth.hosts.checks import check_heeded, per_class
+from gansynth.data.views import View, draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
+from gansynth.sampling.request_parsing import check_heeded, per_class
 from gansynth.sampling.run import Run
 
 BESIDE = "beside"

@@ -20,33 +20,11 @@ from gansynth.sampling.drawer import SampleDrawer
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
-    from gansynth.fitting.setup import Job
-    from gansynth.sampling.run import Run
 
 STEPS, ROWS = 8, 4
 """Samples on a walk, and walks on a sheet, at the end of a fit."""
 SHOWN, ACROSS = 16, 4
 """Samples on a sheet beside their nearest real case, and in a line of it."""
-
-
-def final_sheets(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
-    """Write the sheets that end a fit; those a generator has nothing to show on are left out.
-
-    Returns:
-        For the fit's report: ``interpolation`` and ``nearest``.
-    """
-    shown: dict[str, Any] = {}
-    from_noise = job.generator.labelling != "asked"
-    if not from_noise and not walks(job.generator):
-        return shown
-    drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed)
-    folder = run.folder / "samples"
-    if walks(job.generator):
-        shown["interpolation"] = write_interpolation(drawer, folder, ROWS, STEPS)
-    if from_noise:
-        samples = drawer.draw_raw(0, SHOWN)
-        shown["nearest"] = write_nearest(drawer, samples, folder, reporter, load=job.cache)
-    return shown
 
 
 def walks(generator: Generator) -> bool:

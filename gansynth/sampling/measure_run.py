@@ -44,8 +44,8 @@ def measure_run(
     Raises:
         UsageFault: no run, an unknown metric, or one that fails.
     """
-    from gansynth.data.opening import open_moved
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_moved
     from gansynth.sampling.run import load_run
 
     metrics = load_metrics(names)

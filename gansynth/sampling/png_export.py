@@ -20,7 +20,6 @@ import numpy.typing as npt
 import yaml
 
 from gansynth import __version__
-from gansynth.bank.replay import noted, settings_of
 from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
@@ -34,6 +33,7 @@ from gansynth.sampling.dataset_writer import write_names
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.png_manifest import Manifest
+from gansynth.sampling.replay import noted, settings_of
 from gansynth.sampling.sharing import check_new, forget_times
 
 COLOUR = ("red", "green", "blue")

@@ -16,13 +16,13 @@ from gansynth.conditions.external_source import open_base
 from gansynth.core.resample import pick
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.source import CaseSource
-from gansynth.data.views import Labeller, viewed
 from gansynth.data.written import file_name
 from gansynth.report.sheets import write_sheet
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import whole_folder
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.dataset_writer import DatasetWriter, made_by
+from gansynth.sampling.drawn_labels import Labeller, viewed
 
 if TYPE_CHECKING:
     from gansynth.sampling.run import Run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +137,54 @@ def _anywhere(kind: str, where: str) -> str:
             return f"{inner}:{_anywhere(inner, rest)}"
     path = Path(where).expanduser()
     return str(path.absolute()) if path.exists() else where
+
+
+def check_heeded(
+    asking: Asking, name: str, heeds: Iterable[str], labelling: str, *, parts: bool = False
+) -> None:
+    """Refuse what a generator is not asked for.
+
+    Args:
+        asking: what is asked.
+        name: of the generator.
+        heeds: what of a condition it heeds.
+        labelling: where its label maps come from.
+        parts: whether it is several generators in one run, one for each class of cases.
+
+    Raises:
+        UsageFault: naming the option.
+    """
+    heeds = frozenset(heeds)
+    if asking.lesions is not None and "lesion" not in heeds:
+        raise UsageFault(
+            f"--lesions {asking.lesions}: {name} draws no lesions into real images, expected a "
+            "generator that does, such as copypaste; leave --lesions out"
+        )
+    if asking.weights is not None and labelling != "asked":
+        raise UsageFault(
+            f"--weights {asking.weights}: {name} is asked for no label maps, expected a generator "
+            "that is, such as cgan3d: they say which to draw more often; leave --weights out"
+        )
+    if asking.conditions is None:
+        return
+    said = f"--conditions {asking.conditions['kind']}:{asking.conditions['where']}"
+    if parts:
+        raise UsageFault(
+            f"{said}: {name} is a generator for each class of its own source's cases, expected one "
+            "for all cases; leave --conditions out"
+        )
+    if labelling != "asked":
+        raise UsageFault(
+            f"{said}: {name} is asked for no label maps that could be another source's, expected a "
+            "generator that is, such as cgan3d; leave --conditions out"
+        )
+    if "boxes" in heeds:
+        raise UsageFault(
+            f"{said}: {name} is asked for boxes, which are those of its own training cases; leave "
+            "--conditions out, or see --boxes"
+        )
+
+
+def per_class(manifest: Mapping[str, Any]) -> bool:
+    """Whether a run has a part for each class of whole cases."""
+    return any("classes" in part for part in manifest.get("parts", ()))

@@ -10,10 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.replay import draw_again, noted, settings_of
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Case, Sample
-from gansynth.data.opening import open_moved
 from gansynth.data.views import draws_labels, given_channels
 from gansynth.report.sheets import write_sheet
 from gansynth.runtime.files import folder_name, whole_folder
@@ -22,8 +20,10 @@ from gansynth.sampling.admission import reason_of
 from gansynth.sampling.dataset_writer import DatasetWriter, made_by, write_provenance
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
+from gansynth.sampling.opening import open_moved
 from gansynth.sampling.png_export import TOLD, PngOptions, check_export, export_pictures
 from gansynth.sampling.prediction import predict_cases, refuse_options
+from gansynth.sampling.replay import draw_again, noted, settings_of
 from gansynth.sampling.run import load_run
 from gansynth.sampling.sharing import Sharing, check_new, forget_times, record_of
 
@@ -210,7 +210,7 @@ def replay_run(
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Draw a recorded sample again (``gansynth.bank.replay``), and write it as a data set.
+    """Draw a recorded sample again (``gansynth.sampling.replay``), and write it as a data set.
 
     Args:
         run: run folder.

@@ -119,7 +119,7 @@ def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli):
 
 def test_people_are_held_out_whatever_the_data_set_is_called(renamed, refuse, run_cli):
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
 
     asked = {**renamed.manifest["request"], "root": (None, *renamed.more)[-1]}
     asked["where"] = renamed.data.partition(":")[2]
@@ -159,8 +159,8 @@ def test_where_the_data_set_was_moved_the_way_out_is_named(command, box_run, tmp
     moved = ["gone", "If it was moved", "--data KIND:WHERE"]
     code = {"UsageFault": 2, "DataFault": 3}
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import open_source
     from gansynth.runtime.errors import GansynthError
+    from gansynth.sampling.opening import open_source
 
     with pytest.raises(GansynthError) as fault:
         open_source(SourceRequest(**manifest["request"]))

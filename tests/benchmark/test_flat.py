@@ -99,7 +99,7 @@ def test_an_arm_is_chosen_on_2d_cases(kind, tmp_path):
 
 
 def test_a_slice_knows_its_volume_and_its_place_there(tmp_path):
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
 
     source = open_source(slices(tmp_path / "set", folds="3"))
     found = [source.position(case) for case in source.held_out_ids]  # type: ignore[attr-defined]

@@ -11,10 +11,10 @@ from PIL import Image
 
 from gansynth.conditions.boxes import replay
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.data.picture_files import read_picture
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.opening import open_source
 from tests.spots import spots_plugin
 
 
@@ -146,7 +146,7 @@ def test_a_slip_in_boxes_is_found_before_anything_is_opened(refuse, tmp_path):
 def test_augment_hands_boxes_and_filter_on(toys, run_json, tmp_path, monkeypatch):
     # "means" is asked for no boxes; what is handed on is looked at alone.
     monkeypatch.setattr("gansynth.core.adapter.check_learnable", lambda *_: None)
-    monkeypatch.setattr("gansynth.data.opening.check_samples", lambda *_: None)
+    monkeypatch.setattr("gansynth.hosts.checks.check_samples", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     Path("boxes.csv").write_text("class,xmin,ymin,xmax,ymax\n0,1,1,2,2\n")
     run_json("fit", "means", "--data", "toy:3", "-o", tmp_path / "run")

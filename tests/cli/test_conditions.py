@@ -13,8 +13,8 @@ import pytest
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import Asking
-from gansynth.data.opening import open_source
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.request_parsing import read_asking
 from gansynth.sampling.run import load_run
 

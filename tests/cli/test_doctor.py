@@ -265,7 +265,7 @@ def test_banks_of_the_dead_come_with_the_command_that_removes_them(monkeypatch):
     left = [(Path("/dev/shm/a b"), 2**29, 1, False), (Path("/tmp/c"), 2**29, 2, False)]
     used = [(Path("/dev/shm/d"), 2**30, 3, True)]
     monkeypatch.setattr(reader, "scratch_banks", lambda: left + used)
-    dead, alive = machine.scratch_banks()
+    dead, alive = doctor.scratch_banks()
     says(dead, "note", "2 left by processes that have ended, 1.00 GiB")
     assert dead.cure == "rm -r '/dev/shm/a b' /tmp/c"
     says(alive, "ok", "1 in use, 1.00 GiB")

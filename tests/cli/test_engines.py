@@ -85,7 +85,7 @@ def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source)
     from gansynth.core.adapter import Injection
     from gansynth.core.ratio import Ratio
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
 
     host = NoHost(open_source(SourceRequest("toy", "3")))
     host.check_ways(Injection(None, Ratio(1, 0)))

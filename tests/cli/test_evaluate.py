@@ -104,8 +104,8 @@ def test_a_clean_export_is_said_to_be(run, run_json, tmp_path):
 def bank(run: Path, tmp_path: Path) -> Path:
     """Samples of the run, frozen."""
     from gansynth.bank.reader import BankSpec, BankWriter
-    from gansynth.data.opening import open_source
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import load_run
 
     opened = load_run(run, "cpu")

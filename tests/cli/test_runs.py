@@ -223,7 +223,7 @@ def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
 def test_with_a_bank_no_generator_is_needed(run, run_json, toys, tmp_path):
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
 
     source = open_source(SourceRequest("toy", "3"))
     spec = BankSpec(source.schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)
@@ -322,7 +322,7 @@ def test_a_dry_run_finds_leakage(run, run_cli, toys):
 def test_a_bank_that_leaks_is_found_as_well(run, run_cli, toys, tmp_path):
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
 
     source = open_source(SourceRequest("toy", "3"))
     spec = BankSpec(source.schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)

@@ -22,10 +22,9 @@ from gansynth.core.sample_request import Asking
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_heeded
 from gansynth.hosts.record import compare, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.request_parsing import read_asking, split_asked
+from gansynth.sampling.request_parsing import check_heeded, read_asking, split_asked
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
 SHAPE = (4, 5, 6)

@@ -18,11 +18,11 @@ from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.synthetic import is_marked
 from gansynth.data.h5_write import write_h5
-from gansynth.data.opening import open_source
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import read_nifti
 from gansynth.sampling.dataset_writer import DatasetWriter
+from gansynth.sampling.opening import open_source
 from tests.conftest import DATA
 
 SHAPE = (28, 32, 24)

@@ -15,8 +15,8 @@ from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.core.registry import GROUP, KINDS, Registry, installed, load_registry
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.sampling.opening import open_source
 
 GOOD = """
 from gansynth.core.generator import Generator

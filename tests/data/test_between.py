@@ -9,8 +9,8 @@ import pytest
 
 from gansynth.core.source import CaseSource, Original, SourceRequest
 from gansynth.data.between import interpolate_slices
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.opening import open_source
 
 
 def discs(*radii: float, centre: tuple[float, float] = (20, 20)) -> np.ndarray:

@@ -13,8 +13,8 @@ from gansynth.core.findings import Checked
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_source
 
 SHAPE = (8, 7, 6)
 BRATS20 = ("flair", "t1", "t1ce", "t2")

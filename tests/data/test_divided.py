@@ -13,8 +13,8 @@ from PIL import Image
 
 from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.data.h5_write import write_h5
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth.testing import ToySource
 from tests.dividing import assert_same_cases, state
 

@@ -12,8 +12,8 @@ import pytest
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth_nnunet.splits import SPLITS
 
 SHAPE = (6, 7, 8)

@@ -14,8 +14,8 @@ from nibabel import orientations
 
 from gansynth.core.source import SourceRequest
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_source
 
 SHAPE = (6, 7, 8)
 CASES = tuple(f"p{person}_{side}" for person in (1, 2, 3) for side in ("l", "r"))

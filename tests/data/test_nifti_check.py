@@ -17,8 +17,8 @@ import pytest
 from gansynth.core.findings import Checked, Finding
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
+from gansynth.sampling.opening import open_source
 
 SHAPE = (6, 7, 8)
 CASES = ("a", "b", "c", "d", "e")

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.opening import open_source
 from tests.conftest import DATA, save_nifti
 
 BRATS = DATA / "brats2015_deepmedic"

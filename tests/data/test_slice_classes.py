@@ -16,11 +16,11 @@ from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.data.h5_format import Index
 from gansynth.data.h5_write import write_h5
-from gansynth.data.opening import open_source
 from gansynth.data.slice_check import check_slices
 from gansynth.data.slices import open_slices
 from gansynth.data.views import viewed
 from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth.testing import ToySource
 
 TOY: Any = ToySource(3)

@@ -19,11 +19,11 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.h5_write import write_h5
 from gansynth.data.nifti import check_nifti
-from gansynth.data.opening import open_source
 from gansynth.fitting.fit import fit
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.sample import sample_run
 
 SHAPE = (6, 7, 8)

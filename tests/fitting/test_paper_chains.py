@@ -17,8 +17,6 @@ from gansynth.core.registry import installed
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
-from gansynth.data.views import Labeller
 from gansynth.fitting.composite_spec import ChainSpec
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_fit import fit_recipe
@@ -26,6 +24,8 @@ from gansynth.fitting.warm_start import label_meanings
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.drawn_labels import Labeller
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import Run, load_run, own_request, read_manifest
 from gansynth.sampling.sample import sample_run
 from tests.plugins import paper_data

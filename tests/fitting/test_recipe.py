@@ -14,13 +14,13 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.data.grid import ORIENTATION
-from gansynth.data.opening import open_source
 from gansynth.fitting.composite_spec import ChainSpec, PerChannel, PerClass
 from gansynth.fitting.recipe import find_recipe, read_recipe
 from gansynth.fitting.recipe_plan import RecipePlan, plan_recipe
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.settings import overlay
+from gansynth.sampling.opening import open_source
 from gansynth.testing import ToySource
 from gansynth.training.loop import steps_for
 

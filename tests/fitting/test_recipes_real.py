@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.data.opening import open_source
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import own_request, read_manifest
 from tests.conftest import DATA
 

@@ -36,8 +36,8 @@ def run(toy_kind, tmp_path_factory) -> Path:
 
 
 def drawer_on(run: Path, device: str, asking: Asking = ROOMY) -> Any:
-    from gansynth.data.opening import open_source
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import load_run
 
     opened, source = load_run(run, device), open_source(REQUEST)

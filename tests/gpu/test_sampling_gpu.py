@@ -37,8 +37,8 @@ def run(toy_kind, tmp_path_factory) -> Path:
 
 
 def drawn(run: Path, device: str, first: int = 0, count: int = 3) -> list[np.ndarray]:
-    from gansynth.data.opening import open_source
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import load_run
 
     drawer = SampleDrawer(load_run(run, device), open_source(REQUEST))
@@ -82,8 +82,8 @@ def test_a_bank_is_filled_on_the_gpu_and_read_on_the_cpu(run, device, tmp_path):
     pytest.importorskip("h5py")
     from gansynth.bank.producer_main import ProducerConfig, produce
     from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-    from gansynth.data.opening import open_source
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.run import load_run
 
     source, opened = open_source(REQUEST), load_run(run, device.type)

@@ -18,7 +18,6 @@ from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.data.opening import open_source
 from gansynth.fitting.fit import fit
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
@@ -27,6 +26,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.runtime.settings import parse
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth.training import checkpoint

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.data.opening import open_source
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 from gansynth_cpggan.drawing import WINDOWS
 

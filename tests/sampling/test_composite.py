@@ -24,6 +24,7 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.run import load_run, read_manifest
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
@@ -265,7 +266,9 @@ def test_what_draws_labels_sees_what_it_is_given_in_the_sources_order():
 
 
 def relabelled(chained: Path) -> View:
-    return View(ToySource(2), {"labels_by": "parts/tissues", "home": str(chained)})
+    view = viewed(ToySource(2), {"labels_by": "parts/tissues", "home": str(chained)})
+    assert isinstance(view, View)
+    return view
 
 
 def test_drawn_labels_fill_the_background_above_the_sources_own(chained):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import PerClass
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 from tests.conftest import DATA
 

@@ -16,11 +16,11 @@ from gansynth.conditions.requested_edits import build_edits
 from gansynth.core.schema import Boxes, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.dataset_writer import DatasetWriter
 from gansynth.sampling.drawer import SampleDrawer, check_source
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 from gansynth.sampling.sample import replay_run, sample_run
 from gansynth.testing import ToySource

@@ -16,9 +16,9 @@ from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.null_adapter import NoHost
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.report.figures import read_metrics
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run, read_manifest
 from tests.training.zoo.members import differing, newest
 

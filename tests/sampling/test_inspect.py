@@ -10,11 +10,12 @@ import pytest
 
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
+from gansynth.fitting.previews import final_sheets
 from gansynth.report.mosaic import EDGE, GAP, LINE, write_mosaic
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.inspect import final_sheets, write_interpolation, write_nearest
+from gansynth.sampling.inspect import write_interpolation, write_nearest
 from gansynth.sampling.run import load_run
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource

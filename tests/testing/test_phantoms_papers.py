@@ -15,8 +15,8 @@ from scipy import ndimage
 from gansynth.core.findings import Checked
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth.testing.phantoms import (
     BRATS_LABELS,
     LABELS,

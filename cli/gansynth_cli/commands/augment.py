@@ -188,7 +188,7 @@ def command(
     --set changes settings of the host; what follows -- goes to the host's own command line.
     """
     from gansynth.core.registry import installed
-    from gansynth.data.opening import open_taken
+    from gansynth.sampling.opening import open_taken
 
     injection = injection_from({**how, "run": run})
     cls = installed().adapter(target)
@@ -319,7 +319,7 @@ def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -
     from gansynth.bank.reader import BankReader, bank_place
     from gansynth.bank.reuse import foreseen
     from gansynth.bank.supply import LIVE_FILL
-    from gansynth.data.opening import seconds_of_a_sample
+    from gansynth.hosts.checks import seconds_of_a_sample
 
     if injection.bank is not None:
         held = BankReader(injection.bank).count()

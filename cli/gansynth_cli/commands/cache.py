@@ -73,8 +73,8 @@ def command(
     original: same cases, subjects, fold and space.
     """
     from gansynth.data.h5_write import estimate, refuse_existing, write_h5
-    from gansynth.data.opening import open_source
     from gansynth.runtime.progress import counting
+    from gansynth.sampling.opening import open_source
 
     refuse_existing(path)
     source = open_source(request)

@@ -77,10 +77,10 @@ def command(
     The file has sizes, places and classes with how often they are failed at; --weights FILE then
     draws such conditions more often (docs/failures.md). The fold's held-out cases are not opened.
     """
-    from gansynth.data.opening import open_source
     from gansynth.evaluation.failures.job import FailureOptions, find_failures
     from gansynth.runtime.options import refuse_idle
     from gansynth.runtime.settings import parse
+    from gansynth.sampling.opening import open_source
 
     if path is None and write_splits is None:
         raise UsageFault(

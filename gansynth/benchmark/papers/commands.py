@@ -15,10 +15,10 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.fitting.recipe import texts
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.settings import overlay
+from gansynth.sampling.opening import open_source
 
 LENGTHS = ("steps", "epochs")
 """Settings of how long a host trains."""

@@ -113,8 +113,8 @@ def prepare_session(
             f"{folder}: exists already and holds no session, expected a new folder; choose another "
             "with -o or --name"
         )
-    from gansynth.data.opening import open_moved
     from gansynth.evaluation.turing.pictures import gather
+    from gansynth.sampling.opening import open_moved
     from gansynth.sampling.run import load_run
 
     opened = load_run(run, device)

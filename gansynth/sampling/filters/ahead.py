@@ -12,10 +12,10 @@ from typing import Any
 
 from gansynth.core.lineage import Lineage
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import own_source
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.filters.fitted import ensure_learnt, folder_of, to_learn
 from gansynth.sampling.filters.requested import build_filters
+from gansynth.sampling.opening import own_source
 from gansynth.sampling.run import own_request, read_manifest
 
 

@@ -19,7 +19,6 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.data.views import viewed
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import (
     disk_errors,
@@ -31,6 +30,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.filters.learning import learning_of
 from gansynth.sampling.filters.requested import build_filters
 from gansynth.sampling.run import Run, own_request, read_manifest

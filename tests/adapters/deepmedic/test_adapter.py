@@ -14,9 +14,9 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.hosts.record import usual_output
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth.testing import check_adapter
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
 from gansynth_deepmedic.bank_size import sample_bytes

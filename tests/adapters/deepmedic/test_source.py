@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.data.reading import options_table
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.options import DeepMedicOptions

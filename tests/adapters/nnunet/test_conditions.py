@@ -13,9 +13,9 @@ from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import OUTSIDE
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import open_nnunet

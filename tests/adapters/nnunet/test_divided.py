@@ -12,9 +12,9 @@ import pytest
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import CaseSource, SourceRequest, Split
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.sampling.opening import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource, open_nnunet
 from tests.conftest import FIT

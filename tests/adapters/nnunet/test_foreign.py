@@ -17,8 +17,8 @@ from gansynth.core.resample import resample
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement, Space
-from gansynth.data.opening import open_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth_nnunet.foreign import Converter
 from gansynth_nnunet.foreign_guard import check_content, check_seen, rehearse
 from gansynth_nnunet.source import open_nnunet

@@ -13,13 +13,13 @@ import pytest
 from gansynth import replay
 from gansynth.bank.producer_main import ProducerConfig, _run
 from gansynth.bank.reader import BankReader
-from gansynth.bank.replay import draw_again, read_record
 from gansynth.core.adapter import Injection
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import Asking
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.replay import draw_again, read_record
 from gansynth.sampling.run import load_run
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.mixed import MixedDataset

@@ -202,7 +202,7 @@ def test_a_leaking_run_exits_with_6(refuse, example_run, tmp_path):
     shutil.copytree(example_run, run)
     manifest = json.loads((run / "manifest.json").read_text())
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import open_source
+    from gansynth.sampling.opening import open_source
 
     source = open_source(SourceRequest("example", "3d"))
     leak = source.record(source.held_out_ids[0])

@@ -16,9 +16,9 @@ from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.opening import open_source
 from gansynth.metrics.segmentation.regions import dice, mean_dice, read_regions, with_labels
 from gansynth.runtime.errors import DataFault
+from gansynth.sampling.opening import open_source
 from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import Warp, rotation
 from gansynth_segmenter.inference import Segmenter, _windows

@@ -16,9 +16,9 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_drawer
 from gansynth.hosts.record import usual_output
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_drawer
 from gansynth.testing import check_adapter
 from gansynth_cli.engines import with_detector
 from gansynth_yolo.adapter import YoloAdapter

@@ -17,13 +17,13 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.flat import FlatSource
 from gansynth.data.folds import read_splits
-from gansynth.data.opening import open_source
 from gansynth.evaluation.failures.hosts import by_windows, predicted_files, training_space
 from gansynth.evaluation.failures.inner import InnerSource, inner_folds
 from gansynth.evaluation.failures.job import FailureOptions, find_failures
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, blobs, failures_of

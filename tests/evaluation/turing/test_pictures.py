@@ -10,7 +10,6 @@ import pytest
 from gansynth.core.registry import installed
 from gansynth.core.sample_request import Asking
 from gansynth.core.space import Space
-from gansynth.data.opening import open_source
 from gansynth.evaluation.turing.options import TuringOptions
 from gansynth.evaluation.turing.pictures import Pictures, _stacked, gather
 from gansynth.evaluation.turing.real import Cutter, find_windows
@@ -18,6 +17,7 @@ from gansynth.report.png import scaled
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource
 

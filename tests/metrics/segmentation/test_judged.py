@@ -11,10 +11,10 @@ from PIL import Image
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import SourceRequest
-from gansynth.data.opening import open_source
 from gansynth.metrics.segmentation import evaluate
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
+from gansynth.sampling.opening import open_source
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.bank.draw_log import SETTINGS
+from gansynth.core.sample_request import SETTINGS
 from gansynth.core.schema import Sample, Schema, content_hash
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
 
 if TYPE_CHECKING:
-    from gansynth.bank.producer_main import ProducerConfig
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.run import Run
 
@@ -64,18 +63,21 @@ def settings_of(
     return settings if host is None else {**settings, "host": dict(host)}
 
 
-def host_of(config: ProducerConfig, run: Run, *, brought: bool) -> dict[str, Any] | None:
+def host_of(
+    request: Mapping[str, Any], target: str, run: Run, *, brought: bool
+) -> dict[str, Any] | None:
     """The host that samples are drawn for, where that is more than the run itself says.
 
     Args:
-        config: what the producer is told.
+        request: the host's ``SourceRequest`` as JSON.
+        target: the host's name.
         run: what draws.
         brought: samples are drawn in another space than the host's.
     """
-    request = {key: value for key, value in config.request.items() if key != "view"}
+    request = {key: value for key, value in request.items() if key != "view"}
     if not brought and request.items() <= run.request.to_json().items():
         return None
-    return {"target": config.target, "request": request}
+    return {"target": target, "request": request}
 
 
 def noted(sample: Sample, settings: Mapping[str, Any]) -> Sample:
@@ -278,8 +280,8 @@ def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
     from gansynth.core.registry import installed
     from gansynth.core.sample_request import Asking
     from gansynth.core.source import SourceRequest
-    from gansynth.data.opening import open_source, source_for
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.opening import open_source, source_for
 
     settings = record.settings
     host = settings.get("host")

@@ -1,0 +1,173 @@
+"""Opening the source that a run was fitted on, and the run to draw samples of it for a host.
+
+A producer and every check before it pass ``open_drawer``; so what the one would refuse after
+minutes the other refuses at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gansynth.core.lineage import Lineage, same_host
+from gansynth.core.source import CaseSource, SourceRequest, places_of
+from gansynth.data.opening import open_plain
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.sampling.drawn_labels import viewed
+
+if TYPE_CHECKING:
+    from gansynth.core.adapter import Adapter
+    from gansynth.core.schema import Sample
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import Run
+
+
+def open_source(request: SourceRequest) -> CaseSource:
+    """Open the source a request names, with the labels that a generator draws of its cases.
+
+    Raises:
+        UsageFault: an unknown kind, or ``--read`` keys that it does not have.
+        GansynthError: what the source raises.
+    """
+    if "labels_by" not in request.view:
+        return open_plain(request)
+    return viewed(open_plain(replace(request, view={})), request.view)
+
+
+class Fitted(Protocol):
+    """What of a run says where its training cases are."""
+
+    @property
+    def lineage(self) -> Lineage:
+        """Every case it has seen."""
+
+    @property
+    def request(self) -> SourceRequest:
+        """Where they came from."""
+
+
+def own_source(run: Fitted, host: CaseSource, *, any_size: bool = False) -> CaseSource:
+    """Where a run's training cases come from: the host's own source, or another one.
+
+    Args:
+        run: a run, or what is known of it.
+        host: the host's source.
+        any_size: whether the host takes samples of other sizes than it reads its cases in.
+    """
+    if same_host(run.lineage.host, host.host):
+        if not any_size or run.request.read == host.request.read:
+            return host
+        return open_source(replace(host.request, read=run.request.read))
+    root = run.request.root or host.request.root
+    return open_source(replace(run.request, root=root))
+
+
+def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
+    """Where a run's conditions come from; and what brings samples from there to the host, if
+    that is elsewhere.
+    """
+    own = own_source(run, adapter.source, any_size=adapter.any_size)
+    return own, None if own is adapter.source else adapter.bring(own, run.space)
+
+
+def open_moved(run: Fitted, data: str | None, root: str | None) -> CaseSource:
+    """The source a run was fitted on, where it lies now; its content is compared as it is drawn of.
+
+    Args:
+        run: an opened run.
+        data: KIND:WHERE; None where it was.
+        root: overrides where its host folders lie.
+
+    Raises:
+        UsageFault, DataFault: it is not there.
+    """
+    request = run.request if root is None else replace(run.request, root=root)
+    if data is None:
+        return open_taken(request)
+    moved = SourceRequest.parse(data)
+    return open_taken(replace(request, kind=moved.kind, where=moved.where), said=True)
+
+
+def open_taken(request: SourceRequest, *, said: bool = False) -> CaseSource:
+    """Open a source; where a run, and no user, has said which, a fault tells of moved ones.
+
+    Raises:
+        UsageFault, DataFault: it cannot be opened.
+    """
+    try:
+        return open_source(request)
+    except (UsageFault, DataFault) as fault:
+        if said or places_of(request):
+            raise
+        way_out = "If it was moved, say where it is: --data KIND:WHERE"
+        raise type(fault)(f"{fault}. {way_out}") from fault
+
+
+def requested(asked: Mapping[str, Any], run: Path | None) -> SourceRequest:
+    """What a host is opened on: what was asked for, and the rest as the generator was fitted on.
+
+    Args:
+        asked: attributes of a ``SourceRequest``; None, or none, of those that were not said.
+        run: of the generator, if there is one. Of another kind of data set only the fold is taken.
+
+    Raises:
+        UsageFault: nothing says which data set it is.
+    """
+    from gansynth.sampling.run import read_manifest
+
+    told = {key: value for key, value in asked.items() if value}
+    own: dict[str, Any] = {} if run is None else {**read_manifest(run)["request"], "view": {}}
+    if "kind" not in told and not own:
+        raise UsageFault(
+            "--data: missing, expected KIND:WHERE, for example nnunet:004; or --generator RUN, "
+            "whose data are taken then"
+        )
+    if own and told.get("kind", own["kind"]) != own["kind"]:
+        own = {"fold": own["fold"]}
+    read = {**own.get("read", {}), **told.get("read", {})}
+    return SourceRequest(**{**own, **told, "read": read})
+
+
+def taken(request: SourceRequest, asked: Mapping[str, Any]) -> str:
+    """What of a request nobody has asked for, in words; empty if there is nothing."""
+    usual = asdict(SourceRequest("", ""))
+    found = {k: v for k, v in asdict(request).items() if v != usual[k] and not asked.get(k)}
+    if "kind" in found:
+        found = {"data": f"{found.pop('kind')}:{found.pop('where')}", **found}
+    if "fold" in usual and not asked.get("fold"):
+        found["fold"] = request.fold
+    return ", ".join(f"{key} {_said(value)}" for key, value in found.items())
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={one}" for key, one in value.items())
+    return str(value)
+
+
+def open_drawer(
+    adapter: Adapter, run: Path, *, device: str, **how: Any
+) -> tuple[SampleDrawer, Callable[[Sample], Sample] | None]:
+    """Open a run to draw samples of for a host.
+
+    Args:
+        adapter: of the host.
+        run: folder of the run.
+        device: where samples are drawn.
+        how: see ``SampleDrawer``.
+
+    Returns:
+        What draws, in the space of the run's own source; and what brings samples from there to the
+        host, if that is elsewhere.
+
+    Raises:
+        GansynthError: a run that is damaged or does not fit its source, or what cannot be asked.
+    """
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.run import load_run
+
+    opened: Run = load_run(run, device)
+    own, bring = source_for(opened, adapter)
+    return SampleDrawer(opened, own, **how), bring
