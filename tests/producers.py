@@ -97,13 +97,15 @@ class Adapter:
     def finalise(self, sample):
         return {}
 
-registry = Bag(
-    load=lambda kind, where: lambda request: Bag(where=request.where, host={}),
-    adapter=lambda name: Adapter,
-)
+def open_source(request):
+    return Bag(where=request.where, host={})
+
+def open_drawer(adapter, run, *, device, edits, seed, **asked):
+    return SampleDrawer(load_run(run, device), adapter.source, edits, seed), None
+
+registry = Bag(adapter=lambda name: Adapter)
 for name, content in {
-    "gansynth.sampling.run": {"load_run": load_run},
-    "gansynth.sampling.drawer": {"SampleDrawer": SampleDrawer},
+    "gansynth.sampling.opening": {"open_source": open_source, "open_drawer": open_drawer},
     "gansynth.core.registry": {"installed": lambda: registry},
 }.items():
     sys.modules[name] = module = types.ModuleType(name)

@@ -24,11 +24,12 @@ from gansynth.core.adapter import (
 from gansynth.core.bank_options import BankPlan, BankSize
 from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
+from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.record import check_new_folder, usual_output
 from gansynth.metrics.segmentation.account import asked_regions
-from gansynth.metrics.segmentation.predictions import Prediction
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.machine import Line
@@ -273,7 +274,7 @@ class DeepMedicAdapter(Adapter):
         self.check_ways(injection)
         job = self._job(injection, settings, options)
         check_output(job)
-        self.check_samples(injection)
+        check_drawing(self, injection)
         return job
 
     def _job(

@@ -14,6 +14,7 @@ from gansynth import __version__
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Adapter, Content, Injection
 from gansynth.core.bank_options import BankSize
+from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.export import exporting, hashes_of
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
@@ -72,7 +73,7 @@ def export_dataset(
     source = adapter.source
     assert isinstance(source, DeepMedicSource), "see the adapter"
     open_origin(injection, source, adapter.held_out)
-    adapter.check_samples(injection)
+    check_drawing(adapter, injection)
     plan = plan_export(source, injection, name, size, model)
     if dry_run:
         return {"dry_run": True, **plan.describe()}

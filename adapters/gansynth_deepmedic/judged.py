@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.prediction import Prediction
 from gansynth.hosts.record import read_sessions
-from gansynth.metrics.segmentation.predictions import Prediction, of_volumes
+from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_deepmedic.configs import Listed

@@ -27,13 +27,13 @@ from gansynth.core.adapter import (
 from gansynth.core.bank_options import BankPlan, BankSize
 from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import Lineage
+from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_injection, refuse_with_bank
+from gansynth.hosts.checks import check_drawing, check_injection, refuse_with_bank
 from gansynth.hosts.record import describe_bank, describe_generator
 from gansynth.metrics.segmentation.account import account_of, asked_regions
-from gansynth.metrics.segmentation.predictions import Prediction
 from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
@@ -341,7 +341,7 @@ class NnunetAdapter(Adapter):
             )
             refuse_conditions(injection, manifest, self.host.host)
             conditions = check_injection(injection, self.source, self.held_out)
-            self.check_samples(injection)
+            check_drawing(self, injection)
             described = describe_generator(injection.run, manifest)
             lineage = Lineage.from_json(manifest["lineage"])
             return described, lineage if conditions is None else lineage.joined(conditions)
@@ -351,7 +351,7 @@ class NnunetAdapter(Adapter):
         reader = BankReader(injection.bank)
         check_bank(injection.bank, reader.spec, self.source.host, self.held_out)
         check_samples(injection.bank, self.schema, self.sample_size)
-        self.check_samples(injection)
+        check_drawing(self, injection)
         return describe_bank(reader), reader.spec.lineage
 
     def samples_drawn(

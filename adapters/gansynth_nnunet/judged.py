@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansynth.metrics.segmentation.predictions import Prediction, of_volumes
+from gansynth.core.prediction import Prediction
+from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.check import NIFTI
 

@@ -12,11 +12,12 @@ from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import Adapter, HostArrays, Injection, Mix, Outcome
 from gansynth.core.bank_options import BankPlan
 from gansynth.core.injection import MixPlan
+from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
+from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.record import usual_output
 from gansynth.metrics.segmentation.account import asked_regions
-from gansynth.metrics.segmentation.predictions import Prediction
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.options import refuse_unaugmented
@@ -196,7 +197,7 @@ class SegmenterAdapter(Adapter):
         self.check_ways(injection)
         job = self._job(injection, settings, options)
         check_output(job)
-        self.check_samples(injection)
+        check_drawing(self, injection)
         return job
 
     def _job(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from gansynth.core.prediction import Prediction
 from gansynth.core.source import CaseSource
 from gansynth.data.flat import FlatSource
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.metrics.segmentation.predictions import Prediction, of_slices, of_volumes
+from gansynth.metrics.segmentation.predictions import of_slices, of_volumes
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.data.written import write_prediction
 from gansynth.metrics.segmentation.evaluation import RULE, evaluate
-from gansynth.metrics.segmentation.predictions import LabelMaps, Prediction
 from gansynth.runtime.errors import DataFault
 from gansynth_segmenter.inference import Segmenter
 from gansynth_segmenter.judged import predictions_of

@@ -27,6 +27,7 @@ from gansynth.core.lineage import guard_host
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
+from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.record import usual_output
 from gansynth.runtime import child
@@ -163,7 +164,7 @@ class YoloAdapter(Adapter):
             DataFault: a generator or bank of other channels or classes.
         """
         open_origin(injection, self.host, self.held_out)
-        self.check_samples(injection)
+        check_drawing(self, injection)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:

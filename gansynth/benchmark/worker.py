@@ -28,7 +28,7 @@ from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import MANIFEST
 
 if TYPE_CHECKING:
-    from gansynth.metrics.segmentation.predictions import Prediction
+    from gansynth.core.prediction import Prediction
 
 COMMAND = """
 import runpy

@@ -27,22 +27,16 @@ from gansynth.core.host_commands import (
     SplitsRequest,
 )
 from gansynth.core.injection import Injection, Mix, MixPlan, Outcome
-from gansynth.core.lineage import CaseRecord, guard, guard_host
+from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.checks import (
-    check_injection,
-    check_learnable,
-    origin_of_samples,
-    refuse_boxes_with_bank,
-)
 from gansynth.runtime.errors import UsageFault
 
 if TYPE_CHECKING:
     from gansynth.core.bank_options import BankPlan
+    from gansynth.core.prediction import Prediction
     from gansynth.core.source import Split
-    from gansynth.metrics.segmentation.predictions import Prediction
     from gansynth.runtime.machine import Line
     from gansynth.runtime.progress import Reporter
 
@@ -93,7 +87,7 @@ class Adapter(ABC):
 
     def __init__(self, source: CaseSource) -> None:
         self.source = source
-        self._checked: Injection | None = None
+        self.samples_checked: Injection | None = None
 
     @property
     def schema(self) -> Schema:
@@ -146,13 +140,15 @@ class Adapter(ABC):
         guard_host(source.host, self.source.host)
         return lambda sample: sample
 
+    @abstractmethod
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
         """Check everything about one training that can be known before it starts; write nothing.
 
-        Called after ``validate``, for dry and real runs alike. This one keeps held-out cases and
-        foreign spaces out; a host adds what it knows of its settings, options and sample sizes.
+        Called after ``validate``, for dry and real runs alike. Held-out cases and foreign spaces
+        are kept out by ``gansynth.hosts.checks.check_mixing``, which a host calls here; it adds
+        what it knows of its settings, options and sample sizes.
 
         Args:
             injection: what is to be mixed in; nothing of it is looked at if the ratio is R:0.
@@ -163,32 +159,6 @@ class Adapter(ABC):
             IntegrityFault: leakage, or a generator or bank made for another data set or space.
             UsageFault: no run or bank there, or a value that cannot be.
         """
-        self.check_ways(injection)
-        if injection.ratio.p == 0:
-            return
-        lineage, what = origin_of_samples(injection)
-        if injection.run is None:
-            refuse_boxes_with_bank(injection)
-        else:
-            check_learnable(injection, self.name, self.needs)
-        guard_host(lineage.host, self.source.host, what=what)
-        guard(lineage, self.held_out, what=what)
-        check_injection(injection, self.source, self.held_out)
-        self.check_samples(injection)
-
-    def check_samples(self, injection: Injection) -> None:
-        """The last of a host's checks: what draws its samples is opened as its producer will.
-
-        Every training case is read. What has passed once is not looked at again.
-
-        Raises:
-            GansynthError: see ``gansynth.hosts.checks.check_samples``.
-        """
-        if injection.ratio.p > 0 and injection != self._checked:
-            from gansynth.hosts.checks import check_samples
-
-            check_samples(self, injection)
-            self._checked = injection
 
     def check_ways(self, injection: Injection) -> None:
         """Refuse ways of mixing that this host does not know at all, for training and exports.

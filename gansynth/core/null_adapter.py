@@ -28,6 +28,11 @@ class NoHost(Adapter):
     def validate(self) -> None:
         """There is nothing to validate."""
 
+    def check(
+        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    ) -> None:
+        """There is no training to check."""
+
     def inject(self, dataset: Any, plan: MixPlan[Any], *, batch_size: int) -> Any:
         """That is for ``gansynth.mix``."""
         raise UsageFault("there is no host to train; expected gansynth.mix(dataset, bank, ratio)")

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.prediction import SlicePosition
 from gansynth.core.resample import pick
 from gansynth.core.schema import LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.data.picture_files import read_picture
 from gansynth.runtime.errors import DataFault
-
-
-@dataclass(frozen=True)
-class SlicePosition:
-    """Where a 2D case lies among the others of its subject.
-
-    Attributes:
-        stack: what it is a slice of: a volume, or the subject where no more is known.
-        index: its number in the volume; None where nobody knows.
-        thickness: from the centre of one slice of the volume to that of the next, in the source's
-            unit; None where nobody knows.
-    """
-
-    stack: str
-    index: int | None = None
-    thickness: float | None = None
 
 
 class FlatSource(CaseSource):

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.prediction import SlicePosition
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest, Split
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.divided import divide
-from gansynth.data.flat import FlatSource, SlicePosition
+from gansynth.data.flat import FlatSource
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.listing import located

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from gansynth.core.lineage import Lineage
+from gansynth.core.prediction import SlicePosition
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest, Split
 from gansynth.core.space import Space, boxes_of_slice
 from gansynth.data.cache import CaseCache
-from gansynth.data.flat import FlatSource, SlicePosition
+from gansynth.data.flat import FlatSource
 from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.patches import PatchSource, cut_case
 from gansynth.data.planes import per_channel, rescale, resize

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.core.lineage import CaseRecord, Lineage, guard
+from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_drawer
 from gansynth.sampling.request_parsing import check_heeded, check_texts, per_class
@@ -16,6 +16,31 @@ from gansynth.sampling.request_parsing import check_heeded, check_texts, per_cla
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter, Injection
     from gansynth.core.source import CaseSource
+
+
+def check_mixing(adapter: Adapter, injection: Injection) -> None:
+    """Check all that every host must of samples: no leakage, its own space, what it learns from.
+
+    Args:
+        adapter: of the host, ``validate`` being done.
+        injection: what is to be mixed in; its samples are not looked at if the ratio is R:0.
+
+    Raises:
+        IntegrityFault: leakage, or a generator or bank made for another data set or space.
+        UsageFault: no run or bank there, or something that cannot be asked of it.
+    """
+    adapter.check_ways(injection)
+    if injection.ratio.p == 0:
+        return
+    lineage, what = origin_of_samples(injection)
+    if injection.run is None:
+        refuse_boxes_with_bank(injection)
+    else:
+        check_learnable(injection, adapter.name, adapter.needs)
+    guard_host(lineage.host, adapter.source.host, what=what)
+    guard(lineage, adapter.held_out, what=what)
+    check_injection(injection, adapter.source, adapter.held_out)
+    check_drawing(adapter, injection)
 
 
 def origin_of_samples(injection: Injection) -> tuple[Lineage, str]:
@@ -216,10 +241,13 @@ def _check_conditions(
     return lineage
 
 
-def check_samples(adapter: Adapter, injection: Injection) -> None:
+def check_drawing(adapter: Adapter, injection: Injection) -> None:
     """Check that a run can draw, or a bank has, samples of the host's own training cases.
 
-    Content decides: every training case is read and compared, whatever the data set is called now.
+    The last of a host's checks: what draws is opened as a producer will open it. Content decides:
+    every training case is read and compared, whatever the data set is called now. What has passed
+    once is not looked at again.
+
     Held-out cases are compared by id and subject too, which the guard before does for data sets of
     one name only.
 
@@ -229,15 +257,19 @@ def check_samples(adapter: Adapter, injection: Injection) -> None:
     """
     from gansynth.runtime.devices import pick_device
 
+    if injection.ratio.p == 0 or injection == adapter.samples_checked:
+        return
     pick_device(injection.device)
     adapter.bank_plan(injection)
     if injection.bank is not None:
         _check_bank(injection.bank, adapter)
-        return
-    assert injection.run is not None  # see Injection
-    drawer, _ = open_drawer(adapter, injection.run, device="cpu", learn=False, **_asked(injection))
-    drawer.check_cases()
-    guard(drawer.run.lineage, adapter.held_out)
+    else:
+        assert injection.run is not None  # see Injection
+        how = _asked(injection)
+        drawer, _ = open_drawer(adapter, injection.run, device="cpu", learn=False, **how)
+        drawer.check_cases()
+        guard(drawer.run.lineage, adapter.held_out)
+    adapter.samples_checked = injection
 
 
 def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:

@@ -49,6 +49,7 @@ def examine() -> Iterator[Line]:
         yield package_line(package, wanted, essential=package in ESSENTIAL)
     yield from device_lines()
     yield from machine.lines()
+    yield from scratch_banks()
     yield from plugin_lines()
     yield from extra_lines()
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gansynth.hosts.doctor import scratch_banks
-
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 GIB = 2**30
@@ -29,7 +27,6 @@ def lines() -> Iterator[Line]:
     yield memory()
     yield shared_memory()
     yield temporary()
-    yield from scratch_banks()
     yield from limits()
 
 

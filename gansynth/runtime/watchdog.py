@@ -1,6 +1,6 @@
 """The janitor: removes a scratch bank when the process that made it is gone, however it ended.
 
-``python -I -S _janitor.py PARENT BANK`` is what a producer turns into once a frozen bank is
+``python -I -S watchdog.py PARENT BANK`` is what a producer turns into once a frozen bank is
 complete. Such a bank in shared memory would hold that memory until the machine restarts, had its
 host been killed; but a producer with torch in memory is too much to wait for that. So this file
 imports next to nothing.

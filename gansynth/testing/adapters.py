@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.adapter import Adapter, HostArrays
-from gansynth.core.injection import MixPlan
+from gansynth.core.injection import Injection, MixPlan
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
 from gansynth.core.space import Placement, Space
+from gansynth.runtime.errors import GansynthError
 from gansynth.testing.report import Broken, CheckReport, Skip
 
 MakeDataset = Callable[[], Any]
@@ -60,6 +61,7 @@ def check_adapter(
     report.run("sample size", trial.sample_size)
     if not report.run("finalise", trial.finalise):
         return report
+    report.run("refuses a leak", trial.leak)
     for name, check in (
         ("ratio", trial.ratio),
         ("empty bank", trial.empty_bank),
@@ -182,6 +184,20 @@ class _Trial:
         ):
             raise Broken("the same sample gives other arrays the second time")
 
+    def leak(self) -> None:
+        """A bank whose maker has seen a held-out case must not get into a training."""
+        if not self.source.held_out_ids:
+            raise Skip("the source holds no case out")
+        bank = self.bank("leak", 1, seen=self.source.held_out_ids[0])
+        injection = Injection(run=None, ratio=Ratio(1, 1), bank=bank)
+        try:
+            self.adapter.check(injection, {}, ())
+        except GansynthError:
+            return
+        raise Broken(
+            "check lets in a bank that has seen a held-out case; call hosts.checks.check_mixing"
+        )
+
     def ratio(self) -> None:
         bank = self.bank("ratio", 3)
         if self.adapter.exact_over == "epoch":
@@ -241,19 +257,17 @@ class _Trial:
 
     # -- tools -----------------------------------------------------------------------------------
 
-    def bank(self, name: str, samples: int) -> Path:
-        """A bank whose images are a constant beyond every real intensity."""
+    def bank(self, name: str, samples: int, seen: str = "") -> Path:
+        """A bank whose images are a constant beyond every real intensity; what its maker saw."""
         from gansynth.bank.reader import BankSpec, BankWriter
 
-        if self.make_dataset is None or self.draw_slot is None:
-            raise Skip("no data set of the host was given")
         folder = self.workspace / f"bank-{name}"
         spec = BankSpec(
             schema=self.source.schema,
             lineage=Lineage(
                 self.source.name,
                 self.source.fold,
-                self.source.records([self.case.id]),
+                self.source.records([seen or self.case.id]),
                 dict(self.source.host),
             ),
             run_id="check",
@@ -287,13 +301,14 @@ class _Trial:
         return [self._draw(data, slot) for slot in range(count)]
 
     def _injected(self, bank: Path, ratio: Ratio) -> Any:
-        assert self.make_dataset is not None, "bank() skips without one"
+        if self.make_dataset is None or self.draw_slot is None:
+            raise Skip("no data set of the host was given")
         return self.adapter.inject(
             self.make_dataset(), MixPlan(bank, ratio, patience=1), batch_size=2
         )
 
     def _draw(self, data: Any, slot: int) -> Sequence[npt.NDArray[Any]]:
-        assert self.draw_slot is not None, "bank() skips without one"
+        assert self.draw_slot is not None, "_injected skips without one"
         return self.draw_slot(data, slot)
 
 

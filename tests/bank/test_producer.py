@@ -507,7 +507,7 @@ def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_p
     with pytest.raises(TrainingFault, match="exit code 0 with 13 of 14"):
         producer.wait(14, 60)
     janitor = psutil.Process(producer.process.pid)
-    assert wait_until(lambda: "_janitor.py" in " ".join(janitor.cmdline()))
+    assert wait_until(lambda: "watchdog.py" in " ".join(janitor.cmdline()))
     assert wait_until(lambda: janitor.memory_info().rss > 2**22)  # it has come up
     assert janitor.memory_info().rss < 20e6
     assert not producer.alive()

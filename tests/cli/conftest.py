@@ -18,6 +18,7 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Sample
+from gansynth.hosts.checks import check_mixing
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 
@@ -119,6 +120,9 @@ class Host(Adapter):
 
     def bank_plan(self, injection):
         return BankPlan(64, 16, 1000)
+
+    def check(self, injection, settings, options):
+        check_mixing(self, injection)
 
     def inject(self, dataset, plan, *, batch_size):
         raise NotImplementedError

@@ -145,8 +145,8 @@ def test_a_slip_in_boxes_is_found_before_anything_is_opened(refuse, tmp_path):
 
 def test_augment_hands_boxes_and_filter_on(toys, run_json, tmp_path, monkeypatch):
     # "means" is asked for no boxes; what is handed on is looked at alone.
-    monkeypatch.setattr("gansynth.core.adapter.check_learnable", lambda *_: None)
-    monkeypatch.setattr("gansynth.hosts.checks.check_samples", lambda *_: None)
+    monkeypatch.setattr("gansynth.hosts.checks.check_learnable", lambda *_: None)
+    monkeypatch.setattr("gansynth.hosts.checks.check_drawing", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     Path("boxes.csv").write_text("class,xmin,ymin,xmax,ymax\n0,1,1,2,2\n")
     run_json("fit", "means", "--data", "toy:3", "-o", tmp_path / "run")

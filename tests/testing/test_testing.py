@@ -14,6 +14,7 @@ from gansynth.core.adapter import Adapter, HostArrays, Injection, Outcome
 from gansynth.core.generator import Generator, GeneratorOptions, Phase
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import OUTSIDE, Sample
+from gansynth.hosts.checks import check_mixing
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.testing import CheckReport, ToySource, check_adapter, check_generator
@@ -426,6 +427,9 @@ class ToyAdapter(Adapter):
     def validate(self):
         pass
 
+    def check(self, injection, settings, options):
+        check_mixing(self, injection)
+
     def inject(self, dataset, plan, *, batch_size):
         return self.mixed(dataset, plan, batch_size)
 
@@ -576,6 +580,14 @@ def test_arrays_that_are_none_fail(tmp_path):
     assert failed(try_adapter(tmp_path, Lists)) == {"finalise"}
 
 
+def test_a_host_that_lets_held_out_cases_in_fails(tmp_path):
+    class Trusts(ToyAdapter):
+        def check(self, injection, settings, options):
+            pass
+
+    assert failed(try_adapter(tmp_path, Trusts)) == {"refuses a leak"}
+
+
 def test_random_extras_fail(tmp_path):
     class Random(ToyAdapter):
         def finalise(self, sample):
@@ -596,6 +608,6 @@ def test_a_host_that_refuses_is_reported(tmp_path):
 def test_banks_are_made_in_the_workspace_only(tmp_path):
     try_adapter(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"bank-{name}" for name in ("ratio", "empty", "damaged", "vanished", "copies")
+        f"bank-{name}" for name in ("leak", "ratio", "empty", "damaged", "vanished", "copies")
     }
     shutil.rmtree(tmp_path)

@@ -9,8 +9,8 @@ Detectors are measured by ``gansynth.metrics.segmentation.detection``. docs/meas
 rules.
 """
 
+from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation.evaluation import Evaluation, evaluate
-from gansynth.metrics.segmentation.predictions import LabelMaps, Prediction
 from gansynth.metrics.segmentation.regions import Regions, read_regions, regions_of, with_labels
 from gansynth.metrics.segmentation.segmentation import measure_case
 from gansynth.metrics.segmentation.table import (

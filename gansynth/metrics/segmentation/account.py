@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.prediction import Prediction
 from gansynth.core.source import CaseSource
 from gansynth.metrics.segmentation.evaluation import evaluate, headline
-from gansynth.metrics.segmentation.predictions import Prediction
 from gansynth.metrics.segmentation.regions import Regions, read_regions, with_labels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from gansynth.metrics.segmentation.predictions import LabelMaps, Prediction
+from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation.regions import Regions, dice
 from gansynth.metrics.segmentation.segmentation import Options, measure_case
 from gansynth.metrics.segmentation.table import SEGMENTATION

@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.source import CaseSource
-from gansynth.data.flat import FlatSource, SlicePosition
+from gansynth.data.flat import FlatSource
 from gansynth.data.pairs import mismatches, whole_labels
-from gansynth.metrics.segmentation.regions import Array
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
-
-
-@dataclass(frozen=True)
-class LabelMaps:
-    """Both label maps of a case, on one grid.
-
-    Attributes:
-        predicted: (D, H, W) or (H, W), axes in any order.
-        truth: of the same shape and order.
-        spacing: along these axes.
-    """
-
-    predicted: Array
-    truth: Array
-    spacing: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One held-out case after a training.
-
-    Attributes:
-        subject: whose it is.
-        file: the predicted label map; None where it is in no file.
-        read: reads both label maps. It raises ``DataFault`` where they cannot be compared.
-        unit: of the spacing: ``mm``, or ``px`` where nobody knows how large pixels are.
-        position: of a 2D case among the others of its subject; None of a volume.
-    """
-
-    subject: str
-    file: Path | None
-    read: Callable[[], LabelMaps] = field(repr=False)
-    unit: str = "mm"
-    position: SlicePosition | None = None
 
 
 def of_volumes(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.data.flat import SlicePosition
+from gansynth.core.prediction import SlicePosition
 from gansynth.metrics.segmentation import LabelMaps, Prediction, evaluate
 from gansynth.metrics.segmentation.account import FILE, account_of, lines_of, said_of
 from gansynth.metrics.segmentation.evaluation import headline
