@@ -31,7 +31,7 @@ def fill_bank(source: Any, root: Path) -> Path:
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.registry import installed
     from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.run import load_run
+    from gansynth.sampling.open_run import load_run
 
     run = load_run(fit_generator(source, root / "run"))
     adapter = installed().adapter("nnunet")(source)

@@ -23,8 +23,8 @@ from gansynth.data.cache import CaseCache
 from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
 from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 
 MOVED = ("flip", "rotate", "shift", "elastic")
 LEAST_OF_REAL, LEAST_OF_SHUFFLED = 0.6, 3.0

@@ -79,8 +79,8 @@ def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], 
     """Samples of a run in the generator's space, and seconds for each."""
     from gansynth.core.sample_request import Asking
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import load_run
 
     opened = load_run(run, args.device)
     source, asking = open_source(opened.request), Asking(lesions=LESIONS)
@@ -207,8 +207,8 @@ def power_of(one: Shown, schema: Schema) -> Any:
 
 def measure(data: DataSet, home: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All arms and seeds on one data set."""
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import load_run
 
     fits: dict[str, list[dict[str, Any]]] = {arm: [] for arm in args.arms}
     shown: dict[str, list[Shown]] = {arm: [] for arm in args.arms}

@@ -35,8 +35,8 @@ from gansynth.fitting.fit import fit
 from gansynth.metrics.realism import MEASURES, Distance, blurred_mean, distances, white_noise
 from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 CONTROLS = ("noise", "blurred mean")

@@ -273,8 +273,8 @@ def drawn(folder: Path) -> tuple[list[Any], list[Any]]:
 
     from gansynth.core.sample_request import Asking
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import load_run
 
     run = load_run(folder, "cpu")
     source = open_source(run.request)

@@ -83,7 +83,8 @@ def _open_run(
     source: DeepMedicSource,
     held_out: Sequence[CaseRecord],
 ) -> Origin:
-    from gansynth.sampling.run import check_weights, read_manifest
+    from gansynth.sampling.open_run import check_weights
+    from gansynth.sampling.run import read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "DeepMedic", edits)

@@ -53,7 +53,8 @@ def check_run(
             damaged weights.
         UsageFault: no run there, one without weights, or its samples are smaller than a patch.
     """
-    from gansynth.sampling.run import check_weights, read_manifest
+    from gansynth.sampling.open_run import check_weights
+    from gansynth.sampling.run import read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "nnU-Net", edits)

@@ -54,7 +54,8 @@ def open_origin(
 def _open_run(
     folder: Path, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
 ) -> Origin:
-    from gansynth.sampling.run import check_weights, read_manifest
+    from gansynth.sampling.open_run import check_weights
+    from gansynth.sampling.run import read_manifest
 
     manifest = read_manifest(folder)
     lineage = Lineage.from_json(manifest["lineage"])

@@ -54,7 +54,8 @@ def open_origin(
 def _open_run(
     folder: Path, edits: Sequence[str], source: CaseSource, held_out: Sequence[CaseRecord]
 ) -> Origin:
-    from gansynth.sampling.run import check_weights, read_manifest
+    from gansynth.sampling.open_run import check_weights
+    from gansynth.sampling.run import read_manifest
 
     manifest = read_manifest(folder)
     check_labelled(folder, manifest, "yolo", edits, needs="boxes")

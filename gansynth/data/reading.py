@@ -16,6 +16,9 @@ from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
 
+INNER = "inner."
+"""Before a key: it goes to the source behind, even where both know the key."""
+
 
 class ReadOptions(OptionModel):
     """Base of every kind's options; no keys by itself.
@@ -25,6 +28,11 @@ class ReadOptions(OptionModel):
     """
 
     passes_on: ClassVar[bool] = False
+
+    @classmethod
+    def behind(cls, request: SourceRequest) -> SourceRequest | None:
+        """The request of the source behind, which gets the keys that this one passes on."""
+        return None
 
 
 Options = TypeVar("Options", bound=ReadOptions)
@@ -68,10 +76,7 @@ def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
         return
     keys = options.model_fields_set.intersection(typed)
     refuse_idle(keys, options, options.needs, partial(_as_typed, request))
-    if options.passes_on:
-        from gansynth.data.slice_options import INNER, split_read
-
-        behind = split_read(request)[1]
+    if (behind := options.behind(request)) is not None:
         refuse_idle_read(behind, [key.removeprefix(INNER) for key in set(typed) - keys])
 
 

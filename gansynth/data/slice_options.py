@@ -13,11 +13,10 @@ from pydantic import BeforeValidator, Field
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.opening import open_plain
 from gansynth.data.planes import Edges, Windows
-from gansynth.data.reading import OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
+from gansynth.data.reading import INNER, OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs
 
-INNER = "inner."
 AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
 """Plane -> the axis of (D, H, W) that is cut across."""
 SIDES = {
@@ -119,6 +118,11 @@ class SliceOptions(ReadOptions):
     )
     boxes: OfLabels = None
     least: LeastVoxels = 1
+
+    @classmethod
+    def behind(cls, request: SourceRequest) -> SourceRequest:
+        """See ``ReadOptions``."""
+        return split_read(request)[1]
 
 
 def split_read(request: SourceRequest) -> tuple[SourceRequest, SourceRequest]:

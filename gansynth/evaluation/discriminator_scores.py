@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from gansynth.core.schema import Case
 from gansynth.runtime.errors import IntegrityFault
-from gansynth.sampling.run import MANIFEST, load_run, read_manifest
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -94,8 +94,8 @@ def _open_run(
     reporter: Reporter,
 ) -> Gathered:
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_moved
-    from gansynth.sampling.run import load_run
 
     run = load_run(folder, device)
     own = open_moved(run, *where)

@@ -27,15 +27,9 @@ from gansynth.runtime.files import (
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.composite import NAME, NOTHING, PARTS, least_labelled
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import (
-    MANIFEST,
-    check_lockable,
-    load_run,
-    locked,
-    new_manifest,
-    read_manifest,
-)
+from gansynth.sampling.run import MANIFEST, check_lockable, locked, new_manifest, read_manifest
 
 COLUMNS = 8
 """Samples on the sheet that all parts draw together."""

@@ -28,7 +28,8 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.sampling.run import MANIFEST, check_lockable, check_weights, locked, read_manifest
+from gansynth.sampling.open_run import check_weights
+from gansynth.sampling.run import MANIFEST, check_lockable, locked, read_manifest
 
 FILE = "recipe.json"
 VERSION = 1

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,10 +21,8 @@ import numpy as np
 from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Labelling, Phase
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.space import Space
-from gansynth.data.views import channel_numbers, draws_labels, given_channels, only_intensity
-from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import path_inside, sha256_file
-from gansynth.sampling.run import MANIFEST, Run
+from gansynth.data.views import channel_numbers, given_channels, only_intensity
+from gansynth.sampling.run import Run
 
 if TYPE_CHECKING:
     import torch
@@ -228,68 +225,3 @@ def least_labelled(found: Iterable[Labelling]) -> Labelling:
 
 
 # -- as a folder -----------------------------------------------------------------------------------
-
-
-def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> Together:
-    """Open the parts that draw images, each checked against the composite's manifest.
-
-    Raises:
-        UsageFault: not all parts are fitted yet.
-        IntegrityFault: a part is not the one that was fitted, or the parts do not fit together.
-    """
-    from gansynth.sampling.composite_class import ClassComposite
-    from gansynth.sampling.run import load_run
-
-    check_parts(folder, manifest)
-    taking_part = [part for part in manifest[PARTS] if part["draws"] != NOTHING]
-    opened = [Opened(p["name"], load_run(part_folder(folder, p), device)) for p in taking_part]
-    space = Space.from_json(manifest["space"])
-    schema = space.generator_schema(Schema.from_json(manifest["schema"]))
-    if all("classes" in part.run.request.view for part in opened):
-        return ClassComposite.of(schema, space, opened)
-    drawing = [part for part in opened if not draws_labels(part.run.generator.options)]
-    parts = [Part.of(part.name, part.run) for part in drawing]
-    missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})
-    if missing:
-        raise IntegrityFault(
-            f"{folder / MANIFEST}: no part draws channel(s) {', '.join(missing)}; expected one for "
-            "each. Fit the run again"
-        )
-    return Composite(schema, space, parts)
-
-
-def check_parts(folder: Path, manifest: Mapping[str, Any]) -> Path:
-    """The folder of the parts, if every one of them is finished and the one that was fitted.
-
-    Raises:
-        UsageFault: one is not fitted yet.
-        IntegrityFault: one is missing or another.
-    """
-    from gansynth.sampling.run import check_weights, read_manifest
-
-    for part in manifest[PARTS]:
-        if part["manifest_sha256"] is None:
-            raise UsageFault(
-                f"{folder}: part {part['name']!r} is not fitted yet; go on with the gansynth fit "
-                "that began this run"
-            )
-        own = part_folder(folder, part)
-        path = own / MANIFEST
-        found = sha256_file(path) if path.is_file() else "of no file"
-        if found != part["manifest_sha256"]:
-            raise IntegrityFault(
-                f"{path}: SHA-256 is {found[:12]}, expected {part['manifest_sha256'][:12]} by the "
-                f"composite's {MANIFEST}; restore it from a copy, or fit the run again"
-            )
-        check_weights(own, read_manifest(own))
-    return folder / PARTS
-
-
-def part_folder(folder: Path, part: Mapping[str, Any]) -> Path:
-    """Where a part lies.
-
-    Raises:
-        IntegrityFault: outside the run.
-    """
-    what = f"{folder / MANIFEST}: key 'parts'"
-    return path_inside(folder, part["folder"], what=what)

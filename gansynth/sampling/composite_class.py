@@ -13,7 +13,7 @@ from gansynth.core.schema import Case, Condition, Sample, Schema
 from gansynth.core.space import Space
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.composite import Opened, Together, part_seed
-from gansynth.sampling.drawer import heeds_classes
+from gansynth.sampling.run import heeds_classes
 
 
 @dataclass(frozen=True)

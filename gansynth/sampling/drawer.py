@@ -15,7 +15,7 @@ from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.weights import Weights, weights_of
 from gansynth.core.filter import Asked
-from gansynth.core.generator import Generator, Heeded
+from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Case, Condition, Sample
@@ -27,15 +27,12 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
 from gansynth.sampling.request_parsing import check_heeded, per_class
-from gansynth.sampling.run import Run
+from gansynth.sampling.run import Run, _seen_classes, heeds_classes
 
 BESIDE = "beside"
 """Where the provenance of a sample drawn from noise has the real case that sheets show with it."""
 OF_A_CASE = ("case", "placement", "edits")
 """What the provenance of such a sample does not have: it does not come from that case."""
-
-OF_A_CLASS = frozenset[Heeded]({"labels", "boxes", "class"})
-"""Samples that heed one of these are of the class of the case that was asked for."""
 
 
 class SampleDrawer:
@@ -331,17 +328,6 @@ def check_classes(run: Run, classes: Sequence[str]) -> None:
                 f"--class {classes[0]}: {one.folder} was fitted to draw samples of any of its "
                 "classes, expected one fitted with --set condition=class, or with --per-class"
             )
-
-
-def _seen_classes(run: Run) -> Sequence[str]:
-    """Classes of the only cases it has seen; none if it has seen all cases."""
-    found: Sequence[str] = run.request.view.get("classes", ())
-    return found
-
-
-def heeds_classes(run: Run) -> bool:
-    """Whether samples are of the class they are asked to be; from noise alone they need not be."""
-    return len(_seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)
 
 
 def check_source(run: Run, source: CaseSource) -> None:

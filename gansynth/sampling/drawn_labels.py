@@ -25,7 +25,8 @@ from gansynth.data.views import (
 )
 from gansynth.data.views import viewed as data_viewed
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.run import Run, load_run, manifest_sha256, read_manifest
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import Run, manifest_sha256, read_manifest
 
 
 def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:

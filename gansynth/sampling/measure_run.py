@@ -45,8 +45,8 @@ def measure_run(
         UsageFault: no run, an unknown metric, or one that fails.
     """
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_moved
-    from gansynth.sampling.run import load_run
 
     metrics = load_metrics(names)
     opened = load_run(run, device)

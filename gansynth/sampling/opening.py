@@ -166,7 +166,7 @@ def open_drawer(
         GansynthError: a run that is damaged or does not fit its source, or what cannot be asked.
     """
     from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.run import load_run
+    from gansynth.sampling.open_run import load_run
 
     opened: Run = load_run(run, device)
     own, bring = source_for(opened, adapter)

@@ -19,19 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth import __version__
+from gansynth.core.generator import Heeded
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
-from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import disk_errors, path_inside, sha256_file
+from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
+from gansynth.runtime.files import disk_errors, sha256_file
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from gansynth.core.generator import Generator
-    from gansynth.runtime.devices import Precision
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -189,130 +186,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
-    """The file (of a composite: the folder) of the weights that draw samples, if the manifest's.
-
-    Raises:
-        UsageFault: there are none yet.
-        IntegrityFault: missing, other content, or a path that leads out of the run.
-    """
-    if "parts" in manifest:
-        from gansynth.sampling.composite import check_parts
-
-        return check_parts(folder, manifest)
-    weights: Mapping[str, str] | None = manifest["weights"]
-    if weights is None:
-        raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
-    path = path_inside(folder, weights["path"], what=f"{folder / MANIFEST}: key 'weights'")
-    found = sha256_file(path) if path.is_file() else "of no file"
-    if found != weights["sha256"]:
-        raise IntegrityFault(
-            f"{path}: SHA-256 is {found[:12]}, expected {weights['sha256'][:12]} by {MANIFEST}; "
-            "restore it from a copy, or fit the run again"
-        )
-    return path
-
-
 def manifest_sha256(folder: Path) -> str:
     """SHA-256 of a run's ``manifest.json``."""
     return sha256_file(folder / MANIFEST)
-
-
-def load_run(folder: Path, device: str = "auto") -> Run:
-    """Open a run: build its generator and load the averaged weights, checked against their hash.
-
-    Raises:
-        UsageFault: no run here, or it has no weights yet.
-        IntegrityFault: weights that are not the manifest's.
-    """
-    from gansynth.runtime.devices import pick_device
-    from gansynth.training.checkpoint import load_tensors
-
-    manifest = read_manifest(folder)
-    if "parts" in manifest:
-        from gansynth.sampling.composite import load_composite
-
-        return Run(folder, load_composite(folder, manifest, device), manifest)
-    generator = build_generator(manifest, folder)
-    path = check_weights(folder, manifest)
-    _load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]), path)
-    generator.load_state(manifest["state"])
-    picked = pick_device(device)
-    generator.precision = _precision(manifest, picked)
-    return Run(folder, generator.to(picked), manifest)
-
-
-def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
-    """What it was trained in: bf16 draws other samples than fp32. Half precision as bf16."""
-    trained = str(manifest["config"].get("fit", {}).get("precision", "auto"))
-    if trained == "fp32":
-        return "fp32"
-    return "auto" if trained == "auto" or device.type != "cuda" else "bf16"
-
-
-def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Path) -> None:
-    for name in generator.ema:
-        if name not in generator.nets:
-            continue
-        # Averages are of floating-point tensors; counters and the like keep their start.
-        own = generator.nets[name].state_dict()
-        wanted = {f"{name}/{k}": v.shape for k, v in own.items() if v.is_floating_point()}
-        found = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
-        differing = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
-        if differing:
-            first = min(differing)
-            raise IntegrityFault(
-                f"{path}: {len(differing)} tensor(s) do not fit the generator, first {first}: "
-                f"{found.get(first)}, expected {wanted.get(first)}; this run was made by another "
-                "version of its plugin. Fit it again"
-            )
-        state = {key.removeprefix(f"{name}/"): tensors[key] for key in found}
-        generator.nets[name].load_state_dict(state, strict=False)
-
-
-def build_generator(manifest: Mapping[str, Any], folder: Path | None = None) -> Generator:
-    """The generator a manifest describes, with fresh weights; torch's random state stays.
-
-    Args:
-        manifest: of a run with weights of its own.
-        folder: the run, for messages.
-
-    Raises:
-        IntegrityFault: options that the installed plugin does not know.
-    """
-    import torch
-    from pydantic import ValidationError
-
-    from gansynth.core.registry import installed
-
-    cls = installed().generator(manifest["generator"])
-    space = Space.from_json(manifest["space"])
-    schema = space.generator_schema(Schema.from_json(manifest["schema"]))
-    try:
-        # Options that are gone are nothing to a run that had none of them.
-        known = cls.Options.model_fields
-        told = {k: v for k, v in manifest["options"].items() if k in known or v is not None}
-        options = cls.Options(**told)
-    except (ValidationError, TypeError) as error:
-        raise IntegrityFault(
-            f"{(folder or Path()) / MANIFEST}: key 'options': {_first_line(error)}; expected "
-            f"options of the installed {manifest['generator']}. This run was made by another "
-            "version of its plugin: install that one, or fit the run again"
-        ) from None
-    with torch.random.fork_rng(devices=[]):
-        return cls(schema, space.size, options)
-
-
-def _first_line(error: Exception) -> str:
-    """The first thing a validation found wrong, with its key and value."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return " ".join(str(error).split())
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"])) or "all"
-    more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
-    return f"{where} is {first['input']!r}: {first['msg']}{more}"
 
 
 def check_lockable(folder: Path) -> None:
@@ -384,3 +260,18 @@ def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+OF_A_CLASS = frozenset[Heeded]({"labels", "boxes", "class"})
+"""Samples that heed one of these are of the class of the case that was asked for."""
+
+
+def _seen_classes(run: Run) -> Sequence[str]:
+    """Classes of the only cases it has seen; none if it has seen all cases."""
+    found: Sequence[str] = run.request.view.get("classes", ())
+    return found
+
+
+def heeds_classes(run: Run) -> bool:
+    """Whether samples are of the class they are asked to be; from noise alone they need not be."""
+    return len(_seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)

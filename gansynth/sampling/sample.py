@@ -20,11 +20,11 @@ from gansynth.sampling.admission import reason_of
 from gansynth.sampling.dataset_writer import DatasetWriter, made_by, write_provenance
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_moved
 from gansynth.sampling.png_export import TOLD, PngOptions, check_export, export_pictures
 from gansynth.sampling.prediction import predict_cases, refuse_options
 from gansynth.sampling.replay import draw_again, noted, settings_of
-from gansynth.sampling.run import load_run
 from gansynth.sampling.sharing import Sharing, check_new, forget_times, record_of
 
 NUMBER = 16

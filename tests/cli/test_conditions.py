@@ -14,9 +14,9 @@ from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import Asking
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
 from gansynth.sampling.request_parsing import read_asking
-from gansynth.sampling.run import load_run
 
 SHAPE = (16, 18, 20)
 READ = ("--read", "channels=T1,FLAIR", "--read", "folds=3", "--read", "size=16")

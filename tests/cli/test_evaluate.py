@@ -105,8 +105,8 @@ def bank(run: Path, tmp_path: Path) -> Path:
     """Samples of the run, frozen."""
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import load_run
 
     opened = load_run(run, "cpu")
     source = open_source(opened.request)

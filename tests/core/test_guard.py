@@ -295,7 +295,7 @@ def test_drawn_pictures_are_marked_and_real_ones_are_not(tmp_path):
 
 
 def test_who_learns_of_drawn_cases_has_seen_what_their_generator_has(samples, toy_run, tmp_path):
-    from gansynth.sampling.run import load_run
+    from gansynth.sampling.open_run import load_run
 
     source = opened(samples, synthetic=str(toy_run))
     theirs = load_run(toy_run, "cpu").lineage

@@ -18,7 +18,8 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Sample
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.sampling.run import load_run, read_manifest
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import read_manifest
 from gansynth.testing import ToySource
 from tests.recorder import Recorder
 

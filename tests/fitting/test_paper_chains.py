@@ -25,8 +25,9 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.drawn_labels import Labeller
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import Run, load_run, own_request, read_manifest
+from gansynth.sampling.run import Run, own_request, read_manifest
 from gansynth.sampling.sample import sample_run
 from tests.plugins import paper_data
 from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES

@@ -19,7 +19,8 @@ from gansynth.fitting.fit import fit
 from gansynth.fitting.warm_start import take_over
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.run import load_run, read_manifest
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import read_manifest
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from tests.recorder import Recorder

@@ -37,8 +37,8 @@ def run(toy_kind, tmp_path_factory) -> Path:
 
 def drawer_on(run: Path, device: str, asking: Asking = ROOMY) -> Any:
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import load_run
 
     opened, source = load_run(run, device), open_source(REQUEST)
     return SampleDrawer(opened, source, judged=False, asking=asking)

@@ -38,8 +38,8 @@ def run(toy_kind, tmp_path_factory) -> Path:
 
 def drawn(run: Path, device: str, first: int = 0, count: int = 3) -> list[np.ndarray]:
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import load_run
 
     drawer = SampleDrawer(load_run(run, device), open_source(REQUEST))
     return [sample.image for sample in drawer.draw(first, count)]
@@ -83,8 +83,8 @@ def test_a_bank_is_filled_on_the_gpu_and_read_on_the_cpu(run, device, tmp_path):
     from gansynth.bank.producer_main import ProducerConfig, produce
     from gansynth.bank.reader import BankReader, BankSpec, BankWriter
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import load_run
 
     source, opened = open_source(REQUEST), load_run(run, device.type)
     drawer = SampleDrawer(opened, source)

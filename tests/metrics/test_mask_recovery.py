@@ -6,7 +6,7 @@ from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
 from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.run import load_run
+from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource
 
 # For twelve cases and a minute: as many steps for each of the two, and small networks.

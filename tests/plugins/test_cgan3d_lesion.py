@@ -26,8 +26,8 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.runtime.settings import parse
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, train

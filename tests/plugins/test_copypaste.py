@@ -20,7 +20,7 @@ from gansynth.data.blending import drawn_in, hole, rim_voxels
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.run import load_run
+from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing.toy import without_blobs
 from gansynth_copypaste.intensity import change_image, change_lesion

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 from gansynth_cpggan.drawing import WINDOWS
 
 TINY = ("width=2", "max_width=4", "latent=4", "stage_images=4", "fade_images=4", "batch_size=4")

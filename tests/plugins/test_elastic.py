@@ -17,7 +17,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.run import load_run
+from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_elastic.model import Elastic

@@ -25,7 +25,8 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.drawn_labels import viewed
-from gansynth.sampling.run import load_run, read_manifest
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import read_manifest
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
 

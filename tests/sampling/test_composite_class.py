@@ -26,7 +26,8 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.run import load_run, read_manifest
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import read_manifest
 from gansynth.sampling.sample import sample_run
 from gansynth.sampling.show import describe_run
 from gansynth.testing import ToySource

@@ -12,8 +12,8 @@ from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import PerClass
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 from tests.conftest import DATA
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]

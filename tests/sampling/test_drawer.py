@@ -20,8 +20,8 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.dataset_writer import DatasetWriter
 from gansynth.sampling.drawer import SampleDrawer, check_source
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 from gansynth.sampling.sample import replay_run, sample_run
 from gansynth.testing import ToySource
 

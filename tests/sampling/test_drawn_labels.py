@@ -18,8 +18,9 @@ from gansynth.core.null_adapter import NoHost
 from gansynth.core.source import SourceRequest
 from gansynth.report.figures import read_metrics
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run, read_manifest
+from gansynth.sampling.run import read_manifest
 from tests.training.zoo.members import differing, newest
 
 ROOT = Path(__file__).parents[2]

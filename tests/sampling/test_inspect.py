@@ -16,7 +16,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.inspect import write_interpolation, write_nearest
-from gansynth.sampling.run import load_run
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
 from tests.training.zoo.members import member

@@ -10,7 +10,8 @@ import torch
 
 from gansynth.core.schema import Condition
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.sampling.run import load_run, locked, manifest_sha256, read_manifest
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import locked, manifest_sha256, read_manifest
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.run import load_run
+from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource
 
 HERE = Path(__file__).parent

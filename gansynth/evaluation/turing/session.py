@@ -114,8 +114,8 @@ def prepare_session(
             "with -o or --name"
         )
     from gansynth.evaluation.turing.pictures import gather
+    from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_moved
-    from gansynth.sampling.run import load_run
 
     opened = load_run(run, device)
     source = open_moved(opened, data, root)

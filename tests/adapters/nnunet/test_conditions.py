@@ -15,8 +15,8 @@ from gansynth.core.sample_request import Asking
 from gansynth.core.schema import OUTSIDE
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import open_nnunet
 

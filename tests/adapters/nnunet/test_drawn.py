@@ -13,7 +13,7 @@ from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.schema import OUTSIDE
 from gansynth.runtime.errors import TrainingFault
 from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.run import load_run
+from gansynth.sampling.open_run import load_run
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.class_locations import decode
 from gansynth_nnunet.source import open_nnunet

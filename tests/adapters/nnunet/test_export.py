@@ -221,7 +221,7 @@ def test_a_generators_samples_are_exported_as_it_draws_them(
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.run import load_run
+    from gansynth.sampling.open_run import load_run
 
     result = run_cli(*export_command, "--ratio", "2:1", "--seed", "3", "--json")
     assert result.exit_code == 0, result.stderr

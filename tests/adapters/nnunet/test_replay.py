@@ -19,8 +19,8 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import Asking
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.replay import draw_again, read_record
-from gansynth.sampling.run import load_run
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet

@@ -23,8 +23,8 @@ from gansynth.evaluation.failures.job import FailureOptions, find_failures
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, blobs, failures_of
 from tests.conftest import save_nifti

@@ -17,8 +17,8 @@ from gansynth.report.png import scaled
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource
 
 

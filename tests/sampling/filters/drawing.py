@@ -11,7 +11,8 @@ from gansynth.core.filter import Asked
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.run import Run, load_run
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS, TEXTURE, smooth_noise
 

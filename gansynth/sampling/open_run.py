@@ -1,0 +1,202 @@
+"""Opening a run: its generator, or a composite's parts, with the weights of its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.core.schema import Schema
+from gansynth.core.space import Space
+from gansynth.data.views import draws_labels
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.files import path_inside, sha256_file
+from gansynth.sampling.composite import NOTHING, PARTS, Composite, Opened, Part, Together
+from gansynth.sampling.composite_class import ClassComposite
+from gansynth.sampling.run import MANIFEST, Run, read_manifest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gansynth.core.generator import Generator
+    from gansynth.runtime.devices import Precision
+
+
+def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
+    """The file (of a composite: the folder) of the weights that draw samples, if the manifest's.
+
+    Raises:
+        UsageFault: there are none yet.
+        IntegrityFault: missing, other content, or a path that leads out of the run.
+    """
+    if "parts" in manifest:
+        return check_parts(folder, manifest)
+    weights: Mapping[str, str] | None = manifest["weights"]
+    if weights is None:
+        raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
+    path = path_inside(folder, weights["path"], what=f"{folder / MANIFEST}: key 'weights'")
+    found = sha256_file(path) if path.is_file() else "of no file"
+    if found != weights["sha256"]:
+        raise IntegrityFault(
+            f"{path}: SHA-256 is {found[:12]}, expected {weights['sha256'][:12]} by {MANIFEST}; "
+            "restore it from a copy, or fit the run again"
+        )
+    return path
+
+
+def load_run(folder: Path, device: str = "auto") -> Run:
+    """Open a run: build its generator and load the averaged weights, checked against their hash.
+
+    Raises:
+        UsageFault: no run here, or it has no weights yet.
+        IntegrityFault: weights that are not the manifest's.
+    """
+    from gansynth.runtime.devices import pick_device
+    from gansynth.training.checkpoint import load_tensors
+
+    manifest = read_manifest(folder)
+    if "parts" in manifest:
+        return Run(folder, load_composite(folder, manifest, device), manifest)
+    generator = build_generator(manifest, folder)
+    path = check_weights(folder, manifest)
+    _load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]), path)
+    generator.load_state(manifest["state"])
+    picked = pick_device(device)
+    generator.precision = _precision(manifest, picked)
+    return Run(folder, generator.to(picked), manifest)
+
+
+def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
+    """What it was trained in: bf16 draws other samples than fp32. Half precision as bf16."""
+    trained = str(manifest["config"].get("fit", {}).get("precision", "auto"))
+    if trained == "fp32":
+        return "fp32"
+    return "auto" if trained == "auto" or device.type != "cuda" else "bf16"
+
+
+def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name in generator.ema:
+        if name not in generator.nets:
+            continue
+        # Averages are of floating-point tensors; counters and the like keep their start.
+        own = generator.nets[name].state_dict()
+        wanted = {f"{name}/{k}": v.shape for k, v in own.items() if v.is_floating_point()}
+        found = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
+        differing = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+        if differing:
+            first = min(differing)
+            raise IntegrityFault(
+                f"{path}: {len(differing)} tensor(s) do not fit the generator, first {first}: "
+                f"{found.get(first)}, expected {wanted.get(first)}; this run was made by another "
+                "version of its plugin. Fit it again"
+            )
+        state = {key.removeprefix(f"{name}/"): tensors[key] for key in found}
+        generator.nets[name].load_state_dict(state, strict=False)
+
+
+def build_generator(manifest: Mapping[str, Any], folder: Path | None = None) -> Generator:
+    """The generator a manifest describes, with fresh weights; torch's random state stays.
+
+    Args:
+        manifest: of a run with weights of its own.
+        folder: the run, for messages.
+
+    Raises:
+        IntegrityFault: options that the installed plugin does not know.
+    """
+    import torch
+    from pydantic import ValidationError
+
+    from gansynth.core.registry import installed
+
+    cls = installed().generator(manifest["generator"])
+    space = Space.from_json(manifest["space"])
+    schema = space.generator_schema(Schema.from_json(manifest["schema"]))
+    try:
+        # Options that are gone are nothing to a run that had none of them.
+        known = cls.Options.model_fields
+        told = {k: v for k, v in manifest["options"].items() if k in known or v is not None}
+        options = cls.Options(**told)
+    except (ValidationError, TypeError) as error:
+        raise IntegrityFault(
+            f"{(folder or Path()) / MANIFEST}: key 'options': {_first_line(error)}; expected "
+            f"options of the installed {manifest['generator']}. This run was made by another "
+            "version of its plugin: install that one, or fit the run again"
+        ) from None
+    with torch.random.fork_rng(devices=[]):
+        return cls(schema, space.size, options)
+
+
+def _first_line(error: Exception) -> str:
+    """The first thing a validation found wrong, with its key and value."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "all"
+    more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
+    return f"{where} is {first['input']!r}: {first['msg']}{more}"
+
+
+def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> Together:
+    """Open the parts that draw images, each checked against the composite's manifest.
+
+    Raises:
+        UsageFault: not all parts are fitted yet.
+        IntegrityFault: a part is not the one that was fitted, or the parts do not fit together.
+    """
+
+    check_parts(folder, manifest)
+    taking_part = [part for part in manifest[PARTS] if part["draws"] != NOTHING]
+    opened = [Opened(p["name"], load_run(part_folder(folder, p), device)) for p in taking_part]
+    space = Space.from_json(manifest["space"])
+    schema = space.generator_schema(Schema.from_json(manifest["schema"]))
+    if all("classes" in part.run.request.view for part in opened):
+        return ClassComposite.of(schema, space, opened)
+    drawing = [part for part in opened if not draws_labels(part.run.generator.options)]
+    parts = [Part.of(part.name, part.run) for part in drawing]
+    missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})
+    if missing:
+        raise IntegrityFault(
+            f"{folder / MANIFEST}: no part draws channel(s) {', '.join(missing)}; expected one for "
+            "each. Fit the run again"
+        )
+    return Composite(schema, space, parts)
+
+
+def check_parts(folder: Path, manifest: Mapping[str, Any]) -> Path:
+    """The folder of the parts, if every one of them is finished and the one that was fitted.
+
+    Raises:
+        UsageFault: one is not fitted yet.
+        IntegrityFault: one is missing or another.
+    """
+
+    for part in manifest[PARTS]:
+        if part["manifest_sha256"] is None:
+            raise UsageFault(
+                f"{folder}: part {part['name']!r} is not fitted yet; go on with the gansynth fit "
+                "that began this run"
+            )
+        own = part_folder(folder, part)
+        path = own / MANIFEST
+        found = sha256_file(path) if path.is_file() else "of no file"
+        if found != part["manifest_sha256"]:
+            raise IntegrityFault(
+                f"{path}: SHA-256 is {found[:12]}, expected {part['manifest_sha256'][:12]} by the "
+                f"composite's {MANIFEST}; restore it from a copy, or fit the run again"
+            )
+        check_weights(own, read_manifest(own))
+    return folder / PARTS
+
+
+def part_folder(folder: Path, part: Mapping[str, Any]) -> Path:
+    """Where a part lies.
+
+    Raises:
+        IntegrityFault: outside the run.
+    """
+    what = f"{folder / MANIFEST}: key 'parts'"
+    return path_inside(folder, part["folder"], what=what)
