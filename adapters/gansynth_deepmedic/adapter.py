@@ -34,16 +34,15 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.machine import Line
 from gansynth.runtime.progress import Reporter
-from gansynth_deepmedic.bank_size import sample_bytes
 from gansynth_deepmedic.config import RUNS, SETTINGS, Choices
 from gansynth_deepmedic.drawn import DrawnCases
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.files import HostCase
-from gansynth_deepmedic.guards import SMALLEST, open_origin
+from gansynth_deepmedic.guards import SMALLEST, open_origin, sample_bytes
 from gansynth_deepmedic.layout import TRAIN
 from gansynth_deepmedic.order import ORDER, PROGRESS
-from gansynth_deepmedic.record import FILE, check_resumable, versions
-from gansynth_deepmedic.session import DRAWS, LOG, Job, Session
+from gansynth_deepmedic.record import FILE, Job, check_resumable, versions
+from gansynth_deepmedic.session import DRAWS, LOG, Session
 from gansynth_deepmedic.shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.source import DeepMedicSource
 

@@ -9,8 +9,8 @@ from gansynth.core.injection import MixPlan
 from gansynth.hosts.epoch_plan import count_places
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.insertion import RIM, Loaded
+from gansynth_deepmedic.layout import volume
 from gansynth_deepmedic.subepochs import Read, Subepochs
-from gansynth_deepmedic.written import volume
 
 
 class DrawnCases(Sequence[Loaded]):

@@ -1,10 +1,14 @@
-"""Every check between a generator or bank and a DeepMedic training; all of them fail closed."""
+"""Every check between a generator or bank and a DeepMedic training; all of them fail closed.
+
+``sample_bytes`` is the room that a sample takes in a bank.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
@@ -19,6 +23,8 @@ from gansynth_deepmedic.source import DeepMedicSource
 SMALLEST = (2 * RIM,) * 3
 """Voxels (D, H, W) of a sample at least: of a smaller one next to nothing is left beside its seam,
 as half of each axis does not fade."""
+SAYS = 4096
+"""Bytes for what a sample says of itself."""
 
 
 def open_origin(
@@ -179,3 +185,24 @@ def _guard(
     )
     guard_host(lineage.host, source.host, what=what)
     guard(lineage, held_out, what=what, dataset=source.name, way_out=way_out)
+
+
+# -- room in a bank --------------------------------------------------------------------------------
+
+
+def sample_bytes(manifest: Mapping[str, Any], source: DeepMedicSource) -> int:
+    """Bytes one sample of a run takes: image and labels (int16), of a crop or of a whole case.
+
+    Args:
+        manifest: of the run.
+        source: the training cases; a whole volume is of the shape of one of them.
+    """
+    space = Space.from_json(manifest["space"])
+    voxels = max(prod(space.host_shape(source.shape(case))) for case in source.train_ids)
+    each = 4 if stored(source) == "float32" else 2
+    return voxels * (each * len(manifest["schema"]["channels"]) + 2) + SAYS
+
+
+def stored(source: DeepMedicSource) -> Literal["float16", "float32"]:
+    """How images are stored: in half precision, unless DeepMedic itself normalises raw values."""
+    return "float32" if source.config.normalise else "float16"

@@ -21,6 +21,7 @@ from gansynth.runtime.files import disk_errors, read_json, whole_folder, write_j
 from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.layout import folder_names, read_host, write_case
 from gansynth_deepmedic.source import DeepMedicSource
 
 REAL = "real"
@@ -51,8 +52,6 @@ def bring_real(
         UsageFault: something else lies in ``folder/real``.
         EnvironmentFault: the disk refuses.
     """
-    from gansynth_deepmedic.written import folder_names, write_case
-
     home = folder.absolute() / REAL
     cases = tuple(source.host_case(case) for case in source.train_ids)
     whole = whole_space(space)
@@ -131,8 +130,6 @@ def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> Loaded:
     """A case as it comes back, in the files' axes and units; outside of the region its labels stay
     those of the file.
     """
-    from gansynth_deepmedic.written import read_host
-
     real, seen = read_host(case), source.load(case.id)
     squeezed = space.to_generator(seen)
     if seen.image.shape[1:] != case.shape or seen.labels is None:

@@ -1,24 +1,79 @@
-"""``gansynth_session.json`` beside a DeepMedic training's results: what each session mixed in."""
+"""One DeepMedic training as asked for, and ``gansynth_session.json`` beside its results."""
 
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.adapter import Injection
 from gansynth.hosts import record
+from gansynth.hosts.record import Origin
+from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
+from gansynth_deepmedic.config import Choices
+from gansynth_deepmedic.configs import TrainConfig
+from gansynth_deepmedic.program import Program
+from gansynth_deepmedic.shares import Share
+from gansynth_deepmedic.source import DeepMedicSource
 
 if TYPE_CHECKING:
-    from gansynth_deepmedic.session import Job
+    from gansynth_deepmedic.engine.settings import EngineSettings
 
 FILE = "gansynth_session.json"
 COMPARED = (*record.COMPARED, "real_in_generator_space", "cases", "segments", "batch")
 ANEW = "start anew without resume, into another folder"
 MODELS = "saved_models"
 """Folder in the output where DeepMedic keeps its checkpoints."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training that has passed every check.
+
+    Attributes:
+        injection: what is mixed in, and how.
+        choices: about the training.
+        source: the training cases.
+        config: the user's file, with the numbers that hold.
+        share: cases and segments of a subepoch.
+        output: folder for results.
+        origin: what samples are drawn of; None if nothing synthetic is.
+        regions: that Dice and HD95 are reported of.
+        program: the real one; None for the torch engine.
+        engine: settings of the torch engine; None for the real program.
+        patience: seconds a phase that may draw no real case waits for a sample.
+    """
+
+    injection: Injection
+    choices: Choices
+    source: DeepMedicSource
+    config: TrainConfig
+    share: Share
+    output: Path
+    origin: Origin | None
+    regions: Regions
+    program: Program | None
+    engine: EngineSettings | None
+    patience: float
+
+    @property
+    def slots(self) -> int:
+        """Synthetic places of a subepoch at most."""
+        if self.injection.schedule.kind != "constant":
+            return self.share.cases if self.injection.ratio.p > 0 else 0
+        if self.share.synthetic is not None:
+            return self.share.synthetic
+        return min(self.share.cases, ceil(self.injection.ratio.p * self.share.cases))
+
+    @property
+    def total(self) -> int:
+        """Subepochs of the whole training."""
+        return self.config.epochs * self.config.subepochs
 
 
 def describe(job: Job) -> dict[str, Any]:

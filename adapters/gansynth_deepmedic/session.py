@@ -7,93 +7,43 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
-from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
-from gansynth.hosts.record import Origin, SessionRecord, outcome_of, read_sessions
+from gansynth.hosts.record import SessionRecord, outcome_of, read_sessions
 from gansynth.metrics.segmentation.account import account_of
-from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime import child
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
-from gansynth_deepmedic.bank_size import sample_bytes, stored
-from gansynth_deepmedic.config import Choices
-from gansynth_deepmedic.configs import TrainConfig
+from gansynth_deepmedic.guards import sample_bytes, stored
 from gansynth_deepmedic.judged import judged_files
-from gansynth_deepmedic.layout import Layout, bring_real, write_layout
+from gansynth_deepmedic.layout import Layout, write_layout
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order
-from gansynth_deepmedic.program import Program, command, environ_of
+from gansynth_deepmedic.program import command, environ_of
+from gansynth_deepmedic.real_space import bring_real
 from gansynth_deepmedic.record import (
     ANEW,
     COMPARED,
     FILE,
+    Job,
     checkpoint_of,
     describe,
     epochs_done,
     newest_checkpoint,
 )
-from gansynth_deepmedic.shares import Share
-from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.watch import Subepoch, Watch
 
 if TYPE_CHECKING:
-    from gansynth_deepmedic.engine.settings import EngineSettings
     from gansynth_deepmedic.files import HostCase
 
 LOG = "gansynth_launch.log"
 DRAWS = "gansynth_draws"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training that has passed every check.
-
-    Attributes:
-        injection: what is mixed in, and how.
-        choices: about the training.
-        source: the training cases.
-        config: the user's file, with the numbers that hold.
-        share: cases and segments of a subepoch.
-        output: folder for results.
-        origin: what samples are drawn of; None if nothing synthetic is.
-        regions: that Dice and HD95 are reported of.
-        program: the real one; None for the torch engine.
-        engine: settings of the torch engine; None for the real program.
-        patience: seconds a phase that may draw no real case waits for a sample.
-    """
-
-    injection: Injection
-    choices: Choices
-    source: DeepMedicSource
-    config: TrainConfig
-    share: Share
-    output: Path
-    origin: Origin | None
-    regions: Regions
-    program: Program | None
-    engine: EngineSettings | None
-    patience: float
-
-    @property
-    def slots(self) -> int:
-        """Synthetic places of a subepoch at most."""
-        if self.injection.schedule.kind != "constant":
-            return self.share.cases if self.injection.ratio.p > 0 else 0
-        if self.share.synthetic is not None:
-            return self.share.synthetic
-        return min(self.share.cases, ceil(self.injection.ratio.p * self.share.cases))
-
-    @property
-    def total(self) -> int:
-        """Subepochs of the whole training."""
-        return self.config.epochs * self.config.subepochs
 
 
 class Session:

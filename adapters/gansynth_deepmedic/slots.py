@@ -22,16 +22,19 @@ from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.export_plan import ExportPlan
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded, insert, seat_of
-from gansynth_deepmedic.layout import ENDING, MAP, Additions, slot_folder
-from gansynth_deepmedic.weights import Allowed
-from gansynth_deepmedic.written import (
+from gansynth_deepmedic.layout import (
+    ENDING,
+    MAP,
+    Additions,
     affine_of,
     folder_names,
     nifti,
     read_host,
+    slot_folder,
     stored_shape,
     write_case,
 )
+from gansynth_deepmedic.weights import Allowed
 
 MAPS, ROIS = "maps", "roi"
 """Folders of what real cases get."""

@@ -94,7 +94,7 @@ class DeepMedicSource(VolumeSource):
         """
         from gansynth_deepmedic.divided import write_folds
 
-        return write_folds(self, splits, folder)
+        return write_folds(self, self.config, self._listed, splits, folder)
 
     @property
     def _listed_fold(self) -> str:

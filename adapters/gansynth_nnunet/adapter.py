@@ -31,8 +31,7 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_drawing, check_injection, refuse_with_bank
-from gansynth.hosts.record import describe_bank, describe_generator
+from gansynth.hosts.checks import check_drawing
 from gansynth.metrics.segmentation.account import account_of, asked_regions
 from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -40,15 +39,20 @@ from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
 from gansynth.runtime.options import described
 from gansynth.runtime.progress import Reporter
-from gansynth_nnunet import bank_size, cascade, variants
-from gansynth_nnunet.class_locations import Key, encode, location_keys
+from gansynth_nnunet import cascade, variants
+from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig
-from gansynth_nnunet.foreign_guard import drawn_size, refuse_conditions
-from gansynth_nnunet.guards import check_bank, check_run, check_samples, host_size
+from gansynth_nnunet.foreign_guard import drawn_size
+from gansynth_nnunet.guards import check_origin, check_samples, host_size, sample_bytes
 from gansynth_nnunet.launch import TRAINER, parse_options, pick_device, with_ext_trainer
 from gansynth_nnunet.mixed import MixedDataset
-from gansynth_nnunet.outcome import read_outcome
-from gansynth_nnunet.record import CHECKPOINTS, compare, describe_session, read_sessions
+from gansynth_nnunet.session import (
+    CHECKPOINTS,
+    compare,
+    describe_session,
+    read_outcome,
+    read_sessions,
+)
 from gansynth_nnunet.small_plans import PrepareSettings
 from gansynth_nnunet.source import NnunetSource
 
@@ -254,16 +258,12 @@ class NnunetAdapter(Adapter):
     ) -> Mapping[str, Any]:
         """Write a data set of nnU-Net's; see ``Adapter.export``."""
         from gansynth_nnunet.export import export_dataset
+        from gansynth_nnunet.export_plan import plan_export
 
-        return export_dataset(
-            self,
-            injection,
-            name,
-            content=content,
-            size=size,
-            dry_run=dry_run,
-            reporter=reporter,
-        )
+        self.validate()
+        self.check(injection, {}, ())
+        plan = plan_export(self.host, injection, name, content, size)
+        return export_dataset(plan, dry_run=dry_run, reporter=reporter)
 
     @classmethod
     def import_dataset(cls, asked: ImportRequest) -> Report:
@@ -332,27 +332,13 @@ class NnunetAdapter(Adapter):
 
     def _check(self, injection: Injection) -> tuple[dict[str, Any], Lineage]:
         """What the record will say of the generator or bank, and all it has seen."""
-        if injection.bank is None:
-            assert injection.run is not None  # see Injection
-            manifest = check_run(
-                *(injection.run, self.source.host, self.held_out, self.sample_size),
-                source=self.host,
-                edits=injection.edits,
-            )
-            refuse_conditions(injection, manifest, self.host.host)
-            conditions = check_injection(injection, self.source, self.held_out)
-            check_drawing(self, injection)
-            described = describe_generator(injection.run, manifest)
-            lineage = Lineage.from_json(manifest["lineage"])
-            return described, lineage if conditions is None else lineage.joined(conditions)
-        from gansynth.bank.reader import BankReader
-
-        refuse_with_bank(injection)
-        reader = BankReader(injection.bank)
-        check_bank(injection.bank, reader.spec, self.source.host, self.held_out)
-        check_samples(injection.bank, self.schema, self.sample_size)
+        origin = check_origin(
+            injection, self.host, self.held_out, self.sample_size, edits=injection.edits
+        )
+        if injection.bank is not None:
+            check_samples(injection.bank, self.schema, self.sample_size)
         check_drawing(self, injection)
-        return describe_bank(reader), reader.spec.lineage
+        return origin.generator, origin.lineage
 
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -379,7 +365,7 @@ class NnunetAdapter(Adapter):
         return plan_bank(
             injection,
             len(self.source.train_ids),
-            bank_size.sample_bytes(
+            sample_bytes(
                 host_size(size),
                 self.sample_size,
                 len(self.source.host["channel_names"]),
@@ -408,7 +394,4 @@ class NnunetAdapter(Adapter):
     @functools.cached_property
     def keys(self) -> tuple[Key, ...]:
         """Labels or regions whose voxels nnU-Net wants to know."""
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        manager = PlansManager(dict(self.host.plans.doc))
-        return location_keys(manager.get_label_manager(dict(self.host.dataset_json)))
+        return keys_of(self.host.plans.doc, self.host.dataset_json)

@@ -7,14 +7,19 @@ every file beside their folder, and reading compares.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
+from gansynth_nnunet.labels import LabelTable
+from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.plans import Plans
 
 MAX_CASE_BYTES = 16 << 30
 """Largest decompressed array that is believed."""
@@ -103,3 +108,25 @@ class CaseFiles:
     def _damaged(self, path: Path, error: Exception) -> DataFault:
         words = " ".join(str(error).split())[:200] or type(error).__name__
         return DataFault(f"{path}: damaged ({words}), expected a blosc2 array; {self.way_out}")
+
+
+class Preprocessed(CaseSource):
+    """One configuration of a preprocessed data set: what is known before its cases are read.
+
+    Attributes:
+        root: nnU-Net's folders.
+        dataset: full name, ``Dataset004_Hippocampus``.
+        plans: the plans file.
+        configuration: name of the configuration.
+        config: its content, inheritance resolved.
+        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
+        labels: what that says about labels, regions and the ignore label.
+    """
+
+    root: NnunetRoot
+    dataset: str
+    plans: Plans
+    configuration: str
+    config: dict[str, Any]
+    dataset_json: Mapping[str, Any]
+    labels: LabelTable

@@ -24,6 +24,14 @@ VOXELS = 1000
 drawn, and a sample is drawn far less often than that."""
 
 
+def keys_of(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> tuple[Key, ...]:
+    """``location_keys`` of a data set, by its plans and its ``dataset.json``."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(dict(plans))
+    return location_keys(manager.get_label_manager(dict(dataset_json)))
+
+
 def location_keys(label_manager: Any) -> tuple[Key, ...]:
     """Labels or regions whose voxels nnU-Net wants to know, from its own LabelManager.
 

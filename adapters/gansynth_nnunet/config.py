@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from gansynth.bank.supply import PATIENCE, read_patience
 from gansynth.core.adapter import Injection
@@ -22,6 +22,7 @@ from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import refuse_unaugmented
 from gansynth.sampling.request_parsing import read_asking, split_asked
+from gansynth_nnunet.class_locations import Key
 
 SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
     "num_epochs": (int, "Epochs to train (nnU-Net: 1000)."),
@@ -228,6 +229,36 @@ class MixConfig:
                 f"{cls.FILE}={path}: cannot be read ({type(error).__name__}: {error}), expected "
                 "the file that gansynth augment writes; unset it, then " + HOW_TO
             ) from error
+
+
+@dataclass(frozen=True)
+class Training:
+    """What an nnU-Net trainer knows about its training when it opens its data sets."""
+
+    dataset: str
+    configuration: str
+    plans: str
+    fold: str
+    train_ids: tuple[str, ...]
+    held_out_ids: tuple[str, ...]
+    patch: tuple[int, ...]
+    channels: int
+    batch_size: int
+    keys: tuple[Key, ...]
+    dtype: Literal["float16", "float32"]
+    epoch: int
+    epochs: int
+    batches: int
+    output: Path
+    rank: int
+    ranks: int
+    say: Callable[[str], None]
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def progress(self) -> float:
+        """How far the training has come, 0 to 1."""
+        return min(1.0, self.epoch / self.epochs)
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -11,17 +11,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gansynth.core.source import SourceRequest
 from gansynth.data.divided import Division, json_text, write_small
 from gansynth.runtime.files import disk_errors, read_json
-from gansynth_nnunet.cases import hashes_of
+from gansynth_nnunet.cases import Preprocessed, hashes_of
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.splits import SPLITS, SUBJECTS
-
-if TYPE_CHECKING:
-    from gansynth.core.source import SourceRequest
-    from gansynth_nnunet.source import NnunetSource
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
@@ -29,7 +25,7 @@ ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 TRUTH = "gt_segmentations"
 
 
-def write_root(source: NnunetSource, division: Division) -> SourceRequest:
+def write_root(source: Preprocessed, division: Division) -> SourceRequest:
     """Write nnU-Net's folders for a split of a data set.
 
     Raises:
@@ -63,7 +59,7 @@ def write_root(source: NnunetSource, division: Division) -> SourceRequest:
     )
 
 
-def _data_folders(source: NnunetSource) -> list[Path]:
+def _data_folders(source: Preprocessed) -> list[Path]:
     """Where the cases of the configuration lie, and of a cascade's first stage."""
     names = [source.configuration, source.config.get("previous_stage")]
     folders = [source.plans.data_folder(str(name)) for name in names if name]

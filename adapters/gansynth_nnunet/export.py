@@ -9,13 +9,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth import __version__
 from gansynth.bank.reader import BankReader
 from gansynth.bank.spec import read_heartbeat
-from gansynth.core.adapter import Content, Injection
-from gansynth.core.bank_options import BankSize
 from gansynth.core.synthetic import KEY
 from gansynth.hosts.export import building, samples_of
 from gansynth.runtime.files import disk_errors, publish_dir, write_json_atomic
@@ -23,48 +21,31 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.sharing import forget_times
 from gansynth_nnunet import export_mixed, export_raw
-from gansynth_nnunet.export_plan import NOT_ANONYMOUS, ONE_FOLD, ExportPlan, plan_export
-
-if TYPE_CHECKING:
-    from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.export_plan import NOT_ANONYMOUS, ONE_FOLD, ExportPlan
 
 MANIFEST = "gansynth.json"
 """In the data set: how its samples were made; no case of the source is named."""
 
 
-def export_dataset(
-    adapter: NnunetAdapter,
-    injection: Injection,
-    name: str,
-    *,
-    content: Content,
-    size: BankSize | None,
-    dry_run: bool,
-    reporter: Reporter,
-) -> dict[str, Any]:
+def export_dataset(plan: ExportPlan, *, dry_run: bool, reporter: Reporter) -> dict[str, Any]:
     """Draw synthetic cases and write them as a data set; see ``Adapter.export``.
 
     Raises:
-        GansynthError: what ``validate`` and ``check`` refuse.
-        UsageFault: a name or number that is taken, or an order that makes no data set.
         EnvironmentFault: the disk has no room, or another process exports under this name.
         TrainingFault: the generator mostly draws what cannot be admitted.
     """
-    adapter.validate()
-    adapter.check(injection, {}, ())
-    plan = plan_export(adapter, injection, name, content, size)
     if dry_run:
         return {"dry_run": True, **plan.describe()}
     with disk_errors(plan.record):
         plan.record.parent.mkdir(parents=True, exist_ok=True)
     with building(plan.build, reporter) as folder:
         reader = samples_of(
-            injection, adapter.host, adapter.name, plan.build, plan.samples, plan.manifest_sha256,
+            plan.injection, plan.source, "nnunet", plan.build, plan.samples, plan.manifest_sha256,
             reporter=reporter,
         )  # fmt: skip
         rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
         _write(plan, folder, reader, reporter)
-        if injection.bank is None:
+        if plan.injection.bank is None:
             shutil.rmtree(reader.folder, ignore_errors=True)
         publish_dir(folder, plan.folder)
     return {**plan.describe(), "bytes": _bytes(plan.folder), "rejected": rejected}
@@ -101,7 +82,7 @@ def _manifest(plan: ExportPlan, reader: BankReader) -> dict[str, Any]:
         "seed": reader.spec.seed,
         "note": ONE_FOLD if mixed else NOT_ANONYMOUS,
     }
-    source = plan.adapter.host
+    source = plan.source
     if not mixed:
         names = names_in(reader.spec.lineage, source.schema)
         document["edits"] = names.blanked(document["edits"])
@@ -123,7 +104,7 @@ def _record(plan: ExportPlan, reader: BankReader, ids: Mapping[str, str]) -> dic
         "dataset": plan.name,
         "folder": str(plan.folder),
         "content": plan.content,
-        "held_out": list(plan.adapter.host.held_out_ids),
+        "held_out": list(plan.source.held_out_ids),
         "lineage": reader.spec.lineage.to_json(),
         "samples": {name: reader.read(i).provenance for name, i in ids.items()},
     }

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,8 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Task
 from gansynth_nnunet.class_locations import Key
+from gansynth_nnunet.export_plan import ExportPlan
 from gansynth_nnunet.splits import SPLITS
-
-if TYPE_CHECKING:
-    from gansynth_nnunet.export_plan import ExportPlan
 
 PARTS = (".b2nd", "_seg.b2nd", ".pkl")
 """Files of one preprocessed case."""
@@ -45,7 +43,7 @@ def write(
         DataFault: a file of a real case is missing.
     """
     _write_documents(plan, folder, tuple(ids))
-    source = plan.adapter.host
+    source = plan.source
     data, truth = folder / source.folder.name, folder / TRUTH
     data.mkdir()
     truth.mkdir()
@@ -66,7 +64,7 @@ def write(
 
 def _write_documents(plan: ExportPlan, folder: Path, synthetic: Sequence[str]) -> None:
     """Plans of the one configuration that there are data of, data set and fingerprint."""
-    source = plan.adapter.host
+    source = plan.source
     # A next stage would be looked for at validation; nothing of it is here.
     linked = ("inherits_from", "next_stage", "previous_stage")
     configuration = {k: v for k, v in source.config.items() if k not in linked}
@@ -112,13 +110,13 @@ def write_case(plan: ExportPlan, stem: Path, image: Any, labels: LabelArray) -> 
         nnUNetDatasetBlosc2,
     )
 
-    source = plan.adapter.host
+    source = plan.source
     data, seg = np.asarray(image, np.float32), np.asarray(labels[None], np.int16)
     (blocks, chunks), (blocks_seg, chunks_seg) = (
         comp_blosc2_params(array.shape, source.patch_size, array.itemsize) for array in (data, seg)
     )
     properties = case_properties(
-        labels, plan.adapter.keys, source.schema.spacing, source.plans.doc["transpose_forward"]
+        labels, plan.keys, source.schema.spacing, source.plans.doc["transpose_forward"]
     )
     nnUNetDatasetBlosc2.save_case(
         data,

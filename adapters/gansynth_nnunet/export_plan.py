@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Content, Injection
@@ -15,13 +16,11 @@ from gansynth.core.bank_options import BankSize
 from gansynth.hosts.export import origin_of
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.sampling.sharing import refuse_real_images
-from gansynth_nnunet.bank_size import sample_bytes
+from gansynth_nnunet.class_locations import Key, keys_of
 from gansynth_nnunet.foreign_guard import drawn_size
-from gansynth_nnunet.guards import host_size
+from gansynth_nnunet.guards import host_size, sample_bytes
 from gansynth_nnunet.paths import NnunetRoot
-
-if TYPE_CHECKING:
-    from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.source import NnunetSource
 
 _NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
 ONE_FOLD = (
@@ -43,7 +42,7 @@ class ExportPlan:
     """One export, checked.
 
     Attributes:
-        adapter: of the data set it is made from.
+        source: the data set it is made from.
         injection: where samples come from.
         name: of the new data set.
         content: what is in it.
@@ -55,7 +54,7 @@ class ExportPlan:
         sample_bytes: what one sample takes at most.
     """
 
-    adapter: NnunetAdapter
+    source: NnunetSource
     injection: Injection
     name: str
     content: Content
@@ -69,7 +68,7 @@ class ExportPlan:
     @property
     def home(self) -> Path:
         """nnU-Net's folder the data set belongs into."""
-        root = self.adapter.host.root
+        root = self.source.root
         return root.preprocessed if self.content == "mixed" else root.raw
 
     @property
@@ -101,13 +100,18 @@ class ExportPlan:
         stem = next(s for s in stems if not any(c.startswith(f"{s}_") for c in self.real_cases))
         return [f"{stem}_{number:04d}" for number in range(1, self.samples + 1)]
 
+    @functools.cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """Labels or regions whose voxels nnU-Net wants to know."""
+        return keys_of(self.source.plans.doc, self.source.dataset_json)
+
     def describe(self) -> dict[str, Any]:
         """A JSON document for the user."""
-        source, mixed = self.adapter.host, self.content == "mixed"
+        source, mixed = self.source, self.content == "mixed"
         train = f"nnUNetv2_train {self.number} {source.configuration} 0 -p {source.plans.path.stem}"
         verify = f"nnUNetv2_plan_and_preprocess -d {self.number} --verify_dataset_integrity"
         return {
-            "target": self.adapter.name,
+            "target": "nnunet",
             "data": source.name,
             "fold": source.fold,
             "folder": str(self.folder),
@@ -129,7 +133,7 @@ class ExportPlan:
 
 
 def plan_export(
-    adapter: NnunetAdapter,
+    source: NnunetSource,
     injection: Injection,
     name: str,
     content: Content,
@@ -142,21 +146,20 @@ def plan_export(
             is not known or said twice, the bank holds too few, or real images would be shared.
         EnvironmentFault: the disk has no room for the samples.
     """
-    source = adapter.host
     check_name(source.root, name)
-    _check_order(adapter, injection, content)
+    _check_order(source, injection, content)
     manifest, sha256 = origin_of(injection)
     if content == "synthetic" and manifest is not None:
         assert injection.run is not None, "whose manifest it is"
         refuse_real_images(injection.run, manifest, "--content synthetic", OTHERWISE)
-    one = _sample_bytes(adapter, injection, manifest)
+    one = _sample_bytes(source, injection, manifest)
     taken = content == "mixed" and injection.ratio.real > 0
     plan = ExportPlan(
-        adapter=adapter,
+        source=source,
         injection=injection,
         name=name,
         content=content,
-        samples=_count(adapter, injection, size, one),
+        samples=_count(source, injection, size, one),
         real=source.train_ids if taken else (),
         held_out=source.held_out_ids if content == "mixed" else (),
         manifest=manifest,
@@ -192,7 +195,7 @@ def check_name(root: NnunetRoot, name: str) -> None:
         )
 
 
-def _check_order(adapter: NnunetAdapter, injection: Injection, content: Content) -> None:
+def _check_order(source: NnunetSource, injection: Injection, content: Content) -> None:
     if injection.schedule.kind != "constant":
         raise UsageFault(
             f"--export with --schedule {injection.schedule}: a data set on disk cannot change "
@@ -203,15 +206,15 @@ def _check_order(adapter: NnunetAdapter, injection: Injection, content: Content)
             f"--export with --ratio {injection.ratio}: asks for no synthetic case; expected more "
             "than 0, for example 1:2"
         )
-    if content == "mixed" and adapter.host.config.get("previous_stage"):
+    if content == "mixed" and source.config.get("previous_stage"):
         raise UsageFault(
-            f"--export with -c {adapter.host.configuration}: a cascade's second stage needs the "
+            f"--export with -c {source.configuration}: a cascade's second stage needs the "
             "first one's predictions of every case, which synthetic cases do not have; expected "
             "3d_fullres, 3d_lowres or 2d"
         )
-    if content == "mixed" and not adapter.host.held_out_ids:
+    if content == "mixed" and not source.held_out_ids:
         raise UsageFault(
-            f"--export with --fold {adapter.host.fold}: nothing is held out, so nnU-Net would "
+            f"--export with --fold {source.fold}: nothing is held out, so nnU-Net would "
             "have nothing to validate on; name a fold, or share samples alone: --content synthetic"
         )
     if injection.bank is not None and not BankReader(injection.bank).spec.frozen:
@@ -221,9 +224,9 @@ def _check_order(adapter: NnunetAdapter, injection: Injection, content: Content)
         )
 
 
-def _count(adapter: NnunetAdapter, injection: Injection, size: BankSize | None, one: int) -> int:
+def _count(source: NnunetSource, injection: Injection, size: BankSize | None, one: int) -> int:
     """Synthetic cases: nnU-Net draws cases uniformly, so their share is the ratio's."""
-    ratio, cases = injection.ratio, len(adapter.host.train_ids)
+    ratio, cases = injection.ratio, len(source.train_ids)
     held = None if injection.bank is None else BankReader(injection.bank).count()
     if ratio.real == 0:
         if size is None and held is None:
@@ -251,15 +254,15 @@ def _count(adapter: NnunetAdapter, injection: Injection, size: BankSize | None, 
 
 
 def _sample_bytes(
-    adapter: NnunetAdapter, injection: Injection, manifest: dict[str, Any] | None
+    source: NnunetSource, injection: Injection, manifest: dict[str, Any] | None
 ) -> int:
     """Bytes of one sample, uncompressed: float32 images, int16 labels."""
-    size: tuple[int, ...] = adapter.sample_size
+    size = patch = host_size(source.patch_size)
     if manifest is not None:
-        size = host_size(drawn_size(manifest, adapter.host) or size)
+        size = host_size(drawn_size(manifest, source) or size)
     elif injection.bank is not None and (ids := BankReader(injection.bank).ids()):
         size = BankReader(injection.bank).read(ids[0]).image.shape[1:]
-    return sample_bytes(size, adapter.sample_size, len(adapter.schema.channels), 4, 0)
+    return sample_bytes(size, patch, len(source.schema.channels), 4, 0)
 
 
 def _check_room(plan: ExportPlan) -> None:

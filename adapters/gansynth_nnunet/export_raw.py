@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,7 @@ from gansynth.core.synthetic import KEY
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Task
 from gansynth.sampling.sharing import nifti_bytes
-
-if TYPE_CHECKING:
-    from gansynth_nnunet.export_plan import ExportPlan
+from gansynth_nnunet.export_plan import ExportPlan
 
 ENDING = ".nii.gz"
 _EPS = 1e-8
@@ -46,7 +44,7 @@ def write(
         ids: name of a synthetic case -> id in the bank.
         bar: advanced by one for each case.
     """
-    source = plan.adapter.host
+    source = plan.source
     forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing
     images, masks = folder / "imagesTr", folder / "labelsTr"
     images.mkdir()
@@ -65,7 +63,7 @@ def write(
 
 
 def _document(plan: ExportPlan) -> dict[str, Any]:
-    source = plan.adapter.host
+    source = plan.source
     document = {
         "name": plan.name[11:],
         "description": "Synthetic cases drawn by gansynth. Intensities: "
@@ -108,7 +106,7 @@ def nifti(
 
 def units(plan: ExportPlan) -> dict[str, str]:
     """What the intensities of each channel are."""
-    source = plan.adapter.host
+    source = plan.source
     schemes = source.config["normalization_schemes"]
     return {
         channel: UNITS.get(scheme, OTHER.format(scheme=scheme))
@@ -122,7 +120,7 @@ def in_own_units(plan: ExportPlan, image: FloatArray, labels: LabelArray) -> Flo
     What is outside (-1) gets 0 where nnU-Net takes zeros for outside and would do so again; in a
     z-scored image without a mask, where 0 is the mean, the lowest value of that channel.
     """
-    config, doc = plan.adapter.host.config, plan.adapter.host.plans.doc
+    config, doc = plan.source.config, plan.source.plans.doc
     properties = doc.get("foreground_intensity_properties_per_channel", {})
     outside, out = labels == OUTSIDE, np.array(image, np.float32)
     for number, scheme in enumerate(config["normalization_schemes"]):

@@ -3,25 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.core.schema import OUTSIDE, Sample, Schema
+from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_labelled
+from gansynth.hosts.checks import check_injection, check_labelled, refuse_with_bank
+from gansynth.hosts.record import describe_bank, describe_generator
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet import foreign_guard
+from gansynth_nnunet.config import MixConfig, Training
+from gansynth_nnunet.foreign_guard import refuse_conditions
+from gansynth_nnunet.source import NnunetSource, open_nnunet
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSpec
-    from gansynth_nnunet.source import NnunetSource
 
 
-def host_size(patch: Sequence[int]) -> tuple[int, ...]:
-    """nnU-Net's patch as (D, H, W); a 2D patch is one slice, (1, H, W)."""
-    size = tuple(int(n) for n in patch)
-    return (1, *size) if len(size) == 2 else size
+# -- what samples are drawn from -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A generator or bank that has passed every check.
+
+    Attributes:
+        source: the training's own cases.
+        lineage: every case the generator or bank has seen.
+        generator: what the record says of it.
+        manifest: of the generator's run; None for an existing bank.
+    """
+
+    source: NnunetSource
+    lineage: Lineage
+    generator: dict[str, Any]
+    manifest: dict[str, Any] | None
+
+
+def open_origin(config: MixConfig, training: Training) -> Origin:
+    """Open what samples of a training are to be drawn from.
+
+    Raises:
+        IntegrityFault, UsageFault, DataFault: see ``check_origin``.
+    """
+    source = _open_source(config, training)
+    held_out = _held_out(config, training, source)
+    # The adapter, if there was one, has just compared the content of held-out cases.
+    content = not config.held_out
+    origin = check_origin(config.injection, source, held_out, training.patch, content=content)
+    if origin.manifest is not None and "conversion" in origin.manifest:
+        how = origin.manifest["conversion"]
+        training.say(
+            f"gansynth: samples are converted by {how['by']}, in about {how['seconds']} s each"
+        )
+    return origin
+
+
+def check_origin(
+    injection: Injection,
+    source: NnunetSource,
+    held_out: Sequence[CaseRecord],
+    patch: Sequence[int],
+    *,
+    content: bool = True,
+    edits: Sequence[str] = (),
+) -> Origin:
+    """Check the generator or bank that an injection names; arguments as of ``check_run``.
+
+    Raises:
+        IntegrityFault: leakage, or a generator or bank made for something else.
+        UsageFault, DataFault: see ``check_run``, ``check_bank`` and ``check_injection``.
+    """
+    from gansynth.bank.reader import BankReader
+
+    if injection.bank is not None:
+        refuse_with_bank(injection)
+        reader = BankReader(injection.bank)
+        check_bank(injection.bank, reader.spec, source.host, held_out)
+        return Origin(source, reader.spec.lineage, describe_bank(reader), None)
+    assert injection.run is not None  # see Injection
+    manifest = check_run(
+        *(injection.run, source.host, held_out, patch),
+        source=source,
+        content=content,
+        edits=edits,
+    )
+    lineage = Lineage.from_json(manifest["lineage"])
+    refuse_conditions(injection, manifest, source.host)
+    conditions = check_injection(injection, source, held_out)
+    if conditions is not None:
+        lineage = lineage.joined(conditions)
+    return Origin(source, lineage, describe_generator(injection.run, manifest), manifest)
+
+
+def _open_source(config: MixConfig, training: Training) -> NnunetSource:
+    from gansynth.sampling.run import read_manifest
+
+    subjects = config.subjects
+    if subjects is None and config.generator is not None:
+        subjects = read_manifest(config.generator)["request"]["subjects"]
+    return open_nnunet(
+        SourceRequest(
+            kind="nnunet",
+            where=training.dataset,
+            fold=training.fold,
+            configuration=training.configuration,
+            plans=training.plans,
+            subjects=subjects,
+        )
+    )
+
+
+def _held_out(config: MixConfig, training: Training, source: CaseSource) -> tuple[CaseRecord, ...]:
+    """Records of the cases nnU-Net itself holds out, read now unless the adapter just did."""
+    known = {record.id: record for record in config.held_out}
+    ids = set(training.held_out_ids) | set(known)
+    if training.fold != "all":
+        ids |= set(source.held_out_ids)
+    missing = sorted(ids - set(known))
+    return (*known.values(), *source.records(missing))
+
+
+# -- checks ----------------------------------------------------------------------------------------
 
 
 def check_run(
@@ -148,3 +257,35 @@ def check_samples(folder: Path, schema: Schema, patch: Sequence[int]) -> None:
             admit(Sample(found.image, found.labels), schema, host_size(patch), reader.spec.dtype)
         except DataFault as fault:
             raise DataFault(f"{folder}: {sample_id}: {fault}. Make the bank again") from fault
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def host_size(patch: Sequence[int]) -> tuple[int, ...]:
+    """nnU-Net's patch as (D, H, W); a 2D patch is one slice, (1, H, W)."""
+    size = tuple(int(n) for n in patch)
+    return (1, *size) if len(size) == 2 else size
+
+
+def sample_bytes(
+    size: tuple[int, ...],
+    patch: tuple[int, ...],
+    channels: int,
+    width: int,
+    keys: int,
+    *,
+    cascaded: bool = False,
+) -> int:
+    """Bytes one sample takes at most.
+
+    Args:
+        size: voxels of what the generator draws, (D, H, W).
+        patch: voxels of nnU-Net's patch, (D, H, W) or (H, W); a sample is no smaller.
+        channels: of the images.
+        width: bytes of a value.
+        keys: labels or regions, some of whose voxels are listed.
+        cascaded: it brings the labels of a cascade's previous stage along.
+    """
+    voxels = int(np.prod(np.maximum(size, host_size(patch))))
+    return voxels * (channels * width + 2 + cascaded) + 8000 * keys

@@ -1,22 +1,26 @@
-"""Where nnU-Net leaves what it predicts of its held-out cases, and the truth beside it."""
+"""nnU-Net's own predictions: of held-out cases beside their truth, and as preprocessed arrays."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gansynth.core.prediction import Prediction
+from gansynth.core.schema import LabelArray
+from gansynth.data.pairs import mismatches, whole_labels
 from gansynth.metrics.segmentation.predictions import of_volumes
-from gansynth.runtime.errors import UsageFault
-from gansynth_nnunet.check import NIFTI
-
-if TYPE_CHECKING:
-    from gansynth_nnunet.source import NnunetSource
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_nifti
+from gansynth_nnunet.cases import Preprocessed
+from gansynth_nnunet.raw_files import NIFTI, RawSet, raw_cases
 
 VALIDATION, TRUTH = "validation", "gt_segmentations"
 
 
-def refuse_unmeasurable(source: NnunetSource) -> None:
+def refuse_unmeasurable(source: Preprocessed) -> None:
     """Refuse cases whose label maps could not be measured after a training.
 
     Raises:
@@ -35,7 +39,7 @@ def refuse_unmeasurable(source: NnunetSource) -> None:
         )
 
 
-def judged_files(source: NnunetSource, folder: Path) -> dict[str, Prediction]:
+def judged_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
     """Held-out case -> its predicted and its true label map, both on the grid of the raw files.
 
     Args:
@@ -53,3 +57,52 @@ def judged_files(source: NnunetSource, folder: Path) -> dict[str, Prediction]:
         for case in source.held_out_ids
     }
     return of_volumes(source, found, "let nnU-Net's training come to its end, which validates")
+
+
+def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:
+    """Preprocess a label map exactly as nnU-Net preprocesses the case's own.
+
+    Args:
+        source: the preprocessed cases.
+        case_id: one of them.
+        file: a label map on the grid of its raw files.
+
+    Returns:
+        int16 (D, H, W), -1 outside.
+
+    Raises:
+        UsageFault: the raw data set is not there, or no NIfTI.
+        DataFault: damaged, of another grid, or unknown labels.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    raw = _raw(source, case_id)
+    volume, own = read_nifti(file), raw.labels[case_id]
+    for problem in mismatches(file, volume, own, read_nifti(own)):
+        raise DataFault(problem)
+    values = set(np.unique(whole_labels(file, volume.array)).tolist())
+    if values - source.labels.allowed:
+        raise DataFault(
+            f"{file}: label value(s) {sorted(values - source.labels.allowed)} unknown, expected "
+            f"among {sorted(source.labels.allowed)}; predict again with a model of this data set"
+        )
+    plans = PlansManager(dict(source.plans.doc))
+    config = plans.get_configuration(source.configuration)
+    with contextlib.redirect_stdout(io.StringIO()):
+        preprocessor = config.preprocessor_class(verbose=False)
+        images = [str(image) for image in raw.images[case_id]]
+        _, labels, _ = preprocessor.run_case(
+            images, str(file), plans, config, dict(source.dataset_json)
+        )
+    found: LabelArray = labels[0].astype(np.int16)
+    return found
+
+
+def _raw(source: Preprocessed, case_id: str) -> RawSet:
+    raw = raw_cases(source.root.raw / source.dataset)
+    if case_id not in raw.labels or raw.ending not in NIFTI:
+        raise UsageFault(
+            f"{raw.folder}: has no NIfTI files of case {case_id!r}, expected those that "
+            f"{source.name} was preprocessed from: predictions are on their grid. Bring them along"
+        )
+    return raw

@@ -20,9 +20,10 @@ from gansynth.runtime.files import disk_errors
 from gansynth.runtime.progress import stepping
 from gansynth.runtime.settings import read_settings
 from gansynth_nnunet.cases import write_hashes
-from gansynth_nnunet.check import Finding, RawSet, check_raw, raise_on_errors, raw_cases
+from gansynth_nnunet.check import Finding, check_raw, raise_on_errors
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import DEFAULT_PLANS, Plans
+from gansynth_nnunet.raw_files import RawSet, raw_cases
 from gansynth_nnunet.small_plans import PrepareSettings, SmallPlans, write_small_plans
 
 __all__ = ["PrepareReport", "Progress", "SmallPlans", "prepare", "write_small_plans"]

@@ -13,8 +13,9 @@ from gansynth.data.names import pick
 from gansynth.data.nifti_source import VolumeSource
 from gansynth.data.reading import VolumeOptions, parse_read, reads
 from gansynth.runtime.errors import UsageFault
-from gansynth_nnunet.check import NIFTI, check_nnunet, raw_cases, volume_set
+from gansynth_nnunet.check import check_nnunet, volume_set
 from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.raw_files import NIFTI, raw_cases
 
 
 @reads(VolumeOptions)

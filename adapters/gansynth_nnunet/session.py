@@ -1,58 +1,44 @@
-"""One nnU-Net training's bank, producer, counts and record."""
+"""One nnU-Net training's bank, producer, counts and record, and what it came to."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.spec import SPEC
-from gansynth.bank.supply import Supply
+from gansynth.bank.supply import Demand, Supply
+from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.injection import MixPlan
+from gansynth.core.lineage import Lineage
+from gansynth.hosts import record
+from gansynth.hosts.record import outcome_of
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth_nnunet.bank_supply import demand_of
-from gansynth_nnunet.class_locations import Key
-from gansynth_nnunet.config import MixConfig
+from gansynth.runtime.files import read_json
+from gansynth_nnunet.config import MixConfig, Training
+from gansynth_nnunet.foreign_guard import drawn_size
+from gansynth_nnunet.guards import Origin, host_size, open_origin, sample_bytes
 from gansynth_nnunet.mixed import MixedDataset
-from gansynth_nnunet.origin import Origin, open_origin
 from gansynth_nnunet.ranks import Tick, lead, wait_for_all
-from gansynth_nnunet.record import SessionRecord, describe_session
 
-
-@dataclass(frozen=True)
-class Training:
-    """What an nnU-Net trainer knows about its training when it opens its data sets."""
-
-    dataset: str
-    configuration: str
-    plans: str
-    fold: str
-    train_ids: tuple[str, ...]
-    held_out_ids: tuple[str, ...]
-    patch: tuple[int, ...]
-    channels: int
-    batch_size: int
-    keys: tuple[Key, ...]
-    dtype: Literal["float16", "float32"]
-    epoch: int
-    epochs: int
-    batches: int
-    output: Path
-    rank: int
-    ranks: int
-    say: Callable[[str], None]
-    gpus: tuple[int, ...] = ()
-
-    @property
-    def progress(self) -> float:
-        """How far the training has come, 0 to 1."""
-        return min(1.0, self.epoch / self.epochs)
+SIDECAR = "gansynth.json"
+"""Beside nnU-Net's checkpoints: what each session of a training mixed in."""
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+"""What nnU-Net continues a training from, the first there is."""
+COMPARED = (*record.COMPARED, "cascade")
+"""What a continued training should have in common with what it continues."""
+ANEW = "start anew without --c"
+OWN = "nnunet_validation"
+"""Key of nnU-Net's own summary: Dice is 0 there where the truth has none and it saw some."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ class MixSession:
     Raises:
         IntegrityFault: leakage, or a generator or bank made for something else, or other than the
             one that the training is continued from.
-        UsageFault, DataFault: see ``guards`` and ``record``.
+        UsageFault, DataFault: see ``guards`` and ``gansynth.hosts.record``.
         EnvironmentFault: no room for the bank.
         TrainingFault: the bank does not fill.
     """
@@ -233,3 +219,126 @@ class MixSession:
 def _existing(bank: Path | None) -> Path | None:
     """None also for a bank whose producer died before it said what is in it."""
     return bank if bank is not None and (bank / SPEC).exists() else None
+
+
+# -- what it wants of its bank ---------------------------------------------------------------------
+
+
+def demand_of(injection: Injection, training: Training, origin: Origin | None) -> Demand:
+    """What a training wants of a ``Supply``; its rank 0 asks.
+
+    Args:
+        injection: what is mixed in, and how.
+        training: into this.
+        origin: where samples come from; None if nothing synthetic is drawn.
+    """
+    manifest = None if origin is None else origin.manifest
+    return Demand(
+        injection=injection,
+        target="nnunet",
+        request={} if origin is None else origin.source.request.to_json(),
+        run_id=None if manifest is None else str(manifest["run_id"]),
+        cases=len(training.train_ids),
+        sample_bytes=0 if origin is None else _sample_bytes(training, origin),
+        batch_size=training.batch_size,
+        samples=training.epochs * training.batches * training.batch_size * training.ranks,
+        output=training.output,
+        say=training.say,
+        dtype=training.dtype,
+        progress=training.progress,
+        ranks=training.ranks,
+        gpus=training.gpus,
+    )
+
+
+def _sample_bytes(training: Training, origin: Origin) -> int:
+    if origin.manifest is None:  # an existing bank: none is made
+        return 0
+    size = host_size(drawn_size(origin.manifest, origin.source) or training.patch)
+    width = np.dtype(training.dtype).itemsize
+    cascaded = origin.source.is_cascaded
+    keys = len(training.keys)
+    return sample_bytes(size, training.patch, training.channels, width, keys, cascaded=cascaded)
+
+
+# -- the record ------------------------------------------------------------------------------------
+
+
+class SessionRecord(record.SessionRecord):
+    """The record of one session of nnU-Net's, and of those it continues.
+
+    Args:
+        folder: nnU-Net's output folder.
+        epoch: the session's first; 0 starts a new training, whose record starts anew too.
+        session: see ``describe_session``.
+        epochs: of the whole training.
+
+    Raises:
+        UsageFault, IntegrityFault: see ``compare``.
+    """
+
+    def __init__(
+        self, folder: Path, epoch: int, session: Mapping[str, Any], epochs: int | None = None
+    ) -> None:
+        super().__init__(folder / SIDECAR, epoch, session, epochs, compared=COMPARED, anew=ANEW)
+
+
+def read_sessions(folder: Path) -> list[dict[str, Any]]:
+    """What the sessions of a training have left in nnU-Net's output folder; maybe none.
+
+    Raises:
+        IntegrityFault: a damaged record.
+    """
+    return record.read_sessions(folder / SIDECAR)
+
+
+def describe_session(
+    config: MixConfig, generator: Mapping[str, Any] | None, lineage: Lineage | None
+) -> dict[str, Any]:
+    """What is mixed in and how; see ``gansynth.hosts.record``."""
+    return {
+        **record.describe_session(config.injection, generator, lineage),
+        "cascade": config.cascade,
+        "settings": dict(config.settings),
+    }
+
+
+def compare(before: Mapping[str, Any], now: Mapping[str, Any], epochs: int | None) -> list[str]:
+    """What differs between a session and the one it continues, in words.
+
+    Raises:
+        UsageFault, IntegrityFault: see ``gansynth.hosts.record.compare``.
+    """
+    return record.compare(before, now, epochs, COMPARED, ANEW)
+
+
+# -- the outcome -----------------------------------------------------------------------------------
+
+
+def read_outcome(folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")) -> Outcome:
+    """Counts over all sessions of a training, and its validation on held-out cases.
+
+    Args:
+        folder: nnU-Net's output folder.
+        account: measures of the held-out cases, and why there are none; see ``account_of``.
+    """
+    measured, why = account
+    own = _own(folder)
+    metrics = {**measured, **({OWN: own} if own else {})}
+    outcome = outcome_of(read_sessions(folder), folder, metrics)
+    return replace(outcome, warnings=(*outcome.warnings, *filter(None, [why])))
+
+
+def _own(folder: Path) -> dict[str, Any]:
+    """``dice`` and ``dice_per_label`` of nnU-Net's validation, by its own rules."""
+    path = folder / "validation" / "summary.json"
+    if not path.is_file():
+        return {}
+    summary = read_json(path)
+    per_label = {str(k): _number(v["Dice"]) for k, v in summary["mean"].items()}
+    return {"dice": _number(summary["foreground_mean"]["Dice"]), "dice_per_label": per_label}
+
+
+def _number(value: float) -> float | None:
+    """None where nnU-Net says NaN (a label that no held-out case has)."""
+    return float(value) if math.isfinite(value) else None

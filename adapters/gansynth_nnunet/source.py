@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -18,14 +18,14 @@ import numpy as np
 
 from gansynth.core.lineage import guard_split
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
 from gansynth.data.divided import divide
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth_nnunet.cases import CaseFiles
-from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
+from gansynth_nnunet.cases import CaseFiles, Preprocessed
+from gansynth_nnunet.labels import read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import DEFAULT_PLANS, Plans
 from gansynth_nnunet.splits import SPLITS, Split, known_subjects
@@ -63,18 +63,11 @@ def open_nnunet(request: SourceRequest) -> NnunetSource:
     return NnunetSource(request)
 
 
-class NnunetSource(CaseSource):
+class NnunetSource(Preprocessed):
     """One fold of a preprocessed nnU-Net data set.
 
     Attributes:
         request: what was asked for.
-        root: nnU-Net's folders.
-        dataset: full name, ``Dataset004_Hippocampus``.
-        plans: the plans file.
-        configuration: name of the configuration.
-        config: its content, inheritance resolved.
-        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
-        labels: what that says about labels, regions and the ignore label.
         folder: where the preprocessed cases lie.
     """
 
@@ -87,8 +80,8 @@ class NnunetSource(CaseSource):
         self.configuration = request.configuration or DEFAULT_CONFIGURATION
         self.config = self.plans.configuration(self.configuration)
         path = home / "dataset.json"
-        self.dataset_json: Mapping[str, Any] = read_json(path, way_out=self._prepare)
-        self.labels: LabelTable = read_labels(self.dataset_json, str(path))
+        self.dataset_json = read_json(path, way_out=self._prepare)
+        self.labels = read_labels(self.dataset_json, str(path))
         self._channels = read_channels(self.dataset_json, str(path))
         self.folder = self.plans.data_folder(self.configuration)
         self._files = CaseFiles(self.folder, self._again)
@@ -241,7 +234,7 @@ class NnunetSource(CaseSource):
             UsageFault: the raw data set is not there, or no NIfTI.
             DataFault: damaged, of another grid, or unknown labels.
         """
-        from gansynth_nnunet.predictions import preprocessed_labels
+        from gansynth_nnunet.judged import preprocessed_labels
 
         return preprocessed_labels(self, case_id, file)
 

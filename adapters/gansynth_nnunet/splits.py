@@ -17,6 +17,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.raw_files import raw_cases
 
 __all__ = [
     "SPLITS",
@@ -107,8 +108,6 @@ def make_splits(
         DataFault: the data set has no cases, or some have no subject.
         UsageFault: the data set is unknown, or has a different split already.
     """
-    from gansynth_nnunet.check import raw_cases
-
     root = NnunetRoot.find(request.root)
     dataset = root.dataset(request.where)
     folder = root.preprocessed / dataset

@@ -20,11 +20,10 @@ from gansynth.runtime.child import cpu_threads
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_nnunet import augmentation, cascade, stock
 from gansynth_nnunet.class_locations import location_keys
-from gansynth_nnunet.config import HOW_TO, MixConfig
+from gansynth_nnunet.config import HOW_TO, MixConfig, Training
 from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.mixed import LastDraw
-from gansynth_nnunet.restarting import Restarting
-from gansynth_nnunet.session import MixSession, Training
+from gansynth_nnunet.session import MixSession
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as Host
@@ -259,3 +258,26 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
 class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]
     """nnU-Net's default trainer with synthetic samples; the name nnU-Net looks it up by."""
+
+
+class Restarting:
+    """A scheduler of nnU-Net's that goes through all of its rates in each phase of a schedule.
+
+    Args:
+        scheduler: nnU-Net's own, which is told the epoch; whatever else is asked of this is its.
+        schedule: of what is mixed in.
+        epochs: of the whole training.
+    """
+
+    def __init__(self, scheduler: Any, schedule: Schedule, epochs: int) -> None:
+        self.scheduler, self.schedule, self.epochs = scheduler, schedule, epochs
+
+    def step(self, epoch: int | None = None) -> None:
+        """Set the rate of an epoch, counted from 0."""
+        at = epoch if epoch is None else self.schedule.restarted(epoch, self.epochs)
+        self.scheduler.step(at)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "scheduler":  # not yet unpickled
+            raise AttributeError(name)
+        return getattr(self.scheduler, name)

@@ -24,8 +24,8 @@ from gansynth.runtime.options import refuse_unaugmented
 from gansynth_segmenter.guards import open_origin
 from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
 from gansynth_segmenter.options import AUGMENTATION, RUNS, SETTINGS, SegmenterOptions
-from gansynth_segmenter.record import check_output
-from gansynth_segmenter.session import Job, Session
+from gansynth_segmenter.record import Job, check_output
+from gansynth_segmenter.session import Session
 
 SAYS = 4096
 """Bytes for what a sample says of itself."""

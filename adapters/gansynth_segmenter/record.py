@@ -1,18 +1,21 @@
-"""``gansynth_session.json`` beside a segmenter's training: what each session mixed in."""
+"""One segmenter's training as asked for, and ``gansynth_session.json`` beside its results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gansynth.core.adapter import Injection
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
 from gansynth.hosts import record
+from gansynth.hosts.record import Origin
+from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import UsageFault
-from gansynth_segmenter.options import WHAT_IS_TRAINED
-
-if TYPE_CHECKING:
-    from gansynth_segmenter.session import Job
+from gansynth_segmenter.options import WHAT_IS_TRAINED, SegmenterOptions
 
 FILE = "gansynth_session.json"
 COMPARED = record.COMPARED
@@ -22,6 +25,41 @@ OURS = frozenset(
     | {f"gansynth_producer.{end}" for end in ("log", "json")}
 )
 """What a training that never began may have left behind."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training that has passed every check.
+
+    Attributes:
+        injection: what is mixed in, and how.
+        options: of the training.
+        source: the real cases.
+        space: that the network works in.
+        regions: that Dice is reported of, labels among them.
+        steps: of the whole training.
+        output: folder for results.
+        origin: what samples are drawn of; None if nothing synthetic is.
+        sample_bytes: bytes one sample takes in a bank at most.
+        patience: seconds a phase that may draw no real case waits for a sample.
+    """
+
+    injection: Injection
+    options: SegmenterOptions
+    source: CaseSource
+    space: Space
+    regions: Regions
+    steps: int
+    output: Path
+    origin: Origin | None
+    sample_bytes: int
+    patience: float
+
+    @property
+    def seed(self) -> int:
+        """Of weights, crops and augmentation."""
+        seed = self.options.seed
+        return self.injection.seed if seed is None else seed
 
 
 def describe(job: Job) -> dict[str, Any]:

@@ -13,27 +13,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.draw_log import Tally
 from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
-from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
-from gansynth.core.source import CaseSource
-from gansynth.core.space import Space
-from gansynth.hosts.record import Origin, SessionRecord, outcome_of, read_sessions
+from gansynth.hosts.record import SessionRecord, outcome_of, read_sessions
 from gansynth.metrics.segmentation.evaluation import headline
-from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import RichReporter, Task
 from gansynth.runtime.signals import StopRequest, stop_request
 from gansynth_segmenter.mixed import Cutter, SegmenterBatches
-from gansynth_segmenter.options import SegmenterOptions
-from gansynth_segmenter.record import ANEW, COMPARED, FILE, describe, newest_step
+from gansynth_segmenter.record import ANEW, COMPARED, FILE, Job, describe, newest_step
 
 if TYPE_CHECKING:
     import torch
@@ -42,41 +38,6 @@ if TYPE_CHECKING:
     from gansynth_segmenter.inference import Segmenter
 
 DRAWS = "gansynth_draws"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training that has passed every check.
-
-    Attributes:
-        injection: what is mixed in, and how.
-        options: of the training.
-        source: the real cases.
-        space: that the network works in.
-        regions: that Dice is reported of, labels among them.
-        steps: of the whole training.
-        output: folder for results.
-        origin: what samples are drawn of; None if nothing synthetic is.
-        sample_bytes: bytes one sample takes in a bank at most.
-        patience: seconds a phase that may draw no real case waits for a sample.
-    """
-
-    injection: Injection
-    options: SegmenterOptions
-    source: CaseSource
-    space: Space
-    regions: Regions
-    steps: int
-    output: Path
-    origin: Origin | None
-    sample_bytes: int
-    patience: float
-
-    @property
-    def seed(self) -> int:
-        """Of weights, crops and augmentation."""
-        seed = self.options.seed
-        return self.injection.seed if seed is None else seed
 
 
 class Session:

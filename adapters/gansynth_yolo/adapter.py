@@ -36,14 +36,13 @@ from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
 from gansynth.runtime.options import described
 from gansynth.runtime.progress import Reporter
-from gansynth_yolo.bank_size import sample_bytes
 from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
-from gansynth_yolo.guards import check_schema, open_origin
+from gansynth_yolo.guards import check_schema, open_origin, sample_bytes
 from gansynth_yolo.import_slices import ImportSettings, import_asked
 from gansynth_yolo.judging import metrics_of
 from gansynth_yolo.mixed import Slots
-from gansynth_yolo.record import FILE, check_resumable, read_outcome
+from gansynth_yolo.session import FILE, check_resumable, read_outcome
 from gansynth_yolo.source import YoloSource
 
 SMALLEST = (8, 8)
@@ -242,16 +241,13 @@ class YoloAdapter(Adapter):
     ) -> Mapping[str, Any]:
         """Write a folder that stock detectors train on; see ``Adapter.export``."""
         from gansynth_yolo.export import export_dataset
+        from gansynth_yolo.export_plan import plan_export
 
-        return export_dataset(
-            self,
-            injection,
-            name,
-            content=content,
-            size=size,
-            dry_run=dry_run,
-            reporter=reporter,
-        )
+        if content == "mixed":
+            self.validate()
+        plan = plan_export(self.host, injection, name, content, size)
+        self.check_origin(injection)
+        return export_dataset(plan, dry_run=dry_run, reporter=reporter)
 
     @classmethod
     def import_dataset(cls, asked: ImportRequest) -> Report:

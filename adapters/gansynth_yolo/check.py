@@ -14,11 +14,11 @@ from gansynth.core.source import SourceRequest
 from gansynth.data.classes import without_cases
 from gansynth.data.skull import WHOLE
 from gansynth.runtime.errors import GansynthError
+from gansynth_yolo.cases import StrippedImage, YoloImage
 from gansynth_yolo.dataset_file import SPLITS
 from gansynth_yolo.headers import read_pixels
-from gansynth_yolo.images import YoloImage, shared_fault, some, walk
+from gansynth_yolo.images import shared_fault, some, walk
 from gansynth_yolo.source import YoloSource
-from gansynth_yolo.stripping import StrippedImage
 
 FEW = 64
 """Of 256 grey levels that a detector sees; fewer of an image of 16 bits are worth a word."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from gansynth import __version__
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.adapter import Content, Injection
-from gansynth.core.bank_options import BankSize
 from gansynth.core.synthetic import KEY
 from gansynth.hosts.export import exporting, hashes_of
 from gansynth.report.png import png_bytes
@@ -25,13 +23,10 @@ from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.sharing import forget_times
-from gansynth_yolo.export_plan import ExportPlan, plan_export
+from gansynth_yolo.export_plan import ExportPlan
 from gansynth_yolo.labels import as_rows, label_text
 from gansynth_yolo.mirror import names_of, parts, place
 from gansynth_yolo.mixed import corners, pixels
-
-if TYPE_CHECKING:
-    from gansynth_yolo.adapter import YoloAdapter
 
 MANIFEST = "manifest.json"
 REAL, SYNTHETIC = "real", "synth"
@@ -47,32 +42,17 @@ class Written:
     boxes: int
 
 
-def export_dataset(
-    adapter: YoloAdapter,
-    injection: Injection,
-    name: str,
-    *,
-    content: Content,
-    size: BankSize | None,
-    dry_run: bool,
-    reporter: Reporter,
-) -> dict[str, Any]:
+def export_dataset(plan: ExportPlan, *, dry_run: bool, reporter: Reporter) -> dict[str, Any]:
     """Draw synthetic images and write them as a data set; see ``Adapter.export``.
 
     Raises:
-        GansynthError: what ``validate`` and ``check`` refuse.
-        UsageFault: a folder or number that cannot be, or an order that makes no data set.
         EnvironmentFault: the disk has no room, or another process exports there.
         TrainingFault: the generator mostly draws what cannot be admitted.
     """
-    if content == "mixed":
-        adapter.validate()
-    plan = plan_export(adapter.host, injection, name, content, size)
-    adapter.check_origin(injection)
     if dry_run:
         return {"dry_run": True, **plan.describe()}
     with exporting(
-        injection, plan.source, adapter.name, plan.samples, plan.generator,
+        plan.injection, plan.source, "yolo", plan.samples, plan.generator,
         build=plan.build, folder=plan.folder, rejected=plan.rejected, reporter=reporter,
     ) as (folder, reader, rejected):  # fmt: skip
         manifest = _write(plan, folder, reader, rejected, reporter)

@@ -17,7 +17,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.hosts.export import origin_of
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.sampling.sharing import refuse_real_images
-from gansynth_yolo.bank_size import sample_bytes
+from gansynth_yolo.guards import sample_bytes
 from gansynth_yolo.source import YoloSource
 
 MOST_REPEATS = 8

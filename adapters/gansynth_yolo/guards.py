@@ -2,12 +2,15 @@
 
 The size that images are read in is no part of the host's record, and their hashes are of the files'
 pixels: so a generator of any size is compared with held-out images as they are.
+``sample_bytes`` is the room that a sample takes in a bank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
+from typing import Any
 
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
@@ -23,6 +26,8 @@ from gansynth.hosts.record import Origin, describe_bank, describe_generator
 from gansynth.runtime.errors import DataFault, UsageFault
 
 WAY_OUT = "Fit a generator on the training images of this data.yaml: gansynth fit cpggan --data"
+BOXES = 4096
+"""Bytes for the boxes of a sample and what it says of itself."""
 
 
 def open_origin(
@@ -105,3 +110,12 @@ def check_schema(what: Path, found: Schema, wanted: Schema) -> None:
                 f"{what}: {key} are {', '.join(one) or 'none'}, those of the training images "
                 f"{', '.join(other)}; expected the same in the same order. {WAY_OUT}"
             )
+
+
+# -- room in a bank --------------------------------------------------------------------------------
+
+
+def sample_bytes(manifest: Mapping[str, Any]) -> int:
+    """Bytes one sample of a run takes: its image in two bytes a value, and its boxes."""
+    values = prod(map(int, manifest["space"]["size"])) * len(manifest["schema"]["channels"])
+    return 2 * values + BOXES

@@ -11,17 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-
-from gansynth.core.schema import FloatArray
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
 from gansynth.runtime.files import reading
+from gansynth_yolo.cases import StrippedImage, YoloImage
 from gansynth_yolo.dataset_file import DatasetFile, check_inside, printable
-from gansynth_yolo.headers import Header, read_header, read_pixels
-from gansynth_yolo.labels import Labels, Rows, corners, read_labels
+from gansynth_yolo.headers import read_header
+from gansynth_yolo.labels import Labels, read_labels
 from gansynth_yolo.options import YoloOptions
 
 OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".avif", ".jp2",
@@ -31,57 +28,6 @@ MOST_BYTES = 256 << 20
 """Of a list of images."""
 Fault = tuple[str | None, Path, GansynthError]
 """Case, if it is one's; file; what opening the source raises."""
-
-
-@dataclass(frozen=True)
-class YoloImage:
-    """An image and its boxes.
-
-    Attributes:
-        case: its id: its path below the data set's root, without ending and last ``images/``.
-        split: ``train``, ``val`` or ``test``.
-        image: the image file.
-        label: where its label file is, or would be.
-        header: what the image file announces.
-        labels: what the label file says; no rows where there is none.
-        labelled: whether there is a label file.
-    """
-
-    case: str
-    split: str
-    image: Path
-    label: Path
-    header: Header
-    labels: Labels
-    labelled: bool
-
-    @cached_property
-    def rows(self) -> Rows:
-        """Float64 (N, 5) as written: class, xc, yc, w, h; repeated ones once."""
-        return self.labels.rows
-
-    @property
-    def as_filed(self) -> bool:
-        """Whether image and boxes are those of the files."""
-        return True
-
-    def pixels(self) -> npt.NDArray[Any]:
-        """Uint8 or uint16 (H, W), or uint8 (H, W, 3).
-
-        Raises:
-            DataFault: the file is damaged.
-        """
-        return read_pixels(self.image)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the file's image."""
-        return self.header.shape
-
-    @cached_property
-    def boxes(self) -> FloatArray:
-        """Float32 (N, 4), ``ymin, xmin, ymax, xmax`` in the file's pixels, within the image."""
-        return corners(self.rows, self.shape)
 
 
 @dataclass
@@ -304,11 +250,7 @@ def _image(
 
 def _kind(options: YoloOptions) -> type[YoloImage]:
     """What images are: as filed, or skull-stripped."""
-    if not options.skull_strip:
-        return YoloImage
-    from gansynth_yolo.stripping import StrippedImage
-
-    return StrippedImage
+    return StrippedImage if options.skull_strip else YoloImage
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gansynth.runtime.files import reading, sha256_file
+from gansynth_yolo.cases import YoloImage
 from gansynth_yolo.dataset_file import DatasetFile
 from gansynth_yolo.headers import read_pixels
-from gansynth_yolo.images import Fault, Listing, YoloImage, shared_fault
+from gansynth_yolo.images import Fault, Listing, shared_fault
 
 PIECE = 4096
 """Bytes from the middle of a file that tell most files of one size apart."""

@@ -5,27 +5,40 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
+from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
-from gansynth.core.lineage import CaseRecord
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.record import Origin, SessionRecord
-from gansynth.runtime.errors import EnvironmentFault
-from gansynth_yolo.bank_size import sample_bytes
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_yolo.config import YoloConfig
 from gansynth_yolo.detectors import DetectorJob
-from gansynth_yolo.guards import open_origin
+from gansynth_yolo.guards import open_origin, sample_bytes
 from gansynth_yolo.mixed import PARTNERS, Slots
-from gansynth_yolo.record import ANEW, COMPARED, FILE, describe, epochs_done
 from gansynth_yolo.source import YoloSource
+
+FILE = "gansynth_session.json"
+"""Beside the results: what each session mixed in."""
+COMPARED = (*record.COMPARED, "imgsz", "batch", "options")
+ANEW = "start anew without resume, into another --set output"
+LICENCES: Mapping[str, str] = {
+    "libreyolo": "MIT",
+    "ultralytics": "AGPL-3.0: its terms apply to this training and to the weights it has made",
+}
+"""Detector -> its licence, and what that means for a training."""
 
 
 class MixSession:
@@ -265,3 +278,91 @@ def _gpus(device: str) -> tuple[int, ...]:
     """CUDA devices a training has for itself."""
     kind, _, number = device.partition(":")
     return (int(number or 0),) if kind == "cuda" else ()
+
+
+# -- the record ------------------------------------------------------------------------------------
+
+
+def describe(
+    config: YoloConfig, generator: Mapping[str, Any] | None, lineage: Lineage | None
+) -> dict[str, Any]:
+    """What one session mixes into what.
+
+    Args:
+        config: what it is told.
+        generator: see ``gansynth.hosts.record``; None if nothing synthetic is drawn.
+        lineage: every case the generator or bank has seen.
+    """
+    choices = asdict(config.choices)
+    detector = config.choices.detector
+    return {
+        **record.describe_session(config.injection, generator, lineage),
+        "data": config.request["where"],
+        **{key: choices[key] for key in ("detector", "model", "imgsz", "batch", "options")},
+        "licence": LICENCES[detector],
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("torch", "torchvision", detector)},
+        },
+    }
+
+
+def epochs_done(output: Path) -> int:
+    """How many epochs the training in a folder has done.
+
+    Raises:
+        UsageFault: there is none.
+        IntegrityFault: its record is damaged.
+    """
+    return int(_last(output)["epochs"][1])
+
+
+def check_resumable(config: YoloConfig) -> None:
+    """Refuse to go on with another training than the one that was begun.
+
+    Raises:
+        UsageFault: there is none, it is of another detector or model, or it has ended.
+        IntegrityFault: its record is damaged.
+    """
+    last, output = _last(config.output), config.output
+    for key in ("detector", "model"):
+        before, now = last.get(key), getattr(config.choices, key)
+        if before != now:
+            raise UsageFault(
+                f"{output}: holds a training of the {key} {before}, not of {now}, expected the "
+                f"same to go on with; name that one, or {ANEW}"
+            )
+    epochs, complete = last["of_epochs"], bool(read_json(output / FILE).get("complete"))
+    if complete and epochs != config.choices.epochs:
+        raise UsageFault(
+            f"--set epochs={config.choices.epochs}: the training in {output} has ended, as asked, "
+            f"after {epochs}; expected that number (its weights are only looked at again). To "
+            f"train longer, {ANEW}"
+        )
+
+
+def _last(output: Path) -> dict[str, Any]:
+    """The last session of the training in a folder."""
+    earlier = record.read_sessions(output / FILE)
+    if not earlier:
+        raise UsageFault(
+            f"{output}: holds no {FILE}, expected a training to go on with; start it without resume"
+        )
+    return earlier[-1]
+
+
+def read_outcome(output: Path, metrics: Mapping[str, Any]) -> Outcome:
+    """What a training came to, over all its sessions.
+
+    Args:
+        output: folder of its results.
+        metrics: on real validation images.
+    """
+    return record.outcome_of(record.read_sessions(output / FILE), output, metrics)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -25,9 +25,10 @@ from gansynth.data.planes import resize
 from gansynth.data.reading import parse_read, reads
 from gansynth.data.subjects import read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth_yolo.cases import YoloImage
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
 from gansynth_yolo.headers import read_pixels, scaled
-from gansynth_yolo.images import Fault, Listing, YoloImage, list_images
+from gansynth_yolo.images import Fault, Listing, list_images
 from gansynth_yolo.leaks import same_files
 from gansynth_yolo.options import YoloOptions
 

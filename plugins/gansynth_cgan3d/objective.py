@@ -9,23 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansynth.core.generator import Batch, Phase, Stage, Step
+from gansynth.core.schema import Schema
 from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.nn.image_pool import ImagePool
+from gansynth.nn.networks import UNetGenerator
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.networks.perceptor import Perceptor
-from gansynth_cgan3d.conditions import Told
+from gansynth_cgan3d.conditions import Conditions, Told
+from gansynth_cgan3d.lesion import Inserting, Insertion
 from gansynth_cgan3d.local import Judge, Pair
+from gansynth_cgan3d.options import CGANOptions
 
-if TYPE_CHECKING:
-    from gansynth_cgan3d.model import CGAN3D
+
+class GAN(Protocol):
+    """What the losses need of the generator; see ``CGAN3D``."""
+
+    schema: Schema
+    options: CGANOptions
+    nets: dict[str, nn.Module]
+    conditions: Conditions
+    inserting: Inserting | None
+
+    @property
+    def net(self) -> UNetGenerator:
+        """The generator's network."""
+
+    @property
+    def judges(self) -> list[Judge]:
+        """The discriminators, that of the whole crop first."""
+
+    def finished(
+        self, drawn: Tensor, labels: Tensor | None, insertion: Insertion | None = None
+    ) -> Tensor:
+        """What the network drew as the discriminator and the user see it."""
 
 
 class Objective:
@@ -39,7 +63,7 @@ class Objective:
         gan: whose networks play.
     """
 
-    def __init__(self, gan: CGAN3D) -> None:
+    def __init__(self, gan: GAN) -> None:
         self.gan, self.options = gan, gan.options
         self.loss = losses.ADVERSARIAL[self.options.loss]
         self.pool = ImagePool(self.options.pool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,8 @@ from gansynth.runtime.devices import autocast, resolve
 from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.blend import blend, bounded
 from gansynth_cpggan.boxes import NONE, asked_maps
-from gansynth_cpggan.latents import between, of_seed
+from gansynth_cpggan.networks import GAN
 from gansynth_cpggan.roi import squares, within
-
-if TYPE_CHECKING:
-    from gansynth_cpggan.model import CPGGAN
 
 AT_ONCE = {"cuda": 32, "cpu": 4}
 """Images of one batch, always as many: how many are asked for together then changes no bit."""
@@ -77,7 +74,7 @@ class Drawing:
         gan: whose painter draws.
     """
 
-    def __init__(self, gan: CPGGAN) -> None:
+    def __init__(self, gan: GAN) -> None:
         self.gan = gan
 
     def samples(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
@@ -254,3 +251,29 @@ def _joined(one: Boxes, other: Boxes) -> Boxes:
     return Boxes(
         np.concatenate((one.coords, other.coords)), np.concatenate((one.labels, other.labels))
     )
+
+
+def of_seed(rng: torch.Generator, numbers: int) -> Tensor:
+    """The next latent (numbers,) of a generator on the CPU: a seed is the same on every device."""
+    return torch.randn(numbers, generator=rng)
+
+
+def between(first: Tensor, last: Tensor, share: float) -> Tensor:
+    """A latent on the way from one to another, along the great circle between their directions.
+
+    The painter heeds a latent's direction alone.
+
+    Args:
+        first: (numbers,); what share 0 gives, to the bit.
+        last: likewise, share 1.
+        share: of the way, 0 to 1.
+    """
+    if share in (0.0, 1.0):
+        return last if share else first
+    a, b = (v.double() / v.double().norm() for v in (first, last))
+    angle = torch.acos((a @ b).clamp(-1, 1))
+    if angle.sin() < 1e-6:  # the same direction, or the opposite one: there is no arc
+        return torch.lerp(first, last, share)
+    arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
+    found: Tensor = (arc / angle.sin()).float()
+    return found

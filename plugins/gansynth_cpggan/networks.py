@@ -6,11 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansynth.core.generator import Batch
+from gansynth.core.schema import Schema
+from gansynth.data.standardise import Intensities
 from gansynth.nn.networks.progressive import (
     EqualisedConv2d,
     EqualisedLinear,
@@ -20,7 +24,9 @@ from gansynth.nn.networks.progressive import (
     pixel_norm,
     twice,
 )
+from gansynth.runtime.devices import Precision
 from gansynth.runtime.errors import UsageFault
+from gansynth_cpggan.options import CPGGANOptions
 
 FIRST = 4
 """Edge in voxels that both networks begin with."""
@@ -201,3 +207,39 @@ def _with(x: Tensor, maps: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     return pixel_norm(leaky(x))
+
+
+class GAN(Protocol):
+    """What losses and drawing need of the generator; see ``CPGGAN``."""
+
+    name: ClassVar[str]
+    schema: Schema
+    size: tuple[int, ...]
+    options: CPGGANOptions
+    nets: dict[str, nn.Module]
+    painter: Painter
+    growth: Growth
+    edge: int
+    intensities: Intensities
+    counts: list[int]
+    device: torch.device
+    precision: Precision
+
+    @property
+    def kinds(self) -> int:
+        """Classes a sample can be asked to be of."""
+
+    @property
+    def lesions(self) -> bool:
+        """Whether it draws lesions alone."""
+
+    def standardised(self, image: Tensor) -> Tensor:
+        """Images in the units that the networks work in."""
+
+    def told(self, batch: Batch) -> Tensor | None:
+        """Classes int64 (B,) of a training batch."""
+
+    def drawn(
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None
+    ) -> Tensor:
+        """What the painter makes of latents and box maps."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,8 @@ from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.nn.networks.progressive import half, twice
 from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.boxes import batch_maps
+from gansynth_cpggan.networks import GAN
 from gansynth_cpggan.roi import boxes_of_each, crop, crops
-
-if TYPE_CHECKING:
-    from gansynth_cpggan.model import CPGGAN
 
 
 class Objective:
@@ -32,7 +29,7 @@ class Objective:
         gan: whose networks play.
     """
 
-    def __init__(self, gan: CPGGAN) -> None:
+    def __init__(self, gan: GAN) -> None:
         self.gan, self.options = gan, gan.options
         self.augment = DiscriminatorAugment(self.options.augment, self.options.augment_p)
 

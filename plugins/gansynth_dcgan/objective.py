@@ -7,19 +7,40 @@ Gulrajani et al. 2017 (``wgan-gp``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansynth.core.generator import Batch, Phase, Stage, Step
+from gansynth.core.schema import Schema
+from gansynth.data.standardise import Intensities
 from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.runtime.errors import UsageFault
+from gansynth_dcgan.asked import Asked
 from gansynth_dcgan.latents import of_step
+from gansynth_dcgan.masks import LabelChannels
+from gansynth_dcgan.options import DCGANOptions, Norm
 
-if TYPE_CHECKING:
-    from gansynth_dcgan.model import DCGAN
+
+class GAN(Protocol):
+    """What the losses need of the generator; see ``DCGAN``."""
+
+    schema: Schema
+    size: tuple[int, ...]
+    options: DCGANOptions
+    nets: dict[str, nn.Module]
+    masks: LabelChannels
+    asked: Asked
+    intensities: Intensities
+
+    @property
+    def d_norm(self) -> Norm:
+        """What normalises the discriminator's features."""
+
+    def drawn(self, latents: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Images and probabilities of labels."""
 
 
 class Objective:
@@ -31,7 +52,7 @@ class Objective:
         gan: whose networks play.
     """
 
-    def __init__(self, gan: DCGAN) -> None:
+    def __init__(self, gan: GAN) -> None:
         self.gan, self.options = gan, gan.options
         self.loss = losses.ADVERSARIAL[
             "nonsaturating" if self.options.objective == "gan" else "wgan"

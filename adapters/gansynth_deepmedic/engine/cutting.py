@@ -1,4 +1,4 @@
-"""From a case to its segments: padded, normalised, turned, cut, changed. As DeepMedic's sampling.
+"""From a case to its segments: read, padded, normalised, turned, cut, changed. As DeepMedic does.
 
 In its order: padding comes first, so that what is mirrored counts where intensities are normalised.
 """
@@ -6,12 +6,13 @@ In its order: padding comes first, so that what is mirrored counts where intensi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import read_nifti
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.centres import Centres, IntArray, Sampling, draw_centres
 from gansynth_deepmedic.engine.context import (
@@ -203,3 +204,23 @@ def _refuse_odd(case: Loaded, classes: int) -> None:
             f"{case.case}: labels from {low} to {high}, expected 0 to {classes - 1}, the network's "
             "classes; correct them, or numberOfOutputClasses"
         )
+
+
+def read_volume(file: str) -> npt.NDArray[Any]:
+    """The array (X, Y, Z) of a NIfTI file as stored, scaled; affine and spacing are of no use.
+
+    An image of two axes has Z of 1; a fourth axis has to be 1 and is left out.
+
+    Raises:
+        DataFault: the file is damaged, missing, or has more than three axes.
+        EnvironmentFault: it may not be read.
+    """
+    array = read_nifti(file, ndim=(2, 3, 4)).array
+    if array.ndim == 2:
+        return array[..., None]
+    if array.ndim == 4 and array.shape[3] != 1:
+        raise DataFault(
+            f"{file}: image is 4D of shape {array.shape}, expected three axes; write one file per "
+            "channel"
+        )
+    return array[..., 0] if array.ndim == 4 else array

@@ -246,7 +246,7 @@ def _scores(scores: Scores) -> dict[str, Any]:
 
 
 def _write(path: Path, labels: npt.NDArray[np.int16], image: str) -> Path:
-    from gansynth_deepmedic.written import affine_of, nifti
+    from gansynth_deepmedic.layout import affine_of, nifti
 
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from gansynth_deepmedic.configs import (
 )
 from gansynth_deepmedic.engine.ahead import Ahead
 from gansynth_deepmedic.engine.checkpoints import Learner
-from gansynth_deepmedic.engine.cutting import Cutting
+from gansynth_deepmedic.engine.cutting import Cutting, read_volume
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.infer import (
     PREDICTIONS,
@@ -40,7 +40,6 @@ from gansynth_deepmedic.engine.losses import loss_of
 from gansynth_deepmedic.engine.metrics import Confusion, with_labels
 from gansynth_deepmedic.engine.network import DualPath, default_model
 from gansynth_deepmedic.engine.optimiser import Optimiser, Rates
-from gansynth_deepmedic.engine.reading import read_volume
 from gansynth_deepmedic.engine.segments import DeepMedicSegments, Drawn
 from gansynth_deepmedic.engine.settings import EngineSettings
 from gansynth_deepmedic.order import PROGRESS, Order, Progress

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from gansynth_deepmedic.layout import volume
 from gansynth_deepmedic.order import PROGRESS, Order, Progress
-from gansynth_deepmedic.written import volume
 
 
 def main() -> int:

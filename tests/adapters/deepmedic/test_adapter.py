@@ -19,10 +19,9 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.opening import open_source
 from gansynth.testing import check_adapter
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
-from gansynth_deepmedic.bank_size import sample_bytes
 from gansynth_deepmedic.config import RUNS, Choices
 from gansynth_deepmedic.engine.image_augment import Affine
-from gansynth_deepmedic.guards import SMALLEST
+from gansynth_deepmedic.guards import SMALLEST, sample_bytes
 from gansynth_deepmedic.source import open_deepmedic
 from tests.deepmedic_sets import Toy, toy_deepmedic
 

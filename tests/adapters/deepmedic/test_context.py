@@ -23,8 +23,8 @@ from gansynth_deepmedic.engine.context import (
     padding,
     tiles,
 )
+from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.reading import read_volume
 from tests.adapters.deepmedic.reference.formula import digest, label_map, volume
 from tests.deepmedic_brats import BRATS, FILES
 

@@ -18,9 +18,9 @@ from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth_deepmedic.engine import launch
 from gansynth_deepmedic.engine.ahead import Ahead
+from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
 from gansynth_deepmedic.engine.predict import predict
-from gansynth_deepmedic.engine.reading import read_volume
 from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.order import PROGRESS

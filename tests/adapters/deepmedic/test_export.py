@@ -23,9 +23,9 @@ from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.insertion import insert
+from gansynth_deepmedic.layout import folder_names, read_host
 from gansynth_deepmedic.slots import write_slots
 from gansynth_deepmedic.source import open_deepmedic
-from gansynth_deepmedic.written import folder_names, read_host
 from tests.adapters.deepmedic.exports import (
     MAPS,
     export,
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_nothing(sets, tmp_path, monkeypatch):
     def full(*arguments: Any, **how: Any) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("gansynth_deepmedic.written.nifti", full)
+    monkeypatch.setattr("gansynth_deepmedic.layout.nifti", full)
     with pytest.raises(EnvironmentFault, match="the disk is full"):
         export(sets.get("roi"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

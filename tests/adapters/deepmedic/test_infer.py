@@ -16,12 +16,11 @@ from gansynth.metrics.segmentation.regions import dice
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
 from gansynth_deepmedic.engine.context import padded
-from gansynth_deepmedic.engine.cutting import Cutting
+from gansynth_deepmedic.engine.cutting import Cutting, read_volume
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.infer import Predictor, held_cases, read_held, validate
 from gansynth_deepmedic.engine.metrics import Confusion, with_labels
 from gansynth_deepmedic.engine.network import DualPath
-from gansynth_deepmedic.engine.reading import read_volume
 from gansynth_deepmedic.insertion import Loaded
 from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
 

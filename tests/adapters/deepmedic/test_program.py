@@ -158,7 +158,7 @@ def test_the_command_names_script_order_and_package(here, tmp_path):
     assert (python, order) == ("/env/bin/python", str(tmp_path / "order.json"))
     assert Path(launch).parts[-3:] == ("gansynth_deepmedic", "host", "launch.py")
     assert Path(launch).is_file()
-    assert (Path(package) / "bank.py").is_file()
+    assert (Path(package) / "bank" / "reader.py").is_file()
 
 
 def test_the_environment(here, monkeypatch):

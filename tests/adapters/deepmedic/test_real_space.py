@@ -18,6 +18,7 @@ from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.files import MISSING
 from gansynth_deepmedic.insertion import misfit, seat_of
+from gansynth_deepmedic.layout import write_case
 from gansynth_deepmedic.real_space import bring_real, whole_space
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.conftest import content
@@ -128,9 +129,7 @@ def test_what_is_there_of_another_order_is_written_anew(data, tmp_path):
 
 
 def test_half_of_it_leaves_nothing(data, tmp_path, monkeypatch):
-    import gansynth_deepmedic.written as module
-
-    write, calls = module.write_case, []
+    write, calls = write_case, []
 
     def once(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -138,7 +137,7 @@ def test_half_of_it_leaves_nothing(data, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return write(*arguments)
 
-    monkeypatch.setattr(module, "write_case", once)
+    monkeypatch.setattr("gansynth_deepmedic.real_space.write_case", once)
     with pytest.raises(EnvironmentFault, match="the disk is full"):
         brought(data, Space("crop", (8, 8, 8), window=WINDOW), tmp_path)
     assert list(tmp_path.iterdir()) == []

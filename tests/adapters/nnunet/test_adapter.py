@@ -32,11 +32,9 @@ from gansynth.runtime.errors import (
     UsageFault,
 )
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.bank_size import sample_bytes
-from gansynth_nnunet.guards import check_size
+from gansynth_nnunet.guards import check_size, sample_bytes
 from gansynth_nnunet.launch import parse_options
-from gansynth_nnunet.outcome import read_outcome
-from gansynth_nnunet.record import SessionRecord, describe_session
+from gansynth_nnunet.session import SessionRecord, describe_session, read_outcome
 from gansynth_nnunet.source import open_nnunet
 from tests.processes import until
 

@@ -50,12 +50,12 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
     kept = []
     for seed in (0, 0, 1):
         injection = Injection(fitted, Ratio.parse("1:1"), device="cpu", seed=seed)
-        plan = plan_export(adapter, injection, NAME, "mixed", None)
+        plan = plan_export(adapter.host, injection, NAME, "mixed", None)
         segment = plan.build / "bank" / "segment-000000.h5"
         segment.parent.mkdir(parents=True, exist_ok=True)
         kept.append(segment.exists())
-        host = plan.adapter.host
-        order = order_of(plan.injection, host, plan.adapter.name, plan.build, plan.samples)
+        host = plan.source
+        order = order_of(plan.injection, host, adapter.name, plan.build, plan.samples)
         take_up(order, plan.manifest_sha256)
         segment.parent.mkdir(exist_ok=True)
         kept.append(segment.exists())

@@ -12,8 +12,7 @@ import pytest
 
 from gansynth.bank.spec import read_heartbeat
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
-from gansynth_nnunet.outcome import read_outcome
-from gansynth_nnunet.record import compare
+from gansynth_nnunet.session import compare, read_outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LIVE = {"DEVICE": "cpu", "BANK_SIZE": 8}

@@ -21,8 +21,7 @@ from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_yolo.config import Choices, YoloConfig
-from gansynth_yolo.record import FILE, check_resumable, read_outcome
-from gansynth_yolo.session import MixSession
+from gansynth_yolo.session import FILE, MixSession, check_resumable, read_outcome
 from gansynth_yolo.source import YoloSource, open_yolo
 
 EPOCHS = 3

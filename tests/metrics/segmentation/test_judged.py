@@ -245,8 +245,8 @@ def deepmedic(tmp_path_factory) -> Toy:
 
 def judged_engine(toy: Toy, output: Path, *, keep: bool = True) -> DeepMedicAdapter:
     """An adapter whose torch training has predicted each validation case as it is."""
+    from gansynth_deepmedic.engine.cutting import read_volume
     from gansynth_deepmedic.engine.infer import PREDICTIONS, held_cases, validate
-    from gansynth_deepmedic.engine.reading import read_volume
     from gansynth_deepmedic.engine.train import VALIDATION
 
     held = held_cases(read_train_config(toy.train))

@@ -1,22 +1,73 @@
-"""Images of a YOLO data set skull-stripped and cropped to the brain: ``skull_strip=yes``."""
+"""An image of a YOLO data set: as filed, or cropped to the brain (``skull_strip=yes``)."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Boxes
+from gansynth.core.schema import Boxes, FloatArray
 from gansynth.data.skull import WHOLE, Brain, find_brain
-from gansynth_yolo.headers import read_pixels
-from gansynth_yolo.images import YoloImage
-from gansynth_yolo.labels import Rows, as_rows, corners
+from gansynth_yolo.headers import Header, read_pixels
+from gansynth_yolo.labels import Labels, Rows, as_rows, corners
 
 log = logging.getLogger("gansynth")
+
+
+@dataclass(frozen=True)
+class YoloImage:
+    """An image and its boxes.
+
+    Attributes:
+        case: its id: its path below the data set's root, without ending and last ``images/``.
+        split: ``train``, ``val`` or ``test``.
+        image: the image file.
+        label: where its label file is, or would be.
+        header: what the image file announces.
+        labels: what the label file says; no rows where there is none.
+        labelled: whether there is a label file.
+    """
+
+    case: str
+    split: str
+    image: Path
+    label: Path
+    header: Header
+    labels: Labels
+    labelled: bool
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Float64 (N, 5) as written: class, xc, yc, w, h; repeated ones once."""
+        return self.labels.rows
+
+    @property
+    def as_filed(self) -> bool:
+        """Whether image and boxes are those of the files."""
+        return True
+
+    def pixels(self) -> npt.NDArray[Any]:
+        """Uint8 or uint16 (H, W), or uint8 (H, W, 3).
+
+        Raises:
+            DataFault: the file is damaged.
+        """
+        return read_pixels(self.image)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the file's image."""
+        return self.header.shape
+
+    @cached_property
+    def boxes(self) -> FloatArray:
+        """Float32 (N, 4), ``ymin, xmin, ymax, xmax`` in the file's pixels, within the image."""
+        return corners(self.rows, self.shape)
 
 
 @dataclass(frozen=True)
