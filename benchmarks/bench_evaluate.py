@@ -232,8 +232,8 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     from gansynth.evaluation.evaluate import EvaluationOptions, assess
     from gansynth.evaluation.opening import Wanted, open_evaluated
     from gansynth.evaluation.realism import chosen_metrics
+    from gansynth.metrics.comparison import EFFORTS
     from gansynth.metrics.realism import white_noise
-    from gansynth.metrics.sides import EFFORTS
     from gansynth.runtime.progress import NullReporter
 
     silent = NullReporter()

@@ -20,7 +20,7 @@ from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.jobs.graph import Progress, run_jobs
 from gansynth.benchmark.jobs.job import Job
 from gansynth.benchmark.jobs.store import Store
-from gansynth.benchmark.plan_parts import STEPS
+from gansynth.benchmark.plan import STEPS
 from gansynth.benchmark.specs import FIT, TRAIN, Spec
 from gansynth.benchmark.working import Jobs
 from gansynth.core.source import Split

@@ -9,6 +9,9 @@ from typing import Any
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.recipe import texts
 
+RUN = "run"
+"""Folder of the run of a job that fits, below the job's own."""
+
 
 def each(option: str, values: Mapping[str, Any]) -> list[str]:
     """``--set key=value`` of every one."""

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.benchmark.words import augment_words, fit_words
+from gansynth.benchmark.words import RUN, augment_words, fit_words
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.runtime import child
@@ -39,7 +39,6 @@ runpy.run_module("gansynth_cli", run_name="__main__")
 PATIENCE = 60.0
 """Seconds that an interrupted command has to leave in good order."""
 PREDICTIONS = "predictions"
-RUN = "run"
 RECORD = "gansynth_session.json"
 """What hosts with an output folder keep there of a training that has begun."""
 KEPT = ("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share")

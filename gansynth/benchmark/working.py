@@ -11,7 +11,7 @@ from typing import Any
 from gansynth.benchmark.jobs.job import WORK, Job
 from gansynth.benchmark.jobs.store import Store
 from gansynth.benchmark.specs import FIT, Spec, write_work
-from gansynth.benchmark.worker import RUN
+from gansynth.benchmark.words import RUN
 
 DATA, TOLD = "data", "work"
 

@@ -16,7 +16,7 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.metrics.sides import Effort, Sides, check_images
+from gansynth.metrics.comparison import Effort, Sides, check_images
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from gansynth.core.schema import Case, Sample
 from gansynth.evaluation.gathering import Gathered
 from gansynth.evaluation.tsne import embed, thumbnail
-from gansynth.metrics.comparison import Image
+from gansynth.metrics.comparison import Image, Sides
 from gansynth.metrics.estimate import Floats
+from gansynth.metrics.features import features_of
 from gansynth.metrics.nearest_search import GRID, pool
-from gansynth.metrics.sides import Sides
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -110,7 +110,7 @@ def draw_maps(
         (
             *("features", "t-SNE of features"),
             "features of a network trained without labels on the fold's images",
-            sides.features.of(shown.images, "trained").whole,
+            features_of(sides).of(shown.images, "trained").whole,
         ),
     ]
     if segmenter is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.evaluation.gathering import Gathered
+from gansynth.metrics.comparison import Sides
 from gansynth.metrics.estimate import Floats
 from gansynth.metrics.membership import FEWEST, Attack, attack_by, by_person
 from gansynth.metrics.memorisation import (
@@ -23,7 +24,6 @@ from gansynth.metrics.memorisation import (
 )
 from gansynth.metrics.nearest import COPY, find_nearest
 from gansynth.metrics.nearest_search import Load, Query, Search
-from gansynth.metrics.sides import Sides
 
 FINELY = 128
 """Most samples whose nearest case is looked for in full resolution."""

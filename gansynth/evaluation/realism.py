@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.comparison import Evaluated, Plain
+from gansynth.metrics.comparison import Evaluated, Plain, Sides
 from gansynth.metrics.estimate import Figure, Floats
 from gansynth.metrics.intensity import BINS, edges_of, histogram_metric
-from gansynth.metrics.sides import Sides
 from gansynth.metrics.spectrum import BANDS, frequencies, spectrum_metric
 from gansynth.runtime.errors import DataFault, UsageFault
 

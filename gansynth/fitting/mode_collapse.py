@@ -15,15 +15,8 @@ import numpy as np
 from gansynth.core.generator import Generator
 from gansynth.core.schema import Case
 from gansynth.fitting.setup import Job
-from gansynth.metrics.diversity import (
-    PAIRS,
-    Likeness,
-    Window,
-    owners_of,
-    pairwise,
-    window_of,
-    windowed,
-)
+from gansynth.metrics.comparison import Window, window_of
+from gansynth.metrics.diversity import PAIRS, Likeness, owners_of, pairwise, windowed
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.run import Run

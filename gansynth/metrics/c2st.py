@@ -15,15 +15,22 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.metrics.comparison import Evaluated, Image
+from gansynth.metrics.comparison import Evaluated, Image, Sides
+from gansynth.metrics.encoder import CROP
 from gansynth.metrics.estimate import LEVEL, Figure, Floats, Indices, halves
-from gansynth.metrics.sides import Sides
+from gansynth.metrics.features import AT_ONCE, Looked, features_of, pictures
+from gansynth.runtime.devices import pick_device, seeded
 
 PERMUTATIONS = 999
 DRAWN = 1000
 """Bootstrap samples of people."""
+BATCH, RATE = 32, 3e-3
+"""Of the network's training."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -175,3 +182,159 @@ def permuted(synthetic: Bools, whose: Indices, rng: np.random.Generator) -> Bool
     side[alone] = side[rng.permutation(alone)]
     swapped = rng.random(people) < 0.5
     return np.where(both[whose], synthetic ^ swapped[whose], side[whose])
+
+
+class NearestC2ST(C2ST):
+    """Each image is judged by those of others that lie nearest to it.
+
+    It is called synthetic if more of its k nearest are than of all it could have had: leaving an
+    image out leaves fewer of its own kind, which would make it wrong too often.
+    """
+
+    title = "Two-sample test, nearest neighbours (C2ST)"
+    said = "k nearest neighbours by features of the trained network"
+    rounds = 10
+
+    def judged(
+        self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
+    ) -> Judged:
+        """By features of the trained network."""
+        return judged_by_neighbours(self._rows(images, sides), synthetic, owners)
+
+    def _rows(self, images: Sequence[Image], sides: Sides) -> Floats:
+        """Features of images of either side, each of which is looked at once."""
+        features = features_of(sides)
+        mine = _whole(features.of(sides.samples, "trained"), sides.samples)
+        real = _whole(features.of(sides.real, "trained"), sides.real)
+        known = mine | real
+        return np.stack([known[id(image)] for image in images])
+
+
+def _whole(looked: Looked, images: Sequence[Image]) -> dict[int, Floats]:
+    return dict(zip(map(id, images), looked.whole, strict=True))
+
+
+def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Judged:
+    """What neighbours say.
+
+    Args:
+        rows: features (N, K).
+        synthetic: (N,).
+        owners: whose each is; k is the root of how many others there are (Lopez-Paz & Oquab 2017,
+            sec. 3), and odd.
+    """
+    from scipy.spatial.distance import cdist
+
+    whose = np.unique(np.array(owners), return_inverse=True)[1]
+    others = whose[:, None] != whose[None]
+    apart = np.where(others, cdist(rows, rows), np.inf)
+    count = int(min(np.sqrt(len(rows)), others.sum(1).min()))
+    count = max(1, count - (count + 1) % 2)
+    near: Indices = np.argsort(apart, axis=1)[:, :count]
+    shares = others / np.maximum(others.sum(1, keepdims=True), 1)
+
+    def says(sides: Bools) -> Floats:
+        return np.asarray(sides[near].mean(1) - shares @ sides)
+
+    return Judged(synthetic, says, owners)
+
+
+class NetworkC2ST(C2ST):
+    """Two networks, each trained on one half of the people and asked about the other half."""
+
+    title = "Two-sample test, small network (C2ST)"
+    said = "a convolutional network trained on other people's slices"
+    rounds = 2
+
+    def judged(
+        self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
+    ) -> Judged:
+        """By networks that have not seen them."""
+        planes = pictures([image.image for image in images], sides.window)
+        said = np.zeros(len(images))
+        parts = _parted(owners, sides.rng("c2st folds"))
+        for fold, (learnt, asked) in enumerate((parts, parts[::-1])):
+            net = _trained(planes, synthetic, learnt, sides, fold)
+            said[asked] = _asked(net, planes, asked, pick_device(sides.device))
+        return Judged(synthetic, lambda _: said, owners)
+
+
+class Classifier(nn.Module):
+    """Pictures (B, C, H, W) of any size in, one number each out: above 0 for synthetic."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        widths = (12, 24, 48)
+        layers: list[nn.Module] = []
+        for n, width in enumerate(widths):
+            before = channels if not n else widths[n - 1]
+            layers += [nn.Conv2d(before, width, 3, 2 if n else 1, 1), nn.GroupNorm(4, width)]
+            layers += [nn.LeakyReLU(0.1)]
+        self.layers, self.head = nn.Sequential(*layers), nn.Linear(widths[-1], 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Numbers (B,)."""
+        found: Tensor = self.head(self.layers(pictures).mean((2, 3)))
+        return found[:, 0]
+
+
+def _parted(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
+    """Numbers of the images of either half of the people."""
+    names, whose = np.unique(np.array(owners), return_inverse=True)
+    first = rng.permutation(len(names)) < len(names) / 2
+    return np.flatnonzero(first[whose]), np.flatnonzero(~first[whose])
+
+
+def _trained(
+    planes: Sequence[Tensor], synthetic: Bools, learnt: Indices, sides: Sides, fold: int
+) -> Classifier:
+    """Trained on as many slices of either side; parts of large ones."""
+    device = pick_device(sides.device)
+    with seeded(sides.seed + fold):
+        net = Classifier(planes[0].shape[2]).to(device).train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=1e-2)
+    kinds = [learnt[synthetic[learnt]], learnt[~synthetic[learnt]]]
+    if not all(map(len, kinds)):  # one side's people all lie in the other half
+        return net.eval()
+    target = (torch.arange(BATCH) < BATCH // 2).float().to(device)
+    steps = sides.effort.classifier
+    with sides.reporter.task(steps, "two-sample test") as bar:
+        for step in range(steps):
+            rng = np.random.default_rng((sides.seed, fold, step))
+            plane = planes[int(rng.integers(len(planes)))]
+            chosen = np.concatenate([rng.choice(kind, BATCH // 2) for kind in kinds])
+            batch = _part(plane[torch.from_numpy(chosen)], rng).to(device)
+            loss = F.binary_cross_entropy_with_logits(net(batch), target)
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * (1 + np.cos(np.pi * step / steps)) / 2
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            bar.advance(1, loss=float(loss.detach()))
+    return net.eval()
+
+
+def _part(slices: Tensor, rng: np.random.Generator) -> Tensor:
+    """Of each image (B, S, C, H, W) one slice, and of that a part, mirrored or not."""
+    picked = torch.from_numpy(rng.integers(slices.shape[1], size=len(slices)))
+    pictures = slices[torch.arange(len(slices)), picked]
+    tops, lefts = (int(rng.integers(max(1, n - CROP + 1))) for n in pictures.shape[-2:])
+    part = pictures[..., tops : tops + CROP, lefts : lefts + CROP]
+    return part.flip(-1) if rng.random() < 0.5 else part
+
+
+@torch.no_grad()
+def _asked(
+    net: Classifier, planes: Sequence[Tensor], asked: Indices, device: torch.device
+) -> Floats:
+    """Mean over all slices of each image."""
+    found: list[Tensor] = []
+    for plane in planes:
+        own = plane[torch.from_numpy(asked)]
+        parts = [net(part.to(device)).cpu() for part in torch.split(own.flatten(0, 1), AT_ONCE)]
+        found.append(torch.cat(parts).reshape(own.shape[:2]).mean(1))
+    return torch.stack(found).mean(0).double().numpy()
+
+
+nearest_c2st = NearestC2ST()
+network_c2st = NetworkC2ST()

@@ -1,34 +1,145 @@
 """Are samples as unlike each other as real cases are, or has a generator lost its modes?
 
 Odena et al. 2017 (arXiv:1610.09585), sec. 4.2: the mean MS-SSIM of random pairs of samples, beside
-that of random pairs of real images. It is 1 if all are the same image.
+that of random pairs of real images. It is 1 if all are the same image. MS-SSIM (Wang et al. 2003)
+is written out here for 2D and 3D; of the libraries gansynth needs, none has it (scikit-image's is
+of one scale).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.ms_ssim import ms_ssim
+from gansynth.metrics.comparison import Halved, Image, Sides, Window, window_of
+from gansynth.metrics.estimate import Better, Floats, Indices
 
+MOST_PAIRS = 600
+"""Most pairs of a side that are compared; of each half about a quarter of them are left."""
 PAIRS = 256
 """Most pairs that are compared."""
 AT_ONCE = 1 << 20
 """Voxels of images that are compared at once; more are slower, not faster."""
-PERCENTILES = (0.5, 99.5)
-"""Of real intensities: what images are clipped to, so that no single voxel sets the scale."""
-
 FEW = 8
 """People below which real pairs may be of one person."""
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Of the scales, fine to coarse: Wang et al. 2003, sec. 3.2."""
+WINDOW, SIGMA = 11, 1.5
+"""Edge and standard deviation in voxels of the Gaussian window: Wang et al. 2004, sec. III-B."""
+K1, K2 = 0.01, 0.03
+"""Shares of the data range that keep the quotients finite, ibid."""
 
-Window = npt.NDArray[np.float32]
-"""(C, 2): lowest and highest intensity of each channel."""
+
+class Diversity(Halved):
+    """MS-SSIM of pairs of different people (Odena et al. 2017)."""
+
+    title = "Diversity (MS-SSIM of pairs)"
+
+    def __call__(
+        self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+    ) -> Mapping[str, float]:
+        """``likenesses``: of samples and real cases, with errors, and within classes."""
+        return likenesses(samples, real, schema)
+
+    def prepare(self, images: Sequence[Image], sides: Sides) -> Alike:
+        """Likeness of pairs of images that are not of, or drawn of, one person."""
+        of = sides.people if images is sides.real else sides.drawn_of
+        whose = np.unique(np.array(of), return_inverse=True)[1]
+        stacked = windowed([image.image for image in images], sides.window)
+        first, second = np.triu_indices(len(stacked), 1)
+        fit = whose[first] != whose[second]
+        first, second = first[fit], second[fit]
+        if len(first) > MOST_PAIRS:
+            kept = sides.rng("pairs").choice(len(first), MOST_PAIRS, replace=False)
+            first, second = first[kept], second[kept]
+        matrix = np.full((len(stacked), len(stacked)), np.nan)
+        at_once = max(1, AT_ONCE // stacked[0].numel())
+        for start in range(0, len(first), at_once):
+            a, b = first[start : start + at_once], second[start : start + at_once]
+            matrix[a, b] = ms_ssim(stacked[a], stacked[b], 1.0).double().numpy()
+        return Alike(matrix)
+
+    def compare(self, one: Alike, other: Alike, sides: Sides) -> Mapping[str, float]:
+        """Of the one side alone."""
+        return {"ms_ssim": one.mean}
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """From unlike to equal."""
+        return 0.0, 1.0
+
+    def told(self, name: str) -> tuple[str, Better]:
+        """How alike pairs are."""
+        return "mean MS-SSIM of pairs of different people; 1 if all images are the same", "real"
+
+
+@dataclass(frozen=True)
+class Alike:
+    """MS-SSIM of pairs of images; NaN where they were not compared.
+
+    Attributes:
+        matrix: (N, N), upper triangle.
+    """
+
+    matrix: Floats
+
+    def __getitem__(self, index: Indices) -> Alike:
+        return Alike(self.matrix[np.ix_(index, index)])
+
+    @property
+    def mean(self) -> float:
+        """Of the pairs that are left."""
+        known = self.matrix[np.isfinite(self.matrix)]
+        return float(known.mean()) if known.size else float("nan")
+
+
+def likenesses(
+    samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+) -> Mapping[str, float]:
+    """Mean MS-SSIM of pairs of samples, and of real cases beside.
+
+    Returns:
+        ``{"ms_ssim samples": 0.31, "ms_ssim real": 0.29, ...}`` with their standard errors, and the
+        same within each class where cases have classes; NaN where there is no pair.
+    """
+    window = window_of([case.image for case in real])
+    drawn, true = (
+        windowed([s.image for s in samples], window),
+        windowed([c.image for c in real], window),
+    )
+    owners = np.array(owners_of(real))
+    found: dict[str, float] = {}
+    asked = [s.provenance.get("class") for s in samples]
+    known = [None if c.label_class is None else schema.classes[c.label_class] for c in real]
+    for name in ("", *schema.classes):
+        a = [i for i, kind in enumerate(asked) if not name or kind == name]
+        b = [i for i, kind in enumerate(known) if not name or kind == name]
+        rng = np.random.default_rng(0)
+        sides = {
+            "samples": pairwise(drawn[a], PAIRS, rng),
+            "real": pairwise(true[b], PAIRS, rng, owners=owners[b].tolist()),
+        }
+        for side, likeness in sides.items():
+            of = f"{side} {name}".rstrip()
+            found |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
+    return found
+
+
+def owners_of(cases: Sequence[Case]) -> list[str]:
+    """Whose each case is: its subject's; its own where there are less than eight subjects.
+
+    Neighbouring slices of one person are near-copies of each other. But a generator that has seen
+    few people draws pairs of one person as well, and must not be blamed for it.
+    """
+    subjects = [case.subject for case in cases]
+    return subjects if len(set(subjects)) >= FEW else [case.id for case in cases]
 
 
 @dataclass(frozen=True)
@@ -44,21 +155,6 @@ class Likeness:
     mean: float
     error: float
     pairs: int
-
-
-def window_of(images: Sequence[FloatArray]) -> Window:
-    """The 0.5 and 99.5 percentiles of each channel of real images (C, D, H, W) or (C, H, W)."""
-    channels = zip(*images, strict=True)
-    bounds = [np.percentile(np.concatenate([i.ravel() for i in c]), PERCENTILES) for c in channels]
-    return np.array(bounds, np.float32)
-
-
-def windowed(images: Sequence[FloatArray], window: Window) -> Tensor:
-    """Images as one float32 tensor (N, C, ...), the window being 0 to 1 and the rest clipped."""
-    stacked = torch.from_numpy(np.stack(images))
-    shape = (-1, *[1] * (stacked.ndim - 2))
-    low, high = (torch.from_numpy(bound.copy()).reshape(shape) for bound in window.T)
-    return ((stacked - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
 
 
 def pairwise(
@@ -121,43 +217,71 @@ def _error(
     return float(np.sqrt((n - 1) * np.var(without)))
 
 
-def owners_of(cases: Sequence[Case]) -> list[str]:
-    """Whose each case is: its subject's; its own where there are less than eight subjects.
+def windowed(images: Sequence[FloatArray], window: Window) -> Tensor:
+    """Images as one float32 tensor (N, C, ...), the window being 0 to 1 and the rest clipped."""
+    stacked = torch.from_numpy(np.stack(images))
+    shape = (-1, *[1] * (stacked.ndim - 2))
+    low, high = (torch.from_numpy(bound.copy()).reshape(shape) for bound in window.T)
+    return ((stacked - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
 
-    Neighbouring slices of one person are near-copies of each other. But a generator that has seen
-    few people draws pairs of one person as well, and must not be blamed for it.
+
+def weights_for(size: Sequence[int]) -> tuple[float, ...]:
+    """The scales that images of a size have room for, as their weights; the weights sum to 1.
+
+    The last scale is no smaller than the window; the five of the paper need edges of 176 voxels.
     """
-    subjects = [case.subject for case in cases]
-    return subjects if len(set(subjects)) >= FEW else [case.id for case in cases]
+    count = 1
+    while count < len(WEIGHTS) and min(size) >> count >= WINDOW:
+        count += 1
+    total = sum(WEIGHTS[:count])
+    return tuple(w / total for w in WEIGHTS[:count])
 
 
-def likenesses(
-    samples: Sequence[Sample], real: Sequence[Case], schema: Schema
-) -> Mapping[str, float]:
-    """Mean MS-SSIM of pairs of samples, and of real cases beside.
+def ms_ssim(
+    first: Tensor, second: Tensor, data_range: float, weights: Sequence[float] | None = None
+) -> Tensor:
+    """MS-SSIM of pairs of images.
+
+    Args:
+        first: float32 (B, C, D, H, W) or (B, C, H, W).
+        second: the other images of the pairs, of the same shape.
+        data_range: highest less lowest intensity that images may have.
+        weights: of the scales, fine to coarse; None takes ``weights_for`` the size.
 
     Returns:
-        ``{"ms_ssim samples": 0.31, "ms_ssim real": 0.29, ...}`` with their standard errors, and the
-        same within each class where cases have classes; NaN where there is no pair.
+        Float32 (B,), 0 to 1; contrasts are averaged over places and channels.
     """
-    window = window_of([case.image for case in real])
-    drawn, true = (
-        windowed([s.image for s in samples], window),
-        windowed([c.image for c in real], window),
-    )
-    owners = np.array(owners_of(real))
-    found: dict[str, float] = {}
-    asked = [s.provenance.get("class") for s in samples]
-    known = [None if c.label_class is None else schema.classes[c.label_class] for c in real]
-    for name in ("", *schema.classes):
-        a = [i for i, kind in enumerate(asked) if not name or kind == name]
-        b = [i for i, kind in enumerate(known) if not name or kind == name]
-        rng = np.random.default_rng(0)
-        sides = {
-            "samples": pairwise(drawn[a], PAIRS, rng),
-            "real": pairwise(true[b], PAIRS, rng, owners=owners[b].tolist()),
-        }
-        for side, likeness in sides.items():
-            of = f"{side} {name}".rstrip()
-            found |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
-    return found
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    weights = weights_for(first.shape[2:]) if weights is None else weights
+    images = torch.stack([first, second]).flatten(1, 2)  # (2, B * C, ...)
+    pool = F.avg_pool3d if first.ndim == 5 else F.avg_pool2d
+    count, result = len(first), torch.ones(len(first), device=first.device)
+    for scale, weight in enumerate(weights):
+        x, y = images
+        mean_x, mean_y, xx, yy, xy = _smooth(torch.stack([x, y, x * x, y * y, x * y]))
+        product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+        likeness = (2 * (xy - product) + c2) / (xx + yy - squares + c2)
+        if scale == len(weights) - 1:  # brightness counts at the coarsest scale alone
+            likeness = likeness * (2 * product + c1) / (squares + c1)
+        # One below zero (an image and its negative) has no fractional power.
+        result = result * likeness.reshape(count, -1).mean(1).clamp(min=0) ** weight
+        images = pool(images, 2)
+    return result
+
+
+def _smooth(images: Tensor) -> Tensor:
+    """Gaussian means of images (N, M, ...) wherever the whole window fits."""
+    least = min(images.shape[2:])
+    window = min(WINDOW, least - 1 + least % 2)
+    places = [math.exp(-0.5 * ((i - window // 2) / SIGMA) ** 2) for i in range(window)]
+    # Axis by axis and place by place: measured 6 to 14 times as fast here as torch's convolutions.
+    for axis in range(2, images.ndim):
+        n = images.shape[axis] - window + 1
+        mean = torch.zeros_like(images.narrow(axis, 0, n))
+        for index, value in enumerate(places):
+            mean.add_(images.narrow(axis, index, n), alpha=value / sum(places))
+        images = mean
+    return images
+
+
+diversity_metric = Diversity()

@@ -1,25 +1,24 @@
-"""Features of images: of a network with random weights, and of one trained on the fold's images."""
+"""Features of images: of a network with random weights, and of one trained on the fold's images.
+
+Networks for volumes want more cases than there are. Slices across all three axes show all that a
+volume does, and there are many of them (2.5D, as Guo et al. 2025, arXiv:2409.11169, measure FID).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gansynth.core.schema import FloatArray
-from gansynth.metrics.comparison import Image
-from gansynth.metrics.diversity import Window
+from gansynth.metrics.comparison import Image, Sides, Window
 from gansynth.metrics.encoder import Encoder, EncoderOptions, make_encoder, train_encoder
 from gansynth.metrics.estimate import Floats, Indices
-from gansynth.metrics.planes import slices_of
 from gansynth.runtime.devices import pick_device
-
-if TYPE_CHECKING:
-    from gansynth.metrics.sides import Sides
 
 Kind = Literal["trained", "random"]
 KINDS: tuple[Kind, ...] = ("trained", "random")
@@ -34,6 +33,8 @@ MOST = 5.0
 would otherwise have no interval."""
 AT_ONCE = 64
 """Pictures a network looks at at once."""
+SLICES = 3
+"""Slices across each axis of a volume, at equal distances."""
 
 
 class Features:
@@ -89,6 +90,11 @@ class Features:
         return train_encoder(learnt, self.options, device=self.device, reporter=reporter)
 
 
+def features_of(sides: Sides) -> Features:
+    """What networks see in images of both sides; trained on first use, kept with the sides."""
+    return sides.once("features", lambda: Features(sides))
+
+
 class Looked:
     """Features of some images.
 
@@ -132,3 +138,26 @@ def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
     flat = plane.flatten(0, 1)
     parts = [encoder(part.to(device)).cpu() for part in torch.split(flat, AT_ONCE)]
     return torch.cat(parts).double().numpy().reshape(*plane.shape[:2], -1)
+
+
+def slices_of(images: Sequence[FloatArray], count: int = SLICES) -> list[FloatArray]:
+    """Slices of images, by the axis they are cut across.
+
+    Args:
+        images: (C, D, H, W), or pictures (C, H, W).
+        count: slices across each axis; fewer of short ones.
+
+    Returns:
+        Of volumes three arrays (N, S, C, rows, columns), across D, H and W; of pictures one, of
+        one slice each.
+    """
+    if images[0].ndim == 3:
+        return [np.stack(images)[:, None]]
+    stacked, found = np.stack(images), []
+    for axis in (2, 3, 4):
+        length = stacked.shape[axis]
+        many = min(count, length)
+        places = [int((n + 1) * length / (many + 1)) for n in range(many)]
+        cut = np.take(stacked, places, axis=axis)
+        found.append(np.moveaxis(cut, axis, 1))
+    return found

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Metrics by name, applied to samples and real cases."""
 
 from __future__ import annotations
 

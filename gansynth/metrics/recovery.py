@@ -18,10 +18,9 @@ import torch
 
 from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema
-from gansynth.metrics.comparison import Image
+from gansynth.metrics.comparison import Image, Sides
 from gansynth.metrics.estimate import LEVEL, Floats
 from gansynth.metrics.faithfulness import Segmenter, SegmenterOptions, train_segmenter
-from gansynth.metrics.sides import Sides
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import DataFault
 

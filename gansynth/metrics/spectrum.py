@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.comparison import Halved, Image
+from gansynth.metrics.comparison import Halved, Image, Sides
 from gansynth.metrics.estimate import Better, Floats
-from gansynth.metrics.sides import Sides
 
 BANDS = 8
 

@@ -1,16 +1,18 @@
-"""Loss curves of a run, as a picture."""
+"""Loss curves of a run as a picture; saving figures as PNG, whole or not at all."""
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansynth.report.svg_figures import save_figure
+from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:
@@ -55,3 +57,23 @@ def _draw_diversity(axis: Axes, columns: Mapping[str, list[float]]) -> None:
         axis.errorbar(columns["step"], columns[name], columns[f"{name}_error"], label=name, lw=1)
     axis.set(title="diversity", xlabel="step", ylabel="mean MS-SSIM of pairs", ylim=(0, 1))
     axis.legend(fontsize=7)
+
+
+def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> Path:
+    """Publish a figure as PNG, making its folder if there is none.
+
+    Args:
+        figure: laid out tightly before it is drawn.
+        path: where to write.
+        pad: room around the panels, in font sizes.
+
+    Raises:
+        EnvironmentFault: the disk refuses; a former picture stays.
+    """
+    figure.tight_layout(pad=pad)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, image.getvalue())
+    return path

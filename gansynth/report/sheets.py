@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.space import boxes_of_slice
-from gansynth.report.svg_figures import save_figure
+from gansynth.report.figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,6 +23,11 @@ LOG_STEPS: tuple[tuple[float, ...], ...] = (
     (1.0,),
 )
 """What stands at a logarithmic axis in each decade, from the closest to the widest."""
+HEIGHT = 190.0
+"""Of a panel."""
+TOP, BOTTOM = 12.0, 158.0
+LEFT, RIGHT = 15.0, 97.0
+"""Edges of a panel's frame."""
 
 
 def tag(name: str, *children: Markup | str, **attributes: str | float | None) -> Markup:
@@ -244,3 +249,12 @@ class Drawings:
             width="100%",
             height=height,
         )
+
+
+def frame(down: Axis, ticks: Sequence[tuple[float, str]]) -> list[Markup]:
+    """A panel's frame: lines and numbers at the left, words at the bottom."""
+    drawn = []
+    for tick in down.ticks:
+        drawn.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
+        drawn.append(words(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
+    return [*drawn, *(words(x, BOTTOM + 20, word, "tick") for x, word in ticks)]

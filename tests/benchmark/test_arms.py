@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
-from gansynth.benchmark.plan import ArmPlan, Plan, read_plan
+from gansynth.benchmark.plan import ArmPlan, Plan
+from gansynth.benchmark.plan_file import read_plan
 from gansynth.conditions.requested_edits import build_edits
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed

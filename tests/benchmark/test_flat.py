@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from gansynth.benchmark.choosing import Wanted, open_choice
-from gansynth.benchmark.plan import Plan, read_plan
+from gansynth.benchmark.plan import Plan
+from gansynth.benchmark.plan_file import read_plan
 from gansynth.benchmark.study import Study
 from gansynth.runtime.errors import UsageFault
 from tests.flat_sets import EACH, FLAT, slices

@@ -13,7 +13,7 @@ import pytest
 
 from gansynth.benchmark.analysis import analysed
 from gansynth.benchmark.looks import Looks
-from gansynth.benchmark.plan import read_plan
+from gansynth.benchmark.plan_file import read_plan
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GAINS = BENCHMARKS / "gains"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gansynth.benchmark.plan import Plan, read_plan
+from gansynth.benchmark.plan import Plan
+from gansynth.benchmark.plan_file import read_plan
 from gansynth.runtime.errors import UsageFault
 
 TEXT = """\

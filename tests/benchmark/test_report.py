@@ -20,7 +20,7 @@ from tests.benchmark.pages import EVERY, page, written
 from tests.benchmark.tracing import contrast
 
 ROOT = Path(__file__).parents[2]
-TEMPLATES = ROOT / "gansynth" / "benchmark" / "report" / "templates"
+TEMPLATES = ROOT / "gansynth" / "report" / "templates"
 
 
 # -- what stands where ---------------------------------------------------------------------------

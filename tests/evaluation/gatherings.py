@@ -12,7 +12,7 @@ from gansynth.data.cache import CaseCache
 from gansynth.evaluation.evaluate import EvaluationOptions, assess
 from gansynth.evaluation.gathering import Gathered, Known, own_names
 from gansynth.evaluation.realism import chosen_metrics
-from gansynth.metrics.sides import Effort, Sides
+from gansynth.metrics.comparison import Effort, Sides
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource
 

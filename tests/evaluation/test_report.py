@@ -23,7 +23,7 @@ from tests.evaluation.pages import EVERY, PICTURED, page, section, written
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "gansynth" / "evaluation" / "report" / "templates"
-SHARED = ROOT / "gansynth" / "benchmark" / "report" / "templates"
+SHARED = ROOT / "gansynth" / "report" / "templates"
 SECTIONS = [
     "arms", "realism", "curves", "maps", "faithfulness", "memorisation", "identity",
     "seconds", "reading",

@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 
-from gansynth.metrics.c2st_cnn import network_c2st
-from gansynth.metrics.frechet import frechet_metric
-from gansynth.metrics.sides import Sides
+from gansynth.metrics.c2st import network_c2st
+from gansynth.metrics.comparison import Sides
+from gansynth.metrics.distribution import frechet_metric
 from tests.evaluation.gatherings import LITTLE, gathered, noise, strangers
 from tests.gpu.conftest import ON_CPU
 

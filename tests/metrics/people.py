@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.sides import Effort, Sides
+from gansynth.metrics.comparison import Effort, Sides
 
 SCHEMA = Schema(("one", "two"), {"background": 0, "bright": 1}, (1.0, 1.0), "HW")
 LITTLE = Effort(splits=30, features=25, classifier=25, judge=60)

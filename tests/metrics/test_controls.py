@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from gansynth.metrics.c2st_cnn import network_c2st
-from gansynth.metrics.c2st_knn import nearest_c2st
-from gansynth.metrics.diversity_metric import diversity_metric
+from gansynth.metrics.c2st import nearest_c2st, network_c2st
+from gansynth.metrics.distribution import (
+    frechet_metric,
+    kid_metric,
+    manifold_metric,
+    mmd_metric,
+    sliced_metric,
+)
+from gansynth.metrics.diversity import diversity_metric
 from gansynth.metrics.estimate import Figure
-from gansynth.metrics.frechet import frechet_metric
 from gansynth.metrics.intensity import histogram_metric
-from gansynth.metrics.kernels import kid_metric, mmd_metric
-from gansynth.metrics.manifold import manifold_metric
-from gansynth.metrics.sliced import sliced_metric
 from gansynth.metrics.spectrum import spectrum_metric
 from tests.metrics.people import blurred, changed, noise, people, same, sides
 
@@ -118,7 +120,7 @@ def test_findings_of_strangers_are_seldom_wrong():
 
 def test_pictures_of_one_person_are_no_witnesses_for_each_other():
     """People unlike each other, with nearly equal pictures each: still nobody can be told."""
-    from gansynth.metrics.c2st_knn import judged_by_neighbours
+    from gansynth.metrics.c2st import judged_by_neighbours
 
     rng = np.random.default_rng(0)
     rows = np.repeat(10 * rng.standard_normal((24, 4)), 5, axis=0)
@@ -131,7 +133,7 @@ def test_pictures_of_one_person_are_no_witnesses_for_each_other():
 
 
 def test_p_of_a_two_sample_test_is_uniform_where_nothing_is_to_be_told():
-    from gansynth.metrics.c2st_knn import judged_by_neighbours
+    from gansynth.metrics.c2st import judged_by_neighbours
 
     small = []
     for seed in range(40):

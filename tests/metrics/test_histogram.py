@@ -5,7 +5,7 @@ import pytest
 
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.metrics.histogram import MOST, distance
+from gansynth.metrics.intensity import MOST, distance
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "lesion": 1, "rare": 2}, (1.0, 1.0), "HW")
 

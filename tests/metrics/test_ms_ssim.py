@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gansynth.metrics.ms_ssim import WEIGHTS, ms_ssim, weights_for
+from gansynth.metrics.diversity import WEIGHTS, ms_ssim, weights_for
 
 
 def pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from gansynth.core.schema import Condition, FloatArray
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.metrics.histogram import distance
+from gansynth.metrics.intensity import distance
 from gansynth.metrics.realism import blurred_mean, distances, white_noise
 from gansynth.metrics.spectrum import spectrum_ratio
 from gansynth.testing import ToySource

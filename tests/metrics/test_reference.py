@@ -7,12 +7,18 @@ import torch
 from scipy import linalg
 from scipy.stats import wasserstein_distance
 
+from gansynth.metrics.distribution import (
+    cubic,
+    distance_of_kernels,
+    frechet_distance,
+    gaussian,
+    manifold_shares,
+    pyramid,
+    sliced_wasserstein,
+    unbiased_mmd2,
+)
 from gansynth.metrics.encoder import contrast
-from gansynth.metrics.frechet import frechet_distance
-from gansynth.metrics.kernels import cubic, distance_of_kernels, gaussian, unbiased_mmd2
-from gansynth.metrics.manifold import manifold_shares
 from gansynth.metrics.membership import attack_by, auc_interval
-from gansynth.metrics.sliced import pyramid, sliced_wasserstein
 
 
 @pytest.fixture
@@ -134,7 +140,7 @@ def test_a_pyramid_is_that_of_scikit_image_but_for_its_blur():
 def test_ms_ssim_of_one_scale_is_scikit_images(monkeypatch):
     from skimage.metrics import structural_similarity
 
-    from gansynth.metrics.ms_ssim import ms_ssim
+    from gansynth.metrics.diversity import ms_ssim
 
     rng = np.random.default_rng(0)
     one, other = rng.random((2, 32, 32)).astype(np.float32)

@@ -14,10 +14,10 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import PerClass
 from gansynth.fitting.recipe import find_recipe, texts
 from gansynth.fitting.recipe_plan import plan_recipe
-from gansynth.metrics.detection.tables import paper_arms
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.settings import split_settings
 from gansynth.training.loop import FitOptions, steps_for
+from gansynth_cli.commands.detections import paper_arms
 from gansynth_cpggan.model import CPGGAN
 from tests.conftest import DATA
 from tests.yolo_sets import toy_yolo

@@ -73,7 +73,7 @@ def command(
     done again: after an interruption, or with more seeds in the plan, the same command goes on. A
     training that fails is named in the report, and tried again next time.
     """
-    from gansynth.benchmark.plan import read_plan
+    from gansynth.benchmark.plan_file import read_plan
     from gansynth.benchmark.running import Asked, run_benchmark
 
     plan = read_plan(plan_file, data)

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from gansynth.metrics.detection.measuring import Asked
 
 SHARE = click.FloatRange(0, 1)
+RECIPE = "han2019-cpggan"
+"""Whose report has the paper's table."""
+PAPER_NOTE = (
+    "Han et al. (2019), Table 1: YOLOv3 on T1c slices of 36 other patients (947 slices, 3094 "
+    "boxes), one training each, no intervals. Their data are not public: not comparable."
+)
 
 
 def _overlaps(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
@@ -95,13 +101,22 @@ def command(
     asked = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
     document = _measured(arms, split, asked, out)
     if paper:
-        from gansynth.metrics.detection.tables import PAPER_NOTE, paper_arms
-
         document["paper"] = {"note": PAPER_NOTE, "arms": paper_arms()}
-    files = {} if folder is None else _write(document, folder, paper)
+    files = {} if folder is None else _write(document, folder)
     for name, path in files.items():
         out.reporter.say(f"{name}: {path}")
-    out.result({**document, "files": files}, _lines(document, paper))
+    out.result({**document, "files": files}, _lines(document))
+
+
+def paper_arms() -> list[dict[str, Any]]:
+    """Table 1 of Han et al. (2019), from the recipe's file, as arms of ``main_table``."""
+    from gansynth.fitting.recipe import find_recipe
+
+    arms = []
+    for name, figures in find_recipe(RECIPE).spec.reports["yolov3"].items():
+        at = {"0.5": tuple(figures[1:3]), "0.25": tuple(figures[3:])}
+        arms.append({"name": f"Han 2019, {name}", "map": figures[0], "at": at})
+    return arms
 
 
 def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> dict[str, Any]:
@@ -117,7 +132,7 @@ def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> d
     return document
 
 
-def _write(document: Mapping[str, Any], folder: Path, paper: bool) -> dict[str, str]:
+def _write(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Write the table, all numbers and the curves; what is where."""
     from gansynth.metrics.detection.drawing import draw_froc
     from gansynth.metrics.detection.tables import markdown
@@ -125,7 +140,7 @@ def _write(document: Mapping[str, Any], folder: Path, paper: bool) -> dict[str, 
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(folder / "table.md", markdown(document, paper=paper).encode())
+    write_bytes_atomic(folder / "table.md", markdown(document).encode())
     write_json_atomic(folder / "detections.json", document)
     draw_froc(document, folder / "froc.png")
     return {
@@ -135,21 +150,15 @@ def _write(document: Mapping[str, Any], folder: Path, paper: bool) -> dict[str, 
     }
 
 
-def _lines(document: Mapping[str, Any], paper: bool) -> Iterator[str]:
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     """The paper's table, then what else there is to say."""
-    from gansynth.metrics.detection.tables import (
-        PAPER_NOTE,
-        heading,
-        main_table,
-        verdicts,
-        volume_table,
-    )
+    from gansynth.metrics.detection.tables import heading, main_table, verdicts, volume_table
 
     yield heading(document)
     yield ""
-    yield from table(main_table(document, paper=paper))
-    if paper:
-        yield PAPER_NOTE
+    yield from table(main_table(document))
+    if "paper" in document:
+        yield document["paper"]["note"]
     if document["equal_fps"]:
         yield ""
         yield "At equal false positives:"

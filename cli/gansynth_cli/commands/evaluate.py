@@ -26,7 +26,7 @@ from gansynth_cli.typed import with_needs
 if TYPE_CHECKING:
     from gansynth.core.sample_request import Asking
 
-# As in gansynth.metrics.sides and gansynth.evaluation.evaluate, which take time to import.
+# As in gansynth.metrics.comparison and gansynth.evaluation.evaluate, which take time to import.
 EFFORTS = ("quick", "usual", "thorough")
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
@@ -132,7 +132,7 @@ def command(
     """
     from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
     from gansynth.evaluation.opening import Wanted
-    from gansynth.metrics.sides import EFFORTS as KNOWN
+    from gansynth.metrics.comparison import EFFORTS as KNOWN
 
     found = evaluate(
         folder,

@@ -57,7 +57,7 @@ def command(
     Subjects that the plan judges on, sealed or not, are not read.
     """
     from gansynth.benchmark.choosing import Wanted, candidates, choose_arm, open_choice
-    from gansynth.benchmark.plan import read_plan
+    from gansynth.benchmark.plan_file import read_plan
 
     plan = read_plan(plan_file, data)
     wanted = Wanted(folder=output or Path("runs") / "tune" / plan.name, **how)

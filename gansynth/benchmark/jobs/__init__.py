@@ -14,7 +14,7 @@
     report.raise_if_failed()
     document = store.result(key)["document"]        # what the command printed on stdout
 
-From the outside in: ``graph`` decides what runs when; an ``executor`` (``local``, ``ray_cluster``)
-starts a process for each job; that process is ``attempt``, which runs the ``command`` and publishes
-to the ``store``. A run that is killed leaves nothing behind but what the next one goes on from.
+From the outside in: ``graph`` decides what runs when; an ``executor`` (or ``ray_executor``) starts
+a process for each job; that process is ``attempt``, which runs the command and publishes to the
+``store``. A run that is killed leaves nothing behind but what the next one goes on from.
 """

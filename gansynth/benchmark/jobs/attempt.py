@@ -3,34 +3,137 @@
 Every executor starts this process, wherever it likes, and tells it on stdin what to do. It takes
 the job's lock, runs the command, and publishes what came of it. It ends the command, and itself,
 when its stdin is closed: so nothing lives on when whoever started it is gone, however that went.
+``start`` starts it, an ``Order`` is what it is told, an ``Ending`` what came of it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from gansynth import __version__
 from gansynth.benchmark.jobs.job import Job
 from gansynth.benchmark.jobs.machine import describe, device_names
-from gansynth.benchmark.jobs.order import DONE, FAILED, FOUND, HELD, STOPPED, Order
 from gansynth.benchmark.jobs.store import Store, Trace
 from gansynth.runtime.child import FAULT
-from gansynth.runtime.errors import EnvironmentFault, GansynthError
+from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.processes import Command, Ended
+
+DONE, FAILED, HELD, FOUND, STOPPED = 0, 70, 75, 76, EXIT_SIGTERM
+"""Exit codes: published; the command failed, and stdout says how; another attempt has the job; one
+had done it; told to stop. Any other is a fault's, or a bug's: stdout ends with a line about it."""
+GRACE = 30.0
+"""Seconds for a command that is told to stop: a training writes a checkpoint."""
+PATIENCE = 10.0
+"""Seconds beyond the grace of jobs until they are killed."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an attempt is told.
+
+    Attributes:
+        job: the job.
+        store: folder of the store.
+        cwd: where the command works.
+        run: name of the run of the graph, for its trace.
+        grace: seconds for the command to stop.
+    """
+
+    job: Job
+    store: Path
+    cwd: Path
+    run: str
+    grace: float = GRACE
+
+    def to_line(self) -> bytes:
+        """As one line; see ``from_line``."""
+        doc = {**vars(self), "job": self.job.to_json()}
+        return json.dumps(doc, default=str).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Order:
+        """What ``to_line`` wrote."""
+        doc = json.loads(line)
+        job, store, cwd = Job.from_json(doc["job"]), Path(doc["store"]), Path(doc["cwd"])
+        return cls(job, store, cwd, doc["run"], doc["grace"])
+
+
+@dataclass(frozen=True)
+class Ending:
+    """An attempt that is over.
+
+    Attributes:
+        key: the job's.
+        code: exit code of its process, see above; -N for signal N.
+        words: the last line it said, or what the executor says of its end.
+    """
+
+    key: str
+    code: int
+    words: str
+
+
+def start(line: bytes, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start an attempt.
+
+    Args:
+        line: the order, as ``Order.to_line`` makes it.
+        environ: variables of the command, under those of the job itself.
+
+    Returns:
+        The process. It goes on while its ``stdin`` is open; its ``stdout`` is at an end when it is.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gansynth.benchmark.jobs.attempt"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(environ),
+        start_new_session=True,  # Ctrl-C reaches it once, through whoever started it
+    )
+    assert process.stdin is not None
+    process.stdin.write(line)
+    process.stdin.flush()
+    return process
+
+
+def main() -> int:
+    """Read an order from stdin, and attempt it."""
+    try:
+        return attempt(Order.from_line(_first_line()))
+    except GansynthError as error:
+        print(f"{FAULT}{error}", flush=True)
+        return error.exit_code
+
+
+def _first_line() -> bytes:
+    """The order; read without a buffer, since what follows is waited for elsewhere."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = os.read(sys.stdin.fileno(), 65536)
+        if not piece:
+            raise EnvironmentFault("no order on stdin; this process is started by gansynth itself")
+        line += piece
+    return bytes(line)
 
 
 def attempt(order: Order) -> int:
     """Attempt a job.
 
     Returns:
-        One of the exit codes of ``gansynth.benchmark.jobs.order``.
+        One of the exit codes above.
 
     Raises:
         EnvironmentFault: the disk refuses, the store cannot be locked, or what the job needs does
@@ -106,26 +209,6 @@ def _stop_when_deserted(command: Command) -> None:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def main() -> int:
-    """Read an order from stdin, and attempt it."""
-    try:
-        return attempt(Order.from_line(_first_line()))
-    except GansynthError as error:
-        print(f"{FAULT}{error}", flush=True)
-        return error.exit_code
-
-
-def _first_line() -> bytes:
-    """The order; read without a buffer, since what follows is waited for elsewhere."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        piece = os.read(sys.stdin.fileno(), 65536)
-        if not piece:
-            raise EnvironmentFault("no order on stdin; this process is started by gansynth itself")
-        line += piece
-    return bytes(line)
 
 
 if __name__ == "__main__":

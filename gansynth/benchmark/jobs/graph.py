@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from gansynth.benchmark.jobs.executor import Ending, Executor
+from gansynth.benchmark.jobs.attempt import DONE, FOUND, GRACE, HELD, STOPPED, Ending, Order
+from gansynth.benchmark.jobs.executor import Executor
 from gansynth.benchmark.jobs.job import Job, in_order
-from gansynth.benchmark.jobs.order import DONE, FOUND, GRACE, HELD, STOPPED, Order
 from gansynth.benchmark.jobs.store import Store
 from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import GansynthError, TrainingFault

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from gansynth.runtime.machine import cores
 
-__all__ = ["cores", "cuda_devices", "describe", "device_names"]
-
+THREADS = "OMP_NUM_THREADS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NVIDIA_SMI = "nvidia-smi"
 PATIENCE = 30.0

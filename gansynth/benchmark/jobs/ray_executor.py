@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import gansynth
-from gansynth.benchmark.jobs.executor import Ending
-from gansynth.benchmark.jobs.local import PATIENCE, THREADS
-from gansynth.benchmark.jobs.order import Order, start
+from gansynth.benchmark.jobs.attempt import PATIENCE, Ending, Order, start
+from gansynth.benchmark.jobs.machine import THREADS
 from gansynth.benchmark.jobs.ray_connecting import Connection, first_line
 from gansynth.benchmark.jobs.store import UNDER_WAY
 from gansynth.runtime.child import FAULT, PARENT

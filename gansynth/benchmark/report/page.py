@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gansynth.benchmark.report import comparing, records, spread, subjects, tables
+from gansynth.benchmark.report.curves import curves
 from gansynth.benchmark.report.overlays import Overlay
 from gansynth.benchmark.report.study import Study
 from gansynth.benchmark.report.verdict import numbers, said, verdict_of
-from gansynth.report import panels
 from gansynth.report.blocks import RESULTS, More, Section, Terms, Words
 from gansynth.report.document import Node
 from gansynth.report.rendering import Part, Report, Sign
@@ -141,7 +141,7 @@ def _sections(study: Study, drawings: Drawings, overlays: Sequence[Overlay]) -> 
         Section(
             "worth", "Worth how many extra real cases", "Worth", comparing.worth(study, drawings)
         ),
-        Section("curves", "Learning curves", "Curves", panels.curves(study, drawings)),
+        Section("curves", "Learning curves", "Curves", curves(study, drawings)),
         Section(
             "subjects", "Test subjects one by one", "Subjects", subjects.slopes(study, drawings)
         ),

@@ -11,8 +11,7 @@ from markupsafe import Markup
 from gansynth.benchmark.report.study import Arm, Study
 from gansynth.report.blocks import Block, Column, Key, More, Panels, Row, Table, Words
 from gansynth.report.document import Node, pattern
-from gansynth.report.panels import BOTTOM, HEIGHT, TOP, frame
-from gansynth.report.svg import Axis, Drawings, line, mark, sourced
+from gansynth.report.svg import BOTTOM, HEIGHT, TOP, Axis, Drawings, frame, line, mark, sourced
 from gansynth.report.words import NOTHING, Line, Linked, derived, index_of, whole
 
 BEFORE, AFTER = 30.0, 82.0

@@ -11,12 +11,17 @@ from gansynth.evaluation.report.found import finite, interval, listed
 from gansynth.evaluation.report.intensities import intensities
 from gansynth.report.blocks import Block, Column, Key, More, Panels, Row, Table, Words
 from gansynth.report.document import Node
-from gansynth.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, frame
 from gansynth.report.svg import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
     Axis,
     Drawings,
     LogAxis,
     corners_of,
+    frame,
     line,
     mark,
     sourced,

@@ -10,8 +10,17 @@ from markupsafe import Markup
 from gansynth.evaluation.report.found import finite, listed
 from gansynth.report.blocks import Block, Key, More, Panels, Words
 from gansynth.report.document import Node
-from gansynth.report.panels import LEFT, RIGHT
-from gansynth.report.svg import Axis, Drawings, corners_of, line, sourced, stretched, tag
+from gansynth.report.svg import (
+    LEFT,
+    RIGHT,
+    Axis,
+    Drawings,
+    corners_of,
+    line,
+    sourced,
+    stretched,
+    tag,
+)
 from gansynth.report.svg import words as text
 from gansynth.report.words import Line
 

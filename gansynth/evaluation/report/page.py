@@ -1,4 +1,4 @@
-"""The report as a whole: what stands on top, and its sections in order."""
+"""The report as a whole: what stands on top, its sections in order, and how to read it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,57 @@ from gansynth.evaluation.report.found import RESULTS, shortest, told
 from gansynth.evaluation.report.maps import WARNING, maps
 from gansynth.evaluation.report.memorisation import memorisation
 from gansynth.evaluation.report.parts import parts
-from gansynth.evaluation.report.reading import reading
 from gansynth.evaluation.report.realism import figures
-from gansynth.evaluation.report.records import identity, seconds
-from gansynth.report.blocks import Drawn, Items, Section, Words
-from gansynth.report.document import Node
+from gansynth.report.blocks import (
+    Block,
+    Column,
+    Drawn,
+    Items,
+    More,
+    Row,
+    Section,
+    Table,
+    Terms,
+    Words,
+)
+from gansynth.report.document import Node, pattern
 from gansynth.report.rendering import Report
 from gansynth.report.svg import Drawings
-from gansynth.report.words import Line, Linked, joined, whole
+from gansynth.report.words import Line, Linked, derived, joined, number, whole
 
 Strip = Mapping[str, Sequence[bytes]]
 """``real`` and ``synthetic`` -> some PNG files."""
 NO_STRIP: Strip = MappingProxyType({})
 NO_WORDS = "What this evaluation shows is not put in words; see its parts, below."
+LINES = (
+    "A distance of samples to real images says nothing by itself: images of other real people "
+    "are not at distance zero either. So each figure is worked out twice: for samples, and for "
+    "other real people in their place, against the same real people. Real people are dealt out "
+    "in two halves, again and again, and nobody is in both; where 95 % of such comparisons of "
+    "real people lie is the band. Samples within it are as far from real people as these are "
+    "from each other.",
+    "A figure is like real if it lies within the band or on its better side; unlike real if it "
+    "lies beyond it and the interval of the difference leaves zero out; unclear if that "
+    "interval holds zero. A test is unlike real if p is below 0.05. Like real means no more "
+    "than: not told apart by this figure, with so many images.",
+)
+TERMS: tuple[tuple[str, Line], ...] = (
+    ("band", ["drawn equally wide in each row of realism; right of it a row is logarithmic, "
+              "and 10× is ten half widths of the band from its middle"]),
+    ("95 % CI", ["holds the true value in 95 % of such evaluations; of few people it is wide"]),
+    ("p", ["how often chance alone would show as much; below 0.05 it is called shown"]),
+    ("two-sample test", ["a classifier is to tell samples from real images: 0.5 is a coin, so "
+                         "they are alike to it; 1 is always right"]),
+    ("AUC", ["the chance that an attack holds a person that was trained on for a member rather "
+             "than one that was not: 0.5 is a coin, 1 gives everybody away"]),
+    ("ratio", ["Dice of samples over that of real cases"]),
+    ("shuffled", ["each sample with the labels of another: what a judge finds by chance, or by "
+                  "what all samples have in common"]),
+    ("usual distance", ["that of a real image to the nearest one of another person"]),
+)  # fmt: skip
+LINKS: tuple[tuple[str, Line], ...] = (
+    ("numbers", [f"each is a link to its place in {RESULTS}, named by its JSON pointer"]),
+)
 
 
 def compose(
@@ -141,7 +179,39 @@ def _sections(root: Node, pictures: Mapping[str, bytes]) -> tuple[Section, ...]:
             "faithfulness", "Faithfulness to labels", "Faithfulness", faithfulness(root, drawings)
         ),
         Section("memorisation", "Memorisation", "Memorisation", memorisation(root, drawings)),
-        Section("identity", "Exported files", "Exported files", identity(root)),
-        Section("seconds", "Seconds", "Seconds", seconds(root)),
-        Section("reading", "How to read this", "How to read", reading()),
+        Section("identity", "Exported files", "Exported files", _identity(root)),
+        Section("seconds", "Seconds", "Seconds", _seconds(root)),
+        Section("reading", "How to read this", "How to read", _reading()),
     )
+
+
+def _identity(root: Node) -> list[Block]:
+    """What was found in exported files that names somebody."""
+    node = root["identity"]
+    findings = [finding for finding in node["findings"] if finding.text]
+    if node["files"].number is None and not findings:
+        return [Words(["No exported files were looked at."], "note")]
+    where: Line = [f" in {node['folder'].text}"] if node["folder"] else []
+    looked: Line = [whole(node["files"]), " exported files", *where, " were looked at"]
+    if not findings:
+        return [Words([*looked, "; nothing that names anybody was found."])]
+    rows = [Row([[finding.text]], pointer=finding.pointer) for finding in findings]
+    table = Table("Found in exported files", [Column("finding", "words")], rows)
+    return [Words([*looked, "."]), table]
+
+
+def _seconds(root: Node) -> list[Block]:
+    """What the evaluation took."""
+    known = [(name, node) for name, node in root["seconds"].members() if node.number is not None]
+    if not known:
+        return [Words(["Nothing is known of the time it took."], "note")]
+    rows = [Row([[name], [number(node, 1)]]) for name, node in known]
+    of = pattern("seconds", [name for name, _ in known])
+    total = derived("sum", [node for _, node in known], 1, of=of, holder="/seconds")
+    table = Table("What took how long", [Column("part", "words"), Column("seconds")], rows)
+    return [Words(["In all ", total, " s."]), More("Part by part", [table])]
+
+
+def _reading() -> Sequence[Block]:
+    """In words, and term by term."""
+    return [*(Words([line]) for line in LINES), Terms((*TERMS, *LINKS), LINKS)]

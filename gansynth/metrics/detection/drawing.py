@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.report.svg_figures import save_figure
+from gansynth.report.figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

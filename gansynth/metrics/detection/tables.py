@@ -7,24 +7,7 @@ from typing import Any
 
 Row = tuple[str, ...]
 
-RECIPE = "han2019-cpggan"
-"""Whose report has the paper's table."""
-PAPER_NOTE = (
-    "Han et al. (2019), Table 1: YOLOv3 on T1c slices of 36 other patients (947 slices, 3094 "
-    "boxes), one training each, no intervals. Their data are not public: not comparable."
-)
 NONE = "–"
-
-
-def paper_arms() -> list[dict[str, Any]]:
-    """Table 1 of Han et al. (2019), from the recipe's file, as arms of ``main_table``."""
-    from gansynth.fitting.recipe import find_recipe
-
-    arms = []
-    for name, figures in find_recipe(RECIPE).spec.reports["yolov3"].items():
-        at = {"0.5": tuple(figures[1:3]), "0.25": tuple(figures[3:])}
-        arms.append({"name": f"Han 2019, {name}", "map": figures[0], "at": at})
-    return arms
 
 
 def number(found: Mapping[str, float | None] | float | None, digits: int = 3) -> str:
@@ -56,12 +39,11 @@ def heading(doc: Mapping[str, Any]) -> str:
     )
 
 
-def main_table(doc: Mapping[str, Any], *, paper: bool = False) -> list[Row]:
+def main_table(doc: Mapping[str, Any]) -> list[Row]:
     """The paper's table: mAP, and sensitivity and false positives per slice at each overlap.
 
     Args:
-        doc: of ``measure_arms``.
-        paper: add what the paper has.
+        doc: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
     """
     ious = [f"{iou:g}" for iou in doc["ious"]]
     head = ["", "mAP", *_per_overlap(ious), "mAP .5:.95"]
@@ -72,7 +54,7 @@ def main_table(doc: Mapping[str, Any], *, paper: bool = False) -> list[Row]:
             at = arm["at"][iou]
             row += [number(at["sensitivity"]), number(at["fps_per_slice"], 2)]
         rows.append((*row, number(arm["map_coco"])))
-    for known in paper_arms() if paper else ():
+    for known in doc["paper"]["arms"] if "paper" in doc else ():
         row = [known["name"], number(known["map"], 2)]
         for iou in ious:
             sensitivity, fps = known["at"].get(iou, (None, None))
@@ -144,16 +126,15 @@ def verdicts(doc: Mapping[str, Any]) -> list[str]:
     return [f"IoU >= {found['iou']:g}: {found['verdict']}" for found in doc["equal_fps"]]
 
 
-def markdown(doc: Mapping[str, Any], *, paper: bool = False) -> str:
+def markdown(doc: Mapping[str, Any]) -> str:
     """The whole comparison as a page.
 
     Args:
-        doc: of ``measure_arms``.
-        paper: add what the paper has.
+        doc: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
     """
     parts = ["# Detections", heading(doc), *(f"Warning: {text}." for text in doc["warnings"])]
-    parts.append(_table(main_table(doc, paper=paper)))
-    parts += [PAPER_NOTE] if paper else []
+    parts.append(_table(main_table(doc)))
+    parts += [doc["paper"]["note"]] if "paper" in doc else []
     parts += ["mAP: mean over classes of the area below precision over recall, IoU >= 0.5."]
     if doc["equal_fps"]:
         lines = "\n".join(f"- {line}" for line in verdicts(doc))

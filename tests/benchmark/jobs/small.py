@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
+from gansynth.benchmark.jobs.executor import LocalExecutor
 from gansynth.benchmark.jobs.graph import Report, run_jobs
 from gansynth.benchmark.jobs.job import Job
-from gansynth.benchmark.jobs.local import LocalExecutor
 from gansynth.benchmark.jobs.store import Store
 from tests.processes import until
 

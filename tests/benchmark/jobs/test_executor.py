@@ -2,8 +2,7 @@
 
 import pytest
 
-from gansynth.benchmark.jobs.executor import parse_executor
-from gansynth.benchmark.jobs.local import LocalExecutor
+from gansynth.benchmark.jobs.executor import LocalExecutor, parse_executor
 from gansynth.benchmark.jobs.machine import cuda_devices, device_names
 from gansynth.benchmark.jobs.ray_executor import RayExecutor
 from gansynth.runtime.errors import UsageFault

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from gansynth.benchmark.jobs.executor import LocalExecutor
 from gansynth.benchmark.jobs.graph import run_jobs
-from gansynth.benchmark.jobs.local import LocalExecutor
 from gansynth.benchmark.jobs.store import Store
 from gansynth.runtime.errors import TrainingFault
 from tests.benchmark.jobs.small import Small, key_of
@@ -146,7 +146,7 @@ class TestCommitted:
 
 def test_cores_are_shared_out(small: Small, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("gansynth.benchmark.jobs.local.cores", lambda: 7)
+    monkeypatch.setattr("gansynth.benchmark.jobs.executor.cores", lambda: 7)
     told = "print(json.dumps([os.environ['OMP_NUM_THREADS']]))"
     small.add("one", told)
     small.add("own", told, env={"OMP_NUM_THREADS": "5"})

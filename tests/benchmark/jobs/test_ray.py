@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import psutil
 import pytest
 
-from gansynth.benchmark.jobs.order import DONE, Order
+from gansynth.benchmark.jobs.attempt import DONE, Order
 from gansynth.benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, Token, _attempt
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from tests.benchmark.jobs.clusters import Cluster, running_head

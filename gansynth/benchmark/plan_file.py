@@ -1,21 +1,69 @@
-"""What a plan names that is not there, found before anything long starts."""
+"""Reads a plan, and refuses what it names and is not there, before anything long starts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from gansynth.benchmark.arms import PRESET_GENERATORS
-from gansynth.benchmark.plan_parts import ArmPlan, GeneratorPlan
+from gansynth.benchmark.plan import ArmPlan, GeneratorPlan, Plan
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
+from gansynth.runtime.settings import read_yaml
 
-if TYPE_CHECKING:
-    from gansynth.benchmark.plan import Plan
-
+SHOWN = "a plan in YAML: see docs/benchmark.md"
 Found = TypeVar("Found")
+
+
+def read_plan(path: Path, data: str | None = None) -> Plan:
+    """Read a plan; relative paths in it start at its folder.
+
+    Args:
+        path: the YAML file.
+        data: KIND:WHERE in place of the plan's; a relative path in it starts where we are.
+
+    Raises:
+        UsageFault: it is none: naming the file and the key.
+    """
+    values, _ = read_yaml(path, SHOWN)
+    if not isinstance(values, dict):
+        raise UsageFault(f"{path}: holds {type(values).__name__}, expected {SHOWN}")
+    if data is not None:
+        values["data"] = data
+    try:
+        plan = Plan(**values)
+    except ValidationError as error:
+        raise UsageFault(f"{path}: {_first(error)}") from None
+    except TypeError as error:
+        raise UsageFault(f"{path}: {error}; expected {SHOWN}") from None
+    changes = {"data": _placed_data(plan.data, path.parent if data is None else Path())}
+    for key in ("root", "subjects"):
+        value = getattr(plan, key)
+        if value is not None and (path.parent / value).exists():
+            changes[key] = str((path.parent / value).absolute())
+    plan = plan.model_copy(update=changes)
+    check_names(plan, path)
+    return plan
+
+
+def _placed_data(text: str, folder: Path) -> str:
+    """KIND:WHERE whose WHERE is an existing path relative to a folder, made absolute."""
+    kind, colon, where = text.partition(":")
+    if colon and where and not Path(where).is_absolute() and (folder / where).exists():
+        return f"{kind}:{(folder / where).absolute()}"
+    return text
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    said = first["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(first["input"], dict | list) else f" (found {first['input']!r})"
+    return f"{key}: {said}{found}; expected {SHOWN}" if key else f"{said}; expected {SHOWN}"
 
 
 def check_names(plan: Plan, path: Path) -> None:

@@ -11,13 +11,24 @@ from markupsafe import Markup
 from gansynth.benchmark.report.study import Arm, Study
 from gansynth.report.blocks import Block, Key, Panels, Words
 from gansynth.report.document import Node
-from gansynth.report.svg import Axis, Drawings, corners_of, line, mark, sourced, stretched, tag
-from gansynth.report.svg import words as text
+from gansynth.report.svg import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    Axis,
+    Drawings,
+    corners_of,
+    frame,
+    line,
+    mark,
+    sourced,
+    stretched,
+    tag,
+)
 from gansynth.report.words import Line, Show
 
-HEIGHT = 190.0
-TOP, BOTTOM = 12.0, 158.0
-LEFT, RIGHT = 15.0, 97.0
 ASIDE = 2.5
 """How far an arm's points stand beside the control's, in shares of the width."""
 CURVE_KEY = Key(
@@ -81,15 +92,6 @@ def _places(sizes: Sequence[int]) -> dict[int, float]:
     return {
         n: first + (x - logs[0]) / span * (last - first) for n, x in zip(sizes, logs, strict=True)
     }
-
-
-def frame(down: Axis, ticks: Sequence[tuple[float, str]]) -> list[Markup]:
-    """Lines and numbers at the left, words at the bottom."""
-    drawn = []
-    for tick in down.ticks:
-        drawn.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
-        drawn.append(text(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
-    return [*drawn, *(text(x, BOTTOM + 20, word, "tick") for x, word in ticks)]
 
 
 def _joined(

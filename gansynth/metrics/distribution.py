@@ -1,0 +1,369 @@
+"""Distances of two sets of images: of features (MMD, KID, Fréchet, manifold) and of patches (SWD).
+
+MMD is the unbiased estimate of Gretton et al. 2012 (JMLR 13:723), lemma 6, with a Gaussian kernel:
+it is 0 on average where both sides are alike, and may be negative. KID is the same with a cubic
+kernel (Binkowski et al. 2018, arXiv:1801.01401).
+
+The Fréchet distance is that of FID (Heusel et al. 2017, arXiv:1706.08500, eq. 6). Its estimate is
+too large for few images, and the more so the fewer there are (Chong & Forsyth 2020,
+arXiv:1911.07023). So it is compared with that of as many real images, never with a published one.
+
+Precision and recall are those of Kynkäänniemi et al. 2019 (arXiv:1904.06991, eqs. 1 to 3), density
+and coverage those of Naeem et al. 2020 (arXiv:2002.09797, eqs. 4 and 5), which one outlier does not
+upset. Around each image of a side lies a ball that reaches to its k-th nearest neighbour there.
+
+The sliced Wasserstein distance compares texture at several scales (Karras et al. 2018, PGGAN,
+arXiv:1710.10196, sec. 5): 7 x 7 patches of a Laplacian pyramid, each channel in its deviations, are
+projected on random directions; on each the 1-Wasserstein distance is the mean difference of what is
+sorted. Volumes are looked at in slices across their axes.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gansynth.metrics.comparison import Halved, Image, Sides
+from gansynth.metrics.estimate import Better, Floats, Indices
+from gansynth.metrics.features import KINDS, WORDS, Kind, Looked, features_of, pictures
+
+MOST = 500
+"""Rows from which a kernel's width is learnt at most."""
+NEAREST = 3
+"""k: Kynkäänniemi et al. 2019 take 3; five, as Naeem et al. do, are many of a dozen images."""
+NAMES = {
+    "precision": "share of samples within the real images' balls",
+    "recall": "share of real images within the samples' balls",
+    "density": "real images' balls around a sample, over k",
+    "coverage": "share of real images with a sample in their ball",
+}
+PATCH, PATCHES, DIRECTIONS = 7, 24, 64
+"""Edge of a patch, patches of a slice, and directions."""
+SMALLEST = 16
+"""Least edge in pixels of a level."""
+
+
+class Kept:
+    """Features by kind of network, indexed as one."""
+
+    def __init__(self, looked: Mapping[str, Looked]) -> None:
+        self.looked = dict(looked)
+
+    def __getitem__(self, index: Any) -> Kept:
+        return Kept({kind: looked[index] for kind, looked in self.looked.items()})
+
+
+class OfFeatures(Halved):
+    """A metric of what networks see; its figures are named by the networks.
+
+    Attributes:
+        said: what the number is.
+    """
+
+    said: ClassVar[str]
+    better: ClassVar[Better] = "lower"
+    kinds: ClassVar[Sequence[Kind]] = KINDS
+
+    def prepare(self, images: Sequence[Image], sides: Sides) -> Kept:
+        """Features of both networks."""
+        return Kept({kind: features_of(sides).of(images, kind) for kind in self.kinds})
+
+    def told(self, name: str) -> tuple[str, Better]:
+        """Of which network."""
+        return f"{self.said} {WORDS[name]}", self.better
+
+
+class Distance(OfFeatures):
+    """One number a network."""
+
+    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
+        """By network."""
+        return {
+            kind: self.between(one.looked[kind], other.looked[kind], kind, sides)
+            for kind in self.kinds
+        }
+
+    @abstractmethod
+    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+        """How far features of some images are from those of others, of one network."""
+
+
+class Unbiased(Distance):
+    """A distance whose estimate may be negative."""
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Any number."""
+        return -math.inf, math.inf
+
+
+class MMD(Unbiased):
+    """``mmd``: images whole."""
+
+    title = "Maximum mean discrepancy (MMD)"
+    said = "squared MMD, Gaussian kernel of the median width, of features"
+
+    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+        """See the title; the width is that of all real images."""
+        width = sides.once(
+            f"width {kind}", lambda: median_width(features_of(sides).of(sides.real, kind).whole)
+        )
+        return distance_of_kernels(one.whole, other.whole, width)
+
+
+class KID(Unbiased):
+    """``kid``: slices, mean of the axes."""
+
+    title = "Kernel inception distance (KID)"
+    said = "squared MMD, cubic kernel, of features of slices"
+
+    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+        """See the title."""
+        pairs = zip(one.slices, other.slices, strict=True)
+        return float(np.mean([distance_of_kernels(a, b, None) for a, b in pairs]))
+
+
+class Frechet(Distance):
+    """``frechet``: slices, mean of the axes."""
+
+    title = "Fréchet distance"
+    said = "Fréchet distance of features of slices"
+
+    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+        """See the title."""
+        pairs = zip(one.slices, other.slices, strict=True)
+        return float(np.mean([frechet_distance(a, b) for a, b in pairs]))
+
+
+class Manifold(OfFeatures):
+    """``manifold``: of images whole, by the trained network."""
+
+    title = "Precision, recall, density, coverage"
+    kinds = ("trained",)
+    least = 4 * (NEAREST + 1)
+
+    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
+        """The four shares."""
+        return manifold_shares(one.looked["trained"].whole, other.looked["trained"].whole)
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """All but density are shares."""
+        return 0.0, math.inf if name == "density" else 1.0
+
+    def told(self, name: str) -> tuple[str, Better]:
+        """What is counted."""
+        return f"{NAMES[name]} (k = {NEAREST}; features of the trained network)", "higher"
+
+
+def unbiased_mmd2(within: Floats, other: Floats, between: Floats) -> float:
+    """Squared maximum mean discrepancy from kernel matrices.
+
+    Args:
+        within: (N, N), kernel of the one side.
+        other: (M, M), of the other side.
+        between: (N, M).
+    """
+    n, m = len(within), len(other)
+    if min(n, m) < 2:
+        return float("nan")
+    one = (within.sum() - np.trace(within)) / (n * (n - 1))
+    two = (other.sum() - np.trace(other)) / (m * (m - 1))
+    return float(one + two - 2 * between.mean())
+
+
+def gaussian(one: Floats, other: Floats, width: float) -> Floats:
+    """Kernel (N, M) of features (N, K) and (M, K)."""
+    return np.asarray(np.exp(-_squares(one, other) / (2 * width**2)))
+
+
+def cubic(one: Floats, other: Floats) -> Floats:
+    """KID's kernel (N, M) of features (N, K) and (M, K)."""
+    return np.asarray((one @ other.T / one.shape[1] + 1) ** 3)
+
+
+def median_width(rows: Floats) -> float:
+    """The median distance of pairs of rows (N, K): Gretton et al. 2012, sec. 8."""
+    few = rows[:: -(-len(rows) // MOST)]
+    apart = _squares(few, few)[np.triu_indices(len(few), 1)]
+    return float(np.sqrt(np.median(apart))) if apart.size else 1.0
+
+
+def _squares(one: Floats, other: Floats) -> Floats:
+    found = (one**2).sum(1)[:, None] + (other**2).sum(1)[None] - 2 * one @ other.T
+    return np.asarray(np.maximum(found, 0))
+
+
+def distance_of_kernels(one: Floats, other: Floats, width: float | None) -> float:
+    """Squared discrepancy of two sets of rows; Gaussian kernel of a width, or cubic if None."""
+
+    def kernel(a: Floats, b: Floats) -> Floats:
+        return cubic(a, b) if width is None else gaussian(a, b, width)
+
+    return unbiased_mmd2(kernel(one, one), kernel(other, other), kernel(one, other))
+
+
+def frechet_distance(one: Floats, other: Floats) -> float:
+    """Distance of the normal distributions that fit two sets of features (N, K) and (M, K) best.
+
+    Returns:
+        ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, at least 0; NaN of less than two rows.
+    """
+    if min(len(one), len(other)) < 2:
+        return float("nan")
+    apart = one.mean(0) - other.mean(0)
+    first, second = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
+    first, second = np.atleast_2d(first), np.atleast_2d(second)
+    # tr((C1 C2)^(1/2)) by the symmetric C1^(1/2) C2 C1^(1/2), whose eigenvalues are real.
+    values, vectors = np.linalg.eigh(first)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    mixed = np.linalg.eigvalsh(root @ second @ root)
+    cross = np.sqrt(np.maximum(mixed, 0)).sum()
+    return max(0.0, float(apart @ apart + np.trace(first) + np.trace(second) - 2 * cross))
+
+
+def manifold_shares(mine: Floats, real: Floats, nearest: int = NEAREST) -> dict[str, float]:
+    """Precision, recall, density and coverage of features (N, K) beside real ones (M, K).
+
+    Args:
+        mine: of samples.
+        real: of real images.
+        nearest: k; both sides have more rows than that.
+    """
+    from scipy.spatial.distance import cdist
+
+    between = cdist(real, mine)
+    around_real, around_mine = _radii(real, nearest), _radii(mine, nearest)
+    inside = between <= around_real[:, None]
+    return {
+        "precision": float(inside.any(0).mean()),
+        "recall": float((between <= around_mine[None]).any(1).mean()),
+        "density": float(inside.sum(0).mean() / nearest),
+        "coverage": float(inside.any(1).mean()),
+    }
+
+
+def _radii(rows: Floats, nearest: int) -> Floats:
+    """Distance of each row to its k-th nearest other one."""
+    from scipy.spatial.distance import cdist
+
+    within = cdist(rows, rows)
+    return np.asarray(np.partition(within, nearest, axis=1)[:, nearest])
+
+
+class Projected:
+    """Patches on random directions.
+
+    Args:
+        levels: name of a level -> float32 (N, patches, DIRECTIONS).
+    """
+
+    def __init__(self, levels: Mapping[str, Floats]) -> None:
+        self.levels = dict(levels)
+
+    def __getitem__(self, index: Indices) -> Projected:
+        return Projected({name: rows[index] for name, rows in self.levels.items()})
+
+
+class SlicedWasserstein(Halved):
+    """``sliced-wasserstein``: by level, fine to coarse, and their mean."""
+
+    title = "Sliced Wasserstein distance (SWD)"
+
+    def prepare(self, images: Sequence[Image], sides: Sides) -> Projected:
+        """Patches of every slice, in deviations of the real ones', projected."""
+        real = sides.once("real patches", lambda: self._patches(sides.real, sides))
+        mine = real if images is sides.real else self._patches(images, sides)
+        channels = len(sides.schema.channels)
+        return Projected(
+            {
+                name: _projected(rows, real[name], channels, sides.seed)
+                for name, rows in mine.items()
+            }
+        )
+
+    def _patches(self, images: Sequence[Image], sides: Sides) -> dict[str, Tensor]:
+        """Name of a level -> float32 (N, patches, C * PATCH * PATCH)."""
+        levels: dict[str, list[Tensor]] = {}
+        for axis, plane in enumerate(pictures([i.image for i in images], sides.window)):
+            rng = np.random.default_rng((sides.seed, axis))
+            for level, picture in enumerate(pyramid(plane.flatten(0, 1))):
+                rows = cut_patches(picture, rng).reshape(len(images), -1, plane.shape[2] * PATCH**2)
+                levels.setdefault(f"level {level + 1}", []).append(rows)
+        # An axis too short for a level is looked at on the others.
+        return {name: torch.cat(rows, 1) for name, rows in levels.items()}
+
+    def compare(self, one: Projected, other: Projected, sides: Sides) -> Mapping[str, float]:
+        """Distances by level."""
+        found = {
+            name: sliced_wasserstein(_flat(rows), _flat(other.levels[name]))
+            for name, rows in one.levels.items()
+        }
+        return {"mean": float(np.mean(list(found.values()))), **found}
+
+    def told(self, name: str) -> tuple[str, Better]:
+        """At which scale."""
+        scale = {"mean": "mean of all levels", "level 1": "level 1, the finest"}.get(name, name)
+        return f"distance of 7 x 7 patches of a Laplacian pyramid, in deviations; {scale}", "lower"
+
+
+def pyramid(pictures: Tensor) -> list[Tensor]:
+    """Laplacian pyramid of pictures (N, C, H, W): differences of scales, and the coarsest picture.
+
+    Scales are halved while both edges stay at or above ``SMALLEST``.
+    """
+    levels = []
+    while min(pictures.shape[-2:]) >= 2 * SMALLEST:
+        small = F.avg_pool2d(pictures, 2)
+        large = F.interpolate(small, pictures.shape[-2:], mode="bilinear", align_corners=False)
+        levels.append(pictures - large)
+        pictures = small
+    return [*levels, pictures]
+
+
+def cut_patches(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Patches at random places of pictures (N, C, H, W), repeated at their edges if too small.
+
+    Returns:
+        (N, PATCHES, C * PATCH * PATCH).
+    """
+    short = [max(0, PATCH - n) for n in pictures.shape[-2:]]
+    wide = F.pad(pictures, (0, short[1], 0, short[0]), mode="replicate") if any(short) else pictures
+    views = wide.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
+    rows = torch.arange(len(views))[:, None].expand(-1, PATCHES)
+    tops, lefts = (
+        torch.from_numpy(rng.integers(n, size=(len(views), PATCHES))) for n in views.shape[2:4]
+    )
+    return views[rows, :, tops, lefts].flatten(2)
+
+
+def _projected(rows: Tensor, real: Tensor, channels: int, seed: int) -> Floats:
+    """Patches (N, P, C * PATCH * PATCH) on random directions, in deviations of real ones."""
+    shaped = real.reshape(-1, channels, PATCH**2)
+    mean, deviation = (f((0, 2), keepdim=True) for f in (shaped.mean, shaped.std))
+    unit = (rows.reshape(-1, channels, PATCH**2) - mean) / deviation.clamp(min=1e-6)
+    rng = torch.Generator().manual_seed(seed)
+    directions = torch.randn(channels * PATCH**2, DIRECTIONS, generator=rng)
+    directions /= directions.norm(dim=0)
+    on = (unit.flatten(1) @ directions).reshape(*rows.shape[:2], DIRECTIONS)
+    return on.double().numpy()
+
+
+def sliced_wasserstein(one: Floats, other: Floats) -> float:
+    """Mean over directions of the 1-Wasserstein distance of projections (N, D) and (N, D)."""
+    return float(np.abs(np.sort(one, axis=0) - np.sort(other, axis=0)).mean())
+
+
+def _flat(rows: Floats) -> Floats:
+    return rows.reshape(-1, rows.shape[-1])
+
+
+kid_metric, mmd_metric = KID(), MMD()
+frechet_metric = Frechet()
+manifold_metric = Manifold()
+sliced_metric = SlicedWasserstein()
