@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from gansynth.conditions.box_drawers import replay
 from gansynth.conditions.box_places import PutBoxes, put_boxes
-from gansynth.conditions.boxes import box_drawer, replay
+from gansynth.conditions.boxes import box_drawer
 from gansynth.conditions.case_pool import Room
 from gansynth.conditions.frames import Frame
 from gansynth.conditions.location_prior import KERNEL, PlacementPrior, ball_in, depths
