@@ -83,7 +83,7 @@ def _check_options(asked: GeneratorPlan) -> None:
 
 
 def _check_asked(arm: ArmPlan, where: str) -> None:
-    from gansynth.conditions.requested_edits import build_edits
+    from gansynth.conditions.edit_chain import build_edits
     from gansynth.sampling.request_parsing import read_asking
 
     _under(where, partial(build_edits, arm.edits))

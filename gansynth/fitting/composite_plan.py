@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest

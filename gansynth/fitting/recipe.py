@@ -207,7 +207,7 @@ class Recipe:
         Raises:
             UsageFault: naming file, key and value.
         """
-        from gansynth.conditions.requested_edits import build_edits
+        from gansynth.conditions.edit_chain import build_edits
         from gansynth.core.registry import installed
 
         spec = self.spec

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from gansynth.conditions.case_pool import Room
-from gansynth.conditions.edit_chain import AskedMaps
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import AskedMaps, build_edits
 from gansynth.core.generator import Generator
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case

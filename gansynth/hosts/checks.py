@@ -88,8 +88,8 @@ def check_labelled(
             )
         return
     if edits and "image" in manifest.get("heeds", ()):
+        from gansynth.conditions.edit_chain import build_edits
         from gansynth.conditions.edits.along import check_moving
-        from gansynth.conditions.requested_edits import build_edits
 
         check_moving(str(manifest["generator"]), build_edits(edits))
     if edits and manifest.get("labelling") == "drawn":

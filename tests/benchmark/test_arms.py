@@ -6,7 +6,7 @@ import pytest
 
 from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
 from gansynth.benchmark.plan import ArmPlan, Plan, read_plan
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.fitting.recipe import find_recipe
