@@ -20,9 +20,8 @@ from gansynth.core.source import CaseSource
 from gansynth.report.png import png_bytes, scaled
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
-from gansynth.runtime.options import OptionModel
+from gansynth.runtime.options import OptionModel, read_settings
 from gansynth.runtime.progress import counting
-from gansynth.runtime.settings import read_settings
 from gansynth_yolo.labels import as_rows, label_text
 
 MANIFEST = "manifest.json"

@@ -47,7 +47,7 @@ from gansynth.benchmark.plan_parts import (
 )
 from gansynth.metrics.segmentation.table import MEASURES, SEGMENTATION, check_asked, measure_of
 from gansynth.runtime.errors import UsageFault, did_you_mean
-from gansynth.runtime.settings import read_yaml
+from gansynth.runtime.files import read_yaml
 
 __all__ = [
     "ArmPlan",

@@ -72,7 +72,7 @@ def _check_generators(plan: Plan, path: Path) -> None:
 def _check_options(asked: GeneratorPlan) -> None:
     """A recipe must be there; without one, all that is set must be an option."""
     from gansynth.fitting.recipe import find_recipe
-    from gansynth.runtime.settings import split_settings
+    from gansynth.runtime.options import split_settings
     from gansynth.training.loop import FitOptions
 
     if asked.recipe is not None:

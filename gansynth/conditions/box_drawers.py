@@ -18,8 +18,7 @@ from pydantic import Field
 from gansynth.core.body_mask import Mask, organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.option_text import read_options
-from gansynth.runtime.options import OptionModel
+from gansynth.runtime.options import OptionModel, read_options
 
 TRIES, FULL = 16, 8
 """How often a box is drawn anew, and after how many tries each is at half the strength before."""

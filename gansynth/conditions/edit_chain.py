@@ -20,7 +20,7 @@ from gansynth.core.registry import installed
 from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Case, LabelArray
 from gansynth.data.cache import Placed
-from gansynth.runtime.option_text import read_options
+from gansynth.runtime.options import read_options
 
 
 def build_edits(texts: Sequence[str]) -> list[Edit]:

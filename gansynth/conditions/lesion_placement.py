@@ -34,8 +34,7 @@ from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import parts
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.option_text import read_options
-from gansynth.runtime.options import Needs, OptionModel
+from gansynth.runtime.options import Needs, OptionModel, read_options
 
 CUTS = 3
 """Margins that are tried, each twice as wide, for one that holds what edits made of a lesion."""

@@ -212,7 +212,7 @@ def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
     Raises:
         GansynthError: what a producer would end with, or one of them would enter no bank.
     """
-    from gansynth.runtime.threads import producer_device
+    from gansynth.runtime.devices import producer_device
 
     assert injection.run is not None
     drawer, bring = open_drawer(

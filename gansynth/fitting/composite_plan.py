@@ -15,7 +15,7 @@ from gansynth.data.opening import open_source
 from gansynth.data.views import View, channel_numbers, draws_labels, given_channels, viewed
 from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.settings import split_settings
+from gansynth.runtime.options import split_settings
 from gansynth.sampling.composite import NAME, PARTS
 from gansynth.sampling.drawer import check_edits
 from gansynth.sampling.run import read_manifest

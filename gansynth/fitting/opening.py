@@ -15,9 +15,9 @@ from gansynth.fitting.warm_start import begin, descend
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import free_bytes, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.progress import Reporter
-from gansynth.runtime.settings import flat
 from gansynth.sampling.run import MANIFEST, check_lockable, new_manifest, read_manifest
 from gansynth.training.checkpoint import KEPT, bytes_of
+from gansynth.training.loggers import flat
 
 SHEETS = 4 << 20
 """Bytes for sheets and tables, about."""

@@ -36,7 +36,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gansynth.fitting.composite_spec import PartSpec
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
-from gansynth.runtime.settings import overlay, read_yaml, split_settings
+from gansynth.runtime.files import read_yaml
+from gansynth.runtime.options import overlay, split_settings
 
 CHANNEL = "{channel}"
 

@@ -20,7 +20,7 @@ from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, fi
 from gansynth.fitting.recipe_sources import composite_of, others_of
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.files import folder_name
-from gansynth.runtime.settings import overlay
+from gansynth.runtime.options import overlay
 
 
 @dataclass(frozen=True)

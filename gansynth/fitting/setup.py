@@ -25,7 +25,7 @@ from gansynth.data.views import needed
 from gansynth.fitting.warm_start import Ancestor
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.settings import overlay, split_settings
+from gansynth.runtime.options import overlay, split_settings
 from gansynth.sampling.drawer import check_edits
 from gansynth.training.loop import Batches, FitOptions, steps_for
 

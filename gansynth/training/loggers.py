@@ -21,7 +21,6 @@ from typing import Any, Protocol
 
 from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
-from gansynth.runtime.settings import flat
 
 FOLDER = "logs"
 PROJECT = "gansynth"
@@ -293,3 +292,12 @@ def _identity(note: Path) -> str:
     if not note.exists():
         write_json_atomic(note, {"id": secrets.token_hex(4)})
     return str(read_json(note)["id"])
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested document in one level: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        nested = isinstance(value, Mapping)
+        found.update(flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
+    return found

@@ -10,7 +10,7 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.fitting.recipe import find_recipe
-from gansynth.runtime.settings import split_settings
+from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions
 from tests.benchmark.people import plan_of
 from tests.benchmark.test_plan import TEXT, write

@@ -24,8 +24,8 @@ from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.fitting.warm_start import named_axes, take_over
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.options import parse
 from gansynth.runtime.progress import NullReporter
-from gansynth.runtime.settings import parse
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.run import load_run
 from gansynth.testing import ToySource, check_generator

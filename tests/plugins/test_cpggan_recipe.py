@@ -16,7 +16,7 @@ from gansynth.fitting.recipe import find_recipe, texts
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.metrics.detection.tables import paper_arms
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.settings import split_settings
+from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions, steps_for
 from gansynth_cpggan.model import CPGGAN
 from tests.conftest import DATA

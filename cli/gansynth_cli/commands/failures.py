@@ -79,8 +79,7 @@ def command(
     """
     from gansynth.data.opening import open_source
     from gansynth.evaluation.failures.job import FailureOptions, find_failures
-    from gansynth.runtime.options import refuse_idle
-    from gansynth.runtime.settings import parse
+    from gansynth.runtime.options import parse, refuse_idle
 
     if path is None and write_splits is None:
         raise UsageFault(

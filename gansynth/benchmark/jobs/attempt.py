@@ -23,7 +23,7 @@ from gansynth.benchmark.jobs.store import Store, Trace
 from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import EnvironmentFault, GansynthError
 from gansynth.runtime.files import disk_errors
-from gansynth.runtime.processes import Command, Ended
+from gansynth.runtime.processes import Command, CommandResult
 
 
 def attempt(order: Order) -> int:
@@ -80,7 +80,9 @@ def _run(order: Order, store: Store) -> int:
     return STOPPED if ended.stopped else FAILED
 
 
-def _result(job: Job, ended: Ended, seconds: float, attempts: int, device: str) -> dict[str, Any]:
+def _result(
+    job: Job, ended: CommandResult, seconds: float, attempts: int, device: str
+) -> dict[str, Any]:
     return {
         "key": job.key,
         "title": job.title,

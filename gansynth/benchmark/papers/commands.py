@@ -18,7 +18,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.data.opening import open_source
 from gansynth.fitting.recipe import texts
 from gansynth.runtime.errors import UsageFault, refuse_unknown
-from gansynth.runtime.settings import overlay
+from gansynth.runtime.options import overlay
 
 LENGTHS = ("steps", "epochs")
 """Settings of how long a host trains."""
