@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.schema import OUTSIDE, Case, Schema
 from gansynth.core.source import CaseSource, SourceRequest

@@ -18,7 +18,7 @@ from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
 from gansynth.hosts.record import SessionRecord, outcome_of, read_sessions
 from gansynth.metrics.segmentation.account import account_of
-from gansynth.runtime import child
+from gansynth.runtime import child, processes
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth_deepmedic.guards import sample_bytes, stored
@@ -88,7 +88,7 @@ class Session:
         supply = self._supply = Supply(self._demand())
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{os.getpid()}"
         self._tally = Tally(job.output / DRAWS / stamp)
-        ended: child.Ended | None = None
+        ended: processes.Ended | None = None
         try:
             cases = self._cases()
             if self._first < job.config.epochs:
@@ -99,7 +99,7 @@ class Session:
             ended = self._train(self._order(cases))
         finally:
             self._close(complete=ended is not None and ended.code == 0 and self._ended)
-        child.raise_if_failed(ended, f"{job.output}: the training ({job.choices.engine})")
+        processes.raise_if_failed(ended, f"{job.output}: the training ({job.choices.engine})")
         measured, why = account_of(
             lambda folder: judged_files(job.source, folder), job.source, job.output, job.regions
         )
@@ -197,7 +197,7 @@ class Session:
 
     # -- while training --------------------------------------------------------------------------
 
-    def _train(self, order: Order) -> child.Ended:
+    def _train(self, order: Order) -> processes.Ended:
         """Run the process that trains until it ends."""
         output, program = self.job.output, self.job.program
         with disk_errors(output):
@@ -210,7 +210,7 @@ class Session:
             words = [sys.executable, "-m", module, str(output / ORDER)]
             environ = {**os.environ, child.PARENT: str(os.getpid())}
         with Watch(output / PROGRESS, self._take, self.say):
-            return child.run(words, environ, output / LOG)
+            return processes.run(words, environ, output / LOG)
 
     def _take(self, told: Mapping[str, Any]) -> None:
         """Take in one document of ``order.Progress``."""

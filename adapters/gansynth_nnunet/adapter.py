@@ -33,7 +33,7 @@ from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
 from gansynth.metrics.segmentation.account import account_of, asked_regions
-from gansynth.runtime import child
+from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
@@ -310,10 +310,10 @@ class NnunetAdapter(Adapter):
         command += [self.host.configuration, self.host.fold, "-p", self._plans]
         command += ["-tr", self.trainer, *options]
         command += ["-device", pick_device(parse_options(options).device)]
-        ended = child.run(command, environ, self.output_folder / "gansynth_launch.log")
+        ended = processes.run(command, environ, self.output_folder / "gansynth_launch.log")
         if ended.code != 0:
             remove_banks_of(ended.pid, scratch)
-        child.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
+        processes.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
 
     # -- before ----------------------------------------------------------------------------------
 

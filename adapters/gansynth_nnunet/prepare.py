@@ -17,8 +17,8 @@ from gansynth.core.host_commands import PrepareRequest, Report
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
+from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import stepping
-from gansynth.runtime.settings import read_settings
 from gansynth_nnunet.cases import write_hashes
 from gansynth_nnunet.check import Finding, check_raw, raise_on_errors
 from gansynth_nnunet.paths import NnunetRoot

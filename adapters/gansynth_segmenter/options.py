@@ -10,8 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Needs, SetOptions, refuse_idle
-from gansynth.runtime.settings import LENGTHS, parse
+from gansynth.runtime.options import LENGTHS, Needs, SetOptions, parse, refuse_idle
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
 RUNS = Path("runs") / "segmenter"

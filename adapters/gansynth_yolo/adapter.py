@@ -30,7 +30,7 @@ from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.record import usual_output
-from gansynth.runtime import child
+from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
@@ -265,10 +265,10 @@ class YoloAdapter(Adapter):
         """Run the detector in a child process until it ends."""
         environ = {**os.environ, child.PARENT: str(os.getpid())}
         command = [sys.executable, "-m", "gansynth_yolo.launch", str(output / CONFIG)]
-        ended = child.run(command, environ, output / LOG)
+        ended = processes.run(command, environ, output / LOG)
         if ended.code != 0:
             remove_banks_of(ended.pid, scratch)
-        child.raise_if_failed(ended, f"{output}: the detector's training")
+        processes.raise_if_failed(ended, f"{output}: the detector's training")
 
     def _config(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]

@@ -21,9 +21,8 @@ from gansynth.data.reading import refuse_idle_read
 from gansynth.report.png import png_bytes, scaled
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
-from gansynth.runtime.options import OptionModel
+from gansynth.runtime.options import OptionModel, read_settings
 from gansynth.runtime.progress import counting
-from gansynth.runtime.settings import read_settings
 from gansynth.sampling.opening import open_source
 from gansynth_yolo.labels import as_rows, label_text
 

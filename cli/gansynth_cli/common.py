@@ -193,7 +193,7 @@ def with_further_sources(function: F) -> F:
 def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
     """Edits as they are asked for; a slip is found at once."""
     if texts:
-        from gansynth.conditions.requested_edits import build_edits
+        from gansynth.conditions.edit_chain import build_edits
 
         for text, edit in zip(texts, build_edits(texts), strict=True):
             edit.options.refuse_idle(f"--edit {text}")

@@ -71,7 +71,7 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _losses(report: Mapping[str, Any]) -> list[str]:
     """``G 0.41`` of each player."""
-    from gansynth.training.metrics_log import short_losses
+    from gansynth.training.loggers import short_losses
 
     losses = short_losses(report.get("losses") or {})
     return [f"{name} {value:.3g}" for name, value in losses.items()]

@@ -28,7 +28,6 @@ from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import TrainingFault
-from gansynth.runtime.threads import producer_device
 from gansynth.sampling.run import own_request, read_manifest
 
 logger = logging.getLogger("gansynth")
@@ -75,6 +74,8 @@ def fill_bank(
         GansynthError: what the producer ended with; no run there; a bank made with other options.
         TrainingFault: it takes longer.
     """
+    from gansynth.runtime.devices import producer_device
+
     folder, end = Path(folder).absolute(), time.monotonic() + patience
     folder.parent.mkdir(parents=True, exist_ok=True)
     told = _config(Path(run), folder, samples, edits, seed, producer_device(device, ()), dtype)
@@ -132,6 +133,8 @@ def live_bank(
         GansynthError: what the producer ended with; no run there; no room.
         TrainingFault: the first samples take longer.
     """
+    from gansynth.runtime.devices import producer_device
+
     manifest = read_manifest(Path(run))
     where = producer_device(device, (0,))  # the first GPU is the training's
     place, said = place_bank(manifest["run_id"], samples * _bytes(manifest, dtype), scratch)

@@ -339,7 +339,7 @@ def producer_config(demand: Demand, bank: Path, held: int, segment: int) -> Prod
         UsageFault: there is no such device.
     """
     from gansynth.bank.producer_main import ProducerConfig
-    from gansynth.runtime.threads import producer_device
+    from gansynth.runtime.devices import producer_device
 
     injection = demand.injection
     return ProducerConfig(

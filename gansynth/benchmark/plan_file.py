@@ -13,7 +13,7 @@ from gansynth.benchmark.arms import PRESET_GENERATORS
 from gansynth.benchmark.plan import ArmPlan, GeneratorPlan, Plan
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
-from gansynth.runtime.settings import read_yaml
+from gansynth.runtime.files import read_yaml
 
 SHOWN = "a plan in YAML: see docs/benchmark.md"
 Found = TypeVar("Found")
@@ -120,7 +120,7 @@ def _check_generators(plan: Plan, path: Path) -> None:
 def _check_options(asked: GeneratorPlan) -> None:
     """A recipe must be there; without one, all that is set must be an option."""
     from gansynth.fitting.recipe import find_recipe
-    from gansynth.runtime.settings import split_settings
+    from gansynth.runtime.options import split_settings
     from gansynth.training.loop import FitOptions
 
     if asked.recipe is not None:
@@ -131,7 +131,7 @@ def _check_options(asked: GeneratorPlan) -> None:
 
 
 def _check_asked(arm: ArmPlan, where: str) -> None:
-    from gansynth.conditions.requested_edits import build_edits
+    from gansynth.conditions.edit_chain import build_edits
     from gansynth.sampling.request_parsing import read_asking
 
     _under(where, partial(build_edits, arm.edits))

@@ -1,4 +1,4 @@
-"""The room of conditions: what a generator is asked to draw. One edit a file.
+"""Conditions: what a generator is asked to draw.
 
 This module is itself a plugin: it registers the edits that come with gansynth, exactly as a
 stranger's plugin would.
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from gansynth.core.edit import Edit
 
 BUILT_IN = {
-    "identity": "Identity",
-    "elastic": "Elastic",
-    "flip": "Flip",
-    "rotate": "Rotate",
-    "scale": "Scale",
-    "shift": "Shift",
-    "enlarge": "Enlarge",
-    "shrink": "Shrink",
-    "components": "Components",
-    "drop": "Drop",
-    "clip": "Clip",
-    "transplant": "Transplant",
-    "interpolate": "Interpolate",
-    "merge": "Merge",
-    "place": "Place",
-    "size": "Size",
+    "identity": ("affine", "Identity"),
+    "elastic": ("elastic", "Elastic"),
+    "flip": ("affine", "Flip"),
+    "rotate": ("affine", "Rotate"),
+    "scale": ("affine", "Scale"),
+    "shift": ("affine", "Shift"),
+    "enlarge": ("morphology", "Enlarge"),
+    "shrink": ("morphology", "Shrink"),
+    "components": ("components", "Components"),
+    "drop": ("drop", "Drop"),
+    "clip": ("clip", "Clip"),
+    "transplant": ("transplant", "Transplant"),
+    "interpolate": ("interpolate", "Interpolate"),
+    "merge": ("merge", "Merge"),
+    "place": ("place", "Place"),
+    "size": ("size", "Size"),
 }
-"""Edit name -> class; the module has the edit's name."""
+"""Edit name -> module below ``edits`` and class."""
 
 
 @hookimpl
 def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) -> None:
     """Register the edits of this folder."""
-    for name, class_name in BUILT_IN.items():
-        register(name, _loader(name, class_name))
+    for name, (module, class_name) in BUILT_IN.items():
+        register(name, _loader(module, class_name))
 
 
-def _loader(name: str, class_name: str) -> Callable[[], type[Edit]]:
+def _loader(module: str, class_name: str) -> Callable[[], type[Edit]]:
     def load() -> type[Edit]:
         edit: type[Edit] = getattr(
-            importlib.import_module(f"gansynth.conditions.edits.{name}"), class_name
+            importlib.import_module(f"gansynth.conditions.edits.{module}"), class_name
         )
         return edit
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gansynth.conditions.frames import depth_of, frame_of
-from gansynth.conditions.location_prior import PlacementPrior, ball_in, depths
+from gansynth.conditions.location_prior import PlacementPrior, ball_in, depth_of, depths, frame_of
 from gansynth.core.body_mask import share_inside
 from gansynth.core.geometry import Mask, Matrix
 from gansynth.core.scene import Scene

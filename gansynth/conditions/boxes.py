@@ -1,97 +1,37 @@
-"""Which boxes a sample is asked to have: a training case's own, or others like them.
+"""Which boxes a sample is asked to have: a training case's own, others like them, or a file's.
 
 What is asked for is one text, so that a command line, a run and a producer process can hand it on:
 ``training`` (a case's own boxes), ``jitter`` (moved, resized, one more or one less; the default),
 ``jitter:position=0.25,size=0.15``, ``file:boxes.csv`` (a user's own).
+
+The header of a CSV file is ``class,xmin,ymin,xmax,ymax`` (volumes:
+``class,xmin,ymin,zmin,xmax,ymax,zmax``), with a last column ``image`` if several boxes belong on
+one image: rows with the same word there do. Without that column each row is an image of its own. A
+row that has nothing but that word is a background, an image without boxes. Coordinates are pixels
+of the generator's image, x along its last axis, the upper ends outside of the box; a class is a
+name of ``Schema.box_classes`` or its number.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gansynth.conditions.box_drawers import BoxDrawer, JitteredBoxes, TrainingBoxes, record
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.runtime.errors import DataFault, UsageFault
 
 USUAL = "jitter"
 """What is asked for where the user says nothing."""
 FILE = "file:"
-
-
-class BoxDrawer(ABC):
-    """Draws the boxes of conditions: seeded, recorded, replayable."""
-
-    @abstractmethod
-    def draw(
-        self,
-        case: Case,
-        schema: Schema,
-        rng: np.random.Generator,
-        *,
-        index: int = 0,
-        another: Callable[[], Case] | None = None,
-    ) -> tuple[Boxes, dict[str, Any]]:
-        """Draw the boxes of one sample.
-
-        Args:
-            case: a training case in the generator's space, with its own boxes and its image.
-            schema: of that space.
-            rng: the only source of randomness.
-            index: the sample's number.
-            another: draws another training case, of the same ``rng``; None if there is none.
-
-        Returns:
-            Boxes (N, 4) or (N, 6) within the case, N possibly 0, and JSON that says how they came
-            about, which ``replay`` reads.
-        """
-
-
-class TrainingBoxes(BoxDrawer):
-    """A training case's own boxes, unchanged."""
-
-    def draw(
-        self,
-        case: Case,
-        schema: Schema,
-        rng: np.random.Generator,
-        *,
-        index: int = 0,
-        another: Callable[[], Case] | None = None,
-    ) -> tuple[Boxes, dict[str, Any]]:
-        """The case's own boxes."""
-        boxes = own_boxes(case)
-        return boxes, record(boxes, "training")
-
-
-def own_boxes(case: Case) -> Boxes:
-    """The boxes of a case.
-
-    Raises:
-        DataFault: it has no list of boxes, not even an empty one.
-    """
-    if case.boxes is None:
-        raise DataFault(
-            f"case {case.id!r}: has no boxes, expected a list of them, which may be empty; leave "
-            "it out of the training cases"
-        )
-    return case.boxes
-
-
-def record(boxes: Boxes, by: str, **more: Any) -> dict[str, Any]:
-    """JSON of drawn boxes: all of them, and how they came about."""
-    coords = [[float(c) for c in row] for row in boxes.coords]
-    axes = boxes.coords.shape[1] // 2
-    return {"by": by, "axes": axes, "coords": coords, "labels": boxes.labels.tolist(), **more}
-
-
-def replay(told: Mapping[str, Any]) -> Boxes:
-    """The boxes that a record stands for, to the bit; it may have been through JSON."""
-    coords = np.array(told["coords"], np.float32).reshape(-1, 2 * int(told["axes"]))
-    return Boxes(coords, np.array(told["labels"], np.int16))
+AXES = {5: "xy", 7: "xyz"}
+MOST_BYTES = 1 << 26
+"""Of a list of boxes."""
 
 
 def box_drawer(asked: str) -> BoxDrawer:
@@ -101,9 +41,6 @@ def box_drawer(asked: str) -> BoxDrawer:
         UsageFault: a text that says nothing known.
         DataFault: a file of boxes that cannot be used, naming it and the line.
     """
-    from gansynth.conditions.box_file import BoxFile
-    from gansynth.conditions.box_jitter import JitteredBoxes
-
     kind, colon, rest = asked.partition(":")
     if asked == "training":
         return TrainingBoxes()
@@ -119,3 +56,164 @@ def anywhere(asked: str | None) -> str | None:
     if asked is None or not asked.startswith(FILE):
         return asked
     return f"{FILE}{Path(asked.removeprefix(FILE)).absolute()}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One box as it stands in the file.
+
+    Attributes:
+        number: of the line.
+        name: of its class.
+        coords: ``min..., max...``, in the order of array axes.
+    """
+
+    number: int
+    name: str
+    coords: tuple[float, ...]
+
+
+class BoxFile(BoxDrawer):
+    """Images of boxes from a file, in its order and over again: sample ``i`` has image ``i``.
+
+    Args:
+        path: the file, for messages.
+        groups: the boxes of each image.
+    """
+
+    def __init__(self, path: Path, groups: Sequence[Sequence[Line]]) -> None:
+        self.path, self.groups = path, groups
+        self._read: list[Boxes] | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> BoxFile:
+        """Read a file.
+
+        Raises:
+            UsageFault: there is no such file.
+            DataFault: naming it, the line, and what was expected.
+        """
+        try:
+            if path.stat().st_size > MOST_BYTES:
+                raise DataFault(f"{path}: larger than {MOST_BYTES} bytes, expected a list of boxes")
+            text = path.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise UsageFault(
+                f"--boxes file:{path}: {error.strerror}, expected a CSV file of boxes"
+            ) from None
+        except UnicodeDecodeError:
+            raise DataFault(f"{path}: is no UTF-8 text, expected a CSV file of boxes") from None
+        return cls(path, _groups(path, text))
+
+    def draw(
+        self,
+        case: Case,
+        schema: Schema,
+        rng: np.random.Generator,
+        *,
+        index: int = 0,
+        another: Callable[[], Case] | None = None,
+    ) -> tuple[Boxes, dict[str, Any]]:
+        """See ``BoxDrawer.draw``.
+
+        Raises:
+            DataFault: a class that the generator does not know, or a box outside of its image.
+        """
+        if self._read is None:
+            size = case.image.shape[1:]
+            self._read = [self._boxes(lines, schema, size) for lines in self.groups]
+        number = index % len(self._read)
+        boxes = self._read[number]
+        return boxes, record(boxes, "file", file=self.path.name, image=number)
+
+    def _boxes(self, lines: Sequence[Line], schema: Schema, size: Sequence[int]) -> Boxes:
+        rows, labels = [], []
+        for line in lines:
+            labels.append(self._number(line, schema))
+            axes = len(line.coords) // 2
+            high = line.coords[axes:]
+            if axes != len(size):
+                raise DataFault(
+                    f"{self.path}, line {line.number}: a box of {axes} axes, expected {len(size)}, "
+                    "as the generator's image has"
+                )
+            if min(line.coords) < 0 or any(h > n for h, n in zip(high, size, strict=True)):
+                raise DataFault(
+                    f"{self.path}, line {line.number}: the box leaves the generator's image of "
+                    f"{' x '.join(map(str, size[::-1]))} pixels ({'xyz'[:axes]}), expected all of "
+                    "it within; scale boxes of other images to that size"
+                )
+            rows.append(line.coords)
+        coords = np.array(rows, np.float32).reshape(-1, 2 * len(size))
+        return Boxes(coords, np.array(labels, np.int16))
+
+    def _number(self, line: Line, schema: Schema) -> int:
+        names = schema.box_classes
+        if line.name in names:
+            return names.index(line.name)
+        if line.name.isascii() and line.name.isdigit() and int(line.name) < len(names):
+            return int(line.name)
+        raise DataFault(
+            f"{self.path}, line {line.number}: class {line.name!r} is unknown, expected one of "
+            f"{', '.join(names)}, or its number"
+        )
+
+
+def _groups(path: Path, text: str) -> list[list[Line]]:
+    reader = csv.reader(text.splitlines(), strict=True)
+    try:
+        header = [word.strip() for word in next(reader, [])]
+        axes, grouped = _header(path, header)
+        found: dict[str, list[Line]] = {}
+        for row in reader:
+            number, cells = reader.line_num, [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if len(cells) != len(header):
+                raise DataFault(
+                    f"{path}, line {number}: {len(cells)} cells, expected {len(header)}: "
+                    f"{','.join(header)}"
+                )
+            image = cells.pop() if grouped else str(number)
+            if not image:
+                raise DataFault(f"{path}, line {number}: no image, expected a word in that column")
+            lines = found.setdefault(image, [])
+            if any(cells):
+                lines.append(_line(path, number, cells, axes))
+    except csv.Error as error:
+        raise DataFault(f"{path}, line {reader.line_num}: {error}, expected CSV") from None
+    if not found:
+        raise DataFault(f"{path}: holds no boxes, expected a line for each below the header")
+    return list(found.values())
+
+
+def _header(path: Path, header: list[str]) -> tuple[int, bool]:
+    """Number of axes, and whether there is a column ``image``."""
+    grouped = header[-1:] == ["image"]
+    names = header[:-1] if grouped else header
+    for width, axes in AXES.items():
+        if names == ["class", *(f"{axis}{end}" for end in ("min", "max") for axis in axes)]:
+            return (width - 1) // 2, grouped
+    raise DataFault(
+        f"{path}, line 1: the header is {','.join(header) or 'empty'}, expected "
+        "class,xmin,ymin,xmax,ymax or class,xmin,ymin,xmax,ymax,image (volumes: "
+        "class,xmin,ymin,zmin,xmax,ymax,zmax)"
+    )
+
+
+def _line(path: Path, number: int, cells: list[str], axes: int) -> Line:
+    name, values = cells[0], []
+    for cell in cells[1:]:
+        try:
+            values.append(float(cell))
+        except ValueError:
+            values.append(float("nan"))
+        if not np.isfinite(values[-1]):
+            raise DataFault(f"{path}, line {number}: {cell!r} is no number, expected pixels")
+    # Array axes are the other way round, and coordinates float32 in the end.
+    low, high = values[:axes][::-1], values[axes:][::-1]
+    if not (np.array(low, np.float32) < np.array(high, np.float32)).all():
+        raise DataFault(
+            f"{path}, line {number}: the box is empty, expected min below max on every axis"
+        )
+    return Line(number, name, (*low, *high))

@@ -1,7 +1,9 @@
-"""Label maps that a generator is asked for while it learns, where these are not the cases' own.
+"""Chains of edits: as text, and on the label maps that a generator is asked for while it learns.
 
-Doncenco 2022 (sec. 2.5) trains on pairs of patients: the tumour of A on the brain of B is asked of
-the generator, and the discriminator sees it beside B's image with B's own label map.
+One text says all (``elastic``, ``shift:max_mm=12,classes=1+2``), so that a command line, a run, a
+bank and a producer process can hand it on. Doncenco 2022 (sec. 2.5) trains on pairs of patients:
+the tumour of A on the brain of B is asked of the generator, and the discriminator sees it beside
+B's image with B's own label map.
 """
 
 from __future__ import annotations
@@ -14,9 +16,31 @@ import numpy as np
 
 from gansynth.conditions.sampler import ContextFn, edit_labels
 from gansynth.core.edit import Edit
+from gansynth.core.registry import installed
 from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Case, LabelArray
 from gansynth.data.cache import Placed
+from gansynth.runtime.options import read_options
+
+
+def build_edits(texts: Sequence[str]) -> list[Edit]:
+    """Edits as they are asked for, in order.
+
+    Raises:
+        UsageFault: an edit or option that is not there, or a value that does not fit.
+    """
+    return [build_edit(text) for text in texts]
+
+
+def build_edit(text: str) -> Edit:
+    """One edit: ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
+
+    Raises:
+        UsageFault: see ``build_edits``.
+    """
+    name, colon, rest = text.partition(":")
+    cls = installed().edit(name)
+    return cls(read_options(cls.Options, rest, f"--edit {text}")) if colon else cls()
 
 
 class AskedMaps:

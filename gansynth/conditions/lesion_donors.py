@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gansynth.conditions.edits.moving import Move
-from gansynth.conditions.frames import looked_at
+from gansynth.conditions.location_prior import looked_at
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, bounding_box, mask_of
 from gansynth.core.resample import crop_pad

@@ -10,9 +10,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.conditions.frames import Frame, depth_of, frame_of, whole_frame
 from gansynth.conditions.lesion_donors import Donor
-from gansynth.conditions.location_prior import PlacementPrior, anywhere
+from gansynth.conditions.location_prior import (
+    Frame,
+    PlacementPrior,
+    anywhere,
+    depth_of,
+    frame_of,
+    whole_frame,
+)
 from gansynth.core.geometry import Mask, mask_of
 from gansynth.core.resample import crop_pad
 from gansynth.core.scene import Scene

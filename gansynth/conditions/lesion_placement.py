@@ -16,7 +16,6 @@ import numpy as np
 from pydantic import Field
 
 from gansynth.conditions.edits.borrowing import BorrowOptions, draw_plane, lenders
-from gansynth.conditions.frames import depth_of
 from gansynth.conditions.lesion_donors import Changing, Cut, Donor, dressed, scene_of
 from gansynth.conditions.lesion_grounds import (
     Ground,
@@ -28,14 +27,14 @@ from gansynth.conditions.lesion_grounds import (
     put_mask,
     signed_distance,
 )
+from gansynth.conditions.location_prior import depth_of
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, mask_of
 from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import parts
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.option_text import read_options
-from gansynth.runtime.options import Needs, OptionModel
+from gansynth.runtime.options import Needs, OptionModel, read_options
 
 CUTS = 3
 """Margins that are tried, each twice as wide, for one that holds what edits made of a lesion."""
@@ -43,8 +42,6 @@ CLIPPED = 2 / 3
 """Share of ``inside`` that will do where no lesion has room: in small crops few have."""
 DONORS = 4
 """Lesions that are tried for one that there is room for."""
-
-
 OF_PLACES = ("what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing", "tries")
 _Edited = tuple[Donor, Changing, dict[str, Any]]
 
@@ -53,7 +50,6 @@ class LesionOptions(OptionModel):
     """How lesions are put into real images."""
 
     needs: ClassVar[Needs] = dict.fromkeys(OF_PLACES, "where!=own")
-
     what: Literal["all", "one"] = Field(
         "all", description="all lesions of the donor as they lie, or one connected one of them"
     )
@@ -290,7 +286,7 @@ def told_into(
 
 def _change(
     cut: Cut, scene: Scene, edits: Sequence[Edit], rng: np.random.Generator
-) -> tuple[Donor, Changing, dict[str, Any]] | None:
+) -> _Edited | None:
     """A lesion with edits drawn, in an array that holds all of it; None if edits leave nothing."""
     for widened in range(CUTS):
         wide = replace(cut, margin_mm=cut.margin_mm * 2**widened)

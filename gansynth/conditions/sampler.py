@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.conditions.boxes import BoxDrawer, record
+from gansynth.conditions.box_drawers import BoxDrawer, record
 from gansynth.conditions.case_pool import Room
 from gansynth.core.body_mask import shown_body
 from gansynth.core.edit import Edit

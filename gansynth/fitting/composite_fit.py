@@ -187,7 +187,7 @@ class _Folder:
         Raises:
             UsageFault: another run, or one that must not be resumed.
         """
-        from gansynth.fitting.opening import same_run
+        from gansynth.fitting.setup import same_run
 
         lineage = self.plan.source.lineage()
         if (self.out / MANIFEST).exists():

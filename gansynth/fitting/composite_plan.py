@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.views import View, channel_numbers, draws_labels, given_channels
 from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.settings import split_settings
+from gansynth.runtime.options import split_settings
 from gansynth.sampling.composite import NAME, PARTS
 from gansynth.sampling.drawer import check_edits
 from gansynth.sampling.drawn_labels import viewed

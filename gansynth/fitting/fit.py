@@ -16,9 +16,8 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.cost import fit_into, measure, peak_mib
 from gansynth.fitting.label_report import report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
-from gansynth.fitting.opening import open_folder, refuse_full_disk, rehearse
 from gansynth.fitting.previews import Preview, final_sheets
-from gansynth.fitting.setup import Job, resolve
+from gansynth.fitting.setup import Job, open_folder, refuse_full_disk, rehearse, resolve
 from gansynth.fitting.warm_start import Ancestor
 from gansynth.metrics.spectrum import spectrum_ratio
 from gansynth.report.figures import write_curves

@@ -27,16 +27,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from gansynth.core.registry import installed
 from gansynth.fitting.composite_spec import PartSpec
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
-from gansynth.runtime.settings import overlay, read_yaml, split_settings
+from gansynth.runtime.files import read_yaml
+from gansynth.runtime.options import overlay, split_settings
 
 CHANNEL = "{channel}"
 
@@ -207,8 +209,7 @@ class Recipe:
         Raises:
             UsageFault: naming file, key and value.
         """
-        from gansynth.conditions.requested_edits import build_edits
-        from gansynth.core.registry import installed
+        from gansynth.conditions.edit_chain import build_edits
 
         spec = self.spec
         self._check_needs()
@@ -328,8 +329,6 @@ def find_recipe(text: str) -> Recipe:
     Raises:
         UsageFault: unknown, or something in it does not fit its generator.
     """
-    from gansynth.core.registry import installed
-
     if text.endswith((".yaml", ".yml")):
         recipe = read_recipe(Path(text))
     else:
@@ -346,7 +345,6 @@ def check_settings(
     Raises:
         UsageFault: naming key and value.
     """
-    from gansynth.core.registry import installed
     from gansynth.training.loop import FitOptions
 
     options = installed().generator(generator).Options
@@ -380,22 +378,6 @@ def filled(value: Any, channel: str) -> Any:
     if isinstance(value, Mapping):
         return {k: filled(v, channel) for k, v in value.items()}
     return [filled(v, channel) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def picked(names: Iterable[str], only: Sequence[str], recipe: str) -> set[str]:
-    """The names of the sets to fit.
-
-    Raises:
-        UsageFault: one that is not there.
-    """
-    known = list(names)
-    for name in only:
-        if name not in known:
-            raise UsageFault(
-                f"--only {name}: recipe {recipe} has no such set here, expected among: "
-                f"{', '.join(known)}.{did_you_mean(name, known)}"
-            )
-    return set(only or known)
 
 
 def _untyped(fault: UsageFault) -> str:

@@ -114,8 +114,8 @@ def check_labelled(
             )
         return
     if edits and "image" in manifest.get("heeds", ()):
+        from gansynth.conditions.edit_chain import build_edits
         from gansynth.conditions.edits.along import check_moving
-        from gansynth.conditions.requested_edits import build_edits
 
         check_moving(str(manifest["generator"]), build_edits(edits))
     if edits and manifest.get("labelling") == "drawn":
@@ -278,7 +278,7 @@ def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
     Raises:
         GansynthError: what a producer would end with, or one of them would enter no bank.
     """
-    from gansynth.runtime.threads import producer_device
+    from gansynth.runtime.devices import producer_device
 
     assert injection.run is not None
     drawer, bring = open_drawer(

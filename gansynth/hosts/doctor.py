@@ -196,7 +196,7 @@ def _arches(torch: Any) -> list[str]:
 
 def _auto(count: int) -> str:
     """Where ``--device auto`` puts both sides of an augmented training."""
-    from gansynth.runtime.threads import producer_device
+    from gansynth.runtime.devices import producer_device
 
     if not count:
         return "training on cpu; the producer on cpu too, at low priority"

@@ -1,19 +1,23 @@
-"""What a user types as KEY=VALUE: checked against a model, in plain words, and whether it counts.
+"""Options that a user types: KEY=VALUE texts, checked against a model, in plain words.
 
-Every model of options says in ``needs`` which of them have an effect only beside others. An option
-that was typed and has none is refused; what nobody typed (a default, a recipe's own) never is.
+An edit, a filter or a list of boxes has its options in one text, ``KEY=VALUE,KEY=1+2``; a generator
+or a host has them one by one, ``--set KEY=VALUE``. Values are read as YAML reads them. Every model
+says in ``needs`` which options have an effect only beside others. An option that was typed and has
+none is refused; what nobody typed (a default, a recipe's own) never is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import UsageFault, did_you_mean
 
 Needs = Mapping[str, str]
 """Option -> what it takes to have an effect: ``objective=wgan``, ``l1, l1_mask!=foreground``.
@@ -21,11 +25,14 @@ Needs = Mapping[str, str]
 A comma joins conditions that must all hold, `` or `` such of which one will do. ``key`` is on (not
 0, none, no or empty), ``!key`` is not; ``key=value`` holds for a list that has the value, too."""
 Model = TypeVar("Model", bound=BaseModel)
+Loop = TypeVar("Loop", bound=BaseModel)
+Options = TypeVar("Options", bound="OptionModel")
 Named = Callable[[str], str]
 """What was typed of an option: ``clip`` -> ``--set clip=0.02``."""
-
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", "off", (), [], {})
 """Values of an option that is not on."""
+LENGTHS = frozenset({"steps", "epochs"})
+"""Settings that say the same: how long to train."""
 _EXAMPLES = {int: ("1", "2", "3"), float: ("0.5", "1", "2")}
 _ONE = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
 _MANY = {int: "whole numbers", float: "numbers", str: "names"}
@@ -71,17 +78,136 @@ def described(model: type[BaseModel]) -> dict[str, str]:
     return {key: field.description or "" for key, field in model.model_fields.items()}
 
 
-def _listed(value: Any) -> Any:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+def read_options(
+    model: type[Options], text: str, asked: str, form: str = "NAME:KEY=VALUE,KEY=VALUE,..."
+) -> Options:
+    """Options from ``KEY=VALUE,...``; several values of a key as ``1+2``.
+
+    Of an option that is a mapping, each value has a key of its own: ``KEY.ITS_KEY=VALUE``.
+
+    Args:
+        model: what they are checked against.
+        text: as typed, without any name.
+        asked: what was typed, with its option, for messages: ``--edit shift:max_mm=12``.
+        form: what is expected, likewise.
+
+    Raises:
+        UsageFault: a key that is not there or comes twice, or a value that does not fit.
+    """
+    known = list(model.model_fields)
+    given: dict[str, Any] = {}
+    for word in text.split(","):
+        key, equals, value = (part.strip() for part in word.partition("="))
+        group, _, own = key.partition(".")
+        mapped = own and equals and group in known and _mapping(model, group)
+        if mapped and own not in given.get(group, {}):
+            given.setdefault(group, {})[own] = value
+            continue
+        if key not in known or key in given or not equals:
+            raise UsageFault(
+                f"{asked}: {word!r} is not one of {', '.join(known)}, each once, expected "
+                f"{form}.{did_you_mean(key, known)}"
+            )
+        given[key] = value
+    return fill_options(model, given, asked)
 
 
-def several(annotation: Any) -> bool:
-    """Whether an option is a tuple of values, or may be one."""
-    return get_origin(annotation) is tuple or any(
-        several(part) for part in get_args(annotation) if part is not Ellipsis
+def fill_options(model: type[Options], given: Mapping[str, Any], asked: str) -> Options:
+    """Options from values by key; those that are texts are read as in ``read_options``.
+
+    Args:
+        model: what they are checked against.
+        given: values by key.
+        asked: what they were asked of, for messages.
+
+    Raises:
+        UsageFault: a key that is not there, or a value that does not fit.
+    """
+    for key in given:
+        if key not in model.model_fields:
+            hint = did_you_mean(key, model.model_fields)
+            raise UsageFault(
+                f"{asked}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
+            )
+    try:
+        values = {key: _read(model, key, value) for key, value in given.items()}
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
+        raise UsageFault(f"{asked}: a value is not readable, expected YAML") from None
+    return read_model(model, values, lambda key: f"{asked}: {key or 'options'}", joint="+")
+
+
+def split_settings(
+    settings: Mapping[str, str],
+    loop: type[Loop],
+    own: type[Model],
+    *,
+    generator: str,
+    typed: Collection[str] = (),
+) -> tuple[Loop, Model]:
+    """Sort ``--set`` values into the loop's and the generator's options.
+
+    Args:
+        settings: key -> text as typed.
+        loop: options of the training loop.
+        own: options of the generator.
+        generator: its name, for messages.
+        typed: those of the settings that must have an effect: what a user typed.
+
+    Raises:
+        UsageFault: unknown key (with the nearest one), a value that does not fit, both steps and
+            epochs, or one without effect under the others.
+    """
+    if settings.keys() >= LENGTHS:
+        raise UsageFault(
+            f"--set epochs={settings['epochs']}: cannot be combined with steps="
+            f"{settings['steps']}, which says the same; expected one of them"
+        )
+    known = {**loop.model_fields, **own.model_fields}
+    for key in settings:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise UsageFault(
+                f"--set {key}={settings[key]}: {generator} has no such option, expected one of "
+                f"{', '.join(sorted(known))}.{hint}"
+            )
+    found = (
+        parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
+        parse(own, {k: v for k, v in settings.items() if k in own.model_fields}),
     )
+    values = {**dict(found[0]), **dict(found[1])}
+    needs = {k: v for model in (loop, own) for k, v in getattr(model, "needs", {}).items()}
+    refuse_idle([k for k in settings if k in typed], values, needs, partial(_typed, settings))
+    return found
+
+
+def parse(model: type[Model], settings: Mapping[str, str]) -> Model:
+    """Build an options model from texts; numbers, booleans and lists as YAML reads them.
+
+    Raises:
+        UsageFault: naming key, value and what was expected.
+    """
+    try:
+        given = {key: yaml.safe_load(value) for key, value in settings.items()}
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
+        raise UsageFault(f"--set {dict(settings)}: a value is not readable as YAML") from None
+    return read_model(model, given, partial(_typed, settings))
+
+
+def read_settings(model: type[Options], settings: Mapping[str, str]) -> Options:
+    """Build an options model from all that a user typed; every key must have an effect.
+
+    Raises:
+        UsageFault: as ``parse``; or a key without effect under the others.
+    """
+    options = parse(model, settings)
+    refuse_idle(settings, options, options.needs, lambda key: f"--set {key}={settings[key]}")
+    return options
+
+
+def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
+    """Settings with others put over them; ``steps`` and ``epochs`` stand for each other."""
+    told = not LENGTHS.isdisjoint(over)
+    return {**{k: v for k, v in base.items() if not (told and k in LENGTHS)}, **over}
 
 
 def read_model(
@@ -115,6 +241,38 @@ def read_model(
     else:
         said = _plain(first["msg"])
     raise UsageFault(f"{named(key)}: {said}{meaning}")
+
+
+def several(annotation: Any) -> bool:
+    """Whether an option is a tuple of values, or may be one."""
+    return get_origin(annotation) is tuple or any(
+        several(part) for part in get_args(annotation) if part is not Ellipsis
+    )
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _read(model: type[OptionModel], key: str, value: Any) -> Any:
+    """A text as YAML reads it; of an option with several, those between ``+`` signs."""
+    if not isinstance(value, str):
+        return value
+    if several(model.model_fields[key].annotation):
+        return None if value == "none" else [yaml.safe_load(part) for part in value.split("+")]
+    return yaml.safe_load(value)
+
+
+def _mapping(model: type[OptionModel], key: str) -> bool:
+    return getattr(model.model_fields[key].annotation, "__origin__", None) is Mapping
+
+
+def _typed(settings: Mapping[str, str], key: str) -> str:
+    """An option as it was typed; all of them where a check goes across several."""
+    told = {key: settings[key]} if key in settings else settings
+    return f"--set {' '.join(f'{k}={v}' for k, v in told.items())}"
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Runs one command to its end: what it says kept, and nobody of its family left behind."""
+"""Processes of a host and of a job: their output kept, signals passed on, nobody left behind.
+
+``run`` shows what a host says and takes in Ctrl-C for it. ``Command`` keeps what a job says and
+gives it time to stop. What the started process does for its part is in ``child``.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from gansynth.runtime.child import FAULT
-from gansynth.runtime.errors import FAULTS
-from gansynth.runtime.files import MAX_JSON_BYTES
+from gansynth.runtime.errors import EXIT_SIGTERM, FAULTS, TrainingFault
+from gansynth.runtime.files import MAX_JSON_BYTES, disk_errors
 from gansynth.runtime.signals import SAME_REQUEST
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOT_FOUND = 127
 """Exit code of a command that could not be started, as shells have it."""
 TAIL = 8192
@@ -34,6 +40,116 @@ SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 
 @dataclass(frozen=True)
 class Ended:
+    """How a child ended: exit code (-N for signal N), last lines, the signal we passed on."""
+
+    pid: int
+    code: int
+    last: tuple[str, ...]
+    passed_on: int | None
+
+
+def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
+    """Run a command, its output going to our stderr and to a log file, and wait for its end.
+
+    The child has a session of its own: Ctrl-C and SIGTERM reach it once, from here. Whatever is
+    left of a child that failed is killed.
+    """
+    last: deque[str] = deque(maxlen=200)
+    held: list[str] = []
+    with disk_errors(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("ab", buffering=0) as kept,
+        subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Unbuffered, or what was said last would not come last.
+            env={**environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        ) as child,
+        _passing_on(child) as caught,
+    ):
+        # A thread reads, for workers that outlive a killed child keep the pipe open.
+        reader = threading.Thread(target=_show, args=(child.stdout, kept, last, held), daemon=True)
+        reader.start()
+        code = child.wait()
+        if code != 0:
+            _kill_group(child.pid)
+        reader.join(timeout=10)
+    if code not in FAULTS:  # else it is this process's own error, which is said once
+        sys.stderr.writelines(held)
+    return Ended(child.pid, code, tuple(last), caught[-1] if caught else None)
+
+
+def raise_if_failed(ended: Ended, what: str) -> None:
+    """Turn how a child ended into this process's own error, quoting its last line.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C.
+        SystemExit: with 143, if this process was told to terminate.
+        GansynthError: the child's own typed fault, or TrainingFault for any other failure.
+    """
+    if ended.passed_on == signal.SIGINT:
+        raise KeyboardInterrupt
+    if ended.passed_on == signal.SIGTERM:
+        raise SystemExit(EXIT_SIGTERM)
+    if ended.code == 0:
+        return
+    line = ended.last[-1] if ended.last else "it said nothing"
+    if ended.code in FAULTS:
+        told = [said for said in ended.last if said.startswith(FAULT)]
+        raise FAULTS[ended.code](told[-1].removeprefix(FAULT) if told else line)
+    ending = f"exit {ended.code}" if ended.code > 0 else f"signal {_signal(-ended.code)}"
+    raise TrainingFault(f"{what} failed ({ending}): {line}")
+
+
+def _show(output: IO[bytes], kept: IO[bytes], last: deque[str], held: list[str]) -> None:
+    """Show a child's output as it comes, keep it, and remember the last lines.
+
+    What it may have ended with is held back until something else of the kind is said.
+    """
+    for line in output:
+        kept.write(line)
+        text = line.decode("utf-8", "replace")
+        shown = text
+        if text.startswith(FAULT):
+            shown = "".join(held)
+            held[:] = [text]
+        sys.stderr.write(shown)
+        sys.stderr.flush()
+        if text.strip():
+            last.append(text.strip())
+
+
+@contextlib.contextmanager
+def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Pass SIGINT and SIGTERM on to the child; yields those that came.
+
+    To the child alone: its workers would die before it could end them in good order. A signal that
+    this process was told to ignore (under nohup, say) stays ignored.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may handle signals
+        return
+
+    def pass_on(number: int, frame: object) -> None:
+        caught.append(number)
+        child.send_signal(number)
+
+    wanted = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {n: signal.signal(n, pass_on) for n in wanted}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class CommandResult:
     """How a command ended.
 
     Attributes:
@@ -79,7 +195,7 @@ class Command:
         self._child: subprocess.Popen[bytes] | None = None
         self._asked: float | None = None
 
-    def run(self, started: Callable[[], None] = lambda: None) -> Ended:
+    def run(self, started: Callable[[], None] = lambda: None) -> CommandResult:
         """Run it, and wait for its end; threads may be started by ``started`` only."""
         began = time.monotonic()
         with self._log.open("ab", buffering=0) as log:
@@ -88,7 +204,7 @@ class Command:
             except OSError as error:
                 line = f"{error.filename}: cannot be run: {error.strerror}"
                 log.write(f"{line}\n".encode())
-                return Ended(NOT_FOUND, 0.0, line, None, False)
+                return CommandResult(NOT_FOUND, 0.0, line, None, False)
             started()
             out, err = _Stream(child.stdout, log, MAX_JSON_BYTES), _Stream(child.stderr, log, TAIL)
             code = self._wait(child)
@@ -96,7 +212,7 @@ class Command:
                 stream.join()
         seconds = time.monotonic() - began
         line = last_words(code, err.text(), out.text()[-TAIL:]) if code else ""
-        return Ended(code, seconds, line, document_of(out.text()), self._asked is not None)
+        return CommandResult(code, seconds, line, document_of(out.text()), self._asked is not None)
 
     def stop(self) -> None:
         """Ask it to stop; may be called from a signal handler or another thread.
@@ -206,10 +322,14 @@ def last_words(code: int, errors: str, output: str) -> str:
     line = said[-1] if said else "it said nothing"
     if code > 0:
         return line if said else f"exit {code}: {line}"
-    ending = f"killed by {signal.Signals(-code).name}"
-    if -code == signal.SIGKILL:
-        ending += ", as the system does when memory runs out"
+    ending = f"killed by {_signal(-code)}"
     return f"{ending}; last it said: {line}" if said else ending
+
+
+def _signal(number: int) -> str:
+    """A signal's name, and what SIGKILL most often means."""
+    hint = ", as the system does when memory runs out" if number == signal.SIGKILL else ""
+    return signal.Signals(number).name + hint
 
 
 def document_of(output: str) -> Any:

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from gansynth.conditions.boxes import USUAL, box_drawer
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.edits.along import check_moving
 from gansynth.conditions.external_source import open_base
 from gansynth.conditions.lesion_placement import lesion_drawer
-from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.weights import Weights, weights_of
 from gansynth.core.filter import Asked

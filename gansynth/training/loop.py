@@ -24,7 +24,7 @@ from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.options import Needs, SetOptions
 from gansynth.runtime.signals import Interrupted
 from gansynth.training.checkpoint_manager import MOST_ROLLBACKS, Callbacks, Shelf
-from gansynth.training.metrics_log import MetricsLog, short_losses
+from gansynth.training.loggers import MetricsLog, short_losses
 from gansynth.training.state import Learner
 
 Batches = Callable[[int, Stage, range], Batch]

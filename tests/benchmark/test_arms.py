@@ -7,11 +7,11 @@ import pytest
 from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
 from gansynth.benchmark.plan import ArmPlan, Plan
 from gansynth.benchmark.plan_file import read_plan
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.fitting.recipe import find_recipe
-from gansynth.runtime.settings import split_settings
+from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions
 from tests.benchmark.people import plan_of
 from tests.benchmark.test_plan import TEXT, write

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.conditions.boxes import replay
+from gansynth.conditions.box_drawers import replay
 from gansynth.core.source import SourceRequest
 from gansynth.data.picture_files import read_picture
 from gansynth.fitting.fit import fit

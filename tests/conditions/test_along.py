@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.edits.along import Mover, check_moving
-from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.schema import OUTSIDE, Case, Schema
 from gansynth.core.source import CaseSource, SourceRequest

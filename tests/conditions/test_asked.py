@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.requested_edits import build_edit, build_edits
+from gansynth.conditions.edit_chain import build_edit, build_edits
 from gansynth.runtime.errors import UsageFault
 
 GOOD: dict[str, dict[str, Any]] = {

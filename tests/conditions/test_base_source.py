@@ -12,7 +12,8 @@ import pytest
 
 from gansynth.bank.producer_main import ProducerConfig
 from gansynth.bank.spec import BankSpec
-from gansynth.conditions.external_source import BaseSource, inherited, open_base
+from gansynth.conditions.external_source import inherited, open_base
+from gansynth.conditions.external_views import BaseSource
 from gansynth.core.adapter import Injection
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage, guard

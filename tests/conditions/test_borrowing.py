@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.conditions.case_pool import Room
-from gansynth.conditions.requested_edits import build_edit
+from gansynth.conditions.edit_chain import build_edit
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, Schema

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from gansynth.conditions.box_drawers import replay
 from gansynth.conditions.box_places import PutBoxes, put_boxes
-from gansynth.conditions.boxes import box_drawer, replay
+from gansynth.conditions.boxes import box_drawer
 from gansynth.conditions.case_pool import Room
-from gansynth.conditions.frames import Frame
-from gansynth.conditions.location_prior import KERNEL, PlacementPrior, ball_in, depths
+from gansynth.conditions.location_prior import KERNEL, Frame, PlacementPrior, ball_in, depths
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.scene import Scene

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.boxes import TrainingBoxes, anywhere, box_drawer, own_boxes, replay
+from gansynth.conditions.box_drawers import TrainingBoxes, own_boxes, replay
+from gansynth.conditions.boxes import anywhere, box_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, Schema

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.conditions.edit_chain import build_edit
 from gansynth.conditions.edits.nesting import keeps_nesting
-from gansynth.conditions.requested_edits import build_edit
 from gansynth.core.edit import Edit
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.data.connected_components import Parts

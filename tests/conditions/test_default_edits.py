@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import body_mask, organ_mask, shown_body
 from gansynth.core.schema import Case, Condition, Schema

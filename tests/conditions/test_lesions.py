@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_donors import Cut
 from gansynth.conditions.lesion_placement import LesionDrawer, LesionOptions, lesion_drawer, no_room
-from gansynth.conditions.requested_edits import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.edit import Edit
 from gansynth.core.resample import crop_pad

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import ndimage
 
+from gansynth.conditions.edits.affine import ScaleOptions, rotation
 from gansynth.conditions.edits.elastic import SmoothField
-from gansynth.conditions.edits.rotate import rotation
-from gansynth.conditions.edits.scale import ScaleOptions
 from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.runtime.errors import UsageFault
 

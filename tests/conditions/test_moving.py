@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gansynth.conditions.edits.rotate import rotation
+from gansynth.conditions.edits.affine import rotation
 from gansynth.core.geometry import affine_coordinates, pull_labels
 from gansynth.core.schema import OUTSIDE, FloatArray
 

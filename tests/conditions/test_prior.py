@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from gansynth.conditions.case_pool import Room
-from gansynth.conditions.frames import Frame, depth_of, frame_of, looked_at
-from gansynth.conditions.location_prior import FLOOR, PlacementPrior
+from gansynth.conditions.location_prior import (
+    FLOOR,
+    Frame,
+    PlacementPrior,
+    depth_of,
+    frame_of,
+    looked_at,
+)
 from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource

@@ -15,8 +15,7 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.data.label_statistics import LabelPriors
 from gansynth.fitting.label_report import report_label_maps, warn_of_label_maps
-from gansynth.fitting.opening import open_folder
-from gansynth.fitting.setup import OBSERVED, resolve
+from gansynth.fitting.setup import OBSERVED, open_folder, resolve
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.run import Run
 from gansynth.testing import ToySource

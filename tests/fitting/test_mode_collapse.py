@@ -17,8 +17,7 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.fitting.mode_collapse import PATIENCE, DiversityMonitor, Finding, collapsed
-from gansynth.fitting.opening import open_folder
-from gansynth.fitting.setup import resolve
+from gansynth.fitting.setup import open_folder, resolve
 from gansynth.metrics.diversity import Likeness
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource

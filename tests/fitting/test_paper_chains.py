@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.conditions.external_chain import ChainBase
 from gansynth.conditions.external_source import open_base
+from gansynth.conditions.external_views import ChainBase
 from gansynth.core.body_mask import body_mask, organ_mask
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed

@@ -19,7 +19,7 @@ from gansynth.fitting.recipe import find_recipe, read_recipe
 from gansynth.fitting.recipe_plan import RecipePlan, plan_recipe
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.settings import overlay
+from gansynth.runtime.options import overlay
 from gansynth.sampling.opening import open_source
 from gansynth.testing import ToySource
 from gansynth.training.loop import steps_for

@@ -7,7 +7,7 @@ import torch
 from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import Schema
 from gansynth.fitting.recipe import find_recipe
-from gansynth.runtime.settings import split_settings
+from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 

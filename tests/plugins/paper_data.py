@@ -15,7 +15,7 @@ from gansynth.core.space import Space
 from gansynth.data.reading import VolumeOptions
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import PlannedSet, plan_recipe
-from gansynth.runtime.settings import overlay, split_settings
+from gansynth.runtime.options import overlay, split_settings
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGAN3D, CGANOptions

@@ -23,8 +23,8 @@ from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.fitting.warm_start import named_axes, take_over
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.options import parse
 from gansynth.runtime.progress import NullReporter
-from gansynth.runtime.settings import parse
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source

@@ -10,7 +10,7 @@ import torch
 from gansynth.core.generator import Batch, Stage, Step
 from gansynth.core.schema import Schema
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.settings import parse
+from gansynth.runtime.options import parse
 from gansynth.testing import check_generator
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions

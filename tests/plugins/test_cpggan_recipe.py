@@ -15,7 +15,7 @@ from gansynth.fitting.composite_spec import PerClass
 from gansynth.fitting.recipe import find_recipe, texts
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.settings import split_settings
+from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions, steps_for
 from gansynth_cli.commands.detections import paper_arms
 from gansynth_cpggan.model import CPGGAN

@@ -10,7 +10,7 @@ import pytest
 
 import gansynth
 from gansynth.bank.reader import BankReader, verify_bank
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.schema import OUTSIDE, Condition, Sample
 from gansynth.core.source import SourceRequest

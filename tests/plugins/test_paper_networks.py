@@ -23,7 +23,7 @@ from gansynth.fitting.fake_tensors import meta_autocast
 from gansynth.fitting.recipe import find_recipe, texts
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator
 from gansynth.nn.networks.blocks import Norm
-from gansynth.runtime.settings import overlay, split_settings
+from gansynth.runtime.options import overlay, split_settings
 from gansynth.training.loop import FitOptions
 from gansynth_cpggan.networks import Judge, Painter
 from gansynth_segmenter.networks import build

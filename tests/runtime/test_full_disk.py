@@ -11,8 +11,8 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.training.checkpoint import bytes_of
+from gansynth.training.loggers import MetricsLog
 from gansynth.training.loop import train
-from gansynth.training.metrics_log import MetricsLog
 
 REQUEST = SourceRequest("example", "2d")
 SETTINGS = {"steps": "2", "width": "8", "max_width": "16", "n_critic": "1", "precision": "fp32"}

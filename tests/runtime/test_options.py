@@ -12,8 +12,15 @@ from gansynth.core.source import SourceRequest
 from gansynth.evaluation.failures.job import FailureOptions
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Needs, OptionModel, SetOptions, idle, read_model, refuse_idle
-from gansynth.runtime.settings import split_settings
+from gansynth.runtime.options import (
+    Needs,
+    OptionModel,
+    SetOptions,
+    idle,
+    read_model,
+    refuse_idle,
+    split_settings,
+)
 from gansynth.training.loop import FitOptions, train
 from gansynth_segmenter.options import SegmenterOptions
 

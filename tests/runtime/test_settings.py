@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, Field, model_validator
 
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.settings import parse, split_settings
+from gansynth.runtime.options import parse, split_settings
 from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGANOptions
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from gansynth.runtime.devices import producer_device
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
-from gansynth.runtime.threads import producer_device
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gansynth import replay
-from gansynth.conditions.requested_edits import build_edits
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.schema import Boxes, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space

@@ -22,8 +22,8 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.training import checkpoint
 from gansynth.training import loop as training
 from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loggers import short_losses
 from gansynth.training.loop import FitOptions, _stage_at, train
-from gansynth.training.metrics_log import short_losses
 
 
 class Duel(Generator):

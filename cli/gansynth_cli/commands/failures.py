@@ -78,8 +78,7 @@ def command(
     draws such conditions more often (docs/failures.md). The fold's held-out cases are not opened.
     """
     from gansynth.evaluation.failures.job import FailureOptions, find_failures
-    from gansynth.runtime.options import refuse_idle
-    from gansynth.runtime.settings import parse
+    from gansynth.runtime.options import parse, refuse_idle
     from gansynth.sampling.opening import open_source
 
     if path is None and write_splits is None:

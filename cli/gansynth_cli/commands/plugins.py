@@ -108,7 +108,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
             f"plugins check {name!r}: an adapter is checked on its host's own data, from a test: "
             "gansynth.testing.check_adapter(adapter, workspace=...)"
         )
-    from gansynth.runtime.settings import parse
+    from gansynth.runtime.options import parse
     from gansynth.testing import check_generator
 
     cls = registry.generator(name)

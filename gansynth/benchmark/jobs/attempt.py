@@ -28,7 +28,7 @@ from gansynth.benchmark.jobs.store import Store, Trace
 from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError
 from gansynth.runtime.files import disk_errors
-from gansynth.runtime.processes import Command, Ended
+from gansynth.runtime.processes import Command, CommandResult
 
 DONE, FAILED, HELD, FOUND, STOPPED = 0, 70, 75, 76, EXIT_SIGTERM
 """Exit codes: published; the command failed, and stdout says how; another attempt has the job; one
@@ -183,7 +183,9 @@ def _run(order: Order, store: Store) -> int:
     return STOPPED if ended.stopped else FAILED
 
 
-def _result(job: Job, ended: Ended, seconds: float, attempts: int, device: str) -> dict[str, Any]:
+def _result(
+    job: Job, ended: CommandResult, seconds: float, attempts: int, device: str
+) -> dict[str, Any]:
     return {
         "key": job.key,
         "title": job.title,

@@ -17,7 +17,7 @@ from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.recipe import texts
 from gansynth.runtime.errors import UsageFault, refuse_unknown
-from gansynth.runtime.settings import overlay
+from gansynth.runtime.options import overlay
 from gansynth.sampling.opening import open_source
 
 LENGTHS = ("steps", "epochs")

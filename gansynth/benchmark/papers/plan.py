@@ -47,7 +47,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
 from gansynth.fitting.recipe import Recipe, find_recipe, texts
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.settings import read_yaml
+from gansynth.runtime.files import read_yaml
 
 FOLDER = "tables"
 """Beside a recipe's file: the plans of its tables."""

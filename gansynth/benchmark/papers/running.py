@@ -20,7 +20,7 @@ from gansynth.benchmark.papers.plan import Arm, Plan
 from gansynth.benchmark.papers.tables import notes, rows, steps_of
 from gansynth.runtime.errors import FAULTS, GansynthError
 from gansynth.runtime.files import disk_errors, write_json_atomic
-from gansynth.runtime.settings import overlay
+from gansynth.runtime.options import overlay
 
 KEPT = (
     *("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share"),

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.frames import Frame, at_hand, looked_at, whole, whole_frame
+from gansynth.conditions.location_prior import Frame, at_hand, looked_at, whole, whole_frame
 from gansynth.core.edit import EditOptions, SceneEdit
 from gansynth.core.geometry import Mask, bounding_box, mask_of
 from gansynth.core.scene import CasePool, Scene, body_of

@@ -25,7 +25,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import Part, parts
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.option_text import fill_options
+from gansynth.runtime.options import fill_options
 
 if TYPE_CHECKING:
     from gansynth.core.scene import Scene

@@ -19,7 +19,7 @@ from gansynth.conditions.edits.borrowing import (
 )
 from gansynth.conditions.edits.moving import chosen_classes, close_left, keeps_classes
 from gansynth.conditions.edits.nesting import keeps_nesting
-from gansynth.conditions.frames import depth_of, frame_of
+from gansynth.conditions.location_prior import depth_of, frame_of
 from gansynth.core.edit import EditOptions
 from gansynth.core.geometry import (
     Mask,

@@ -19,7 +19,7 @@ from gansynth.conditions.edits.borrowing import (
 )
 from gansynth.conditions.edits.moving import chosen_classes, keeps_classes
 from gansynth.conditions.edits.nesting import keeps_nesting
-from gansynth.conditions.frames import depth_of, frame_of
+from gansynth.conditions.location_prior import depth_of, frame_of
 from gansynth.core.edit import EditOptions
 from gansynth.core.geometry import Mask, affine_coordinates, centroid, mask_of, pull_labels
 from gansynth.core.scene import Scene

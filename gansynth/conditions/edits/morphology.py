@@ -1,4 +1,4 @@
-"""What enlarging and shrinking share: a volume that comes out as asked, by distance in mm.
+"""Enlarging and shrinking: a volume that comes out as asked, by distance in mm.
 
 A body grows where the distance to it is least, and shrinks where that to its surroundings is, by
 as many voxels as the volume asks for; so lines grow by the same millimetres as balls. Growth takes
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gansynth.conditions.edits.moving import (
     chosen_classes,
@@ -144,6 +144,65 @@ class Growing(Edit):
             return labels.copy()
         chosen = mask_of(labels, params["classes"] or schema.foreground)
         return change_volume(labels, chosen, params["factor"], schema.spacing, body)
+
+
+class EnlargeOptions(GrowingOptions):
+    """How much to enlarge."""
+
+    low: float = Field(1.2, ge=1, le=16, description="smallest factor on the volume, no unit")
+    high: float = Field(2.0, ge=1, le=16, description="largest factor on the volume, no unit")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EnlargeOptions:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}, expected low <= high")
+        return self
+
+
+class Enlarge(Growing):
+    """Grows chosen classes outwards, as far as there is room in the body.
+
+    They grow over background, and over the class around them where they are nested; a class that
+    is wrapped in another stays wrapped. New voxels take the nearest chosen label.
+    """
+
+    name: ClassVar[str] = "enlarge"
+    Options: ClassVar[type[EditOptions]] = EnlargeOptions
+    options: EnlargeOptions
+
+    def bounds(self) -> tuple[float, float]:
+        """See ``Growing.bounds``."""
+        return self.options.low, self.options.high
+
+
+class ShrinkOptions(GrowingOptions):
+    """How much to shrink."""
+
+    low: float = Field(0.5, ge=0.05, le=1, description="smallest factor on the volume, no unit")
+    high: float = Field(0.8, ge=0.05, le=1, description="largest factor on the volume, no unit")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ShrinkOptions:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}, expected low <= high")
+        return self
+
+
+class Shrink(Growing):
+    """Wears chosen classes away from the outside.
+
+    What they leave becomes the class around them where they are nested, else background. No body
+    vanishes, and thin ends do not stay behind as crumbs. Where the skin of a wrapped class is worn
+    away, the class itself becomes skin.
+    """
+
+    name: ClassVar[str] = "shrink"
+    Options: ClassVar[type[EditOptions]] = ShrinkOptions
+    options: ShrinkOptions
+
+    def bounds(self) -> tuple[float, float]:
+        """See ``Growing.bounds``."""
+        return self.options.low, self.options.high
 
 
 def change_volume(

@@ -17,8 +17,7 @@ from gansynth.conditions.edits.pieces import (
     taken,
     unchanged,
 )
-from gansynth.conditions.frames import depth_of, frame_of
-from gansynth.conditions.location_prior import PlacementPrior, anywhere
+from gansynth.conditions.location_prior import PlacementPrior, anywhere, depth_of, frame_of
 from gansynth.core.edit import EditOptions, SceneEdit
 from gansynth.core.geometry import Mask
 from gansynth.core.scene import Scene

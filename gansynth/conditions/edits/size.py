@@ -20,7 +20,7 @@ from gansynth.conditions.edits.pieces import (
     taken,
     unchanged,
 )
-from gansynth.conditions.frames import looked_at, whole
+from gansynth.conditions.location_prior import looked_at, whole
 from gansynth.core.edit import EditOptions, SceneEdit
 from gansynth.core.geometry import Matrix, affine_coordinates, pull_labels
 from gansynth.core.scene import CasePool, Scene
@@ -136,7 +136,7 @@ def learnt_sizes(room: CasePool, classes: Sequence[int] | None, each: bool) -> M
     """Volumes in mm^3 (2D: areas in mm^2) of training cases' lesions, sorted: float64 (N,).
 
     Args:
-        room: the training cases; at most ``frames.LOOKED_AT`` of them are looked at.
+        room: the training cases; at most ``LOOKED_AT`` of them are looked at.
         classes: label values of lesions; None takes the whole foreground.
         each: every connected lesion by itself; else all of a case, or of a slice, as one.
     """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gansynth.core.filter import Filter
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.option_text import read_options
+from gansynth.runtime.options import read_options
 
 
 def build_filters(texts: Sequence[str]) -> list[Filter]:

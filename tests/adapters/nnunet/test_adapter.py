@@ -22,7 +22,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
-from gansynth.runtime import child, torchvision_compat
+from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import cpu_threads
 from gansynth.runtime.errors import (
     DataFault,
@@ -267,8 +267,8 @@ def test_what_cannot_be_continued_is_refused_before_anything_starts(
 # -- the child process ---------------------------------------------------------------------------
 
 
-def run(code: str, log: Path) -> child.Ended:
-    return child.run([sys.executable, "-c", code], os.environ, log)
+def run(code: str, log: Path) -> processes.Ended:
+    return processes.run([sys.executable, "-c", code], os.environ, log)
 
 
 @pytest.mark.parametrize("code", [2, 3, 4, 5, 6])
@@ -277,7 +277,7 @@ def test_a_childs_typed_fault_is_ours(tmp_path, code):
         f"import sys; sys.stderr.write('what and why\\n'); sys.exit({code})", tmp_path / "l"
     )
     with pytest.raises(GansynthError, match=r"^what and why$") as caught:
-        child.raise_if_failed(ended, "training")
+        processes.raise_if_failed(ended, "training")
     assert caught.value.exit_code == code
 
 
@@ -286,7 +286,7 @@ def test_a_childs_fault_is_found_though_its_threads_go_on_talking(tmp_path):
         "import sys; sys.stderr.write('error: why\\nTraceback\\nRuntimeError: x\\n'); sys.exit(5)"
     )
     with pytest.raises(TrainingFault, match=r"^why$"):
-        child.raise_if_failed(run(code, tmp_path / "log"), "training")
+        processes.raise_if_failed(run(code, tmp_path / "log"), "training")
 
 
 @pytest.mark.parametrize(
@@ -301,13 +301,13 @@ def test_what_a_child_ended_with_is_left_to_us_to_say(tmp_path, capsys, code, sh
     assert "error: two" in (tmp_path / "log").read_text().splitlines()
     if code == 5:
         with pytest.raises(TrainingFault, match=r"^two$"):
-            child.raise_if_failed(ended, "training")
+            processes.raise_if_failed(ended, "training")
 
 
 def test_any_other_failure_quotes_the_last_line(tmp_path):
     ended = run("print('x'); raise RuntimeError('shape mismatch')", tmp_path / "log")
     with pytest.raises(TrainingFault, match=r"failed \(exit 1\): RuntimeError: shape mismatch"):
-        child.raise_if_failed(ended, "training")
+        processes.raise_if_failed(ended, "training")
 
 
 def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
@@ -318,7 +318,7 @@ def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     )
     ended = run(code, tmp_path / "log")
     with pytest.raises(TrainingFault, match="signal SIGKILL"):
-        child.raise_if_failed(ended, "training")
+        processes.raise_if_failed(ended, "training")
     until(lambda: not Path(f"/proc/{int(ended.last[0])}/exe").exists())
 
 
@@ -338,11 +338,11 @@ def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
     script.write_text(
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from gansynth import child\n"
+        "from gansynth.runtime import processes\n"
         "code = 'import time; print(1, flush=True); time.sleep(60)'\n"
-        "ended = child.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))\n"
+        "ended = processes.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))\n"
         "try:\n"
-        "    child.raise_if_failed(ended, 'training')\n"
+        "    processes.raise_if_failed(ended, 'training')\n"
         "except BaseException as error:\n"
         "    print(type(error).__name__, getattr(error, 'code', ''), ended.code)\n"
     )

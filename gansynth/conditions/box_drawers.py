@@ -1,23 +1,24 @@
-"""Boxes slightly different from training ones (Han et al. 2019, 2.6): moved, resized, more or less.
+"""Boxes drawn from training cases: their own, or slightly different ones.
 
-A box never leaves the image or, unless told so, the body; it never lands on a box that it did not
-touch before, and keeps its class.
+Jittered boxes (Han et al. 2019, 2.6) are moved, resized, one more or one less. A box never leaves
+the image or, unless told so, the body; it never lands on a box that it did not touch before, and
+keeps its class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from gansynth.conditions.boxes import BoxDrawer, own_boxes, record
 from gansynth.core.body_mask import Mask, organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, Schema
-from gansynth.runtime.option_text import read_options
-from gansynth.runtime.options import OptionModel
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.options import OptionModel, read_options
 
 TRIES, FULL = 16, 8
 """How often a box is drawn anew, and after how many tries each is at half the strength before."""
@@ -29,8 +30,52 @@ MOSTLY = 0.9
 """Share of a box that is to lie in the body, or as much as lies in it before."""
 OTHERS = 8
 """Training cases that are asked for a box to put where there is none."""
-
 Row = npt.NDArray[np.float64]
+
+
+class BoxDrawer(ABC):
+    """Draws the boxes of conditions: seeded, recorded, replayable."""
+
+    @abstractmethod
+    def draw(
+        self,
+        case: Case,
+        schema: Schema,
+        rng: np.random.Generator,
+        *,
+        index: int = 0,
+        another: Callable[[], Case] | None = None,
+    ) -> tuple[Boxes, dict[str, Any]]:
+        """Draw the boxes of one sample.
+
+        Args:
+            case: a training case in the generator's space, with its own boxes and its image.
+            schema: of that space.
+            rng: the only source of randomness.
+            index: the sample's number.
+            another: draws another training case, of the same ``rng``; None if there is none.
+
+        Returns:
+            Boxes (N, 4) or (N, 6) within the case, N possibly 0, and JSON that says how they came
+            about, which ``replay`` reads.
+        """
+
+
+class TrainingBoxes(BoxDrawer):
+    """A training case's own boxes, unchanged."""
+
+    def draw(
+        self,
+        case: Case,
+        schema: Schema,
+        rng: np.random.Generator,
+        *,
+        index: int = 0,
+        another: Callable[[], Case] | None = None,
+    ) -> tuple[Boxes, dict[str, Any]]:
+        """The case's own boxes."""
+        boxes = own_boxes(case)
+        return boxes, record(boxes, "training")
 
 
 class JitterOptions(OptionModel):
@@ -198,3 +243,30 @@ def _overlap(one: Row, other: Row) -> bool:
     axes = len(one) // 2
     low, high = np.maximum(one[:axes], other[:axes]), np.minimum(one[axes:], other[axes:])
     return bool((low < high).all())
+
+
+def own_boxes(case: Case) -> Boxes:
+    """The boxes of a case.
+
+    Raises:
+        DataFault: it has no list of boxes, not even an empty one.
+    """
+    if case.boxes is None:
+        raise DataFault(
+            f"case {case.id!r}: has no boxes, expected a list of them, which may be empty; leave "
+            "it out of the training cases"
+        )
+    return case.boxes
+
+
+def record(boxes: Boxes, by: str, **more: Any) -> dict[str, Any]:
+    """JSON of drawn boxes: all of them, and how they came about."""
+    coords = [[float(c) for c in row] for row in boxes.coords]
+    axes = boxes.coords.shape[1] // 2
+    return {"by": by, "axes": axes, "coords": coords, "labels": boxes.labels.tolist(), **more}
+
+
+def replay(told: Mapping[str, Any]) -> Boxes:
+    """The boxes that a record stands for, to the bit; it may have been through JSON."""
+    coords = np.array(told["coords"], np.float32).reshape(-1, 2 * int(told["axes"]))
+    return Boxes(coords, np.array(told["labels"], np.int16))

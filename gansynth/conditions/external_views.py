@@ -1,0 +1,270 @@
+"""Another source's cases as the run's own source would have them.
+
+The same channels in the same order, labels by the same names. Shin et al. 2018 (sec. 3.1) put
+tumours on tumour-free brain labels: what draws tissues of T1 does so of these brains, too, unless
+they come with tissue labels of their own; images are not looked at beyond that, so there may be
+fewer channels than the run has.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseSource, Wrapped
+from gansynth.data.views import LabelDrawer, View
+from gansynth.runtime.errors import UsageFault
+
+log = logging.getLogger("gansynth")
+
+
+class BaseSource(Wrapped):
+    """Another source's training cases with the run's schema.
+
+    Args:
+        base: the other source.
+        schema: of the run's own source.
+        labelled: whether labels are of use; without, cases have none, and may have more channels
+            than the run.
+
+    Raises:
+        UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
+            an outside where the run's do not.
+    """
+
+    def __init__(self, base: CaseSource, schema: Schema, labelled: bool = True) -> None:
+        super().__init__(base)
+        self._schema, self._labelled = schema, labelled
+        self._order = self._find_channels(schema)
+        self._values = self._find_labels(schema) if labelled else {}
+        if base.schema.has_outside and not schema.has_outside:
+            raise UsageFault(
+                f"{named(base)}: its cases have an outside (label -1), those of the run have none; "
+                "expected cases that are read like the run's own, by the same kind of source"
+            )
+        if schema.classes and base.schema.classes != schema.classes:
+            raise UsageFault(
+                f"{named(base)}: its cases have the classes {_names(base.schema.classes)}, those "
+                f"of the run {_names(schema.classes)}; expected the same. Read them so: "
+                "--conditions-read classes="
+            )
+        self._told = False
+
+    def _find_channels(self, schema: Schema) -> list[int]:
+        """For each of the run's channels that there is, its number in the other source."""
+        return channel_order(self.base, schema, all_of_them=self._labelled)
+
+    def _find_labels(self, schema: Schema) -> dict[int, int]:
+        """Label value in the other source -> that of the run."""
+        return label_values(self.base, schema)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of the channels that its cases have."""
+        return self.schema.channels
+
+    @property
+    def schema(self) -> Schema:
+        """That of the run's own source."""
+        return self._schema
+
+    def label_class(self, case_id: str) -> int | None:
+        """Number of a case's class; None where the run knows of no classes."""
+        return self.base.label_class(case_id) if self._schema.classes else None
+
+    def load(self, case_id: str) -> Case:
+        """Read one case: channels as the run has them, labels too, and no boxes.
+
+        Raises:
+            DataFault: see the other source.
+        """
+        case = self.base.load(case_id)
+        image = case.image
+        if self._order != list(range(len(image))):
+            image = np.ascontiguousarray(image[self._order])
+        return replace(
+            case,
+            image=image,
+            labels=self._labels(case) if self._labelled else None,
+            boxes=None,
+            label_class=case.label_class if self._schema.classes else None,
+        )
+
+    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+        """The other source's, channels as the run has them."""
+        image, affine = self.base.stored(case_id)
+        return image[self._order], affine
+
+    def _labels(self, case: Case) -> LabelArray:
+        if case.labels is None:
+            if not self._told:
+                self._told = True
+                log.warning(
+                    "--conditions %s:%s: cases without labels (%s, for one) count as wholly "
+                    "background",
+                    *(self.request.kind, self.request.where, case.id),
+                )
+            return np.zeros(case.image.shape[1:], np.int16)
+        if all(self._values.get(value) == value for value in self.base.schema.labels.values()):
+            return case.labels
+        mapped = np.zeros_like(case.labels)
+        for value, own in {OUTSIDE: OUTSIDE, **self._values}.items():
+            mapped[case.labels == value] = own
+        return mapped
+
+    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
+        """Lineage record of a case as it is handed out here."""
+        return self.base.record(case_id, load or self.load)
+
+    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
+        """As ``record`` has it."""
+        return self.base.content(case_id, load or self.load)
+
+
+class ChainBase(BaseSource):
+    """Cases of another source through the view of a chain.
+
+    Args:
+        base: the other source.
+        view: the run's own source, with the labels that a part draws.
+
+    Raises:
+        UsageFault: as ``BaseSource``; or neither tissue labels nor what they are drawn of.
+    """
+
+    def __init__(self, base: CaseSource, view: View) -> None:
+        labeller = view.labeller
+        assert labeller is not None, "of views without one nothing is drawn"
+        self.labeller: LabelDrawer = labeller
+        self._merged = view.schema
+        super().__init__(base, view.base.schema)
+        self._tissues = self._own_tissues()
+        lacking = [c for c in self.labeller.given if c not in self.shown]
+        if not self._tissues and lacking:
+            raise UsageFault(
+                f"--conditions {base.request.kind}:{base.request.where}: its channels are "
+                f"{', '.join(base.schema.channels)}, expected {', '.join(lacking)} among them, "
+                f"of which {self.labeller.name} draws label maps; name them so: "
+                f"--conditions-read channels={','.join(lacking)}"
+            )
+
+    @property
+    def schema(self) -> Schema:
+        """The run's own, with the labels that a part draws."""
+        return self._merged
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Those of the run's channels that its cases have."""
+        return tuple(c for c in self._schema.channels if c in self.base.schema.channels)
+
+    def _find_channels(self, schema: Schema) -> list[int]:
+        return [self.base.schema.channels.index(name) for name in self.shown]
+
+    def _find_labels(self, schema: Schema) -> dict[int, int]:
+        return label_values(self.base, schema, self.labeller.labels)
+
+    def _own_tissues(self) -> dict[int, int]:
+        """Label value in the other source -> that of the drawn label of the same name."""
+        drawn, own = self.labeller.labels, self._schema.labels
+        return {
+            value: drawn[name] + self.labeller.shift
+            for name, value in self.base.schema.labels.items()
+            if value > 0 and name in drawn and name not in own
+        }
+
+    def load(self, case_id: str) -> Case:
+        """Read one case: channels that it lacks are zeros, labels are tissues and its own.
+
+        Raises:
+            DataFault: see the other source.
+        """
+        case = self.base.load(case_id)
+        image = self._all_channels(case.image)
+        own = self._labels(case)
+        under = self._beneath(case, image)
+        labels = np.where(own != 0, own, under)
+        return replace(case, image=image, labels=labels, boxes=None, under=under, label_class=None)
+
+    def _all_channels(self, image: FloatArray) -> FloatArray:
+        channels = self._schema.channels
+        whole = np.zeros((len(channels), *image.shape[1:]), np.float32)
+        for name, number in zip(self.shown, self._order, strict=True):
+            whole[channels.index(name)] = image[number]
+        return whole
+
+    def _beneath(self, case: Case, image: FloatArray) -> LabelArray:
+        if not self._tissues or case.labels is None:
+            seen = replace(case, image=image)
+            return self.labeller.under(self.labeller.draw(seen, self._schema))
+        under = np.zeros_like(case.labels)
+        for value, merged in self._tissues.items():
+            under[case.labels == value] = merged
+        return under
+
+
+def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True) -> list[int]:
+    """For each of the run's channels, its number in the other source.
+
+    Args:
+        base: the other source.
+        schema: of the run's own.
+        all_of_them: refuse others beside them.
+    """
+    found, wanted = base.schema.channels, schema.channels
+    if base.schema.axes != schema.axes:
+        raise UsageFault(
+            f"{named(base)}: its cases have the axes {base.schema.axes}, those of the run "
+            f"{schema.axes}; expected the same"
+        )
+    if sorted(found) != sorted(wanted) and (all_of_them or not set(wanted) <= set(found)):
+        expected = "the same, in any order" if all_of_them else "these among them"
+        raise UsageFault(
+            f"{named(base)}: its channels are {_names(found)}, those of the run {_names(wanted)}; "
+            f"expected {expected}. Name them so, or choose among them: "
+            f"--conditions-read channels={','.join(wanted)}"
+        )
+    return [found.index(name) for name in wanted]
+
+
+def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ()) -> dict[int, int]:
+    """Label value in the other source -> that of the run.
+
+    Args:
+        base: the other source.
+        schema: of the run's own.
+        others: names that the run knows otherwise.
+    """
+    values, unknown = {0: 0}, []
+    for name, value in base.schema.labels.items():
+        if value == 0:
+            continue
+        if value == base.schema.ignore and schema.ignore is not None:
+            values[value] = schema.ignore
+        elif name in schema.labels:
+            values[value] = schema.labels[name]
+        elif name not in others:
+            unknown.append(name)
+    if unknown:
+        known = ",".join(f"{name}:{value}" for name, value in schema.labels.items() if value)
+        raise UsageFault(
+            f"{named(base)}: its label {unknown[0]!r} is unknown to the run, expected names among "
+            f"{_names(tuple(n for n, v in schema.labels.items() if v))}. Name them so: "
+            f"--conditions-read labels={known}"
+        )
+    return values
+
+
+def named(base: CaseSource) -> str:
+    """A source as ``--conditions`` names it, for messages."""
+    return f"--conditions {base.request.kind}:{base.request.where}"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
