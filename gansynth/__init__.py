@@ -1,8 +1,8 @@
 """gansynth: GAN samples from one training fold, fed on the fly into the framework you already use.
 
-Importing this package is cheap on purpose: it pulls in neither torch nor any framework, so that
-readers of a sample bank and ``gansynth --help`` stay light. What it offers by itself is imported
-when it is first asked for.
+Users and plugins import from here; which module has a name may change. Importing this package is
+cheap: a name's module is imported when the name is first asked for, so ``gansynth --help`` and
+readers of a sample bank import neither torch nor any framework.
 """
 
 from importlib import import_module
@@ -10,23 +10,236 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gansynth.bank.api import fill_bank, live_bank
+    from gansynth.bank.draw_log import summarise
+    from gansynth.bank.producer import ProducerConfig
+    from gansynth.bank.producer_process import Producer
+    from gansynth.bank.reader import BankReader
+    from gansynth.bank.segment_file import BankSample
+    from gansynth.core.adapter import Adapter, HostArrays
+    from gansynth.core.edit import Edit, EditOptions, SceneEdit
+    from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+    from gansynth.core.findings import Checked, Finding
+    from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
+    from gansynth.core.hookspecs import API_VERSION, hookimpl
+    from gansynth.core.host_commands import (
+        DoctorRequest,
+        ImportRequest,
+        PrepareRequest,
+        Report,
+        SplitsRequest,
+    )
+    from gansynth.core.injection import Injection, MixPlan, Outcome
+    from gansynth.core.lineage import CaseRecord, Lineage
+    from gansynth.core.metric import Metric
+    from gansynth.core.ratio import Ratio
+    from gansynth.core.registry import installed
+    from gansynth.core.sample_request import Asking
+    from gansynth.core.scene import Scene
+    from gansynth.core.schedule import Schedule, choose_cases
+    from gansynth.core.schema import (
+        OUTSIDE,
+        Boxes,
+        Case,
+        Condition,
+        FloatArray,
+        LabelArray,
+        Sample,
+        Schema,
+        keep_outside,
+    )
+    from gansynth.core.source import CaseSource, SourceRequest
+    from gansynth.core.space import Space
+    from gansynth.data.reading import ReadOptions, parse_read, reads
+    from gansynth.evaluation.audit.audit import audit_exported
+    from gansynth.evaluation.discriminator_scores import load_critic, realness
+    from gansynth.evaluation.evaluate import evaluate
+    from gansynth.fitting.recipe import find_recipe
     from gansynth.hosts.batchgenerators_loader import mix_batches
+    from gansynth.hosts.checks import check_mixing
+    from gansynth.hosts.mixer import Mixer
     from gansynth.hosts.torch_dataset import mix
+    from gansynth.metrics.comparison import Halved, Sides
+    from gansynth.metrics.features import features_of
+    from gansynth.runtime.errors import (
+        DataFault,
+        EnvironmentFault,
+        GansynthError,
+        IntegrityFault,
+        TrainingFault,
+        UsageFault,
+    )
+    from gansynth.runtime.machine import Line
+    from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.open_run import load_run
+    from gansynth.sampling.opening import open_source
     from gansynth.sampling.replay import replay
+    from gansynth.testing import ToySource, check_adapter, check_generator
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "fill_bank", "live_bank", "mix", "mix_batches", "replay"]
+__all__ = [
+    "API_VERSION",
+    "OUTSIDE",
+    "Adapter",
+    "Asked",
+    "Asking",
+    "BankReader",
+    "BankSample",
+    "Batch",
+    "Boxes",
+    "Case",
+    "CaseRecord",
+    "CaseSource",
+    "Checked",
+    "Condition",
+    "DataFault",
+    "DoctorRequest",
+    "Edit",
+    "EditOptions",
+    "EnvironmentFault",
+    "Filter",
+    "FilterOptions",
+    "Finding",
+    "FloatArray",
+    "GansynthError",
+    "Generator",
+    "GeneratorOptions",
+    "Halved",
+    "HostArrays",
+    "ImportRequest",
+    "Injection",
+    "IntegrityFault",
+    "LabelArray",
+    "Learning",
+    "Line",
+    "Lineage",
+    "Metric",
+    "MixPlan",
+    "Mixer",
+    "Outcome",
+    "Phase",
+    "PrepareRequest",
+    "Producer",
+    "ProducerConfig",
+    "Ratio",
+    "ReadOptions",
+    "Report",
+    "Sample",
+    "SampleDrawer",
+    "Scene",
+    "SceneEdit",
+    "Schedule",
+    "Schema",
+    "Sides",
+    "SourceRequest",
+    "Space",
+    "SplitsRequest",
+    "Stage",
+    "Step",
+    "ToySource",
+    "TrainingFault",
+    "UsageFault",
+    "Verdict",
+    "__version__",
+    "audit_exported",
+    "check_adapter",
+    "check_generator",
+    "check_mixing",
+    "choose_cases",
+    "evaluate",
+    "features_of",
+    "fill_bank",
+    "find_recipe",
+    "hookimpl",
+    "installed",
+    "keep_outside",
+    "live_bank",
+    "load_critic",
+    "load_run",
+    "mix",
+    "mix_batches",
+    "open_source",
+    "parse_read",
+    "reads",
+    "realness",
+    "replay",
+    "summarise",
+]
 
 _HOMES = {
-    "fill_bank": "gansynth.bank.api",
-    "live_bank": "gansynth.bank.api",
-    "mix": "gansynth.hosts.torch_dataset",
-    "mix_batches": "gansynth.hosts.batchgenerators_loader",
-    "replay": "gansynth.sampling.replay",
+    "gansynth.bank.api": {"fill_bank", "live_bank"},
+    "gansynth.bank.draw_log": {"summarise"},
+    "gansynth.bank.producer": {"ProducerConfig"},
+    "gansynth.bank.producer_process": {"Producer"},
+    "gansynth.bank.reader": {"BankReader"},
+    "gansynth.bank.segment_file": {"BankSample"},
+    "gansynth.core.adapter": {"Adapter", "HostArrays"},
+    "gansynth.core.edit": {"Edit", "EditOptions", "SceneEdit"},
+    "gansynth.core.filter": {"Asked", "Filter", "FilterOptions", "Learning", "Verdict"},
+    "gansynth.core.findings": {"Checked", "Finding"},
+    "gansynth.core.generator": {"Batch", "Generator", "GeneratorOptions", "Phase", "Stage", "Step"},
+    "gansynth.core.hookspecs": {"API_VERSION", "hookimpl"},
+    "gansynth.core.host_commands": {
+        "DoctorRequest",
+        "ImportRequest",
+        "PrepareRequest",
+        "Report",
+        "SplitsRequest",
+    },
+    "gansynth.core.injection": {"Injection", "MixPlan", "Outcome"},
+    "gansynth.core.lineage": {"CaseRecord", "Lineage"},
+    "gansynth.core.metric": {"Metric"},
+    "gansynth.core.ratio": {"Ratio"},
+    "gansynth.core.registry": {"installed"},
+    "gansynth.core.sample_request": {"Asking"},
+    "gansynth.core.scene": {"Scene"},
+    "gansynth.core.schedule": {"Schedule", "choose_cases"},
+    "gansynth.core.schema": {
+        "OUTSIDE",
+        "Boxes",
+        "Case",
+        "Condition",
+        "FloatArray",
+        "LabelArray",
+        "Sample",
+        "Schema",
+        "keep_outside",
+    },
+    "gansynth.core.source": {"CaseSource", "SourceRequest"},
+    "gansynth.core.space": {"Space"},
+    "gansynth.data.reading": {"ReadOptions", "parse_read", "reads"},
+    "gansynth.evaluation.audit.audit": {"audit_exported"},
+    "gansynth.evaluation.discriminator_scores": {"load_critic", "realness"},
+    "gansynth.evaluation.evaluate": {"evaluate"},
+    "gansynth.fitting.recipe": {"find_recipe"},
+    "gansynth.hosts.batchgenerators_loader": {"mix_batches"},
+    "gansynth.hosts.checks": {"check_mixing"},
+    "gansynth.hosts.mixer": {"Mixer"},
+    "gansynth.hosts.torch_dataset": {"mix"},
+    "gansynth.metrics.comparison": {"Halved", "Sides"},
+    "gansynth.metrics.features": {"features_of"},
+    "gansynth.runtime.errors": {
+        "DataFault",
+        "EnvironmentFault",
+        "GansynthError",
+        "IntegrityFault",
+        "TrainingFault",
+        "UsageFault",
+    },
+    "gansynth.runtime.machine": {"Line"},
+    "gansynth.sampling.drawer": {"SampleDrawer"},
+    "gansynth.sampling.opening": {"open_source"},
+    "gansynth.sampling.replay": {"replay"},
+    "gansynth.sampling.open_run": {"load_run"},
+    "gansynth.testing": {"ToySource", "check_adapter", "check_generator"},
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> set[str]:
+    return {*globals(), *__all__}

@@ -147,8 +147,8 @@ def _homes(face: Path) -> dict[str, str]:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             if isinstance(target, ast.Name) and target.id == "_HOMES":
-                homes: dict[str, str] = ast.literal_eval(node.value)
-                return homes
+                homes: dict[str, set[str]] = ast.literal_eval(node.value)
+                return {name: module for module, names in homes.items() for name in names}
     return {}
 
 

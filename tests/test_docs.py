@@ -3,16 +3,20 @@
 ``python tests/test_docs.py`` rewrites them.
 """
 
+import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+import gansynth
 from gansynth.benchmark import plan
 from gansynth.conditions import BUILT_IN
 from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.registry import installed
 from gansynth.sampling.filters import BUILT_IN as FILTERS
+from gansynth.testing.scaffold import project
 from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGANOptions
 from gansynth_copypaste.options import CopyPasteOptions
@@ -22,6 +26,8 @@ from gansynth_elastic.options import ElasticOptions
 from gansynth_segmenter.options import SegmenterOptions
 
 DOCS = Path(__file__).parents[1] / "docs"
+TEMPLATES = Path(project.__file__).parent / "templates"
+IMPORT = re.compile(r"^ *from (gansynth[\w.]*) import (.+)$", re.MULTILINE)
 TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "loop": ("training.md", FitOptions),
     "cgan3d": ("training.md", CGANOptions),
@@ -79,6 +85,17 @@ def test_every_edit_has_a_section_with_a_small_picture(name):
     assert f"](images/conditions/{name}.png)" in section
     assert f"<!-- edit {name} -->" in section
     assert (DOCS / "images" / "conditions" / f"{name}.png").stat().st_size < 40_000
+
+
+def test_examples_import_what_is_public_from_gansynth_itself():
+    wrong = []
+    for page in (*DOCS.glob("*.md"), *TEMPLATES.glob("*.txt")):
+        for module, names in IMPORT.findall(page.read_text(encoding="utf-8")):
+            for name in names.split(", "):
+                found = getattr(import_module(module), name)
+                if module != "gansynth" and found is getattr(gansynth, name, None):
+                    wrong.append((page.name, module, name))
+    assert wrong == []
 
 
 if __name__ == "__main__":

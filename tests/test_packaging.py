@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import gansynth
+
 ROOT = Path(__file__).parents[1]
 SHELVES = ("plugins", "adapters", "cli")
 PACKED = ("gansynth", *SHELVES)
@@ -113,14 +115,34 @@ def test_every_module_has_a_docstring():
     assert bare == []
 
 
-def test_the_command_line_is_imported_without_the_heavy_libraries():
+def test_gansynth_offers_the_same_names_to_programs_and_to_type_checkers():
+    face = ast.parse((ROOT / "gansynth" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in face.body if isinstance(node, ast.If))
+    typed = {
+        n.module: {a.name for a in n.names} for n in block.body if isinstance(n, ast.ImportFrom)
+    }
+    assert typed == gansynth._HOMES
+    names = ["__version__", *(name for names in typed.values() for name in names)]
+    assert sorted(names) == sorted(gansynth.__all__)
+    assert set(names) <= set(dir(gansynth))
+    assert [name for name in names if not hasattr(gansynth, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "module"),
+    [
+        ("import gansynth_cli.main", "gansynth_cli.main"),
+        ("from gansynth import BankReader, Mixer, Ratio, hookimpl", "gansynth.core.ratio"),
+    ],
+)
+def test_what_is_light_is_imported_without_the_heavy_libraries(statement, module):
     heavy = {"torch", "nnunetv2", "scipy", "sklearn", "matplotlib"}
-    code = "import sys, gansynth_cli.main; print(*sys.modules)"
+    code = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     loaded = set(done.stdout.split())
-    assert "gansynth_cli.main" in loaded
+    assert module in loaded
     assert loaded & heavy == set()
 
 

@@ -114,8 +114,7 @@ def check_loaded(kind: str, loaded: object) -> None:
     wanted = base()
     if not isinstance(loaded, type) or not issubclass(loaded, wanted):
         raise Unfit(
-            f"load() returned {_shown(loaded)}, expected a subclass of "
-            f"{wanted.__module__}.{wanted.__name__}"
+            f"load() returned {_shown(loaded)}, expected a subclass of gansynth.{wanted.__name__}"
         )
     missing = sorted(getattr(loaded, "__abstractmethods__", ()))
     if missing:

@@ -75,7 +75,7 @@ def mix_batches(
         raise UsageFault(
             f"schedule {schedule}: a loader of batches cannot be kept from opening cases that were "
             "not chosen. Train with mix_batches(loader, bank, '0:1') first, then go on with a "
-            "loader of gansynth.core.schedule.choose_cases(...); or use gansynth.mix on a data set"
+            "loader of gansynth.choose_cases(...); or use gansynth.mix on a data set"
         )
     mixture = make_mixture(
         bank,

@@ -126,15 +126,15 @@ NONSENSE = [
     (
         "generators",
         dict,
-        "returned the class dict, expected a subclass of gansynth.core.generator.Gen",
+        "returned the class dict, expected a subclass of gansynth.Generator",
     ),
     ("generators", Generator, "Generator lacks networks, phases, sample"),
     (
         "adapters",
         "nnunet",
-        "returned 'nnunet', expected a subclass of gansynth.core.adapter.Adapter",
+        "returned 'nnunet', expected a subclass of gansynth.Adapter",
     ),
-    ("edits", None, "returned None, expected a subclass of gansynth.core.edit.Edit"),
+    ("edits", None, "returned None, expected a subclass of gansynth.Edit"),
     ("sources", 7, "returned 7, expected a function"),
     ("checks", [], "expected a function"),
     ("metrics", {}, "expected a function"),
