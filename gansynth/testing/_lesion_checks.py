@@ -1,88 +1,109 @@
-"""What must hold of samples that have a lesion drawn into a real image."""
+"""What must hold of samples with lesions: asked for in boxes, or drawn into a real image."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from gansynth.conditions.case_pool import Room
-from gansynth.conditions.lesion_placement import Inserted, lesion_drawer
 from gansynth.core.geometry import Mask
-from gansynth.core.scene import Scene
-from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray
-from gansynth.core.space import Placement
+from gansynth.core.schema import OUTSIDE, Boxes, Condition, FloatArray, LabelArray
 from gansynth.data.blending import drawn_in, hole, rim_voxels
+from gansynth.testing._bench import LesionCases, copied_boxes
 from gansynth.testing._sample_checks import SAME, VISIBLE, Draws
 from gansynth.testing.report import Broken, Skip
-from gansynth.testing.toy import without_blobs
 
-if TYPE_CHECKING:
-    from gansynth.core.generator import Generator
-    from gansynth.core.source import CaseSource
-    from gansynth.core.space import Space
-
+TIGHTENED = "tightened_to"
+"""Key of a sample's provenance where its boxes were shrunk: the share of each that is left."""
 USUAL_RIM_MM = 3.0
 """How far beyond a lesion images may change, of a generator without an option ``rim_mm``."""
 CHANGED = "background"
 """Key of a sample's provenance, with the value ``changed``, where the whole image was changed."""
-PLACES = "where=anywhere,inside=0.6,tries=100"
-"""Toy bodies are small."""
 SEEDS = 6
 """Seeds of which two at least must give different images, if any do."""
-TRIES = 50
 LEAST = 0.5
 """Least share of the real lesions' contrast."""
 
 
-class LesionCases:
-    """Lesions of toy training cases, put into held-out toy bodies that have none.
+class BoxDraws:
+    """One method for each thing that must hold of samples and their boxes."""
 
-    Args:
-        generator: says how lesions are put.
-        source: the toy cases.
-        space: the generator's.
-        count: how many.
-    """
+    def __init__(self, draws: Draws) -> None:
+        self.draws = draws
+        self.asked = [copied_boxes(case.boxes) for case in draws.cases]
 
-    def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
-        self._drawer = lesion_drawer(PLACES, generator.default_lesions)
-        self._room = Room(source, space)
-        bodies = [without_blobs(source.load(i), n) for n, i in enumerate(source.held_out_ids)]
-        self.bodies = [space.to_generator(body) for body in bodies[:count]]
-        self._shape = source.load(source.train_ids[0]).image.shape[1:]
-        self.inserted = [self._insert(n, body) for n, body in enumerate(self.bodies)]
+    def kept(self) -> None:
+        """Boxes are the condition's, or lie within them and the sample says so."""
+        for sample, asked in zip(self.draws.samples, self.asked, strict=True):
+            if sample.boxes is None:
+                raise Broken("a sample has no boxes, expected those it was asked to have")
+            found = sample.boxes
+            if not np.array_equal(found.labels, asked.labels):
+                raise Broken(
+                    f"classes of boxes are {found.labels.tolist()}, expected the condition's "
+                    f"{asked.labels.tolist()} in their order"
+                )
+            axes = asked.coords.shape[1] // 2
+            within = (found.coords[:, :axes] >= asked.coords[:, :axes]).all()
+            within &= (found.coords[:, axes:] <= asked.coords[:, axes:]).all()
+            same = np.array_equal(found.coords, asked.coords)
+            if not same and not (within and TIGHTENED in sample.provenance):
+                raise Broken(
+                    "boxes differ from the condition's, expected the same, or smaller ones within "
+                    f"them with {TIGHTENED!r} in the sample's provenance"
+                )
 
-    def _insert(self, number: int, body: Case) -> Inserted:
-        scene = Scene(body, Placement((0,) * len(self._shape)), self._shape, number, self._room)
-        for tried in range(TRIES):
-            found = self._drawer.draw(scene, (), np.random.default_rng((number, tried)))
-            if set(np.unique(found.lesion)) >= set(self._room.schema.foreground):
-                return found
-        raise Skip(f"no lesion found a place in {TRIES} tries of {self._drawer.options}")
+    def matter(self) -> None:
+        """Other boxes give another image, and none at all a third."""
+        condition, seed = self.draws.conditions()[0], self.draws.seeds[0]
+        other = self.draws.conditions()[1].boxes
+        none = Boxes(self.asked[0].coords[:0], self.asked[0].labels[:0])
+        for boxes, what in ((other, "two lists of boxes"), (none, "boxes and none")):
+            changed = replace(condition, boxes=boxes, latent_seed=seed)
+            drawn = self.draws.generator.sample([changed], [seed])[0]
+            self.draws.differ(drawn, self.draws.samples[0], f"{what} with the same seed")
 
-    @property
-    def cases(self) -> list[Case]:
-        """Backgrounds with the label maps that are asked for."""
-        pairs = zip(self.bodies, self.inserted, strict=True)
-        return [replace(body, labels=inserted.labels) for body, inserted in pairs]
+    def in_place(self) -> None:
+        """What boxes change of an image is mostly in them.
 
-    def condition(self, case: Case, seed: int) -> Condition:
-        """A fresh condition of one of ``cases``."""
-        number = [body.id for body in self.bodies].index(case.id)
-        body, inserted = self.bodies[number], self.inserted[number]
-        return Condition(
-            labels=inserted.labels.copy(),
-            background=body.image.copy(),
-            lesion=inserted.lesion.copy(),
-            donor=inserted.donor.copy(),
-            region=None if inserted.region is None else inserted.region.copy(),
-            latent_seed=seed,
-            provenance={"case": case.id, "lesions": inserted.told},
-        )
+        Whether that is a lesion, nobody can tell of a GAN after a few steps: the metric ``lesions``
+        tells it of a run.
+        """
+        draws = self.draws
+        bare = [
+            replace(c, boxes=Boxes(asked.coords[:0], asked.labels[:0]))
+            for c, asked in zip(draws.conditions(), self.asked, strict=True)
+        ]
+        changes: list[list[float]] = [[], []]
+        without = draws.generator.sample(bare, draws.seeds)
+        for sample, other, asked in zip(draws.samples, without, self.asked, strict=True):
+            change = np.abs(sample.image - other.image).mean(axis=0)
+            inside = _inside(asked, change.shape)
+            for found, where in zip(changes, (inside, ~inside), strict=True):
+                found.append(float(change[where].mean()))
+        within, elsewhere = (float(np.mean(found)) for found in changes)
+        if not within > elsewhere:
+            raise Broken(
+                f"with boxes instead of none images change by {within:.3g} in the boxes and by "
+                f"{elsewhere:.3g} elsewhere, expected more in them"
+            )
+
+    def untouched(self) -> None:
+        """Conditions are read only."""
+        for condition, asked in zip(self.draws.given, self.asked, strict=True):
+            if not np.array_equal(copied_boxes(condition.boxes).coords, asked.coords):
+                raise Broken("sample() wrote into a condition's boxes")
+
+
+def _inside(boxes: Boxes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Voxels in any of the boxes."""
+    inside, axes = np.zeros(shape, bool), len(shape)
+    for row in boxes.coords.astype(int):
+        inside[tuple(slice(a, b) for a, b in zip(row[:axes], row[axes:], strict=True))] = True
+    return inside
 
 
 class LesionDraws:

@@ -1,4 +1,4 @@
-"""Samples of held-out label maps, and what must hold of them."""
+"""What must hold of samples of held-out label maps, and of a discriminator's numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from gansynth.core.schema import OUTSIDE, Condition, LabelArray, Sample
+from gansynth.core.schema import OUTSIDE, Case, Condition, LabelArray, Sample
+from gansynth.testing._bench import copied
 from gansynth.testing.report import Broken, Skip
 from gansynth.testing.toy import contrasts, label_share
 
 if TYPE_CHECKING:
-    from gansynth.testing.generators import _Bench
+    from gansynth.core.generator import Generator
+    from gansynth.testing._bench import Bench
 
 SAME = 1e-4
 """Two samples are the same if they differ by less than this share of the real images' deviation."""
@@ -28,12 +32,16 @@ CONTRAST = 0.5
 """Least correlation of the labels' mean intensities in samples with the real ones."""
 DRAWN = 4
 """Samples drawn of held-out label maps."""
+ASKED_CASES = 4
+"""Cases that it is asked about."""
+SAME_NUMBER = 1e-3
+"""Numbers are the same if they differ by less than this share of the largest."""
 
 
 class Draws:
     """Samples of held-out label maps, and one method for each thing that must hold of them."""
 
-    def __init__(self, bench: _Bench) -> None:
+    def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.generator, self.schema = bench.generator, bench.schema
         self.cases = bench.held_out[:DRAWN]
@@ -241,16 +249,71 @@ class Draws:
             )
 
 
-def copied(labels: LabelArray | None) -> LabelArray:
-    assert labels is not None, "toy cases have labels"
-    return labels.copy()
+def check_realness(generator: Generator, cases: Sequence[Case]) -> None:
+    """One finite number for each case, the same in any company; nothing is changed by asking.
+
+    Raises:
+        Broken: what does not hold.
+        Skip: there is no discriminator that can be asked.
+    """
+    asked = [case for case in cases if generator.accepts(case)][:ASKED_CASES]
+    before = _state(generator)
+    with seeded_oddly():
+        states = random_states()
+        found = _ask(generator, asked)
+        touched = [name for name, value in random_states().items() if value != states[name]]
+    if found is None:
+        raise Skip("no discriminator that can be asked")
+    if tuple(found.shape) != (len(asked),):
+        raise Broken(f"{tuple(found.shape)} for {len(asked)} cases, expected ({len(asked)},)")
+    if not found.isfinite().all():
+        raise Broken("NaN or infinite, expected finite numbers")
+    alone = [_ask(generator, [case]) for case in asked]
+    turned = _ask(generator, asked[::-1])
+    _same(found, [one for one in alone if one is not None], "one at a time instead of at once")
+    _same(found, [] if turned is None else [turned.flip(0)], "in another order")
+    after = _state(generator)
+    touched += [name for name in before if before[name] != after.get(name)]
+    if touched:
+        raise Broken(f"realness() changed {touched[0]}, expected everything as it was")
+
+
+def _ask(generator: Generator, cases: Sequence[Case]) -> Tensor | None:
+    from gansynth.data.batches import batch_of
+
+    stage = generator.stages()[-1]
+    batch = batch_of(cases, generator.context).to(generator.device)
+    return generator.realness(generator.prepare(batch, stage), stage)
+
+
+def _same(wanted: Tensor, found: Sequence[Tensor], when: str) -> None:
+    together = torch.cat(list(found)) if found else wanted[:0]
+    if together.shape != wanted.shape:
+        raise Broken(f"{len(together)} numbers {when}, expected {len(wanted)}")
+    apart = float((together - wanted).abs().max())
+    most = SAME_NUMBER * float(wanted.abs().max())
+    if not apart <= most:
+        raise Broken(f"numbers differ by {apart:.3g} {when}, expected at most {most:.3g}")
+
+
+def _state(generator: Generator) -> dict[str, bytes]:
+    """Weights, buffers, memories and modes, by name."""
+    held = {
+        f"{name}/{key}": value
+        for name, net in generator.nets.items()
+        for key, value in net.state_dict().items()
+    }
+    for name, memory in generator.memories.items():
+        held.update({f"{name}/{key}": value for key, value in memory.state().items()})
+    found = {name: value.cpu().numpy().tobytes() for name, value in held.items()}
+    for name, net in generator.nets.items():
+        found[f"the mode of {name}"] = bytes(module.training for module in net.modules())
+    return found
 
 
 @contextmanager
 def seeded_oddly() -> Iterator[None]:
     """Global generators at seeds that no plugin uses by chance; as before afterwards."""
-    import torch
-
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - put back below
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -265,8 +328,6 @@ def seeded_oddly() -> Iterator[None]:
 
 def random_states() -> dict[str, bytes]:
     """Global generators as they are, by name."""
-    import torch
-
     numpy_state = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one is watched
     numbers, rest = np.asarray(numpy_state[1]).tolist(), numpy_state[2:]  # type: ignore[index]
     return {

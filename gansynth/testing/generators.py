@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.core.schema import Case, Condition, Schema
-from gansynth.runtime.errors import UsageFault
-from gansynth.testing._box_checks import BoxDraws, copied_boxes
-from gansynth.testing._realness_checks import check_realness
-from gansynth.testing._sample_checks import Draws, copied
-from gansynth.testing.report import Broken, CheckReport, Skip
-from gansynth.testing.toy import ToySource
+from gansynth.core.schema import Case
+from gansynth.testing.report import CheckReport
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Batch, Generator, Stage
-    from gansynth.testing._lesion_checks import LesionCases
-
-Fit = Callable[["Generator", Sequence[Case], int], object]
-"""(generator, training cases in its space, steps): trains it in place."""
+    from gansynth.testing._bench import Bench, Fit
 
 
 def check_generator(
@@ -46,9 +38,11 @@ def check_generator(
     Returns:
         Named checks, ``3d: faithful`` say; what a failure makes pointless is left out.
     """
+    from gansynth.testing._bench import Bench
+
     report = CheckReport(getattr(cls, "name", cls.__name__))
     for axes in ndim:
-        bench = _Bench(report, cls, dict(options or {}), axes)
+        bench = Bench(report, cls, dict(options or {}), axes)
         if bench.check("builds", bench.build) and bench.check(
             "trains", partial(bench.train, fit or fit_briefly, steps)
         ):
@@ -69,87 +63,10 @@ def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> obje
     return train(generator, batches, FitOptions.model_validate(loop))
 
 
-class _Bench:
-    """One generator on toy cases of one number of axes."""
-
-    def __init__(
-        self, report: CheckReport, cls: type[Generator], options: dict[str, Any], axes: int
-    ) -> None:
-        self.report, self.cls, self.options = report, cls, options
-        self.generator: Generator
-        self._use(ToySource(axes, boxes=True))
-        self.train_cases: list[Case] = []
-        self.held_out: list[Case] = []
-        self.reference: list[Case] = []
-        self.lesions: LesionCases | None = None
-
-    def _use(self, source: ToySource) -> None:
-        self.source, self.space = source, source.space
-        self.schema: Schema = source.schema
-
-    @property
-    def heeds_boxes(self) -> bool:
-        return "boxes" in self.generator.heeds
-
-    def check(self, name: str, function: Callable[[], object]) -> bool:
-        return self.report.run(f"{self.source.schema.ndim}d: {name}", function)
-
-    def build(self) -> None:
-        """Networks build and have parameters, unless there is nothing to train."""
-        generator = self.new()
-        if "boxes" not in generator.heeds:  # as the cases are that most generators meet
-            self._use(ToySource(self.schema.ndim))
-            generator = self.new()
-        if generator.intensity == "tanh":
-            self.space = self.space.with_window(self.source.cases())
-            self.schema = self.space.generator_schema(self.source.schema)
-            generator = self.new()
-        parameters = sum(p.numel() for net in generator.nets.values() for p in net.parameters())
-        if generator.phases() and not parameters:
-            raise Broken("has phases to train but no parameters")
-        self.generator = generator
-        self.train_cases = [self.space.to_generator(c) for c in self.source.cases()]
-        self.held_out = [
-            self.space.to_generator(c) for c in self.source.cases(self.source.held_out_ids)
-        ]
-        self.reference = self.held_out
-        if "lesion" in generator.heeds:
-            from gansynth.testing._lesion_checks import LesionCases
-
-            self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
-            self.held_out = self.lesions.cases
-
-    def new(self) -> Generator:
-        from gansynth.runtime.devices import seeded
-
-        # Weights come from torch's global generator: seed a copy of it.
-        with seeded(0):
-            try:
-                return self.cls(self.schema, self.space.size, self.cls.Options(**self.options))
-            except UsageFault as refusal:
-                raise Skip(f"refused: {refusal}") from refusal
-
-    def train(self, fit: Fit, steps: int) -> None:
-        self.generator.observe(self.train_cases)
-        fit(self.generator, self.train_cases, steps)
-
-    def condition(self, case: Case, seed: int) -> Condition:
-        if self.lesions is not None:
-            return self.lesions.condition(case, seed)
-        return Condition(
-            labels=copied(case.labels),
-            boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
-            label_class=case.label_class,
-            context=self.generator.context(case),
-            moved=case.image.copy() if "image" in self.generator.heeds else None,
-            latent_seed=seed,
-            provenance={"case": case.id},
-        )
-
-
-def _check_samples(bench: _Bench) -> None:
+def _check_samples(bench: Bench) -> None:
     from gansynth.core.generator import Generator as base
-    from gansynth.testing._lesion_checks import LesionDraws
+    from gansynth.testing._lesion_checks import BoxDraws, LesionDraws
+    from gansynth.testing._sample_checks import Draws, check_realness
 
     draws = Draws(bench)
     # Each of these three makes the rest pointless if it fails.

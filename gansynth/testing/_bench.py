@@ -1,0 +1,162 @@
+"""What is checked: a generator on toy cases, and the conditions it draws of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.conditions.case_pool import Room
+from gansynth.conditions.lesion_placement import Inserted, lesion_drawer
+from gansynth.core.scene import Scene
+from gansynth.core.schema import Boxes, Case, Condition, LabelArray, Schema
+from gansynth.core.space import Placement
+from gansynth.runtime.devices import seeded
+from gansynth.runtime.errors import UsageFault
+from gansynth.testing.report import Broken, CheckReport, Skip
+from gansynth.testing.toy import ToySource, without_blobs
+
+if TYPE_CHECKING:
+    from gansynth.core.generator import Generator
+    from gansynth.core.source import CaseSource
+    from gansynth.core.space import Space
+
+Fit = Callable[["Generator", Sequence[Case], int], object]
+"""(generator, training cases in its space, steps): trains it in place."""
+PLACES = "where=anywhere,inside=0.6,tries=100"
+"""Toy bodies are small."""
+TRIES = 50
+
+
+class Bench:
+    """One generator on toy cases of one number of axes."""
+
+    def __init__(
+        self, report: CheckReport, cls: type[Generator], options: dict[str, Any], axes: int
+    ) -> None:
+        self.report, self.cls, self.options = report, cls, options
+        self.generator: Generator
+        self._use(ToySource(axes, boxes=True))
+        self.train_cases: list[Case] = []
+        self.held_out: list[Case] = []
+        self.reference: list[Case] = []
+        self.lesions: LesionCases | None = None
+
+    def _use(self, source: ToySource) -> None:
+        self.source, self.space = source, source.space
+        self.schema: Schema = source.schema
+
+    @property
+    def heeds_boxes(self) -> bool:
+        return "boxes" in self.generator.heeds
+
+    def check(self, name: str, function: Callable[[], object]) -> bool:
+        return self.report.run(f"{self.source.schema.ndim}d: {name}", function)
+
+    def build(self) -> None:
+        """Networks build and have parameters, unless there is nothing to train."""
+        generator = self.new()
+        if "boxes" not in generator.heeds:  # as the cases are that most generators meet
+            self._use(ToySource(self.schema.ndim))
+            generator = self.new()
+        if generator.intensity == "tanh":
+            self.space = self.space.with_window(self.source.cases())
+            self.schema = self.space.generator_schema(self.source.schema)
+            generator = self.new()
+        parameters = sum(p.numel() for net in generator.nets.values() for p in net.parameters())
+        if generator.phases() and not parameters:
+            raise Broken("has phases to train but no parameters")
+        self.generator = generator
+        self.train_cases = [self.space.to_generator(c) for c in self.source.cases()]
+        self.held_out = [
+            self.space.to_generator(c) for c in self.source.cases(self.source.held_out_ids)
+        ]
+        self.reference = self.held_out
+        if "lesion" in generator.heeds:
+            self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
+            self.held_out = self.lesions.cases
+
+    def new(self) -> Generator:
+        # Weights come from torch's global generator: seed a copy of it.
+        with seeded(0):
+            try:
+                return self.cls(self.schema, self.space.size, self.cls.Options(**self.options))
+            except UsageFault as refusal:
+                raise Skip(f"refused: {refusal}") from refusal
+
+    def train(self, fit: Fit, steps: int) -> None:
+        self.generator.observe(self.train_cases)
+        fit(self.generator, self.train_cases, steps)
+
+    def condition(self, case: Case, seed: int) -> Condition:
+        if self.lesions is not None:
+            return self.lesions.condition(case, seed)
+        return Condition(
+            labels=copied(case.labels),
+            boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
+            label_class=case.label_class,
+            context=self.generator.context(case),
+            moved=case.image.copy() if "image" in self.generator.heeds else None,
+            latent_seed=seed,
+            provenance={"case": case.id},
+        )
+
+
+class LesionCases:
+    """Lesions of toy training cases, put into held-out toy bodies that have none.
+
+    Args:
+        generator: says how lesions are put.
+        source: the toy cases.
+        space: the generator's.
+        count: how many.
+    """
+
+    def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
+        self._drawer = lesion_drawer(PLACES, generator.default_lesions)
+        self._room = Room(source, space)
+        bodies = [without_blobs(source.load(i), n) for n, i in enumerate(source.held_out_ids)]
+        self.bodies = [space.to_generator(body) for body in bodies[:count]]
+        self._shape = source.load(source.train_ids[0]).image.shape[1:]
+        self.inserted = [self._insert(n, body) for n, body in enumerate(self.bodies)]
+
+    def _insert(self, number: int, body: Case) -> Inserted:
+        scene = Scene(body, Placement((0,) * len(self._shape)), self._shape, number, self._room)
+        for tried in range(TRIES):
+            found = self._drawer.draw(scene, (), np.random.default_rng((number, tried)))
+            if set(np.unique(found.lesion)) >= set(self._room.schema.foreground):
+                return found
+        raise Skip(f"no lesion found a place in {TRIES} tries of {self._drawer.options}")
+
+    @property
+    def cases(self) -> list[Case]:
+        """Backgrounds with the label maps that are asked for."""
+        pairs = zip(self.bodies, self.inserted, strict=True)
+        return [replace(body, labels=inserted.labels) for body, inserted in pairs]
+
+    def condition(self, case: Case, seed: int) -> Condition:
+        """A fresh condition of one of ``cases``."""
+        number = [body.id for body in self.bodies].index(case.id)
+        body, inserted = self.bodies[number], self.inserted[number]
+        return Condition(
+            labels=inserted.labels.copy(),
+            background=body.image.copy(),
+            lesion=inserted.lesion.copy(),
+            donor=inserted.donor.copy(),
+            region=None if inserted.region is None else inserted.region.copy(),
+            latent_seed=seed,
+            provenance={"case": case.id, "lesions": inserted.told},
+        )
+
+
+def copied(labels: LabelArray | None) -> LabelArray:
+    assert labels is not None, "toy cases have labels"
+    return labels.copy()
+
+
+def copied_boxes(boxes: Boxes | None) -> Boxes:
+    """A copy that nobody else writes into."""
+    assert boxes is not None, "toy cases for such generators have boxes"
+    return Boxes(boxes.coords.copy(), boxes.labels.copy())
