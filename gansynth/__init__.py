@@ -227,9 +227,9 @@ _HOMES = {
     },
     "gansynth.runtime.machine": {"Line"},
     "gansynth.sampling.drawer": {"SampleDrawer"},
+    "gansynth.sampling.open_run": {"load_run"},
     "gansynth.sampling.opening": {"open_source"},
     "gansynth.sampling.replay": {"replay"},
-    "gansynth.sampling.open_run": {"load_run"},
     "gansynth.testing": {"ToySource", "check_adapter", "check_generator"},
 }
 
