@@ -222,19 +222,30 @@ ELSEWHERE = ("evaluate.json", "guard.json", "papers_")
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
 
 
+OLDER = ("realism.json", "lesion_brats15.json", "gan_step_pix2pix_fp32_w32.json")
+"""Measured before a change that touches them: ``README.md`` says which."""
+HEAD = ["| what | result (95 % interval) | bar |", "| --- | --- | --- |"]
+
+
 def made() -> str:
-    """The table of all results but those that ``results/README.md`` has."""
-    lines = ["| what | result (95 % interval) | bar |", "| --- | --- | --- |"]
+    """The tables of all results but those that ``results/README.md`` has; older ones apart."""
+    lines, older = [*HEAD], [*HEAD]
     machines, gone = set(), (RESULTS / "README.md").read_text(encoding="utf-8")
     for path in sorted(RESULTS.glob("*.json")):
         if path.name.startswith(ELSEWHERE) or f"# {path.name}," in gone:
             continue
         doc = json.loads(path.read_text(encoding="utf-8"))
-        lines += next(m for name, m in MAKERS.items() if doc["benchmark"].startswith(name))(doc)
+        make = next(m for name, m in MAKERS.items() if doc["benchmark"].startswith(name))
+        (older if path.name in OLDER else lines).extend(make(doc))
         m = doc["machine"]
         gpu = m.get("cuda") or "no GPU"
         machines.add(f"{m['processor']}, {m['cores']} cores, torch {m['torch']}, {gpu}")
-    return "\n".join([*lines, "", f"Machine: {'; '.join(sorted(machines))}.", ""])
+    said = (
+        "Older than a change that touches them ([which](../README.md#older-than-a-change)):"
+    )
+    return "\n".join(
+        [*lines, "", said, "", *older, "", f"Machine: {'; '.join(sorted(machines))}.", ""]
+    )
 
 
 if __name__ == "__main__":
