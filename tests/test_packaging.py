@@ -60,9 +60,9 @@ def test_every_package_on_a_shelf_has_our_prefix(shelf):
 
 def test_every_plugin_and_adapter_is_an_entry_point():
     declared = {e.value for e in distribution("gansynth").entry_points if e.group == "gansynth"}
-    core = {init.parent for init in (ROOT / "gansynth").glob("*/__init__.py") if
+    core = {init.parent for init in (ROOT / "gansynth").rglob("__init__.py") if
             "@hookimpl" in init.read_text(encoding="utf-8")}  # fmt: skip
-    ours = {f"gansynth.{folder.name}" for folder in core}
+    ours = {".".join(folder.relative_to(ROOT).parts) for folder in core}
     assert declared == packages_on("plugins", "adapters") | ours
 
 
