@@ -1,5 +1,8 @@
 """The house, read from its imports: floors, circles and lines. ``python tests/house.py`` prints it.
 
+``python tests/house.py --picture`` draws it for the docs; ``python tests/house.py FOLDER`` counts
+another checkout.
+
 Every import counts: inside a function and under ``TYPE_CHECKING``, too. What is imported from
 ``gansynth`` itself counts as an import of the module that has it.
 """
@@ -219,5 +222,59 @@ def _row(floor: str, label: str, root: Path, paths: Iterable[Path]) -> str:
     return f"| {floor} | {label} | {len(counts)} | {lines:,} | {code:,} |"
 
 
+def picture(root: Path = ROOT) -> str:
+    """The floors as an SVG: a box for each package, wide by its lines; a line for imports."""
+    house = read_house(root)
+    size: dict[str, int] = defaultdict(int)
+    level: dict[str, int] = {}
+    for module, path in house.files.items():
+        if (floor := house.floor(module)) is not None:
+            size[house.package(module)] += lines_of(root / path)[0]
+            level[house.package(module)] = floor
+    boxes: dict[str, tuple[float, float, float]] = {}
+    top = max(level.values())
+    for floor in range(top, 0, -1):
+        names = sorted(name for name in level if level[name] == floor)
+        widths = [max(78.0, size[name] / 90) for name in names]
+        left = (WIDE - sum(widths) - 12 * (len(widths) - 1)) / 2
+        for name, width in zip(names, widths, strict=True):
+            boxes[name] = (left, 20 + (top - floor) * 74, width)
+            left += width + 12
+    pairs = {(house.package(a), house.package(b)) for a, b in house.edges}
+    lines = [
+        f'<line x1="{_mid(boxes[a]):.0f}" y1="{boxes[a][1] + 34:.0f}" x2="{_mid(boxes[b]):.0f}" '
+        f'y2="{boxes[b][1]:.0f}"/>'
+        for a, b in sorted(pairs)
+        if a != b and a in boxes and b in boxes
+    ]
+    shapes = [
+        f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="34" rx="4"/>'
+        f'<text x="{x + width / 2:.0f}" y="{y + 15:.0f}">{name.removeprefix("gansynth_")}</text>'
+        f'<text x="{x + width / 2:.0f}" y="{y + 28:.0f}" class="n">{size[name]:,}</text>'
+        for name, (x, y, width) in sorted(boxes.items())
+    ]
+    floors = [
+        f'<text x="8" y="{41 + (top - floor) * 74}" class="f">{floor}</text>'
+        for floor in range(1, top + 1)
+    ]
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {20 + top * 74}">'
+    return "\n".join([head, STYLE, *lines, *shapes, *floors, "</svg>", ""])
+
+
+WIDE = 900
+STYLE = """<style>
+svg{background:#fff} line{stroke:#6b8cae;stroke-opacity:.28} rect{fill:#f3f6fa;stroke:#4a6785}
+text{font:12px sans-serif;text-anchor:middle;fill:#1c2b3a} .n{font-size:10px;fill:#5b6b7b}
+.f{font-size:14px;fill:#8a97a5;text-anchor:start}
+</style>"""
+
+
+def _mid(box: tuple[float, float, float]) -> float:
+    return box[0] + box[2] / 2
+
+
 if __name__ == "__main__":
-    print("\n".join(table(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)))
+    if sys.argv[1:2] == ["--picture"]:
+        (ROOT / "docs" / "images" / "floors.svg").write_text(picture(), encoding="utf-8")
+    else:
+        print("\n".join(table(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)))
