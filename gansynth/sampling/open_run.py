@@ -11,8 +11,15 @@ from gansynth.core.space import Space
 from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, sha256_file
-from gansynth.sampling.composite import NOTHING, PARTS, Composite, Opened, Part, Together
-from gansynth.sampling.composite_class import ClassComposite
+from gansynth.sampling.composite import (
+    NOTHING,
+    PARTS,
+    ClassComposite,
+    Composite,
+    Opened,
+    Part,
+    Together,
+)
 from gansynth.sampling.run import MANIFEST, Run, read_manifest
 
 if TYPE_CHECKING:

@@ -119,8 +119,7 @@ def command(
     SOURCE, or of its own training cases.
     """
     from gansynth.metrics.measure import load_metrics
-    from gansynth.sampling.measure_run import measure_run
-    from gansynth.sampling.sample import NUMBER, replay_run, sample_run
+    from gansynth.sampling.sample import NUMBER, measure_run, replay_run, sample_run
 
     if replay is not None:
         refuse_others(MEANT, "--replay with {}: the record says all of it; leave it out")
