@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.house import FLOORS, read_house
+from tests.house import FLOORS, ROOT, read_house
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +32,19 @@ def test_every_package_is_on_a_floor(house):
         house.package(m) if house.shelf(m) == "gansynth" else house.shelf(m) for m in house.files
     }
     assert used - {"gansynth"} == set(FLOORS)
+
+
+def test_the_table_in_contributing_is_this_one():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d) \| `(?:gansynth/)?(\w+)/", text, flags=re.MULTILINE)
+    assert {package: int(floor) for floor, package in rows} == FLOORS
+
+
+def test_files_that_the_architecture_names_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`([\w/]+/[\w/]*\w(?:\.py|/))`", text))
+    missing = {
+        name for name in named if not any((ROOT / at / name).exists() for at in ("", "gansynth"))
+    }
+    assert named
+    assert missing == set()
