@@ -338,7 +338,7 @@ def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
     script.write_text(
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from gansynth import child\n"
+        "from gansynth.runtime import child\n"
         "code = 'import time; print(1, flush=True); time.sleep(60)'\n"
         "ended = child.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))\n"
         "try:\n"
