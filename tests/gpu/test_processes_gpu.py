@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[2]
 NCCL = """
 import sys
 import torch
-from gansynth import parallel
+from gansynth.runtime import distributed
 from gansynth.runtime.distributed import Team, team
 
 device = torch.device(sys.argv[1], *([0] if sys.argv[1] == "cuda" else []))
-parallel.expected_size = lambda: 2  # so that a world of one is joined as well
+distributed.expected_size = lambda: 2  # so that a world of one is joined as well
 with team(device) as processes:
     assert (processes.rank, processes.size) == (0, 1)
     two = Team(0, 2)  # sums are those of one process, means are half of them

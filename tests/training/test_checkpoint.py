@@ -113,7 +113,7 @@ import resource, sys
 from pathlib import Path
 from typing import Any
 import torch
-from gansynth import checkpoint
+from gansynth.training import checkpoint
 from gansynth.runtime.errors import EnvironmentFault
 
 folder = Path(sys.argv[1])
