@@ -240,9 +240,7 @@ def made() -> str:
         m = doc["machine"]
         gpu = m.get("cuda") or "no GPU"
         machines.add(f"{m['processor']}, {m['cores']} cores, torch {m['torch']}, {gpu}")
-    said = (
-        "Older than a change that touches them ([which](../README.md#older-than-a-change)):"
-    )
+    said = "Older than a change that touches them ([which](../README.md#older-than-a-change)):"
     return "\n".join(
         [*lines, "", said, "", *older, "", f"Machine: {'; '.join(sorted(machines))}.", ""]
     )

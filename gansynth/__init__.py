@@ -8,6 +8,8 @@ readers of a sample bank import neither torch nor any framework.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gansynth.runtime.version import __version__
+
 if TYPE_CHECKING:
     from gansynth.bank.api import fill_bank, live_bank
     from gansynth.bank.draw_log import summarise
@@ -75,7 +77,6 @@ if TYPE_CHECKING:
     from gansynth.sampling.replay import replay
     from gansynth.testing import ToySource, check_adapter, check_generator
 
-__version__ = "0.1.0"
 __all__ = [
     "API_VERSION",
     "OUTSIDE",

@@ -3,8 +3,8 @@
 ``python tests/house.py --picture`` draws it for the docs; ``python tests/house.py FOLDER`` counts
 another checkout.
 
-Every import counts: inside a function and under ``TYPE_CHECKING``, too. What is imported from
-``gansynth`` itself counts as an import of the module that has it.
+Every import counts: inside a function and under ``TYPE_CHECKING``, too. ``gansynth`` itself, whose
+names are others' modules', is for users and plugins: nothing here imports it.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class House:
         return sorted(m for m, f in self.files.items() if f.parts[0] == FACE and len(f.parts) == 2)
 
     def against_the_floors(self) -> list[Edge]:
-        """Imports between packages that do not go down."""
+        """Imports between packages that do not go down; those of ``gansynth`` itself never do."""
         wrong = []
         for above, below in self.edges:
             high, low = self.floor(above), self.floor(below)
-            if self.package(above) == self.package(below) or FACE in (above, below):
+            if self.package(above) == self.package(below) or above == FACE:
                 continue
             if high is None or low is None or low >= high:
                 wrong.append((above, below))
@@ -132,27 +132,14 @@ def read_house(root: Path = ROOT) -> House:
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             files[name] = path.relative_to(root)
     edges: dict[Edge, int] = {}
-    homes = _homes(root / FACE / "__init__.py")
     for module, path in files.items():
         tree = ast.parse((root / path).read_text("utf-8"))
         for line, target, name in _imports(tree):
             whole = f"{target}.{name}" if name else target
-            home = homes.get(name, target) if target == FACE else target
-            imported = whole if whole in files else home
+            imported = whole if whole in files else target
             if imported in files and imported != module:
                 edges.setdefault((module, imported), line)
     return House(files, edges)
-
-
-def _homes(face: Path) -> dict[str, str]:
-    """Name that ``gansynth`` offers -> the module that has it, from its ``_HOMES``."""
-    for node in ast.walk(ast.parse(face.read_text("utf-8"))):
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if isinstance(target, ast.Name) and target.id == "_HOMES":
-                homes: dict[str, set[str]] = ast.literal_eval(node.value)
-                return {name: module for module, names in homes.items() for name in names}
-    return {}
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[int, str, str]]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth import __version__
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Adapter, Content, Injection
 from gansynth.core.bank_options import BankSize
@@ -19,6 +18,7 @@ from gansynth.hosts.export import exporting, hashes_of
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.progress import Reporter
+from gansynth.runtime.version import __version__
 from gansynth_deepmedic.export_plan import ExportPlan, generator_space, plan_export
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.guards import open_origin

@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import gansynth
-from gansynth.runtime import child
+from gansynth.runtime import child, version
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.machine import Line
 
@@ -308,8 +307,7 @@ def _make_environment() -> str:
 
 def _package() -> Path:
     """The folder of gansynth's core package."""
-    assert gansynth.__file__ is not None
-    return Path(gansynth.__file__).parent
+    return Path(version.__file__).parents[1]
 
 
 def _clean() -> dict[str, str]:

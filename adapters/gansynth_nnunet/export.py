@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth import __version__
 from gansynth.bank.reader import BankReader
 from gansynth.bank.spec import read_heartbeat
 from gansynth.core.synthetic import KEY
 from gansynth.hosts.export import building, samples_of
 from gansynth.runtime.files import disk_errors, publish_dir, write_json_atomic
 from gansynth.runtime.progress import Reporter
+from gansynth.runtime.version import __version__
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.sharing import forget_times
 from gansynth_nnunet import export_mixed, export_raw

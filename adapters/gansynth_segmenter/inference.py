@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth import __version__
 from gansynth.core.generator import Generator
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import (
@@ -30,6 +29,7 @@ from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, read_json, sha256_file, write_json_atomic
+from gansynth.runtime.version import __version__
 from gansynth.training.checkpoint import load_tensors
 from gansynth_segmenter.networks import build, probabilities
 from gansynth_segmenter.options import SegmenterOptions

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from gansynth import __version__
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.synthetic import KEY
 from gansynth.hosts.export import exporting, hashes_of
@@ -21,6 +20,7 @@ from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.progress import Reporter
+from gansynth.runtime.version import __version__
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.sharing import forget_times
 from gansynth_yolo.export_plan import ExportPlan

@@ -12,7 +12,6 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from gansynth import __version__
 from gansynth.core import host_commands
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Case, FloatArray
@@ -23,6 +22,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
 from gansynth.runtime.options import OptionModel, read_settings
 from gansynth.runtime.progress import counting
+from gansynth.runtime.version import __version__
 from gansynth.sampling.opening import open_source
 from gansynth_yolo.labels import as_rows, label_text
 

@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 import click
 
-from gansynth import __version__
 from gansynth.runtime.errors import (
     DROPPED,
     EXIT_BUG,
@@ -28,6 +27,7 @@ from gansynth.runtime.errors import (
     did_you_mean,
 )
 from gansynth.runtime.signals import on_sigterm
+from gansynth.runtime.version import __version__
 
 COMMANDS = {
     "demo": ("demo", "Run the whole way on phantoms: no data and no GPU needed."),

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gansynth import __version__
 from gansynth.benchmark.analysis import analysed
 from gansynth.benchmark.jobs.graph import Phase, Report
 from gansynth.benchmark.plan import ArmPlan, Plan
 from gansynth.benchmark.specs import Place, Spec
 from gansynth.benchmark.study import Study
+from gansynth.runtime.version import __version__
 
 FORMAT = 1
 RESULTS = "results.json"

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth import __version__
 from gansynth.benchmark.division import Division, largest_set
 from gansynth.benchmark.plan import ArmPlan, Plan
 from gansynth.core.adapter import Adapter
@@ -25,6 +24,7 @@ from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.metrics.segmentation.regions import regions_of, with_labels
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.version import __version__
 
 FORMAT = 1
 FIT, TRAIN, TUNE = "fit", "train", "tune"

@@ -49,7 +49,7 @@ def check_api(plugin: object, distribution: str) -> None:
     Raises:
         Unfit: with what to install.
     """
-    from gansynth import __version__
+    from gansynth.runtime.version import __version__
 
     found = getattr(plugin, API_NAME, hookspecs.API_VERSION)
     if not isinstance(found, int) or isinstance(found, bool):

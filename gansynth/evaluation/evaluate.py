@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth import __version__
 from gansynth.evaluation.gathering import Gathered
 from gansynth.evaluation.opening import Wanted, open_evaluated
 from gansynth.metrics.comparison import EFFORTS, Effort, Sides
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.schema import Schema

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gansynth import __version__
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.recipe import Recipe
 from gansynth.fitting.recipe_plan import PlannedSet, RecipePlan, plan_recipe
@@ -28,6 +27,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.version import __version__
 from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.run import MANIFEST, check_lockable, locked, read_manifest
 

@@ -14,7 +14,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gansynth import __version__
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.reading import refuse_idle_read
 from gansynth.data.slice_options import split_read
@@ -23,6 +22,7 @@ from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, fi
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean, said_of
 from gansynth.runtime.files import folder_name
 from gansynth.runtime.options import overlay
+from gansynth.runtime.version import __version__
 from gansynth.sampling.opening import open_source
 
 GRID = ("frame", "whole", "resampling", "size", "spacing")

@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import gansynth
 from gansynth.runtime.machine import GIB, Line
+from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.host_commands import DoctorRequest
@@ -42,7 +42,7 @@ def examine() -> Iterator[Line]:
     """Look at everything that needs no host framework."""
     from gansynth.runtime import machine
 
-    yield Line("ok", "gansynth", gansynth.__version__)
+    yield Line("ok", "gansynth", __version__)
     yield Line("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
     wanted = _wanted()
     for package in (*ESSENTIAL, *HOSTS):

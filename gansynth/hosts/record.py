@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth import __version__
 from gansynth.bank.draw_log import Counts
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.lineage import Lineage
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankReader

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import __version__
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import OUTSIDE, Boxes, FloatArray, LabelArray, Schema
 from gansynth.core.synthetic import KEY
@@ -23,6 +22,7 @@ from gansynth.data.box_files import csv_text
 from gansynth.data.names import FILE
 from gansynth.data.written import write_volume
 from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.source import CaseSource

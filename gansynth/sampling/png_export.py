@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from gansynth import __version__
 from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
@@ -28,6 +27,7 @@ from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth.runtime.progress import Reporter
+from gansynth.runtime.version import __version__
 from gansynth.sampling.admission import reason_of
 from gansynth.sampling.dataset_writer import write_names
 from gansynth.sampling.drawer import SampleDrawer

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth import __version__
 from gansynth.core.generator import Heeded
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Schema
@@ -26,6 +25,7 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import disk_errors, sha256_file
+from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator

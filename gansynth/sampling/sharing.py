@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import __version__
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.version import __version__
 from gansynth.sampling.dataset_writer import write_provenance
 from gansynth.sampling.identifiers import names_in
 

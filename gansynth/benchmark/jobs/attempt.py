@@ -21,7 +21,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gansynth import __version__
 from gansynth.benchmark.jobs.job import Job
 from gansynth.benchmark.jobs.machine import describe, device_names
 from gansynth.benchmark.jobs.store import Store, Trace
@@ -29,6 +28,7 @@ from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.processes import Command, CommandResult
+from gansynth.runtime.version import __version__
 
 DONE, FAILED, HELD, FOUND, STOPPED = 0, 70, 75, 76, EXIT_SIGTERM
 """Exit codes: published; the command failed, and stdout says how; another attempt has the job; one

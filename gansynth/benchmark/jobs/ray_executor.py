@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gansynth
 from gansynth.benchmark.jobs.attempt import PATIENCE, Ending, Order, start
 from gansynth.benchmark.jobs.machine import THREADS
 from gansynth.benchmark.jobs.ray_connecting import Connection, first_line
@@ -25,6 +24,7 @@ from gansynth.benchmark.jobs.store import UNDER_WAY
 from gansynth.runtime.child import FAULT, PARENT
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import write_bytes_atomic
+from gansynth.runtime.version import __version__
 
 RETRIES = 3
 """How often a job is tried again whose worker or machine was lost."""
@@ -230,9 +230,9 @@ class RayExecutor:
                 ) from error
             if told is None:
                 raise EnvironmentFault(_not_shared(where, self._token))
-            if told != gansynth.__version__:
+            if told != __version__:
                 raise EnvironmentFault(
-                    f"{where}: has gansynth {told}, expected {gansynth.__version__} as here"
+                    f"{where}: has gansynth {told}, expected {__version__} as here"
                 )
 
 
@@ -241,7 +241,7 @@ class RayExecutor:
 
 def _look(token: Token) -> str | None:
     """The version of gansynth on a node; None if the node does not see the token."""
-    return gansynth.__version__ if token.seen() else None
+    return __version__ if token.seen() else None
 
 
 def _attempt(

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import __version__
 from gansynth.evaluation.turing.options import TuringOptions
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, sha256_file, whole_folder
 from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.version import __version__
 
 VERSION = 1
 SESSION, IMAGES, KEY, ACCESS, RATERS = (

@@ -10,11 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import gansynth
 from gansynth.core.hookspecs import API_VERSION
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
+from gansynth.runtime.version import __version__
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LONGEST = 40
@@ -124,7 +124,7 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
         "summary": found.summary.format(name),
         "try_it": found.try_it.format(name, name),
         "api": API_VERSION,
-        "version": gansynth.__version__,
+        "version": __version__,
     }
     templates = {
         "pyproject.toml": "pyproject.toml",
