@@ -75,7 +75,7 @@ time.sleep(60)
 """
 PARENT = """
 import sys
-from gansynth import child
+from gansynth.runtime import child
 from gansynth.benchmark import worker
 worker.COMMAND = sys.argv[1]
 sys.exit(child.entry(lambda: worker.command([sys.argv[2]])))
