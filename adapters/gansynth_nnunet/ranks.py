@@ -58,7 +58,7 @@ def wait_for_all(ranks: int) -> None:
 
 def fault_of_rank(text: str) -> GansynthError | None:
     """The typed fault a rank died of, from what torch tells its parent: a traceback; else None."""
-    found = re.findall(r"^gansynth\.errors\.(\w+): (.+)$", text, re.MULTILINE)
+    found = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
     known = {fault.__name__: fault for fault in FAULTS.values()}
     return known[found[-1][0]](found[-1][1]) if found and found[-1][0] in known else None
 
