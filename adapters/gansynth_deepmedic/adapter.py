@@ -28,10 +28,10 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing
-from gansynth.hosts.record import check_new_folder, usual_output
+from gansynth.hosts.record import DRAWS, FILE, check_new_folder, usual_output
+from gansynth.hosts.session import training_in
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors
 from gansynth.runtime.machine import Line
 from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.config import RUNS, SETTINGS, Choices
@@ -41,8 +41,8 @@ from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.guards import SMALLEST, open_origin, sample_bytes
 from gansynth_deepmedic.layout import TRAIN
 from gansynth_deepmedic.order import ORDER, PROGRESS
-from gansynth_deepmedic.record import FILE, Job, check_resumable, versions
-from gansynth_deepmedic.session import DRAWS, LOG, Session
+from gansynth_deepmedic.record import Job, check_resumable, versions
+from gansynth_deepmedic.session import LOG, DeepMedicSession
 from gansynth_deepmedic.shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.source import DeepMedicSource
 
@@ -193,13 +193,8 @@ class DeepMedicAdapter(Adapter):
         """
         self.validate()
         job = self._checked_job(injection, settings, options)
-        from gansynth.sampling.run import locked
-
-        with disk_errors(job.output):
-            job.output.mkdir(parents=True, exist_ok=True)
-        with locked(job.output, "take another folder: -o"):
-            check_output(job)  # another one may just have ended
-            return Session(job).run()
+        with training_in(job.output, lambda: check_output(job)):
+            return DeepMedicSession(job).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse a training that keeps no segmentations; see ``Adapter.check_judged``."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.adapter import Injection
 from gansynth.hosts import record
-from gansynth.hosts.record import Origin
+from gansynth.hosts.record import FILE, Origin
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
@@ -24,7 +24,6 @@ from gansynth_deepmedic.source import DeepMedicSource
 if TYPE_CHECKING:
     from gansynth_deepmedic.engine.settings import EngineSettings
 
-FILE = "gansynth_session.json"
 COMPARED = (*record.COMPARED, "real_in_generator_space", "cases", "segments", "batch")
 ANEW = "start anew without resume, into another folder"
 MODELS = "saved_models"
@@ -78,10 +77,9 @@ class Job:
 
 def describe(job: Job) -> dict[str, Any]:
     """What one session mixes into what."""
-    origin, choices = job.origin, job.choices
-    lineage, described = (None, None) if origin is None else (origin.lineage, origin.described)
+    choices = job.choices
     return {
-        **record.describe_session(job.injection, described, lineage),
+        **record.describe_session(job.injection, job.origin),
         "data": str(job.config.path),
         "engine": choices.engine,
         "session": job.config.session,

@@ -26,12 +26,12 @@ from gansynth.core.adapter import (
 )
 from gansynth.core.bank_options import BankPlan, BankSize
 from gansynth.core.injection import MixPlan
-from gansynth.core.lineage import Lineage
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
+from gansynth.hosts.record import Origin
 from gansynth.metrics.segmentation.account import account_of, asked_regions
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -170,10 +170,10 @@ class NnunetAdapter(Adapter):
         asked_regions(settings.get("regions", ""), self.source)
         if self.host.is_cascaded and injection.ratio.p > 0 and not config.cascade:
             raise UsageFault(cascade.refusal(self.host.configuration))
-        described, lineage = self._check(injection) if injection.ratio.p > 0 else (None, None)
+        origin = self._check(injection) if injection.ratio.p > 0 else None
         if given.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
             for session in read_sessions(self.output_folder)[-1:]:
-                compare(session, describe_session(config, described, lineage), None)
+                compare(session, describe_session(config, origin), None)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -330,15 +330,15 @@ class NnunetAdapter(Adapter):
             patience=read_patience(),
         )
 
-    def _check(self, injection: Injection) -> tuple[dict[str, Any], Lineage]:
-        """What the record will say of the generator or bank, and all it has seen."""
+    def _check(self, injection: Injection) -> Origin:
+        """What samples are drawn of, checked."""
         origin = check_origin(
             injection, self.host, self.held_out, self.sample_size, edits=injection.edits
         )
         if injection.bank is not None:
             check_samples(injection.bank, self.schema, self.sample_size)
         check_drawing(self, injection)
-        return origin.generator, origin.lineage
+        return origin
 
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]

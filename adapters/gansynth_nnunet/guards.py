@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from gansynth.core.schema import OUTSIDE, Sample, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_injection, check_labelled, refuse_with_bank
-from gansynth.hosts.record import describe_bank, describe_generator
+from gansynth.hosts.record import Origin, describe_bank, describe_generator
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet import foreign_guard
 from gansynth_nnunet.config import MixConfig, Training
@@ -29,30 +28,15 @@ if TYPE_CHECKING:
 # -- what samples are drawn from -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A generator or bank that has passed every check.
-
-    Attributes:
-        source: the training's own cases.
-        lineage: every case the generator or bank has seen.
-        generator: what the record says of it.
-        manifest: of the generator's run; None for an existing bank.
-    """
-
-    source: NnunetSource
-    lineage: Lineage
-    generator: dict[str, Any]
-    manifest: dict[str, Any] | None
-
-
-def open_origin(config: MixConfig, training: Training) -> Origin:
+def open_origin(config: MixConfig, training: Training, source: NnunetSource) -> Origin:
     """Open what samples of a training are to be drawn from.
+
+    Args:
+        source: see ``open_host``.
 
     Raises:
         IntegrityFault, UsageFault, DataFault: see ``check_origin``.
     """
-    source = _open_source(config, training)
     held_out = _held_out(config, training, source)
     # The adapter, if there was one, has just compared the content of held-out cases.
     content = not config.held_out
@@ -86,7 +70,7 @@ def check_origin(
         refuse_with_bank(injection)
         reader = BankReader(injection.bank)
         check_bank(injection.bank, reader.spec, source.host, held_out)
-        return Origin(source, reader.spec.lineage, describe_bank(reader), None)
+        return Origin(reader.spec.lineage, describe_bank(reader))
     assert injection.run is not None  # see Injection
     manifest = check_run(
         *(injection.run, source.host, held_out, patch),
@@ -96,13 +80,12 @@ def check_origin(
     )
     lineage = Lineage.from_json(manifest["lineage"])
     refuse_conditions(injection, manifest, source.host)
-    conditions = check_injection(injection, source, held_out)
-    if conditions is not None:
-        lineage = lineage.joined(conditions)
-    return Origin(source, lineage, describe_generator(injection.run, manifest), manifest)
+    origin = Origin(lineage, describe_generator(injection.run, manifest), manifest)
+    return origin.with_conditions(check_injection(injection, source, held_out))
 
 
-def _open_source(config: MixConfig, training: Training) -> NnunetSource:
+def open_host(config: MixConfig, training: Training) -> NnunetSource:
+    """Open a training's own cases."""
     from gansynth.sampling.run import read_manifest
 
     subjects = config.subjects

@@ -19,16 +19,16 @@ from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.injection import MixPlan
-from gansynth.core.lineage import Lineage
 from gansynth.hosts import record
-from gansynth.hosts.record import outcome_of
+from gansynth.hosts.record import Origin, outcome_of
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.config import MixConfig, Training
 from gansynth_nnunet.foreign_guard import drawn_size
-from gansynth_nnunet.guards import Origin, host_size, open_origin, sample_bytes
+from gansynth_nnunet.guards import host_size, open_host, open_origin, sample_bytes
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.ranks import Tick, lead, wait_for_all
+from gansynth_nnunet.source import NnunetSource
 
 SIDECAR = "gansynth.json"
 """Beside nnU-Net's checkpoints: what each session of a training mixed in."""
@@ -82,9 +82,11 @@ class MixSession:
     def _open(self, tick: Tick) -> Shared:
         """Check, start the producer, and wait for samples; on rank 0."""
         training, injection = self.training, self.config.injection
-        origin = open_origin(self.config, training) if injection.ratio.p > 0 else None
+        drawn = injection.ratio.p > 0
+        source = open_host(self.config, training) if drawn else None
+        origin = None if source is None else open_origin(self.config, training, source)
         self._record = SessionRecord(
-            training.output, training.epoch, self._describe(origin), training.epochs
+            training.output, training.epoch, describe_session(self.config, origin), training.epochs
         )
         if origin is not None and not training.held_out_ids:
             training.say(
@@ -93,21 +95,17 @@ class MixSession:
             )
         for change in self._record.changes:
             training.say(f"gansynth: WARNING: since the last session: {change}")
-        self._supply = supply = Supply(demand_of(injection, training, origin))
+        self._supply = supply = Supply(demand_of(injection, training, source, origin))
         supply.start()
         supply.wait(tick)
         # Two sessions of one process may begin in one second; they count apart all the same.
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
         log = training.output / "gansynth_draws" / stamp
-        return Shared(log, _existing(supply.bank), self._subjects(origin))
+        return Shared(log, _existing(supply.bank), self._subjects(source))
 
-    def _describe(self, origin: Origin | None) -> dict[str, Any]:
-        generator, lineage = (None, None) if origin is None else (origin.generator, origin.lineage)
-        return describe_session(self.config, generator, lineage)
-
-    def _subjects(self, origin: Origin | None) -> dict[str, str]:
+    def _subjects(self, source: NnunetSource | None) -> dict[str, str]:
         ids = self.training.train_ids
-        return {case: case if origin is None else origin.source.subject(case) for case in ids}
+        return {case: case if source is None else source.subject(case) for case in ids}
 
     def _make_plan(self, shared: Shared) -> MixPlan[str]:
         from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -224,22 +222,28 @@ def _existing(bank: Path | None) -> Path | None:
 # -- what it wants of its bank ---------------------------------------------------------------------
 
 
-def demand_of(injection: Injection, training: Training, origin: Origin | None) -> Demand:
+def demand_of(
+    injection: Injection,
+    training: Training,
+    source: NnunetSource | None,
+    origin: Origin | None,
+) -> Demand:
     """What a training wants of a ``Supply``; its rank 0 asks.
 
     Args:
         injection: what is mixed in, and how.
         training: into this.
-        origin: where samples come from; None if nothing synthetic is drawn.
+        source: its own cases; None if nothing synthetic is drawn.
+        origin: where samples come from; likewise.
     """
     manifest = None if origin is None else origin.manifest
     return Demand(
         injection=injection,
         target="nnunet",
-        request={} if origin is None else origin.source.request.to_json(),
-        run_id=None if manifest is None else str(manifest["run_id"]),
+        request={} if source is None else source.request.to_json(),
+        run_id=None if origin is None else origin.run_id,
         cases=len(training.train_ids),
-        sample_bytes=0 if origin is None else _sample_bytes(training, origin),
+        sample_bytes=_sample_bytes(training, source, manifest),
         batch_size=training.batch_size,
         samples=training.epochs * training.batches * training.batch_size * training.ranks,
         output=training.output,
@@ -251,12 +255,14 @@ def demand_of(injection: Injection, training: Training, origin: Origin | None) -
     )
 
 
-def _sample_bytes(training: Training, origin: Origin) -> int:
-    if origin.manifest is None:  # an existing bank: none is made
+def _sample_bytes(
+    training: Training, source: NnunetSource | None, manifest: Mapping[str, Any] | None
+) -> int:
+    if source is None or manifest is None:  # an existing bank: none is made
         return 0
-    size = host_size(drawn_size(origin.manifest, origin.source) or training.patch)
+    size = host_size(drawn_size(manifest, source) or training.patch)
     width = np.dtype(training.dtype).itemsize
-    cascaded = origin.source.is_cascaded
+    cascaded = source.is_cascaded
     keys = len(training.keys)
     return sample_bytes(size, training.patch, training.channels, width, keys, cascaded=cascaded)
 
@@ -292,12 +298,10 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
     return record.read_sessions(folder / SIDECAR)
 
 
-def describe_session(
-    config: MixConfig, generator: Mapping[str, Any] | None, lineage: Lineage | None
-) -> dict[str, Any]:
+def describe_session(config: MixConfig, origin: Origin | None) -> dict[str, Any]:
     """What is mixed in and how; see ``gansynth.hosts.record``."""
     return {
-        **record.describe_session(config.injection, generator, lineage),
+        **record.describe_session(config.injection, origin),
         "cascade": config.cascade,
         "settings": dict(config.settings),
     }

@@ -17,15 +17,15 @@ from gansynth.core.schema import Sample
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.record import usual_output
+from gansynth.hosts.session import training_in
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors
 from gansynth.runtime.options import refuse_unaugmented
 from gansynth_segmenter.guards import open_origin
 from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
 from gansynth_segmenter.options import AUGMENTATION, RUNS, SETTINGS, SegmenterOptions
 from gansynth_segmenter.record import Job, check_output
-from gansynth_segmenter.session import Session
+from gansynth_segmenter.session import SegmenterSession
 
 SAYS = 4096
 """Bytes for what a sample says of itself."""
@@ -167,13 +167,8 @@ class SegmenterAdapter(Adapter):
         """
         self.validate()
         job = self._checked_job(injection, settings, options)
-        from gansynth.sampling.run import locked
-
-        with disk_errors(job.output):
-            job.output.mkdir(parents=True, exist_ok=True)
-        with locked(job.output, "take another folder: -o"):
-            check_output(job)  # another one may just have ended
-            return Session(job).run()
+        with training_in(job.output, lambda: check_output(job)):
+            return SegmenterSession(job).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse cases without files, and ``save_predictions=no``; see ``Adapter``."""

@@ -12,16 +12,15 @@ from gansynth.core.adapter import Injection
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts import record
-from gansynth.hosts.record import Origin
+from gansynth.hosts.record import DRAWS, FILE, Origin
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.options import WHAT_IS_TRAINED, SegmenterOptions
 
-FILE = "gansynth_session.json"
 COMPARED = record.COMPARED
 ANEW = "start anew without resume, into another folder"
 OURS = frozenset(
-    {"gansynth_draws", "gansynth_rejected", ".lock", ".holder", "gansynth_launch.log"}
+    {DRAWS, "gansynth_rejected", ".lock", ".holder", "gansynth_launch.log"}
     | {f"gansynth_producer.{end}" for end in ("log", "json")}
 )
 """What a training that never began may have left behind."""
@@ -64,11 +63,9 @@ class Job:
 
 def describe(job: Job) -> dict[str, Any]:
     """What one session mixes into what."""
-    origin = job.origin
-    lineage, described = (None, None) if origin is None else (origin.lineage, origin.described)
     request = job.source.request
     return {
-        **record.describe_session(job.injection, described, lineage),
+        **record.describe_session(job.injection, job.origin),
         "data": f"{request.kind}:{request.where}",
         "read": dict(request.read),
         "counted_in": "steps",

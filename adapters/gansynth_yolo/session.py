@@ -18,7 +18,7 @@ from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
 from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
-from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.lineage import CaseRecord
 from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.record import Origin, SessionRecord
@@ -81,11 +81,10 @@ class MixSession:
         """Check, start the producer, and wait for samples."""
         config = self.config
         origin = open_origin(config.injection, self.source, self._held_out())
-        lineage, described = (origin.lineage, origin.described) if origin else (None, None)
         self._record = SessionRecord(
             config.output / FILE,
             self._first,
-            describe(config, described, lineage),
+            describe(config, origin),
             self.job.epochs,
             compared=COMPARED,
             anew=ANEW,
@@ -283,20 +282,17 @@ def _gpus(device: str) -> tuple[int, ...]:
 # -- the record ------------------------------------------------------------------------------------
 
 
-def describe(
-    config: YoloConfig, generator: Mapping[str, Any] | None, lineage: Lineage | None
-) -> dict[str, Any]:
+def describe(config: YoloConfig, origin: Origin | None) -> dict[str, Any]:
     """What one session mixes into what.
 
     Args:
         config: what it is told.
-        generator: see ``gansynth.hosts.record``; None if nothing synthetic is drawn.
-        lineage: every case the generator or bank has seen.
+        origin: what samples are drawn of; None if nothing synthetic is drawn.
     """
     choices = asdict(config.choices)
     detector = config.choices.detector
     return {
-        **record.describe_session(config.injection, generator, lineage),
+        **record.describe_session(config.injection, origin),
         "data": config.request["where"],
         **{key: choices[key] for key in ("detector", "model", "imgsz", "batch", "options")},
         "licence": LICENCES[detector],

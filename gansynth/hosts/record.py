@@ -24,6 +24,10 @@ from gansynth.runtime.version import __version__
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankReader
 
+FILE = "gansynth_session.json"
+"""The record, beside most hosts' results."""
+DRAWS = "gansynth_draws"
+"""Folder beside it in which draws are counted."""
 COMPARED = (
     *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "judged", "asking"),
     *("usual_augmentation", "augment_synthetic"),
@@ -50,6 +54,11 @@ class Origin:
     lineage: Lineage
     described: dict[str, Any]
     manifest: dict[str, Any] | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """Of the generator's run; None for a bank."""
+        return None if self.manifest is None else str(self.manifest["run_id"])
 
     def with_conditions(self, lineage: Lineage | None) -> Origin:
         """The origin of samples drawn of another source's cases, too, if there are any."""
@@ -178,23 +187,20 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     return [session for session in sessions if isinstance(session, dict)]
 
 
-def describe_session(
-    injection: Injection, generator: Mapping[str, Any] | None, lineage: Lineage | None
-) -> dict[str, Any]:
+def describe_session(injection: Injection, origin: Origin | None) -> dict[str, Any]:
     """What is mixed in and how, without what belongs to one machine.
 
     Args:
         injection: what is mixed in, and how.
-        generator: see ``describe_generator`` and ``describe_bank``; None if nothing is mixed in.
-        lineage: every case the generator or bank has seen; None if nothing is mixed in.
+        origin: what samples are drawn of; None if nothing is mixed in.
     """
     document = {k: v for k, v in injection.to_json().items() if k not in _MINE}
-    described = None if generator is None else dict(generator)
+    described = None if origin is None else dict(origin.described)
     return {
         **document,
         "bank": _bank(injection, described or {}),
         "generator": described,
-        "lineage": None if lineage is None else _lineage(lineage),
+        "lineage": None if origin is None else _lineage(origin.lineage),
     }
 
 

@@ -14,6 +14,7 @@ from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.record import FILE
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
@@ -21,7 +22,7 @@ from gansynth_deepmedic.config import Choices
 from gansynth_deepmedic.literals import read_literals
 from gansynth_deepmedic.order import ORDER, Order
 from gansynth_deepmedic.program import Program
-from gansynth_deepmedic.record import FILE, commit_of, newest_checkpoint
+from gansynth_deepmedic.record import commit_of, newest_checkpoint
 from gansynth_deepmedic.source import open_deepmedic
 from gansynth_deepmedic.watch import Lines, Watch
 from tests.adapters.deepmedic.fake_deepmedic import write_fake

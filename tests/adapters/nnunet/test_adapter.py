@@ -251,7 +251,7 @@ def test_what_cannot_be_continued_is_refused_before_anything_starts(
 ):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     first = injection(frozen_bank())
-    described = describe_session(adapter._config(first, {}), *adapter._check(first))
+    described = describe_session(adapter._config(first, {}), adapter._check(first))
     adapter.output_folder.mkdir(parents=True)
     SessionRecord(adapter.output_folder, 0, described).write(1, Counts(), complete=False)
     (adapter.output_folder / "checkpoint_latest.pth").touch()
