@@ -29,7 +29,7 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.record import usual_output
+from gansynth.hosts.record import DRAWS, FILE, outcome_of, read_sessions, usual_output
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
@@ -42,7 +42,7 @@ from gansynth_yolo.guards import check_schema, open_origin, sample_bytes
 from gansynth_yolo.import_slices import ImportSettings, import_asked
 from gansynth_yolo.judging import metrics_of
 from gansynth_yolo.mixed import Slots
-from gansynth_yolo.session import FILE, check_resumable, read_outcome
+from gansynth_yolo.session import check_resumable
 from gansynth_yolo.source import YoloSource
 
 SMALLEST = (8, 8)
@@ -50,7 +50,7 @@ SMALLEST = (8, 8)
 CONFIG = "gansynth_config.json"
 LOG = "gansynth_launch.log"
 OURS = frozenset(
-    {CONFIG, LOG, MIRROR, REJECTED, ".lock", ".holder", "gansynth_draws"}
+    {CONFIG, LOG, MIRROR, REJECTED, ".lock", ".holder", DRAWS}
     | {f"gansynth_producer.{end}" for end in ("log", "json")}
 )
 """What a training that never began may have left behind."""
@@ -227,7 +227,7 @@ class YoloAdapter(Adapter):
             with disk_errors(output):
                 write_json_atomic(output / CONFIG, config.to_json())
             self._train(output, injection.scratch)
-            return read_outcome(output, metrics_of(output))
+            return outcome_of(read_sessions(output / FILE), output, metrics_of(output))
 
     def export(
         self,

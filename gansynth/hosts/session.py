@@ -135,7 +135,7 @@ class Session(ABC, Generic[Key]):
         self.plan = self.make_plan()
         self._tally = Tally(self.log)
         if self._supply is not None:
-            self._supply.steer(self.counts, self.partners)
+            self._supply.steer(self.counts, lambda: self.partners().synthetic)
 
     @property
     def supply(self) -> Supply:
@@ -175,9 +175,9 @@ class Session(ABC, Generic[Key]):
         """What was drawn so far, by all workers."""
         return self._tally.update()
 
-    def partners(self) -> int:
-        """Synthetic samples drawn beside these."""
-        return 0
+    def partners(self) -> Counts:
+        """What was drawn beside these, where a host draws several samples for one place."""
+        return Counts()
 
     def now(self) -> float:
         """Progress, 0 to 1."""
@@ -196,7 +196,7 @@ class Session(ABC, Generic[Key]):
 
     def stopped(self) -> str:
         """Why drawing stopped, in any worker; empty if it did not."""
-        why = self.counts().stopped
+        why = self.counts().stopped or self.partners().stopped
         ended = self._supply and self._supply.keeper and self._supply.keeper.ended
         return f"{why}. The producer had ended: {ended}" if why and ended else why
 
