@@ -31,7 +31,7 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
-from gansynth.hosts.record import Origin
+from gansynth.hosts.record import Origin, compare, read_sessions
 from gansynth.metrics.segmentation.account import account_of, asked_regions
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -47,11 +47,12 @@ from gansynth_nnunet.guards import check_origin, check_samples, host_size, sampl
 from gansynth_nnunet.launch import TRAINER, parse_options, pick_device, with_ext_trainer
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import (
+    ANEW,
     CHECKPOINTS,
-    compare,
+    COMPARED,
+    SIDECAR,
     describe_session,
     read_outcome,
-    read_sessions,
 )
 from gansynth_nnunet.small_plans import PrepareSettings
 from gansynth_nnunet.source import NnunetSource
@@ -172,8 +173,8 @@ class NnunetAdapter(Adapter):
             raise UsageFault(cascade.refusal(self.host.configuration))
         origin = self._check(injection) if injection.ratio.p > 0 else None
         if given.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
-            for session in read_sessions(self.output_folder)[-1:]:
-                compare(session, describe_session(config, origin), None)
+            for session in read_sessions(self.output_folder / SIDECAR)[-1:]:
+                compare(session, describe_session(config, origin), None, COMPARED, ANEW)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
