@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -101,15 +102,15 @@ def config_of(asked: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
     """Train as ``gansynth_yolo.launch`` does."""
     from gansynth_yolo.detectors import detector
-    from gansynth_yolo.session import MixSession
+    from gansynth_yolo.session import YoloSession
 
     config, source, job = config_of(asked)
     chosen = detector(asked["detector"])
     chosen.check(job)
-    with MixSession(config, source, job, lambda text: None) as session:
+    with closing(YoloSession(config, source, job)) as session:
         ends = Ends(session)
         chosen.train(job, session.slots, ends)
-        primaries, partners = session.counts()
+        primaries, partners = session.counts(), session.partners()
         session.close(complete=True)
     drawn = {"real": primaries.real, "synthetic": primaries.synthetic}
     return ends, {"drawn": drawn, "partners": partners.real + partners.synthetic}

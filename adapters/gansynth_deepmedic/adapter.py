@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gansynth.bank.placement import plan_bank
-from gansynth.bank.supply import REJECTED, read_patience
+from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
     Content,
@@ -27,11 +26,11 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
-from gansynth.hosts.checks import check_drawing
-from gansynth.hosts.record import check_new_folder, usual_output
+from gansynth.hosts.checks import check_drawing, plan_own_bank
+from gansynth.hosts.record import LEFT, check_new_folder, usual_output
+from gansynth.hosts.session import Once, training_in
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors
 from gansynth.runtime.machine import Line
 from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.config import RUNS, SETTINGS, Choices
@@ -41,18 +40,15 @@ from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.guards import SMALLEST, open_origin, sample_bytes
 from gansynth_deepmedic.layout import TRAIN
 from gansynth_deepmedic.order import ORDER, PROGRESS
-from gansynth_deepmedic.record import FILE, Job, check_resumable, versions
-from gansynth_deepmedic.session import DRAWS, LOG, Session
+from gansynth_deepmedic.record import Job, check_resumable, versions
+from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.source import DeepMedicSource
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.model_config import ModelConfig
 
-OURS = frozenset(
-    {ORDER, PROGRESS, LOG, DRAWS, TRAIN, REJECTED, "real", ".lock", ".holder"}
-    | {f"gansynth_producer.{end}" for end in ("log", "json")}
-)
+OURS = LEFT | {ORDER, PROGRESS, TRAIN, "real"}
 """What a training that never began may have left behind, beside its lists."""
 
 
@@ -75,6 +71,7 @@ class DeepMedicAdapter(Adapter):
                 "configuration, expected deepmedic:trainConfig.cfg"
             )
         self.host = source
+        self._job = Once(self._new_job)
         self._looked: set[Path | None] = set()
 
     @property
@@ -193,13 +190,8 @@ class DeepMedicAdapter(Adapter):
         """
         self.validate()
         job = self._checked_job(injection, settings, options)
-        from gansynth.sampling.run import locked
-
-        with disk_errors(job.output):
-            job.output.mkdir(parents=True, exist_ok=True)
-        with locked(job.output, "take another folder: -o"):
-            check_output(job)  # another one may just have ended
-            return Session(job).run()
+        with training_in(job.output, lambda: check_output(job)):
+            return DeepMedicSession(job).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse a training that keeps no segmentations; see ``Adapter.check_judged``."""
@@ -252,17 +244,8 @@ class DeepMedicAdapter(Adapter):
         return job.total * job.share.cases
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples.
-
-        Raises:
-            UsageFault: ``--bank-size`` has no room for two samples.
-        """
-        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
-            return None
-        from gansynth.sampling.run import read_manifest
-
-        size = sample_bytes(read_manifest(injection.run), self.host)
-        return plan_bank(injection, len(self.source.train_ids), size)
+        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        return plan_own_bank(self, injection, lambda manifest: sample_bytes(manifest, self.host))
 
     # -- one training ------------------------------------------------------------------------------
 
@@ -276,7 +259,7 @@ class DeepMedicAdapter(Adapter):
         check_drawing(self, injection)
         return job
 
-    def _job(
+    def _new_job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
         """One training, all that can be known of it checked; but for its folder."""
@@ -334,11 +317,10 @@ def check_output(job: Job) -> None:
         UsageFault: with the way out.
         IntegrityFault: the record of the training there is damaged.
     """
-    output = job.output
     if job.choices.resume:
         check_resumable(job)
         return
-    check_new_folder(output, FILE, lambda name: name in OURS or _is_list(name))
+    check_new_folder(job.output, lambda name: name in OURS or _is_list(name))
 
 
 def _is_list(name: str) -> bool:

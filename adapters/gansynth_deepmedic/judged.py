@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.prediction import Prediction
-from gansynth.hosts.record import read_sessions
+from gansynth.hosts.record import FILE, read_sessions
 from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_deepmedic.configs import Listed
-from gansynth_deepmedic.record import FILE
 from gansynth_deepmedic.source import DeepMedicSource
 
 SUFFIXES = "suffixForSegmAndProbsDictVal"

@@ -5,21 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.bank.draw_log import Counts, Tally
-from gansynth.bank.spec import SPEC
-from gansynth.bank.supply import Demand, Supply
+from gansynth.bank.supply import Demand
 from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
-from gansynth.hosts.record import SessionRecord, outcome_of, read_sessions
+from gansynth.hosts.record import LOG
+from gansynth.hosts.session import Session
 from gansynth.metrics.segmentation.account import account_of
 from gansynth.runtime import child, processes
-from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth_deepmedic.guards import sample_bytes, stored
 from gansynth_deepmedic.judged import judged_files
@@ -30,7 +26,6 @@ from gansynth_deepmedic.real_space import bring_real
 from gansynth_deepmedic.record import (
     ANEW,
     COMPARED,
-    FILE,
     Job,
     checkpoint_of,
     describe,
@@ -42,24 +37,25 @@ from gansynth_deepmedic.watch import Subepoch, Watch
 if TYPE_CHECKING:
     from gansynth_deepmedic.files import HostCase
 
-LOG = "gansynth_launch.log"
-DRAWS = "gansynth_draws"
 
-
-class Session:
+class DeepMedicSession(Session[int]):
     """Trains, watches, and keeps the record; ``run`` does it all.
 
     Args:
         job: what is trained.
     """
 
+    compared = COMPARED
+    anew = ANEW
+
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._first = self._done = epochs_done(job.output) if job.choices.resume else 0
+        first = epochs_done(job.output) if job.choices.resume else 0
+        super().__init__(job.injection, job.output, first, job.config.epochs)
         self._subepochs: dict[int, Subepoch] = {}
         self._metrics: Mapping[str, Any] = {}
         self._ended = False
-        self._checkpoint = None if not self._first else checkpoint_of(job.output)
+        self._checkpoint = None if not first else checkpoint_of(job.output)
 
     def run(self) -> Outcome:
         """Train, and wait for its end; however it ends, nobody is left and the record is written.
@@ -71,40 +67,24 @@ class Session:
             KeyboardInterrupt, SystemExit: interrupted, after the training process has ended too.
         """
         job = self.job
-        self._record = SessionRecord(
-            job.output / FILE,
-            self._first,
-            describe(job),
-            job.config.epochs,
-            compared=COMPARED,
-            anew=ANEW,
-        )
-        for change in self._record.changes:
-            self.say(f"WARNING: since the last session: {change}")
+        self.open()
         ours = job.choices.engine == "torch"
         note = job.injection.schedule.tuning_note(job.config.epochs, "epoch", ours=ours)
         for said in filter(None, (*job.share.said, note)):
             self.say(said)
-        supply = self._supply = Supply(self._demand())
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{os.getpid()}"
-        self._tally = Tally(job.output / DRAWS / stamp)
         ended: processes.Ended | None = None
         try:
             cases = self._cases()
-            if self._first < job.config.epochs:
-                supply.start()
-                supply.wait()
-            supply.steer(self._tally.update)
-            self._plan = self._make_plan(self._tally.folder)
+            self.start()
+            self.steer()
             ended = self._train(self._order(cases))
         finally:
-            self._close(complete=ended is not None and ended.code == 0 and self._ended)
+            self.close(complete=ended is not None and ended.code == 0 and self._ended)
         processes.raise_if_failed(ended, f"{job.output}: the training ({job.choices.engine})")
         measured, why = account_of(
             lambda folder: judged_files(job.source, folder), job.source, job.output, job.regions
         )
-        metrics = measured or self._metrics
-        outcome = outcome_of(read_sessions(job.output / FILE), job.output, metrics)
+        outcome = self.outcome(measured or self._metrics)
         warnings = (*job.share.said, *self._spread(), *outcome.warnings, *filter(None, [why]))
         return replace(outcome, warnings=warnings)
 
@@ -134,38 +114,65 @@ class Session:
         space = Space.from_json(read_manifest(job.injection.run)["space"])
         return bring_real(source, space, job.output, NullReporter())
 
-    def _demand(self) -> Demand:
+    def describe(self) -> dict[str, Any]:
+        """See ``Session.describe``."""
+        return describe(self.job)
+
+    def demand(self) -> Demand:
+        """See ``Session.demand``."""
         job, origin = self.job, self.job.origin
         manifest = None if origin is None or job.injection.ratio.p == 0 else origin.manifest
         return Demand(
             injection=job.injection,
             target="deepmedic",
             request=job.source.request.to_json(),
-            run_id=None if manifest is None else str(manifest["run_id"]),
+            run_id=None if origin is None else origin.run_id,
             cases=len(job.source.train_ids),
             sample_bytes=0 if manifest is None else sample_bytes(manifest, job.source),
             batch_size=job.slots,
             samples=job.total * job.share.cases,
             output=job.output,
-            say=lambda line: self.say(line.removeprefix("gansynth: ")),
+            say=self.tell,
             dtype=stored(job.source),
-            progress=min(1.0, self._first / job.config.epochs),
+            progress=self.now(),
             gpus=job.choices.gpus,
         )
 
-    def _make_plan(self, log: Path) -> MixPlan[int]:
-        job, bank = self.job, self._supply.bank
-        ids = job.source.train_ids
+    def make_plan(self) -> MixPlan[int]:
+        """See ``Session.make_plan``."""
+        job, ids = self.job, self.job.source.train_ids
         plan: MixPlan[int] = job.injection.plan(
-            bank if bank is not None and (bank / SPEC).exists() else None,
-            log,
+            self.bank,
+            self.log,
             batches=job.total,
             subjects={index: job.source.subject(case) for index, case in enumerate(ids)},
-            done=self._first * job.config.subepochs,
+            done=self.first * job.config.subepochs,
         )
         # Tables are keyed by subepoch: those of a training that is continued go on, too.
         workers = max(1, job.config.processes)
         return replace(plan, stream=(0,), patience=job.patience, workers=workers)
+
+    def case(self, key: int) -> str:
+        """See ``Session.case``."""
+        return self.job.source.train_ids[key]
+
+    def more(self) -> dict[str, Any]:
+        """See ``Session.more``."""
+        checkpoint = self._checkpoint
+        if checkpoint is not None and checkpoint.is_absolute():
+            checkpoint = checkpoint.relative_to(self.output)
+        return {
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "per_subepoch": [
+                one.to_json(number) for number, one in sorted(self._subepochs.items())
+            ],
+        }
+
+    def tell(self, text: str) -> None:
+        """Into the log, too."""
+        with contextlib.suppress(OSError), (self.output / LOG).open("a") as log:
+            log.write(f"{text}\n")
+        super().tell(text)
 
     def _order(self, cases: Sequence[HostCase]) -> Order:
         job, choices, injection = self.job, self.job.choices, self.job.injection
@@ -181,12 +188,12 @@ class Session:
             engine=choices.engine,
             output=job.output,
             train_config=layout.train_config,
-            plan=self._plan,
+            plan=self.plan,
             cases=layout.cases,
             count=job.share.cases,
             slots=layout.slots,
             model_config=choices.model,
-            done=self._first,
+            done=self.first,
             subepochs=job.config.subepochs,
             seed=injection.seed,
             augment_synthetic=injection.augment_synthetic,
@@ -215,7 +222,7 @@ class Session:
     def _take(self, told: Mapping[str, Any]) -> None:
         """Take in one document of ``order.Progress``."""
         if "step" in told:
-            self._supply.step(*told["step"])
+            self.step(*told["step"])
         elif "job" in told:
             job = told["job"]
             one = self._subepochs.setdefault(int(job["subepoch"]), Subepoch())
@@ -231,74 +238,19 @@ class Session:
         one = self._subepochs.setdefault(number, Subepoch())
         one.trained = True
         self.say(f"subepoch {number + 1} of {self.job.total} trained on {one.sentence()}")
-        for said in self._supply.messages():
-            self.say(said)
+        self.report()
 
     def _epoch(self, done: int, metrics: Mapping[str, Any]) -> None:
         """Note the end of an epoch; told again for what is known of it only later."""
-        epochs, again = self.job.config.epochs, done == self._done
-        self._done = done
-        self._checkpoint = newest_checkpoint(self.job.output)
-        self._write(complete=False)  # first: who reads the line may end the training
+        again = done == self.done
+        self.done = done
+        self._checkpoint = newest_checkpoint(self.output)
+        self.write()  # first: who reads the line may end the training
         said = [] if again else [self.sentence()]
         numbers = ", ".join(f"{key} {value:.4g}" for key, value in flat(metrics))
-        self.say(f"epoch {done} of {epochs}: {'; '.join([*said, *filter(None, [numbers])])}")
-        self._supply.pause(min(1.0, done / epochs))
-        for told in self._supply.messages():
-            self.say(told)
-
-    def sentence(self) -> str:
-        """What was drawn, and what the producer did, in words."""
-        said, more = self._tally.update().sentence(self.asked()), self._supply.sentence()
-        return f"{said}, {more}" if more else said
-
-    def asked(self) -> float:
-        """Share of synthetic samples asked for, from this session's beginning until now."""
-        begin, now = (min(1.0, n / self.job.config.epochs) for n in (self._first, self._done))
-        return self.job.injection.schedule.share_of(self.job.injection.ratio, begin, now)
-
-    # -- the end ---------------------------------------------------------------------------------
-
-    def _close(self, complete: bool) -> None:
-        """Stop the producer, remove the bank if it was made here, write the record."""
-        try:
-            self._supply.close()
-        finally:
-            self._write(complete)
-        with contextlib.suppress(OSError):  # nobody may be listening any more
-            self.say(f"in all {self.sentence()}")
-
-    def _write(self, complete: bool) -> None:
-        counts: Counts = self._tally.update()
-        chosen = self._plan.chosen if hasattr(self, "_plan") else ()
-        checkpoint = self._checkpoint
-        if checkpoint is not None and checkpoint.is_absolute():
-            checkpoint = checkpoint.relative_to(self.job.output)
-        try:
-            self._record.write(
-                self._done,
-                counts,
-                complete=complete,
-                asked=self.asked(),
-                supply=self._supply.summary(counts),
-                chosen=[self.job.source.train_ids[index] for index in chosen],
-                more={
-                    "checkpoint": None if checkpoint is None else str(checkpoint),
-                    "per_subepoch": [
-                        one.to_json(number) for number, one in sorted(self._subepochs.items())
-                    ],
-                },
-            )
-        except EnvironmentFault as error:  # the training itself is not harmed
-            self.say(f"WARNING: {error}")
-
-    def say(self, line: str) -> None:
-        """Write a line for the user, and into the log."""
-        text = f"gansynth: {line}\n"
-        with contextlib.suppress(OSError), (self.job.output / LOG).open("a") as log:
-            log.write(text)
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        self.say(f"epoch {done} of {self.total}: {'; '.join([*said, *filter(None, [numbers])])}")
+        self.pause()
+        self.report()
 
 
 def flat(metrics: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, float]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import plan_bank, remove_banks_of
+from gansynth.bank.placement import remove_banks_of
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -26,12 +26,13 @@ from gansynth.core.adapter import (
 )
 from gansynth.core.bank_options import BankPlan, BankSize
 from gansynth.core.injection import MixPlan
-from gansynth.core.lineage import Lineage
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_drawing
+from gansynth.hosts.checks import check_drawing, plan_own_bank
+from gansynth.hosts.origin import Origin
+from gansynth.hosts.record import LOG, compare, read_sessions
 from gansynth.metrics.segmentation.account import account_of, asked_regions
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -43,15 +44,16 @@ from gansynth_nnunet import cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig
 from gansynth_nnunet.foreign_guard import drawn_size
-from gansynth_nnunet.guards import check_origin, check_samples, host_size, sample_bytes
+from gansynth_nnunet.guards import check_origin, host_size, sample_bytes, takes_of
 from gansynth_nnunet.launch import TRAINER, parse_options, pick_device, with_ext_trainer
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import (
+    ANEW,
     CHECKPOINTS,
-    compare,
+    COMPARED,
+    SIDECAR,
     describe_session,
     read_outcome,
-    read_sessions,
 )
 from gansynth_nnunet.small_plans import PrepareSettings
 from gansynth_nnunet.source import NnunetSource
@@ -170,10 +172,10 @@ class NnunetAdapter(Adapter):
         asked_regions(settings.get("regions", ""), self.source)
         if self.host.is_cascaded and injection.ratio.p > 0 and not config.cascade:
             raise UsageFault(cascade.refusal(self.host.configuration))
-        described, lineage = self._check(injection) if injection.ratio.p > 0 else (None, None)
+        origin = self._check(injection) if injection.ratio.p > 0 else None
         if given.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
-            for session in read_sessions(self.output_folder)[-1:]:
-                compare(session, describe_session(config, described, lineage), None)
+            for session in read_sessions(self.output_folder / SIDECAR)[-1:]:
+                compare(session, describe_session(config, origin), None, COMPARED, ANEW)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -310,7 +312,7 @@ class NnunetAdapter(Adapter):
         command += [self.host.configuration, self.host.fold, "-p", self._plans]
         command += ["-tr", self.trainer, *options]
         command += ["-device", pick_device(parse_options(options).device)]
-        ended = processes.run(command, environ, self.output_folder / "gansynth_launch.log")
+        ended = processes.run(command, environ, self.output_folder / LOG)
         if ended.code != 0:
             remove_banks_of(ended.pid, scratch)
         processes.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
@@ -330,15 +332,12 @@ class NnunetAdapter(Adapter):
             patience=read_patience(),
         )
 
-    def _check(self, injection: Injection) -> tuple[dict[str, Any], Lineage]:
-        """What the record will say of the generator or bank, and all it has seen."""
-        origin = check_origin(
-            injection, self.host, self.held_out, self.sample_size, edits=injection.edits
-        )
-        if injection.bank is not None:
-            check_samples(injection.bank, self.schema, self.sample_size)
+    def _check(self, injection: Injection) -> Origin:
+        """What samples are drawn of, checked."""
+        takes = takes_of(self.host, self.held_out, self.sample_size, read=True)
+        origin = check_origin(injection, self.host, takes)
         check_drawing(self, injection)
-        return origin.generator, origin.lineage
+        return origin
 
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -351,28 +350,18 @@ class NnunetAdapter(Adapter):
         return epochs * batches * self.host.batch_size
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples.
+        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        return plan_own_bank(self, injection, self._sample_bytes)
 
-        Raises:
-            UsageFault: ``--bank-size`` has no room for two samples.
-        """
-        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
-            return None
-        from gansynth.sampling.run import read_manifest
-
-        size = drawn_size(read_manifest(injection.run), self.host) or self.sample_size
+    def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
         schemes = self.host.config["normalization_schemes"]
-        return plan_bank(
-            injection,
-            len(self.source.train_ids),
-            sample_bytes(
-                host_size(size),
-                self.sample_size,
-                len(self.source.host["channel_names"]),
-                4 if "NoNormalization" in schemes else 2,
-                len(self.source.host["labels"]) + 1,
-                cascaded=self.host.is_cascaded,
-            ),
+        return sample_bytes(
+            host_size(drawn_size(manifest, self.host) or self.sample_size),
+            self.sample_size,
+            len(self.source.host["channel_names"]),
+            4 if "NoNormalization" in schemes else 2,
+            len(self.source.host["labels"]) + 1,
+            cascaded=self.host.is_cascaded,
         )
 
     def _write(self, config: MixConfig) -> Path:

@@ -23,7 +23,7 @@ from gansynth_nnunet.class_locations import location_keys
 from gansynth_nnunet.config import HOW_TO, MixConfig, Training
 from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.mixed import LastDraw
-from gansynth_nnunet.session import MixSession
+from gansynth_nnunet.session import NnunetSession
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as Host
@@ -54,7 +54,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         # nnU-Net reads this signature by name and repeats the arguments at inference: no others.
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.gansynth = MixConfig.from_environment()
-        self.gansynth_session: MixSession | None = None
+        self.gansynth_session: NnunetSession | None = None
         self._last = LastDraw()
         self._asked_transforms = False
         if self.gansynth is not None:
@@ -81,7 +81,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             raise
         finally:
             if self.gansynth_session is not None:
-                self.gansynth_session.close(self.current_epoch)
+                self.gansynth_session.close()
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's two data sets, the one for training wrapped.
@@ -98,8 +98,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         if self.is_cascaded:
             self._check_cascade(config, real, validation)
         if self.gansynth_session is not None:
-            self.gansynth_session.close(self.current_epoch)
-        self.gansynth_session = MixSession(config, self._describe(real, validation))
+            self.gansynth_session.close()
+        self.gansynth_session = NnunetSession(config, self._describe(real, validation))
         mixed = self.gansynth_session.wrap(real)
         mixed.last = self._last
         return mixed, validation
@@ -195,13 +195,13 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         """Also report what was drawn."""
         super().on_epoch_end()
         if self.gansynth_session is not None and self.local_rank == 0:
-            self.gansynth_session.report(self.current_epoch)
+            self.gansynth_session.epoch(self.current_epoch)
 
     def on_train_end(self) -> None:
         """Also stop the producer, and record in ``gansynth.json`` that training is complete."""
         super().on_train_end()
         if self.gansynth_session is not None:
-            self.gansynth_session.close(self.current_epoch, complete=True)
+            self.gansynth_session.close(complete=True)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's own validation on real cases, on a CPU without its slow convolutions."""

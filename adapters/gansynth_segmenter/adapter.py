@@ -7,25 +7,25 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import plan_bank
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import Adapter, HostArrays, Injection, Mix, Outcome
 from gansynth.core.bank_options import BankPlan
 from gansynth.core.injection import MixPlan
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
+from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_drawing
+from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.record import usual_output
+from gansynth.hosts.session import Once, training_in
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors
 from gansynth.runtime.options import refuse_unaugmented
 from gansynth_segmenter.guards import open_origin
 from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
 from gansynth_segmenter.options import AUGMENTATION, RUNS, SETTINGS, SegmenterOptions
 from gansynth_segmenter.record import Job, check_output
-from gansynth_segmenter.session import Session
+from gansynth_segmenter.session import SegmenterSession
 
 SAYS = 4096
 """Bytes for what a sample says of itself."""
@@ -38,6 +38,10 @@ class SegmenterAdapter(Adapter):
     goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     settings: ClassVar[Mapping[str, str]] = SETTINGS
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
+
+    def __init__(self, source: CaseSource) -> None:
+        super().__init__(source)
+        self._job = Once(self._new_job)
 
     @property
     def sample_size(self) -> tuple[int, ...]:
@@ -121,17 +125,8 @@ class SegmenterAdapter(Adapter):
         return job.steps * job.options.batch_size
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples.
-
-        Raises:
-            UsageFault: ``--bank-size`` has no room for two samples.
-        """
-        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
-            return None
-        from gansynth.sampling.run import read_manifest
-
-        size = self._sample_bytes(read_manifest(injection.run))
-        return plan_bank(injection, len(self.source.train_ids), size)
+        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        return plan_own_bank(self, injection, self._sample_bytes)
 
     def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
         """Bytes a sample of a run takes at most: image (float16) and labels (int16)."""
@@ -167,13 +162,8 @@ class SegmenterAdapter(Adapter):
         """
         self.validate()
         job = self._checked_job(injection, settings, options)
-        from gansynth.sampling.run import locked
-
-        with disk_errors(job.output):
-            job.output.mkdir(parents=True, exist_ok=True)
-        with locked(job.output, "take another folder: -o"):
-            check_output(job)  # another one may just have ended
-            return Session(job).run()
+        with training_in(job.output, lambda: check_output(job)):
+            return SegmenterSession(job).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse cases without files, and ``save_predictions=no``; see ``Adapter``."""
@@ -200,7 +190,7 @@ class SegmenterAdapter(Adapter):
         check_drawing(self, injection)
         return job
 
-    def _job(
+    def _new_job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
         """One training, all that can be known of it checked; but for its folder."""

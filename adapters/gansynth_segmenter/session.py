@@ -7,9 +7,6 @@ and the record written.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.bank.draw_log import Tally
-from gansynth.bank.spec import SPEC
 from gansynth.bank.supply import Demand, Supply
 from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
-from gansynth.hosts.record import SessionRecord, outcome_of, read_sessions
+from gansynth.hosts.session import Session
 from gansynth.metrics.segmentation.evaluation import headline
-from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import RichReporter, Task
 from gansynth.runtime.signals import StopRequest, stop_request
 from gansynth_segmenter.mixed import Cutter, SegmenterBatches
-from gansynth_segmenter.record import ANEW, COMPARED, FILE, Job, describe, newest_step
+from gansynth_segmenter.record import ANEW, COMPARED, Job, describe, newest_step
 
 if TYPE_CHECKING:
     import torch
@@ -37,19 +31,21 @@ if TYPE_CHECKING:
     from gansynth.core.generator import Generator
     from gansynth_segmenter.inference import Segmenter
 
-DRAWS = "gansynth_draws"
 
-
-class Session:
+class SegmenterSession(Session[str]):
     """Trains, judges, and keeps the record; ``run`` does it all.
 
     Args:
         job: what is trained.
     """
 
+    compared = COMPARED
+    anew = ANEW
+
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._first = self._done = newest_step(job.output) if job.options.resume else 0
+        first = newest_step(job.output) if job.options.resume else 0
+        super().__init__(job.injection, job.output, first, job.steps)
         self._metrics: dict[str, Any] = {}
 
     def run(self) -> Outcome:
@@ -62,68 +58,59 @@ class Session:
                 are not finite.
             Interrupted: asked to stop.
         """
-        job = self.job
-        self._record = SessionRecord(
-            job.output / FILE,
-            self._first,
-            describe(job),
-            job.steps,
-            compared=COMPARED,
-            anew=ANEW,
-        )
-        for change in self._record.changes:
-            self.say(f"WARNING: since the last session: {change}")
-        supply = self._supply = Supply(self._demand())
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{os.getpid()}"
-        self._tally = Tally(job.output / DRAWS / stamp)
+        self.open()
         complete = False
-        with stop_request() as stop, _threads(job.options.device):
+        with stop_request() as stop, _threads(self.job.options.device):
             try:
-                if self._first < job.steps:
-                    supply.start()
-                    supply.wait()
-                supply.steer(self._tally.update)
+                self.start()
+                self.steer()
                 segmenter = self._train(stop)
-                supply.close()  # nothing is drawn any more: no producer beside the judging
+                self.supply.close()  # nothing is drawn any more: no producer beside the judging
                 self._judge(segmenter)
                 complete = True
             finally:
-                self._close(complete)
-        outcome = outcome_of(read_sessions(job.output / FILE), job.output, self._metrics)
-        return replace(outcome, warnings=tuple(outcome.warnings))
+                self.close(complete)
+        return self.outcome(self._metrics)
 
-    # -- before ----------------------------------------------------------------------------------
+    # -- what it says of itself ------------------------------------------------------------------
 
-    def _demand(self) -> Demand:
-        job, origin = self.job, self.job.origin
-        manifest = None if origin is None else origin.manifest
+    def describe(self) -> dict[str, Any]:
+        """See ``Session.describe``."""
+        return describe(self.job)
+
+    def demand(self) -> Demand:
+        """See ``Session.demand``."""
+        job = self.job
         return Demand(
             injection=job.injection,
             target="segmenter",
             request=job.source.request.to_json(),
-            run_id=None if manifest is None else str(manifest["run_id"]),
+            run_id=None if job.origin is None else job.origin.run_id,
             cases=len(job.source.train_ids),
             sample_bytes=job.sample_bytes,
             batch_size=job.options.batch_size,
             samples=job.steps * job.options.batch_size,
             output=job.output,
-            say=lambda line: self.say(line.removeprefix("gansynth: ")),
-            progress=min(1.0, self._first / job.steps),
+            say=self.tell,
+            progress=self.now(),
             gpus=_gpus(job.options.device),
         )
 
-    def _plan(self) -> MixPlan[str]:
-        job, bank = self.job, self._supply.bank
-        source = job.source
+    def make_plan(self) -> MixPlan[str]:
+        """See ``Session.make_plan``."""
+        job, source = self.job, self.job.source
         plan: MixPlan[str] = job.injection.plan(
-            bank if bank is not None and (bank / SPEC).exists() else None,
-            self._tally.folder,
+            self.bank,
+            self.log,
             batches=job.steps,
             subjects={case: source.subject(case) for case in source.train_ids},
-            done=self._first,
+            done=self.first,
         )
-        self._chosen = plan.chosen
         return replace(plan, seed=job.seed, patience=job.patience)
+
+    def more(self) -> dict[str, Any]:
+        """See ``Session.more``."""
+        return {"metrics_on_real_cases": self._metrics}
 
     # -- while training --------------------------------------------------------------------------
 
@@ -147,7 +134,7 @@ class Session:
         warp = Warp.of(options, cutter.schema.spacing, cutter.fill, job.space.pad_label)
         batches = SegmenterBatches(
             cutter,
-            self._plan(),
+            self.plan,
             job.source.train_ids,
             batch_size=options.batch_size,
             warp=warp if usual else None,
@@ -156,9 +143,9 @@ class Session:
 
         def checkpointed(path: Path, step: int) -> None:
             remember(job.output, document, path, step)
-            self._done = step
-            self._supply.pause(step / job.steps)
-            self._write(complete=False)
+            self.done = step
+            self.pause()
+            self.write()
 
         loop = FitOptions(
             steps=job.steps,
@@ -176,8 +163,8 @@ class Session:
             folder=job.output,
             callbacks=Callbacks(
                 checkpoint=checkpointed,
-                metrics=lambda step, values: self._tell(),
-                reporter=_Watching(self._supply),
+                metrics=lambda step, values: self.report(),
+                reporter=_Watching(self.supply),
                 stop=stop,
             ),
         )
@@ -187,17 +174,12 @@ class Session:
         count = sum(p.numel() for p in generator.nets["generator"].parameters())
         job = self.job
         self.say(
-            f"{job.options.network} of {count} parameters on {device}; steps {self._first} to "
+            f"{job.options.network} of {count} parameters on {device}; steps {self.first} to "
             f"{job.steps} of {job.options.batch_size} samples of "
             f"{' x '.join(map(str, job.space.size))} voxels"
         )
         if note := job.injection.schedule.tuning_note(job.steps, "step", ours=True):
             self.say(note)
-
-    def _tell(self) -> None:
-        """What has happened to the producer meanwhile."""
-        for said in self._supply.messages():
-            self.say(said)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -211,45 +193,6 @@ class Session:
         found = judge_held_out(segmenter, job.source, folder, self.say)
         write_json_atomic(job.output / METRICS, {"steps": job.steps, **found})
         self._metrics = headline(found)
-
-    def sentence(self) -> str:
-        """What was drawn, and what the producer did, in words."""
-        said, more = self._tally.update().sentence(self.asked()), self._supply.sentence()
-        return f"{said}, {more}" if more else said
-
-    def asked(self) -> float:
-        """Share of synthetic samples asked for, from this session's beginning until now."""
-        begin, now = (min(1.0, n / self.job.steps) for n in (self._first, self._done))
-        return self.job.injection.schedule.share_of(self.job.injection.ratio, begin, now)
-
-    def _close(self, complete: bool) -> None:
-        """Stop the producer, remove the bank if it was made here, write the record."""
-        try:
-            self._supply.close()
-        finally:
-            self._write(complete)
-        with contextlib.suppress(OSError):  # nobody may be listening any more
-            self.say(f"in all {self.sentence()}")
-
-    def _write(self, complete: bool) -> None:
-        counts = self._tally.update()
-        try:
-            self._record.write(
-                self._done,
-                counts,
-                complete=complete,
-                asked=self.asked(),
-                supply=self._supply.summary(counts),
-                chosen=getattr(self, "_chosen", ()),
-                more={"metrics_on_real_cases": self._metrics},
-            )
-        except EnvironmentFault as error:  # the training itself is not harmed
-            self.say(f"WARNING: {error}")
-
-    def say(self, line: str) -> None:
-        """Write a line for the user."""
-        sys.stderr.write(f"gansynth: {line}\n")
-        sys.stderr.flush()
 
 
 _LOOP = ("batch_size", "precision", "decay", "checkpoint_every", "log_every")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import plan_bank, remove_banks_of
-from gansynth.bank.supply import REJECTED, read_patience
+from gansynth.bank.placement import remove_banks_of
+from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
     Content,
@@ -27,9 +27,18 @@ from gansynth.core.lineage import guard_host
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_drawing
+from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.record import usual_output
+from gansynth.hosts.origin import check_schema
+from gansynth.hosts.record import (
+    FILE,
+    LEFT,
+    LOG,
+    check_new_folder,
+    outcome_of,
+    read_sessions,
+    usual_output,
+)
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
@@ -38,21 +47,17 @@ from gansynth.runtime.options import described
 from gansynth.runtime.progress import Reporter
 from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
-from gansynth_yolo.guards import check_schema, open_origin, sample_bytes
+from gansynth_yolo.guards import SAME, open_origin, sample_bytes, way_out
 from gansynth_yolo.import_slices import ImportSettings, import_asked
 from gansynth_yolo.judging import metrics_of
 from gansynth_yolo.mixed import Slots
-from gansynth_yolo.session import FILE, check_resumable, read_outcome
+from gansynth_yolo.session import check_resumable
 from gansynth_yolo.source import YoloSource
 
 SMALLEST = (8, 8)
 """Rows and columns a sample must have at least; detectors bring every image to their own size."""
 CONFIG = "gansynth_config.json"
-LOG = "gansynth_launch.log"
-OURS = frozenset(
-    {CONFIG, LOG, MIRROR, REJECTED, ".lock", ".holder", "gansynth_draws"}
-    | {f"gansynth_producer.{end}" for end in ("log", "json")}
-)
+OURS = LEFT | {CONFIG, MIRROR}
 """What a training that never began may have left behind."""
 
 
@@ -104,7 +109,7 @@ class YoloAdapter(Adapter):
             DataFault: other channels or classes.
         """
         guard_host(source.host, self.source.host)
-        check_schema(self.host.file.path, source.schema, self.schema)
+        check_schema(self.host.file.path, source.schema, self.schema, SAME, way_out(self.host))
         return lambda sample: sample
 
     def validate(self) -> None:
@@ -227,7 +232,7 @@ class YoloAdapter(Adapter):
             with disk_errors(output):
                 write_json_atomic(output / CONFIG, config.to_json())
             self._train(output, injection.scratch)
-            return read_outcome(output, metrics_of(output))
+            return outcome_of(read_sessions(output / FILE), output, metrics_of(output))
 
     def export(
         self,
@@ -293,17 +298,8 @@ class YoloAdapter(Adapter):
         return epochs * count_places(injection.ratio, len(self.source.train_ids))
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples.
-
-        Raises:
-            UsageFault: ``--bank-size`` has no room for two samples.
-        """
-        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
-            return None
-        from gansynth.sampling.run import read_manifest
-
-        size = sample_bytes(read_manifest(injection.run))
-        return plan_bank(injection, len(self.source.train_ids), size)
+        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        return plan_own_bank(self, injection, sample_bytes)
 
 
 def check_output(config: YoloConfig) -> None:
@@ -313,18 +309,7 @@ def check_output(config: YoloConfig) -> None:
         UsageFault: with the way out.
         IntegrityFault: the record of the training there is damaged.
     """
-    output = config.output
     if config.choices.resume:
         check_resumable(config)
-        return
-    if output.exists() and not output.is_dir():
-        raise UsageFault(f"{output}: is a file, expected a folder; take another --set output=")
-    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
-    if rest := [name for name in held if name not in OURS]:
-        way_out = "take another --set output="
-        if FILE in rest:
-            way_out += ", or go on with the training in it: --set resume=yes"
-        raise UsageFault(
-            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
-            f"folder; {way_out}"
-        )
+    else:
+        check_new_folder(config.output, OURS.__contains__, "--set output=")

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.child import entry, limit_threads
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_yolo.config import MIRROR, YoloConfig
 from gansynth_yolo.detectors import Detector, DetectorJob, detector
+
+if TYPE_CHECKING:
+    from gansynth_yolo.session import YoloSession
 
 
 def train(config: YoloConfig) -> None:
@@ -26,7 +31,7 @@ def train(config: YoloConfig) -> None:
     """
     from gansynth_yolo.judging import judge
     from gansynth_yolo.mirror import mirror
-    from gansynth_yolo.session import MixSession
+    from gansynth_yolo.session import YoloSession
     from gansynth_yolo.source import open_yolo
 
     source = open_yolo(SourceRequest(**config.request))
@@ -35,16 +40,13 @@ def train(config: YoloConfig) -> None:
     limit_threads(job.device)
     mirror(source, config.output / MIRROR, channels=job.channels)
     chosen.check(job)
-    with MixSession(config, source, job, _say) as session:
+    with closing(YoloSession(config, source, job)) as session:
         weights = _train(chosen, job, session)
         session.close(complete=True)
     judge(config.output, source, chosen, job, weights)
 
 
-def _train(chosen: Detector, job: DetectorJob, session: object) -> Path:
-    from gansynth_yolo.session import MixSession
-
-    assert isinstance(session, MixSession)
+def _train(chosen: Detector, job: DetectorJob, session: YoloSession) -> Path:
     try:
         return chosen.train(job, session.slots, session)
     except Exception as error:
@@ -52,11 +54,6 @@ def _train(chosen: Detector, job: DetectorJob, session: object) -> Path:
         if stopped := session.stopped():
             raise TrainingFault(stopped) from error
         raise
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def main(arguments: Sequence[str]) -> int:

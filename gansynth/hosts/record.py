@@ -10,20 +10,32 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.draw_log import Counts
+from gansynth.bank.supply import REJECTED
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.lineage import Lineage
+from gansynth.hosts.origin import Origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
-    from gansynth.bank.reader import BankReader
+    pass
 
+FILE = "gansynth_session.json"
+"""The record, beside most hosts' results."""
+DRAWS = "gansynth_draws"
+"""Folder beside it in which draws are counted."""
+LOG = "gansynth_launch.log"
+"""What the process that trains has said."""
+LEFT = frozenset(
+    {DRAWS, LOG, REJECTED, ".lock", ".holder", "gansynth_producer.log", "gansynth_producer.json"}
+)
+"""What a training that never began may have left behind."""
 COMPARED = (
     *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "judged", "asking"),
     *("usual_augmentation", "augment_synthetic"),
@@ -35,25 +47,6 @@ _MINE = ("run", "bank", "scratch", "device")
 """Of this machine and session; none of the record's business."""
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
 """What is averaged over sessions, weighed by what each has drawn."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A generator or bank that has passed every check of a host.
-
-    Attributes:
-        lineage: every case it has seen.
-        described: what the record says of it.
-        manifest: of the generator's run; None for a bank.
-    """
-
-    lineage: Lineage
-    described: dict[str, Any]
-    manifest: dict[str, Any] | None = None
-
-    def with_conditions(self, lineage: Lineage | None) -> Origin:
-        """The origin of samples drawn of another source's cases, too, if there are any."""
-        return self if lineage is None else replace(self, lineage=self.lineage.joined(lineage))
 
 
 def usual_output(runs: Path, name: str, injection: Injection) -> Path:
@@ -68,29 +61,75 @@ def usual_output(runs: Path, name: str, injection: Injection) -> Path:
     return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
 
 
-def check_new_folder(output: Path, record: str, left: Callable[[str], bool]) -> None:
+def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-o") -> None:
     """Refuse a folder for a new training that holds anything else.
 
     Args:
         output: the folder; need not be there.
-        record: name of the host's record, by which a training that is there is known.
         left: whether a file of this name may be left of a training that never began.
+        option: by which the user names a folder.
 
     Raises:
         UsageFault: with the way out.
     """
+    way_out = f"take another: {option}"
     if output.exists() and not output.is_dir():
-        raise UsageFault(f"{output}: is a file, expected a folder; take another: -o")
+        raise UsageFault(f"{output}: is a file, expected a folder; {way_out}")
     held = sorted(path.name for path in output.iterdir()) if output.exists() else []
     rest = [name for name in held if not left(name)]
     if rest:
-        way_out = "take another: -o"
-        if record in rest:
+        if FILE in rest:
             way_out += ", or go on with the training in it: --set resume=yes"
         raise UsageFault(
             f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
             f"folder; {way_out}"
         )
+
+
+def last_session(output: Path) -> dict[str, Any]:
+    """The last session of the training in a folder.
+
+    Raises:
+        UsageFault: there is none.
+        IntegrityFault: its record is damaged.
+    """
+    earlier = read_sessions(output / FILE)
+    if not earlier:
+        raise UsageFault(
+            f"{output}: holds no {FILE}, expected a training to go on with; start it without "
+            "resume: leave out --set resume=yes"
+        )
+    return earlier[-1]
+
+
+def check_same(
+    output: Path, before: Mapping[str, Any], now: Mapping[str, Any], anew: str = ANEW
+) -> None:
+    """Refuse to go on with another training than the one that was begun in a folder.
+
+    Args:
+        output: the folder.
+        before: what was trained.
+        now: what is to be; the same keys.
+        anew: how a training is started anew.
+
+    Raises:
+        UsageFault: naming the first key that differs.
+    """
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise UsageFault(
+                f"{output}: holds a training with {key} {before.get(key)}, not {value}, expected "
+                f"the same to go on with; say that one, or {anew}"
+            )
+
+
+def version_of(package: str) -> str | None:
+    """Of an installed package; None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class SessionRecord:
@@ -178,23 +217,20 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     return [session for session in sessions if isinstance(session, dict)]
 
 
-def describe_session(
-    injection: Injection, generator: Mapping[str, Any] | None, lineage: Lineage | None
-) -> dict[str, Any]:
+def describe_session(injection: Injection, origin: Origin | None) -> dict[str, Any]:
     """What is mixed in and how, without what belongs to one machine.
 
     Args:
         injection: what is mixed in, and how.
-        generator: see ``describe_generator`` and ``describe_bank``; None if nothing is mixed in.
-        lineage: every case the generator or bank has seen; None if nothing is mixed in.
+        origin: what samples are drawn of; None if nothing is mixed in.
     """
     document = {k: v for k, v in injection.to_json().items() if k not in _MINE}
-    described = None if generator is None else dict(generator)
+    described = None if origin is None else dict(origin.described)
     return {
         **document,
         "bank": _bank(injection, described or {}),
         "generator": described,
-        "lineage": None if lineage is None else _lineage(lineage),
+        "lineage": None if origin is None else _lineage(origin.lineage),
     }
 
 
@@ -252,28 +288,6 @@ def compare(
     if kinds[0] != "constant" and None not in (lasted, epochs) and lasted != epochs:
         changed.append(f"epochs: {lasted} before, {epochs} now, which shifts the schedule")
     return changed
-
-
-def describe_generator(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Which generator a run folder holds, with the hash of its manifest (and so of its weights)."""
-    from gansynth.sampling.run import manifest_sha256
-
-    return {
-        "run_id": manifest["run_id"],
-        "name": manifest["generator"],
-        "folder": str(folder),
-        "manifest_sha256": manifest_sha256(folder),
-        **({"conversion": manifest["conversion"]} if "conversion" in manifest else {}),
-    }
-
-
-def describe_bank(reader: BankReader) -> dict[str, Any]:
-    """Which generator has filled a bank, and the hash of a finished one's content."""
-    return {
-        "run_id": reader.spec.run_id,
-        "manifest_sha256": reader.spec.generator,
-        "bank_sha256": reader.sha256,
-    }
 
 
 def _hash(session: Mapping[str, Any]) -> str | None:

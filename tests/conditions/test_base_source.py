@@ -247,7 +247,7 @@ def test_documents_without_it_still_read_and_those_with_it_too():
 
 def test_a_training_that_goes_on_with_something_else_asked_says_so():
     one, other = (
-        describe_session(Injection(Path("run"), Ratio(1, 1), asking=asking), None, None)
+        describe_session(Injection(Path("run"), Ratio(1, 1), asking=asking), None)
         for asking in (Asking(), ASKING)
     )
     assert compare(one, one, None) == []

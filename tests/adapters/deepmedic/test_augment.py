@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gansynth_deepmedic.record import FILE
+from gansynth.hosts.record import FILE
 from tests.conftest import content
 from tests.deepmedic_sets import Toy
 from tests.processes import family, until

@@ -282,8 +282,8 @@ def test_the_process_trains_and_its_network_predicts(make, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_a_training_with_a_bank_from_the_command(shared_deepmedic, crop_bank, tmp_path):
     """As ``gansynth augment --engine torch`` starts it: a process of its own, a record."""
+    from gansynth.hosts.record import FILE
     from gansynth_deepmedic.adapter import DeepMedicAdapter
-    from gansynth_deepmedic.record import FILE
 
     source = open_deepmedic(SourceRequest("deepmedic", str(shared_deepmedic.train)))
     settings = {

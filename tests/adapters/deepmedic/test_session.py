@@ -14,6 +14,7 @@ from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.record import FILE, LOG
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
@@ -21,7 +22,7 @@ from gansynth_deepmedic.config import Choices
 from gansynth_deepmedic.literals import read_literals
 from gansynth_deepmedic.order import ORDER, Order
 from gansynth_deepmedic.program import Program
-from gansynth_deepmedic.record import FILE, commit_of, newest_checkpoint
+from gansynth_deepmedic.record import commit_of, newest_checkpoint
 from gansynth_deepmedic.source import open_deepmedic
 from gansynth_deepmedic.watch import Lines, Watch
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
@@ -104,7 +105,7 @@ def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
     assert "gansynth: subepoch 1 of 4 trained on 2 real and 4 synthetic cases (20 and 40 " in said
     assert "gansynth: epoch 2 of 2: dice foreground 0.5, dice 1 0.25" in said
     assert "gansynth: in all 16 of 24 samples drawn were synthetic" in said
-    assert "subepoch 4 of 4" in (tmp_path / "out" / session.LOG).read_text()
+    assert "subepoch 4 of 4" in (tmp_path / "out" / LOG).read_text()
 
 
 def test_the_process_is_told_what_was_asked(train, stub, shared_deepmedic, tmp_path):

@@ -43,7 +43,7 @@ def build(nnunet) -> Iterator[Callable[..., Any]]:
     yield make
     for trainer in built:
         if getattr(trainer, "gansynth_session", None) is not None:
-            trainer.gansynth_session.close(0)
+            trainer.gansynth_session.close()
 
 
 @pytest.fixture

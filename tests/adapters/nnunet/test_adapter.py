@@ -22,6 +22,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
+from gansynth.hosts.record import SessionRecord
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import cpu_threads
 from gansynth.runtime.errors import (
@@ -34,7 +35,7 @@ from gansynth.runtime.errors import (
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.guards import check_size, sample_bytes
 from gansynth_nnunet.launch import parse_options
-from gansynth_nnunet.session import SessionRecord, describe_session, read_outcome
+from gansynth_nnunet.session import SIDECAR, describe_session, read_outcome
 from gansynth_nnunet.source import open_nnunet
 from tests.processes import until
 
@@ -251,9 +252,9 @@ def test_what_cannot_be_continued_is_refused_before_anything_starts(
 ):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     first = injection(frozen_bank())
-    described = describe_session(adapter._config(first, {}), *adapter._check(first))
+    described = describe_session(adapter._config(first, {}), adapter._check(first))
     adapter.output_folder.mkdir(parents=True)
-    SessionRecord(adapter.output_folder, 0, described).write(1, Counts(), complete=False)
+    SessionRecord(adapter.output_folder / SIDECAR, 0, described).write(1, Counts(), complete=False)
     (adapter.output_folder / "checkpoint_latest.pth").touch()
     now = replace(first, **changes)
     adapter.check(now, {}, ())

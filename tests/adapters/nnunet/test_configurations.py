@@ -125,7 +125,7 @@ def test_targets_of_samples_have_a_channel_a_region_and_one_for_what_is_unknown(
     trainer.initialize()
     train, _ = trainer.get_dataloaders()
     batches = [next(train) for _ in range(6)]
-    trainer.gansynth_session.close(0)
+    trainer.gansynth_session.close()
     target = np.concatenate([b["target"][0].numpy() for b in batches])  # (B, 3, [D,] H, W)
     assert target.shape[1] == 3
     assert set(np.unique(target)) <= {0, 1}
@@ -169,5 +169,5 @@ def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, monkeypatch, run
     maps = [np.asarray(reader.read(sample).labels) for sample in reader.ids()]
     values = set(np.unique(np.stack(maps)).tolist())
     next(train)
-    trainer.gansynth_session.close(0)
+    trainer.gansynth_session.close()
     assert {1, 2} <= values <= {-1, 0, 1, 2}

@@ -143,7 +143,7 @@ def test_two_ranks_share_a_bank_and_draw_differently(two, build, told, frozen_ba
         trainer = on_cpu(build)
         trainer.run_training()
         session = trainer.gansynth_session
-        plan = session._plan
+        plan = session.plan
         return {
             "bank": str(plan.bank),
             "log": str(plan.log),
@@ -183,7 +183,7 @@ def test_one_producer_serves_both_ranks(two, build, told, fitted):
         trainer = on_cpu(build)
         trainer.run_training()
         supply = trainer.gansynth_session._supply
-        return [str(trainer.gansynth_session._plan.bank), supply is not None]
+        return [str(trainer.gansynth_session.plan.bank), supply is not None]
 
     ends = [end["result"] for end in two(work)]
     assert ends[0][0] == ends[1][0]

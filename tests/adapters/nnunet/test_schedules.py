@@ -11,7 +11,7 @@ import pytest
 
 from gansynth.core.schedule import choose_cases
 from gansynth.runtime.errors import TrainingFault, UsageFault
-from gansynth_nnunet.session import MixSession
+from gansynth_nnunet.session import NnunetSession
 from gansynth_nnunet.source import open_nnunet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -62,16 +62,16 @@ def test_fine_tuning_goes_through_nnunets_rates_again(build, told, frozen_bank):
 @pytest.fixture
 def empty_after(monkeypatch):
     """Takes a bank's segments away once the session has wrapped the data set."""
-    wrap = MixSession.wrap
+    wrap = NnunetSession.wrap
 
     def arrange(bank: Path) -> None:
-        def wrap_then_empty(session: MixSession, real: Any) -> Any:
+        def wrap_then_empty(session: NnunetSession, real: Any) -> Any:
             mixed = wrap(session, real)
             for segment in bank.glob("segment-*.h5"):
                 segment.unlink()
             return mixed
 
-        monkeypatch.setattr(MixSession, "wrap", wrap_then_empty)
+        monkeypatch.setattr(NnunetSession, "wrap", wrap_then_empty)
 
     return arrange
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gansynth.bank.spec import read_heartbeat
+from gansynth.hosts import record
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
-from gansynth_nnunet.session import compare, read_outcome
+from gansynth_nnunet.session import ANEW, COMPARED, read_outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LIVE = {"DEVICE": "cpu", "BANK_SIZE": 8}
@@ -48,7 +49,7 @@ def test_a_producer_that_died_is_started_again_and_the_log_says_so(build, told, 
     session = trainer.gansynth_session
     kill_producer(session)
     until(lambda: session.supply.keeper.restarts == 1)
-    session.report(1)
+    session.epoch(1)
     assert "killed by SIGKILL" in log_of(trainer)
     assert "started again" in log_of(trainer)
     assert "1 restart" in log_of(trainer)
@@ -66,8 +67,8 @@ def test_training_goes_on_with_what_a_producer_given_up_has_made(build, told, fi
     until(lambda: not session.supply.keeper.alive())
     for _ in range(4):
         next(train)
-    session.report(1)
-    session.report(2)
+    session.epoch(1)
+    session.epoch(2)
     assert (session.counts().synthetic, session.counts().fell_back) == (5, 0)
     assert log_of(trainer).count("there is no producer any more; training goes on") == 1
     assert "SIGKILL" in sidecar(trainer)["sessions"][0]["supply"]["ended"]
@@ -82,7 +83,7 @@ def test_a_bank_without_a_sign_of_life_gives_real_cases_and_counts_them(build, t
     trainer.gansynth_session = None
     real, _ = trainer.get_tr_and_val_datasets()
     session = trainer.gansynth_session
-    session._plan = replace(session._plan, stale_seconds=0.0)
+    session.plan = replace(session.plan, stale_seconds=0.0)
     mixed = session.wrap(real._real)
     for _ in range(4):
         mixed.load_case(mixed.identifiers[0])
@@ -102,10 +103,10 @@ def test_its_producer_ends_when_no_more_samples_are_needed(build, told, fitted):
     trainer.initialize()
     train, _ = trainer.get_dataloaders()
     session = trainer.gansynth_session
-    session.report(0)
+    session.epoch(0)
     assert session.supply.keeper.alive()
     next(train)
-    session.report(1)
+    session.epoch(1)
     assert not session.supply.keeper.alive()
     assert "no more samples are needed" in log_of(trainer)
     assert "no producer any more" not in log_of(trainer)
@@ -247,7 +248,7 @@ def test_each_training_step_is_timed(build, told, frozen_bank):
             pass
 
     train, _ = trainer.get_dataloaders()
-    trainer.gansynth_session.close(0)
+    trainer.gansynth_session.close()
     trainer.gansynth_session = Session()
     began = time.monotonic()
     trainer.train_step(next(train))
@@ -274,6 +275,11 @@ def test_a_step_that_cannot_be_measured_stops_nothing(build, told, frozen_bank):
 
 # -- going on --------------------------------------------------------------------------------------
 
+
+def compare(before: Any, now: Any, epochs: int | None = None) -> list[str]:
+    return record.compare(before, now, epochs, COMPARED, ANEW)
+
+
 BEFORE: dict[str, Any] = {
     "ratio": "1:1",
     "schedule": "constant",
@@ -299,7 +305,7 @@ BEFORE: dict[str, Any] = {
 def test_what_differs_from_the_last_session_is_said(change, said):
     keys = ("frozen", "size", "edits", "augment_synthetic", "cascade")
     now = {**dict.fromkeys(keys), **BEFORE, **change}
-    assert compare(BEFORE, now, None) == said
+    assert compare(BEFORE, now) == said
 
 
 def test_a_schedule_that_other_epochs_shift_is_said():
@@ -311,14 +317,14 @@ def test_a_schedule_that_other_epochs_shift_is_said():
 
 def test_another_kind_of_schedule_is_refused():
     with pytest.raises(UsageFault, match="has the schedule constant, expected one of the same"):
-        compare(BEFORE, {**BEFORE, "schedule": "anneal:0%-100%"}, None)
+        compare(BEFORE, {**BEFORE, "schedule": "anneal:0%-100%"})
 
 
 @pytest.mark.parametrize("change", [{"fold": "1"}, {"dataset": "nnunet:Dataset502_Other"}])
 def test_a_generator_of_another_data_set_or_fold_is_refused(change):
     lineage = {**BEFORE["lineage"], **change}
     with pytest.raises(IntegrityFault, match="has drawn samples of nnunet:Dataset501_Toy fold 0"):
-        compare(BEFORE, {**BEFORE, "lineage": lineage}, None)
+        compare(BEFORE, {**BEFORE, "lineage": lineage})
 
 
 def test_a_trainer_refuses_to_go_on_with_another_kind_of_schedule(build, told, frozen_bank):
@@ -327,7 +333,8 @@ def test_a_trainer_refuses_to_go_on_with_another_kind_of_schedule(build, told, f
     first = build()
     first.initialize()
     first.get_tr_and_val_datasets()
-    first.gansynth_session.close(1)
+    first.gansynth_session.done = 1
+    first.gansynth_session.close()
     told(BANK=reader, SCHEDULE="anneal")
     second = build()
     second.initialize()

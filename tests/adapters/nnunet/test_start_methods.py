@@ -28,7 +28,7 @@ if __name__ == "__main__":
         next(train)
     for loader in (train, validation):
         loader._finish()
-    trainer.gansynth_session.close(0)
+    trainer.gansynth_session.close()
     print(trainer.output_folder)
 """
 

@@ -17,7 +17,7 @@ from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedDataset
-from gansynth_nnunet.session import MixSession
+from gansynth_nnunet.session import NnunetSession
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -99,7 +99,7 @@ def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(build, tol
     for _ in range(7):
         next(train)
     assert 2 <= session.counts().distinct <= 4
-    session.close(1)
+    session.close()
     assert not session.supply.keeper.alive()
     assert not bank.exists()
 
@@ -112,7 +112,7 @@ def test_strict_training_stops_at_a_missing_sample_and_says_why(
     told(BANK=bank, STRICT=1)
     monkeypatch.setenv("nnUNet_n_proc_DA", workers)
     trainer = build()
-    wrap = MixSession.wrap
+    wrap = NnunetSession.wrap
 
     def wrap_then_empty(session, real):
         mixed = wrap(session, real)
@@ -120,7 +120,7 @@ def test_strict_training_stops_at_a_missing_sample_and_says_why(
             segment.unlink()
         return mixed
 
-    monkeypatch.setattr(MixSession, "wrap", wrap_then_empty)
+    monkeypatch.setattr(NnunetSession, "wrap", wrap_then_empty)
     with pytest.raises(TrainingFault, match=r"no synthetic sample after 0 s .the bank is empty"):
         trainer.run_training()
 
@@ -132,7 +132,7 @@ def test_the_record_names_the_generator_and_all_it_has_seen(build, told, fitted)
     trainer = build()
     trainer.initialize()
     real = trainer.get_tr_and_val_datasets()[0]
-    trainer.gansynth_session.close(0)
+    trainer.gansynth_session.close()
     session = sidecar(trainer)["sessions"][0]
     assert session["generator"]["manifest_sha256"] == manifest_sha256(fitted)
     assert {case["id"] for case in session["lineage"]["cases"]} == set(real.identifiers)
@@ -214,7 +214,7 @@ def test_it_composes_with_a_variant(build, told, frozen_bank):
     trainer.initialize()
     assert trainer.num_epochs == 3
     assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedDataset)
-    trainer.gansynth_session.close(0)
+    trainer.gansynth_session.close()
 
 
 def test_a_continued_training_keeps_the_record_of_its_past(build, told, frozen_bank):
@@ -237,7 +237,7 @@ def test_a_generator_deleted_meanwhile_stops_nothing(build, told, fitted, tmp_pa
     trainer.initialize()
     trainer.get_tr_and_val_datasets()
     shutil.rmtree(tmp_path / "run")
-    trainer.gansynth_session.report(1)
+    trainer.gansynth_session.epoch(1)
     assert sidecar(trainer)["sessions"][0]["epochs"] == [0, 1]
 
 

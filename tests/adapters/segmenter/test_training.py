@@ -14,6 +14,7 @@ from gansynth.bank.draw_log import summarise
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
+from gansynth.hosts.record import FILE as RECORD
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth.runtime.signals import Interrupted
 from gansynth.testing import ToySource
@@ -21,7 +22,6 @@ from gansynth_segmenter import judge, load_segmenter
 from gansynth_segmenter.augmentation import Warp
 from gansynth_segmenter.inference import FILE
 from gansynth_segmenter.mixed import Cutter, SegmenterBatches
-from gansynth_segmenter.record import FILE as RECORD
 
 
 def session_of(output: Path, number: int = -1) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.record import FILE
 from gansynth.metrics.detection.record import read_detections
 from gansynth_yolo.judging import true_boxes
-from gansynth_yolo.session import FILE
 from gansynth_yolo.source import open_yolo
 from tests.conftest import content
 from tests.processes import family, until

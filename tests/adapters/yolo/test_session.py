@@ -19,9 +19,10 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.record import FILE
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_yolo.config import Choices, YoloConfig
-from gansynth_yolo.session import FILE, MixSession, check_resumable, read_outcome
+from gansynth_yolo.session import YoloSession, check_resumable
 from gansynth_yolo.source import YoloSource, open_yolo
 
 EPOCHS = 3
@@ -66,13 +67,14 @@ def mixing(config: YoloConfig, **changes: Any) -> YoloConfig:
 
 
 @pytest.fixture
-def opened(source) -> Iterator[Callable[..., MixSession]]:
+def opened(source, monkeypatch) -> Iterator[Callable[..., YoloSession]]:
     """Opens sessions; what a test leaves open is closed. ``session.said`` is what they said."""
-    sessions: list[MixSession] = []
+    sessions: list[YoloSession] = []
 
-    def make(config: YoloConfig) -> MixSession:
+    def make(config: YoloConfig) -> YoloSession:
         said: list[str] = []
-        session = MixSession(config, source, config.job(source), said.append)
+        monkeypatch.setattr(YoloSession, "tell", lambda self, text: said.append(text))
+        session = YoloSession(config, source, config.job(source))
         session.said = said  # type: ignore[attr-defined]
         sessions.append(session)
         return session
@@ -82,7 +84,7 @@ def opened(source) -> Iterator[Callable[..., MixSession]]:
         session.close()
 
 
-def go_through(session: MixSession, epochs: int = EPOCHS, first: int = 0) -> None:
+def go_through(session: YoloSession, epochs: int = EPOCHS, first: int = 0) -> None:
     """What a detector does, but for learning: every place once an epoch, with three partners."""
     for epoch in range(first, epochs):
         for index in range(len(session.slots)):
@@ -122,7 +124,7 @@ def test_every_epoch_is_counted_and_the_primary_ratio_is_exact(opened, banked):
     assert last["bank"].startswith("existing, SHA-256 ")
     assert last["generator"]["bank_sha256"] in last["bank"]
     assert len(last["lineage"]["cases"]) == REAL
-    outcome = read_outcome(banked.output, {"map_50": 0.25})
+    outcome = session.outcome({"map_50": 0.25})
     assert (outcome.drawn_real, outcome.drawn_synthetic) == (EPOCHS * REAL, EPOCHS * REAL)
     assert (outcome.asked, outcome.fell_back, outcome.metrics) == (0.5, 0, {"map_50": 0.25})
 
@@ -228,7 +230,7 @@ def test_a_training_that_is_continued_adds_a_session(opened, config):
     second.close(complete=True)
     document = record_of(config.output)
     assert [one["epochs"] for one in document["sessions"]] == [[0, 1], [1, EPOCHS]]
-    assert read_outcome(config.output, {}).drawn_real == EPOCHS * REAL
+    assert second.outcome({}).drawn_real == EPOCHS * REAL
 
 
 @pytest.mark.parametrize(

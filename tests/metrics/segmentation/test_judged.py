@@ -11,6 +11,7 @@ from PIL import Image
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation import evaluate
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
@@ -18,7 +19,6 @@ from gansynth.sampling.opening import open_source
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config
-from gansynth_deepmedic.record import FILE
 from gansynth_deepmedic.source import open_deepmedic
 from gansynth_segmenter.adapter import SegmenterAdapter
 from tests.conftest import save_nifti

@@ -1,0 +1,292 @@
+"""One training session of a host: its bank and producer, what it draws, and the record of both.
+
+``open``, ``start`` and ``steer``; ``step``, ``pause``, ``report`` and ``write`` while the host
+trains; ``close`` however it ends. What every host has in common; a host says what it trains.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from gansynth.bank.draw_log import Counts, Tally
+from gansynth.bank.spec import SPEC
+from gansynth.bank.supply import Demand, Supply
+from gansynth.core.injection import Injection, MixPlan, Outcome
+from gansynth.core.schedule import Key
+from gansynth.hosts.record import (
+    ANEW,
+    COMPARED,
+    DRAWS,
+    FILE,
+    SessionRecord,
+    outcome_of,
+    read_sessions,
+)
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import disk_errors
+
+T = TypeVar("T")
+
+
+class Session(ABC, Generic[Key]):
+    """One session of a training; a host says what is trained.
+
+    Args:
+        injection: what is mixed in, and how.
+        output: folder of the host's results.
+        first: epochs, or steps, that earlier sessions have done.
+        total: those of the whole training.
+
+    Attributes:
+        done: epochs, or steps, that are done now.
+        log: folder in which this session's draws are counted.
+        plan: what is mixed in, once ``steer`` was called.
+    """
+
+    file: ClassVar[str] = FILE
+    compared: ClassVar[tuple[str, ...]] = COMPARED
+    """What a continued training should have in common with what it continues."""
+    anew: ClassVar[str] = ANEW
+    """How a training is started anew, for messages."""
+    records_false_start: ClassVar[bool] = True
+    """Whether a session that could draw nothing is in the record, too."""
+    plan: MixPlan[Key]
+
+    def __init__(self, injection: Injection, output: Path, first: int, total: int) -> None:
+        self.injection, self.output, self.total = injection, output, total
+        self.first = self.done = first
+        self._pid = os.getpid()
+        # Two sessions of one process may begin in one second; they count apart all the same.
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
+        self.log = output / DRAWS / stamp
+        self._tally = Tally(self.log)
+        self._record: SessionRecord | None = None
+        self._supply: Supply | None = None
+        self._closed = False
+        atexit.register(self.close)
+
+    # -- what a host says ------------------------------------------------------------------------
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What is mixed into what; see ``gansynth.hosts.record.describe_session``."""
+
+    @abstractmethod
+    def demand(self) -> Demand:
+        """What the training wants of its bank."""
+
+    @abstractmethod
+    def make_plan(self) -> MixPlan[Key]:
+        """What is mixed in, of ``bank`` and counted in ``log``."""
+
+    def more(self) -> dict[str, Any]:
+        """What the record has beside."""
+        return {}
+
+    def case(self, key: Key) -> str:
+        """Name of a real case, by which the plan has it."""
+        return str(key)
+
+    def tell(self, text: str) -> None:
+        """Write a whole line for the user."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    # -- the beginning ---------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin a record; nothing is started.
+
+        Raises:
+            IntegrityFault, UsageFault: what is gone on with is something else.
+        """
+        self._record = SessionRecord(
+            self.output / self.file,
+            self.first,
+            self.describe(),
+            self.total,
+            compared=self.compared,
+            anew=self.anew,
+        )
+        for change in self._record.changes:
+            self.say(f"WARNING: since the last session: {change}")
+        self._supply = Supply(self.demand())
+
+    def start(self) -> None:
+        """Start the producer and wait for samples, if there is anything left to train.
+
+        Raises:
+            EnvironmentFault: no room for the bank.
+            TrainingFault: the bank does not fill.
+        """
+        if self.first < self.total:
+            self.supply.start()
+            self.supply.wait()
+
+    def steer(self) -> None:
+        """Plan what is mixed in, begin to count it, and to pace the producer."""
+        self.plan = self.make_plan()
+        self._tally = Tally(self.log)
+        if self._supply is not None:
+            self._supply.steer(self.counts, lambda: self.partners().synthetic)
+
+    @property
+    def supply(self) -> Supply:
+        """The bank and its producer, once the session is open."""
+        assert self._supply is not None
+        return self._supply
+
+    @property
+    def bank(self) -> Path | None:
+        """What is drawn from; None also for a bank whose producer died before it said what is in
+        it.
+        """
+        bank = self.supply.bank
+        return bank if bank is not None and (bank / SPEC).exists() else None
+
+    # -- while training --------------------------------------------------------------------------
+
+    def step(self, begin: float, end: float) -> None:
+        """Note a training step, ``time.monotonic()`` at its begin and end; never raises."""
+        if self._supply is not None:
+            self._supply.step(begin, end)
+
+    def pause(self) -> None:
+        """Note the end of an epoch; see ``Supply.pause``."""
+        self.supply.pause(self.now())
+
+    def report(self) -> None:
+        """Say what has happened to the producer, and to the samples, since last asked."""
+        for said in self.supply.messages():
+            self.say(said)
+
+    def say(self, line: str) -> None:
+        """Write a line for the user, who is told whose it is."""
+        self.tell(f"gansynth: {line}")
+
+    def counts(self) -> Counts:
+        """What was drawn so far, by all workers."""
+        return self._tally.update()
+
+    def partners(self) -> Counts:
+        """What was drawn beside these, where a host draws several samples for one place."""
+        return Counts()
+
+    def now(self) -> float:
+        """Progress, 0 to 1."""
+        return min(1.0, self.done / self.total)
+
+    def asked(self) -> float:
+        """Share of synthetic samples asked for, from this session's beginning until now."""
+        begin = min(1.0, self.first / self.total)
+        return self.injection.schedule.share_of(self.injection.ratio, begin, self.now())
+
+    def sentence(self) -> str:
+        """What was drawn, and what the producer did, in words."""
+        said = self.counts().sentence(self.asked())
+        more = "" if self._supply is None else self._supply.sentence()
+        return f"{said}, {more}" if more else said
+
+    def stopped(self) -> str:
+        """Why drawing stopped, in any worker; empty if it did not."""
+        why = self.counts().stopped or self.partners().stopped
+        ended = self._supply and self._supply.keeper and self._supply.keeper.ended
+        return f"{why}. The producer had ended: {ended}" if why and ended else why
+
+    def write(self, complete: bool = False) -> None:
+        """Write the record; the training is not harmed if the disk refuses."""
+        assert self._record is not None
+        counts = self.counts()
+        try:
+            self._record.write(
+                self.done,
+                counts,
+                complete=complete,
+                asked=self.asked(),
+                supply=self.supply.summary(counts),
+                chosen=[self.case(key) for key in self.plan.chosen] if self._planned else (),
+                more=self.more(),
+            )
+        except EnvironmentFault as error:
+            self.say(f"WARNING: {error}")
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self, complete: bool = False) -> None:
+        """Stop the producer, remove the bank if it was made here, write the record; once.
+
+        Args:
+            complete: whether the training has reached its end.
+        """
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        if self._supply is None:
+            return
+        try:
+            self._supply.close()
+        finally:
+            if self._planned or self.records_false_start:
+                with contextlib.suppress(OSError):  # nobody may be listening any more
+                    self.write(complete)
+                    self.say(f"in all {self.sentence()}")
+
+    @property
+    def _planned(self) -> bool:
+        return hasattr(self, "plan")
+
+    def outcome(self, metrics: Mapping[str, Any]) -> Outcome:
+        """What all sessions of the training came to.
+
+        Args:
+            metrics: of the host's validation on real cases.
+        """
+        return outcome_of(read_sessions(self.output / self.file), self.output, metrics)
+
+
+class Once(Generic[T]):
+    """What was made of the arguments last given; made anew of others.
+
+    A command asks several times for one training, whose samples are looked at once then.
+    """
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        self._make = make
+        self._made: tuple[list[Any], T] | None = None
+
+    def __call__(self, *asked: Any) -> T:
+        """What is made of these."""
+        if self._made is None or self._made[0] != list(asked):
+            self._made = [copy(one) for one in asked], self._make(*asked)
+        return self._made[1]
+
+
+@contextmanager
+def training_in(output: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Hold the folder of a training for this process.
+
+    Args:
+        output: made if it is not there.
+        check: looks at the folder again: another process may just have ended.
+
+    Raises:
+        EnvironmentFault: another process trains into it, or the disk refuses.
+    """
+    from gansynth.sampling.run import locked
+
+    with disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    with locked(output, "take another folder: -o"):
+        check()
+        yield
