@@ -13,6 +13,7 @@ from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.views import View, channel_numbers, draws_labels, given_channels
 from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
+from gansynth.fitting.pipeline import Step
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import split_settings
 from gansynth.sampling.composite import NAME, PARTS
@@ -24,14 +25,10 @@ from gansynth.training.loop import FitOptions
 
 
 @dataclass(frozen=True)
-class PlannedPart:
-    """A part before it is fitted.
+class PlannedPart(Step):
+    """A part before it is fitted; the view that it learns from has no ``home`` yet.
 
     Attributes:
-        name: its folder's.
-        generator: registered name.
-        settings: as texts.
-        request: what it learns from; its view has no ``home`` yet.
         draws: image channels it contributes; none if it draws label maps.
         own_data: whether it learns from a source of its own.
         classes: of the cases it sees; empty for all.
@@ -39,27 +36,11 @@ class PlannedPart:
         begins: whether another part starts from it; it draws nothing then.
     """
 
-    name: str
-    generator: str
-    settings: Mapping[str, str]
-    request: SourceRequest
     draws: tuple[str, ...]
     own_data: bool
     classes: tuple[str, ...] = ()
     init_from: str | None = None
     begins: bool = False
-
-    @property
-    def folder(self) -> str:
-        """Relative to the composite's."""
-        return f"{PARTS}/{self.name}"
-
-    def requested(self, out: Path) -> SourceRequest:
-        """What its fit is asked for, below the composite's folder."""
-        if not self.request.view:
-            return self.request
-        home = str((out / self.folder).absolute())
-        return replace(self.request, view={**self.request.view, "home": home})
 
 
 @dataclass(frozen=True)
@@ -169,6 +150,7 @@ def _plan_classes(
     planned = tuple(
         PlannedPart(
             name,
+            f"{PARTS}/{name}",
             spec.generator,
             texts,
             replace(source.request, view={"classes": list(classes)}),
@@ -240,8 +222,9 @@ class _Planner:
         self._drawn.update({channel: asked.name for channel in draws})
         request = replace(base.request, view=view)
         own_data = asked.data is not None
-        part = PlannedPart(asked.name, asked.generator, texts, request, draws, own_data)
-        self.parts.append(replace(part, init_from=asked.init_from, begins=begins))
+        folder, begun_by = f"{PARTS}/{asked.name}", asked.init_from
+        part = PlannedPart(asked.name, folder, asked.generator, texts, request, draws, own_data)
+        self.parts.append(replace(part, init_from=begun_by, begins=begins))
 
     def _check_beginning(self, asked: PartSpec) -> None:
         """Refuse to start from a part that is not there yet."""

@@ -6,75 +6,32 @@ does not keep the others from being tried; the same command again goes on with w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
-from gansynth.core.source import SourceRequest
-from gansynth.fitting.recipe import Recipe
-from gansynth.fitting.recipe_plan import PlannedSet, RecipePlan, plan_recipe
-from gansynth.runtime.devices import pick_device
-from gansynth.runtime.distributed import Team, team
+from gansynth.fitting import fit as fitting
+from gansynth.fitting.composite_fit import fit_composite
+from gansynth.fitting.pipeline import How, Pipeline
+from gansynth.fitting.recipe_plan import PlannedSet, RecipePlan
 from gansynth.runtime.errors import FAULTS, GansynthError, UsageFault
-from gansynth.runtime.files import (
-    disk_errors,
-    read_json,
-    remove_temporaries,
-    sha256_file,
-    write_json_atomic,
-)
-from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.files import disk_errors, read_json, sha256_file, write_json_atomic
 from gansynth.runtime.version import __version__
 from gansynth.sampling.open_run import check_weights
-from gansynth.sampling.run import MANIFEST, check_lockable, locked, read_manifest
+from gansynth.sampling.run import MANIFEST, read_manifest
 
 FILE = "recipe.json"
 VERSION = 1
 
 
-def fit_recipe(
-    recipe: Recipe,
-    generator: str,
-    request: SourceRequest,
-    out: Path,
-    *,
-    scale: str | None = None,
-    only: Sequence[str] = (),
-    others: Mapping[str, str] = MappingProxyType({}),
-    others_read: Mapping[str, str] = MappingProxyType({}),
-    settings: Mapping[str, str],
-    edits: Sequence[str] | None,
-    device: str = "auto",
-    memory: int | None = None,
-    init_from: Path | None = None,
-    resume: bool = True,
-    dry_run: bool = False,
-    log: Sequence[str] = (),
-    reporter: Reporter,
-) -> dict[str, Any]:
+def fit_recipe(plan: RecipePlan, out: Path, **how: Unpack[How]) -> dict[str, Any]:
     """Fit every set of a recipe; finished ones are kept, the others go on where they stopped.
 
     Args:
-        recipe: the recipe.
-        generator: registered name; the recipe's.
-        request: where the training cases come from; its ``read`` is put over the recipe's.
+        plan: the recipe on a data set.
         out: folder of the sets' run folders; of a recipe of one run, the run folder itself.
-        scale: overrides of the recipe by name, if any.
-        only: names of the sets to fit; all if none.
-        others: KIND:WHERE of the further sources that the recipe needs, by name.
-        others_read: how these are read, NAME.KEY -> text.
-        settings: ``--set`` values, put over the recipe's.
-        edits: condition edits; None takes the recipe's, or else the generator's own.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-        memory: as in ``fit``, for each set.
-        init_from: run to start from; with one set only.
-        resume: False refuses folders that already hold runs.
-        dry_run: measure every set, write nothing.
-        log: loggers of every set.
-        reporter: shows progress.
+        **how: as in ``fit``, for each set; ``init_from`` with one set only.
 
     Returns:
         A JSON-able report with each set's under ``sets``; empty in all but the first of several
@@ -85,150 +42,100 @@ def fit_recipe(
             has begun, what does not fit together.
         Interrupted: as ``fit``; no further set is begun.
     """
-    if generator != recipe.spec.generator:
-        own = recipe.spec.generator
-        raise UsageFault(
-            f"--recipe {recipe.name}: its generator is {own}, got {generator}; say: gansynth fit "
-            f"{own} --recipe {recipe.name}"
-        )
-    plan = plan_recipe(
-        recipe,
-        request,
-        settings=settings,
-        edits=edits,
-        scale=scale,
-        only=only,
-        others=others,
-        others_read=others_read,
-    )
+    init_from = how.get("init_from")
     if init_from is not None and len(plan.sets) > 1:
         raise UsageFault(
-            f"--init-from {init_from}: recipe {recipe.name} has {len(plan.sets)} sets here, "
+            f"--init-from {init_from}: recipe {plan.recipe.name} has {len(plan.sets)} sets here, "
             f"expected one that starts from it; choose it: --only {plan.sets[0].name}"
         )
     for note in plan.notes:
-        reporter.say(note)
-    options = dict(
-        device=device, memory=memory, init_from=init_from, resume=resume, dry_run=dry_run, log=log
-    )
-    begin = partial(_fit_set, plan, out, options)
-    if dry_run:
-        check_lockable(out)
-        _Record(out, plan, resume).before_it()
-        reports = {one.name: _rehearse(plan, one, begin, reporter) for one in plan.sets}
-        return _dry_report(plan, out, reports) if all(reports.values()) else {}
-    with team(pick_device(device)) as processes:
-        hold = not plan.alone and processes.leads  # a run alone is held by its own fit
-        with locked(out) if hold else nullcontext():
-            record = _Record(out, plan, resume)
-            if processes.leads:
-                record.open(request, settings, scale)
-            else:
-                reporter = NullReporter()
-            kept = processes.tell(record.kept())
-            reports = _fit_all(plan, kept, record, begin, processes, reporter)
-            return _report(plan, out, reports) if processes.leads else {}
+        how["reporter"].say(note)
+    return _Sets(out, plan, how).run()
 
 
-def _fit_all(
-    plan: RecipePlan,
-    kept: Sequence[str],
-    record: _Record,
-    begin: Callable[[PlannedSet, Reporter], dict[str, Any]],
-    processes: Team,
-    reporter: Reporter,
-) -> dict[str, dict[str, Any]]:
-    """Fit what is not kept; what the first failure raised is raised when all were tried."""
-    reports: dict[str, dict[str, Any]] = {}
-    failures: dict[str, Exception] = {}
-    for number, one in enumerate(plan.sets, 1):
-        told = f"set {one.name!r} ({number} of {len(plan.sets)})"
-        if one.name in kept:
-            reporter.say(f"{told}: finished already, kept")
-            reports[one.name] = record.kept_report(one)
-            continue
-        reporter.say(f"{told}: {one.generator} on {one.request.kind}:{one.request.where}")
-        record.started(one)
-        try:
-            reports[one.name] = begin(one, reporter)
-            record.finished(one)
-        except Exception as error:  # of whatever kind: the other sets are not to be lost
-            failures[one.name] = error
-            record.failed(one, _one_line(error))
-            if processes.size > 1:  # the others may wait for this process within this set
-                break
-            if len(plan.sets) > 1:
-                reporter.warn(f"{told}: {_one_line(error)}")
-        except BaseException:
-            record.note(one, state="stopped")
-            raise
-    if failures:
-        raise _naming(failures, plan)
-    return reports
+class _Sets(Pipeline[PlannedSet]):
+    """A recipe's sets, and ``recipe.json``."""
 
+    title = "set {0.name!r} ({1} of {2})"
+    begun = "{0.generator} on {0.request.kind}:{0.request.where}"
+    kept = "finished already, kept"
+    tries_all = True
 
-def _naming(failures: Mapping[str, Exception], plan: RecipePlan) -> Exception:
-    """The first failure, as what it was, with the name of its set."""
-    name, first = next(iter(failures.items()))
-    if plan.alone or not isinstance(first, GansynthError):
-        return first
-    others = [other for other in failures if other != name]
-    more = f" So failed: {', '.join(others)}." if others else ""
-    return _named(
-        name,
-        first,
-        f".{more} {len(plan.sets) - len(failures)} of {len(plan.sets)} sets are finished; the same "
-        "command tries the others again",
-    )
+    def __init__(self, out: Path, plan: RecipePlan, how: How) -> None:
+        super().__init__(out, plan.sets, how)
+        self.plan, self.recipe = plan, plan.recipe
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.state_before = ""
 
+    def fit(self, step: PlannedSet) -> dict[str, Any]:
+        what = step.composite
+        plain = partial(fitting.fit, step.generator)
+        begin = plain if what is None else partial(fit_composite, what)
+        return begin(
+            step.request,
+            self.out / step.folder,
+            settings=step.settings,
+            edits=step.edits,
+            recipe=step.sentence,
+            **self.how,
+        )
 
-def _named(name: str, fault: GansynthError, more: str = "") -> GansynthError:
-    """A set's fault, with its name."""
-    named = FAULTS.get(fault.exit_code, type(fault))(f"set {name!r}: {fault}{more}")
-    named.__cause__ = fault
-    return named
+    def failure(self, failures: Mapping[str, Exception]) -> Exception:
+        """The first failure, as what it was, with the name of its set."""
+        (name, first), *others = failures.items()
+        if self.plan.alone or not isinstance(first, GansynthError):
+            return first
+        more = f" So failed: {', '.join(other for other, _ in others)}." if others else ""
+        done = f"{len(self.steps) - len(failures)} of {len(self.steps)} sets are finished"
+        more = "" if self.dry_run else f".{more} {done}; the same command tries the others again"
+        named = FAULTS.get(first.exit_code, type(first))(f"set {name!r}: {first}{more}")
+        named.__cause__ = first
+        return named
 
+    def open(self) -> list[str]:
+        """Begin the file, or go on with that of the same recipe.
 
-def _fit_set(
-    plan: RecipePlan, out: Path, options: Mapping[str, Any], one: PlannedSet, reporter: Reporter
-) -> dict[str, Any]:
-    from gansynth.fitting.composite_fit import fit_composite
-    from gansynth.fitting.fit import fit
+        Cases of a set that is kept are not read again: it is kept if the recipe, the settings, and
+        which cases are trained on and held out are the same, and its manifest and weights are those
+        it ended with. Any other goes through ``fit``, which compares the cases and goes on, or
+        refuses.
+        """
+        self._take_up()
+        if self.dry_run:
+            return []
+        for step in self.steps:
+            new = {"folder": step.folder, "state": "waiting"}
+            self.entries[step.name] = {**new, **self.entries.get(step.name, {})}
+        with disk_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        self._write()
+        return [step.name for step in self.steps if self._unchanged(step)]
 
-    what = one.composite
-    begin = partial(fit, one.generator) if what is None else partial(fit_composite, what)
-    return begin(
-        one.request,
-        _folder(out, plan, one),
-        settings=one.settings,
-        edits=one.edits,
-        recipe=one.sentence,
-        reporter=reporter,
-        **options,
-    )
+    def _take_up(self) -> None:
+        """Read the file that is there; refuse a folder that holds something else."""
+        name, path = self.recipe.name, self.out / FILE
+        if path.exists():
+            before = read_json(path, way_out="remove it; finished sets are then looked at anew")
+            if before.get("recipe") != name:
+                raise UsageFault(
+                    f"{path}: of recipe {before.get('recipe')!r}, expected {name!r}; choose "
+                    "another -o"
+                )
+            if not self.how.get("resume", True):
+                raise UsageFault(
+                    f"{self.out}: holds sets of recipe {name} already, expected an empty "
+                    "folder; choose another -o"
+                )
+            self.entries = before.get("sets", {})
+        if not self.plan.alone and (self.out / MANIFEST).exists():
+            raise UsageFault(
+                f"{self.out}: holds a run, expected a folder for the runs of recipe {name}; "
+                "choose another -o"
+            )
 
-
-def _folder(out: Path, plan: RecipePlan, one: PlannedSet) -> Path:
-    return out if plan.alone else out / one.name
-
-
-class _Record:
-    """``recipe.json``; only the first of several processes opens it, and then writes it."""
-
-    def __init__(self, out: Path, plan: RecipePlan, resume: bool) -> None:
-        self.out, self.plan, self.resume = out, plan, resume
-        self.document: dict[str, Any] = {}
-        self.before: dict[str, Any] = {}
-
-    def open(self, request: SourceRequest, settings: Mapping[str, str], scale: str | None) -> None:
-        """Begin the file, or take up the one that is there; see ``before_it``."""
-        recipe = self.plan.recipe
-        sets = self.before_it().get("sets", {})
-        for one in self.plan.sets:
-            new = {"folder": "." if self.plan.alone else one.name, "state": "waiting"}
-            sets[one.name] = {**new, **sets.get(one.name, {})}
-        spec = recipe.spec
-        self.document = {
+    def _write(self) -> None:
+        recipe, spec = self.recipe, self.recipe.spec
+        document = {
             "version": VERSION,
             "recipe": recipe.name,
             "file_sha256": recipe.sha256,
@@ -236,63 +143,19 @@ class _Record:
             "summary": spec.summary,
             "paper": spec.paper,
             "generator": spec.generator,
-            "scale": scale,
-            "data": request.to_json(),
-            "settings": dict(settings),
+            **self.plan.asked,
             "open": list(spec.open),
             "reports": spec.reports,
-            "sets": sets,
+            "sets": self.entries,
         }
-        with disk_errors(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-        remove_temporaries(self.out)
-        self._write()
+        write_json_atomic(self.out / FILE, document)
 
-    def before_it(self) -> dict[str, Any]:
-        """The file that is there if it is of the same recipe; empty if there is none.
-
-        Raises:
-            UsageFault: the folder holds something else.
-        """
-        recipe, path = self.plan.recipe, self.out / FILE
-        before: dict[str, Any] = {}
-        if path.exists():
-            before = read_json(path, way_out="remove it; finished sets are then looked at anew")
-            if before.get("recipe") != recipe.name:
-                raise UsageFault(
-                    f"{path}: of recipe {before.get('recipe')!r}, expected {recipe.name!r}; choose "
-                    "another -o"
-                )
-            if not self.resume:
-                raise UsageFault(
-                    f"{self.out}: holds sets of recipe {recipe.name} already, expected an empty "
-                    "folder; choose another -o"
-                )
-        if not self.plan.alone and (self.out / MANIFEST).exists():
-            raise UsageFault(
-                f"{self.out}: holds a run, expected a folder for the runs of recipe {recipe.name}; "
-                "choose another -o"
-            )
-        return before
-
-    def kept(self) -> list[str]:
-        """Names of the sets that are finished and are what would be fitted now.
-
-        Their cases are not read again: a set is kept if the recipe, the settings, and which cases
-        are trained on and held out are the same, and its manifest and weights are those it ended
-        with. Any other goes through ``fit``, which compares the cases and goes on, or refuses.
-        """
-        return [one.name for one in self.plan.sets if self.resume and self._unchanged(one)]
-
-    def _unchanged(self, one: PlannedSet) -> bool:
-        entry = self.document.get("sets", {}).get(one.name, {})
-        folder = _folder(self.out, self.plan, one)
-        path = folder / MANIFEST
-        if entry.get("state") != "complete" or entry.get("asked") != one.asked:
+    def _unchanged(self, step: PlannedSet) -> bool:
+        entry, folder = self.entries[step.name], self.out / step.folder
+        same = entry.get("asked") == step.asked and entry.get("split") == self.plan.split
+        if entry["state"] != "complete" or not same:
             return False
-        if entry.get("split") != self.plan.split or not path.is_file():
-            return False
-        if sha256_file(path) != entry.get("manifest_sha256"):
+        if not self.ended_with(step, entry.get("manifest_sha256")):
             return False
         try:
             check_weights(folder, read_manifest(folder))
@@ -300,90 +163,51 @@ class _Record:
             return False
         return True
 
-    def kept_report(self, one: PlannedSet) -> dict[str, Any]:
-        """What is known of a set that is kept."""
-        entry = self.document.get("sets", {}).get(one.name, {})
-        known = {k: entry.get(k) for k in ("run_id", "steps", "train_cases")}
-        return {"run": str(_folder(self.out, self.plan, one)), **known, "kept": True}
+    def note(self, step: PlannedSet, state: str, error: str | None = None) -> None:
+        entry, folder = self.entries[step.name], self.out / step.folder
+        if state == "running":
+            self.state_before = entry["state"]
+        if state == "failed" and self.state_before == "complete":
+            # One that was finished, and that was not touched, stays so.
+            state = "complete" if self.ended_with(step, entry.get("manifest_sha256")) else state
+        elif state == "complete":
+            manifest = read_manifest(folder)
+            entry.update(
+                run_id=manifest["run_id"],
+                steps=manifest["steps"],
+                train_cases=len(manifest["lineage"]["cases"]),
+                asked=step.asked,
+                split=self.plan.split,
+                manifest_sha256=sha256_file(folder / MANIFEST),
+            )
+        entry.update(state=state, error=error)
+        self._write()
 
-    def started(self, one: PlannedSet) -> None:
-        """Note that a set is begun, or gone on with."""
-        self.before = dict(self.document.get("sets", {}).get(one.name, {}))
-        self.note(one, state="running", error=None)
+    def report(self, reports: Mapping[str, Any]) -> dict[str, Any]:
+        known = self._estimated if self.dry_run else self._fitted
+        sets = {step.name: known(step, reports.get(step.name, {})) for step in self.steps}
+        if self.plan.alone:
+            return {"recipe": self.recipe.name, **next(iter(sets.values()))}
+        whole = {"recipe": self.recipe.name, "run": str(self.out)}
+        if not self.dry_run:
+            return {**whole, "sets": sets}
+        hours = sum(one["estimated_hours"] for one in sets.values())
+        return {
+            **whole,
+            "dry_run": True,
+            "estimated_hours": round(hours, 2),
+            "memory_mib": max(one["memory_mib"] for one in sets.values()),
+            "open": list(self.recipe.spec.open),
+            "sets": sets,
+        }
 
-    def failed(self, one: PlannedSet, error: str) -> None:
-        """Note why a set failed; one that was finished, and that was not touched, stays so."""
-        path = _folder(self.out, self.plan, one) / MANIFEST
-        whole = self.before.get("state") == "complete" and path.is_file()
-        whole = whole and sha256_file(path) == self.before.get("manifest_sha256")
-        self.note(one, state="complete" if whole else "failed", error=error)
+    def _fitted(self, step: PlannedSet, report: dict[str, Any]) -> dict[str, Any]:
+        """A set's report, or what is known of one that was kept."""
+        known = {k: self.entries[step.name].get(k) for k in ("run_id", "steps", "train_cases")}
+        return report or {"run": str(self.out / step.folder), **known, "kept": True}
 
-    def note(self, one: PlannedSet, **changes: Any) -> None:
-        """Write what has become of a set."""
-        if self.document:
-            self.document["sets"][one.name].update(changes)
-            self._write()
-
-    def finished(self, one: PlannedSet) -> None:
-        """Note that a set is finished, and by what it is known again."""
-        if not self.document:
-            return
-        folder = _folder(self.out, self.plan, one)
-        manifest = read_manifest(folder)
-        self.note(
-            one,
-            state="complete",
-            run_id=manifest["run_id"],
-            steps=manifest["steps"],
-            train_cases=len(manifest["lineage"]["cases"]),
-            asked=one.asked,
-            split=self.plan.split,
-            manifest_sha256=sha256_file(folder / MANIFEST),
-        )
-
-    def _write(self) -> None:
-        write_json_atomic(self.out / FILE, self.document)
-
-
-def _report(plan: RecipePlan, out: Path, reports: Mapping[str, Any]) -> dict[str, Any]:
-    if plan.alone:
-        return {"recipe": plan.recipe.name, **next(iter(reports.values()))}
-    return {"recipe": plan.recipe.name, "run": str(out), "sets": dict(reports)}
-
-
-def _rehearse(
-    plan: RecipePlan,
-    one: PlannedSet,
-    begin: Callable[[PlannedSet, Reporter], dict[str, Any]],
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """A dry run's report of a set, with what the paper reports of it."""
-    try:
-        report = begin(one, reporter)
-    except GansynthError as fault:
-        raise (fault if plan.alone else _named(one.name, fault)) from fault
-    if not report:
-        return report
-    hours = round(report["estimated_minutes"] / 60, 4)
-    whole = plan.recipe.spec.reports if plan.alone else {}  # of one run, it is about that
-    return {**report, "estimated_hours": hours, "paper": {**whole, **one.reports}}
-
-
-def _dry_report(plan: RecipePlan, out: Path, reports: Mapping[str, Any]) -> dict[str, Any]:
-    if plan.alone:
-        return {"recipe": plan.recipe.name, **next(iter(reports.values()))}
-    hours = sum(report["estimated_hours"] for report in reports.values())
-    return {
-        "recipe": plan.recipe.name,
-        "run": str(out),
-        "dry_run": True,
-        "estimated_hours": round(hours, 2),
-        "memory_mib": max(report["memory_mib"] for report in reports.values()),
-        "open": list(plan.recipe.spec.open),
-        "sets": dict(reports),
-    }
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, GansynthError) else f"{type(error).__name__}: {text}"
+    def _estimated(self, step: PlannedSet, report: dict[str, Any]) -> dict[str, Any]:
+        """A dry run's report of a set, with what the paper reports of it."""
+        hours = round(report["estimated_minutes"] / 60, 4)
+        whole = self.recipe.spec.reports if self.plan.alone else {}  # of one run, it is about that
+        return {**report, "estimated_hours": hours, "paper": {**whole, **step.reports}}

@@ -18,6 +18,7 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.reading import refuse_idle_read
 from gansynth.data.slice_options import split_read
 from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec
+from gansynth.fitting.pipeline import Step
 from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, filled, texts
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean, said_of
 from gansynth.runtime.files import folder_name
@@ -32,25 +33,17 @@ ASKED = ("fold", "configuration", "plans", "subjects")
 
 
 @dataclass(frozen=True)
-class PlannedSet:
+class PlannedSet(Step):
     """One set, resolved.
 
     Attributes:
-        name: its folder's name.
-        generator: registered name.
         composite: what composite run it is, if it is one.
-        request: what it learns from.
-        settings: as texts.
         edits: condition edits; None takes the generator's own.
         reports: what the paper reports of it.
         sentence: the recipe it was asked for by, in words.
     """
 
-    name: str
-    generator: str
     composite: Spec | None
-    request: SourceRequest
-    settings: Mapping[str, str]
     edits: tuple[str, ...] | None
     reports: Mapping[str, Any]
     sentence: str
@@ -72,6 +65,7 @@ class RecipePlan:
         sets: those to fit, in order.
         source: the cases, read as all sets have in common.
         alone: whether its one run needs no folder of its own.
+        asked: what was typed: data, scale and settings, as JSON.
         notes: what the user should know.
     """
 
@@ -79,6 +73,7 @@ class RecipePlan:
     sets: tuple[PlannedSet, ...]
     source: CaseSource
     alone: bool
+    asked: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -139,6 +134,7 @@ def plan_recipe(
         wanted -= {one.name for one in expanded if one.run.optional}
     over = {**scaled.read, **request.read}
     own_edits = spec.edits if edits is None else tuple(edits)
+    alone = recipe.alone or (flat is not None)
     sets = []
     for name, run, picking in (one for one in expanded if one.name in wanted):
         own = {k: v for k, v in run.read.items() if k not in over or k in picking}
@@ -151,6 +147,7 @@ def plan_recipe(
         sets.append(
             PlannedSet(
                 name=name,
+                folder="." if alone else name,
                 generator=spec.generator,
                 composite=composite_of(run, spec.generator, own_edits, further),
                 request=replace(source.request, read=reading),
@@ -160,8 +157,8 @@ def plan_recipe(
                 sentence=f"{recipe.name}, set {name}" + (f", scale {scale}" if scale else ""),
             )
         )
-    alone = recipe.alone or (flat is not None)
-    return RecipePlan(recipe, tuple(sets), source, alone, tuple(notes))
+    typed = {"scale": scale, "data": request.to_json(), "settings": dict(settings)}
+    return RecipePlan(recipe, tuple(sets), source, alone, typed, tuple(notes))
 
 
 def _told_of_recipe(

@@ -264,7 +264,7 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
         if not _begun(out):
             begin(job.generator, job.ancestor, reporter)
         manifest["config"] = config
-        _write_config(out, config)
+        write_config(out, config)
         return manifest
     rng = np.random.default_rng(job.options.seed)
     job.generator.observe(job.observed(rng))
@@ -277,7 +277,7 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
         "init_from": begin(job.generator, job.ancestor, reporter),
         "state": job.generator.state(),
     }
-    _write_config(out, config)
+    write_config(out, config)
     write_json_atomic(out / MANIFEST, manifest)
     return manifest
 
@@ -323,7 +323,8 @@ def rehearse(job: Job, out: Path, resume: bool, reporter: Reporter) -> None:
     begin(job.generator, job.ancestor, reporter)
 
 
-def _write_config(out: Path, config: Mapping[str, Any]) -> None:
+def write_config(out: Path, config: Mapping[str, Any]) -> None:
+    """Write resolved settings beside the manifest."""
     write_bytes_atomic(out / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
 
 

@@ -20,6 +20,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import ChainSpec
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_fit import fit_recipe
+from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.fitting.warm_start import label_meanings
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
@@ -46,10 +47,10 @@ def _brains():
 
 def fit(name: str, out: Path, **asked: Any) -> dict[str, Any]:
     recipe = find_recipe(name)
-    asked = {"settings": TINY, "edits": None, "reporter": NullReporter(), **asked}
+    asked = {"settings": TINY, "edits": None, **asked}
     if recipe.spec.needs:
         asked.setdefault("others", HEALTHY)
-    return fit_recipe(recipe, "cgan3d", TUMOURS, out, **asked)
+    return fit_recipe(plan_recipe(recipe, TUMOURS, **asked), out, reporter=NullReporter())
 
 
 @pytest.fixture(scope="module")
@@ -332,15 +333,7 @@ def test_a_further_source_that_does_not_fit_is_one_line(tmp_path, asked, says):
 def test_cases_that_a_recipe_cannot_read_are_refused_with_what_it_reads_them_by(tmp_path):
     request = SourceRequest("pictures", str(tmp_path))
     with pytest.raises(UsageFault, match="recipe mmgan2020 reads its cases by frame=150,200,160"):
-        fit_recipe(
-            find_recipe("mmgan2020"),
-            "cgan3d",
-            request,
-            tmp_path,
-            settings={},
-            edits=None,
-            reporter=NullReporter(),
-        )
+        plan_recipe(find_recipe("mmgan2020"), request, settings={}, edits=None)
 
 
 def test_a_part_starts_from_an_earlier_one_only(tmp_path):

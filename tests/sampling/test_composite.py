@@ -14,7 +14,6 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import View
-from gansynth.fitting import composite_fit
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_plan import make_plan
@@ -365,15 +364,15 @@ def test_a_part_outside_the_folder_is_refused(run):
 
 
 def test_an_interrupted_run_keeps_the_parts_that_are_finished(joint, fits, monkeypatch, tmp_path):
-    real = composite_fit._fit_part
+    real = fitting.fit
 
-    def stop(part: Any, *rest: Any) -> Any:
-        if part.name == "second":
+    def stop(generator: str, request: SourceRequest, out: Path, **options: Any) -> Any:
+        if out.name == "second":
             raise KeyboardInterrupt
-        return real(part, *rest)
+        return real(generator, request, out, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(composite_fit, "_fit_part", stop)
+        patch.setattr(fitting, "fit", stop)
         with pytest.raises(KeyboardInterrupt):
             compose(tmp_path / "run")
     assert [bool(p["manifest_sha256"]) for p in read_manifest(tmp_path / "run")["parts"]] == [1, 0]

@@ -28,6 +28,7 @@ from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
+    from gansynth.fitting.recipe import Recipe
 
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 """Of a recipe's sets, once they are fitted."""
@@ -145,25 +146,28 @@ def command(
     from gansynth.fitting.composite_spec import asked_for
     from gansynth.fitting.cost import parse_bytes
     from gansynth.fitting.fit import fit
+    from gansynth.fitting.recipe_fit import fit_recipe
+    from gansynth.fitting.recipe_plan import plan_recipe
     from gansynth.training.loggers import check_loggers
 
     check_loggers(log)
     if with_mask:
         settings.setdefault("with_mask", "yes")
     parts = asked_for(generator, per_channel, per_class)
+    memory = None if fit_memory is None else parse_bytes(fit_memory)
+    asked: dict[str, Any] = {"settings": settings, "edits": edits or None}
+    begin: Callable[..., dict[str, Any]]
     if recipe_name is not None:
-        begin = by_recipe(recipe_name, generator, parts is not None, only, scale)
-        begin = partial(begin, others=others, others_read=others_read)
+        recipe = named_recipe(recipe_name, generator, parts is not None)
+        asked |= {"only": only, "scale": scale, "others": others, "others_read": others_read}
+        begin = partial(fit_recipe, plan_recipe(recipe, request, **asked), run)
+    elif parts is None:
+        begin = partial(fit, generator, request, run, typed=settings, **asked)
     else:
-        whole = partial(fit, generator, typed=settings)
-        begin = whole if parts is None else partial(fit_composite, parts)
-    report: dict[str, Any] = begin(
-        request,
-        run,
-        settings=settings,
-        edits=edits or None,
+        begin = partial(fit_composite, parts, request, run, **asked)
+    report = begin(
         device=device,
-        memory=None if fit_memory is None else parse_bytes(fit_memory),
+        memory=memory,
         init_from=init_from,
         resume=resume,
         dry_run=dry_run,
@@ -186,25 +190,27 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
     return [*summary(rest), "", *lines_of_cost(report)]
 
 
-def by_recipe(
-    name: str, generator: str, composite: bool, only: tuple[str, ...], scale: str | None
-) -> Callable[..., dict[str, Any]]:
-    """What fits a recipe, but for the arguments that it shares with ``fit``.
+def named_recipe(name: str, generator: str, composite: bool) -> Recipe:
+    """The recipe that a command line names.
 
     Raises:
-        UsageFault: no such recipe, or it is asked for as a composite run.
+        UsageFault: no such recipe, one of another generator, or asked for as a composite run.
     """
-    from functools import partial
-
     from gansynth.fitting.recipe import find_recipe
-    from gansynth.fitting.recipe_fit import fit_recipe
 
     if composite:
         raise UsageFault(
             f"--recipe {name}: says itself what its runs are; leave out --per-channel and "
             "--per-class, and name a generator, not a chain's file"
         )
-    return partial(fit_recipe, find_recipe(name), generator, only=only, scale=scale)
+    recipe = find_recipe(name)
+    own = recipe.spec.generator
+    if generator != own:
+        raise UsageFault(
+            f"--recipe {recipe.name}: its generator is {own}, got {generator}; say: gansynth fit "
+            f"{own} --recipe {recipe.name}"
+        )
+    return recipe
 
 
 def lines_of_cost(report: Mapping[str, Any]) -> list[str]:

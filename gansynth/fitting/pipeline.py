@@ -1,0 +1,170 @@
+"""Fit a list of steps, each into a run folder of its own: a composite run's parts, a recipe's sets.
+
+A file beside these folders says how far each step has come. It is written after every step, so
+that the same command keeps what is finished and goes on with the rest, whatever ended the process.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Required, TypedDict, TypeVar
+
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.devices import pick_device
+from gansynth.runtime.distributed import Team, team
+from gansynth.runtime.errors import GansynthError
+from gansynth.runtime.files import remove_temporaries, sha256_file
+from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.sampling.run import MANIFEST, check_lockable, locked
+
+
+class How(TypedDict, total=False):
+    """What ``fit`` takes besides what is fitted; the same for all steps."""
+
+    device: str
+    memory: int | None
+    init_from: Path | None
+    resume: bool
+    dry_run: bool
+    log: Sequence[str]
+    reporter: Required[Reporter]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run, before it is fitted.
+
+    Attributes:
+        name: in messages and reports.
+        folder: of the run, below that of the list; ``.`` is the list's own.
+        generator: registered name.
+        settings: as texts.
+        request: what it learns from.
+    """
+
+    name: str
+    folder: str
+    generator: str
+    settings: Mapping[str, str]
+    request: SourceRequest
+
+
+S = TypeVar("S", bound=Step)
+
+
+class Pipeline(ABC, Generic[S]):
+    """Steps below one folder, and the file there that says how far each has come.
+
+    Args:
+        out: the folder.
+        steps: in the order they are fitted.
+        how: to fit them.
+
+    Attributes:
+        title: what messages call a step: a format of the step, its number, and their number.
+        begun: what they say of one that is fitted now: a format of the step.
+        kept: what they say of one that is not fitted again.
+        tries_all: whether a step that failed does not keep the later ones from being tried.
+    """
+
+    title: ClassVar[str]
+    begun: ClassVar[str]
+    kept: ClassVar[str]
+    tries_all: ClassVar[bool] = False
+
+    def __init__(self, out: Path, steps: Sequence[S], how: How) -> None:
+        self.out, self.steps, self.how = out, steps, how
+        self.device, self.dry_run = how.get("device", "auto"), how.get("dry_run", False)
+
+    @abstractmethod
+    def open(self) -> list[str]:
+        """Begin the file, or go on with the one that is there; a dry run writes nothing.
+
+        Returns:
+            Names of the steps that are fitted already.
+
+        Raises:
+            UsageFault: the folder holds something else, or must not be resumed.
+        """
+
+    @abstractmethod
+    def fit(self, step: S) -> dict[str, Any]:
+        """Fit a step, or measure it in a dry run; its report."""
+
+    @abstractmethod
+    def note(self, step: S, state: str, error: str | None = None) -> None:
+        """Write that a step is running, complete, failed, or stopped."""
+
+    @abstractmethod
+    def report(self, reports: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole report, by name of the step; of a step that was kept there is none."""
+
+    def failure(self, failures: Mapping[str, Exception]) -> Exception:
+        """What to raise, of what the steps have raised."""
+        return next(iter(failures.values()))
+
+    def ended_with(self, step: S, sha256: str | None) -> bool:
+        """Whether a step's run has the manifest of that hash."""
+        path = self.out / step.folder / MANIFEST
+        return path.is_file() and sha256_file(path) == sha256
+
+    def run(self) -> dict[str, Any]:
+        """Fit every step in order; finished ones are kept, the others go on where they stopped.
+
+        Returns:
+            A JSON-able report; empty in all but the first of several processes.
+        """
+        with team(pick_device(self.device)) as processes:
+            if self.dry_run:
+                check_lockable(self.out)
+            # A run in the list's own folder holds it itself.
+            apart = all(step.folder != "." for step in self.steps)
+            hold = processes.leads and apart and not self.dry_run
+            with locked(self.out) if hold else nullcontext():
+                if hold:
+                    remove_temporaries(self.out)
+                whole = processes.tell(self.open() if processes.leads else [])
+                reports = self._fit_all([] if self.dry_run else whole, processes)
+                return self.report(reports) if processes.leads else {}
+
+    def _fit_all(self, whole: Collection[str], processes: Team) -> dict[str, dict[str, Any]]:
+        """Fit the steps that are not whole; what failed is raised after the last one tried."""
+        silent = self.dry_run or not processes.leads
+        reporter = NullReporter() if silent else self.how["reporter"]
+        note = (lambda *_: None) if silent else self.note
+        reports: dict[str, dict[str, Any]] = {}
+        failures: dict[str, Exception] = {}
+        for number, step in enumerate(self.steps, 1):
+            title = self.title.format(step, number, len(self.steps))
+            if step.name in whole:
+                reporter.say(f"{title}: {self.kept}")
+                continue
+            reporter.say(f"{title}: {self.begun.format(step)}")
+            note(step, "running")
+            try:
+                reports[step.name] = self.fit(step)
+                note(step, "complete")
+                processes.wait()
+            except Exception as error:  # of whatever kind: the other steps are not to be lost
+                failures[step.name] = error
+                note(step, "failed", _one_line(error))
+                # Of several processes, the others may wait for this one within the step.
+                if not self.tries_all or self.dry_run or processes.size > 1:
+                    break
+                if len(self.steps) > 1:
+                    reporter.warn(f"{title}: {_one_line(error)}")
+            except BaseException:
+                note(step, "stopped")
+                raise
+        if failures:
+            raise self.failure(failures)
+        return reports
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, GansynthError) else f"{type(error).__name__}: {text}"
