@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.serialise import Document
 
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -79,7 +79,7 @@ class BankSize:
 
 
 @dataclass(frozen=True)
-class Pacing:
+class Pacing(Document):
     """How fast a live bank is renewed: one of these; the default is an overhead of 2 %.
 
     Attributes:
@@ -121,10 +121,6 @@ class Pacing:
         if self.refresh is not None:
             return f"renewed every {self.refresh:g} s"
         return f"at most {100 * (self.overhead or 0):g} % overhead"
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document; ``Pacing(**doc)`` reads it back."""
-        return {"reuse": self.reuse, "refresh": self.refresh, "overhead": self.overhead}
 
 
 def _positive(option: str, text: str, unit: str, expected: str) -> float:

@@ -8,6 +8,7 @@ batch's number. No lock, nothing to repair after a crash, any way of starting pr
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ class Clock:
         self.file = Path(file)
         self.total, self.start = total, start
         self._pid, self._fd = 0, -1
+
+    def to_json(self) -> list[Any]:
+        """The arguments that make it again."""
+        return [str(self.file.absolute()), self.total, self.start]
+
+    @classmethod
+    def from_json(cls, doc: Sequence[Any]) -> Clock:
+        """Make it again."""
+        return cls(*doc)
 
     def tick(self) -> float:
         """Begin a batch.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.clock import Clock
@@ -13,13 +13,15 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import Asking
 from gansynth.core.schedule import Key, Schedule, choose_cases
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.serialise import Document
 
 Mix = tuple[Ratio, Schedule]
 """What one training is shown."""
+_TEXTS: Mapping[str, Any] = {"ratio": Ratio, "schedule": Schedule, "size": BankSize}
 
 
 @dataclass(frozen=True)
-class Injection:
+class Injection(Document):
     """How samples enter a host.
 
     Attributes:
@@ -117,36 +119,18 @@ class Injection:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back; paths are absolute in it."""
-        document = {f.name: getattr(self, f.name) for f in fields(self)}
-        for key in ("run", "bank", "scratch"):
-            document[key] = None if document[key] is None else str(document[key].absolute())
-        return document | {
-            "ratio": str(self.ratio),
-            "schedule": str(self.schedule),
-            "size": str(self.size),
-            "pacing": self.pacing.to_json(),
-            "edits": list(self.edits),
-            "asking": self.asking.to_json(),
-        }
+        """With texts as on the command line."""
+        return {**super().to_json(), **{key: str(getattr(self, key)) for key in _TEXTS}}
 
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Injection:
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote.
 
         Raises:
             UsageFault, KeyError, TypeError: the document is none.
         """
-        paths = {k: None if doc[k] is None else Path(doc[k]) for k in ("run", "bank", "scratch")}
-        values = {
-            "ratio": Ratio.parse(doc["ratio"]),
-            "schedule": Schedule.parse(doc["schedule"]),
-            "size": BankSize.parse(doc["size"]),
-            "pacing": Pacing(**doc["pacing"]),
-            "edits": tuple(doc["edits"]),
-            "asking": Asking.from_json(doc.get("asking", {})),
-        }
-        return cls(**{**doc, **paths, **values})
+        parsed = {key: asdict(kind.parse(doc[key])) for key, kind in _TEXTS.items()}
+        return super().from_json({**doc, **parsed})
 
 
 @dataclass(frozen=True)
@@ -187,8 +171,11 @@ STALE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class MixPlan(Generic[Key]):
+class MixPlan(Document, Generic[Key], whole=True):
     """What is mixed into one training, by one rank; plain values.
+
+    Its document has the ratio's and the schedule's numbers, not their texts, which are rounded:
+    every process is to settle the same tables.
 
     Attributes:
         bank: the bank to draw from; None only if no synthetic sample is ever asked for.
@@ -225,36 +212,3 @@ class MixPlan(Generic[Key]):
             raise ValueError(f"schedule {self.schedule}: needs a clock")
         if self.schedule.kind == "finetune" and not self.chosen:
             raise ValueError(f"schedule {self.schedule}: needs the cases chosen for fine-tuning")
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back; for a host in another Python."""
-        clock = self.clock
-        ticks = None if clock is None else [str(clock.file.absolute()), clock.total, clock.start]
-        return {
-            **{f.name: getattr(self, f.name) for f in fields(self)},
-            "bank": None if self.bank is None else str(self.bank.absolute()),
-            "log": None if self.log is None else str(self.log.absolute()),
-            # Not as text, which is rounded: every process is to settle the same tables.
-            "ratio": asdict(self.ratio),
-            "schedule": asdict(self.schedule),
-            "clock": ticks,
-            "chosen": list(self.chosen),
-            "stream": list(self.stream),
-        }
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> MixPlan[Key]:
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            UsageFault, KeyError, TypeError, ValueError: the document is none.
-        """
-        values = {
-            **{key: None if doc[key] is None else Path(doc[key]) for key in ("bank", "log")},
-            "ratio": Ratio(**doc["ratio"]),
-            "schedule": Schedule(**doc["schedule"]),
-            "clock": None if doc["clock"] is None else Clock(*doc["clock"]),
-            "chosen": tuple(doc["chosen"]),
-            "stream": tuple(doc["stream"]),
-        }
-        return cls(**{**doc, **values})

@@ -10,20 +10,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gansynth.core.fingerprint import Prints, alike
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.serialise import Document
 
 RECORDS = ("manifest.json", "bank.json")
 """Files of a run and of a bank that say what the maker of samples has seen."""
 
 
 @dataclass(frozen=True)
-class CaseRecord:
+class CaseRecord(Document, later=("image", "prints")):
     """One case as lineage remembers it.
 
     Attributes:
@@ -46,18 +47,9 @@ class CaseRecord:
         """The same without what older versions did not keep."""
         return replace(self, image="", prints=())
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        return {k: v for k, v in asdict(self).items() if v or k not in ("image", "prints")}
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> CaseRecord:
-        """Read what ``to_json`` wrote, in this version or one before."""
-        return cls(**{**doc, "prints": tuple(doc.get("prints", ()))})
-
 
 @dataclass(frozen=True)
-class Lineage:
+class Lineage(Document, later=("ancestors",), whole=True):
     """What a run has seen.
 
     Attributes:
@@ -102,29 +94,6 @@ class Lineage:
             self,
             cases=tuple(case.plain for case in self.cases),
             ancestors=tuple(ancestor.plain for ancestor in self.ancestors),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        doc = {
-            "dataset": self.dataset,
-            "fold": self.fold,
-            "cases": [case.to_json() for case in self.cases],
-            "host": dict(self.host),
-        }
-        if self.ancestors:
-            doc["ancestors"] = [ancestor.to_json() for ancestor in self.ancestors]
-        return doc
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Lineage:
-        """Read what ``to_json`` wrote."""
-        return cls(
-            dataset=doc["dataset"],
-            fold=str(doc["fold"]),
-            cases=tuple(map(CaseRecord.from_json, doc["cases"])),
-            host=dict(doc["host"]),
-            ancestors=tuple(cls.from_json(a) for a in doc.get("ancestors", ())),
         )
 
 

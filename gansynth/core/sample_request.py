@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gansynth.runtime.serialise import Document
+
 SETTINGS = "settings"
 """Key of a sample's provenance, and mark of a draw log's line: what samples are drawn with."""
 
 
 @dataclass(frozen=True)
-class Asking:
+class Asking(Document, later=("conditions", "lesions", "weights", "filters")):
     """See above; the usual one asks nothing special.
 
     Attributes:
@@ -35,25 +37,3 @@ class Asking:
 
     def __bool__(self) -> bool:
         return self != Asking()
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back; only what is not as usual is in it."""
-        usual = Asking()
-        document: dict[str, Any] = {}
-        for key in ("conditions", "lesions", "weights", "filters"):
-            value = getattr(self, key)
-            if value != getattr(usual, key):
-                document[key] = list(value) if key == "filters" else value
-        return document
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Asking:
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            TypeError: an unknown key.
-        """
-        return cls(**{**doc, "filters": tuple(doc.get("filters", ()))})
-
-
-"""First cell of a line that says what the samples of the lines below it were drawn with."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
+from gansynth.runtime.serialise import Document
 
 FloatArray = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int16]
@@ -25,7 +26,7 @@ OUTSIDE = -1
 
 
 @dataclass(frozen=True)
-class Schema:
+class Schema(Document, later=("classes", "box_classes"), whole=True):
     """Names channels, label values, spacing and axes of a data set.
 
     Attributes:
@@ -78,37 +79,6 @@ class Schema:
     def foreground(self) -> tuple[int, ...]:
         """Label values above background."""
         return tuple(v for v in self.label_values if v > 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        doc = {
-            "channels": list(self.channels),
-            "labels": dict(self.labels),
-            "spacing": list(self.spacing),
-            "axes": self.axes,
-            "has_outside": self.has_outside,
-            "outside_fill": None if self.outside_fill is None else list(self.outside_fill),
-            "ignore": self.ignore,
-        }
-        # Only where there are any: documents without stay what they were before there were such.
-        named = {"classes": list(self.classes), "box_classes": list(self.box_classes)}
-        return {**doc, **{key: names for key, names in named.items() if names}}
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Schema:
-        """Read what ``to_json`` wrote."""
-        fill = doc.get("outside_fill")
-        return cls(
-            channels=tuple(doc["channels"]),
-            labels={str(k): int(v) for k, v in doc["labels"].items()},
-            spacing=tuple(float(s) for s in doc["spacing"]),
-            axes=doc["axes"],
-            has_outside=bool(doc["has_outside"]),
-            outside_fill=None if fill is None else tuple(float(f) for f in fill),
-            ignore=doc.get("ignore"),
-            classes=tuple(doc.get("classes", ())),
-            box_classes=tuple(doc.get("box_classes", ())),
-        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -17,10 +17,11 @@ from gansynth.core.lineage import CaseRecord, Lineage, read_lineage
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.serialise import Document
 
 
 @dataclass(frozen=True)
-class SourceRequest:
+class SourceRequest(Document, later=("synthetic",)):
     """What a user asked for; plain values, so that another process can open the same source.
 
     Attributes:
@@ -59,13 +60,6 @@ class SourceRequest:
         if not colon or not kind or not where:
             raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example nnunet:004")
         return cls(kind=kind, where=where, **rest)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document; ``SourceRequest(**doc)`` reads it back."""
-        document = asdict(self)
-        if self.synthetic is None:  # so that requests of older versions stay what they were
-            del document["synthetic"]
-        return document
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ so that any draw can be recorded and replayed. Needs numpy only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from gansynth.core.foreground import LabelOutline, Outline
 from gansynth.core.resample import crop_edge, crop_pad, draw_corner, resample
 from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, Sample, Schema
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.serialise import Document
 
 Grid = Literal["native", "crop", "slice", "resample"]
 FOREGROUND_SHARE = 2 / 3
@@ -25,24 +26,15 @@ FOREGROUND_SHARE = 2 / 3
 
 
 @dataclass(frozen=True)
-class Placement:
+class Placement(Document, whole=True):
     """One drawn position: the slice (2D grids), and the crop's first voxel (may be negative)."""
 
     corner: tuple[int, ...] = ()
     slice_index: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON for a sample's provenance."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Placement:
-        """Read what ``to_json`` wrote."""
-        return cls(tuple(doc["corner"]), doc["slice_index"])
-
 
 @dataclass(frozen=True)
-class Space:
+class Space(Document, later=("frame", "nearest"), whole=True):
     """A generator's space.
 
     Attributes:
@@ -310,32 +302,6 @@ class Space:
             window=tuple(
                 (float(a), float(max(b, a + 1e-6))) for a, b in zip(lows, highs, strict=True)
             ),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        return {
-            "grid": self.grid,
-            "size": list(self.size),
-            "window": None if self.window is None else [list(w) for w in self.window],
-            "host": dict(self.host),
-            "pad_label": self.pad_label,
-            **({"frame": list(self.frame)} if self.frame else {}),
-            **({"nearest": True} if self.nearest else {}),
-        }
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Space:
-        """Read what ``to_json`` wrote."""
-        window = doc["window"]
-        return cls(
-            grid=doc["grid"],
-            size=tuple(doc["size"]),
-            window=None if window is None else tuple((float(a), float(b)) for a, b in window),
-            host=dict(doc["host"]),
-            pad_label=int(doc["pad_label"]),
-            frame=tuple(doc.get("frame", ())),
-            nearest=bool(doc.get("nearest", False)),
         )
 
 

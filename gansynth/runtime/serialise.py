@@ -1,0 +1,127 @@
+"""Dataclasses as JSON documents, by their fields and type hints; standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+
+class Document:
+    """A dataclass that is written as a JSON object of its fields, in their order.
+
+    Class keywords:
+        later: fields that are left out where they have their default, so that a document which says
+            nothing of them stays what it was before there were such.
+        whole: no other key may be missing; else any field with a default may.
+    """
+
+    _later: ClassVar[tuple[str, ...]] = ()
+    _whole: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, later: tuple[str, ...] = (), whole: bool = False) -> None:
+        super().__init_subclass__()
+        cls._later, cls._whole = later, whole
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document that ``from_json`` reads back; paths are absolute in it."""
+        return _write(self)
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: keys missing, or unknown, or of another type.
+        """
+        made: Self = _read(cls, doc)
+        return made
+
+
+def to_json(value: Any) -> Any:
+    """A value as a JSON document; what has a ``to_json`` of its own says itself what it is."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if is_dataclass(value):
+        return _write(value)
+    if isinstance(value, Mapping):
+        return {key: to_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(each) for each in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def from_json(kind: Any, doc: Any) -> Any:
+    """Read what ``to_json`` wrote of a value whose type is ``kind``, as in a type hint."""
+    if type(doc) is kind or kind is Any or isinstance(kind, TypeVar):
+        return doc
+    if hasattr(kind, "from_json"):
+        return kind.from_json(doc)
+    if is_dataclass(kind):
+        return _read(kind, doc)
+    made, parts = get_origin(kind) or kind, get_args(kind)
+    if made in (Union, UnionType):
+        return doc if type(doc) in parts else from_json(parts[0], doc)
+    if made is tuple and isinstance(doc, list | tuple):
+        each = parts[:1] * len(doc) if parts[1:] == (...,) else parts
+        return tuple(from_json(part, one) for part, one in zip(each, doc, strict=True))
+    if made in (Mapping, dict) and isinstance(doc, Mapping):
+        return {key: from_json(parts[1], one) for key, one in doc.items()}
+    if made is Path and isinstance(doc, str):
+        return Path(doc)
+    if made is float and type(doc) is int:
+        return float(doc)
+    if made is Literal and doc in parts:
+        return doc
+    raise TypeError(f"{doc!r}, expected {kind if parts else made.__name__}")
+
+
+def _write(value: Any) -> dict[str, Any]:
+    """A document of a dataclass."""
+    later = getattr(value, "_later", ())
+    return {
+        name: to_json(getattr(value, name))
+        for name, _, usual in _fields(value.__class__)
+        if name not in later or getattr(value, name) != usual
+    }
+
+
+def _read(cls: Any, doc: Any) -> Any:
+    """A dataclass of a document."""
+    if not isinstance(doc, Mapping):
+        raise TypeError(f"{doc!r}, expected an object")
+    values = dict(doc)
+    if unknown := doc.keys() - {name for name, *_ in _fields(cls)}:
+        raise TypeError(f"unexpected {', '.join(map(repr, sorted(unknown)))}")
+    for name, kind, _ in _fields(cls):
+        if name in doc:
+            try:
+                values[name] = from_json(kind, doc[name])
+            except TypeError as error:
+                raise TypeError(f"{name}: {error}") from error
+        elif getattr(cls, "_whole", False) and name not in cls._later:
+            raise KeyError(name)
+    return cls(**values)
+
+
+@cache
+def _fields(cls: Any) -> tuple[tuple[str, Any, Any], ...]:
+    """Name, type and usual value of each field of a dataclass."""
+    kinds = get_type_hints(cls)
+    return tuple(
+        (f.name, kinds[f.name], f.default if f.default_factory is MISSING else f.default_factory())
+        for f in fields(cls)
+    )
