@@ -10,10 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gansynth.bank.pace import log_work, read_pace
 from gansynth.bank.reader import BankReader, BankWriter
@@ -21,6 +21,7 @@ from gansynth.bank.rejected import Rejected
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
+from gansynth.runtime.serialise import Document
 from gansynth.sampling.admission import Gate, admit
 from gansynth.sampling.replay import noted
 
@@ -32,7 +33,7 @@ _BEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class ProducerConfig:
+class ProducerConfig(Document, later=("asking",)):
     """What a producer process is told; plain values, written as JSON.
 
     Attributes:
@@ -97,25 +98,15 @@ class ProducerConfig:
             if getattr(self, key) < 1:
                 raise UsageFault(f"producer: {key} is {getattr(self, key)}, expected at least 1")
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        document = {**asdict(self), "asking": self.asking.to_json()}
-        if not self.asking:  # so that what was ordered before there was such is taken up again
-            del document["asking"]
-        return document
-
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> ProducerConfig:
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote.
 
         Raises:
             UsageFault: keys missing, unknown, or of another type.
         """
-        edits = doc.get("edits")
         try:
-            asking = Asking.from_json(doc.get("asking", {}))
-            edits = None if edits is None else tuple(edits)
-            return cls(**{**doc, "edits": edits, "asking": asking})
+            return super().from_json(doc)
         except TypeError as error:
             known = ", ".join(f.name for f in fields(cls))
             raise UsageFault(f"producer configuration: {error}; expected keys: {known}") from error

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Schema
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.serialise import Document
 
 FORMAT = 1
 SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
 
-LATER: Mapping[str, Any] = {"max_bytes": None, "boxes": None, "judged": True, "asking": {}}
-"""Keys that earlier versions do not know, left out where they say the usual."""
-
 
 @dataclass(frozen=True)
-class BankSpec:
+class BankSpec(Document, later=("max_bytes", "boxes", "judged", "asking")):
     """What is in a bank and how; written as ``bank.json`` when the bank is made.
 
     Attributes:
@@ -72,22 +70,11 @@ class BankSpec:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        document = {
-            "format": FORMAT,
-            **{f.name: getattr(self, f.name) for f in fields(self)},
-            "edits": list(self.edits),
-            "schema": self.schema.to_json(),
-            "lineage": self.lineage.to_json(),
-            "asking": self.asking.to_json(),
-        }
-        for key, usual in LATER.items():  # so that versions before it can still read the rest
-            if document[key] == usual:
-                del document[key]
-        return document
+        """With the format's number before it."""
+        return {"format": FORMAT, **super().to_json()}
 
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> BankSpec:
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote.
 
         Raises:
@@ -101,11 +88,7 @@ class BankSpec:
                 "version of gansynth"
             )
         try:
-            schema = Schema.from_json(rest.pop("schema"))
-            lineage = Lineage.from_json(rest.pop("lineage"))
-            edits = tuple(rest.pop("edits"))
-            asking = Asking.from_json(rest.pop("asking", {}))
-            return cls(schema=schema, lineage=lineage, edits=edits, asking=asking, **rest)
+            return super().from_json(rest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityFault(
                 f"bank: {SPEC} is not a bank's: {type(error).__name__}: {error}; make it again"

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gansynth.core.schema import Schema
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import reading
+from gansynth.runtime.serialise import Document
 
 FORMAT = 1
 LIBVER = ("v110", "v110")
@@ -40,7 +41,7 @@ HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, Attribut
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Document, later=("label_class", "image", "prints")):
     """One case.
 
     Attributes:
@@ -66,17 +67,6 @@ class Entry:
     image: str = ""
     prints: Prints = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document; ``from_json`` makes it an entry again."""
-        later = ("label_class", "image", "prints")
-        return {k: v for k, v in asdict(self).items() if k not in later or v not in (None, "", ())}
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Entry:
-        """Read what ``to_json`` wrote."""
-        lists = {"shape": tuple(map(int, doc["shape"])), "prints": tuple(doc.get("prints", ()))}
-        return cls(**{**doc, **lists})
-
     @property
     def record(self) -> CaseRecord:
         """What lineage remembers of it."""
@@ -84,7 +74,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Index:
+class Index(Document):
     """What a cache says of itself.
 
     Attributes:
@@ -113,37 +103,15 @@ class Index:
 
     def to_bytes(self) -> bytes:
         """JSON that ``from_bytes`` reads back."""
-        doc = {
-            "format": FORMAT,
-            "name": self.name,
-            "fold": self.fold,
-            "schema": self.schema.to_json(),
-            "space": self.space.to_json(),
-            "request": dict(self.request),
-            "train": self.train,
-            "held_out": self.held_out,
-            "cases": [case.to_json() for case in self.cases],
-            "dtype": self.dtype,
-            "ancestors": [ancestor.to_json() for ancestor in self.ancestors],
-        }
+        doc = {"format": FORMAT, **self.to_json()}
         return json.dumps(doc, allow_nan=False).encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Index:
         """Read what ``to_bytes`` wrote."""
         doc = json.loads(raw)
-        return cls(
-            name=str(doc["name"]),
-            fold=str(doc["fold"]),
-            schema=Schema.from_json(doc["schema"]),
-            space=Space.from_json(doc["space"]),
-            request=dict(doc["request"]),
-            train=tuple(map(str, doc["train"])),
-            held_out=tuple(map(str, doc["held_out"])),
-            cases=tuple(map(Entry.from_json, doc["cases"])),
-            dtype=str(doc["dtype"]),
-            ancestors=tuple(map(Lineage.from_json, doc.get("ancestors", ()))),
-        )
+        del doc["format"]
+        return cls.from_json(doc)
 
 
 def group(number: int) -> str:

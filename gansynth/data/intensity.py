@@ -8,7 +8,7 @@ by their standard deviation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gansynth.core.schema import FloatArray
 from gansynth.data.reading import Modality
 from gansynth.runtime.errors import DataFault
+from gansynth.runtime.serialise import Document
 
 PERCENTILES = (0.5, 99.5)
 VOXELS = 100_000
@@ -24,7 +25,7 @@ VOXELS = 100_000
 
 
 @dataclass(frozen=True)
-class Intensity:
+class Intensity(Document, later=("low", "high", "mean", "std")):
     """What is done to a channel.
 
     Attributes:
@@ -67,10 +68,6 @@ class Intensity:
             assert self.std is not None
             mean, std = self.mean, self.std
         return (std if std > 1e-8 * max(1.0, abs(mean)) else 0.0), mean
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document for a host's record."""
-        return {k: v for k, v in asdict(self).items() if v is not None}
 
 
 def by_name(channels: Sequence[str]) -> tuple[Modality, ...]:

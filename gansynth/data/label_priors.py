@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import LabelArray
 from gansynth.data.connected_components import Mask, Parts, parts_of
+from gansynth.runtime.serialise import Document
 
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
 SPECK = 0.02
@@ -44,7 +45,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LabelPrior:
+class LabelPrior(Document):
     """What the training maps say of one value; areas are its voxels in the maps that show it.
 
     Attributes:
@@ -94,15 +95,6 @@ class LabelPrior:
             rough=_by_octave(areas, np.array([one.rough for one in shown])),
             least=int(np.quantile(areas, LEAST) / (1 + FEW / len(areas))),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        return {**asdict(self), "area": list(self.area), "rough": list(self.rough)}
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> LabelPrior:
-        """Read what ``to_json`` wrote."""
-        return cls(**{**doc, "area": tuple(doc["area"]), "rough": tuple(doc.get("rough", ()))})
 
     @property
     def title(self) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.data.connected_components import boxes_of, parts_of, take_away
 from gansynth.data.label_priors import ROUGHER, LabelPrior, Seen, look
+from gansynth.runtime.serialise import Document
 
 __all__ = ["LabelPrior", "LabelPriors", "boxes_of"]
 
@@ -31,7 +32,7 @@ SURE = 16
 
 
 @dataclass(frozen=True)
-class LabelPriors:
+class LabelPriors(Document):
     """What label maps of a training set look like.
 
     Attributes:
@@ -65,20 +66,6 @@ class LabelPriors:
         priors = tuple(LabelPrior.of(value, names[value], rows) for value, rows in seen.items())
         whole = LabelPrior.of(1, "all labels", together)
         return cls(len(together), 1 - whole.share, priors, whole)
-
-    def to_json(self) -> dict[str, Any]:
-        """A small JSON document that ``from_json`` reads back."""
-        priors = [prior.to_json() for prior in self.priors]
-        whole = None if self.whole is None else self.whole.to_json()
-        return {"maps": self.maps, "empty": self.empty, "priors": priors, "whole": whole}
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> LabelPriors:
-        """Read what ``to_json`` wrote."""
-        priors = tuple(LabelPrior.from_json(prior) for prior in doc["priors"])
-        whole = doc.get("whole")
-        together = None if whole is None else LabelPrior.from_json(whole)
-        return cls(doc["maps"], doc["empty"], priors, together)
 
     def clean(self, labels: LabelArray) -> LabelArray:
         """The map without what nearly no training map has: specks, surplus parts, holes.

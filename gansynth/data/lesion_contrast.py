@@ -7,7 +7,7 @@ by number, and no image is kept: what is learnt are a few numbers for each class
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from gansynth.core.body_mask import Mask, organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, FloatArray
 from gansynth.data.rims import Numbers, contrasts
+from gansynth.runtime.serialise import from_json, to_json
 
 SHARE = 0.05
 """Share of training boxes that would be rejected."""
@@ -132,16 +133,12 @@ class LesionContrast:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back: numbers and names of classes."""
-        return {
-            name: None if known is None else asdict(known) for name, known in self.classes.items()
-        }
+        return dict(to_json(self.classes))
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> LesionContrast:
         """Read what ``to_json`` wrote."""
-        return cls(
-            {name: None if one is None else ClassContrast(**one) for name, one in doc.items()}
-        )
+        return cls(from_json(Mapping[str, ClassContrast | None], doc))
 
 
 def class_contrast(own: Sequence[Numbers], elsewhere: Sequence[Numbers]) -> ClassContrast:
