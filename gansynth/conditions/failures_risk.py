@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.failures_lesions import Judged, Lesion
+from gansynth.runtime.serialise import Document
 
 PRIOR = 2.0
 """Failures, and expected ones, that every bin is given beforehand."""
@@ -69,18 +69,27 @@ class Factor:
 
 
 @dataclass(frozen=True)
-class Risk:
+class Risk(Document):
     """What is known of a host's failures.
 
     Attributes:
-        mean: of 1 - Dice over all lesions.
+        mean_failure: mean of 1 - Dice over all lesions.
         bound: largest weight over smallest.
         factors: multiplied.
     """
 
-    mean: float
+    mean_failure: float
     bound: float
     factors: tuple[Factor, ...]
+
+    def __post_init__(self) -> None:
+        for one in self.factors:
+            if len(one.bins) != (len(one.values) or len(one.edges) + 1):
+                raise ValueError(f"factor {one.name}: {len(one.bins)} bins do not fit it")
+            if not all(b.ratio > 0 for b in one.bins):
+                raise ValueError(f"factor {one.name}: a ratio is not above 0")
+        if not self.bound >= 1:
+            raise ValueError(f"bound is {self.bound}, expected 1 or more")
 
     @classmethod
     def fit(
@@ -134,47 +143,6 @@ class Risk:
     def of_all(self, lesions: Sequence[Lesion]) -> float:
         """Of a whole label map: the mean over its lesions; 1 if it has none."""
         return float(np.mean([self.of(one) for one in lesions])) if lesions else 1.0
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        return {
-            "mean_failure": self.mean,
-            "bound": self.bound,
-            "factors": [
-                {
-                    "name": factor.name,
-                    "edges": list(factor.edges),
-                    "values": list(factor.values),
-                    "bins": [vars(one) for one in factor.bins],
-                }
-                for factor in self.factors
-            ],
-        }
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Risk:
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: something else.
-        """
-        factors = tuple(
-            Factor(
-                str(one["name"]),
-                tuple(map(float, one["edges"])),
-                tuple(map(int, one["values"])),
-                tuple(Bin(**b) for b in one["bins"]),
-            )
-            for one in doc["factors"]
-        )
-        for one in factors:
-            if len(one.bins) != (len(one.values) or len(one.edges) + 1):
-                raise ValueError(f"factor {one.name}: {len(one.bins)} bins do not fit it")
-            if not all(b.ratio > 0 for b in one.bins):
-                raise ValueError(f"factor {one.name}: a ratio is not above 0")
-        if not float(doc["bound"]) >= 1:
-            raise ValueError(f"bound is {doc['bound']}, expected 1 or more")
-        return cls(float(doc["mean_failure"]), float(doc["bound"]), factors)
 
 
 def _frames(

@@ -28,6 +28,7 @@ from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.processes import Command, CommandResult
+from gansynth.runtime.serialise import Document
 from gansynth.runtime.version import __version__
 
 DONE, FAILED, HELD, FOUND, STOPPED = 0, 70, 75, 76, EXIT_SIGTERM
@@ -40,7 +41,7 @@ PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Document):
     """What an attempt is told.
 
     Attributes:
@@ -59,15 +60,12 @@ class Order:
 
     def to_line(self) -> bytes:
         """As one line; see ``from_line``."""
-        doc = {**vars(self), "job": self.job.to_json()}
-        return json.dumps(doc, default=str).encode() + b"\n"
+        return json.dumps(self.to_json()).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Order:
         """What ``to_line`` wrote."""
-        doc = json.loads(line)
-        job, store, cwd = Job.from_json(doc["job"]), Path(doc["store"]), Path(doc["cwd"])
-        return cls(job, store, cwd, doc["run"], doc["grace"])
+        return cls.from_json(json.loads(line))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.serialise import Document
 
 KEY = re.compile(r"[0-9a-f]{16,64}")
 WORK = "{work}"
@@ -19,7 +20,7 @@ WORK = "{work}"
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Document):
     """A command, addressed by what it computes.
 
     Attributes:
@@ -56,33 +57,6 @@ class Job:
         if os.path.isabs(words[0]):
             return words
         return [sys.executable, "-m", "gansynth_cli", *words]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain types; see ``from_json``."""
-        return {
-            "key": self.key,
-            "title": self.title,
-            "group": self.group,
-            "argv": list(self.argv),
-            "folder": str(self.folder),
-            "needs": list(self.needs),
-            "env": dict(self.env),
-            "resumable": self.resumable,
-        }
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Job:
-        """What ``to_json`` wrote; estimates are not among it."""
-        return cls(
-            doc["key"],
-            doc["title"],
-            doc["group"],
-            tuple(doc["argv"]),
-            folder=Path(doc["folder"]),
-            needs=tuple(doc["needs"]),
-            env=doc["env"],
-            resumable=doc["resumable"],
-        )
 
 
 def in_order(jobs: Iterable[Job], store: Path) -> list[Job]:

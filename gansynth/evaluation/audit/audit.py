@@ -16,15 +16,15 @@ import platform
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource
 from gansynth.evaluation.audit.files import Finding, Look, look_at
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.serialise import Document
 from gansynth.sampling.identifiers import Name, Names, names_of, names_of_case, words_of_schema
 
 MOST_OF_A_KIND = 20
@@ -39,7 +39,7 @@ _IMAGE = re.compile(
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Document):
     """What was found in a folder.
 
     Attributes:
@@ -52,10 +52,6 @@ class Audit:
     folder: str
     files: int
     findings: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """``folder``, ``files`` and ``findings``."""
-        return {**asdict(self), "findings": list(self.findings)}
 
 
 def audit_export(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gansynth.core.sample_request import Asking
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.serialise import Document
 
 REAL, SYNTHETIC = "real", "synthetic"
 Origin = Literal["held-out", "training", "all"]
@@ -19,7 +20,7 @@ LONGEST = 4000
 
 
 @dataclass(frozen=True)
-class TuringOptions:
+class TuringOptions(Document):
     """How real and synthetic images are chosen and shown.
 
     Attributes:
@@ -72,13 +73,3 @@ class TuringOptions:
             )
         if len(set(self.classes)) < len(self.classes):
             raise UsageFault(f"--class {' --class '.join(self.classes)}: expected different ones")
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document; of equal options it is equal."""
-        return {
-            **asdict(self),
-            "real": None if self.real is None else dict(self.real),
-            "classes": list(self.classes),
-            "edits": None if self.edits is None else list(self.edits),
-            "asking": self.asking.to_json(),
-        }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from gansynth.metrics.stats.bounds import ANY, within
 from gansynth.metrics.stats.inference import Inference
 from gansynth.metrics.stats.runs import Floats, Runs, paired
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.serialise import Document
 
 NOTHING = "nothing"
 LEAST_RESAMPLES = 200
@@ -27,7 +28,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Document):
     """An arm beside its control: one measure, one training size, paired by run and test subject.
 
     None is what the runs cannot tell: without two test subjects there is no interval.
@@ -76,26 +77,19 @@ class Comparison:
     mean_arm: float | None
     mean_control: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        return asdict(self)
-
     @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Comparison:
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote; keys that are not its own are left alone.
 
         Raises:
             DataFault: a key is missing.
         """
         try:
-            values = {field.name: doc[field.name] for field in fields(cls)}
-            values["interval"] = Interval(**values["interval"])
-            values["variance"] = Variance(**values["variance"])
+            return super().from_json({field.name: doc[field.name] for field in fields(cls)})
         except (KeyError, TypeError) as error:
             raise DataFault(
                 f"comparison: no or wrong {error}, expected what to_json wrote"
             ) from error
-        return cls(**values)
 
 
 def compare(

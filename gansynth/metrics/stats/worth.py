@@ -14,9 +14,9 @@ known: that limit is None. Nothing is extrapolated.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from gansynth.metrics.stats.inference import EXACT
 from gansynth.metrics.stats.reference import p_of, quantile
 from gansynth.metrics.stats.runs import Floats, Runs
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.serialise import Document
 
 FAR_APART = 2.5
 """Neighbouring sizes beyond this ratio leave room for a bend that the straight line cuts off."""
@@ -33,7 +34,7 @@ STEPS = 512
 
 
 @dataclass(frozen=True)
-class Worth:
+class Worth(Document):
     """What an arm is worth in real cases.
 
     Attributes:
@@ -66,10 +67,6 @@ class Worth:
     repetitions: int
     subjects: int
     dropped: int
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
-        return asdict(self)
 
 
 def worth(
