@@ -33,6 +33,27 @@ def test_a_schema_comes_back_from_json(schema):
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"spacing": [1.0, None, 1.0]}, "spacing: None, expected float"),
+        ({"labels": {"background": "0"}}, "labels: '0', expected int"),
+        ({"has_outside": 1}, "has_outside: 1, expected bool"),
+        ({"colour": 1}, "unexpected 'colour'"),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_and_an_unknown_key_are_refused_by_name(changes, words):
+    with pytest.raises(TypeError, match=f"^{words}$"):
+        Schema.from_json({**BRAIN.to_json(), **changes})
+
+
+def test_a_document_that_lacks_what_a_schema_always_says_is_refused():
+    rest = {key: value for key, value in BRAIN.to_json().items() if key != "has_outside"}
+    with pytest.raises(KeyError, match="has_outside"):
+        Schema.from_json(rest)
+
+
 def test_label_values_start_with_outside_and_leave_out_the_ignore_label():
     assert BRAIN.label_values == (OUTSIDE, 0, 1, 2)
     assert SLICE.label_values == (0, 1)
