@@ -65,15 +65,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: Any, doc: Any) -> Any:
-    """Read what ``to_json`` wrote of a value.
-
-    Args:
-        kind: its type, as in a type hint: a dataclass, ``tuple[int, ...]``, ``Path | None``.
-        doc: a JSON document.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is none of this type.
-    """
+    """Read what ``to_json`` wrote of a value whose type is ``kind``, as in a type hint."""
     if type(doc) is kind or kind is Any or isinstance(kind, TypeVar):
         return doc
     if hasattr(kind, "from_json"):
