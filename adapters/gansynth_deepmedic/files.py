@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from gansynth.runtime.serialise import Document
 
 MISSING = "-"
 """What a list of files says of a channel that a case lacks; DeepMedic fills it with zeros."""
@@ -15,7 +16,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
-class HostCase:
+class HostCase(Document, whole=True):
     """One training case, and how its files lie to the arrays that gansynth works on.
 
     Attributes:
@@ -51,20 +52,3 @@ class HostCase:
         cut = [slice(None)] * lead + [slice(None, None, steps[axis]) for axis in (2, 1, 0)]
         view: npt.NDArray[T] = turned[tuple(cut)]
         return view
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> HostCase:
-        """Read what ``to_json`` wrote."""
-        return cls(
-            id=doc["id"],
-            channels=tuple(doc["channels"]),
-            labels=doc["labels"],
-            roi=doc["roi"],
-            shape=tuple(doc["shape"]),
-            stored=tuple((int(axis), int(step)) for axis, step in doc["stored"]),
-            units=tuple((float(scale), float(offset)) for scale, offset in doc["units"]),
-        )

@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from gansynth.core.injection import MixPlan
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.insertion import RIM
 from gansynth_deepmedic.subepochs import Subepochs
@@ -28,7 +29,7 @@ SLOTS = "synth"
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Document, whole=True):
     """One training, or what is left of it.
 
     Attributes:
@@ -73,22 +74,6 @@ class Order:
         """The cases of every subepoch."""
         return Subepochs(self.plan, self.cases, self.count, self.rim)
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``read`` reads back; paths are absolute in it."""
-        paths = {
-            key: None if (path := getattr(self, key)) is None else str(path.absolute())
-            for key in ("output", "train_config", "model_config", "checkout")
-        }
-        return {
-            **{key: getattr(self, key) for key in _PLAIN},
-            **paths,
-            "plan": self.plan.to_json(),
-            "cases": [case.to_json() for case in self.cases],
-            "slots": list(self.slots),
-            "arguments": list(self.arguments),
-            "options": dict(self.options),
-        }
-
     @classmethod
     def read(cls, path: Path) -> Order:
         """Read what ``to_json`` wrote.
@@ -97,7 +82,7 @@ class Order:
             IntegrityFault: it is damaged.
         """
         try:
-            return cls._from_json(read_json(path))
+            return cls.from_json(read_json(path))
         except (DataFault, UsageFault, LookupError, TypeError, ValueError, AttributeError) as error:
             what = str(error) if isinstance(error, GansynthError) else _told(error)
             raise IntegrityFault(
@@ -105,41 +90,9 @@ class Order:
                 "augment writes; start anew"
             ) from error
 
-    @classmethod
-    def _from_json(cls, doc: Mapping[str, Any]) -> Order:
-        for key, kind in _PLAIN.items():
-            if type(doc[key]) is not kind:
-                raise ValueError(f"{key} is {doc[key]!r}, expected {kind.__name__}")
-        if doc["engine"] not in get_args(Engine):
-            raise ValueError(f"engine is {doc['engine']!r}, expected one of {get_args(Engine)}")
-        values: dict[str, Any] = {key: doc[key] for key in _PLAIN}
-        for key in ("output", "train_config"):
-            values[key] = Path(doc[key])
-        for key in ("model_config", "checkout"):
-            values[key] = None if doc[key] is None else Path(doc[key])
-        return cls(
-            **values,
-            plan=MixPlan.from_json(doc["plan"]),
-            cases=tuple(HostCase.from_json(case) for case in doc["cases"]),
-            slots=tuple(doc["slots"]),
-            arguments=tuple(doc["arguments"]),
-            options=dict(doc["options"]),
-        )
-
 
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-_PLAIN = {
-    "engine": str,
-    "count": int,
-    "done": int,
-    "subepochs": int,
-    "seed": int,
-    "rim": int,
-    "augment_synthetic": bool,
-}
 
 
 class Progress:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from gansynth.bank.supply import PATIENCE, read_patience
 from gansynth.core.adapter import Injection
@@ -21,6 +21,7 @@ from gansynth.core.sample_request import Asking
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import refuse_unaugmented
+from gansynth.runtime.serialise import Document
 from gansynth.sampling.request_parsing import read_asking, split_asked
 from gansynth_nnunet.class_locations import Key
 
@@ -140,7 +141,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class MixConfig:
+class MixConfig(Document):
     """How synthetic samples enter one nnU-Net training.
 
     Attributes:
@@ -175,24 +176,6 @@ class MixConfig:
     def bank(self) -> Path | None:
         """The existing bank to draw from, if any."""
         return self.injection.bank if self.injection.ratio.p > 0 else None
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        return {
-            "injection": self.injection.to_json(),
-            "settings": dict(self.settings),
-            "cascade": self.cascade,
-            "subjects": self.subjects,
-            "patience": self.patience,
-            "held_out": [record.to_json() for record in self.held_out],
-        }
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> MixConfig:
-        """Read what ``to_json`` wrote."""
-        injection = Injection.from_json(doc["injection"])
-        held_out = tuple(map(CaseRecord.from_json, doc["held_out"]))
-        return cls(**{**doc, "injection": injection, "held_out": held_out})
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> MixConfig | None:

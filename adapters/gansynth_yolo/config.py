@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.serialise import Document
 from gansynth_yolo.detectors import DETECTORS, DetectorJob
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def pick_device(asked: str) -> str:
 
 
 @dataclass(frozen=True)
-class YoloConfig:
+class YoloConfig(Document):
     """How one detector is trained with samples mixed in.
 
     Attributes:
@@ -154,17 +155,6 @@ class YoloConfig:
     patience: float = PATIENCE
     held_out: tuple[CaseRecord, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``read`` reads back."""
-        return {
-            "injection": self.injection.to_json(),
-            "choices": asdict(self.choices),
-            "request": dict(self.request),
-            "output": str(self.output.absolute()),
-            "patience": self.patience,
-            "held_out": [record.to_json() for record in self.held_out],
-        }
-
     @classmethod
     def read(cls, path: Path) -> YoloConfig:
         """Read what ``to_json`` wrote.
@@ -174,14 +164,7 @@ class YoloConfig:
         """
         doc = read_json(path)
         try:
-            return cls(
-                injection=Injection.from_json(doc["injection"]),
-                choices=Choices(**doc["choices"]),
-                request=doc["request"],
-                output=Path(doc["output"]),
-                patience=doc["patience"],
-                held_out=tuple(map(CaseRecord.from_json, doc["held_out"])),
-            )
+            return cls.from_json(doc)
         except (KeyError, TypeError) as error:
             raise IntegrityFault(
                 f"{path}: {type(error).__name__}: {error}; expected the file that gansynth augment "

@@ -7,10 +7,11 @@ e10ba7c); those that the engine cannot do are refused, not passed over.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.configs import ModelConfig, TrainConfig
 from gansynth_deepmedic.engine.geometry import Geometry, Which
 from gansynth_deepmedic.engine.metrics import Regions, read_regions
@@ -132,7 +133,7 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class EngineSettings:
+class EngineSettings(Document, whole=True):
     """All of it.
 
     Attributes:
@@ -156,25 +157,6 @@ class EngineSettings:
     rates: RateSchedule = field(default_factory=RateSchedule)
     losses: Losses = field(default_factory=Losses)
     validation: Validation = field(default_factory=Validation)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> EngineSettings:
-        """Read what ``to_json`` wrote."""
-        rates, losses = doc["rates"], doc["losses"]
-        parts = {
-            "regions": tuple((name, tuple(labels)) for name, labels in doc["regions"]),
-            "optimisation": Optimisation(**doc["optimisation"]),
-            "rates": RateSchedule(**{**rates, "at": tuple(rates["at"])}),
-            "losses": Losses(
-                **{**losses, "weights": tuple(losses["weights"]), "until": tuple(losses["until"])}
-            ),
-            "validation": Validation(**doc["validation"]),
-        }
-        return cls(**{**doc, **parts})
 
 
 def read_settings(
