@@ -87,7 +87,8 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     if origin.manifest is not None:
         check_learnable(injection, origin.manifest, takes.name, takes.needs)
     guard_host(origin.lineage.host, source.host, what=what)
-    guard(origin.lineage, takes.held_out, what=what, way_out=takes.way_out)
+    for name in (source.name, None):  # by what is said of other data sets, and as if of one
+        guard(origin.lineage, takes.held_out, what=what, dataset=name, way_out=takes.way_out)
     if origin.bank is not None:
         spec, folder = origin.bank.spec, origin.bank.folder
         check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
