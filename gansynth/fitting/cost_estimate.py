@@ -1,6 +1,6 @@
 """What training steps would allocate and compute, without running one.
 
-The steps are those of ``gansynth.training.loop.train``, on tensors that have shapes and no numbers
+The steps are those of ``gansynth.training.loop.train``, on fake tensors
 (``gansynth.fitting.fake_tensors``): losses, backward passes, optimisers, averages and image pools
 are the real ones. Memory is what a CUDA device holds at a step's peak: weights, gradients, the
 optimisers' state, averages, the batch, and activations, each rounded up as torch's allocator does.
@@ -13,19 +13,15 @@ measured for these networks on enough cards to have a number.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental import _config
-from torch.utils._pytree import tree_leaves
 
 from gansynth.core.generator import Batch, Generator, Phase, Stage, Step
-from gansynth.fitting.fake_tensors import META, Imagined, Watched, map_batch, meta_autocast
+from gansynth.fitting.fake_tensors import Faked, Watched, autocast_of_cuda
 from gansynth.fitting.setup import Job
 from gansynth.runtime.devices import resolve
 from gansynth.runtime.distributed import Team
@@ -138,28 +134,18 @@ def _cost(job: Job, options: Any, half: bool) -> Cost:
     with torch.random.fork_rng(devices=[]):
         generator = type(given)(given.schema, given.size, options)
     generator.load_state(given.state())
-    with imagined(generator) as watched:
-        return simulate(generator, job.batches, job.options, watched, half)
+    return imagine(generator, job.batches, job.options, half)
 
 
-@contextmanager
-def imagined(generator: Generator) -> Iterator[Watched]:
-    """A place without memory, with a generator in it; the generator is lost to the real world.
-
-    Where a mask picks voxels, it picks them all.
-    """
-    rng, every = torch.Generator(), "meta_nonzero_assume_all_nonzero"
-    with (
-        warnings.catch_warnings(),
-        torch.random.fork_rng(devices=[]),
-        meta_autocast(),
-        _config.patch({every: True}) if hasattr(_config, every) else nullcontext(),  # type: ignore[attr-defined]
-    ):
-        warnings.simplefilter("ignore")
-        generator.to(META)
-        yield Imagined(rng)
+def imagine(generator: Generator, batches: Batches, options: FitOptions, half: bool) -> Cost:
+    """``simulate`` without memory; the generator is lost to the real world."""
+    watched = Faked()
+    with torch.random.fork_rng(devices=[]):
+        watched.take(*generator.nets.values())
+        return simulate(generator, batches, options, watched, half)
 
 
+@autocast_of_cuda()
 def simulate(
     generator: Generator, batches: Batches, options: FitOptions, watched: Watched, half: bool
 ) -> Cost:
@@ -169,10 +155,11 @@ def simulate(
         generator: is on the watched device, and trained.
         batches: real cases; one is read for each stage, for its shape.
         options: of the loop.
-        watched: counts; if ``Imagined``, nothing is computed.
-        half: bf16 autocast, on the meta device as on CUDA (fp16 takes as much).
+        watched: counts; if ``Faked``, nothing is computed.
+        half: bf16 autocast, on the CPU as on CUDA (fp16 takes as much).
     """
-    learner = Learner.of(generator, torch.amp.GradScaler(enabled=False))
+    with watched:
+        learner = Learner.of(generator, torch.amp.GradScaler(enabled=False))
     _as_on_cuda(learner)
     watched.hold(learner.every_tensor())
     total, steps = 0.0, 0
@@ -244,7 +231,7 @@ class _Walk:
     ) -> None:
         self.generator, self.learner, self.options = generator, learner, options
         self.watched, self.half, self.stretch = watched, half, stretch
-        self.rng = watched.rng if isinstance(watched, Imagined) else torch.Generator(watched.device)
+        self.rng = torch.Generator(watched.device)
         self.players, self.phases = generator.players(), generator.phases()
         self.shares: list[Step] = []
         self.flops, self.peak = 0.0, 0
@@ -253,7 +240,6 @@ class _Walk:
         """One step of each kind to warm up, and one that counts."""
         stretch = self.stretch
         parts = self._parts(batches(stretch.first, stretch.stage, range(1)))
-        self.watched.hold(tree_leaves([vars(part) for part in parts]))
         found = kinds(self.phases, stretch.first, stretch.steps)
         with self.watched:
             for index, _ in found:
@@ -271,9 +257,14 @@ class _Walk:
 
         def placed(tensor: Tensor) -> Tensor:
             shape = (self.stretch.batch_size // self.options.accumulate, *tensor.shape[1:])
-            return tensor[:1].to(self.watched.device).expand(shape).contiguous()
+            return tensor[:1].to(self.watched.device).expand(shape).clone()
 
-        return [map_batch(one, placed) for _ in range(self.options.accumulate)]
+        given = {f.name: v for f in fields(one) if (v := getattr(one, f.name)) is not None}
+        with self.watched:
+            return [
+                Batch(**{name: placed(value) for name, value in given.items()})
+                for _ in range(self.options.accumulate)
+            ]
 
     def _step(self, parts: Sequence[Batch], index: int) -> None:
         stage, total = self.stretch.stage, self.stretch.batch_size

@@ -35,6 +35,7 @@ class Conv3d(nn.Conv3d):
         """Samples with which oneDNN takes it; 0 where that is not the question, or not worth it."""
         slow = (
             x.device.type == "cpu"
+            and type(x) is Tensor  # not a fake one, which stands for another device's
             and x.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and max(*self.stride, *self.dilation) == 1

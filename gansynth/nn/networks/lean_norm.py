@@ -37,8 +37,12 @@ def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
 
 
 def _lean(x: Tensor, norm: nn.Module) -> bool:
-    """Whether it is worth it, and can be undone; looked up on the CPU, where that costs nothing."""
-    if not (torch.is_grad_enabled() and x.device.type == "cpu" and x.requires_grad):
+    """Whether it is worth it, and can be undone; looked up on the CPU, where that costs nothing.
+
+    Fake tensors (a dry run's) are of a class of their own, and stand for another device's.
+    """
+    on_cpu = x.device.type == "cpu" and type(x) is Tensor
+    if not (torch.is_grad_enabled() and on_cpu and x.requires_grad):
         return False
     if not isinstance(norm, nn.InstanceNorm2d | nn.InstanceNorm3d) or norm.weight is None:
         return False

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+Array = npt.NDArray[np.float64]
 Up = Literal["nearest", "trilinear", "cubic", "transposed"]
 Interpolation = Literal["nearest", "trilinear", "cubic"]
 
@@ -51,38 +54,42 @@ def interpolate(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
     return x.to(dtype).contiguous()
 
 
-@lru_cache(maxsize=64)
 def matrix(mode: Interpolation, coarse: int, fine: int) -> Tensor:
     """Interpolation along one axis as a matrix, float32 (fine, coarse); its rows sum to one.
 
     A fine voxel's centre lies at ``(i + 0.5) * coarse / fine - 0.5`` of the coarse axis; beyond its
     ends the axis goes on with its last value. The result is shared: do not write to it.
     """
-    weights = torch.zeros(fine, coarse, dtype=torch.float64)
-    rows = torch.arange(fine)
+    return torch.from_numpy(_weights(mode, coarse, fine))
+
+
+@lru_cache(maxsize=64)
+def _weights(mode: Interpolation, coarse: int, fine: int) -> npt.NDArray[np.float32]:
+    """An array, not a tensor: a dry run's fake one would be kept for the real steps."""
+    weights = np.zeros((fine, coarse))
+    rows = np.arange(fine)
     if mode == "nearest":
         weights[rows, (rows * coarse) // fine] = 1
-        return weights.float()
-    place = (rows.double() + 0.5) * coarse / fine - 0.5
+        return weights.astype(np.float32)
+    place = (rows + 0.5) * coarse / fine - 0.5
     if mode == "trilinear":
-        place = place.clamp(min=0)
-    first = place.floor().long()
-    share = place - first
-    for offset, weight in _taps(mode, share):
-        columns = (first + offset).clamp(0, coarse - 1)
-        weights.index_put_((rows, columns), weight, accumulate=True)
-    return weights.float()
+        place = place.clip(min=0)
+    first = np.floor(place).astype(np.int64)
+    for offset, weight in _taps(mode, place - first):
+        columns = (first + offset).clip(0, coarse - 1)
+        np.add.at(weights, (rows, columns), weight)
+    return weights.astype(np.float32)
 
 
-def _taps(mode: Interpolation, t: Tensor) -> list[tuple[int, Tensor]]:
+def _taps(mode: Interpolation, t: Array) -> list[tuple[int, Array]]:
     """Offset from the voxel before, and weight, of each tap; ``t`` in [0, 1) lies after it."""
     if mode == "trilinear":
         return [(0, 1 - t), (1, t)]
 
-    def near(d: Tensor) -> Tensor:
+    def near(d: Array) -> Array:
         return ((KEYS + 2) * d - (KEYS + 3)) * d * d + 1
 
-    def far(d: Tensor) -> Tensor:
+    def far(d: Array) -> Array:
         return ((KEYS * d - 5 * KEYS) * d + 8 * KEYS) * d - 4 * KEYS
 
     return [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
