@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import Injection
-from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.sample_request import Asking
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_injection, check_labelled
-from gansynth.hosts.record import Origin, describe_bank, describe_generator
+from gansynth.hosts.checks import Takes, check_origin
+from gansynth.hosts.origin import Origin, check_samples
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.insertion import RIM, misfit, seat_of
 from gansynth_deepmedic.source import DeepMedicSource
@@ -56,49 +59,32 @@ def open_origin(
             f"--boxes {injection.boxes}: DeepMedic learns from labels, expected a generator that "
             "is asked for them; leave --boxes out"
         )
-    if asked:
-        _check_asking(injection, source, held_out)
-    drawn = None
-    if injection.run is not None and (injection.bank is None or not asked):
-        drawn = _open_run(injection.run, injection.edits, source, held_out)
-    elif injection.run is not None:
-        # Its space counts: real cases are brought through it.
-        _open_run(injection.run, (), source, held_out)
-    if injection.bank is not None and asked:
-        return _open_bank(injection.bank, source, held_out)
-    return drawn
-
-
-def _check_asking(
-    injection: Injection, source: DeepMedicSource, held_out: Sequence[CaseRecord]
-) -> None:
-    """Refuse what cannot be asked of samples that are put into the cases they were drawn of."""
     conditions = injection.asking.conditions
-    if conditions is not None:
+    if asked and conditions is not None:
         raise UsageFault(
             f"--conditions {conditions['kind']}:{conditions['where']}: DeepMedic is given samples "
             "within the training cases they were drawn of, expected conditions of its own cases; "
             "leave --conditions out, or put those cases into its lists of training cases"
         )
-    check_injection(injection, source, held_out)
-
-
-def _open_run(
-    folder: Path,
-    edits: Sequence[str],
-    source: DeepMedicSource,
-    held_out: Sequence[CaseRecord],
-) -> Origin:
-    from gansynth.sampling.open_run import check_weights
-    from gansynth.sampling.run import read_manifest
-
-    manifest = read_manifest(folder)
-    check_labelled(folder, manifest, "DeepMedic", edits)
-    lineage = Lineage.from_json(manifest["lineage"])
-    _guard(lineage, source, held_out, "generator")
-    check_space(folder, manifest, source)
-    check_weights(folder, manifest)
-    return Origin(lineage, describe_generator(folder, manifest), manifest)
+    takes = Takes(
+        "DeepMedic",
+        source,
+        held_out,
+        same=("channels",),
+        way_out=(
+            "Fit a generator on the training cases of this configuration: gansynth fit cgan3d "
+            f"--data deepmedic:{source.request.where}"
+        ),
+        check_run=lambda folder, manifest: check_space(folder, manifest, source),
+        check_bank=lambda reader: check_bank(reader, source),
+    )
+    if injection.run is not None and (injection.bank is not None or not asked):
+        # Its space counts: real cases are brought through it.
+        run = replace(injection, bank=None, asking=Asking(), edits=() if asked else injection.edits)
+        origin = check_origin(run, takes)
+        if not asked:
+            return origin
+    return check_origin(injection, takes)
 
 
 def check_space(folder: Path, manifest: Mapping[str, Any], source: DeepMedicSource) -> None:
@@ -131,60 +117,27 @@ def check_space(folder: Path, manifest: Mapping[str, Any], source: DeepMedicSour
         )
 
 
-def _open_bank(folder: Path, source: DeepMedicSource, held_out: Sequence[CaseRecord]) -> Origin:
-    from gansynth.bank.reader import BankReader, verify_bank
-
-    reader = BankReader(folder)
-    _guard(reader.spec.lineage, source, held_out, "bank")
-    found, wanted = (list(schema.channels) for schema in (reader.spec.schema, source.schema))
-    if found != wanted:
-        raise DataFault(
-            f"{folder}: samples have the channels {found}, the training cases {wanted}; expected "
-            "the same in the same order. Make the bank again"
-        )
-    verify_bank(folder)
-    check_samples(folder, source)
-    return Origin(reader.spec.lineage, describe_bank(reader))
-
-
-def check_samples(folder: Path, source: DeepMedicSource) -> None:
+def check_bank(reader: BankReader, source: DeepMedicSource) -> None:
     """Check every sample of a bank that somebody brings along, as a producer checks its own.
 
     Raises:
         DataFault: unknown labels, NaN, or no place in a training case: naming the sample.
         IntegrityFault: a damaged segment.
     """
-    from gansynth.bank.reader import BankReader
     from gansynth.sampling.admission import admit
 
-    reader = BankReader(folder)
     cases = {case: source.host_case(case) for case in source.train_ids}
-    for sample_id in reader.ids():
-        try:
-            found = reader.read(sample_id)
-        except KeyError:  # retired meanwhile
-            continue
-        seat = seat_of(found.provenance)
-        try:
-            if seat is None or seat.case not in cases:
-                case = "no case" if seat is None else f"the case {seat.case!r}"
-                raise DataFault(f"is of {case}, expected one of the training cases")
-            if why := misfit(cases[seat.case], found):
-                raise DataFault(why)
-            admit(Sample(found.image, found.labels), source.schema, SMALLEST, reader.spec.dtype)
-        except DataFault as fault:
-            raise DataFault(f"{folder}: {sample_id}: {fault}. Make the bank again") from fault
 
+    def look(sample: BankSample) -> None:
+        seat = seat_of(sample.provenance)
+        if seat is None or seat.case not in cases:
+            case = "no case" if seat is None else f"the case {seat.case!r}"
+            raise DataFault(f"is of {case}, expected one of the training cases")
+        if why := misfit(cases[seat.case], sample):
+            raise DataFault(why)
+        admit(Sample(sample.image, sample.labels), source.schema, SMALLEST, reader.spec.dtype)
 
-def _guard(
-    lineage: Lineage, source: DeepMedicSource, held_out: Sequence[CaseRecord], what: str
-) -> None:
-    way_out = (
-        "Fit a generator on the training cases of this configuration: gansynth fit cgan3d --data "
-        f"deepmedic:{source.request.where}"
-    )
-    guard_host(lineage.host, source.host, what=what)
-    guard(lineage, held_out, what=what, dataset=source.name, way_out=way_out)
+    check_samples(reader, look)
 
 
 # -- room in a bank --------------------------------------------------------------------------------

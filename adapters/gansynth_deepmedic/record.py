@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.adapter import Injection
 from gansynth.hosts import record
-from gansynth.hosts.record import FILE, Origin
+from gansynth.hosts.origin import Origin
+from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json

@@ -31,7 +31,8 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
-from gansynth.hosts.record import Origin, compare, read_sessions
+from gansynth.hosts.origin import Origin
+from gansynth.hosts.record import compare, read_sessions
 from gansynth.metrics.segmentation.account import account_of, asked_regions
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -43,7 +44,7 @@ from gansynth_nnunet import cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig
 from gansynth_nnunet.foreign_guard import drawn_size
-from gansynth_nnunet.guards import check_origin, check_samples, host_size, sample_bytes
+from gansynth_nnunet.guards import check_origin, host_size, sample_bytes, takes_of
 from gansynth_nnunet.launch import TRAINER, parse_options, pick_device, with_ext_trainer
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import (
@@ -333,11 +334,8 @@ class NnunetAdapter(Adapter):
 
     def _check(self, injection: Injection) -> Origin:
         """What samples are drawn of, checked."""
-        origin = check_origin(
-            injection, self.host, self.held_out, self.sample_size, edits=injection.edits
-        )
-        if injection.bank is not None:
-            check_samples(injection.bank, self.schema, self.sample_size)
+        takes = takes_of(self.host, self.held_out, self.sample_size, read=True)
+        origin = check_origin(injection, self.host, takes)
         check_drawing(self, injection)
         return origin
 

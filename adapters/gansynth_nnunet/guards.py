@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import Injection
-from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_injection, check_labelled, refuse_with_bank
-from gansynth.hosts.record import Origin, describe_bank, describe_generator
+from gansynth.hosts import checks
+from gansynth.hosts.checks import Takes
+from gansynth.hosts.origin import Origin, check_samples, describe_generator, find_origin
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet import foreign_guard
 from gansynth_nnunet.config import MixConfig, Training
-from gansynth_nnunet.foreign_guard import refuse_conditions
 from gansynth_nnunet.source import NnunetSource, open_nnunet
-
-if TYPE_CHECKING:
-    from gansynth.bank.reader import BankSpec
-
 
 # -- what samples are drawn from -------------------------------------------------------------------
 
@@ -40,7 +37,8 @@ def open_origin(config: MixConfig, training: Training, source: NnunetSource) -> 
     held_out = _held_out(config, training, source)
     # The adapter, if there was one, has just compared the content of held-out cases.
     content = not config.held_out
-    origin = check_origin(config.injection, source, held_out, training.patch, content=content)
+    takes = takes_of(source, held_out, training.patch)
+    origin = check_origin(config.injection, source, takes, content=content)
     if origin.manifest is not None and "conversion" in origin.manifest:
         how = origin.manifest["conversion"]
         training.say(
@@ -49,39 +47,70 @@ def open_origin(config: MixConfig, training: Training, source: NnunetSource) -> 
     return origin
 
 
-def check_origin(
-    injection: Injection,
+def takes_of(
     source: NnunetSource,
     held_out: Sequence[CaseRecord],
     patch: Sequence[int],
     *,
-    content: bool = True,
-    edits: Sequence[str] = (),
+    read: bool = False,
+) -> Takes:
+    """What a training takes of samples.
+
+    Args:
+        source: its own cases.
+        held_out: its validation and test cases.
+        patch: its patch size in voxels, (D, H, W) or (H, W).
+        read: every sample of a bank.
+    """
+
+    def check_run(folder: Path, manifest: Mapping[str, Any]) -> None:
+        check_size(folder, Space.from_json(manifest["space"]), patch)
+
+    def check_bank(reader: BankReader) -> None:
+        _check_labels(reader, source)
+        if read:
+            check_samples(reader, lambda sample: _look(sample, reader, source.schema, patch))
+
+    return Takes(
+        *("nnU-Net", source, held_out),
+        same=("channels",),
+        check_run=check_run,
+        check_bank=check_bank,
+    )
+
+
+def check_origin(
+    injection: Injection, source: NnunetSource, takes: Takes, *, content: bool = True
 ) -> Origin:
-    """Check the generator or bank that an injection names; arguments as of ``check_run``.
+    """Check the generator or bank that an injection names; a run of raw scans may enter, too.
+
+    Args:
+        injection: what is asked.
+        source: the training's own cases.
+        takes: see ``takes_of``.
+        content: of a generator of raw scans: read the held-out ones too (see ``foreign_guard``).
 
     Raises:
-        IntegrityFault: leakage, or a generator or bank made for something else.
-        UsageFault, DataFault: see ``check_run``, ``check_bank`` and ``check_injection``.
+        IntegrityFault: leakage, a generator made for another data set, plans, configuration, or
+            damaged weights.
+        UsageFault: no run or bank there, one without weights, or its samples are smaller than a
+            patch.
+        DataFault: other channels or labels.
     """
-    from gansynth.bank.reader import BankReader
-
     if injection.bank is not None:
-        refuse_with_bank(injection)
-        reader = BankReader(injection.bank)
-        check_bank(injection.bank, reader.spec, source.host, held_out)
-        return Origin(reader.spec.lineage, describe_bank(reader))
+        return checks.check_origin(injection, takes)
+    origin = find_origin(injection)
     assert injection.run is not None  # see Injection
-    manifest = check_run(
-        *(injection.run, source.host, held_out, patch),
-        source=source,
-        content=content,
-        edits=edits,
+    assert origin.manifest is not None  # of a run
+    if not foreign_guard.is_foreign(origin.manifest, source.host):
+        return checks.check_origin(injection, takes, origin)
+    checks.check_learnable(injection, origin.manifest, takes.name)
+    manifest = foreign_guard.check_foreign(
+        injection.run, origin.manifest, source, takes.held_out, content=content
     )
-    lineage = Lineage.from_json(manifest["lineage"])
-    refuse_conditions(injection, manifest, source.host)
-    origin = Origin(lineage, describe_generator(injection.run, manifest), manifest)
-    return origin.with_conditions(check_injection(injection, source, held_out))
+    foreign_guard.refuse_conditions(injection, manifest, source.host)
+    described = describe_generator(injection.run, manifest)
+    return checks.with_asked(injection, Origin(origin.lineage, described, manifest), takes)
 
 
 def open_host(config: MixConfig, training: Training) -> NnunetSource:
@@ -116,50 +145,6 @@ def _held_out(config: MixConfig, training: Training, source: CaseSource) -> tupl
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def check_run(
-    folder: Path,
-    host: Mapping[str, Any],
-    held_out: Sequence[CaseRecord],
-    patch: Sequence[int],
-    *,
-    source: NnunetSource | None = None,
-    content: bool = True,
-    edits: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Check a generator's run against the training it is to enter.
-
-    Args:
-        folder: the run.
-        host: the record of the training's own space.
-        held_out: its validation and test cases.
-        patch: its patch size in voxels, (D, H, W) or (H, W).
-        source: its own cases; None refuses a generator of raw scans.
-        content: of a generator of raw scans: read the held-out ones too (see ``foreign_guard``).
-        edits: of the label maps it is to be asked for.
-
-    Returns:
-        The run's manifest; with ``conversion`` if its samples have to be converted.
-
-    Raises:
-        IntegrityFault: leakage, a generator made for another data set, plans, configuration, or
-            damaged weights.
-        UsageFault: no run there, one without weights, or its samples are smaller than a patch.
-    """
-    from gansynth.sampling.open_run import check_weights
-    from gansynth.sampling.run import read_manifest
-
-    manifest = read_manifest(folder)
-    check_labelled(folder, manifest, "nnU-Net", edits)
-    if source is not None and foreign_guard.is_foreign(manifest, host):
-        return foreign_guard.check_foreign(folder, manifest, source, held_out, content=content)
-    lineage = Lineage.from_json(manifest["lineage"])
-    guard_host(lineage.host, host)
-    guard(lineage, held_out)
-    check_size(folder, Space.from_json(manifest["space"]), patch)
-    check_weights(folder, manifest)
-    return manifest
-
-
 def check_size(folder: Path, space: Space, patch: Sequence[int]) -> None:
     """Refuse samples that nnU-Net would pad to its patch: the padding would be learnt.
 
@@ -183,63 +168,26 @@ def check_size(folder: Path, space: Space, patch: Sequence[int]) -> None:
         )
 
 
-def check_bank(
-    folder: Path,
-    spec: BankSpec,
-    host: Mapping[str, Any],
-    held_out: Sequence[CaseRecord],
-) -> None:
-    """Check a bank against the training it is to enter.
-
-    Raises:
-        DataFault: other channels or labels.
-        IntegrityFault: leakage, or made for another data set, plans, configuration.
-    """
-    guard_host(spec.lineage.host, host, what="bank")
-    guard(spec.lineage, held_out, what="bank")
-    found, wanted = list(spec.schema.channels), list(host["channel_names"])
-    if found != wanted:
-        raise DataFault(
-            f"{folder}: samples have the channels {found}, the training cases {wanted}; expected "
-            "the same in the same order"
-        )
-    known = {OUTSIDE, *host["labels"].values()}
-    unknown = sorted(set(spec.schema.label_values) - known)
+def _check_labels(reader: BankReader, source: NnunetSource) -> None:
+    known = {OUTSIDE, *source.host["labels"].values()}
+    unknown = sorted(set(reader.spec.schema.label_values) - known)
     if unknown:
         raise DataFault(
-            f"{folder}: samples may hold the label(s) {unknown}, unknown to the data set; expected "
-            f"among {sorted(known)}"
+            f"{reader.folder}: samples may hold the label(s) {unknown}, unknown to the data set; "
+            f"expected among {sorted(known)}"
         )
 
 
-def check_samples(folder: Path, schema: Schema, patch: Sequence[int]) -> None:
-    """Check every sample of a bank that somebody brings along, as a producer checks its own.
-
-    Raises:
-        DataFault: unknown labels, NaN, another shape: naming the sample.
-        UsageFault: a sample without labels.
-        IntegrityFault: a damaged segment.
-    """
-    from gansynth.bank.reader import BankReader, verify_bank
+def _look(sample: BankSample, reader: BankReader, schema: Schema, patch: Sequence[int]) -> None:
+    """Refuse a sample as a producer would refuse its own."""
     from gansynth.sampling.admission import admit
 
-    verify_bank(folder)
-    reader = BankReader(folder)
-    for sample_id in reader.ids():
-        try:
-            found = reader.read(sample_id)
-        except KeyError:  # retired meanwhile
-            continue
-        try:
-            if found.labels is None:
-                raise UsageFault(
-                    f"{folder}: {sample_id}: no labels, expected them: nnU-Net learns from nothing "
-                    "else. Fit the generator again with --with-mask, which draws both together, "
-                    "and fill a bank from that"
-                )
-            admit(Sample(found.image, found.labels), schema, host_size(patch), reader.spec.dtype)
-        except DataFault as fault:
-            raise DataFault(f"{folder}: {sample_id}: {fault}. Make the bank again") from fault
+    if sample.labels is None:
+        raise UsageFault(
+            "no labels, expected them: nnU-Net learns from nothing else. Fit the generator again "
+            "with --with-mask, which draws both together"
+        )
+    admit(Sample(sample.image, sample.labels), schema, host_size(patch), reader.spec.dtype)
 
 
 # -- sizes -----------------------------------------------------------------------------------------

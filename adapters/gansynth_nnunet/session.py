@@ -14,7 +14,8 @@ from gansynth.bank.supply import Demand
 from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
 from gansynth.hosts import record
-from gansynth.hosts.record import Origin, outcome_of, read_sessions
+from gansynth.hosts.origin import Origin
+from gansynth.hosts.record import outcome_of, read_sessions
 from gansynth.hosts.session import Session
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.config import MixConfig, Training

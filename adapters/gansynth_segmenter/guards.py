@@ -6,19 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.adapter import Injection
-from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
-from gansynth.core.schema import Schema
+from gansynth.core.lineage import CaseRecord
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.checks import (
-    check_injection,
-    check_learnable,
-    refuse_boxes_with_bank,
-    refuse_with_bank,
-)
-from gansynth.hosts.record import Origin, describe_bank, describe_generator
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.hosts.checks import Takes, check_origin
+from gansynth.hosts.origin import Origin
+from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.mixed import misfit
 
 
@@ -41,28 +36,19 @@ def open_origin(
     """
     if injection.ratio.p == 0:
         return None
-    if injection.bank is not None:
-        refuse_with_bank(injection)
-        refuse_boxes_with_bank(injection)
-        return _open_bank(injection.bank, source, space, held_out)
-    check_learnable(injection, "segmenter")
-    assert injection.run is not None  # see Injection
-    origin = _open_run(injection.run, source, space, held_out)
-    return origin.with_conditions(check_injection(injection, source, held_out))
-
-
-def _open_run(
-    folder: Path, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
-) -> Origin:
-    from gansynth.sampling.open_run import check_weights
-    from gansynth.sampling.run import read_manifest
-
-    manifest = read_manifest(folder)
-    lineage = Lineage.from_json(manifest["lineage"])
-    _guard(lineage, source, held_out, "generator")
-    check_space(folder, manifest, space, source)
-    check_weights(folder, manifest)
-    return Origin(lineage, describe_generator(folder, manifest), dict(manifest))
+    takes = Takes(
+        "segmenter",
+        source,
+        held_out,
+        same=("channels", "labels"),
+        way_out=(
+            "Fit a generator on the training cases of this fold: gansynth fit cgan3d --data "
+            f"{source.request.kind}:{source.request.where} --fold {source.fold}"
+        ),
+        check_run=lambda folder, manifest: check_space(folder, manifest, space, source),
+        check_bank=lambda reader: _check_bank(reader, space),
+    )
+    return check_origin(injection, takes)
 
 
 def check_space(
@@ -96,39 +82,10 @@ def check_space(
         raise UsageFault(f"{folder}: {why}; train on smaller crops (--set patch=), or {again}")
 
 
-def _open_bank(
-    folder: Path, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
-) -> Origin:
-    from gansynth.bank.reader import BankReader, verify_bank
-
-    reader = BankReader(folder)
-    _guard(reader.spec.lineage, source, held_out, "bank")
-    _check_schema(folder, reader.spec.schema, source.schema)
-    verify_bank(folder)
+def _check_bank(reader: BankReader, space: Space) -> None:
+    verify_bank(reader.folder)
     for sample_id in reader.ids()[:1]:
         sample = reader.read(sample_id)
         why = "samples have no labels" if sample.labels is None else ""
         if why := why or misfit(space, sample.image.shape[1:]):
-            raise UsageFault(f"{folder}: {why}; make the bank again, or see --set patch=")
-    return Origin(reader.spec.lineage, describe_bank(reader))
-
-
-def _check_schema(folder: Path, found: Schema, wanted: Schema) -> None:
-    for what, one, other in (
-        ("channels", found.channels, wanted.channels),
-        ("labels", dict(found.labels), dict(wanted.labels)),
-    ):
-        if one != other:
-            raise DataFault(
-                f"{folder}: its samples have the {what} {one}, the training cases {other}; "
-                "expected the same. Make the bank again"
-            )
-
-
-def _guard(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseRecord], what: str) -> None:
-    way_out = (
-        "Fit a generator on the training cases of this fold: gansynth fit cgan3d --data "
-        f"{source.request.kind}:{source.request.where} --fold {source.fold}"
-    )
-    guard_host(lineage.host, source.host, what=what)
-    guard(lineage, held_out, what=what, dataset=source.name, way_out=way_out)
+            raise UsageFault(f"{reader.folder}: {why}; make the bank again, or see --set patch=")

@@ -12,7 +12,8 @@ from gansynth.core.adapter import Injection
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts import record
-from gansynth.hosts.record import DRAWS, FILE, Origin
+from gansynth.hosts.origin import Origin
+from gansynth.hosts.record import DRAWS, FILE
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.options import WHAT_IS_TRAINED, SegmenterOptions

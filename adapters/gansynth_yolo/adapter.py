@@ -29,6 +29,7 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.epoch_plan import count_places
+from gansynth.hosts.origin import check_schema
 from gansynth.hosts.record import DRAWS, FILE, outcome_of, read_sessions, usual_output
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -38,7 +39,7 @@ from gansynth.runtime.options import described
 from gansynth.runtime.progress import Reporter
 from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
-from gansynth_yolo.guards import check_schema, open_origin, sample_bytes
+from gansynth_yolo.guards import SAME, open_origin, sample_bytes, way_out
 from gansynth_yolo.import_slices import ImportSettings, import_asked
 from gansynth_yolo.judging import metrics_of
 from gansynth_yolo.mixed import Slots
@@ -104,7 +105,7 @@ class YoloAdapter(Adapter):
             DataFault: other channels or classes.
         """
         guard_host(source.host, self.source.host)
-        check_schema(self.host.file.path, source.schema, self.schema)
+        check_schema(self.host.file.path, source.schema, self.schema, SAME, way_out(self.host))
         return lambda sample: sample
 
     def validate(self) -> None:

@@ -13,21 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.adapter import Injection
-from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource
-from gansynth.hosts.checks import (
-    check_injection,
-    check_labelled,
-    refuse_boxes_with_bank,
-    refuse_with_bank,
-)
-from gansynth.hosts.record import Origin, describe_bank, describe_generator
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.hosts.checks import Takes, check_origin
+from gansynth.hosts.origin import Origin, check_schema
+from gansynth.runtime.errors import UsageFault
 
-WAY_OUT = "Fit a generator on the training images of this data.yaml: gansynth fit cpggan --data"
+SAME = ("channels", "box_classes")
+"""What samples have in common with the training images."""
 BOXES = 4096
 """Bytes for the boxes of a sample and what it says of itself."""
+
+
+def way_out(source: CaseSource) -> str:
+    """How a generator is fitted whose samples are taken."""
+    return (
+        "Fit a generator on the training images of this data.yaml: gansynth fit cpggan --data "
+        f"{source.request.kind}:{source.request.where}"
+    )
 
 
 def open_origin(
@@ -47,69 +51,28 @@ def open_origin(
     """
     if injection.ratio.p == 0:
         return None
-    if injection.bank is not None:
-        refuse_with_bank(injection)
-        refuse_boxes_with_bank(injection)
-        return _open_bank(injection.bank, source, held_out)
-    assert injection.run is not None  # see Injection
-    origin = _open_run(injection.run, injection.edits, source, held_out)
-    return origin.with_conditions(check_injection(injection, source, held_out))
+    takes = Takes(
+        "yolo",
+        source,
+        held_out,
+        needs="boxes",
+        same=SAME,
+        way_out=way_out(source),
+        check_run=lambda folder, manifest: _check_run(folder, manifest, injection, source),
+    )
+    return check_origin(injection, takes)
 
 
-def _open_run(
-    folder: Path, edits: Sequence[str], source: CaseSource, held_out: Sequence[CaseRecord]
-) -> Origin:
-    from gansynth.sampling.open_run import check_weights
-    from gansynth.sampling.run import read_manifest
-
-    manifest = read_manifest(folder)
-    check_labelled(folder, manifest, "yolo", edits, needs="boxes")
-    if edits and manifest.get("labelling") != "asked":
+def _check_run(
+    folder: Path, manifest: Mapping[str, Any], injection: Injection, source: CaseSource
+) -> None:
+    if injection.edits and manifest.get("labelling") != "asked":
         raise UsageFault(
-            f"--edit {edits[0]}: {manifest['generator']} is asked for boxes, not for label maps "
-            "that could be edited; leave --edit out, or see --boxes"
+            f"--edit {injection.edits[0]}: {manifest['generator']} is asked for boxes, not for "
+            "label maps that could be edited; leave --edit out, or see --boxes"
         )
-    lineage = Lineage.from_json(manifest["lineage"])
-    _guard(lineage, source, held_out, "generator")
-    check_schema(folder, Schema.from_json(manifest["schema"]), source.schema)
-    check_weights(folder, manifest)
-    return Origin(lineage, describe_generator(folder, manifest), manifest)
-
-
-def _open_bank(folder: Path, source: CaseSource, held_out: Sequence[CaseRecord]) -> Origin:
-    from gansynth.bank.reader import BankReader, verify_bank
-
-    reader = BankReader(folder)
-    _guard(reader.spec.lineage, source, held_out, "bank")
-    check_schema(folder, reader.spec.schema, source.schema)
-    verify_bank(folder)
-    return Origin(reader.spec.lineage, describe_bank(reader))
-
-
-def _guard(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseRecord], what: str) -> None:
-    way_out = f"{WAY_OUT} {source.request.kind}:{source.request.where}"
-    guard(lineage, held_out, what=what, dataset=source.name, way_out=way_out)
-    guard_host(lineage.host, source.host, what=what)
-
-
-def check_schema(what: Path, found: Schema, wanted: Schema) -> None:
-    """Refuse samples whose channels or boxes mean something else.
-
-    Args:
-        what: the run or bank.
-        found: of its samples.
-        wanted: of the training images.
-
-    Raises:
-        DataFault: naming both.
-    """
-    for key in ("channels", "box_classes"):
-        one, other = (tuple(getattr(schema, key)) for schema in (found, wanted))
-        if one != other:
-            raise DataFault(
-                f"{what}: {key} are {', '.join(one) or 'none'}, those of the training images "
-                f"{', '.join(other)}; expected the same in the same order. {WAY_OUT}"
-            )
+    found = Schema.from_json(manifest["schema"])
+    check_schema(folder, found, source.schema, SAME, way_out(source))
 
 
 # -- room in a bank --------------------------------------------------------------------------------

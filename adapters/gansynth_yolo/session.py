@@ -15,7 +15,8 @@ from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import CaseRecord
 from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.record import FILE, Origin
+from gansynth.hosts.origin import Origin
+from gansynth.hosts.record import FILE
 from gansynth.hosts.session import Session
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json

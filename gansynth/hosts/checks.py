@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.hosts.origin import Origin, check_schema, find_origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_drawer
 from gansynth.sampling.request_parsing import check_heeded, check_texts, per_class
@@ -16,6 +18,31 @@ from gansynth.sampling.request_parsing import check_heeded, check_texts, per_cla
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter, Injection
     from gansynth.core.source import CaseSource
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a host takes of samples; what it does not, ``check_origin`` refuses.
+
+    Attributes:
+        name: the host's, for messages.
+        source: its own cases.
+        held_out: records of those it holds out.
+        needs: what it learns from, beside images.
+        same: what samples of a bank have in common with its cases, of a schema's attributes.
+        way_out: how a generator is fitted for it, for messages.
+        check_run: refuses a run, by its folder and manifest, whose samples are no cases of its.
+        check_bank: likewise samples of a bank.
+    """
+
+    name: str
+    source: CaseSource
+    held_out: Sequence[CaseRecord]
+    needs: Literal["labels", "boxes"] = "labels"
+    same: tuple[str, ...] = ()
+    way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD"
+    check_run: Callable[[Path, Mapping[str, Any]], None] = lambda folder, manifest: None
+    check_bank: Callable[[BankReader], object] = lambda reader: verify_bank(reader.folder)
 
 
 def check_mixing(adapter: Adapter, injection: Injection) -> None:
@@ -32,46 +59,73 @@ def check_mixing(adapter: Adapter, injection: Injection) -> None:
     adapter.check_ways(injection)
     if injection.ratio.p == 0:
         return
-    lineage, what = origin_of_samples(injection)
-    if injection.run is None:
-        refuse_boxes_with_bank(injection)
-    else:
-        check_learnable(injection, adapter.name, adapter.needs)
-    guard_host(lineage.host, adapter.source.host, what=what)
-    guard(lineage, adapter.held_out, what=what)
-    check_injection(injection, adapter.source, adapter.held_out)
+    takes = Takes(adapter.name, adapter.source, adapter.held_out, adapter.needs)
+    check_origin(injection, takes)
     check_drawing(adapter, injection)
 
 
-def origin_of_samples(injection: Injection) -> tuple[Lineage, str]:
-    """What the samples' maker has seen, and what to call it."""
-    if injection.bank is not None:
-        from gansynth.bank.reader import BankReader
+def check_origin(injection: Injection, takes: Takes, origin: Origin | None = None) -> Origin:
+    """Check what samples are to be drawn from; returns it with all that it has seen.
 
-        return BankReader(injection.bank).spec.lineage, "bank"
-    from gansynth.sampling.run import read_manifest
+    Args:
+        injection: what is asked of samples.
+        takes: what the host takes.
+        origin: the run, if it was read already.
+
+    Raises:
+        IntegrityFault: leakage, another data set or space, or damaged weights or samples.
+        DataFault: another schema.
+        UsageFault: what the host does not take, or what cannot be asked; with the way out.
+    """
+    if injection.bank is not None:
+        refuse_with_bank(injection)
+        refuse_boxes_with_bank(injection)
+    origin = origin or find_origin(injection)
+    source, what = takes.source, "generator" if origin.bank is None else "bank"
+    if origin.manifest is not None:
+        check_learnable(injection, origin.manifest, takes.name, takes.needs)
+    guard_host(origin.lineage.host, source.host, what=what)
+    for name in (source.name, None):  # by what is said of other data sets, and as if of one
+        guard(origin.lineage, takes.held_out, what=what, dataset=name, way_out=takes.way_out)
+    if origin.bank is not None:
+        spec, folder = origin.bank.spec, origin.bank.folder
+        check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
+        takes.check_bank(origin.bank)
+        return origin
+    from gansynth.sampling.open_run import check_weights
 
     assert injection.run is not None  # see Injection
-    return Lineage.from_json(read_manifest(injection.run)["lineage"]), "generator"
+    assert origin.manifest is not None  # of a run
+    takes.check_run(injection.run, origin.manifest)
+    check_weights(injection.run, origin.manifest)
+    return with_asked(injection, origin, takes)
+
+
+def with_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
+    """Check what else is asked of a run's samples; returns what these are drawn of, too."""
+    assert origin.manifest is not None  # of a run
+    asked = check_injection(injection, takes.source, takes.held_out, origin.manifest)
+    return origin if asked is None else replace(origin, lineage=origin.lineage.joined(asked))
 
 
 def check_learnable(
-    injection: Injection, target: str, needs: Literal["labels", "boxes"] = "labels"
+    injection: Injection,
+    manifest: Mapping[str, Any],
+    target: str,
+    needs: Literal["labels", "boxes"] = "labels",
 ) -> None:
     """Refuse a run whose samples a host cannot learn from, and boxes that it is not asked for.
 
     Args:
         injection: names a run.
+        manifest: its.
         target: the host's name.
         needs: what the host learns from.
 
     Raises:
         UsageFault: with the way out.
     """
-    from gansynth.sampling.run import read_manifest
-
     assert injection.run is not None
-    manifest = read_manifest(injection.run)
     check_labelled(injection.run, manifest, target, injection.edits, needs=needs)
     if injection.boxes is not None and "boxes" not in manifest.get("heeds", ()):
         raise UsageFault(
@@ -168,13 +222,15 @@ def check_injection(
     injection: Injection,
     source: CaseSource,
     held_out: Sequence[CaseRecord],
+    manifest: Mapping[str, Any],
 ) -> Lineage | None:
-    """Check all that an injection asks of samples; for every host, before anything long starts.
+    """Check all that an injection asks of a run's samples, before anything long starts.
 
     Args:
-        injection: names a run or a bank.
+        injection: names the run.
         source: the host's cases.
         held_out: records of those it holds out.
+        manifest: of the run.
 
     Returns:
         Lineage of the cases of another source that samples are drawn of; None if there are none.
@@ -187,13 +243,7 @@ def check_injection(
     asking = injection.asking
     if not asking:
         return None
-    if injection.bank is not None:
-        refuse_with_bank(injection)
-        return None
-    from gansynth.sampling.run import read_manifest
-
     assert injection.run is not None  # see Injection
-    manifest = read_manifest(injection.run)
     heeds: Iterable[str] = manifest.get("heeds", ())
     labelling = str(manifest.get("labelling", "asked"))
     check_heeded(asking, str(manifest["generator"]), heeds, labelling, parts=per_class(manifest))
@@ -306,8 +356,6 @@ def _asked(injection: Injection) -> dict[str, Any]:
 
 def _check_bank(folder: Path, adapter: Adapter) -> None:
     """Refuse a bank of another data set, by its content where its name is another one."""
-    from gansynth.bank.reader import BankReader
-
     seen, source = BankReader(folder).spec.lineage, adapter.source
     if seen.dataset == source.name:
         return

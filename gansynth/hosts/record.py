@@ -10,19 +10,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.draw_log import Counts
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.lineage import Lineage
+from gansynth.hosts.origin import Origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
-    from gansynth.bank.reader import BankReader
+    pass
 
 FILE = "gansynth_session.json"
 """The record, beside most hosts' results."""
@@ -39,30 +39,6 @@ _MINE = ("run", "bank", "scratch", "device")
 """Of this machine and session; none of the record's business."""
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
 """What is averaged over sessions, weighed by what each has drawn."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A generator or bank that has passed every check of a host.
-
-    Attributes:
-        lineage: every case it has seen.
-        described: what the record says of it.
-        manifest: of the generator's run; None for a bank.
-    """
-
-    lineage: Lineage
-    described: dict[str, Any]
-    manifest: dict[str, Any] | None = None
-
-    @property
-    def run_id(self) -> str | None:
-        """Of the generator's run; None for a bank."""
-        return None if self.manifest is None else str(self.manifest["run_id"])
-
-    def with_conditions(self, lineage: Lineage | None) -> Origin:
-        """The origin of samples drawn of another source's cases, too, if there are any."""
-        return self if lineage is None else replace(self, lineage=self.lineage.joined(lineage))
 
 
 def usual_output(runs: Path, name: str, injection: Injection) -> Path:
@@ -258,28 +234,6 @@ def compare(
     if kinds[0] != "constant" and None not in (lasted, epochs) and lasted != epochs:
         changed.append(f"epochs: {lasted} before, {epochs} now, which shifts the schedule")
     return changed
-
-
-def describe_generator(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Which generator a run folder holds, with the hash of its manifest (and so of its weights)."""
-    from gansynth.sampling.run import manifest_sha256
-
-    return {
-        "run_id": manifest["run_id"],
-        "name": manifest["generator"],
-        "folder": str(folder),
-        "manifest_sha256": manifest_sha256(folder),
-        **({"conversion": manifest["conversion"]} if "conversion" in manifest else {}),
-    }
-
-
-def describe_bank(reader: BankReader) -> dict[str, Any]:
-    """Which generator has filled a bank, and the hash of a finished one's content."""
-    return {
-        "run_id": reader.spec.run_id,
-        "manifest_sha256": reader.spec.generator,
-        "bank_sha256": reader.sha256,
-    }
 
 
 def _hash(session: Mapping[str, Any]) -> str | None:

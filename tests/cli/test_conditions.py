@@ -257,10 +257,10 @@ def test_voxels_of_another_size_are_refused_until_they_are_resampled(
     "asked", [{"conditions": "nifti:."}, {"lesions": "pairs=ordered"}, {"filters": ["range"]}]
 )
 def test_nothing_is_asked_of_samples_that_a_bank_has(toys, asked, tmp_path):
-    from gansynth.hosts.checks import check_injection
+    from gansynth.hosts.checks import refuse_with_bank
     from gansynth.runtime.errors import UsageFault
 
     asking, _ = read_asking(**asked)
     injection = Injection(None, Ratio(1, 1), bank=tmp_path, asking=asking)
     with pytest.raises(UsageFault, match="says what they were asked to be; leave --"):
-        check_injection(injection, None, ())  # type: ignore[arg-type]
+        refuse_with_bank(injection)

@@ -282,7 +282,7 @@ def plan(
 ) -> dict[str, Any]:
     """What ``start`` would do, once ``check`` has passed."""
     from gansynth.core.lineage import claim
-    from gansynth.hosts.checks import origin_of_samples
+    from gansynth.hosts.origin import find_origin
     from gansynth.sampling.filters.ahead import planned_filters
 
     source = adapter.source
@@ -306,7 +306,7 @@ def plan(
         "seed": injection.seed,
         "settings": dict(settings),
         "host_options": list(options),
-        "leakage": claim(origin_of_samples(injection)[0])
+        "leakage": claim(find_origin(injection).lineage)
         if injection.ratio.p > 0
         else "none: no synthetic sample is drawn",
     }

@@ -455,15 +455,17 @@ def test_weights_of_another_fold_are_refused(toy_run):
 
 def test_a_host_is_checked_before_anything_starts(toy_run):
     from gansynth.hosts.checks import check_injection
+    from gansynth.sampling.run import read_manifest
 
     source = ToySource(2)
     asking = Asking(weights=str(toy_run / "f.json"))
     injection = SimpleNamespace(asking=asking, bank=None, run=toy_run / "run")
     held_out = source.records(source.held_out_ids)
-    check_injection(injection, source, held_out)  # type: ignore[arg-type]
+    manifest = read_manifest(injection.run)
+    check_injection(injection, source, held_out, manifest)  # type: ignore[arg-type]
     seen = replace(source.record("toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
-        check_injection(injection, source, [*held_out, seen])  # type: ignore[arg-type]
+        check_injection(injection, source, [*held_out, seen], manifest)  # type: ignore[arg-type]
 
 
 # -- 2D cases --------------------------------------------------------------------------------------

@@ -1,0 +1,127 @@
+"""What samples are drawn of: a generator's run or a bank, and what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.bank.reader import BankReader, BankSample, verify_bank
+from gansynth.core.lineage import Lineage
+from gansynth.runtime.errors import DataFault, UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.core.injection import Injection
+    from gansynth.core.schema import Schema
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A generator or bank that has passed every check of a host.
+
+    Attributes:
+        lineage: every case it has seen.
+        described: what the record says of it.
+        manifest: of the generator's run; None for a bank.
+        bank: the bank; None for a run.
+    """
+
+    lineage: Lineage
+    described: dict[str, Any]
+    manifest: dict[str, Any] | None = None
+    bank: BankReader | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """Of the generator's run; None for a bank."""
+        return None if self.manifest is None else str(self.manifest["run_id"])
+
+
+def find_origin(injection: Injection) -> Origin:
+    """Read what samples are drawn of: a bank's own words, or a run's manifest.
+
+    Raises:
+        DataFault, UsageFault: there is none.
+        IntegrityFault: it is damaged.
+    """
+    if injection.bank is not None:
+        reader = BankReader(injection.bank)
+        return Origin(reader.spec.lineage, describe_bank(reader), bank=reader)
+    from gansynth.sampling.run import read_manifest
+
+    assert injection.run is not None  # see Injection
+    manifest = read_manifest(injection.run)
+    lineage = Lineage.from_json(manifest["lineage"])
+    return Origin(lineage, describe_generator(injection.run, manifest), manifest)
+
+
+def describe_generator(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Which generator a run folder holds, with the hash of its manifest (and so of its weights)."""
+    from gansynth.sampling.run import manifest_sha256
+
+    return {
+        "run_id": manifest["run_id"],
+        "name": manifest["generator"],
+        "folder": str(folder),
+        "manifest_sha256": manifest_sha256(folder),
+        **({"conversion": manifest["conversion"]} if "conversion" in manifest else {}),
+    }
+
+
+def describe_bank(reader: BankReader) -> dict[str, Any]:
+    """Which generator has filled a bank, and the hash of a finished one's content."""
+    return {
+        "run_id": reader.spec.run_id,
+        "manifest_sha256": reader.spec.generator,
+        "bank_sha256": reader.sha256,
+    }
+
+
+def check_schema(
+    folder: Path, found: Schema, wanted: Schema, same: Sequence[str], way_out: str
+) -> None:
+    """Refuse samples whose channels, labels or boxes mean something else.
+
+    Args:
+        folder: the run or bank.
+        found: of its samples.
+        wanted: of the host's cases.
+        same: attributes that both should have in common.
+        way_out: what the user may do.
+
+    Raises:
+        DataFault: naming both.
+    """
+    for key in same:
+        one, other = (getattr(schema, key) for schema in (found, wanted))
+        if one != other:
+            one, other = (list(v) if isinstance(v, tuple) else v for v in (one, other))
+            raise DataFault(
+                f"{folder}: samples have the {key.replace('_', ' ')} {one}, the training cases "
+                f"{other}; expected the same in the same order. {way_out}"
+            )
+
+
+def check_samples(reader: BankReader, look: Callable[[BankSample], None]) -> None:
+    """Check every sample of a bank that somebody brings along, as a producer checks its own.
+
+    Args:
+        reader: of the bank.
+        look: refuses a sample.
+
+    Raises:
+        DataFault, UsageFault: what ``look`` refuses, naming the sample.
+        IntegrityFault: a damaged segment.
+    """
+    verify_bank(reader.folder)
+    for sample_id in reader.ids():
+        try:
+            sample = reader.read(sample_id)
+        except KeyError:  # retired meanwhile
+            continue
+        try:
+            look(sample)
+        except (DataFault, UsageFault) as fault:
+            where = f"{reader.folder}: {sample_id}"
+            raise type(fault)(f"{where}: {fault}. Make the bank again") from fault
