@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gansynth.bank.placement import plan_bank
-from gansynth.bank.supply import REJECTED, read_patience
+from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
     Content,
@@ -28,7 +28,7 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing
-from gansynth.hosts.record import DRAWS, FILE, check_new_folder, usual_output
+from gansynth.hosts.record import LEFT, check_new_folder, usual_output
 from gansynth.hosts.session import training_in
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -42,17 +42,14 @@ from gansynth_deepmedic.guards import SMALLEST, open_origin, sample_bytes
 from gansynth_deepmedic.layout import TRAIN
 from gansynth_deepmedic.order import ORDER, PROGRESS
 from gansynth_deepmedic.record import Job, check_resumable, versions
-from gansynth_deepmedic.session import LOG, DeepMedicSession
+from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.source import DeepMedicSource
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.model_config import ModelConfig
 
-OURS = frozenset(
-    {ORDER, PROGRESS, LOG, DRAWS, TRAIN, REJECTED, "real", ".lock", ".holder"}
-    | {f"gansynth_producer.{end}" for end in ("log", "json")}
-)
+OURS = LEFT | {ORDER, PROGRESS, TRAIN, "real"}
 """What a training that never began may have left behind, beside its lists."""
 
 
@@ -329,11 +326,10 @@ def check_output(job: Job) -> None:
         UsageFault: with the way out.
         IntegrityFault: the record of the training there is damaged.
     """
-    output = job.output
     if job.choices.resume:
         check_resumable(job)
         return
-    check_new_folder(output, FILE, lambda name: name in OURS or _is_list(name))
+    check_new_folder(job.output, lambda name: name in OURS or _is_list(name))
 
 
 def _is_list(name: str) -> bool:

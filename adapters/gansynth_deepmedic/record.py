@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.core.adapter import Injection
 from gansynth.hosts import record
 from gansynth.hosts.origin import Origin
-from gansynth.hosts.record import FILE
+from gansynth.hosts.record import FILE, check_same, last_session, version_of
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
@@ -97,7 +96,7 @@ def describe(job: Job) -> dict[str, Any]:
 def versions(job: Job) -> dict[str, Any]:
     """Of what trains, and of the checkout: its commit, where it says."""
     if job.program is None:
-        names = {name: _version(name) for name in ("torch", "numpy", "nibabel")}
+        names = {name: version_of(name) for name in ("torch", "numpy", "nibabel")}
         return {"python": platform.python_version(), **names}
     checkout = job.program.checkout
     return {
@@ -127,22 +126,6 @@ def commit_of(checkout: Path) -> str | None:
 # -- going on --------------------------------------------------------------------------------------
 
 
-def last_session(output: Path) -> dict[str, Any]:
-    """The last session of the training in a folder.
-
-    Raises:
-        UsageFault: there is none.
-        IntegrityFault: its record is damaged.
-    """
-    earlier = record.read_sessions(output / FILE)
-    if not earlier:
-        raise UsageFault(
-            f"{output}: holds no {FILE}, expected a training to go on with; start it without "
-            "--set resume=yes"
-        )
-    return earlier[-1]
-
-
 def check_resumable(job: Job) -> None:
     """Refuse to go on with another training than the one that was begun.
 
@@ -158,12 +141,7 @@ def check_resumable(job: Job) -> None:
         "session": job.config.session,
         "subepochs": job.config.subepochs,
     }
-    for key, value in now.items():
-        if last.get(key) != value:
-            raise UsageFault(
-                f"{output}: holds a training with {key} {last.get(key)}, not {value}, expected the "
-                f"same to go on with; say that one, or {ANEW}"
-            )
+    check_same(output, last, now, ANEW)
     ended = bool(read_json(output / FILE).get("complete"))
     if ended and last["of_epochs"] != job.config.epochs:
         raise UsageFault(
@@ -209,13 +187,6 @@ def newest_checkpoint(output: Path) -> Path | None:
 
 def _index(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.index")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def epochs_done(output: Path) -> int:

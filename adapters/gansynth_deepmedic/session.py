@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.bank.supply import Demand
 from gansynth.core.adapter import Outcome
 from gansynth.core.injection import MixPlan
+from gansynth.hosts.record import LOG
 from gansynth.hosts.session import Session
 from gansynth.metrics.segmentation.account import account_of
 from gansynth.runtime import child, processes
@@ -35,8 +36,6 @@ from gansynth_deepmedic.watch import Subepoch, Watch
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.files import HostCase
-
-LOG = "gansynth_launch.log"
 
 
 class DeepMedicSession(Session[int]):

@@ -32,7 +32,7 @@ from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.origin import Origin
-from gansynth.hosts.record import compare, read_sessions
+from gansynth.hosts.record import LOG, compare, read_sessions
 from gansynth.metrics.segmentation.account import account_of, asked_regions
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -312,7 +312,7 @@ class NnunetAdapter(Adapter):
         command += [self.host.configuration, self.host.fold, "-p", self._plans]
         command += ["-tr", self.trainer, *options]
         command += ["-device", pick_device(parse_options(options).device)]
-        ended = processes.run(command, environ, self.output_folder / "gansynth_launch.log")
+        ended = processes.run(command, environ, self.output_folder / LOG)
         if ended.code != 0:
             remove_banks_of(ended.pid, scratch)
         processes.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,18 +12,11 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts import record
 from gansynth.hosts.origin import Origin
-from gansynth.hosts.record import DRAWS, FILE
 from gansynth.metrics.segmentation.regions import Regions
-from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.options import WHAT_IS_TRAINED, SegmenterOptions
 
 COMPARED = record.COMPARED
 ANEW = "start anew without resume, into another folder"
-OURS = frozenset(
-    {DRAWS, "gansynth_rejected", ".lock", ".holder", "gansynth_launch.log"}
-    | {f"gansynth_producer.{end}" for end in ("log", "json")}
-)
-"""What a training that never began may have left behind."""
 
 
 @dataclass(frozen=True)
@@ -89,30 +81,12 @@ def check_output(job: Job) -> None:
         UsageFault: with the way out.
         IntegrityFault: the record there is damaged.
     """
-    output = job.output
-    if output.exists() and not output.is_dir():
-        raise UsageFault(f"{output}: is a file, expected a folder; take another: -o")
-    if job.options.resume:
-        _check_resumable(job)
+    if not job.options.resume:
+        record.check_new_folder(job.output, record.LEFT.__contains__)
         return
-    record.check_new_folder(output, FILE, OURS.__contains__)
-
-
-def _check_resumable(job: Job) -> None:
-    earlier = record.read_sessions(job.output / FILE)
-    if not earlier:
-        raise UsageFault(
-            f"{job.output}: holds no {FILE}, expected a training to go on with; start it without "
-            "--set resume=yes"
-        )
-    before: Mapping[str, Any] = {**earlier[-1]["settings"], "seed": earlier[-1]["training_seed"]}
-    now = {**trained(job), "seed": job.seed}
-    for key, value in now.items():
-        if before.get(key) != value:
-            raise UsageFault(
-                f"{job.output}: holds a training with {key} {before.get(key)}, not {value}, "
-                f"expected the same to go on with; say that one, or {ANEW}"
-            )
+    last = record.last_session(job.output)
+    before = {**last["settings"], "seed": last["training_seed"]}
+    record.check_same(job.output, before, {**trained(job), "seed": job.seed}, ANEW)
 
 
 def newest_step(output: Path) -> int:

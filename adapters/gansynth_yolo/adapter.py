@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth.bank.placement import plan_bank, remove_banks_of
-from gansynth.bank.supply import REJECTED, read_patience
+from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
     Content,
@@ -30,7 +30,15 @@ from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.origin import check_schema
-from gansynth.hosts.record import DRAWS, FILE, outcome_of, read_sessions, usual_output
+from gansynth.hosts.record import (
+    FILE,
+    LEFT,
+    LOG,
+    check_new_folder,
+    outcome_of,
+    read_sessions,
+    usual_output,
+)
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
@@ -49,11 +57,7 @@ from gansynth_yolo.source import YoloSource
 SMALLEST = (8, 8)
 """Rows and columns a sample must have at least; detectors bring every image to their own size."""
 CONFIG = "gansynth_config.json"
-LOG = "gansynth_launch.log"
-OURS = frozenset(
-    {CONFIG, LOG, MIRROR, REJECTED, ".lock", ".holder", DRAWS}
-    | {f"gansynth_producer.{end}" for end in ("log", "json")}
-)
+OURS = LEFT | {CONFIG, MIRROR}
 """What a training that never began may have left behind."""
 
 
@@ -314,18 +318,7 @@ def check_output(config: YoloConfig) -> None:
         UsageFault: with the way out.
         IntegrityFault: the record of the training there is damaged.
     """
-    output = config.output
     if config.choices.resume:
         check_resumable(config)
-        return
-    if output.exists() and not output.is_dir():
-        raise UsageFault(f"{output}: is a file, expected a folder; take another --set output=")
-    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
-    if rest := [name for name in held if name not in OURS]:
-        way_out = "take another --set output="
-        if FILE in rest:
-            way_out += ", or go on with the training in it: --set resume=yes"
-        raise UsageFault(
-            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
-            f"folder; {way_out}"
-        )
+    else:
+        check_new_folder(config.output, OURS.__contains__, "--set output=")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +212,7 @@ def describe(config: YoloConfig, origin: Origin | None) -> dict[str, Any]:
         "licence": LICENCES[detector],
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in ("torch", "torchvision", detector)},
+            **{name: record.version_of(name) for name in ("torch", "torchvision", detector)},
         },
     }
 
@@ -225,7 +224,7 @@ def epochs_done(output: Path) -> int:
         UsageFault: there is none.
         IntegrityFault: its record is damaged.
     """
-    return int(_last(output)["epochs"][1])
+    return int(record.last_session(output)["epochs"][1])
 
 
 def check_resumable(config: YoloConfig) -> None:
@@ -235,7 +234,7 @@ def check_resumable(config: YoloConfig) -> None:
         UsageFault: there is none, it is of another detector or model, or it has ended.
         IntegrityFault: its record is damaged.
     """
-    last, output = _last(config.output), config.output
+    last, output = record.last_session(config.output), config.output
     for key in ("detector", "model"):
         before, now = last.get(key), getattr(config.choices, key)
         if before != now:
@@ -250,20 +249,3 @@ def check_resumable(config: YoloConfig) -> None:
             f"after {epochs}; expected that number (its weights are only looked at again). To "
             f"train longer, {ANEW}"
         )
-
-
-def _last(output: Path) -> dict[str, Any]:
-    """The last session of the training in a folder."""
-    earlier = record.read_sessions(output / FILE)
-    if not earlier:
-        raise UsageFault(
-            f"{output}: holds no {FILE}, expected a training to go on with; start it without resume"
-        )
-    return earlier[-1]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

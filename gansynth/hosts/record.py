@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.draw_log import Counts
+from gansynth.bank.supply import REJECTED
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.lineage import Lineage
 from gansynth.hosts.origin import Origin
@@ -28,6 +30,12 @@ FILE = "gansynth_session.json"
 """The record, beside most hosts' results."""
 DRAWS = "gansynth_draws"
 """Folder beside it in which draws are counted."""
+LOG = "gansynth_launch.log"
+"""What the process that trains has said."""
+LEFT = frozenset(
+    {DRAWS, LOG, REJECTED, ".lock", ".holder", "gansynth_producer.log", "gansynth_producer.json"}
+)
+"""What a training that never began may have left behind."""
 COMPARED = (
     *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "judged", "asking"),
     *("usual_augmentation", "augment_synthetic"),
@@ -53,29 +61,75 @@ def usual_output(runs: Path, name: str, injection: Injection) -> Path:
     return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
 
 
-def check_new_folder(output: Path, record: str, left: Callable[[str], bool]) -> None:
+def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-o") -> None:
     """Refuse a folder for a new training that holds anything else.
 
     Args:
         output: the folder; need not be there.
-        record: name of the host's record, by which a training that is there is known.
         left: whether a file of this name may be left of a training that never began.
+        option: by which the user names a folder.
 
     Raises:
         UsageFault: with the way out.
     """
+    way_out = f"take another: {option}"
     if output.exists() and not output.is_dir():
-        raise UsageFault(f"{output}: is a file, expected a folder; take another: -o")
+        raise UsageFault(f"{output}: is a file, expected a folder; {way_out}")
     held = sorted(path.name for path in output.iterdir()) if output.exists() else []
     rest = [name for name in held if not left(name)]
     if rest:
-        way_out = "take another: -o"
-        if record in rest:
+        if FILE in rest:
             way_out += ", or go on with the training in it: --set resume=yes"
         raise UsageFault(
             f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
             f"folder; {way_out}"
         )
+
+
+def last_session(output: Path) -> dict[str, Any]:
+    """The last session of the training in a folder.
+
+    Raises:
+        UsageFault: there is none.
+        IntegrityFault: its record is damaged.
+    """
+    earlier = read_sessions(output / FILE)
+    if not earlier:
+        raise UsageFault(
+            f"{output}: holds no {FILE}, expected a training to go on with; start it without "
+            "resume: leave out --set resume=yes"
+        )
+    return earlier[-1]
+
+
+def check_same(
+    output: Path, before: Mapping[str, Any], now: Mapping[str, Any], anew: str = ANEW
+) -> None:
+    """Refuse to go on with another training than the one that was begun in a folder.
+
+    Args:
+        output: the folder.
+        before: what was trained.
+        now: what is to be; the same keys.
+        anew: how a training is started anew.
+
+    Raises:
+        UsageFault: naming the first key that differs.
+    """
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise UsageFault(
+                f"{output}: holds a training with {key} {before.get(key)}, not {value}, expected "
+                f"the same to go on with; say that one, or {anew}"
+            )
+
+
+def version_of(package: str) -> str | None:
+    """Of an installed package; None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class SessionRecord:

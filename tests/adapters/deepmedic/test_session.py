@@ -14,7 +14,7 @@ from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
-from gansynth.hosts.record import FILE
+from gansynth.hosts.record import FILE, LOG
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
@@ -105,7 +105,7 @@ def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
     assert "gansynth: subepoch 1 of 4 trained on 2 real and 4 synthetic cases (20 and 40 " in said
     assert "gansynth: epoch 2 of 2: dice foreground 0.5, dice 1 0.25" in said
     assert "gansynth: in all 16 of 24 samples drawn were synthetic" in said
-    assert "subepoch 4 of 4" in (tmp_path / "out" / session.LOG).read_text()
+    assert "subepoch 4 of 4" in (tmp_path / "out" / LOG).read_text()
 
 
 def test_the_process_is_told_what_was_asked(train, stub, shared_deepmedic, tmp_path):
