@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gansynth.bank.placement import plan_bank
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -27,9 +26,9 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
-from gansynth.hosts.checks import check_drawing
+from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.record import LEFT, check_new_folder, usual_output
-from gansynth.hosts.session import training_in
+from gansynth.hosts.session import Once, training_in
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.machine import Line
@@ -72,6 +71,7 @@ class DeepMedicAdapter(Adapter):
                 "configuration, expected deepmedic:trainConfig.cfg"
             )
         self.host = source
+        self._job = Once(self._new_job)
         self._looked: set[Path | None] = set()
 
     @property
@@ -244,17 +244,8 @@ class DeepMedicAdapter(Adapter):
         return job.total * job.share.cases
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples.
-
-        Raises:
-            UsageFault: ``--bank-size`` has no room for two samples.
-        """
-        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
-            return None
-        from gansynth.sampling.run import read_manifest
-
-        size = sample_bytes(read_manifest(injection.run), self.host)
-        return plan_bank(injection, len(self.source.train_ids), size)
+        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        return plan_own_bank(self, injection, lambda manifest: sample_bytes(manifest, self.host))
 
     # -- one training ------------------------------------------------------------------------------
 
@@ -268,7 +259,7 @@ class DeepMedicAdapter(Adapter):
         check_drawing(self, injection)
         return job
 
-    def _job(
+    def _new_job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
         """One training, all that can be known of it checked; but for its folder."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import plan_bank, remove_banks_of
+from gansynth.bank.placement import remove_banks_of
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -30,7 +30,7 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_drawing
+from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.origin import Origin
 from gansynth.hosts.record import LOG, compare, read_sessions
 from gansynth.metrics.segmentation.account import account_of, asked_regions
@@ -350,28 +350,18 @@ class NnunetAdapter(Adapter):
         return epochs * batches * self.host.batch_size
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples.
+        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        return plan_own_bank(self, injection, self._sample_bytes)
 
-        Raises:
-            UsageFault: ``--bank-size`` has no room for two samples.
-        """
-        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
-            return None
-        from gansynth.sampling.run import read_manifest
-
-        size = drawn_size(read_manifest(injection.run), self.host) or self.sample_size
+    def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
         schemes = self.host.config["normalization_schemes"]
-        return plan_bank(
-            injection,
-            len(self.source.train_ids),
-            sample_bytes(
-                host_size(size),
-                self.sample_size,
-                len(self.source.host["channel_names"]),
-                4 if "NoNormalization" in schemes else 2,
-                len(self.source.host["labels"]) + 1,
-                cascaded=self.host.is_cascaded,
-            ),
+        return sample_bytes(
+            host_size(drawn_size(manifest, self.host) or self.sample_size),
+            self.sample_size,
+            len(self.source.host["channel_names"]),
+            4 if "NoNormalization" in schemes else 2,
+            len(self.source.host["labels"]) + 1,
+            cascaded=self.host.is_cascaded,
         )
 
     def _write(self, config: MixConfig) -> Path:

@@ -7,17 +7,17 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import plan_bank
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import Adapter, HostArrays, Injection, Mix, Outcome
 from gansynth.core.bank_options import BankPlan
 from gansynth.core.injection import MixPlan
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
+from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_drawing
+from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.record import usual_output
-from gansynth.hosts.session import training_in
+from gansynth.hosts.session import Once, training_in
 from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import refuse_unaugmented
@@ -38,6 +38,10 @@ class SegmenterAdapter(Adapter):
     goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     settings: ClassVar[Mapping[str, str]] = SETTINGS
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
+
+    def __init__(self, source: CaseSource) -> None:
+        super().__init__(source)
+        self._job = Once(self._new_job)
 
     @property
     def sample_size(self) -> tuple[int, ...]:
@@ -121,17 +125,8 @@ class SegmenterAdapter(Adapter):
         return job.steps * job.options.batch_size
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples.
-
-        Raises:
-            UsageFault: ``--bank-size`` has no room for two samples.
-        """
-        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
-            return None
-        from gansynth.sampling.run import read_manifest
-
-        size = self._sample_bytes(read_manifest(injection.run))
-        return plan_bank(injection, len(self.source.train_ids), size)
+        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        return plan_own_bank(self, injection, self._sample_bytes)
 
     def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
         """Bytes a sample of a run takes at most: image (float16) and labels (int16)."""
@@ -195,7 +190,7 @@ class SegmenterAdapter(Adapter):
         check_drawing(self, injection)
         return job
 
-    def _job(
+    def _new_job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
         """One training, all that can be known of it checked; but for its folder."""

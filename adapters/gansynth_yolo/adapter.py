@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import plan_bank, remove_banks_of
+from gansynth.bank.placement import remove_banks_of
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -27,7 +27,7 @@ from gansynth.core.lineage import guard_host
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_drawing
+from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.origin import check_schema
 from gansynth.hosts.record import (
@@ -298,17 +298,8 @@ class YoloAdapter(Adapter):
         return epochs * count_places(injection.ratio, len(self.source.train_ids))
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples.
-
-        Raises:
-            UsageFault: ``--bank-size`` has no room for two samples.
-        """
-        if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
-            return None
-        from gansynth.sampling.run import read_manifest
-
-        size = sample_bytes(read_manifest(injection.run))
-        return plan_bank(injection, len(self.source.train_ids), size)
+        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        return plan_own_bank(self, injection, sample_bytes)
 
 
 def check_output(config: YoloConfig) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gansynth.bank.placement import plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.hosts.origin import Origin, check_schema, find_origin
@@ -17,6 +18,7 @@ from gansynth.sampling.request_parsing import check_heeded, check_texts, per_cla
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter, Injection
+    from gansynth.core.bank_options import BankPlan
     from gansynth.core.source import CaseSource
 
 
@@ -320,6 +322,27 @@ def check_drawing(adapter: Adapter, injection: Injection) -> None:
         drawer.check_cases()
         guard(drawer.run.lineage, adapter.held_out)
     adapter.samples_checked = injection
+
+
+def plan_own_bank(
+    adapter: Adapter, injection: Injection, sample_bytes: Callable[[Mapping[str, Any]], int]
+) -> BankPlan | None:
+    """The bank that is made of a run's samples; None if none is.
+
+    Args:
+        adapter: of the host.
+        injection: what is mixed in.
+        sample_bytes: bytes that a sample takes at most, by the run's manifest.
+
+    Raises:
+        UsageFault: ``--bank-size`` has no room for two samples.
+    """
+    from gansynth.sampling.run import read_manifest
+
+    if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
+        return None
+    size = sample_bytes(read_manifest(injection.run))
+    return plan_bank(injection, len(adapter.source.train_ids), size)
 
 
 def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:

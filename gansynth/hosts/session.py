@@ -14,8 +14,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, TypeVar
 
 from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.spec import SPEC
@@ -33,6 +34,8 @@ from gansynth.hosts.record import (
 )
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import disk_errors
+
+T = TypeVar("T")
 
 
 class Session(ABC, Generic[Key]):
@@ -250,6 +253,23 @@ class Session(ABC, Generic[Key]):
             metrics: of the host's validation on real cases.
         """
         return outcome_of(read_sessions(self.output / self.file), self.output, metrics)
+
+
+class Once(Generic[T]):
+    """What was made of the arguments last given; made anew of others.
+
+    A command asks several times for one training, whose samples are looked at once then.
+    """
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        self._make = make
+        self._made: tuple[list[Any], T] | None = None
+
+    def __call__(self, *asked: Any) -> T:
+        """What is made of these."""
+        if self._made is None or self._made[0] != list(asked):
+            self._made = [copy(one) for one in asked], self._make(*asked)
+        return self._made[1]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from gansynth.hosts.record import usual_output
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.opening import open_source
 from gansynth.testing import check_adapter
+from gansynth_deepmedic import guards
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
 from gansynth_deepmedic.config import RUNS, Choices
 from gansynth_deepmedic.engine.image_augment import Affine
@@ -312,6 +313,18 @@ def test_samples_of_a_bank_need_a_place_in_a_training_case(shared_deepmedic, cro
 
 
 # -- what is planned ---------------------------------------------------------------------------
+
+
+def test_a_command_looks_at_the_samples_of_a_bank_once(shared_deepmedic, crop_bank, monkeypatch):
+    looked = []
+    monkeypatch.setattr(guards, "check_bank", lambda reader, source: looked.append(reader.folder))
+    adapter = adapter_of(shared_deepmedic)
+    injection = Injection(None, Ratio(1, 1), bank=crop_bank())
+    for ask in (adapter.check, adapter.planned, adapter.samples_drawn):
+        ask(injection, TORCH, ())
+    assert looked == [injection.bank]
+    adapter.check(injection, {**TORCH, "epochs": "3"}, ())
+    assert looked == [injection.bank] * 2
 
 
 def test_a_dry_run_says_what_a_subepoch_holds(run_cli, shared_deepmedic, crop_run, tmp_path):
