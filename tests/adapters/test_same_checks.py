@@ -3,12 +3,21 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gansynth.core.adapter import Injection
+from gansynth.core.fingerprint import prints_of
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.checks import Takes, check_origin
+from gansynth.hosts.origin import Origin
+from gansynth.runtime.errors import IntegrityFault
+from gansynth.testing import ToySource
 from tests.adapters.deepmedic.conftest import crop_run, shared_deepmedic  # noqa: F401  # fixtures
 from tests.adapters.yolo.conftest import box_run, shared_yolo  # noqa: F401  # fixtures
 
@@ -185,3 +194,21 @@ def test_a_fit_goes_on_where_the_data_set_is_now(renamed, run_cli):
     result = run_cli(*words, *(f"--set={one}" for one in loop), "--device", "cpu", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["resumed_at"] == 2
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [({"prints": ()}, "the case itself"), ({"id": "new"}, "near-identical")],
+)
+def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
+    """By its id, should the data set be the same one; by its look, should it be another."""
+    source = ToySource(2)
+    prints = prints_of(np.random.default_rng(0).random((1, 64, 64), np.float32))
+    held_out = [replace(source.record(source.held_out_ids[0]), prints=prints)]
+    new = {"subject": "new", "sha256": "1" * 64, "image": "1" * 64}
+    record = replace(held_out[0], **{**new, **seen})
+    manifest = {"generator": "any", "options": {}}
+    origin = Origin(Lineage("toy:elsewhere", "0", (record,), source.host), {}, manifest)
+    injection = Injection(Path("run"), Ratio(1, 1))
+    with pytest.raises(IntegrityFault, match=says):
+        check_origin(injection, Takes("any", source, held_out), origin)
