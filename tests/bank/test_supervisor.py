@@ -251,7 +251,7 @@ def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
     keeper = keep(frozen=False, limits=Limits(backoff=1000), temporary=True)
     keeper.wait(13, 60)
     os.kill(pid_of(keeper), signal.SIGKILL)
-    assert wait_until(lambda: "_janitor.py" in " ".join(children()))
+    assert wait_until(lambda: "watchdog.py" in " ".join(children()))
     assert keeper.alive()
     keeper.stop()  # it does not wait for the next start
     assert children() == []
