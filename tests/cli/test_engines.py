@@ -85,12 +85,13 @@ def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source)
     from gansynth.core.adapter import Injection
     from gansynth.core.ratio import Ratio
     from gansynth.core.source import SourceRequest
+    from gansynth.hosts.checks import check_mixing
     from gansynth.sampling.opening import open_source
 
     host = NoHost(open_source(SourceRequest("toy", "3")))
     host.check_ways(Injection(None, Ratio(1, 0)))
     asked = Injection(None, Ratio(1, 0), real_in_generator_space=True)
-    for check in (host.check_ways, lambda how: host.check(how, {}, ())):
+    for check in (host.check_ways, lambda how: check_mixing(host, how)):
         with pytest.raises(UsageFault, match=r"--real-in-generator-space: .* deepmedic"):
             check(asked)
 
