@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.lineage import guard_split
 from gansynth.core.source import Split
+from gansynth.data.reading import OF_SPLITS
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
 
@@ -56,7 +57,8 @@ class Division:
 
     def request(self, request: SourceRequest) -> SourceRequest:
         """The same data set, its fold 0, for kinds that have ``--read splits=``."""
-        read = {**request.read, "splits": str(self.file)}
+        kept = {key: text for key, text in request.read.items() if key not in OF_SPLITS}
+        read = {**kept, "splits": str(self.file)}
         return replace(request, fold="0", read=read, subjects=str(self.subjects))
 
 

@@ -121,7 +121,9 @@ def raw(toy_nnunet, tmp_path) -> CaseSource:
 
 def test_scans_are_dealt_out_too(raw, toy_nnunet, tmp_path):
     before = state(toy_nnunet.root)
-    other = open_source(raw.divided(SPLITS, tmp_path / "new"))
+    request = raw.divided(SPLITS, tmp_path / "new")
+    assert set(request.read) == {"splits"}  # a command refuses folds beside them
+    other = open_source(request)
     assert (other.train_ids, other.held_out_ids) == (NAMED[:2] + NAMED[3:], ("p2_left",))
     assert (other.name, other.host) == (raw.name, raw.host)
     assert_same_cases(raw, other, NAMED)
