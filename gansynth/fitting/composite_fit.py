@@ -18,11 +18,11 @@ from gansynth.fitting.setup import same_run, write_config
 from gansynth.report.sheets import write_sheet
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import sha256_file, write_json_atomic
-from gansynth.sampling.composite import NAME, NOTHING, PARTS, least_labelled
+from gansynth.sampling.composite import least_labelled
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import MANIFEST, new_manifest, read_manifest
+from gansynth.sampling.run import COMPOSITE, MANIFEST, NOTHING, PARTS, new_manifest, read_manifest
 
 COLUMNS = 8
 """Samples on the sheet that all parts draw together."""
@@ -183,7 +183,7 @@ class _Parts(Pipeline[PlannedPart]):
         source, plan = self.plan.source, self.plan
         space = replace(source.space, window=None)
         return {
-            **new_manifest(NAME, source, space, lineage, plan.edits),
+            **new_manifest(COMPOSITE, source, space, lineage, plan.edits),
             "request": {**source.request.to_json(), "view": plan.view},
             PARTS: [
                 {
@@ -231,7 +231,7 @@ class _Parts(Pipeline[PlannedPart]):
             return {
                 "dry_run": True,
                 "run": str(self.out),
-                "generator": NAME,
+                "generator": COMPOSITE,
                 **cases,
                 "estimated_minutes": round(sum(part["estimated_minutes"] for part in parts), 2),
                 "memory_mib": max(part["memory_mib"] for part in parts),

@@ -16,11 +16,10 @@ from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.fitting.pipeline import Step
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import split_settings
-from gansynth.sampling.composite import NAME, PARTS
 from gansynth.sampling.drawer import check_edits
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import read_manifest
+from gansynth.sampling.run import COMPOSITE, PARTS, read_manifest
 from gansynth.training.loop import FitOptions
 
 
@@ -68,7 +67,7 @@ class Plan:
     def config(self, init_from: Path | None) -> dict[str, Any]:
         """The resolved settings."""
         config: dict[str, Any] = {
-            "generator": NAME,
+            "generator": COMPOSITE,
             "data": self.source.request.to_json(),
             "size": list(self.source.space.size),
             "edits": list(self.edits),

@@ -23,15 +23,12 @@ from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.core.space import Space
 from gansynth.data.views import channel_numbers, given_channels, only_intensity
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.run import Run, heeds_classes
+from gansynth.sampling.run import COMPOSITE, Run, heeds_classes
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-NAME, PARTS = "composite", "parts"
-NOTHING = "nothing"
-"""What a part draws that another one only starts from."""
 LABELLINGS: tuple[Labelling, ...] = ("none", "drawn", "asked")
 
 
@@ -91,7 +88,7 @@ class Together(Generator):
         parts: those that draw images, in order.
     """
 
-    name: ClassVar[str] = NAME
+    name: ClassVar[str] = COMPOSITE
     ema: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, schema: Schema, space: Space, parts: Sequence[Opened]) -> None:

@@ -11,16 +11,7 @@ from gansynth.core.space import Space
 from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, sha256_file
-from gansynth.sampling.composite import (
-    NOTHING,
-    PARTS,
-    ClassComposite,
-    Composite,
-    Opened,
-    Part,
-    Together,
-)
-from gansynth.sampling.run import MANIFEST, Run, read_manifest
+from gansynth.sampling.run import MANIFEST, NOTHING, PARTS, Run, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +19,7 @@ if TYPE_CHECKING:
 
     from gansynth.core.generator import Generator
     from gansynth.runtime.devices import Precision
+    from gansynth.sampling.composite import Together
 
 
 def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
@@ -154,6 +146,7 @@ def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> To
         UsageFault: not all parts are fitted yet.
         IntegrityFault: a part is not the one that was fitted, or the parts do not fit together.
     """
+    from gansynth.sampling.composite import ClassComposite, Composite, Opened, Part
 
     check_parts(folder, manifest)
     taking_part = [part for part in manifest[PARTS] if part["draws"] != NOTHING]

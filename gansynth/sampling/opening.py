@@ -31,8 +31,6 @@ def open_source(request: SourceRequest) -> CaseSource:
         UsageFault: an unknown kind, or ``--read`` keys that it does not have.
         GansynthError: what the source raises.
     """
-    if "labels_by" not in request.view:
-        return open_plain(request)
     return viewed(open_plain(replace(request, view={})), request.view)
 
 

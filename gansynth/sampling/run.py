@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.core.generator import Heeded
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource, SourceRequest
@@ -28,9 +27,13 @@ from gansynth.runtime.files import disk_errors, sha256_file
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
-    from gansynth.core.generator import Generator
+    from gansynth.core.generator import Generator, Heeded
 
 MANIFEST = "manifest.json"
+COMPOSITE, PARTS = "composite", "parts"
+"""Generator of a run of several parts, and the manifest's key for these, which is their folder."""
+NOTHING = "nothing"
+"""What a part draws that another one only starts from."""
 VERSION = 1
 KEYS = (
     "run_id",
@@ -262,7 +265,7 @@ def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
         lock.release()
 
 
-OF_A_CLASS = frozenset[Heeded]({"labels", "boxes", "class"})
+OF_A_CLASS: frozenset[Heeded] = frozenset({"labels", "boxes", "class"})
 """Samples that heed one of these are of the class of the case that was asked for."""
 
 

@@ -15,10 +15,9 @@ from typing import Any
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import path_inside, read_json, sha256_file
 from gansynth.sampling.open_run import check_weights
-from gansynth.sampling.run import MANIFEST, read_manifest
+from gansynth.sampling.run import MANIFEST, PARTS, read_manifest
 
 STATE = "state.json"
-PARTS = "parts"
 _NOT_SAID: Mapping[str, Any] = {"precision": None, "device": None}
 
 
