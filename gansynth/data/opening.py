@@ -20,6 +20,4 @@ def open_plain(request: SourceRequest) -> CaseSource:
     """
     opener: Callable[[SourceRequest], CaseSource] = installed().load("sources", request.kind)
     options_of(opener, request)
-    if not request.view:
-        return opener(request)
     return viewed(opener(replace(request, view={})), request.view)
