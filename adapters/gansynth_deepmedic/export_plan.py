@@ -14,7 +14,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.space import Space
-from gansynth.hosts.export import origin_of
+from gansynth.hosts.origin import find_origin
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth_deepmedic.layout import MAPS, TRAIN
 from gansynth_deepmedic.shares import Share, share_on_disk
@@ -158,7 +158,8 @@ def plan_export(
     _check_order(source, injection)
     model = source.model if model is None else model
     refuse_unusable(source, model)
-    manifest, generator = origin_of(injection)
+    origin = find_origin(injection)
+    manifest, generator = origin.manifest, origin.described["manifest_sha256"]
     share = _share(source, injection, manifest, size)
     labels = tuple(source.schema.labels.values())
     sampling = SamplingMaps.of(source.config, labels, model)

@@ -13,7 +13,7 @@ from typing import Any
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Content, Injection
 from gansynth.core.bank_options import BankSize
-from gansynth.hosts.export import origin_of
+from gansynth.hosts.origin import find_origin
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.sampling.sharing import refuse_real_images
 from gansynth_nnunet.class_locations import Key, keys_of
@@ -148,7 +148,8 @@ def plan_export(
     """
     check_name(source.root, name)
     _check_order(source, injection, content)
-    manifest, sha256 = origin_of(injection)
+    origin = find_origin(injection)
+    manifest, sha256 = origin.manifest, origin.described["manifest_sha256"]
     if content == "synthetic" and manifest is not None:
         assert injection.run is not None, "whose manifest it is"
         refuse_real_images(injection.run, manifest, "--content synthetic", OTHERWISE)

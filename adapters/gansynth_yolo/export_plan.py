@@ -14,7 +14,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Content, Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.export import origin_of
+from gansynth.hosts.origin import find_origin
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.sampling.sharing import refuse_real_images
 from gansynth_yolo.guards import sample_bytes
@@ -135,7 +135,8 @@ def plan_export(
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     _check_folder(folder, source)
     _check_order(injection)
-    manifest, generator = origin_of(injection)
+    origin = find_origin(injection)
+    manifest, generator = origin.manifest, origin.described["manifest_sha256"]
     if content == "synthetic" and manifest is not None:
         assert injection.run is not None, "whose manifest it is"
         refuse_real_images(injection.run, manifest, "--content synthetic", OTHERWISE)

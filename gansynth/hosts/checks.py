@@ -87,7 +87,8 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     if origin.manifest is not None:
         check_learnable(injection, origin.manifest, takes.name, takes.needs)
     guard_host(origin.lineage.host, source.host, what=what)
-    for name in (source.name, None):  # by what is said of other data sets, and as if of one
+    # By what is said of other data sets, and as if of one.
+    for name in dict.fromkeys((source.name, origin.lineage.dataset)):
         guard(origin.lineage, takes.held_out, what=what, dataset=name, way_out=takes.way_out)
     if origin.bank is not None:
         spec, folder = origin.bank.spec, origin.bank.folder
@@ -296,16 +297,13 @@ def _check_conditions(
 def check_drawing(adapter: Adapter, injection: Injection) -> None:
     """Check that a run can draw, or a bank has, samples of the host's own training cases.
 
-    The last of a host's checks: what draws is opened as a producer will open it. Content decides:
-    every training case is read and compared, whatever the data set is called now. What has passed
-    once is not looked at again.
-
-    Held-out cases are compared by id and subject too, which the guard before does for data sets of
-    one name only.
+    The last of a host's checks, after ``check_origin``: what draws is opened as a producer will
+    open it. Content decides: every training case is read and compared, whatever the data set is
+    called now. What has passed once is not looked at again.
 
     Raises:
         UsageFault: a device or a bank that cannot be.
-        IntegrityFault: leakage, or training cases that are not those the samples are made of.
+        IntegrityFault: training cases that are not those the samples are made of.
     """
     from gansynth.runtime.devices import pick_device
 
@@ -320,7 +318,6 @@ def check_drawing(adapter: Adapter, injection: Injection) -> None:
         how = _asked(injection)
         drawer, _ = open_drawer(adapter, injection.run, device="cpu", learn=False, **how)
         drawer.check_cases()
-        guard(drawer.run.lineage, adapter.held_out)
     adapter.samples_checked = injection
 
 
@@ -390,4 +387,3 @@ def _check_bank(folder: Path, adapter: Adapter) -> None:
             f"{len(source.train_ids)} training case(s) of {source.name}, first {unseen[0]}; "
             "expected the same data set. Fill a bank by a generator that was fitted on it"
         )
-    guard(seen, adapter.held_out, what="bank")

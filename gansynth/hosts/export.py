@@ -112,16 +112,6 @@ def hashes_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}
 
 
-def origin_of(injection: Injection) -> tuple[dict[str, Any] | None, str]:
-    """The manifest of the run that draws, and its SHA-256; of a bank the hash alone."""
-    if injection.bank is not None:
-        return None, BankReader(injection.bank).spec.generator
-    from gansynth.sampling.run import manifest_sha256, read_manifest
-
-    assert injection.run is not None  # see Injection
-    return read_manifest(injection.run), manifest_sha256(injection.run)
-
-
 def samples_of(
     injection: Injection,
     source: CaseSource,

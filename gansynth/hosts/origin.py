@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """A generator or bank that has passed every check of a host.
+    """A generator's run or a bank, read once; ``hosts.checks.check_origin`` checks it.
 
     Attributes:
         lineage: every case it has seen.
