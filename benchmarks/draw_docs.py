@@ -271,14 +271,16 @@ def drawn(folder: Path) -> tuple[list[Any], list[Any]]:
     """The conditions of a run and what it makes of them."""
     from bench_lesion import EDITS, LESIONS
 
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
 
     run = load_run(folder, "cpu")
     source = open_source(run.request)
-    drawer = SampleDrawer(run, source, EDITS, 0, judged=False, asking=Asking(lesions=LESIONS))
+    drawer = SampleDrawer(
+        run, source, SampleRequest(edits=EDITS, seed=0, keep_flawed=True, lesions=LESIONS)
+    )
     conditions = [drawer.sampler.draw(number) for number in range(LOOKED_AT)]
     return conditions, drawer.draw_raw(0, LOOKED_AT)
 

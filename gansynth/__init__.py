@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gansynth.core.metric import Metric
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.core.scene import Scene
     from gansynth.core.schedule import Schedule, choose_cases
     from gansynth.core.schema import (
@@ -82,7 +82,6 @@ __all__ = [
     "OUTSIDE",
     "Adapter",
     "Asked",
-    "Asking",
     "BankReader",
     "BankSample",
     "Batch",
@@ -126,6 +125,7 @@ __all__ = [
     "Report",
     "Sample",
     "SampleDrawer",
+    "SampleRequest",
     "Scene",
     "SceneEdit",
     "Schedule",
@@ -191,7 +191,7 @@ _HOMES = {
     "gansynth.core.metric": {"Metric"},
     "gansynth.core.ratio": {"Ratio"},
     "gansynth.core.registry": {"installed"},
-    "gansynth.core.sample_request": {"Asking"},
+    "gansynth.core.sample_request": {"SampleRequest"},
     "gansynth.core.scene": {"Scene"},
     "gansynth.core.schedule": {"Schedule", "choose_cases"},
     "gansynth.core.schema": {

@@ -17,12 +17,12 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import refuse_unaugmented
 from gansynth.runtime.serialise import Document
-from gansynth.sampling.request_parsing import read_asking, split_asked
+from gansynth.sampling.request_parsing import read_request, split_asked
 from gansynth_nnunet.class_locations import Key
 
 SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
@@ -257,7 +257,6 @@ def _pairs(text: str) -> dict[str, str]:
 
 def _injection(said: Mapping[str, str]) -> Injection:
     """The injection that ``GANSYNTH_`` variables describe."""
-    asking, judged = _asking(said)
     paths = {k: Path(said[k]).absolute() if said[k] else None for k in ("GENERATOR", "BANK")}
     return Injection(
         run=paths["GENERATOR"],
@@ -270,11 +269,7 @@ def _injection(said: Mapping[str, str]) -> Injection:
         ),
         bank=paths["BANK"],
         scratch=Path(said["SCRATCH"]).absolute() if said["SCRATCH"] else None,
-        edits=tuple(split_asked(said["EDITS"])),
-        boxes=said["BOXES"] or None,
-        judged=judged,
-        asking=asking,
-        seed=_number(said, "SEED", 0),
+        samples=_request(said),
         device=said["DEVICE"] or "auto",
         restarts=_number(said, "RESTARTS", 5),
         strict=_flag(said, "STRICT"),
@@ -284,8 +279,8 @@ def _injection(said: Mapping[str, str]) -> Injection:
     )
 
 
-def _asking(said: Mapping[str, str]) -> tuple[Asking, bool]:
-    """What is asked of samples, and whether their generator judges them."""
+def _request(said: Mapping[str, str]) -> SampleRequest:
+    """What samples are asked to be."""
     how: list[str] = []
     for part in filter(None, said["CONDITIONS_READ"].split(",")):
         if "=" in part or not how:
@@ -293,12 +288,15 @@ def _asking(said: Mapping[str, str]) -> tuple[Asking, bool]:
         else:  # a value of several, spacing=1,1,1
             how[-1] += f",{part}"
     pairs = dict(part.partition("=")[::2] for part in how)
-    return read_asking(
-        said["CONDITIONS"] or None,
-        pairs,
-        said["LESIONS"] or None,
-        said["WEIGHTS"] or None,
-        split_asked(said["FILTER"]),
+    return read_request(
+        seed=_number(said, "SEED", 0),
+        edits=split_asked(said["EDITS"]),
+        boxes=said["BOXES"] or None,
+        conditions=said["CONDITIONS"] or None,
+        how=pairs,
+        lesions=said["LESIONS"] or None,
+        weights=said["WEIGHTS"] or None,
+        filters=split_asked(said["FILTER"]),
     )
 
 

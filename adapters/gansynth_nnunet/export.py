@@ -78,8 +78,8 @@ def _manifest(plan: ExportPlan, reader: BankReader) -> dict[str, Any]:
         "synthetic_cases": plan.samples,
         "generator": None if plan.manifest is None else plan.manifest["generator"],
         "manifest_sha256": plan.manifest_sha256,
-        "edits": list(reader.spec.edits),
-        "seed": reader.spec.seed,
+        "edits": list(reader.spec.samples.edits or ()),
+        "seed": reader.spec.samples.seed,
         "note": ONE_FOLD if mixed else NOT_ANONYMOUS,
     }
     source = plan.source

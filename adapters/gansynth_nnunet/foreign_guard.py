@@ -65,7 +65,7 @@ def refuse_conditions(
     Raises:
         UsageFault: with the way out.
     """
-    conditions = injection.asking.conditions
+    conditions = injection.samples.conditions
     if conditions is not None and is_foreign(manifest, host):
         raise UsageFault(
             f"--conditions {conditions['kind']}:{conditions['where']}: samples of {injection.run} "

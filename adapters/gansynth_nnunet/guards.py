@@ -104,7 +104,7 @@ def check_origin(
     assert origin.manifest is not None  # of a run
     if not foreign_guard.is_foreign(origin.manifest, source.host):
         return checks.check_origin(injection, takes, origin)
-    checks.check_learnable(injection, origin.manifest, takes.name)
+    checks.check_learnable(injection.run, origin.manifest, takes.name)
     manifest = foreign_guard.check_foreign(
         injection.run, origin.manifest, source, takes.held_out, content=content
     )

@@ -176,8 +176,8 @@ def _manifest(
         "lesion_free": [one.name for one in written if not one.boxes],
         "generator": None if plan.manifest is None else plan.manifest["generator"],
         "manifest_sha256": plan.generator,
-        "edits": list(reader.spec.edits),
-        "seed": reader.spec.seed,
+        "edits": list(reader.spec.samples.edits or ()),
+        "seed": reader.spec.samples.seed,
         "rejected": dict(rejected),
         "note": plan.note,
     }
@@ -198,8 +198,8 @@ def _private(plan: ExportPlan, reader: BankReader, written: Sequence[Written]) -
     return {
         "data": plan.source.name,
         "data_file": str(plan.source.file.path),
-        "boxes": reader.spec.boxes,
-        "judged": reader.spec.judged,
+        "boxes": reader.spec.samples.boxes,
+        "judged": not reader.spec.samples.keep_flawed,
         "held_out": list(plan.source.held_out_ids),
         "lineage": reader.spec.lineage.to_json(),
         "samples": {one.name: dict(reader.read(one.id).provenance) for one in written},

@@ -95,16 +95,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
 
     source = open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
-    drawer, bring = open_drawer(
-        adapter,
-        Path(config.run),
-        device=config.device,
-        edits=config.edits,
-        seed=config.seed,
-        boxes=config.boxes,
-        judged=config.judged,
-        asking=config.asking,
-    )
+    drawer, bring = open_drawer(adapter, Path(config.run), config.samples, device=config.device)
     run = drawer.run
     host = host_of(config.request, config.target, run, brought=bring is not None)
     spec = BankSpec(
@@ -116,12 +107,8 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         capacity=config.capacity,
         segment_samples=config.segment_samples,
         dtype=config.dtype,
-        seed=config.seed,
-        edits=tuple(run.edits if config.edits is None else config.edits),
+        samples=drawer.request,
         max_bytes=None if config.frozen else config.max_bytes,
-        boxes=config.boxes,
-        judged=config.judged,
-        asking=config.asking,
     )
     with _open_bank(Path(config.bank), spec) as writer:
         try:

@@ -131,11 +131,10 @@ def _check_options(asked: GeneratorPlan) -> None:
 
 
 def _check_asked(arm: ArmPlan, where: str) -> None:
-    from gansynth.conditions.edit_chain import build_edits
-    from gansynth.sampling.request_parsing import read_asking
+    from gansynth.sampling.request_parsing import read_request
 
-    _under(where, partial(build_edits, arm.edits))
-    _under(where, partial(read_asking, lesions=arm.lesions, filters=arm.filters))
+    asked = partial(read_request, edits=arm.edits, lesions=arm.lesions, filters=arm.filters)
+    _under(where, asked)
 
 
 def _under(where: str, look: Callable[[], Found]) -> Found:

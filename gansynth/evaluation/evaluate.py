@@ -121,7 +121,7 @@ def evaluate(
         gathered = open_evaluated(
             folder, real, wanted, device=device, data=data, root=root, reporter=reporter
         )
-        sides = gathered.sides(wanted.number, wanted.seed, options.effort, device, reporter)
+        sides = gathered.sides(wanted.number, wanted.request.seed, options.effort, device, reporter)
     found = assess(gathered, sides, metrics, options, clock)
     out = out or _usual_folder(folder, gathered.kind)
     return {**found.document, "files": _write(found, sides.schema, out)}

@@ -144,7 +144,7 @@ def samples_of(
 
     learn_ahead(
         injection.run,
-        injection.asking.filters,
+        injection.samples.filters,
         source,
         target=target,
         device=injection.device,
@@ -173,11 +173,7 @@ def order_of(
         frozen=True,
         capacity=samples,
         segment_samples=min(SEGMENT, samples),
-        seed=injection.seed,
-        edits=injection.edits or None,
-        boxes=injection.boxes,
-        judged=injection.judged,
-        asking=injection.asking,
+        samples=injection.samples,
         rejected=None if rejected is None else str(rejected),
         device=injection.device,
         parent=os.getpid(),

@@ -37,7 +37,8 @@ LEFT = frozenset(
 )
 """What a training that never began may have left behind."""
 COMPARED = (
-    *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "judged", "asking"),
+    *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "conditions", "lesions"),
+    *("weights", "filters", "keep_flawed"),
     *("usual_augmentation", "augment_synthetic"),
 )
 """What a continued training should have in common with what it continues."""

@@ -25,6 +25,7 @@ from gansynth.bank.reader import (
     verify_bank,
 )
 from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 
@@ -36,6 +37,7 @@ SCHEMA = Schema(
     has_outside=True,
 )
 LIVE = BankSpec(
+    samples=SampleRequest(edits=("elastic",)),
     schema=SCHEMA,
     lineage=Lineage("toy", "0", (CaseRecord("a", "s", "0" * 64),), {"plans": "p"}),
     run_id="run",
@@ -43,7 +45,6 @@ LIVE = BankSpec(
     frozen=False,
     capacity=8,
     segment_samples=4,
-    edits=("elastic",),
 )
 FROZEN = replace(LIVE, frozen=True)
 

@@ -13,7 +13,7 @@ import gansynth
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Condition, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.data.blending import drawn_in, hole, rim_voxels
@@ -265,7 +265,7 @@ def test_a_bank_is_filled(tmp_path):
     run = tmp_path / "run"
     quiet: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
     fit("copypaste", request, run, settings={"rim_mm": "1"}, edits=None, **quiet)
-    asked = Asking(lesions="where=anywhere,apart_mm=1,inside=0.5,tries=200")
-    bank = gansynth.fill_bank(run, tmp_path / "bank", samples=6, device="cpu", asking=asked)
+    asked = SampleRequest(lesions="where=anywhere,apart_mm=1,inside=0.5,tries=200")
+    bank = gansynth.fill_bank(run, tmp_path / "bank", request=asked, samples=6, device="cpu")
     assert verify_bank(bank) == 6
-    assert set(BankReader(bank).spec.asking.to_json()) == {"lesions"}
+    assert BankReader(bank).spec.samples.lesions == asked.lesions

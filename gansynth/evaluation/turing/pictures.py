@@ -204,17 +204,9 @@ class _Maker:
 
         if group not in self._drawers:
             asked = self.options
-            classes = [group] if group is not None else list(asked.classes)
-            self._drawers[group] = SampleDrawer(
-                self.run,
-                self.own,
-                asked.edits,
-                self.seed,
-                classes or None,
-                asked.boxes,
-                asked.judged,
-                asked.asking,
-            )
+            classes = (group,) if group is not None else asked.classes
+            request = replace(asked.samples, seed=self.seed, classes=classes or None)
+            self._drawers[group] = SampleDrawer(self.run, self.own, request)
         return self._drawers[group]
 
     def _check_bytes(self) -> None:

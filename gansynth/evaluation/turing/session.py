@@ -30,7 +30,7 @@ from gansynth.runtime.files import disk_errors, read_json, sha256_file, whole_fo
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.version import __version__
 
-VERSION = 1
+VERSION = 2
 SESSION, IMAGES, KEY, ACCESS, RATERS = (
     *("session.json", "images.npy", "key.json", "access.json", "raters"),
 )

@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.hosts.export import order_of, take_up
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth_nnunet.adapter import NnunetAdapter
@@ -49,7 +50,9 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     kept = []
     for seed in (0, 0, 1):
-        injection = Injection(fitted, Ratio.parse("1:1"), device="cpu", seed=seed)
+        injection = Injection(
+            fitted, Ratio.parse("1:1"), samples=SampleRequest(seed=seed), device="cpu"
+        )
         plan = plan_export(adapter.host, injection, NAME, "mixed", None)
         segment = plan.build / "bank" / "segment-000000.h5"
         segment.parent.mkdir(parents=True, exist_ok=True)
