@@ -24,11 +24,7 @@ def organ_mask(image: FloatArray) -> Mask:
     half of Otsu's threshold (Otsu 1979), so backgrounds may be dark, bright or in the middle, as
     that of z-scores is. An image whose border is no even background is body all over.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-
-    Returns:
-        Bool (D, H, W) or (H, W), nowhere empty.
+    ``image``: float32 (C, D, H, W) or (C, H, W). Returns bool (D, H, W) or (H, W), nowhere empty.
     """
     from scipy.ndimage import binary_closing, binary_fill_holes, label
 
@@ -60,11 +56,7 @@ def body_mask(image: FloatArray) -> Mask:
     Where every channel has one and the same value all along its border, the body is what differs
     from it in any channel, to the voxel, holes filled; else it is ``organ_mask``.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-
-    Returns:
-        Bool (D, H, W) or (H, W), nowhere empty.
+    ``image``: float32 (C, D, H, W) or (C, H, W). Returns bool (D, H, W) or (H, W), nowhere empty.
     """
     from scipy.ndimage import binary_fill_holes
 
@@ -84,11 +76,7 @@ def shown_body(image: FloatArray) -> Mask:
     Around a head in air voxels differ from one outer value, too: ``body_mask`` counts if nearly all
     of it stands out.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-
-    Returns:
-        Bool (D, H, W) or (H, W), nowhere empty.
+    ``image``: float32 (C, D, H, W) or (C, H, W). Returns bool (D, H, W) or (H, W), nowhere empty.
     """
     organ, body = organ_mask(image), body_mask(image)
     return body if organ[body].mean() >= MASKED else organ
@@ -97,9 +85,7 @@ def shown_body(image: FloatArray) -> Mask:
 def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
     """Share of a box's voxels, all it has a part of, that lie in the body.
 
-    Args:
-        body: bool (D, H, W) or (H, W).
-        row: ``min..., max...`` of a box in the image.
+    ``body``: bool (D, H, W) or (H, W).
     """
     axes = body.ndim
     low = np.clip(np.floor(row[:axes]), 0, np.array(body.shape) - 1).astype(int)
@@ -118,10 +104,7 @@ def otsu(values: npt.NDArray[np.floating]) -> float:
 
 
 def _border(shape: tuple[int, ...]) -> Mask:
-    """The outermost voxels of each slice; of a volume the ends of its first axis are not asked.
-
-    A volume is often cut off there in the middle of the body.
-    """
+    """The outermost voxels of each slice; of a volume the ends of its first axis are not asked."""
     border = np.ones(shape, bool)
     border[(..., slice(1, -1), slice(1, -1))] = False
     return border

@@ -18,10 +18,7 @@ from gansynth.runtime.errors import UsageFault
 class Clock:
     """Counts batches; may be pickled or inherited through fork, but threads must take turns.
 
-    Args:
-        file: counted in; made at the first batch. One for each rank of a data-parallel training.
-        total: batches of the whole training, on this rank.
-        start: batches drawn by earlier sessions of it.
+    ``file``: counted in; made at the first batch. One for each rank of a data-parallel training.
     """
 
     def __init__(self, file: Path | str, total: int, start: int = 0) -> None:
@@ -45,11 +42,8 @@ class Clock:
     def tick(self) -> float:
         """Begin a batch.
 
-        Returns:
-            The training's progress at its beginning: 0 for the first, at most 1.
-
-        Raises:
-            OSError: the file cannot be written.
+        Returns the training's progress at its beginning: 0 for the first, at most 1. Raises
+        OSError: the file cannot be written.
         """
         if self._pid != os.getpid():
             self._open()

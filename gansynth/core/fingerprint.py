@@ -32,8 +32,7 @@ _ROWS = 2048
 def prints_of(image: npt.NDArray[np.floating]) -> Prints:
     """One print for each channel; an empty one where it shows nothing.
 
-    Args:
-        image: (C, D, H, W) or (C, H, W); axes of one voxel do not count.
+    ``image``: (C, D, H, W) or (C, H, W); axes of one voxel do not count.
     """
     return tuple(_print(np.squeeze(channel)) for channel in image)
 
@@ -43,13 +42,7 @@ def alike(
 ) -> dict[int, int]:
     """Which images show what another one shows, whatever channel of either.
 
-    Args:
-        seen: prints of images.
-        others: prints of those that are looked for among them.
-        axes: numbers of axes of the prints that are compared.
-
-    Returns:
-        Index of an image of ``others`` -> index of the one of ``seen`` that is most like it.
+    Returns index of an image of ``others`` -> index of the one of ``seen`` that is most like it.
     """
     found: dict[int, tuple[float, int]] = {}
     for ndim in axes:
@@ -71,13 +64,8 @@ def closeness(
 ) -> npt.NDArray[np.float32]:
     """Correlation of prints, the largest over all turns and flips of the grid.
 
-    Args:
-        one: (N, cells), see ``unpacked``.
-        other: (M, cells).
-        ndim: axes of the prints.
-
-    Returns:
-        (N, M), -1 to 1.
+    ``one``: (N, cells), see ``unpacked``. ``other``: (M, cells). ``ndim``: axes of the prints.
+    Returns (N, M), -1 to 1.
     """
     best = np.full((len(one), len(other)), -1, np.float32)
     for turn in _turns(ndim):

@@ -36,12 +36,7 @@ class Outline(Protocol):
 
 @dataclass(frozen=True)
 class LabelOutline:
-    """The outline of labels at hand, worked out anew at each draw.
-
-    Attributes:
-        shape: spatial shape in voxels.
-        labels: int16, of that shape; or None.
-    """
+    """The outline of labels at hand, worked out anew at each draw."""
 
     shape: tuple[int, ...]
     labels: LabelArray | None
@@ -67,10 +62,9 @@ class LabelOutline:
 class Planes:
     """How many voxels of each label lie in each plane along the first axis, and in which box.
 
-    Attributes:
-        values: int16 (V,), the labels above 0 that occur, increasing.
-        counts: int64 (V, D), voxels per plane.
-        boxes: int64 (V, axes, 2), the first voxel and the one after the last, per axis.
+    ``values``: int16 (V,), the labels above 0 that occur, increasing. ``counts``: int64 (V, D),
+    voxels per plane. ``boxes``: int64 (V, axes, 2), the first voxel and the one after the last, per
+    axis.
     """
 
     values: LabelArray
@@ -99,10 +93,7 @@ class Planes:
 class PlaneOutline:
     """An outline from counts: a draw reads no more than one plane of the labels.
 
-    Attributes:
-        shape: spatial shape in voxels.
-        planes: counts of the labels; None for a case without labels.
-        read: reads a box of the labels.
+    ``planes``: counts of the labels; None for a case without labels.
     """
 
     shape: tuple[int, ...]

@@ -47,13 +47,8 @@ def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
 def affine_coordinates(shape: Sequence[int], matrix: Matrix, centre: Sequence[float]) -> FloatArray:
     """The pull ``matrix @ (x - centre) + centre``.
 
-    Args:
-        shape: the array's spatial shape.
-        matrix: (n, n) or (n, n + 1), the last column a translation; in voxels.
-        centre: (n,) in voxels.
-
-    Returns:
-        float32 (n, *shape), in voxels.
+    ``matrix``: (n, n) or (n, n + 1), the last column a translation; in voxels. ``centre``: (n,) in
+    voxels. Returns float32 (n, *shape), in voxels.
     """
     n = len(shape)
     shift = matrix[:, n] if matrix.shape[1] > n else np.zeros(n)
@@ -74,12 +69,8 @@ def pull_labels(source: LabelArray, coordinates: FloatArray) -> LabelArray:
     volume, so around structures that thin the nearest voxel is taken. Ties go to the lower voxel:
     a shift by half a voxel keeps every volume.
 
-    Args:
-        source: int16 (D, H, W) or (H, W), 0 and above; 0 beyond the array.
-        coordinates: float32 (n, *shape), in voxels.
-
-    Returns:
-        int16 of the coordinates' shape.
+    ``source``: int16 (D, H, W) or (H, W), 0 and above; 0 beyond the array. ``coordinates``: float32
+    (n, *shape), in voxels. Returns int16 of the coordinates' shape.
     """
     out = np.zeros(coordinates.shape[1:], np.int16)
     box = bounding_box(source > 0)
@@ -112,10 +103,7 @@ def _vote(cut: LabelArray, points: FloatArray) -> LabelArray:
 
 
 def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:
-    """Cells, named by their lower corner, that hold one label, and that touch a thin structure.
-
-    A foreground voxel is thin if no block of 2 voxels an axis around it holds its label alone.
-    """
+    """Cells, named by their lower corner, that hold one label, and that touch a thin structure."""
     lowest, highest = cut, cut
     for axis in range(cut.ndim):
         low, high = _neighbours(axis)
@@ -169,9 +157,8 @@ def nearest_index(
 ) -> tuple[npt.NDArray[np.intp], Mask]:
     """The voxel nearest to each coordinate.
 
-    Returns:
-        Flat indices into an array of ``shape``, and whether the coordinate lies within it (indices
-        of those beyond are 0).
+    Returns flat indices into an array of ``shape``, and whether the coordinate lies within it
+    (indices of those beyond are 0).
     """
     flat = np.zeros(coordinates.shape[1:], np.intp)
     within: Mask = np.ones(coordinates.shape[1:], bool)

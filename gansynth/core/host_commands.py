@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 class Report:
     """What a command did.
 
-    Attributes:
-        document: for ``--json``.
-        lines: the same to read; none shows the document, key by key.
-        then: words of the command of gansynth to run next; none if there is no usual one.
+    ``lines``: the same to read; none shows the document, key by key. ``then``: words of the command
+    of gansynth to run next; none if there is no usual one.
     """
 
     document: Mapping[str, Any]
@@ -35,15 +33,9 @@ class Report:
 class ImportRequest:
     """``gansynth import SOURCE HOST:WHERE``.
 
-    Attributes:
-        source: as typed, ``KIND:WHERE``.
-        reading: what was said of how to read it, attributes of a ``SourceRequest``: any of
-            ``fold``, ``subjects``, ``read``, ``root``.
-        where: what follows the host's name and the colon: its data set, or a folder.
-        folds: how many to write; None if nobody said.
-        seed: of every random choice.
-        settings: ``--set`` values, keys already checked against ``Adapter.import_settings``.
-        reporter: shows progress.
+    ``where``: what follows the host's name and the colon: its data set, or a folder. ``folds``: how
+    many to write; None if nobody said. ``settings``: ``--set`` values, keys already checked against
+    ``Adapter.import_settings``.
     """
 
     source: str
@@ -58,8 +50,7 @@ class ImportRequest:
     def request(self) -> SourceRequest:
         """The source, where its kind is a registered one.
 
-        Raises:
-            UsageFault: the text has no kind.
+        Raises UsageFault: the text has no kind.
         """
         return SourceRequest.parse(self.source, **self.reading)
 
@@ -68,13 +59,8 @@ class ImportRequest:
 class PrepareRequest:
     """``gansynth prepare HOST:WHERE``.
 
-    Attributes:
-        request: which data set, with ``plans``, ``subjects`` and ``root`` where they were said.
-        configurations: of the host, to preprocess; none for its usual ones.
-        settings: ``--set`` values, keys already checked against ``Adapter.prepare_settings``.
-        processes: workers.
-        force: do again what is done.
-        reporter: shows progress.
+    ``configurations``: of the host, to preprocess; none for its usual ones. ``settings``: ``--set``
+    values, keys already checked against ``Adapter.prepare_settings``.
     """
 
     request: SourceRequest
@@ -87,14 +73,7 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class SplitsRequest:
-    """``gansynth splits HOST:WHERE``.
-
-    Attributes:
-        request: which data set, with ``subjects`` and ``root`` where they were said.
-        folds: how many, at least 2.
-        seed: deals out the subjects.
-        overwrite: replace a different split.
-    """
+    """``gansynth splits HOST:WHERE``. ``folds``: how many, at least 2."""
 
     request: SourceRequest
     folds: int
@@ -106,10 +85,8 @@ class SplitsRequest:
 class DoctorRequest:
     """``gansynth doctor``, which asks every host.
 
-    Attributes:
-        root: folder of the host's folders, instead of its environment.
-        quick: leave out what takes seconds.
-        settings: of ``gansynth augment --set``, any host's; those of others are to be passed over.
+    ``quick``: leave out what takes seconds. ``settings``: of ``gansynth augment --set``, any
+    host's; those of others are to be passed over.
     """
 
     root: str | None

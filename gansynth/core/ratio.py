@@ -26,8 +26,7 @@ class Ratio:
     def parse(cls, text: str) -> Ratio:
         """Read ``"R:S"``, e.g. ``"1:1"`` or ``"2813:4000"``.
 
-        Raises:
-            UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
+        Raises UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
         """
         parts = text.split(":")
         try:
@@ -60,8 +59,7 @@ class SlotAllocator:
     Where in its stretch of batches a sample comes is left to chance, or a host that goes through
     its cases in turns would miss the same ones in each round.
 
-    Args:
-        rng: the caller's own generator (one per worker process).
+    ``rng``: the caller's own generator (one per worker process).
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -72,12 +70,8 @@ class SlotAllocator:
     def allocate(self, p: float, batch_size: int) -> frozenset[int]:
         """The synthetic slots of the next batch.
 
-        Args:
-            p: share of synthetic samples, 0 to 1.
-            batch_size: slots in the batch, B.
-
-        Raises:
-            UsageFault: p is no share, or the batch has no slot.
+        ``p``: share of synthetic samples, 0 to 1. Raises UsageFault: p is no share, or the batch
+        has no slot.
         """
         if not 0 <= p <= 1:
             raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
@@ -91,11 +85,7 @@ class SlotAllocator:
         return frozenset(int(s) for s in slots)
 
     def _chance(self, part: float) -> float:
-        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean.
-
-        A process owed w >= 0 has given the floor of what was asked, with probability 1 - w; one
-        owed w < 0 the ceiling, with probability 1 + w.
-        """
+        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean."""
         owed = self._owed
         if owed < 0:
             return 0.0 if owed + part <= 0 else (owed + part) / (1 + owed)

@@ -80,11 +80,8 @@ def resample(
     middle of each new voxel: over many places that keeps every label's volume, while a vote within
     each voxel takes from small and thin labels what it gives to large ones.
 
-    Args:
-        image: any float image; float32 comes back.
-        labels: its label map, if there is one.
-        shape: wanted; where it is there already, nothing is interpolated.
-        nearest: the image takes the nearest voxel, too.
+    ``image``: any float image; float32 comes back. ``shape``: wanted; where it is there already,
+    nothing is interpolated. ``nearest``: the image takes the nearest voxel, too.
     """
     drawn = None if labels is None else pick(labels, shape)
     if nearest:

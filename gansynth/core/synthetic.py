@@ -46,8 +46,7 @@ def is_marked(file: Path) -> bool:
 def real_file(file: Path, request: SourceRequest) -> Path:
     """The same file, unless it is a synthetic image among cases that are called real.
 
-    Raises:
-        IntegrityFault: it has the mark, and the request names nobody who has drawn it.
+    Raises IntegrityFault: it has the mark, and the request names nobody who has drawn it.
     """
     if request.synthetic is None and is_marked(file):
         raise _refused(str(file))
@@ -59,8 +58,7 @@ def refuse_named(
 ) -> None:
     """Refuse a data set whose JSON document says that cases of it are synthetic.
 
-    Raises:
-        IntegrityFault: naming the first one.
+    Raises IntegrityFault: naming the first one.
     """
     said = document.get(KEY, ())
     found = sorted(cases if said is True else set(said or ()) & set(cases))

@@ -40,16 +40,11 @@ def interpolate_slices(
 
     Labelled slices stay as they are, as do those before the first and after the last of them.
 
-    Args:
-        labels: int16 (D, H, W), 0 where nothing is labelled; not changed.
-        axis: across the slices; 0 is D.
-        classes: labels that count, each of them above 0, and may be written over others; None for
-            all above 0.
-        every: labelled slices further apart than this, in slices, are not joined; None for any
-            distance.
-
-    Returns:
-        int16 (D, H, W); the array itself where nothing is filled.
+    ``labels``: int16 (D, H, W), 0 where nothing is labelled; not changed. ``axis``: across the
+    slices; 0 is D. ``classes``: labels that count, each of them above 0, and may be written over
+    others; None for all above 0. ``every``: labelled slices further apart than this, in slices, are
+    not joined; None for any distance. Returns int16 (D, H, W); the array itself where nothing is
+    filled.
     """
     planes = np.moveaxis(labels, axis, 0)
     drawn = planes > 0 if classes is None else np.isin(planes, classes)

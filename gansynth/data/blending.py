@@ -35,9 +35,7 @@ PRECISION = 1e-6
 def rim_voxels(rim_mm: float, spacing: Sequence[float]) -> tuple[int, ...]:
     """Width of the rim in voxels along each axis, rounded up.
 
-    Args:
-        rim_mm: width in mm; 0 for no rim.
-        spacing: mm per voxel and axis.
+    ``rim_mm``: width in mm; 0 for no rim. ``spacing``: mm per voxel and axis.
     """
     return tuple(math.ceil(rim_mm / mm - SLACK) for mm in spacing)
 
@@ -57,12 +55,8 @@ def steps_from(mask: Tensor, rim: Sequence[int]) -> Tensor:
 
     The distance is Euclidean, in units of the rim's width along each axis; it is exact up to 1.
 
-    Args:
-        mask: bool (B, 1, ...).
-        rim: width in voxels along each spatial axis.
-
-    Returns:
-        float32 (B, 1, ...): 0 in the mask, up to 1 in the rim, ``BEYOND`` beyond it.
+    ``mask``: bool (B, 1, ...). ``rim``: width in voxels along each spatial axis. Returns float32
+    (B, 1, ...): 0 in the mask, up to 1 in the rim, ``BEYOND`` beyond it.
     """
     far = torch.full_like(mask, BEYOND**2, dtype=torch.float32)
     squares = torch.where(mask, torch.zeros_like(far), far)
@@ -109,8 +103,7 @@ def soft(
         rim: width in voxels along each spatial axis; 0 for none (plain copy and paste).
         match: shift and scale the donor first, so that it meets the background in the rim.
 
-    Returns:
-        float (B, C, ...); exactly the background beyond the rim.
+    Returns float (B, C, ...); exactly the background beyond the rim.
     """
     if match:
         donor = match_rim(background, donor, mask, rim)
@@ -162,15 +155,13 @@ def dress(
         labels: int (B, ...), the label map that is to be shown.
         donor: float (B, C, ...), aligned with it.
         donor_labels: int (B, ...), the donor's own.
-        values: label values of the lesion.
         means: float (len(values), C), each class's mean over training cases.
         deviations: float (len(values), C), likewise; 0 if None.
         noise: float (B, C, ...), standard normal; None for no noise.
         rest: float (B, C, ...), what is shown where ``labels`` hold none of ``values``; the donor
             if None.
 
-    Returns:
-        float (B, C, ...).
+    Returns float (B, C, ...).
     """
     out = (donor if rest is None else rest).clone()
     for sample in range(len(out)):
@@ -200,15 +191,9 @@ def poisson(
     In the mask the Laplacian is the donor's own, with the background as the boundary's value; steps
     across the border of the array do not count.
 
-    Args:
-        background: float32 (C, D, H, W) or (C, H, W).
-        donor: the same shape, aligned with it.
-        mask: bool (D, H, W) or (H, W).
-        known: bool, where the donor's gradients are of use; a gradient to any other voxel counts
-            as 0. All are if None.
-
-    Returns:
-        float32, exactly the background outside the mask.
+    ``background``: float32 (C, D, H, W) or (C, H, W). ``mask``: bool (D, H, W) or (H, W).
+    ``known``: bool, where the donor's gradients are of use; a gradient to any other voxel counts as
+    0. All are if None. Returns float32, exactly the background outside the mask.
     """
     from scipy.sparse import diags_array
     from scipy.sparse.linalg import cg
@@ -236,12 +221,7 @@ def poisson(
 
 
 def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
-    """The matrix over a mask's voxels, and each face of theirs.
-
-    Returns:
-        Sparse (N, N), and of each axis and side: rows, voxels, their neighbours (flat indices), and
-        whether a neighbour lies outside the mask.
-    """
+    """The matrix over a mask's voxels, and each face of theirs."""
     from scipy.sparse import coo_array
 
     number = np.full(mask.shape, -1, np.int64)

@@ -12,9 +12,7 @@ from gansynth.core.schema import Boxes
 def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
     """``class,xmin,ymin,xmax,ymax`` (volumes: with z) in voxels; ``--boxes file:`` reads it.
 
-    Args:
-        boxes: (N, 4) or (N, 6).
-        names: of their classes; numbers stand for those without one.
+    ``boxes``: (N, 4) or (N, 6). ``names``: of their classes; numbers stand for those without one.
     """
     axes = boxes.coords.shape[1] // 2
     stream = io.StringIO()
@@ -30,9 +28,7 @@ def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
 def yolo_lines(boxes: Boxes, size: Sequence[int]) -> str:
     """``class x_centre y_centre width height`` as shares of the image; empty for a background.
 
-    Args:
-        boxes: (N, 4).
-        size: H, W of the image.
+    ``boxes``: (N, 4).
     """
     height, width = size
     lines = []

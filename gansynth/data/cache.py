@@ -27,11 +27,8 @@ READ_AGAIN = 256
 class Placed(NamedTuple):
     """A drawn place in a case.
 
-    Attributes:
-        case: the case, or the part of it that the place needs.
-        placement: the place within ``case``, for ``Space.to_generator``.
-        shape: spatial shape of the whole case.
-        origin: the place within the whole case.
+    ``case``: the case, or the part of it that the place needs. ``shape``: spatial shape of the
+    whole case. ``origin``: the place within the whole case.
     """
 
     case: Case
@@ -74,9 +71,7 @@ class CaseCache:
 
     Several threads may ask at once: the training loop's loader and a preview do.
 
-    Args:
-        source: where cases come from.
-        max_bytes: bytes of images and labels to keep (2 GiB by default).
+    ``max_bytes``: bytes of images and labels to keep (2 GiB by default).
     """
 
     def __init__(self, source: CaseSource, max_bytes: int = 2 << 30) -> None:

@@ -32,13 +32,7 @@ _GLIOMA_2023 = re.compile(r"BraTS-(GLI|SSA)-\d{5}-\d{3}")
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of one case.
-
-    Attributes:
-        folder: where its files lie; called as the case is.
-        files: what comes after the folder's name -> file name.
-        others: NIfTI files that do not begin with the folder's name.
-    """
+    """The folder of one case. ``others``: NIfTI files that do not begin with the folder's name."""
 
     folder: Path
     files: Mapping[str, tuple[str, ...]]
@@ -87,8 +81,7 @@ def list_homes(kind: str, folder: Path, homes: list[Home], options: VolumeOption
     The channels are those asked for, else those that at least half of the cases have: a file that
     few lack is missing, and one that few have is passed over.
 
-    Raises:
-        UsageFault: channels are named that it does not have.
+    Raises UsageFault: channels are named that it does not have.
     """
     found = Collector(folder, options.allow_absolute)
     counts = Counter(rest for home in homes for rest in home.files)

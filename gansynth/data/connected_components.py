@@ -22,10 +22,8 @@ Numbered = npt.NDArray[np.int32]
 class Parts:
     """The parts of one value of a label map, the largest first.
 
-    Attributes:
-        numbered: int32 (D, H, W) or (H, W), the number of a voxel's part; 0 where there is none.
-        numbers: int64 (N,), numbers of the parts.
-        sizes: int64 (N,), their voxels.
+    ``numbered``: int32 (D, H, W) or (H, W), the number of a voxel's part; 0 where there is none.
+    ``numbers``: int64 (N,), numbers of the parts. ``sizes``: int64 (N,), their voxels.
     """
 
     numbered: Numbered
@@ -61,10 +59,7 @@ def parts_of(labels: LabelArray, value: int) -> Parts:
 def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -> None:
     """Give the voxels of parts the value that most of their neighbours have, in place.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W).
-        parts: of one value of it.
-        doomed: numbers of the parts to take away.
+    ``labels``: int16 (D, H, W) or (H, W).
     """
     from scipy.ndimage import binary_dilation, find_objects
 
@@ -82,15 +77,10 @@ def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -
 def boxes_of(labels: LabelArray, schema: Schema, least: int = 1, *, merge: bool = False) -> Boxes:
     """One box per part of each foreground label.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W).
-        schema: whose foreground counts.
-        least: parts of fewer voxels have no box.
-        merge: all foreground labels are one lesion, of class 1.
-
-    Returns:
-        Boxes in voxels, half-open, by label and then by size, the largest first; their labels are
-        the label values. Where there are none: coords (0, 4) or (0, 6).
+    ``labels``: int16 (D, H, W) or (H, W). ``least``: parts of fewer voxels have no box. ``merge``:
+    all foreground labels are one lesion, of class 1. Returns boxes in voxels, half-open, by label
+    and then by size, the largest first; their labels are the label values. Where there are none:
+    coords (0, 4) or (0, 6).
     """
     if merge:
         labels = np.isin(labels, schema.foreground).astype(np.int16)

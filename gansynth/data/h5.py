@@ -37,10 +37,9 @@ from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 def open_h5(request: SourceRequest) -> H5Source:
     """Open ``h5:FILE``.
 
-    Raises:
-        DataFault: no cache, a damaged one, or one of another format.
-        UsageFault: another fold, configuration, plans or subjects than it was made with.
-        IntegrityFault: a subject is in training and held out.
+    Raises DataFault: no cache, a damaged one, or one of another format; UsageFault: another fold,
+    configuration, plans or subjects than it was made with; IntegrityFault: a subject is in training
+    and held out.
     """
     return H5Source(request)
 
@@ -48,10 +47,7 @@ def open_h5(request: SourceRequest) -> H5Source:
 class H5Source(PatchSource):
     """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
 
-    Attributes:
-        request: what was asked for, the path made absolute.
-        path: the file.
-        index: what it says of itself.
+    ``request``: what was asked for, the path made absolute.
     """
 
     def __init__(self, request: SourceRequest) -> None:
@@ -150,8 +146,7 @@ class H5Source(PatchSource):
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
         """Refused: a cache holds one fold, read as that fold's training cases say.
 
-        Raises:
-            UsageFault: naming what it was made from.
+        Raises UsageFault: naming what it was made from.
         """
         made_from = f"{self.index.request['kind']}:{self.index.request['where']}"
         raise UsageFault(
@@ -162,8 +157,7 @@ class H5Source(PatchSource):
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
 
-        Raises:
-            DataFault: unknown, or damaged: HDF5 compares a checksum of each chunk.
+        Raises DataFault: unknown, or damaged: HDF5 compares a checksum of each chunk.
         """
         entry = self._entry(case_id)
         return self.load_part(case_id, [slice(0, n) for n in entry.shape])
@@ -171,8 +165,7 @@ class H5Source(PatchSource):
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
         """The voxels of a case within a box, and what lies in it of its boxes.
 
-        Raises:
-            DataFault: as ``load``.
+        Raises DataFault: as ``load``.
         """
         entry = self._entry(case_id)
         with hdf5(self.path, f"case {case_id!r}: "):
@@ -237,10 +230,7 @@ class H5Source(PatchSource):
 
     @property
     def _file(self) -> Any:
-        """The open file; of this process, for HDF5's handles do not survive a fork.
-
-        Two threads may open it at the same time, and one handle is dropped: no harm is done.
-        """
+        """The open file; of this process, for HDF5's handles do not survive a fork."""
         if self._open is None or self._open[0] != os.getpid():
             self._open = (os.getpid(), open_file(self.path))
         return self._open[1]
@@ -262,8 +252,7 @@ def _no_labels(box: tuple[slice, ...]) -> LabelArray:
 def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
     """Find everything that is wrong with ``h5:FILE``: every chunk of every case is read.
 
-    Raises:
-        GansynthError: the file cannot be opened at all.
+    Raises GansynthError: the file cannot be opened at all.
     """
     fold = read_index(Path(request.where).expanduser()).fold
     source = H5Source(replace(request, fold=fold))

@@ -28,10 +28,8 @@ VOXELS = 100_000
 class Intensity(Document, later=("low", "high", "mean", "std")):
     """What is done to a channel.
 
-    Attributes:
-        modality: ``mr``, ``ct`` or ``none``.
-        low, high: a CT channel is clipped to; in the file's units.
-        mean, std: of the training cases' foreground, for a CT channel.
+    ``modality``: ``mr``, ``ct`` or ``none``. ``low``, ``high``: a CT channel is clipped to; in the
+    file's units.
     """
 
     modality: Modality
@@ -55,8 +53,7 @@ class Intensity(Document, later=("low", "high", "mean", "std")):
     def units(self, channel: npt.NDArray[Any]) -> tuple[float, float]:
         """What normalised values of a channel (D, H, W) are times and plus, to be the file's.
 
-        Returns:
-            The standard deviation (0 of a constant channel) and the mean.
+        Returns the standard deviation (0 of a constant channel) and the mean.
         """
         if self.modality == "none":
             return 1.0, 0.0
@@ -91,13 +88,8 @@ def ct_intensities(
 ) -> tuple[Intensity, ...]:
     """What CT channels undergo.
 
-    Args:
-        where: the data set, for messages.
-        foreground: voxels (C, N) of each training case, CT channels only.
-        window: clip to this instead of percentiles.
-
-    Raises:
-        DataFault: no training case has a foreground.
+    ``foreground``: voxels (C, N) of each training case, CT channels only. Raises DataFault: no
+    training case has a foreground.
     """
     voxels = np.concatenate(list(foreground), axis=1)
     if not voxels.shape[1]:

@@ -31,13 +31,7 @@ training ones, as a factor: what divides a lesion differs more between people th
 
 
 class Seen(NamedTuple):
-    """What one map shows of a value.
-
-    Attributes:
-        area: its voxels.
-        sizes: those of its parts, the largest first.
-        rough: its border for its area; see ``roughness``.
-    """
+    """What one map shows of a value. ``sizes``: those of its parts, the largest first."""
 
     area: int
     sizes: list[int]
@@ -50,11 +44,7 @@ class LabelPrior(Document):
 
     Attributes:
         value: the label value; 0 background, -1 outside.
-        name: how the schema calls it.
-        maps: how many show it.
-        share: of all maps.
         area: ``QUANTILES`` of its area; empty where no map shows it.
-        parts: median number of parts; of background and outside, of those enclosed by others.
         most: parts that all but 1 % of the maps do not exceed.
         speck: voxels below which a part is smaller than nearly all parts; 0 without parts.
         rough: for maps of 1, 2 to 3, 4 to 7, ... voxels of it, the roughness that all but 1 % of
@@ -129,9 +119,7 @@ class LabelPrior(Document):
     def flaw(self, labels: LabelArray, always: bool) -> str:
         """What is wrong with the label in a map, or nothing.
 
-        Args:
-            labels: int16 (D, H, W) or (H, W).
-            always: whether a map must show what every training map shows.
+        ``labels``: int16 (D, H, W) or (H, W).
         """
         area = int(np.count_nonzero(labels == self.value))
         if not area:
@@ -156,9 +144,7 @@ class LabelPrior(Document):
     def strewn(self, mask: Mask, rougher: float = ROUGHER_LABEL) -> str:
         """What no training map has about the label's shape, or nothing.
 
-        Args:
-            mask: where it is drawn, bool (D, H, W) or (H, W), before anything was cleaned.
-            rougher: how much rougher it may be, as a factor.
+        ``mask``: where it is drawn, bool (D, H, W) or (H, W), before anything was cleaned.
         """
         area = int(np.count_nonzero(mask))
         if not area or not self.rough:

@@ -35,11 +35,8 @@ SURE = 16
 class LabelPriors(Document):
     """What label maps of a training set look like.
 
-    Attributes:
-        maps: how many were looked at.
-        empty: share of them that show no foreground.
-        priors: of each value, foreground first.
-        whole: of all foreground together; None in runs fitted before it was looked at.
+    ``empty``: share of them that show no foreground. ``priors``: of each value, foreground first.
+    ``whole``: of all foreground together; None in runs fitted before it was looked at.
     """
 
     maps: int
@@ -74,8 +71,7 @@ class LabelPriors(Document):
         stays, unless there are training maps without the label and so little of it would be a flaw;
         background and outside that reach the map's edge stay. What this returns stays as it is.
 
-        Args:
-            labels: int16 (D, H, W) or (H, W).
+        ``labels``: int16 (D, H, W) or (H, W).
         """
         cleaned = labels.copy()
         changed = self.maps > 0
@@ -96,9 +92,7 @@ class LabelPriors(Document):
         voxels they cover; and so is a map of which much had to be cleaned, or of whose foreground
         a third. What is left of such a map may look like one of the training maps.
 
-        Args:
-            drawn: int16 (D, H, W) or (H, W), before it was cleaned.
-            cleaned: what ``clean`` made of it.
+        ``drawn``: int16 (D, H, W) or (H, W), before it was cleaned.
         """
         if self.maps == 0:
             return ""
@@ -141,10 +135,9 @@ class LabelPriors(Document):
     def compare(self, label_maps: Iterable[LabelArray]) -> dict[str, Any]:
         """Frequency, area and parts of drawn maps beside those of the training maps.
 
-        Returns:
-            JSON: ``samples`` and ``training`` (numbers of maps), ``labels``: name -> ``value``
-            and ``samples``, ``training``: each ``share`` of the maps that show it, median ``area``
-            there and median ``parts``; ``warnings``: one line for each that is far off.
+        Returns JSON: ``samples`` and ``training`` (numbers of maps), ``labels``: name -> ``value``
+        and ``samples``, ``training``: each ``share`` of the maps that show it, median ``area``
+        there and median ``parts``; ``warnings``: one line for each that is far off.
         """
         drawn = LabelPriors._of(label_maps, {p.value: p.name for p in self.priors})
         pairs = [(d, t) for d, t in zip(drawn.priors, self.priors, strict=True) if t.value != 0]

@@ -16,11 +16,8 @@ from gansynth.data.connected_components import Parts
 class Part:
     """One connected piece of chosen classes, with the foreground that it wraps completely.
 
-    Attributes:
-        labels: int16, cut to ``box``; 0 where the part is not.
-        box: where in the array that is, one slice per spatial axis.
-        shape: of the whole array.
-        spacing: voxel size in mm.
+    ``labels``: int16, cut to ``box``; 0 where the part is not. ``box``: where in the array that is,
+    one slice per spatial axis. ``shape``: of the whole array. ``spacing``: voxel size in mm.
     """
 
     labels: LabelArray
@@ -71,11 +68,8 @@ def parts(
     one piece. Foreground that a piece wraps completely belongs to it, whatever its class; the
     background in its holes does not.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W).
-        schema: gives the spacing in mm.
-        classes: label values; None takes the whole foreground.
-        least: pieces of fewer voxels are left out.
+    ``labels``: int16 (D, H, W) or (H, W). ``classes``: label values; None takes the whole
+    foreground. ``least``: pieces of fewer voxels are left out.
     """
     from scipy.ndimage import find_objects
 

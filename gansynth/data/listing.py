@@ -28,12 +28,9 @@ SUBJECTS = "subjects.csv"
 class Entry:
     """The files of one case.
 
-    Attributes:
-        case: its id.
-        images: one file per channel, or a single one with the channels last; as they ought to be.
-        labels: the label file, as it ought to be; None where the data set has none.
-        subject: the person, where the layout says so.
-        part: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
+    ``images``: one file per channel, or a single one with the channels last; as they ought to be.
+    ``labels``: the label file, as it ought to be; None where the data set has none. ``part``:
+    ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
     """
 
     case: str
@@ -67,18 +64,12 @@ class VolumeSet:
     """A data set of volumes.
 
     Attributes:
-        name: e.g. ``msd:Task04_Hippocampus``.
-        root: folder that all files lie in.
         where: the file or folder that says what there is, for messages.
-        entries: the cases, by id.
         channels: names of the channels that are read; None if only the files know how many.
         stacked: each case has one file, of three axes or with the channels last.
         total: how many channels a stacked file has; None if only the files know.
         picked: which of them are read; None for all.
         labels: label name -> value; None if only the label files know.
-        splits: JSON list of ``{"train": [...], "val": [...]}``; may be missing.
-        subjects: CSV that says who is who; may be missing.
-        faults: what is wrong with all this.
         unvalidated: its host trains without validation: fold 0 need not hold anything out.
         likely: where ``labels`` is None, label names -> values, each of which holds if all values
             found are among its own, and its largest is found.
@@ -104,9 +95,8 @@ class VolumeSet:
     def raise_first(self) -> None:
         """Stop at the first fault.
 
-        Raises:
-            DataFault: a file, a case or a name that does not fit.
-            IntegrityFault: a path that leads out of the folder.
+        Raises DataFault: a file, a case or a name that does not fit; IntegrityFault: a path that
+        leads out of the folder.
         """
         for fault in self.faults:
             raise fault.error
@@ -118,12 +108,7 @@ class VolumeSet:
 
 
 class Collector:
-    """Gathers a data set's cases and faults.
-
-    Args:
-        where: the file or folder that says what there is.
-        allow: files may lie outside of the folder.
-    """
+    """Gathers a data set's cases and faults."""
 
     def __init__(self, where: Path, allow: bool) -> None:
         self.where = where
@@ -139,10 +124,7 @@ class Collector:
     def file(self, text: str, what: str, case: str | None = None) -> Path | None:
         """Where a file named in the data set lies; None, and a fault, if it may not lie there.
 
-        Args:
-            text: path, relative to the folder.
-            what: what names it, for messages.
-            case: whose it is.
+        ``text``: path, relative to the folder.
         """
         odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
         if odd:
@@ -174,11 +156,7 @@ class Collector:
         self._entries[entry.case] = entry
 
     def entries(self, expected: str) -> tuple[Entry, ...]:
-        """The cases by id; none, or names that clash, are faults.
-
-        Args:
-            expected: how cases ought to look here, for messages.
-        """
+        """The cases by id; none, or names that clash, are faults."""
         same: dict[str, list[str]] = defaultdict(list)
         for case in self._entries:
             same[unicodedata.normalize("NFC", case).casefold()].append(case)
@@ -200,11 +178,7 @@ def stem(name: str) -> str | None:
 
 
 def located(request: SourceRequest, *, folder: bool = False) -> Path:
-    """The file or folder a request names, absolute.
-
-    Raises:
-        DataFault: there is none.
-    """
+    """The file or folder a request names, absolute. Raises DataFault: there is none."""
     path = Path(os.path.abspath(os.path.expanduser(request.where)))
     if not (path.is_dir() or (path.is_file() and not folder)):
         kind = "a folder" if folder else "a folder or a manifest"

@@ -18,12 +18,9 @@ FILE = "dataset.json"
 class Names:
     """Names that a folder says of itself.
 
-    Attributes:
-        where: the file.
-        channels: of the channels, in the files' order; None if it does not say.
-        labels: label name -> value; None if it does not say.
-        normalised: intensities are to be taken as they are, as of what ``gansynth sample`` wrote.
-        spacing: mm per axis, which NIfTI files say themselves; None if it does not say.
+    ``channels``: of the channels, in the files' order; None if it does not say. ``labels``: label
+    name -> value; None if it does not say. ``spacing``: mm per axis, which NIfTI files say
+    themselves; None if it does not say.
     """
 
     where: Path
@@ -36,8 +33,7 @@ class Names:
 def read_names(folder: Path) -> Names | None:
     """Read ``channel_names`` and ``labels``, as nnU-Net writes them; None without such a file.
 
-    Raises:
-        DataFault: it is no JSON object, or one of the two is not as it must be.
+    Raises DataFault: it is no JSON object, or one of the two is not as it must be.
     """
     path = folder / FILE
     if not path.is_file():
@@ -107,8 +103,7 @@ def _labels(path: Path, labels: Any) -> dict[str, int] | None:
 def pick(asked: Sequence[str], known: Sequence[str], where: Path) -> tuple[int, ...]:
     """Places of channels asked for by name among those there are; upper and lower case are alike.
 
-    Raises:
-        UsageFault: there is no such channel.
+    Raises UsageFault: there is no such channel.
     """
     places = {name.casefold(): place for place, name in reversed(list(enumerate(known)))}
     places |= {name: place for place, name in enumerate(known)}

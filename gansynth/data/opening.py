@@ -14,9 +14,8 @@ from gansynth.data.views import viewed
 def open_plain(request: SourceRequest) -> CaseSource:
     """Open a source whose labels no generator draws; ``sampling.opening`` opens any other.
 
-    Raises:
-        UsageFault: an unknown kind, ``--read`` keys that it does not have, or an unknown channel.
-        GansynthError: what the source raises.
+    Raises UsageFault: an unknown kind, ``--read`` keys that it does not have, or an unknown
+    channel; GansynthError: what the source raises.
     """
     opener: Callable[[SourceRequest], CaseSource] = installed().load("sources", request.kind)
     options_of(opener, request)

@@ -27,9 +27,7 @@ class PatchSource(CaseSource):
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
         """The voxels of a case within a box; what ``load`` returns, its boxes too, cut.
 
-        Args:
-            case_id: the case.
-            box: a slice per spatial axis, inside the case: ``0 <= start < stop <= extent``.
+        ``box``: a slice per spatial axis, inside the case: ``0 <= start < stop <= extent``.
         """
 
 

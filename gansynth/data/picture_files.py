@@ -30,17 +30,10 @@ Use = Literal["image", "mask"]
 def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
     """Decode a picture.
 
-    Args:
-        path: the file.
-        use: an image may be grey (8, 16 or 32 bits, or floats) or RGB of 8 bits per channel; a mask
-            has whole numbers, which in a palette picture are its indices.
-
-    Returns:
-        (H, W) or (H, W, 3), dtype as stored.
-
-    Raises:
-        DataFault: naming the file, what was found, what was expected and the way out.
-        EnvironmentFault: the file may not be read.
+    ``use``: an image may be grey (8, 16 or 32 bits, or floats) or RGB of 8 bits per channel; a mask
+    has whole numbers, which in a palette picture are its indices. Returns (H, W) or (H, W, 3),
+    dtype as stored. Raises DataFault: naming the file, what was found, what was expected and the
+    way out; EnvironmentFault: the file may not be read.
     """
     with reading(path):
         size = path.stat().st_size
@@ -108,8 +101,7 @@ def _bits(picture: Any, data: bytes) -> int:
 def picture_shape(path: Path) -> tuple[int, int]:
     """Rows and columns a picture's header announces; nothing is decoded.
 
-    Raises:
-        DataFault: as ``read_picture``.
+    Raises DataFault: as ``read_picture``.
     """
     from PIL import Image
 

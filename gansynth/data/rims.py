@@ -32,13 +32,9 @@ FEW = 4
 def contrast(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> Numbers:
     """How lesions stand out of their rims, in the channel where each does most.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-        boxes: (N, 6) or (N, 4), in its voxels.
-        body: bool (D, H, W) or (H, W), where rims may lie; found in the image if None.
-
-    Returns:
-        (N,), each from -1 (darker) to 1 (brighter); NaN where a box leaves no rim.
+    ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N, 4), in its voxels.
+    ``body``: bool (D, H, W) or (H, W), where rims may lie; found in the image if None. Returns
+    (N,), each from -1 (darker) to 1 (brighter); NaN where a box leaves no rim.
     """
     found = contrasts(image, boxes, body=body)
     if not found.size:
@@ -65,10 +61,9 @@ def contrasts(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> N
 def regions(boxes: Boxes, row: int, body: Mask) -> tuple[tuple[slice, ...], Mask, Mask]:
     """Where a box's lesion and its rim lie.
 
-    Returns:
-        The voxels looked at; in them bool masks of the ellipsoid that fits into the box (of all
-        the box where that is hardly a voxel), and of the rim: around the box, within the body,
-        and in no other box. A rim that lies beyond the body is taken as it is.
+    Returns the voxels looked at; in them bool masks of the ellipsoid that fits into the box (of all
+    the box where that is hardly a voxel), and of the rim: around the box, within the body, and in
+    no other box. A rim that lies beyond the body is taken as it is.
     """
     axes = body.ndim
     low, high = boxes.coords[row, :axes], boxes.coords[row, axes:]

@@ -49,9 +49,7 @@ WHOLE = 0.9
 class Brain:
     """Where the brain is in a slice; small enough to be kept for every slice of a data set.
 
-    Attributes:
-        size: rows and columns of the slice.
-        packed: its mask, a bit for each pixel.
+    ``packed``: its mask, a bit for each pixel.
     """
 
     size: tuple[int, int]
@@ -116,8 +114,7 @@ def find_brain(image: npt.NDArray[Any]) -> Brain:
     What has no scalp is taken to be stripped already: then all that is not air is brain. Where
     nothing is found, all of the slice is.
 
-    Args:
-        image: (H, W), (H, W, 3) or (3, H, W) with channels of their own; any units, dark is low.
+    ``image``: (H, W), (H, W, 3) or (3, H, W) with channels of their own; any units, dark is low.
     """
     from scipy import ndimage
 

@@ -18,8 +18,7 @@ from gansynth.runtime.errors import GansynthError
 def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
     """Find everything that is wrong with ``slices:INNER``: what its volumes have, then the choice.
 
-    Raises:
-        UsageFault: options that do not fit.
+    Raises UsageFault: options that do not fit.
     """
     own, rest = split_read(request)
     parse_read(SliceOptions, own)

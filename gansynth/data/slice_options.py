@@ -32,9 +32,8 @@ Side = Literal["array", "inferior", "superior", "posterior", "anterior", "left",
 class Indices:
     """Which slices of an axis: ranges of numbers, or of shares of its length.
 
-    Attributes:
-        ranges: first and last, both included; in percent where ``percent`` says so.
-        percent: whether a range is in percent of the axis.
+    ``ranges``: first and last, both included; in percent where ``percent`` says so. ``percent``:
+    whether a range is in percent of the axis.
     """
 
     ranges: tuple[tuple[float, float], ...]
@@ -147,8 +146,7 @@ def inner_read(read: Mapping[str, str]) -> dict[str, str]:
 def open_inner(request: SourceRequest) -> CaseSource:
     """Open the volumes that slices are cut from.
 
-    Raises:
-        UsageFault: an option that neither knows, or cases that are 2D already.
+    Raises UsageFault: an option that neither knows, or cases that are 2D already.
     """
     if request.kind == "slices":
         raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")

@@ -41,9 +41,8 @@ VOLUME_BYTES = 1 << 30
 def open_slices(request: SourceRequest) -> SliceSource:
     """Open ``slices:KIND:WHERE``.
 
-    Raises:
-        UsageFault: options that do not fit, or an inner source that has no volumes.
-        GansynthError: what opening the inner source raises.
+    Raises UsageFault: options that do not fit, or an inner source that has no volumes;
+    GansynthError: what opening the inner source raises.
     """
     return SliceSource(request)
 
@@ -51,12 +50,8 @@ def open_slices(request: SourceRequest) -> SliceSource:
 class SliceSource(FlatSource):
     """Slices of the volumes of one fold.
 
-    Attributes:
-        request: what was asked for, the inner path made absolute.
-        options: how slices are cut.
-        inner: the source of volumes.
-        axis: of (D, H, W), that is cut across.
-        choice: which slices of each volume are cut, and of which class each is.
+    ``request``: what was asked for, the inner path made absolute. ``axis``: of (D, H, W), that is
+    cut across.
     """
 
     def __init__(self, request: SourceRequest) -> None:
@@ -208,8 +203,7 @@ class SliceSource(FlatSource):
     def load(self, case_id: str) -> Case:
         """Read one slice: image float32 (C, H, W), labels int16 (H, W).
 
-        Raises:
-            DataFault: unknown, or its volume cannot be read.
+        Raises DataFault: unknown, or its volume cannot be read.
         """
         case, index, kept = self._parse(case_id)
         plane = self._plane(case, index)
@@ -300,11 +294,7 @@ class SliceSource(FlatSource):
         return tuple(sorted(ids))
 
     def _parse(self, case_id: str) -> tuple[str, int, list[int]]:
-        """Volume, number of the slice, and which of the kept channels.
-
-        Raises:
-            DataFault: the id is none of ours.
-        """
+        """Volume, number of the slice, and which of the kept channels."""
         rest, kept = case_id, list(range(len(self._channels)))
         if self.options.concat:
             names = [f"/{self.inner.schema.channels[c]}" for c in self._channels]

@@ -16,12 +16,7 @@ from gansynth.core.schema import FloatArray
 class Intensities:
     """Mean and standard deviation of each channel.
 
-    Args:
-        channels: how many.
-
-    Attributes:
-        mean: float64 (C,), in the source's units.
-        deviation: likewise, above 0.
+    ``mean``: float64 (C,), in the source's units. ``deviation``: likewise, above 0.
     """
 
     def __init__(self, channels: int) -> None:

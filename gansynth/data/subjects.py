@@ -18,14 +18,10 @@ from gansynth.runtime.errors import DataFault, UsageFault
 def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     """Map cases to people.
 
-    Args:
-        text: path of a CSV with the columns ``case`` and ``subject`` (or ``subject_group``), or a
-            regular expression whose first group, matched against the case id, is the subject.
-        ids: the cases; the CSV may know more of them.
-
-    Raises:
-        UsageFault: the regular expression is none, or has no group.
-        DataFault: a case has no subject or two of them, or the CSV lacks a column.
+    ``text``: path of a CSV with the columns ``case`` and ``subject`` (or ``subject_group``), or a
+    regular expression whose first group, matched against the case id, is the subject. Raises
+    UsageFault: the regular expression is none, or has no group; DataFault: a case has no subject or
+    two of them, or the CSV lacks a column.
     """
     ids = sorted(ids)
     path = Path(text)
@@ -68,12 +64,8 @@ def _from_csv(path: Path) -> dict[str, str]:
 def read_column(path: Path, *names: str) -> dict[str, str]:
     """Map the cases of a CSV, in its column ``case``, to what another column says of them.
 
-    Args:
-        path: the CSV.
-        names: of the other column; the first one that is there counts.
-
-    Raises:
-        DataFault: it cannot be read, lacks a column, or says two things of a case.
+    ``names``: of the other column; the first one that is there counts. Raises DataFault: it cannot
+    be read, lacks a column, or says two things of a case.
     """
     one, *others = names
     expected = f"case and {one}" + (f" (or {', '.join(others)})" if others else "")
@@ -108,9 +100,7 @@ def grouped_splits(
     The same arguments give the same folds. Subjects are shuffled, then dealt out, those with most
     cases first, each to the fold that has fewest.
 
-    Raises:
-        UsageFault: fewer than two folds.
-        DataFault: fewer subjects than folds.
+    Raises UsageFault: fewer than two folds; DataFault: fewer subjects than folds.
     """
     ids = sorted(ids)
     if folds < 2:

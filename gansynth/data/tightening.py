@@ -32,14 +32,10 @@ def tighten(
     fifth of the rim lies beyond it too, where what it leaves is in many pieces, or far smaller
     than the box, or where there is no rim.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-        boxes: (N, 6) or (N, 4), in its voxels.
-        body: bool (D, H, W) or (H, W), where rims may lie; found in the image if None.
-
-    Returns:
-        As many boxes, each within its own, of the same classes; and for each the share of its
-        volume (area) that is left, 1 where it stays.
+    ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N, 4), in its voxels.
+    ``body``: bool (D, H, W) or (H, W), where rims may lie; found in the image if None. Returns as
+    many boxes, each within its own, of the same classes; and for each the share of its volume
+    (area) that is left, 1 where it stays.
     """
     body = organ_mask(image) if body is None else body
     noticed = [NOTICED * spread(channel[body]) for channel in image]

@@ -45,12 +45,7 @@ def needed(request: SourceRequest, options: Any) -> SourceRequest:
 class LabelDrawer(Protocol):
     """Draws label maps of cases, and says how they join the cases' own labels.
 
-    Attributes:
-        name: what drawn labels are named after.
-        lineage: what it has seen.
-        labels: name -> value of what it draws.
-        given: channels that it draws label maps of.
-        shift: what is added to drawn values, so that they lie above the source's own.
+    ``shift``: what is added to drawn values, so that they lie above the source's own.
     """
 
     name: str
@@ -85,11 +80,8 @@ class View(Wrapped):
 
     Its records are those of the whole cases: whoever sees a channel has seen the case.
 
-    Args:
-        base: the source.
-        view: see the module's description.
-        labeller: opens what draws label maps, when they are first wanted; none for views that name
-            nothing that does.
+    ``labeller``: opens what draws label maps, when they are first wanted; none for views that name
+    nothing that does.
     """
 
     def __init__(
@@ -184,8 +176,7 @@ class _Renamed(Wrapped):
 def renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
     """A source with other names for its channels; as it is if there are none.
 
-    Raises:
-        UsageFault: a channel that it does not have.
+    Raises UsageFault: a channel that it does not have.
     """
     if not names:
         return base
@@ -228,11 +219,7 @@ def only_intensity(space: Space, channels: list[int]) -> Space:
 
 
 def channel_numbers(schema: Schema, names: Any) -> list[int]:
-    """Where channels are in a schema's arrays.
-
-    Raises:
-        UsageFault: one is not there.
-    """
+    """Where channels are in a schema's arrays. Raises UsageFault: one is not there."""
     for name in names:
         if name not in schema.channels:
             raise UsageFault(

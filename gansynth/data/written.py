@@ -26,15 +26,8 @@ def write_prediction(
 ) -> Path | None:
     """Write a label map; None where the case is of no file of its own.
 
-    Args:
-        source: that the case was read from.
-        case_id: the case.
-        labels: int16 (D, H, W), on the grid of ``source.load``; where the source resamples, each
-            voxel of the file takes the nearest one.
-        folder: made where it is missing.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
+    ``labels``: int16 (D, H, W), on the grid of ``source.load``; where the source resamples, each
+    voxel of the file takes the nearest one. Raises EnvironmentFault: the disk refuses.
     """
     if isinstance(source, FlatSource):
         path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
@@ -64,14 +57,8 @@ def write_volume(
 ) -> Path:
     """Write a volume: the same bytes for the same voxels, always.
 
-    Args:
-        path: ``.nii.gz``; its folder is made where it is missing.
-        array: (D, H, W), of ``sources.grid.ORIENTATION``.
-        affine: of the file whose axes it is to have.
-        synthetic: whether it carries the mark of files that were drawn.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
+    ``array``: (D, H, W), of ``sources.grid.ORIENTATION``. ``affine``: of the file whose axes it is
+    to have. Raises EnvironmentFault: the disk refuses.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,12 +36,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class C2ST(Evaluated):
-    """A classifier's accuracy, its p by permuting, its interval by people drawn anew.
-
-    Attributes:
-        said: which classifier.
-        rounds: splits of the real people in two that tell what accuracy real people have.
-    """
+    """A classifier's accuracy, its p by permuting, its interval by people drawn anew."""
 
     said: ClassVar[str]
     rounds: ClassVar[int]
@@ -53,11 +48,7 @@ class C2ST(Evaluated):
     ) -> Judged:
         """What the classifier makes of images that lie on one of two sides.
 
-        Args:
-            images: of both sides.
-            synthetic: (N,), on which side each is.
-            owners: whose each is.
-            sides: for features, seed, device.
+        ``synthetic``: (N,), on which side each is.
         """
 
     def __call__(
@@ -108,11 +99,8 @@ class C2ST(Evaluated):
 class Judged:
     """What a classifier said of images, and how sure one can be of its accuracy.
 
-    Args:
-        synthetic: (N,), on which side each image is.
-        says: what it says of each image if these were the sides: above 0 synthetic, below 0 real;
-            0 counts half.
-        owners: whose each image is.
+    ``synthetic``: (N,), on which side each image is. ``says``: what it says of each image if these
+    were the sides: above 0 synthetic, below 0 real; 0 counts half.
     """
 
     def __init__(
@@ -217,11 +205,8 @@ def _whole(looked: Looked, images: Sequence[Image]) -> dict[int, Floats]:
 def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Judged:
     """What neighbours say.
 
-    Args:
-        rows: features (N, K).
-        synthetic: (N,).
-        owners: whose each is; k is the root of how many others there are (Lopez-Paz & Oquab 2017,
-            sec. 3), and odd.
+    ``rows``: features (N, K). ``synthetic``: (N,). ``owners``: whose each is; k is the root of how
+    many others there are (Lopez-Paz & Oquab 2017, sec. 3), and odd.
     """
     from scipy.spatial.distance import cdist
 

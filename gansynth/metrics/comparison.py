@@ -36,11 +36,9 @@ Window = npt.NDArray[np.float32]
 class Effort:
     """How much is done.
 
-    Attributes:
-        splits: of the real people in two, which figures are means over.
-        features: steps of the network whose features are compared.
-        classifier: steps of each network of the two-sample test.
-        judge: steps of each segmenter.
+    ``splits``: of the real people in two, which figures are means over. ``features``: steps of the
+    network whose features are compared. ``classifier``: steps of each network of the two-sample
+    test. ``judge``: steps of each segmenter.
     """
 
     splits: int = 40
@@ -60,17 +58,8 @@ EFFORTS: Mapping[str, Effort] = {
 class Sides:
     """Samples and real crops of one space.
 
-    Attributes:
-        samples: image (C, D, H, W) or (C, H, W), all of one size.
-        real: crops of real cases, of the same size.
-        schema: of that space.
-        drawn_of: for each sample the person whose case it was drawn of; a name of its own where it
-            was drawn of none.
-        people: whose each real crop is.
-        seed: seeds splits and networks.
-        effort: how much is done.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-        reporter: shows progress.
+    ``samples``: image (C, D, H, W) or (C, H, W), all of one size. ``drawn_of``: for each sample the
+    person whose case it was drawn of; a name of its own where it was drawn of none.
     """
 
     samples: Sequence[Sample]
@@ -115,12 +104,7 @@ def window_of(images: Sequence[FloatArray]) -> Window:
 
 
 class Evaluated(ABC):
-    """A metric with figures that have intervals and a scale.
-
-    Attributes:
-        title: for people.
-        least: images it needs on each side.
-    """
+    """A metric with figures that have intervals and a scale."""
 
     title: ClassVar[str]
     least: ClassVar[int] = 8
@@ -135,16 +119,11 @@ class Evaluated(ABC):
     def figures(self, sides: Sides) -> list[Figure]:
         """Its figures; ``metric`` of each is filled in by who calls.
 
-        Raises:
-            DataFault: too few images, or none of the kind it needs.
+        Raises DataFault: too few images, or none of the kind it needs.
         """
 
     def check(self, sides: Sides) -> None:
-        """Refuse too few images.
-
-        Raises:
-            DataFault: naming both sides.
-        """
+        """Refuse too few images. Raises DataFault: naming both sides."""
         if min(len(sides.samples), len(sides.real)) < self.least:
             raise DataFault(
                 f"{self.title.lower()}: {len(sides.samples)} sample(s) and {len(sides.real)} real "
@@ -220,12 +199,7 @@ class Halved(Evaluated):
 
 
 class Plain(Halved):
-    """Any function of samples and real cases, called for every half.
-
-    Args:
-        metric: the function.
-        name: its registered name.
-    """
+    """Any function of samples and real cases, called for every half."""
 
     title = ""
     least = 4
@@ -277,15 +251,9 @@ def check_images(
 ) -> None:
     """Refuse images that cannot be compared.
 
-    Args:
-        images: (C, D, H, W) or (C, H, W).
-        names: what each is called in messages.
-        schema: names channels and axes.
-        size: spatial size in voxels they must have.
-
-    Raises:
-        DataFault: naming the first one that has other channels, another size, numbers that are not
-            finite, or nothing but a constant.
+    ``images``: (C, D, H, W) or (C, H, W). ``size``: spatial size in voxels they must have. Raises
+    DataFault: naming the first one that has other channels, another size, numbers that are not
+    finite, or nothing but a constant.
     """
     wanted = (len(schema.channels), *size)
     for image, name in zip(images, names, strict=True):

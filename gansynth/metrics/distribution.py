@@ -61,11 +61,7 @@ class Kept:
 
 
 class OfFeatures(Halved):
-    """A metric of what networks see; its figures are named by the networks.
-
-    Attributes:
-        said: what the number is.
-    """
+    """A metric of what networks see; its figures are named by the networks."""
 
     said: ClassVar[str]
     better: ClassVar[Better] = "lower"
@@ -164,10 +160,8 @@ class Manifold(OfFeatures):
 def unbiased_mmd2(within: Floats, other: Floats, between: Floats) -> float:
     """Squared maximum mean discrepancy from kernel matrices.
 
-    Args:
-        within: (N, N), kernel of the one side.
-        other: (M, M), of the other side.
-        between: (N, M).
+    ``within``: (N, N), kernel of the one side. ``other``: (M, M), of the other side. ``between``:
+    (N, M).
     """
     n, m = len(within), len(other)
     if min(n, m) < 2:
@@ -211,8 +205,7 @@ def distance_of_kernels(one: Floats, other: Floats, width: float | None) -> floa
 def frechet_distance(one: Floats, other: Floats) -> float:
     """Distance of the normal distributions that fit two sets of features (N, K) and (M, K) best.
 
-    Returns:
-        ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, at least 0; NaN of less than two rows.
+    Returns ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, at least 0; NaN of less than two rows.
     """
     if min(len(one), len(other)) < 2:
         return float("nan")
@@ -228,13 +221,7 @@ def frechet_distance(one: Floats, other: Floats) -> float:
 
 
 def manifold_shares(mine: Floats, real: Floats, nearest: int = NEAREST) -> dict[str, float]:
-    """Precision, recall, density and coverage of features (N, K) beside real ones (M, K).
-
-    Args:
-        mine: of samples.
-        real: of real images.
-        nearest: k; both sides have more rows than that.
-    """
+    """Precision, recall, density and coverage of features (N, K) beside real ones (M, K)."""
     from scipy.spatial.distance import cdist
 
     between = cdist(real, mine)
@@ -259,8 +246,7 @@ def _radii(rows: Floats, nearest: int) -> Floats:
 class Projected:
     """Patches on random directions.
 
-    Args:
-        levels: name of a level -> float32 (N, patches, DIRECTIONS).
+    ``levels``: name of a level -> float32 (N, patches, DIRECTIONS).
     """
 
     def __init__(self, levels: Mapping[str, Floats]) -> None:
@@ -329,8 +315,7 @@ def pyramid(pictures: Tensor) -> list[Tensor]:
 def cut_patches(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     """Patches at random places of pictures (N, C, H, W), repeated at their edges if too small.
 
-    Returns:
-        (N, PATCHES, C * PATCH * PATCH).
+    Returns (N, PATCHES, C * PATCH * PATCH).
     """
     short = [max(0, PATCH - n) for n in pictures.shape[-2:]]
     wide = F.pad(pictures, (0, short[1], 0, short[0]), mode="replicate") if any(short) else pictures

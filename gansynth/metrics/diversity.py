@@ -84,8 +84,7 @@ class Diversity(Halved):
 class Alike:
     """MS-SSIM of pairs of images; NaN where they were not compared.
 
-    Attributes:
-        matrix: (N, N), upper triangle.
+    ``matrix``: (N, N), upper triangle.
     """
 
     matrix: Floats
@@ -105,9 +104,8 @@ def likenesses(
 ) -> Mapping[str, float]:
     """Mean MS-SSIM of pairs of samples, and of real cases beside.
 
-    Returns:
-        ``{"ms_ssim samples": 0.31, "ms_ssim real": 0.29, ...}`` with their standard errors, and the
-        same within each class where cases have classes; NaN where there is no pair.
+    Returns ``{"ms_ssim samples": 0.31, "ms_ssim real": 0.29, ...}`` with their standard errors, and
+    the same within each class where cases have classes; NaN where there is no pair.
     """
     window = window_of([case.image for case in real])
     drawn, true = (
@@ -146,10 +144,8 @@ def owners_of(cases: Sequence[Case]) -> list[str]:
 class Likeness:
     """How alike images are.
 
-    Attributes:
-        mean: mean MS-SSIM of pairs, 0 to 1; NaN if there is no pair.
-        error: standard error of the mean; NaN if there are too few images to tell.
-        pairs: how many were compared.
+    ``mean``: mean MS-SSIM of pairs, 0 to 1; NaN if there is no pair. ``error``: standard error of
+    the mean; NaN if there are too few images to tell.
     """
 
     mean: float
@@ -167,17 +163,11 @@ def pairwise(
 ) -> Likeness:
     """Mean MS-SSIM of random pairs of images.
 
-    Args:
-        images: float32 (N, C, D, H, W) or (N, C, H, W), 0 to 1.
-        pairs: most pairs; all of them if there are no more.
-        rng: draws the pairs.
-        owners: whose image each is; only those of different owners are paired. None: each image
-            is nobody else's.
-        kinds: of which kind each is; only those of one kind are paired. None: all are.
-
-    Returns:
-        The mean with its standard error by the jackknife over owners: pairs share images, so they
-        are no independent draws, and neither are images of one owner.
+    ``images``: float32 (N, C, D, H, W) or (N, C, H, W), 0 to 1. ``owners``: whose image each is;
+    only those of different owners are paired. None: each image is nobody else's. ``kinds``: of
+    which kind each is; only those of one kind are paired. None: all are. Returns the mean with its
+    standard error by the jackknife over owners: pairs share images, so they are no independent
+    draws, and neither are images of one owner.
     """
     whose = _numbered(range(len(images)) if owners is None else owners)
     which = _numbered([0] * len(images) if kinds is None else kinds)
@@ -242,14 +232,9 @@ def ms_ssim(
 ) -> Tensor:
     """MS-SSIM of pairs of images.
 
-    Args:
-        first: float32 (B, C, D, H, W) or (B, C, H, W).
-        second: the other images of the pairs, of the same shape.
-        data_range: highest less lowest intensity that images may have.
-        weights: of the scales, fine to coarse; None takes ``weights_for`` the size.
-
-    Returns:
-        Float32 (B,), 0 to 1; contrasts are averaged over places and channels.
+    ``first``: float32 (B, C, D, H, W) or (B, C, H, W). ``weights``: of the scales, fine to coarse;
+    None takes ``weights_for`` the size. Returns float32 (B,), 0 to 1; contrasts are averaged over
+    places and channels.
     """
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     weights = weights_for(first.shape[2:]) if weights is None else weights

@@ -33,12 +33,8 @@ CROP = 64
 class EncoderOptions:
     """How it is trained.
 
-    Attributes:
-        steps: optimiser steps.
-        batch_size: pictures a step.
-        lr: AdamW's rate, decayed to 0 by a cosine.
-        temperature: of the softmax over pictures (Chen et al. 2020, eq. 1).
-        seed: seeds weights and views.
+    ``steps``: optimiser steps. ``lr``: AdamW's rate, decayed to 0 by a cosine. ``temperature``: of
+    the softmax over pictures (Chen et al. 2020, eq. 1).
     """
 
     steps: int = 300
@@ -49,11 +45,7 @@ class EncoderOptions:
 
 
 class Encoder(nn.Module):
-    """Pictures (B, C, H, W) of any size in, features (B, NUMBERS) out: of texture and of form.
-
-    Args:
-        channels: of the pictures.
-    """
+    """Pictures (B, C, H, W) of any size in, features (B, NUMBERS) out: of texture and of form."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -89,12 +81,8 @@ def train_encoder(
 ) -> Encoder:
     """Train one on pictures, without labels.
 
-    Args:
-        pictures: float32 (N, C, H, W) on the CPU, of one size in each tensor; intensities about 0
-            to 1.
-        options: see there.
-        device: where to train; the CPU if None.
-        reporter: shows progress.
+    ``pictures``: float32 (N, C, H, W) on the CPU, of one size in each tensor; intensities about 0
+    to 1.
     """
     o, device = options or EncoderOptions(), device or torch.device("cpu")
     encoder = make_encoder(pictures[0].shape[1], o.seed).to(device).train()
@@ -124,9 +112,7 @@ def train_encoder(
 def contrast(views: Tensor, temperature: float) -> Tensor:
     """NT-Xent (Chen et al. 2020, eq. 1): rows ``i`` and ``i + B`` are two views of one picture.
 
-    Args:
-        views: (2 B, K).
-        temperature: of the softmax.
+    ``views``: (2 B, K).
     """
     unit = F.normalize(views, dim=1)
     alike = unit @ unit.T / temperature
@@ -137,10 +123,7 @@ def contrast(views: Tensor, temperature: float) -> Tensor:
 
 
 def _view(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """A random part of each picture, perhaps mirrored, with other brightness and contrast.
-
-    Neither blur nor noise: what tells synthetic from real is not to be unlearnt.
-    """
+    """A random part of each picture, perhaps mirrored, with other brightness and contrast."""
     count, channels, *size = pictures.shape
     edges = [min(CROP, max(1, round(0.75 * n))) for n in size]
     out = torch.empty((count, channels, *edges))

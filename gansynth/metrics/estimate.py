@@ -28,22 +28,15 @@ class Figure:
     """What a metric says of samples, with other real people as the scale.
 
     Attributes:
-        metric: its registered name.
-        name: which of its figures.
-        title: of the metric, for people.
-        what: what the number is, in words, with its unit.
-        better: what is wished for.
         value: of samples against real people.
         low: lower end of its 95 % interval; None where it is not known.
         high: upper end.
         real: the same of other real people against the same real people.
         real_low: between this and ``real_high`` 95 % of such comparisons of real people lie.
-        real_high: see there.
         difference: ``value - real``; None where a test has a p instead.
         difference_low: lower end of its 95 % interval.
         difference_high: upper end.
         p: of a test, whether samples are like real people at all; None of other figures.
-        images: compared on each side.
         splits: of the real people in two, over which figures are means.
         note: what else must be known.
     """
@@ -106,10 +99,9 @@ def _finite(value: float) -> float | None:
 class Split:
     """One comparison: as many images of the samples and of two halves of the real people.
 
-    Attributes:
-        samples: numbers of samples.
-        other: numbers of real images of the one half, which stand in the samples' place.
-        real: numbers of real images of the other half, which both are held against.
+    ``samples``: numbers of samples. ``other``: numbers of real images of the one half, which stand
+    in the samples' place. ``real``: numbers of real images of the other half, which both are held
+    against.
     """
 
     samples: Indices
@@ -122,14 +114,8 @@ def halves(
 ) -> Iterator[Split]:
     """Deal real people out in two halves, again and again, with half of the samples beside them.
 
-    Args:
-        drawn_of: for each sample whose case it was drawn of; a name of its own where of none.
-        people: whose each real image is.
-        count: how many splits.
-        rng: deals.
-
-    Raises:
-        DataFault: fewer than two people, or fewer than four samples.
+    ``drawn_of``: for each sample whose case it was drawn of; a name of its own where of none.
+    Raises DataFault: fewer than two people, or fewer than four samples.
     """
     if len(set(people)) < 2 or len(drawn_of) < 4:
         raise DataFault(
@@ -145,10 +131,7 @@ def halves(
 
 
 def _dealt(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Numbers of two halves that share no owner, each in random order.
-
-    Of a single owner, or where one has more than half, they are dealt out all the same.
-    """
+    """Numbers of two halves that share no owner, each in random order."""
     names = np.array(owners)
     found, whose = np.unique(names, return_inverse=True)
     order = rng.permutation(len(found))
@@ -177,14 +160,7 @@ def summarised(
     about their mean as the mean scatters about the truth: the delete-half jackknife (Shao & Wu
     1989, Ann. Stat. 17:1176). What few people there are is heeded by Student's t.
 
-    Args:
-        values: figures of samples, one mapping a split.
-        reals: those of other real people in their place.
-        people: that were dealt out.
-        bounds: what each can be; intervals stay within (``gansynth.metrics.stats.bounds``).
-
-    Returns:
-        Name -> the numbers of ``Figure`` by their names there.
+    Returns name -> the numbers of ``Figure`` by their names there.
     """
     from scipy.stats import t
 

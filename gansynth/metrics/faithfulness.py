@@ -34,13 +34,7 @@ Pair = tuple[FloatArray, LabelArray]
 class SegmenterOptions:
     """The judge: a small U-Net; enough to find what is there, quick enough for two cores.
 
-    Attributes:
-        steps: optimiser steps.
-        batch_size: real cases a step.
-        width: features at full resolution.
-        levels: resolutions.
-        lr: AdamW's peak rate, decayed to 0 (polynomial, power 0.9).
-        seed: seeds weights, batches and augmentation.
+    ``steps``: optimiser steps. ``lr``: AdamW's peak rate, decayed to 0 (polynomial, power 0.9).
     """
 
     steps: int = 400
@@ -54,10 +48,8 @@ class SegmenterOptions:
 class Segmenter:
     """A trained judge for one schema.
 
-    Args:
-        net: (B, C, ...) images -> (B, K, ...) logits over ``values``.
-        values: label values in channel order, background first.
-        device: where it runs.
+    ``net``: (B, C, ...) images -> (B, K, ...) logits over ``values``. ``values``: label values in
+    channel order, background first.
     """
 
     def __init__(self, net: nn.Module, values: Sequence[int], device: torch.device) -> None:
@@ -106,16 +98,7 @@ def train_segmenter(
     device: torch.device | None = None,
     reporter: Reporter | None = None,
 ) -> Segmenter:
-    """Train the judge on real cases, with flips and intensity augmentation.
-
-    Args:
-        batches: real training cases keyed by step, as for ``training.train``.
-        schema: of the generator's space.
-        size: spatial size in voxels.
-        options: see ``SegmenterOptions``.
-        device: where to train; the CPU if None.
-        reporter: shows progress.
-    """
+    """Train the judge on real cases, with flips and intensity augmentation."""
     device = device or torch.device("cpu")
     values = tuple(v for v in schema.label_values if v != OUTSIDE)
     with seeded(options.seed):
@@ -145,18 +128,7 @@ def load_segmenter(
     options: SegmenterOptions,
     device: torch.device | None = None,
 ) -> Segmenter:
-    """A judge that was trained before.
-
-    Args:
-        path: its weights, as ``Segmenter.save`` wrote them.
-        schema: it was trained for.
-        size: spatial size in voxels that it was trained with.
-        options: it was trained with.
-        device: where it is to run; the CPU if None.
-
-    Raises:
-        ValueError: the weights are of another network.
-    """
+    """A judge that was trained before. Raises ValueError: the weights are of another network."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
@@ -257,16 +229,10 @@ def label_recovery(
 ) -> dict[str, Any]:
     """Dice of the judge on real held-out pairs, on samples, and on samples with shuffled labels.
 
-    Args:
-        segmenter: trained on real training cases.
-        real: held-out (image, labels) in the generator's space.
-        synthetic: (image, labels) of samples in the same space.
-        schema: of that space.
-
-    Returns:
-        Mean foreground Dice ``real``, ``synthetic``, ``shuffled`` (each sample against every other
-        sample's labels, so that one lucky permutation decides nothing), the ratios asked of them,
-        and the counts.
+    ``real``: held-out (image, labels) in the generator's space. ``synthetic``: (image, labels) of
+    samples in the same space. Returns mean foreground Dice ``real``, ``synthetic``, ``shuffled``
+    (each sample against every other sample's labels, so that one lucky permutation decides
+    nothing), the ratios asked of them, and the counts.
     """
     classes = schema.foreground
     real_scores = [mean_dice(segmenter.predict(i), t, classes) for i, t in real]

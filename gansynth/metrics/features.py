@@ -38,12 +38,7 @@ SLICES = 3
 
 
 class Features:
-    """Features of samples and real images, each looked at once.
-
-    Args:
-        sides: what is compared; its real images are what a network is trained on.
-        options: of the training.
-    """
+    """Features of samples and real images, each looked at once."""
 
     def __init__(self, sides: Sides, options: EncoderOptions | None = None) -> None:
         self.sides = sides
@@ -98,8 +93,7 @@ def features_of(sides: Sides) -> Features:
 class Looked:
     """Features of some images.
 
-    Args:
-        planes: by axis, float64 (N, S, K): of S slices of each image.
+    ``planes``: by axis, float64 (N, S, K): of S slices of each image.
     """
 
     def __init__(self, planes: Sequence[Floats]) -> None:
@@ -143,13 +137,9 @@ def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
 def slices_of(images: Sequence[FloatArray], count: int = SLICES) -> list[FloatArray]:
     """Slices of images, by the axis they are cut across.
 
-    Args:
-        images: (C, D, H, W), or pictures (C, H, W).
-        count: slices across each axis; fewer of short ones.
-
-    Returns:
-        Of volumes three arrays (N, S, C, rows, columns), across D, H and W; of pictures one, of
-        one slice each.
+    ``images``: (C, D, H, W), or pictures (C, H, W). ``count``: slices across each axis; fewer of
+    short ones. Returns of volumes three arrays (N, S, C, rows, columns), across D, H and W; of
+    pictures one, of one slice each.
     """
     if images[0].ndim == 3:
         return [np.stack(images)[:, None]]

@@ -25,9 +25,8 @@ MOST = 1_000_000
 class Counted:
     """Voxels of images by intensity.
 
-    Attributes:
-        counts: name of a channel, or of a channel and label -> (N, BINS).
-        edges: name -> the bins' (BINS + 1,).
+    ``counts``: name of a channel, or of a channel and label -> (N, BINS). ``edges``: name -> the
+    bins' (BINS + 1,).
     """
 
     counts: Mapping[str, Floats]
@@ -108,8 +107,7 @@ def distances(
 ) -> Mapping[str, float]:
     """``distance`` per channel, and per label where both sides have them.
 
-    Returns:
-        ``{"T1": 0.05, "T1 lesion": 0.2, ...}``; NaN for a label that one side lacks.
+    Returns ``{"T1": 0.05, "T1 lesion": 0.2, ...}``; NaN for a label that one side lacks.
     """
     pictures = [s.image for s in samples], [c.image for c in real]
     maps = _maps(samples), _maps(real)
@@ -146,13 +144,8 @@ def _values(
 def distance(synthetic: npt.NDArray[np.float32], real: npt.NDArray[np.float32]) -> float:
     """1-Wasserstein distance between two sets of intensities, in standard deviations of the real.
 
-    Args:
-        synthetic: intensities, of any number.
-        real: likewise.
-
-    Returns:
-        0 if they are distributed alike, 1 if the real ones would have to move by one standard
-        deviation on average; NaN if there are none on one side, or the real ones are all the same.
+    Returns 0 if they are distributed alike, 1 if the real ones would have to move by one standard
+    deviation on average; NaN if there are none on one side, or the real ones are all the same.
     """
     from scipy.stats import wasserstein_distance
 

@@ -28,10 +28,8 @@ INTERVAL = (0.025, 0.975)
 class Found:
     """Contrast of one side, samples or real cases.
 
-    Attributes:
-        own: mean contrast of each image in its own boxes.
-        shuffled: in the boxes of another one.
-        told_apart: share of pairs in which an own box has more contrast than a shuffled one.
+    ``own``: mean contrast of each image in its own boxes. ``told_apart``: share of pairs in which
+    an own box has more contrast than a shuffled one.
     """
 
     own: Numbers
@@ -39,13 +37,7 @@ class Found:
     told_apart: float
 
     def numbers(self, side: str, rng: np.random.Generator, of: Sequence[str]) -> dict[str, float]:
-        """Named numbers; the interval is of images, or of people, drawn anew.
-
-        Args:
-            side: begins their names.
-            rng: draws.
-            of: whom each image is of.
-        """
+        """Named numbers; the interval is of images, or of people, drawn anew."""
         apart = self.own - self.shuffled
         low, high = _interval(apart, of, rng)
         return {
@@ -67,12 +59,9 @@ def lesions_metric(
     or darker, than its rim is the other way round); the interval of the difference is a 95 %
     bootstrap over images, of real ones over subjects.
 
-    Returns:
-        ``{"samples": 0.6, "samples shuffled": 0.2, "samples difference": 0.4, ..., "real": 0.7,
-        ...}``; NaN where fewer than two images have boxes.
-
-    Raises:
-        UsageFault: no sample has a list of boxes.
+    Returns ``{"samples": 0.6, "samples shuffled": 0.2, "samples difference": 0.4, ..., "real": 0.7,
+    ...}``; NaN where fewer than two images have boxes. Raises UsageFault: no sample has a list of
+    boxes.
     """
     if not any(sample.boxes is not None for sample in samples):
         raise UsageFault(

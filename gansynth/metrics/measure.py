@@ -14,11 +14,7 @@ Measured = dict[str, dict[str, float | None]]
 
 
 def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
-    """Registered metrics by name.
-
-    Raises:
-        UsageFault: one is unknown or does not load.
-    """
+    """Registered metrics by name. Raises UsageFault: one is unknown or does not load."""
     from gansynth.core.registry import installed
 
     return {name: installed().metric(name) for name in names}
@@ -29,8 +25,7 @@ def measure(
 ) -> Measured:
     """Apply metrics to samples and real cases of the generator's space.
 
-    Raises:
-        UsageFault: a metric raises, or returns anything but named numbers.
+    Raises UsageFault: a metric raises, or returns anything but named numbers.
     """
     measured: Measured = {}
     for name, metric in metrics.items():

@@ -25,14 +25,11 @@ class Attack:
 
     Attributes:
         attack: ``distance`` or ``discriminator``.
-        what: in words.
         auc: area under the ROC curve: the chance that a member looks more like one than another
             person does; 0.5 is chance.
         low: lower end of its 95 % interval.
         high: upper end.
         p: one-sided, of the ranks of both (Mann & Whitney).
-        members: people that were trained on.
-        others: people that were not.
     """
 
     attack: str
@@ -66,11 +63,7 @@ def auc_interval(auc: float, first: int, second: int, level: float = LEVEL) -> t
     Newcombe 2006 (Stat. Med. 25:559), method 5: the areas from which the one found is no further
     away than their own standard error (Hanley & McNeil 1982) times the normal quantile.
 
-    Args:
-        auc: what was found.
-        first: how many on the one side.
-        second: how many on the other.
-        level: share of intervals that may miss.
+    ``level``: share of intervals that may miss.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtri

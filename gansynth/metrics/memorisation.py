@@ -29,10 +29,8 @@ MARGIN = 0.05
 class People:
     """Distances of images to people.
 
-    Attributes:
-        distances: (N, people), of each image to the nearest case of each person; infinite where
-            that person's do not count (the own ones).
-        names: of the people.
+    ``distances``: (N, people), of each image to the nearest case of each person; infinite where
+    that person's do not count (the own ones).
     """
 
     distances: Floats
@@ -42,11 +40,8 @@ class People:
     def of(cls, table: Floats, people: Sequence[str], own: Sequence[str | None] = ()) -> People:
         """From distances to cases.
 
-        Args:
-            table: (N, cases).
-            people: whose each case is.
-            own: for each image the person that does not count; None, or nothing at all, if all
-                do.
+        ``table``: (N, cases). ``own``: for each image the person that does not count; None, or
+        nothing at all, if all do.
         """
         names = sorted(set(people))
         where = {name: n for n, name in enumerate(names)}
@@ -69,12 +64,8 @@ class People:
 class Nearer:
     """Whether samples lie nearer to training people than to as many held-out ones.
 
-    Attributes:
-        value: share of samples that do; 0.5 is what a generator without memory has.
-        low: lower end of its 95 % interval; None of fewer than four people a side.
-        high: upper end.
-        p: one-sided, by dealing out anew who was trained on.
-        people: on each side.
+    ``value``: share of samples that do; 0.5 is what a generator without memory has. ``low``: lower
+    end of its 95 % interval; None of fewer than four people a side. ``high``: upper end.
     """
 
     value: float
@@ -143,12 +134,7 @@ def ratio_of_medians(
 ) -> dict[str, float | None]:
     """Median of some distances over that of others, with a 95 % interval.
 
-    Args:
-        mine: (N,).
-        real: (M,).
-        of: whom each of ``mine`` is drawn of; these are drawn anew together.
-        people: whose each of ``real`` is.
-        rng: draws.
+    ``mine``: (N,). ``real``: (M,).
     """
     if not np.isfinite(mine).any() or not np.isfinite(real).any():
         return {"value": None, "low": None, "high": None}
@@ -170,12 +156,10 @@ def _median(values: Floats, owners: Sequence[str], rng: np.random.Generator) -> 
 class Copies:
     """Near-copies of training cases among samples.
 
-    Attributes:
-        pairs: number of the sample -> its nearest case, the distance in usual ones, and whether
-            that is the case whose labels were asked for.
-        of: samples that were looked at.
-        threshold: ratio below which one is a near-copy; of its own case half of that.
-        margin: distance to its person over that to the next one, at most which it is.
+    ``pairs``: number of the sample -> its nearest case, the distance in usual ones, and whether
+    that is the case whose labels were asked for. ``threshold``: ratio below which one is a
+    near-copy; of its own case half of that. ``margin``: distance to its person over that to the
+    next one, at most which it is.
     """
 
     pairs: Mapping[int, tuple[str, float, bool]]

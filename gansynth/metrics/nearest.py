@@ -34,12 +34,9 @@ slices held-out ones came to 1.08, copies with a fifth of noise to 0.34, blurred
 class Near:
     """What lies nearest to a sample.
 
-    Attributes:
-        case: id of the training case.
-        placement: where its crop is cut, as for ``Space.to_generator``.
-        distance: in deviations of the real intensities.
-        ratio: of the usual distance; None where that is not known.
-        margin: how much nearer this is than the next person's, 0 to 1: ``Search.run``.
+    ``distance``: in deviations of the real intensities. ``ratio``: of the usual distance; None
+    where that is not known. ``margin``: how much nearer this is than the next person's, 0 to 1:
+    ``Search.run``.
     """
 
     case: str
@@ -62,12 +59,8 @@ class Near:
 class Nearest:
     """The nearest training case of each of some samples.
 
-    Attributes:
-        near: one a sample.
-        usual: median distance of real crops to the nearest one of another subject; None if the
-            training cases are all one subject's, or show nothing.
-        compared: training cases (slices) looked at.
-        margins: of the real crops that tell what is usual.
+    ``usual``: median distance of real crops to the nearest one of another subject; None if the
+    training cases are all one subject's, or show nothing.
     """
 
     near: tuple[Near, ...]
@@ -124,14 +117,8 @@ def find_nearest(
 
     Cases are read one after the other, twice at most; what is kept of them does not grow.
 
-    Args:
-        samples: in the generator's space, all of one shape; at least one.
-        source: the training cases, with the samples' channels.
-        space: the generator's.
-        load: reads a case; ``load`` of the source if None. A cache's, say.
-        real: how many real crops tell what is usual.
-        seed: draws them.
-        reporter: shows progress.
+    ``samples``: in the generator's space, all of one shape; at least one. ``load``: reads a case;
+    ``load`` of the source if None. A cache's, say.
     """
     search = Search(source, space, samples[0].image.shape[1:], load or source.load)
     rng = np.random.default_rng(seed)

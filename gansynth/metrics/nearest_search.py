@@ -34,9 +34,7 @@ Found = tuple[float, str, Placement]
 class Query:
     """What is searched for.
 
-    Attributes:
-        image: (C, *size), in deviations.
-        subject: whose crops do not count; None for a sample.
+    ``image``: (C, *size), in deviations. ``subject``: whose crops do not count; None for a sample.
     """
 
     image: FloatArray
@@ -57,16 +55,8 @@ class Cases(Protocol):
 class Search:
     """Goes through the training cases of a source.
 
-    Args:
-        source: see ``find_nearest``.
-        space: likewise.
-        size: spatial shape of the samples.
-        load: reads a case.
-
-    Attributes:
-        scale: deviation of each channel, (C, 1, ...).
-        compared: cases or slices seen.
-        margins: of each query that was run last, see ``run``.
+    ``scale``: deviation of each channel, (C, 1, ...). ``compared``: cases or slices seen.
+    ``margins``: of each query that was run last, see ``run``.
     """
 
     def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
@@ -128,8 +118,7 @@ class Search:
     def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
         """How far each query lies from each case, wherever in it, on the coarse grid.
 
-        Returns:
-            (queries, cases), the cases in the source's order; whose they are is not looked at.
+        Returns (queries, cases), the cases in the source's order; whose they are is not looked at.
         """
         rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
         squares = (rows**2).sum(axis=1)
@@ -150,11 +139,7 @@ class Search:
         return range(case.image.shape[1]) if self.space.grid == "slice" else [None]
 
     def _whole(self, case: Case, plane: int | None) -> tuple[FloatArray, tuple[int, ...]]:
-        """A case, or a slice of it, in deviations; padded as crops are where it is smaller.
-
-        Returns:
-            The image, and its first voxel as the corner of a placement; empty where there are none.
-        """
+        """A case, or a slice of it, in deviations; padded as crops are where it is smaller."""
         if self.space.grid == "resample":
             return self.space.to_generator(case).image / self.scale, ()
         shape = case.image.shape[-len(self.size) :]
@@ -163,10 +148,7 @@ class Search:
         return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
 
     def _windows(self, blocks: FloatArray) -> tuple[FloatArray, list[tuple[int, ...]]]:
-        """Places of a coarse image, flat: (W, features), and their corners.
-
-        The outermost ones reach beyond its edges, where its outermost blocks are repeated.
-        """
+        """Places of a coarse image, flat: (W, features), and their corners."""
         edges = [n // f for n, f in zip(self.size, self.factors, strict=True)]
         last = [n - edge for n, edge in zip(blocks.shape[1:], edges, strict=True)]
         starts = [
@@ -211,12 +193,7 @@ def _margin(apart: Mapping[str, Sequence[float]]) -> float:
 
 
 class _Best:
-    """The nearest places of each query so far, on the coarse grid.
-
-    Args:
-        queries: coarse images, each (C, *blocks).
-        subjects: whose places a query does not count; None counts all.
-    """
+    """The nearest places of each query so far, on the coarse grid."""
 
     def __init__(self, queries: Sequence[FloatArray], subjects: Sequence[str | None]) -> None:
         self.queries = np.stack([q.ravel() for q in queries])
@@ -276,8 +253,7 @@ class _Best:
 def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
     """Means of blocks of an image (C, *size); what does not fill a block is left out.
 
-    Returns:
-        float32 (C, *blocks).
+    Returns float32 (C, *blocks).
     """
     for axis, factor in enumerate(factors, 1):
         if factor == 1:
@@ -292,10 +268,8 @@ def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
 def gap(one: npt.NDArray[Any], other: npt.NDArray[Any], corner: Sequence[int]) -> float:
     """Root mean square of the differences where an image lies on another.
 
-    Args:
-        one: (C, *size).
-        other: (C, *larger).
-        corner: where the first one begins in the second; may be negative, or reach beyond.
+    ``one``: (C, *size). ``other``: (C, *larger). ``corner``: where the first one begins in the
+    second; may be negative, or reach beyond.
     """
     own, covered = [slice(None)], [slice(None)]
     for start, length, extent in zip(corner, one.shape[1:], other.shape[1:], strict=True):

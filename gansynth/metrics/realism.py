@@ -34,12 +34,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What distances are made of, image by image, so that a bootstrap is quick.
-
-    Attributes:
-        power: radial power (N, C, bands).
-        shares: share of an image's voxels in each bin of intensity (N, C, BINS).
-    """
+    """What distances are made of, image by image, so that a bootstrap is quick."""
 
     power: Floats
     shares: Floats
@@ -71,14 +66,8 @@ def distances(
     ``histogram`` the 1-Wasserstein distance of intensities in standard deviations of the real ones,
     mean over channels.
 
-    Args:
-        sides: images (C, D, H, W) or (C, H, W) by name.
-        real: likewise.
-        spacing: mm per axis.
-        draws: of a bootstrap over images, of both sides.
-
-    Returns:
-        For each side ``{"spectrum": ..., "histogram": ...}``.
+    ``sides``: images (C, D, H, W) or (C, H, W) by name. ``spacing``: mm per axis. Returns for each
+    side ``{"spectrum": ..., "histogram": ...}``.
     """
     edges, widths = _bins(sides, real)
     reference = _Parts.of(real, spacing, edges)

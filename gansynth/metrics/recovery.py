@@ -37,13 +37,7 @@ Cut = Callable[[str, np.random.Generator], Case]
 
 @dataclass(frozen=True)
 class Judges:
-    """Segmenters, and whom each has seen.
-
-    Attributes:
-        segmenters: one for each half of the people.
-        seen: their people.
-        schema: whose labels they find.
-    """
+    """Segmenters, and whom each has seen."""
 
     segmenters: Sequence[Segmenter]
     seen: Sequence[frozenset[str]]
@@ -90,15 +84,7 @@ def train_judges(
 ) -> Judges:
     """Train a segmenter on each half of the people.
 
-    Args:
-        ids: training cases.
-        people: whose each is.
-        cut: makes crops of them.
-        sides: for schema, seed, device.
-        options: of a segmenter.
-
-    Raises:
-        DataFault: a single person, whom no segmenter could be asked about.
+    Raises DataFault: a single person, whom no segmenter could be asked about.
     """
     names = sorted({people[i] for i in ids})
     if len(names) < 2:
@@ -148,9 +134,7 @@ class _Crops:
 class Found:
     """Dice of each image and label, (N, labels); NaN where neither truth nor finding has one.
 
-    Attributes:
-        dice: see there.
-        owners: whose each image is, or is drawn of.
+    ``owners``: whose each image is, or is drawn of.
     """
 
     dice: Floats
@@ -191,8 +175,7 @@ def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int
 def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
     """What segmenters find in samples and in real people, label by label.
 
-    Returns:
-        ``labels`` and ``mean`` as the report has them, and ``finding``.
+    Returns ``labels`` and ``mean`` as the report has them, and ``finding``.
     """
     values = judges.schema.foreground
     names = [n for n, v in judges.schema.labels.items() if v in values]

@@ -39,15 +39,12 @@ def seam_metric(
     Of a sample whose provenance says that a lesion was put into a real case (``lesions``), and that
     stands beside that case, only what is new is looked at; of others all foreground.
 
-    Returns:
-        ``{"in range": 0.9, "real in range": 0.93, "lesions": 16, "real lesions": 30,
-        "FLAIR edge in range": 0.9, "FLAIR edge": 0.31, "FLAIR edge real": 0.29, "FLAIR rim in
-        range": ..., ...}``: the share of lesions between the real ones' 2.5 and 97.5 percentile,
-        and both medians, in deviations of the body per mm. ``real in range`` is what real lesions
-        come to when held against those of other people. NaN where there is nothing to measure.
-
-    Raises:
-        UsageFault: no sample has labels.
+    Returns ``{"in range": 0.9, "real in range": 0.93, "lesions": 16, "real lesions": 30, "FLAIR
+    edge in range": 0.9, "FLAIR edge": 0.31, "FLAIR edge real": 0.29, "FLAIR rim in range": ...,
+    ...}``: the share of lesions between the real ones' 2.5 and 97.5 percentile, and both medians,
+    in deviations of the body per mm. ``real in range`` is what real lesions come to when held
+    against those of other people. NaN where there is nothing to measure. Raises UsageFault: no
+    sample has labels.
     """
     if not any(sample.labels is not None for sample in samples):
         raise UsageFault(
@@ -71,11 +68,8 @@ def seam_numbers(
 ) -> dict[str, float]:
     """What the metric says of gradients; see ``seam_metric``.
 
-    Args:
-        drawn: of lesions of samples, (N, C, 2), as ``seams`` gives them.
-        real: of real lesions, (M, C, 2).
-        of: whose each of these is, M names.
-        schema: names the channels.
+    ``drawn``: of lesions of samples, (N, C, 2), as ``seams`` gives them. ``real``: of real lesions,
+    (M, C, 2).
     """
     subjects = np.array(of, object)
     others = np.full(real.shape, np.nan)
@@ -102,9 +96,7 @@ def seam_numbers(
 def within_range(values: Numbers, of: Numbers) -> Numbers:
     """1 where a value lies within the range of others, 0 where not, NaN where there is none.
 
-    Args:
-        values: (N, C, 2).
-        of: (M, C, 2), the real ones.
+    ``values``: (N, C, 2). ``of``: (M, C, 2), the real ones.
     """
     out = np.full(values.shape, np.nan)
     for place in np.ndindex(values.shape[1:]):
@@ -122,8 +114,7 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
 def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
     """Which voxels of a sample's foreground were put into the case beside it; None if unknown.
 
-    Returns:
-        Bool (D, H, W) or (H, W). What was put where the case has the same label counts as old.
+    Returns bool (D, H, W) or (H, W). What was put where the case has the same label counts as old.
     """
     told = sample.provenance
     if sample.labels is None or beside is None or beside.labels is None or "lesions" not in told:
@@ -145,14 +136,10 @@ def seams(
     surfaces in the rim, one to six voxels out, the steepest counts. Pairs with another lesion's
     voxels, or at the body's own border, are left out.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-        labels: int16 (D, H, W) or (H, W); all foreground that holds together is a lesion.
-        new: the lesions' voxels; None for all foreground.
-        schema: gives the spacing in mm.
-
-    Returns:
-        (N, C, 2): edge and rim of each lesion and channel; NaN where too few pairs are left.
+    ``image``: float32 (C, D, H, W) or (C, H, W). ``labels``: int16 (D, H, W) or (H, W); all
+    foreground that holds together is a lesion. ``new``: the lesions' voxels; None for all
+    foreground. ``schema``: gives the spacing in mm. Returns (N, C, 2): edge and rim of each lesion
+    and channel; NaN where too few pairs are left.
     """
     from scipy.ndimage import binary_erosion
 

@@ -24,13 +24,8 @@ def radial_power(
 ) -> npt.NDArray[np.float64]:
     """Mean power in bands of spatial frequency, from 0 to the coarsest axis' Nyquist frequency.
 
-    Args:
-        image: (C, D, H, W) or (C, H, W).
-        spacing: mm per axis.
-        bands: number of bands of equal width.
-
-    Returns:
-        Power (C, bands); NaN in a band that a small image has no frequency in.
+    ``image``: (C, D, H, W) or (C, H, W). ``spacing``: mm per axis. Returns power (C, bands); NaN in
+    a band that a small image has no frequency in.
     """
     axes = tuple(range(1, image.ndim))
     centred = image - image.mean(axis=axes, keepdims=True)

@@ -66,15 +66,12 @@ class DiscriminatorAugment:
     Args:
         policy: names of changes; empty changes nothing.
         p: probability of a change, or ``"adaptive"``. With a fixed 0 no random number is drawn.
-        target: r that the adaptive p steers to.
         midpoint: logit halfway between real and synthetic (``Adversarial.midpoint``).
         speed: images shown while p goes from 0 to 1. Karras et al. have 500 000, for runs of 25
             million; runs here show some ten thousands.
         interval: steps between changes of p.
-        limit: p rises no further.
 
-    Raises:
-        UsageFault: an unknown change, or a p that is no probability.
+    Raises UsageFault: an unknown change, or a p that is no probability.
     """
 
     def __init__(
@@ -100,16 +97,10 @@ class DiscriminatorAugment:
     def __call__(self, step: Step, image: Tensor, condition: Condition) -> tuple[Tensor, Condition]:
         """Change a batch of pairs; every call draws fresh numbers from the step.
 
-        Args:
-            step: of this batch.
-            image: (B, C, D, H, W) or (B, C, H, W), one for each sample of the step's share.
-            condition: (B, K, ...) of the same spatial size, or None.
-
-        Returns:
-            The changed pair, of the same shapes and types; those given if p is 0.
-
-        Raises:
-            ValueError: if the image is not of as many samples as the step's share.
+        ``image``: (B, C, D, H, W) or (B, C, H, W), one for each sample of the step's share.
+        ``condition``: (B, K, ...) of the same spatial size, or None. Returns the changed pair, of
+        the same shapes and types; those given if p is 0. Raises ValueError: if the image is not of
+        as many samples as the step's share.
         """
         if len(image) != len(step.batch.image):
             raise ValueError(
@@ -136,8 +127,7 @@ class DiscriminatorAugment:
     def observe(self, real: Sequence[Tensor]) -> None:
         """Take note of the discriminator's logits of (changed) real pairs; free if p is fixed.
 
-        Args:
-            real: one tensor (B, ...) per head, as the adversarial losses take them.
+        ``real``: one tensor (B, ...) per head, as the adversarial losses take them.
         """
         if not self.adaptive:
             return
@@ -195,10 +185,9 @@ def _check(policy: Sequence[str], p: float | Literal["adaptive"]) -> None:
 class Change:
     """A change of the samples that are hit.
 
-    Attributes:
-        apply: (samples (B, C, ...), which are hit (B,), uniform numbers (B, n)) -> samples.
-        spatial: moves voxels, so the condition must follow.
-        per_axis: needs a number for each spatial axis; else one.
+    ``apply``: (samples (B, C, ...), which are hit (B,), uniform numbers (B, n)) -> samples.
+    ``spatial``: moves voxels, so the condition must follow. ``per_axis``: needs a number for each
+    spatial axis; else one.
     """
 
     apply: Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -31,8 +31,7 @@ class ImagePool:
 
     A ``Memory``: put it into the generator's ``memories``.
 
-    Args:
-        capacity: samples kept; 0 lets everything pass.
+    ``capacity``: samples kept; 0 lets everything pass.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -45,14 +44,11 @@ class ImagePool:
     def query(self, step: Step, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Exchange samples of a batch for stored ones.
 
-        Args:
-            step: keys the decisions, with each sample's number in the whole batch.
-            tensors: (B, ...) each; what belongs together has the same index.
-
-        Returns:
-            As many tensors of the same shapes, types and memory layout; those given if no sample
-            was exchanged. Stored samples carry no gradient. A sample of another size or type than
-            the stored ones (the next stage of a growing GAN) empties the pool first.
+        ``step``: keys the decisions, with each sample's number in the whole batch. ``tensors``: (B,
+        ...) each; what belongs together has the same index. Returns as many tensors of the same
+        shapes, types and memory layout; those given if no sample was exchanged. Stored samples
+        carry no gradient. A sample of another size or type than the stored ones (the next stage of
+        a growing GAN) empties the pool first.
         """
         if not self.capacity:
             return tensors

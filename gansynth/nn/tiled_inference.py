@@ -43,9 +43,7 @@ EDGE = 96
 class Tile:
     """One piece of a grid.
 
-    Attributes:
-        core: what it answers for; the cores of all tiles are the grid, each voxel once.
-        outer: the core with its halo, within the grid.
+    ``core``: what it answers for; the cores of all tiles are the grid, each voxel once.
     """
 
     core: Window
@@ -69,10 +67,8 @@ def cut(x: Tensor, window: Window) -> Tensor:
 def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
     """Cut a grid into tiles.
 
-    Args:
-        size: of the grid, per axis.
-        edge: of a tile's core; tiles at the far ends are smaller.
-        halo: voxels around each core, as far as the grid goes.
+    ``size``: of the grid, per axis. ``edge``: of a tile's core; tiles at the far ends are smaller.
+    ``halo``: voxels around each core, as far as the grid goes.
     """
     for corner in product(*(range(0, n, edge) for n in size)):
         core = tuple(slice(c, min(c + edge, n)) for c, n in zip(corner, size, strict=True))
@@ -88,12 +84,9 @@ def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
 def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo: int) -> Tensor:
     """What ``draw`` gives of a whole grid, a tile at a time.
 
-    Args:
-        draw: window of the grid -> (B, C, ...) of that window; right at least ``halo`` voxels away
-            from the window's faces, and at the grid's own.
-        size: of the grid.
-        edge: of a tile, without its halo.
-        halo: voxels drawn around each tile and thrown away.
+    ``draw``: window of the grid -> (B, C, ...) of that window; right at least ``halo`` voxels away
+    from the window's faces, and at the grid's own. ``edge``: of a tile, without its halo. ``halo``:
+    voxels drawn around each tile and thrown away.
     """
     whole: Tensor | None = None
     for tile in tiles(size, edge, halo):
@@ -108,10 +101,7 @@ def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo
 def tile_edge(net: UNetGenerator, size: Sequence[int], asked: int) -> int:
     """Edge of the tiles for a volume: as asked, 0 for one piece unless it were too large.
 
-    Args:
-        net: draws it.
-        size: of the volume, voxels.
-        asked: an edge in voxels; 0 leaves the choice.
+    ``size``: of the volume, voxels. ``asked``: an edge in voxels; 0 leaves the choice.
     """
     features = 4 * prod(size) * net.widths[0]  # bytes, float32
     edge = asked or (EDGE if features > LIMIT else 0)
@@ -128,16 +118,10 @@ def draw_tiled(
 ) -> Tensor:
     """The image that a network in evaluation mode draws of a whole volume, made in tiles.
 
-    Args:
-        net: the generator.
-        condition: condition channels of any window.
-        size: of the volume, voxels per axis.
-        latents: (B, channels, ...) of each of ``net.latent_shapes(size)``: those of the whole
-            volume, so that neighbouring tiles meet the same noise.
-        edge: of a tile at any level, voxels.
-
-    Returns:
-        (B, out_channels, ...): equal to ``net(condition of all, latents)`` but for rounding.
+    ``size``: of the volume, voxels per axis. ``latents``: (B, channels, ...) of each of
+    ``net.latent_shapes(size)``: those of the whole volume, so that neighbouring tiles meet the same
+    noise. ``edge``: of a tile at any level, voxels. Returns (B, out_channels, ...): equal to
+    ``net(condition of all, latents)`` but for rounding.
     """
     with shared_norms(net):
         return _TiledUNet(net, condition, size, latents, edge).draw()

@@ -34,9 +34,7 @@ PROJECT = "gansynth"
 class MetricsLog:
     """Averages of named values, a line of ``metrics.csv`` per tick; ``nan`` where none came in.
 
-    Args:
-        folder: run folder; None writes nothing.
-        start: step that is gone on from; later lines of an earlier run are dropped.
+    ``folder``: run folder; None writes nothing.
     """
 
     def __init__(self, folder: Path | None, start: int = 0) -> None:
@@ -115,12 +113,7 @@ class Logger(Protocol):
 
 
 class Loggers:
-    """Several loggers as one; a context manager.
-
-    Args:
-        opened: name -> logger.
-        warn: called once for each logger that fails.
-    """
+    """Several loggers as one; a context manager."""
 
     def __init__(self, opened: Mapping[str, Logger], warn: Callable[[str], None]) -> None:
         self._opened = dict(opened)
@@ -168,15 +161,8 @@ def open_loggers(
 ) -> Loggers:
     """Open loggers for a run.
 
-    Args:
-        names: keys of ``LOGGERS``; none logs nothing.
-        folder: the run folder.
-        config: the run's resolved settings, as JSON.
-        warn: called with a line when a logger fails later; stderr if None.
-
-    Raises:
-        UsageFault: an unknown name.
-        EnvironmentFault: a package that is missing, or a logger that cannot be opened.
+    ``warn``: called with a line when a logger fails later; stderr if None. Raises UsageFault: an
+    unknown name; EnvironmentFault: a package that is missing, or a logger that cannot be opened.
     """
     if warn is None:
         from gansynth.runtime.progress import RichReporter
@@ -199,9 +185,8 @@ def open_loggers(
 def check_loggers(names: Sequence[str]) -> None:
     """Refuse loggers that cannot be opened, before anything long starts; nothing is imported.
 
-    Raises:
-        UsageFault: an unknown name, with the one that was probably meant.
-        EnvironmentFault: its package is not installed.
+    Raises UsageFault: an unknown name, with the one that was probably meant; EnvironmentFault: its
+    package is not installed.
     """
     for name in names:
         if name not in LOGGERS:

@@ -29,11 +29,10 @@ from gansynth_cgan3d.options import CGANOptions
 class Told:
     """Conditions of a batch, before they become channels.
 
-    Attributes:
-        labels: int64 (B, D, H, W) or (B, H, W); None where labels are drawn.
-        context: int64, likewise: clusters, or 1 in the body; None if unused.
-        given: float32 (B, K, ...); None if no channel is given.
-        insertion: what is put into real images; None where whole images are drawn.
+    ``labels``: int64 (B, D, H, W) or (B, H, W); None where labels are drawn. ``context``: int64,
+    likewise: clusters, or 1 in the body; None if unused. ``given``: float32 (B, K, ...); None if no
+    channel is given. ``insertion``: what is put into real images; None where whole images are
+    drawn.
     """
 
     labels: Tensor | None
@@ -53,15 +52,10 @@ class Told:
 class Conditions:
     """Turns label maps, context and given channels into the channels of a condition.
 
-    Attributes:
-        names: of the channels, in order: ``label:0``, ``body``, ``context:1``, ``given:T1``,
-            ``hole``, ``start:T1``.
-        judged: the first of them, which discriminators see as well.
-        given: where the given channels are in the schema's images.
-        drawn: where the drawn ones are; none of them if labels are drawn.
-
-    Raises:
-        UsageFault: a given channel that the schema does not have, or nothing left to draw.
+    ``names``: of the channels, in order: ``label:0``, ``body``, ``context:1``, ``given:T1``,
+    ``hole``, ``start:T1``. ``judged``: the first of them, which discriminators see as well.
+    ``drawn``: where the drawn ones are; none of them if labels are drawn. Raises UsageFault: a
+    given channel that the schema does not have, or nothing left to draw.
     """
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:
@@ -106,8 +100,7 @@ class Conditions:
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Told:
         """What conditions tell, as one batch on a device.
 
-        Raises:
-            DataFault: one has no labels, or not the given channels.
+        Raises DataFault: one has no labels, or not the given channels.
         """
         labels = context = given = None
         if self.labelled:

@@ -23,8 +23,7 @@ VOXELS_PER_CASE = 2000
 class ContextClusters:
     """K intensity clusters over all channels.
 
-    Args:
-        count: number of clusters; 0 turns everything off.
+    ``count``: number of clusters; 0 turns everything off.
     """
 
     def __init__(self, count: int) -> None:

@@ -44,12 +44,10 @@ GAIN = 0.15
 class Insertion:
     """What is put where, of a batch.
 
-    Attributes:
-        background: float32 (B, C, ...), real images.
-        hole: bool (B, 1, ...), lesion and rim: all that may change.
-        weight: float32 (B, 1, ...), how much of what is drawn is taken: 1 in the lesion, falling to
-            0 across the rim.
-        start: float32 (B, C, ...), the background with what the generator starts from in the hole.
+    ``background``: float32 (B, C, ...), real images. ``hole``: bool (B, 1, ...), lesion and rim:
+    all that may change. ``weight``: float32 (B, 1, ...), how much of what is drawn is taken: 1 in
+    the lesion, falling to 0 across the rim. ``start``: float32 (B, C, ...), the background with
+    what the generator starts from in the hole.
     """
 
     background: Tensor
@@ -66,17 +64,8 @@ class Insertion:
 class Inserting:
     """Makes insertions, of conditions or of real cases to learn from.
 
-    Args:
-        schema: of the generator's space.
-        options: the generator's.
-
-    Attributes:
-        values: label values of the lesions.
-        rim: its width in voxels along each axis.
-        statistics: see ``LesionStatistics``.
-
-    Raises:
-        UsageFault: a lesion that is no label, or a data set without foreground.
+    ``rim``: its width in voxels along each axis. Raises UsageFault: a lesion that is no label, or a
+    data set without foreground.
     """
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:
@@ -130,15 +119,7 @@ class Inserting:
         return lesion | (steps_from(lesion, self.rim) < reach.clamp_max(1))
 
     def _disguised(self, step: Step, image: Tensor, lesion: Tensor) -> Tensor:
-        """A real lesion in another guise: mirrored, of another contrast, on its own label map.
-
-        It has lost some of its grain as well, as lesions have that edits have moved.
-
-        Args:
-            step: where random numbers come from.
-            image: (B, C, ...).
-            lesion: int64 (B, ...), 0 elsewhere.
-        """
+        """A real lesion in another guise: mirrored, of another contrast, on its own label map."""
         pull = _mirror(step, lesion > 0)
         donor, donor_lesion = _pulled(image, pull), _pulled(lesion[:, None], pull)[:, 0]
         told = self.statistics.to(image.device)
@@ -166,8 +147,7 @@ class Inserting:
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Insertion:
         """What conditions ask for, as one batch on a device.
 
-        Raises:
-            DataFault: one has no background, lesion or donor.
+        Raises DataFault: one has no background, lesion or donor.
         """
 
         for key in ("background", "lesion", "donor"):
@@ -230,8 +210,7 @@ class Inserting:
 def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
     """Label values of lesions by name; of none, the whole foreground.
 
-    Raises:
-        UsageFault: a name that is no label of foreground, or no foreground at all.
+    Raises UsageFault: a name that is no label of foreground, or no foreground at all.
     """
     known = {name: value for name, value in schema.labels.items() if value in schema.foreground}
     if not known:
@@ -246,14 +225,7 @@ def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _mirror(step: Step, mask: Tensor) -> list[Tensor]:
-    """Where mirrored voxels come from, int64 (B, n) per axis: about the middle of a mask.
-
-    Along at least one axis, drawn for each sample: nothing may stay where it was.
-
-    Args:
-        step: where random numbers come from.
-        mask: bool (B, ...).
-    """
+    """Where mirrored voxels come from, int64 (B, n) per axis: about the middle of a mask."""
     axes = mask.ndim - 1
     flipped = step.rand(axes) < 0.5
     fallback = (step.rand(1) * axes).long().clamp_max(axes - 1)

@@ -24,12 +24,8 @@ Pair = tuple[Tensor, Tensor]
 class Judge:
     """One discriminator and what it sees.
 
-    Attributes:
-        name: of its network.
-        prefix: of its terms' names; empty for the one of the whole crop.
-        weight: of its terms in the generator's loss.
-        net: the network.
-        view: what it sees of a pair: an image (B, C, ...) and its condition (B, K, ...).
+    ``prefix``: of its terms' names; empty for the one of the whole crop. ``view``: what it sees of
+    a pair: an image (B, C, ...) and its condition (B, K, ...).
     """
 
     name: str
@@ -53,9 +49,8 @@ def whole(pair: Pair) -> Pair:
 class Around:
     """A window of each sample around what its condition says is a lesion.
 
-    Attributes:
-        channels: of the condition, that are 1 in a lesion (and its rim).
-        edge: of the window, voxels; no longer than the crop.
+    ``channels``: of the condition, that are 1 in a lesion (and its rim). ``edge``: of the window,
+    voxels; no longer than the crop.
     """
 
     channels: tuple[int, ...]
@@ -73,12 +68,8 @@ class Around:
 def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
     """First voxels of windows around masks: as central as the crop allows.
 
-    Args:
-        mask: bool (B, 1, ...).
-        size: of the window, per axis; none longer than the crop.
-
-    Returns:
-        One corner per sample.
+    ``mask``: bool (B, 1, ...). ``size``: of the window, per axis; none longer than the crop.
+    Returns one corner per sample.
     """
     found = []
     for axis, edge in enumerate(size):
@@ -90,13 +81,7 @@ def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
 
 
 def windows(x: Tensor, at: Sequence[Sequence[int]], size: Sequence[int]) -> Tensor:
-    """A window of each sample: (B, K, ...) -> (B, K, *size).
-
-    Args:
-        x: any batch.
-        at: each sample's corner.
-        size: of the windows.
-    """
+    """A window of each sample: (B, K, ...) -> (B, K, *size)."""
     cut = []
     for sample, corner in zip(x, at, strict=True):
         box: Any = (slice(None), *(slice(c, c + n) for c, n in zip(corner, size, strict=True)))

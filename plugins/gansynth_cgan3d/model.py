@@ -309,14 +309,8 @@ class CGAN3D(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; what is random comes from each seed alone.
 
-        Args:
-            conditions: labels to draw images from, and ``given`` channels if there are any; with
-                ``target=labels`` the given channels alone.
-            seeds: one per condition.
-
-        Returns:
-            Images of all channels with the condition's labels. With ``target=labels``: the given
-            channels with the labels drawn.
+        Returns images of all channels with the condition's labels. With ``target=labels``: the
+        given channels with the labels drawn.
         """
         if self.inserting is not None and not self.nets:
             return [self._inserted(*asked) for asked in zip(conditions, seeds, strict=True)]

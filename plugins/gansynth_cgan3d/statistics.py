@@ -15,15 +15,8 @@ from gansynth.core.schema import OUTSIDE, Case
 class LesionStatistics:
     """Intensities of each class of lesions, and of the body around them.
 
-    Args:
-        values: label values of the lesions.
-        channels: of the images.
-
-    Attributes:
-        means: float32 (len(values), C), of the cases' means.
-        deviations: likewise, within a case.
-        between: likewise, from case to case: how far one's lesion is off another's.
-        neutral: float32 (C,), the mean of the body without its lesions.
+    ``means``: float32 (len(values), C), of the cases' means. ``neutral``: float32 (C,), the mean of
+    the body without its lesions.
     """
 
     def __init__(self, values: Sequence[int], channels: int) -> None:

@@ -25,11 +25,8 @@ def change_lesion(
 ) -> FloatArray:
     """An image whose contrast, gamma and sharpness are changed by what a lesion there shows.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-        where: bool, the lesion: its range and mean are what gamma and gain go by.
-        strength: 0 to 1.
-        rng: the only source of randomness.
+    ``image``: float32 (C, D, H, W) or (C, H, W). ``where``: bool, the lesion: its range and mean
+    are what gamma and gain go by.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -47,11 +44,7 @@ def change_image(
 ) -> FloatArray:
     """An image whose gain, gamma and noise are changed in the body.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-        body: bool; voxels beyond it stay as they are.
-        strength: 0 to 1.
-        rng: the only source of randomness.
+    ``image``: float32 (C, D, H, W) or (C, H, W). ``body``: bool; voxels beyond it stay as they are.
     """
     out = image.copy()
     noise = strength * NOISE * rng.random() if rng.random() < DONE else 0.0

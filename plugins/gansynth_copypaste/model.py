@@ -56,8 +56,7 @@ class CopyPaste(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; each sample is made by itself.
 
-        Raises:
-            DataFault: conditions without a lesion to paste.
+        Raises DataFault: conditions without a lesion to paste.
         """
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 

@@ -25,14 +25,8 @@ def bounded(
 ) -> Mask:
     """Where a slice may change for one lesion: in the body, in no other's box.
 
-    Args:
-        body: bool (H, W), where lesions may lie; None for anywhere.
-        box: (4,), of the lesion.
-        boxes: (N, 4), all of the slice, its own among them.
-        shape: of the slice.
-
-    Returns:
-        Bool (H, W).
+    ``body``: bool (H, W), where lesions may lie; None for anywhere. ``box``: (4,), of the lesion.
+    ``boxes``: (N, 4), all of the slice, its own among them. Returns bool (H, W).
     """
     free = np.ones(shape, bool) if body is None else body.copy()
     for other in boxes[(boxes != box).any(1)]:
@@ -50,16 +44,11 @@ def blend(
     slice along a cosine, and likewise within ``SOFT`` voxels of what is not free. Its intensities
     are shifted by what differs, on average, where it fades.
 
-    Args:
-        image: float32 (C, H, W), the slice.
-        lesion: float32 (C, edge, edge): the square around the box, as it was drawn.
-        box: (4,), in voxels of the slice.
-        margin: see ``squares``.
-        free: bool (H, W), where the slice may change.
-
-    Returns:
-        A copy of the slice, and the rows and columns it differs in: ``ymin, xmin, ymax, xmax``. All
-        other voxels, and those that are not free, are the slice's own, to the bit.
+    ``image``: float32 (C, H, W), the slice. ``lesion``: float32 (C, edge, edge): the square around
+    the box, as it was drawn. ``box``: (4,), in voxels of the slice. ``free``: bool (H, W), where
+    the slice may change. Returns A copy of the slice, and the rows and columns it differs in:
+    ``ymin, xmin, ymax, xmax``. All other voxels, and those that are not free, are the slice's own,
+    to the bit.
     """
     at: npt.NDArray[np.float64] = np.asarray(box, np.float64)
     around = _square(at, margin)

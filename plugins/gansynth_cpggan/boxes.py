@@ -22,14 +22,9 @@ def box_maps(boxes: Tensor, labels: Tensor, classes: int, size: Sequence[int]) -
     So a box of any size leaves its whole area behind, and halving a map by means of four voxels
     gives the map of half the size. Where boxes of a class overlap, the larger share counts.
 
-    Args:
-        boxes: float32 (B, M, 4) in voxels of the map, ``ymin, xmin, ymax, xmax``.
-        labels: int64 (B, M), the class of each; -1 for rows that hold no box.
-        classes: how many there are.
-        size: height and width.
-
-    Returns:
-        Float32 (B, classes, H, W) in [0, 1].
+    ``boxes``: float32 (B, M, 4) in voxels of the map, ``ymin, xmin, ymax, xmax``. ``labels``: int64
+    (B, M), the class of each; -1 for rows that hold no box. Returns float32 (B, classes, H, W) in
+    [0, 1].
     """
     low, high = boxes[..., :2].unsqueeze(-1), boxes[..., 2:].unsqueeze(-1)
     rows, columns = (
@@ -51,8 +46,7 @@ def batch_maps(batch: Batch, classes: int) -> Tensor:
 def asked_maps(asked: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
     """The maps of boxes that samples are asked to have; None asks for none.
 
-    Raises:
-        UsageFault: a box of a class that there is not.
+    Raises UsageFault: a box of a class that there is not.
     """
     found = [NONE if boxes is None else boxes for boxes in asked]
     for boxes in found:

@@ -35,10 +35,8 @@ WINDOWS = "synthetic_windows"
 class Order:
     """One image to draw.
 
-    Attributes:
-        latent: (numbers,).
-        boxes: in voxels of the networks' full size; None for none.
-        kind: number of its class; None if none is asked for.
+    ``latent``: (numbers,). ``boxes``: in voxels of the networks' full size; None for none.
+    ``kind``: number of its class; None if none is asked for.
     """
 
     latent: Tensor
@@ -48,16 +46,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Plan:
-    """Lesions that go into a real slice.
-
-    Attributes:
-        condition: what was asked.
-        image: the slice.
-        present: its own boxes.
-        put: boxes that are drawn into it.
-        latents: of the lesions, one for each box.
-        kind: their class, as in ``Order``.
-    """
+    """Lesions that go into a real slice."""
 
     condition: Condition
     image: FloatArray
@@ -68,11 +57,7 @@ class Plan:
 
 
 class Drawing:
-    """Draws samples.
-
-    Args:
-        gan: whose painter draws.
-    """
+    """Draws samples."""
 
     def __init__(self, gan: GAN) -> None:
         self.gan = gan
@@ -99,8 +84,7 @@ class Drawing:
     def walk(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
         """Samples from one latent to another; lesions alone stay where the first end has them.
 
-        Raises:
-            UsageFault: fewer than two steps.
+        Raises UsageFault: fewer than two steps.
         """
         if steps < 2:
             raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
@@ -145,10 +129,7 @@ class Drawing:
         return kind
 
     def _images(self, orders: Sequence[Order]) -> list[FloatArray]:
-        """Images (C, edge, edge) in the source's units.
-
-        While it has not grown to its full size, voxels are as large as those it has grown to.
-        """
+        """Images (C, edge, edge) in the source's units."""
         gan, device = self.gan, self.gan.device
         gan.painter.eval()
         level, alpha = self.grown()
@@ -263,10 +244,8 @@ def between(first: Tensor, last: Tensor, share: float) -> Tensor:
 
     The painter heeds a latent's direction alone.
 
-    Args:
-        first: (numbers,); what share 0 gives, to the bit.
-        last: likewise, share 1.
-        share: of the way, 0 to 1.
+    ``first``: (numbers,); what share 0 gives, to the bit. ``last``: likewise, share 1. ``share``:
+    of the way, 0 to 1.
     """
     if share in (0.0, 1.0):
         return last if share else first

@@ -171,8 +171,7 @@ class CPGGAN(Generator):
     def observe(self, cases: Iterable[Case]) -> None:
         """Learn intensities, how frequent each class is, and how clear lesions are.
 
-        Raises:
-            DataFault: a case lacks a list of boxes, or the class that is to be asked for.
+        Raises DataFault: a case lacks a list of boxes, or the class that is to be asked for.
         """
         watched = self._watched(cases)
         if self.options.admit == "contrast":
@@ -257,11 +256,9 @@ class CPGGAN(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; what is random comes from each seed alone.
 
-        Args:
-            conditions: ``boxes`` that lesions are to be in; ``label_class`` where classes are asked
-                for, drawn as frequently as in training where it is not given; ``background``, with
-                the boxes ``present`` in it, where lesions are drawn alone.
-            seeds: one per condition.
+        ``conditions``: ``boxes`` that lesions are to be in; ``label_class`` where classes are asked
+        for, drawn as frequently as in training where it is not given; ``background``, with the
+        boxes ``present`` in it, where lesions are drawn alone.
         """
         return self.drawing.samples(conditions, seeds)
 

@@ -24,9 +24,6 @@ class Objective:
 
     What the critic sees is a *pair*: an image in standardised units, and behind it the box maps,
     (B, C + classes, edge, edge).
-
-    Args:
-        gan: whose networks play.
     """
 
     def __init__(self, gan: GAN) -> None:

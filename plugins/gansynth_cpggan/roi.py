@@ -18,12 +18,7 @@ LEAST = 4.0
 def squares(boxes: Tensor, margin: float) -> Tensor:
     """The squares around boxes.
 
-    Args:
-        boxes: float32 (B, 4), ``ymin, xmin, ymax, xmax``.
-        margin: beyond the longer side at either end, in parts of it.
-
-    Returns:
-        Float32 (B, 4), likewise.
+    ``boxes``: float32 (B, 4), ``ymin, xmin, ymax, xmax``. Returns float32 (B, 4), likewise.
     """
     low, high = boxes[:, :2], boxes[:, 2:]
     reach = ((high - low).amax(1, keepdim=True) * (0.5 + margin)).clamp(min=LEAST / 2)
@@ -34,14 +29,9 @@ def squares(boxes: Tensor, margin: float) -> Tensor:
 def resampled(images: Tensor, windows: Tensor, height: int, width: int) -> Tensor:
     """A window of each image, at a size: means of ``OVER`` x ``OVER`` points, linearly between.
 
-    Args:
-        images: float32 (B, C, H, W); beyond their edges they go on with their last voxels.
-        windows: float32 (B, 4), ``ymin, xmin, ymax, xmax`` in voxels of the image.
-        height: of the result.
-        width: likewise.
-
-    Returns:
-        Float32 (B, C, height, width).
+    ``images``: float32 (B, C, H, W); beyond their edges they go on with their last voxels.
+    ``windows``: float32 (B, 4), ``ymin, xmin, ymax, xmax`` in voxels of the image. Returns float32
+    (B, C, height, width).
     """
     axes = []
     for axis, (n, count) in enumerate(zip(images.shape[2:], (height, width), strict=True)):
@@ -69,15 +59,7 @@ def within(boxes: Tensor, windows: Tensor, edge: int) -> Tensor:
 def crops(step: Step, image: Tensor, classes: int, edge: int, margin: float) -> Tensor:
     """Of each sample the square around one of its boxes, drawn at random, with its box maps.
 
-    Args:
-        step: of these samples; each has a box.
-        image: float32 (B, C, H, W).
-        classes: of boxes.
-        edge: of the result.
-        margin: see ``squares``.
-
-    Returns:
-        Float32 (B, C + classes, edge, edge).
+    ``image``: float32 (B, C, H, W). Returns float32 (B, C + classes, edge, edge).
     """
     count = boxes_of_each(step.batch)
     # In float32 the product can reach its bound.
@@ -96,10 +78,7 @@ def crop(
 ) -> Tensor:
     """Of each sample the square around the chosen one of its boxes, with its box maps.
 
-    Args:
-        batch: whose boxes.
-        chosen: int64 (B,), numbers of boxes.
-        image: as for ``crops``, like the rest, and what is returned.
+    ``chosen``: int64 (B,), numbers of boxes.
     """
     boxes, labels = batch.boxes, batch.box_labels
     assert boxes is not None, "only cases with boxes are accepted"

@@ -17,16 +17,8 @@ from gansynth_dcgan.options import DCGANOptions
 class Asked:
     """Kinds of samples, by number.
 
-    Args:
-        schema: whose classes.
-        options: ``condition`` among them.
-
-    Attributes:
-        names: of the kinds, in order; none if nothing is asked.
-        counts: training crops of each kind.
-
-    Raises:
-        UsageFault: classes or foreground are asked for, and the cases have none.
+    ``names``: of the kinds, in order; none if nothing is asked. Raises UsageFault: classes or
+    foreground are asked for, and the cases have none.
     """
 
     def __init__(self, schema: Schema, options: DCGANOptions) -> None:
@@ -51,8 +43,7 @@ class Asked:
     def of_case(self, case: Case) -> int | None:
         """The kind of a training case in the generator's space; None if nothing is asked.
 
-        Raises:
-            DataFault: it has no class, or no labels to see foreground in.
+        Raises DataFault: it has no class, or no labels to see foreground in.
         """
         if self.by == "none":
             return None
@@ -81,8 +72,7 @@ class Asked:
     def of_condition(self, condition: Condition) -> int | None:
         """The kind a condition asks for; None if it leaves it open.
 
-        Raises:
-            UsageFault: no such class.
+        Raises UsageFault: no such class.
         """
         if self.by == "class":
             found = condition.label_class

@@ -30,11 +30,8 @@ def between(first: Tensor, last: Tensor, share: float, prior: Prior) -> Tensor:
     Normal ones all lie near a sphere, so the way keeps to it (White 2016, arXiv:1609.04468);
     uniform ones fill a cube, where a straight way stays inside.
 
-    Args:
-        first: (numbers,); what share 0 gives, to the bit.
-        last: likewise, share 1.
-        share: of the way, 0 to 1.
-        prior: what they were drawn from.
+    ``first``: (numbers,); what share 0 gives, to the bit. ``last``: likewise, share 1. ``share``:
+    of the way, 0 to 1.
     """
     if share in (0.0, 1.0):
         return last if share else first

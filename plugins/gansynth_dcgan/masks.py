@@ -32,12 +32,7 @@ class LabelChannels:
     ones were learnt (0.45 and 0.20 after 1500 steps) and lost again (0.11 and 0.01 after 4000).
     ``wgan`` learns slowly (soft: 0.28 and 0.46 after 2500 steps, rates 2e-4).
 
-    Args:
-        schema: whose labels.
-        options: whether they are drawn at all, and how.
-
-    Attributes:
-        values: label values in channel order; none if they are not drawn.
+    ``values``: label values in channel order; none if they are not drawn.
     """
 
     def __init__(self, schema: Schema, options: DCGANOptions) -> None:

@@ -140,8 +140,7 @@ class DCGAN(Generator):
     def observe(self, cases: Iterable[Case]) -> None:
         """Learn intensities, how frequent each kind is, and what label maps look like.
 
-        Raises:
-            DataFault: a case lacks what is to be drawn or asked.
+        Raises DataFault: a case lacks what is to be drawn or asked.
         """
         label_maps = self._watched(cases)
         if self.options.with_mask:
@@ -200,10 +199,9 @@ class DCGAN(Generator):
     def drawn(self, latents: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What the painter makes of latents, as the discriminator and the user see it.
 
-        Returns:
-            Images (B, C, ...) in standardised units, float32, and probabilities of labels
-            (B, values, ...) or None. The more surely a voxel is outside, the nearer it is to the
-            constant that the schema has there.
+        Returns images (B, C, ...) in standardised units, float32, and probabilities of labels (B,
+        values, ...) or None. The more surely a voxel is outside, the nearer it is to the constant
+        that the schema has there.
         """
         made = self.nets["generator"](latents, told).float()
         channels = len(self.schema.channels)
@@ -223,10 +221,8 @@ class DCGAN(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; what is random comes from each seed alone.
 
-        Args:
-            conditions: ``label_class``, or ``labels`` with or without foreground, where the
-                generator is asked for such; drawn as frequently as in training where not given.
-            seeds: one per condition.
+        ``conditions``: ``label_class``, or ``labels`` with or without foreground, where the
+        generator is asked for such; drawn as frequently as in training where not given.
         """
         begun = [self._begun(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
         arrays = self._arrays([latent for latent, _ in begun], [kind for _, kind in begun])

@@ -46,8 +46,7 @@ class Elastic(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; each sample is made by itself.
 
-        Raises:
-            DataFault: conditions without an image that was moved along.
+        Raises DataFault: conditions without an image that was moved along.
         """
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 

@@ -15,13 +15,7 @@ COLOURS = ("#1f6fb4", "#d1600f", "#2b8a3e", "#7a3fa0", "#9a7b00", "#5b6770")
 
 
 def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
-    """Draw every arm's FROC curve, one panel for each overlap; a dot where it would be used.
-
-    Args:
-        doc: of ``measure_arms``.
-        path: PNG to write; published atomically.
-        title: above all panels.
-    """
+    """Draw every arm's FROC curve, one panel for each overlap; a dot where it would be used."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

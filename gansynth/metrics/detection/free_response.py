@@ -33,9 +33,8 @@ per scan); their mean is the score."""
 class Curves:
     """FROC curves of B resamples, J points each, both coordinates rising.
 
-    Attributes:
-        fps: float64 (B, J): false positives per slice.
-        sensitivity: float64 (B, J): nan for a resample without lesions.
+    ``fps``: float64 (B, J): false positives per slice. ``sensitivity``: float64 (B, J): nan for a
+    resample without lesions.
     """
 
     fps: Array
@@ -49,11 +48,8 @@ class Curves:
     def at(self, fps: Array | Sequence[float] | float) -> Array:
         """Sensitivity at so many false positives per slice.
 
-        Args:
-            fps: one number, (G,) for every resample, or (B, G) of each one's own.
-
-        Returns:
-            (B, G); beyond its end, a curve's highest sensitivity.
+        ``fps``: one number, (G,) for every resample, or (B, G) of each one's own. Returns (B, G);
+        beyond its end, a curve's highest sensitivity.
         """
         asked = np.atleast_1d(np.asarray(fps, float))
         asked = np.broadcast_to(asked, (len(self.fps), asked.shape[-1]))
@@ -70,9 +66,7 @@ class Curves:
 class Froc:
     """The free-response curve, made ready to be drawn for many resamples.
 
-    Args:
-        pool: detections and lesions.
-        hits: (N,), one row of ``match``.
+    ``hits``: (N,), one row of ``match``.
     """
 
     def __init__(self, pool: Pool, hits: Numbers) -> None:
@@ -119,15 +113,8 @@ def sensitivity(
 ) -> Array:
     """Share of lesions hit by detections of at least a confidence.
 
-    Args:
-        pool: detections and lesions.
-        hits: (N,), one row of ``match``.
-        confidence: least score.
-        label: class of the lesions; None: all.
-        weights: (B, P) of resamples; None: the patients as they are.
-
-    Returns:
-        (B,); nan without lesions.
+    ``hits``: (N,), one row of ``match``. ``label``: class of the lesions; None: all. ``weights``:
+    (B, P) of resamples; None: the patients as they are. Returns (B,); nan without lesions.
     """
     weights = everyone(len(pool.subjects)) if weights is None else weights
     sure = (hits != MISS) & (pool.scores >= confidence)
@@ -149,12 +136,8 @@ def false_positives(
 ) -> Array:
     """False positives per slice among detections of at least a confidence, (B,).
 
-    Args:
-        pool: detections and lesions.
-        hits: (N,), one row of ``match``.
-        confidence: least score.
-        label: class of the detections; None: all.
-        weights: (B, P) of resamples; None: the patients as they are.
+    ``hits``: (N,), one row of ``match``. ``label``: class of the detections; None: all.
+    ``weights``: (B, P) of resamples; None: the patients as they are.
     """
     weights = everyone(len(pool.subjects)) if weights is None else weights
     sure = (hits == MISS) & (pool.scores >= confidence)

@@ -39,13 +39,9 @@ DRAWN = np.geomspace(1 / 32, 64, 133)
 class Asked:
     """What to measure.
 
-    Attributes:
-        ious: least overlaps of a hit, for sensitivity and false positives.
-        confidence: least score at which a detector would be used.
-        resamples: of patients; 0 leaves out intervals.
-        seed: of the resamples.
-        by_class: a detection hits lesions of its own class only.
-        boxes: how many boxes of a lesion of a volume must be hit.
+    ``ious``: least overlaps of a hit, for sensitivity and false positives. ``resamples``: of
+    patients; 0 leaves out intervals. ``by_class``: a detection hits lesions of its own class only.
+    ``boxes``: how many boxes of a lesion of a volume must be hit.
     """
 
     ious: tuple[float, ...] = IOUS
@@ -83,13 +79,7 @@ def measure_arms(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure arms, and each against the first, in JSON's types; what is undefined is None.
-
-    Args:
-        arms: by name, on the same images in the same order (``read_arms``).
-        asked: what to measure.
-        progress: is told (done, total).
-    """
+    """Measure arms, and each against the first, in JSON's types; what is undefined is None."""
     asked = asked or Asked()
     pools = {name: pooled(found, by_class=asked.by_class) for name, found in arms.items()}
     hits = {name: match(pool, asked.ious) for name, pool in pools.items()}

@@ -37,11 +37,8 @@ RECALLS = np.linspace(0, 1, 101)
 class Precision:
     """Average precision, made ready to be taken of many resamples.
 
-    Args:
-        pool: detections and lesions, K classes.
-        hits: (Q, N) from ``match``, a row for each overlap.
-        rule: ``ALL_POINTS`` or ``COCO``.
-        most: detections of one image and class that count, the surest; None: all.
+    ``hits``: (Q, N) from ``match``, a row for each overlap. ``rule``: ``ALL_POINTS`` or ``COCO``.
+    ``most``: detections of one image and class that count, the surest; None: all.
     """
 
     def __init__(
@@ -115,12 +112,6 @@ class _Ranked:
     """Detections of one class in falling order of score: the R ranks at which something is hit.
 
     Precision is best where something is hit, so that the ranks between need no look of their own.
-
-    Attributes:
-        hit: bool (Q, R): whether it is hit at each overlap.
-        owner: int64 (R,): number of the patient.
-        down_to: (R, P): detections of each patient after the rank before, down to this one.
-        lesions: float64 (P,): of each patient.
     """
 
     hit: Flags
@@ -144,14 +135,7 @@ def _ranked(pool: Pool, hits: Numbers, order: Numbers, label: int) -> _Ranked:
 
 
 def _area(true: Array, ranked: Array, lesions: Array, rule: Rule) -> Array:
-    """Area below precision over recall, (B,).
-
-    Args:
-        true: hits down to each rank that has one, (B, R).
-        ranked: detections down to it, (B, R).
-        lesions: in all, (B,).
-        rule: how the area is taken.
-    """
+    """Area below precision over recall, (B,)."""
     if not true.shape[1]:
         return np.where(lesions > 0, 0.0, np.nan)
     recall = true / np.maximum(lesions, 1)[:, None]

@@ -45,9 +45,8 @@ Numbers = npt.NDArray[np.int64]
 class Truth:
     """What is in one image.
 
-    Attributes:
-        boxes: float64 (N, 4): x1, y1, x2, y2 in pixels; none of zero area.
-        labels: int64 (N,): class numbers.
+    ``boxes``: float64 (N, 4): x1, y1, x2, y2 in pixels; none of zero area. ``labels``: int64 (N,):
+    class numbers.
     """
 
     boxes: Array
@@ -58,10 +57,8 @@ class Truth:
 class Found:
     """What a detector found in one image.
 
-    Attributes:
-        boxes: float64 (N, 4): x1, y1, x2, y2 in pixels; may reach over the image's edge.
-        scores: float64 (N,), 0 to 1, in any order.
-        labels: int64 (N,): class numbers.
+    ``boxes``: float64 (N, 4): x1, y1, x2, y2 in pixels; may reach over the image's edge.
+    ``scores``: float64 (N,), 0 to 1, in any order. ``labels``: int64 (N,): class numbers.
     """
 
     boxes: Array
@@ -73,14 +70,9 @@ class Found:
 class Seen:
     """One image, its truth, and what was found in it.
 
-    Attributes:
-        id: of the image; no two have the same.
-        subject: the patient; None if unknown: then the volume counts as one, or else the image.
-        shape: height and width in pixels.
-        truth: what is there; empty for an image without lesions.
-        found: what the detector says is there, however unsure it is.
-        volume: the volume that the image is a slice of; None if unknown.
-        slice: the slice's number in that volume.
+    ``subject``: the patient; None if unknown: then the volume counts as one, or else the image.
+    ``shape``: height and width in pixels. ``truth``: what is there; empty for an image without
+    lesions. ``volume``: the volume that the image is a slice of; None if unknown.
     """
 
     id: str
@@ -97,11 +89,8 @@ class Detections:
     """What one trained detector found in every image that it is judged on.
 
     Attributes:
-        detector: its name.
-        names: of the classes, by number.
         images: every image judged, those without lesions too.
         iou_nms: overlap above which the less sure of two boxes was dropped; None: no such step.
-        split: which images these are: ``val``, ``test``.
         confidence: least score that was kept; None if unknown.
         most_found: boxes kept of one image at most; None if unknown.
         about: whatever else the writer wants to say, in JSON's types.
@@ -171,8 +160,7 @@ class _Document(BaseModel):
 def read_detections(path: str | Path) -> Detections:
     """Read a detections document.
 
-    Raises:
-        DataFault: missing, too large, not JSON, or nonsense in it: naming file, image and key.
+    Raises DataFault: missing, too large, not JSON, or nonsense in it: naming file, image and key.
     """
     path = Path(path)
     with reading(path):
@@ -199,9 +187,8 @@ def write_detections(path: str | Path, detections: Detections) -> Path:
 
     Coordinates are kept to a thousandth of a pixel, scores as they are.
 
-    Raises:
-        DataFault: what ``read_detections`` would refuse: naming image and key.
-        EnvironmentFault: the disk refuses.
+    Raises DataFault: what ``read_detections`` would refuse: naming image and key; EnvironmentFault:
+    the disk refuses.
     """
     path = Path(path)
     document = _plain(detections)

@@ -53,9 +53,8 @@ def chunks(weights: Array) -> Iterator[Array]:
 def estimate(measure: Callable[[Array], Array], weights: Array) -> Estimate:
     """A number with its interval.
 
-    Args:
-        measure: weights (B, P) to values (B,), nan where undefined.
-        weights: of resamples; none (0, P) leaves the interval undefined.
+    ``measure``: weights (B, P) to values (B,), nan where undefined. ``weights``: of resamples; none
+    (0, P) leaves the interval undefined.
     """
     value = float(measure(everyone(weights.shape[1]))[0])
     return with_interval(value, [measure(part) for part in chunks(weights)])

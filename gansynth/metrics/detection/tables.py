@@ -42,8 +42,7 @@ def heading(doc: Mapping[str, Any]) -> str:
 def main_table(doc: Mapping[str, Any]) -> list[Row]:
     """The paper's table: mAP, and sensitivity and false positives per slice at each overlap.
 
-    Args:
-        doc: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
+    ``doc``: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
     """
     ious = [f"{iou:g}" for iou in doc["ious"]]
     head = ["", "mAP", *_per_overlap(ious), "mAP .5:.95"]
@@ -127,11 +126,7 @@ def verdicts(doc: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(doc: Mapping[str, Any]) -> str:
-    """The whole comparison as a page.
-
-    Args:
-        doc: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
-    """
+    """The whole comparison as a page."""
     parts = ["# Detections", heading(doc), *(f"Warning: {text}." for text in doc["warnings"])]
     parts.append(_table(main_table(doc)))
     parts += [doc["paper"]["note"]] if "paper" in doc else []

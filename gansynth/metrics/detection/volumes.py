@@ -35,10 +35,8 @@ THIRDS = ("small", "medium", "large")
 class Places:
     """Where images lie in volumes.
 
-    Attributes:
-        volume: int64 (I,): number of each image's volume; V of them.
-        slice: int64 (I,): its slice's number there.
-        subject: int64 (V,): number of each volume's patient.
+    ``volume``: int64 (I,): number of each image's volume; V of them. ``slice``: int64 (I,): its
+    slice's number there. ``subject``: int64 (V,): number of each volume's patient.
     """
 
     volume: Numbers
@@ -62,11 +60,8 @@ def places(detections: Detections, pool: Pool) -> Places | str:
 def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Numbers:
     """Number of the object that each of N boxes is a part of, (N,), from 0.
 
-    Args:
-        boxes: (N, 4).
-        labels: (N,): boxes of different labels are different objects.
-        volume: (N,): so are those of different volumes.
-        level: (N,): slice numbers.
+    ``boxes``: (N, 4). ``labels``: (N,): boxes of different labels are different objects.
+    ``volume``: (N,): so are those of different volumes. ``level``: (N,): slice numbers.
     """
     stacks: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for place, key in enumerate(zip(volume.tolist(), labels.tolist(), level.tolist(), strict=True)):
@@ -92,12 +87,7 @@ def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Nu
 class Lesions:
     """Lesions of volumes, and what of them was found at one overlap and confidence.
 
-    Attributes:
-        pool: detections and true boxes.
-        places: where images lie.
-        hits: (N,), one row of ``match``.
-        confidence: least score.
-        least: how many boxes of a lesion must be hit.
+    ``hits``: (N,), one row of ``match``. ``least``: how many boxes of a lesion must be hit.
     """
 
     pool: Pool

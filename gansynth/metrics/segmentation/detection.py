@@ -35,22 +35,13 @@ def measure_detections(
 ) -> dict[str, Any]:
     """Measure one training's detections.
 
-    Args:
-        detections: of every image judged.
-        iou: least overlap of a hit.
-        false_positives: numbers per image at which sensitivity is taken.
-        confidence: least score of a detection that counts for ``fp_per_image``.
-
-    Returns:
-        ``per_subject`` (key -> person -> value), ``pooled`` (key -> value), ``reached`` (key ->
-        whether the training makes so many false positives at all; else its highest sensitivity
-        stands in) and ``asked``. Keys: ``sensitivity@FP=1`` and so on, ``froc`` (their mean),
-        ``fp_per_image``; of all together also ``map50`` (at an overlap of 0.5, whatever ``iou``).
-        None where there are no lesions.
-
-    Raises:
-        UsageFault: an overlap, a number of false positives or a confidence that cannot be.
-        DataFault: a person and a volume, or an image, of one name.
+    ``false_positives``: numbers per image at which sensitivity is taken. Returns ``per_subject``
+    (key -> person -> value), ``pooled`` (key -> value), ``reached`` (key -> whether the training
+    makes so many false positives at all; else its highest sensitivity stands in) and ``asked``.
+    Keys: ``sensitivity@FP=1`` and so on, ``froc`` (their mean), ``fp_per_image``; of all together
+    also ``map50`` (at an overlap of 0.5, whatever ``iou``). None where there are no lesions. Raises
+    UsageFault: an overlap, a number of false positives or a confidence that cannot be; DataFault: a
+    person and a volume, or an image, of one name.
     """
     _check(iou, false_positives, confidence)
     pool = pooled(detections)

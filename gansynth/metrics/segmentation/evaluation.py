@@ -34,11 +34,8 @@ RULE = (
 class Counts:
     """How often HD95 of a region has no surface to be taken of, over the images it is taken of.
 
-    Attributes:
-        images: volumes, or slices where distances are within them.
-        no_truth: whose truth has none of it: left out.
-        no_truth_predicted: of these, where it was predicted all the same.
-        not_predicted: whose truth has some, and nothing was predicted: the diagonal stands in.
+    ``images``: volumes, or slices where distances are within them. ``no_truth``: whose truth has
+    none of it: left out.
     """
 
     images: int = 0
@@ -58,15 +55,9 @@ class Counts:
 class Evaluation:
     """What the held-out cases of a training came to.
 
-    Attributes:
-        regions: that were measured.
-        unit: of distances: ``mm`` or ``px``.
-        distances: ``volumes``, or ``slices`` where they are taken within each; see ``RULE``.
-        subject_of: case -> subject.
-        per_case: case -> measures; of 2D cases each slice's own.
-        per_subject: subject -> measures.
-        voxels: case -> region -> numbers ``truth``, ``predicted`` and ``both``.
-        counts: region -> how often there was no surface.
+    ``unit``: of distances: ``mm`` or ``px``. ``distances``: ``volumes``, or ``slices`` where they
+    are taken within each; see ``RULE``. ``per_case``: case -> measures; of 2D cases each slice's
+    own.
     """
 
     regions: Regions
@@ -109,14 +100,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure every held-out case of a training.
 
-    Args:
-        predictions: case -> what was predicted and what is true; see ``Adapter.judged``.
-        regions: see ``gansynth.metrics.segmentation.regions.with_labels``.
-        options: as ``measure_case``; ``asked`` is Dice and HD95 unless said otherwise.
-
-    Raises:
-        DataFault, EnvironmentFault: a file that is missing, damaged or of another grid.
-        UsageFault: an option that cannot be.
+    ``options``: as ``measure_case``; ``asked`` is Dice and HD95 unless said otherwise. Raises
+    DataFault, EnvironmentFault: a file that is missing, damaged or of another grid; UsageFault: an
+    option that cannot be.
     """
     options = {**Options(asked=("dice", "hd95")), **options}
     units = {one.unit for one in predictions.values()} or {"mm"}

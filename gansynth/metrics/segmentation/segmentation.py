@@ -47,24 +47,13 @@ def measure_case(
 ) -> dict[str, float | None]:
     """Measure one case.
 
-    Args:
-        predicted: labels (D, H, W) or (H, W); axes in any order.
-        truth: likewise.
-        spacing: mm along the axes of both.
-        regions: see ``gansynth.metrics.segmentation.regions.with_labels``.
-        asked: names in ``SEGMENTATION``.
-        tolerance_mm: distance up to which surfaces agree, for ``nsd``.
-        overlap: share of a lesion that the other map has to cover; 0: one voxel will do.
-        ignore: value of the truth where nothing counts; None for none.
-
-    Returns:
-        ``dice/WT`` and so on. None where the truth has none of the region; for
-        ``lesion_precision`` where nothing was predicted. Of a region that was not predicted at all
-        ``hd95`` is the diagonal of the case in mm.
-
-    Raises:
-        UsageFault: a measure, spacing, tolerance or overlap that cannot be.
-        DataFault: maps of different shapes.
+    ``predicted``: labels (D, H, W) or (H, W); axes in any order. ``spacing``: mm along the axes of
+    both. ``overlap``: share of a lesion that the other map has to cover; 0: one voxel will do.
+    ``ignore``: value of the truth where nothing counts; None for none. Returns ``dice/WT`` and so
+    on. None where the truth has none of the region; for ``lesion_precision`` where nothing was
+    predicted. Of a region that was not predicted at all ``hd95`` is the diagonal of the case in mm.
+    Raises UsageFault: a measure, spacing, tolerance or overlap that cannot be; DataFault: maps of
+    different shapes.
     """
     check_asked(asked)
     _check(predicted, truth, spacing, tolerance_mm, overlap)
@@ -116,13 +105,7 @@ def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:
 
 
 class _Both:
-    """One region in both maps.
-
-    Args:
-        predicted: mask.
-        truth: mask.
-        spacing: mm along their axes.
-    """
+    """One region in both maps."""
 
     def __init__(self, predicted: Mask, truth: Mask, spacing: Sequence[float]) -> None:
         self.predicted, self.truth, self.spacing = predicted, truth, spacing
@@ -168,10 +151,7 @@ class _Both:
 
 
 def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
-    """Places (N, axes) in mm of voxels with a neighbour across a face that is not in the mask.
-
-    Beyond the array's edge there is no neighbour in the mask.
-    """
+    """Places (N, axes) in mm of voxels with a neighbour across a face that is not in the mask."""
     from scipy.ndimage import binary_erosion
 
     places = np.argwhere(mask & ~binary_erosion(mask))

@@ -22,13 +22,9 @@ class Squares:
     ``run`` S v_run + v_cross, ``case`` R v_case + v_cross, ``cross`` v_cross. So the variance of
     the mean is (run + case - cross) / (R S).
 
-    Attributes:
-        mean: (...).
-        run: mean square of repetitions; 0 where there is only one.
-        case: mean square of subjects; 0 where there is only one.
-        cross: mean square of their interaction; 0 where either is alone.
-        runs: repetitions R.
-        cases: subjects S.
+    ``run``: mean square of repetitions; 0 where there is only one. ``case``: mean square of
+    subjects; 0 where there is only one. ``cross``: mean square of their interaction; 0 where either
+    is alone.
     """
 
     mean: Floats
@@ -76,13 +72,6 @@ class Variance:
     None is what cannot be told: with one seed a draw, ``draw`` has the seeds' part and ``rest``
     that of ``draw_case``; with one draw, ``case`` has the part of ``draw_case``; of one run there
     is ``case`` alone, with everything in it.
-
-    Attributes:
-        draw: which training subjects.
-        seed: training randomness within a draw.
-        case: test subjects.
-        draw_case: which test subjects gain depends on the training subjects.
-        rest: of a seed and a test subject together.
     """
 
     draw: float | None

@@ -36,10 +36,6 @@ class Bend:
 
     Both ways are Hall's cubic (1992, "On the removal of skewness by transformation"), which is the
     parabola's inverse to the second order in ``bend``, and grows everywhere.
-
-    Attributes:
-        shift: (...).
-        bend: (...).
     """
 
     shift: Floats
@@ -61,8 +57,7 @@ class Bend:
 class Resamples:
     """Means and mean squares as they might have come out, had the true mean been 0.
 
-    Attributes:
-        squares: with arrays (..., resamples).
+    ``squares``: with arrays (..., resamples).
     """
 
     squares: Squares
@@ -96,11 +91,7 @@ def resample(
 ) -> Resamples:
     """Resamples of tables (...).
 
-    Args:
-        squares: of the tables.
-        columns: mean of each subject (..., subjects); None: they are normal.
-        resamples: how many.
-        rng: one set of random numbers serves all tables.
+    ``columns``: mean of each subject (..., subjects); None: they are normal.
     """
     mean, case = _of_subjects(squares, columns, resamples, rng)
     runs, both = squares.runs - 1, (squares.runs - 1) * (squares.cases - 1)

@@ -22,15 +22,9 @@ STEEP = 700.0
 def within(middle: float, low: float, high: float, bounds: tuple[float, float]) -> Ends:
     """The ends of an interval, brought within bounds.
 
-    Args:
-        middle: the mean.
-        low: lower end as if there were no bounds.
-        high: upper end likewise.
-        bounds: least and most that a mean can be; infinite for none.
-
-    Returns:
-        Both ends; of a mean on a bound, where all values agree, that bound. None for both if they
-        say nothing.
+    ``high``: upper end likewise. ``bounds``: least and most that a mean can be; infinite for none.
+    Returns both ends; of a mean on a bound, where all values agree, that bound. None for both if
+    they say nothing.
     """
     least, most = bounds
     if not math.isfinite(least):

@@ -21,15 +21,8 @@ class Runs:
     training). Seeds are nested in draws: seed 0 of one draw has nothing to do with seed 0 of
     another. Test subjects are the same in all runs.
 
-    Attributes:
-        values: float64 (runs, subjects); a subject's volumes are averaged; NaN where there is none.
-        draws: draw of each run.
-        seeds: seed of each run.
-        subjects: ids of test subjects.
-        dropped: test subjects that were left out on the way here.
-
-    Raises:
-        UsageFault: sizes that differ, a run or a subject that occurs twice, infinite values.
+    ``values``: float64 (runs, subjects); a subject's volumes are averaged; NaN where there is none.
+    Raises UsageFault: sizes that differ, a run or a subject that occurs twice, infinite values.
     """
 
     values: Floats

@@ -38,20 +38,15 @@ class Worth(Document):
     """What an arm is worth in real cases.
 
     Attributes:
-        n: real cases the arm was trained on.
         cases: how many more would have done as much; None where the curve does not say.
         low: lower confidence limit; None: none is known, the curve begins later.
         high: upper confidence limit; None: none is known, the curve ends before.
         reason: why ``cases`` or a limit is None, or why to doubt them; None: no reason.
         beyond: ``above`` or ``below`` where the arm's mean is beyond the curve; ``low`` or ``high``
             then still says what the curve can.
-        smallest: size at which the curve begins.
         largest: size at which it ends.
         rise: how much better its end is than its beginning, in units of the measure.
         rise_p: two-sided p of the hypothesis that this is 0; None: too few runs.
-        repetitions: draws that all sizes and the arm have; of one draw its seeds.
-        subjects: test subjects that have a value in all of them.
-        dropped: test subjects that have not.
     """
 
     n: int
@@ -79,15 +74,8 @@ def worth(
 ) -> Worth:
     """What an arm is worth in extra real cases.
 
-    Args:
-        curve: of training on real cases alone: number of cases -> one measure, two sizes at least.
-        arm: the same measure of an arm.
-        n: real cases the arm was trained on.
-        better: which way the measure is better.
-        confidence: of the interval.
-
-    Raises:
-        UsageFault: fewer than two sizes, a size below 1, an option out of range.
+    ``curve``: of training on real cases alone: number of cases -> one measure, two sizes at least.
+    Raises UsageFault: fewer than two sizes, a size below 1, an option out of range.
     """
     _check(curve, n, better, confidence)
     sizes = sorted(curve)

@@ -19,12 +19,7 @@ Heads = Sequence[Tensor]
 
 
 def nonsaturating_discriminator(real: Heads, fake: Heads) -> Tensor:
-    """Cross-entropy, -log D(x) - log(1 - D(G(z))): Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1).
-
-    Args:
-        real: logits of real samples; D is their sigmoid.
-        fake: logits of synthetic samples, likewise.
-    """
+    """Cross-entropy, -log D(x) - log(1 - D(G(z))): Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1)."""
     return _heads(lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), real, fake)
 
 
@@ -36,9 +31,7 @@ def nonsaturating_generator(fake: Heads) -> Tensor:
 def lsgan_discriminator(real: Heads, fake: Heads) -> Tensor:
     """Least squares with the discriminator's one half: Mao et al. 2017 (arXiv:1611.04076, eq. 9).
 
-    Args:
-        real: logits of real samples, drawn to 1.
-        fake: logits of synthetic samples, drawn to 0.
+    ``real``: logits of real samples, drawn to 1. ``fake``: logits of synthetic samples, drawn to 0.
     """
     return _heads(
         lambda r, f: 0.5 * ((r - 1).square().mean() + f.square().mean()),
@@ -55,9 +48,8 @@ def lsgan_generator(fake: Heads) -> Tensor:
 def hinge_discriminator(real: Heads, fake: Heads) -> Tensor:
     """Hinge: Lim & Ye 2017 (arXiv:1705.02894); Miyato et al. 2018 (arXiv:1802.05957, eq. 16).
 
-    Args:
-        real: logits of real samples, driven above 1.
-        fake: logits of synthetic samples, driven below -1.
+    ``real``: logits of real samples, driven above 1. ``fake``: logits of synthetic samples, driven
+    below -1.
     """
     return _heads(lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), real, fake)
 
@@ -72,10 +64,6 @@ def wgan_critic(real: Heads, fake: Heads) -> Tensor:
 
     It means something only while the critic is Lipschitz: see ``clip_weights`` (their algorithm 1)
     and ``gradient_penalty``.
-
-    Args:
-        real: the critic's values of real samples.
-        fake: the critic's values of synthetic samples.
     """
     return _heads(lambda r, f: f.mean() - r.mean(), real, fake)
 
@@ -89,11 +77,9 @@ def wgan_generator(fake: Heads) -> Tensor:
 class Adversarial:
     """The losses of both players.
 
-    Attributes:
-        discriminator: (real heads, fake heads) -> loss.
-        generator: fake heads -> loss.
-        midpoint: the logit halfway between what it calls real and synthetic (adaptive augmentation
-            asks on which side a logit is); None where the origin means nothing.
+    ``discriminator``: (real heads, fake heads) -> loss. ``midpoint``: the logit halfway between
+    what it calls real and synthetic (adaptive augmentation asks on which side a logit is); None
+    where the origin means nothing.
     """
 
     discriminator: Callable[[Heads, Heads], Tensor]

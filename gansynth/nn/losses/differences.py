@@ -16,11 +16,8 @@ def l1(fake: Tensor, real: Tensor, *, lowpass: int = 1, weight: Tensor | None = 
     contrast and shading only and leaves the grain, which no label map predicts, to the adversarial
     term.
 
-    Args:
-        fake: (B, C, D, H, W) or (B, C, H, W).
-        real: likewise.
-        lowpass: edge in voxels of the averaging window; 1 compares voxel by voxel.
-        weight: (B, 1, ...) weights in [0, 1]; 0 leaves a voxel out.
+    ``fake``: (B, C, D, H, W) or (B, C, H, W). ``lowpass``: edge in voxels of the averaging window;
+    1 compares voxel by voxel. ``weight``: (B, 1, ...) weights in [0, 1]; 0 leaves a voxel out.
     """
     difference = fake.float() - real.float()
     if weight is not None:
@@ -36,11 +33,8 @@ def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> 
 
     A lesion counts alike whatever its size; a sample whose mask is empty counts 0.
 
-    Args:
-        fake: (B, C, D, H, W) or (B, C, H, W).
-        real: likewise.
-        mask: (B, 1, ...) in [0, 1] or bool.
-        lowpass: as in ``l1``; means are of the voxels inside alone.
+    ``fake``: (B, C, D, H, W) or (B, C, H, W). ``mask``: (B, 1, ...) in [0, 1] or bool. ``lowpass``:
+    as in ``l1``; means are of the voxels inside alone.
     """
     inside = mask.float()
     difference = (fake.float() - real.float()) * inside
@@ -77,14 +71,11 @@ def perceptual(
     been trained on the training cases of the fold and nothing else: features of photographs say
     little about MR or CT, and those of other cases would leak.
 
-    Args:
-        features: image -> features per layer; its own weights should be frozen, and it should not
-            mix samples (no batch normalisation in training mode).
-        fake: (B, C, D, H, W) or (B, C, H, W).
-        real: likewise; no gradient reaches it.
-        weights: of each layer, as they are; None averages over layers.
-        mask: bool (B, 1, ...), where both are to look alike; of coarser features those that see
-            nothing else within their own voxels. None for everywhere.
+    ``features``: image -> features per layer; its own weights should be frozen, and it should not
+    mix samples (no batch normalisation in training mode). ``fake``: (B, C, D, H, W) or (B, C, H,
+    W). ``weights``: of each layer, as they are; None averages over layers. ``mask``: bool (B, 1,
+    ...), where both are to look alike; of coarser features those that see nothing else within their
+    own voxels. None for everywhere.
     """
     with torch.no_grad():
         expected = features(real.detach())

@@ -24,12 +24,9 @@ def gradient_penalty(
     Computed in float32 even under autocast: second derivatives do not survive half precision. The
     critic must not mix samples (no batch normalisation).
 
-    Args:
-        critic: image -> logits; close over the condition, if there is one.
-        real: images (B, C, ...).
-        fake: likewise.
-        eps: share of the real image, uniform in [0, 1), (B, 1, ...): ``step.rand(1, 1, 1)`` in 2D,
-            drawn by the caller so that a sample meets the same one however a batch is shared out.
+    ``real``: images (B, C, ...). ``eps``: share of the real image, uniform in [0, 1), (B, 1, ...):
+    ``step.rand(1, 1, 1)`` in 2D, drawn by the caller so that a sample meets the same one however a
+    batch is shared out.
     """
     with torch.autocast(real.device.type, enabled=False):
         mixed = torch.lerp(fake.detach().float(), real.detach().float(), eps).requires_grad_()
@@ -44,10 +41,8 @@ def r1(images: Tensor, logits: Logits) -> Tensor:
     Mescheder et al. 2018 (arXiv:1801.04406, eq. 9), without its weight γ. It grows with the number
     of voxels, as theirs does. Under fp16, compute the logits with autocast off.
 
-    Args:
-        images: real images (B, C, ...) that require a gradient
-            (``image.detach().requires_grad_()``).
-        logits: the discriminator's answer to these very images.
+    ``images``: real images (B, C, ...) that require a gradient
+    (``image.detach().requires_grad_()``).
     """
     (gradient,) = torch.autograd.grad(_values(logits).sum(), images, create_graph=True)
     return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
@@ -57,9 +52,6 @@ def drift(real: Logits) -> Tensor:
     """Mean square of a critic's values of real samples: keeps their origin from drifting away.
 
     Karras et al. 2018 (PGGAN, arXiv:1710.10196, appendix A.1), without its weight (0.001 there).
-
-    Args:
-        real: the critic's answer to real samples.
     """
     heads = [real] if isinstance(real, Tensor) else real
     return torch.stack([head.float().square().mean() for head in heads]).mean()

@@ -44,13 +44,7 @@ class Conv4(nn.Module):
     Where it strides it makes ``ceil(n / stride)`` voxels of ``n``, as every downsampling here. A
     four wide axis that does not stride loses one voxel, a three wide one none.
 
-    Args:
-        ndim: spatial axes, 2 or 3.
-        cin: channels in.
-        cout: channels out.
-        stride: per axis.
-        wide: axes that are four wide, three wide the others; None for those that stride.
-        spectral: normalise it by its spectral norm.
+    ``wide``: axes that are four wide, three wide the others; None for those that stride.
     """
 
     def __init__(
@@ -85,14 +79,8 @@ def downsampling(
 ) -> nn.Module:
     """A layer that makes ``ceil(n / stride)`` voxels of ``n``, and ``cout`` channels of ``cin``.
 
-    Args:
-        kind: ``strided`` (3 wide), ``strided4`` (4 wide; Isola et al. 2017) or ``maxpool`` with a
-            convolution after it (Cicek et al. 2016).
-        ndim: spatial axes, 2 or 3.
-        cin: channels in.
-        cout: channels out.
-        stride: per axis.
-        spectral: normalise the convolution by its spectral norm.
+    ``kind``: ``strided`` (3 wide), ``strided4`` (4 wide; Isola et al. 2017) or ``maxpool`` with a
+    convolution after it (Cicek et al. 2016).
     """
     if kind == "strided":
         return conv(ndim, cin, cout, 3, stride, spectral=spectral)
@@ -189,13 +177,8 @@ class Residual(nn.Module):
 def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """One channel per label value.
 
-    Args:
-        labels: integer (B, D, H, W) or (B, H, W).
-        values: label values in channel order.
-        dtype: of the result.
-
-    Returns:
-        (B, len(values), D, H, W) or (B, len(values), H, W).
+    ``labels``: integer (B, D, H, W) or (B, H, W). Returns (B, len(values), D, H, W) or (B,
+    len(values), H, W).
     """
     return torch.stack([labels == v for v in values], dim=1).to(dtype)
 
@@ -208,13 +191,8 @@ def strides_for(
     An axis is halved only while its voxels are less than twice as long as the shortest and it has
     at least 8 of them.
 
-    Args:
-        size: spatial size in voxels.
-        spacing: mm per voxel.
-        levels: resolutions wanted, at least 1.
-
-    Returns:
-        ``levels - 1`` tuples, or fewer where nothing is left to halve.
+    ``size``: spatial size in voxels. ``spacing``: mm per voxel. ``levels``: resolutions wanted, at
+    least 1. Returns ``levels - 1`` tuples, or fewer where nothing is left to halve.
     """
     extent, mm = list(size), list(spacing)
     strides: list[tuple[int, ...]] = []

@@ -36,14 +36,10 @@ class PatchDiscriminator(nn.Module):
     """Judges (B, in_channels, ...) pairs patch by patch, once per head.
 
     Args:
-        ndim: spatial axes, 2 or 3.
-        in_channels: image channels plus condition channels.
         width: features of the first layer; doubled per layer after it.
         strides: one tuple per downsampling.
-        spectral: normalise every convolution by its spectral norm.
         texture_head: judge grain (five voxels at a time) besides layout at the coarsest.
         norm: normalisation after every convolution but the first and the heads.
-        act: after each normalisation.
         down: downsampling; with ``strided4`` it ends as pix2pix's does.
         stem: begin at full resolution; False strides at once, as pix2pix does.
         double: one more convolution after each of those, as an encoder of a 3D U-Net has.
@@ -103,11 +99,8 @@ class PatchDiscriminator(nn.Module):
     def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Judge pairs.
 
-        Args:
-            pair: image and condition channels (B, in_channels, D, H, W) or (B, in_channels, H, W).
-
-        Returns:
-            Logits per head, each (B, 1, ...), and the features of every layer.
+        ``pair``: image and condition channels (B, in_channels, D, H, W) or (B, in_channels, H, W).
+        Returns logits per head, each (B, 1, ...), and the features of every layer.
         """
         x, features = pair, list[Tensor]()
         layers = [*([] if self.stem is None else [self.stem]), *self.down]

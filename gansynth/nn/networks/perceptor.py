@@ -16,15 +16,7 @@ from gansynth.nn.networks.resize import enlarge
 
 
 class Perceptor(nn.Module):
-    """Segments (B, in_channels, ...) by the sum of one verdict per resolution.
-
-    Args:
-        ndim: spatial axes, 2 or 3.
-        in_channels: image channels.
-        classes: label values.
-        width: features at full resolution; doubled per downsampling.
-        strides: one tuple per downsampling.
-    """
+    """Segments (B, in_channels, ...) by the sum of one verdict per resolution."""
 
     def __init__(
         self,

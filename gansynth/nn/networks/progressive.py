@@ -20,11 +20,8 @@ class EqualisedConv2d(nn.Conv2d):
     Weights begin with deviation 1 and are scaled by He's constant when they are used, so that
     Adam's steps are as large a part of every layer's weights.
 
-    Args:
-        cin: channels in.
-        cout: channels out.
-        kernel: edge in voxels, odd.
-        gain: deviation of what comes out, over that of what goes in; sqrt(2) before a ReLU.
+    ``kernel``: edge in voxels, odd. ``gain``: deviation of what comes out, over that of what goes
+    in; sqrt(2) before a ReLU.
     """
 
     def __init__(self, cin: int, cout: int, kernel: int, gain: float = math.sqrt(2)) -> None:
@@ -63,12 +60,7 @@ def minibatch_deviation(x: Tensor, group: int) -> Tensor:
     The deviation over the samples of a group, averaged over features and voxels; groups are
     ``group`` samples in a row, so a batch that is shared out by whole groups meets the same ones.
 
-    Args:
-        x: features (B, C, H, W).
-        group: divides B.
-
-    Returns:
-        (B, C + 1, H, W).
+    ``x``: features (B, C, H, W). Returns (B, C + 1, H, W).
     """
     groups = x.float().reshape(-1, group, *x.shape[1:])
     deviation = (groups.var(1, unbiased=False) + SMALL).sqrt().flatten(1).mean(1)

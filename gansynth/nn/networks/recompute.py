@@ -25,10 +25,7 @@ def recomputed(
 ) -> Result:
     """``function(*inputs)``, computed anew in the backward pass instead of kept.
 
-    Args:
-        function: calls ``modules`` and nothing else that has a state; each of them once.
-        inputs: what is kept.
-        modules: those it calls.
+    ``function``: calls ``modules`` and nothing else that has a state; each of them once.
     """
     if not torch.is_grad_enabled():
         return function(*inputs)

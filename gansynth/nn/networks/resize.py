@@ -28,10 +28,8 @@ KEYS = -0.75
 def enlarge(x: Tensor, size: Sequence[int], mode: Interpolation) -> Tensor:
     """Interpolate (B, C, ...) to a spatial size; corners are not aligned.
 
-    Args:
-        x: (B, C, D, H, W) or (B, C, H, W).
-        size: wanted, per axis; no smaller than what there is.
-        mode: ``trilinear`` means bilinear in 2D, ``cubic`` bicubic.
+    ``x``: (B, C, D, H, W) or (B, C, H, W). ``size``: wanted, per axis; no smaller than what there
+    is. ``mode``: ``trilinear`` means bilinear in 2D, ``cubic`` bicubic.
     """
     if mode == "cubic":
         axes = zip(x.shape[2:], size, strict=True)
@@ -96,15 +94,7 @@ def _taps(mode: Interpolation, t: Array) -> list[tuple[int, Array]]:
 
 
 class Transposed(nn.Module):
-    """A transposed convolution that enlarges by a stride (Isola et al. 2017: four wide).
-
-    Args:
-        ndim: spatial axes, 2 or 3.
-        cin: channels in.
-        cout: channels out.
-        stride: per axis.
-        spectral: normalise the convolution by its spectral norm.
-    """
+    """A transposed convolution that enlarges by a stride (Isola et al. 2017: four wide)."""
 
     def __init__(
         self, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False

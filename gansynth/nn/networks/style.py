@@ -18,22 +18,15 @@ class UNetStyle:
 
     Attributes:
         norm: normalisation after each convolution but the first and the last two.
-        down: downsampling.
-        up: upsampling.
-        blocks: ``residual`` refines each level by two convolutions with a shortcut past them.
         double: one convolution more per level; of residual levels, one block.
-        activation: after each normalisation.
         skip: ``add`` to the decoder's features what the encoder had at that level, or ``concat``.
         narrow: where the decoder's features become as few as the finer level's: ``before`` they are
             enlarged (1 wide, cheap), ``after`` (3 wide, as MM-GAN does), or ``none``: not until
             they lie beside the skip's (as the 3D U-Net has it; needs ``concat``).
-        head: one more convolution before the image.
         stem: begin and end at full resolution; False strides in at once and ends in a transposed
             convolution, as pix2pix does: cheaper, and blind to grain.
-        spectral: normalise every convolution by its spectral norm.
-        noise: add noise at every level, and before the image.
-        dropout: share of the features dropped in the coarsest levels of the decoder, when
-            sampling too (pix2pix's only noise).
+        dropout: share of the features dropped in the coarsest levels of the decoder, when sampling
+            too (pix2pix's only noise).
         checkpointing: keep each level's inputs only, and compute the rest anew when it is needed.
     """
 

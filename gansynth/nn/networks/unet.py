@@ -52,15 +52,8 @@ class UNetGenerator(nn.Module):
 
     It draws no random numbers: noise, and what dropout drops, come with the condition.
 
-    Args:
-        ndim: spatial axes, 2 or 3.
-        in_channels: channels of the condition (one-hot labels, context).
-        out_channels: image channels, drawn jointly.
-        width: features of the finest level; doubled per level up to ``max_width``.
-        strides: one tuple per downsampling.
-        output: ``linear`` or ``tanh``.
-        max_width: most features of any level.
-        style: how it is built.
+    ``in_channels``: channels of the condition (one-hot labels, context). ``width``: features of the
+    finest level; doubled per level up to ``max_width``.
     """
 
     def __init__(
@@ -207,12 +200,9 @@ class UNetGenerator(nn.Module):
     def forward(self, condition: Tensor, latents: Sequence[Tensor]) -> Tensor:
         """Draw images.
 
-        Args:
-            condition: (B, in_channels, D, H, W) or (B, in_channels, H, W).
-            latents: standard normal (B, channels, ...) of each of ``latent_shapes``.
-
-        Returns:
-            (B, out_channels, ...) of the condition's spatial size.
+        ``condition``: (B, in_channels, D, H, W) or (B, in_channels, H, W). ``latents``: standard
+        normal (B, channels, ...) of each of ``latent_shapes``. Returns (B, out_channels, ...) of
+        the condition's spatial size.
         """
         deepest = len(self.strides)
         x = self._run(self.enter, self.encoder(0), condition)
