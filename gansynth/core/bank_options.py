@@ -67,9 +67,9 @@ class BankSize:
 class Pacing(Document):
     """How fast a live bank is renewed: one of these; the default is an overhead of 2 %.
 
-    ``reuse``: how often each sample is drawn, on average, before it is replaced. ``refresh``:
-    seconds in which the whole bank is replaced once. ``overhead``: share by which the producer may
-    slow the host's training steps down; how much it may work is derived from that, by measuring.
+    ``reuse``: draws of a sample before it is replaced. ``refresh``: seconds to replace the bank
+    once. ``overhead``: share by which the host's steps may slow down; how much the producer works
+    is derived by measuring.
     """
 
     reuse: float | None = None
@@ -121,10 +121,7 @@ def _seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class BankPlan:
-    """How large a bank will be.
-
-    ``bytes``: of a full bank, with what is being written and what readers have not closed yet.
-    """
+    """How large a bank will be; ``bytes`` with what is being written or not closed yet."""
 
     held: int
     segment: int

@@ -20,11 +20,9 @@ HALF = 0.5
 def organ_mask(image: FloatArray) -> Mask:
     """The body in an image: the largest piece that stands out of the border, holes filled.
 
-    How far a voxel stands out of the border's own intensity is summed over channels and cut at
-    half of Otsu's threshold (Otsu 1979), so backgrounds may be dark, bright or in the middle, as
-    that of z-scores is. An image whose border is no even background is body all over.
-
-    ``image``: float32 (C, D, H, W) or (C, H, W). Returns bool (D, H, W) or (H, W), nowhere empty.
+    How far voxels stand out of the border is summed over channels and cut at half of Otsu's
+    threshold (Otsu 1979), so backgrounds may be dark, bright or in the middle; without an even
+    border, all is body. (C, D, H, W) or (C, H, W) -> bool, nowhere empty.
     """
     from scipy.ndimage import binary_closing, binary_fill_holes, label
 
@@ -53,10 +51,8 @@ def organ_mask(image: FloatArray) -> Mask:
 def body_mask(image: FloatArray) -> Mask:
     """The body in a skull-stripped or masked image: all that is not its one outer value.
 
-    Where every channel has one and the same value all along its border, the body is what differs
-    from it in any channel, to the voxel, holes filled; else it is ``organ_mask``.
-
-    ``image``: float32 (C, D, H, W) or (C, H, W). Returns bool (D, H, W) or (H, W), nowhere empty.
+    Holes are filled. Without one outer value it is ``organ_mask``. (C, D, H, W) or (C, H, W) ->
+    bool, nowhere empty.
     """
     from scipy.ndimage import binary_fill_holes
 
@@ -73,20 +69,15 @@ def body_mask(image: FloatArray) -> Mask:
 def shown_body(image: FloatArray) -> Mask:
     """The body that an image shows: to the voxel in a masked image, else what stands out.
 
-    Around a head in air voxels differ from one outer value, too: ``body_mask`` counts if nearly all
-    of it stands out.
-
-    ``image``: float32 (C, D, H, W) or (C, H, W). Returns bool (D, H, W) or (H, W), nowhere empty.
+    ``body_mask`` counts if nearly all of it stands out: air differs from one value, too. (C, D, H,
+    W) or (C, H, W) -> bool, nowhere empty.
     """
     organ, body = organ_mask(image), body_mask(image)
     return body if organ[body].mean() >= MASKED else organ
 
 
 def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
-    """Share of a box's voxels, all it has a part of, that lie in the body.
-
-    ``body``: bool (D, H, W) or (H, W).
-    """
+    """Share of a box's voxels that lie in the body, bool (D, H, W) or (H, W)."""
     axes = body.ndim
     low = np.clip(np.floor(row[:axes]), 0, np.array(body.shape) - 1).astype(int)
     high = np.maximum(np.ceil(row[axes:]).astype(int), low + 1)

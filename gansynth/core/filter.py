@@ -47,10 +47,9 @@ class Verdict:
 class Learning:
     """What a filter may learn from.
 
-    ``crops``: cuts training cases in the generator's space: ``crops.cut(case_id, rng)``.
-    ``calibration_ids``: training cases, of other subjects, that the threshold is set by; never
-    held-out ones. Where there is one subject only they are ``train_ids``. ``size``: of its arrays,
-    in voxels.
+    ``crops.cut(case_id, rng)`` cuts training cases in the generator's space of ``size`` voxels.
+    ``calibration_ids``: training cases of other subjects, that set the threshold; ``train_ids``
+    where there is one subject only.
     """
 
     crops: CropSource
@@ -65,9 +64,8 @@ class Learning:
 class Filter(ABC):
     """Keeps samples out of banks, for a reason.
 
-    ``learn`` is called once for a run; what it returns, and the files that it writes, are all that
-    another process needs to judge samples with ``load`` and ``flaw``, or ``judge``. No patient's
-    image is among them.
+    ``learn`` is called once for a run; what it returns and writes is all that another process needs
+    to ``load`` and judge. No patient's image is among it.
     """
 
     name: ClassVar[str]

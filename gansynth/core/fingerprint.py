@@ -1,8 +1,8 @@
 """A coarse print of an image, which survives what changes its bytes and not what it shows.
 
-Each channel is cropped to the body, averaged to a grid, freed of what is common to all bodies (its
-low frequencies), z-scored and kept in 4 bits a cell. Prints are compared by their correlation, over
-all turns and flips of the grid. ``benchmarks/bench_guard.py`` measured grids and thresholds.
+Each channel is cropped to the body, averaged to a grid, freed of low frequencies, z-scored and kept
+in 4 bits a cell. Prints are compared by correlation over all turns and flips.
+``benchmarks/bench_guard.py`` measured grids and thresholds.
 """
 
 from __future__ import annotations
@@ -62,11 +62,7 @@ def alike(
 def closeness(
     one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], ndim: int
 ) -> npt.NDArray[np.float32]:
-    """Correlation of prints, the largest over all turns and flips of the grid.
-
-    ``one``: (N, cells), see ``unpacked``. ``other``: (M, cells). ``ndim``: axes of the prints.
-    Returns (N, M), -1 to 1.
-    """
+    """Correlation of prints (N, cells), (M, cells), the largest over turns and flips: (N, M)."""
     best = np.full((len(one), len(other)), -1, np.float32)
     for turn in _turns(ndim):
         np.maximum(best, one @ other[:, turn].T, out=best)

@@ -1,7 +1,6 @@
 """Where a case's foreground lies: enough to draw a place in it without reading all of it.
 
-Whichever outline a case is given, the same random numbers draw the same voxel: a stored outline
-stands in for the labels to the bit.
+The same random numbers draw the same voxel from any outline of a case, to the bit.
 """
 
 from __future__ import annotations
@@ -62,9 +61,8 @@ class LabelOutline:
 class Planes:
     """How many voxels of each label lie in each plane along the first axis, and in which box.
 
-    ``values``: int16 (V,), the labels above 0 that occur, increasing. ``counts``: int64 (V, D),
-    voxels per plane. ``boxes``: int64 (V, axes, 2), the first voxel and the one after the last, per
-    axis.
+    ``values``: int16 (V,), above 0, increasing. ``counts``: int64 (V, D). ``boxes``: int64 (V,
+    axes, 2), half-open.
     """
 
     values: LabelArray
@@ -91,10 +89,7 @@ class Planes:
 
 @dataclass(frozen=True)
 class PlaneOutline:
-    """An outline from counts: a draw reads no more than one plane of the labels.
-
-    ``planes``: counts of the labels; None for a case without labels.
-    """
+    """An outline from counts (None: no labels): a draw reads one plane of the labels at most."""
 
     shape: tuple[int, ...]
     planes: Planes | None

@@ -1,8 +1,7 @@
 """The contract a generator plugin fulfils.
 
-A generator names its options, builds its networks, states what each player minimises, and draws
-samples. The training loop (``gansynth.training.loop``) does the rest, the same for every GAN here.
-A generator without networks (a copy-paste baseline, say) is legal: it has no phases.
+A generator names its options, builds networks, states what each player minimises, and draws
+samples; the training loop does the rest. One without networks (copy-paste) has no phases.
 """
 
 from __future__ import annotations
@@ -332,13 +331,10 @@ class Generator(ABC):
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """How real the discriminator finds real cases, (B,) float32; higher is more real.
 
-        One number a case, whoever else is in the batch: no augmentation and no chance, networks
-        ``at_rest()``, means over patches, scales and discriminators. Membership is inferred by it
-        (Hayes et al. 2019, LOGAN, arXiv:1705.07663, sec. 4). None where there is no discriminator,
-        or it cannot be asked: of cases without what it is told of each (a label map, a class,
-        boxes), or in a stage that was not reached.
-
-        ``stage``: the one to ask in; of a generator that grows, its last.
+        One number a case, whoever else is in the batch: no augmentation, no chance, networks
+        ``at_rest()``, means over patches, scales and discriminators; for membership inference
+        (Hayes et al. 2019, arXiv:1705.07663, sec. 4). None where it cannot be asked. ``stage``: of
+        a generator that grows, its last.
         """
         return None
 

@@ -1,7 +1,6 @@
-"""What a host's commands for data sets are told, and what they report.
+"""What a host's commands for data sets (methods of ``Adapter``) are told, and what they report.
 
-``gansynth import``, ``prepare``, ``splits`` and ``doctor`` are methods of ``Adapter``; these are
-their arguments. The command line checks ``settings`` for unknown keys, the host their values.
+The command line checks ``settings`` for unknown keys, the host their values.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What a command did.
-
-    ``lines``: the same to read; none shows the document, key by key. ``then``: words of the command
-    of gansynth to run next; none if there is no usual one.
+    """What a command did; ``lines`` to read (none: the document), ``then``: words of the next
+    command.
     """
 
     document: Mapping[str, Any]
@@ -85,8 +82,8 @@ class SplitsRequest:
 class DoctorRequest:
     """``gansynth doctor``, which asks every host.
 
-    ``quick``: leave out what takes seconds. ``settings``: of ``gansynth augment --set``, any
-    host's; those of others are to be passed over.
+    ``quick``: leave out what takes seconds. ``settings``: any host's; those of others are passed
+    over.
     """
 
     root: str | None

@@ -24,10 +24,7 @@ class Unfit(Exception):
 
 @contextlib.contextmanager
 def strangers_code() -> Iterator[None]:
-    """Run code of a plugin: what it prints goes to stderr, and it cannot end the process.
-
-    Raises Unfit: it called ``sys.exit``.
-    """
+    """Run a plugin's code: it prints to stderr, and cannot end the process (Unfit: it tried)."""
     try:
         # A command's stdout is data, one JSON document with --json.
         with contextlib.redirect_stdout(sys.stderr):

@@ -54,12 +54,9 @@ class SlotAllocator:
     """Says which slots of each batch are synthetic; what is left over goes to the next batch.
 
     A batch has the floor or the ceiling of pB such slots. At every moment the count lies within one
-    of the sum of pB over all batches so far, and is that sum in expectation, wherever the process
-    begins and however soon it ends; so p may change, and a worker needs no word of the others.
-    Where in its stretch of batches a sample comes is left to chance, or a host that goes through
-    its cases in turns would miss the same ones in each round.
-
-    ``rng``: the caller's own generator (one per worker process).
+    of the sum of pB so far, and is that sum in expectation, so p may change, and workers need no
+    word of each other. Where in its stretch of batches a sample comes is left to chance, or a host
+    that takes its cases in turns would miss the same ones each round.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:

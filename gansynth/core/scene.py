@@ -77,10 +77,9 @@ class CasePool(Protocol):
 class Scene:
     """Where an edit is applied.
 
-    ``case``: as the generator has it, before any edit: image float32 (C, D, H, W) or (C, H, W) and
-    labels, which hold no ignore value. ``room``: the cases that can be borrowed from; the scene's
-    own need not be one of them. ``seen``: the body that the whole case's image shows, of it what
-    the scene has, which may be nothing; None where the scene is all there is.
+    ``case``: as the generator has it, before any edit, without ignore values. ``room``: cases that
+    can be borrowed from. ``seen``: of the body that the whole case shows what the scene has; None
+    where the scene is all there is.
     """
 
     case: Case
@@ -104,11 +103,7 @@ class Scene:
 
 
 def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
-    """The body in a case: what its labels do not call outside, else what its image shows.
-
-    ``seen``: finds what the image shows; ``shown_body`` of the case's own if None. Returns bool (D,
-    H, W) or (H, W).
-    """
+    """The body in a case, bool: what its labels do not call outside, else what its image shows."""
     if case.labels is None:
         return shown_body(case.image) if seen is None else seen()
     body: Mask = case.labels != OUTSIDE

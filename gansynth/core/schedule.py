@@ -29,9 +29,8 @@ FORMS = "constant, finetune:10%@80% or anneal:50%-100%"
 class Mix:
     """What may be drawn at one moment of a training.
 
-    ``p``: share of synthetic samples, 0 to 1. ``real``: which real cases may be drawn: ``all``;
-    ``none`` (a synthetic-only phase: a missing sample is waited for); ``chosen`` (fine-tuning:
-    those chosen beforehand).
+    ``p``: share of synthetic samples. ``real``: ``all``; ``none`` (a missing sample is waited for);
+    ``chosen`` (fine-tuning).
     """
 
     p: float
@@ -114,13 +113,10 @@ class Schedule:
         return max(0, math.ceil(self.begin * total - 0.5))
 
     def restarted(self, done: int, total: int) -> float:
-        """When a learning-rate schedule is to be asked for its rate.
+        """When, of 0 to ``total``, a learning-rate schedule is to be asked for its rate.
 
-        Fine-tuning is a training of its own: in each of the two phases the rate goes through all
-        that it goes through in a training without phases. At the end of one schedule over both
-        there would be nothing left of it for the real cases to teach anything.
-
-        Returns steps or epochs, 0 to ``total``; ``done`` itself where there is no fine-tuning.
+        Fine-tuning is a training of its own: in each phase the rate goes through all of its
+        schedule, or there would be nothing left of it for the real cases.
         """
         turn = self.turn(total)
         if self.kind != "finetune" or not 0 < turn < total:
@@ -158,11 +154,7 @@ class Schedule:
 
 
 def choose_cases(subjects: Mapping[Key, str], share: float, seed: int) -> tuple[Key, ...]:
-    """Choose a share of the real cases for fine-tuning, whole subjects at a time.
-
-    ``share``: of the cases, above 0; the smallest number of whole subjects that reaches it. Returns
-    cases, sorted; at least one where there is one.
-    """
+    """Choose a share of the real cases for fine-tuning, whole subjects at a time, sorted."""
     by_subject: dict[str, list[Key]] = defaultdict(list)
     for case, subject in sorted(subjects.items()):
         by_subject[subject].append(case)

@@ -202,11 +202,10 @@ class CaseSource(ABC):
         )
 
     def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """The image of a case in its files' own units and on their grid, and their affine.
+        """The image of a case in its files' own units and on their grid, and their affine (4, 4).
 
-        Of a source without files that have one: as ``load`` has it. Of a slice a volume of one.
-
-        Returns float32 (C, D, H, W), axes from feet to head, back to front, left to right; (4, 4).
+        Of a source without such files as ``load`` has it, of a slice a volume of one: float32 (C,
+        D, H, W), axes from feet to head, back to front, left to right.
         """
         image, mm = self.load(case_id).image, self.schema.spacing
         if self.schema.ndim == 2:
@@ -226,17 +225,13 @@ class CaseSource(ABC):
         )
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same cases dealt out otherwise, for any process to open; no image is copied.
+        """The same cases in other folds, for any process to open; no image is copied.
 
-        Fold k trains on ``splits[k]["train"]`` and holds out ``splits[k]["val"]``; any cases of
-        the data set may be named, whatever this source's own fold is, and nobody reads the others.
-        Subjects stay who they are. Only lists, links and small files are written, and those in
-        ``folder``: again if they are there already, the same.
-
-        ``folder``: made if it is not there. It must live on as long as the request is used. Returns
-        the request of fold 0; ``dataclasses.replace(request, fold=str(k))`` is that of fold k.
-        Raises UsageFault: the kind cannot; unknown cases, an empty side, or another split in there;
-        IntegrityFault: a subject is on both sides; EnvironmentFault: the disk refuses.
+        Fold k trains on ``splits[k]["train"]`` and holds out ``splits[k]["val"]``, of any cases of
+        the data set. Lists, links and small files are written into ``folder``, which must live on.
+        Returns the request of fold 0. Raises UsageFault: the kind cannot; unknown cases, an empty
+        side, or another split there; IntegrityFault: a subject is on both sides; EnvironmentFault:
+        the disk refuses.
         """
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind}: cannot be dealt out otherwise, expected a "
@@ -247,7 +242,7 @@ class CaseSource(ABC):
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """What lineage remembers of a case; of an image that shows nothing, as many may, no image.
 
-        ``load``: reads it; a cache of this source, say. ``load`` of the source if None.
+        ``load``: reads it, a cache's, say.
         """
         case = (load or self.load)(case_id)
         subject, content = self.subject(case.id), self.content(case_id, lambda _: case)

@@ -1,8 +1,7 @@
 """How a generator's arrays relate to its source's: a grid and an intensity map, both invertible.
 
-``to_generator`` takes a source case to what a generator learns from, ``to_host`` brings a sample
-back. Random choices (which slice, where to crop) are drawn first as a ``Placement``, then applied,
-so that any draw can be recorded and replayed. Needs numpy only.
+Random choices are drawn first as a ``Placement``, then applied, so that any draw can be replayed.
+Needs numpy only.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return self.frame or tuple(shape)
 
     def frame_corner(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """First voxel of the frame in a case, negative where it is larger; empty without a frame."""
+        """First voxel of the frame in a case, negative where it is larger; () without a frame."""
         if not self.frame:
             return ()
         return tuple((n - f) // 2 for n, f in zip(shape, self.frame, strict=True))
@@ -129,11 +128,8 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     def part(
         self, shape: Sequence[int], placement: Placement
     ) -> tuple[tuple[slice, ...], Placement]:
-        """The voxels of a case that a placement needs, and the placement within them.
-
-        ``to_generator`` makes the same of these voxels as of the whole case.
-
-        ``placement``: where it is to be cut; of grid ``crop`` or ``slice``.
+        """The voxels of a case that a placement (of a crop or slice) needs, and the placement in
+        them.
         """
         inner = shape[1:] if placement.slice_index is not None else shape
         starts = [min(max(c, 0), n - 1) for c, n in zip(placement.corner, inner, strict=True)]
@@ -162,12 +158,10 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     # -- there and back --------------------------------------------------------------------------
 
     def to_generator(self, case: Case, placement: Placement | None = None) -> Case:
-        """Bring a source case into this space.
+        """Bring a source case, (C, D, H, W) with (D, H, W) or 2D, into this space.
 
-        ``case``: image (C, D, H, W) with labels (D, H, W), or 2D likewise. ``placement``: what
-        ``place`` drew; the middle of the case if None. Returns A case of spatial shape ``size``;
-        padding holds image 0 and label ``pad_label``. Of grid ``resample`` a placement says nothing
-        that is not known.
+        ``placement``: what ``place`` drew; the middle if None. Padding holds image 0 and
+        ``pad_label``.
         """
         placement = placement or self.centre(case)
         under = None
@@ -222,12 +216,9 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return self._squash(np.zeros((channels, *[1] * ndim), np.float32))
 
     def to_host(self, sample: Sample, shape: Sequence[int] | None = None) -> Sample:
-        """Bring a sample of this space back into the source's.
+        """Bring a sample of this space back into the source's, to ``host_shape``.
 
-        ``sample``: image (C, *size), labels (*size). ``shape``: of the whole case; needed for grid
-        ``resample`` without a frame only. Returns A sample of ``host_shape``; of a frame it lies at
-        ``frame_corner`` of the case. Raises UsageFault: grid ``resample`` with neither a frame nor
-        a shape.
+        ``shape``: of the whole case, for grid ``resample`` without a frame; else UsageFault.
         """
         under = None
         if sample.under is not None:

@@ -1,7 +1,6 @@
 """The mark of files that gansynth has drawn, and who may take such files for cases.
 
-A NIfTI file has it in its header (``descrip``), a PNG file as text, a JSON document as a key.
-Copied or renamed files keep it; what other programs make of them need not.
+A NIfTI header has it (``descrip``), a PNG as text, JSON as a key; copies keep it.
 """
 
 from __future__ import annotations

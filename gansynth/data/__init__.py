@@ -1,9 +1,6 @@
-"""Reading labelled cases: the CaseSource contract, what every source shares, and our own kinds.
+"""Sources of labelled cases: what they share, and the kinds that come with gansynth.
 
-Sources are named ``kind:where`` (``nnunet:004``). A kind is registered by a plugin's
-``register_sources`` hook; ``gansynth.core.registry`` opens it from a ``SourceRequest``. What finds
-the faults of a kind is registered by ``register_checks``, under the same name. docs/sources.md has
-each kind's layout and its ``--read`` keys.
+A kind is named before the colon (``nnunet:004``); docs/sources.md has layouts and ``--read`` keys.
 """
 
 from __future__ import annotations

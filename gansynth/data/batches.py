@@ -34,9 +34,9 @@ ASKED = 0x61736B
 class CaseBatches:
     """Batches of real training cases; the same seed, step and number give the same sample.
 
-    ``seed``: first part of every key. ``context``: makes context channels of a case in the
-    generator's space, or None. ``asked``: makes the label map, and its context, that a synthetic
-    sample is to have beside a case; None where it is the case's own.
+    ``context`` makes context channels of a case. ``accepts`` says whether to learn from a case at
+    its place; if not, another is drawn. ``asked`` makes the label map that a synthetic sample is to
+    have.
     """
 
     def __init__(
@@ -139,10 +139,7 @@ class CaseBatches:
 def batch_of(
     cases: Sequence[Case], context: Callable[[Case], LabelArray | None] | None = None
 ) -> Batch:
-    """Cases as a batch on the CPU, with what every one of them has of labels, classes and boxes.
-
-    ``context``: makes context channels of a case, or None.
-    """
+    """Cases of one size as a batch on the CPU, with what every one of them has."""
     import torch
 
     from gansynth.core.generator import Batch
@@ -161,11 +158,9 @@ def batch_of(
 
 
 def stack_boxes(boxes: Sequence[Boxes | None], axes: int) -> tuple[Tensor | None, Tensor | None]:
-    """Lists of boxes as tensors, padded to the longest.
+    """Lists of boxes as tensors, padded to the longest: None for both where a case has no list.
 
-    ``boxes``: of each case; of an image of two axes of a slice. Returns float32 (B, M, 2 * axes),
-    zeros beyond a case's own, and int64 (B, M), -1 there; M is at least 1. None for both where a
-    case has no list.
+    Returns float32 (B, M, 2 * axes), zeros beyond a case's own, and int64 (B, M), -1 there; M >= 1.
     """
     import torch
 

@@ -25,11 +25,7 @@ READ_AGAIN = 256
 
 
 class Placed(NamedTuple):
-    """A drawn place in a case.
-
-    ``case``: the case, or the part of it that the place needs. ``shape``: spatial shape of the
-    whole case. ``origin``: the place within the whole case.
-    """
+    """A place in a whole case (``origin``), and in what of it is read (``case``, ``placement``)."""
 
     case: Case
     placement: Placement
@@ -67,12 +63,7 @@ class _Held:
 
 
 class CaseCache:
-    """Keeps the most recently used cases of a source in memory, up to a number of bytes.
-
-    Several threads may ask at once: the training loop's loader and a preview do.
-
-    ``max_bytes``: bytes of images and labels to keep (2 GiB by default).
-    """
+    """Keeps the most recently used cases of a source in memory; threads may share it."""
 
     def __init__(self, source: CaseSource, max_bytes: int = 2 << 30) -> None:
         self.source = source
@@ -88,11 +79,7 @@ class CaseCache:
         return self._get(case_id).case
 
     def place(self, case_id: str, space: Space, rng: np.random.Generator) -> Placed:
-        """Draw a place in a case; of sources larger than the cache only the part that it needs.
-
-        Whether parts are read or whole cases changes nothing in what ``Space.to_generator`` makes
-        of the result.
-        """
+        """Draw a place in a case; of sources larger than the cache only that is read."""
         if self._in_parts is not None and space.grid in ("crop", "slice"):
             outline = self._in_parts.outline(case_id)
             origin = space.place(outline, rng)

@@ -1,7 +1,6 @@
 """A folder per case, whose files begin with its name and go on with the channel: BraTS, and alike.
 
-``BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz``, one level of folders further down too
-(``HGG``, ``LGG``). One of ``LABELS`` in the place of the channel is the label map.
+``BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz``, or one level of folders further down.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _GLIOMA_2023 = re.compile(r"BraTS-(GLI|SSA)-\d{5}-\d{3}")
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of one case. ``others``: NIfTI files that do not begin with the folder's name."""
+    """The folder of one case; ``files``: what comes after the folder's name -> file names."""
 
     folder: Path
     files: Mapping[str, tuple[str, ...]]
@@ -76,12 +75,9 @@ def _home(folder: Path) -> Home:
 
 
 def list_homes(kind: str, folder: Path, homes: list[Home], options: VolumeOptions) -> VolumeSet:
-    """List a folder of folders of cases.
+    """List a folder of folders of cases. Raises UsageFault: channels are named that it lacks.
 
-    The channels are those asked for, else those that at least half of the cases have: a file that
-    few lack is missing, and one that few have is passed over.
-
-    Raises UsageFault: channels are named that it does not have.
+    The channels are those asked for, else those that at least half of the cases have.
     """
     found = Collector(folder, options.allow_absolute)
     counts = Counter(rest for home in homes for rest in home.files)

@@ -25,10 +25,10 @@ from gansynth.runtime.files import Volume, read_nifti
 
 @dataclass
 class Seen:
-    """What a pass over the cases gathers.
+    """What a pass over the cases gathers; ``content``: hash of a case's images -> the cases.
 
     ``allowed``: label values the data set knows; None if only its files know. ``channels``: how
-    many a stacked file has; None until one has been read. ``spacing``: case -> (z, y, x) in mm.
+    many a stacked file has. ``spacing``: case -> (z, y, x) in mm.
     """
 
     allowed: frozenset[int] | None

@@ -11,7 +11,7 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:
-    """Numbers of classes in a source's schema.
+    """Numbers of classes in a source's schema; ``asked`` is what asks, for messages.
 
     Raises UsageFault: the cases have no classes, or not such a one.
     """

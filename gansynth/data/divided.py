@@ -65,8 +65,8 @@ def divide(
 ) -> Division:
     """Check a split, and write it with all subjects into a folder, made if it is not there.
 
-    Raises UsageFault: no fold, cases that it does not have, an empty side, or a folder that holds
-    another split; IntegrityFault: a subject is on both sides; EnvironmentFault: the disk refuses.
+    Raises UsageFault: no fold, unknown cases, an empty side, or a folder that holds another split;
+    IntegrityFault: a subject is on both sides; EnvironmentFault: the disk refuses.
     """
     folder, known = folder.absolute(), set(ids)
     made = tuple(_checked(source, known, number, split) for number, split in enumerate(splits))

@@ -18,10 +18,7 @@ from gansynth.runtime.errors import DataFault
 
 
 class FlatSource(CaseSource):
-    """2D cases, each with a label map on the pixels of its own file.
-
-    ``load`` may bring a case to another size; what is scored is not resampled.
-    """
+    """2D cases, each with a label map on its file's pixels: what is scored is not resampled."""
 
     @abstractmethod
     def position(self, case_id: str) -> SlicePosition:

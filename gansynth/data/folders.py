@@ -23,8 +23,7 @@ _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P
 def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     """List a folder: BIDS where it has ``sub-*`` folders, else a folder per case, else pairs.
 
-    Raises DataFault: ``dataset.json`` beside the folders of pairs cannot be used; UsageFault:
-    channels are named that the folder does not have.
+    Raises DataFault: ``dataset.json`` beside pairs cannot be used; UsageFault: unknown channels.
     """
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:

@@ -19,10 +19,7 @@ _REPAIR = "correct the file, or remove it to have folds dealt out"
 
 
 def subjects_of(listing: VolumeSet, asked: str | None) -> dict[str, str]:
-    """Case -> person: as asked for, as the layout says, as a CSV beside it says; else itself.
-
-    Raises UsageFault, DataFault: as ``read_subjects``.
-    """
+    """Case -> person: as asked for, as the layout or a CSV beside it says; else itself."""
     ids = [entry.case for entry in listing.entries]
     if asked is not None:
         return read_subjects(asked, ids)
@@ -36,12 +33,11 @@ def subjects_of(listing: VolumeSet, asked: str | None) -> dict[str, str]:
 def folds_of(
     listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions
 ) -> dict[str, Split]:
-    """Every fold by its number, as text; test cases are held out of all that no JSON says.
+    """Every fold by its number, as text.
 
-    A JSON of splits that is asked for comes first, then the layout's own columns, then the JSON
-    beside it, then folds are dealt out.
-
-    Raises DataFault: a split that cannot be used, or too few subjects to deal out.
+    A JSON of splits that is asked for comes first, then the layout's columns, then the JSON beside
+    it, then folds are made. Test cases are held out unless a JSON says. Raises DataFault: a split
+    that cannot be used, or too few subjects.
     """
     known = {entry.case for entry in listing.entries}
     if options.splits is not None:
@@ -118,11 +114,7 @@ def read_folds(path: Path, known: Collection[str], where: Path) -> dict[str, Spl
 
 
 def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
-    """The request with absolute paths: a run remembers it, and may be sampled from elsewhere.
-
-    ``request``: as it was asked; its file of subjects and its ``splits`` become absolute.
-    ``where``: what it then names; its own path made absolute if left out.
-    """
+    """The request with absolute paths (``where``, subjects, splits): a run remembers it."""
     subjects, read = request.subjects, dict(request.read)
     if subjects is not None and Path(subjects).is_file():
         subjects = str(Path(subjects).absolute())
@@ -159,8 +151,8 @@ def choose_fold(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Training and held-out cases of a fold, sorted; ``all`` holds out test cases only.
 
-    Raises UsageFault: there is no such fold; DataFault: a split that cannot be used, or a side
-    without cases; IntegrityFault: a subject is on both sides.
+    Raises UsageFault: no such fold; DataFault: a split that cannot be used, or an empty side;
+    IntegrityFault: a subject is on both sides.
     """
     if fold == "all":
         test = {entry.case for entry in listing.entries if entry.part == "test"}
@@ -191,8 +183,8 @@ def one_fold(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Training and held-out cases of one fold of a JSON of splits, sorted.
 
-    Raises UsageFault: there is no such fold; DataFault: as ``read_folds``; IntegrityFault: a
-    subject is on both sides.
+    Raises UsageFault: no such fold; DataFault: as ``read_folds``; IntegrityFault: a subject on both
+    sides.
     """
     folds = read_folds(path, subject_of.keys(), where)
     if fold not in folds:

@@ -1,6 +1,6 @@
 """``h5:FILE``: any source, cached by ``gansynth cache``; reads random patches without the rest.
 
-To every guard a cache is the source it was made from: same name, fold, host's record and lineage.
+To every guard a cache is the source it was made from: same name, fold, host's record, lineage.
 """
 
 from __future__ import annotations
@@ -37,18 +37,14 @@ from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 def open_h5(request: SourceRequest) -> H5Source:
     """Open ``h5:FILE``.
 
-    Raises DataFault: no cache, a damaged one, or one of another format; UsageFault: another fold,
-    configuration, plans or subjects than it was made with; IntegrityFault: a subject is in training
-    and held out.
+    Raises DataFault: no cache, a damaged one, or another format; UsageFault: another fold,
+    configuration, plans or subjects than it was made with; IntegrityFault: a subject on both sides.
     """
     return H5Source(request)
 
 
 class H5Source(PatchSource):
-    """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
-
-    ``request``: what was asked for, the path made absolute.
-    """
+    """A cached source. May be pickled, shared by threads, and used on both sides of a fork."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.path = Path(request.where).expanduser().absolute()

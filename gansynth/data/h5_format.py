@@ -1,9 +1,8 @@
 """The HDF5 file behind ``h5:FILE``: its names, its index, and reading it without trusting it.
 
-``/index`` is one JSON document: what the source says of itself, and of each case its id, subject,
-shape and hashes. ``/cases/000000`` holds ``image`` (C, D, H, W), ``labels`` (D, H, W), ``planes``
-(counts of the labels, see ``gansynth.core.foreground``), ``boxes`` and ``box_labels``: all of them
-chunked, each chunk with a Fletcher-32 checksum that HDF5 compares whenever it reads it.
+``/index`` is one JSON document. ``/cases/000000`` holds ``image`` (C, D, H, W), ``labels`` (D, H,
+W), ``planes`` (counts of labels, see ``gansynth.core.foreground``), ``boxes``, ``box_labels``: all
+chunked, each chunk with a Fletcher-32 checksum.
 """
 
 from __future__ import annotations
@@ -42,12 +41,10 @@ HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, Attribut
 
 @dataclass(frozen=True)
 class Entry(Document, later=("label_class", "image", "prints")):
-    """One case.
+    """One case; hashes are for lineage (``sha256``) and of what reading gives back (``stored``).
 
-    ``stored``: content hash of the arrays that reading gives back; another one for float16.
-    ``boxes``: how many boxes it has; None if it has no list of boxes. ``label_class``: number of
-    its class; None, and not written down, where there is none. ``image``, ``prints``: of the
-    original, for lineage; not written down where there are none.
+    ``boxes``: how many; None if there is no list. ``label_class``, ``image``, ``prints`` are not
+    written down where there are none.
     """
 
     id: str
@@ -130,7 +127,7 @@ def damaged(path: Path, why: object, what: str = "") -> DataFault:
 
 @contextlib.contextmanager
 def hdf5(path: Path, what: str = "") -> Iterator[None]:
-    """Turn what HDF5 says of a file into one line."""
+    """Turn what HDF5 says of a file into one line; ``what`` is being read, e.g. ``case 'a': ``."""
     try:
         yield
     except GansynthError:

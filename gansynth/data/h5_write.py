@@ -44,14 +44,12 @@ def write_h5(
     chunk: int = CHUNK,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Cache all cases of a source, training and held-out ones, in one file.
+    """Cache all cases of a source, training and held-out ones, in one file; returns a JSON report.
 
-    Never more than one case is in memory. Nothing is at ``path`` before all of it is.
-
-    ``path``: the file; there must be none. ``dtype``: how images are stored; ``float16`` halves the
-    file and rounds to 3 digits. ``chunk``: largest edge of a chunk in voxels. Returns A JSON-able
-    report: file, cases, bytes. Raises UsageFault: the file exists; DataFault: a case cannot be
-    read, or does not fit the schema or the dtype; EnvironmentFault: the disk is full, or refuses.
+    Never more than one case is in memory. ``dtype``: ``float16`` halves the file and rounds to 3
+    digits. ``compression``: ``none`` reads fastest. ``chunk``: largest edge in voxels. Raises
+    UsageFault: the file exists; DataFault: a case cannot be read, or fits neither schema nor dtype;
+    EnvironmentFault: the disk is full, or refuses.
     """
     refuse_existing(path)
     ids = sorted({*source.train_ids, *source.held_out_ids})

@@ -1,8 +1,7 @@
 """Bringing intensities to about zero mean and unit variance: MR by case, CT by training cases.
 
-CT follows nnU-Net (Isensee et al. 2021, Nat. Methods 18:203, "Intensity normalization"): clip to
-the 0.5 and 99.5 percentiles of the training cases' foreground voxels, subtract their mean, divide
-by their standard deviation.
+CT follows nnU-Net (Isensee et al. 2021, Nat. Methods 18:203): clip to the 0.5 and 99.5 percentiles
+of the training cases' foreground, subtract their mean, divide by their deviation.
 """
 
 from __future__ import annotations
@@ -26,11 +25,7 @@ VOXELS = 100_000
 
 @dataclass(frozen=True)
 class Intensity(Document, later=("low", "high", "mean", "std")):
-    """What is done to a channel.
-
-    ``modality``: ``mr``, ``ct`` or ``none``. ``low``, ``high``: a CT channel is clipped to; in the
-    file's units.
-    """
+    """What is done to a channel; ``low`` to ``std``, in the file's units, of CT only."""
 
     modality: Modality
     low: float | None = None

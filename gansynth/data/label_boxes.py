@@ -32,10 +32,9 @@ class LabelBoxes:
     def asked(
         cls, boxes: BoxesAsked | None, least: int, schema: Schema, where: str
     ) -> LabelBoxes | None:
-        """What is asked for; None where nothing is.
+        """What is asked for (``yes``, or names and label numbers of each); None where nothing is.
 
-        ``boxes``: ``yes``, or names and the label numbers of each. Raises UsageFault: there are no
-        labels, or not such a number.
+        Raises UsageFault: there are no labels, or not such a number.
         """
         if boxes is None:
             return None

@@ -31,7 +31,7 @@ training ones, as a factor: what divides a lesion differs more between people th
 
 
 class Seen(NamedTuple):
-    """What one map shows of a value. ``sizes``: those of its parts, the largest first."""
+    """What one map shows of a value: voxels, sizes of its parts, largest first, ``roughness``."""
 
     area: int
     sizes: list[int]
@@ -42,15 +42,12 @@ class Seen(NamedTuple):
 class LabelPrior(Document):
     """What the training maps say of one value; areas are its voxels in the maps that show it.
 
-    Attributes:
-        value: the label value; 0 background, -1 outside.
-        area: ``QUANTILES`` of its area; empty where no map shows it.
-        most: parts that all but 1 % of the maps do not exceed.
-        speck: voxels below which a part is smaller than nearly all parts; 0 without parts.
-        rough: for maps of 1, 2 to 3, 4 to 7, ... voxels of it, the roughness that all but 1 % of
-            the training maps of about as many do not exceed. Voxels strewn about are rough however
-            few there are, one voxel alone is not: small labels in training let no noise in.
-        least: voxels that all but 2 % of the training maps of it have, fewer where these are few.
+    Attributes: ``area``: ``QUANTILES`` of it, empty where no map shows it. ``parts``: median
+    number; of background and outside, of those enclosed. ``most``: parts that all but 1 % of the
+    maps do not exceed. ``speck``: voxels below which a part is smaller than nearly all. ``rough``:
+    for maps of 1, 2 to 3, 4 to 7, ... voxels, the roughness that all but 1 % of the training maps
+    of about as many do not exceed. ``least``: voxels that all but 2 % of the training maps have,
+    fewer where these are few.
     """
 
     value: int

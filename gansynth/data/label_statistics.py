@@ -1,8 +1,7 @@
 """What label maps of a training set look like, and whether drawn ones look like them.
 
-A generator that draws its own label maps is held to the frequencies, areas and parts that the
-training cases have: small faults are mended, maps that no training case resembles are refused, and
-what is off on the whole is said. Only counts are kept of a case, no voxel of it.
+Small faults of drawn maps are mended; maps that no training case resembles are refused. Only counts
+are kept of a case.
 """
 
 from __future__ import annotations
@@ -67,11 +66,8 @@ class LabelPriors(Document):
     def clean(self, labels: LabelArray) -> LabelArray:
         """The map without what nearly no training map has: specks, surplus parts, holes.
 
-        Voxels taken away get the value of most voxels around them. The largest part of a label
-        stays, unless there are training maps without the label and so little of it would be a flaw;
-        background and outside that reach the map's edge stay. What this returns stays as it is.
-
-        ``labels``: int16 (D, H, W) or (H, W).
+        Voxels taken away get the value of most around them. A label's largest part stays, unless
+        maps without the label are known and so little of it would be a flaw.
         """
         cleaned = labels.copy()
         changed = self.maps > 0
@@ -88,11 +84,8 @@ class LabelPriors(Document):
     def noise(self, drawn: LabelArray, cleaned: LabelArray) -> str:
         """Why a map is no label map but noise, in one line, or nothing.
 
-        Labels that are strewn over a map, each of them or all together, are noise, however few
-        voxels they cover; and so is a map of which much had to be cleaned, or of whose foreground
-        a third. What is left of such a map may look like one of the training maps.
-
-        ``drawn``: int16 (D, H, W) or (H, W), before it was cleaned.
+        Strewn labels are noise, however few voxels they cover; so is a map of which much had to be
+        cleaned. ``drawn``: int16 (D, H, W) or (H, W), before it was cleaned.
         """
         if self.maps == 0:
             return ""
@@ -114,9 +107,8 @@ class LabelPriors(Document):
         """Why no training map looks like this one, in one line, or nothing.
 
         A label may cover 1.5 times less or more than in all but the outer 0.5 % of the training
-        maps that show it, 3 times where only 30 do; it may have half as many parts more, and one.
-        Foreground may not cover less than in all but 2 %, half of that where only 30 show any.
-        What every training map shows must be there, if they are at least 16.
+        maps that show it, 3 times where only 30 do. Foreground may not cover less than in all but 2
+        %. What every one of at least 16 training maps shows must be there.
         """
         if self.maps == 0:
             return ""
@@ -133,11 +125,10 @@ class LabelPriors(Document):
         return next((flaw for flaw in found if flaw), "")
 
     def compare(self, label_maps: Iterable[LabelArray]) -> dict[str, Any]:
-        """Frequency, area and parts of drawn maps beside those of the training maps.
+        """Frequency, area and parts of drawn maps beside those of the training maps, as JSON.
 
-        Returns JSON: ``samples`` and ``training`` (numbers of maps), ``labels``: name -> ``value``
-        and ``samples``, ``training``: each ``share`` of the maps that show it, median ``area``
-        there and median ``parts``; ``warnings``: one line for each that is far off.
+        ``labels``: name -> ``value``, ``samples``, ``training``: each ``share`` of maps that show
+        it, median ``area`` and ``parts``. ``warnings``: a line for each that is far off.
         """
         drawn = LabelPriors._of(label_maps, {p.value: p.name for p in self.priors})
         pairs = [(d, t) for d, t in zip(drawn.priors, self.priors, strict=True) if t.value != 0]

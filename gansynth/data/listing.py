@@ -1,7 +1,7 @@
 """Which files a data set of volumes has: found, not read; faults collected, not raised.
 
-Every layout (``gansynth.data.folders``, ``manifest``, ``msd``) makes a ``VolumeSet``. Opening a
-source raises its first fault; ``gansynth check`` tells them all.
+Every layout makes a ``VolumeSet``. Opening a source raises its first fault, ``gansynth check``
+tells all.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ SUBJECTS = "subjects.csv"
 
 @dataclass(frozen=True)
 class Entry:
-    """The files of one case.
+    """The files of one case, as they ought to be: one per channel, or one with the channels last.
 
-    ``images``: one file per channel, or a single one with the channels last; as they ought to be.
-    ``labels``: the label file, as it ought to be; None where the data set has none. ``part``:
-    ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
+    ``part``: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
     """
 
     case: str
@@ -122,10 +120,7 @@ class Collector:
         self.faults.append(Fault(case, file, error))
 
     def file(self, text: str, what: str, case: str | None = None) -> Path | None:
-        """Where a file named in the data set lies; None, and a fault, if it may not lie there.
-
-        ``text``: path, relative to the folder.
-        """
+        """Where a file named in the data set lies; None, and a fault, if it may not lie there."""
         odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
         if odd:
             message = (

@@ -19,12 +19,7 @@ from gansynth.runtime.files import read_json
 
 @reads(VolumeOptions)
 def open_msd(request: SourceRequest) -> VolumeSource:
-    """Open ``msd:FOLDER``.
-
-    Raises UsageFault: no such folder, or options that do not fit; DataFault: ``dataset.json`` or a
-    file cannot be used; IntegrityFault: a path leads out of the folder, or a subject is on both
-    sides of the split.
-    """
+    """Open ``msd:FOLDER``. Raises DataFault: no usable ``dataset.json``; as ``VolumeSource``."""
     options = parse_read(VolumeOptions, request)
     return VolumeSource(
         absolute(request), list_msd(located(request, folder=True), options), options

@@ -16,11 +16,10 @@ FILE = "dataset.json"
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a folder says of itself.
+    """Names that a folder says of itself; None where it does not say.
 
-    ``channels``: of the channels, in the files' order; None if it does not say. ``labels``: label
-    name -> value; None if it does not say. ``spacing``: mm per axis, which NIfTI files say
-    themselves; None if it does not say.
+    ``normalised``: intensities are taken as they are, as of what ``gansynth sample`` wrote.
+    ``spacing``: mm per axis.
     """
 
     where: Path

@@ -1,7 +1,6 @@
 """A CaseSource over NIfTI volumes: one orientation, one spacing, normalised intensities.
 
-Everything that is learnt from the cases (spacing, size, label values, CT statistics) is learnt from
-the training cases of the fold; no held-out file is opened for it.
+Everything learnt from cases is learnt from the training cases of the fold alone.
 """
 
 from __future__ import annotations
@@ -54,9 +53,9 @@ STRIDE = 8
 class VolumeSource(CaseSource):
     """One fold of a data set of volumes.
 
-    Raises UsageFault: no such fold, or options that do not fit the data set; DataFault: a case
-    lacks a file, or a split cannot be used; IntegrityFault: a path leads out of the folder, or a
-    subject is on both sides.
+    Raises UsageFault: no such fold, or options that do not fit; DataFault: a missing file, or a
+    split that cannot be used; IntegrityFault: a path leads out of the folder, or a subject is on
+    both sides.
     """
 
     def __init__(self, request: SourceRequest, listing: VolumeSet, options: VolumeOptions) -> None:
@@ -152,8 +151,8 @@ class VolumeSource(CaseSource):
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W) if it has any.
 
-        Raises DataFault: unknown, damaged, NaN, image and labels that do not fit together, or a
-        label value that the schema does not know.
+        Raises DataFault: unknown, damaged, NaN, files that do not fit together, or an unknown label
+        value.
         """
         array, labels, reference = self._read(case_id)
         image = np.stack([how(c) for how, c in zip(self.intensities, array, strict=True)])

@@ -25,10 +25,7 @@ class PatchSource(CaseSource):
 
     @abstractmethod
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
-        """The voxels of a case within a box; what ``load`` returns, its boxes too, cut.
-
-        ``box``: a slice per spatial axis, inside the case: ``0 <= start < stop <= extent``.
-        """
+        """What ``load`` returns, cut to a slice (within the case) per spatial axis."""
 
 
 def part_boxes(boxes: Boxes, box: Sequence[slice]) -> Boxes:

@@ -93,12 +93,7 @@ class PictureOptions(ReadOptions):
 
 @dataclass(frozen=True)
 class Picture:
-    """The files of one case.
-
-    ``case``: its id, the image's path below its folder without its ending. ``mask``: the mask file;
-    None if the data set has no masks. ``label_class``: number of its class; None if the data set
-    has no classes.
-    """
+    """The files of one case; ``case`` is the image's path below its folder without its ending."""
 
     case: str
     image: Path
@@ -108,10 +103,7 @@ class Picture:
 
 @dataclass
 class PictureSet:
-    """A folder of pictures.
-
-    ``faults``: (case, file, what opening the source raises). ``spare``: masks without an image.
-    """
+    """A folder of pictures. ``faults``: (case, file, error). ``spare``: masks without an image."""
 
     folder: Path
     pictures: dict[str, Picture] = field(default_factory=dict)

@@ -44,8 +44,8 @@ BINARY = {0: 0, 1: 1, 255: 1}
 def open_pictures(request: SourceRequest) -> PictureSource:
     """Open ``pictures:FOLDER``.
 
-    Raises UsageFault: no such folder, no such fold, or options that do not fit; DataFault: no
-    picture, one without its mask, or two of one name.
+    Raises UsageFault: no such folder or fold, or options that do not fit; DataFault: no picture,
+    one without its mask, or two of one name.
     """
     source = PictureSource(request)
     for _, _, fault in source.found.faults:
@@ -182,8 +182,8 @@ class PictureSource(FlatSource):
     def load(self, case_id: str) -> Case:
         """Read one picture: image float32 (C, H, W), labels int16 (H, W).
 
-        Raises DataFault: unknown, damaged, of another kind than the first training picture, or a
-        mask of another shape or with unknown numbers.
+        Raises DataFault: unknown, damaged, of another kind than the first one, or a mask that does
+        not fit.
         """
         picture = self._picture(case_id)
         array = read_picture(real_file(picture.image, self.request))

@@ -18,11 +18,7 @@ from gansynth.runtime.errors import UsageFault
 
 @dataclass(frozen=True)
 class Window:
-    """The intensities of one channel that become 0 and 1; what lies beyond is clipped.
-
-    ``low``: becomes 0. ``high``: becomes 1. ``percent``: ``low`` and ``high`` are percentiles of
-    the channel, not intensities.
-    """
+    """The intensities, or percentiles, of a channel that become 0 and 1, clipped."""
 
     low: float
     high: float

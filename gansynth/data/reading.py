@@ -1,7 +1,6 @@
 """``--read KEY=VALUE``: each kind of source has a model of its own keys; nothing else is accepted.
 
-Values are texts, split at commas where a key takes several. They are no YAML: to YAML,
-``-100:40`` is a number of base sixty.
+Values are split at commas. They are no YAML, to which ``-100:40`` is a number of base sixty.
 """
 
 from __future__ import annotations
@@ -57,9 +56,7 @@ def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOption
 def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
     """Refuse ``--read`` keys that a user typed and that have no effect beside the others.
 
-    What is wrong with them otherwise is for whoever opens the source to say.
-
-    Raises UsageFault: naming the key; or an unknown kind.
+    Raises UsageFault: naming the key; or an unknown kind. Other faults are the opener's to tell.
     """
     from gansynth.core.registry import installed
 

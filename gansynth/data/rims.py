@@ -1,10 +1,8 @@
 """How a lesion in a box stands out of its rim.
 
-Contrast is how unlike the voxels in a box and those around it are distributed: the largest gap
-between the two distributions of intensities (Kolmogorov and Smirnov), with the sign of where the
-box lies. It is 0 if they are alike, 1 if all of the box is brighter than all of its rim, -1 if
-darker. No scale of intensities comes in, one bright vessel in the rim hardly counts, and a lesion
-that is bright at its edge and dark within stands out as well as a solid one does.
+Contrast is the largest gap between the two distributions of intensities (Kolmogorov and Smirnov),
+with the sign of where the box lies: 0 if alike, 1 if all of the box is brighter than all of its
+rim. No scale of intensities comes in, and one bright vessel in the rim hardly counts.
 """
 
 from __future__ import annotations
@@ -32,9 +30,8 @@ FEW = 4
 def contrast(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> Numbers:
     """How lesions stand out of their rims, in the channel where each does most.
 
-    ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N, 4), in its voxels.
-    ``body``: bool (D, H, W) or (H, W), where rims may lie; found in the image if None. Returns
-    (N,), each from -1 (darker) to 1 (brighter); NaN where a box leaves no rim.
+    ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N, 4). ``body``: bool, where
+    rims may lie; found if None. Returns (N,), -1 (darker) to 1 (brighter); NaN without a rim.
     """
     found = contrasts(image, boxes, body=body)
     if not found.size:
@@ -59,11 +56,10 @@ def contrasts(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> N
 
 
 def regions(boxes: Boxes, row: int, body: Mask) -> tuple[tuple[slice, ...], Mask, Mask]:
-    """Where a box's lesion and its rim lie.
+    """Where a box's lesion and its rim lie: the window looked at, and bool masks of both in it.
 
-    Returns the voxels looked at; in them bool masks of the ellipsoid that fits into the box (of all
-    the box where that is hardly a voxel), and of the rim: around the box, within the body, and in
-    no other box. A rim that lies beyond the body is taken as it is.
+    The lesion is the ellipsoid that fits into the box. The rim lies around the box, within the
+    body, in no other box; beyond the body it is taken as it is.
     """
     axes = body.ndim
     low, high = boxes.coords[row, :axes], boxes.coords[row, axes:]

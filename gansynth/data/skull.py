@@ -1,10 +1,8 @@
 """Skull-stripping of single axial slices by thresholds and morphology, and the crop to the brain.
 
-Han et al. 2019, sec. 3.1: "We first skull-strip all images [...], and then crop the remaining brain
-parts". The paper does not say by what. This is for T1-weighted slices (with or without contrast
-agent) whose scalp is brighter than the brain and whose bone is dark. It knows one slice, no volume
-and no atlas. At the skull base, where brain, orbits and muscles touch in a slice, it keeps some of
-what is not brain and loses temporal poles; a lesion that has grown into the bone may be cut.
+Han et al. 2019, sec. 3.1, do not say how. This is for T1-weighted slices whose scalp is brighter
+than the brain and whose bone is dark. At the skull base it keeps some of what is not brain and
+loses temporal poles; a lesion that has grown into the bone may be cut.
 """
 
 from __future__ import annotations
@@ -47,10 +45,7 @@ WHOLE = 0.9
 
 @dataclass(frozen=True)
 class Brain:
-    """Where the brain is in a slice; small enough to be kept for every slice of a data set.
-
-    ``packed``: its mask, a bit for each pixel.
-    """
+    """Where the brain is in a slice of ``size`` (rows, columns)."""
 
     size: tuple[int, int]
     packed: bytes
@@ -89,10 +84,7 @@ class Brain:
         return np.where(mask[crop], image[..., *crop], image.dtype.type(0))
 
     def move(self, boxes: Boxes) -> Boxes:
-        """Boxes in pixels of the slice, in those of the crop, and clipped to it.
-
-        Those of which nothing is in the crop are left out.
-        """
+        """Boxes of the slice in pixels of the crop, clipped; none that lie beyond it."""
         start = np.array([part.start for part in self.crop] * 2, np.float32)
         coords = np.clip(boxes.coords - start, 0, np.array(self.shape * 2, np.float32))
         kept = (coords[:, :2] < coords[:, 2:]).all(axis=1)
@@ -109,12 +101,9 @@ class Brain:
 
 
 def find_brain(image: npt.NDArray[Any]) -> Brain:
-    """Find the brain in an axial slice.
+    """Find the brain in an axial slice (H, W), (H, W, 3) or (3, H, W); dark is low.
 
-    What has no scalp is taken to be stripped already: then all that is not air is brain. Where
-    nothing is found, all of the slice is.
-
-    ``image``: (H, W), (H, W, 3) or (3, H, W) with channels of their own; any units, dark is low.
+    What has no scalp is taken to be stripped already. Where nothing is found, all of the slice is.
     """
     from scipy import ndimage
 

@@ -24,7 +24,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 class SliceChoice:
-    """What ``slices:`` takes of each volume, found out once."""
+    """What ``slices:`` takes of each volume, found out once, and the slices' classes."""
 
     def __init__(
         self, inner: CaseSource, options: SliceOptions, volume: Callable[[str], Case]

@@ -30,11 +30,7 @@ Side = Literal["array", "inferior", "superior", "posterior", "anterior", "left",
 
 @dataclass(frozen=True)
 class Indices:
-    """Which slices of an axis: ranges of numbers, or of shares of its length.
-
-    ``ranges``: first and last, both included; in percent where ``percent`` says so. ``percent``:
-    whether a range is in percent of the axis.
-    """
+    """Ranges of slices, both ends included, by number or by share of the axis."""
 
     ranges: tuple[tuple[float, float], ...]
     percent: tuple[bool, ...]

@@ -1,7 +1,6 @@
 """``slices:INNER``: 2D cases cut from the volumes of any other source.
 
-Which slices, and whose, follows from the volumes: a slice belongs to its volume's subject and lies
-on its volume's side of the fold.
+A slice belongs to its volume's subject and lies on its volume's side of the fold.
 """
 
 from __future__ import annotations
@@ -48,11 +47,7 @@ def open_slices(request: SourceRequest) -> SliceSource:
 
 
 class SliceSource(FlatSource):
-    """Slices of the volumes of one fold.
-
-    ``request``: what was asked for, the inner path made absolute. ``axis``: of (D, H, W), that is
-    cut across.
-    """
+    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across."""
 
     def __init__(self, request: SourceRequest) -> None:
         own, rest = split_read(request)
@@ -142,11 +137,7 @@ class SliceSource(FlatSource):
         return self.choice.label_class(*self._parse(case_id)[:2])
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """SHA-256 of a slice's arrays.
-
-        Slices that show nothing all have the same content, on both sides of any fold. So the hash
-        of one is made of its id too.
-        """
+        """SHA-256 of a slice's arrays; of one that shows nothing of its id, too."""
         case = (load or self.load)(case_id)
         content = super().content(case_id, lambda _: case)
         if np.ptp(case.image, axis=(1, 2)).any():

@@ -24,18 +24,12 @@ LEAST_SIDE = 0.3
 def tighten(
     image: FloatArray, boxes: Boxes, *, body: Mask | None = None
 ) -> tuple[Boxes, list[float]]:
-    """Boxes shrunk to the lesions that are really in them.
+    """Boxes shrunk to the lesions that are really in them, and the share of each that is left.
 
     A box is cut between the intensity of its rim and that of its brightest (or darkest) tenth; the
-    largest piece near the middle is the lesion, holes filled. Of all channels, and of brighter and
-    darker, the clearest cut counts. A box stays as it is where none is clear: where more than a
-    fifth of the rim lies beyond it too, where what it leaves is in many pieces, or far smaller
-    than the box, or where there is no rim.
-
-    ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N, 4), in its voxels.
-    ``body``: bool (D, H, W) or (H, W), where rims may lie; found in the image if None. Returns as
-    many boxes, each within its own, of the same classes; and for each the share of its volume
-    (area) that is left, 1 where it stays.
+    largest piece near the middle is the lesion. The clearest cut of all channels counts; where none
+    is clear, the box stays. ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N,
+    4). ``body``: bool, where rims may lie; found if None.
     """
     body = organ_mask(image) if body is None else body
     noticed = [NOTICED * spread(channel[body]) for channel in image]

@@ -1,13 +1,11 @@
 """What one part of a composite run sees of its source: some channels, some classes, drawn labels.
 
-A view is written down in ``SourceRequest.view``, so that whoever opens the request sees the same:
+A view is written down in ``SourceRequest.view``:
 
-- ``names``: what channels are called here, where the source calls them otherwise: old -> new.
-- ``channels``: names of the image channels that are seen, in the source's order.
-- ``classes``: names of the classes whose cases are seen; their numbers stay the source's.
-- ``labels_by``: folder of the run that draws label maps, relative to the folder of the run that
-  sees them. The source's own labels win; what is drawn gets values above them.
-- ``labels_sha256``: of that run's manifest; another run there is refused.
+- ``names``: old -> new name of channels.
+- ``channels``, ``classes``: names of those that are seen; numbers stay the source's.
+- ``labels_by``: folder of the run that draws label maps, relative to the run that sees them;
+  ``labels_sha256``: of its manifest. The source's own labels win.
 - ``home``: the folder of the run that sees them; never written down, because runs can be moved.
 """
 
@@ -32,10 +30,7 @@ HOME = "home"
 
 
 def needed(request: SourceRequest, options: Any) -> SourceRequest:
-    """A request that shows a generator no more than it needs.
-
-    What draws label maps needs the channels they are drawn from; all others are left as they are.
-    """
+    """A request that shows a generator no more than it needs, where it draws label maps."""
     given = given_channels(options)
     if not draws_labels(options) or "channels" in request.view or not given:
         return request
@@ -78,10 +73,8 @@ def viewed(
 class View(Wrapped):
     """A source with some of the channels, the cases of some classes, or more labels.
 
-    Its records are those of the whole cases: whoever sees a channel has seen the case.
-
-    ``labeller``: opens what draws label maps, when they are first wanted; none for views that name
-    nothing that does.
+    Its records are those of the whole cases. ``labeller`` opens what draws label maps, if anything
+    does.
     """
 
     def __init__(

@@ -26,8 +26,8 @@ def write_prediction(
 ) -> Path | None:
     """Write a label map; None where the case is of no file of its own.
 
-    ``labels``: int16 (D, H, W), on the grid of ``source.load``; where the source resamples, each
-    voxel of the file takes the nearest one. Raises EnvironmentFault: the disk refuses.
+    ``labels``: int16 (D, H, W), on the grid of ``source.load``; each voxel of the file takes the
+    nearest. Raises EnvironmentFault: the disk refuses.
     """
     if isinstance(source, FlatSource):
         path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
@@ -55,10 +55,9 @@ def write_volume(
     *,
     synthetic: bool = False,
 ) -> Path:
-    """Write a volume: the same bytes for the same voxels, always.
+    """Write a volume (D, H, W) of ``ORIENTATION``: the same bytes for the same voxels, always.
 
-    ``array``: (D, H, W), of ``sources.grid.ORIENTATION``. ``affine``: of the file whose axes it is
-    to have. Raises EnvironmentFault: the disk refuses.
+    ``affine``: of the file whose axes it is to have. Raises EnvironmentFault: the disk refuses.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,8 @@
 """Classifier two-sample tests: can a classifier tell samples from real people?
 
-Lopez-Paz & Oquab 2017 (arXiv:1610.06545), which Han et al. 2018 asked for. Two classifiers: k
-nearest neighbours by the trained network's features, and a small convolutional network on slices.
-Their accuracy is 0.5 where nobody can tell. Images of one person, and samples drawn of that
-person's labels, are alike for reasons of their own, so none is a witness for another, none is
-trained on to judge another, and those of one side change sides together when sides are permuted.
+Lopez-Paz & Oquab 2017 (arXiv:1610.06545), by k nearest neighbours of features and by a small
+network; accuracy is 0.5 where nobody can tell. Images of one person, and samples drawn of that
+person's labels, are alike, so none judges another, and they change sides together in permutations.
 """
 
 from __future__ import annotations
@@ -99,8 +97,7 @@ class C2ST(Evaluated):
 class Judged:
     """What a classifier said of images, and how sure one can be of its accuracy.
 
-    ``synthetic``: (N,), on which side each image is. ``says``: what it says of each image if these
-    were the sides: above 0 synthetic, below 0 real; 0 counts half.
+    ``synthetic``: (N,), sides. ``says``: sides -> above 0 synthetic, below 0 real; 0 counts half.
     """
 
     def __init__(
@@ -157,10 +154,9 @@ def _balanced(scores: Floats, synthetic: Bools, weights: Floats | Indices | None
 
 
 def permuted(synthetic: Bools, whose: Indices, rng: np.random.Generator) -> Bools:
-    """Sides dealt out anew, all images of a person on one side changing together.
+    """Sides permuted, all images of a person on one side changing together.
 
-    Of a person on both sides (a real case, and samples drawn of its labels) the two blocks change
-    places or not; the blocks of all others are shuffled.
+    The two blocks of a person on both sides change places or not; all other blocks are shuffled.
     """
     people = int(whose.max()) + 1
     images, drawn = np.bincount(whose, minlength=people), np.bincount(whose, synthetic, people)
@@ -173,11 +169,7 @@ def permuted(synthetic: Bools, whose: Indices, rng: np.random.Generator) -> Bool
 
 
 class NearestC2ST(C2ST):
-    """Each image is judged by those of others that lie nearest to it.
-
-    It is called synthetic if more of its k nearest are than of all it could have had: leaving an
-    image out leaves fewer of its own kind, which would make it wrong too often.
-    """
+    """Each image is called synthetic if more of its k nearest others are than of all others."""
 
     title = "Two-sample test, nearest neighbours (C2ST)"
     said = "k nearest neighbours by features of the trained network"
@@ -203,10 +195,9 @@ def _whole(looked: Looked, images: Sequence[Image]) -> dict[int, Floats]:
 
 
 def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Judged:
-    """What neighbours say.
+    """What neighbours say, by features (N, K); k is the odd root of how many others there are.
 
-    ``rows``: features (N, K). ``synthetic``: (N,). ``owners``: whose each is; k is the root of how
-    many others there are (Lopez-Paz & Oquab 2017, sec. 3), and odd.
+    Lopez-Paz & Oquab 2017, sec. 3.
     """
     from scipy.spatial.distance import cdist
 

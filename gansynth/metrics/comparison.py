@@ -1,8 +1,7 @@
 """What an evaluation compares, and metrics that it holds against real people.
 
-A plugin may register such metrics, too. A plain function of samples and real cases is a metric;
-an evaluation calls it once for every half. What looks at each image once, and then compares
-numbers, is quicker by far: ``Halved``.
+A plain function of samples and real cases is a metric, called once for every half; ``Halved`` looks
+at each image once and is quicker.
 """
 
 from __future__ import annotations
@@ -34,12 +33,7 @@ Window = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done.
-
-    ``splits``: of the real people in two, which figures are means over. ``features``: steps of the
-    network whose features are compared. ``classifier``: steps of each network of the two-sample
-    test. ``judge``: steps of each segmenter.
-    """
+    """How much is done: halvings of the real people, and training steps of each network."""
 
     splits: int = 40
     features: int = 300
@@ -56,10 +50,9 @@ EFFORTS: Mapping[str, Effort] = {
 
 @dataclass
 class Sides:
-    """Samples and real crops of one space.
+    """Samples, image (C, D, H, W) or (C, H, W), and real crops of one space and size.
 
-    ``samples``: image (C, D, H, W) or (C, H, W), all of one size. ``drawn_of``: for each sample the
-    person whose case it was drawn of; a name of its own where it was drawn of none.
+    ``drawn_of``: for each sample the person whose case it was drawn of; a name of its own for none.
     """
 
     samples: Sequence[Sample]
@@ -249,11 +242,10 @@ def as_sample(image: Image, schema: Schema) -> Sample:
 def check_images(
     images: Sequence[FloatArray], names: Sequence[str], schema: Schema, size: Sequence[int]
 ) -> None:
-    """Refuse images that cannot be compared.
+    """Refuse images (C, D, H, W) or (C, H, W) that cannot be compared.
 
-    ``images``: (C, D, H, W) or (C, H, W). ``size``: spatial size in voxels they must have. Raises
-    DataFault: naming the first one that has other channels, another size, numbers that are not
-    finite, or nothing but a constant.
+    Raises DataFault: naming the first one with other channels, another size in voxels, numbers that
+    are not finite, or nothing but a constant.
     """
     wanted = (len(schema.channels), *size)
     for image, name in zip(images, names, strict=True):

@@ -27,18 +27,10 @@ LEVEL = 0.05
 class Figure:
     """What a metric says of samples, with other real people as the scale.
 
-    Attributes:
-        value: of samples against real people.
-        low: lower end of its 95 % interval; None where it is not known.
-        high: upper end.
-        real: the same of other real people against the same real people.
-        real_low: between this and ``real_high`` 95 % of such comparisons of real people lie.
-        difference: ``value - real``; None where a test has a p instead.
-        difference_low: lower end of its 95 % interval.
-        difference_high: upper end.
-        p: of a test, whether samples are like real people at all; None of other figures.
-        splits: of the real people in two, over which figures are means.
-        note: what else must be known.
+    Attributes: ``low``, ``high``: 95 % interval of ``value``, None if unknown. ``real``: the same
+    of other real people; 95 % of such comparisons lie from ``real_low`` to ``real_high``.
+    ``difference``: ``value - real``; None where a test has a ``p`` instead. ``splits``: of the real
+    people in two, over which figures are means.
     """
 
     metric: str
@@ -64,8 +56,8 @@ class Figure:
     def finding(self) -> Finding:
         """Whether samples are told from real people by it.
 
-        ``like real``: the value lies among those of real people. ``unlike real``: it does not, and
-        the interval of the difference leaves zero out (of a test: p is below 0.05).
+        ``unlike real``: the value lies beyond those of real people, and the interval of the
+        difference leaves zero out (of a test: p is below 0.05).
         """
         if self.p is not None:
             return "unlike real" if self.p < LEVEL else "like real"
@@ -97,12 +89,7 @@ def _finite(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Split:
-    """One comparison: as many images of the samples and of two halves of the real people.
-
-    ``samples``: numbers of samples. ``other``: numbers of real images of the one half, which stand
-    in the samples' place. ``real``: numbers of real images of the other half, which both are held
-    against.
-    """
+    """One comparison: samples, other people in their place, and people both are held against."""
 
     samples: Indices
     other: Indices
@@ -112,10 +99,10 @@ class Split:
 def halves(
     drawn_of: Sequence[str], people: Sequence[str], count: int, rng: np.random.Generator
 ) -> Iterator[Split]:
-    """Deal real people out in two halves, again and again, with half of the samples beside them.
+    """Split real people in two halves, again and again, with half of the samples beside them.
 
-    ``drawn_of``: for each sample whose case it was drawn of; a name of its own where of none.
-    Raises DataFault: fewer than two people, or fewer than four samples.
+    ``drawn_of``: for each sample whose case it was drawn of. Raises DataFault: fewer than two
+    people, or fewer than four samples.
     """
     if len(set(people)) < 2 or len(drawn_of) < 4:
         raise DataFault(
@@ -154,13 +141,10 @@ def summarised(
     people: int,
     bounds: Mapping[str, tuple[float, float]],
 ) -> dict[str, dict[str, float | None]]:
-    """Means over splits, with intervals.
+    """Means over splits, with intervals: name -> numbers of ``Figure``.
 
-    A split leaves half of the samples and half of the people out, so figures of splits scatter
-    about their mean as the mean scatters about the truth: the delete-half jackknife (Shao & Wu
-    1989, Ann. Stat. 17:1176). What few people there are is heeded by Student's t.
-
-    Returns name -> the numbers of ``Figure`` by their names there.
+    Figures of splits scatter about their mean as the mean about the truth: the delete-half
+    jackknife (Shao & Wu 1989, Ann. Stat. 17:1176), with Student's t for few people.
     """
     from scipy.stats import t
 

@@ -1,9 +1,7 @@
 """Faithfulness: does a sample show what its label says?
 
-A small segmenter is trained on the fold's real training cases and asked to find the labels of
-synthetic samples. Its Dice there, beside its Dice on real held-out cases, tells how far a sample
-agrees with its own label; beside its Dice against *another* sample's label, how much of that is
-more than everything lying in the same place.
+A small segmenter of the fold's real training cases is asked to find the labels of samples. Its Dice
+there stands beside that on real held-out cases, and that against another sample's label.
 """
 
 from __future__ import annotations
@@ -32,10 +30,7 @@ Pair = tuple[FloatArray, LabelArray]
 
 @dataclass(frozen=True)
 class SegmenterOptions:
-    """The judge: a small U-Net; enough to find what is there, quick enough for two cores.
-
-    ``steps``: optimiser steps. ``lr``: AdamW's peak rate, decayed to 0 (polynomial, power 0.9).
-    """
+    """The judge: a small U-Net, for two cores; ``lr`` falls to 0 (polynomial, power 0.9)."""
 
     steps: int = 400
     batch_size: int = 2
@@ -46,11 +41,7 @@ class SegmenterOptions:
 
 
 class Segmenter:
-    """A trained judge for one schema.
-
-    ``net``: (B, C, ...) images -> (B, K, ...) logits over ``values``. ``values``: label values in
-    channel order, background first.
-    """
+    """A trained judge; ``net``: (B, C, ...) -> (B, K, ...) logits of ``values``."""
 
     def __init__(self, net: nn.Module, values: Sequence[int], device: torch.device) -> None:
         self.net = net.eval()
@@ -229,10 +220,8 @@ def label_recovery(
 ) -> dict[str, Any]:
     """Dice of the judge on real held-out pairs, on samples, and on samples with shuffled labels.
 
-    ``real``: held-out (image, labels) in the generator's space. ``synthetic``: (image, labels) of
-    samples in the same space. Returns mean foreground Dice ``real``, ``synthetic``, ``shuffled``
-    (each sample against every other sample's labels, so that one lucky permutation decides
-    nothing), the ratios asked of them, and the counts.
+    ``real``, ``synthetic``: (image, labels) in the generator's space. Returns mean foreground Dice
+    of each (``shuffled``: each sample against every other's labels), their ratios, and counts.
     """
     classes = schema.foreground
     real_scores = [mean_dice(segmenter.predict(i), t, classes) for i, t in real]

@@ -1,7 +1,6 @@
 """Features of images: of a network with random weights, and of one trained on the fold's images.
 
-Networks for volumes want more cases than there are. Slices across all three axes show all that a
-volume does, and there are many of them (2.5D, as Guo et al. 2025, arXiv:2409.11169, measure FID).
+Volumes are seen in slices across all three axes (2.5D, as Guo et al. 2025, arXiv:2409.11169).
 """
 
 from __future__ import annotations
@@ -91,10 +90,7 @@ def features_of(sides: Sides) -> Features:
 
 
 class Looked:
-    """Features of some images.
-
-    ``planes``: by axis, float64 (N, S, K): of S slices of each image.
-    """
+    """Features of some images, by axis float64 (N, S, K): of S slices of each image."""
 
     def __init__(self, planes: Sequence[Floats]) -> None:
         self.planes = list(planes)
@@ -135,11 +131,9 @@ def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
 
 
 def slices_of(images: Sequence[FloatArray], count: int = SLICES) -> list[FloatArray]:
-    """Slices of images, by the axis they are cut across.
+    """Slices of images (C, D, H, W), or pictures (C, H, W), by the axis they are cut across.
 
-    ``images``: (C, D, H, W), or pictures (C, H, W). ``count``: slices across each axis; fewer of
-    short ones. Returns of volumes three arrays (N, S, C, rows, columns), across D, H and W; of
-    pictures one, of one slice each.
+    Returns of volumes three arrays (N, S, C, rows, columns), of pictures one, of one slice each.
     """
     if images[0].ndim == 3:
         return [np.stack(images)[:, None]]

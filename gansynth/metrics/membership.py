@@ -1,9 +1,7 @@
 """Membership inference: can an attacker tell who was trained on from who was not?
 
-Two attacks. *By distance* (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, its full black box): a
-person near to whom a sample lies was trained on; all it takes are samples. *By the discriminator*
-(LOGAN, Hayes et al. 2019, arXiv:1705.07663): what it finds real it has seen; that takes the run's
-checkpoints, which are not passed on with samples.
+*By distance* to samples (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, full black box), or *by the
+discriminator* (LOGAN, Hayes et al. 2019, arXiv:1705.07663), which takes the run's checkpoints.
 """
 
 from __future__ import annotations
@@ -21,15 +19,10 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Attack:
-    """How well an attack tells members from others.
+    """How well an attack, ``distance`` or ``discriminator``, tells members from others.
 
-    Attributes:
-        attack: ``distance`` or ``discriminator``.
-        auc: area under the ROC curve: the chance that a member looks more like one than another
-            person does; 0.5 is chance.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        p: one-sided, of the ranks of both (Mann & Whitney).
+    ``auc``: chance that a member looks more like one than another person does, with its 95 %
+    interval. ``p``: one-sided (Mann & Whitney).
     """
 
     attack: str
@@ -58,12 +51,10 @@ def attack_by(name: str, what: str, members: Sequence[float], others: Sequence[f
 
 
 def auc_interval(auc: float, first: int, second: int, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of an AUC that holds for few people, and at 0 and 1.
+    """Interval of an AUC that holds for few people, and at 0 and 1; ``level`` of them may miss.
 
-    Newcombe 2006 (Stat. Med. 25:559), method 5: the areas from which the one found is no further
-    away than their own standard error (Hanley & McNeil 1982) times the normal quantile.
-
-    ``level``: share of intervals that may miss.
+    Newcombe 2006 (Stat. Med. 25:559), method 5: the areas no further away than their own standard
+    error (Hanley & McNeil 1982) times the normal quantile.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtri

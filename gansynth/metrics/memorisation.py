@@ -1,10 +1,8 @@
 """Does a generator remember whom it was trained on? Distances of samples to people.
 
-Samples are compared with training people and with as many held-out ones: a generator that has
-learnt what people have in common lies as near to either. How far real people lie from each other
-tells what is near. A sample is listed as a near-copy if it lies at less than half the usual
-distance of its nearest training case *and* that much nearer to it than to the next person's as
-hardly any real image does: what is merely blurred lies near to everybody.
+Samples are compared with training people and as many held-out ones. One is a near-copy if it lies
+below half the usual distance of its nearest training case *and* that much nearer to it than to the
+next person's as hardly any real image does: what is blurred lies near to everybody.
 """
 
 from __future__ import annotations
@@ -27,22 +25,14 @@ MARGIN = 0.05
 
 @dataclass(frozen=True)
 class People:
-    """Distances of images to people.
-
-    ``distances``: (N, people), of each image to the nearest case of each person; infinite where
-    that person's do not count (the own ones).
-    """
+    """Distances (N, people) to the nearest case of each person; infinite for the own ones."""
 
     distances: Floats
     names: Sequence[str]
 
     @classmethod
     def of(cls, table: Floats, people: Sequence[str], own: Sequence[str | None] = ()) -> People:
-        """From distances to cases.
-
-        ``table``: (N, cases). ``own``: for each image the person that does not count; None, or
-        nothing at all, if all do.
-        """
+        """From distances to cases (N, cases); ``own``: for each image whom not to count."""
         names = sorted(set(people))
         where = {name: n for n, name in enumerate(names)}
         found = np.full((len(table), len(names)), np.inf)
@@ -64,8 +54,8 @@ class People:
 class Nearer:
     """Whether samples lie nearer to training people than to as many held-out ones.
 
-    ``value``: share of samples that do; 0.5 is what a generator without memory has. ``low``: lower
-    end of its 95 % interval; None of fewer than four people a side. ``high``: upper end.
+    ``value``: share that do; 0.5 without memory. Interval: 95 %, None of fewer than four people a
+    side.
     """
 
     value: float
@@ -132,10 +122,7 @@ def quantiles(distances: Floats) -> list[float | None]:
 def ratio_of_medians(
     mine: Floats, real: Floats, of: Sequence[str], people: Sequence[str], rng: np.random.Generator
 ) -> dict[str, float | None]:
-    """Median of some distances over that of others, with a 95 % interval.
-
-    ``mine``: (N,). ``real``: (M,).
-    """
+    """Median of some distances (N,) over that of others (M,), with a 95 % interval."""
     if not np.isfinite(mine).any() or not np.isfinite(real).any():
         return {"value": None, "low": None, "high": None}
     drawn = [_median(mine, of, rng) / _median(real, people, rng) for _ in range(500)]
@@ -154,12 +141,10 @@ def _median(values: Floats, owners: Sequence[str], rng: np.random.Generator) -> 
 
 @dataclass(frozen=True)
 class Copies:
-    """Near-copies of training cases among samples.
+    """Near-copies among samples: number -> nearest case, ratio, and whether it is the sample's own.
 
-    ``pairs``: number of the sample -> its nearest case, the distance in usual ones, and whether
-    that is the case whose labels were asked for. ``threshold``: ratio below which one is a
-    near-copy; of its own case half of that. ``margin``: distance to its person over that to the
-    next one, at most which it is.
+    ``threshold``: ratio below which one is; of its own case half of that. ``margin``: distance to
+    its person over that to the next one, at most which it is.
     """
 
     pairs: Mapping[int, tuple[str, float, bool]]

@@ -32,10 +32,7 @@ Found = tuple[float, str, Placement]
 
 @dataclass
 class Query:
-    """What is searched for.
-
-    ``image``: (C, *size), in deviations. ``subject``: whose crops do not count; None for a sample.
-    """
+    """What is searched for: (C, *size), in deviations; crops of ``subject`` do not count."""
 
     image: FloatArray
     subject: str | None = None
@@ -53,11 +50,7 @@ class Cases(Protocol):
 
 
 class Search:
-    """Goes through the training cases of a source.
-
-    ``scale``: deviation of each channel, (C, 1, ...). ``compared``: cases or slices seen.
-    ``margins``: of each query that was run last, see ``run``.
-    """
+    """Goes through the training cases of a source; ``scale``: channels' deviations, (C, 1, ...)."""
 
     def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
         self.source, self.load, self.size = source, load, tuple(size)
@@ -89,7 +82,7 @@ class Search:
         """Distance, case and place of what lies nearest to each query; infinite if nothing may.
 
         ``margins`` then has how much nearer that is than what is nearest of the next person, 0 to
-        1; where all that is looked at in full is of one person, than the last of it.
+        1.
         """
         best = _Best([pool(q.image, self.factors) for q in queries], [q.subject for q in queries])
         for case_id in self.source.train_ids:
@@ -116,10 +109,7 @@ class Search:
         return found
 
     def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
-        """How far each query lies from each case, wherever in it, on the coarse grid.
-
-        Returns (queries, cases), the cases in the source's order; whose they are is not looked at.
-        """
+        """How far each query lies from each case on the coarse grid: (queries, cases)."""
         rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
         squares = (rows**2).sum(axis=1)
         found = np.full((len(queries), len(self.source.train_ids)), np.inf)
@@ -251,10 +241,7 @@ class _Best:
 
 
 def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
-    """Means of blocks of an image (C, *size); what does not fill a block is left out.
-
-    Returns float32 (C, *blocks).
-    """
+    """Means of whole blocks of an image (C, *size): float32 (C, *blocks)."""
     for axis, factor in enumerate(factors, 1):
         if factor == 1:
             continue
@@ -266,11 +253,7 @@ def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
 
 
 def gap(one: npt.NDArray[Any], other: npt.NDArray[Any], corner: Sequence[int]) -> float:
-    """Root mean square of the differences where an image lies on another.
-
-    ``one``: (C, *size). ``other``: (C, *larger). ``corner``: where the first one begins in the
-    second; may be negative, or reach beyond.
-    """
+    """Root mean square of differences where (C, *size) lies on (C, *larger), from a corner on."""
     own, covered = [slice(None)], [slice(None)]
     for start, length, extent in zip(corner, one.shape[1:], other.shape[1:], strict=True):
         first, last = max(start, 0), min(start + length, extent)

@@ -1,8 +1,4 @@
-"""How far samples are from real images in spectrum and intensities, beside what is not real.
-
-One number each, with an interval, for samples and for controls that have something of a real image:
-white noise has its mean and deviation, and so has a blurred mean, which has its outlines too.
-"""
+"""How far samples are from real images in spectrum and intensities, beside what is not real."""
 
 from __future__ import annotations
 
@@ -60,14 +56,10 @@ def distances(
     spacing: tuple[float, ...],
     draws: int = 500,
 ) -> dict[str, dict[str, Distance]]:
-    """Distances of several sides to real images.
+    """Distances of several sides, (C, D, H, W) or (C, H, W) by name, to real images.
 
-    ``spectrum`` is the mean over channels and bands of |log of the ratio of mean radial powers|;
-    ``histogram`` the 1-Wasserstein distance of intensities in standard deviations of the real ones,
-    mean over channels.
-
-    ``sides``: images (C, D, H, W) or (C, H, W) by name. ``spacing``: mm per axis. Returns for each
-    side ``{"spectrum": ..., "histogram": ...}``.
+    ``spectrum``: mean over channels and bands of |log of the ratio of mean radial powers|.
+    ``histogram``: 1-Wasserstein distance in standard deviations of the real ones. ``spacing``: mm.
     """
     edges, widths = _bins(sides, real)
     reference = _Parts.of(real, spacing, edges)

@@ -1,10 +1,8 @@
 """Faithfulness by label: segmenters of the fold on samples, beside real people they never saw.
 
-MM-GAN's figure 7 (Sun et al. 2020): what a segmenter of real images finds in synthetic ones is how
-far these show what their label maps say. Two segmenters, each of one half of the training people,
-are asked about the other half; a sample that was drawn of a person's labels is judged by the one
-that has not seen that person, anybody else's by both. Shuffled labels tell what Dice comes of
-everything lying in its usual place.
+MM-GAN's figure 7 (Sun et al. 2020). Two segmenters, each of half of the training people, are asked
+about the other half; a sample drawn of a person's labels is judged by the one that has not seen
+that person. Shuffled labels tell what Dice comes of everything lying in its usual place.
 """
 
 from __future__ import annotations

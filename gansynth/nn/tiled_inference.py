@@ -1,16 +1,9 @@
 """Drawing volumes of any size, tile by tile, without seams.
 
-A convolution sees a few voxels around each of its own, so a tile drawn with a halo of that many is
-what the whole volume would be there. Two things in a U-Net see further, and would leave seams:
-
-- its coarse levels. They are held as a whole (an eighth of the voxels each time), and only made a
-  tile at a time; the finest level is never held, but made anew from the condition where needed;
-- normalisation over a whole volume. Its mean and variance are gathered over all tiles first, one
-  layer after another, and then used by every tile.
-
-So the result is that of the network run on the whole volume but for rounding, and the memory it
-takes beside the image is that of one tile and of the features below full resolution: about a third
-of the untiled network's. It costs one more pass per normalisation of a level.
+A tile drawn with a halo is what the whole volume would be there, but for two things: coarse levels,
+which are held as a whole and made a tile at a time; and normalisation over a volume, whose mean and
+variance are gathered over all tiles first. The result is that of the whole volume but for rounding;
+memory is about a third, for one more pass per normalisation of a level.
 """
 
 from __future__ import annotations
@@ -65,11 +58,7 @@ def cut(x: Tensor, window: Window) -> Tensor:
 
 
 def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
-    """Cut a grid into tiles.
-
-    ``size``: of the grid, per axis. ``edge``: of a tile's core; tiles at the far ends are smaller.
-    ``halo``: voxels around each core, as far as the grid goes.
-    """
+    """Cut a grid into tiles with cores of ``edge``, smaller at the far ends, and a halo."""
     for corner in product(*(range(0, n, edge) for n in size)):
         core = tuple(slice(c, min(c + edge, n)) for c, n in zip(corner, size, strict=True))
         yield Tile(
@@ -82,11 +71,9 @@ def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
 
 
 def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo: int) -> Tensor:
-    """What ``draw`` gives of a whole grid, a tile at a time.
+    """What ``draw`` gives of a whole grid, (B, C, ...), a tile at a time.
 
-    ``draw``: window of the grid -> (B, C, ...) of that window; right at least ``halo`` voxels away
-    from the window's faces, and at the grid's own. ``edge``: of a tile, without its halo. ``halo``:
-    voxels drawn around each tile and thrown away.
+    ``draw``: window -> (B, C, ...), right at least ``halo`` voxels away from the window's faces.
     """
     whole: Tensor | None = None
     for tile in tiles(size, edge, halo):
@@ -99,10 +86,7 @@ def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo
 
 
 def tile_edge(net: UNetGenerator, size: Sequence[int], asked: int) -> int:
-    """Edge of the tiles for a volume: as asked, 0 for one piece unless it were too large.
-
-    ``size``: of the volume, voxels. ``asked``: an edge in voxels; 0 leaves the choice.
-    """
+    """Edge of the tiles for a volume: as asked, 0 for one piece unless it were too large."""
     features = 4 * prod(size) * net.widths[0]  # bytes, float32
     edge = asked or (EDGE if features > LIMIT else 0)
     return edge if max(size) > edge else 0
@@ -118,10 +102,8 @@ def draw_tiled(
 ) -> Tensor:
     """The image that a network in evaluation mode draws of a whole volume, made in tiles.
 
-    ``size``: of the volume, voxels per axis. ``latents``: (B, channels, ...) of each of
-    ``net.latent_shapes(size)``: those of the whole volume, so that neighbouring tiles meet the same
-    noise. ``edge``: of a tile at any level, voxels. Returns (B, out_channels, ...): equal to
-    ``net(condition of all, latents)`` but for rounding.
+    ``latents``: (B, channels, ...) of each of ``net.latent_shapes(size)``, of the whole volume.
+    Returns (B, out_channels, ...): ``net(condition of all, latents)`` but for rounding.
     """
     with shared_norms(net):
         return _TiledUNet(net, condition, size, latents, edge).draw()

@@ -1,9 +1,8 @@
 """Checkpoints of everything: safetensors for tensors, JSON for the rest, published by one rename.
 
-A checkpoint is a folder ``step-00000500`` with ``tensors.safetensors`` (networks, buffers, moving
-averages, optimiser moments, by name), ``ema.safetensors`` (what draws samples) and ``state.json``
-(step, images, settings, SHA-256 of the tensor files). It appears whole or not at all; the last two
-are kept; a damaged one is passed over for the one before, with a word.
+``step-00000500`` has ``tensors.safetensors`` (networks, averages, optimiser moments),
+``ema.safetensors`` and ``state.json`` (with SHA-256 of both). It appears whole or not at all; the
+last two are kept; a damaged one is passed over with a word.
 """
 
 from __future__ import annotations
@@ -49,10 +48,9 @@ def save(
     ema: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> Path:
-    """Publish a checkpoint below ``folder`` and drop all but the last two.
+    """Publish a checkpoint below ``folder`` and drop all but the last two; its folder.
 
-    Returns the checkpoint's folder. Raises EnvironmentFault: if it cannot be written (disk full,
-    read-only); the old ones stay whole.
+    Raises EnvironmentFault: it cannot be written; the old ones stay whole.
     """
     from safetensors.torch import save as to_bytes
 

@@ -1,10 +1,8 @@
 """``metrics.csv``, and ``--log``: losses and sheets also for TensorBoard, W&B or MLflow.
 
-``metrics.csv`` has averages of named values, a line per tick. Nothing leaves the machine unless the
-user's environment says so: W&B writes offline unless ``WANDB_MODE`` is set, MLflow into the run
-folder unless ``MLFLOW_TRACKING_URI`` is. Everything else than the table lies below ``logs/``; a
-resumed run goes on in the same log. A logger that fails after it was opened is left out with one
-warning: it never ends a training.
+Nothing leaves the machine unless the user's environment says so (``WANDB_MODE``,
+``MLFLOW_TRACKING_URI``). Logs lie below ``logs/``; a resumed run goes on in them. A logger that
+fails later is left out with one warning.
 """
 
 from __future__ import annotations
@@ -159,10 +157,10 @@ def open_loggers(
     *,
     warn: Callable[[str], None] | None = None,
 ) -> Loggers:
-    """Open loggers for a run.
+    """Open loggers for a run; ``warn``: called when one fails later, stderr if None.
 
-    ``warn``: called with a line when a logger fails later; stderr if None. Raises UsageFault: an
-    unknown name; EnvironmentFault: a package that is missing, or a logger that cannot be opened.
+    Raises UsageFault: an unknown name; EnvironmentFault: a package is missing, or one cannot be
+    opened.
     """
     if warn is None:
         from gansynth.runtime.progress import RichReporter
@@ -185,8 +183,7 @@ def open_loggers(
 def check_loggers(names: Sequence[str]) -> None:
     """Refuse loggers that cannot be opened, before anything long starts; nothing is imported.
 
-    Raises UsageFault: an unknown name, with the one that was probably meant; EnvironmentFault: its
-    package is not installed.
+    Raises UsageFault: an unknown name; EnvironmentFault: its package is not installed.
     """
     for name in names:
         if name not in LOGGERS:

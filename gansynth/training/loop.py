@@ -117,11 +117,9 @@ def train(
 ) -> TrainReport:
     """Train a generator; its ``nets`` hold the moving averages' weights when this returns.
 
-    ``folder``: run folder for checkpoints and ``metrics.csv``; None writes nothing. ``rate``: what
-    the learning rates are multiplied by in a step; the options' own if None. ``stages``: through
-    which it goes; the generator's own if None. Raises TrainingFault: losses or weights are not
-    finite, three rollbacks later still; EnvironmentFault: a checkpoint cannot be written;
-    Interrupted: a signal asked to stop; everything up to that step is checkpointed.
+    ``folder``: None writes nothing. ``rate``: factor of the learning rates in a step. Raises
+    TrainingFault: losses or weights are not finite, three rollbacks later still; EnvironmentFault:
+    a checkpoint cannot be written; Interrupted: a signal asked to stop, with a checkpoint behind.
     """
     # -- Set up precision, optimisers, averages.
     device = device or torch.device("cpu")

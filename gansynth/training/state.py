@@ -1,8 +1,4 @@
-"""Everything of a training that changes: weights, optimisers, averages, memories, scale, counts.
-
-``training.train`` says what happens when; this module holds what it happens to, so that a
-checkpoint is all of it and nothing else.
-"""
+"""Everything of a training that changes: weights, optimisers, averages, memories, scale, counts."""
 
 from __future__ import annotations
 

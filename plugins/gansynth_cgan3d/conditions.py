@@ -1,8 +1,7 @@
 """What the networks are told, as channels, in this order: labels, context, given image channels.
 
-Where the body is told apart, it comes as a channel after the labels, and background is what lies
-beyond it. Of lesions in context also the hole, and for the generator alone what it starts from
-there. The discriminators do not see that: they would know samples by how like it they are.
+The body's channel comes after the labels. Of lesions in context also the hole, and for the
+generator alone what it starts from there: discriminators would know samples by it.
 """
 
 from __future__ import annotations
@@ -27,12 +26,9 @@ from gansynth_cgan3d.options import CGANOptions
 
 @dataclass(frozen=True)
 class Told:
-    """Conditions of a batch, before they become channels.
+    """Conditions of a batch, before they become channels; None for what is not used.
 
-    ``labels``: int64 (B, D, H, W) or (B, H, W); None where labels are drawn. ``context``: int64,
-    likewise: clusters, or 1 in the body; None if unused. ``given``: float32 (B, K, ...); None if no
-    channel is given. ``insertion``: what is put into real images; None where whole images are
-    drawn.
+    ``labels``, ``context``: int64 (B, D, H, W) or (B, H, W). ``given``: float32 (B, K, ...).
     """
 
     labels: Tensor | None
@@ -52,10 +48,9 @@ class Told:
 class Conditions:
     """Turns label maps, context and given channels into the channels of a condition.
 
-    ``names``: of the channels, in order: ``label:0``, ``body``, ``context:1``, ``given:T1``,
-    ``hole``, ``start:T1``. ``judged``: the first of them, which discriminators see as well.
-    ``drawn``: where the drawn ones are; none of them if labels are drawn. Raises UsageFault: a
-    given channel that the schema does not have, or nothing left to draw.
+    ``names``: ``label:0``, ``body``, ``context:1``, ``given:T1``, ``hole``, ``start:T1``;
+    discriminators see ``judged``, the first of them. Raises UsageFault: an unknown given channel,
+    or nothing left to draw.
     """
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:

@@ -1,7 +1,6 @@
 """Context channels: intensity clusters of the surroundings, for labels that say nothing about them.
 
-A hippocampus label leaves the rest of its crop open. Clusters of smoothed intensities, fitted in
-the fold, tell the generator where bright and dark tissue lies, without showing it any texture.
+They tell the generator where bright and dark tissue lies, without showing it any texture.
 """
 
 from __future__ import annotations
@@ -71,10 +70,7 @@ class ContextClusters:
 
 
 class Body:
-    """The body in images; that of the image it was asked about last is kept.
-
-    An image is asked about again with other labels: its own, and those of a sample beside it.
-    """
+    """The body in images; that of the last image is kept, which is asked about twice."""
 
     def __init__(self) -> None:
         self._last: tuple[FloatArray, npt.NDArray[np.bool_]] | None = None
@@ -91,8 +87,7 @@ def body_map(case: Case, body_of: Body) -> LabelArray:
     """1 in the body but for its foreground, else 0: int16 (D, H, W).
 
     Doncenco 2022 (sec. 2.3) and Sun et al. 2020 (MM-GAN, sec. V-A) give the rest of the brain a
-    class of its own; labels of tumours say nothing of it. The body is what is not labelled outside,
-    where anything is; else what the image shows.
+    class of its own.
     """
     labels = case.labels
     if labels is None:

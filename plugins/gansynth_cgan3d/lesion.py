@@ -1,12 +1,9 @@
 """Lesion in context: what is put into a real image, what may change of it, what stays.
 
-Two stages, each of use alone. *Coarse*: another case's lesion is faded into the background.
-*Refine*: the generator draws lesion and rim anew; its image is taken within the hole, faded across
-the rim, and the background is returned beyond it, to the bit.
-
-It learns from a real case and its own lesion. What is put in there in place of the real lesion is
-made of that lesion, so that nothing depends on who else is in the batch: mirrored about its middle,
-with another case's contrast, on the label map as it is. The generator is asked for the real image.
+*Coarse*: another case's lesion is faded into the background. *Refine*: the generator draws lesion
+and rim anew; beyond the rim the background is returned, to the bit. It learns from a real case with
+its own lesion in another guise: mirrored, with another case's contrast, on the label map as it is,
+so that nothing depends on who else is in the batch.
 """
 
 from __future__ import annotations
@@ -44,10 +41,9 @@ GAIN = 0.15
 class Insertion:
     """What is put where, of a batch.
 
-    ``background``: float32 (B, C, ...), real images. ``hole``: bool (B, 1, ...), lesion and rim:
-    all that may change. ``weight``: float32 (B, 1, ...), how much of what is drawn is taken: 1 in
-    the lesion, falling to 0 across the rim. ``start``: float32 (B, C, ...), the background with
-    what the generator starts from in the hole.
+    ``background``: float32 (B, C, ...). ``hole``: bool (B, 1, ...), all that may change.
+    ``weight``: float32 (B, 1, ...), 1 in the lesion, falling to 0 across the rim. ``start``:
+    float32 (B, C, ...), the background with what the generator starts from in the hole.
     """
 
     background: Tensor
@@ -64,8 +60,7 @@ class Insertion:
 class Inserting:
     """Makes insertions, of conditions or of real cases to learn from.
 
-    ``rim``: its width in voxels along each axis. Raises UsageFault: a lesion that is no label, or a
-    data set without foreground.
+    Raises UsageFault: a lesion that is no label, or a data set without foreground.
     """
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:

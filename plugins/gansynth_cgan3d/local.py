@@ -1,8 +1,7 @@
 """Who judges what is drawn: of the whole crop, and of a window around the lesion.
 
-Two discriminators, one of all and one of what was filled in: Iizuka et al. 2017 (Globally and
-locally consistent image completion, ACM Transactions on Graphics 36(4), sec. 3.3), here each a
-PatchGAN with its own loss.
+Iizuka et al. 2017 (ACM Transactions on Graphics 36(4), sec. 3.3), here each a PatchGAN with its own
+loss.
 """
 
 from __future__ import annotations
@@ -22,11 +21,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Judge:
-    """One discriminator and what it sees.
-
-    ``prefix``: of its terms' names; empty for the one of the whole crop. ``view``: what it sees of
-    a pair: an image (B, C, ...) and its condition (B, K, ...).
-    """
+    """One discriminator and its ``view`` of a pair: image (B, C, ...), condition (B, K, ...)."""
 
     name: str
     prefix: str
@@ -47,11 +42,7 @@ def whole(pair: Pair) -> Pair:
 
 @dataclass(frozen=True)
 class Around:
-    """A window of each sample around what its condition says is a lesion.
-
-    ``channels``: of the condition, that are 1 in a lesion (and its rim). ``edge``: of the window,
-    voxels; no longer than the crop.
-    """
+    """A window of ``edge`` voxels around where ``channels`` of the condition say is a lesion."""
 
     channels: tuple[int, ...]
     edge: int
@@ -66,11 +57,7 @@ class Around:
 
 
 def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
-    """First voxels of windows around masks: as central as the crop allows.
-
-    ``mask``: bool (B, 1, ...). ``size``: of the window, per axis; none longer than the crop.
-    Returns one corner per sample.
-    """
+    """First voxels of windows around masks, bool (B, 1, ...): as central as the crop allows."""
     found = []
     for axis, edge in enumerate(size):
         middle = centroid(mask[:, 0], axis)

@@ -1,10 +1,8 @@
 """``cgan3d``: a conditional GAN that draws all channels of a volume jointly from its label map.
 
-The pix2pix idea (Isola et al. 2017) in 3D, as used for tumours by Shin et al. 2018 (chains: some
-channels given, or labels drawn from images), Doncenco 2022 and Sun et al. 2020 (MM-GAN); where the
-defaults depart from them they do so for texture: a discriminator with full-resolution layers and a
-head on them, noise at every level, an L1 that sees a low-pass only. 2D schemas work the same way.
-With ``insert=lesion`` it draws lesions into real images instead (``gansynth_cgan3d.lesion``).
+pix2pix (Isola et al. 2017) in 3D, as used for tumours by Shin et al. 2018, Doncenco 2022 and Sun et
+al. 2020 (MM-GAN); where the defaults depart from them they do so for texture. 2D schemas work the
+same way. With ``insert=lesion`` it draws lesions into real images.
 """
 
 from __future__ import annotations
@@ -288,8 +286,8 @@ class CGAN3D(Generator):
     ) -> Tensor:
         """What the network drew as the discriminator and the user see it.
 
-        Images hold the schema's constant outside the body, exactly; label logits (B, values, ...)
-        become probabilities. A lesion is in its place, in the real image.
+        Images hold the schema's constant outside the body; label logits (B, values, ...) become
+        probabilities; a lesion is in its place, in the real image.
         """
         if insertion is not None:
             residual = self.options.residual and self.options.stage == "both"

@@ -55,9 +55,8 @@ class GAN(Protocol):
 class Objective:
     """Losses of the generator, the discriminator and the perceptual segmenter.
 
-    A *pair* is what is drawn (an image, or the probabilities of labels) and its condition. The real
-    pair's condition is the case's own; the synthetic one's may be another (``fit_edits``), and what
-    compares both images then looks where the two conditions are alike.
+    A *pair* is what is drawn (image, or probabilities of labels) and its condition. Synthetic pairs
+    may have another (``fit_edits``); both images are then compared where the conditions are alike.
     """
 
     def __init__(self, gan: GAN) -> None:

@@ -13,11 +13,7 @@ from gansynth.core.schema import OUTSIDE, Case
 
 
 class LesionStatistics:
-    """Intensities of each class of lesions, and of the body around them.
-
-    ``means``: float32 (len(values), C), of the cases' means. ``neutral``: float32 (C,), the mean of
-    the body without its lesions.
-    """
+    """Intensities, float32 (values, C), of each class of lesions; (C,) of the body around."""
 
     def __init__(self, values: Sequence[int], channels: int) -> None:
         self.values = tuple(values)

@@ -1,8 +1,6 @@
-"""Random changes of intensities, of a lesion or of a whole image.
+"""Random changes of intensities, of a lesion or of a whole image, as TumorCP (Yang et al. 2021).
 
-TumorCP (Yang et al. 2021) changes both the object that is pasted and the image it is pasted into.
-Flips of the image are left out: they would be no sample of the label map that was asked for, and
-every host flips anyway.
+Flips are left out: they would be no sample of the label map asked for.
 """
 
 from __future__ import annotations
@@ -23,11 +21,7 @@ DONE = 0.5
 def change_lesion(
     image: FloatArray, where: Mask, strength: float, rng: np.random.Generator
 ) -> FloatArray:
-    """An image whose contrast, gamma and sharpness are changed by what a lesion there shows.
-
-    ``image``: float32 (C, D, H, W) or (C, H, W). ``where``: bool, the lesion: its range and mean
-    are what gamma and gain go by.
-    """
+    """An image (C, ...) whose contrast, gamma and sharpness are changed by what a lesion shows."""
     from scipy.ndimage import gaussian_filter
 
     out = image.copy()
@@ -42,10 +36,7 @@ def change_lesion(
 def change_image(
     image: FloatArray, body: Mask, strength: float, rng: np.random.Generator
 ) -> FloatArray:
-    """An image whose gain, gamma and noise are changed in the body.
-
-    ``image``: float32 (C, D, H, W) or (C, H, W). ``body``: bool; voxels beyond it stay as they are.
-    """
+    """An image (C, ...) whose gain, gamma and noise are changed in the body, bool."""
     out = image.copy()
     noise = strength * NOISE * rng.random() if rng.random() < DONE else 0.0
     for channel in range(len(image)):

@@ -1,9 +1,8 @@
 """``copypaste``: a lesion of one case in the image of another. It has no networks.
 
-Written from what these papers describe: TumorCP (Yang et al., MICCAI 2021), which changes a tumour
-on the level of the object and of the image before it pastes it; CarveMix (Zhang et al., MICCAI 2021
-and NeuroImage 2023), which takes a region around a lesion by its signed distance, image and labels
-alike; Poisson image editing (Perez et al. 2003).
+TumorCP (Yang et al., MICCAI 2021): changes of object and image; CarveMix (Zhang et al., MICCAI 2021
+and NeuroImage 2023): a region around a lesion by its signed distance; Poisson image editing (Perez
+et al. 2003).
 """
 
 from __future__ import annotations

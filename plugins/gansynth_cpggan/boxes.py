@@ -17,14 +17,11 @@ NONE = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int16))
 
 
 def box_maps(boxes: Tensor, labels: Tensor, classes: int, size: Sequence[int]) -> Tensor:
-    """Rasterise boxes; a voxel holds the share of its area that a box covers.
+    """Rasterise boxes; a voxel holds the share of its area that a box covers (the larger counts).
 
-    So a box of any size leaves its whole area behind, and halving a map by means of four voxels
-    gives the map of half the size. Where boxes of a class overlap, the larger share counts.
-
-    ``boxes``: float32 (B, M, 4) in voxels of the map, ``ymin, xmin, ymax, xmax``. ``labels``: int64
-    (B, M), the class of each; -1 for rows that hold no box. Returns float32 (B, classes, H, W) in
-    [0, 1].
+    ``boxes``: float32 (B, M, 4) in voxels, ``ymin, xmin, ymax, xmax``. ``labels``: int64 (B, M), -1
+    for no box. Returns float32 (B, classes, H, W) in [0, 1]; halving a map by means gives that of
+    half the size.
     """
     low, high = boxes[..., :2].unsqueeze(-1), boxes[..., 2:].unsqueeze(-1)
     rows, columns = (

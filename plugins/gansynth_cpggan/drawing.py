@@ -33,11 +33,7 @@ WINDOWS = "synthetic_windows"
 
 @dataclass(frozen=True)
 class Order:
-    """One image to draw.
-
-    ``latent``: (numbers,). ``boxes``: in voxels of the networks' full size; None for none.
-    ``kind``: number of its class; None if none is asked for.
-    """
+    """One image to draw: latent (numbers,), boxes in voxels of the full size, its class."""
 
     latent: Tensor
     boxes: Boxes | None
@@ -240,12 +236,9 @@ def of_seed(rng: torch.Generator, numbers: int) -> Tensor:
 
 
 def between(first: Tensor, last: Tensor, share: float) -> Tensor:
-    """A latent on the way from one to another, along the great circle between their directions.
+    """A latent between two, (numbers,), along the great circle between their directions.
 
-    The painter heeds a latent's direction alone.
-
-    ``first``: (numbers,); what share 0 gives, to the bit. ``last``: likewise, share 1. ``share``:
-    of the way, 0 to 1.
+    The painter follows a latent's direction alone. Shares 0 and 1 give the ends to the bit.
     """
     if share in (0.0, 1.0):
         return last if share else first

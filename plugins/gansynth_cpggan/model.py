@@ -256,9 +256,8 @@ class CPGGAN(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; what is random comes from each seed alone.
 
-        ``conditions``: ``boxes`` that lesions are to be in; ``label_class`` where classes are asked
-        for, drawn as frequently as in training where it is not given; ``background``, with the
-        boxes ``present`` in it, where lesions are drawn alone.
+        Conditions have ``boxes``; a ``label_class`` where asked for (else as frequent as in
+        training); ``background`` and the boxes ``present`` in it, where lesions are drawn alone.
         """
         return self.drawing.samples(conditions, seeds)
 

@@ -88,11 +88,10 @@ class Painter(nn.Module):
     def forward(
         self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None = None
     ) -> Tensor:
-        """Draw.
+        """Draw (B, channels, edge, edge), any real numbers.
 
         ``latents``: (B, numbers). ``maps``: (B, classes, edge, edge), of the level's edge.
-        ``alpha``: how far it has faded in, 0 to 1. ``told``: int64 (B,), the class of each sample;
-        None if none is asked for. Returns (B, channels, edge, edge), any real numbers.
+        ``alpha``: faded in, 0 to 1. ``told``: int64 (B,) classes.
         """
         seen = pyramid(maps, level)
         latents = pixel_norm(latents)
@@ -113,8 +112,7 @@ class Painter(nn.Module):
 class Judge(nn.Module):
     """Images with box maps in, one number for each out: Karras et al. 2018, table 2, with maps.
 
-    ``told``: classes of samples it is told of; 0 for none. They enter as a projection (Miyato &
-    Koyama 2018, arXiv:1802.05637, eq. 4).
+    Classes enter as a projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 4).
     """
 
     def __init__(self, growth: Growth, told: int, channels: int, classes: int, spp: bool) -> None:
@@ -135,12 +133,7 @@ class Judge(nn.Module):
     def forward(
         self, pair: Tensor, level: int, alpha: float, group: int, told: Tensor | None = None
     ) -> Tensor:
-        """Judge.
-
-        ``pair``: (B, channels + classes, edge, edge): image and maps, of the level's edge.
-        ``alpha``: how far it has faded in, 0 to 1. ``told``: int64 (B,), the class of each sample.
-        Returns values (B, 1).
-        """
+        """Values (B, 1) of pairs (B, channels + classes, edge, edge) of the level's edge."""
         seen = pyramid(pair[:, self.channels :], level)
         x = leaky(self.image[level](pair))
         for i in reversed(range(level)):

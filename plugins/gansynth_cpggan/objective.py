@@ -22,8 +22,8 @@ from gansynth_cpggan.roi import boxes_of_each, crop, crops
 class Objective:
     """Losses of the generator and the critic.
 
-    What the critic sees is a *pair*: an image in standardised units, and behind it the box maps,
-    (B, C + classes, edge, edge).
+    A *pair* is an image in standardised units and behind it the box maps, (B, C + classes, edge,
+    edge).
     """
 
     def __init__(self, gan: GAN) -> None:
@@ -68,10 +68,9 @@ class Objective:
         }
 
     def realness(self, batch: Batch, stage: Stage, alpha: float) -> Tensor:
-        """The critic's value (B,) of real pairs as they are, each alone, float32.
+        """The critic's value (B,) of real pairs as they are, float32.
 
-        Alone: the deviation of its group is that of one sample, 0. Of lesions alone, the mean of
-        the case's boxes, of which each has one at least.
+        Each alone, so that its group's deviation is 0. Of lesions, the mean over the case's boxes.
         """
         gan, step = self.gan, Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
         step.alpha = alpha

@@ -16,10 +16,7 @@ LEAST = 4.0
 
 
 def squares(boxes: Tensor, margin: float) -> Tensor:
-    """The squares around boxes.
-
-    ``boxes``: float32 (B, 4), ``ymin, xmin, ymax, xmax``. Returns float32 (B, 4), likewise.
-    """
+    """The squares around boxes float32 (B, 4), ``ymin, xmin, ymax, xmax``."""
     low, high = boxes[:, :2], boxes[:, 2:]
     reach = ((high - low).amax(1, keepdim=True) * (0.5 + margin)).clamp(min=LEAST / 2)
     middle = (low + high) / 2
@@ -27,12 +24,7 @@ def squares(boxes: Tensor, margin: float) -> Tensor:
 
 
 def resampled(images: Tensor, windows: Tensor, height: int, width: int) -> Tensor:
-    """A window of each image, at a size: means of ``OVER`` x ``OVER`` points, linearly between.
-
-    ``images``: float32 (B, C, H, W); beyond their edges they go on with their last voxels.
-    ``windows``: float32 (B, 4), ``ymin, xmin, ymax, xmax`` in voxels of the image. Returns float32
-    (B, C, height, width).
-    """
+    """A window (B, 4) of each image (B, C, H, W) at a size: means of ``OVER``² points."""
     axes = []
     for axis, (n, count) in enumerate(zip(images.shape[2:], (height, width), strict=True)):
         low, high = windows[:, axis, None], windows[:, axis + 2, None]
@@ -57,10 +49,7 @@ def within(boxes: Tensor, windows: Tensor, edge: int) -> Tensor:
 
 
 def crops(step: Step, image: Tensor, classes: int, edge: int, margin: float) -> Tensor:
-    """Of each sample the square around one of its boxes, drawn at random, with its box maps.
-
-    ``image``: float32 (B, C, H, W). Returns float32 (B, C + classes, edge, edge).
-    """
+    """Of each sample the square around one of its boxes, at random, with its box maps."""
     count = boxes_of_each(step.batch)
     # In float32 the product can reach its bound.
     chosen = torch.minimum((step.rand(1)[:, 0] * count).long(), count - 1)
@@ -76,10 +65,7 @@ def boxes_of_each(batch: Batch) -> Tensor:
 def crop(
     batch: Batch, chosen: Tensor, image: Tensor, classes: int, edge: int, margin: float
 ) -> Tensor:
-    """Of each sample the square around the chosen one of its boxes, with its box maps.
-
-    ``chosen``: int64 (B,), numbers of boxes.
-    """
+    """Of each sample the square around the chosen one of its boxes, with its box maps."""
     boxes, labels = batch.boxes, batch.box_labels
     assert boxes is not None, "only cases with boxes are accepted"
     assert labels is not None

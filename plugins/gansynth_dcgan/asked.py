@@ -15,11 +15,7 @@ from gansynth_dcgan.options import DCGANOptions
 
 
 class Asked:
-    """Kinds of samples, by number.
-
-    ``names``: of the kinds, in order; none if nothing is asked. Raises UsageFault: classes or
-    foreground are asked for, and the cases have none.
-    """
+    """Kinds of samples, by number. Raises UsageFault: what is asked for the cases have none of."""
 
     def __init__(self, schema: Schema, options: DCGANOptions) -> None:
         self.by = options.condition

@@ -1,7 +1,7 @@
 """``dcgan``: draws images, and label maps with them, from noise alone.
 
-Radford et al. 2016 (DCGAN), Arjovsky et al. 2017 (WGAN) and Gulrajani et al. 2017 (WGAN-GP) on one
-architecture, as Han et al. 2018 drew brain slices with the first two.
+Radford et al. 2016 (DCGAN), Arjovsky et al. 2017 (WGAN), Gulrajani et al. 2017 (WGAN-GP) on one
+architecture, as in Han et al. 2018.
 """
 
 from __future__ import annotations
@@ -197,11 +197,9 @@ class DCGAN(Generator):
     # -- drawing -----------------------------------------------------------------------------------
 
     def drawn(self, latents: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What the painter makes of latents, as the discriminator and the user see it.
+        """What the painter makes of latents: images (B, C, ...), standardised, label probabilities.
 
-        Returns images (B, C, ...) in standardised units, float32, and probabilities of labels (B,
-        values, ...) or None. The more surely a voxel is outside, the nearer it is to the constant
-        that the schema has there.
+        The more surely a voxel is outside, the nearer it is to the schema's constant there.
         """
         made = self.nets["generator"](latents, told).float()
         channels = len(self.schema.channels)
@@ -221,8 +219,7 @@ class DCGAN(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; what is random comes from each seed alone.
 
-        ``conditions``: ``label_class``, or ``labels`` with or without foreground, where the
-        generator is asked for such; drawn as frequently as in training where not given.
+        A kind that a condition leaves open is as frequent as in training.
         """
         begun = [self._begun(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
         arrays = self._arrays([latent for latent, _ in begun], [kind for _, kind in begun])

@@ -1,8 +1,8 @@
 """The two networks of ``dcgan``: a painter of transposed convolutions, and a judge of strided ones.
 
-Radford et al. 2016 (DCGAN, arXiv:1511.06434) as Han et al. 2018 changed it: every filter four wide,
-half the channels, no tanh. Any spatial size and number of axes will do: each axis is halved until
-about four voxels are left, and what the painter draws is cut to size in its middle.
+Radford et al. 2016 (DCGAN, arXiv:1511.06434) as Han et al. 2018 changed it: filters four wide, half
+the channels, no tanh. Each axis is halved until about four voxels are left; what is drawn is cut to
+size.
 """
 
 from __future__ import annotations
@@ -80,11 +80,7 @@ class Painter(nn.Module):
         self.apply(_begin)
 
     def forward(self, latents: Tensor, told: Tensor | None = None) -> Tensor:
-        """Draw.
-
-        ``latents``: (B, numbers). ``told``: int64 (B,), what each sample is asked to be; None if
-        nothing. Returns (B, channels, *size), any real numbers.
-        """
+        """Draw (B, channels, *size), any real numbers, of latents (B, numbers), kinds (B,)."""
         if told is not None:
             latents = torch.cat((latents, F.one_hot(told, self.told).to(latents)), 1)
         x = self.first(latents).unflatten(1, (self.pyramid.widths[0], *self.pyramid.base))
@@ -94,10 +90,8 @@ class Painter(nn.Module):
 
 
 class Judge(nn.Module):
-    """Channels in, one number for each sample out.
-
-    What a sample was asked to be enters as a projection (Miyato & Koyama 2018, arXiv:1802.05637,
-    eq. 4).
+    """Channels in, one number a sample out; kinds enter by projection (Miyato & Koyama 2018, eq.
+    4).
     """
 
     def __init__(self, pyramid: Pyramid, channels: int, told: int, norm: Norm, act: str) -> None:

@@ -19,11 +19,7 @@ MaskOutput = Literal["soft", "hard", "linear"]
 
 @dataclass(frozen=True)
 class Usual:
-    """What a paper trains its objective with.
-
-    ``beta1``: of Adam; None for RMSprop. ``n_critic``: steps of the discriminator for each of the
-    generator.
-    """
+    """What a paper trains its objective with; without ``beta1`` that is RMSprop."""
 
     lr: float
     beta1: float | None

@@ -1,9 +1,7 @@
 """``elastic``: real cases, image and labels moved alike. It has no networks.
 
-The rival of every GAN that draws images from edited label maps: the same edits at the same ratio
-through the same machinery, and only who made the image differs. Elastic deformation of training
-pairs is Simard et al. 2003 (ICDAR); what it is worth to a segmenter of few cases, Ronneberger et
-al. 2015 (MICCAI).
+The rival of GANs that draw images from edited label maps: the same edits, only the image differs.
+Simard et al. 2003 (ICDAR); for segmenters of few cases Ronneberger et al. 2015 (MICCAI).
 """
 
 from __future__ import annotations

@@ -27,10 +27,9 @@ SAME = {
 def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detections]:
     """Detections by the name of their arm; all on the same images, in the order of the first.
 
-    ``texts``: documents, or folders of trainings that hold one; ``NAME=PATH`` names an arm, else
-    its folder does. Raises UsageFault: two arms of one name, or nothing there; DataFault: a
-    document that cannot be read, or arms that cannot be compared: naming file, image and what
-    differs.
+    ``texts``: documents, or folders that hold one; ``NAME=PATH`` names an arm. Raises UsageFault:
+    two arms of one name, or nothing there; DataFault: a document that cannot be read, or arms that
+    cannot be compared.
     """
     named = [_named(text, file_of(split)) for text in texts]
     for name, count in Counter(name for name, _ in named).items():

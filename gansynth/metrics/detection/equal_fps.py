@@ -1,13 +1,8 @@
 """Two detectors compared at equal false positives per slice.
 
-More synthetic images may buy sensitivity with false positives; a lower confidence does that too,
-for nothing. So one arm is held at its confidence, and the other asked how much it finds at the same
-number of false positives per slice, by its FROC curve. In each resample of patients, both the
-number of false positives and the curve are that resample's.
-
-A curve that ends before that number is taken at its end, its highest sensitivity, and said to be:
-no confidence brings that arm there. (Detections are kept down to some score; where that is the
-confidence asked for, an arm's curve ends at its own working point.)
+A lower confidence buys sensitivity with false positives for nothing. So one arm is held at its
+confidence, and the other's FROC curve read at the same number of false positives per slice, in each
+resample of patients anew. A curve that ends before is taken at its end, and said to be.
 """
 
 from __future__ import annotations
@@ -55,11 +50,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class AtEqualFps:
-    """What one arm finds at another's false positives per slice.
+    """What one arm finds at another's false positives per slice (``fps``, of the arm held).
 
-    ``fps``: false positives per slice of the arm held. ``reached``: the arm asked makes so many
-    false positives at all; else its highest sensitivity stands in. ``ended``: share of resamples in
-    which it does not.
+    ``reached``: the arm asked makes so many; else its highest sensitivity stands in. ``ended``:
+    share of resamples in which it does not.
     """
 
     held: str
@@ -116,10 +110,7 @@ class AtEqualFps:
 
 
 def at_equal_fps(held: Arm, asked: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
-    """What one arm finds at the other's false positives per slice.
-
-    ``weights``: (B, P) of resamples, the same for both; none (0, P) leaves the interval undefined.
-    """
+    """What one arm finds at the other's false positives per slice, under weights (B, P)."""
     once = everyone(weights.shape[1])
     fps, mine, yours, ended = _once(held, asked, once)
     parts = [_once(held, asked, part) for part in chunks(weights)]

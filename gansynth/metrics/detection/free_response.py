@@ -1,13 +1,9 @@
 """Sensitivity against false positives per slice: at one confidence, and as a curve over all.
 
-Sensitivity is the share of all lesions (true boxes of slices, not lesions in 3D: those are in
-``gansynth.metrics.detection.volumes``) that are hit. False positives are divided by the number of
-all slices judged, those without lesions too. Classes are pooled.
-
-The free-response curve (FROC) has a point for every confidence, detections of equal score being
-taken together, and begins at (0, 0). Between points it is linear; where it is vertical, the upper
-end counts. It ends with the last detection of the file: beyond, there is nothing to say, and the
-highest sensitivity stands in, said to do so.
+Sensitivity is the share of all true boxes that are hit; false positives are divided by all slices,
+classes pooled. The curve (FROC) has a point for every confidence, equal scores taken together,
+begins at (0, 0), is linear between points, and ends with the last detection, whose sensitivity
+stands in beyond.
 """
 
 from __future__ import annotations
@@ -31,11 +27,7 @@ per scan); their mean is the score."""
 
 @dataclass(frozen=True)
 class Curves:
-    """FROC curves of B resamples, J points each, both coordinates rising.
-
-    ``fps``: float64 (B, J): false positives per slice. ``sensitivity``: float64 (B, J): nan for a
-    resample without lesions.
-    """
+    """FROC curves of B resamples, J points each, rising, float64 (B, J); nan without lesions."""
 
     fps: Array
     sensitivity: Array

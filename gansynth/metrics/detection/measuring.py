@@ -1,10 +1,4 @@
-"""Everything that is measured of some arms, with intervals over patients, as one document.
-
-from gansynth.metrics.detection.arms import read_arms
-from gansynth.metrics.detection.measuring import Asked, measure_arms
-
-document = measure_arms(read_arms(["runs/real", "runs/both"]), Asked(resamples=2000))
-"""
+"""Everything that is measured of some arms, with intervals over patients, as one document."""
 
 from __future__ import annotations
 
@@ -37,11 +31,10 @@ DRAWN = np.geomspace(1 / 32, 64, 133)
 
 @dataclass(frozen=True)
 class Asked:
-    """What to measure.
+    """What to measure: least overlaps, confidence, resamples of patients (0: no intervals).
 
-    ``ious``: least overlaps of a hit, for sensitivity and false positives. ``resamples``: of
-    patients; 0 leaves out intervals. ``by_class``: a detection hits lesions of its own class only.
-    ``boxes``: how many boxes of a lesion of a volume must be hit.
+    ``by_class``: a detection hits lesions of its own class only. ``boxes``: how many boxes of a
+    lesion of a volume must be hit.
     """
 
     ious: tuple[float, ...] = IOUS
@@ -53,11 +46,7 @@ class Asked:
 
 
 def summary(found: Detections) -> dict[str, Any]:
-    """mAP, sensitivity and false positives per slice of one training, without intervals.
-
-    At a confidence of 0.1 %, the paper's (Han et al. 2019, table 1); in JSON's types, None where
-    there is no number.
-    """
+    """mAP, sensitivity and false positives per slice of one training at a confidence of 0.1 %."""
     document = measure_arms({"this": found}, Asked(resamples=0))
     (arm,) = document["arms"]
     figures = {
@@ -214,10 +203,7 @@ def _volumes(
 
 
 def unit_of(found: Detections) -> str:
-    """What is drawn again for intervals: ``patients`` where they are known of all images.
-
-    Else ``volumes`` or ``images``, or ``groups`` where it is not the same of all.
-    """
+    """What is drawn again: ``patients``, ``volumes``, ``images``, or ``groups`` of these."""
     known = {
         "volumes" if seen.subject is None and seen.volume is not None
         else "images" if _alone(seen) else "patients"

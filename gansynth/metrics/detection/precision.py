@@ -1,16 +1,10 @@
 """Average precision of one class, and its mean over classes and overlaps.
 
-Detections of a class are ranked over all images by falling score (equal ones in the order of the
-images). Precision is made to fall: at each recall, the best that any higher recall has.
-
-- ``ALL_POINTS``: the area below that curve, as Pascal VOC has it since 2010, and Darknet, in which
-  YOLOv3 was written, too. At an overlap of .5 this is what "mAP" meant with YOLOv3; Han et al.
-  (2019) do not say which they mean.
-- ``COCO``: the mean of its values at the recalls 0, .01, ... 1. Averaged over the overlaps
-  ``COCO_IOUS`` and with ``COCO_MOST`` detections of an image and class, this is COCO's mAP.
-
-A class without lesions has no precision (nan) and does not count; one with lesions that nothing was
-found of has 0.
+Detections are ranked over all images by falling score; at each recall precision is the best that
+any higher recall has. ``ALL_POINTS`` is the area below that curve (Pascal VOC since 2010, Darknet):
+at an overlap of .5 what "mAP" meant with YOLOv3. ``COCO`` is the mean at the recalls 0, .01, ... 1;
+over ``COCO_IOUS`` with ``COCO_MOST`` detections it is COCO's mAP. A class without lesions has none
+(nan).
 """
 
 from __future__ import annotations
@@ -37,8 +31,8 @@ RECALLS = np.linspace(0, 1, 101)
 class Precision:
     """Average precision, made ready to be taken of many resamples.
 
-    ``hits``: (Q, N) from ``match``, a row for each overlap. ``rule``: ``ALL_POINTS`` or ``COCO``.
-    ``most``: detections of one image and class that count, the surest; None: all.
+    ``hits``: (Q, N) from ``match``. ``most``: detections of an image and class that count; None for
+    all.
     """
 
     def __init__(

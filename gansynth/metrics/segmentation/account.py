@@ -34,8 +34,7 @@ def account_of(
 ) -> tuple[dict[str, Any], str]:
     """Measure what a host has left in its output folder, and write ``FILE`` there.
 
-    Returns the headline, and why there is none: empty, or a warning. Raises EnvironmentFault: the
-    disk refuses.
+    Returns the headline, and why there is none, if so. Raises EnvironmentFault: the disk refuses.
     """
     try:
         found = evaluate(judged(folder), regions, ignore=source.schema.ignore).document()

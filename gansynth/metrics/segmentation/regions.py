@@ -26,10 +26,9 @@ Mask = npt.NDArray[np.bool_]
 def read_regions(
     text: str, labels: Collection[int], *, key: str = "--set regions", expected: str = ""
 ) -> Regions:
-    """Read ``WT:1+2+4,TC:1+4,ET:4``.
+    """Read ``WT:1+2+4,TC:1+4,ET:4``; ``expected``: the values in words.
 
-    ``expected``: those values in words; empty for a list of them. Raises UsageFault: it is not like
-    that, a name comes twice, or a value is none of the labels.
+    Raises UsageFault: it is not like that, a name comes twice, or a value is none of the labels.
     """
     parts = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -85,10 +84,9 @@ def without_ignored(predicted: Array, truth: Array, ignore: int | None) -> tuple
 def dice(
     predicted: Array, truth: Array, regions: Regions, ignore: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Dice of every region on one case: None where the truth has none of it.
+    """Dice of every region on one case (D, H, W) or (H, W): None where the truth has none of it.
 
-    ``predicted``: labels (D, H, W) or (H, W). ``ignore``: value of the truth where nothing counts;
-    None for none.
+    Nothing counts where the truth is ``ignore``.
     """
     predicted, truth = without_ignored(predicted, truth, ignore)
     return {

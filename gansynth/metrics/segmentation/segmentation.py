@@ -1,7 +1,6 @@
 """How well one case was segmented: overlap, surfaces, lesions. docs/measures.md has the rules.
 
-Surfaces and their distances are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), a
-surface counted by its voxels. No number here is a mean over cases.
+Surfaces are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), counted by voxels.
 """
 
 from __future__ import annotations
@@ -45,15 +44,12 @@ def measure_case(
     overlap: float = 0.0,
     ignore: int | None = None,
 ) -> dict[str, float | None]:
-    """Measure one case.
+    """Measure one case (D, H, W) or (H, W), spacing in mm: ``dice/WT`` and so on.
 
-    ``predicted``: labels (D, H, W) or (H, W); axes in any order. ``spacing``: mm along the axes of
-    both. ``overlap``: share of a lesion that the other map has to cover; 0: one voxel will do.
-    ``ignore``: value of the truth where nothing counts; None for none. Returns ``dice/WT`` and so
-    on. None where the truth has none of the region; for ``lesion_precision`` where nothing was
-    predicted. Of a region that was not predicted at all ``hd95`` is the diagonal of the case in mm.
-    Raises UsageFault: a measure, spacing, tolerance or overlap that cannot be; DataFault: maps of
-    different shapes.
+    ``overlap``: share of a lesion that the other map has to cover; 0 for one voxel. Nothing counts
+    where the truth is ``ignore``. None where the truth has none of the region
+    (``lesion_precision``: nothing was predicted); of a region not predicted at all ``hd95`` is the
+    case's diagonal. Raises UsageFault: a value that cannot be; DataFault: maps of different shapes.
     """
     check_asked(asked)
     _check(predicted, truth, spacing, tolerance_mm, overlap)

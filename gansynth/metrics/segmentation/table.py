@@ -11,11 +11,7 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 class Measure(NamedTuple):
-    """One measure.
-
-    ``unit``: ``share`` (0 to 1), ``mm``, or ``per image``. ``margin``: difference that makes none,
-    for tests of equivalence; None: there is no usual one.
-    """
+    """One measure, in ``share`` (0 to 1), ``mm``, or ``per image``; ``margin`` is no difference."""
 
     unit: str
     better: Literal["higher", "lower"]

@@ -88,13 +88,10 @@ def compare(
     resamples: int = 5000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare an arm with its control.
+    """Compare an arm with its control, with a studentised hierarchical bootstrap's interval.
 
-    The interval is a studentised hierarchical bootstrap's (``bootstrap``), its width that of
-    ``reference``; p and the two one-sided tests are its inversion.
-
-    ``margin``: difference that makes none, in units of the measure. ``confidence``: of the
-    interval; tests are at 1 - confidence. Raises UsageFault: an option out of range.
+    p and the two one-sided tests are its inversion. ``margin``: difference that makes none, in
+    units of the measure. Raises UsageFault: an option out of range.
     """
     _check(margin=margin, confidence=confidence, power=power, resamples=resamples)
     pairs = paired(arm, control)
@@ -134,9 +131,7 @@ def interval_of_mean(
 ) -> Interval:
     """Confidence interval of the mean of one arm, over other draws, seeds and subjects.
 
-    Subjects that lack a value in any run are left out.
-
-    Raises UsageFault: an option out of range.
+    Incomplete subjects are left out. Raises UsageFault: an option out of range.
     """
     _check(confidence=confidence, resamples=resamples)
     whole = runs.complete()

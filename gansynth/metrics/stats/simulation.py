@@ -46,8 +46,7 @@ def simulated(
 ) -> Floats:
     """Values of mean 0 (number, draws, seeds, subjects) with the given variances; None is 0.
 
-    ``skewness``: of an effect, ``draw``, ``seed``, ``case``, ``draw_case`` or ``rest``: it then has
-    a gamma distribution (2 is the exponential one), else a normal one.
+    ``skewness``: of an effect, by name; it then has a gamma distribution (2: exponential).
     """
     draws, seeds, subjects = design.draws, design.seeds, design.subjects
     shapes = {
@@ -85,8 +84,6 @@ def detectable(
     seed: int = 0,
 ) -> float:
     """Smallest effect that ``compare`` finds with this power, if these are the true variances.
-
-    For choosing a design: how many draws, seeds and test subjects a gain takes.
 
     Raises UsageFault: fewer than two test subjects.
     """

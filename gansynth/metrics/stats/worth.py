@@ -1,14 +1,9 @@
 """A gain told in real cases: how many more of them would have done as much as an arm did?
 
-The learning curve of training on real cases alone is the straight line, in log N, between the means
-at its sizes. An arm at size n is worth N* - n cases, where N* is the size at which the curve
-reaches the arm's mean.
-
-The confidence interval has all sizes N at which the arm does not differ from the curve (Fieller
-1954, "Some problems in interval estimation"). For each N their difference is a mean over draws,
-seeds and subjects, so it is tested as in ``compare``, without its correction for skewness, the same
-subjects and the same draws in all. Where the curve ends before the arm differs, so does what is
-known: that limit is None. Nothing is extrapolated.
+The learning curve of real cases alone is the straight line, in log N, between the means at its
+sizes. An arm at size n is worth N* - n cases, where the curve reaches its mean at N*. The interval
+has all sizes at which the arm does not differ from the curve (Fieller 1954), tested as in
+``compare``, without skewness. Nothing is extrapolated: a limit beyond the curve is None.
 """
 
 from __future__ import annotations
@@ -72,9 +67,8 @@ def worth(
     better: Literal["higher", "lower"] = "higher",
     confidence: float = 0.95,
 ) -> Worth:
-    """What an arm is worth in extra real cases.
+    """What an arm is worth in extra real cases; ``curve``: number of cases -> one measure.
 
-    ``curve``: of training on real cases alone: number of cases -> one measure, two sizes at least.
     Raises UsageFault: fewer than two sizes, a size below 1, an option out of range.
     """
     _check(curve, n, better, confidence)

@@ -1,7 +1,6 @@
 """Losses that generator plugins share: adversarial, penalties of a discriminator, differences.
 
-Every function returns a scalar float32 tensor that is a mean over samples, so that equal shares of
-a batch, averaged, give what the whole batch gives. Weights are the plugin's to choose.
+Each is a scalar float32 mean over samples, without a weight.
 """
 
 from gansynth.nn.losses.adversarial import (

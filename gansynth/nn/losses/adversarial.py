@@ -1,7 +1,7 @@
 """What the two players of a GAN minimise.
 
 Logits come as one tensor (B, ...) per discriminator head, without a sigmoid; a head's logits are
-averaged, then the heads, so that a large patch map counts no more than a small one.
+averaged, then the heads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Heads = Sequence[Tensor]
 
 
 def nonsaturating_discriminator(real: Heads, fake: Heads) -> Tensor:
-    """Cross-entropy, -log D(x) - log(1 - D(G(z))): Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1)."""
+    """-log D(x) - log(1 - D(G(z))): Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1)."""
     return _heads(lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), real, fake)
 
 
@@ -29,10 +29,7 @@ def nonsaturating_generator(fake: Heads) -> Tensor:
 
 
 def lsgan_discriminator(real: Heads, fake: Heads) -> Tensor:
-    """Least squares with the discriminator's one half: Mao et al. 2017 (arXiv:1611.04076, eq. 9).
-
-    ``real``: logits of real samples, drawn to 1. ``fake``: logits of synthetic samples, drawn to 0.
-    """
+    """Least squares, 1 and 0, with a half: Mao et al. 2017 (arXiv:1611.04076, eq. 9)."""
     return _heads(
         lambda r, f: 0.5 * ((r - 1).square().mean() + f.square().mean()),
         real,
@@ -46,11 +43,7 @@ def lsgan_generator(fake: Heads) -> Tensor:
 
 
 def hinge_discriminator(real: Heads, fake: Heads) -> Tensor:
-    """Hinge: Lim & Ye 2017 (arXiv:1705.02894); Miyato et al. 2018 (arXiv:1802.05957, eq. 16).
-
-    ``real``: logits of real samples, driven above 1. ``fake``: logits of synthetic samples, driven
-    below -1.
-    """
+    """Hinge: Lim & Ye 2017 (arXiv:1705.02894); Miyato et al. 2018 (arXiv:1802.05957, eq. 16)."""
     return _heads(lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), real, fake)
 
 
@@ -62,8 +55,7 @@ def hinge_generator(fake: Heads) -> Tensor:
 def wgan_critic(real: Heads, fake: Heads) -> Tensor:
     """Minus the estimated Wasserstein distance: Arjovsky et al. 2017 (arXiv:1701.07875, eq. 3).
 
-    It means something only while the critic is Lipschitz: see ``clip_weights`` (their algorithm 1)
-    and ``gradient_penalty``.
+    It means something only while the critic is Lipschitz: ``clip_weights``, ``gradient_penalty``.
     """
     return _heads(lambda r, f: f.mean() - r.mean(), real, fake)
 
@@ -77,9 +69,8 @@ def wgan_generator(fake: Heads) -> Tensor:
 class Adversarial:
     """The losses of both players.
 
-    ``discriminator``: (real heads, fake heads) -> loss. ``midpoint``: the logit halfway between
-    what it calls real and synthetic (adaptive augmentation asks on which side a logit is); None
-    where the origin means nothing.
+    ``midpoint``: logit halfway between what it calls real and synthetic; None where the origin
+    means nothing.
     """
 
     discriminator: Callable[[Heads, Heads], Tensor]

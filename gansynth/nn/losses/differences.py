@@ -10,14 +10,10 @@ from torch import Tensor
 
 
 def l1(fake: Tensor, real: Tensor, *, lowpass: int = 1, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference, optionally of low-passed images.
+    """Mean absolute difference: Isola et al. 2017 (pix2pix, arXiv:1611.07004, eq. 3).
 
-    Isola et al. 2017 (pix2pix, arXiv:1611.07004, eq. 3). With a low-pass, the loss speaks for
-    contrast and shading only and leaves the grain, which no label map predicts, to the adversarial
-    term.
-
-    ``fake``: (B, C, D, H, W) or (B, C, H, W). ``lowpass``: edge in voxels of the averaging window;
-    1 compares voxel by voxel. ``weight``: (B, 1, ...) weights in [0, 1]; 0 leaves a voxel out.
+    ``lowpass``: edge in voxels of an averaging window, which leaves the grain to the adversarial
+    term. ``weight``: (B, 1, ...) in [0, 1]; 0 leaves a voxel out.
     """
     difference = fake.float() - real.float()
     if weight is not None:
@@ -29,12 +25,9 @@ def l1(fake: Tensor, real: Tensor, *, lowpass: int = 1, weight: Tensor | None = 
 
 
 def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> Tensor:
-    """Mean absolute difference inside a mask: of each sample by itself, then over samples.
+    """Mean absolute difference inside a mask (B, 1, ...): of each sample, then over samples.
 
     A lesion counts alike whatever its size; a sample whose mask is empty counts 0.
-
-    ``fake``: (B, C, D, H, W) or (B, C, H, W). ``mask``: (B, 1, ...) in [0, 1] or bool. ``lowpass``:
-    as in ``l1``; means are of the voxels inside alone.
     """
     inside = mask.float()
     difference = (fake.float() - real.float()) * inside
@@ -48,10 +41,7 @@ def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> 
 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """L1 between discriminator features of real and synthetic pairs, averaged over layers.
-
-    Wang et al. 2018 (pix2pixHD, arXiv:1711.11585, eq. 4).
-    """
+    """L1 of discriminator features: Wang et al. 2018 (pix2pixHD, arXiv:1711.11585, eq. 4)."""
     return torch.stack(
         [F.l1_loss(f.float(), r.detach().float()) for r, f in zip(real, fake, strict=True)]
     ).mean()
@@ -68,14 +58,9 @@ def perceptual(
     """L1 between features of synthetic and real images in a network of the data's own domain.
 
     Johnson et al. 2016 (arXiv:1603.08155, eq. 2), with an L1 as in pix2pixHD. The network must have
-    been trained on the training cases of the fold and nothing else: features of photographs say
-    little about MR or CT, and those of other cases would leak.
-
-    ``features``: image -> features per layer; its own weights should be frozen, and it should not
-    mix samples (no batch normalisation in training mode). ``fake``: (B, C, D, H, W) or (B, C, H,
-    W). ``weights``: of each layer, as they are; None averages over layers. ``mask``: bool (B, 1,
-    ...), where both are to look alike; of coarser features those that see nothing else within their
-    own voxels. None for everywhere.
+    been trained on the fold's training cases and nothing else, be frozen, and not mix samples.
+    ``weights``: of each layer; None averages. ``mask``: bool (B, 1, ...), where both are to look
+    alike; of coarser features those that see nothing else within their voxels.
     """
     with torch.no_grad():
         expected = features(real.detach())

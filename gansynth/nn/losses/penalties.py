@@ -1,8 +1,4 @@
-"""What keeps a discriminator smooth or small.
-
-A sample's value is the mean over its logits and heads, the same that the adversarial losses
-average, so that a penalty speaks of the very function that is being trained.
-"""
+"""What keeps a discriminator smooth or small; logits and heads are averaged per sample."""
 
 from __future__ import annotations
 
@@ -20,13 +16,9 @@ def gradient_penalty(
 ) -> Tensor:
     """Mean squared distance from 1 of the critic's gradient norm between real and synthetic.
 
-    Gulrajani et al. 2017 (WGAN-GP, arXiv:1704.00028, eq. 3), without its weight (10 there).
-    Computed in float32 even under autocast: second derivatives do not survive half precision. The
-    critic must not mix samples (no batch normalisation).
-
-    ``real``: images (B, C, ...). ``eps``: share of the real image, uniform in [0, 1), (B, 1, ...):
-    ``step.rand(1, 1, 1)`` in 2D, drawn by the caller so that a sample meets the same one however a
-    batch is shared out.
+    Gulrajani et al. 2017 (WGAN-GP, arXiv:1704.00028, eq. 3), without its weight (10 there), in
+    float32 even under autocast. The critic must not mix samples. ``eps``: share of the real image
+    (B, 1, ...), drawn by the caller, ``step.rand(1, 1, 1)`` in 2D.
     """
     with torch.autocast(real.device.type, enabled=False):
         mixed = torch.lerp(fake.detach().float(), real.detach().float(), eps).requires_grad_()
@@ -38,21 +30,15 @@ def gradient_penalty(
 def r1(images: Tensor, logits: Logits) -> Tensor:
     """Half the mean squared gradient norm at real images, |∇D(x)|² / 2.
 
-    Mescheder et al. 2018 (arXiv:1801.04406, eq. 9), without its weight γ. It grows with the number
-    of voxels, as theirs does. Under fp16, compute the logits with autocast off.
-
-    ``images``: real images (B, C, ...) that require a gradient
-    (``image.detach().requires_grad_()``).
+    Mescheder et al. 2018 (arXiv:1801.04406, eq. 9), without its weight γ. Under fp16, compute the
+    logits with autocast off. ``images``: (B, C, ...), that require a gradient.
     """
     (gradient,) = torch.autograd.grad(_values(logits).sum(), images, create_graph=True)
     return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
 
 
 def drift(real: Logits) -> Tensor:
-    """Mean square of a critic's values of real samples: keeps their origin from drifting away.
-
-    Karras et al. 2018 (PGGAN, arXiv:1710.10196, appendix A.1), without its weight (0.001 there).
-    """
+    """Mean square of a critic's values of real samples: Karras et al. 2018, app. A.1 (0.001)."""
     heads = [real] if isinstance(real, Tensor) else real
     return torch.stack([head.float().square().mean() for head in heads]).mean()
 
@@ -61,7 +47,7 @@ def drift(real: Logits) -> Tensor:
 def clip_weights(module: nn.Module, limit: float) -> None:
     """Clip a critic's parameters, not its buffers, to [-limit, limit] in place.
 
-    Arjovsky et al. 2017 (WGAN, arXiv:1701.07875, algorithm 1; limit 0.01 there): for a ``Phase``'s
+    Arjovsky et al. 2017 (WGAN, arXiv:1701.07875, algorithm 1; limit 0.01): for a ``Phase``'s
     ``after``.
     """
     for parameter in module.parameters():

@@ -41,10 +41,8 @@ def conv(
 class Conv4(nn.Module):
     """pix2pix's convolution (Isola et al. 2017, sec. 6.1) in 2D or 3D: four wide, padded by one.
 
-    Where it strides it makes ``ceil(n / stride)`` voxels of ``n``, as every downsampling here. A
-    four wide axis that does not stride loses one voxel, a three wide one none.
-
-    ``wide``: axes that are four wide, three wide the others; None for those that stride.
+    Where it strides it makes ``ceil(n / stride)`` voxels of ``n``. A four wide axis that does not
+    stride loses one voxel. ``wide``: axes that are four wide; None for those that stride.
     """
 
     def __init__(
@@ -79,8 +77,8 @@ def downsampling(
 ) -> nn.Module:
     """A layer that makes ``ceil(n / stride)`` voxels of ``n``, and ``cout`` channels of ``cin``.
 
-    ``kind``: ``strided`` (3 wide), ``strided4`` (4 wide; Isola et al. 2017) or ``maxpool`` with a
-    convolution after it (Cicek et al. 2016).
+    ``strided`` is 3 wide, ``strided4`` 4 (Isola et al. 2017), ``maxpool`` has a convolution after
+    it (Cicek et al. 2016).
     """
     if kind == "strided":
         return conv(ndim, cin, cout, 3, stride, spectral=spectral)
@@ -124,8 +122,7 @@ def activation(kind: Activation) -> nn.Module:
 def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """Normalise (B, C, ...) and activate it; where it can, keep the result alone for gradients.
 
-    Differentiable once. A discriminator under a gradient penalty or R1 calls ``norm`` and ``act``
-    itself.
+    Differentiable once: a discriminator under a gradient penalty calls ``norm`` and ``act`` itself.
     """
     if isinstance(act, nn.LeakyReLU):
         return norm_leaky_relu(x, norm, act.negative_slope)
@@ -175,11 +172,7 @@ class Residual(nn.Module):
 
 
 def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """One channel per label value.
-
-    ``labels``: integer (B, D, H, W) or (B, H, W). Returns (B, len(values), D, H, W) or (B,
-    len(values), H, W).
-    """
+    """One channel per label value: integer (B, ...) -> (B, len(values), ...)."""
     return torch.stack([labels == v for v in values], dim=1).to(dtype)
 
 
@@ -188,11 +181,9 @@ def strides_for(
 ) -> list[tuple[int, ...]]:
     """Strides of the downsamplings between levels, so that voxels become isotropic first.
 
-    An axis is halved only while its voxels are less than twice as long as the shortest and it has
-    at least 8 of them.
-
-    ``size``: spatial size in voxels. ``spacing``: mm per voxel. ``levels``: resolutions wanted, at
-    least 1. Returns ``levels - 1`` tuples, or fewer where nothing is left to halve.
+    An axis is halved while its voxels are less than twice as long as the shortest and it has at
+    least 8. ``spacing``: mm. Returns ``levels - 1`` tuples, or fewer where nothing is left to
+    halve.
     """
     extent, mm = list(size), list(spacing)
     strides: list[tuple[int, ...]] = []

@@ -1,8 +1,8 @@
 """A 3D convolution that stays quick for small float32 volumes on a CPU.
 
 There torch hands a convolution to oneDNN only if B * C * D * H exceeds 20480, or if it strides or
-dilates; what is smaller goes to a plain implementation ten times slower (16 channels of 32^3: 27 ms
-instead of 1.5). A few empty samples beside the batch lift it over the threshold.
+dilates; its plain one is ten times slower (16 channels of 32^3: 27 ms instead of 1.5). A few empty
+samples lift a batch over the threshold.
 """
 
 from __future__ import annotations

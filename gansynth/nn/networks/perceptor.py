@@ -1,8 +1,7 @@
 """A segmenter whose features say what matters in images of its own domain.
 
-Doncenco 2022 asked for a perceptual loss (Johnson et al. 2016) on a network that knows MR rather
-than photographs. This one learns the run's own labels on the run's own training cases, and nothing
-else, so it leaks no other case.
+Doncenco 2022 asked for a perceptual loss (Johnson et al. 2016) of a network that knows MR. This one
+learns the run's own labels on its own training cases, so it leaks no other case.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Normalisation over a whole volume of which only tiles are at hand.
+"""Instance and group normalisation over a whole volume of which only tiles are at hand.
 
-Instance and group normalisation use the mean and variance of all voxels. Here they are counted tile
-by tile first, and then used by every tile alike.
+Mean and variance are counted tile by tile first, and then used by every tile alike.
 """
 
 from __future__ import annotations
@@ -20,11 +19,7 @@ class Gathered(Exception):
 
 
 class SharedNorm:
-    """Stands in for the ``forward`` of an instance or group normalisation.
-
-    First it counts what it is shown and ends the pass; once settled, it normalises by the mean and
-    variance of all that it has counted.
-    """
+    """Stands in for a normalisation's ``forward``: counts and ends the pass until settled."""
 
     def __init__(self, norm: Any) -> None:
         self.norm = norm

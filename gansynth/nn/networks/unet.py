@@ -1,8 +1,8 @@
 """A U-Net that draws images from label maps, with noise at every resolution.
 
-U-Net: Ronneberger et al. 2015, in 3D Cicek et al. 2016; as a generator: Isola et al. 2017.
-Per-pixel noise with a learnt scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), which is
-what gives an image grain that no label map determines.
+Ronneberger et al. 2015, in 3D Cicek et al. 2016; as a generator: Isola et al. 2017. Noise with a
+learnt scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), for grain that no label map
+determines.
 """
 
 from __future__ import annotations
@@ -50,10 +50,8 @@ class NoiseInjection(nn.Module):
 class UNetGenerator(nn.Module):
     """Draws (B, out_channels, ...) from (B, in_channels, ...) conditions; fully convolutional.
 
-    It draws no random numbers: noise, and what dropout drops, come with the condition.
-
-    ``in_channels``: channels of the condition (one-hot labels, context). ``width``: features of the
-    finest level; doubled per level up to ``max_width``.
+    It draws no random numbers. ``width``: features of the finest level; doubled up to
+    ``max_width``.
     """
 
     def __init__(
@@ -146,10 +144,7 @@ class UNetGenerator(nn.Module):
         )
 
     def channel_axes(self) -> tuple[str, dict[str, int]]:
-        """Name of the weight that meets the condition on its axis 1; axes of the image's channels.
-
-        The latter by name of weight and bias.
-        """
+        """The weight that meets the condition on axis 1; axes of the image's channels."""
         convolutions = (nn.Conv2d, nn.Conv3d)
         first = next(n for n, m in self.stem.named_modules() if isinstance(m, convolutions))
         image = "image" if self.outer is None else "image.conv"
@@ -171,10 +166,7 @@ class UNetGenerator(nn.Module):
         return [*shapes, shapes[0]] if self.style.noise else []
 
     def latent_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shapes (channels, ...) of all that is random: ``noise_shapes``, then dropout's.
-
-        Each is to be filled with standard normal numbers.
-        """
+        """Shapes (channels, ...) of standard normal numbers: noise, then dropout's."""
         shapes = self.level_shapes(size)
         drop = [(self.widths[i], *shapes[i]) for i in self._dropped]
         return [(1, *shape) for shape in self.noise_shapes(size)] + drop
@@ -198,11 +190,9 @@ class UNetGenerator(nn.Module):
     # -- drawing ---------------------------------------------------------------------------------
 
     def forward(self, condition: Tensor, latents: Sequence[Tensor]) -> Tensor:
-        """Draw images.
+        """Draw images (B, out_channels, ...) of a condition (B, in_channels, ...).
 
-        ``condition``: (B, in_channels, D, H, W) or (B, in_channels, H, W). ``latents``: standard
-        normal (B, channels, ...) of each of ``latent_shapes``. Returns (B, out_channels, ...) of
-        the condition's spatial size.
+        ``latents``: standard normal (B, channels, ...) of each of ``latent_shapes``.
         """
         deepest = len(self.strides)
         x = self._run(self.enter, self.encoder(0), condition)
