@@ -84,9 +84,9 @@ def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
     return float(body[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].mean())
 
 
-def otsu(values: npt.NDArray[np.floating]) -> float:
-    """The value that parts values best in two: least variance within the parts (256 bins)."""
-    counts, edges = np.histogram(values, 256)
+def otsu(values: npt.NDArray[np.floating], bins: int = 256) -> float:
+    """The value that parts values best in two: least variance within the parts (Otsu 1979)."""
+    counts, edges = np.histogram(values, bins)
     middle = (edges[1:] + edges[:-1]) / 2
     weight, total = np.cumsum(counts), np.cumsum(counts * middle)
     parted = weight * (weight[-1] - weight)

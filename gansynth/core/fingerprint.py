@@ -15,6 +15,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import otsu
+
 Prints = tuple[str, ...]
 
 CELLS = {2: 32, 3: 16}
@@ -127,7 +129,7 @@ def _body(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if not image.size:
         return image
     image = np.clip(image, *np.percentile(image[_thinned(image)], (1, 99)))
-    bright = image > _otsu(image)
+    bright = image > otsu(image, _BINS)
     return image[tuple(_span(bright.mean(axis=other) > _IN_PLANE) for other in planes)]
 
 
@@ -140,17 +142,6 @@ def _span(inside: npt.NDArray[np.bool_]) -> slice:
     """From the first to the last true one; all if there is none."""
     found = np.flatnonzero(inside)
     return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(None)
-
-
-def _otsu(image: npt.NDArray[np.float32]) -> float:
-    """The threshold that best parts dark from bright (Otsu 1979)."""
-    counts, edges = np.histogram(image, _BINS)
-    middles = (edges[1:] + edges[:-1]) / 2
-    below, moment = np.cumsum(counts)[:-1], np.cumsum(counts * middles)[:-1]
-    mean = float((counts * middles).sum() / counts.sum())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = (mean * below - moment) ** 2 / (below * (counts.sum() - below))
-    return float(middles[int(np.nanargmax(between))]) if np.isfinite(between).any() else middles[0]
 
 
 def _averaged(image: npt.NDArray[np.float32], cells: int) -> npt.NDArray[np.float64]:

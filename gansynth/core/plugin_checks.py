@@ -119,34 +119,10 @@ def _shown(thing: object) -> str:
     return f"the class {thing.__name__}" if isinstance(thing, type) else f"{thing!r:.60}"
 
 
-def _generator() -> type[Any]:
-    from gansynth.core.generator import Generator
-
-    return Generator
-
-
-def _adapter() -> type[Any]:
-    from gansynth.core.adapter import Adapter
-
-    return Adapter
-
-
-def _edit() -> type[Any]:
-    from gansynth.core.edit import Edit
-
-    return Edit
-
-
-def _filter() -> type[Any]:
-    from gansynth.core.filter import Filter
-
-    return Filter
-
-
 # Imported when something of the kind was loaded, and its module has imported it anyway.
 _BASES: dict[str, Callable[[], type[Any]]] = {
-    "generators": _generator,
-    "adapters": _adapter,
-    "edits": _edit,
-    "filters": _filter,
+    "generators": hookspecs.lazily("gansynth.core.generator:Generator"),
+    "adapters": hookspecs.lazily("gansynth.core.adapter:Adapter"),
+    "edits": hookspecs.lazily("gansynth.core.edit:Edit"),
+    "filters": hookspecs.lazily("gansynth.core.filter:Filter"),
 }

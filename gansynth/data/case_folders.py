@@ -12,8 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.data.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, like_labels, stem
-from gansynth.data.names import pick
+from gansynth.data.listing import (
+    SPLITS,
+    SUBJECTS,
+    Collector,
+    Entry,
+    VolumeSet,
+    like_labels,
+    pick,
+    stem,
+)
 from gansynth.data.reading import VolumeOptions
 from gansynth.runtime.errors import DataFault
 

@@ -8,8 +8,18 @@ from collections import defaultdict
 from pathlib import Path
 
 from gansynth.data.case_folders import case_homes, list_homes
-from gansynth.data.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, like_labels, stem
-from gansynth.data.names import Names, pick, read_names
+from gansynth.data.listing import (
+    SPLITS,
+    SUBJECTS,
+    Collector,
+    Entry,
+    Names,
+    VolumeSet,
+    like_labels,
+    pick,
+    read_names,
+    stem,
+)
 from gansynth.data.reading import VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 

@@ -19,6 +19,7 @@ from gansynth.core.lineage import CaseRecord, Lineage, guard_split
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, Original, SourceRequest, Split
 from gansynth.core.space import Space
+from gansynth.data.cache import PatchSource, part_boxes
 from gansynth.data.h5_format import (
     Entry,
     Index,
@@ -30,7 +31,6 @@ from gansynth.data.h5_format import (
     read_index,
     unpack_planes,
 )
-from gansynth.data.patches import PatchSource, part_boxes
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
 
@@ -130,7 +130,7 @@ class H5Source(PatchSource):
 
     def original(self, case_id: str) -> Original:
         """A case as the files of the original source have it; they must still be there."""
-        from gansynth.data.opening import open_plain
+        from gansynth.data.views import open_plain
 
         if self._source is None:
             request = SourceRequest(**self.index.request)

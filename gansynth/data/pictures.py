@@ -22,8 +22,7 @@ from gansynth.data.divided import divide
 from gansynth.data.flat import FlatSource
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes, box_record
-from gansynth.data.listing import located
-from gansynth.data.names import picture_keys
+from gansynth.data.listing import located, picture_keys
 from gansynth.data.picture_files import full_range, picture_shape, read_picture
 from gansynth.data.picture_list import Picture, PictureOptions, PictureSet, list_pictures
 from gansynth.data.planes import per_channel, rescale, resize

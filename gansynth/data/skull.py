@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import Mask, otsu
 from gansynth.core.schema import Boxes, FloatArray
 
-Mask = npt.NDArray[np.bool_]
 Depth = npt.NDArray[np.floating[Any]]
 
 WORKING_SIDE = 200
@@ -127,7 +127,7 @@ def _mask(small: FloatArray) -> Mask:
     """The brain in a small, smooth slice with a rim of air."""
     from scipy import ndimage
 
-    head = ndimage.binary_fill_holes(_largest(small > 0.6 * _otsu(small)))
+    head = ndimage.binary_fill_holes(_largest(small > 0.6 * otsu(small)))
     depth = ndimage.distance_transform_edt(head)
     across = 2 * float(depth.max())
     if across == 0:
@@ -185,15 +185,3 @@ def _dilated(mask: Mask, radius: float) -> Mask:
     if not mask.any():
         return mask
     return np.asarray(ndimage.distance_transform_edt(~mask) <= radius, np.bool_)
-
-
-def _otsu(values: FloatArray) -> float:
-    """The threshold that parts values best in two (Otsu 1979)."""
-    counts, edges = np.histogram(values, 256)
-    middles = (edges[1:] + edges[:-1]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * middles)
-    low = sums / np.maximum(below, 1)
-    high = (sums[-1] - sums) / np.maximum(above, 1)
-    return float(middles[np.argmax(below * above * (low - high) ** 2)])

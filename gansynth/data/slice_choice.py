@@ -11,8 +11,8 @@ import numpy.typing as npt
 from gansynth.core.foreground import PlaneOutline
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource
+from gansynth.data.cache import PatchSource
 from gansynth.data.grid import ORIENTATION
-from gansynth.data.patches import PatchSource
 from gansynth.data.slice_options import AXIS, SIDES, SliceOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 

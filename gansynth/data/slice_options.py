@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_plain
 from gansynth.data.planes import Edges, Windows
 from gansynth.data.reading import INNER, OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
+from gansynth.data.views import open_plain
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs
 

@@ -14,21 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
+from gansynth.core.findings import Checked, Finding
 from gansynth.core.lineage import Lineage
 from gansynth.core.prediction import SlicePosition
+from gansynth.core.registry import installed
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest, Split
 from gansynth.core.space import Space, boxes_of_slice
-from gansynth.data.cache import CaseCache
+from gansynth.data.cache import CaseCache, PatchSource, cut_case
+from gansynth.data.classes import without_cases
 from gansynth.data.flat import FlatSource
 from gansynth.data.label_boxes import LabelBoxes, box_record
-from gansynth.data.patches import PatchSource, cut_case
 from gansynth.data.planes import per_channel, rescale, resize
 from gansynth.data.reading import parse_read, reads
 from gansynth.data.slice_choice import SliceChoice
 from gansynth.data.slice_options import AXIS, SliceOptions, inner_read, open_inner, split_read
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
@@ -342,3 +344,22 @@ class SliceSource(FlatSource):
             return inner
         shapes = [self._flat_shape(case) for case in self.inner.train_ids]
         return tuple(ceil(n / STRIDE) * STRIDE for n in np.max(shapes, axis=0).tolist())
+
+
+def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``slices:INNER``: what its volumes have, then the choice.
+
+    Raises UsageFault: options that do not fit.
+    """
+    own, rest = split_read(request)
+    parse_read(SliceOptions, own)
+    checked = installed().check(rest.kind)(rest, progress)
+    findings, slices, path = list(checked.findings), 0, Path(rest.where)
+    if not any(finding.level == "error" for finding in findings):
+        try:
+            source = SliceSource(request)
+            slices = len(source.train_ids) + len(source.held_out_ids)
+            findings += without_cases(source, source.choice.classes, path)
+        except GansynthError as fault:
+            findings.insert(0, Finding("error", None, path, str(fault)))
+    return Checked(f"slices:{checked.name}", slices or checked.cases, findings)

@@ -1,4 +1,4 @@
-"""What one part of a composite run sees of its source: some channels, some classes, drawn labels.
+"""Opening a source, and what one part of a composite run sees of it: a view.
 
 A view is written down in ``SourceRequest.view``:
 
@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.lineage import Lineage
+from gansynth.core.registry import installed
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest, Wrapped
 from gansynth.core.space import Space
 from gansynth.data.classes import class_numbers
+from gansynth.data.reading import options_of
 from gansynth.runtime.errors import UsageFault, did_you_mean
 
 HOME = "home"
@@ -230,3 +232,14 @@ def pick_channels(schema: Schema, numbers: list[int]) -> Schema:
         channels=tuple(schema.channels[i] for i in numbers),
         outside_fill=None if fill is None else tuple(fill[i] for i in numbers),
     )
+
+
+def open_plain(request: SourceRequest) -> CaseSource:
+    """Open a source whose labels no generator draws; ``sampling.opening`` opens any other.
+
+    Raises UsageFault: an unknown kind, ``--read`` keys that it does not have, or an unknown
+    channel; GansynthError: what the source raises.
+    """
+    opener: Callable[[SourceRequest], CaseSource] = installed().load("sources", request.kind)
+    options_of(opener, request)
+    return viewed(opener(replace(request, view={})), request.view)

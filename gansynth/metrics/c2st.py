@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.metrics.comparison import Evaluated, Image, Sides
 from gansynth.metrics.encoder import CROP
-from gansynth.metrics.estimate import LEVEL, Figure, Floats, Indices, halves
+from gansynth.metrics.estimate import Figure, Floats, Indices, drawn_anew, halves, middle, numbered
 from gansynth.metrics.features import AT_ONCE, Looked, features_of, pictures
 from gansynth.runtime.devices import pick_device, seeded
 
@@ -104,7 +104,7 @@ class Judged:
         self, synthetic: Bools, says: Callable[[Bools], Floats], owners: Sequence[str]
     ) -> None:
         self.synthetic, self.says = synthetic, says
-        self.whose = np.unique(np.array(owners), return_inverse=True)[1]
+        self.whose = numbered(owners)
         self.count = len(synthetic)
 
     def scores(self, synthetic: Bools) -> Floats:
@@ -127,8 +127,7 @@ class Judged:
 
     def interval(self, rng: np.random.Generator) -> tuple[float, float]:
         """95 % interval of the accuracy: people drawn anew."""
-        low, high = np.percentile(self._drawn(rng), [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
-        return float(low), float(high)
+        return middle(self._drawn(rng))
 
     @property
     def error(self) -> float:
@@ -136,10 +135,9 @@ class Judged:
         return float(np.std(self._drawn(np.random.default_rng(0))))
 
     def _drawn(self, rng: np.random.Generator) -> Floats:
-        scores, people = self.scores(self.synthetic), int(self.whose.max()) + 1
-        found = []
+        scores, found = self.scores(self.synthetic), []
         for _ in range(DRAWN):
-            weights = np.bincount(rng.integers(people, size=people), minlength=people)[self.whose]
+            weights = drawn_anew(self.whose, rng)
             if weights[self.synthetic].any() and weights[~self.synthetic].any():
                 found.append(_balanced(scores, self.synthetic, weights))
         return np.array(found)
@@ -201,7 +199,7 @@ def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) 
     """
     from scipy.spatial.distance import cdist
 
-    whose = np.unique(np.array(owners), return_inverse=True)[1]
+    whose = numbered(owners)
     others = whose[:, None] != whose[None]
     apart = np.where(others, cdist(rows, rows), np.inf)
     count = int(min(np.sqrt(len(rows)), others.sum(1).min()))

@@ -1,4 +1,4 @@
-"""What an evaluation compares, and metrics that it holds against real people.
+"""Metrics by name, what an evaluation compares, and metrics that it holds against real people.
 
 A plain function of samples and real cases is a metric, called once for every half; ``Halved`` looks
 at each image once and is quicker.
@@ -19,8 +19,7 @@ import numpy.typing as npt
 from gansynth.core.metric import Metric
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
 from gansynth.metrics.estimate import Better, Figure, halves, summarised
-from gansynth.metrics.measure import measure
-from gansynth.runtime.errors import DataFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.progress import NullReporter, Reporter
 
 Image = Sample | Case
@@ -276,3 +275,37 @@ def check_images(
 
 def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
+
+
+Measured = dict[str, dict[str, float | None]]
+"""Metric -> its named numbers; None where a number is not finite, which JSON cannot hold."""
+
+
+def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """Registered metrics by name. Raises UsageFault: one is unknown or does not load."""
+    from gansynth.core.registry import installed
+
+    return {name: installed().metric(name) for name in names}
+
+
+def measure(
+    metrics: Mapping[str, Metric], samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+) -> Measured:
+    """Apply metrics to samples and real cases of the generator's space.
+
+    Raises UsageFault: a metric raises, or returns anything but named numbers.
+    """
+    measured: Measured = {}
+    for name, metric in metrics.items():
+        try:
+            found = {str(key): float(value) for key, value in metric(samples, real, schema).items()}
+        except GansynthError:
+            raise
+        except Exception as error:  # a stranger's code
+            text = " ".join(str(error).split())
+            raise UsageFault(
+                f"metric {name!r} fails on {len(samples)} sample(s): {type(error).__name__}: "
+                f"{text}; expected named numbers. Leave it out, or mend its plugin"
+            ) from error
+        measured[name] = {k: v if math.isfinite(v) else None for k, v in found.items()}
+    return measured

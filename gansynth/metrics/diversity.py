@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
 from gansynth.metrics.comparison import Halved, Image, Sides, Window, window_of
-from gansynth.metrics.estimate import Better, Floats, Indices
+from gansynth.metrics.estimate import Better, Floats, Indices, numbered
 
 MOST_PAIRS = 600
 """Most pairs of a side that are compared; of each half about a quarter of them are left."""
@@ -50,7 +50,7 @@ class Diversity(Halved):
     def prepare(self, images: Sequence[Image], sides: Sides) -> Alike:
         """Likeness of pairs of images that are not of, or drawn of, one person."""
         of = sides.people if images is sides.real else sides.drawn_of
-        whose = np.unique(np.array(of), return_inverse=True)[1]
+        whose = numbered(of)
         stacked = windowed([image.image for image in images], sides.window)
         first, second = np.triu_indices(len(stacked), 1)
         fit = whose[first] != whose[second]

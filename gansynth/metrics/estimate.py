@@ -87,6 +87,23 @@ def _finite(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
+def numbered(owners: Sequence[str]) -> Indices:
+    """Whose each image is, as a number: int64 (N,)."""
+    return np.unique(np.array(owners), return_inverse=True)[1]
+
+
+def drawn_anew(whose: Indices, rng: np.random.Generator) -> Indices:
+    """How often each image counts (N,) when as many people are drawn with replacement."""
+    people = int(whose.max()) + 1
+    return np.bincount(rng.integers(people, size=people), minlength=people)[whose]
+
+
+def middle(values: Sequence[float] | Floats) -> tuple[float, float]:
+    """Where the middle 95 % of values lie."""
+    low, high = np.percentile(values, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class Split:
     """One comparison: samples, other people in their place, and people both are held against."""
@@ -160,9 +177,8 @@ def summarised(
         }
         known = real[np.isfinite(real)]
         if known.size:
-            low, high = np.percentile(known, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
-            numbers |= {"real": float(known.mean()), "real_low": float(low)}
-            numbers |= {"real_high": float(high)}
+            low, high = middle(known)
+            numbers |= {"real": float(known.mean()), "real_low": low, "real_high": high}
         found[name] = numbers
     return found
 
@@ -174,6 +190,6 @@ def _about(
     known = found[np.isfinite(found)]
     if known.size < 2:
         return dict.fromkeys((mean, low, high), None)
-    middle, away = float(known.mean()), reach * float(known.std(ddof=1))
-    ends = within(middle, middle - away, middle + away, bounds)
-    return {mean: middle, low: ends[0], high: ends[1]}
+    value, away = float(known.mean()), reach * float(known.std(ddof=1))
+    ends = within(value, value - away, value + away, bounds)
+    return {mean: value, low: ends[0], high: ends[1]}

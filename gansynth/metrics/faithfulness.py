@@ -206,13 +206,18 @@ def _dice_and_entropy(logits: Tensor, target: Tensor, classes: int) -> Tensor:
 
 def mean_dice(predicted: LabelArray, truth: LabelArray, classes: Sequence[int]) -> float:
     """Mean Dice over the classes present in either; NaN if none is."""
-    scores = []
-    for value in classes:
+    scores = [dice for dice in dice_by_label(predicted, truth, classes) if not math.isnan(dice)]
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int]) -> list[float]:
+    """Dice of each label; NaN where neither has it."""
+    found = []
+    for value in values:
         a, b = predicted == value, truth == value
         total = int(a.sum()) + int(b.sum())
-        if total:
-            scores.append(2 * int((a & b).sum()) / total)
-    return float(np.mean(scores)) if scores else float("nan")
+        found.append(2 * int((a & b).sum()) / total if total else float("nan"))
+    return found
 
 
 def label_recovery(

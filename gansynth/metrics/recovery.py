@@ -17,8 +17,13 @@ import torch
 from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema
 from gansynth.metrics.comparison import Image, Sides
-from gansynth.metrics.estimate import LEVEL, Floats
-from gansynth.metrics.faithfulness import Segmenter, SegmenterOptions, train_segmenter
+from gansynth.metrics.estimate import Floats, drawn_anew, middle, numbered
+from gansynth.metrics.faithfulness import (
+    Segmenter,
+    SegmenterOptions,
+    dice_by_label,
+    train_segmenter,
+)
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import DataFault
 
@@ -140,15 +145,14 @@ class Found:
 
     def drawn(self, rng: np.random.Generator) -> Floats:
         """Means by label, people drawn anew: (DRAWN, labels)."""
-        whose = np.unique(np.array(self.owners), return_inverse=True)[1]
+        whose = numbered(self.owners)
         people, known = int(whose.max()) + 1, np.isfinite(self.dice)
         sums = np.zeros((people, self.dice.shape[1]))
         counts = np.zeros_like(sums)
         np.add.at(sums, whose, np.where(known, self.dice, 0))
         np.add.at(counts, whose, known)
-        weights = np.stack(
-            [np.bincount(rng.integers(people, size=people), minlength=people) for _ in range(DRAWN)]
-        )
+        each = np.arange(people)
+        weights = np.stack([drawn_anew(each, rng) for _ in range(DRAWN)])
         many = weights @ counts
         return np.asarray(np.where(many > 0, weights @ sums / np.maximum(many, 1), np.nan))
 
@@ -158,16 +162,6 @@ class Found:
         many = known.sum(0)
         total = np.where(known, self.dice, 0).sum(0)
         return np.asarray(np.where(many > 0, total / np.maximum(many, 1), np.nan))
-
-
-def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int]) -> list[float]:
-    """Dice of each label; NaN where neither has it."""
-    found = []
-    for value in values:
-        a, b = predicted == value, truth == value
-        total = int(a.sum()) + int(b.sum())
-        found.append(2 * int((a & b).sum()) / total if total else float("nan"))
-    return found
 
 
 def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
@@ -242,8 +236,7 @@ def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, f
         found[name] = _known(means[name])
     for name, rows in {**drawn, "ratio": ratios}.items():
         known = rows[np.isfinite(rows)]
-        ends = np.percentile(known, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2]) if known.size else ()
-        low, high = map(_known, ends) if known.size else (None, None)
+        low, high = map(_known, middle(known)) if known.size else (None, None)
         found |= {f"{name}_low": low, f"{name}_high": high}
     return found
 

@@ -25,8 +25,7 @@ from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled
 from gansynth.nn.tiled_inference import draw_tiled, tile_edge
 from gansynth.runtime.devices import autocast, resolve
-from gansynth_cgan3d.conditions import Conditions, Told
-from gansynth_cgan3d.context import Body, ContextClusters, body_map
+from gansynth_cgan3d.conditions import Body, Conditions, ContextClusters, Told, body_map
 from gansynth_cgan3d.lesion import Inserting, Insertion, lesion_values
 from gansynth_cgan3d.local import Around, Judge, whole
 from gansynth_cgan3d.objective import Objective

@@ -8,7 +8,7 @@ import torch
 
 from gansynth.core.body_mask import Mask
 from gansynth.core.schema import FloatArray
-from gansynth_cpggan.roi import resampled, squares
+from gansynth_cpggan.boxes import resampled, squares
 
 SOFT = 3
 """Voxels over which a lesion fades out towards what must stay."""

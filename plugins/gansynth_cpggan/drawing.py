@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansynth.core.schema import Boxes, Condition, FloatArray, Sample
-from gansynth.data.tightening import tighten
+from gansynth.data.rims import tighten
 from gansynth.runtime.devices import autocast, resolve
 from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.blend import blend, bounded
-from gansynth_cpggan.boxes import NONE, asked_maps
+from gansynth_cpggan.boxes import NONE, asked_maps, squares, within
 from gansynth_cpggan.networks import GAN
-from gansynth_cpggan.roi import squares, within
 
 AT_ONCE = {"cuda": 32, "cpu": 4}
 """Images of one batch, always as many: how many are asked for together then changes no bit."""

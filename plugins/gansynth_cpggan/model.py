@@ -25,11 +25,11 @@ from gansynth.core.schema import Boxes, Case, Condition, Sample
 from gansynth.data.lesion_contrast import LesionContrast
 from gansynth.data.standardise import Intensities
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth_cpggan.boxes import boxes_of_each
 from gansynth_cpggan.drawing import WINDOWS, Drawing
 from gansynth_cpggan.networks import Growth, Judge, Painter
 from gansynth_cpggan.objective import Objective
 from gansynth_cpggan.options import CPGGANOptions
-from gansynth_cpggan.roi import boxes_of_each
 
 __all__ = ["CPGGAN", "CPGGANOptions"]
 

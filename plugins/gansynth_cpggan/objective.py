@@ -14,9 +14,8 @@ from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.nn.networks.progressive import half, twice
 from gansynth.runtime.errors import UsageFault
-from gansynth_cpggan.boxes import batch_maps
+from gansynth_cpggan.boxes import batch_maps, boxes_of_each, crop, crops
 from gansynth_cpggan.networks import GAN
-from gansynth_cpggan.roi import boxes_of_each, crop, crops
 
 
 class Objective:

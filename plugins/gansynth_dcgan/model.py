@@ -23,7 +23,8 @@ from gansynth.core.generator import (
     Stage,
 )
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
-from gansynth.data.label_statistics import LabelPriors, boxes_of
+from gansynth.data.connected_components import boxes_of
+from gansynth.data.label_statistics import LabelPriors
 from gansynth.data.standardise import Intensities
 from gansynth.runtime.devices import autocast, resolve
 from gansynth.runtime.errors import DataFault, UsageFault

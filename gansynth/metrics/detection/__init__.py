@@ -6,8 +6,15 @@
 """
 
 from gansynth.metrics.detection.arms import read_arms
-from gansynth.metrics.detection.equal_fps import Arm, AtEqualFps, at_equal_fps
-from gansynth.metrics.detection.free_response import Froc, false_positives, froc, sensitivity
+from gansynth.metrics.detection.free_response import (
+    Arm,
+    AtEqualFps,
+    Froc,
+    at_equal_fps,
+    false_positives,
+    froc,
+    sensitivity,
+)
 from gansynth.metrics.detection.matching import MISS, Pool, match, overlaps, pooled
 from gansynth.metrics.detection.measuring import Asked, measure_arms
 from gansynth.metrics.detection.precision import Precision, average_precision, coco_map

@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.detection.equal_fps import Arm, at_equal_fps
-from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, false_positives, sensitivity
+from gansynth.metrics.detection.free_response import (
+    CONFIDENCE,
+    RATES,
+    Arm,
+    at_equal_fps,
+    false_positives,
+    sensitivity,
+)
 from gansynth.metrics.detection.matching import Pool, match, pooled
 from gansynth.metrics.detection.precision import Precision, coco_map
 from gansynth.metrics.detection.record import Array, Detections, Numbers, Seen

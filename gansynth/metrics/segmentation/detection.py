@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.detection.equal_fps import TINY
-from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, Curves, Froc
+from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, TINY, Curves, Froc
 from gansynth.metrics.detection.free_response import false_positives as fps_per_image
 from gansynth.metrics.detection.matching import match, pooled
 from gansynth.metrics.detection.precision import Precision

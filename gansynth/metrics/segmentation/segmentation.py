@@ -13,6 +13,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.geometry import bounding_box
 from gansynth.data.connected_components import Parts
 from gansynth.metrics.segmentation.regions import Array, Mask, Regions, scored, without_ignored
 from gansynth.metrics.segmentation.table import SEGMENTATION, check_asked
@@ -92,12 +93,7 @@ def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:
     """Where either map has anything of any region; nothing beyond it changes a number."""
     labels = sorted({value for _, values in regions for value in values})
     there = np.isin(predicted, labels) | np.isin(truth, labels)
-    box = []
-    for axis in range(there.ndim):
-        others = tuple(other for other in range(there.ndim) if other != axis)
-        planes = np.flatnonzero(there.any(axis=others))
-        box.append(slice(int(planes[0]), int(planes[-1]) + 1) if len(planes) else slice(0, 1))
-    return tuple(box)
+    return bounding_box(there) if there.any() else (slice(0, 1),) * there.ndim
 
 
 class _Both:
