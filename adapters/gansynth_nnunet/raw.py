@@ -8,8 +8,7 @@ from dataclasses import replace
 from gansynth.core.findings import Checked
 from gansynth.core.source import SourceRequest
 from gansynth.data.folds import absolute
-from gansynth.data.listing import VolumeSet
-from gansynth.data.names import pick
+from gansynth.data.listing import VolumeSet, pick
 from gansynth.data.nifti_source import VolumeSource
 from gansynth.data.reading import VolumeOptions, parse_read, reads
 from gansynth.runtime.errors import UsageFault

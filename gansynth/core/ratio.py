@@ -26,8 +26,7 @@ class Ratio:
     def parse(cls, text: str) -> Ratio:
         """Read ``"R:S"``, e.g. ``"1:1"`` or ``"2813:4000"``.
 
-        Raises:
-            UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
+        Raises UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
         """
         parts = text.split(":")
         try:
@@ -55,13 +54,9 @@ class SlotAllocator:
     """Says which slots of each batch are synthetic; what is left over goes to the next batch.
 
     A batch has the floor or the ceiling of pB such slots. At every moment the count lies within one
-    of the sum of pB over all batches so far, and is that sum in expectation, wherever the process
-    begins and however soon it ends; so p may change, and a worker needs no word of the others.
-    Where in its stretch of batches a sample comes is left to chance, or a host that goes through
-    its cases in turns would miss the same ones in each round.
-
-    Args:
-        rng: the caller's own generator (one per worker process).
+    of the sum of pB so far, and is that sum in expectation, so p may change, and workers need no
+    word of each other. Where in its stretch of batches a sample comes is left to chance, or a host
+    that takes its cases in turns would miss the same ones each round.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -72,12 +67,8 @@ class SlotAllocator:
     def allocate(self, p: float, batch_size: int) -> frozenset[int]:
         """The synthetic slots of the next batch.
 
-        Args:
-            p: share of synthetic samples, 0 to 1.
-            batch_size: slots in the batch, B.
-
-        Raises:
-            UsageFault: p is no share, or the batch has no slot.
+        ``p``: share of synthetic samples, 0 to 1. Raises UsageFault: p is no share, or the batch
+        has no slot.
         """
         if not 0 <= p <= 1:
             raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
@@ -91,11 +82,7 @@ class SlotAllocator:
         return frozenset(int(s) for s in slots)
 
     def _chance(self, part: float) -> float:
-        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean.
-
-        A process owed w >= 0 has given the floor of what was asked, with probability 1 - w; one
-        owed w < 0 the ceiling, with probability 1 + w.
-        """
+        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean."""
         owed = self._owed
         if owed < 0:
             return 0.0 if owed + part <= 0 else (owed + part) / (1 + owed)

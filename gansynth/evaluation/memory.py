@@ -12,11 +12,14 @@ from gansynth.core.schema import Case, Sample, Schema
 from gansynth.evaluation.gathering import Gathered
 from gansynth.metrics.comparison import Sides
 from gansynth.metrics.estimate import Floats
-from gansynth.metrics.membership import FEWEST, Attack, attack_by, by_person
 from gansynth.metrics.memorisation import (
+    FEWEST,
+    Attack,
     Copies,
     Nearer,
     People,
+    attack_by,
+    by_person,
     least_margin,
     nearer,
     quantiles,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gansynth.core.lineage import Lineage, same_host
 from gansynth.core.source import CaseSource, SourceRequest, places_of
-from gansynth.data.opening import open_plain
+from gansynth.data.views import open_plain
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.drawn_labels import viewed
 

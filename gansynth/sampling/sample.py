@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.data.views import draws_labels, given_channels
-from gansynth.metrics.measure import Measured, load_metrics, measure
+from gansynth.metrics.comparison import Measured, load_metrics, measure
 from gansynth.report.sheets import write_sheet
 from gansynth.runtime.files import folder_name, whole_folder
 from gansynth.runtime.progress import Reporter

@@ -23,8 +23,7 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing.toy import without_blobs
-from gansynth_copypaste.intensity import change_image, change_lesion
-from gansynth_copypaste.model import CopyPaste
+from gansynth_copypaste.model import CopyPaste, change_image, change_lesion
 from gansynth_copypaste.options import CopyPasteOptions
 
 WAYS: dict[str, dict[str, Any]] = {

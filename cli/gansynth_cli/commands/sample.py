@@ -95,7 +95,7 @@ def command(
     of images (of a chain a part, RUN/parts/NAME) writes images and label maps of --conditions
     SOURCE, or of its own training cases.
     """
-    from gansynth.metrics.measure import load_metrics
+    from gansynth.metrics.comparison import load_metrics
     from gansynth.sampling.sample import NUMBER, measure_run, replay_run, sample_run
 
     if replay is not None:
