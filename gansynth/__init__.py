@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gansynth.bank.producer import ProducerConfig
     from gansynth.bank.producer_process import Producer
     from gansynth.bank.reader import BankReader
-    from gansynth.bank.segment_file import BankSample
+    from gansynth.bank.segment import BankSample
     from gansynth.core.adapter import Adapter, HostArrays
     from gansynth.core.edit import Edit, EditOptions, SceneEdit
     from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
@@ -172,7 +172,7 @@ _HOMES = {
     "gansynth.bank.producer": {"ProducerConfig"},
     "gansynth.bank.producer_process": {"Producer"},
     "gansynth.bank.reader": {"BankReader"},
-    "gansynth.bank.segment_file": {"BankSample"},
+    "gansynth.bank.segment": {"BankSample"},
     "gansynth.core.adapter": {"Adapter", "HostArrays"},
     "gansynth.core.edit": {"Edit", "EditOptions", "SceneEdit"},
     "gansynth.core.filter": {"Asked", "Filter", "FilterOptions", "Learning", "Verdict"},

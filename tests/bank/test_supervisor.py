@@ -16,7 +16,7 @@ import pytest
 
 from gansynth.bank.pace import Pace, write_pace
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
-from gansynth.bank.segment_file import SegmentFile
+from gansynth.bank.segment import SegmentFile
 from gansynth.bank.supervisor import Keeper, Limits
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.producers import config_of, put_stand_in, wait_until
