@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gansynth.bank.placement import place_bank
 from gansynth.bank.producer_main import ProducerConfig
-from gansynth.bank.reader import BankReader, place_bank
+from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import Keeper
 from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NoHost

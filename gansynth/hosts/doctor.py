@@ -207,9 +207,9 @@ def _auto(count: int) -> str:
 
 def scratch_banks() -> Iterator[Line]:
     """Banks that a killed training left behind: they hold memory until somebody removes them."""
-    from gansynth.bank import reader
+    from gansynth.bank import placement
 
-    found = reader.scratch_banks()
+    found = placement.scratch_banks()
     for dead in (True, False):
         some = [(folder, size) for folder, size, _, runs in found if runs != dead]
         if not some:

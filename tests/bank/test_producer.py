@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from gansynth.bank.pace import Pace, read_work, write_pace
-from gansynth.bank.producer_main import Producer, ProducerConfig, main, produce
+from gansynth.bank.producer_main import ProducerConfig, main, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
+from gansynth.bank.supervisor import Keeper
 from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
@@ -382,9 +383,9 @@ def start(tmp_path, monkeypatch):
     put_stand_in(tmp_path, monkeypatch)
     started = []
 
-    def starter(where: str = "ok", **changes) -> Producer:
+    def starter(where: str = "ok", **changes) -> Keeper:
         config = config_of(tmp_path, where, **changes)
-        started.append(Producer.start(config, tmp_path / "producer.log"))
+        started.append(Keeper.start(config, tmp_path / "producer.log", restarts=0))
         return started[-1]
 
     yield starter

@@ -304,8 +304,9 @@ def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -
     """Which bank is drawn from, its room, how it is renewed, how often a sample is drawn."""
     if injection.ratio.p == 0:
         return {"bank": "none"}
-    from gansynth.bank.reader import BankReader, bank_place
-    from gansynth.bank.reuse import foreseen
+    from gansynth.bank.draw_log import foreseen
+    from gansynth.bank.placement import bank_place
+    from gansynth.bank.reader import BankReader
     from gansynth.bank.supply import LIVE_FILL
     from gansynth.hosts.checks import seconds_of_a_sample
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import Counts
-from gansynth.bank.placement import plan_bank, remove_banks_of
-from gansynth.bank.reader import place_bank
+from gansynth.bank.placement import place_bank, plan_bank, remove_banks_of
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.injection import MixPlan
