@@ -175,7 +175,7 @@ def assess(
 
 def _strip(sides: Sides) -> dict[str, list[bytes]]:
     """The first images of each side."""
-    from gansynth.evaluation.tsne import thumbnail
+    from gansynth.report.png import thumbnail
 
     shown: dict[str, Sequence[Image]] = {"real": sides.real, "synthetic": sides.samples}
     return {

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from gansynth.core.schema import Case, Sample
 from gansynth.evaluation.gathering import Gathered
-from gansynth.evaluation.tsne import embed, thumbnail
+from gansynth.evaluation.tsne import embed
 from gansynth.metrics.comparison import Image, Sides
 from gansynth.metrics.estimate import Floats
 from gansynth.metrics.features import features_of
 from gansynth.metrics.nearest_search import GRID, pool
+from gansynth.report.png import thumbnail
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

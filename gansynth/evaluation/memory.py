@@ -287,7 +287,7 @@ def write_copies(
     import csv
     import io
 
-    from gansynth.report.mosaic import write_mosaic
+    from gansynth.report.sheets import write_mosaic
     from gansynth.runtime.files import write_bytes_atomic
 
     rows = ((memory or {}).get("copies") or {}).get("pairs") or ()
