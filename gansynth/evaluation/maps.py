@@ -36,9 +36,6 @@ class Shown:
     """Images on a map.
 
     Attributes:
-        images: samples, then training crops, then held-out ones.
-        sides: of each.
-        names: of each, unlike each other.
         kinds: class of each, if it has one.
     """
 
@@ -97,9 +94,7 @@ def draw_maps(
     """``maps`` of the document.
 
     Args:
-        gathered: what is evaluated.
         sides: likewise.
-        shown: what is on them.
         segmenter: of the fold, if one was trained.
     """
     rows: list[tuple[str, str, str, Floats]] = [

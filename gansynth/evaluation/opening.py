@@ -36,8 +36,6 @@ class Wanted:
     """Which samples are evaluated.
 
     Attributes:
-        number: how many.
-        seed: seeds conditions and latents.
         edits: condition edits; None takes the run's own.
         classes: names of classes; None for all.
         boxes: which boxes are asked for; None for the usual ones.
@@ -67,14 +65,10 @@ def open_evaluated(
     """Open a run or a bank, with real cases beside.
 
     Args:
-        folder: of either.
         real: real cases, a ``SourceRequest`` as JSON; what is not in it is as for a run's own.
             None takes those it was fitted on, with the fold's held-out ones.
-        wanted: which samples.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the run's source has its host folders.
-        reporter: shows progress.
 
     Raises:
         UsageFault: neither a run nor a bank, or a bank without ``real``.
@@ -207,11 +201,6 @@ def open_real(asked: Real, own: CaseSource) -> CaseSource:
 
 def check_alike(source: CaseSource, schema: Schema, what: str) -> None:
     """Refuse real cases that samples cannot be compared with.
-
-    Args:
-        source: the real cases.
-        schema: of a bank's samples.
-        what: whose samples these are, for messages.
 
     Raises:
         DataFault: naming what differs.

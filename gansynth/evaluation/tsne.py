@@ -37,7 +37,6 @@ def embed(features: Floats, *, seed: int = 0, perplexity: float | None = None) -
 
     Args:
         features: (N, K), a row for each image.
-        seed: of what t-SNE draws.
         perplexity: about how many neighbours each image has; 30 if None, or a third of the others.
 
     Returns:

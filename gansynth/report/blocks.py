@@ -49,7 +49,6 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: its heading.
         role: words, short (words that stay on one line), number or drawing.
         head: a drawing in place of the heading, which then is for those who do not see it.
     """
@@ -64,7 +63,6 @@ class Row:
     """A row of a table; the first cell is its heading.
 
     Attributes:
-        cells: one for each column.
         group: heading above this row and those that follow with the same one.
         tone: name of a finding, or empty.
         pointer: where its numbers stand, if in one place.
@@ -81,7 +79,6 @@ class Table:
     """A table.
 
     Attributes:
-        caption: what it shows.
         columns: at least one.
         rows: may be none, which is said.
         layout: how its columns are laid out: plain, or a name that the style sheet knows.
@@ -169,9 +166,6 @@ class Section:
     """A part of the report.
 
     Attributes:
-        key: its name in addresses.
-        title: its heading.
-        short: as the list of contents has it.
         blocks: in order.
     """
 

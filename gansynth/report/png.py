@@ -119,7 +119,6 @@ def outlined(
     Args:
         grey: uint8 (H, W).
         labels: int16 (H, W), or None.
-        values: those that are outlined.
         edge: pixels along the longest edge: so many, about, or as many as it has.
         boxes: (N, 4), or None.
 

@@ -42,7 +42,6 @@ class Column:
     """What stands below a heading of a sheet.
 
     Attributes:
-        heading: on top.
         real: whether it is of the real case; else of the sample.
         channel: of the image; None shows labels.
         values: of the labels that are shown, as outlines in an image.
@@ -65,8 +64,6 @@ def write_mosaic(
     Args:
         path: where to write; published atomically, its folder made.
         cells: of equally many items (C, D, H, W) or (C, H, W), all of one shape.
-        schema: names channels and labels.
-        across: cells in a line.
         edge: pixels along a panel, about; more only of images that are larger.
 
     Raises:
@@ -112,8 +109,6 @@ def write_overlays(
     Args:
         path: where to write; published atomically.
         cases: title, image (C, D, H, W), truth and prediction (D, H, W).
-        schema: names channels and labels.
-        channel: which channel to show underneath.
     """
     above: list[Cell] = []
     below: list[Cell] = []
@@ -149,8 +144,6 @@ def write_sheet(
         path: where to write; published atomically, its folder made.
         samples: synthetic samples, (C, D, H, W) or (C, H, W); may be none.
         real: real cases of the same space, in the samples' order; may be fewer, or none.
-        schema: names channels and labels.
-        title: printed on top.
         given: names of the channels that samples show as they were given.
         drawn: whether labels are drawn of the images; they stand beside the real cases' own.
 

@@ -52,7 +52,6 @@ class Axis:
     Attributes:
         low: number at ``start``.
         high: number at ``end``.
-        ticks: numbers that are written at it.
         start: share of the width, or pixels.
         end: likewise; may be smaller.
     """
@@ -77,9 +76,6 @@ class Axis:
 
         Args:
             values: what is to fit; none of them may be known.
-            start: where the lowest lies.
-            end: where the highest lies.
-            about: how many ticks.
             tight: end a little beyond the numbers instead of at a tick.
         """
         known = [value for value in values if value is not None] or [0.0, 1.0]
@@ -181,7 +177,6 @@ def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -
     """An interval with its ends; an arrow where it goes beyond the axis.
 
     Args:
-        axis: across.
         ends: both, each with the number it is drawn of; nothing is drawn unless both are known.
         y: in pixels.
     """
@@ -231,10 +226,7 @@ class Drawings:
 
         Args:
             title: its name, for who does not see it.
-            description: what is to be seen, in words.
             height: in pixels; as wide as its place.
-            drawn: what is in it.
-            class_: of the element.
         """
         own = f"drawing-{next(self._next)}"
         return tag(

@@ -33,16 +33,9 @@ class Overlay:
     """A picture of one test case under one trained host.
 
     Attributes:
-        case: test case.
-        subject: whose it is.
-        arm: key of the arm.
-        n: number of training subjects.
         draw: which draw of them.
-        seed: which training on it.
-        measure: name of the measure.
         value: the case's, as stored; None if it has none.
         caption: what to see in it.
-        png: the picture.
     """
 
     case: str
@@ -62,14 +55,7 @@ class Worst:
     """A test case that is worth looking at.
 
     Attributes:
-        arm: key of the arm whose prediction to show.
-        n: number of training subjects.
         draw: which draw of them.
-        seed: which training on it.
-        case: test case.
-        subject: whose it is.
-        measure: the primary one.
-        value: the case's under the arm, as stored.
         control: the case's under the control of the same draw and seed; None for the control.
         pointer: where ``value`` stands.
         reference: where ``control`` stands; empty for the control.
@@ -95,10 +81,6 @@ class Worst:
 
 def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
     """Choose the test cases to look at, by the primary measure.
-
-    Args:
-        document: the results.
-        most: how many at most.
 
     Returns:
         The control's worst case, then of each arm the one in which it loses most against the
@@ -173,8 +155,6 @@ def overlay_png(
     Args:
         image: (C, D, H, W), or (C, H, W).
         truth: (D, H, W), or (H, W); what is below 1 is background.
-        predicted: of the same shape.
-        channel: which one is shown.
 
     Returns:
         A PNG file, whose longer side has about 480 pixels. Of slices that agree alike the one with

@@ -24,7 +24,6 @@ def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Re
 
     Args:
         document: the results; any part may be missing.
-        overlays: pictures of worst cases.
     """
     study, drawings = Study(document), Drawings()
     root = study.root

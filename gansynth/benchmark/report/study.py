@@ -19,11 +19,8 @@ class Arm:
     """One way of training the host.
 
     Attributes:
-        key: name in the document.
-        title: for people.
         kind: control, gan, rival (no network draws its samples), yardstick (more real cases), or
             tuned.
-        node: its entry.
     """
 
     key: str
@@ -33,11 +30,7 @@ class Arm:
 
 
 class Study:
-    """A results document, any part of which may be missing.
-
-    Args:
-        document: the results.
-    """
+    """A results document, any part of which may be missing."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.root = Node(dict(document))

@@ -23,10 +23,6 @@ class Paired:
     """An arm and the control on the same test subjects.
 
     Attributes:
-        study: where they are from.
-        arm: the arm.
-        n: number of training subjects.
-        controls: the control's finished runs.
         runs: the arm's, of the same draws and seeds in the same order.
     """
 

@@ -69,7 +69,6 @@ class Verdict:
     """The words of a verdict, with the places of its numbers.
 
     Attributes:
-        sentence: one sentence.
         per_arm: of each other arm what was found at each size, in words.
     """
 
@@ -216,7 +215,6 @@ def _amounts(study: Study, places: Sequence[Place], *, signed: bool = False) -> 
     """Sizes of effects, the largest first, each with the arm that has it.
 
     Args:
-        study: what they are of.
         places: all towards better, or all towards worse, unless ``signed``.
         signed: as they are stored, not counted towards better or worse.
     """

@@ -55,7 +55,6 @@ def decimals(nodes: Iterable[Node], widths: Iterable[tuple[Node, Node]] = ()) ->
     """How many decimals numbers that stand side by side need.
 
     Args:
-        nodes: the numbers.
         widths: both ends of their intervals. The narrowest one gets two digits that count; without
             intervals the largest number gets three.
     """

@@ -42,7 +42,6 @@ class Shown:
     """A point that lies somewhere.
 
     Attributes:
-        node: its entry.
         side: key in ``SIDES``, or of a side that is unknown its own name.
         x: share of the width.
         y: share of the height.

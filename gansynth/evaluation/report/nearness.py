@@ -132,16 +132,7 @@ def _box(axis: Axis, quantiles: Sequence[Linked], class_: str) -> list[Markup]:
 
 @dataclass(frozen=True)
 class Chance:
-    """Something found that has a value which chance alone gives.
-
-    Attributes:
-        node: its entry.
-        name: for people.
-        how: what it is, and of how many, in words.
-        found: with both ends of its interval.
-        expected: what chance gives.
-        shown: the same in words.
-    """
+    """Something found that has a value which chance alone gives."""
 
     node: Node
     name: str

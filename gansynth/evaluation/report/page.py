@@ -76,7 +76,6 @@ def compose(
     Args:
         document: the evaluation; any part may be missing.
         pictures: name of a point of the maps -> PNG file.
-        strip: some images of each side, as PNG files.
     """
     root = Node(dict(document))
     words = [

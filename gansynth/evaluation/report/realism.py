@@ -54,8 +54,6 @@ class Scale:
     real, whichever way the figure counts.
 
     Attributes:
-        middle: of the band.
-        half: half of its width.
         way: 1 or -1.
     """
 

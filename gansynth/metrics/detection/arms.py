@@ -30,7 +30,6 @@ def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detectio
     Args:
         texts: documents, or folders of trainings that hold one; ``NAME=PATH`` names an arm, else
             its folder does.
-        split: which images to look for in folders.
 
     Raises:
         UsageFault: two arms of one name, or nothing there.

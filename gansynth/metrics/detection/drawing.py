@@ -20,7 +20,6 @@ def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
     Args:
         doc: of ``measure_arms``.
         path: PNG to write; published atomically.
-        title: above all panels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

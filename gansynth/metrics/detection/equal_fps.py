@@ -32,8 +32,6 @@ class Arm:
     """One detector's detections, matched at one overlap; arms share images and patients.
 
     Attributes:
-        name: for sentences.
-        pool: detections and lesions.
         hits: (N,), one row of ``match``.
         confidence: least score at which it would be used.
     """
@@ -62,18 +60,12 @@ class AtEqualFps:
     """What one arm finds at another's false positives per slice.
 
     Attributes:
-        held: name of the arm that stays at its confidence.
         asked: name of the arm that is moved along its curve.
         fps: false positives per slice of the arm held.
-        held_sensitivity: of the arm held.
-        asked_sensitivity: of the arm asked.
-        difference: asked less held, resamples paired.
         reached: the arm asked makes so many false positives at all; else its highest sensitivity
             stands in.
         ended: share of resamples in which it does not.
         units: how many there are of what is drawn again: patients, where they are known.
-        resamples: how many were drawn.
-        unit: what is drawn again.
     """
 
     held: str
@@ -133,10 +125,7 @@ def at_equal_fps(held: Arm, asked: Arm, weights: Array, unit: str = "patients") 
     """What one arm finds at the other's false positives per slice.
 
     Args:
-        held: stays at its confidence.
-        asked: is read off its curve.
         weights: (B, P) of resamples, the same for both; none (0, P) leaves the interval undefined.
-        unit: what was drawn again.
     """
     once = everyone(weights.shape[1])
     fps, mine, yours, ended = _once(held, asked, once)

@@ -71,7 +71,6 @@ class Froc:
     """The free-response curve, made ready to be drawn for many resamples.
 
     Args:
-        pool: detections and lesions.
         hits: (N,), one row of ``match``.
     """
 
@@ -120,7 +119,6 @@ def sensitivity(
     """Share of lesions hit by detections of at least a confidence.
 
     Args:
-        pool: detections and lesions.
         hits: (N,), one row of ``match``.
         confidence: least score.
         label: class of the lesions; None: all.
@@ -150,7 +148,6 @@ def false_positives(
     """False positives per slice among detections of at least a confidence, (B,).
 
     Args:
-        pool: detections and lesions.
         hits: (N,), one row of ``match``.
         confidence: least score.
         label: class of the detections; None: all.

@@ -30,8 +30,6 @@ class Pool:
     """All images of a detections document in flat arrays: N detections, T lesions, I images.
 
     Attributes:
-        names: of the classes, by number.
-        subjects: names of the patients, by number; P of them.
         subject: int64 (I,): number of each image's patient.
         boxes: float64 (N, 4): x1, y1, x2, y2 in pixels.
         scores: float64 (N,).
@@ -82,7 +80,6 @@ def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
     """Pool a document's images; where the patient is unknown, the volume or image stands in.
 
     Args:
-        detections: the document.
         by_class: keep its classes; else all lesions and all detections are of one.
     """
     images = detections.images
@@ -137,7 +134,6 @@ def match(pool: Pool, ious: Sequence[float]) -> Numbers:
     """Match detections with lesions at several overlaps.
 
     Args:
-        pool: detections and lesions.
         ious: least intersection over union of a hit, above 0; one row each.
 
     Returns:

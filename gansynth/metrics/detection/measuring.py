@@ -43,7 +43,6 @@ class Asked:
         ious: least overlaps of a hit, for sensitivity and false positives.
         confidence: least score at which a detector would be used.
         resamples: of patients; 0 leaves out intervals.
-        seed: of the resamples.
         by_class: a detection hits lesions of its own class only.
         boxes: how many boxes of a lesion of a volume must be hit.
     """
@@ -87,7 +86,6 @@ def measure_arms(
 
     Args:
         arms: by name, on the same images in the same order (``read_arms``).
-        asked: what to measure.
         progress: is told (done, total).
     """
     asked = asked or Asked()

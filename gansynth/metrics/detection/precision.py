@@ -38,7 +38,6 @@ class Precision:
     """Average precision, made ready to be taken of many resamples.
 
     Args:
-        pool: detections and lesions, K classes.
         hits: (Q, N) from ``match``, a row for each overlap.
         rule: ``ALL_POINTS`` or ``COCO``.
         most: detections of one image and class that count, the surest; None: all.
@@ -150,7 +149,6 @@ def _area(true: Array, ranked: Array, lesions: Array, rule: Rule) -> Array:
         true: hits down to each rank that has one, (B, R).
         ranked: detections down to it, (B, R).
         lesions: in all, (B,).
-        rule: how the area is taken.
     """
     if not true.shape[1]:
         return np.where(lesions > 0, 0.0, np.nan)

@@ -80,7 +80,6 @@ class Seen:
         truth: what is there; empty for an image without lesions.
         found: what the detector says is there, however unsure it is.
         volume: the volume that the image is a slice of; None if unknown.
-        slice: the slice's number in that volume.
     """
 
     id: str
@@ -97,9 +96,6 @@ class Detections:
     """What one trained detector found in every image that it is judged on.
 
     Attributes:
-        detector: its name.
-        names: of the classes, by number.
-        images: every image judged, those without lesions too.
         iou_nms: overlap above which the less sure of two boxes was dropped; None: no such step.
         split: which images these are: ``val``, ``test``.
         confidence: least score that was kept; None if unknown.

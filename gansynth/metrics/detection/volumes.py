@@ -93,11 +93,8 @@ class Lesions:
     """Lesions of volumes, and what of them was found at one overlap and confidence.
 
     Attributes:
-        pool: detections and true boxes.
-        places: where images lie.
         hits: (N,), one row of ``match``.
         confidence: least score.
-        least: how many boxes of a lesion must be hit.
     """
 
     pool: Pool
