@@ -250,3 +250,29 @@ def frame(down: Axis, ticks: Sequence[tuple[float, str]]) -> list[Markup]:
         drawn.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
         drawn.append(words(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
     return [*drawn, *(words(x, BOTTOM + 20, word, "tick") for x, word in ticks)]
+
+
+def ruler(
+    drawings: Drawings,
+    axis: Axis,
+    title: str,
+    description: str,
+    ends: tuple[str, str] = ("", ""),
+    *,
+    sign: bool = False,
+) -> Markup:
+    """Numbers of an axis, as the heading of a column; and what its ends mean."""
+    sides = zip((axis.start, axis.end), ends, ("start", "end"), strict=True)
+    top = 16 if any(ends) else 0
+    return drawings.drawing(
+        title,
+        description,
+        top + 22,
+        *(words(at, 10, said, "side", anchor) for at, said, anchor in sides if said),
+        *(words(axis.at(t), top + 16, axis.words(t, sign=sign), "tick") for t in axis.ticks),
+    )
+
+
+def grid(axis: Axis, height: float) -> list[Markup]:
+    """Lines at the numbers of an axis."""
+    return [line(axis.at(t), 0, axis.at(t), height, "grid") for t in axis.ticks]

@@ -29,28 +29,6 @@ Labels = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
-class Overlay:
-    """A picture of one test case under one trained host.
-
-    Attributes:
-        draw: which draw of them.
-        value: the case's, as stored; None if it has none.
-        caption: what to see in it.
-    """
-
-    case: str
-    subject: str
-    arm: str
-    n: int
-    draw: int
-    seed: int
-    measure: str
-    value: float | None
-    caption: str
-    png: bytes
-
-
-@dataclass(frozen=True)
 class Worst:
     """A test case that is worth looking at.
 
@@ -66,7 +44,6 @@ class Worst:
     draw: int
     seed: int
     case: str
-    subject: str
     measure: str
     value: float
     control: float | None
@@ -77,6 +54,15 @@ class Worst:
     def lost(self) -> float:
         """Difference to the control without its sign; 0 for the control."""
         return 0.0 if self.control is None else abs(self.value - self.control)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A picture of such a case, as PNG; ``caption`` is what to see in it."""
+
+    worst: Worst
+    png: bytes
+    caption: str = ""
 
 
 def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
@@ -128,7 +114,6 @@ def _worst(study: Study, run: Node, control: Node, case: str, score: Node, other
         draw=draw,
         seed=seed,
         case=case,
-        subject=study.root["subjects"][case].text or case,
         measure=study.primary,
         value=score.number or 0.0,
         control=other.number,
