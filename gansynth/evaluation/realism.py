@@ -44,8 +44,6 @@ def measure_realism(
     """Figures of all metrics.
 
     Args:
-        metrics: by name.
-        sides: what is compared.
         asked: metrics that must not be left out.
 
     Returns:

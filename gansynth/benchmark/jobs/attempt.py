@@ -45,9 +45,6 @@ class Order(Document):
     """What an attempt is told.
 
     Attributes:
-        job: the job.
-        store: folder of the store.
-        cwd: where the command works.
         run: name of the run of the graph, for its trace.
         grace: seconds for the command to stop.
     """
@@ -73,7 +70,6 @@ class Ending:
     """An attempt that is over.
 
     Attributes:
-        key: the job's.
         code: exit code of its process, see above; -N for signal N.
         words: the last line it said, or what the executor says of its end.
     """
