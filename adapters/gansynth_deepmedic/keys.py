@@ -17,12 +17,7 @@ Triple = tuple[int, int, int]
 
 
 class Keys:
-    """What one file says, read kind by kind.
-
-    Args:
-        path: the file, for messages and for relative paths.
-        values: its assignments.
-    """
+    """What one file says, read kind by kind."""
 
     def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
         self.path, self.values = path, values

@@ -10,11 +10,7 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """Results of a function of whole numbers, each computed ahead if that was begun.
-
-    Args:
-        draw: computes one; called from one thread at a time.
-    """
+    """Results of a function of whole numbers, each computed ahead if that was begun."""
 
     def __init__(self, draw: Callable[[int], T]) -> None:
         self._draw = draw

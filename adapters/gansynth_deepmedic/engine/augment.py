@@ -26,19 +26,12 @@ Moments = tuple[float, float]
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to one segment.
+    """What is done to one segment."""
 
-    Attributes:
-        shift: float32 (C,), added first.
-        scale: float32 (C,).
-        mirrored: which axes are.
-        turned: quarter turns in each of the ``PLANES``.
-    """
-
-    shift: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
-    mirrored: tuple[bool, ...]
-    turned: tuple[int, ...]
+    shift: npt.NDArray[np.float32]  # float32 (C,), added first
+    scale: npt.NDArray[np.float32]  # float32 (C,)
+    mirrored: tuple[bool, ...]  # which axes are
+    turned: tuple[int, ...]  # quarter turns in each of the ``PLANES``
 
     def of_image(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A segment or a context (C, X, Y, Z), changed."""
@@ -60,28 +53,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How segments are changed at random.
+    """How segments are changed at random."""
 
-    Attributes:
-        shift: of intensities; None for none.
-        scale: of intensities, after they are shifted; None for none.
-        reflect: probability for each axis x, y, z.
-        rotate90: for each of the ``PLANES`` the probabilities of 0, 1, 2 and 3 quarter turns, which
-            add up to 1; None for none.
-    """
-
-    shift: Moments | None = None
-    scale: Moments | None = None
-    reflect: tuple[float, ...] = (0.0, 0.0, 0.0)
+    shift: Moments | None = None  # of intensities; None for none
+    scale: Moments | None = None  # of intensities, after they are shifted; None for none
+    reflect: tuple[float, ...] = (0.0, 0.0, 0.0)  # probability for each axis x, y, z
+    # for each of the ``PLANES`` the probabilities of 0, 1, 2 and 3 quarter turns, which add up to
+    # 1; None for none
     rotate90: tuple[tuple[float, ...] | None, ...] = (None, None, None)
 
     @classmethod
     def usual(cls, axis: int = 0) -> Augmentation:
-        """What DeepMedic's own example does: intensities, and mirroring left to right.
-
-        Args:
-            axis: of the arrays, that runs from left to right.
-        """
+        """What DeepMedic's own example does: intensities, and mirroring left to right."""
         reflect = tuple(0.5 * (n == axis) for n in range(3))
         return cls((0.0, 0.05), (1.0, 0.01), reflect)
 

@@ -38,16 +38,11 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides on centres.
+    """What decides on centres."""
 
-    Attributes:
-        kind: ``LESION``, ``UNIFORM``, ``WHOLE`` or ``CLASSES``.
-        classes: background included.
-        proportions: of the categories: foreground and background, or each class; None for equal.
-    """
-
-    kind: int = CLASSES
-    classes: int = 2
+    kind: int = CLASSES  # ``LESION``, ``UNIFORM``, ``WHOLE`` or ``CLASSES``
+    classes: int = 2  # background included
+    # of the categories: foreground and background, or each class; None for equal
     proportions: tuple[float, ...] | None = None
 
     @classmethod
@@ -94,17 +89,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Centres:
-    """Centres within one case.
+    """Centres within one case."""
 
-    Attributes:
-        voxels: int64 (N, 3).
-        categories: int64 (N,), which of the sampling's categories each was drawn for.
-        restricted: whether they were drawn where they had better be, see ``draw_centres``.
-    """
-
-    voxels: IntArray
-    categories: IntArray
-    restricted: bool
+    voxels: IntArray  # int64 (N, 3)
+    categories: IntArray  # int64 (N,), which of the sampling's categories each was drawn for
+    restricted: bool  # whether they were drawn where they had better be, see ``draw_centres``
 
 
 def draw_centres(
@@ -121,14 +110,9 @@ def draw_centres(
     """Draw centres, with replacement, so that whole segments lie in the volume.
 
     Args:
-        sampling: what decides.
-        geometry: of the segments.
-        count: how many, exactly.
-        rng: draws them.
         labels: (X, Y, Z).
         roi: (X, Y, Z), where centres may be; None for everywhere.
         core: (X, Y, Z), where they had better be; where nothing can be, everywhere is good enough.
-        name: of the case, for messages.
 
     Raises:
         DataFault: the volume is smaller than a segment, or there is nothing to draw.

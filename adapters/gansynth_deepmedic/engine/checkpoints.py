@@ -23,24 +23,14 @@ _NAME = "network"
 
 @dataclass(frozen=True)
 class Learner:
-    """All that a training changes.
+    """All that a training changes."""
 
-    Attributes:
-        network: its weights, and the statistics of its normalisation.
-        optimiser: of its weights.
-        rates: learning rates.
-    """
-
-    network: DualPath
-    optimiser: Optimiser
-    rates: Rates
+    network: DualPath  # its weights, and the statistics of its normalisation
+    optimiser: Optimiser  # of its weights
+    rates: Rates  # learning rates
 
     def save(self, output: Path, done: int) -> Path:
         """Publish a checkpoint; the last two are kept.
-
-        Args:
-            output: folder of the results.
-            done: epochs that are done.
 
         Raises:
             TrainingFault: a weight is not finite.
@@ -63,10 +53,6 @@ class Learner:
 
     def resume(self, output: Path, done: int) -> tuple[int, list[str]]:
         """Go on from the newest whole checkpoint of so many epochs at most.
-
-        Args:
-            output: folder of the results.
-            done: epochs that are done; 0 begins a training.
 
         Returns:
             Epochs that are really done, and what is to be said of damaged checkpoints.

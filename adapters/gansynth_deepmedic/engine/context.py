@@ -65,8 +65,6 @@ def low_context(
     Args:
         image: (C, X, Y, Z).
         start: first voxel of the segment.
-        factor: one of the geometry's.
-        geometry: of the segment.
         outside: (C,), value outside of the volume; None for ``corner_mean``.
     """
     shape = geometry.low[geometry.factors.index((factor[0], factor[1], factor[2]))]
@@ -94,7 +92,6 @@ def tiles(
 
     Args:
         shape: of the (padded) volume, at least a segment's: see ``padded``.
-        geometry: of the segments.
         roi: (X, Y, Z); segments without any of it are left out.
     """
     along = [
@@ -108,14 +105,7 @@ def tiles(
 
 
 def padding(shape: Sequence[int], geometry: Geometry, pad: bool = True) -> list[tuple[int, int]]:
-    """Voxels before and after along each axis that a volume is padded by.
-
-    Args:
-        shape: of the volume.
-        geometry: of the segments.
-        pad: by the margin that is not predicted (padInputImagesBool); else only at the end, and
-            only as much as a segment needs.
-    """
+    """Voxels before and after along each axis that a volume is padded by."""
     widths = []
     for length, size, (before, after) in zip(shape, geometry.segment, geometry.margin, strict=True):
         low, high = (before, after) if pad else (0, 0)

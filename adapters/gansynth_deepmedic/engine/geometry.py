@@ -22,18 +22,12 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """Segments of one size; everything in voxels along the axes of the array that is cut.
+    """Segments of one size; everything in voxels along the axes of the array that is cut."""
 
-    Attributes:
-        segment: what the path of full resolution sees.
-        receptive: voxels that one output of that path is made from; odd.
-        factors: how much coarser each subsampled path sees.
-        head: voxels by which the fully connected layers' output is smaller than that; even.
-    """
-
-    segment: Triple
-    receptive: Triple
-    factors: tuple[Triple, ...] = ()
+    segment: Triple  # what the path of full resolution sees
+    receptive: Triple  # voxels that one output of that path is made from; odd
+    factors: tuple[Triple, ...] = ()  # how much coarser each subsampled path sees
+    # voxels by which the fully connected layers' output is smaller than that; even
     head: Triple = (0, 0, 0)
 
     def __post_init__(self) -> None:

@@ -47,25 +47,16 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Affine:
-    """How volumes are turned and zoomed at random.
+    """How volumes are turned and zoomed at random."""
 
-    Attributes:
-        prob: probability that a volume is.
-        max_rot: degrees, largest angle in the planes xy, xz and yz.
-        max_scaling: zoom is drawn from 1 minus to 1 plus this, the same along all axes.
-        orders: order of interpolation of each channel; one number for all.
-        order_labels: of the labels.
-        order_roi: of the region of interest.
-        mode: what lies outside of a volume, one of ``MODES``.
-    """
-
-    prob: float = 0.0
+    prob: float = 0.0  # probability that a volume is
+    # degrees, largest angle in the planes xy, xz and yz
     max_rot: tuple[float, ...] = (45.0, 45.0, 45.0)
-    max_scaling: float = 0.1
-    orders: tuple[int, ...] = (1,)
-    order_labels: int = 0
-    order_roi: int = 0
-    mode: str = "nearest"
+    max_scaling: float = 0.1  # zoom is drawn from 1 minus to 1 plus this, the same along all axes
+    orders: tuple[int, ...] = (1,)  # order of interpolation of each channel; one number for all
+    order_labels: int = 0  # of the labels
+    order_roi: int = 0  # of the region of interest
+    mode: str = "nearest"  # what lies outside of a volume, one of ``MODES``
 
     @classmethod
     def from_values(
@@ -126,12 +117,7 @@ class Affine:
 
 
 def matrix(degrees: npt.NDArray[np.float64], zoom: float) -> Matrix:
-    """What voxels of the result are multiplied with to be looked up.
-
-    Args:
-        degrees: angles in the planes xy, xz and yz.
-        zoom: above 1 things become smaller.
-    """
+    """What voxels of the result are multiplied with to be looked up."""
     sines, cosines = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
     turned = []
     for (one, other), sine, cosine in zip(((0, 1), (2, 0), (1, 2)), sines, cosines, strict=True):
@@ -152,8 +138,6 @@ def transformed(
     Args:
         array: (X, Y, Z).
         change: see ``matrix``; turns about the middle voxel.
-        order: of interpolation, 0 to 3.
-        mode: one of ``MODES``.
     """
     from scipy import ndimage
 

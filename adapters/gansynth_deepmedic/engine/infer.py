@@ -40,23 +40,14 @@ RULE = (
 
 @dataclass(frozen=True)
 class Predictor:
-    """Applies a network to whole volumes.
+    """Applies a network to whole volumes."""
 
-    Attributes:
-        network: on its device.
-        geometry: of the segments that are put together (segmentsDimInference).
-        cutting: how a volume is padded and normalised.
-        device: of the network.
-        bf16: whether it computes in bfloat16.
-        batch: segments at once.
-    """
-
-    network: DualPath
-    geometry: Geometry
-    cutting: Cutting
-    device: torch.device
-    bf16: bool = False
-    batch: int = 10
+    network: DualPath  # on its device
+    geometry: Geometry  # of the segments that are put together (segmentsDimInference)
+    cutting: Cutting  # how a volume is padded and normalised
+    device: torch.device  # of the network
+    bf16: bool = False  # whether it computes in bfloat16
+    batch: int = 10  # segments at once
 
     def labels(self, case: Loaded) -> npt.NDArray[np.int16]:
         """The likeliest label of every voxel (X, Y, Z); 0 outside of the region of interest.
@@ -136,17 +127,11 @@ def placed(array: npt.NDArray[np.float32] | Tensor, device: torch.device) -> Ten
 
 @dataclass(frozen=True)
 class Held:
-    """A validation case.
+    """A validation case."""
 
-    Attributes:
-        name: of its prediction's file.
-        case: its files.
-        truth: whether it has labels.
-    """
-
-    name: str
-    case: HostCase
-    truth: bool
+    name: str  # of its prediction's file
+    case: HostCase  # its files
+    truth: bool  # whether it has labels
 
 
 def held_cases(config: TrainConfig) -> tuple[Held, ...]:
@@ -198,13 +183,6 @@ def validate(
     folder: Path | None,
 ) -> dict[str, Any]:
     """Segment whole cases, and compare with the truth where there is one.
-
-    Args:
-        predictor: applies the network.
-        cases: real ones.
-        read: reads a file.
-        regions: see ``metrics.with_labels``.
-        folder: where segmentations are written; None for nowhere.
 
     Returns:
         A JSON document: ``rule``, ``regions``, ``mean`` and ``cases``; None stands for no Dice.

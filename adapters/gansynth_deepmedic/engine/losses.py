@@ -21,8 +21,6 @@ def loss_of(
     Args:
         logits: (B, classes, X, Y, Z).
         labels: whole numbers (B, X, Y, Z); negative ones have no class, and count in no sum.
-        losses: which, and their weights.
-        done: epochs that are done, which class weights depend on.
 
     Returns:
         The sum, and each loss by its name.

@@ -27,10 +27,6 @@ def in_memory(
 ) -> tuple[list[HostCase], Read]:
     """Cases by names that stand for files, and what reads these.
 
-    Args:
-        cases: by id; their arrays stay as they are.
-        units: see ``HostCase``; None for (1, 0).
-
     Raises:
         DataFault: there are none, or shapes that do not fit.
     """

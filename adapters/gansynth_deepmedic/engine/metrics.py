@@ -30,11 +30,7 @@ def with_labels(regions: Regions, classes: int) -> Regions:
 
 
 class Confusion:
-    """Counts of labels on segments, summed over batches.
-
-    Args:
-        classes: number of them.
-    """
+    """Counts of labels on segments, summed over batches."""
 
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros((classes, classes), np.int64)

@@ -14,17 +14,11 @@ from gansynth_deepmedic.literals import excerpt
 
 @dataclass(frozen=True)
 class Nested:
-    """One value, and where it is.
+    """One value, and where it is."""
 
-    Attributes:
-        path: the file; None for values that come from no file.
-        name: the key, ``augm_sample_prms_tr['reflect']`` say.
-        value: what is there; None where there is nothing.
-    """
-
-    path: Path | None
-    name: str
-    value: Any
+    path: Path | None  # the file; None for values that come from no file
+    name: str  # the key, ``augm_sample_prms_tr['reflect']`` say
+    value: Any  # what is there; None where there is nothing
 
     @classmethod
     def of(cls, path: Path | None, values: Mapping[str, Any], key: str) -> Nested:
@@ -43,12 +37,7 @@ class Nested:
         return DataFault(f"{where}{self.name} is {found}, expected {expected}; correct it.{near}")
 
     def table(self, known: Collection[str], needed: Collection[str] = ()) -> dict[str, Nested]:
-        """A dictionary: each known key's value.
-
-        Args:
-            known: keys that may be there.
-            needed: keys that have to be, if only with None.
-        """
+        """A dictionary: each known key's value."""
         if not isinstance(self.value, Mapping):
             raise self.fault(f"a dictionary of {', '.join(known)}")
         for key in self.value:

@@ -28,18 +28,14 @@ class ZScore:
 
     A channel without any spread there, one that a case lacks say, only loses its mean; DeepMedic
     makes it not-a-number.
-
-    Attributes:
-        channels: which ones; None for all.
-        percents: percentiles of the region, low and high, beyond which values do not count.
-        times_std: how many standard deviations below and above the region's mean they do not.
-        below_mean: whether values below the mean of the whole image do not.
     """
 
-    channels: tuple[bool, ...] | None = None
+    channels: tuple[bool, ...] | None = None  # which ones; None for all
+    # percentiles of the region, low and high, beyond which values do not count
     percents: tuple[float, ...] | None = None
+    # how many standard deviations below and above the region's mean they do not
     times_std: tuple[float, ...] | None = None
-    below_mean: bool = False
+    below_mean: bool = False  # whether values below the mean of the whole image do not
 
     @classmethod
     def from_values(
@@ -74,7 +70,6 @@ class ZScore:
         """An image (C, X, Y, Z), normalised.
 
         Args:
-            image: stays as it is.
             roi: (X, Y, Z); None for everywhere.
         """
         inside = np.ones(image.shape[1:], np.bool_) if roi is None else roi > 0

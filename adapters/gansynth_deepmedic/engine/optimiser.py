@@ -18,13 +18,7 @@ _TINY = 1e-8
 
 
 class Optimiser(torch.optim.Optimizer):
-    """SGD, Adam or RMSProp with DeepMedic's momentum, L1 and L2.
-
-    Args:
-        parameters: all of them.
-        regularised: those that L1 and L2 are taken of.
-        how: see ``Optimisation``.
-    """
+    """SGD, Adam or RMSProp with DeepMedic's momentum, L1 and L2."""
 
     def __init__(
         self,
@@ -92,11 +86,6 @@ def _moment(state: dict[str, Any], key: str, like: Tensor) -> Tensor:
 class Rates:
     """Learning rate and momentum of every epoch.
 
-    Args:
-        schedule: see ``RateSchedule``.
-        rate: at the start.
-        momentum: at the start.
-
     Attributes:
         divided: by ``auto``: how often the rate has been lowered.
         best: by ``auto``: the best accuracy on validation segments so far.
@@ -136,12 +125,7 @@ class Rates:
         return self.first_momentum + gain * self._share(done)
 
     def end_epoch(self, done: int, accuracy: float | None) -> None:
-        """Lower the rate if it is time to; only ``auto`` looks at the accuracy.
-
-        Args:
-            done: epochs that were done before this one.
-            accuracy: share of right voxels in validation segments.
-        """
+        """Lower the rate if it is time to; only ``auto`` looks at the accuracy."""
         if self.schedule.kind != "auto":
             return
         if accuracy is not None and accuracy > self.best + self.schedule.least_gain:

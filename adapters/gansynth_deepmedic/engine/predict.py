@@ -65,12 +65,6 @@ def predictor_of(
 ) -> tuple[Predictor, int]:
     """What applies the newest checkpoint of a training, and the epochs that it was trained for.
 
-    Args:
-        folder: of its results.
-        task: what was ordered there.
-        device: where it is computed.
-        precision: in which numbers.
-
     Raises:
         UsageFault: there is no checkpoint yet.
         IntegrityFault: every checkpoint is damaged.

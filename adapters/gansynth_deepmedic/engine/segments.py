@@ -30,25 +30,15 @@ logger = logging.getLogger("gansynth")
 
 @dataclass(frozen=True)
 class Job:
-    """A case that segments were taken of.
+    """A case that segments were taken of."""
 
-    Attributes:
-        subepoch: counted from 0.
-        place: of the case in it.
-        kind: ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample.
-        case: id of the real case, or of the one around a sample.
-        sample: id of the sample; empty for a real case.
-        segments: how many.
-        restricted: whether segments of a sample are centred on what is wholly synthetic.
-    """
-
-    subepoch: int
-    place: int
-    kind: str
-    case: str
-    sample: str
-    segments: int
-    restricted: bool = True
+    subepoch: int  # counted from 0
+    place: int  # of the case in it
+    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample
+    case: str  # id of the real case, or of the one around a sample
+    sample: str  # id of the sample; empty for a real case
+    segments: int  # how many
+    restricted: bool = True  # whether segments of a sample are centred on what is wholly synthetic
 
     def to_json(self) -> dict[str, Any]:
         """What ``order.Progress`` tells of it."""
@@ -58,19 +48,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Drawn:
-    """All segments of a subepoch, shuffled.
+    """All segments of a subepoch, shuffled."""
 
-    Attributes:
-        subepoch: counted from 0.
-        segments: arrays of N of them.
-        synthetic: bool (N,), whether each is of a synthetic case.
-        jobs: the cases that they were taken of.
-    """
-
-    subepoch: int
-    segments: Segments
-    synthetic: npt.NDArray[np.bool_]
-    jobs: tuple[Job, ...]
+    subepoch: int  # counted from 0
+    segments: Segments  # arrays of N of them
+    synthetic: npt.NDArray[np.bool_]  # bool (N,), whether each is of a synthetic case
+    jobs: tuple[Job, ...]  # the cases that they were taken of
 
 
 class DeepMedicSegments(Dataset[dict[str, Tensor]]):
@@ -87,7 +70,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 
     Args:
         subepochs: which cases.
-        read: reads a file: ``reading.read_volume``.
+        read: reads a file: ``cutting.read_volume``.
         geometry: of the segments.
         cutting: where they are cut, and what is done to them: ``Cutting.from_configs``.
         segments: of a subepoch, at least one for each case.
@@ -220,10 +203,6 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 
     def set_subepoch(self, k: int, drawn: Drawn | None = None) -> None:
         """Go on to a subepoch.
-
-        Args:
-            k: counted from 0 over the whole training.
-            drawn: what ``draw(k)`` gave, where that was called before; else it is called now.
 
         Raises:
             DataFault, TrainingFault: see ``draw``.

@@ -32,131 +32,77 @@ ScheduleKind = Literal["stable", "predef", "poly", "auto", "expon"]
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights are changed.
+    """How weights are changed."""
 
-    Attributes:
-        kind: sgd0orAdam1orRms2.
-        rate: learningRate, at the start.
-        momentum: momentumValue; not of Adam.
-        nesterov: classicMom0OrNesterov1.
-        normalised: momNonNorm0orNormalized1: steps are multiplied by 1 - momentum.
-        rho: rhoRms.
-        eps: epsilonRms or epsilonAdam.
-        b1: b1Adam.
-        b2: b2Adam.
-        l1: L1_reg, of the weights of convolutions.
-        l2: L2_reg, likewise.
-    """
-
-    kind: OptimiserKind = "rmsprop"
-    rate: float = 1e-3
-    momentum: float = 0.6
-    nesterov: bool = True
-    normalised: bool = True
-    rho: float = 0.9
-    eps: float = 1e-4
-    b1: float = 0.9
-    b2: float = 0.999
-    l1: float = 1e-6
-    l2: float = 1e-4
+    kind: OptimiserKind = "rmsprop"  # sgd0orAdam1orRms2
+    rate: float = 1e-3  # learningRate, at the start
+    momentum: float = 0.6  # momentumValue; not of Adam
+    nesterov: bool = True  # classicMom0OrNesterov1
+    normalised: bool = True  # momNonNorm0orNormalized1: steps are multiplied by 1 - momentum
+    rho: float = 0.9  # rhoRms
+    eps: float = 1e-4  # epsilonRms or epsilonAdam
+    b1: float = 0.9  # b1Adam
+    b2: float = 0.999  # b2Adam
+    l1: float = 1e-6  # L1_reg, of the weights of convolutions
+    l2: float = 1e-4  # L2_reg, likewise
 
 
 @dataclass(frozen=True)
 class RateSchedule:
-    """How the learning rate changes from epoch to epoch.
+    """How the learning rate changes from epoch to epoch."""
 
-    Attributes:
-        kind: typeOfLearningRateSchedule.
-        epochs: of the whole training.
-        wait: numEpochsToWaitBeforeLoweringLr.
-        divide: whenDecreasingDivideLrBy.
-        at: predefinedSchedule: epochs after which the rate is divided.
-        least_gain: min_incr_of_val_acc_considered.
-        last_rate: of paramsForExpSchedForLrAndMom.
-        last_momentum: likewise.
-    """
-
-    kind: ScheduleKind = "poly"
-    epochs: int = 35
-    wait: float = 35 / 3
-    divide: float = 2.0
-    at: tuple[float, ...] = ()
-    least_gain: float = 0.0
-    last_rate: float = 1 / 2**8
-    last_momentum: float = 0.9
+    kind: ScheduleKind = "poly"  # typeOfLearningRateSchedule
+    epochs: int = 35  # of the whole training
+    wait: float = 35 / 3  # numEpochsToWaitBeforeLoweringLr
+    divide: float = 2.0  # whenDecreasingDivideLrBy
+    at: tuple[float, ...] = ()  # predefinedSchedule: epochs after which the rate is divided
+    least_gain: float = 0.0  # min_incr_of_val_acc_considered
+    last_rate: float = 1 / 2**8  # of paramsForExpSchedForLrAndMom
+    last_momentum: float = 0.9  # likewise
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What is minimised; a weight of 0 leaves a loss out.
+    """What is minimised; a weight of 0 leaves a loss out."""
 
-    Attributes:
-        xentr: weight of the cross-entropy.
-        iou: weight of 1 - intersection over union.
-        dsc: weight of 1 - Dice.
-        reweight: classes are weighted in the cross-entropy ``freq``: by the inverse of how often
-            they come in the batch, ``per_c``: by ``weights``; or not, if empty.
-        weights: one for each class.
-        until: (first, last) epoch between which class weights fade to 1.
-    """
-
-    xentr: float = 1.0
-    iou: float = 0.0
-    dsc: float = 0.0
+    xentr: float = 1.0  # weight of the cross-entropy
+    iou: float = 0.0  # weight of 1 - intersection over union
+    dsc: float = 0.0  # weight of 1 - Dice
+    # classes are weighted in the cross-entropy ``freq``: by the inverse of how often they come in
+    # the batch, ``per_c``: by ``weights``; or not, if empty
     reweight: Literal["", "freq", "per_c"] = ""
-    weights: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()  # one for each class
+    # (first, last) epoch between which class weights fade to 1
     until: tuple[float, float] = (0.0, 35.0)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """How real validation cases are looked at.
+    """How real validation cases are looked at."""
 
-    Attributes:
-        samples: whether segments of them are, before each subepoch's training.
-        segments: numberValidationSegmentsLoadedOnGpuPerSubep.
-        batch: batchsize_val_samples.
-        volumes: whether whole ones are every ``every`` epochs. At the end of the training they
-            always are.
-        every: numberOfEpochsBetweenFullInferenceOnValImages.
-        batch_volumes: batchsize_val_whole.
-        save: whether segmentations are written.
-    """
-
-    samples: bool = False
-    segments: int = 3000
-    batch: int = 50
+    samples: bool = False  # whether segments of them are, before each subepoch's training
+    segments: int = 3000  # numberValidationSegmentsLoadedOnGpuPerSubep
+    batch: int = 50  # batchsize_val_samples
+    # whether whole ones are every ``every`` epochs. At the end of the training they always are
     volumes: bool = False
-    every: int = 1
-    batch_volumes: int = 10
-    save: bool = True
+    every: int = 1  # numberOfEpochsBetweenFullInferenceOnValImages
+    batch_volumes: int = 10  # batchsize_val_whole
+    save: bool = True  # whether segmentations are written
 
 
 @dataclass(frozen=True)
 class EngineSettings(Document, whole=True):
-    """All of it.
+    """All of it."""
 
-    Attributes:
-        classes: background included.
-        channels: of the image.
-        device: see ``gansynth.runtime.devices.pick_device``.
-        precision: ``auto``, ``bf16`` or ``fp32``.
-        regions: names and their labels, to report Dice of.
-        optimisation: of the weights.
-        rates: of the learning rate.
-        losses: of the network's output.
-        validation: on real cases.
-    """
-
-    classes: int
-    channels: int
-    device: str = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    regions: Regions = ()
-    optimisation: Optimisation = field(default_factory=Optimisation)
-    rates: RateSchedule = field(default_factory=RateSchedule)
-    losses: Losses = field(default_factory=Losses)
-    validation: Validation = field(default_factory=Validation)
+    classes: int  # background included
+    channels: int  # of the image
+    device: str = "auto"  # see ``gansynth.runtime.devices.pick_device``
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # ``auto``, ``bf16`` or ``fp32``
+    regions: Regions = ()  # names and their labels, to report Dice of
+    optimisation: Optimisation = field(default_factory=Optimisation)  # of the weights
+    rates: RateSchedule = field(default_factory=RateSchedule)  # of the learning rate
+    losses: Losses = field(default_factory=Losses)  # of the network's output
+    validation: Validation = field(default_factory=Validation)  # on real cases
 
 
 def read_settings(
@@ -166,8 +112,6 @@ def read_settings(
 
     Args:
         settings: values of the keys in ``SETTINGS``, as typed; no others.
-        train: the training's configuration, with the numbers of epochs and so on that hold.
-        model: the network's.
 
     Raises:
         UsageFault: a setting that is unknown or does not fit.

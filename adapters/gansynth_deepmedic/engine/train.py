@@ -53,19 +53,12 @@ _UNSEEN = object()
 
 @dataclass(frozen=True)
 class Task:
-    """What an order means.
+    """What an order means."""
 
-    Attributes:
-        order: what was ordered.
-        config: the training's configuration.
-        model: the network's.
-        settings: of the engine.
-    """
-
-    order: Order
-    config: TrainConfig
-    model: ModelConfig
-    settings: EngineSettings
+    order: Order  # what was ordered
+    config: TrainConfig  # the training's configuration
+    model: ModelConfig  # the network's
+    settings: EngineSettings  # of the engine
 
     @classmethod
     def of(cls, order: Order) -> Task:
@@ -146,13 +139,7 @@ class Task:
 
 
 class Training:
-    """One session of a training; ``run`` does it all.
-
-    Args:
-        task: what is to be done.
-        say: writes a line for the user.
-        progress: told how it goes; None for the order's own file.
-    """
+    """One session of a training; ``run`` does it all."""
 
     def __init__(
         self, task: Task, say: Callable[[str], None], progress: Progress | None = None
@@ -312,9 +299,6 @@ class Training:
 
     def volumes(self, done: int) -> dict[str, Any]:
         """Segment the whole validation cases, write ``VALIDATION`` and, if wanted, what was found.
-
-        Args:
-            done: epochs that are done.
 
         Returns:
             Mean Dice, for the record; empty without validation cases.

@@ -15,15 +15,10 @@ Word = TypeVar("Word", bound=str)
 
 @dataclass(frozen=True)
 class Values:
-    """The assignments of one file; a key that is absent or None has its default.
+    """The assignments of one file; a key that is absent or None has its default."""
 
-    Attributes:
-        path: the file.
-        values: its assignments.
-    """
-
-    path: Path
-    values: Mapping[str, Any]
+    path: Path  # the file
+    values: Mapping[str, Any]  # its assignments
 
     def fault(self, key: str, expected: str) -> DataFault:
         """What is wrong with a key."""
