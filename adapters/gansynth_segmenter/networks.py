@@ -80,6 +80,7 @@ class UNetSegmenter(Generator):
 
     name: ClassVar[str] = "unet-segmenter"
     Options: ClassVar[type[GeneratorOptions]] = UNetOptions
+    if_not_finite: ClassVar[str] = "Lower the learning rate (--set learning_rate=1e-4)"
 
     options: UNetOptions
 

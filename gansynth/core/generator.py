@@ -182,6 +182,7 @@ class Generator(ABC):
         ema: networks whose exponential moving average draws the samples.
         default_edits: condition edits used where the user names none.
         loop: settings of the training loop that it is usually trained with, under the user's own.
+        if_not_finite: what a user may do about losses that are not finite, for messages.
         memories: what its training remembers beside the weights; ``networks`` may fill it.
     """
 
@@ -190,6 +191,7 @@ class Generator(ABC):
     ema: ClassVar[tuple[str, ...]] = ("generator",)
     default_edits: ClassVar[tuple[str, ...]] = ()
     loop: ClassVar[Mapping[str, Any]] = {}
+    if_not_finite: ClassVar[str] = "Lower the learning rates (--set lr_generator=1e-4)"
 
     def __init__(self, schema: Schema, size: Sequence[int], options: GeneratorOptions) -> None:
         self.schema = schema

@@ -15,16 +15,15 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.centres import Centres, IntArray, Sampling, draw_centres
-from gansynth_deepmedic.engine.context import (
+from gansynth_deepmedic.engine.geometry import (
+    Geometry,
     Image,
     corner_mean,
     high_segment,
     low_context,
     padded,
 )
-from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.image_augment import Affine
-from gansynth_deepmedic.engine.normalise import ZScore
+from gansynth_deepmedic.engine.volumes import Affine, ZScore
 from gansynth_deepmedic.insertion import Loaded
 
 if TYPE_CHECKING:

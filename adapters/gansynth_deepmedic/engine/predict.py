@@ -13,12 +13,11 @@ import torch
 from gansynth.runtime.devices import pick_device, resolve
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import Listed
-from gansynth_deepmedic.engine.checkpoints import load_network
 from gansynth_deepmedic.engine.cutting import Cutting, read_volume
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.infer import Held, Predictor, host_case, read_held
 from gansynth_deepmedic.engine.network import DualPath
-from gansynth_deepmedic.engine.train import Task
+from gansynth_deepmedic.engine.train import Task, load_network
 from gansynth_deepmedic.order import ORDER, Order
 
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from gansynth.metrics.segmentation.regions import Regions, read_regions
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.configs import ModelConfig, TrainConfig
 from gansynth_deepmedic.engine.geometry import Geometry, Which
-from gansynth_deepmedic.engine.metrics import Regions, read_regions
 from gansynth_deepmedic.engine.values import Values
 
 SETTINGS: Mapping[str, str] = {
@@ -132,7 +132,11 @@ def read_settings(
         channels=model.channels,
         device=_device(settings),
         precision=_precision(settings),
-        regions=read_regions(settings.get("regions", ""), model.classes),
+        regions=read_regions(
+            settings.get("regions", ""),
+            range(1, model.classes),
+            expected=f"numbers from 1 to {model.classes - 1}",
+        ),
         optimisation=_optimisation(values),
         rates=_rates(values, train),
         losses=_losses(values, train, model.classes),

@@ -1,7 +1,7 @@
-"""Turning and zooming whole volumes, as DeepMedic's ``dataManagement/augmentImage.py``.
+"""Whole volumes are normalised, turned and zoomed as DeepMedic does it (commit e10ba7c).
 
-Commit e10ba7c. The angles that its ``max_rot_xyz`` names are those in the planes xy, xz and yz, in
-this order.
+``dataManagement/preprocessing.py`` and ``augmentImage.py``. The angles that its ``max_rot_xyz``
+names are those in the planes xy, xz and yz, in this order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,98 @@ import numpy.typing as npt
 
 from gansynth_deepmedic.engine.nested import Nested
 
-KEY = "augm_img_prms_tr"
+_SCORES = "norm_zscore_prms"
+_OF_SCORES = (
+    "apply_to_all_channels",
+    "apply_per_channel",
+    "cutoff_percents",
+    "cutoff_times_std",
+    "cutoff_below_mean",
+)
+
+
+@dataclass(frozen=True)
+class ZScore:
+    """Mean 0 and standard deviation 1 within the region of interest, but for what is cut off.
+
+    A channel without any spread there, one that a case lacks say, only loses its mean; DeepMedic
+    makes it not-a-number.
+    """
+
+    channels: tuple[bool, ...] | None = None  # which ones; None for all
+    # percentiles of the region, low and high, beyond which values do not count
+    percents: tuple[float, ...] | None = None
+    # how many standard deviations below and above the region's mean they do not
+    times_std: tuple[float, ...] | None = None
+    below_mean: bool = False  # whether values below the mean of the whole image do not
+
+    @classmethod
+    def from_values(
+        cls, path: Path | None, values: Mapping[str, Any], channels: int
+    ) -> ZScore | None:
+        """``norm_zscore_prms`` of a configuration; None where nothing is normalised.
+
+        Raises:
+            DataFault: naming the key.
+        """
+        given = Nested.of(path, values, _SCORES)
+        if not given.given:
+            return None
+        parts = given.table(_OF_SCORES)
+        everything, some = parts["apply_to_all_channels"], parts["apply_per_channel"]
+        whole = everything.given and everything.flag()
+        if whole and some.given:
+            raise some.fault("None where apply_to_all_channels is True")
+        wanted = some.flags(channels) if some.given else None
+        percents, times, below = (parts[key] for key in _OF_SCORES[2:])
+        found = cls(
+            wanted,
+            percents.numbers(2, 0, 100) if percents.given else None,
+            times.numbers(2, 0) if times.given else None,
+            below.given and below.flag(),
+        )
+        return found if whole or (wanted is not None and any(wanted)) else None
+
+    def apply(
+        self, image: npt.NDArray[np.float32], roi: npt.NDArray[np.int16] | None
+    ) -> npt.NDArray[np.float32]:
+        """An image (C, X, Y, Z), normalised.
+
+        Args:
+            roi: (X, Y, Z); None for everywhere.
+        """
+        inside = np.ones(image.shape[1:], np.bool_) if roi is None else roi > 0
+        wanted = (True,) * len(image) if self.channels is None else self.channels
+        found = image.copy()
+        for channel, taken in zip(found, wanted, strict=True):
+            if taken:
+                mean, std = self.moments(channel, inside)
+                channel -= np.float32(mean)
+                channel /= np.float32(std)
+        return found
+
+    def moments(
+        self, channel: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]
+    ) -> tuple[float, float]:
+        """What a channel (X, Y, Z) is normalised by; a deviation of 1 where it has none."""
+        region = (channel[inside] if inside.any() else channel.ravel()).astype(np.float64)
+        kept = np.ones(region.shape, np.bool_)
+        if self.percents is not None:
+            low, high = np.percentile(region, self.percents)
+            kept &= (region > low) & (region < high)
+        if self.times_std is not None:
+            mean, std = region.mean(), region.std()
+            low, high = mean - self.times_std[0] * std, mean + self.times_std[1] * std
+            kept &= (region > low) & (region < high)
+        if self.below_mean:
+            kept &= (region > channel.mean(dtype=np.float64)) & (region < channel.max())
+        left = region[kept]
+        if not left.size or left.std() == 0:
+            return float(region.mean()), 1.0
+        return float(left.mean()), float(left.std())
+
+
+_AFFINE = "augm_img_prms_tr"
 MODES = (
     "nearest",
     "min",
@@ -29,7 +120,7 @@ MODES = (
     "grid-wrap",
 )
 """scipy's, and ``min``: a constant, the smallest value of the image."""
-_KNOWN = (
+_OF_AFFINE = (
     "prob",
     "max_rot_xyz",
     "max_scaling",
@@ -69,13 +160,13 @@ class Affine:
         Raises:
             DataFault: naming the key.
         """
-        given = Nested.of(path, values, KEY)
+        given = Nested.of(path, values, _AFFINE)
         if not given.given:
             return None
         affine = given.table(("affine",), ("affine",))["affine"]
         if not affine.given:
             return None
-        parts, usual = affine.table(_KNOWN), cls()
+        parts, usual = affine.table(_OF_AFFINE), cls()
         found = cls(
             prob=_or(parts["prob"], usual.prob, 0, 1),
             max_rot=_angles(parts["max_rot_xyz"], usual.max_rot),
