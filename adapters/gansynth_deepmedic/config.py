@@ -49,12 +49,7 @@ NEEDS: Needs = {
 }
 """What a setting takes to have an effect."""
 RUNS = Path("runs") / "deepmedic"
-AUGMENTATION = (
-    "augm_img_prms_tr",
-    "augm_sample_prms_tr",
-    "reflectImagesPerAxis",
-    "performIntAugm",
-)
+AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
 """Keys that augment training cases or segments, those of earlier versions included."""
 _OWN, _VALUED = ("-train", "-test"), ("-model", "-load", "-dev")
 _KNOWN = (*_OWN, *_VALUED, "-resetopt")

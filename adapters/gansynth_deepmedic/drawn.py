@@ -22,11 +22,7 @@ class DrawnCases(Sequence[Loaded]):
     """
 
     def __init__(
-        self,
-        plan: MixPlan[int],
-        cases: Sequence[HostCase],
-        first: int = 0,
-        read: Read = volume,
+        self, plan: MixPlan[int], cases: Sequence[HostCase], first: int = 0, read: Read = volume
     ) -> None:
         self.subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)), RIM)
         self._read, self._first = read, first

@@ -219,9 +219,7 @@ def environ_of(program: Program) -> dict[str, str]:
 
 
 def doctor_lines(
-    checkout: str | None = None,
-    python: str | None = None,
-    environ: Mapping[str, str] = os.environ,
+    checkout: str | None = None, python: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Iterator[Line]:
     """What ``gansynth doctor`` says of DeepMedic: checkout, Python, and the packages there."""
     if not (checkout or python or environ.get(CHECKOUT) or environ.get(PYTHON)):

@@ -85,10 +85,7 @@ def versions(job: Job) -> dict[str, Any]:
         names = {name: version_of(name) for name in ("torch", "numpy", "nibabel")}
         return {"python": platform.python_version(), **names}
     checkout = job.program.checkout
-    return {
-        **job.program.versions,
-        "deepmedic": commit_of(checkout) or "unknown",
-    }
+    return {**job.program.versions, "deepmedic": commit_of(checkout) or "unknown"}
 
 
 def commit_of(checkout: Path) -> str | None:

@@ -89,10 +89,7 @@ def share_on_the_fly(
         if unit <= MOST_TIMES * cases:
             count = max(1, (2 * total + unit) // (2 * unit)) * unit
             if count != total:
-                total, why = (
-                    count,
-                    f"a multiple of {unit}, so that each is {ratio} exactly",
-                )
+                total, why = (count, f"a multiple of {unit}, so that each is {ratio} exactly")
             dealt = parts[0] * total // unit, parts[1] * total // unit
         else:
             said.append(_uneven(ratio, total))

@@ -249,9 +249,7 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     return source
 
 
-def listed_by(
-    request: SourceRequest,
-) -> tuple[SourceRequest, TrainConfig, Cases, DeepMedicOptions]:
+def listed_by(request: SourceRequest) -> tuple[SourceRequest, TrainConfig, Cases, DeepMedicOptions]:
     """What a request asks for: with absolute paths, its configuration, cases and options.
 
     Raises:

@@ -176,11 +176,7 @@ def read_held(held: Held, read: Read) -> Loaded:
 
 
 def validate(
-    predictor: Predictor,
-    cases: Sequence[Held],
-    read: Read,
-    regions: Regions,
-    folder: Path | None,
+    predictor: Predictor, cases: Sequence[Held], read: Read, regions: Regions, folder: Path | None
 ) -> dict[str, Any]:
     """Segment whole cases, and compare with the truth where there is one.
 

@@ -255,13 +255,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
             )
         kind = "synthetic" if case.sample else "fallback" if place.synthetic else "real"
         return Job(
-            place.subepoch,
-            place.number,
-            kind,
-            case.case,
-            case.sample,
-            len(rows),
-            where.restricted,
+            place.subepoch, place.number, kind, case.case, case.sample, len(rows), where.restricted
         )
 
     def _counts(self, places: Sequence[Place]) -> list[int]:
@@ -333,10 +327,7 @@ def in_memory(
 
 
 def _check(
-    case: str,
-    image: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
-    roi: npt.NDArray[Any] | None,
+    case: str, image: npt.NDArray[Any], labels: npt.NDArray[Any], roi: npt.NDArray[Any] | None
 ) -> None:
     shape = image.shape[1:]
     others = [labels.shape] if roi is None else [labels.shape, roi.shape]
