@@ -175,7 +175,7 @@ def _proportions(keys: Keys, sampling: int) -> tuple[float, ...] | None:
     key = "proportionOfSamplesToExtractPerCategoryTraining"
     if sampling not in (0, 3):
         return None
-    found = keys.numbers(key)
+    found = keys.numbers(key, low=0) if keys.has(key) else None
     if found is not None and not sum(found) > 0:
         raise keys.odd(key, "numbers from 0 that do not sum up to 0")
     if found is not None and sampling == 0 and len(found) != 2:

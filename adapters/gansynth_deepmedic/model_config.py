@@ -205,9 +205,9 @@ def _low_kernels(
 
 
 def _dropout(keys: Keys, layers: int) -> tuple[float, ...]:
-    found = keys.numbers("dropoutRatesFc")
-    if found is None:
+    if not keys.has("dropoutRatesFc"):
         return (0.0,) * (layers > 1) + (0.5,) * (layers - (layers > 1))
+    found = keys.numbers("dropoutRatesFc", low=0)
     if len(found) not in (0, layers) or not all(rate < 1 for rate in found):
         raise keys.odd("dropoutRatesFc", f"a rate from 0 to below 1 for each of {layers} layer(s)")
     return found or (0.0,) * layers

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.nested import Nested
+from gansynth_deepmedic.keys import Keys
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.configs import TrainConfig
@@ -55,15 +55,17 @@ class Sampling:
             DataFault: weight maps, which are not sampled by here, or odd proportions.
         """
         kind = config.sampling if which == "train" else config.sampling_validation
-        shares, maps = (Nested.of(config.path, config.values, key) for key in _KEYS[which])
-        if maps.given:
-            raise maps.fault("no weight maps where torch trains; leave it out, or use DeepMedic")
+        keys, (shares, maps) = Keys(config.path, config.values), _KEYS[which]
+        if keys.has(maps):
+            raise keys.odd(
+                maps, "no weight maps where torch trains; leave it out, or use DeepMedic"
+            )
         sampling = cls(kind, classes)
-        if not shares.given or kind not in (LESION, CLASSES):
+        if not keys.has(shares) or kind not in (LESION, CLASSES):
             return sampling
-        found = shares.numbers(sampling.categories, 0)
+        found = keys.numbers(shares, count=sampling.categories, low=0)
         if sum(found) <= 0:
-            raise shares.fault("a number above 0 among them")
+            raise keys.odd(shares, "a number above 0 among them")
         return cls(kind, classes, found)
 
     @property

@@ -15,7 +15,7 @@ from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.configs import ModelConfig, TrainConfig
 from gansynth_deepmedic.engine.geometry import Geometry, Which
-from gansynth_deepmedic.engine.values import Values
+from gansynth_deepmedic.keys import Keys
 
 SETTINGS: Mapping[str, str] = {
     "device": "where the network trains: auto, cpu, cuda or cuda:N (auto)",
@@ -125,7 +125,9 @@ def read_settings(
     refuse_unable(train, model)
     for which in get_args(Which):
         Geometry.from_model(model, which)
-    values = Values(train.path, train.values)
+    values = Keys(train.path, train.values)
+    if not isinstance(values.values.get("saveSegmentationVal", True), bool | None):
+        raise values.odd("saveSegmentationVal", "True or False")
     save = _yes(settings, "save_predictions", values.flag("saveSegmentationVal", True))
     return EngineSettings(
         classes=model.classes,
@@ -204,7 +206,7 @@ def _yes(settings: Mapping[str, str], key: str, default: bool) -> bool:
     return known[text.strip().lower()]
 
 
-def _optimisation(values: Values) -> Optimisation:
+def _optimisation(values: Keys) -> Optimisation:
     kinds: tuple[OptimiserKind, ...] = ("sgd", "adam", "rmsprop")
     kind = kinds[values.whole("sgd0orAdam1orRms2", 2, 0, 2)]
     eps = ("epsilonAdam", 1e-8) if kind == "adam" else ("epsilonRms", 1e-4)
@@ -223,25 +225,23 @@ def _optimisation(values: Values) -> Optimisation:
     )
 
 
-def _rates(values: Values, train: TrainConfig) -> RateSchedule:
-    kind: ScheduleKind = values.choice(
-        "typeOfLearningRateSchedule", "poly", ("stable", "predef", "poly", "auto", "expon")
-    )
+def _rates(values: Keys, train: TrainConfig) -> RateSchedule:
+    kind = values.one_of("typeOfLearningRateSchedule", get_args(ScheduleKind), "poly")
     wait_key = "numEpochsToWaitBeforeLoweringLr"
     wait = values.number(wait_key, 5 if kind == "auto" else train.epochs / 3, 0)
     if kind in ("poly", "expon") and wait >= train.epochs:
-        raise values.fault(wait_key, f"less than the {train.epochs} epochs of the training")
+        raise values.odd(wait_key, f"less than the {train.epochs} epochs of the training")
     if kind == "auto" and not train.validates_on_samples:
-        raise values.fault(
+        raise values.odd(
             "typeOfLearningRateSchedule",
             "another one, or performValidationOnSamplesThroughoutTraining = True, which it needs",
         )
     at = values.numbers("predefinedSchedule", ())
     if kind == "predef" and (not at or list(at) != sorted(set(at))):
-        raise values.fault("predefinedSchedule", "epochs in rising order, as [17, 22, 27]")
+        raise values.odd("predefinedSchedule", "epochs in rising order, as [17, 22, 27]")
     last = values.numbers("paramsForExpSchedForLrAndMom", (1 / 2**8, 0.9))
     if len(last) != 2:
-        raise values.fault("paramsForExpSchedForLrAndMom", "[learning rate, momentum]")
+        raise values.odd("paramsForExpSchedForLrAndMom", "[learning rate, momentum]")
     return RateSchedule(
         kind=kind,
         epochs=train.epochs,
@@ -254,17 +254,17 @@ def _rates(values: Values, train: TrainConfig) -> RateSchedule:
     )
 
 
-def _losses(values: Values, train: TrainConfig, classes: int) -> Losses:
-    weights = values.table("losses_and_weights", {"xentr": 1.0})
+def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
+    weights = _table(values, "losses_and_weights", {"xentr": 1.0})
     for name, weight in weights.items():
         if name not in ("xentr", "iou", "dsc") or not _is_weight(weight):
-            raise values.fault(
+            raise values.odd(
                 "losses_and_weights", "weights from 0 on, or None, of xentr, iou and dsc"
             )
     if not any(weights.values()):
-        raise values.fault("losses_and_weights", "at least one loss with a weight")
+        raise values.odd("losses_and_weights", "at least one loss with a weight")
     known = {name: float(weights.get(name) or 0) for name in ("xentr", "iou", "dsc")}
-    again = values.table("reweight_classes_in_cost", {"type": None})
+    again = _table(values, "reweight_classes_in_cost", {"type": None})
     kind, until = again.get("type"), again.get("schedule", [0, train.epochs])
     per_class: Any = again.get("prms") if kind == "per_c" else ()
     fits = (
@@ -274,7 +274,7 @@ def _losses(values: Values, train: TrainConfig, classes: int) -> Losses:
         and (kind != "per_c" or _is_list(per_class, classes))
     )
     if not fits:
-        raise values.fault(
+        raise values.odd(
             "reweight_classes_in_cost",
             f"'type' None, 'freq' or 'per_c', with {classes} numbers as 'prms' for 'per_c', and "
             "'schedule' as [first epoch, last epoch]",
@@ -285,6 +285,13 @@ def _losses(values: Values, train: TrainConfig, classes: int) -> Losses:
         weights=tuple(float(weight) for weight in per_class),
         until=(float(until[0]), float(until[1])),
     )
+
+
+def _table(values: Keys, key: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = values.values[key] if values.has(key) else default
+    if not isinstance(found, Mapping):
+        raise values.odd(key, "a dictionary")
+    return found
 
 
 def _is_weight(value: object) -> bool:
@@ -299,7 +306,7 @@ def _is_list(value: object, length: int) -> bool:
     )
 
 
-def _validation(values: Values, train: TrainConfig, save: bool) -> Validation:
+def _validation(values: Keys, train: TrainConfig, save: bool) -> Validation:
     return Validation(
         samples=train.validates_on_samples,
         segments=values.whole("numberValidationSegmentsLoadedOnGpuPerSubep", 3000, 1),

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gansynth_deepmedic.engine.nested import Nested
+from gansynth_deepmedic.keys import Keys
 
 _SCORES = "norm_zscore_prms"
 _OF_SCORES = (
@@ -50,23 +50,23 @@ class ZScore:
         Raises:
             DataFault: naming the key.
         """
-        given = Nested.of(path, values, _SCORES)
-        if not given.given:
+        parts = Keys(path, values).table(_SCORES, _OF_SCORES)
+        if parts is None:
             return None
-        parts = given.table(_OF_SCORES)
-        everything, some = parts["apply_to_all_channels"], parts["apply_per_channel"]
-        whole = everything.given and everything.flag()
-        if whole and some.given:
-            raise some.fault("None where apply_to_all_channels is True")
-        wanted = some.flags(channels) if some.given else None
-        percents, times, below = (parts[key] for key in _OF_SCORES[2:])
-        found = cls(
-            wanted,
-            percents.numbers(2, 0, 100) if percents.given else None,
-            times.numbers(2, 0) if times.given else None,
-            below.given and below.flag(),
+        whole = parts.flag("apply_to_all_channels", False)
+        if whole and parts.has("apply_per_channel"):
+            raise parts.odd("apply_per_channel", "None where apply_to_all_channels is True")
+        some = (
+            parts.flags("apply_per_channel", channels) if parts.has("apply_per_channel") else None
         )
-        return found if whole or (wanted is not None and any(wanted)) else None
+        percents, times, below = _OF_SCORES[2:]
+        found = cls(
+            some,
+            parts.numbers(percents, count=2, low=0, high=100) if parts.has(percents) else None,
+            parts.numbers(times, count=2, low=0) if parts.has(times) else None,
+            parts.flag(below, False),
+        )
+        return found if whole or (some is not None and any(some)) else None
 
     def apply(
         self, image: npt.NDArray[np.float32], roi: npt.NDArray[np.int16] | None
@@ -160,21 +160,19 @@ class Affine:
         Raises:
             DataFault: naming the key.
         """
-        given = Nested.of(path, values, _AFFINE)
-        if not given.given:
+        given = Keys(path, values).table(_AFFINE, ("affine",), ("affine",))
+        parts = None if given is None else given.table("affine", _OF_AFFINE)
+        if parts is None:
             return None
-        affine = given.table(("affine",), ("affine",))["affine"]
-        if not affine.given:
-            return None
-        parts, usual = affine.table(_OF_AFFINE), cls()
+        usual = cls()
         found = cls(
-            prob=_or(parts["prob"], usual.prob, 0, 1),
-            max_rot=_angles(parts["max_rot_xyz"], usual.max_rot),
-            max_scaling=_or(parts["max_scaling"], usual.max_scaling, 0, 0.99),
-            orders=_orders(parts["interp_order_imgs"], channels),
-            order_labels=_order(parts["interp_order_lbls"], 0),
-            order_roi=_order(parts["interp_order_roi"], 0),
-            mode=_mode(parts["boundary_mode"]),
+            prob=parts.number("prob", usual.prob, 0, 1),
+            max_rot=parts.numbers("max_rot_xyz", usual.max_rot, 3),
+            max_scaling=parts.number("max_scaling", usual.max_scaling, 0, 0.99),
+            orders=_orders(parts, channels),
+            order_labels=_order(parts, "interp_order_lbls", 0),
+            order_roi=_order(parts, "interp_order_roi", 0),
+            mode=parts.one_of("boundary_mode", MODES, usual.mode),
         )
         return found if found.prob > 0 else None
 
@@ -243,34 +241,22 @@ def transformed(
     return found
 
 
-def _or(given: Nested, default: float, low: float, high: float) -> float:
-    return given.number(low, high) if given.given else default
+def _order(keys: Keys, key: str, default: int) -> int:
+    if keys.has(key) and not _is_order(keys.values[key]):
+        raise keys.odd(key, "an order of interpolation, 0, 1, 2 or 3")
+    return int(keys.values[key]) if keys.has(key) else default
 
 
-def _angles(given: Nested, default: tuple[float, ...]) -> tuple[float, ...]:
-    return given.numbers(3) if given.given else default
+def _orders(keys: Keys, channels: int, key: str = "interp_order_imgs") -> tuple[int, ...]:
+    orders = keys.values.get(key)
+    if not isinstance(orders, list | tuple):
+        return (_order(keys, key, 1),)
+    if not all(map(_is_order, orders)):
+        raise keys.odd(key, "an order of interpolation, 0, 1, 2 or 3")
+    if len(orders) != channels:
+        raise keys.odd(key, f"an order of interpolation for each of {channels} channel(s)")
+    return tuple(map(int, orders))
 
 
-def _order(given: Nested, default: int) -> int:
-    if not given.given:
-        return default
-    if isinstance(given.value, bool) or given.value not in (0, 1, 2, 3):
-        raise given.fault("an order of interpolation, 0, 1, 2 or 3")
-    return int(given.value)
-
-
-def _orders(given: Nested, channels: int) -> tuple[int, ...]:
-    if not isinstance(given.value, list | tuple):
-        return (_order(given, 1),)
-    orders = tuple(_order(Nested(given.path, given.name, order), -1) for order in given.value)
-    if len(orders) != channels or -1 in orders:
-        raise given.fault(f"an order of interpolation for each of {channels} channel(s)")
-    return orders
-
-
-def _mode(given: Nested) -> str:
-    if not given.given:
-        return MODES[0]
-    if given.value not in MODES:
-        raise given.fault(f"one of {', '.join(MODES)}")
-    return str(given.value)
+def _is_order(value: object) -> bool:
+    return not isinstance(value, bool) and value in (0, 1, 2, 3)
