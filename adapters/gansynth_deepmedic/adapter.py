@@ -111,13 +111,7 @@ class DeepMedicAdapter(Adapter):
     def inject(
         self, dataset: Sequence[HostCase], plan: MixPlan[int], *, batch_size: int
     ) -> DrawnCases:
-        """The cases of one subepoch after another, for those who build their own training.
-
-        Args:
-            dataset: the real training cases; see ``DeepMedicSource.host_case``.
-            plan: what is mixed in; real cases are named by index.
-            batch_size: of no meaning here: segments of all cases of a subepoch are shuffled.
-        """
+        """The cases of one subepoch after another, for those who build their own training."""
         return DrawnCases(plan, dataset)
 
     def check(

@@ -35,11 +35,6 @@ def open_origin(
 ) -> Origin | None:
     """Check what samples are to be drawn from; None if nothing is asked of a generator.
 
-    Args:
-        injection: names the run or bank.
-        source: the training's own cases.
-        held_out: its validation cases.
-
     Raises:
         IntegrityFault: leakage, another data set or space, or damaged weights or samples.
         DataFault: other channels or labels.
@@ -145,12 +140,7 @@ def check_bank(reader: BankReader, source: DeepMedicSource) -> None:
 
 
 def sample_bytes(manifest: Mapping[str, Any], source: DeepMedicSource) -> int:
-    """Bytes one sample of a run takes: image and labels (int16), of a crop or of a whole case.
-
-    Args:
-        manifest: of the run.
-        source: the training cases; a whole volume is of the shape of one of them.
-    """
+    """Bytes one sample of a run takes: image and labels (int16), of a crop or of a whole case."""
     space = Space.from_json(manifest["space"])
     voxels = max(prod(space.host_shape(source.shape(case))) for case in source.train_ids)
     each = 4 if stored(source) == "float32" else 2

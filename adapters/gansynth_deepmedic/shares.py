@@ -27,24 +27,18 @@ SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
 
 @dataclass(frozen=True)
 class Share:
-    """One subepoch.
+    """One subepoch."""
 
-    Attributes:
-        cases: that it loads, real and synthetic.
-        segments: that it takes of them; where real and synthetic ones meet a multiple of ``cases``,
-            so that each gives as many, and of the batch size, so that no batch is dropped.
-        real: real cases of a subepoch; None where it differs between subepochs (a schedule, or a
-            ratio that does not come out even in so few cases).
-        synthetic: synthetic ones, likewise.
-        repeats: how often each real case is listed (on disk; else 1).
-        said: what was rounded, or is otherwise than the user's file says, in words.
-    """
-
-    cases: int
+    cases: int  # that it loads, real and synthetic
+    # that it takes of them; where real and synthetic ones meet a multiple of ``cases``, so that
+    # each gives as many, and of the batch size, so that no batch is dropped
     segments: int
+    # real cases of a subepoch; None where it differs between subepochs (a schedule, or a ratio that
+    # does not come out even in so few cases)
     real: int | None
-    synthetic: int | None
-    repeats: int = 1
+    synthetic: int | None  # synthetic ones, likewise
+    repeats: int = 1  # how often each real case is listed (on disk; else 1)
+    # what was rounded, or is otherwise than the user's file says, in words
     said: tuple[str, ...] = ()
 
 
@@ -52,13 +46,6 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
     """What stock DeepMedic has to load, which can only be exact if it loads all there is.
 
     Without real cases, R = 0, there are as many synthetic ones as the user's file loads.
-
-    Args:
-        real: real training cases.
-        ratio: real:synthetic.
-        cases: that a subepoch loads by the user's file.
-        segments: that it takes by the user's file.
-        batch: segments of a training step.
     """
     if whole_parts(ratio)[0] == 0:
         taken, changed = _one_kind(cases, segments)
@@ -87,16 +74,7 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
 def share_on_the_fly(
     ratio: Ratio, cases: int, segments: int, batch: int, *, real: int, constant: bool
 ) -> Share:
-    """What is loaded where somebody deals the cases out.
-
-    Args:
-        ratio: real:synthetic.
-        cases: that a subepoch loads by the user's file.
-        segments: that it takes by the user's file.
-        batch: segments of a training step.
-        real: real training cases.
-        constant: whether the ratio stays as it is.
-    """
+    """What is loaded where somebody deals the cases out."""
     listed = count_places(ratio, real)
     total, why = cases, ""
     if listed < cases:
@@ -111,10 +89,7 @@ def share_on_the_fly(
         if unit <= MOST_TIMES * cases:
             count = max(1, (2 * total + unit) // (2 * unit)) * unit
             if count != total:
-                total, why = (
-                    count,
-                    f"a multiple of {unit}, so that each is {ratio} exactly",
-                )
+                total, why = (count, f"a multiple of {unit}, so that each is {ratio} exactly")
             dealt = parts[0] * total // unit, parts[1] * total // unit
         else:
             said.append(_uneven(ratio, total))
@@ -132,13 +107,6 @@ def same_segments(
 
     Where real and synthetic cases meet, they are a multiple of the cases and of the batch; the
     least that suits all is taken, and never fewer than the user's file says.
-
-    Args:
-        mixes: ratio, and whether it stays as it is, of every training.
-        cases: see ``share_on_the_fly``.
-        segments: likewise.
-        batch: likewise.
-        real: real training cases.
     """
     while True:
         wanted = max(

@@ -45,42 +45,26 @@ OF_ITS_OWN = "results apart from those of a training on real cases only"
 
 @dataclass(frozen=True)
 class Slot:
-    """A synthetic case on disk.
+    """A synthetic case on disk."""
 
-    Attributes:
-        name: of its folder.
-        case: the real one around it.
-        sample: id in the bank.
-        corner: of the sample in that case, (D, H, W); None for a whole volume.
-        centres: share of the case's voxels that segments may be centred on.
-        largest: see ``SamplingMaps.largest``.
-        lacking: channels that the real case lacks.
-        provenance: of the sample.
-    """
-
-    name: str
-    case: str
-    sample: str
+    name: str  # of its folder
+    case: str  # the real one around it
+    sample: str  # id in the bank
+    # of the sample in that case, (D, H, W); None for a whole volume
     corner: tuple[int, int, int] | None
-    centres: float
-    largest: int
-    lacking: tuple[int, ...]
-    provenance: dict[str, Any]
+    centres: float  # share of the case's voxels that segments may be centred on
+    largest: int  # see ``SamplingMaps.largest``
+    lacking: tuple[int, ...]  # channels that the real case lacks
+    provenance: dict[str, Any]  # of the sample
 
 
 @dataclass(frozen=True)
 class Slots:
-    """All of them.
+    """All of them."""
 
-    Attributes:
-        slots: in order.
-        left_out: why -> how many samples were left out.
-        restricted: whether real cases, too, get a region of interest or sampling maps.
-    """
-
-    slots: tuple[Slot, ...]
-    left_out: dict[str, int]
-    restricted: bool
+    slots: tuple[Slot, ...]  # in order
+    left_out: dict[str, int]  # why -> how many samples were left out
+    restricted: bool  # whether real cases, too, get a region of interest or sampling maps
 
 
 def write_slots(
@@ -91,13 +75,6 @@ def write_slots(
     reporter: Reporter,
 ) -> Slots:
     """Write every slot's files.
-
-    Args:
-        plan: the export.
-        folder: to write into.
-        reader: the bank with the samples; what does not fit is left out, and the next is taken.
-        cases: the real training cases, as they are at the moment.
-        reporter: shows progress.
 
     Raises:
         DataFault: too few samples fit.
@@ -199,14 +176,7 @@ def _too_few(plan: ExportPlan, found: int, left_out: Counter[str]) -> DataFault:
 def additions_for(
     plan: ExportPlan, folder: Path, cases: Sequence[HostCase], slots: Slots
 ) -> Additions:
-    """Write what real cases need so that synthetic ones can be restricted; what lists then say.
-
-    Args:
-        plan: the export.
-        folder: to write into.
-        cases: the real training cases, as they are at the moment.
-        slots: that were written.
-    """
+    """Write what real cases need so that synthetic ones can be restricted; what lists then say."""
     apart = {"folderForOutput": (str(plan.folder / OUTPUT), OF_ITS_OWN)}
     lacking = [slot.lacking for slot in slots.slots]
     more = Additions(home=plan.folder, lacking=lacking, values=apart)

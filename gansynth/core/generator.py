@@ -174,6 +174,7 @@ class Generator(ABC):
         intensity: ``linear`` draws in the source's units; ``tanh`` needs a window to [-1, 1].
         default_edits: condition edits used where the user names none.
         loop: settings of the training loop that it is usually trained with, under the user's own.
+        if_not_finite: what a user may do about losses that are not finite, for messages.
         memories: what its training remembers beside the weights; ``networks`` may fill it.
     """
 
@@ -182,6 +183,7 @@ class Generator(ABC):
     ema: ClassVar[tuple[str, ...]] = ("generator",)
     default_edits: ClassVar[tuple[str, ...]] = ()
     loop: ClassVar[Mapping[str, Any]] = {}
+    if_not_finite: ClassVar[str] = "Lower the learning rates (--set lr_generator=1e-4)"
 
     def __init__(self, schema: Schema, size: Sequence[int], options: GeneratorOptions) -> None:
         self.schema = schema

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,10 @@ def drop_old(folder: Path, newest: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None if there has never been one.
+def latest(
+    folder: Path, fits: Callable[[Checkpoint], bool] = lambda found: True
+) -> Checkpoint | None:
+    """The newest checkpoint that is whole and fits; None if there has never been one.
 
     Raises IntegrityFault: if there are checkpoints and every one of them is damaged.
     """
@@ -100,7 +102,9 @@ def latest(folder: Path) -> Checkpoint | None:
         except (GansynthError, OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(f"{candidate.name}: {error}")
             continue
-        return Checkpoint(candidate, tensors, state, damaged)
+        found = Checkpoint(candidate, tensors, state, damaged)
+        if fits(found):
+            return found
     if damaged:
         raise IntegrityFault(
             f"{folder}: every checkpoint is damaged ({'; '.join(damaged)}); expected a whole one. "

@@ -253,7 +253,7 @@ def train(
             # Not finite: back to the last checkpoint, at half the rates; three times, then give up.
             if ill:
                 if learner.rollbacks == MOST_ROLLBACKS or folder is None:
-                    raise _fault(ill, learner.rollbacks, folder)
+                    raise _fault(ill, learner.rollbacks, folder, generator.if_not_finite)
                 done = shelf.roll_back(ill)
                 log.rewind(done)
                 pending = fetch(done, learner.images)
@@ -296,10 +296,10 @@ def _not_finite(values: Mapping[str, float], step: int) -> str:
     return bad[0] if bad else ""
 
 
-def _fault(ill: str, rollbacks: int, folder: Path | None) -> TrainingFault:
+def _fault(ill: str, rollbacks: int, folder: Path | None, cure: str) -> TrainingFault:
     tried = f" after {rollbacks} rollbacks, each at half the learning rates" if rollbacks else ""
     where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
     return TrainingFault(
-        f"training: {ill}{tried}, expected finite numbers{where}. Lower the learning rates (--set "
-        "lr_generator=1e-4), or --set precision=fp32; the last checkpoint is whole"
+        f"training: {ill}{tried}, expected finite numbers{where}. {cure}, or --set precision=fp32; "
+        "the last checkpoint is whole"
     )
