@@ -259,13 +259,12 @@ class NnunetAdapter(Adapter):
         reporter: Reporter,
     ) -> Mapping[str, Any]:
         """Write a data set of nnU-Net's; see ``Adapter.export``."""
-        from gansynth_nnunet.export import export_dataset
-        from gansynth_nnunet.export_plan import plan_export
+        from gansynth_nnunet.export import NnunetExport
 
         self.validate()
         self.check(injection, {}, ())
-        plan = plan_export(self.host, injection, name, content, size)
-        return export_dataset(plan, dry_run=dry_run, reporter=reporter)
+        export = NnunetExport(self.host, injection, name, content, size)
+        return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
     def import_dataset(cls, asked: ImportRequest) -> Report:

@@ -245,14 +245,13 @@ class YoloAdapter(Adapter):
         reporter: Reporter,
     ) -> Mapping[str, Any]:
         """Write a folder that stock detectors train on; see ``Adapter.export``."""
-        from gansynth_yolo.export import export_dataset
-        from gansynth_yolo.export_plan import plan_export
+        from gansynth_yolo.export import YoloExport
 
         if content == "mixed":
             self.validate()
-        plan = plan_export(self.host, injection, name, content, size)
+        export = YoloExport(self.host, injection, name, content, size)
         self.check_origin(injection)
-        return export_dataset(plan, dry_run=dry_run, reporter=reporter)
+        return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
     def import_dataset(cls, asked: ImportRequest) -> Report:
