@@ -170,8 +170,6 @@ def check_predictions(folder: Path, cases: Sequence[str], stage: str) -> None:
 
     Args:
         folder: ``predicted_next_stage`` of the previous stage, for this configuration.
-        cases: training and validation cases.
-        stage: name of the previous stage.
 
     Raises:
         DataFault: naming the first case that is missing.

@@ -43,7 +43,6 @@ class CaseFiles:
     """The arrays of one preprocessed folder.
 
     Args:
-        folder: where they lie.
         way_out: what to do about a damaged one, for messages.
     """
 

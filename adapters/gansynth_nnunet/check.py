@@ -59,8 +59,6 @@ def check_raw(
     """Read every file of a raw data set to its last byte and list what is wrong, errors first.
 
     Args:
-        root: nnU-Net's folders.
-        dataset: the data set's full name.
         subjects: the value of ``--subjects``; checked against the cases.
         progress: called as ``progress(done, cases)``.
 
@@ -89,7 +87,6 @@ def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
     """A raw data set as a set of volumes.
 
     Args:
-        raw: its files.
         preprocessed: its folder in ``nnUNet_preprocessed``, where splits and subjects lie.
     """
     cases = sorted(raw.images)

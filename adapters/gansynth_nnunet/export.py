@@ -309,7 +309,6 @@ def write_case(
     """Write one case by nnU-Net's own function, as its preprocessing does.
 
     Args:
-        source: the data set.
         keys: labels or regions whose voxels nnU-Net wants to know.
         stem: path without suffix.
         image: (C, D, H, W).

@@ -45,10 +45,7 @@ def write(
     Args:
         source: the data set that the generator has learnt.
         folder: an empty folder.
-        name: of the new data set.
-        reader: the bank with the samples.
         ids: name of a synthetic case -> id in the bank.
-        bar: advanced by one for each case.
     """
     forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing
     images, masks = folder / "imagesTr", folder / "labelsTr"
@@ -141,7 +138,6 @@ def denormalise(channel: FloatArray, scheme: str, properties: Mapping[str, float
 
     Args:
         channel: (D, H, W).
-        scheme: class name of the normalisation.
         properties: the plans' statistics of the channel's foreground.
     """
     if scheme == "CTNormalization":

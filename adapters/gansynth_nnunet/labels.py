@@ -39,10 +39,6 @@ class LabelTable:
 def read_labels(doc: Mapping[str, Any], where: str) -> LabelTable:
     """Read the key ``labels`` of a ``dataset.json``.
 
-    Args:
-        doc: the document.
-        where: the file, for messages.
-
     Raises:
         DataFault: missing, no background 0, or values that are no integers.
     """

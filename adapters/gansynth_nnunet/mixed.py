@@ -40,9 +40,6 @@ class MixedDataset:
 
     Args:
         real: nnU-Net's own data set of training cases.
-        plan: what is mixed in.
-        batch_size: slots a batch.
-        channels: of the real cases.
         keys: labels or regions whose voxels nnU-Net wants to know (``location_keys``).
 
     Attributes:

@@ -91,12 +91,10 @@ def import_msd(
 
     Args:
         folder: the MSD folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``.
-        root: nnU-Net's folders.
         dataset_id: id the data set gets, 1 to 999.
         subjects: CSV or regular expression naming each case's subject; None takes
             ``<folder>/subjects.csv`` where there is one, else every case is its own subject.
         folds: number of folds of ``splits_final.json``.
-        seed: seeds the folds.
         progress: called as ``progress(done, cases)``.
 
     Raises:

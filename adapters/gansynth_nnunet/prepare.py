@@ -69,11 +69,7 @@ def prepare(
 
     Args:
         request: which data set, root and plans (only existing ones but the default can be named).
-        configurations: nnU-Net configurations to preprocess.
-        small: small plans to write as well.
-        num_processes: worker processes.
         progress: called as work goes on.
-        force: do again what is done.
 
     Raises:
         DataFault: the data are not fit; the message has the first error.

@@ -42,11 +42,7 @@ def open_raw(request: SourceRequest) -> VolumeSource:
 
 
 def _with_channels(listing: VolumeSet, asked: Sequence[str] | None) -> VolumeSet:
-    """A data set with the channels that are asked for, called as they are asked.
-
-    Raises:
-        UsageFault: one that it does not have.
-    """
+    """A data set with the channels that are asked for, called as they are asked."""
     if asked is None:
         return listing
     places = pick(asked, listing.channels or (), listing.where)

@@ -95,8 +95,6 @@ def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Seque
     """Write plans for a small network beside nnU-Net's; nothing is preprocessed again.
 
     Args:
-        plans_json: nnU-Net's plans.
-        small: name and sizes.
         configurations: which of them to shrink; those already in the small plans stay.
 
     Returns:

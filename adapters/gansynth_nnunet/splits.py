@@ -40,7 +40,6 @@ def known_subjects(preprocessed: Path, ids: Iterable[str], asked: str | None) ->
 
     Args:
         preprocessed: the data set's folder in ``nnUNet_preprocessed``.
-        ids: the cases.
         asked: the value of ``--subjects``, or None.
     """
     ids = list(ids)
@@ -66,10 +65,7 @@ def write_splits(
 
     Args:
         folder: the data set's folder in ``nnUNet_preprocessed``; made if it is not there.
-        ids: all cases.
         subject_of: case -> subject.
-        folds: number of folds.
-        seed: seeds the dealing out of subjects.
         overwrite: replace a different split; the old one is kept as ``splits_final.<hash>.json``.
 
     Raises:

@@ -264,8 +264,6 @@ def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[i
     """How often each of some real images is listed, and synthetic ones, to be R:S exactly.
 
     Args:
-        images: real ones.
-        ratio: R:S.
         nearest: take the nearest ratio that comes out, where this one does not.
 
     Raises:

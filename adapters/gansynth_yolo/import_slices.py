@@ -116,7 +116,6 @@ def import_slices(
         folder: must not exist, or be empty.
         bits: of a grey pixel, 8 or 16.
         backgrounds: share of the training images without a box that is kept; val keeps all.
-        seed: draws those.
         progress: is told how many cases are done.
 
     Raises:

@@ -341,7 +341,6 @@ def fitted(case: Case, size: tuple[int, int], *, stretch: bool) -> Case:
 
     Args:
         case: image (C, H, W).
-        size: rows and columns.
         stretch: rows and columns each on their own; else undistorted, in the middle of zeros.
     """
     shape = case.image.shape[1:]

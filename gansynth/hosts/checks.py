@@ -70,8 +70,6 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     """Check what samples are to be drawn from; returns it with all that it has seen.
 
     Args:
-        injection: what is asked of samples.
-        takes: what the host takes.
         origin: the run, if it was read already.
 
     Raises:
@@ -119,12 +117,6 @@ def check_learnable(
 ) -> None:
     """Refuse a run whose samples a host cannot learn from, and boxes that it is not asked for.
 
-    Args:
-        injection: names a run.
-        manifest: its.
-        target: the host's name.
-        needs: what the host learns from.
-
     Raises:
         UsageFault: with the way out.
     """
@@ -148,11 +140,7 @@ def check_labelled(
     """Refuse a generator that draws no images, or nothing beside them that a host learns from.
 
     Args:
-        folder: the run.
-        manifest: its.
-        target: the host's name.
         edits: asked for; of label maps that a generator draws itself there are none.
-        needs: what the host learns from.
 
     Raises:
         UsageFault: with the way out; or an edit that the generator cannot follow.
@@ -228,12 +216,6 @@ def check_injection(
     manifest: Mapping[str, Any],
 ) -> Lineage | None:
     """Check all that an injection asks of a run's samples, before anything long starts.
-
-    Args:
-        injection: names the run.
-        source: the host's cases.
-        held_out: records of those it holds out.
-        manifest: of the run.
 
     Returns:
         Lineage of the cases of another source that samples are drawn of; None if there are none.
@@ -327,8 +309,6 @@ def plan_own_bank(
     """The bank that is made of a run's samples; None if none is.
 
     Args:
-        adapter: of the host.
-        injection: what is mixed in.
         sample_bytes: bytes that a sample takes at most, by the run's manifest.
 
     Raises:

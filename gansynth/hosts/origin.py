@@ -84,11 +84,7 @@ def check_schema(
     """Refuse samples whose channels, labels or boxes mean something else.
 
     Args:
-        folder: the run or bank.
-        found: of its samples.
-        wanted: of the host's cases.
         same: attributes that both should have in common.
-        way_out: what the user may do.
 
     Raises:
         DataFault: naming both.
@@ -105,10 +101,6 @@ def check_schema(
 
 def check_samples(reader: BankReader, look: Callable[[BankSample], None]) -> None:
     """Check every sample of a bank that somebody brings along, as a producer checks its own.
-
-    Args:
-        reader: of the bank.
-        look: refuses a sample.
 
     Raises:
         DataFault, UsageFault: what ``look`` refuses, naming the sample.
