@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
-from gansynth_nnunet.labels import LabelTable
+from gansynth_nnunet.dataset import LabelTable
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import Plans
 

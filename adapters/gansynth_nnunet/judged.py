@@ -15,7 +15,7 @@ from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import Preprocessed
-from gansynth_nnunet.raw_files import NIFTI, RawSet, raw_cases
+from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
 
 VALIDATION, TRUTH = "validation", "gt_segmentations"
 

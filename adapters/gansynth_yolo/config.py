@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.bank.supply import PATIENCE
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord
+from gansynth.hosts.launch import device_of
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.serialise import Document
@@ -123,15 +124,6 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def pick_device(asked: str) -> str:
-    """``auto`` is CUDA where there is one."""
-    if asked != "auto":
-        return asked
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 # -- on its way to the child -----------------------------------------------------------------------
 
 
@@ -184,7 +176,7 @@ class YoloConfig(Document):
             batch=choices.batch,
             workers=choices.workers,
             cache=choices.cache,
-            device=pick_device(choices.device),
+            device=device_of(choices.device),
             seed=self.injection.seed,
             output=self.output / WEIGHTS,
             augment=self.injection.usual_augmentation,
