@@ -49,7 +49,6 @@ class PreviousStage:
     Attributes:
         labels: that nnU-Net predicts, without background and ignore label.
         spacing: of the second stage, mm.
-        coarse: spacing of the first.
         configuration: nnU-Net's own object for the first stage, for its way of resampling.
     """
 

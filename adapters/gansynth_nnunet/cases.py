@@ -113,11 +113,7 @@ class Preprocessed(CaseSource):
     """One configuration of a preprocessed data set: what is known before its cases are read.
 
     Attributes:
-        root: nnU-Net's folders.
         dataset: full name, ``Dataset004_Hippocampus``.
-        plans: the plans file.
-        configuration: name of the configuration.
-        config: its content, inheritance resolved.
         dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
         labels: what that says about labels, regions and the ignore label.
     """

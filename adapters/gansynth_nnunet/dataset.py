@@ -101,8 +101,6 @@ class RawSet:
     Attributes:
         folder: the data set's folder in ``nnUNet_raw``.
         doc: its ``dataset.json``.
-        channels: channel names.
-        table: its labels.
         ending: of its files, e.g. ``.nii.gz``.
         images: case -> one file per channel, as they ought to be.
         labels: case -> label file, as it ought to be.

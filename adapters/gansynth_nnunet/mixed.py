@@ -42,9 +42,6 @@ class MixedDataset:
         real: nnU-Net's own data set of training cases.
         keys: labels or regions whose voxels nnU-Net wants to know (``location_keys``).
 
-    Attributes:
-        last: tells transforms what was loaded last.
-
     Raises:
         DataFault: if the samples have other channels than the real cases, or lack the labels of a
             cascade's previous stage.

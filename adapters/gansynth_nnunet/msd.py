@@ -46,11 +46,8 @@ class ImportReport:
     Attributes:
         dataset: full name of the nnU-Net data set.
         folder: where it lies in ``nnUNet_raw``.
-        cases: number of cases.
-        copied: files taken over byte for byte.
         rewritten: files split into channels, compressed or recast.
         kept: files already there from an earlier import.
-        subjects: number of people.
         folds: (training, validation) cases of each fold.
     """
 

@@ -23,12 +23,7 @@ _SHARED = ("data_identifier", "patch_size", "spacing")
 
 @dataclass(frozen=True)
 class Plans:
-    """A plans file.
-
-    Attributes:
-        path: the file.
-        doc: its content.
-    """
+    """A plans file."""
 
     path: Path
     doc: Mapping[str, Any]
@@ -171,7 +166,6 @@ class SmallPlans:
         name: name of the plans, for ``--plans``.
         patch_size: voxels per axis, clipped to nnU-Net's own patch; None chooses about 32 cubed in
             the shape of nnU-Net's patch, at most 48 per axis.
-        batch_size: cases per batch.
         features: feature channels per stage; their number is the number of stages.
         convolutions: of each stage, on the way down and up, at most; None for nnU-Net's own.
     """

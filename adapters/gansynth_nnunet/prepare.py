@@ -43,9 +43,7 @@ class PrepareReport:
     """What ``prepare`` did.
 
     Attributes:
-        dataset: full name of the data set.
         plans: names of the plans that are ready.
-        configurations: what is ready in them.
         seconds: step -> seconds it took; 0.0 where it had been done before.
         warnings: what the check found and did not stop for.
     """

@@ -64,12 +64,7 @@ def open_nnunet(request: SourceRequest) -> NnunetSource:
 
 
 class NnunetSource(Preprocessed):
-    """One fold of a preprocessed nnU-Net data set.
-
-    Attributes:
-        request: what was asked for.
-        folder: where the preprocessed cases lie.
-    """
+    """One fold of a preprocessed nnU-Net data set."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.request = request

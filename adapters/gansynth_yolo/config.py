@@ -48,17 +48,11 @@ class Choices:
     """What the user says about the detector.
 
     Attributes:
-        detector: which library.
-        model: which of its models.
         epochs: how often every real image is seen.
         imgsz: side in pixels.
-        batch: images of a step.
-        workers: processes that load images.
         cache: ``off`` or ``ram``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         output: folder for results; None for the usual one.
-        resume: go on with what is there.
-        options: the detector's own.
     """
 
     detector: str = "libreyolo"
@@ -132,10 +126,7 @@ class YoloConfig(Document):
     """How one detector is trained with samples mixed in.
 
     Attributes:
-        injection: what is mixed in, and how.
-        choices: about the detector.
         request: the source that was checked, a ``SourceRequest`` as JSON.
-        output: folder for results.
         patience: seconds a phase that may draw no real image waits for a sample.
         held_out: records of held-out cases already read, so that they are not read twice.
     """

@@ -35,7 +35,6 @@ class Labels:
     Attributes:
         rows: float64 (N, 5) as written, each once, in the file's order.
         repeated: numbers of the lines that say what an earlier one says; those are left out.
-        faults: what is wrong, line by line.
     """
 
     rows: Rows

@@ -45,7 +45,6 @@ class Drawn:
         boxes: float32 (N, 4) of ``image``, x1, y1, x2, y2 in pixels.
         labels: int64 (N,), numbers of classes.
         id: of the sample; empty for a real image.
-        provenance: of the sample.
     """
 
     real: int

@@ -37,9 +37,6 @@ LICENCES: Mapping[str, str] = {
 class YoloSession(Session[int]):
     """Checks a generator or bank, makes the bank if there is none, keeps count: a ``Watch``.
 
-    Attributes:
-        slots: the places of the training set.
-
     Raises:
         IntegrityFault: leakage, or a generator or bank made for something else.
         UsageFault, DataFault: see ``guards`` and ``gansynth.hosts.record``.

@@ -60,11 +60,9 @@ class YoloSource(CaseSource):
 
     Attributes:
         request: what was asked for, with absolute paths.
-        options: how it is read.
         file: what ``data.yaml`` says.
         listing: its images, and what is wrong with them; those of the fold, where ``splits`` are
             asked for.
-        everything: all its images.
     """
 
     def __init__(self, request: SourceRequest) -> None:

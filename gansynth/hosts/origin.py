@@ -21,8 +21,6 @@ class Origin:
     """A generator's run or a bank, read once; ``hosts.checks.check_origin`` checks it.
 
     Attributes:
-        lineage: every case it has seen.
-        described: what the record says of it.
         manifest: of the generator's run; None for a bank.
         bank: the bank; None for a run.
     """
