@@ -111,13 +111,7 @@ def _known() -> str:
 
 @dataclass(frozen=True)
 class Choices:
-    """What ``--set`` says.
-
-    Attributes:
-        variant: nnU-Net's trainer to extend.
-        cascade: a cascade's second stage is allowed.
-        settings: attributes of the trainer to set.
-    """
+    """What ``--set`` says."""
 
     variant: str
     cascade: bool
@@ -145,8 +139,6 @@ class MixConfig(Document):
     """How synthetic samples enter one nnU-Net training.
 
     Attributes:
-        injection: what is mixed in, and how.
-        settings: attributes of the trainer to set.
         cascade: allow a cascade's second stage: see ``CASCADE``.
         subjects: CSV or regular expression naming the person of each case; None takes the
             generator's own.

@@ -39,11 +39,6 @@ def open_origin(
 ) -> Origin | None:
     """Check what samples are to be drawn from; None if nothing synthetic is drawn.
 
-    Args:
-        injection: names the run or bank.
-        source: the detector's own data set.
-        held_out: its validation and test images.
-
     Raises:
         IntegrityFault: leakage, another data set, or damaged weights or samples.
         DataFault: other channels or classes.

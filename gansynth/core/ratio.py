@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from gansynth.runtime.errors import UsageFault
+
+_PARTS = 10**6
+"""Ratios are taken as fractions with a denominator up to here; 2813:4000 then comes out even."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,36 @@ class Ratio:
 
     def __str__(self) -> str:
         return f"{self.real:g}:{self.synthetic:g}"
+
+
+def whole_parts(ratio: Ratio) -> tuple[int, int]:
+    """R:S in the smallest whole numbers, e.g. (1, 3) for 0.1:0.3; R is at most ``_PARTS``."""
+    if ratio.real == 0:
+        return 0, 1
+    parts = (Fraction(ratio.synthetic) / Fraction(ratio.real)).limit_denominator(_PARTS)
+    return parts.denominator, parts.numerator
+
+
+def listed_counts(real: int, ratio: Ratio, most: int, least: int = 1) -> tuple[int, int, bool]:
+    """How often real cases are listed beside how many synthetic ones, to come nearest to R:S.
+
+    Args:
+        real: cases.
+        ratio: R:S; R is not 0.
+        most: times that a real case may be listed.
+        least: synthetic cases.
+
+    Returns:
+        Times, synthetic cases, and whether that is R:S exactly.
+    """
+    parts = whole_parts(ratio)
+    per_real, asked = Fraction(parts[1], parts[0]), Fraction(parts[1], sum(parts))
+    found = []
+    for times in range(1, most + 1):
+        count = max(least, round(times * real * per_real))
+        found.append((abs(Fraction(count, times * real + count) - asked), times, count))
+    off, times, count = min(found)
+    return times, count, off == 0
 
 
 class SlotAllocator:

@@ -70,8 +70,6 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     """Check what samples are to be drawn from; returns it with all that it has seen.
 
     Args:
-        injection: what is asked of samples.
-        takes: what the host takes.
         origin: the run, if it was read already.
 
     Raises:
@@ -121,7 +119,6 @@ def check_learnable(
 
     Args:
         folder: the run.
-        manifest: its.
         target: the host's name.
         needs: what the host learns from.
 
@@ -177,12 +174,6 @@ def check_injection(
     manifest: Mapping[str, Any],
 ) -> Lineage | None:
     """Check all that an injection asks of a run's samples, before anything long starts.
-
-    Args:
-        injection: names the run.
-        source: the host's cases.
-        held_out: records of those it holds out.
-        manifest: of the run.
 
     Returns:
         Lineage of the cases of another source that samples are drawn of; None if there are none.
@@ -273,8 +264,6 @@ def plan_own_bank(
     """The bank that is made of a run's samples; None if none is.
 
     Args:
-        adapter: of the host.
-        injection: what is mixed in.
         sample_bytes: bytes that a sample takes at most, by the run's manifest.
 
     Raises:

@@ -61,7 +61,6 @@ def package_line(package: str, wanted: Mapping[str, Any], *, essential: bool) ->
     """One package: installed, of a version that fits, and able to be imported.
 
     Args:
-        package: its name in the index.
         wanted: package -> the versions gansynth needs.
         essential: whether nothing works without it.
     """

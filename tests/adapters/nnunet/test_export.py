@@ -21,7 +21,7 @@ from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.export_mixed import case_properties
+from gansynth_nnunet.export import case_properties
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import open_nnunet
 

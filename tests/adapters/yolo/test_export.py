@@ -31,7 +31,7 @@ from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.runtime.progress import NullReporter
 from gansynth_yolo.adapter import YoloAdapter
-from gansynth_yolo.export_plan import exact_counts
+from gansynth_yolo.export import exact_counts
 from gansynth_yolo.source import open_yolo
 from tests.conftest import content
 from tests.yolo_sets import toy_yolo
