@@ -1,8 +1,7 @@
 """Bounded, checked reading of foreign files, and atomic publishing of our own.
 
-No common reader notices a damaged ``.nii.gz``: they stop before the checksum, and some return half
-a volume without a word. Here every gzip stream is read to its CRC, nothing is allocated before the
-header has been believed, and no stream may grow past what its header announces.
+Every gzip stream is read to its CRC, which common readers of NIfTI skip; and no stream may grow
+past what its header announces.
 """
 
 from __future__ import annotations
@@ -200,18 +199,25 @@ def remove_temporaries(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+def write_bytes_atomic(path: str | Path, *parts: bytes, reserved: bool = False) -> None:
     """Write a file so that readers see all of it or none, also after a crash.
+
+    Args:
+        path: the file.
+        parts: its bytes, in order.
+        reserved: reserve its space first, so that a file that does not fit never fills the disk.
 
     Raises:
         EnvironmentFault: with the bytes needed and free; nothing is left behind.
     """
     path = Path(path)
-    temporary = temporary_beside(path)
-    with disk_errors(path, len(data)):
+    temporary, size = temporary_beside(path), sum(map(len, parts))
+    with disk_errors(path, size):
         try:
             with open(temporary, "wb") as stream:
-                stream.write(data)
+                if reserved:
+                    reserve(stream.fileno(), size)
+                stream.writelines(parts)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
