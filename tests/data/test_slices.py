@@ -18,11 +18,12 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
 from gansynth.data.h5_write import write_h5
-from gansynth.data.reading import VolumeOptions, options_table
+from gansynth.data.reading import VolumeOptions
 from gansynth.data.slice_options import SliceOptions
 from gansynth.data.slices import check_slices, open_slices
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource
+from tests.options_table import options_table
 
 
 class Volumes(ToySource):

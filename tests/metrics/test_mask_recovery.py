@@ -2,9 +2,10 @@
 
 import pytest
 
+from benchmarks.measures import label_recovery
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
+from gansynth.metrics.faithfulness import SegmenterOptions, train_segmenter
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource
