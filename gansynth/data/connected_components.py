@@ -57,10 +57,7 @@ def parts_of(labels: LabelArray, value: int) -> Parts:
 
 
 def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -> None:
-    """Give the voxels of parts the value that most of their neighbours have, in place.
-
-    ``labels``: int16 (D, H, W) or (H, W).
-    """
+    """Give the voxels of parts of labels (int16) what most neighbours have, in place."""
     from scipy.ndimage import binary_dilation, find_objects
 
     places = find_objects(parts.numbered)

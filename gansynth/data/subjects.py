@@ -60,10 +60,7 @@ def _from_csv(path: Path) -> dict[str, str]:
 
 
 def read_column(path: Path, *names: str) -> dict[str, str]:
-    """Map the cases of a CSV to what another column, the first of ``names`` that is there, says.
-
-    Raises DataFault: it cannot be read, lacks a column, or says two things of a case.
-    """
+    """Cases of a CSV -> what the first column of ``names`` says; DataFault: unfit, or twice."""
     one, *others = names
     expected = f"case and {one}" + (f" (or {', '.join(others)})" if others else "")
     try:

@@ -57,10 +57,7 @@ def spectrum_ratio(
 
 
 class Spectrum(Halved):
-    """``spectrum``: ``spectrum_ratio`` per channel and band, 1 at best.
-
-    An evaluation also has their mean distance from 1, and the mean of the highest bands.
-    """
+    """``spectrum``: power to real per channel and band; mean distance from 1; high bands."""
 
     title = "Radial power spectrum"
 

@@ -1,7 +1,4 @@
-"""Regions of label maps: the foreground, each label, unions by formula; and their Dice by case.
-
-Needs numpy only.
-"""
+"""Regions of label maps, unions by formula, and their Dice by case. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -84,10 +81,7 @@ def without_ignored(predicted: Array, truth: Array, ignore: int | None) -> tuple
 def dice(
     predicted: Array, truth: Array, regions: Regions, ignore: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Dice of every region on one case (D, H, W) or (H, W): None where the truth has none of it.
-
-    Nothing counts where the truth is ``ignore``.
-    """
+    """Dice of every region on one case, None where the truth has none; without ``ignore``."""
     predicted, truth = without_ignored(predicted, truth, ignore)
     return {
         name: scored(np.isin(predicted, labels), np.isin(truth, labels)) for name, labels in regions

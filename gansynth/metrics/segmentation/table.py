@@ -76,10 +76,7 @@ MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
 
 
 def measure_of(key: str) -> Measure:
-    """The measure of a key such as ``dice/WT`` or ``sensitivity@FP=1``.
-
-    Raises UsageFault: it is of none.
-    """
+    """The measure of a key, ``dice/WT`` or ``sensitivity@FP=1``; UsageFault: of none."""
     name = re.split("[/@]", key, maxsplit=1)[0]
     if name not in MEASURES:
         raise UsageFault(

@@ -66,10 +66,7 @@ class Comparison(Document):
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote; keys that are not its own are left alone.
-
-        Raises DataFault: a key is missing.
-        """
+        """Read what ``to_json`` wrote, and may have more; DataFault: a key is missing."""
         try:
             return super().from_json({field.name: doc[field.name] for field in fields(cls)})
         except (KeyError, TypeError) as error:
@@ -129,10 +126,7 @@ def interval_of_mean(
     resamples: int = 5000,
     seed: int = 0,
 ) -> Interval:
-    """Confidence interval of the mean of one arm, over other draws, seeds and subjects.
-
-    Incomplete subjects are left out. Raises UsageFault: an option out of range.
-    """
+    """Confidence interval of one arm's mean; UsageFault: an option out of range."""
     _check(confidence=confidence, resamples=resamples)
     whole = runs.complete()
     found, mean = _interval(_infer(whole, 1 - confidence, resamples, seed)), _mean(whole)
@@ -142,10 +136,7 @@ def interval_of_mean(
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p corrected for being one of several (Holm 1979); None stays None and does not count.
-
-    Raises UsageFault: a p outside of 0 to 1.
-    """
+    """p corrected for being one of several (Holm 1979); None does not count. UsageFault: no p."""
     known = sorted((p, index) for index, p in enumerate(ps) if p is not None)
     for p, index in known:
         if not 0 <= p <= 1:
@@ -159,10 +150,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def wilcoxon(table: Floats) -> float | None:
-    """p of the signed-rank test over subjects of a table (runs, subjects), averaged over runs.
-
-    It is exact for up to 50 subjects without ties or zeros. None without a subject.
-    """
+    """p of the signed-rank test over subjects of a table (runs, subjects), None without any."""
     if not table.size:
         return None
     differences = table.mean(axis=0)

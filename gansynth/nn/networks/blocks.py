@@ -157,10 +157,7 @@ def activation(kind: Activation) -> nn.Module:
 
 
 def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
-    """Normalise (B, C, ...) and activate it; where it can, keep the result alone for gradients.
-
-    Differentiable once: a discriminator under a gradient penalty calls ``norm`` and ``act`` itself.
-    """
+    """Normalise (B, C, ...) and activate, differentiable once; keeps the result alone if it can."""
     if isinstance(act, nn.LeakyReLU):
         return norm_leaky_relu(x, norm, act.negative_slope)
     found: Tensor = act(norm(x))
