@@ -121,17 +121,15 @@ def dress(
     *,
     deviations: Tensor | None = None,
     noise: Tensor | None = None,
-    rest: Tensor | None = None,
 ) -> Tensor:
     """A donor's texture brought onto another label map, float (B, C, ...).
 
     Where a voxel's class is the donor's there, the donor's intensity; elsewhere the class's mean in
     the donor with its deviation as noise; of a class the donor lacks, the training cases'
     (``means``, ``deviations``: float (len(values), C)). ``labels``, ``donor_labels``: int (B, ...).
-    ``noise``: standard normal (B, C, ...), None for none. ``rest``: shown where ``labels`` hold
-    none of ``values``; the donor if None.
+    ``noise``: standard normal (B, C, ...), None for none.
     """
-    out = (donor if rest is None else rest).clone()
+    out = donor.clone()
     for sample in range(len(out)):
         for row, value in enumerate(values):
             asked = labels[sample] == value

@@ -34,17 +34,12 @@ from gansynth.data.h5_format import (
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
 
-def open_h5(request: SourceRequest) -> H5Source:
-    """Open ``h5:FILE``.
+class H5Source(PatchSource):
+    """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
 
     Raises DataFault: no cache, a damaged one, or another format; UsageFault: another fold,
     configuration, plans or subjects than it was made with; IntegrityFault: a subject on both sides.
     """
-    return H5Source(request)
-
-
-class H5Source(PatchSource):
-    """A cached source. May be pickled, shared by threads, and used on both sides of a fork."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.path = Path(request.where).expanduser().absolute()

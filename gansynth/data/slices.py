@@ -39,13 +39,11 @@ VOLUME_BYTES = 1 << 30
 
 
 @reads(SliceOptions)
-def open_slices(request: SourceRequest) -> SliceSource:
-    """Open ``slices:KIND:WHERE``; UsageFault: options that do not fit, or no volumes."""
-    return SliceSource(request)
-
-
 class SliceSource(FlatSource):
-    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across."""
+    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across.
+
+    Raises UsageFault: options that do not fit, or no volumes.
+    """
 
     def __init__(self, request: SourceRequest) -> None:
         own, rest = split_read(request)

@@ -24,7 +24,7 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     ids = sorted(ids)
     path = Path(text)
     if text.lower().endswith(".csv") or path.is_file():
-        subjects = _from_csv(path)
+        subjects = read_column(path, "subject", "subject_group")
         where, way_out = f"{path}", "add a line for each case"
     else:
         subjects = _from_pattern(text, ids)
@@ -53,10 +53,6 @@ def _from_pattern(text: str, ids: Sequence[str]) -> dict[str, str]:
         )
     found = {case: pattern.search(case) for case in ids}
     return {case: match.group(1) or "" for case, match in found.items() if match}
-
-
-def _from_csv(path: Path) -> dict[str, str]:
-    return read_column(path, "subject", "subject_group")
 
 
 def read_column(path: Path, *names: str) -> dict[str, str]:

@@ -62,11 +62,9 @@ OpenLabeller = Callable[[CaseSource], LabelDrawer]
 """Opens what draws label maps of a source's cases."""
 
 
-def viewed(
-    source: CaseSource, view: Mapping[str, Any], labeller: OpenLabeller | None = None
-) -> CaseSource:
+def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
     """A source through a view; as it is if there is none, or if it is a view already."""
-    return source if not view or isinstance(source, View) else View(source, view, labeller)
+    return source if not view or isinstance(source, View) else View(source, view)
 
 
 class View(Wrapped):

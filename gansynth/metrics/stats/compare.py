@@ -17,6 +17,8 @@ from gansynth.runtime.serialise import Document
 
 NOTHING = "nothing"
 LEAST_RESAMPLES = 200
+LEVEL = 1 - 0.95
+"""Share of the intervals of means that may miss."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def compare(
     p and the two one-sided tests are its inversion. ``margin``: difference that makes none, in
     units of the measure. Raises UsageFault: an option out of range.
     """
-    _check(margin=margin, confidence=confidence, power=power, resamples=resamples)
+    _check(confidence, resamples, margin, power)
     pairs = paired(arm, control)
     means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
     found = _infer(pairs, 1 - confidence, resamples, seed)
@@ -122,14 +124,11 @@ def interval_of_mean(
     runs: Runs,
     *,
     bounds: tuple[float, float] = ANY,
-    confidence: float = 0.95,
     resamples: int = 5000,
-    seed: int = 0,
 ) -> Interval:
-    """Confidence interval of one arm's mean; UsageFault: an option out of range."""
-    _check(confidence=confidence, resamples=resamples)
+    """95 % confidence interval of one arm's mean."""
     whole = runs.complete()
-    found, mean = _interval(_infer(whole, 1 - confidence, resamples, seed)), _mean(whole)
+    found, mean = _interval(_infer(whole, LEVEL, resamples, 0)), _mean(whole)
     if mean is None or found.low is None or found.high is None:
         return found
     return Interval(*within(mean, found.low, found.high, bounds))
@@ -185,7 +184,7 @@ def _mean(runs: Runs) -> float | None:
     return float(table.mean()) if table.size else None
 
 
-def _check(*, confidence: float, resamples: int, margin: float = 1.0, power: float = 0.5) -> None:
+def _check(confidence: float, resamples: int, margin: float, power: float) -> None:
     """Raise UsageFault where an option is out of range, NaN included."""
     for name, value in (("confidence", confidence), ("power", power)):
         if not 0.5 <= value < 1:

@@ -205,9 +205,9 @@ class Residual(nn.Module):
         return found
 
 
-def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """One channel per label value: integer (B, ...) -> (B, len(values), ...)."""
-    return torch.stack([labels == v for v in values], dim=1).to(dtype)
+def one_hot(labels: Tensor, values: Sequence[int]) -> Tensor:
+    """One channel per label value: integer (B, ...) -> float32 (B, len(values), ...)."""
+    return torch.stack([labels == v for v in values], dim=1).float()
 
 
 def strides_for(

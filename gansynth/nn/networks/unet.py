@@ -82,9 +82,9 @@ DROPPED = 3
 class NoiseInjection(nn.Module):
     """Adds noise with a learnt scale per channel."""
 
-    def __init__(self, ndim: int, channels: int, start: float = 0.2) -> None:
+    def __init__(self, ndim: int, channels: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((1, channels, *[1] * ndim), start))
+        self.scale = nn.Parameter(torch.full((1, channels, *[1] * ndim), 0.2))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Add ``noise`` (B, 1, ...) to ``x`` (B, C, ...)."""
