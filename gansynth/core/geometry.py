@@ -44,10 +44,7 @@ def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
 
 
 def affine_coordinates(shape: Sequence[int], matrix: Matrix, centre: Sequence[float]) -> FloatArray:
-    """The pull ``matrix @ (x - centre) + centre``, float32 (n, *shape), in voxels.
-
-    ``matrix``: (n, n) or (n, n + 1), the last column a translation.
-    """
+    """The pull ``matrix @ (x - centre) + centre``, float32 (n, *shape); (n, n [+ 1])."""
     n = len(shape)
     shift = matrix[:, n] if matrix.shape[1] > n else np.zeros(n)
     out = np.empty((n, *shape), np.float32)

@@ -45,11 +45,7 @@ class CropSource(Protocol):
 
 
 class CasePool(Protocol):
-    """The training cases of a run that can be borrowed from.
-
-    ``source``: only its training cases are opened. ``ids``: cases that can be borrowed from,
-    sorted.
-    """
+    """The training cases of a run, of which ``ids``, sorted, can be borrowed from."""
 
     source: CaseSource
     space: Space

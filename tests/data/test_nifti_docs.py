@@ -7,7 +7,8 @@ import pytest
 
 from gansynth.core.registry import installed
 from gansynth.data import BUILT_IN
-from gansynth.data.reading import VolumeOptions, options_table
+from gansynth.data.reading import VolumeOptions
+from tests.options_table import options_table
 
 TEXT = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
 

@@ -15,8 +15,8 @@ from gansynth.data.picture_check import check_pictures
 from gansynth.data.picture_files import read_picture
 from gansynth.data.picture_list import PictureOptions
 from gansynth.data.pictures import open_pictures
-from gansynth.data.reading import options_table
 from gansynth.runtime.errors import DataFault, UsageFault
+from tests.options_table import options_table
 
 SHAPE = (20, 24)
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.reading import options_table
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_source
 from gansynth_deepmedic.configs import read_literals
@@ -21,6 +20,7 @@ from gansynth_deepmedic.options import DeepMedicOptions
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.deepmedic_brats import CLASSES, SHAPE, TRAIN, VALIDATION, brats_deepmedic
 from tests.deepmedic_sets import AFFINE, Toy, toy_deepmedic, write_config
+from tests.options_table import options_table
 
 SMALL = (14, 12, 10)
 

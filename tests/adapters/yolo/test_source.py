@@ -10,7 +10,6 @@ import yaml
 from PIL import Image
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.reading import options_table
 from gansynth.fitting.setup import resolve
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.headers import scaled
@@ -19,6 +18,7 @@ from gansynth_yolo.labels import as_rows, corners, label_text, read_labels
 from gansynth_yolo.options import YoloOptions
 from gansynth_yolo.source import open_yolo
 from tests.conftest import DATA
+from tests.options_table import options_table
 from tests.yolo_sets import toy_yolo, write_image, write_yaml
 
 REAL = DATA / "figshare_brain_tumor_axial_yolo"
