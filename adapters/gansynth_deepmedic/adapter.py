@@ -34,16 +34,16 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.machine import Line
 from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.config import RUNS, SETTINGS, Choices
-from gansynth_deepmedic.drawn import DrawnCases
 from gansynth_deepmedic.engine.settings import read_settings
-from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.guards import SMALLEST, open_origin, sample_bytes
-from gansynth_deepmedic.layout import TRAIN
+from gansynth_deepmedic.insertion import HostCase
+from gansynth_deepmedic.layout import TRAIN, volume
 from gansynth_deepmedic.order import ORDER, PROGRESS
 from gansynth_deepmedic.record import Job, check_resumable, versions
 from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.source import DeepMedicSource
+from gansynth_deepmedic.subepochs import DrawnCases
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.model_config import ModelConfig
@@ -112,7 +112,7 @@ class DeepMedicAdapter(Adapter):
         self, dataset: Sequence[HostCase], plan: MixPlan[int], *, batch_size: int
     ) -> DrawnCases:
         """The cases of one subepoch after another, for those who build their own training."""
-        return DrawnCases(plan, dataset)
+        return DrawnCases(plan, dataset, volume)
 
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -189,13 +189,13 @@ class DeepMedicAdapter(Adapter):
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse a training that keeps no segmentations; see ``Adapter.check_judged``."""
-        from gansynth_deepmedic.judged import refuse_unmeasurable
+        from gansynth_deepmedic.record import refuse_unmeasurable
 
         refuse_unmeasurable(self.host, settings)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_deepmedic.judged import judged_files
+        from gansynth_deepmedic.record import judged_files
 
         return judged_files(self.host, folder)
 

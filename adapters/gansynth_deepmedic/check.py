@@ -23,9 +23,8 @@ from gansynth.data.folds import folds_of, subjects_of
 from gansynth.data.pairs import AFFINE_TOLERANCE, affine_difference
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import Header, Volume, read_nifti, read_nifti_header
-from gansynth_deepmedic.cases import Cases
+from gansynth_deepmedic.cases import Cases, DeepMedicOptions
 from gansynth_deepmedic.configs import Listed, TrainConfig
-from gansynth_deepmedic.options import DeepMedicOptions
 from gansynth_deepmedic.source import label_map, listed_by, notes
 from gansynth_deepmedic.usable import (
     Found,

@@ -20,8 +20,8 @@ from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
 from gansynth_deepmedic.export_plan import ExportPlan, generator_space, plan_export
-from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.guards import open_origin
+from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import Layout, write_layout
 from gansynth_deepmedic.real_space import bring_real, moved
 from gansynth_deepmedic.slots import Slot, Slots, additions_for, largest, write_slots

@@ -20,8 +20,7 @@ from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import TrainConfig
-from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.insertion import MISSING, HostCase, Loaded
 from gansynth_deepmedic.order import SLOTS
 from gansynth_deepmedic.shares import Share
 from gansynth_deepmedic.subepochs import read_case

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.files import MISSING
+from gansynth_deepmedic.insertion import MISSING
 from gansynth_deepmedic.keys import Keys, joined
 from gansynth_deepmedic.literals import excerpt, read_text
 

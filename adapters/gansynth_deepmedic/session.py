@@ -18,7 +18,6 @@ from gansynth.metrics.segmentation.account import account_of
 from gansynth.runtime import child, processes
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth_deepmedic.guards import sample_bytes, stored
-from gansynth_deepmedic.judged import judged_files
 from gansynth_deepmedic.layout import Layout, write_layout
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order
 from gansynth_deepmedic.program import command, environ_of
@@ -30,12 +29,13 @@ from gansynth_deepmedic.record import (
     checkpoint_of,
     describe,
     epochs_done,
+    judged_files,
     newest_checkpoint,
 )
 from gansynth_deepmedic.watch import Subepoch, Watch
 
 if TYPE_CHECKING:
-    from gansynth_deepmedic.files import HostCase
+    from gansynth_deepmedic.insertion import HostCase
 
 
 class DeepMedicSession(Session[int]):

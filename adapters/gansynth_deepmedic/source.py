@@ -29,7 +29,7 @@ from gansynth.data.pairs import LABELS, other_shape
 from gansynth.data.reading import parse_read, reads
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import Volume, read_nifti, read_nifti_header
-from gansynth_deepmedic.cases import Cases, class_labels, list_cases
+from gansynth_deepmedic.cases import Cases, DeepMedicOptions, class_labels, list_cases
 from gansynth_deepmedic.configs import (
     Listed,
     ModelConfig,
@@ -37,9 +37,8 @@ from gansynth_deepmedic.configs import (
     read_model_config,
     read_train_config,
 )
-from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.folds import config_of, is_divided
-from gansynth_deepmedic.options import DeepMedicOptions
+from gansynth_deepmedic.divided import config_of, is_divided
+from gansynth_deepmedic.insertion import MISSING, HostCase
 
 log = logging.getLogger("gansynth")
 

@@ -161,14 +161,14 @@ class SegmenterAdapter(Adapter):
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse cases without files, and ``save_predictions=no``; see ``Adapter``."""
-        from gansynth_segmenter.judged import refuse_unmeasurable
+        from gansynth_segmenter.judging import refuse_unmeasurable
 
         kept = SegmenterOptions.read(settings).save_predictions
         refuse_unmeasurable(self.source, kept=kept)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_segmenter.judged import judged_files
+        from gansynth_segmenter.judging import judged_files
 
         return judged_files(self.source, folder)
 

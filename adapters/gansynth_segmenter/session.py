@@ -180,8 +180,7 @@ class SegmenterSession(Session[str]):
     # -- the end ---------------------------------------------------------------------------------
 
     def _judge(self, segmenter: Segmenter) -> None:
-        from gansynth_segmenter.judged import METRICS, PREDICTIONS
-        from gansynth_segmenter.judging import judge_held_out
+        from gansynth_segmenter.judging import METRICS, PREDICTIONS, judge_held_out
 
         job = self.job
         self.say(f"judging on {len(job.source.held_out_ids)} real held-out cases")

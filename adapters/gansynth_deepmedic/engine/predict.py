@@ -17,7 +17,8 @@ from gansynth_deepmedic.engine.cutting import Cutting, read_volume
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.infer import Held, Predictor, host_case, read_held
 from gansynth_deepmedic.engine.network import DualPath
-from gansynth_deepmedic.engine.train import Task, load_network
+from gansynth_deepmedic.engine.segmenter import load_network
+from gansynth_deepmedic.engine.train import Task
 from gansynth_deepmedic.order import ORDER, Order
 
 

@@ -19,11 +19,9 @@ from gansynth.core.ratio import Ratio
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.augment import Augmentation
-from gansynth_deepmedic.engine.centres import IntArray, Sampling
-from gansynth_deepmedic.engine.cutting import Cutting, Segments, cut
+from gansynth_deepmedic.engine.cutting import Cutting, IntArray, Sampling, Segments, cut
 from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.files import HostCase
-from gansynth_deepmedic.insertion import OUTSIDE
+from gansynth_deepmedic.insertion import OUTSIDE, HostCase
 from gansynth_deepmedic.subepochs import Place, Read, Subepochs
 
 _SHARE, _SHUFFLE, _CUT = 30, 31, 32

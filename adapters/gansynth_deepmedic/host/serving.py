@@ -29,8 +29,7 @@ from gansynth.runtime.errors import (
     TrainingFault,
     UsageFault,
 )
-from gansynth_deepmedic.host.centres import Centres, Mask, core_as_weights
-from gansynth_deepmedic.host.watching import Heard, dice_of
+from gansynth_deepmedic.host.watching import Centres, Heard, Mask, core_as_weights, dice_of
 from gansynth_deepmedic.insertion import Loaded
 from gansynth_deepmedic.order import PROGRESS, Order, Progress
 from gansynth_deepmedic.subepochs import Place, Read, Subepochs
