@@ -80,21 +80,13 @@ class DeepMedicAdapter(Adapter):
         return SMALLEST
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Nothing beside image and labels: files have nothing else.
-
-        Raises:
-            DataFault: there are no labels.
-        """
+        """Nothing beside image and labels: files have nothing else."""
         if sample.labels is None:
             raise DataFault("sample: no labels, expected them: DeepMedic learns from nothing else")
         return {}
 
     def validate(self) -> None:
-        """Check that the training can be extended by synthetic cases.
-
-        Raises:
-            UsageFault: fold ``all``; or cases that are not read as their files have them.
-        """
+        """Refuse fold ``all``, and cases that are not read as their files have them."""
         host = self.host
         if host.fold == "all":
             raise UsageFault(
@@ -117,16 +109,7 @@ class DeepMedicAdapter(Adapter):
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
-        """Check settings, the program and its options, the output, and the generator or bank.
-
-        Raises:
-            IntegrityFault: leakage, or another data set.
-            UsageFault: a setting, option, edit or device that cannot be; nothing says what is to
-                train; no checkout, run or bank there; an output that holds something.
-            EnvironmentFault: DeepMedic's Python lacks something.
-            DataFault: cases or configurations that cannot be trained on; a bank of other channels
-                or labels.
-        """
+        """Check settings, the program and its options, the output, and the generator or bank."""
         self._checked_job(injection, settings, options)
 
     def planned(
@@ -174,14 +157,7 @@ class DeepMedicAdapter(Adapter):
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
-        """Train in a child process, and wait for its end.
-
-        Raises:
-            GansynthError: before anything starts, what ``validate`` and ``check`` refuse.
-            EnvironmentFault: another process trains into the same folder.
-            TrainingFault: the training failed.
-            KeyboardInterrupt, SystemExit: interrupted, after the training process has ended too.
-        """
+        """Train in a child process, and wait for its end; see ``Adapter.start``."""
         self.validate()
         job = self._checked_job(injection, settings, options)
         with training_in(job.output, lambda: check_output(job)):

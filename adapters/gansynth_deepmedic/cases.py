@@ -271,17 +271,5 @@ class DeepMedicOptions(ReadOptions):
         modality = self.modality
         if modality is None:
             modality = tuple("mr" if own else "none" for own in config.normalised)
-        return VolumeOptions(
-            channels=self.channels,
-            labels=self.labels,
-            modality=modality,
-            window=self.window,
-            spacing=self.spacing,
-            size=self.size,
-            frame=self.frame,
-            whole=self.whole,
-            resampling=self.resampling,
-            allow_absolute=True,
-            boxes=self.boxes,
-            least=self.least,
-        )
+        same = {key: value for key, value in self if key not in ("model", "modality")}
+        return VolumeOptions(**same, modality=modality, allow_absolute=True)

@@ -1,7 +1,6 @@
 """``trainConfig.cfg`` and ``modelConfig.cfg``: literals, never executed.
 
-DeepMedic executes its configuration files as Python. Here they are parsed: assignments of literals
-(and sums of numbers) are read, anything else is refused by file and line.
+DeepMedic executes them as Python; see ``literals`` for what is read of them here.
 """
 
 from __future__ import annotations

@@ -176,11 +176,7 @@ def _lists(
 
 
 def listable(path: str) -> str:
-    """A path as a line of a list.
-
-    Raises:
-        UsageFault: lists have one path a line, in UTF-8.
-    """
+    """A path as a line of a list (UsageFault: lists have one path a line, in UTF-8)."""
     encodable = path.encode("utf-8", "replace").decode() == path
     if not encodable or path.splitlines() != [path] or path != path.strip():
         raise UsageFault(

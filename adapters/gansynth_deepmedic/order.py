@@ -59,11 +59,7 @@ class Order(Document, whole=True):
 
     @classmethod
     def read(cls, path: Path) -> Order:
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            IntegrityFault: it is damaged.
-        """
+        """Read what ``to_json`` wrote (IntegrityFault: it is damaged)."""
         try:
             return cls.from_json(read_json(path))
         except (DataFault, UsageFault, LookupError, TypeError, ValueError, AttributeError) as error:

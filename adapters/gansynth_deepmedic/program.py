@@ -126,11 +126,7 @@ def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ)
 
 
 def find_python(python: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The Python that is to run DeepMedic.
-
-    Raises:
-        EnvironmentFault: there is no such program.
-    """
+    """The Python that is to run DeepMedic (EnvironmentFault: there is no such program)."""
     named, by = (
         (python, "--deepmedic-python") if python else (environ.get(PYTHON, ""), f"${PYTHON}")
     )

@@ -1,8 +1,7 @@
 """``deepmedic:trainConfig.cfg``: the training and validation cases of a DeepMedic configuration.
 
-DeepMedic takes arrays as they are stored: it knows neither spacing nor orientation. So all files of
-a case are turned by the axes of its label map, whatever their own headers say, and put back by the
-same.
+DeepMedic knows neither spacing nor orientation. So all files of a case are turned by the axes of
+its label map, whatever their own headers say, and put back by the same.
 """
 
 from __future__ import annotations
@@ -63,11 +62,7 @@ class DeepMedicSource(VolumeSource):
     # -- what it has -----------------------------------------------------------------------------
 
     def listed(self, case_id: str) -> Listed:
-        """The files of a case.
-
-        Raises:
-            DataFault: there is no such case.
-        """
+        """The files of a case (DataFault: there is no such case)."""
         self.entry(case_id)
         return self._listed[case_id]
 

@@ -1,8 +1,7 @@
 """What DeepMedic would choke on in the middle of a training, told before it starts.
 
-It opens cases as it comes to them and checks little: a region of interest of an unsigned type, a
-label too many, or a case that no segment can be taken of ends a training hours after its start. The
-rules here are DeepMedic's own (``dataManagement/sampling.py``, ``samplingType.py``).
+It checks little: a label too many, or a case that no segment can be taken of, ends a training late.
+The rules are DeepMedic's own (``dataManagement/sampling.py``, ``samplingType.py``).
 """
 
 from __future__ import annotations
@@ -112,11 +111,7 @@ def samplings(
 def header_faults(
     listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
-    """What the headers of a case's files tell.
-
-    Raises:
-        DataFault: a file that cannot be read.
-    """
+    """What the headers of a case's files tell (DataFault: a file that cannot be read)."""
     assert listed.labels is not None
     labels = read_nifti_header(listed.labels, ndim=(3,))
     each = samplings(config, model, trained=trained)

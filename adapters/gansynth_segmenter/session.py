@@ -1,8 +1,7 @@
 """One segmenter's training: its bank and producer, gansynth's loop, the record, the judgement.
 
-It trains in this process; the producer is a process of its own. SIGTERM and SIGINT are noted and
-obeyed between two steps, with a checkpoint behind; then the producer is ended, the bank removed,
-and the record written.
+It trains in this process; the producer is a process of its own. SIGTERM and SIGINT are obeyed
+between two steps, with a checkpoint behind.
 """
 
 from __future__ import annotations

@@ -47,11 +47,7 @@ class Cutting:
 
     @classmethod
     def from_configs(cls, config: TrainConfig, model: ModelConfig) -> Cutting:
-        """What a training's configuration says of training cases.
-
-        Raises:
-            DataFault: naming the key.
-        """
+        """What a training's configuration says of training cases (DataFault: naming the key)."""
         path, values, channels = config.path, config.values, len(config.channels)
         augment = Augmentation.from_values(path, values)
         if augment is not None:

@@ -166,10 +166,6 @@ class LowRankConvolution(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class Block(nn.Sequential):
-    """Normalisation (or a bias), activation, dropout, convolution."""
-
-
 class Path(nn.Module):
     """Blocks one after the other, with residual connections over two of them.
 
@@ -178,7 +174,7 @@ class Path(nn.Module):
             to; channels that are missing count as zeros.
     """
 
-    def __init__(self, blocks: Sequence[Block], residual: Sequence[int]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], residual: Sequence[int]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.residual = frozenset(number - 1 for number in residual)
@@ -215,23 +211,13 @@ class DualPath(nn.Module):
                 ("lowerRankLayersSubsampled", model.lower_rank),
             )
         )
+        dropout, low_dropout = map(values.get, ("dropoutRatesNormal", "dropoutRatesSubsampled"))
         self.normal = Path(
-            _convolutions(
-                model,
-                model.features,
-                model.kernels,
-                model.lower_rank,
-                values.get("dropoutRatesNormal"),
-            ),
+            _convolutions(model, model.features, model.kernels, model.lower_rank, dropout),
             model.residual,
         )
         self.low = nn.ModuleList(
-            Path(
-                _convolutions(
-                    model, features, kernels, low_rank, values.get("dropoutRatesSubsampled")
-                ),
-                low_residual,
-            )
+            Path(_convolutions(model, features, kernels, low_rank, low_dropout), low_residual)
             for features, kernels in zip(model.low, model.low_kernels, strict=True)
         )
         joined = model.features[-1] + sum(features[-1] for features in model.low)
@@ -271,14 +257,14 @@ def _convolutions(
     kernels: Sequence[Kernel],
     lower_rank: Sequence[int],
     dropout: Sequence[float] | None,
-) -> list[Block]:
+) -> list[nn.Module]:
     """The blocks of a path that sees the image; its first one has no normalisation of it."""
-    blocks: list[Block] = []
+    blocks: list[nn.Module] = []
     channels = model.channels
     for number, (count, kernel) in enumerate(zip(features, kernels, strict=True)):
         first = number == 0
         blocks.append(
-            Block(
+            nn.Sequential(
                 Bias(channels) if first or not model.rolling else _norm(channels, model),
                 _activation("linear" if first else model.activation, channels),
                 Dropout(dropout[number] if dropout else 0.0),
@@ -291,13 +277,13 @@ def _convolutions(
     return blocks
 
 
-def _head(model: ModelConfig, channels: int) -> list[Block]:
-    blocks: list[Block] = []
+def _head(model: ModelConfig, channels: int) -> list[nn.Module]:
+    blocks: list[nn.Module] = []
     pads = model.values.get("padTypePerLayerFC") or [None] * len(model.fc_kernels)
     for number, count in enumerate((*model.fc, model.classes)):
         kernel = model.fc_kernels[number]
         blocks.append(
-            Block(
+            nn.Sequential(
                 _norm(channels, model) if model.rolling else Bias(channels),
                 _activation(model.activation, channels),
                 Dropout(model.dropout[number] if model.dropout else 0.0),

@@ -163,14 +163,11 @@ _LOG_EPS, _COUNT_EPS, _OVERLAP_EPS = 1e-6, 1e-6, 1e-5
 def loss_of(
     logits: Tensor, labels: Tensor, losses: Losses, done: int
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The losses of a batch, weighted and added up.
+    """The weighted sum of a batch's losses, and each by its name.
 
     Args:
         logits: (B, classes, X, Y, Z).
         labels: whole numbers (B, X, Y, Z); negative ones have no class, and count in no sum.
-
-    Returns:
-        The sum, and each loss by its name.
     """
     classes = logits.shape[1]
     probabilities = logits.float().softmax(dim=1)

@@ -56,13 +56,7 @@ class SegmentBatch(Batch):
 
 
 class DualPathSegmenter(Generator):
-    """The dual-path network as the training loop takes one.
-
-    Args:
-        model: of the network.
-        settings: of its training.
-        loss: of a step's segments.
-    """
+    """The dual-path network as the training loop takes one."""
 
     name: ClassVar[str] = "deepmedic"
     ema: ClassVar[tuple[str, ...]] = ()
@@ -138,10 +132,8 @@ def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int
     """Leave the newest whole checkpoint of so many epochs at most as the last one of a folder.
 
     Args:
-        folder: of the checkpoints.
         done: epochs; 0 begins a training.
         each: steps of an epoch, which may have been others before.
-        say: told of damaged ones.
 
     Returns:
         Epochs that it has done.
@@ -180,11 +172,8 @@ def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int
     return epochs
 
 
-def load_network(network: DualPath, output: Path) -> int:
+def load_network(network: DualPath, output: Path) -> None:
     """Put the weights of a folder's newest whole checkpoint into a network.
-
-    Returns:
-        Epochs that it was trained for.
 
     Raises:
         UsageFault: there is none, or it is of an older gansynth.
@@ -195,4 +184,3 @@ def load_network(network: DualPath, output: Path) -> int:
         raise UsageFault(f"{output / CHECKPOINTS}: no checkpoint, expected a trained network")
     own = {name: tensor for name, tensor in found.tensors.items() if name.startswith("net/")}
     checkpoint.restore(own, {NETWORK: network}, {}, {}, found.folder)
-    return epochs_of(found)

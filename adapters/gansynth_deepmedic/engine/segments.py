@@ -202,11 +202,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         return () if self._now is None else self._now.jobs
 
     def set_subepoch(self, k: int, drawn: Drawn | None = None) -> None:
-        """Go on to a subepoch.
-
-        Raises:
-            DataFault, TrainingFault: see ``draw``.
-        """
+        """Go on to a subepoch (DataFault, TrainingFault: see ``draw``)."""
         if drawn is None:
             self._now = None  # two subepochs need twice the memory
             drawn = self.draw(k)

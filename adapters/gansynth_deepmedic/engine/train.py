@@ -93,11 +93,7 @@ class Task:
         return Cutting.from_configs(self.config, self.model)
 
     def training(self, tell: Callable[..., None]) -> DeepMedicSegments:
-        """Segments to train on.
-
-        Raises:
-            DataFault: fewer than a batch, or than cases.
-        """
+        """Segments to train on (DataFault: fewer than a batch, or than cases)."""
         config, order = self.config, self.order
         if config.segments < max(config.batch, order.count):
             raise DataFault(

@@ -163,11 +163,7 @@ class Serving:
         return self._subepoch if self._training else self._validated
 
     def choose(self, original: Callable[[], list[int]], total: int) -> list[int]:
-        """Which entries of the lists a subepoch opens.
-
-        Raises:
-            IntegrityFault: there are too few slots.
-        """
+        """Which entries of the lists a subepoch opens (IntegrityFault: there are too few slots)."""
         if not self._training:
             return original()
         chosen: list[int] = []
@@ -319,11 +315,7 @@ class Serving:
 
 
 def refuse_test(arguments: Sequence[str]) -> None:
-    """Refuse what is no training.
-
-    Raises:
-        UsageFault: an option that this does not go with.
-    """
+    """Refuse what is no training (UsageFault: an option that this does not go with)."""
     for option in ("-test", "-train"):
         if option in arguments:
             raise UsageFault(
