@@ -186,18 +186,13 @@ class DeepMedicAdapter(Adapter):
         reporter: Reporter,
     ) -> Mapping[str, Any]:
         """Write a folder that stock DeepMedic trains on; see ``Adapter.export``."""
-        from gansynth_deepmedic.export import export_dataset
+        from gansynth_deepmedic.export import DeepMedicExport
 
-        return export_dataset(
-            self,
-            injection,
-            name,
-            content=content,
-            size=size,
-            dry_run=dry_run,
-            reporter=reporter,
-            model=self.host.model,
-        )
+        self.validate()
+        open_origin(injection, self.host, self.held_out)
+        check_drawing(self, injection)
+        export = DeepMedicExport(self.host, injection, name, content, size)
+        return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
     def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
 from gansynth.hosts.checks import Takes, check_origin
@@ -49,12 +49,12 @@ def open_origin(
         )
     if not asked and not injection.real_in_generator_space:
         return None
-    if injection.boxes is not None:
+    if injection.samples.boxes is not None:
         raise UsageFault(
-            f"--boxes {injection.boxes}: DeepMedic learns from labels, expected a generator that "
-            "is asked for them; leave --boxes out"
+            f"--boxes {injection.samples.boxes}: DeepMedic learns from labels, expected a "
+            "generator that is asked for them; leave --boxes out"
         )
-    conditions = injection.asking.conditions
+    conditions = injection.samples.conditions
     if asked and conditions is not None:
         raise UsageFault(
             f"--conditions {conditions['kind']}:{conditions['where']}: DeepMedic is given samples "
@@ -75,7 +75,8 @@ def open_origin(
     )
     if injection.run is not None and (injection.bank is not None or not asked):
         # Its space counts: real cases are brought through it.
-        run = replace(injection, bank=None, asking=Asking(), edits=() if asked else injection.edits)
+        request = SampleRequest(edits=None if asked else injection.samples.edits)
+        run = replace(injection, bank=None, samples=request)
         origin = check_origin(run, takes)
         if not asked:
             return origin

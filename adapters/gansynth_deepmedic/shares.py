@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
-from gansynth.core.ratio import Ratio
-from gansynth.hosts.epoch_plan import count_places, whole_parts
+from gansynth.core.ratio import Ratio, listed_counts, whole_parts
+from gansynth.hosts.epoch_plan import count_places
 
 MOST_REPEATS = 8
 """How often a real case is listed at most, so that R:S comes out even."""
@@ -48,7 +47,7 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
     if whole_parts(ratio)[0] == 0:
         taken, changed = _one_kind(cases, segments)
         return Share(cases, taken, 0, cases, said=changed)
-    repeats, synthetic, even = _listed(real, ratio)
+    repeats, synthetic, even = listed_counts(real, ratio, MOST_REPEATS, int(ratio.p > 0))
     total = repeats * real + synthetic
     said = []
     if not even:
@@ -114,21 +113,6 @@ def same_segments(
         if wanted == segments:
             return segments
         segments = wanted
-
-
-def _listed(real: int, ratio: Ratio) -> tuple[int, int, bool]:
-    """How often real cases are listed, beside how many synthetic ones, and whether that is R:S."""
-    real_part, synthetic_part = whole_parts(ratio)
-    per_real = Fraction(synthetic_part, real_part)
-    found = []
-    for repeats in range(1, MOST_REPEATS + 1):
-        asked = repeats * real * per_real
-        count = max(1 if per_real else 0, math.floor(asked + Fraction(1, 2)))
-        share = Fraction(count, repeats * real + count)
-        off = abs(share - per_real / (1 + per_real))
-        found.append((off, repeats, count))
-    off, repeats, count = min(found)
-    return repeats, count, off == 0
 
 
 def _uneven(ratio: Ratio, cases: int) -> str:

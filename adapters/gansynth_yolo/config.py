@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.bank.supply import PATIENCE
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord
+from gansynth.hosts.launch import device_of
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.serialise import Document
@@ -47,17 +48,11 @@ class Choices:
     """What the user says about the detector.
 
     Attributes:
-        detector: which library.
-        model: which of its models.
         epochs: how often every real image is seen.
         imgsz: side in pixels.
-        batch: images of a step.
-        workers: processes that load images.
         cache: ``off`` or ``ram``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         output: folder for results; None for the usual one.
-        resume: go on with what is there.
-        options: the detector's own.
     """
 
     detector: str = "libreyolo"
@@ -123,15 +118,6 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def pick_device(asked: str) -> str:
-    """``auto`` is CUDA where there is one."""
-    if asked != "auto":
-        return asked
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 # -- on its way to the child -----------------------------------------------------------------------
 
 
@@ -140,10 +126,7 @@ class YoloConfig(Document):
     """How one detector is trained with samples mixed in.
 
     Attributes:
-        injection: what is mixed in, and how.
-        choices: about the detector.
         request: the source that was checked, a ``SourceRequest`` as JSON.
-        output: folder for results.
         patience: seconds a phase that may draw no real image waits for a sample.
         held_out: records of held-out cases already read, so that they are not read twice.
     """
@@ -184,7 +167,7 @@ class YoloConfig(Document):
             batch=choices.batch,
             workers=choices.workers,
             cache=choices.cache,
-            device=pick_device(choices.device),
+            device=device_of(choices.device),
             seed=self.injection.seed,
             output=self.output / WEIGHTS,
             augment=self.injection.usual_augmentation,

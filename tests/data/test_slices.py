@@ -19,9 +19,8 @@ from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
 from gansynth.data.h5_write import write_h5
 from gansynth.data.reading import VolumeOptions, options_table
-from gansynth.data.slice_check import check_slices
 from gansynth.data.slice_options import SliceOptions
-from gansynth.data.slices import open_slices
+from gansynth.data.slices import check_slices, open_slices
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource
 
