@@ -208,8 +208,9 @@ def _is_triple(value: object) -> bool:
 
 def _all(value: object, fits: Callable[[Any], bool], count: int | None = None) -> bool:
     """Whether a value is a list, of so many if that is said, of what fits."""
-    listed = isinstance(value, list | tuple) and (count is None or len(value) == count)
-    return listed and all(map(fits, value))  # type: ignore[arg-type]
+    if not isinstance(value, list | tuple) or count not in (None, len(value)):
+        return False
+    return all(map(fits, value))
 
 
 def _between(low: float, high: float) -> str:

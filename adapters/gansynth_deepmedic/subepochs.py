@@ -44,6 +44,30 @@ class Place:
     synthetic: bool  # whether a sample belongs here
 
 
+@dataclass(frozen=True)
+class Job:
+    """A case that segments were taken of."""
+
+    subepoch: int  # counted from 0
+    place: int  # of the case in it
+    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample
+    case: str  # id of the real case, or of the one around a sample
+    sample: str  # id of the sample; empty for a real case
+    segments: int  # how many
+    spread: bool = False  # segments of a sample are centred on what is not synthetic, too
+
+    @classmethod
+    def of(cls, place: Place, loaded: Loaded, segments: int, *, spread: bool) -> Job:
+        """What has become of a place."""
+        kind = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
+        where = place.subepoch, place.number
+        return cls(*where, kind, loaded.case, loaded.sample, segments, spread)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``order.Progress`` tells of it."""
+        return {key: value for key, value in vars(self).items() if key != "spread" or value}
+
+
 class Subepochs:
     """The cases of every subepoch; may be inherited through fork or pickled."""
 

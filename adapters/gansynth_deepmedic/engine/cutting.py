@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
+from gansynth_deepmedic.configs import FORE_BACKGROUND, PER_CLASS, category_masks
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.geometry import (
     Geometry,
@@ -202,8 +203,6 @@ def read_volume(file: str) -> npt.NDArray[Any]:
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-LESION, UNIFORM, WHOLE, CLASSES = range(4)
-"""typeOfSampling: foreground and background; uniform; whole image (as uniform); per class."""
 _ROUNDING = 1e-9
 _KEYS = {
     "train": (
@@ -221,7 +220,7 @@ _KEYS = {
 class Sampling:
     """What decides on centres."""
 
-    kind: int = CLASSES  # ``LESION``, ``UNIFORM``, ``WHOLE`` or ``CLASSES``
+    kind: int = PER_CLASS  # one of ``configs.SAMPLINGS``
     classes: int = 2  # background included
     # of the categories: foreground and background, or each class; None for equal
     proportions: tuple[float, ...] | None = None
@@ -238,11 +237,10 @@ class Sampling:
         kind = config.sampling if which == "train" else config.sampling_validation
         keys, (shares, maps) = Keys(config.path, config.values), _KEYS[which]
         if keys.has(maps):
-            raise keys.odd(
-                maps, "no weight maps where torch trains; leave it out, or use DeepMedic"
-            )
+            expected = "no weight maps where torch trains; leave it out, or use DeepMedic"
+            raise keys.odd(maps, expected)
         sampling = cls(kind, classes)
-        if not keys.has(shares) or kind not in (LESION, CLASSES):
+        if not keys.has(shares) or kind not in (FORE_BACKGROUND, PER_CLASS):
             return sampling
         found = keys.numbers(shares, count=sampling.categories, low=0)
         if sum(found) <= 0:
@@ -252,7 +250,7 @@ class Sampling:
     @property
     def categories(self) -> int:
         """What segments are shared out among."""
-        return {LESION: 2, CLASSES: self.classes}.get(self.kind, 1)
+        return {FORE_BACKGROUND: 2, PER_CLASS: self.classes}.get(self.kind, 1)
 
     def places(self, labels: npt.NDArray[np.int16], allowed: BoolArray) -> list[IntArray]:
         """Flat indices of each category's voxels.
@@ -261,12 +259,7 @@ class Sampling:
             labels: (X, Y, Z).
             allowed: bool (X, Y, Z): where centres may be.
         """
-        if self.kind == CLASSES:
-            masks = [labels == label for label in range(self.classes)]
-        elif self.kind == LESION:
-            masks = [labels > 0, labels <= 0]
-        else:
-            return [np.flatnonzero(allowed)]
+        masks = category_masks(self.kind, labels, self.classes)
         return [np.flatnonzero(mask & allowed) for mask in masks]
 
 

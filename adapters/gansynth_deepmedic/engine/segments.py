@@ -22,28 +22,10 @@ from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.cutting import Cutting, IntArray, Sampling, Segments, cut
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.insertion import OUTSIDE, HostCase
-from gansynth_deepmedic.subepochs import Place, Read, Subepochs
+from gansynth_deepmedic.subepochs import Job, Place, Read, Subepochs
 
 _SHARE, _SHUFFLE, _CUT = 30, 31, 32
 logger = logging.getLogger("gansynth")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A case that segments were taken of."""
-
-    subepoch: int  # counted from 0
-    place: int  # of the case in it
-    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample
-    case: str  # id of the real case, or of the one around a sample
-    sample: str  # id of the sample; empty for a real case
-    segments: int  # how many
-    restricted: bool = True  # whether segments of a sample are centred on what is wholly synthetic
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``order.Progress`` tells of it."""
-        keys = ("subepoch", "place", "kind", "case", "sample", "segments")
-        return {key: getattr(self, key) for key in keys}
 
 
 @dataclass(frozen=True)
@@ -247,10 +229,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
                 case.sample,
                 self.geometry.segment,
             )
-        kind = "synthetic" if case.sample else "fallback" if place.synthetic else "real"
-        return Job(
-            place.subepoch, place.number, kind, case.case, case.sample, len(rows), where.restricted
-        )
+        return Job.of(place, case, len(rows), spread=not where.restricted)
 
     def _counts(self, places: Sequence[Place]) -> list[int]:
         """Segments of each place: the same, or one more for some where that leaves a rest.
