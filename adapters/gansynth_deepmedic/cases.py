@@ -92,9 +92,6 @@ def class_labels(classes: int) -> dict[str, int]:
     return {"background": 0, **{f"label {number}": number for number in range(1, classes)}}
 
 
-# -- names ---------------------------------------------------------------------------------------
-
-
 def case_ids(cases: Sequence[Listed], channel: str) -> tuple[str, ...]:
     """The shortest name that tells all cases apart: of the folder, of the file, of both, ..."""
 
@@ -123,9 +120,6 @@ def case_ids(cases: Sequence[Listed], channel: str) -> tuple[str, ...]:
 
 def _first(case: Listed) -> Path:
     return next(file for file in case.channels if file is not None)
-
-
-# -- faults --------------------------------------------------------------------------------------
 
 
 def _channel_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[Fault]:

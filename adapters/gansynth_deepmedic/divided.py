@@ -32,6 +32,9 @@ from gansynth_deepmedic.layout import (
 MAPS_VALIDATION = "weightedMapsForSamplingEachCategoryVal"
 EVERY = "numberOfEpochsBetweenFullInferenceOnValImages"
 _SIDES = {"train": "Training", "val": "Validation"}
+CONFIG = "trainConfig.cfg"
+CASES = "gansynth_cases.csv"
+"""Names of the cases of a configuration beside it; columns ``case`` and ``file``."""
 
 
 def write_folds(
@@ -143,11 +146,6 @@ def _apart(data: str, config: TrainConfig, folder: Path) -> Changes:
 
 def _write(path: Path, lines: Sequence[str]) -> None:
     write_small(path, "".join(f"{listable(line)}\n" for line in lines))
-
-
-CONFIG = "trainConfig.cfg"
-CASES = "gansynth_cases.csv"
-"""Names of the cases of a configuration beside it; columns ``case`` and ``file``."""
 
 
 def fold_folder(folder: Path, fold: str) -> Path:

@@ -52,8 +52,6 @@ class Keys:
             raise self.odd(key, expected)
         return value
 
-    # -- one value -------------------------------------------------------------------------------
-
     def whole(
         self, key: str, default: int | None = None, least: int = 1, most: float = math.inf
     ) -> int:
@@ -96,8 +94,6 @@ class Keys:
     def file(self, key: str) -> Path:
         """A path, relative to the file's folder, as DeepMedic resolves it."""
         return self._joined(self._fitting(key, None, _is_path, "the path of a file"))
-
-    # -- several ---------------------------------------------------------------------------------
 
     def files(self, key: str, expected: str) -> tuple[Path, ...]:
         """Paths, likewise; at least one."""

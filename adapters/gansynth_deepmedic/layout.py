@@ -117,9 +117,6 @@ def write_layout(
     )
 
 
-# -- names -----------------------------------------------------------------------------------------
-
-
 def slot_folder(folder: Path, number: int) -> Path:
     """Where the files of a slot are."""
     return folder / SLOTS / f"slot_{number:04d}"
@@ -140,9 +137,6 @@ def file_names(channels: Sequence[str]) -> tuple[str, ...]:
             name = f"channel_{number}"
         names.append(name)
     return tuple(names)
-
-
-# -- lists -----------------------------------------------------------------------------------------
 
 
 def _lists(
@@ -262,9 +256,6 @@ def config_text(config: TrainConfig, changes: Changes) -> str:
     ]
     comment = "".join(f"# {line}\n" for line in head)
     return comment + "".join(f"{key} = {value!a}\n" for key, value in values.items())
-
-
-# -- files of cases --------------------------------------------------------------------------------
 
 
 def nifti(

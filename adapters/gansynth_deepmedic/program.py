@@ -211,9 +211,6 @@ def environ_of(program: Program) -> dict[str, str]:
     }
 
 
-# -- doctor ---------------------------------------------------------------------------------------
-
-
 def doctor_lines(
     checkout: str | None = None, python: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Iterator[Line]:
@@ -259,9 +256,6 @@ def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[Line]:
     if missing:
         said = f"no {', '.join(missing)} there; DeepMedic needs it"
         yield Line("note", "deepmedic's packages", said, _install(python, missing))
-
-
-# -- small things ---------------------------------------------------------------------------------
 
 
 def _lacks(folder: Path) -> str:

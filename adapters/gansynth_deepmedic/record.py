@@ -32,6 +32,8 @@ COMPARED = (*record.COMPARED, "real_in_generator_space", "cases", "segments", "b
 ANEW = "start anew without resume, into another folder"
 MODELS = "saved_models"
 """Folder in the output where DeepMedic keeps its checkpoints."""
+SUFFIXES = "suffixForSegmAndProbsDictVal"
+WAY_OUT = "train it again, to its end"
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,6 @@ def commit_of(checkout: Path) -> str | None:
         return None
 
 
-# -- going on --------------------------------------------------------------------------------------
-
-
 def check_resumable(job: Job) -> None:
     """Refuse to go on with another training than the one that was begun.
 
@@ -184,10 +183,6 @@ def epochs_done(output: Path) -> int:
         IntegrityFault: its record is damaged.
     """
     return int(last_session(output)["epochs"][1])
-
-
-SUFFIXES = "suffixForSegmAndProbsDictVal"
-WAY_OUT = "train it again, to its end"
 
 
 def refuse_unmeasurable(source: DeepMedicSource, settings: Mapping[str, str]) -> None:

@@ -283,9 +283,6 @@ def notes(config: TrainConfig) -> list[str]:
     return said
 
 
-# -- values --------------------------------------------------------------------------------------
-
-
 def whole_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """An array in whole numbers: DeepMedic rounds what is of another type."""
     return array if array.dtype.kind in "iu" else np.rint(array)

@@ -113,9 +113,6 @@ def samplings(
     return tuple(found)
 
 
-# -- headers -------------------------------------------------------------------------------------
-
-
 def header_faults(
     listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
@@ -184,9 +181,6 @@ def _small(
 def _padding(config: TrainConfig, model: ModelConfig) -> Triple:
     """Voxels along x, y, z that DeepMedic adds to a volume, on both sides together."""
     return model.unpredicted if config.pad else (0, 0, 0)
-
-
-# -- content -------------------------------------------------------------------------------------
 
 
 def content_faults(

@@ -80,9 +80,6 @@ class Watch:
                 )
 
 
-# -- counting --------------------------------------------------------------------------------------
-
-
 @dataclass
 class Subepoch:
     """What one subepoch was given."""

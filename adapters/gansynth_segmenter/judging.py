@@ -23,6 +23,10 @@ from gansynth.runtime.files import read_json
 if TYPE_CHECKING:
     from gansynth_segmenter.inference import Segmenter
 
+PREDICTIONS = "predictions"
+METRICS = "metrics.json"
+WAY_OUT = "train it again, to its end"
+
 
 def judge_held_out(
     segmenter: Segmenter,
@@ -98,11 +102,6 @@ def judge_pairs(
         "per_case": list(document["per_case"].values()),
         "rule": RULE,
     }
-
-
-PREDICTIONS = "predictions"
-METRICS = "metrics.json"
-WAY_OUT = "train it again, to its end"
 
 
 def refuse_unmeasurable(source: CaseSource, *, kept: bool) -> None:

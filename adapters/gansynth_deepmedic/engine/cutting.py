@@ -32,6 +32,20 @@ from gansynth_deepmedic.keys import Keys
 if TYPE_CHECKING:
     from gansynth_deepmedic.configs import ModelConfig, TrainConfig
 
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+_ROUNDING = 1e-9
+_KEYS = {
+    "train": (
+        "proportionOfSamplesToExtractPerCategoryTraining",
+        "weightedMapsForSamplingEachCategoryTrain",
+    ),
+    "validation": (
+        "proportionOfSamplesToExtractPerCategoryVal",
+        "weightedMapsForSamplingEachCategoryVal",
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Cutting:
@@ -199,21 +213,6 @@ def read_volume(file: str) -> npt.NDArray[Any]:
             "channel"
         )
     return array[..., 0] if array.ndim == 4 else array
-
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-_ROUNDING = 1e-9
-_KEYS = {
-    "train": (
-        "proportionOfSamplesToExtractPerCategoryTraining",
-        "weightedMapsForSamplingEachCategoryTrain",
-    ),
-    "validation": (
-        "proportionOfSamplesToExtractPerCategoryVal",
-        "weightedMapsForSamplingEachCategoryVal",
-    ),
-}
 
 
 @dataclass(frozen=True)

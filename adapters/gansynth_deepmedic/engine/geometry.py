@@ -23,6 +23,8 @@ _KEYS = {
     "validation": "segmentsDimVal",
     "inference": "segmentsDimInference",
 }
+Image = npt.NDArray[np.float32]
+_NONE = slice(0, 0)
 
 
 def _three(values: Iterable[T]) -> tuple[T, T, T]:
@@ -124,10 +126,6 @@ class Geometry:
     def _low(self, factor: Triple) -> Triple:
         sizes = zip(self.receptive, self._joined, factor, strict=True)
         return _three(seen + -(-size // times) - 1 for seen, size, times in sizes)
-
-
-Image = npt.NDArray[np.float32]
-_NONE = slice(0, 0)
 
 
 def corner_mean(image: Image) -> Image:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansynth_deepmedic.configs import ModelConfig
+from gansynth_deepmedic.keys import Keys
+from gansynth_deepmedic.model_config import model_of
 
 Kernel = tuple[int, int, int]
 PADDINGS: Mapping[str | None, str] = {
@@ -28,32 +29,24 @@ PADDINGS: Mapping[str | None, str] = {
 
 def default_model(classes: int, channels: int) -> ModelConfig:
     """DeepMedic's own example network (``deepMedic``): 8 layers, two subsampled paths."""
-    features, kernel = (30, 30, 40, 40, 40, 40, 50, 50), (3, 3, 3)
-    mirrored: Mapping[str, Any] = {"padTypePerLayerFC": ["mirror", None, None]}
-    return ModelConfig(
-        path=None,
-        values=mirrored,
-        classes=classes,
-        channels=channels,
-        features=features,
-        kernels=(kernel,) * 8,
-        residual=(4, 6, 8),
-        lower_rank=(),
-        low=(features, features),
-        low_kernels=((kernel,) * 8,) * 2,
-        factors=((3, 3, 3), (5, 5, 5)),
-        fc=(250, 250),
-        fc_kernels=(kernel, (1, 1, 1), (1, 1, 1)),
-        fc_residual=(2,),
-        dropout=(0.0, 0.5, 0.5),
-        activation="prelu",
-        rolling=60,
-        segment=(37, 37, 37),
-        segment_validation=(17, 17, 17),
-        segment_inference=(45, 45, 45),
-        padded=(False,) * 8,
-        fc_padded=(True, False, False),
-    )
+    features, cube, voxel = [30, 30, 40, 40, 40, 40, 50, 50], [3, 3, 3], [1, 1, 1]
+    values = {
+        "numberOfOutputClasses": classes,
+        "numberOfInputChannels": channels,
+        "numberFMsPerLayerNormal": features,
+        "kernelDimPerLayerNormal": [cube] * 8,
+        "layersWithResidualConnNormal": [4, 6, 8],
+        "useSubsampledPathway": True,
+        "subsampleFactor": [cube, [5, 5, 5]],
+        "numberFMsPerLayerFC": [250, 250],
+        "kernelDimPerLayerFC": [cube, voxel, voxel],
+        "layersWithResidualConnFC": [2],
+        "padTypePerLayerFC": ["mirror", None, None],
+        "segmentsDimTrain": [37, 37, 37],
+        "segmentsDimVal": [17, 17, 17],
+        "segmentsDimInference": [45, 45, 45],
+    }
+    return model_of(Keys(None, values))
 
 
 class RollingNorm(nn.Module):

@@ -26,6 +26,13 @@ from gansynth_deepmedic.subepochs import Job, Place, Read, Subepochs
 
 _SHARE, _SHUFFLE, _CUT = 30, 31, 32
 logger = logging.getLogger("gansynth")
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]
+"""Image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or None.
+
+Labels may be -1 outside of the region, as sources give them; without a region that is what it is.
+"""
+_AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
+"""``HostCase.stored`` of files whose axes are z, y, x."""
 
 
 @dataclass(frozen=True)
@@ -249,15 +256,6 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 
     def _rng(self, *key: int) -> np.random.Generator:
         return self.subepochs.rng(*key, self.seed)
-
-
-Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]
-"""Image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or None.
-
-Labels may be -1 outside of the region, as sources give them; without a region that is what it is.
-"""
-_AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
-"""``HostCase.stored`` of files whose axes are z, y, x."""
 
 
 def in_memory(

@@ -19,6 +19,8 @@ FOREGROUND = "foreground"
 """All labels but 0 together; DeepMedic reports them as class 0."""
 _LONGEST = 400
 _TRACEBACK = "Traceback (most recent call last):"
+Mask = Callable[[Sequence[int], Sequence[int]], npt.NDArray[Any]]
+"""Segment and volume, voxels along x, y, z -> where a whole segment fits around a centre."""
 
 
 class Session:
@@ -116,10 +118,6 @@ def dice_of(means: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
     names = [FOREGROUND, *map(str, range(1, len(scores)))]
     found = zip(names, scores, strict=True)
     return {name: float(score) for name, score in found if not isinstance(score, str)}
-
-
-Mask = Callable[[Sequence[int], Sequence[int]], npt.NDArray[Any]]
-"""Segment and volume, voxels along x, y, z -> where a whole segment fits around a centre."""
 
 
 class Centres:
