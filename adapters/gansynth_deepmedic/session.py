@@ -32,7 +32,7 @@ from gansynth_deepmedic.record import (
     judged_files,
     newest_checkpoint,
 )
-from gansynth_deepmedic.watch import Subepoch, Watch
+from gansynth_deepmedic.watch import Subepoch, watch
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.insertion import HostCase
@@ -212,7 +212,7 @@ class DeepMedicSession(Session[int]):
             module = "gansynth_deepmedic.engine.launch"
             words = [sys.executable, "-m", module, str(output / ORDER)]
             environ = {**os.environ, child.PARENT: str(os.getpid())}
-        with Watch(output / PROGRESS, self._take, self.say):
+        with watch(output / PROGRESS, self._take, self.say):
             return processes.run(words, environ, output / LOG)
 
     def _take(self, told: Mapping[str, Any]) -> None:

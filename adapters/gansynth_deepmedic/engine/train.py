@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -158,6 +158,7 @@ class Training:
         self.held_segments = task.held_segments(self.held)
         self.steps = len(self.segments) // task.config.batch
         self.each = self.steps * task.order.subepochs
+        self._over: Future[None] = Future()
         self._ahead: tuple[int, Future[tuple[Drawn, Drawn | None]]] | None = None
         self._seen = Confusion(task.settings.classes), list[float]()
         self._metrics: dict[str, Any] = {}
@@ -194,7 +195,7 @@ class Training:
             callbacks=Callbacks(
                 checkpoint=lambda path, step: self._checkpointed(step // self.each, first),
                 metrics=self._epoch_ended,
-                reporter=_Steps(self.say, self._stepped),
+                reporter=_Steps(self.say, self._stepped, self._over),
             ),
         )
         end = self.volumes(config.epochs) if self._end is None else self._end
@@ -226,9 +227,11 @@ class Training:
         (k, number), held = divmod(step, self.steps), None
         if number == 0:
             ahead, self._ahead = self._ahead, None
-            drawn, held = ahead[1].result() if ahead and ahead[0] == k else self._draw(k)
+            begun = ahead[1] if ahead and ahead[0] == k else _begun(lambda: self._draw(k))
+            wait((begun, self._over), return_when=FIRST_COMPLETED)
+            drawn, held = begun.result(0)
             self.segments.set_subepoch(k, drawn)
-            del drawn, ahead  # three subepochs would be in memory otherwise
+            del drawn, ahead, begun  # three subepochs would be in memory otherwise
             if self.task.config.processes != -1 and step + self.steps < self._total:
                 self._ahead = k + 1, _begun(lambda: self._draw(k + 1))
         batch = self.task.config.batch
@@ -344,15 +347,20 @@ class Training:
 class _Steps(NullReporter):
     """Hears of every step of the loop, and of what it warns of."""
 
-    def __init__(self, say: Callable[[str], None], stepped: Callable[[], None]) -> None:
-        self._say, self._stepped = say, stepped
+    def __init__(
+        self, say: Callable[[str], None], stepped: Callable[[], None], over: Future[None]
+    ) -> None:
+        self._say, self._stepped, self._over = say, stepped, over
 
     def warn(self, text: str) -> None:
         self._say(f"gansynth: WARNING: {text}")
 
     @contextmanager
     def task(self, total: int, title: str, done: int = 0) -> Iterator[Progressing]:
-        yield self
+        try:
+            yield self
+        finally:  # however it ends, the loop waits for no segments that are being drawn
+            self._over.set_result(None)
 
     def advance(self, n: int = 1, **shown: object) -> None:
         self._stepped()
