@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gansynth.data.names import pick
-
 from gansynth.core.findings import Checked, Finding
 from gansynth.core.source import SourceRequest, Split
 from gansynth.data.check import (
@@ -22,7 +20,7 @@ from gansynth.data.check import (
     unused_labels,
 )
 from gansynth.data.folds import absolute, read_splits
-from gansynth.data.listing import Entry, VolumeSet
+from gansynth.data.listing import Entry, VolumeSet, pick
 from gansynth.data.nifti_source import VolumeSource
 from gansynth.data.reading import ReadOptions, VolumeOptions, parse_read, reads
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault

@@ -11,8 +11,8 @@ from gansynth_cli.common import root_option, with_reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -30,7 +30,7 @@ def with_host_data(function: F) -> F:
 
 
 def host_data(
-    data: str | None, asked: Mapping[str, Any], run: Path | None
+    data: str | None, asked: Mapping[str, Any], run: RunFolder | None
 ) -> tuple[SourceRequest, str]:
     """What a host is opened on, and in words what of it was taken from the generator.
 
