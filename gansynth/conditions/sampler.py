@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from gansynth.conditions.box_drawers import BoxDrawer, record
 from gansynth.conditions.case_pool import Room
+from gansynth.conditions.edit_chain import ContextFn, apply_edits, replay_edits
 from gansynth.core.body_mask import shown_body
-from gansynth.core.edit import Edit
+from gansynth.core.edit import Edit, EditContext
 from gansynth.core.resample import crop_pad
 from gansynth.core.scene import Scene
 from gansynth.core.schema import (
@@ -50,7 +51,6 @@ ROOM = 0.25
 """A place is taken at once if lesions may lie in that share of its voxels."""
 BODIES = 64
 """Cases whose bodies are kept at hand."""
-ContextFn = Callable[[Case], LabelArray]
 GivenFn = Callable[[Case], FloatArray | None]
 
 
@@ -160,14 +160,14 @@ class ConditionSampler:
                 inserted = self.lesions.draw(scene, edits, rng)
                 labels, steps = inserted.labels, inserted.steps
             elif self.moving is not None:
-                start = self.moving.all_to_move(scene.labels)
-                steps = edit_labels(start, None, self.schema, edits, rng, scene)[2]
+                start = EditContext(self.moving.all_to_move(scene.labels), self.schema, scene)
+                steps = apply_edits(start, edits, rng)[1]
                 moved = self._moved(case, placement, steps)
                 labels = moved.labels
             else:
-                start = scene.labels
-                labels, context, steps = edit_labels(start, context, self.schema, edits, rng, scene)
-                labels = placed.over(labels)
+                start = EditContext(scene.labels, self.schema, scene, context)
+                after, steps = apply_edits(start, edits, rng)
+                labels, context = placed.over(after.labels), after.channels
         if self.context is not None and not follows:
             context = self.context(replace(placed, labels=labels))
         latent_seed = int(rng.integers(2**63))
@@ -323,10 +323,8 @@ class ConditionSampler:
         by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
         if self.lesions is not None:
             return self.lesions.replay(scene, by_name, provenance).labels
-        labels = scene.labels
-        for step in provenance["edits"]:
-            labels = by_name[step["edit"]].apply_in(labels, self.schema, step["params"], scene)
-        return labels
+        start = EditContext(scene.labels, self.schema, scene)
+        return replay_edits(start, by_name, provenance["edits"]).labels
 
 
 def _mover(space: Space, schema: Schema) -> Mover:
@@ -346,24 +344,3 @@ def _check_labelled(case: Case) -> None:
             f"case {case.id!r}: has no labels, expected a label map to draw conditions from; leave "
             "it out of the training cases"
         )
-
-
-def edit_labels(
-    labels: LabelArray,
-    context: LabelArray | None,
-    schema: Schema,
-    edits: Sequence[Edit],
-    rng: np.random.Generator,
-    scene: Scene,
-) -> tuple[LabelArray, LabelArray | None, list[dict[str, Any]]]:
-    """Draw and apply edits in order; returns labels, context and the recorded steps."""
-    steps: list[dict[str, Any]] = []
-    for edit in edits:
-        if edit.options.share < 1 and rng.random() >= edit.options.share:
-            continue
-        params = edit.draw_in(labels, schema, rng, scene)
-        if context is not None:
-            context = edit.apply_context_in(context, labels, schema, params, scene)
-        labels = edit.apply_in(labels, schema, params, scene)
-        steps.append({"edit": edit.name, "params": params})
-    return labels, context, steps

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.edits.moving import Move
+from gansynth.conditions.edits.moving import Move, maps_space
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, nearest_index, pull_labels
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
@@ -52,19 +52,12 @@ def check_moving(generator: str, edits: Sequence[Edit]) -> None:
     """
     for edit in edits:
         chosen = getattr(edit.options, "classes", None) is not None
-        if chosen or not _maps_space(edit):
+        if chosen or not maps_space(edit):
             asked = f"{edit.name}:classes=..." if chosen else edit.name
             raise UsageFault(
                 f"--edit {asked}: {generator} moves real images whole, expected edits that do so: "
                 "elastic, flip, rotate, scale or shift, of all classes"
             )
-
-
-def _maps_space(edit: Edit) -> bool:
-    kind = type(edit)
-    return (
-        isinstance(edit, Move) and kind.apply is Move.apply and kind.apply_image is Move.apply_image
-    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ class Mover:
             case: whole and labelled, in its source's voxels.
             placement: where it is cut.
             edits: by name, each a map of space (see ``check_moving``).
-            steps: as ``gansynth.conditions.sampler.edit_labels`` has recorded them.
+            steps: as ``gansynth.conditions.edit_chain.apply_edits`` has recorded them.
         """
         placed = self.space.to_generator(case, placement)
         assert placed.labels is not None, "conditions are drawn of labelled cases"
