@@ -109,13 +109,8 @@ class Cut:
 class Changing:
     """A label map on which edits are drawn or replayed, with an image that goes along.
 
-    The image is moved when it is first asked for: most lesions that are tried are not taken. Beside
-    it go, as channels, where it is known and which share of each voxel is of which class, so that
-    afterwards it is known what the image shows, whatever the edits have done to it.
-
-    Args:
-        scene: the labels before any edit, and their image.
-        known: bool, where the image is of use.
+    The image is moved when it is first asked for: most lesions that are tried are not taken. Where
+    it is ``known`` to be of use, and which share of a voxel is of which class, go along with it.
 
     Attributes:
         steps: edits with their parameters.
@@ -242,14 +237,9 @@ def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArr
 
 
 def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
-    """The image brought to show the edited labels, and where it is known.
+    """The image brought to show the edited labels, float32 (C, ...), and where it is of use, bool.
 
-    Args:
-        change: all edits applied.
-        seed: of the noise where a class is filled in.
-
-    Returns:
-        float32 (C, ...), and bool: where it is of use. The edited lesion always is.
+    ``seed`` is that of the noise where a class is filled in.
     """
     import torch
 
@@ -284,9 +274,7 @@ def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
 def class_statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
     """Mean and deviation of each foreground class over training cases; learnt once for a room.
 
-    Returns:
-        Two float32 arrays (classes, C), in the generator's intensities; 0 for a class without any
-        voxel.
+    Both are float32 (classes, C), in the generator's intensities; 0 for a class without any voxel.
     """
     return room.learnt("statistics of classes", _statistics)
 

@@ -99,9 +99,8 @@ def lend(room: CasePool, case_id: str, plane: int | None, classes: Sequence[int]
     labels = room.label_map(case_id)
     if plane is not None:
         labels = labels[plane]
-    frame, n = whole_frame(room, case_id), labels.ndim
     lent = np.where(mask_of(labels, classes), labels, np.int16(0))
-    return Loan(case_id, plane, lent, Frame(frame.low[-n:], frame.high[-n:]))
+    return Loan(case_id, plane, lent, whole_frame(room, case_id).last(labels.ndim))
 
 
 def loans(

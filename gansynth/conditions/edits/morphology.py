@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from gansynth.conditions.edits.nesting import (
     beside,
     classes_around,
+    filled,
     keeps_nesting,
     nested_bodies,
     wrapped_classes,
@@ -141,14 +142,10 @@ def change_volume(
     spacing: Sequence[float],
     body: Mask | None = None,
 ) -> LabelArray:
-    """Grow or shrink some voxels as one body, as far as there is room.
+    """Grow or shrink some voxels, whole classes or parts above background, as one body.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W); not written to.
-        chosen: bool of the same shape, voxels of whole classes or parts above background.
-        factor: on their number.
-        spacing: voxel size in mm.
-        body: where foreground may grow; None for everywhere but ``OUTSIDE``.
+    Their number is multiplied by ``factor``, as far as there is room in ``body``, or everywhere but
+    ``OUTSIDE``. Spacing is in mm.
     """
     count = round((factor - 1) * int(chosen.sum()))
     if count > 0:
@@ -161,7 +158,7 @@ def _grow(
 ) -> LabelArray:
     free = labels != OUTSIDE if body is None else body & (labels != OUTSIDE)
     inner = mask_of(labels, wrapped_classes(labels))
-    around = mask_of(labels, classes_around(labels, _filled(chosen)))
+    around = mask_of(labels, classes_around(labels, filled(chosen)))
     out, volume = labels.copy(), count * float(np.prod(spacing))
     # A ball whose volume that is reaches farther than any body grows by it in the open.
     reach = max(volume ** (1 / labels.ndim), 2 * max(spacing))
@@ -190,7 +187,7 @@ def _growth(
     """What new voxels hold, at most ``count`` of them within ``reach`` mm; 0 elsewhere."""
     from scipy.ndimage import binary_propagation
 
-    solid = _filled(chosen)
+    solid = filled(chosen)
     distance, index = _distance(solid, spacing)
     value, wrapped = labels[index], inner[index]
     bodies = Parts.of(solid).numbered
@@ -218,13 +215,13 @@ def _shrink(labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[floa
 
     box = bounding_box(chosen, margin=1)
     cut, own = labels[box], chosen[box]
-    solid = _filled(own)
+    solid = filled(own)
     found = Parts.of(solid)
     bodies = found.numbered
     nested = nested_bodies(cut, bodies)
     outer = cut == 0
     if nested.any():
-        outer |= mask_of(cut, classes_around(labels, _filled(chosen)))
+        outer |= mask_of(cut, classes_around(labels, filled(chosen)))
     outer &= ~solid
     if not outer.any():
         return labels.copy()
@@ -268,14 +265,6 @@ def _between(bodies: npt.NDArray[np.int32], index: Indices) -> Mask:
         return np.zeros(bodies.shape, bool)
     nearest = bodies[index]
     return np.asarray(maximum_filter(nearest, 3) != minimum_filter(nearest, 3))
-
-
-def _filled(mask: Mask) -> Mask:
-    from scipy.ndimage import binary_fill_holes
-
-    box, out = bounding_box(mask), mask.copy()
-    out[box] = binary_fill_holes(mask[box])
-    return out
 
 
 def _distance(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.float64], Indices]:

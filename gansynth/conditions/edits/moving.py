@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeGuard
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.edits.nesting import beside, keeps_nesting, wrapped_classes
+from gansynth.conditions.edits.nesting import beside, filled, keeps_nesting, wrapped_classes
 from gansynth.conditions.edits.shared import (
     NESTED_SHARE,
     Classes,
@@ -27,7 +27,6 @@ from gansynth.conditions.edits.shared import (
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import (
     Mask,
-    bounding_box,
     mask_of,
     nearest_index,
     nearest_voxels,
@@ -70,13 +69,9 @@ class Move(Edit):
     def draw_move(
         self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
     ) -> dict[str, Any]:
-        """Draw the parameters of one move at a strength in (0, 1]; JSON values.
+        """Draw the parameters of one move, as JSON, of the voxels that would move (at least one).
 
-        Args:
-            moved: bool (D, H, W) or (H, W), the voxels that would move; at least one.
-            schema: gives the spacing in mm.
-            rng: the only source of randomness.
-            strength: 1 draws from the whole range of the options.
+        A strength of 1 draws from the whole range of the options, 0.5 from half of it.
         """
 
     @abstractmethod
@@ -147,24 +142,17 @@ def maps_space(edit: Edit) -> TypeGuard[Move]:
 def move_labels(
     labels: LabelArray, moved: Mask, pull: FloatArray, schema: Schema, *, nested: bool = False
 ) -> LabelArray:
-    """Pull the voxels ``moved`` of a label map through a map of space; the others stay.
+    """Pull the voxels ``moved`` of a label map, whole classes, through a map of space.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W); not written to.
-        moved: bool of the same shape, voxels of whole classes above background.
-        pull: float32 (n, *shape), where each voxel of the result comes from, in voxels.
-        schema: gives the spacing in mm.
-        nested: cut off what of a wrapped class would come to touch background.
-
-    Returns:
-        New labels. Foreground that a moved body wraps completely (a core in its oedema) keeps its
-        place unless the body itself lands on it, and no gap opens around it.
+    Foreground that a moved body wraps completely (a core in its oedema) keeps its place unless the
+    body itself lands on it, and no gap opens around it. With ``nested``, what of a wrapped class
+    would come to touch background is cut off.
     """
     solid = np.where(moved, labels, np.int16(0))
     staying = (labels > 0) & ~moved
     if not staying.any():
         return keep_outside(pull_labels(solid, pull), labels)
-    wrapped = _wrapped(moved) & staying
+    wrapped = filled(moved) & staying
     if wrapped.any():
         solid = np.where(wrapped, solid[nearest_voxels(moved, schema.spacing)], solid)
     landed = pull_labels(solid, pull)
@@ -193,15 +181,6 @@ def _keeps_nested(before: LabelArray, after: LabelArray, moved: Mask, factor: fl
     inner = [v for v in wrapped_classes(before) if mask_of(before[moved], (v,)).any()]
     least = NESTED_SHARE * min(factor, 1.0)
     return all((after == v).sum() >= least * (before == v).sum() for v in inner)
-
-
-def _wrapped(moved: Mask) -> Mask:
-    from scipy.ndimage import binary_fill_holes
-
-    box = bounding_box(moved)
-    out = np.zeros(moved.shape, bool)
-    out[box] = binary_fill_holes(moved[box]) & ~moved[box]
-    return out
 
 
 def _move_channels(

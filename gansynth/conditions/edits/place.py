@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,10 +18,9 @@ from gansynth.conditions.edits.pieces import (
     taken,
 )
 from gansynth.conditions.edits.shared import chosen_classes, replaced, unchanged
-from gansynth.conditions.location_prior import PlacementPrior, anywhere, depth_of, frame_of
+from gansynth.conditions.location_prior import place_drawer
 from gansynth.core.edit import EditContext, EditOptions, EditResult, SceneEdit
 from gansynth.core.geometry import Mask
-from gansynth.core.scene import Scene
 from gansynth.core.schema import LabelArray
 from gansynth.data.lesion_parts import Part
 
@@ -56,7 +55,7 @@ class Place(SceneEdit):
         found = lesions(labels, schema, chosen, each)
         if not found or not scene.body.any():
             return unchanged("no lesion, or no body")
-        draw = self._drawer(scene, chosen, rng)
+        draw = place_drawer(scene, chosen, self.options.where, scene.body, rng)
         now, shifts = labels, []
         for part in found:
             shifts.append([0] * labels.ndim)
@@ -84,15 +83,6 @@ class Place(SceneEdit):
             if any(shift):
                 now = _placed(taken(now, part), part, shift)
         return replaced(context, now, pull_image(context, itertools.starmap(_landing, moves)))
-
-    def _drawer(
-        self, scene: Scene, chosen: list[int] | None, rng: np.random.Generator
-    ) -> Callable[[], tuple[int, ...]]:
-        if self.options.where == "anywhere":
-            return lambda: anywhere(scene.body, rng)
-        prior = PlacementPrior.learn(scene.room, chosen)
-        frame, depth = frame_of(scene), depth_of(scene)
-        return lambda: prior.draw(scene.body, rng, frame=frame, depth=depth)
 
 
 def _landing(part: Part, shift: list[int]) -> Landing:

@@ -18,7 +18,7 @@ from gansynth.conditions.edits.borrowing import (
 )
 from gansynth.conditions.edits.nesting import keeps_nesting
 from gansynth.conditions.edits.shared import chosen_classes, close_left, keeps_classes, replaced
-from gansynth.conditions.location_prior import PlacementPrior, anywhere, depth_of, frame_of
+from gansynth.conditions.location_prior import frame_of, place_drawer
 from gansynth.core.edit import EditContext, EditOptions, EditResult
 from gansynth.core.geometry import centroid, mask_of
 from gansynth.core.resample import crop_pad
@@ -91,17 +91,13 @@ class Transplant(Borrowing):
         pull: float,
         rng: np.random.Generator,
     ) -> list[int]:
-        frame = frame_of(scene)
         if self.options.where == "same":
             relative = loan.frame.relative(np.array([loan.middle]))
             middle = np.array(centroid(scene.body))
-            target = (1 - pull) * frame.voxels(relative)[0] + pull * middle
-        elif self.options.where == "prior":
-            prior = PlacementPrior.learn(scene.room, classes)
-            place = prior.draw(scene.body, rng, frame=frame, depth=depth_of(scene))
-            target = np.array(place, float)
+            target = (1 - pull) * frame_of(scene).voxels(relative)[0] + pull * middle
         else:
-            target = np.array(anywhere(scene.body, rng), float)
+            draw = place_drawer(scene, classes, self.options.where, scene.body, rng)
+            target = np.array(draw(), float)
         shift: list[int] = np.rint(target - np.array(loan.middle)).astype(int).tolist()
         return shift
 
