@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gansynth.bank.segment import BankSample
     from gansynth.bank.supervisor import Keeper
     from gansynth.core.adapter import Adapter, HostArrays
-    from gansynth.core.edit import Edit, EditOptions, SceneEdit
+    from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, SceneEdit
     from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
     from gansynth.core.findings import Checked, Finding
     from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
@@ -94,7 +94,9 @@ __all__ = [
     "DataFault",
     "DoctorRequest",
     "Edit",
+    "EditContext",
     "EditOptions",
+    "EditResult",
     "EnvironmentFault",
     "Filter",
     "FilterOptions",
@@ -174,7 +176,7 @@ _HOMES = {
     "gansynth.bank.segment": {"BankSample"},
     "gansynth.bank.supervisor": {"Keeper"},
     "gansynth.core.adapter": {"Adapter", "HostArrays"},
-    "gansynth.core.edit": {"Edit", "EditOptions", "SceneEdit"},
+    "gansynth.core.edit": {"Edit", "EditContext", "EditOptions", "EditResult", "SceneEdit"},
     "gansynth.core.filter": {"Asked", "Filter", "FilterOptions", "Learning", "Verdict"},
     "gansynth.core.findings": {"Checked", "Finding"},
     "gansynth.core.generator": {"Batch", "Generator", "GeneratorOptions", "Phase", "Stage", "Step"},

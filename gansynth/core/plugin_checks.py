@@ -49,9 +49,8 @@ def check_api(plugin: object, distribution: str) -> None:
         )
     if found < hookspecs.OLDEST_API:
         raise Unfit(
-            f"made for plugin API {found}, gansynth {__version__} supports "
-            f"{hookspecs.OLDEST_API} to {hookspecs.API_VERSION}; install a newer {distribution}: "
-            f"pip install -U {distribution}"
+            f"made for plugin API {found}, gansynth {__version__} needs {hookspecs.OLDEST_API} or "
+            f"newer; install a newer {distribution}: pip install -U {distribution}"
         )
 
 

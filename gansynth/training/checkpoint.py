@@ -83,7 +83,6 @@ def drop_old(folder: Path, newest: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-<<<<<<< HEAD
 def latest(
     folder: Path, fits: Callable[[Checkpoint], bool] = lambda found: True
 ) -> Checkpoint | None:
@@ -91,10 +90,6 @@ def latest(
 
     Raises IntegrityFault: if there are checkpoints and every one of them is damaged.
     """
-=======
-def latest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None; IntegrityFault: there are some, all damaged."""
->>>>>>> w-data
     damaged: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         try:

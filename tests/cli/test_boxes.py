@@ -16,7 +16,7 @@ from gansynth.data.picture_files import read_picture
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.opening import open_source
-from tests.spots import spots_plugin
+from tests.spots import replay, spots_plugin
 
 
 @pytest.fixture(scope="module")
