@@ -86,10 +86,6 @@ def check_raw(
 ) -> list[Finding]:
     """Read every file of a raw data set to its last byte and list what is wrong, errors first.
 
-    Args:
-        subjects: the value of ``--subjects``; checked against the cases.
-        progress: called as ``progress(done, cases)``.
-
     Raises:
         DataFault: ``dataset.json`` cannot be used, so that nothing can be checked.
         EnvironmentFault: files may not be read.

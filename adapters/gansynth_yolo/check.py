@@ -14,9 +14,8 @@ from gansynth.core.source import SourceRequest
 from gansynth.data.classes import without_cases
 from gansynth.data.skull import WHOLE
 from gansynth.runtime.errors import GansynthError
-from gansynth_yolo.cases import StrippedImage, YoloImage
+from gansynth_yolo.cases import StrippedImage, YoloImage, read_pixels
 from gansynth_yolo.dataset_file import SPLITS
-from gansynth_yolo.headers import read_pixels
 from gansynth_yolo.images import shared_fault, some, walk
 from gansynth_yolo.source import YoloSource
 

@@ -47,8 +47,6 @@ class DetectorJob:
         imgsz: side in pixels that images are brought to.
         workers: processes that load images; 0 loads in the training's own.
         cache: keep decoded real images in memory (``ram``), or not (``off``).
-        device: ``cpu``, ``cuda``, ``cuda:1``.
-        resume: go on with the training in ``output``.
     """
 
     data: Path
@@ -109,10 +107,7 @@ class Detector(Protocol):
         """
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
-        """Train with the places of ``slots`` as an epoch; validate on real images only.
-
-        Returns:
-            The best weights.
+        """Train with ``slots``' places as an epoch, validate on real images; the best weights.
 
         Raises:
             TrainingFault: it cannot go on.

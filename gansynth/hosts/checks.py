@@ -50,9 +50,7 @@ class Takes:
 def check_mixing(adapter: Adapter, injection: Injection) -> None:
     """Check all that every host must of samples: no leakage, its own space, what it learns from.
 
-    Args:
-        adapter: of the host, ``validate`` being done.
-        injection: what is to be mixed in; its samples are not looked at if the ratio is R:0.
+    The adapter's ``validate`` is done; samples are not looked at if the ratio is R:0.
 
     Raises:
         IntegrityFault: leakage, or a generator or bank made for another data set or space.
@@ -79,7 +77,6 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     """
     if injection.bank is not None:
         refuse_with_bank(injection)
-        refuse_boxes_with_bank(injection)
     origin = origin or find_origin(injection)
     source, what = takes.source, "generator" if origin.bank is None else "bank"
     if origin.manifest is not None:
@@ -139,8 +136,7 @@ def check_labelled(
 ) -> None:
     """Refuse a generator that draws no images, or nothing beside them that a host learns from.
 
-    Args:
-        edits: asked for; of label maps that a generator draws itself there are none.
+    Of label maps that a generator draws itself no edits are asked.
 
     Raises:
         UsageFault: with the way out; or an edit that the generator cannot follow.
@@ -175,19 +171,6 @@ def check_labelled(
         )
 
 
-def refuse_boxes_with_bank(injection: Injection) -> None:
-    """Refuse to say which boxes samples are asked for that are in a bank already.
-
-    Raises:
-        UsageFault: naming the boxes and the bank.
-    """
-    if injection.boxes is not None:
-        raise UsageFault(
-            f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
-            "says what they were asked to be; leave --boxes out"
-        )
-
-
 def refuse_with_bank(injection: Injection) -> None:
     """Refuse to ask anything of samples that are in a bank already.
 
@@ -200,6 +183,7 @@ def refuse_with_bank(injection: Injection) -> None:
         "--lesions": asking.lesions,
         "--weights": asking.weights,
         "--filter": asking.filters[0] if asking.filters else None,
+        "--boxes": injection.boxes,
     }
     for option, value in said.items():
         if value is not None:
@@ -217,8 +201,7 @@ def check_injection(
 ) -> Lineage | None:
     """Check all that an injection asks of a run's samples, before anything long starts.
 
-    Returns:
-        Lineage of the cases of another source that samples are drawn of; None if there are none.
+    Returns the lineage of the cases of another source that samples are drawn of, if there are any.
 
     Raises:
         UsageFault: something that cannot be asked, of this generator or at all.
@@ -279,9 +262,9 @@ def _check_conditions(
 def check_drawing(adapter: Adapter, injection: Injection) -> None:
     """Check that a run can draw, or a bank has, samples of the host's own training cases.
 
-    The last of a host's checks, after ``check_origin``: what draws is opened as a producer will
-    open it. Content decides: every training case is read and compared, whatever the data set is
-    called now. What has passed once is not looked at again.
+    The last of a host's checks: what draws is opened as a producer will open it. Content decides:
+    every training case is read and compared, whatever the data set is called now. What has passed
+    once is not looked at again.
 
     Raises:
         UsageFault: a device or a bank that cannot be.
