@@ -127,26 +127,12 @@ def detector(name: str) -> Detector:
         UsageFault: there is no such detector.
         EnvironmentFault: its library is not installed.
     """
-    module, kind, extra = _known(name)
-    if not is_installed(name):
+    if name not in DETECTORS:
+        raise UsageFault(f"--detector {name}: unknown, expected one of {', '.join(DETECTORS)}")
+    module, kind, extra = DETECTORS[name]
+    if importlib.util.find_spec(name) is None:
         raise EnvironmentFault(
             f"--detector {name}: {name} is not installed, expected it; install it by: "
             f"pip install 'gansynth[{extra}]'"
         )
     return cast(Detector, getattr(importlib.import_module(module), kind)())
-
-
-def is_installed(name: str) -> bool:
-    """Whether a detector's library is installed; it is not imported.
-
-    Raises:
-        UsageFault: there is no such detector.
-    """
-    _known(name)
-    return importlib.util.find_spec(name) is not None
-
-
-def _known(name: str) -> tuple[str, str, str]:
-    if name not in DETECTORS:
-        raise UsageFault(f"--detector {name}: unknown, expected one of {', '.join(DETECTORS)}")
-    return DETECTORS[name]
