@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.core.space import Space
     from gansynth.data.reading import ReadOptions, parse_read, reads
-    from gansynth.evaluation.audit.audit import audit_exported
+    from gansynth.evaluation.audit import audit_exported
     from gansynth.evaluation.discriminator_scores import load_critic, realness
     from gansynth.evaluation.evaluate import evaluate
     from gansynth.fitting.recipe import find_recipe
@@ -208,7 +208,7 @@ _HOMES = {
     "gansynth.core.source": {"CaseSource", "SourceRequest"},
     "gansynth.core.space": {"Space"},
     "gansynth.data.reading": {"ReadOptions", "parse_read", "reads"},
-    "gansynth.evaluation.audit.audit": {"audit_exported"},
+    "gansynth.evaluation.audit": {"audit_exported"},
     "gansynth.evaluation.discriminator_scores": {"load_critic", "realness"},
     "gansynth.evaluation.evaluate": {"evaluate"},
     "gansynth.fitting.recipe": {"find_recipe"},

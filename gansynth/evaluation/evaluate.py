@@ -215,7 +215,7 @@ def _maps(
 
 
 def _audited(folder: Path, gathered: Gathered) -> dict[str, Any]:
-    from gansynth.evaluation.audit.audit import audit_export
+    from gansynth.evaluation.audit import audit_export
 
     return audit_export(folder, gathered.lineage, sources=gathered.source).to_json()
 

@@ -16,7 +16,7 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
-from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.runtime.progress import NullReporter
