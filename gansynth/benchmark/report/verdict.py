@@ -88,9 +88,7 @@ def places_of(study: Study) -> list[Place]:
     """Each other arm at each size."""
     return [
         Place(arm, n, finding_of(node, study.show), node)
-        for arm in study.others
-        for n in study.sizes
-        for node in [study.entry("comparisons", arm.key, n, study.primary)]
+        for arm, n, node in study.entries("comparisons", study.others, study.primary)
     ]
 
 
