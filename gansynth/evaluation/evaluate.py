@@ -89,7 +89,6 @@ def evaluate(
         real: real cases, a ``SourceRequest`` as JSON (``open_evaluated``); None takes those a run
             was fitted on, with the fold's held-out ones.
         out: folder for the report; ``RUN/evaluation``, or ``BANK-evaluation`` beside a bank.
-        options: see there.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
 

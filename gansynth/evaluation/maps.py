@@ -91,12 +91,7 @@ def draw_maps(
     *,
     segmenter: Segmenter | None = None,
 ) -> list[dict[str, Any]]:
-    """``maps`` of the document.
-
-    Args:
-        sides: likewise.
-        segmenter: of the fold, if one was trained.
-    """
+    """``maps`` of the document; with the fold's segmenter if one was trained."""
     rows: list[tuple[str, str, str, Floats]] = [
         (
             *("images", "t-SNE of images"),
