@@ -174,10 +174,9 @@ Lesions = list[tuple[npt.NDArray[np.float64], float]]
 def froc(work: Path, args: argparse.Namespace) -> None:
     """Simulate two arms, measure them as ``gansynth detections`` does, draw."""
     from gansynth.metrics.detection.arms import read_arms
-    from gansynth.metrics.detection.drawing import draw_froc
     from gansynth.metrics.detection.measuring import measure_arms
     from gansynth.metrics.detection.record import FILE, write_detections
-    from gansynth.metrics.detection.tables import markdown
+    from gansynth.metrics.detection.report import draw_froc, markdown
 
     for seed, (name, bias) in enumerate(ARMS.items(), 1):
         write_detections(work / name / FILE, simulated(bias, seed))
