@@ -25,7 +25,7 @@ from gansynth.benchmark.jobs.job import Job
 from gansynth.benchmark.jobs.store import Store
 from gansynth.benchmark.jobs.table import JobTable
 from gansynth.benchmark.plan import STEPS, Plan
-from gansynth.benchmark.specs import FIT, TRAIN, Design, Spec
+from gansynth.benchmark.specs import Design, Spec, fit_spec, train_spec
 from gansynth.benchmark.study import Jobs, host_of, request_of
 from gansynth.benchmark.words import augment_words, fit_words
 from gansynth.core.source import Split
@@ -72,31 +72,24 @@ class Tuning:
         generator = self._generator(arm)
         if generator is None:
             return None
-        document = {
-            **self._shared(fold),
-            "kind": FIT,
-            "generator": generator,
-            "seed": self.spec["seed"],
-        }
-        return Spec(FIT, document, f"fit for {arm}, {self._called(fold)}")
+        title = f"fit for {arm}, {self._called(fold)}"
+        return fit_spec(self._shared(fold), generator, self.spec["seed"], title)
 
     def train(self, arm: str, fold: Split, rung: int) -> Spec:
         """A training of an inner fold, as long as the rung says."""
-        share, fit = self.spec["tune"]["rungs"][rung], self.fit(arm, fold)
+        share = self.spec["tune"]["rungs"][rung]
         host = {k: v for k, v in self.spec["host"][arm].items() if k != "generator"}
         document = {
             **self._shared(fold),
-            "kind": TRAIN,
             "judged": self._of(fold["val"]),
             "host": {**host, "set": shortened(host["set"], share)},
             "arm": self.spec["arms"][arm],
-            "generator": None if fit is None else fit.key,
             "regions": self.spec["regions"],
             "measures": [self.spec["by"].partition("/")[0]],
             "seed": self.spec["seed"],
         }
         title = f"train {arm}, {self._called(fold)}, {share:.0%} of the steps"
-        return Spec(TRAIN, document, title, () if fit is None else (fit.key,))
+        return train_spec(document, self.fit(arm, fold), title)
 
     def _called(self, fold: Split) -> str:
         return f"inner fold {self.folds.index(fold) + 1} of {len(self.folds)}"
