@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gansynth.core.lineage import some_names
 from gansynth.core.schema import Case, FloatArray, LabelArray
 from gansynth.core.source import CaseSource, Split, Wrapped
 from gansynth.core.space import Space
@@ -137,7 +138,7 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
     if missing:
         raise DataFault(
             f"--predictions {', '.join(map(str, folders))}: {len(missing)} of "
-            f"{len(source.train_ids)} training case(s) have no prediction, {_some(missing)}; "
+            f"{len(source.train_ids)} training case(s) have no prediction, {some_names(missing)}; "
             "expected one of each: train the host on every inner fold, and name each one's folder"
         )
     return found
@@ -165,14 +166,9 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
     if barred:
         raise IntegrityFault(
             f"leakage: {files[barred[0]].parent} has predictions of {len(barred)} held-out case(s) "
-            f"of {source.name} fold {source.fold}: {_some(barred)}; expected training cases only, "
-            "predicted by hosts of inner folds: gansynth failures ... --write-splits FILE"
+            f"of {source.name} fold {source.fold}: {some_names(barred)}; expected training cases "
+            "only, predicted by hosts of inner folds: gansynth failures ... --write-splits FILE"
         )
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"
 
 
 # -- inner folds -----------------------------------------------------------------------------------
