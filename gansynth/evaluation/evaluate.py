@@ -104,7 +104,6 @@ def evaluate(
         UsageFault: an unknown metric, a bank without real cases.
         DataFault: no run or bank, no such folder, too few images, or images that are not alike.
     """
-
     wanted, options = wanted or Wanted(), options or EvaluationOptions()
     reporter = reporter or NullReporter()
     metrics = chosen_metrics(options.metrics)  # a slip must not cost the time of drawing

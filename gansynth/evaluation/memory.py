@@ -116,12 +116,7 @@ def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> 
 
 
 class _Looked:
-    """Coarse distances of samples and real crops to people.
-
-    Attributes:
-        to_train: of samples to training people, but for those they were drawn of.
-        to_others: of samples to people who were not trained on.
-    """
+    """Coarse distances of samples and real crops to people, but for those they were drawn of."""
 
     def __init__(self, gathered: Gathered, sides: Sides) -> None:
         self.gathered, self.sides = gathered, sides

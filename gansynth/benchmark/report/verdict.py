@@ -176,12 +176,7 @@ def _limits(places: Sequence[Place]) -> list[Line]:
 
 
 def _amounts(study: Study, places: Sequence[Place], *, signed: bool = False) -> Line:
-    """Sizes of effects, the largest first, each with the arm that has it.
-
-    Args:
-        places: all towards better, or all towards worse, unless ``signed``.
-        signed: as they are stored, not counted towards better or worse.
-    """
+    """Sizes of effects, the largest first, each with its arm; ``signed``: as they are stored."""
     ordered = sorted(places, key=lambda place: -abs(place.gain(study.show)))
     arms = list(_by_arm(ordered).values())
     named: list[Line] = []

@@ -90,15 +90,7 @@ def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Repor
 
 
 class _Maker:
-    """Makes both kinds of images of a run: ``measure``, ``draw`` each group, then ``cut``.
-
-    Args:
-        run, source, options: see ``gather``.
-
-    Attributes:
-        images: uint8 (C, D, H, W) each.
-        key: likewise, what each of them is.
-    """
+    """Makes both kinds of images of a run: ``measure``, ``draw`` each group, then ``cut``."""
 
     def __init__(self, run: Run, source: CaseSource, options: TuringOptions) -> None:
         self.run, self.own, self.options = run, source, options
