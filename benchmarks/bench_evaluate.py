@@ -230,9 +230,8 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     from scipy.ndimage import gaussian_filter
 
     from gansynth.core.schema import Case, Sample
-    from gansynth.evaluation.evaluate import EvaluationOptions, assess
+    from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
     from gansynth.evaluation.opening import Wanted, open_evaluated
-    from gansynth.evaluation.realism import chosen_metrics
     from gansynth.metrics.comparison import EFFORTS
     from gansynth.runtime.progress import NullReporter
 

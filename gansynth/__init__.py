@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.core.space import Space
     from gansynth.data.reading import ReadOptions, parse_read, reads
-    from gansynth.evaluation.audit.audit import audit_exported
-    from gansynth.evaluation.discriminator_scores import load_critic, realness
+    from gansynth.evaluation.audit import audit_exported
     from gansynth.evaluation.evaluate import evaluate
+    from gansynth.evaluation.memory import load_critic, realness
     from gansynth.fitting.recipe import find_recipe
     from gansynth.hosts.batchgenerators_loader import mix_batches
     from gansynth.hosts.checks import check_mixing
@@ -210,9 +210,9 @@ _HOMES = {
     "gansynth.core.source": {"CaseSource", "SourceRequest"},
     "gansynth.core.space": {"Space"},
     "gansynth.data.reading": {"ReadOptions", "parse_read", "reads"},
-    "gansynth.evaluation.audit.audit": {"audit_exported"},
-    "gansynth.evaluation.discriminator_scores": {"load_critic", "realness"},
+    "gansynth.evaluation.audit": {"audit_exported"},
     "gansynth.evaluation.evaluate": {"evaluate"},
+    "gansynth.evaluation.memory": {"load_critic", "realness"},
     "gansynth.fitting.recipe": {"find_recipe"},
     "gansynth.hosts.batchgenerators_loader": {"mix_batches"},
     "gansynth.hosts.checks": {"check_mixing"},

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,43 +158,49 @@ def write_phantoms(
     """
     _claim(out, force)
     note = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
+    size = FAST if fast else FULL
     if kind in FOLDERS:
-        size = FAST if fast else FULL
-        return {"note": FOLDERS[kind], **_for_nifti(out / kind, kind, size, seed, reporter)}
+        folder, where = out / kind, f"nifti:{out / kind}"
+        _written(size.phantoms, reporter, partial(_write_folder, kind, folder, size, seed))
+        told = {"subjects": size.phantoms, "data": where, "then": f"gansynth check {where}"}
+        return {"note": FOLDERS[kind], **told}
     if kind == "nnunet":
-        size = FAST if fast else FULL
-        _make_phantoms(out / "nnunet", size, seed, reporter)
-        then = f"gansynth prepare nnunet:{DATASET} --root {out / 'nnunet'} --set small=yes"
-        return {
-            "note": note,
-            "subjects": size.phantoms,
-            "folder": str(out / "nnunet"),
-            "then": then,
-        }
-    if kind == "deepmedic":
-        size = FAST if fast else FULL
-        named = channels or ("FLAIR", "T1c")
-        return {"note": note, **_for_deepmedic(out / "gliomas", size, named, seed, reporter)}
-    from gansynth.testing.phantoms import MetastasisOptions, PhantomOptions, write_yolo
+        folder = out / "nnunet"
+        _make_phantoms(folder, size, seed, reporter)
+        then = f"gansynth prepare nnunet:{DATASET} --root {folder} --set small=yes"
+        return {"note": note, "subjects": size.phantoms, "folder": str(folder), "then": then}
+    from gansynth.testing.phantoms import (
+        MetastasisOptions,
+        PhantomOptions,
+        write_deepmedic,
+        write_yolo,
+    )
 
-    subjects, spacing_mm = FEW if fast else MANY
-    body = PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",))
-    with reporter.task(subjects, "phantoms") as bar:
-        file = write_yolo(
-            out / "metastases",
-            subjects,
-            seed,
-            MetastasisOptions(body),
-            progress=lambda done, total: bar.advance(1),
-        )
-    splits = json.loads((out / "metastases" / "phantoms.json").read_text("utf-8"))["splits"]
+    if kind == "deepmedic":
+        folder, named = out / "gliomas", tuple(channels or ("FLAIR", "T1c"))
+        options = PhantomOptions(spacing_mm=size.spacing_mm, channels=named)
+        write = partial(write_deepmedic, folder, size.phantoms, seed, options)
+        file = _written(size.phantoms, reporter, write)
+        then = f"gansynth check deepmedic:{file} --read model={folder / 'modelConfig.cfg'}"
+        return {"note": note, "subjects": size.phantoms, "data": str(file), "then": then}
+    (subjects, spacing_mm), folder = FEW if fast else MANY, out / "metastases"
+    body = MetastasisOptions(PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",)))
+    file = _written(subjects, reporter, partial(write_yolo, folder, subjects, seed, body))
+    splits = json.loads((folder / "phantoms.json").read_text("utf-8"))["splits"]
     then = f"gansynth check yolo:{file}"
     return {"note": note, "subjects": subjects, "splits": splits, "data": str(file), "then": then}
 
 
-def _for_nifti(
-    folder: Path, kind: str, size: DemoSize, seed: int, reporter: Reporter
-) -> dict[str, Any]:
+def _written(count: int, reporter: Reporter, write: Callable[..., Path]) -> Path:
+    """Write so many phantoms; what ``write`` returns."""
+    with reporter.task(count, "phantoms") as bar:
+        return write(progress=lambda done, total: bar.advance(1))
+
+
+def _write_folder(
+    kind: str, folder: Path, size: DemoSize, seed: int, *, progress: Callable[[int, int], None]
+) -> Path:
+    """Phantoms that ``nifti:`` reads."""
     from gansynth.testing.phantoms import (
         LiverOptions,
         PhantomOptions,
@@ -202,37 +209,15 @@ def _for_nifti(
         write_tissues,
     )
 
-    mm = size.spacing_mm
-    with reporter.task(size.phantoms, "phantoms") as bar:
-
-        def step(done: int, total: int) -> None:
-            bar.advance(1)
-
-        if kind == "livers":
-            livers = LiverOptions((4.0, mm, mm))
-            write_livers(folder, size.phantoms, seed, livers, progress=step)
-        elif kind == "tissues":
-            brains = PhantomOptions(spacing_mm=mm, channels=("T1",))
-            write_tissues(folder, size.phantoms, seed, brains, progress=step)
-        else:
-            options = PhantomOptions(spacing_mm=mm)
-            write_gliomas(folder, size.phantoms, seed, options, progress=step)
-    then = f"gansynth check nifti:{folder}"
-    return {"subjects": size.phantoms, "data": f"nifti:{folder}", "then": then}
-
-
-def _for_deepmedic(
-    folder: Path, size: DemoSize, channels: Sequence[str], seed: int, reporter: Reporter
-) -> dict[str, Any]:
-    from gansynth.testing.phantoms import PhantomOptions, write_deepmedic
-
-    options = PhantomOptions(spacing_mm=size.spacing_mm, channels=tuple(channels))
-    with reporter.task(size.phantoms, "phantoms") as bar:
-        file = write_deepmedic(
-            folder, size.phantoms, seed, options, progress=lambda done, total: bar.advance(1)
-        )
-    then = f"gansynth check deepmedic:{file} --read model={folder / 'modelConfig.cfg'}"
-    return {"subjects": size.phantoms, "data": str(file), "then": then}
+    count, mm = size.phantoms, size.spacing_mm
+    if kind == "livers":
+        write_livers(folder, count, seed, LiverOptions((4.0, mm, mm)), progress=progress)
+    elif kind == "tissues":
+        brains = PhantomOptions(spacing_mm=mm, channels=("T1",))
+        write_tissues(folder, count, seed, brains, progress=progress)
+    else:
+        write_gliomas(folder, count, seed, PhantomOptions(spacing_mm=mm), progress=progress)
+    return folder
 
 
 def _claim(out: Path, force: bool) -> None:
@@ -249,15 +234,10 @@ def _claim(out: Path, force: bool) -> None:
 def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) -> None:
     from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
 
-    with reporter.task(size.phantoms, "phantoms") as bar:
-        write_nnunet_raw(
-            root / "nnUNet_raw",
-            size.phantoms,
-            seed,
-            PhantomOptions(spacing_mm=size.spacing_mm),
-            dataset_id=DATASET,
-            progress=lambda done, total: bar.advance(1),
-        )
+    options = PhantomOptions(spacing_mm=size.spacing_mm)
+    raw = root / "nnUNet_raw"
+    write = partial(write_nnunet_raw, raw, size.phantoms, seed, options, dataset_id=DATASET)
+    _written(size.phantoms, reporter, write)
 
 
 def _prepare(request: SourceRequest, reporter: Reporter) -> None:

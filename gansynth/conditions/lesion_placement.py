@@ -322,7 +322,7 @@ def _emptied_filled(image: FloatArray, known: Mask, emptied: Mask, scene: Scene)
     gaps, bare = emptied & ~known, known & (scene.labels == 0) & ~emptied
     if not gaps.any() or not bare.any():
         return image
-    nearest = [index[gaps] for index in nearest_voxels(bare, scene.room.schema.spacing)]
+    nearest: list[Any] = [i[gaps] for i in nearest_voxels(bare, scene.room.schema.spacing)]
     out = image.copy()
     out[:, gaps] = scene.case.image[(slice(None), *nearest)]
     return out

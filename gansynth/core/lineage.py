@@ -128,7 +128,8 @@ def guard(
             maker = what if lineage is seen else f"{what}'s ancestor"
             raise IntegrityFault(
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
-                f"has seen {len(leaks)} held-out case(s): {_some(leaks)}; expected none. {way_out}"
+                f"has seen {len(leaks)} held-out case(s): {some_names(leaks)}; expected none. "
+                f"{way_out}"
             )
 
 
@@ -208,7 +209,7 @@ def guard_split(
     if leaks:
         raise IntegrityFault(
             f"split: fold {fold} has {len(leaks)} validation case(s) whose subject is also in "
-            f"training: {_some(leaks)}; expected none. Repair it: {repair}"
+            f"training: {some_names(leaks)}; expected none. Repair it: {repair}"
         )
 
 
@@ -241,6 +242,7 @@ def plain_host(record: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _some(names: Sequence[str], most: int = 8) -> str:
+def some_names(names: Sequence[str], most: int = 8) -> str:
+    """The first of many names."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"

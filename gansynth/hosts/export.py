@@ -332,7 +332,8 @@ class Export(ABC):
     @property
     def record(self) -> Path:
         """Which cases each sample came from, apart from a data set that may be shared."""
-        return record_of(self.injection.run, self.folder)
+        run = self.injection.run
+        return record_of(None if run is None else run.folder, self.folder)
 
     def made_by(self, reader: BankReader) -> dict[str, Any]:
         """What drew the samples, and how it was asked; no case's name where they may be shared."""

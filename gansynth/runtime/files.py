@@ -32,6 +32,7 @@ __all__ = [
     "Header",
     "Volume",
     "disk_errors",
+    "folder_bytes",
     "free_bytes",
     "path_inside",
     "publish_dir",
@@ -150,6 +151,11 @@ def free_bytes(path: Path) -> int | str:
         if folder.is_dir():
             return shutil.disk_usage(folder).free
     return "unknown"
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder, links not followed."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def temporary_beside(path: Path) -> Path:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.conditions.box_drawers import replay
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.picture_files import read_picture

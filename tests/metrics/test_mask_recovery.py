@@ -2,8 +2,8 @@
 
 import pytest
 
-from gansynth.core.sample_request import SampleRequest
 from benchmarks.measures import label_recovery
+from gansynth.core.sample_request import SampleRequest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.metrics.faithfulness import SegmenterOptions, train_segmenter

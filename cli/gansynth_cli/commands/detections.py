@@ -134,7 +134,7 @@ def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> d
 
 def _write(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Write the table, all numbers and the curves; what is where."""
-    from gansynth.metrics.detection.tables import draw_froc, markdown
+    from gansynth.metrics.detection.report import draw_froc, markdown
     from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 
     with disk_errors(folder):
@@ -151,7 +151,7 @@ def _write(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     """The paper's table, then what else there is to say."""
-    from gansynth.metrics.detection.tables import heading, main_table, verdicts, volume_table
+    from gansynth.metrics.detection.report import heading, main_table, verdicts, volume_table
 
     yield heading(document)
     yield ""
