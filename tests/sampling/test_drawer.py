@@ -219,7 +219,7 @@ def test_its_own_source_is_welcome(deep):
 @pytest.fixture(scope="module")
 def written(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("written")
-    return out, sample(runs["deep"], 5, out=out, sheet=True, seed=4)
+    return out, sample(runs["deep"], 5, out=out, sheet=True, request=SampleRequest(4))
 
 
 def read_back(folder: Path, kind: str = "nifti") -> Any:
@@ -298,7 +298,9 @@ def test_the_report_names_folder_sheet_and_pace(written):
 
 def test_samples_lie_in_the_run_folder_unless_told_otherwise(runs, tmp_path):
     shutil.copytree(runs["flat"], tmp_path / "run")
-    reports = [sample(tmp_path / "run", n, seed=3) for n in (2, 1)]  # written anew
+    reports = [
+        sample(tmp_path / "run", n, request=SampleRequest(3)) for n in (2, 1)
+    ]  # written anew
     folder = tmp_path / "run" / "samples" / "seed-3"
     assert [report["folder"] for report in reports] == [str(folder)] * 2
     assert [path.name for path in (folder / "labels").iterdir()] == ["sample-0000.nii.gz"]

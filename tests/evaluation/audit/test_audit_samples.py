@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.evaluation.audit import audit_exported
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
@@ -48,7 +49,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
 
 def draw(run: Path, out: Path, **more: Any) -> dict[str, Any]:
     more.setdefault("reporter", NullReporter())
-    more.setdefault("edits", ("shift",))
+    more.setdefault("request", SampleRequest(edits=("shift",)))
     return sample_run(run, 3, out=out, device="cpu", **more)
 
 
@@ -112,7 +113,13 @@ def test_the_same_samples_are_the_same_bytes(runs, shared, tmp_path):
 
 def test_label_maps_that_are_not_edited_are_told(runs, tmp_path):
     heard = Heard()
-    draw(runs["deep"], tmp_path / "plain", for_sharing=True, edits=(), reporter=heard)
+    draw(
+        runs["deep"],
+        tmp_path / "plain",
+        for_sharing=True,
+        request=SampleRequest(edits=()),
+        reporter=heard,
+    )
     assert any("3 of 3 label maps are training cases' own" in text for text in heard.said)
     draw(runs["deep"], tmp_path / "edited", for_sharing=True, reporter=(again := Heard()))
     assert again.said == []
