@@ -52,8 +52,9 @@ def test_a_live_bank_that_cannot_be_leaves_nothing(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_frozen_bank_is_complete_and_mixed_into_a_data_set(run, tmp_path):
-    told: dict[str, Any] = {"samples": 6, "device": "cpu", "edits": ("elastic",)}
-    bank = gansynth.fill_bank(run, tmp_path / "banks" / "one", **told)
+    told: dict[str, Any] = {"samples": 6, "device": "cpu"}
+    request = SampleRequest(edits=("elastic",))
+    bank = gansynth.fill_bank(run, tmp_path / "banks" / "one", request=request, **told)
     assert verify_bank(bank) == 6
     assert BankReader(bank).spec.samples.edits == ("elastic",)
     mixed = gansynth.mix([None] * 4, bank, "0:1", held_out=["example_15"])
