@@ -1,60 +1,18 @@
-"""Where a case's foreground lies: enough to draw a place in it without reading all of it.
-
-The same random numbers draw the same voxel from any outline of a case, to the bit.
-"""
+"""Where a case's foreground lies: enough to draw a place in it without reading all of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import LabelArray
+from gansynth.core.geometry import bounding_box
+from gansynth.core.schema import Case, LabelArray
 
 Voxel = npt.NDArray[np.int64]
 ReadLabels = Callable[[tuple[slice, ...]], LabelArray]
-
-
-class Outline(Protocol):
-    """What drawing a place needs to know of a case."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Spatial shape in voxels."""
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the case has labels."""
-
-    def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
-        """A voxel of a label above 0, each label equally likely; None where there is none."""
-
-
-@dataclass(frozen=True)
-class LabelOutline:
-    """The outline of labels at hand, worked out anew at each draw."""
-
-    shape: tuple[int, ...]
-    labels: LabelArray | None
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the case has labels."""
-        return self.labels is not None
-
-    def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
-        """As ``Outline`` says."""
-        assert self.labels is not None
-        values = np.unique(self.labels)
-        values = values[values > 0]
-        if not values.size:
-            return None
-        voxels = np.argwhere(self.labels == rng.choice(values))
-        voxel: Voxel = voxels[rng.integers(len(voxels))]
-        return voxel
 
 
 @dataclass(frozen=True)
@@ -74,36 +32,39 @@ class Planes:
         """Count the labels of a case."""
         from scipy.ndimage import find_objects
 
-        drawn = np.maximum(labels, 0)
+        box = bounding_box(labels > 0)
+        drawn = np.maximum(labels[box], 0)
         most = int(drawn.max(initial=0))
-        counts = np.stack([np.bincount(p.ravel(), minlength=most + 1) for p in drawn], axis=1)
+        counts = np.zeros((most + 1, len(labels)), np.int64)
+        for number, plane in enumerate(drawn, box[0].start):
+            counts[:, number] = np.bincount(plane.ravel(), minlength=most + 1)
         values = np.flatnonzero(counts[1:].any(axis=1)) + 1
-        found = find_objects(drawn, most)
-        boxes = [[(s.start, s.stop) for s in found[v - 1] or ()] for v in values]
-        return cls(
-            values.astype(np.int16),
-            counts[values].astype(np.int64),
-            np.array(boxes, np.int64).reshape(len(values), labels.ndim, 2),
-        )
+        found = find_objects(drawn, most) if most else []
+        ends = np.array([[(s.start, s.stop) for s in one] for one in found if one])
+        boxes = ends.reshape(-1, labels.ndim, 2) + [[part.start] * 2 for part in box]
+        return cls(values.astype(np.int16), counts[values], boxes.astype(np.int64))
 
 
 @dataclass(frozen=True)
-class PlaneOutline:
-    """An outline from counts (None: no labels): a draw reads one plane of the labels at most."""
+class Outline:
+    """What drawing a place needs to know of a case: one plane of the labels is read at most.
+
+    ``planes``: None without labels. ``read``: the labels in a box.
+    """
 
     shape: tuple[int, ...]
-    planes: Planes | None
-    read: ReadLabels
+    planes: Planes | None = None
+    read: ReadLabels | None = None
 
-    @property
-    def labelled(self) -> bool:
-        """Whether the case has labels."""
-        return self.planes is not None
+    @classmethod
+    def of(cls, case: Case) -> Outline:
+        """That of a case at hand."""
+        shape, labels = case.image.shape[1:], case.labels
+        return cls(shape) if labels is None else cls(shape, Planes.of(labels), labels.__getitem__)
 
     def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
-        """As ``Outline`` says, with the random numbers of ``LabelOutline``."""
-        assert self.planes is not None
-        if not self.planes.values.size:
+        """A voxel of a label above 0, each label equally likely; None where there is none."""
+        if self.planes is None or self.read is None or not self.planes.values.size:
             return None
         value = rng.choice(self.planes.values)
         row = int(np.searchsorted(self.planes.values, value))

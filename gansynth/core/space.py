@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.foreground import LabelOutline, Outline
+from gansynth.core.foreground import Outline
 from gansynth.core.resample import crop_edge, crop_pad, draw_corner, resample
 from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, Sample, Schema
 from gansynth.runtime.errors import UsageFault
@@ -111,14 +111,12 @@ class Space(Document, later=("frame", "nearest"), whole=True):
 
     def place(self, case: Case | Outline, rng: np.random.Generator) -> Placement:
         """Draw where to cut: foreground-centred for two thirds of the draws, else anywhere."""
-        if isinstance(case, Case):
-            case = LabelOutline(case.image.shape[1:], case.labels)
+        shape: Sequence[int] = case.image.shape[1:] if isinstance(case, Case) else case.shape
         if not self.cuts:
-            return Placement(self.frame_corner(case.shape))
-        centre = None
-        if case.labelled and rng.random() < FOREGROUND_SHARE:
-            centre = case.foreground_voxel(rng)
-        shape: Sequence[int] = case.shape
+            return Placement(self.frame_corner(shape))
+        centre, outline = None, Outline.of(case) if isinstance(case, Case) else case
+        if outline.planes is not None and rng.random() < FOREGROUND_SHARE:
+            centre = outline.foreground_voxel(rng)
         slice_index = None
         if self.grid == "slice":
             slice_index = int(centre[0]) if centre is not None else int(rng.integers(shape[0]))

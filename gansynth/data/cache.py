@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gansynth.core.foreground import Outline, PlaneOutline, Planes, Voxel
+from gansynth.core.foreground import Outline
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import CaseSource
@@ -66,7 +66,7 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class _Held:
-    """A case in memory, and its outline: its labels are counted once, when first drawn from."""
+    """A case in memory; its labels are counted once, when a place is first drawn."""
 
     case: Case
 
@@ -75,22 +75,9 @@ class _Held:
         labels = self.case.labels
         return self.case.image.nbytes + (0 if labels is None else labels.nbytes)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.case.image.shape[1:]
-
-    @property
-    def labelled(self) -> bool:
-        return self.case.labels is not None
-
-    def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
-        return self._counted.foreground_voxel(rng)
-
     @cached_property
-    def _counted(self) -> PlaneOutline:
-        labels = self.case.labels
-        assert labels is not None
-        return PlaneOutline(self.shape, Planes.of(labels), labels.__getitem__)
+    def outline(self) -> Outline:
+        return Outline.of(self.case)
 
 
 class CaseCache:
@@ -111,15 +98,15 @@ class CaseCache:
 
     def place(self, case_id: str, space: Space, rng: np.random.Generator) -> Placed:
         """Draw a place in a case; of sources larger than the cache only that is read."""
-        if self._in_parts is not None and space.grid in ("crop", "slice"):
+        if self._in_parts is not None and space.cuts:
             outline = self._in_parts.outline(case_id)
             origin = space.place(outline, rng)
             box, placement = space.part(outline.shape, origin)
             part = self._in_parts.load_part(case_id, box)
             return Placed(part, placement, outline.shape, origin)
         held = self._get(case_id)
-        origin = space.place(held, rng)
-        return Placed(held.case, origin, held.shape, origin)
+        origin = space.place(held.outline if space.cuts else held.case, rng)
+        return Placed(held.case, origin, held.case.image.shape[1:], origin)
 
     def lineage(self) -> Lineage:
         """The source's lineage; cases that are read for it stay at hand, and the other way."""

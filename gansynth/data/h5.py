@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.findings import Checked, Finding
-from gansynth.core.foreground import PlaneOutline
+from gansynth.core.foreground import Outline
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, Original, SourceRequest, Split
@@ -156,11 +156,11 @@ class H5Source(PatchSource):
             boxes = None if entry.boxes is None else part_boxes(self._boxes(entry), box)
         return Case(case_id, entry.subject, image, labels, boxes, entry.label_class)
 
-    def outline(self, case_id: str) -> PlaneOutline:
+    def outline(self, case_id: str) -> Outline:
         """Shape and foreground of a case; drawing a voxel reads one plane of the labels."""
         entry = self._entry(case_id)
         if not entry.labelled:
-            return PlaneOutline(entry.shape, None, _no_labels)
+            return Outline(entry.shape)
         axes = len(entry.shape)
 
         def read(box: tuple[slice, ...]) -> LabelArray:
@@ -172,7 +172,7 @@ class H5Source(PatchSource):
             table = self._file[f"{self._group(entry)}/planes"][()]
             if table.ndim != 2 or table.shape[1] != 1 + 2 * axes + entry.shape[0]:
                 raise ValueError(f"planes is of shape {table.shape}")
-        return PlaneOutline(entry.shape, unpack_planes(table, axes), read)
+        return Outline(entry.shape, unpack_planes(table, axes), read)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape of a case, from the index."""
@@ -225,10 +225,6 @@ class H5Source(PatchSource):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}
-
-
-def _no_labels(box: tuple[slice, ...]) -> LabelArray:
-    raise AssertionError("a case without labels has no foreground to read")
 
 
 def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:

@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.foreground import PlaneOutline
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource
 from gansynth.data.cache import PatchSource
@@ -96,9 +95,9 @@ class SliceChoice:
         values = self._inner.schema.foreground
         counts = np.zeros((len(values), self._inner.shape(case)[self._axis]), np.int64)
         if self._axis == 0 and isinstance(self._inner, PatchSource):
-            outline = self._inner.outline(case)  # which has them without the image
-            if isinstance(outline, PlaneOutline) and outline.planes is not None:
-                for value, row in zip(outline.planes.values, outline.planes.counts, strict=True):
+            planes = self._inner.outline(case).planes  # which has them without the image
+            if planes is not None:
+                for value, row in zip(planes.values, planes.counts, strict=True):
                     counts[[v == value for v in values]] = row
                 return counts
         labels = self._volume(case).labels

@@ -15,8 +15,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field, GetPydanticSchema, TypeAdapter, ValidationError
-from pydantic_core import core_schema
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    TypeAdapter,
+    ValidationError,
+)
 
 from gansynth.runtime.errors import DataFault, did_you_mean
 from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
@@ -41,9 +47,8 @@ def _read_as(lines: Any, dtype: type, *shape: int) -> GetPydanticSchema:
     def make(rows: list[Any]) -> npt.NDArray[Any]:
         return np.array(rows, dtype).reshape(shape)
 
-    return GetPydanticSchema(
-        lambda _, handler: core_schema.no_info_after_validator_function(make, handler(lines))
-    )
+    read: Any = Annotated[lines, AfterValidator(make)]
+    return GetPydanticSchema(lambda _, handler: handler(read))
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
