@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gansynth.bank.producer_process import Producer
     from gansynth.bank.reader import BankReader
     from gansynth.bank.segment_file import BankSample
-    from gansynth.core.adapter import Adapter, HostArrays
+    from gansynth.core.adapter import Adapter, HostArrays, HostOptions
     from gansynth.core.edit import Edit, EditOptions, SceneEdit
     from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
     from gansynth.core.findings import Checked, Finding
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         UsageFault,
     )
     from gansynth.runtime.machine import Line
+    from gansynth.runtime.options import read_settings
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
@@ -106,6 +107,7 @@ __all__ = [
     "GeneratorOptions",
     "Halved",
     "HostArrays",
+    "HostOptions",
     "ImportRequest",
     "Injection",
     "IntegrityFault",
@@ -160,6 +162,7 @@ __all__ = [
     "mix_batches",
     "open_source",
     "parse_read",
+    "read_settings",
     "reads",
     "realness",
     "replay",
@@ -173,7 +176,7 @@ _HOMES = {
     "gansynth.bank.producer_process": {"Producer"},
     "gansynth.bank.reader": {"BankReader"},
     "gansynth.bank.segment_file": {"BankSample"},
-    "gansynth.core.adapter": {"Adapter", "HostArrays"},
+    "gansynth.core.adapter": {"Adapter", "HostArrays", "HostOptions"},
     "gansynth.core.edit": {"Edit", "EditOptions", "SceneEdit"},
     "gansynth.core.filter": {"Asked", "Filter", "FilterOptions", "Learning", "Verdict"},
     "gansynth.core.findings": {"Checked", "Finding"},
@@ -227,6 +230,7 @@ _HOMES = {
         "UsageFault",
     },
     "gansynth.runtime.machine": {"Line"},
+    "gansynth.runtime.options": {"read_settings"},
     "gansynth.sampling.drawer": {"SampleDrawer"},
     "gansynth.sampling.open_run": {"load_run"},
     "gansynth.sampling.opening": {"open_source"},

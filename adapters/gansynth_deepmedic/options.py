@@ -15,7 +15,6 @@ from gansynth.data.reading import (
     OfLabels,
     ReadOptions,
     Resampling,
-    Size,
     Spacing,
     VolumeOptions,
     Whole,
@@ -24,7 +23,7 @@ from gansynth.data.reading import (
     check_whole,
 )
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Needs
+from gansynth.runtime.options import Needs, Size3
 from gansynth_deepmedic.configs import TrainConfig
 
 
@@ -67,8 +66,9 @@ class DeepMedicOptions(ReadOptions):
         "along z,y,x (one number for all three) to resample to, for a generator that is not to go "
         "back into DeepMedic",
     )
-    size: Size | None = Field(
+    size: Size3 | None = Field(
         None,
+        examples=["64x64x64"],
         description="voxels along z,y,x (one number for all three) of the crops a generator works "
         "on; else the training cases' median, at most 128, in eights",
     )

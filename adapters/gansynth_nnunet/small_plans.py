@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
+from gansynth.core.adapter import HostOptions
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth.runtime.options import Needs, SetOptions
+from gansynth.runtime.options import Needs, Size
 from gansynth_nnunet.plans import Plans
 
 SMALL_EDGE = 48
@@ -25,7 +26,7 @@ SMALLEST_FEATURE_EDGE = 4
 """nnU-Net pools an axis only as long as this many voxels are left."""
 
 
-class PrepareSettings(SetOptions):
+class PrepareSettings(HostOptions):
     """``gansynth prepare nnunet:ID --set``: whether there are small plans as well, and which."""
 
     needs: ClassVar[Needs] = dict.fromkeys(
@@ -33,9 +34,7 @@ class PrepareSettings(SetOptions):
     )
 
     small: bool = Field(False, description="also write plans for a small network: CPUs, trials")
-    patch: tuple[PositiveInt, ...] | None = Field(
-        None, description="voxels of its patch", examples=["40,56,40"]
-    )
+    patch: Size | None = Field(None, description="voxels of its patch", examples=["40x56x40"])
     batch_size: PositiveInt | None = Field(None, description="cases per batch")
     features: tuple[PositiveInt, ...] | None = Field(
         None, description="feature channels per stage", examples=["8,16,32,32"]

@@ -1,9 +1,9 @@
-"""``gansynth augment --deepmedic``, ``--engine``: who trains, for hosts of several engines."""
+"""``gansynth augment --detector``, ``--engine``, ``--deepmedic``: settings that are options too."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from gansynth.runtime.errors import UsageFault
@@ -11,22 +11,28 @@ from gansynth.runtime.errors import UsageFault
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 """Variable that names the checkout of DeepMedic where ``--deepmedic`` does not."""
 ENGINE = "engine"
+NO_ENGINES = "has no engines to choose from, expected --target deepmedic"
+OPTIONS = {
+    "detector": ("--detector", "is no detector, expected --target yolo"),
+    ENGINE: ("--engine", NO_ENGINES),
+    "deepmedic": ("--deepmedic", NO_ENGINES),
+    "python": ("--deepmedic-python", NO_ENGINES),
+}
+"""Setting -> the option that says the same, and what is said of a host without that setting."""
 
 
-def with_engine(
+def host_settings(
     settings: Mapping[str, str],
-    known: Mapping[str, str],
+    known: Container[str],
     target: str,
+    said: Mapping[str, str | Path | None],
     *,
-    engine: str | None,
-    checkout: Path | None,
-    python: Path | None,
     output: Path | None,
     options: Sequence[str],
     environ: Mapping[str, str] = os.environ,
     exports: bool = True,
 ) -> tuple[dict[str, str], Path | None]:
-    """The settings with the options about engines among them, and where a data set is written.
+    """The settings of a host with what options say among them, and where a data set is written.
 
     Hosts of several engines train where one is chosen, and ``-o`` is then the folder of results;
     else ``-o`` is where a data set is written, which any engine trains on. Of hosts that write no
@@ -36,9 +42,7 @@ def with_engine(
         settings: what ``--set`` says.
         known: the target's settings.
         target: its name.
-        engine: ``--engine``.
-        checkout: ``--deepmedic``.
-        python: ``--deepmedic-python``.
+        said: key of ``OPTIONS`` -> what that option says, None for nothing.
         output: ``-o``.
         options: what follows ``--``.
         environ: of the process.
@@ -50,85 +54,41 @@ def with_engine(
     Raises:
         UsageFault: an option that the target does not know, or two that say different things.
     """
-    said = {"engine": engine, "deepmedic": checkout, "python": python}
-    if ENGINE not in known:
-        for key, value in said.items():
-            if value is not None:
-                raise UsageFault(
-                    f"{_option(key)} {value}: {target} has no engines to choose from, expected "
-                    "--target deepmedic; leave it out"
-                )
-        if exports or "output" not in known:
-            return dict(settings), output
-        return dict(_with(settings, "output", _text(output), "-o")), None
+    found = dict(settings)
     for key, value in said.items():
-        settings = _with(settings, key, _text(value), _option(key))
-    settings = _chosen(settings, options, environ)
-    if ENGINE not in settings:
-        return dict(settings), output
-    return dict(_with(settings, "output", _text(output), "-o")), None
+        option, why = OPTIONS[key]
+        if value is not None and key not in known:
+            raise UsageFault(f"{option} {value}: {target} {why}; leave it out")
+        _put(found, key, value, option)
+    if ENGINE in known:
+        _choose_engine(found, options, environ)
+    trains = ENGINE in found if ENGINE in known else not exports and "output" in known
+    if not trains:
+        return found, output
+    _put(found, "output", output, "-o")
+    return found, None
 
 
-def _text(value: str | Path | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _chosen(
-    settings: Mapping[str, str], options: Sequence[str], environ: Mapping[str, str]
-) -> Mapping[str, str]:
-    """The settings with the engine that other options imply."""
+def _choose_engine(
+    settings: dict[str, str], options: Sequence[str], environ: Mapping[str, str]
+) -> None:
+    """Put in the engine that other options imply."""
     if ENGINE in settings:
-        return settings
+        return
     if "deepmedic" in settings or (options and environ.get(CHECKOUT)):
-        return {**settings, ENGINE: "deepmedic"}
-    if options:
+        settings[ENGINE] = "deepmedic"
+    elif options:
         raise UsageFault(
             f"-- {options[0]}: is for DeepMedic's own command line, and no checkout of it is "
             f"named; expected --deepmedic FOLDER, or {CHECKOUT} to be set. To write a data set "
             "that it trains on, or to train with --engine torch, leave out what follows --"
         )
-    return settings
 
 
-def _with(
-    settings: Mapping[str, str], key: str, value: str | None, option: str
-) -> Mapping[str, str]:
-    """The settings with one more.
-
-    Raises:
-        UsageFault: it is set already, otherwise.
-    """
-    if value is None:
-        return settings
-    if settings.get(key, value) != value:
+def _put(settings: dict[str, str], key: str, value: str | Path | None, option: str) -> None:
+    """Set one more; refuse it where it is set already, otherwise."""
+    if value is not None and settings.setdefault(key, str(value)) != str(value):
         raise UsageFault(
             f"{option} {value} and --set {key}={settings[key]}: expected one of them; leave the "
             "other out"
         )
-    return {**settings, key: value}
-
-
-def _option(key: str) -> str:
-    return "--deepmedic-python" if key == "python" else f"--{key}"
-
-
-def with_detector(
-    settings: dict[str, str], detector: str | None, known: Mapping[str, str], target: str
-) -> dict[str, str]:
-    """The settings with ``--detector`` among them.
-
-    Raises:
-        UsageFault: the target has no detectors to choose from, or another one is set already.
-    """
-    if detector is None:
-        return settings
-    if "detector" not in known:
-        raise UsageFault(
-            f"--detector {detector}: {target} is no detector, expected --target yolo; leave it out"
-        )
-    if settings.get("detector", detector) != detector:
-        raise UsageFault(
-            f"--detector {detector} and --set detector={settings['detector']}: expected one of "
-            "them; leave the other out"
-        )
-    return {**settings, "detector": detector}

@@ -42,7 +42,7 @@ class ImportRequest:
         where: what follows the host's name and the colon: its data set, or a folder.
         folds: how many to write; None if nobody said.
         seed: of every random choice.
-        settings: ``--set`` values, keys already checked against ``Adapter.import_settings``.
+        settings: ``--set`` values, see ``Adapter.ImportOptions``.
         reporter: shows progress.
     """
 
@@ -71,7 +71,7 @@ class PrepareRequest:
     Attributes:
         request: which data set, with ``plans``, ``subjects`` and ``root`` where they were said.
         configurations: of the host, to preprocess; none for its usual ones.
-        settings: ``--set`` values, keys already checked against ``Adapter.prepare_settings``.
+        settings: ``--set`` values, see ``Adapter.PrepareOptions``.
         processes: workers.
         force: do again what is done.
         reporter: shows progress.

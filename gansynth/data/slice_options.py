@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.opening import open_plain
-from gansynth.data.planes import Edges, Windows
+from gansynth.data.planes import Windows
 from gansynth.data.reading import INNER, OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Needs
+from gansynth.runtime.options import Needs, Size2
 
 AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
 """Plane -> the axis of (D, H, W) that is cut across."""
@@ -108,10 +108,10 @@ class SliceOptions(ReadOptions):
         description="LOW:HIGH, in the volumes' units or as percentiles of each volume (`1%:99%`), "
         "that become 0 and 1, clipped; one for all channels or one for each; else as they are",
     )
-    resize: Edges | None = Field(
+    resize: Size2 | None = Field(
         None, description="rows and columns, `64x64`, that every slice is resampled to"
     )
-    size: Edges | None = Field(
+    size: Size2 | None = Field(
         None,
         description="rows and columns of the crops a generator works on; else those of `resize`, "
         "else of the inner source",

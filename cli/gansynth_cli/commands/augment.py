@@ -22,7 +22,7 @@ from gansynth_cli.common import (
     with_asking,
     with_output,
 )
-from gansynth_cli.engines import with_detector, with_engine
+from gansynth_cli.engines import host_settings
 from gansynth_cli.exporting import check_options, data_set_name, run_export
 from gansynth_cli.mixing_options import NEEDS, nearest_option, warn_of_idle
 from gansynth_cli.own_data import host_data, with_host_data
@@ -192,17 +192,19 @@ def command(
 
     injection = injection_from({**how, "run": run})
     cls = installed().adapter(target)
-    refuse_unknown(settings, cls.settings, of=target)
+    refuse_unknown(settings, cls.Options.model_fields, of=target)
     request, taken = host_data(data, asked, run)  # after slips: a run folder is read for it
     warn_of_idle(injection, out)
     if taken:
         out.reporter.say(f"as {run} was fitted: {taken}")
-    settings = with_detector(settings, detector, cls.settings, target)
-    settings, output = with_engine(
-        *(settings, cls.settings, target),
-        engine=engine,
-        checkout=deepmedic,
-        python=deepmedic_python,
+    settings, output = host_settings(
+        *(settings, cls.Options.model_fields, target),
+        {
+            "detector": detector,
+            "engine": engine,
+            "deepmedic": deepmedic,
+            "python": deepmedic_python,
+        },
         output=output,
         options=options,
         exports=cls.exports != "nothing",

@@ -74,7 +74,7 @@ def command(
     with said_of("--data", "import"):
         to = SourceRequest.parse(target)
     host = installed().adapter(to.kind)
-    refuse_unknown(settings, host.import_settings, of=f"import to {to.kind}")
+    refuse_unknown(settings, host.ImportOptions.model_fields, of=f"import to {to.kind}")
     said = {"subjects": subjects, "fold": fold, "read": read, "root": root}
     reading = {key: value for key, value in said.items() if value}
     asked = ImportRequest(source, reading, to.where, folds, seed, settings, out.reporter)
