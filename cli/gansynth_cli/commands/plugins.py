@@ -132,7 +132,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
 @click.argument("name", metavar="NAME")
 @click.option(
     "--kind",
-    type=click.Choice(["generator", "condition", "metric", "adapter"]),
+    type=click.Choice(["generator", "edit", "filter", "metric", "source", "adapter"]),
     default="generator",
     show_default=True,
     help="What the plugin offers.",
